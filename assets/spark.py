@@ -1,0 +1,81 @@
+"""The one Spark session of a process, configured for Delta on this machine or on a cluster."""
+
+import os
+import sys
+from pathlib import Path
+
+from pydantic import BaseModel, Field
+from pyspark.sql import SparkSession
+
+JARS = Path(sys.prefix) / "share" / "headwater" / "jars"
+"""Where set-up put the Delta jars: in the environment, shared by every state folder."""
+
+
+class SparkConfig(BaseModel):
+    """How Spark runs. Only `master` changes when one machine is outgrown."""
+
+    master: str = "local[*]"
+    driver_memory: str = "3g"
+    partitions: int = Field(default_factory=lambda: max(2, os.cpu_count() or 2))
+    """Shuffle partitions; near the core count, for the default of 200 makes small work slow."""
+    conf: dict[str, str] = {}
+    """Any further Spark setting, such as file-system credentials."""
+
+
+class MissingJars(RuntimeError):
+    """The environment was not set up: the Delta jars are not in it."""
+
+
+def spark_session(config: SparkConfig, scratch: Path, thrift_port: int | None = None) -> SparkSession:
+    """Starts the process's Spark session, or returns the one that runs.
+
+    Args:
+        config: The master, memory and further settings.
+        scratch: A folder of this state for shuffle files and the metastore.
+        thrift_port: When given, the session can serve JDBC on this port of loopback.
+
+    Raises:
+        MissingJars: When the Delta jars are not in the environment.
+    """
+    jars = sorted(str(jar) for jar in JARS.glob("*.jar"))
+    if not jars:
+        raise MissingJars(f"no Delta jars in {JARS}: run `make setup`")
+    # Workers would otherwise be whatever `python3` the PATH names.
+    os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
+    scratch.mkdir(parents=True, exist_ok=True)
+    settings = {
+        "spark.jars": ",".join(jars),
+        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+        "spark.driver.memory": config.driver_memory,
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.driver.host": "127.0.0.1",
+        "spark.ui.enabled": "false",  # it listens on every interface
+        "spark.ui.showConsoleProgress": "false",
+        "spark.local.dir": str(scratch),
+        "spark.sql.warehouse.dir": str(scratch / "warehouse"),
+        "spark.sql.shuffle.partitions": str(config.partitions),
+        "spark.sql.adaptive.enabled": "true",
+        "spark.sql.execution.arrow.pyspark.enabled": "true",
+        # Bodies are large: a batch of the default 10,000 rows would hold gigabytes.
+        "spark.sql.execution.arrow.maxRecordsPerBatch": "512",
+        "spark.sql.session.timeZone": "UTC",
+        # The default of 50 tasks to read a table's log makes every small commit slow.
+        "spark.databricks.delta.snapshotPartitions": "2",
+        "spark.databricks.delta.optimizeWrite.enabled": "false",
+        # delta-rs and DuckDB read the tables too, and neither reads deletion vectors.
+        "spark.databricks.delta.properties.defaults.enableDeletionVectors": "false",
+        "spark.databricks.delta.properties.defaults.enableChangeDataFeed": "true",
+        "spark.driver.extraJavaOptions": f"-Dderby.system.home={scratch} -XX:+UseParallelGC",
+        "spark.log.level": "ERROR",
+    }
+    if config.master.startswith("local"):
+        # One JVM: bytecode compiled twice as fast matters more than peak speed in a run of a minute.
+        settings["spark.driver.extraJavaOptions"] += " -XX:TieredStopAtLevel=1" if thrift_port is None else ""
+    builder = SparkSession.builder.appName("headwater").master(config.master)
+    for name, value in (settings | config.conf).items():
+        builder = builder.config(name, value)
+    if thrift_port is not None:
+        builder = builder.config("hive.server2.thrift.port", str(thrift_port))
+        builder = builder.config("hive.server2.thrift.bind.host", "127.0.0.1").enableHiveSupport()
+    return builder.getOrCreate()
