@@ -1,7 +1,6 @@
 """Every table of the lake, as data: its columns, its key, and what its content digest covers."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import pyarrow as pa
 
@@ -9,10 +8,11 @@ from assets.transforms.signals import SIGNALS
 
 LAYERS = ("bronze", "silver", "gold", "ops")
 
+_TEXT = pa.string()
 _TIME = pa.timestamp("us", tz="UTC")
 
 
-def _required(name: str, kind: pa.DataType = pa.string()) -> pa.Field:
+def _required(name: str, kind: pa.DataType = _TEXT) -> pa.Field:
     return pa.field(name, kind, nullable=False)
 
 
@@ -27,7 +27,7 @@ class Table:
         content: The columns that its content digest, and so its Dagster data version, is made from.
         volatile: Columns that say when or by which run a row was written, never what it says; a row that
             differs in nothing else is not rewritten.
-        written: `merge` for tables that follow their input, `append` for logs.
+        gated: Consumers read its last audited version, never the newest.
         about: One line for the UI and for `headwater sql`'s help.
     """
 
@@ -37,7 +37,7 @@ class Table:
     content: tuple[str, ...]
     about: str
     volatile: tuple[str, ...] = ("OpenLineage_RunId",)
-    written: Literal["merge", "append"] = "merge"
+    gated: bool = False
 
     @property
     def layer(self) -> str:
@@ -68,7 +68,6 @@ RAW_DOCUMENTS = Table(
     key=("doc_id", "revision"),
     content=("doc_id", "revision", "content_sha256", "deleted"),
     volatile=("fetched_at",),
-    written="append",
     about="The bytes of every document as they came, one row a revision; a tombstone where a file went away.",
 )
 
@@ -102,7 +101,8 @@ DOCUMENTS = Table(
     ),
     key=("doc_id",),
     content=("doc_id", "content_sha256", "text_sha256", "uri", "title"),
-    about="Normalised text with its language, headings and quality signals; what failed is in silver.quarantine.",
+    gated=True,
+    about="Normalised text with its language, headings and quality signals; the rest is quarantined.",
 )
 
 QUARANTINE = Table(
@@ -178,6 +178,7 @@ CHUNKS = Table(
     ),
     key=("chunk_id",),
     content=("chunk_id", "ordinal", "char_end", "heading"),
+    gated=True,
     about="Exact spans of documents under a token budget, each with its heading path.",
 )
 
@@ -194,7 +195,8 @@ EMBEDDINGS = Table(
     ),
     key=("tenant", "text_sha256", "model_digest"),
     content=("tenant", "text_sha256", "model_digest"),
-    about="One unit vector a distinct chunk text and model, so that an index can be rebuilt without the model.",
+    gated=True,
+    about="One unit vector a distinct chunk text and model, so an index can be rebuilt without the model.",
 )
 
 ANSWERS = Table(
@@ -231,7 +233,6 @@ ANSWERS = Table(
     ),
     key=("answer_id",),
     content=("answer_id",),
-    written="append",
     about="Every answer given, with its citations and the release it was given from.",
 )
 
@@ -252,7 +253,6 @@ RELEASES = Table(
     ),
     key=("release_id", "decided_at"),
     content=("release_id", "decision"),
-    written="append",
     about="Every decision about what is served: what was measured, which versions it pins, what was decided.",
 )
 
@@ -270,7 +270,6 @@ AUDITS = Table(
     ),
     key=("table", "version", "audited_at"),
     content=("table", "version", "passed"),
-    written="append",
     about="Every gate's verdict a table version; consumers read the last version that passed.",
 )
 

@@ -1,0 +1,276 @@
+"""The lake: where its tables are, what their commits say, and which version of one may be read.
+
+Reading a version, a commit or an audit needs no JVM: delta-rs does it in milliseconds. Spark starts when an
+asset has rows to make, and not before.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
+from deltalake.exceptions import TableNotFoundError
+from pydantic import BaseModel
+from pyspark.sql import DataFrame, SparkSession
+
+from assets.spark import SparkConfig, spark_session
+from assets.tables import AUDITS, TABLES, Table
+
+
+def _code_version() -> str:
+    """The package version and a digest of the code that makes rows."""
+    rooms = [Path(__file__).parents[1] / room for room in ("assets", "quality", "retrieval", "inference")]
+    files = sorted(path for room in rooms for path in room.rglob("*") if path.suffix in (".py", ".sql"))
+    digest = hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
+    return f"{version('headwater')}+{digest[:12]}"
+
+
+CODE_VERSION = _code_version()
+
+_PROPERTIES = {
+    "delta.enableChangeDataFeed": "true",
+    "delta.enableDeletionVectors": "false",
+    # Lineage lives in the commits: Delta would forget them after thirty days.
+    "delta.logRetentionDuration": "interval 3650 days",
+}
+
+
+class Lineage(BaseModel, frozen=True):
+    """What every commit says of itself, in its `userMetadata`.
+
+    Attributes:
+        run_id: The Dagster run that wrote it.
+        asset: The asset key, `layer/table`.
+        code_version: The version of Headwater's code.
+        config_digest: A digest of the settings that decide the output.
+        inputs: Every table that was read, with the version up to which it was consumed.
+        fence: The writer's turn: each commit of a table has a higher one than the commit before it.
+    """
+
+    run_id: str
+    asset: str
+    code_version: str
+    config_digest: str
+    inputs: dict[str, int]
+    fence: int = 0
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One commit of a Delta table that Headwater made."""
+
+    table: str
+    version: int
+    committed_at: datetime
+    operation: str
+    metrics: dict[str, Any]
+    lineage: Lineage
+
+
+class Unaudited(RuntimeError):
+    """A gated table has no version that passed its gate."""
+
+
+class Fenced(RuntimeError):
+    """Another writer committed to the table since this one took its turn."""
+
+
+class Lake:
+    """The Delta tables of one state folder.
+
+    Args:
+        root: The folder of the tables; any Hadoop file system by URI.
+        spark: How Spark runs.
+        scratch: A local folder for Spark's own files.
+        docs_dir: Where Data Docs are written.
+    """
+
+    def __init__(self, root: str | Path, spark: SparkConfig, scratch: Path, docs_dir: Path) -> None:
+        self.root = str(root)
+        self.docs_dir = docs_dir
+        self._spark_config = spark
+        self._scratch = scratch
+
+    @cached_property
+    def spark(self) -> SparkSession:
+        """The Spark session, started on first use."""
+        return spark_session(self._spark_config, self._scratch)
+
+    def path(self, name: str) -> str:
+        """The folder of `layer.table`."""
+        return f"{self.root}/{name.replace('.', '/')}"
+
+    def ensure(self) -> None:
+        """Creates every table that is not there yet, empty, with its declared columns."""
+        for table in TABLES.values():
+            if not DeltaTable.is_deltatable(self.path(table.name)):
+                DeltaTable.create(
+                    self.path(table.name),
+                    schema=Schema.from_arrow(table.schema),
+                    mode="ignore",
+                    name=table.name,
+                    description=table.about,
+                    configuration=_PROPERTIES,
+                )
+
+    def delta(self, name: str, version: int | None = None) -> DeltaTable:
+        """The table as delta-rs sees it, at a version or the newest.
+
+        Raises:
+            KeyError: When the lake has no such table or version.
+        """
+        try:
+            return DeltaTable(self.path(name), version=version)
+        except TableNotFoundError as error:
+            raise KeyError(f"no table {name} at {self.path(name)}") from error
+        except Exception as error:
+            if version is None:
+                raise
+            raise KeyError(f"{name} has no version {version}: {error}") from error
+
+    def version(self, name: str) -> int:
+        """The newest version of a table."""
+        return self.delta(name).version()
+
+    def query(self, sql: str, parameters: list[Any] | None = None, **tables: DeltaTable) -> pa.Table:
+        """Answers SQL over the tables named, with DuckDB and no JVM.
+
+        Args:
+            sql: One statement, in which each keyword argument's name is a table.
+            parameters: Values for its `?` places.
+            **tables: What each name stands for.
+        """
+        with duckdb.connect() as connection:
+            for name, table in tables.items():
+                connection.register(name, table.to_pyarrow_dataset())
+            return connection.execute(sql, parameters or []).to_arrow_table()
+
+    def frame(self, name: str, version: int | None = None) -> DataFrame:
+        """The table as a Spark frame, at a version or the newest."""
+        reader = self.spark.read.format("delta")
+        if version is not None:
+            reader = reader.option("versionAsOf", version)
+        return reader.load(self.path(name))
+
+    def changes(self, name: str, since: int, until: int) -> DataFrame:
+        """The change data feed of the versions after `since` up to and with `until`.
+
+        Columns: the table's, `_change_type`, `_commit_version` and `_commit_timestamp`.
+        """
+        reader = self.spark.read.format("delta").option("readChangeFeed", "true")
+        return (
+            reader.option("startingVersion", since + 1).option("endingVersion", until).load(self.path(name))
+        )
+
+    def commits(self, name: str, limit: int | None = None) -> Iterator[Commit]:
+        """The commits that Headwater made to a table, newest first."""
+        for entry in self.delta(name).history(limit):
+            text = entry.get("userMetadata")
+            if not text:
+                continue
+            yield Commit(
+                table=name,
+                version=entry["version"],
+                committed_at=datetime.fromtimestamp(entry["timestamp"] / 1000, UTC),
+                operation=entry.get("operation", ""),
+                metrics=entry.get("operationMetrics") or {},
+                lineage=Lineage.model_validate_json(text),
+            )
+
+    def last_commit(self, name: str) -> Commit | None:
+        """The newest commit that an asset made to a table; maintenance commits carry no lineage."""
+        newest = next(self.commits(name, limit=20), None)
+        return newest or next(self.commits(name), None)
+
+    def audited_version(self, name: str) -> int | None:
+        """The newest version of a table that passed its gate, or None."""
+        audits = self.query(
+            'select max(version) as version from audits where "table" = ? and passed',
+            [name],
+            audits=self.delta(AUDITS.name),
+        )
+        return audits["version"][0].as_py()
+
+    def readable_version(self, table: Table) -> int:
+        """The version that a consumer may read: the last audited one where the table is gated.
+
+        Raises:
+            Unaudited: When the table is gated and no version of it has passed.
+        """
+        if not table.gated:
+            return self.version(table.name)
+        version = self.audited_version(table.name)
+        if version is None:
+            raise Unaudited(
+                f"{table.name} has no version that passed its gate: run it with its checks "
+                f"(`headwater run`), or see what failed with "
+                f'`headwater sql "select * from ops.audits where not passed"`'
+            )
+        return version
+
+    def record_audit(self, name: str, version: int, passed: bool, failed: list[str], run_id: str) -> None:
+        """Writes a gate's verdict on one version of a table."""
+        row = {
+            "table": name,
+            "version": version,
+            "passed": passed,
+            "failed": failed,
+            "run_id": run_id,
+            "audited_at": datetime.now(UTC),
+        }
+        self.append(
+            AUDITS,
+            pa.Table.from_pylist([row], AUDITS.schema),
+            Lineage(
+                run_id=run_id,
+                asset="ops/audits",
+                code_version=CODE_VERSION,
+                config_digest="",
+                inputs={name: version},
+            ),
+        )
+
+    def append(
+        self, table: Table, rows: pa.Table, lineage: Lineage, fence: tuple[str, int] | None = None
+    ) -> int:
+        """Appends a few rows without a JVM; with no rows it writes the commit alone.
+
+        Returns:
+            The table's version after it.
+        """
+        write_deltalake(
+            self.path(table.name),
+            rows,
+            mode="append",
+            commit_properties=CommitProperties(
+                custom_metadata={"userMetadata": lineage.model_dump_json()},
+                app_transactions=[Transaction(*fence)] if fence else None,
+            ),
+        )
+        return self.version(table.name)
+
+    def content_digest(self, table: Table, version: int | None = None) -> str:
+        """A digest of what a table holds, whatever the order of its rows and files: its data version.
+
+        The sum of a hash of each row's content columns, so that it is the same for the same rows however
+        they came (an incremental hash of a multiset: Clarke et al., "Incremental Multiset Hash Functions",
+        ASIACRYPT 2003).
+        """
+        columns = ", ".join(f'coalesce("{column}"::varchar, chr(0))' for column in table.content)
+        digest = self.query(
+            f"""
+            select count(*) as n, sum(md5_number_upper(row)::hugeint) as high,
+                   sum(md5_number_lower(row)::hugeint) as low
+            from (select concat_ws(chr(31), {columns}) as row from t)
+            """,
+            t=self.delta(table.name, version),
+        ).to_pylist()[0]
+        high, low = int(digest["high"] or 0) % 2**64, int(digest["low"] or 0) % 2**64
+        return f"{digest['n']}-{high:016x}{low:016x}"

@@ -1,0 +1,144 @@
+"""A step's commit carries its rows, its lineage and its watermark, or is not there at all."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from pyspark.sql import SparkSession
+
+from assets.lake import Fenced, Lake, Unaudited
+from assets.spark import SparkConfig
+from assets.step import GONE, Step, begin
+from assets.tables import DOCUMENTS, DUPLICATES, SIGNATURES, TABLES, Table
+
+
+@pytest.fixture
+def lake(spark: SparkSession, tmp_path: Path) -> Lake:
+    lake = Lake(tmp_path / "lake", SparkConfig(), tmp_path / "scratch", tmp_path / "docs")
+    lake.ensure()
+    return lake
+
+
+def step(lake: Lake, table: Table = DUPLICATES, config: str = "c1", run: str = "run-1", **inputs: int) -> Step:
+    windows = {SIGNATURES: inputs.get("signatures", lake.version(SIGNATURES.name))}
+    return begin(lake, table, windows, run_id=run, config_digest=config)
+
+
+def duplicates(lake: Lake, *rows: tuple[str, str, float]) -> object:
+    data = [(d, c, c, j, "minhash") for d, c, j in rows]
+    return lake.spark.createDataFrame(
+        data, "doc_id string, canonical_id string, matched_id string, jaccard double, method string"
+    )
+
+
+def held(lake: Lake) -> dict[str, float]:
+    table = lake.delta(DUPLICATES.name).to_pyarrow_table()
+    return dict(zip(table["doc_id"].to_pylist(), table["jaccard"].to_pylist(), strict=True))
+
+
+def test_tables_are_there_before_the_first_row(lake: Lake) -> None:
+    assert {name: lake.version(name) for name in TABLES} == dict.fromkeys(TABLES, 0)
+    lake.ensure()
+    assert lake.version(DOCUMENTS.name) == 0
+
+
+def test_merge_replaces_its_scope_and_nothing_else(lake: Lake) -> None:
+    step(lake).merge(duplicates(lake, ("a", "x", 0.9), ("b", "x", 0.8), ("c", "y", 0.7)))
+    scope = lake.spark.createDataFrame([("a",), ("b",), ("d",)], "doc_id string")
+    second = step(lake, run="run-2")
+    second.merge(duplicates(lake, ("a", "x", 0.95), ("d", "x", 1.0)), scope)
+    assert held(lake) == {"a": 0.95, "c": 0.7, "d": 1.0}
+    commit = lake.last_commit(DUPLICATES.name)
+    assert commit is not None
+    assert commit.lineage == second.lineage
+    assert commit.lineage.inputs == {"silver.signatures": 0}
+    assert commit.lineage.fence == 2
+
+
+def test_a_row_that_says_the_same_is_not_rewritten(lake: Lake) -> None:
+    step(lake).merge(duplicates(lake, ("a", "x", 0.9), ("b", "x", 0.8)))
+    before = lake.content_digest(DUPLICATES)
+    step(lake, run="run-2").merge(duplicates(lake, ("a", "x", 0.9), ("b", "x", 0.8)))
+    runs = lake.delta(DUPLICATES.name).to_pyarrow_table()["OpenLineage_RunId"].to_pylist()
+    assert runs == ["run-1", "run-1"]
+    assert lake.content_digest(DUPLICATES) == before
+
+
+def test_other_settings_rebuild_everything(lake: Lake) -> None:
+    step(lake).merge(duplicates(lake, ("a", "x", 0.9), ("b", "x", 0.8)))
+    again = step(lake)
+    assert again.idle
+    other = step(lake, config="c2")
+    assert other.rebuild
+    assert not other.idle
+    scope = lake.spark.createDataFrame([("zzz",)], "doc_id string")
+    other.merge(duplicates(lake, ("b", "x", 0.8)), scope)
+    assert held(lake) == {"b": 0.8}
+
+
+def test_a_step_with_news_but_no_rows_moves_the_watermark(lake: Lake) -> None:
+    first = step(lake)
+    first.merge(duplicates(lake))
+    assert lake.last_commit(DUPLICATES.name).lineage == first.lineage
+    assert held(lake) == {}
+    assert step(lake).idle
+
+
+def test_changed_gives_the_last_state_of_each_key(lake: Lake) -> None:
+    step(lake).merge(duplicates(lake, ("a", "x", 0.9), ("b", "x", 0.8)))
+    seen = lake.version(DUPLICATES.name)
+    first = begin(lake, SIGNATURES, {DUPLICATES: seen}, run_id="r", config_digest="c")
+    assert {r["doc_id"] for r in first.changed(DUPLICATES).collect()} == {"a", "b"}
+    signatures = lake.spark.createDataFrame([], "doc_id string, config_hash string, text_sha256 string, "
+                                                "signature binary, bands array<bigint>")
+    first.merge(signatures)
+    step(lake).merge(duplicates(lake, ("a", "x", 0.95), ("b", "x", 0.8), ("c", "x", 0.7)))
+    step(lake).merge(duplicates(lake, ("a", "x", 0.99), ("c", "x", 0.7)))
+    after = begin(
+        lake, SIGNATURES, {DUPLICATES: lake.version(DUPLICATES.name)}, run_id="r", config_digest="c"
+    )
+    changed = {r["doc_id"]: (r["jaccard"], r[GONE]) for r in after.changed(DUPLICATES).collect()}
+    assert changed == {"a": (0.99, False), "b": (0.8, True), "c": (0.7, False)}
+
+
+def test_a_writer_that_was_overtaken_writes_nothing(lake: Lake) -> None:
+    slow = step(lake, run="slow")
+    step(lake, run="quick").merge(duplicates(lake, ("a", "x", 0.9)))
+    with pytest.raises(Fenced, match=r"silver\.duplicates"):
+        slow.merge(duplicates(lake, ("z", "x", 0.1)))
+    assert held(lake) == {"a": 0.9}
+
+
+def test_a_writer_overtaken_after_its_check_is_told(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = step(lake, run="slow")
+    step(lake, run="quick").merge(duplicates(lake, ("a", "x", 0.9)))
+    monkeypatch.setattr(Step, "_check_turn", lambda self: None)
+    with pytest.raises(Fenced):
+        slow.merge(duplicates(lake, ("z", "x", 0.1)))
+    assert held(lake) == {"a": 0.9}
+
+
+def test_consumers_read_the_audited_version(lake: Lake) -> None:
+    with pytest.raises(Unaudited, match=r"silver\.documents"):
+        lake.readable_version(DOCUMENTS)
+    lake.record_audit(DOCUMENTS.name, 3, True, [], "run")
+    lake.record_audit(DOCUMENTS.name, 4, False, ["text_not_null"], "run")
+    assert lake.readable_version(DOCUMENTS) == 3
+    assert lake.readable_version(DUPLICATES) == lake.version(DUPLICATES.name)
+
+
+def test_the_content_digest_ignores_order_and_files(lake: Lake) -> None:
+    step(lake).merge(duplicates(lake, ("a", "x", 0.9), ("b", "x", 0.8)))
+    step(lake).merge(duplicates(lake, ("b", "x", 0.8)))
+    one = lake.content_digest(DUPLICATES)
+    step(lake).merge(duplicates(lake, ("b", "x", 0.8), ("a", "x", 0.9)))
+    two = lake.content_digest(DUPLICATES)
+    assert one != two
+    assert lake.content_digest(DUPLICATES, version=1) == two
+
+
+def test_an_unknown_version_is_named(lake: Lake) -> None:
+    with pytest.raises(KeyError, match=r"silver\.duplicates has no version 99"):
+        lake.delta(DUPLICATES.name, 99)
+    assert isinstance(lake.delta(DUPLICATES.name).schema().to_arrow(), object)
+    assert pa.schema(lake.delta(DUPLICATES.name).schema().to_arrow()).names == DUPLICATES.schema.names
