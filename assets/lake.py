@@ -1,8 +1,10 @@
 """The lake: where its tables are, what their commits say, and which version of one may be read.
 
 Reading a version, a commit or an audit needs no JVM: delta-rs does it in milliseconds. Spark starts when an
-asset has rows to make, and not before.
+asset has rows to make, and not before; not even its Python package is imported until then.
 """
+
+from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
@@ -11,17 +13,20 @@ from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
 from deltalake.exceptions import TableNotFoundError
 from pydantic import BaseModel
-from pyspark.sql import DataFrame, SparkSession
 
-from assets.spark import SparkConfig, spark_session
 from assets.tables import AUDITS, TABLES, Table
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+    from assets.spark import SparkConfig
 
 
 def _code_version() -> str:
@@ -101,6 +106,8 @@ class Lake:
     @cached_property
     def spark(self) -> SparkSession:
         """The Spark session, started on first use."""
+        from assets.spark import spark_session
+
         return spark_session(self._spark_config, self._scratch)
 
     def path(self, name: str) -> str:
@@ -139,18 +146,22 @@ class Lake:
         """The newest version of a table."""
         return self.delta(name).version()
 
-    def query(self, sql: str, parameters: list[Any] | None = None, **tables: DeltaTable) -> pa.Table:
+    @staticmethod
+    def query(
+        sql: str, parameters: list[Any] | dict[str, Any] | None = None, **tables: DeltaTable | pa.Table
+    ) -> pa.Table:
         """Answers SQL over the tables named, with DuckDB and no JVM.
 
         Args:
             sql: One statement, in which each keyword argument's name is a table.
-            parameters: Values for its `?` places.
+            parameters: Values for its `?` or `$name` places.
             **tables: What each name stands for.
         """
         with duckdb.connect() as connection:
             for name, table in tables.items():
-                connection.register(name, table.to_pyarrow_dataset())
-            return connection.execute(sql, parameters or []).to_arrow_table()
+                source = table.to_pyarrow_dataset() if isinstance(table, DeltaTable) else table
+                connection.register(name, source)
+            return connection.sql(sql, params=parameters).to_arrow_table()
 
     def frame(self, name: str, version: int | None = None) -> DataFrame:
         """The table as a Spark frame, at a version or the newest."""
@@ -188,6 +199,24 @@ class Lake:
         """The newest commit that an asset made to a table; maintenance commits carry no lineage."""
         newest = next(self.commits(name, limit=20), None)
         return newest or next(self.commits(name), None)
+
+    def inputs_of(self, name: str, version: int) -> dict[str, int]:
+        """The versions of its inputs that a version of a table was made from.
+
+        Raises:
+            LookupError: When nothing has been written to it yet.
+        """
+        for commit in self.commits(name):
+            if commit.version <= version:
+                return commit.lineage.inputs
+        raise LookupError(f"{name} has not been made yet: run `headwater run`")
+
+    def pinned(self, name: str, version: int) -> dict[str, int]:
+        """Every table behind a version of one, with the version that it was made from, and itself."""
+        pins = {name: version}
+        for each, at in self.inputs_of(name, version).items() if version else ():
+            pins = self.pinned(each, at) | pins
+        return pins
 
     def audited_version(self, name: str) -> int | None:
         """The newest version of a table that passed its gate, or None."""

@@ -1,11 +1,16 @@
 """The one Spark session of a process, configured for Delta on this machine or on a cluster."""
 
+from __future__ import annotations
+
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, Field
-from pyspark.sql import SparkSession
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 JARS = Path(sys.prefix) / "share" / "headwater" / "jars"
 """Where set-up put the Delta jars: in the environment, shared by every state folder."""
@@ -37,6 +42,8 @@ def spark_session(config: SparkConfig, scratch: Path, thrift_port: int | None = 
     Raises:
         MissingJars: When the Delta jars are not in the environment.
     """
+    from pyspark.sql import SparkSession
+
     jars = sorted(str(jar) for jar in JARS.glob("*.jar"))
     if not jars:
         raise MissingJars(f"no Delta jars in {JARS}: run `make setup`")

@@ -61,14 +61,16 @@ RAW_DOCUMENTS = Table(
             pa.field("body", pa.binary()),
             pa.field("file_size_bytes", pa.int64()),
             pa.field("file_modified_at", _TIME),
+            pa.field("error", pa.string()),
+            _required("first_seen_at", _TIME),
             _required("fetched_at", _TIME),
             _required("deleted", pa.bool_()),
         ]
     ),
     key=("doc_id", "revision"),
-    content=("doc_id", "revision", "content_sha256", "deleted"),
+    content=("doc_id", "revision", "content_sha256", "error", "deleted"),
     volatile=("fetched_at",),
-    about="The bytes of every document as they came, one row a revision; a tombstone where a file went away.",
+    about="The bytes of every document as they came, a row a revision; a tombstone where a file went away.",
 )
 
 DOCUMENTS = Table(
@@ -113,7 +115,7 @@ QUARANTINE = Table(
             _required("tenant"),
             _required("source"),
             _required("uri"),
-            _required("content_sha256"),
+            pa.field("content_sha256", pa.string()),
             _required("stage"),
             _required("expectation"),
             _required("reason"),

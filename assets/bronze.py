@@ -1,0 +1,82 @@
+"""Bronze: the bytes of every source, as they came.
+
+`bronze/raw_documents` only ever grows: a changed document is a new revision, a vanished one a tombstone, so
+an old answer can be walked back to the bytes it was made from.
+"""
+
+from datetime import UTC, datetime
+from functools import reduce
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame
+
+from assets.lake import CODE_VERSION, Lake
+from assets.report import report
+from assets.step import begin
+from assets.tables import RAW_DOCUMENTS
+from assets.transforms.environment_corpus import list_environment, read_environment
+from assets.transforms.revisions import STATE, revisions, stale_files, tombstones, vanished_documents
+from assets.transforms.sources import Source, SourceRegistry
+
+
+def listing(lake: Lake, source: Source) -> pa.Table:
+    """The files of a source as they are: `uri`, `file_size_bytes`, `file_modified_at`."""
+    if source.kind == "python-environment":
+        return list_environment()
+    if source.local_root is not None:
+        return local_listing(source)
+    return list_files(lake.spark, source)
+
+
+def contents(lake: Lake, source: Source, files: pa.Table) -> DataFrame:
+    """The documents in some files of a source, with their bytes."""
+    if source.kind == "python-environment":
+        return lake.spark.createDataFrame(read_environment(files))
+    read = read_rows if source.kind == "rows" else read_files
+    return read(lake.spark, source, files)
+
+
+def arrivals(lake: Lake, source: Source, state: pa.Table, now: datetime) -> DataFrame | None:
+    """The rows to append for one source, or None when the lake has all of it as it is."""
+    listed = listing(lake, source)
+    stale, vanished = stale_files(listed, state), vanished_documents(listed, state)
+    rows = [tombstones(lake.spark.createDataFrame(vanished), now)] if vanished.num_rows else []
+    if stale.num_rows:
+        files = pc.list_element(pc.split_pattern(state["uri"], "#", max_splits=1), 0)
+        known = state.filter(pc.is_in(files, stale["uri"]))
+        rows.append(revisions(contents(lake, source, stale), lake.spark.createDataFrame(known), source, now))
+    return reduce(DataFrame.unionByName, rows) if rows else None
+
+
+@dg.asset(
+    key=["bronze", "raw_documents"],
+    group_name="bronze",
+    kinds={"spark", "deltalake"},
+    owners=["team:headwater"],
+    code_version=CODE_VERSION,
+    pool="spark",
+)
+def raw_documents(
+    context: dg.AssetExecutionContext,
+    lake: dg.ResourceParam[Lake],
+    sources: dg.ResourceParam[SourceRegistry],
+) -> dg.MaterializeResult:
+    """The bytes of every document of every source, one row a revision."""
+    step = begin(lake, RAW_DOCUMENTS, {}, run_id=context.run_id, config_digest="")
+    state = lake.query(STATE, raw=lake.delta(RAW_DOCUMENTS.name))
+    now = datetime.now(UTC)
+    rows, left = [], state
+    for source in sources.list():
+        ours = pc.and_(pc.equal(left["tenant"], source.tenant), pc.equal(left["source"], source.name))
+        rows.append(arrivals(lake, source, left.filter(ours), now))
+        left = left.filter(pc.invert(ours))
+    # What no source claims any more was taken from the configuration: its documents go as vanished files do.
+    orphans = left.filter(pc.invert(left["deleted"]))
+    if orphans.num_rows:
+        rows.append(tombstones(lake.spark.createDataFrame(orphans), now))
+    found = [each for each in rows if each is not None]
+    if found:
+        step.append(reduce(DataFrame.unionByName, found))
+    return report(lake, RAW_DOCUMENTS, sources=len(rows))

@@ -1,0 +1,119 @@
+"""Gold: what retrieval is made from.
+
+`gold/chunks` cuts each document that no other stands for into exact spans; `gold/embeddings` holds one vector
+for each distinct chunk text and model.
+"""
+
+from functools import partial
+
+import dagster as dg
+from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema
+
+from assets.ids import config_digest
+from assets.lake import CODE_VERSION, Lake
+from assets.recipe import Recipe
+from assets.report import asset_key, report
+from assets.step import begin
+from assets.tables import CHUNKS, DOCUMENTS, DUPLICATES, EMBEDDINGS
+from retrieval.chunker import CHUNKER_VERSION, chunk_batches
+from retrieval.embedder import Embedder, encode_batches
+
+
+@dg.asset(
+    key=["gold", "chunks"],
+    deps=[asset_key(DOCUMENTS.name), asset_key(DUPLICATES.name)],
+    description=CHUNKS.about,
+    group_name="gold",
+    kinds={"spark", "deltalake"},
+    owners=["team:headwater"],
+    code_version=CODE_VERSION,
+    pool="spark",
+)
+def chunks(
+    context: dg.AssetExecutionContext,
+    lake: dg.ResourceParam[Lake],
+    recipe: dg.ResourceParam[Recipe],
+    embedder: dg.ResourceParam[Embedder],
+) -> dg.MaterializeResult:
+    """Cuts the documents that changed, or that another began or ceased to stand for."""
+    duplicates_version = lake.version(DUPLICATES.name)
+    # Documents as the deduplication saw them: a newer one may yet turn out to be a duplicate.
+    documents_version = lake.inputs_of(DUPLICATES.name, duplicates_version)[DOCUMENTS.name]
+    step = begin(
+        lake,
+        CHUNKS,
+        {DOCUMENTS: documents_version, DUPLICATES: duplicates_version},
+        run_id=context.run_id,
+        config_digest=config_digest(f"{CHUNKER_VERSION}/{embedder.tokenizer_digest}", recipe.chunker),
+    )
+    if not step.idle:
+        documents, duplicates = step.current(DOCUMENTS), step.current(DUPLICATES)
+        scope = (
+            step.changed(DOCUMENTS)
+            .select("doc_id")
+            .unionByName(step.changed(DUPLICATES).select("doc_id"))
+            .distinct()
+            .persist()
+        )
+        canonical = documents.join(F.broadcast(scope), "doc_id", "left_semi").join(
+            duplicates, "doc_id", "left_anti"
+        )
+        cut = (
+            canonical.select("doc_id", "tenant", "text", "headings")
+            .repartition(2 * lake.spark.sparkContext.defaultParallelism)
+            .mapInArrow(
+                partial(chunk_batches, config=recipe.chunker, tokenizer=embedder.tokenizer_path),
+                from_arrow_schema(CHUNK_SCHEMA),
+            )
+        )
+        step.merge(cut, scope)
+        scope.unpersist()
+    return report(lake, CHUNKS)
+
+
+@dg.asset(
+    key=["gold", "embeddings"],
+    deps=[asset_key(CHUNKS.name)],
+    description=EMBEDDINGS.about,
+    group_name="gold",
+    kinds={"spark", "deltalake", "openvino"},
+    owners=["team:headwater"],
+    code_version=CODE_VERSION,
+    pool="spark",
+)
+def embeddings(
+    context: dg.AssetExecutionContext,
+    lake: dg.ResourceParam[Lake],
+    recipe: dg.ResourceParam[Recipe],
+    embedder: dg.ResourceParam[Embedder],
+) -> dg.MaterializeResult:
+    """Embeds each chunk text that has no vector yet; vectors that no chunk needs any more go."""
+    step = begin(
+        lake,
+        EMBEDDINGS,
+        {CHUNKS: lake.readable_version(CHUNKS)},
+        run_id=context.run_id,
+        config_digest=embedder.digest,
+    )
+    if not step.idle:
+        key = ["tenant", "text_sha256"]
+        touched = step.changed(CHUNKS).select(key).distinct().persist()
+        wanted = (
+            step.current(CHUNKS)
+            .join(F.broadcast(touched), key, "left_semi")
+            .select(*key, "text")
+            .dropDuplicates(key)
+        )
+        there = lake.frame(EMBEDDINGS.name, step.version).where(F.col("model_digest") == embedder.digest)
+        kept = there.join(wanted, key, "left_semi")
+        new = wanted.join(there, key, "left_anti")
+        # Long and short texts go to every task alike, each sorted by length within.
+        cores = lake.spark.sparkContext.defaultParallelism
+        encoded = new.repartition(cores).mapInArrow(
+            partial(encode_batches, config=recipe.embedder, cache=embedder.cache, threads=1),
+            from_arrow_schema(EMBEDDING_SCHEMA),
+        )
+        step.merge(kept.select(*encoded.columns).unionByName(encoded), touched)
+        touched.unpersist()
+    return report(lake, EMBEDDINGS, model=embedder.name, model_digest=embedder.digest)

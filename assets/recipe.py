@@ -1,0 +1,27 @@
+"""The settings that decide what is made: one model, nested from the rooms that use them."""
+
+from pydantic import BaseModel
+
+from assets.transforms.minhash import MinHashConfig
+from assets.transforms.signals import QualityThresholds
+from quality.release_gate import ReleaseGate
+from retrieval.chunker import ChunkerConfig
+from retrieval.embedder import EmbedderConfig
+from retrieval.search import SearchConfig
+
+
+class Recipe(BaseModel):
+    """How each table is made from its inputs."""
+
+    quality: QualityThresholds = QualityThresholds()
+    """Which documents are kept out."""
+    minhash: MinHashConfig = MinHashConfig()
+    """When two documents are the same."""
+    chunker: ChunkerConfig = ChunkerConfig()
+    """How a document is cut."""
+    embedder: EmbedderConfig = EmbedderConfig()
+    """Which model makes vectors, and how fast."""
+    search: SearchConfig = SearchConfig()
+    """How lists are made and fused."""
+    gate: ReleaseGate = ReleaseGate()
+    """What an index must reach before it is served."""

@@ -1,0 +1,97 @@
+"""Silver: normalised text with its quality signals, and which documents say the same.
+
+`silver/documents` holds every document that was parsed and passed its filters, `silver/quarantine` every
+other with the reason; `silver/duplicates` says which documents another one stands for.
+"""
+
+from functools import partial
+
+import dagster as dg
+from pyspark.sql import functions as F
+
+from assets.ids import config_digest
+from assets.lake import CODE_VERSION, Lake
+from assets.recipe import Recipe
+from assets.report import asset_key, report
+from assets.step import GONE, begin
+from assets.tables import DOCUMENTS, DUPLICATES, QUARANTINE, RAW_DOCUMENTS, SIGNATURES
+from assets.transforms.minhash import signature_batches
+from assets.transforms.near_duplicates import find_duplicates
+from assets.transforms.parse import PARSED_SCHEMA, PARSER_VERSION, parse_batches
+from assets.transforms.revisions import latest_bodies
+
+
+@dg.multi_asset(
+    specs=[
+        dg.AssetSpec(
+            asset_key(table.name),
+            deps=[asset_key(RAW_DOCUMENTS.name)],
+            description=table.about,
+            group_name="silver",
+            kinds={"spark", "deltalake"},
+            owners=["team:headwater"],
+            code_version=CODE_VERSION,
+        )
+        for table in (QUARANTINE, DOCUMENTS)
+    ],
+    pool="spark",
+)
+def documents(
+    context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], recipe: dg.ResourceParam[Recipe]
+):
+    """Parses what arrived; what can not be parsed or fails a filter is quarantined with the reason."""
+    raw = {RAW_DOCUMENTS: lake.readable_version(RAW_DOCUMENTS)}
+    digest = config_digest(PARSER_VERSION, recipe.quality)
+    kept, refused = (
+        begin(lake, table, raw, run_id=context.run_id, config_digest=digest)
+        for table in (DOCUMENTS, QUARANTINE)
+    )
+    if not (kept.idle and refused.idle):
+        newest = latest_bodies(kept.changed(RAW_DOCUMENTS))
+        parsed = (
+            newest.where("not deleted")
+            .repartition(2 * lake.spark.sparkContext.defaultParallelism)
+            .mapInArrow(partial(parse_batches, thresholds=recipe.quality), PARSED_SCHEMA)
+            .persist()
+        )
+        scope = newest.select("doc_id")
+        # The commit to documents carries the watermark, so it comes last.
+        refused.merge(parsed.where("stage is not null"), scope)
+        kept.merge(parsed.where("stage is null"), scope)
+        parsed.unpersist()
+    yield report(lake, QUARANTINE)
+    yield report(lake, DOCUMENTS)
+
+
+@dg.asset(
+    key=["silver", "signatures"],
+    deps=[asset_key(DOCUMENTS.name)],
+    description=SIGNATURES.about,
+    group_name="silver",
+    kinds={"spark", "deltalake"},
+    owners=["team:headwater"],
+    code_version=CODE_VERSION,
+    pool="spark",
+)
+def signatures(
+    context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], recipe: dg.ResourceParam[Recipe]
+) -> dg.MaterializeResult:
+    """Signs each new or changed text."""
+    step = begin(
+        lake,
+        SIGNATURES,
+        {DOCUMENTS: lake.readable_version(DOCUMENTS)},
+        run_id=context.run_id,
+        config_digest=recipe.minhash.config_hash,
+    )
+    if not step.idle:
+        changed = step.changed(DOCUMENTS)
+        signed = (
+            changed.where(~F.col(GONE))
+            .select("doc_id", "text", "text_sha256")
+            .mapInArrow(
+                partial(signature_batches, config=recipe.minhash), from_arrow_schema(SIGNATURE_SCHEMA)
+            )
+        )
+        step.merge(signed, changed.select("doc_id"))
+    return report(lake, SIGNATURES)

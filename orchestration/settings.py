@@ -1,0 +1,70 @@
+"""Every setting, typed: one field each, overridable as `HEADWATER_<FIELD>`, nested ones by `__`."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from assets.recipe import Recipe
+from assets.spark import SparkConfig
+from inference.engines import GeneratorConfig
+from retrieval.postgres import PostgresConfig
+
+
+class Settings(BaseSettings):
+    """How one state folder is run."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADWATER_", env_nested_delimiter="__", extra="forbid")
+
+    home: Path = Path(".headwater")
+    """The state folder: nothing is written outside it."""
+    lake: str | None = None
+    """The folder of the tables, on any Hadoop file system; `lake` in the state folder unless set."""
+    spark: SparkConfig = SparkConfig()
+    """Where Spark runs."""
+    postgres: PostgresConfig = PostgresConfig()
+    """Where the index is; an embedded server in the state folder unless a URL is given."""
+    recipe: Recipe = Recipe()
+    """How each table is made."""
+    generator: GeneratorConfig = GeneratorConfig()
+    """What writes answers; extractive unless a model or an endpoint is given."""
+    releases_kept: int = Field(10, ge=1)
+    """How many releases can be returned to; older rows of the index are removed."""
+    web_port: int = Field(3000, ge=1, le=65535)
+    """The port of the Dagster web UI, on loopback."""
+    thrift_port: int = Field(10000, ge=1, le=65535)
+    """The port of the JDBC endpoint, on loopback."""
+
+    def model_post_init(self, context: Any) -> None:
+        """Makes the state folder's path absolute, so that a run started elsewhere means the same one."""
+        self.home = self.home.expanduser().absolute()
+
+    @property
+    def lake_root(self) -> str:
+        """The folder of the tables."""
+        return self.lake or str(self.home / "lake")
+
+    @property
+    def dagster_home(self) -> Path:
+        """Where Dagster keeps its runs and events."""
+        return self.home / "dagster"
+
+    @property
+    def sources_file(self) -> Path:
+        """The file that remembers the sources."""
+        return self.home / "sources.json"
+
+
+def listed(settings: BaseModel, prefix: str = "HEADWATER_") -> list[dict[str, str]]:
+    """Every setting with its environment variable, its value and where that comes from."""
+    rows = []
+    for name in type(settings).model_fields:
+        value, variable = getattr(settings, name), f"{prefix}{name}".upper()
+        if isinstance(value, BaseModel):
+            rows += listed(value, f"{variable}__")
+            continue
+        origin = "environment" if variable in os.environ else "default"
+        rows.append({"setting": variable, "value": str(value), "from": origin})
+    return rows
