@@ -1,0 +1,98 @@
+# Every target sets up what it needs, once: a stamp in .venv is as old as the files it was made from.
+#
+#   make setup EXTRAS="train serve"     with extras of pyproject.toml
+#   make setup PYTHON=/usr/bin/python3.12
+#   make bench BENCH=dedupe
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+EXTRAS ?=
+BENCH ?= dedupe
+VENV := .venv
+BIN := $(VENV)/bin
+STATE = $(abspath $(or $(HEADWATER_HOME),.headwater))
+LOCKED_EXTRAS := dev train serve gpu
+
+# uv where the machine has one that works (a version manager's shim may not), else one inside the environment.
+UV := $(shell uv --version >/dev/null 2>&1 && command -v uv || echo $(BIN)/uv)
+export UV_NO_PROGRESS := 1
+
+.PHONY: help setup demo test lint type fault dev bench lock clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+setup: $(VENV)/.ready $(EXTRAS:%=$(VENV)/.installed-%)  ## the environment in .venv: packages, Delta jars, the default embedder
+
+demo: setup  ## lake, index and cited, traced answers from the software installed here
+	$(BIN)/headwater demo
+
+test: setup $(VENV)/.installed-dev  ## all tests
+	$(BIN)/python -m pytest
+
+fault: setup $(VENV)/.installed-dev  ## only the tests that kill, cut off and corrupt
+	$(BIN)/python -m pytest tests/fault
+
+lint: $(VENV)/.installed-dev type  ## ruff, its formatter, and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: $(VENV)/.installed-dev  ## mypy
+	$(BIN)/mypy
+
+dev: setup $(VENV)/.installed-dev  ## Dagster's development server on http://127.0.0.1:3000
+	mkdir -p $(STATE)/dagster
+	$(BIN)/python -m orchestration.dagster_home $(STATE)/dagster
+	DAGSTER_HOME=$(STATE)/dagster $(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1
+
+bench: setup $(VENV)/.installed-dev  ## one benchmark, BENCH=dedupe unless told
+	$(BIN)/headwater bench $(BENCH)
+
+# Each lock is held to the one before it, so that any extras fit together.
+lock: $(UV)  ## make requirements*.txt again from pyproject.toml
+	held=(); for extra in "" $(LOCKED_EXTRAS); do \
+	  file=requirements$${extra:+-$$extra}.txt; echo "locking $$file"; \
+	  $(UV) pip compile pyproject.toml $${extra:+--extra $$extra} "$${held[@]}" --quiet --universal \
+	    --python-version 3.11 --generate-hashes --no-annotate --no-header -o $$file; \
+	  held=(--constraint $$file); \
+	done
+
+clean:  ## remove the environment and caches; what is in .headwater stays
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
+	  version=$$($$python -c 'import platform; print(platform.python_version())' 2>/dev/null) || continue; \
+	  if $$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))'; then \
+	    echo "Python $$version ($$(command -v $$python))"; \
+	    if [ -x "$(UV)" ]; then "$(UV)" venv --quiet --seed --allow-existing --python "$$(command -v $$python)" $(VENV); \
+	    else $$python -m venv $(VENV); fi; \
+	    exit 0; \
+	  fi; \
+	  found="$${found:+$$found, }$$python is $$version"; \
+	done; \
+	echo "Headwater needs Python 3.11, 3.12 or 3.13; found: $${found:-none}." >&2; \
+	echo "Install one, or name it: make setup PYTHON=/path/to/python3.12" >&2; exit 1
+
+$(BIN)/uv: | $(BIN)/python
+	$(BIN)/python -m pip install --quiet uv
+
+# Java is asked for first: better to hear of it now than after the download.
+$(VENV)/.installed: requirements.txt pyproject.toml | $(BIN)/python $(UV)
+	$(BIN)/python -m orchestration.java
+	$(UV) pip install --python $(BIN)/python --require-hashes -r requirements.txt
+	$(UV) pip install --python $(BIN)/python --no-deps --no-build-isolation --quiet -e .
+	touch $@
+
+$(VENV)/.installed-%: requirements-%.txt $(VENV)/.installed
+	$(UV) pip install --python $(BIN)/python --require-hashes -r $<
+	touch $@
+
+$(VENV)/.ready: $(VENV)/.installed orchestration/setup.py orchestration/jars.py retrieval/embedder.py
+	$(BIN)/python -m orchestration.setup
+	touch $@
