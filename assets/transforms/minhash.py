@@ -1,0 +1,392 @@
+"""MinHash signatures, their LSH bands and exact Jaccard similarity, over Arrow string buffers.
+
+MinHash estimates the Jaccard similarity of two sets from the minima of random permutations of them (Broder,
+"On the resemblance and containment of documents", 1997). Cutting a signature into bands and comparing only
+documents that agree on a whole band finds the similar pairs without looking at all pairs (Leskovec, Rajaraman
+and Ullman, "Mining of Massive Datasets", section 3.4).
+
+A document's set is its word shingles:
+
+* A word is a maximal run of ASCII letters and digits (folded to lower case) and of other letters' bytes.
+  ASCII punctuation, Latin-1 punctuation (U+0080 to U+00BF, with the no-break space) and U+2000 to U+2FFF
+  (typographic quotes, dashes, bullets, symbols) separate words, so that `don't` and `don’t` agree.
+* Scripts written without spaces would make one word of a sentence: every character from U+3000 to U+DFFF
+  (Chinese, Japanese, Korean) and from U+10000 up is a word of its own. U+3000 to U+303F separates.
+* A shingle is `shingle_words` words in a row. A text with fewer words has one shingle, all of its words; a
+  text without any word has none, resembles nothing, and is left to the exact comparison of hashes.
+
+The kernels read the UTF-8 bytes where Arrow holds them and make no Python object a document, word or shingle.
+Numba keeps their machine code in `__pycache__` beside this file (or in `NUMBA_CACHE_DIR`), which every Spark
+worker of the machine shares; `warm_up` fills it at set-up.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from numba import njit
+from pydantic import BaseModel, Field, model_validator
+
+KERNEL_VERSION = 1
+"""Changes whenever the same text and settings would give another signature."""
+
+SIGNATURE_SCHEMA = pa.schema(
+    [
+        ("doc_id", pa.string()),
+        ("config_hash", pa.string()),
+        ("text_sha256", pa.string()),
+        ("signature", pa.binary()),
+        ("bands", pa.list_(pa.int64())),
+    ]
+)
+"""What `signature_batches` yields: `silver.signatures` without its run id."""
+
+Texts = pa.StringArray | pa.LargeStringArray | pa.ChunkedArray
+
+
+class MinHashConfig(BaseModel):
+    """How near-duplicates are found."""
+
+    shingle_words: int = Field(default=5, ge=1)
+    """Words a shingle. Five is usual for web text: fewer make unlike texts alike, more miss edits."""
+    permutations: int = Field(default=128, ge=1)
+    """Hash functions a signature; the standard error of the estimated Jaccard is at most 0.5/sqrt of it."""
+    bands: int = Field(default=16, ge=1)
+    """Bands a signature is cut into. Two documents that agree on one whole band are compared."""
+    rows: int = Field(default=8, ge=1)
+    """Hash values a band. Candidates set in around a Jaccard of (1/bands)^(1/rows), here 0.71."""
+    seed: int = Field(default=1, ge=0)
+    """Seed of the hash functions; signatures made with different seeds can not be compared."""
+    jaccard_threshold: float = Field(default=0.8, gt=0, le=1)
+    """Least exact Jaccard similarity of near-duplicates; 0.8 is usual (NeMo Curator, SlimPajama)."""
+    hot_bucket: int = Field(default=64, ge=1)
+    """Members of one LSH bucket that all others in it are compared with, the earliest seen ones."""
+
+    @model_validator(mode="after")
+    def _bands_cover_the_signature(self) -> Self:
+        if self.bands * self.rows != self.permutations:
+            raise ValueError(
+                f"bands * rows must equal permutations, but {self.bands} * {self.rows} = "
+                f"{self.bands * self.rows} and permutations = {self.permutations}: change one of the three"
+            )
+        return self
+
+    @property
+    def config_hash(self) -> str:
+        """Hex digest of all that a signature depends on; rows with different digests can not be compared.
+
+        The Jaccard threshold and `hot_bucket` are not in it: they decide what is done with signatures.
+        """
+        made_of = self.model_dump(include={"shingle_words", "permutations", "bands", "rows", "seed"})
+        settings = json.dumps(made_of | {"kernel": KERNEL_VERSION}, sort_keys=True)
+        return hashlib.sha256(settings.encode()).hexdigest()
+
+
+_NO_MINIMUM = np.uint32(0xFFFFFFFF)
+_FNV_OFFSET = np.uint64(0xCBF29CE484222325)
+_FNV_PRIME = np.uint64(0x100000001B3)
+_SHINGLE_BASE = np.uint64(0x9E3779B97F4A7C15)
+_BLOCK = 4096  # shingles whose hashes stay in the first-level cache while all permutations pass over them
+
+_FOLDED = np.zeros(128, dtype=np.uint8)  # 0 separates words
+for _byte in b"abcdefghijklmnopqrstuvwxyz0123456789":
+    _FOLDED[_byte] = _byte
+    _FOLDED[ord(chr(_byte).upper())] = _byte
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _mix(h):  # noqa: ANN001, ANN202 -- numba infers
+    """The finaliser of MurmurHash3 (Appleby): every input bit changes every output bit."""
+    h ^= h >> np.uint64(33)
+    h *= np.uint64(0xFF51AFD7ED558CCD)
+    h ^= h >> np.uint64(33)
+    h *= np.uint64(0xC4CEB9FE1A85EC53)
+    return h ^ (h >> np.uint64(33))
+
+
+@njit(nogil=True, cache=True)
+def _words(data, start, stop, out):  # noqa: ANN001, ANN202
+    """Writes the 64-bit FNV-1a hash of every word of `data[start:stop]` to `out`; returns how many."""
+    count = 0
+    word = _FNV_OFFSET
+    in_word = False
+    at = start
+    while at < stop:
+        byte = data[at]
+        if byte < 0x80:
+            # Without a branch on where words end, which no processor predicts; a store that does not
+            # count is overwritten by the next word.
+            folded = np.uint64(_FOLDED[byte])
+            inside = folded != 0
+            out[count] = word
+            count += in_word and not inside
+            word = (word ^ folded) * _FNV_PRIME if inside else _FNV_OFFSET
+            in_word = inside
+            at += 1
+            continue
+        width = 2 if byte < 0xE0 else (3 if byte < 0xF0 else 4)
+        end = min(at + width, stop)
+        separates = byte == 0xC2 or byte == 0xE2 or (byte == 0xE3 and data[at + 1] == 0x80)
+        alone = 0xE3 <= byte <= 0xED or byte >= 0xF0
+        if in_word and (separates or alone):
+            out[count] = word
+            count += 1
+            word = _FNV_OFFSET
+            in_word = False
+        if not separates:
+            for k in range(at, end):
+                word = (word ^ np.uint64(data[k])) * _FNV_PRIME
+            if alone:
+                out[count] = word
+                count += 1
+                word = _FNV_OFFSET
+            in_word = not alone
+        at = end
+    if in_word:
+        out[count] = word
+        count += 1
+    return count
+
+
+@njit(nogil=True, cache=True)
+def _shingles(data, start, stop, shingle_words, out):  # noqa: ANN001, ANN202
+    """Writes the 64-bit hash of every shingle of `data[start:stop]` to `out`; returns how many.
+
+    `out` must have room for a word every two bytes. A shingle's hash is a polynomial in its words' hashes;
+    it takes the place of its first word, which no later shingle needs.
+    """
+    words = _words(data, start, stop, out)
+    width = min(words, shingle_words)
+    count = words - width + 1 if words > 0 else 0
+    for i in range(count):
+        shingle = np.uint64(0)
+        for j in range(width):
+            shingle = shingle * _SHINGLE_BASE + out[i + j]
+        out[i] = _mix(shingle)
+    return count
+
+
+@njit(nogil=True, cache=True)
+def _sign(data, offsets, valid, shingle_words, multipliers, increments, out):  # noqa: ANN001, ANN202
+    """Fills `out` with one signature a document; see `signatures`."""
+    longest = 0
+    for row in range(len(out)):
+        longest = max(longest, offsets[row + 1] - offsets[row])
+    shingles = np.empty(longest // 2 + 1, dtype=np.uint64)
+    block = np.empty(_BLOCK, dtype=np.uint32)
+    for row in range(len(out)):
+        out[row, :] = _NO_MINIMUM
+        if not valid[row]:
+            continue
+        count = _shingles(data, offsets[row], offsets[row + 1], shingle_words, shingles)
+        for begin in range(0, count, _BLOCK):
+            size = min(_BLOCK, count - begin)
+            for i in range(size):
+                block[i] = np.uint32(shingles[begin + i] >> np.uint64(32))
+            for p in range(len(multipliers)):
+                # Over shingles, not permutations: a reduction over 32-bit lanes that LLVM turns into SIMD.
+                multiplier = multipliers[p]
+                increment = increments[p]
+                least = out[row, p]
+                for i in range(size):
+                    least = min(least, np.uint32(block[i] * multiplier + increment))
+                out[row, p] = least
+
+
+@njit(nogil=True, cache=True)
+def _band(signatures, rows, out):  # noqa: ANN001, ANN202
+    """Fills `out` with one 64-bit hash a band of each signature."""
+    for row in range(out.shape[0]):
+        for band in range(out.shape[1]):
+            h = np.uint64(band + 1) * _SHINGLE_BASE
+            for i in range(band * rows, (band + 1) * rows):
+                h = _mix(h ^ np.uint64(signatures[row, i]))
+            out[row, band] = h
+
+
+@njit(nogil=True, cache=True)
+def _distinct(hashes):  # noqa: ANN001, ANN202
+    """Sorts `hashes` in place and moves its distinct values to the front; returns how many."""
+    hashes.sort()
+    count = 0
+    for i in range(len(hashes)):
+        if count == 0 or hashes[i] != hashes[count - 1]:
+            hashes[count] = hashes[i]
+            count += 1
+    return count
+
+
+@njit(nogil=True, cache=True)
+def _jaccard(data_a, offsets_a, valid_a, data_b, offsets_b, valid_b, shingle_words, out):  # noqa: ANN001, ANN202
+    """Fills `out` with the Jaccard similarity of each pair's sets of shingle hashes."""
+    longest = 0
+    for row in range(len(out)):
+        longest = max(longest, offsets_a[row + 1] - offsets_a[row], offsets_b[row + 1] - offsets_b[row])
+    a = np.empty(longest // 2 + 1, dtype=np.uint64)
+    b = np.empty(longest // 2 + 1, dtype=np.uint64)
+    for row in range(len(out)):
+        out[row] = 0.0
+        if not (valid_a[row] and valid_b[row]):
+            continue
+        size_a = _distinct(a[: _shingles(data_a, offsets_a[row], offsets_a[row + 1], shingle_words, a)])
+        size_b = _distinct(b[: _shingles(data_b, offsets_b[row], offsets_b[row + 1], shingle_words, b)])
+        i = 0
+        j = 0
+        common = 0
+        while i < size_a and j < size_b:
+            if a[i] == b[j]:
+                common += 1
+                i += 1
+                j += 1
+            elif a[i] < b[j]:
+                i += 1
+            else:
+                j += 1
+        if size_a + size_b > 0:
+            out[row] = common / (size_a + size_b - common)
+
+
+def _hash_functions(config: MinHashConfig) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+    """Multipliers and increments of x -> a*x + b mod 2^32, a odd: bijections of the 32-bit integers.
+
+    They come from SplitMix64 (Steele, Lea and Flood, 2014) and not from numpy's generators, whose streams may
+    change between releases while signatures are kept for years.
+    """
+    with np.errstate(over="ignore"):
+        z = np.arange(1, config.permutations + 1, dtype=np.uint64) + np.uint64(config.seed << 20)
+        z *= _SHINGLE_BASE
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z ^= z >> np.uint64(31)
+    return (z >> np.uint64(32)).astype(np.uint32) | np.uint32(1), z.astype(np.uint32)
+
+
+def _chunks(texts: Texts) -> list[pa.Array]:
+    return texts.chunks if isinstance(texts, pa.ChunkedArray) else [texts]
+
+
+def _buffers(texts: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """The UTF-8 bytes (not copied), n + 1 offsets into them, and which of the n texts are not null."""
+    if pa.types.is_string(texts.type):
+        width = np.int32
+    elif pa.types.is_large_string(texts.type):
+        width = np.int64
+    else:
+        raise TypeError(f"texts are {texts.type}, not string or large_string: cast the column to one of them")
+    if len(texts) == 0:
+        return np.frombuffer(b"", np.uint8), np.zeros(1, np.int64), np.zeros(0, np.bool_)
+    _, offsets, values = texts.buffers()
+    ends = np.frombuffer(offsets, width)[texts.offset : texts.offset + len(texts) + 1].astype(np.int64)
+    data = np.frombuffer(values if values is not None else b"", np.uint8)
+    return data, ends, pc.is_valid(texts).to_numpy(zero_copy_only=False)
+
+
+def signatures(texts: Texts, config: MinHashConfig) -> npt.NDArray[np.uint32]:
+    """MinHash signatures of texts.
+
+    Args:
+        texts: n texts; slices and nulls are allowed.
+        config: Shingle length, number and seed of the hash functions.
+
+    Returns:
+        uint32 of shape (n, permutations). A null text and a text without a word have 0xFFFFFFFF throughout.
+
+    Raises:
+        TypeError: When the texts are neither string nor large_string.
+    """
+    multipliers, increments = _hash_functions(config)
+    parts = [np.empty((0, config.permutations), np.uint32)]
+    for chunk in _chunks(texts):
+        data, offsets, valid = _buffers(chunk)
+        part = np.empty((len(chunk), config.permutations), np.uint32)
+        _sign(data, offsets, valid, config.shingle_words, multipliers, increments, part)
+        parts.append(part)
+    return np.concatenate(parts) if len(parts) > 2 else parts[-1]
+
+
+def bands(signatures: npt.NDArray[np.uint32], config: MinHashConfig) -> npt.NDArray[np.int64]:
+    """LSH band values of signatures: two documents that share a value are a candidate pair.
+
+    Args:
+        signatures: uint32 of shape (n, permutations).
+        config: Bands and rows.
+
+    Returns:
+        int64 of shape (n, bands); the band's number is hashed in, so one column can hold all of them.
+    """
+    out = np.empty((len(signatures), config.bands), np.uint64)
+    _band(signatures, config.rows, out)
+    return out.view(np.int64)
+
+
+def shingle_jaccard(left: Texts, right: Texts, config: MinHashConfig) -> npt.NDArray[np.float64]:
+    """Exact Jaccard similarity of the shingle sets of pairs of texts.
+
+    Args:
+        left: n texts.
+        right: n texts, each compared with the one at the same place in `left`.
+        config: Shingle length.
+
+    Returns:
+        float64 of shape (n,), from 0 to 1; 0 where either text is null or both are without a word.
+
+    Raises:
+        ValueError: When there are not as many texts on both sides.
+        TypeError: When the texts are neither string nor large_string.
+    """
+    if len(left) != len(right):
+        raise ValueError(
+            f"{len(left)} texts on the left and {len(right)} on the right: pairs need as many of both"
+        )
+    if isinstance(left, pa.ChunkedArray) or isinstance(right, pa.ChunkedArray):
+        left, right = (pa.chunked_array(_chunks(side)).combine_chunks() for side in (left, right))
+    out = np.empty(len(left), np.float64)
+    _jaccard(*_buffers(left), *_buffers(right), config.shingle_words, out)
+    return out
+
+
+def signature_batches(batches: Iterator[pa.RecordBatch], config: MinHashConfig) -> Iterator[pa.RecordBatch]:
+    """Signs documents, for Spark's `mapInArrow`.
+
+    Args:
+        batches: Columns doc_id, text, text_sha256.
+        config: The signatures' settings.
+
+    Yields:
+        Batches of `SIGNATURE_SCHEMA`. `signature` holds the hash values as little-endian uint32. `bands` is
+        null for a text without a word: it is a candidate for nothing.
+    """
+    for batch in batches:
+        signed = signatures(batch["text"], config)
+        values = bands(signed, config).reshape(-1)
+        wordless = (signed == _NO_MINIMUM).all(axis=1)
+        starts = np.arange(len(signed) + 1, dtype=np.int32) * config.bands
+        width = pa.binary(4 * config.permutations)
+        packed = pa.Array.from_buffers(width, len(signed), [None, pa.py_buffer(signed.astype("<u4"))])
+        yield pa.RecordBatch.from_arrays(
+            [
+                batch["doc_id"],
+                pa.repeat(config.config_hash, len(signed)),
+                batch["text_sha256"],
+                packed.cast(pa.binary()),
+                pa.ListArray.from_arrays(pa.array(starts), pa.array(values), mask=pa.array(wordless)),
+            ],
+            schema=SIGNATURE_SCHEMA,
+        )
+
+
+def warm_up() -> None:
+    """Compiles the kernels into Numba's cache, so that no run and no Spark worker has to."""
+    config = MinHashConfig()
+    texts = pa.array(["Compile once, at set-up."])
+    bands(signatures(texts, config), config)
+    shingle_jaccard(texts, texts, config)
+
+
+if __name__ == "__main__":
+    warm_up()

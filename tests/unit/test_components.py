@@ -1,0 +1,58 @@
+"""Connected components: on the driver and distributed, both against a plain search."""
+
+import pyarrow as pa
+from hypothesis import given
+from hypothesis import strategies as st
+from pyspark.sql import SparkSession
+
+from assets.transforms.components import components_of, connected_components
+
+EDGES = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=40)
+
+
+def by_search(edges: list[tuple[str, str]]) -> dict[str, str]:
+    neighbours: dict[str, set[str]] = {}
+    for left, right in edges:
+        neighbours.setdefault(left, set()).add(right)
+        neighbours.setdefault(right, set()).add(left)
+    component: dict[str, str] = {}
+    for node in sorted(neighbours):
+        reached = [node] if node not in component else []
+        while reached:
+            at = reached.pop()
+            component[at] = node
+            reached += [n for n in neighbours[at] if n not in component]
+    return component
+
+
+def as_table(edges: list[tuple[str, str]]) -> pa.Table:
+    return pa.table(
+        {
+            "left": pa.array([left for left, _ in edges], pa.string()),
+            "right": pa.array([right for _, right in edges], pa.string()),
+        }
+    )
+
+
+@given(EDGES)
+def test_components_of_agrees_with_a_search(pairs):
+    edges = [(f"n{left}", f"n{right}") for left, right in pairs]
+    found = components_of(as_table(edges)).to_pydict()
+    assert dict(zip(found["node"], found["component"], strict=True)) == by_search(edges)
+
+
+def test_distributed_components_agree_with_the_driver(spark: SparkSession):
+    # A long path is the worst case for methods that walk; the rest are stars, cycles, a self-loop, an island.
+    path = [(f"p{(i * 17) % 30:02}", f"p{((i + 1) * 17) % 30:02}") for i in range(29)]
+    star = [("s00", f"s{i:02}") for i in range(1, 9)]
+    cycle = [(f"c{i}", f"c{(i + 1) % 5}") for i in range(5)]
+    edges = [*path, *star, *star, *cycle, ("self", "self"), ("island", "land")]
+    frame = spark.createDataFrame(as_table(edges))
+    for cap in (len(edges), len(edges) - 1):
+        rows = connected_components(frame, driver_edge_cap=cap).collect()
+        assert {row.node: row.component for row in rows} == by_search(edges), f"cap {cap}"
+        assert len(rows) == len(by_search(edges))
+
+
+def test_no_edges_have_no_components(spark: SparkSession):
+    assert connected_components(spark.createDataFrame(as_table([]))).count() == 0
