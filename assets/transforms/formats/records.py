@@ -1,0 +1,150 @@
+"""CSV, TSV, JSON and JSON Lines to blocks: a block a record, a line a value."""
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator
+from itertools import takewhile
+
+from assets.transforms.blocks import Block, Content, ExtractionError, table_row
+from assets.transforms.decode import decode
+
+_DELIMITERS = ",;\t|"
+_SNIFFED_CHARS = 1 << 16
+_TITLE_KEYS = ("title", "name")
+# The module's default of 128 KiB a cell is below the documents that people keep in columns.
+csv.field_size_limit(1 << 27)
+
+
+def read_delimited(body: bytes) -> Content:
+    """Rows of CSV or TSV as "column: value" lines, or as they stand where there is no header.
+
+    The delimiter is found by content. Text with one column only, or that is no table after all, is kept as it
+    is.
+    """
+    text = decode(body)
+    try:
+        rows = [
+            row
+            for row in csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text))
+            if any(map(str.strip, row))
+        ]
+    except csv.Error:
+        return Content([Block(text)])
+    if not rows or max(map(len, rows)) < 2:
+        return Content([Block(text)])
+    captions = list(takewhile(lambda row: sum(map(bool, map(str.strip, row))) == 1, rows))
+    rows = rows[len(captions) :]
+    above = [Block(table_row(row)) for row in captions]
+    header = _header(rows)
+    if header is None:
+        return Content([*above, Block("\n".join(map(table_row, rows)))])
+    return Content([*above, *(Block(_record(header, row)) for row in rows[1:])])
+
+
+def _delimiter(text: str) -> str:
+    """The character that cuts most lines of the beginning into the same number of cells, of two and more."""
+    lines = [line for line in text[:_SNIFFED_CHARS].splitlines()[:100] if line.strip()]
+
+    def agreement(delimiter: str) -> int:
+        widths = Counter(map(len, csv.reader(lines, delimiter=delimiter)))
+        return max((count for width, count in widths.items() if width > 1), default=0)
+
+    return max(_DELIMITERS, key=agreement)
+
+
+def _header(rows: list[list[str]]) -> list[str] | None:
+    """The first row when it can be one: names that differ, none empty but the first, none a number."""
+    if len(rows) < 2:
+        return None
+    names = [name.strip() for name in rows[0]]
+    if len(set(names)) < len(names) or not all(names[1:]):
+        return None
+    return None if any(map(_is_number, names)) else names
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text.replace(",", ""))
+    except ValueError:
+        return False
+    return True
+
+
+def _record(header: list[str], row: list[str]) -> str:
+    lines = [
+        f"{name}: {value.strip()}" if name else value.strip()
+        for name, value in zip(header, row, strict=False)
+        if value.strip()
+    ]
+    return "\n".join([*lines, *filter(None, map(str.strip, row[len(header) :]))])
+
+
+def read_json(body: bytes) -> Content:
+    """JSON or JSON Lines as "path: value" lines, a block for each element of an outermost list or each line.
+
+    Numbers stand as they were written; nulls and empty strings are left out. The title is the outermost
+    object's `title` or `name`.
+
+    Raises:
+        ExtractionError: `unreadable` when it is neither, with the line where it breaks.
+    """
+    text = decode(body).strip()
+    records = _parsed(text)
+    title = None
+    if len(records) == 1 and isinstance(records[0], dict):
+        title = next((found for key in _TITLE_KEYS if isinstance(found := records[0].get(key), str)), None)
+    return Content([Block("\n".join(_lines(record, ""))) for record in records], title)
+
+
+def _parsed(text: str) -> list[object]:
+    # Numbers as strings: 1.10 is a version as often as a float, and no integer is too long.
+    decoder = json.JSONDecoder(strict=False, parse_int=str, parse_float=str, parse_constant=str)
+    try:
+        whole = decoder.decode(text)
+    except json.JSONDecodeError as whole_error:
+        lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+        if len(lines) < 2:
+            raise _unreadable(f"line {whole_error.lineno}: {whole_error.msg}") from whole_error
+        records = []
+        for number, line in lines:
+            try:
+                records.append(decoder.decode(line.strip()))
+            except json.JSONDecodeError as error:
+                # Where the first line stands alone it was meant to be JSON Lines; else one document.
+                fault = (
+                    f"line {number}: {error.msg}"
+                    if records
+                    else f"line {whole_error.lineno}: {whole_error.msg}"
+                )
+                raise _unreadable(fault) from error
+        return records
+    except RecursionError as error:
+        raise _unreadable("it is nested too deeply") from error
+    return whole if isinstance(whole, list) else [whole]
+
+
+def _unreadable(fault: str) -> ExtractionError:
+    return ExtractionError("unreadable", f"The JSON can not be parsed, {fault}.")
+
+
+def _lines(value: object, path: str) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _lines(inner, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list):
+        if any(isinstance(inner, dict | list) for inner in value):
+            for index, inner in enumerate(value):
+                yield from _lines(inner, f"{path}[{index}]")
+        elif shown := ", ".join(filter(None, map(_shown, value))):
+            yield f"{path}: {shown}" if path else shown
+    elif shown := _shown(value):
+        joint = ":\n" if "\n" in shown else ": "
+        yield f"{path}{joint}{shown}" if path else shown
+
+
+def _shown(scalar: object) -> str:
+    if isinstance(scalar, bool):
+        return str(scalar).lower()
+    return "" if scalar is None else str(scalar).strip()

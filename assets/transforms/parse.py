@@ -1,0 +1,107 @@
+"""Raw documents to rows of `silver.documents`, or to a reason why not: the function that Spark maps."""
+
+from collections.abc import Iterator
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from assets.tables import DOCUMENTS
+from assets.transforms.blocks import single_line
+from assets.transforms.extract import MAX_SIZE_BYTES, ExtractionError, extract, media_type
+from assets.transforms.language import language
+from assets.transforms.normalize import NORMALIZER_VERSION
+from assets.transforms.signals import QualityThresholds, quality_signals, rejections
+
+PARSER_VERSION = f"1+normalizer.{NORMALIZER_VERSION}"
+"""Raised whenever the same bytes would give another row; with the thresholds it makes the config digest."""
+
+_VERDICT = ("stage", "expectation", "reason")
+_KEPT = ("doc_id", "tenant", "source", "uri", "content_sha256", "media_type", "title", "first_seen_at")
+
+PARSED_SCHEMA = pa.schema(
+    [field.with_nullable(True) for field in DOCUMENTS.schema if field.name != "OpenLineage_RunId"]
+    + [pa.field(name, pa.string()) for name in _VERDICT]
+)
+"""The columns of `silver.documents` without the run, and `stage`, `expectation`, `reason`.
+
+A row with a stage belongs to `silver.quarantine`: what was to come from its bytes is null.
+"""
+
+
+def parse_batches(
+    batches: Iterator[pa.RecordBatch],
+    thresholds: QualityThresholds,
+    max_size_bytes: int = MAX_SIZE_BYTES,
+) -> Iterator[pa.RecordBatch]:
+    """Parses documents, for `DataFrame.mapInArrow`: as many rows out as in, in the same order.
+
+    No document stops it: one that can not be extracted, or that makes a parser fail, or that fails a quality
+    threshold comes out with the stage (`extract` or `quality`), the expectation and the reason.
+
+    Args:
+        batches: Columns doc_id, tenant, source, uri, title, media_type, content_sha256, body, first_seen_at.
+            A title that is not null wins over the one in the document.
+        thresholds: What a document must hold to be kept.
+        max_size_bytes: Larger bodies are quarantined unparsed.
+
+    Yields:
+        Batches of `PARSED_SCHEMA`.
+    """
+    for batch in batches:
+        rows = [_parsed(row, thresholds, max_size_bytes) for row in batch.to_pylist()]
+        yield _with_pii(pa.RecordBatch.from_pylist(rows, schema=PARSED_SCHEMA))
+
+
+def _parsed(row: dict[str, Any], thresholds: QualityThresholds, max_size_bytes: int) -> dict[str, Any]:
+    kept = {name: row[name] for name in _KEPT}
+    try:
+        return kept | _document(row, thresholds, max_size_bytes)
+    except ExtractionError as error:
+        return kept | _rejected("extract", error.expectation, error.reason)
+    except Exception as error:
+        # Whatever a document does to a parser, the run goes on and the document is accounted for.
+        return kept | _rejected("extract", "parser_error", f"{type(error).__name__}: {str(error)[:200]}")
+
+
+def _document(row: dict[str, Any], thresholds: QualityThresholds, max_size_bytes: int) -> dict[str, Any]:
+    body = row["body"] or b""
+    kind = row["media_type"] or media_type(body, row["uri"])
+    extracted = extract(body, kind, max_size_bytes)
+    text = extracted.text
+    signals = quality_signals(text)
+    spoken = language(text)
+    if failed := rejections(signals, spoken, thresholds):
+        return {"media_type": kind} | _rejected(
+            "quality", failed[0].expectation, "; ".join(each.reason for each in failed)
+        )
+    return {
+        "media_type": kind,
+        "title": single_line(row["title"] or "") or extracted.title,
+        "text": text,
+        "text_sha256": sha256(text.encode()).hexdigest(),
+        "language": spoken,
+        "char_count": len(text),
+        **signals,
+        "headings": [
+            {"char_start": heading.char_start, "level": heading.level, "title": heading.title}
+            for heading in extracted.headings
+        ],
+        "pages": extracted.pages,
+    }
+
+
+def _rejected(stage: str, expectation: str, reason: str) -> dict[str, str]:
+    return {"stage": stage, "expectation": expectation, "reason": single_line(reason)}
+
+
+def _with_pii(batch: pa.RecordBatch) -> pa.RecordBatch:
+    from quality.pii import count_pii
+
+    texts = batch.column("text")
+    present = texts.is_valid().to_numpy(zero_copy_only=False)
+    counts = np.zeros(len(texts), dtype=np.int32)
+    counts[present] = count_pii(texts.drop_null())
+    place = PARSED_SCHEMA.get_field_index("pii_count")
+    return batch.set_column(place, PARSED_SCHEMA.field(place), pa.array(counts, mask=~present))

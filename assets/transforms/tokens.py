@@ -1,0 +1,117 @@
+"""A text as arrays of words, lines and paragraphs, without a Python object for any of them."""
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+Hashes = npt.NDArray[np.uint64]
+Index = npt.NDArray[np.intp]
+PRIME = np.uint64(0x100000001B3)
+
+# Bits of a character's kind.
+_SPACE, _LETTER, _DIGIT, _ALONE = np.uint8(1), np.uint8(2), np.uint8(4), np.uint8(8)
+_LAST = 0xFFFF  # of the basic plane
+_UNSPACED_SCRIPTS = (
+    *((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF)),  # Thai and Lao, Burmese, Khmer
+    *((0x2E80, 0x2FDF), (0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF)),  # CJK
+)
+_NEWLINE = 0x0A
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The words of a text as arrays; `starts` and `ends` index the visible characters.
+
+    Attributes:
+        codes: Every visible character's code point, uint32.
+        folded: The same without case.
+        positions: Where each visible character is in the text.
+        starts: First character of each word; `ends` is one past its last; `lengths` their distance.
+        hashes: 64 bits a word; equal words have equal hashes.
+        alphabetic: Whether each word holds a letter; `alphanumeric`, a letter or digit.
+        line_starts: First word of each line that has one.
+        paragraph_starts: First line of each paragraph, in the order of `line_starts`.
+    """
+
+    codes: npt.NDArray[np.uint32]
+    folded: npt.NDArray[np.uint32]
+    positions: Index
+    starts: Index
+    ends: Index
+    lengths: Index
+    hashes: Hashes
+    alphabetic: npt.NDArray[np.bool_]
+    alphanumeric: npt.NDArray[np.bool_]
+    line_starts: Index
+    paragraph_starts: Index
+
+
+def tokens(codes: npt.NDArray[np.uint32]) -> Tokens:
+    """Cuts a text into words, lines and paragraphs.
+
+    Args:
+        codes: Its code points; at least one is not whitespace.
+    """
+    table = _characters()
+    small = np.minimum(codes, _LAST)
+    kind = table.kinds[small]
+    visible = (kind & _SPACE) == 0
+    alone = (kind & _ALONE) != 0
+    begins = visible.copy()
+    begins[1:] &= ~visible[:-1] | alone[1:] | alone[:-1]
+    positions = np.flatnonzero(visible)
+    starts = np.flatnonzero(begins[positions])
+    ends = np.append(starts[1:], len(positions))
+    folded = np.where(codes < _LAST, table.lower[small], codes)[positions]
+    lines = np.cumsum(codes == _NEWLINE)[positions[starts]]
+    line_starts = np.flatnonzero(np.diff(lines, prepend=-1))
+    paragraph_starts = np.flatnonzero(np.diff(lines[line_starts], prepend=-2) > 1)
+    seen = kind[positions]
+    return Tokens(
+        codes=codes[positions],
+        folded=folded,
+        positions=positions,
+        starts=starts,
+        ends=ends,
+        lengths=ends - starts,
+        hashes=fold(folded.astype(np.uint64), starts),
+        alphabetic=np.logical_or.reduceat((seen & _LETTER) != 0, starts),
+        alphanumeric=np.logical_or.reduceat((seen & (_LETTER | _DIGIT)) != 0, starts),
+        line_starts=line_starts,
+        paragraph_starts=paragraph_starts,
+    )
+
+
+def fold(values: Hashes, starts: Index) -> Hashes:
+    """One polynomial hash modulo 2**64 for each segment of values: words of characters, lines of words."""
+    lengths = np.diff(starts, append=len(values))
+    powers = np.cumprod(np.full(int(lengths.max()), PRIME, dtype=np.uint64))
+    places = np.arange(len(values)) - np.repeat(starts, lengths)
+    mixed = values * _GOLDEN
+    mixed ^= mixed >> np.uint64(29)  # else the sum would be linear in the code points
+    hashes: Hashes = np.add.reduceat(mixed * powers[places], starts)
+    return hashes
+
+
+@dataclass(frozen=True, slots=True)
+class _Characters:
+    """Of each character of the basic plane its kinds, as bits, and its lower case."""
+
+    kinds: npt.NDArray[np.uint8]
+    lower: npt.NDArray[np.uint32]
+
+
+@cache
+def _characters() -> _Characters:
+    every = [chr(code) for code in range(_LAST + 1)]
+    kinds = np.fromiter(map(str.isspace, every), np.uint8, len(every)) * _SPACE
+    kinds |= np.fromiter(map(str.isalpha, every), np.uint8, len(every)) * _LETTER
+    kinds |= np.fromiter(map(str.isdigit, every), np.uint8, len(every)) * _DIGIT
+    for first, last in _UNSPACED_SCRIPTS:
+        kinds[first : last + 1] |= _ALONE
+    kinds[_LAST] = _LETTER | _ALONE  # what lies beyond the basic plane is mostly ideographs and emoji
+    lower = np.fromiter((ord(char.lower()[0]) for char in every), np.uint32, len(every))
+    return _Characters(kinds, lower)
