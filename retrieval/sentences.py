@@ -1,0 +1,122 @@
+"""Where a text may be divided: paragraphs, sentences and lines, as exact character positions."""
+
+import re
+from collections.abc import Iterator
+from enum import IntEnum
+
+
+class Boundary(IntEnum):
+    """How strong the division before a piece of text is; a higher value is a better place to cut."""
+
+    INSIDE = 0
+    """Within a word: the two sides tokenise differently apart than together."""
+    WORD = 1
+    LINE = 2
+    SENTENCE = 3
+    PARAGRAPH = 4
+    SECTION = 5
+
+
+# Each alternative is linear: no two parts of one can match the same whitespace, so a megabyte of spaces or
+# of newlines costs one pass. A sentence ends at a mark, perhaps a closing quote, then space and what
+# is not a lower-case letter, so "e.g. this" holds together; CJK marks need no space.
+_BREAK = re.compile(
+    r"""
+    (?P<lines>\n\s*+)
+    | (?:(?<=[.!?…])|(?<=[.!?…]["'”’)\]]))[^\S\n]++(?![a-z\n])
+    | (?<=[。！？])(?=\S)
+    """,
+    re.VERBOSE,
+)
+_LIST_ITEM = re.compile(r"(?:[-*•+–] |\(?[0-9a-zA-Z]{1,3}[.)] )")
+_ABBREVIATIONS = frozenset(
+    [
+        "mr.",
+        "mrs.",
+        "ms.",
+        "dr.",
+        "prof.",
+        "st.",
+        "vs.",
+        "fig.",
+        "eq.",
+        "no.",
+        "vol.",
+        "pp.",
+        "al.",
+        "cf.",
+        "e.g.",
+        "i.e.",
+    ]
+)
+_LONGEST_ABBREVIATION = max(map(len, _ABBREVIATIONS))
+_LONGEST_SENTENCE = 600
+"""Characters; what is longer has no sentences worth the name (code, tables) and is divided by lines."""
+
+
+def _ends_in_abbreviation(text: str, end: int) -> bool:
+    words = text[max(0, end - _LONGEST_ABBREVIATION - 1) : end].split()
+    if not words:
+        return False
+    word = words[-1].lstrip("(\"'“‘")
+    # A single capital and a dot is an initial: "J. Smith".
+    return word.lower() in _ABBREVIATIONS or (len(word) == 2 and word[0].isupper() and word[1] == ".")
+
+
+def pieces(text: str) -> Iterator[tuple[int, int, Boundary]]:
+    """Divides a text at every line and sentence end.
+
+    Yields:
+        `(start, end, boundary before it)` in order. Pieces have no leading or trailing whitespace, none is
+        empty, and together they hold every character that is not whitespace.
+    """
+    start, boundary = 0, Boundary.PARAGRAPH
+    for match in _BREAK.finditer(text):
+        gap = match["lines"]
+        if gap is None and _ends_in_abbreviation(text, match.start()):
+            continue
+        yield from _stripped(text, start, match.start(), boundary)
+        start = match.end()
+        if gap is None:
+            boundary = Boundary.SENTENCE
+        elif gap.count("\n") > 1:
+            boundary = Boundary.PARAGRAPH
+        elif _LIST_ITEM.match(text, start):
+            boundary = Boundary.SENTENCE
+        else:
+            # Hard-wrapped prose ends lines anywhere; only a line that ends a sentence is more.
+            boundary = (
+                Boundary.SENTENCE if text[match.start() - 1 : match.start()] in ".!?:" else Boundary.LINE
+            )
+    yield from _stripped(text, start, len(text), boundary)
+
+
+def _stripped(text: str, start: int, end: int, boundary: Boundary) -> Iterator[tuple[int, int, Boundary]]:
+    piece = text[start:end]
+    body = piece.strip()
+    if body:
+        start += len(piece) - len(piece.lstrip())
+        yield start, start + len(body), boundary
+
+
+def sentence_spans(text: str) -> list[tuple[int, int]]:
+    """Finds the sentences of a text, each a `(start, end)` span; hard line wraps inside one do not end it.
+
+    A run of lines over 600 characters without a sentence end (code, a table) is given line by line.
+    """
+    spans: list[tuple[int, int]] = []
+    lines: list[tuple[int, int]] = []
+
+    def close() -> None:
+        if lines and lines[-1][1] - lines[0][0] > _LONGEST_SENTENCE:
+            spans.extend(lines)
+        elif lines:
+            spans.append((lines[0][0], lines[-1][1]))
+        lines.clear()
+
+    for start, end, boundary in pieces(text):
+        if boundary >= Boundary.SENTENCE:
+            close()
+        lines.append((start, end))
+    close()
+    return spans
