@@ -8,15 +8,17 @@ id are told apart by `~2`, `~3` … in the order of their texts' hashes.
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import reduce
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 import pyarrow as pa
+from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
+from pyspark.sql.pandas.types import from_arrow_type
 
-from assets.transforms.fetched import FETCHED, hadoop_literal
+from assets.transforms.fetched import FETCHED, LISTING, file_path, hadoop_literal
 from assets.transforms.registry import JSON_LINES, SEPARATED, Source, UnreadableRows
 
 TEXT = "text/plain; charset=utf-8"
@@ -24,14 +26,19 @@ _SAMPLE_ROWS = 1000
 _CORRUPT = "_malformed"
 _FILE = "_file"
 # The checksummed local file system, Hadoop's default, can't open a name with a colon.
-_RAW_LOCAL = {"fs.file.impl": "org.apache.hadoop.fs.RawLocalFileSystem", "fs.file.impl.disable.cache": "true"}
+_READING = {
+    "fs.file.impl": "org.apache.hadoop.fs.RawLocalFileSystem",
+    "fs.file.impl.disable.cache": "true",
+    "ignoreMissingFiles": "true",
+    "ignoreCorruptFiles": "true",
+}
 
 
 def read_rows(spark: SparkSession, source: Source, files: pa.Table) -> DataFrame:
     """Reads every row of some files as a document.
 
-    Empty and missing texts are kept as empty bodies, and a line that is no row of its file becomes a row with
-    an error, so that every row is accounted for.
+    Every row and file is accounted for: empty and missing texts are kept as empty bodies, and a line that is
+    no row of its file, or a file that has no row or can't be read, becomes a row with an error.
 
     Args:
         spark: The session.
@@ -53,8 +60,10 @@ def read_rows(spark: SparkSession, source: Source, files: pa.Table) -> DataFrame
                 f"source {source.name}: {uri} has no rows that can be read: leave it out with a glob such as "
                 "**/*.{jsonl,ndjson,csv,tsv,parquet}, or drop the text column to read files whole"
             )
-        paths[kind].append(unquote(uri))
-    frames = []
+        # A file that went away since it was listed would fail the others too.
+        if not source.local_root or Path(file_path(uri)).is_file():
+            paths[kind].append(unquote(uri))
+    frames = [_none(spark)]
     for kind, of_kind in paths.items():
         if kind == "json":
             frames.append(_json(spark, source, of_kind))
@@ -63,7 +72,8 @@ def read_rows(spark: SparkSession, source: Source, files: pa.Table) -> DataFrame
         else:
             frames += [_separated(spark, source, group, kind) for group in _by_header(spark, of_kind)]
     rows = reduce(DataFrame.unionByName, frames)
-    return _documents(rows, _with_paths(spark, files))
+    listed = _with_paths(spark, files)
+    return _documents(rows, listed).unionByName(_without_rows(rows, listed))
 
 
 def _with_paths(spark: SparkSession, files: pa.Table) -> DataFrame:
@@ -103,13 +113,34 @@ def _documents(rows: DataFrame, files: DataFrame) -> DataFrame:
     return rows.join(F.broadcast(files), _FILE).withColumns(columns).select(*FETCHED.names)
 
 
+def _without_rows(rows: DataFrame, files: DataFrame) -> DataFrame:
+    """The files that gave no row, as `FETCHED`."""
+    error = F.lit("unreadable: it went away, holds no rows, or is not what its name says")
+    rest = {f.name: F.lit(None).cast(from_arrow_type(f.type)) for f in FETCHED if f.name not in LISTING.names}
+    silent = files.join(F.broadcast(rows.select(_FILE).distinct()), _FILE, "left_anti")
+    return silent.withColumns(rest | {"error": error}).select(*FETCHED.names)
+
+
+def _none(spark: SparkSession) -> DataFrame:
+    columns = (_FILE, "id", "title", "text", "malformed")
+    return spark.createDataFrame(
+        [], T.StructType([T.StructField(column, T.StringType()) for column in columns])
+    )
+
+
 def _json(spark: SparkSession, source: Source, paths: list[str]) -> DataFrame:
-    lines = spark.read.options(**_RAW_LOCAL).text([hadoop_literal(path) for path in paths])
+    lines = spark.read.options(**_READING).text([hadoop_literal(path) for path in paths])
     lines = lines.select(_from_file(), F.regexp_replace("value", "^\ufeff", "").alias("line"))
     lines = lines.where(F.trim("line") != "")
     # The columns of a sample instead of Spark's inference, which would read every file twice.
     keys = F.explode(F.expr("json_object_keys(line)")).alias("key")
     sample = lines.limit(_SAMPLE_ROWS).select(keys).distinct().collect()
+    if not sample:
+        return lines.select(
+            _FILE,
+            *[F.lit(None).cast("string").alias(c) for c in ("id", "title", "text")],
+            F.col("line").alias("malformed"),
+        )
     title, name = _chosen(source, sorted(row.key for row in sample), paths)
     wanted = dict.fromkeys(column for column in (source.text_column, title, name) if column)
     schema = T.StructType([T.StructField(column, T.StringType()) for column in (*wanted, _CORRUPT)])
@@ -118,8 +149,13 @@ def _json(spark: SparkSession, source: Source, paths: list[str]) -> DataFrame:
 
 
 def _parquet(spark: SparkSession, source: Source, paths: list[str]) -> DataFrame:
-    reader = spark.read.options(**_RAW_LOCAL).option("mergeSchema", True)
-    rows = reader.parquet(*[hadoop_literal(path) for path in paths])
+    reader = spark.read.options(**_READING).option("mergeSchema", True)
+    try:
+        rows = reader.parquet(*[hadoop_literal(path) for path in paths])
+    except AnalysisException as error:
+        if error.getCondition() != "UNABLE_TO_INFER_SCHEMA":
+            raise
+        return _none(spark)  # none of them is Parquet
     title, name = _chosen(source, rows.columns, paths)
     return _selected(
         rows.select("*", _from_file(), F.lit(None).cast("string").alias(_CORRUPT)), source, title, name
@@ -131,11 +167,13 @@ def _separated(spark: SparkSession, source: Source, paths: list[str], suffix: st
 
     A long row is most often a text with a comma that was not quoted: its parts would be taken for the text.
     """
-    reader = spark.read.options(**_RAW_LOCAL).option("header", True).option("sep", SEPARATED[suffix])
+    reader = spark.read.options(**_READING).option("header", True).option("sep", SEPARATED[suffix])
     # Quotes as RFC 4180 has them; Spark's own default is a backslash.
     reader = reader.option("escape", '"').option("multiLine", True).option("columnPruning", False)
     found = [hadoop_literal(path) for path in paths]
     columns = reader.csv(found[0]).columns
+    if not columns:
+        return _none(spark)
     title, name = _chosen(source, columns, paths)
     schema = T.StructType([T.StructField(column, T.StringType()) for column in (*columns, _CORRUPT)])
     rows = reader.schema(schema).option("columnNameOfCorruptRecord", _CORRUPT).csv(found)
@@ -148,7 +186,7 @@ def _by_header(spark: SparkSession, paths: list[str]) -> list[list[str]]:
     """Groups files by their first line: Spark would read all of them by the columns of one."""
     if len(paths) == 1:
         return [paths]
-    lines = spark.read.options(**_RAW_LOCAL).text([hadoop_literal(path) for path in paths])
+    lines = spark.read.options(**_READING).text([hadoop_literal(path) for path in paths])
     starts = lines.select(_from_file(), "value").where("_metadata.file_block_start = 0")
     headers = starts.groupBy(_FILE).agg(F.first("value").alias("header")).collect()
     of_header: dict[str, list[str]] = defaultdict(list)
