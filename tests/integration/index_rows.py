@@ -1,0 +1,62 @@
+"""Rows for index and search tests: small, with text and vectors that a test can reason about."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+DIMENSION = 8
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Chunk:
+    name: str
+    text: str
+    tenant: str = "acme"
+    title: str | None = None
+    heading: str | None = None
+    language: str = "en"
+    vector: tuple[float, ...] | None = None
+
+    @property
+    def chunk_id(self) -> str:
+        return sha256(f"{self.tenant}/{self.name}")
+
+    def embedding(self) -> np.ndarray:
+        if self.vector is not None:
+            return np.asarray(self.vector, np.float32)
+        seed = int(sha256(self.text)[:8], 16)
+        values = np.random.default_rng(seed).normal(size=DIMENSION).astype(np.float32)
+        return values / np.linalg.norm(values)
+
+
+def batch(chunks: Iterable[Chunk]) -> pa.RecordBatch:
+    rows = list(chunks)
+    vectors = np.stack([row.embedding() for row in rows]) if rows else np.zeros((0, DIMENSION), np.float32)
+    return pa.record_batch(
+        {
+            "chunk_id": pa.array([row.chunk_id for row in rows], pa.string()),
+            "doc_id": pa.array([sha256(row.name) for row in rows], pa.string()),
+            "tenant": pa.array([row.tenant for row in rows], pa.string()),
+            "uri": pa.array([f"file:///{row.name}" for row in rows], pa.string()),
+            "title": pa.array([row.title for row in rows], pa.string()),
+            "heading": pa.array([row.heading for row in rows], pa.string()),
+            "content_sha256": pa.array([sha256("bytes of " + row.text) for row in rows], pa.string()),
+            "ordinal": pa.array(range(len(rows)), pa.int32()),
+            "char_start": pa.array([0] * len(rows), pa.int32()),
+            "char_end": pa.array([len(row.text) for row in rows], pa.int32()),
+            "text": pa.array([row.text for row in rows], pa.string()),
+            "text_sha256": pa.array([sha256(row.text) for row in rows], pa.string()),
+            "language": pa.array([row.language for row in rows], pa.string()),
+            "token_count": pa.array([len(row.text.split()) for row in rows], pa.int32()),
+            "vector": pa.FixedSizeListArray.from_arrays(
+                pa.array(vectors.ravel(), pa.float32()), vectors.shape[1]
+            ),
+        }
+    )

@@ -1,0 +1,323 @@
+"""The index: what readers see while it is built, changed, released, rolled back and pruned."""
+
+import threading
+from collections.abc import Iterator
+
+import psycopg
+import pyarrow as pa
+import pytest
+from index_rows import DIMENSION, Chunk, batch
+
+from retrieval.binary_copy import InvalidBatch
+from retrieval.index import Index, IndexConfig
+from retrieval.moments import Fenced, IndexState, ReleaseExists, UnknownRelease
+from retrieval.postgres import Postgres
+from retrieval.search import Searcher
+
+ROWS = [
+    Chunk("a", "The river rises in the mountains", title="Rivers"),
+    Chunk("b", "Glaciers feed the river in summer", heading="Ice > Melt"),
+    Chunk("c", "Une rivière traverse la ville", language="fr"),
+    Chunk("d", "Secret river of the other tenant", tenant="other"),
+]
+
+
+@pytest.fixture
+def index(postgres: Postgres) -> Index:
+    """An index with nothing in it and nothing released."""
+    found = Index(postgres)
+    with postgres.owner() as connection:
+        connection.execute("UPDATE headwater.live SET release_id = NULL")
+    found.prune([])
+    return found
+
+
+def build(index: Index, rows: list[Chunk] = ROWS) -> IndexState:
+    return index.build("model", "chunker", DIMENSION, [batch(rows)], {"gold.chunks": 1})
+
+
+def names(index: Index, state: IndexState) -> set[str]:
+    return {uri.removeprefix("file:///") for uri in index.snapshot(state)["uri"].to_pylist()}
+
+
+def test_build_stores_every_row_as_it_was_given(index: Index, postgres: Postgres) -> None:
+    progress: list[tuple[str, int]] = []
+    state = index.build(
+        "model",
+        "chunker",
+        DIMENSION,
+        [batch(ROWS[:3]), batch([]), batch(ROWS[3:])],
+        {"gold.chunks": 7},
+        lambda stage, rows: progress.append((stage, rows)),
+    )
+    assert index.state("model", "chunker") == state
+    assert state.lineage == {"gold.chunks": 7}
+    assert index.state("model", "another chunker") is None
+    given = pa.Table.from_batches([batch(ROWS)])
+    snapshot = index.snapshot(state)
+    assert snapshot.num_rows == len(ROWS)
+    want = given.select(snapshot.schema.names).sort_by("chunk_id")
+    # `ordinal` restarts in each batch that the test makes.
+    assert snapshot.drop(["ordinal"]).to_pylist() == want.drop(["ordinal"]).to_pylist()
+    assert progress[0] == ("chunks", 3)
+    assert progress[-1] == ("indexed", 4)
+    with postgres.owner() as connection:
+        stored = connection.execute(
+            "SELECT title, heading, text, embedding::real[] FROM headwater.chunks WHERE uri = 'file:///a'"
+        ).fetchone()
+    assert stored is not None
+    assert stored[:3] == ("Rivers", None, ROWS[0].text)
+    assert stored[3] == pytest.approx(ROWS[0].embedding(), abs=1e-3)
+
+
+def test_an_empty_index_can_be_built_and_filled_later(index: Index) -> None:
+    state = index.build("model", "chunker", DIMENSION, [], {})
+    assert index.snapshot(state).num_rows == 0
+    assert names(index, index.apply(state, [batch(ROWS)], [], {})) == {"a", "b", "c", "d"}
+
+
+def test_apply_leaves_the_epoch_before_as_it_was(index: Index) -> None:
+    first = build(index)
+    changed = Chunk("a", ROWS[0].text, title="Rivers, second edition")
+    second = index.apply(first, [batch([changed, Chunk("e", "Estuary")])], [ROWS[1].chunk_id], {"v": 2})
+    assert (second.generation, second.epoch) == (first.generation, first.epoch + 1)
+    assert names(index, first) == {"a", "b", "c", "d"}
+    assert names(index, second) == {"a", "c", "d", "e"}
+    third = index.apply(second, [batch([ROWS[1]])], [], {"v": 3})
+    assert names(index, third) == {"a", "b", "c", "d", "e"}
+    assert names(index, second) == {"a", "c", "d", "e"}
+
+
+def test_apply_without_a_difference_moves_only_the_lineage(index: Index) -> None:
+    first = build(index)
+    again = index.apply(first, [batch(ROWS)], ["unknown chunk"], {"gold.chunks": 2})
+    assert again.epoch == first.epoch
+    stored = index.state("model", "chunker")
+    assert stored is not None
+    assert stored.lineage == {"gold.chunks": 2}
+
+
+def test_a_reader_in_the_middle_of_an_apply_sees_the_old_epoch(index: Index, postgres: Postgres) -> None:
+    first = build(index)
+    index.release("r1", first, None, {})
+    searcher = Searcher(postgres)
+    staged, go_on = threading.Event(), threading.Event()
+
+    def slowly() -> Iterator[pa.RecordBatch]:
+        yield batch([Chunk("e", "A new river")])
+        staged.set()
+        assert go_on.wait(20)
+
+    states: list[IndexState] = []
+    writer = threading.Thread(
+        target=lambda: states.append(index.apply(first, slowly(), [ROWS[0].chunk_id], {}))
+    )
+    writer.start()
+    assert staged.wait(20)
+    before = searcher.search("acme", "river", None, 10, "lexical")
+    go_on.set()
+    writer.join()
+    after = searcher.search("acme", "river", None, 10, "lexical")
+    candidate = searcher.search("acme", "river", None, 10, "lexical", at=states[0])
+    assert before == after
+    assert {hit.uri for hit in before} == {"file:///a", "file:///b"}
+    assert {hit.uri for hit in candidate} == {"file:///b", "file:///e"}
+
+
+def test_of_two_writers_one_is_fenced_and_changes_nothing(index: Index) -> None:
+    first = build(index)
+    outcomes: list[object] = []
+    barrier = threading.Barrier(2)
+
+    def write(name: str) -> None:
+        barrier.wait()
+        try:
+            outcomes.append(index.apply(first, [batch([Chunk(name, f"text of {name}")])], [], {"by": name}))
+        except Fenced as error:
+            outcomes.append(error)
+
+    writers = [threading.Thread(target=write, args=(name,)) for name in ("x", "y")]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    won = [outcome for outcome in outcomes if isinstance(outcome, IndexState)]
+    assert len(won) == 1
+    assert sum(isinstance(outcome, Fenced) for outcome in outcomes) == 1
+    assert names(index, won[0]) == {"a", "b", "c", "d", won[0].lineage["by"]}
+    with pytest.raises(Fenced, match="worked out from epoch 1"):
+        index.apply(first, [], [ROWS[0].chunk_id], {})
+
+
+def test_a_build_that_dies_leaves_nothing_that_is_served(index: Index, postgres: Postgres) -> None:
+    def dies() -> Iterator[pa.RecordBatch]:
+        yield batch(ROWS)
+        with postgres.maintenance() as connection:
+            connection.execute("SET ROLE NONE")  # only an administrator may end another's session
+            killed = connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE query LIKE 'COPY %' AND pid <> pg_backend_pid() AND datname = current_database()"
+            ).fetchall()
+        assert killed == [(True,)]
+        yield batch([Chunk("e", "late")])
+
+    with pytest.raises(psycopg.Error):
+        index.build("model", "chunker", DIMENSION, dies(), {})
+    assert index.state("model", "chunker") is None
+    assert statuses(postgres).count("building") == 1
+    state = build(index)
+    assert "building" not in statuses(postgres)
+    assert names(index, state) == {"a", "b", "c", "d"}
+
+
+def statuses(postgres: Postgres) -> list[str]:
+    with postgres.owner() as connection:
+        return [row[0] for row in connection.execute("SELECT status FROM headwater.index_state")]
+
+
+def test_a_second_build_at_the_same_time_is_refused(index: Index) -> None:
+    def nested() -> Iterator[pa.RecordBatch]:
+        with pytest.raises(Fenced, match="another build"):
+            build(index)
+        yield batch(ROWS)
+
+    assert names(index, index.build("model", "chunker", DIMENSION, nested(), {})) == {"a", "b", "c", "d"}
+
+
+def test_a_new_model_is_built_beside_the_live_generation(index: Index, postgres: Postgres) -> None:
+    index.release("r1", build(index), None, {})
+    narrow = [Chunk("a", "narrow", vector=(1.0, 2.0))]
+    state = index.build("other model", "chunker", 2, [batch(narrow)], {})
+    searcher = Searcher(postgres)
+    assert searcher.search("acme", "glaciers", None, 5, "lexical")
+    hits = searcher.search("acme", "", [1.0, 2.0], 5, "vector", at=state, model_digest="other model")
+    assert [hit.uri for hit in hits] == ["file:///a"]
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "said"),
+    [
+        ("text", pa.array(["fine", "a\0b"]), r"column 'text' of chunk .* holds a NUL"),
+        ("uri", pa.array(["file:///x", None]), "column 'uri' lacks a value in 1 rows"),
+        ("ordinal", pa.array(["x", "y"]), "column 'ordinal' is string"),
+        ("vector", pa.array([[1.0] * 8, [1.0] * 7]), "vectors of 7 and of 8"),
+        ("vector", pa.array([[1.0] * 7, [1.0] * 7]), "vectors of 7 numbers and the index is for 8"),
+        ("vector", pa.array([[1.0] * 8, [float("nan")] * 8]), "row 1 .* not every number"),
+        ("vector", pa.array([[1.0] * 8, [0.0] * 8]), "row 1 .* vector is zero"),
+        ("vector", pa.array([[1.0] * 8, None]), "no vector in row 1"),
+        ("chunk_id", pa.array(["same", "same"]), "two rows have one chunk_id"),
+        ("heading", None, "no column heading"),
+    ],
+)
+def test_a_batch_that_can_not_be_indexed_is_refused_with_its_reason(
+    index: Index, column: str, values: pa.Array | None, said: str
+) -> None:
+    good = batch(ROWS[:2])
+    position = good.schema.names.index(column)
+    arrays, columns = list(good.columns), list(good.schema.names)
+    if values is None:
+        del arrays[position], columns[position]
+    else:
+        arrays[position] = values
+    bad = pa.RecordBatch.from_arrays(arrays, names=columns)
+    with pytest.raises(InvalidBatch, match=said):
+        index.build("model", "chunker", DIMENSION, [bad], {})
+    assert index.state("model", "chunker") is None
+    state = build(index, [])
+    with pytest.raises(InvalidBatch, match=said):
+        index.apply(state, [bad], [], {})
+    assert index.state("model", "chunker") == state
+
+
+def test_a_chunk_both_removed_and_put_in_is_refused(index: Index) -> None:
+    state = build(index)
+    with pytest.raises(InvalidBatch, match="both removed and put in"):
+        index.apply(state, [batch(ROWS[:1])], [ROWS[0].chunk_id], {})
+
+
+def test_release_swaps_only_from_the_expected_one(index: Index) -> None:
+    assert index.live() is None
+    first = build(index)
+    released = index.release("r1", first, None, {"ndcg@10": 0.7})
+    assert index.live() == released
+    assert released.details == {"ndcg@10": 0.7}
+    second = index.apply(first, [], [ROWS[0].chunk_id], {})
+    with pytest.raises(Fenced, match="'r1' is live, not None"):
+        index.release("r2", second, None, {})
+    with pytest.raises(ReleaseExists, match="'r1'"):
+        index.release("r1", second, "r1", {})
+    with pytest.raises(UnknownRelease, match="no epoch 99"):
+        index.release("r2", IndexState(first.generation, 99, "", "", 8, {}), "r1", {})
+    assert index.live() == released
+    index.release("r2", second, "r1", {})
+    assert [release.release_id for release in index.releases()] == ["r2", "r1"]
+
+
+def test_rollback_repoints_and_names_what_there_is(index: Index, postgres: Postgres) -> None:
+    first = build(index)
+    index.release("r1", first, None, {})
+    index.release("r2", index.apply(first, [], [ROWS[0].chunk_id], {}), "r1", {})
+    searcher = Searcher(postgres)
+    assert len(searcher.search("acme", "river", None, 5, "lexical")) == 1
+    with pytest.raises(UnknownRelease, match=r"no release 'r9'.*known: r2, r1"):
+        index.rollback("r9")
+    assert index.rollback("r1").release_id == "r1"
+    assert len(searcher.search("acme", "river", None, 5, "lexical")) == 2
+
+
+def test_prune_removes_what_no_kept_release_shows(index: Index, postgres: Postgres) -> None:
+    first = build(index)
+    index.release("r1", first, None, {})
+    second = index.apply(first, [batch([Chunk("e", "Passing estuary")])], [ROWS[0].chunk_id], {})
+    third = index.apply(second, [], [Chunk("e", "").chunk_id], {})
+    assert index.prune([(first.generation, first.epoch)]) == 1  # "e" lived between two releases
+    assert names(index, first) == {"a", "b", "c", "d"}
+    index.release("r3", third, "r1", {})
+    assert index.prune([]) == 1  # "a", which only r1 showed
+    with postgres.owner() as connection:
+        for table in ("chunks", "postings"):
+            left = connection.execute(f"SELECT count(*) FROM headwater.{table} WHERE valid_to IS NOT NULL")
+            assert left.fetchone() == (0,)
+    with pytest.raises(UnknownRelease, match="known: r3"):
+        index.rollback("r1")
+    with pytest.raises(UnknownRelease, match="can not be read"):
+        Searcher(postgres).search("acme", "river", None, 5, "lexical", at=first)
+    assert names(index, index.apply(third, [batch(ROWS[:1])], [], {})) == {"a", "b", "c", "d"}
+
+
+def test_prune_drops_generations_that_nothing_kept_reads(index: Index, postgres: Postgres) -> None:
+    old = build(index)
+    index.release("r1", old, None, {})
+    new = build(index, ROWS[:1])
+    index.release("r2", new, "r1", {})
+    index.prune([(old.generation, old.epoch)])
+    assert index.snapshot(old).num_rows == 4
+    index.prune([])
+    assert index.snapshot(old).num_rows == 0
+    with postgres.owner() as connection:
+        parts = connection.execute(
+            "SELECT to_regclass(%s), to_regclass(%s)",
+            (f"headwater.chunks_g{old.generation}", f"headwater.chunks_g{new.generation}"),
+        ).fetchone()
+    assert parts is not None
+    assert parts[0] is None
+    assert parts[1] is not None
+    with pytest.raises(Fenced, match="is retired"):
+        index.apply(old, [], [], {})
+
+
+def test_prune_gives_up_while_a_reader_holds_the_generation(index: Index, postgres: Postgres) -> None:
+    old = build(index)
+    index.release("r1", old, None, {})
+    index.release("r2", build(index), "r1", {})
+    impatient = Index(postgres, IndexConfig(lock_timeout_s=0.2))
+    with postgres.serving("acme") as reader:
+        with pytest.raises(Fenced, match="being read"):
+            impatient.prune([])
+        seen = reader.execute(
+            "SELECT count(*) FROM headwater.chunks WHERE generation = %s", (old.generation,)
+        ).fetchone()
+        assert seen == (3,)
+    assert [release.release_id for release in index.releases()] == ["r2", "r1"]
+    impatient.prune([])
+    assert [release.release_id for release in index.releases()] == ["r2"]

@@ -1,0 +1,252 @@
+"""The serving database itself: its server, its schema, and what its serving role may do."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from index_rows import DIMENSION, Chunk, batch
+from psycopg.conninfo import conninfo_to_dict
+
+from retrieval.embedded import EmbeddedServer, ServerConfig, ServerError
+from retrieval.index import Index
+from retrieval.moments import IndexState
+from retrieval.postgres import SCHEMA_VERSION, DatabaseError, Postgres, PostgresConfig, Unavailable
+
+SMALL = ServerConfig(shared_buffers_mb=16, maintenance_work_mem_mb=16, max_connections=10)
+
+
+@pytest.fixture(scope="module")
+def state(postgres: Postgres) -> IndexState:
+    rows = [
+        Chunk(f"{tenant}-{i}", f"word{i} of {tenant}", tenant=tenant) for tenant in "xy" for i in range(200)
+    ]
+    return Index(postgres).build("model of roles", "chunker", DIMENSION, [batch(rows)], {})
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
+    # Deep enough that its socket's path would not fit a socket address.
+    server = EmbeddedServer(tmp_path / ('it\'s a "long" folder ' * 6) / "postgres", SMALL)
+    yield server
+    server.stop()
+
+
+def one(conninfo: str, query: str) -> object:
+    with psycopg.connect(conninfo) as connection:
+        row = connection.execute(query).fetchone()
+        return row[0] if row else None
+
+
+def run_as(postgres: Postgres, *statements: str) -> None:
+    with postgres.serving("x") as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def test_the_server_survives_kill_and_starts_on_what_was_committed(server: EmbeddedServer) -> None:
+    conninfo = server.start()
+    assert server.start() == conninfo
+    with psycopg.connect(conninfo) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 7 AS value")
+    pid = int((server.data / "postmaster.pid").read_text().split()[0])
+    os.kill(pid, signal.SIGKILL)
+    deadline_s = time.monotonic() + 10
+    while server.running():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+    # The stale file now names a process that is alive and no server: this one.
+    pid_file = server.data / "postmaster.pid"
+    pid_file.write_text(pid_file.read_text().replace(str(pid), str(os.getpid()), 1))
+    assert not server.running()
+    assert one(server.start(), "SELECT value FROM kept") == 7
+    server.stop()
+    assert not server.running()
+    server.stop()
+
+
+def test_the_server_listens_on_no_network_and_lets_nobody_else_in(server: EmbeddedServer) -> None:
+    conninfo = server.start()
+    assert one(conninfo, "SHOW listen_addresses") == ""
+    assert one(conninfo, "SHOW fsync") == "on"
+    assert server.data.stat().st_mode & 0o077 == 0
+    socket_folder = conninfo_to_dict(conninfo)["host"]
+    assert Path(str(socket_folder)).stat().st_mode & 0o077 == 0
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    data = tmp_path / "postgres"
+    data.mkdir()
+    (data / "thesis.txt").write_text("mine")
+    with pytest.raises(ServerError, match="not empty and holds no PostgreSQL data"):
+        EmbeddedServer(data, SMALL).start()
+    assert (data / "thesis.txt").read_text() == "mine"
+
+
+def test_processes_share_one_server_that_outlives_them(postgres: Postgres) -> None:
+    assert postgres.server
+    postgres.server.start()
+    pid = (postgres.server.data / "postmaster.pid").read_text().split()[0]
+    script = (
+        "import sys; from pathlib import Path; from retrieval.postgres import Postgres\n"
+        "with Postgres(Path(sys.argv[1])).owner() as c:\n"
+        "    print(c.execute('SELECT max(version) FROM headwater.schema_version').fetchone()[0])"
+    )
+    command = [sys.executable, "-c", script, str(postgres.server.data.parent)]
+    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [run.communicate(timeout=60)[0].strip() for run in runs] == [str(SCHEMA_VERSION)] * 2
+    assert (postgres.server.data / "postmaster.pid").read_text().split()[0] == pid
+
+
+def test_a_url_reaches_a_server_that_somebody_else_runs(server: EmbeddedServer, tmp_path: Path) -> None:
+    mine = Postgres(tmp_path / "state", PostgresConfig(url=server.start()))
+    try:
+        state = Index(mine).build("model", "chunker", DIMENSION, [batch([Chunk("a", "text")])], {})
+        with mine.serving("acme") as connection:
+            assert connection.execute("SELECT text FROM headwater.chunks").fetchall() == [("text",)]
+        assert state.epoch == 1
+        assert not (tmp_path / "state").exists()
+        with mine.owner() as connection:
+            connection.execute("UPDATE headwater.schema_version SET version = version + 1")
+        mine.close()
+        with pytest.raises(DatabaseError, match="update Headwater"), mine.owner():
+            pass
+    finally:
+        mine.stop()
+    assert server.running()
+
+
+def test_a_database_that_does_not_answer_is_named(tmp_path: Path) -> None:
+    nowhere = Postgres(tmp_path, PostgresConfig(url=f"postgresql:///x?host={tmp_path}"))
+    with pytest.raises(DatabaseError, match=str(tmp_path)), nowhere.owner():
+        pass
+
+
+def test_waiting_for_a_connection_is_bounded(postgres: Postgres) -> None:
+    assert postgres.server
+    config = PostgresConfig(pool_size=1, pool_timeout_s=0.3)
+    narrow = Postgres(postgres.server.data.parent, config)
+    try:
+        with (
+            narrow.serving("x"),
+            pytest.raises(Unavailable, match=r"within 0\.3 s: all 1"),
+            narrow.serving("x"),
+        ):
+            pass
+        with narrow.serving("x"):
+            pass
+    finally:
+        narrow.close()
+
+
+def test_without_a_tenant_the_database_itself_refuses(postgres: Postgres, state: IndexState) -> None:
+    for nobody in ("", "a\0b"):
+        with pytest.raises(ValueError, match="no tenant"), postgres.serving(nobody):
+            pass
+    for table in ("chunks", "postings", "statistics"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="no tenant is set"):
+            run_as(
+                postgres,
+                "SELECT set_config('headwater.tenant', '', true)",
+                f"SELECT count(*) FROM headwater.{table}",
+            )
+
+
+def test_a_tenant_sees_its_own_rows_and_no_others(postgres: Postgres, state: IndexState) -> None:
+    for tenant in "xy":
+        with postgres.serving(tenant) as connection:
+            for table in ("chunks", "postings", "statistics"):
+                query = f"SELECT DISTINCT tenant FROM headwater.{table} WHERE generation = {state.generation}"
+                assert connection.execute(query).fetchall() == [(tenant,)]
+            # Asked for by name, through an index, another tenant's postings are not there.
+            other = connection.execute(
+                "SELECT count(*) FROM headwater.postings WHERE tenant <> %s OR lexeme = 'nobody'", (tenant,)
+            )
+            assert other.fetchone() == (0,)
+    with postgres.serving("nobody") as connection:
+        assert connection.execute("SELECT count(*) FROM headwater.chunks").fetchone() == (0,)
+    # The tenant of one transaction does not last into the next of the same connection.
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        run_as(postgres, "COMMIT", "SELECT count(*) FROM headwater.chunks")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO headwater.live DEFAULT VALUES",
+        "DELETE FROM headwater.chunks",
+        "UPDATE headwater.chunks SET text = ''",
+        "SELECT * FROM headwater.chunks_g{generation}",
+        "SELECT * FROM headwater.postings_g{generation}",
+        "SELECT lineage FROM headwater.index_state",
+        "SELECT details FROM headwater.releases",
+        "SELECT headwater.swap_live(NULL, NULL)",
+        "CREATE TABLE public.mine (x int)",
+        "CREATE TEMPORARY TABLE mine (x int)",
+        "CREATE SCHEMA mine",
+        "ALTER TABLE headwater.chunks DISABLE ROW LEVEL SECURITY",
+        "DROP POLICY tenant_reads ON headwater.chunks",
+        "TRUNCATE headwater.chunks",
+        "SET ROLE headwater_owner",
+        "SET SESSION AUTHORIZATION postgres",
+        "COPY headwater.live TO PROGRAM 'cat'",
+    ],
+)
+def test_the_serving_role_can_only_read_what_it_is_shown(
+    postgres: Postgres, state: IndexState, statement: str
+) -> None:
+    # As a hostile query would: what holds are the grants, not the read-only default.
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        run_as(
+            postgres,
+            "COMMIT",
+            "BEGIN READ WRITE",
+            "SELECT set_config('headwater.tenant', 'x', true)",
+            statement.format(generation=state.generation),
+        )
+
+
+def test_the_serving_role_owns_nothing_and_bypasses_nothing(postgres: Postgres) -> None:
+    with postgres.owner() as connection:
+        role = connection.execute(
+            "SELECT rolsuper, rolbypassrls, rolcreaterole, rolcreatedb, rolinherit FROM pg_roles "
+            "WHERE rolname = 'headwater_serving'"
+        ).fetchone()
+        owned = connection.execute(
+            "SELECT count(*) FROM pg_class JOIN pg_roles r ON r.oid = relowner "
+            "WHERE rolname = 'headwater_serving'"
+        ).fetchone()
+        forced = connection.execute(
+            "SELECT relname FROM pg_class WHERE relnamespace = 'headwater'::regnamespace "
+            "AND (relname ~ '^(chunks|postings)(_g[0-9]+)?$' OR relname = 'statistics') "
+            "AND relkind IN ('r', 'p') AND NOT (relrowsecurity AND relforcerowsecurity)"
+        ).fetchall()
+    assert role == (False, False, False, False, False)
+    assert owned == (0,)
+    assert forced == []
+
+
+def test_postings_are_read_from_the_index_alone_under_row_level_security(
+    postgres: Postgres, state: IndexState
+) -> None:
+    with postgres.serving("x") as connection:
+        connection.execute("SET LOCAL enable_seqscan = off")  # the table is tiny: a scan of it is as cheap
+        rows = connection.execute(
+            "EXPLAIN SELECT lexeme, chunk_no, tf, length FROM headwater.postings "
+            f"WHERE generation = {state.generation} AND lexeme = ANY(%s) AND valid_from <= 1 "
+            "AND (valid_to IS NULL OR valid_to > 1)",
+            (["word1", "word2"],),
+        ).fetchall()
+    plan = "\n".join(row[0] for row in rows)
+    assert "Index Only Scan" in plan
+    condition = next(line for line in plan.splitlines() if "Index Cond" in line)
+    assert "tenant = " in condition
+    assert "lexeme = ANY" in condition
+    assert plan.count("  InitPlan") == 1  # the tenant is looked up once, not once a row
+    assert "_g" + str(state.generation) in plan
