@@ -97,7 +97,7 @@ def assemble(content: Content) -> Extracted:
     pages: list[int] = []
     length = 0  # of "\n\n".join(parts)
     for block in _merged(content.blocks):
-        text = normalize(block.text) if block.level is None else single_line(block.text).rstrip(" ¶")
+        text = normalize(block.text) if block.level is None else single_line(block.text)
         if not text:
             continue
         start = length + 2 if parts else 0
@@ -124,14 +124,18 @@ def _merged(blocks: list[Block]) -> Iterable[Block]:
     run: list[Block] = []
     for block in blocks:
         if run and (block.level is not None or block.page != run[0].page):
-            yield replace(run[0], text="\n\n".join(each.text for each in run))
+            yield _joined(run)
             run = []
         if block.level is not None:
             yield block
         elif block.text.strip():
             run.append(block)
     if run:
-        yield replace(run[0], text="\n\n".join(each.text for each in run))
+        yield _joined(run)
+
+
+def _joined(run: list[Block]) -> Block:
+    return replace(run[0], text="\n\n".join(each.text.strip("\n") for each in run))
 
 
 def bulleted(items: Iterable[str], first: int | None = None) -> str:

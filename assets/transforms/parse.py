@@ -102,6 +102,6 @@ def _with_pii(batch: pa.RecordBatch) -> pa.RecordBatch:
     texts = batch.column("text")
     present = texts.is_valid().to_numpy(zero_copy_only=False)
     counts = np.zeros(len(texts), dtype=np.int32)
-    counts[present] = count_pii(texts.drop_null())
+    counts[present] = count_pii(texts.drop_null().to_pylist())
     place = PARSED_SCHEMA.get_field_index("pii_count")
     return batch.set_column(place, PARSED_SCHEMA.field(place), pa.array(counts, mask=~present))

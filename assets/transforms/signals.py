@@ -214,9 +214,8 @@ def quality_signals(text: str) -> dict[str, int | float | None]:
     paragraph_hashes = fold(line_hashes, words.paragraph_starts)
     paragraph_chars = np.add.reduceat(line_chars, words.paragraph_starts)
     final = words.codes[last]
-    dots = (final == _ELLIPSIS) | (
-        (last >= 2) & (final == _DOT) & (words.codes[last - 1] == _DOT) & (words.codes[last - 2] == _DOT)
-    )
+    three_dots = [words.codes[np.maximum(last - step, 0)] == _DOT for step in range(3)]
+    dots = (final == _ELLIPSIS) | ((last >= 2) & np.logical_and.reduce(three_dots))
     symbols = text.count("#") + text.count("...") + text.count("…")
     duplicate_lines = _repeats(line_hashes, line_chars)
     duplicate_paragraphs = _repeats(paragraph_hashes, paragraph_chars)

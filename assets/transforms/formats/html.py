@@ -163,9 +163,9 @@ def _walk(root: Any, dropped: set[str], above: int = 0) -> list[Block]:
             inline.append("\x00")
         elif tag in _HEADINGS or tag == "head":
             flush()
-            inline.append(_flat(element, dropped, depth))
+            inline.append(_flat(element, dropped, depth).rstrip(" ¶"))
             flush(_HEADINGS.get(tag) or _HEADINGS.get(element.get("rend", ""), 2))
-        elif tag == "pre" or (tag == "code" and "\n" in (element.text or "")):
+        elif tag == "pre" or _is_preformatted(element):
             flush()
             blocks.append(Block("".join(element.itertext())))
         elif tag in _LISTS:
@@ -207,6 +207,13 @@ def _unseen(element: Any, dropped: set[str]) -> bool:
         or "headerlink" in attributes.get("class", "")
         or (dropped is not _UNSEEN and attributes.get("role") in _BOILERPLATE_ROLES)
     )
+
+
+def _is_preformatted(element: Any) -> bool:
+    """Whether trafilatura's code or quote was a `pre`: its lines were kept, and it holds no paragraphs."""
+    if element.tag not in ("code", "quote") or element.find("p") is not None:
+        return False
+    return "\n" in "".join(element.itertext()).strip()
 
 
 def _is_layout(table: Any) -> bool:

@@ -76,7 +76,7 @@ def _paragraphs(textpage: "PdfTextPage") -> list[str]:
     text = textpage.get_text_range()
     ends = [match.start() for match in re.finditer("\r\n", text)]
     pitches = np.array([_pitch(textpage, end - 1, end + 2) for end in ends])
-    usual = np.median(pitches[pitches > 1]) if (pitches > 1).any() else np.inf
+    usual = np.quantile(pitches[pitches > 1], 0.5, method="lower") if (pitches > 1).any() else np.inf
     lines = text.split("\r\n")
     parts = lines[:1]
     for pitch, line in zip(pitches, lines[1:], strict=True):

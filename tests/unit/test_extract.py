@@ -1,0 +1,430 @@
+import codecs
+import contextlib
+import gzip
+import io
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from documents import make_docx, make_pdf
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from assets.transforms.blocks import Block, Content, assemble
+from assets.transforms.extract import DOCX, Extracted, ExtractionError, extract, media_type
+from assets.transforms.normalize import normalize
+
+KINDS = [
+    "text/plain",
+    "text/plain; charset=utf-8",
+    "text/markdown",
+    "text/x-rst",
+    "text/html",
+    "application/pdf",
+    DOCX,
+    "text/csv",
+    "text/tab-separated-values",
+    "application/json",
+    "application/x-ndjson",
+]
+EXPECTATIONS = {"empty", "oversize", "unsupported_media_type", "encrypted", "unreadable", "no_text"}
+
+MARKDOWN = b"""# Widget [![build](https://x/y.svg)](https://x)
+
+<!-- a comment -->
+<p align="center"><img src="logo.png"><br>The <b>fast</b> widget</p>
+
+Install it with `pip install widget`, then see
+[the guide](https://guide) or <https://widget.dev>. ![shot](a.png)
+
+## Usage
+
+```python
+import widget
+
+widget.run()
+```
+
+- one
+- two
+  - nested
+
+| name | size |
+|------|------|
+| a    | 1    |
+"""
+
+RST = b"""
+Widget
+======
+
+See :ref:`the guide <guide>`, :func:`widget.run` and ``literal``.
+
+.. include:: /etc/passwd
+
+.. raw:: html
+
+   <script>alert(1)</script>
+
+.. versionadded:: 1.2
+   The *speed* argument.
+
+.. code-block:: python
+   :caption: Example
+   :linenos:
+
+   widget.run()
+
+.. py:function:: walk(path)
+
+   Walks a tree of :class:`Node` things.
+
+   .. note:: It is slow.
+
+Usage
+-----
+
+:speed: how fast
+"""
+
+HTML = b"""<!DOCTYPE html><html><head><title>Install - Widget docs</title><style>p {color: red}</style></head>
+<body><nav><a href="/">Home</a><a href="/blog">Company blog</a></nav>
+<main><h1>Install<a class="headerlink" href="#install">\xc2\xb6</a></h1>
+<p>Run the <b>installer</b> and wait until it has finished its work, which takes a minute.</p>
+<h2>Next steps</h2><ul><li>Read the manual<ul><li>all of it</li></ul></li><li>Call us</li></ul>
+<pre>line one
+  line two</pre>
+<table><tr><th>name</th><th>size</th></tr><tr><td>a</td><td>1</td></tr></table></main>
+<script>track()</script><footer>Copyright Widget Inc. All rights reserved.</footer></body></html>"""
+
+
+def check_offsets(found: Extracted) -> None:
+    assert normalize(found.text) == found.text
+    for heading in found.headings:
+        assert found.text[heading.char_start :].startswith(heading.title)
+        assert heading.char_start == 0 or found.text[heading.char_start - 1] == "\n"
+    assert found.pages == sorted(found.pages)
+    assert all(0 <= page <= len(found.text) for page in found.pages)
+
+
+def outcome(body: bytes, kind: str) -> ExtractionError | None:
+    """Extracts and checks what came, or the error instead of it."""
+    with contextlib.suppress(ExtractionError):
+        check_offsets(extract(body, kind))
+        return None
+    error = failure(body, kind)
+    assert error.expectation in EXPECTATIONS
+    return error
+
+
+def failure(body: bytes, kind: str, **limits: int) -> ExtractionError:
+    with pytest.raises(ExtractionError) as caught:
+        extract(body, kind, **limits)
+    assert caught.value.reason.endswith(".") or "parser failed" in caught.value.reason
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "kind"),
+    [
+        ("a.bin", MARKDOWN, "text/markdown"),
+        ("a", RST, "text/x-rst"),
+        ("page.txt", HTML, "text/html"),
+        ("a", make_pdf([["Hello there"]]), "application/pdf"),
+        ("a.zip", make_docx(), DOCX),
+        ("a.txt", b'{"name": "x", "values": [1, 2, 3], "nested": {"deep": true}}\n' * 1, "application/json"),
+        ("data", b"id,name,price\n1,apple,2.50\n2,pear,3.10\n3,fig,0.80\n", "text/csv"),
+        ("data", b"id\tname\tprice\n1\tapple\t2.50\n2\tpear\t3.10\n", "text/tab-separated-values"),
+        ("notes.txt", "Ein Text über Äpfel.".encode("utf-16"), "text/plain"),
+        ("notes.txt", "Plain words, no mark.".encode("utf-16-be"), "text/plain"),
+        ("readme.md", b"Only a plain sentence here.", "text/markdown"),
+        ("x", b"", "application/x-empty"),
+        ("x", b" \n\t\n", "application/x-empty"),
+        ("x.txt", bytes(range(256)) * 20, "application/octet-stream"),
+        ("x.md", gzip.compress(MARKDOWN, mtime=0), "application/gzip"),
+    ],
+)
+def test_media_type_is_told_by_content(name: str, body: bytes, kind: str) -> None:
+    found = media_type(body, name)
+    if kind == "application/json":
+        assert found in {"application/json", "application/x-ndjson"}
+    else:
+        assert found == kind
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("Füße, naïve façade – “quoted” €5", "utf-8"),
+        ("Füße, naïve façade – “quoted” €5", "utf-8-sig"),
+        ("Füße, naïve façade", "utf-16"),
+        ("Füße, naïve façade", "utf-32"),
+        ("A longer plain text without a byte order mark", "utf-16-le"),
+        ("A longer plain text without a byte order mark", "utf-16-be"),
+        ("Ein schöner Tag, sagte Jürgen, für große Spaziergänge.", "latin-1"),
+        ("“Smart” quotes — and a €5 note in an English sentence.", "cp1252"),
+        ("Быстрая коричневая лиса перепрыгивает через ленивую собаку. Это проверка кодировки.", "cp1251"),
+        ("吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。", "shift_jis"),
+    ],
+)
+def test_text_in_any_encoding(text: str, encoding: str) -> None:
+    assert extract(text.encode(encoding), "text/plain").text == text
+
+
+def test_a_few_damaged_bytes_do_not_change_the_encoding() -> None:
+    body = ("Größe und Straße. " * 50).encode() + b"\xff" + " Ähre".encode()
+    text = extract(body, "text/plain").text
+    assert text.startswith("Größe und Straße.")
+    assert text.endswith("\ufffd Ähre")
+
+
+def test_markdown_keeps_words_and_drops_markup() -> None:
+    found = extract(MARKDOWN, "text/markdown")
+    check_offsets(found)
+    assert found.title == "Widget"
+    assert [(heading.level, heading.title) for heading in found.headings] == [(1, "Widget"), (2, "Usage")]
+    assert found.text == (
+        "Widget\n\nThe fast widget\n\n"
+        "Install it with pip install widget, then see the guide or https://widget.dev.\n\n"
+        "Usage\n\nimport widget\n\nwidget.run()\n\n- one\n- two\n  - nested\n\nname | size\na | 1"
+    )
+
+
+def test_markdown_front_matter_gives_the_title() -> None:
+    found = extract(b"---\ntitle: 'The manual'\ntags: [a]\n---\nBody text.\n", "text/markdown")
+    assert (found.title, found.text) == ("The manual", "Body text.")
+    assert extract(b"---\n\nA rule above.\n\n---\n", "text/markdown").text == "A rule above."
+
+
+def test_rst_reads_no_file_and_loses_no_text(capfd: pytest.CaptureFixture[str]) -> None:
+    found = extract(RST, "text/x-rst")
+    check_offsets(found)
+    assert found.title == "Widget"
+    assert [heading.title for heading in found.headings] == ["Widget", "Usage"]
+    assert "See the guide, widget.run and literal." in found.text
+    assert "Added 1.2\n\nThe speed argument." in found.text
+    assert "\n\nwidget.run()\n\n" in found.text
+    assert "walk(path)\n\nWalks a tree of Node things." in found.text
+    assert "Note: It is slow." in found.text
+    assert "speed: how fast" in found.text
+    for absent in ("root:", "alert", "Unknown", "::", "include", "caption"):
+        assert absent not in found.text
+    assert capfd.readouterr() == ("", "")
+
+
+def test_rst_does_not_say_the_day_of_parsing() -> None:
+    found = extract(b"Written on |today|.\n\n.. |today| date::\n", "text/x-rst")
+    assert found.text == "Written on (date)."
+
+
+def test_html_gives_the_main_text() -> None:
+    found = extract(HTML, "text/html")
+    check_offsets(found)
+    assert found.title == "Install"
+    assert [(heading.level, heading.title) for heading in found.headings] == [
+        (1, "Install"),
+        (2, "Next steps"),
+    ]
+    assert "Run the installer and wait" in found.text
+    assert "- Read the manual" in found.text
+    assert "line one\n  line two" in found.text
+    assert "name | size\na | 1" in found.text
+    for absent in ("Company blog", "track()", "All rights reserved", "color"):
+        assert absent not in found.text
+
+
+def test_html_of_boilerplate_only_is_not_lost() -> None:
+    assert (
+        extract(b"<html><body><nav>Only this line</nav></body></html>", "text/html").text == "Only this line"
+    )
+
+
+@pytest.mark.parametrize(
+    ("declared", "encoding"), [("iso-8859-1", "cp1252"), ("windows-1251", "cp1251"), ("shift_jis", "cp932")]
+)
+def test_html_says_its_own_encoding(declared: str, encoding: str) -> None:
+    word = {"cp1252": "“Größe”", "cp1251": "Привет", "cp932": "こんにちは"}[encoding]
+    page = f'<html><head><meta charset="{declared}"></head><body><p>{word}</p></body></html>'
+    assert extract(page.encode(encoding), "text/html").text == word
+
+
+def test_html_entity_bomb_is_harmless() -> None:
+    levels = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 10))
+    bomb = f'<!DOCTYPE html [<!ENTITY l0 "lol">{levels}]><html><body><p>safe &l9; text</p></body></html>'
+    assert len(extract(bomb.encode(), "text/html").text) < 10 * len(bomb)
+
+
+@pytest.mark.parametrize("tag", ["div", "ul><li", "table><tr><td", "b", "h1"])
+def test_html_depth_bomb_does_not_end_the_process(tag: str) -> None:
+    body = f"<html><body>{f'<{tag}>' * 5000}deep text</body></html>".encode()
+    outcome(body, "text/html")
+
+
+def test_pdf_pages_paragraphs_and_title() -> None:
+    first = ["Widgets are small", "and round.", "", "", "They come in boxes."]
+    found = extract(make_pdf([first, [], ["Second page text"]], title="Widget book"), "application/pdf")
+    check_offsets(found)
+    assert found.title == "Widget book"
+    assert found.text == "Widgets are small\nand round.\n\nThey come in boxes.\n\nSecond page text"
+    assert found.pages == [0, found.text.index("Second"), found.text.index("Second")]
+
+
+def test_pdf_that_says_nothing_or_is_locked_or_broken() -> None:
+    assert failure(make_pdf([[], []]), "application/pdf").expectation == "no_text"
+    assert failure(make_pdf([["secret"]], encrypted=True), "application/pdf").expectation == "encrypted"
+    assert failure(b"%PDF-1.4 and no more", "application/pdf").expectation == "unreadable"
+
+
+def test_docx_headings_tables_and_title() -> None:
+    found = extract(make_docx(), DOCX)
+    check_offsets(found)
+    assert found.title == "Quarterly report"
+    assert [(heading.level, heading.title) for heading in found.headings] == [
+        (1, "Results"),
+        (2, "By region"),
+    ]
+    assert found.text == (
+        "Results\n\nRevenue rose in the second quarter.\n\n"
+        "By region\n\nRegion | Revenue\nNorth | 12\n\nClosing remarks."
+    )
+
+
+def test_zip_that_is_no_docx() -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    assert media_type(out.getvalue(), "report.docx") == "application/zip"
+    assert failure(out.getvalue(), DOCX).expectation == "unreadable"
+    assert failure(b"PK\x03\x04 torn", DOCX).expectation == "unreadable"
+    assert failure(b"\xd0\xcf\x11\xe0 a compound file", DOCX).expectation == "encrypted"
+
+
+def test_docx_bomb_is_refused_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("assets.transforms.formats.docx._MAX_UNPACKED_BYTES", 1000)
+    assert failure(make_docx(), DOCX).expectation == "oversize"
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_delimited_rows_name_their_columns(delimiter: str) -> None:
+    rows = [["name", "price"], ["apple, green", "2.50"], ["pear", ""]]
+    body = "\r\n".join(delimiter.join(f'"{cell}"' for cell in row) for row in rows).encode()
+    assert extract(body, "text/csv").text == "name: apple, green\nprice: 2.50\n\nname: pear"
+
+
+def test_delimited_without_header_or_delimiter() -> None:
+    assert extract(b"1,2\n3,4\n", "text/csv").text == "1 | 2\n3 | 4"
+    assert extract(b"just\none\ncolumn\n", "text/csv").text == "just\none\ncolumn"
+    assert extract(b"Stock list,,\nname,price,note\nfig,3,ripe\n", "text/csv").text == (
+        "Stock list\n\nname: fig\nprice: 3\nnote: ripe"
+    )
+
+
+def test_json_leaves_with_their_paths() -> None:
+    body = (
+        b'{"title": "Fig", "version": 1.10, "tags": ["a", "b"], "parts": [{"n": 1}, {"n": null}], "ok": true}'
+    )
+    found = extract(body, "application/json")
+    assert found.title == "Fig"
+    assert found.text == "title: Fig\nversion: 1.10\ntags: a, b\nparts[0].n: 1\nok: true"
+
+
+def test_json_lines_and_lists_are_a_block_a_record() -> None:
+    expected = "a: 1\n\na: 2"
+    assert extract(b'{"a": 1}\n{"a": 2}\n', "application/x-ndjson").text == expected
+    assert extract(b'[{"a": 1}, {"a": 2}]', "application/json").text == expected
+
+
+def test_broken_json_names_the_line() -> None:
+    assert "line 2" in failure(b'{"a": 1}\n{"a": \n', "application/x-ndjson").reason
+    assert "line 3" in failure(b'{\n"a": 1,\n}\n', "application/json").reason
+    assert failure(b"[" * 200_000, "application/json").expectation == "unreadable"
+
+
+def test_what_is_refused_says_why() -> None:
+    assert failure(b"", "text/plain").expectation == "empty"
+    assert failure(b"  \n ", "text/plain").expectation == "no_text"
+    assert failure(b"  \n ", "application/x-empty").expectation == "empty"
+    assert failure(b"x", "application/octet-stream").expectation == "unsupported_media_type"
+    assert failure(b"x", "audio/mpeg").expectation == "unsupported_media_type"
+    assert failure(b"x" * 11, "text/plain", max_size_bytes=10).expectation == "oversize"
+    assert failure(bytes(range(256)) * 20, "text/plain").expectation == "unreadable"
+
+
+@given(
+    st.lists(
+        st.builds(
+            Block,
+            st.text(max_size=30),
+            st.none() | st.integers(1, 6),
+            st.none(),
+        ),
+        max_size=8,
+    ),
+    st.lists(st.integers(1, 5), max_size=8),
+)
+def test_assembled_offsets_hold_for_any_blocks(blocks: list[Block], pages: list[int]) -> None:
+    paged = [Block(block.text, block.level, page) for block, page in zip(blocks, sorted(pages), strict=False)]
+    for content in (Content(blocks), Content(paged, page_count=5)):
+        if not any(normalize(block.text).strip() for block in content.blocks):
+            continue
+        found = assemble(content)
+        check_offsets(found)
+        assert len(found.pages) == content.page_count
+
+
+SEEDS = {
+    "text/markdown": MARKDOWN,
+    "text/x-rst": RST,
+    "text/html": HTML,
+    "application/pdf": make_pdf([["Hello"], ["World"]]),
+    DOCX: make_docx(),
+    "text/csv": b'a,b\n"1",2\n',
+    "application/json": b'{"a": [1, {"b": "c"}]}',
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_no_bytes_raise_anything_else(kind: str, data: st.DataObject) -> None:
+    body = data.draw(st.binary(max_size=300))
+    if kind in SEEDS and data.draw(st.booleans()):
+        seed = SEEDS[kind]
+        at = data.draw(st.integers(0, len(seed)))
+        body = seed[:at] + body + seed[at + data.draw(st.integers(0, 40)) :]
+    outcome(body, kind)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=500), st.sampled_from(["", "a.txt", "b.csv", "file:///c.rst"]))
+def test_media_type_is_total_and_deterministic(body: bytes, name: str) -> None:
+    assert media_type(body, name) == media_type(body, name)
+
+
+def test_parsers_are_not_loaded_before_they_are_needed() -> None:
+    import subprocess
+
+    heavy = "trafilatura docx docutils magika pypdfium2 markdown_it charset_normalizer py3langid lxml"
+    code = f"import assets.transforms.extract, sys; print([m for m in {heavy.split()!r} if m in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"
+
+
+def test_messy_files_are_read_or_refused(shared_data: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    read = 0
+    with tarfile.open(shared_data / "messy-docs.tar.gz") as archive:
+        for member in archive:
+            file = archive.extractfile(member)
+            if file is None:
+                continue
+            body = file.read()
+            read += outcome(body, media_type(body, member.name)) is None
+    assert read >= 70
+    assert capfd.readouterr().err == ""
+
+
+def test_utf16_with_mark_is_its_text() -> None:
+    body = codecs.BOM_UTF16_BE + "name,price\nfig,3\n".encode("utf-16-be")
+    assert extract(body, media_type(body, "a.csv")).text == "name: fig\nprice: 3"

@@ -1,0 +1,139 @@
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from documents import make_docx, make_pdf
+from pyspark.sql import SparkSession
+
+from assets.tables import DOCUMENTS
+from assets.transforms import parse
+from assets.transforms.parse import PARSED_SCHEMA, parse_batches
+from assets.transforms.signals import SIGNALS, QualityThresholds
+
+SEEN = datetime(2026, 1, 2, tzinfo=UTC)
+INPUT = pa.schema(
+    [
+        *((name, pa.string()) for name in ("doc_id", "tenant", "source", "uri", "title", "media_type")),
+        ("content_sha256", pa.string()),
+        ("body", pa.binary()),
+        ("first_seen_at", pa.timestamp("us", tz="UTC")),
+    ]
+)
+
+
+def row(body: bytes | None, media_type: str | None, title: str | None = None) -> dict[str, Any]:
+    digest = sha256(body or b"").hexdigest()
+    return {
+        "doc_id": digest,
+        "tenant": "t",
+        "source": "s",
+        "uri": "file:///x",
+        "title": title,
+        "media_type": media_type,
+        "content_sha256": digest,
+        "body": body,
+        "first_seen_at": SEEN,
+    }
+
+
+def parsed(*rows: dict[str, Any], **limits: int) -> list[dict[str, Any]]:
+    batches = iter([pa.RecordBatch.from_pylist(list(rows), schema=INPUT)])
+    [batch] = parse_batches(batches, QualityThresholds(), **limits)
+    assert batch.schema == PARSED_SCHEMA
+    assert batch.num_rows == len(rows)
+    found: list[dict[str, Any]] = batch.to_pylist()
+    return found
+
+
+def test_schema_is_the_table_without_its_run_and_with_the_verdict() -> None:
+    names = [name for name in DOCUMENTS.schema.names if name != "OpenLineage_RunId"]
+    assert [*names, "stage", "expectation", "reason"] == PARSED_SCHEMA.names
+
+
+def test_accepted_document_has_every_column() -> None:
+    [found] = parsed(row(b"# Widget\n\nWrite to ada@lovelace.org about the new widget.\n", "text/markdown"))
+    assert found["stage"] is None
+    assert found["title"] == "Widget"
+    assert found["text"] == "Widget\n\nWrite to ada@lovelace.org about the new widget."
+    assert found["text_sha256"] == sha256(found["text"].encode()).hexdigest()
+    assert found["char_count"] == len(found["text"])
+    assert found["language"] == "en"
+    assert found["pii_count"] == 1
+    assert found["headings"] == [{"char_start": 0, "level": 1, "title": "Widget"}]
+    assert found["pages"] == []
+    assert found["first_seen_at"] == SEEN
+    required = [
+        field.name for field in DOCUMENTS.schema if not field.nullable and field.name in PARSED_SCHEMA.names
+    ]
+    assert all(found[name] is not None for name in required)
+
+
+def test_title_given_by_the_source_wins() -> None:
+    body = b"# Inner\n\nSome words of text."
+    assert parsed(row(body, "text/markdown", title="Outer \n title"))[0]["title"] == "Outer title"
+
+
+def test_media_type_is_found_when_the_source_gave_none() -> None:
+    [found] = parsed(row(make_docx(), None))
+    assert found["media_type"].endswith("wordprocessingml.document")
+
+
+def test_rejected_documents_keep_their_identity_and_their_place() -> None:
+    rows = [
+        row(make_pdf([["x"]], encrypted=True), "application/pdf"),
+        row(b"A document that is good enough.", "text/plain"),
+        row(b"short", "text/plain"),
+        row(None, "text/plain"),
+        row(b"a" * 101, "text/plain"),
+    ]
+    found = parsed(*rows, max_size_bytes=2000)
+    assert [(each["stage"], each["expectation"]) for each in found] == [
+        ("extract", "encrypted"),
+        (None, None),
+        ("quality", "min_word_count"),
+        ("extract", "empty"),
+        ("quality", "min_word_count"),
+    ]
+    for given, got in zip(rows, found, strict=True):
+        for name in ("doc_id", "tenant", "source", "uri", "content_sha256", "first_seen_at"):
+            assert got[name] == given[name]
+        if got["stage"]:
+            assert got["reason"]
+            assert all(
+                got[name] is None for name in ("text", "text_sha256", "language", "pii_count", *SIGNALS)
+            )
+
+
+def test_a_failing_parser_quarantines_one_document(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(text: str) -> str:
+        raise ZeroDivisionError("no luck with " + text[:4])
+
+    monkeypatch.setattr(parse, "language", broken)
+    [found] = parsed(row(b"Fine words, all of them.", "text/plain"))
+    assert (found["stage"], found["expectation"]) == ("extract", "parser_error")
+    assert found["reason"] == "ZeroDivisionError: no luck with Fine"
+
+
+def test_is_deterministic() -> None:
+    rows = [row(make_docx(), None), row(b"<p>Some words to read.</p>", "text/html")]
+    assert parsed(*rows) == parsed(*rows)
+
+
+def test_no_rows_give_no_rows() -> None:
+    assert parsed() == []
+
+
+def test_runs_in_spark(spark: SparkSession) -> None:
+    from pyspark.sql.pandas.types import from_arrow_schema
+
+    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        return parse_batches(batches, QualityThresholds())
+
+    rows = [row(f"This is document number {n} of some.".encode(), "text/plain") for n in range(5)]
+    rows.append(row(b"", "text/plain"))
+    frame = spark.createDataFrame(pa.Table.from_pylist(rows, schema=INPUT))
+    found = frame.mapInArrow(run, from_arrow_schema(PARSED_SCHEMA)).collect()
+    assert sorted(str(each["expectation"]) for each in found) == ["None"] * 5 + ["empty"]
