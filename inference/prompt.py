@@ -27,9 +27,9 @@ _REFUSALS = re.compile(
 # Words that are in every English sentence and so support nothing.
 _STOP_WORDS = frozenset(
     _WORD.findall(
-        "a an and are as at be been but by can did do does for from had has have how i if in into is it its may "
-        "not of on or s so such t than that the their then there these they this those to was we were what when "
-        "where which who why will with would you your"
+        "a an and are as at be been but by can did do does for from had has have how i if in into is it its "
+        "may not of on or s so such t than that the their then there these they this those to was we were "
+        "what when where which who why will with would you your"
     )
 )
 

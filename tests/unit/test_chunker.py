@@ -1,0 +1,217 @@
+import hashlib
+import time
+
+import pyarrow as pa
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from assets.tables import CHUNKS
+from retrieval.chunker import CHUNK_COLUMNS, ChunkerConfig, chunk, chunk_batches, load_tokenizer
+from retrieval.embedder import packaged_model
+from retrieval.sentences import sentence_spans
+
+TOKENIZER_PATH = packaged_model() / "tokenizer.json"
+TOKENIZER = load_tokenizer(TOKENIZER_PATH)
+SMALL = ChunkerConfig(max_tokens=16, min_tokens=4)
+
+
+def count(text):
+    return len(TOKENIZER.encode(text, add_special_tokens=False))
+
+
+def bodies(text, headings=(), config=SMALL):
+    return [text[c.char_start : c.char_end] for c in chunk(text, headings, TOKENIZER, config)]
+
+
+def assert_exact(text, headings, config):
+    """What holds for every text: order, no overlap, no loss, tight spans, the budget."""
+    chunks = chunk(text, headings, TOKENIZER, config)
+    position = 0
+    for piece in chunks:
+        body = text[piece.char_start : piece.char_end]
+        assert piece.char_start >= position
+        assert body
+        assert body == body.strip()
+        assert not text[position : piece.char_start].strip(), "characters between chunks"
+        assert piece.token_count <= config.max_tokens
+        position = piece.char_end
+    assert not text[position:].strip(), "characters after the last chunk"
+    return chunks
+
+
+words = st.text(st.sampled_from("abéZ.!?世。😀𝒳-\u200b\u0301\x0c"), min_size=1, max_size=12)
+gaps = st.sampled_from([" ", "  ", "\n", "\n\n", "\n\n\n", "\t", ". ", "! ", "\u2028", ""])
+texts = st.lists(st.tuples(words, gaps)).map(lambda pairs: "".join(w + g for w, g in pairs)) | st.text()
+outlines = st.lists(
+    st.fixed_dictionaries(
+        {
+            "char_start": st.integers(-3, 200),
+            "level": st.integers(-1, 7),
+            "title": st.none() | st.text(max_size=5),
+        }
+    ),
+    max_size=6,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=texts, headings=outlines)
+@example(text="", headings=[])
+@example(text="\n" * 50, headings=[{"char_start": 3, "level": 1, "title": "x"}])
+@example(text="x" * 5000, headings=[])
+@example(text="ab" * 60 + " " + "世" * 90 + "😀" * 40, headings=[])
+def test_every_character_is_in_exactly_one_chunk(text, headings):
+    assert_exact(text, headings, SMALL)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    text=st.lists(st.sampled_from(["the", "river", "rises,", "flows.", "\n", "\n\n", "😀", "世界", "(no)"]))
+)
+def test_token_count_is_what_the_tokenizer_gives_for_the_chunk_alone(text):
+    text = " ".join(text)
+    for piece in chunk(text, [], TOKENIZER, SMALL):
+        assert piece.token_count == count(text[piece.char_start : piece.char_end])
+
+
+def test_a_full_chunk_is_cut_at_a_paragraph_rather_than_at_a_sentence():
+    text = "One two three four five. Six seven eight.\n\nNine ten eleven. Twelve thirteen fourteen fifteen."
+    assert bodies(text) == [
+        "One two three four five. Six seven eight.",
+        "Nine ten eleven. Twelve thirteen fourteen fifteen.",
+    ]
+
+
+def test_a_full_chunk_is_cut_at_a_sentence_rather_than_in_one():
+    text = (
+        "One two three four five six seven. Eight nine ten eleven twelve thirteen fourteen fifteen sixteen."
+    )
+    assert bodies(text)[0] == "One two three four five six seven."
+
+
+def outline(text, *titles):
+    return [{"char_start": text.index(title), "level": level, "title": title} for level, title in titles]
+
+
+def test_a_heading_opens_a_chunk_and_its_path_travels_with_it():
+    text = (
+        "Guide\nThis is about rivers.\n\nSource\nA river has a source high up.\n\nMouth\nIt ends in the sea."
+    )
+    headings = outline(text, (1, "Guide"), (2, "Source"), (2, "Mouth"))
+    chunks = chunk(text, headings, TOKENIZER, SMALL)
+    assert [text[c.char_start : c.char_end].split("\n")[0] for c in chunks] == ["Guide", "Source", "Mouth"]
+    assert [c.heading for c in chunks] == ["Guide", "Guide > Source", "Guide > Mouth"]
+
+
+def test_a_heading_is_not_left_alone_at_the_end_of_a_chunk():
+    text = "One two three four five six seven eight nine ten eleven.\n\nTitle\n\nTwelve thirteen fourteen."
+    for config in (SMALL, ChunkerConfig(max_tokens=40, min_tokens=20)):
+        for body in bodies(text, outline(text, (1, "Title")), config):
+            assert not body.endswith("Title")
+
+
+def test_a_small_rest_joins_the_chunk_before_it():
+    text = "One two three four five six seven.\n\nEnd\nBye."
+    assert len(bodies(text, outline(text, (1, "End")))) == 1
+
+
+def test_sections_below_the_least_size_share_a_chunk():
+    text = "A\none two\n\nB\nthree four\n\nC\nfive six"
+    headings = outline(text, (1, "A"), (1, "B"), (1, "C"))
+    assert len(bodies(text, headings, ChunkerConfig(max_tokens=60, min_tokens=30))) == 1
+
+
+def test_headings_that_do_not_begin_a_word_are_ignored():
+    text = "alpha beta gamma"
+    for start in (-1, 2, 5, 16, 10**6):
+        assert (
+            chunk(text, [{"char_start": start, "level": 1, "title": "x"}], TOKENIZER, SMALL)[0].heading
+            is None
+        )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x" * 1_000_000,
+        "\n" * 1_000_000,
+        "a" + " " * 1_000_000 + "b",
+        "世" * 100_000,
+        "." * 100_000,
+        "a\n" * 30_000,
+        "." + " \n" * 300_000,
+        "a. " * 30_000,
+    ],
+    ids=["word", "newlines", "spaces", "cjk", "dots", "lines", "space-newline", "initials"],
+)
+def test_hostile_megabytes_stay_exact_and_of_readable_size(text):
+    config = ChunkerConfig()
+    for piece in assert_exact(text, [], config):
+        body = text[piece.char_start : piece.char_end]
+        assert len("".join(body.split())) <= config.max_tokens * 16
+
+
+def test_time_grows_with_the_length_and_not_faster():
+    def seconds(text):
+        began = time.process_time()
+        chunk(text, [{"char_start": 0, "level": 1, "title": "A"}], TOKENIZER, ChunkerConfig())
+        return time.process_time() - began
+
+    paragraph = (
+        "The river rises in the hills, and it falls. It is a long way to the sea!\nno stop here " * 3 + "\n\n"
+    )
+    seconds(paragraph)
+    small = min(seconds(paragraph * 250) for _ in range(2))
+    large = seconds(paragraph * 2000)  # about half a megabyte
+    assert large < 8 * small * 3 + 0.5
+
+
+def test_batches_have_the_columns_of_the_table_and_stable_ids():
+    text = (
+        "😀 One two three four five. Six seven eight.\n\n𝒳 Nine ten eleven. Twelve thirteen fourteen fifteen."
+    )
+    headings = [[{"char_start": 0, "level": 1, "title": "One"}], None]
+    batch = pa.RecordBatch.from_pydict(
+        {"doc_id": ["d1", "d2"], "tenant": ["t", "t"], "text": [text, ""], "headings": headings}
+    )
+    (out,) = chunk_batches(iter([batch]), SMALL, TOKENIZER_PATH)
+    assert out.schema == CHUNK_COLUMNS
+    assert out.schema.names == [n for n in CHUNKS.schema.names if n != "OpenLineage_RunId"]
+    rows = out.to_pylist()
+    assert [row["ordinal"] for row in rows] == list(range(len(rows)))
+    assert len(rows) > 1
+    for row in rows:
+        assert text[row["char_start"] : row["char_end"]] == row["text"]
+        assert row["text_sha256"] == hashlib.sha256(row["text"].encode()).hexdigest()
+        identity = "\x1f".join(["d1", row["text_sha256"], str(row["char_start"])])
+        assert row["chunk_id"] == hashlib.sha256(identity.encode()).hexdigest()
+
+
+def test_configuration_is_checked_and_has_a_digest():
+    with pytest.raises(ValueError, match="at most half"):
+        ChunkerConfig(max_tokens=100, min_tokens=60)
+    assert ChunkerConfig().digest == ChunkerConfig().digest != SMALL.digest
+
+
+def test_a_missing_tokenizer_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no tokenizer at"):
+        load_tokenizer(tmp_path / "tokenizer.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("One is. Two is! Three?", ["One is.", "Two is!", "Three?"]),
+        ("A hard\nwrapped line. Next one.", ["A hard\nwrapped line.", "Next one."]),
+        ("Dr. J. Smith wrote e.g. this. Then that.", ["Dr. J. Smith wrote e.g. this.", "Then that."]),
+        ("Title\n\nBody here.", ["Title", "Body here."]),
+        ("Choose:\n- one\n- two", ["Choose:", "- one", "- two"]),
+        ("こんにちは。世界。", ["こんにちは。", "世界。"]),
+        ('He said "no." Then he left.', ['He said "no."', "Then he left."]),
+        ("version 3.11 is out", ["version 3.11 is out"]),
+        (" \n ", []),
+    ],
+)
+def test_sentences_are_exact_spans(text, sentences):
+    assert [text[start:end] for start, end in sentence_spans(text)] == sentences

@@ -1,0 +1,274 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from assets.tables import EMBEDDINGS
+from retrieval.embedder import (
+    EMBEDDING_COLUMNS,
+    Embedder,
+    EmbedderConfig,
+    ModelNotPrepared,
+    encode_batches,
+    packaged_model,
+)
+from retrieval.model_folder import UnsupportedModel, model_digest, read_model_folder
+
+PROJECT = Path(__file__).parents[2]
+
+TEXTS = [
+    "A river is a natural stream of fresh water.",
+    "",
+    "naïve 東京 😀 \x00 zero\u200bwidth",
+    "def f(x):\n    return x ** 2",
+    *[" ".join(["water flows down"] * n) for n in (1, 7, 40, 400)],
+]
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory):
+    """A random model of two narrow layers: all that a large one has, and converted in a second."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers import models as modules
+    from transformers import BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("tiny")
+    bert = BertModel(
+        BertConfig(
+            vocab_size=30522,
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=64,
+            max_position_embeddings=64,
+        )
+    )
+    bert.save_pretrained(folder / "bert")
+    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json"):
+        shutil.copy(packaged_model() / name, folder / "bert")
+    transformer = modules.Transformer(str(folder / "bert"), max_seq_length=64)
+    pooling = modules.Pooling(32, pooling_mode="mean")
+    model = SentenceTransformer(modules=[transformer, pooling], device="cpu")
+    model.save(str(folder / "model"), create_model_card=False)
+    return folder / "model"
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory, tiny_model):
+    folder = tmp_path_factory.mktemp("models")
+    Embedder.prepare(EmbedderConfig(model=tiny_model), folder)
+    return folder
+
+
+@pytest.fixture
+def tiny(tiny_model, cache):
+    return Embedder(EmbedderConfig(model=tiny_model), cache, threads=1)
+
+
+def edited(tiny_model, target, name, **changes):
+    """A copy of the model with some keys of one of its files changed."""
+    shutil.copytree(tiny_model, target)
+    config = json.loads((target / name).read_text())
+    (target / name).write_text(json.dumps(config | changes))
+    return EmbedderConfig(model=target)
+
+
+def test_vectors_equal_those_of_the_packaged_models_own_library():
+    from sentence_transformers import SentenceTransformer
+
+    config = EmbedderConfig()
+    Embedder.prepare(config)
+    embedder = Embedder(config)
+    reference = SentenceTransformer(str(config.model), device="cpu", local_files_only=True)
+    expected = reference.encode(TEXTS, normalize_embeddings=True)
+    vectors = embedder.encode(TEXTS)
+    assert vectors.shape == (len(TEXTS), 384) == (len(TEXTS), embedder.dimension)
+    least = 0.9999 if embedder.numeric_form == "f32" else config.min_cosine
+    assert (vectors * expected).sum(axis=1).min() >= least
+    assert embedder.max_tokens == 256
+
+
+def test_a_model_without_a_normalise_module_gives_unit_vectors_too(tiny, tiny_model):
+    from sentence_transformers import SentenceTransformer
+
+    reference = SentenceTransformer(str(tiny_model), device="cpu", local_files_only=True)
+    expected = reference.encode(TEXTS, normalize_embeddings=True)
+    vectors = tiny.encode(TEXTS)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
+    assert (vectors * expected).sum(axis=1).min() >= 0.9999 or tiny.numeric_form != "f32"
+
+
+def test_the_order_and_the_batches_do_not_change_vectors(tiny, tiny_model, cache):
+    one_by_one = Embedder(EmbedderConfig(model=tiny_model, batch_tokens=1), cache, threads=1)
+    np.testing.assert_allclose(one_by_one.encode(TEXTS), tiny.encode(TEXTS), atol=1e-5)
+    np.testing.assert_allclose(tiny.encode(TEXTS[::-1])[::-1], tiny.encode(TEXTS), atol=1e-5)
+    np.testing.assert_array_equal(tiny.encode(TEXTS), tiny.encode(TEXTS))
+    assert tiny.encode([]).shape == (0, 32)
+
+
+def test_more_texts_than_one_window_keep_their_order(tiny, monkeypatch):
+    monkeypatch.setattr("retrieval.embedder._WINDOW", 3)
+    np.testing.assert_allclose(tiny.encode(TEXTS)[-1], tiny.encode(TEXTS[-1:])[0], atol=1e-5)
+
+
+def test_arrow_batches_become_rows_of_the_table(tiny_model, cache, tiny):
+    batch = pa.RecordBatch.from_pydict(
+        {"tenant": ["t", "u"], "text_sha256": ["a", "b"], "text": ["one text", "another"]}
+    )
+    (out,) = encode_batches(iter([batch]), EmbedderConfig(model=tiny_model), cache)
+    assert out.schema == EMBEDDING_COLUMNS
+    assert out.schema.names == [n for n in EMBEDDINGS.schema.names if n != "OpenLineage_RunId"]
+    assert out.column("tenant").to_pylist() == ["t", "u"]
+    assert set(out.column("model_digest").to_pylist()) == {tiny.digest}
+    np.testing.assert_allclose(
+        np.array(out.column("vector").to_pylist()), tiny.encode(["one text", "another"]), atol=1e-5
+    )
+    empty = batch.slice(0, 0)
+    assert next(encode_batches(iter([empty]), EmbedderConfig(model=tiny_model), cache)).num_rows == 0
+
+
+def test_an_unprepared_model_says_what_to_do(tiny_model, tmp_path):
+    with pytest.raises(ModelNotPrepared, match="make setup"):
+        Embedder(EmbedderConfig(model=tiny_model), tmp_path)
+
+
+@pytest.mark.parametrize("winner_first", [False, True], ids=["alone", "another process was first"])
+def test_a_conversion_is_whole_or_absent_and_the_first_of_two_is_kept(
+    tiny_model, tmp_path, monkeypatch, winner_first
+):
+    import openvino
+
+    config = EmbedderConfig(model=tiny_model)
+    digest = model_digest(read_model_folder(tiny_model), tmp_path)
+    save_model = openvino.save_model
+
+    def save(model, path, **options):
+        assert not (tmp_path / digest / "model.xml").exists()
+        save_model(model, path, **options)
+        if winner_first:
+            (tmp_path / digest).mkdir()
+            shutil.copy(path, tmp_path / digest)
+            shutil.copy(path.with_suffix(".bin"), tmp_path / digest)
+
+    monkeypatch.setattr(openvino, "save_model", save)
+    Embedder.prepare(config, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {digest, "digests"}
+    assert Embedder(config, tmp_path, threads=1).encode(["text"]).shape == (1, 32)
+
+
+def test_a_conversion_that_fails_leaves_nothing_behind(tiny_model, tmp_path, monkeypatch):
+    import openvino
+
+    def full(*_, **__):
+        raise OSError(28, "no space left on device")
+
+    monkeypatch.setattr(openvino, "save_model", full)
+    with pytest.raises(OSError, match="no space"):
+        Embedder.prepare(EmbedderConfig(model=tiny_model), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"digests"}
+
+
+def test_prepared_once_the_model_is_not_converted_again(tiny_model, cache, monkeypatch):
+    monkeypatch.setitem(sys.modules, "retrieval.conversion", None)
+    assert Embedder.prepare(EmbedderConfig(model=tiny_model), cache).is_file()
+
+
+def test_the_digest_follows_content_and_not_place(tiny_model, tmp_path, cache):
+    digest = model_digest(read_model_folder(tiny_model), cache)
+    copy = shutil.copytree(tiny_model, tmp_path / "copy")
+    assert model_digest(read_model_folder(copy), tmp_path) == digest
+    weights = copy / "model.safetensors"
+    changed = bytearray(weights.read_bytes())
+    changed[-1] ^= 1
+    weights.write_bytes(changed)
+    assert model_digest(read_model_folder(copy), tmp_path) != digest
+
+
+def test_the_digest_is_remembered_and_needs_no_writable_cache(tiny_model, tmp_path, monkeypatch):
+    folder = read_model_folder(tiny_model)
+    digest = model_digest(folder, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("hashlib.file_digest", lambda *_: pytest.fail("hashed again"))
+        assert model_digest(folder, tmp_path) == digest
+    monkeypatch.setattr(
+        "tempfile.NamedTemporaryFile", lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "denied"))
+    )
+    assert model_digest(folder, tmp_path / "other") == digest
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("1_Pooling/config.json", {"pooling_mode": "cls"}, "the mean over tokens"),
+        ("1_Pooling/config.json", {"pooling_mode_max_tokens": True}, "the mean over tokens"),
+        ("config_sentence_transformers.json", {"prompts": {"query": "query: "}}, "prompt"),
+        ("sentence_bert_config.json", {"do_lower_case": True}, "lower-cases"),
+    ],
+)
+def test_a_model_that_would_give_other_vectors_is_refused(tiny_model, tmp_path, name, changes, message):
+    config = edited(tiny_model, tmp_path / "model", name, **changes)
+    with pytest.raises(UnsupportedModel, match=message):
+        Embedder.prepare(config, tmp_path / "cache")
+
+
+def test_further_modules_and_missing_files_are_refused(tiny_model, tmp_path):
+    with pytest.raises(UnsupportedModel, match=r"no modules\.json"):
+        read_model_folder(tmp_path)
+    target = shutil.copytree(tiny_model, tmp_path / "model")
+    modules = json.loads((target / "modules.json").read_text())
+    dense = {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"}
+    (target / "modules.json").write_text(json.dumps([*modules, dense]))
+    with pytest.raises(UnsupportedModel, match="Dense"):
+        read_model_folder(target)
+    (target / "modules.json").write_text(json.dumps(modules))
+    (target / "model.safetensors").unlink()
+    with pytest.raises(UnsupportedModel, match="safetensors"):
+        read_model_folder(target)
+
+
+@pytest.mark.parametrize(("cosine", "form"), [(0.9995, "bf16"), (0.9, "f32")])
+def test_a_fast_form_is_used_only_where_its_vectors_are_close_enough(
+    tiny_model, tmp_path, monkeypatch, cosine, form
+):
+    """This machine may have no bfloat16: its name is kept, its float32 kernels stand in for it."""
+    import openvino
+
+    from retrieval import embedder as module
+
+    compiled = []
+    compile_model = module._compile
+    monkeypatch.setattr(openvino.Core, "get_property", lambda *a: ["BF16"] if "CAPAB" in a[2] else "machine")
+    monkeypatch.setattr(
+        module,
+        "_compile",
+        lambda core, path, wanted, threads: (
+            compiled.append(wanted) or compile_model(core, path, "f32", threads)
+        ),
+    )
+    monkeypatch.setattr(Embedder, "_least_cosine", lambda *_: cosine)
+    config = EmbedderConfig(model=tiny_model)
+    Embedder.prepare(config, tmp_path)
+    assert Embedder(config, tmp_path, threads=1).numeric_form == form
+    # The verdict is remembered: it is not measured again on this machine.
+    monkeypatch.setattr(Embedder, "_least_cosine", lambda *_: pytest.fail("measured again"))
+    assert Embedder(config, tmp_path, threads=1).numeric_form == form
+
+
+def test_encoding_needs_no_torch_and_nothing_is_reported_home(tiny_model, cache, tmp_path):
+    code = """
+import sys, pathlib
+from retrieval.embedder import Embedder, EmbedderConfig
+model, cache = map(pathlib.Path, sys.argv[1:])
+Embedder(EmbedderConfig(model=model), cache).encode(["a text"])
+loaded = {name.split(".")[0] for name, module in sys.modules.items() if module is not None}
+assert not loaded & {"torch", "transformers", "openvino_telemetry"}, loaded
+"""
+    environment = os.environ | {"HOME": str(tmp_path), "PYTHONPATH": str(PROJECT)}
+    subprocess.run([sys.executable, "-c", code, str(tiny_model), str(cache)], env=environment, check=True)
+    assert not (tmp_path / "intel").exists()

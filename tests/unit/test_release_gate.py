@@ -1,0 +1,50 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quality.release_gate import ReleaseGate, decide
+
+GATE = ReleaseGate(tolerance=0.02, floor_ndcg=0.5, floor_recall=0.9)
+
+
+def metrics(ndcg, recall=1.0):
+    return {"ndcg@10": ndcg, "ann_recall@10": recall}
+
+
+@pytest.mark.parametrize(
+    ("candidate", "live", "released", "reason"),
+    [
+        (metrics(0.7), None, True, "as the first release"),
+        (metrics(0.4), None, False, "ndcg@10 is 0.400, below the floor of 0.500"),
+        (metrics(0.7, 0.8), None, False, "ann_recall@10 is 0.800, below the floor of 0.900"),
+        (metrics(0.69), metrics(0.7), True, "live release"),
+        (metrics(0.67), metrics(0.7), False, "ndcg@10 fell from 0.700 to 0.670, more than 0.020"),
+        (metrics(0.8, 0.95), metrics(0.7, 1.0), False, "ann_recall@10 fell from 1.000 to 0.950"),
+        (metrics(0.49), metrics(0.5), False, "below the floor"),
+        (metrics(math.nan), None, False, "ndcg@10 was not measured"),
+        ({"ndcg@10": 0.9}, None, False, "ann_recall@10 was not measured"),
+        (metrics(0.9), {"ndcg@10": 0.9}, False, "ann_recall@10 of the live release was not measured"),
+    ],
+)
+def test_a_candidate_goes_live_only_when_every_figure_holds(candidate, live, released, reason):
+    decision = decide(candidate, live, GATE)
+    assert decision.released is released
+    assert reason in decision.reason
+
+
+def test_every_fault_is_named():
+    reason = decide(metrics(0.1, 0.1), None, GATE).reason
+    assert "ndcg@10" in reason
+    assert "ann_recall@10" in reason
+
+
+unit = st.floats(0, 1)
+
+
+@given(unit, unit, unit, unit)
+def test_what_is_released_never_falls_by_more_than_the_tolerance(ndcg, recall, live_ndcg, live_recall):
+    if decide(metrics(ndcg, recall), metrics(live_ndcg, live_recall), GATE).released:
+        assert ndcg >= max(live_ndcg - GATE.tolerance, GATE.floor_ndcg)
+        assert recall >= max(live_recall - GATE.tolerance, GATE.floor_recall)
