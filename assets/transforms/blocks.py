@@ -69,7 +69,7 @@ class Extracted:
     """A document's normalised text and its structure.
 
     Attributes:
-        title: From metadata or else the first heading; None when the document has neither.
+        title: From metadata, or the heading that opens the text, or its only one on the top level; else None.
         text: Normalised; `normalize(text) == text`.
         headings: In order; `text[h.char_start:].startswith(h.title)` for each.
         pages: The character offset where each page begins, never falling; empty when there are no pages.
@@ -110,13 +110,21 @@ def assemble(content: Content) -> Extracted:
     if not parts:
         raise ExtractionError("no_text", "The document holds no text.")
     pages.extend([length] * (content.page_count - len(pages)))
-    title = _title(content.title) or (headings[0].title if headings else None)
+    title = _metadata_title(content.title) or _heading_title(headings)
     return Extracted(title, "\n\n".join(parts), headings, pages)
 
 
-def _title(metadata: str | None) -> str | None:
+def _metadata_title(metadata: str | None) -> str | None:
     title = _MADE_BY.sub("", single_line(metadata or ""))
     return None if title.casefold() in _PLACEHOLDERS else title
+
+
+def _heading_title(headings: list[Heading]) -> str | None:
+    """The heading that speaks for the whole: with nothing before it, or the only one on the top level."""
+    if headings and headings[0].char_start == 0:
+        return headings[0].title
+    top = [heading.title for heading in headings if heading.level == 1]
+    return top[0] if len(top) == 1 else None
 
 
 def _merged(blocks: list[Block]) -> Iterable[Block]:

@@ -87,6 +87,9 @@ Usage
 -----
 
 :speed: how fast
+
+:doc:`start` here
+  Where it begins.
 """
 
 HTML = b"""<!DOCTYPE html><html><head><title>Install - Widget docs</title><style>p {color: red}</style></head>
@@ -208,7 +211,7 @@ def test_rst_reads_no_file_and_loses_no_text(capfd: pytest.CaptureFixture[str]) 
     assert "\n\nwidget.run()\n\n" in found.text
     assert "walk(path)\n\nWalks a tree of Node things." in found.text
     assert "Note: It is slow." in found.text
-    assert "speed: how fast" in found.text
+    assert found.text.endswith("speed: how fast\n\nstart here\n  Where it begins.")
     for absent in ("root:", "alert", "Unknown", "::", "include", "caption"):
         assert absent not in found.text
     assert capfd.readouterr() == ("", "")

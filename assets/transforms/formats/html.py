@@ -57,6 +57,8 @@ _BOILERPLATE = {"nav", "header", "footer", "aside", "form"}
 _BOILERPLATE_ROLES = {"navigation", "banner", "contentinfo", "search", "complementary"}
 _MAX_DEPTH = 100
 _META_CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w-]{2,40})", re.IGNORECASE)
+_TAGS = re.compile(r"<!--.*?(?:-->|\Z)|<[^>]*>", re.DOTALL)
+_HEADING = re.compile(r"<h[1-6]\b", re.IGNORECASE)
 _SPACE = re.compile(r"\s+")
 _HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 
@@ -81,7 +83,7 @@ def read_html(body: bytes) -> Content:
 
 def html_fragment(source: str) -> list[Block]:
     """The visible text of a piece of HTML, such as Markdown holds."""
-    if not re.sub(r"<!--.*?(?:-->|\Z)|<[^>]*>", "", source, flags=re.DOTALL).strip():
+    if not _TAGS.sub("", source).strip() and not _HEADING.search(source):
         return []  # badges, comments and closing tags: most of what Markdown holds
     return _walk(_parse(f"<div>{source}</div>"), _UNSEEN)
 
@@ -163,7 +165,9 @@ def _walk(root: Any, dropped: set[str], above: int = 0) -> list[Block]:
             inline.append("\x00")
         elif tag in _HEADINGS or tag == "head":
             flush()
-            inline.append(_flat(element, dropped, depth).rstrip(" ¶"))
+            title = _flat(element, dropped, depth).rstrip(" ¶")
+            # A logo in a heading's place says the name as its alternative text.
+            inline.append(title or next((image.get("alt", "") for image in element.iter("img")), ""))
             flush(_HEADINGS.get(tag) or _HEADINGS.get(element.get("rend", ""), 2))
         elif tag == "pre" or _is_preformatted(element):
             flush()

@@ -86,11 +86,11 @@ def _block(node: "nodes.Node", depth: int, reparsed: int) -> list[Block]:
         return _blocks(child, depth + deeper, reparsed)
 
     def flat(child: nodes.Node) -> str:
+        if isinstance(child, nodes.TextElement):  # a term or a field's name holds no blocks
+            return _inline(child)
         return "\n".join(block.text.strip("\n") for block in inside(child) if block.text.strip())
 
     match node:
-        case nodes.Text():
-            return [Block(str(node).replace("\n", " "))]
         case nodes.Element() if node.tagname in _SKIPPED or "contents" in node.get("classes", ()):
             return []
         case nodes.title():
@@ -192,7 +192,7 @@ def _inline(node: "nodes.Node") -> str:
                 parts.append(f"[{child.astext()}]")
             case nodes.Element():
                 parts.append(_inline(child))
-    return "".join(parts)
+    return re.sub(" {2,}", " ", "".join(parts))
 
 
 def _without_role(source: str) -> str:
