@@ -289,8 +289,8 @@ class EmbeddedServer:
                     return
                 if time.monotonic() > deadline_s:
                     raise ServerError(
-                        f"PostgreSQL (process {self._child.pid}) is not ready {self.config.start_timeout_s} s "
-                        f"after its start; it may be recovering from a crash: see {self.log}, and retry"
+                        f"PostgreSQL (process {self._child.pid}) is not ready after "
+                        f"{self.config.start_timeout_s} s; it may be recovering from a crash: see {self.log}"
                     )
                 time.sleep(0.02)
             said = self.log.read_bytes()[said_before:].decode(errors="replace")[-2000:]

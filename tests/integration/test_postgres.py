@@ -30,12 +30,13 @@ def state(postgres: Postgres) -> IndexState:
     return Index(postgres).build("model of roles", "chunker", DIMENSION, [batch(rows)], {})
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
-    # Deep enough that its socket's path would not fit a socket address.
-    server = EmbeddedServer(tmp_path / ('it\'s a "long" folder ' * 6) / "postgres", SMALL)
-    yield server
-    server.stop()
+@pytest.fixture(scope="module")
+def server() -> Iterator[EmbeddedServer]:
+    with tempfile.TemporaryDirectory() as folder:
+        # So long that its socket's path would not fit a socket address.
+        server = EmbeddedServer(Path(folder) / ('it\'s a "long" $HOME folder ' * 5) / "postgres", SMALL)
+        yield server
+        server.stop()
 
 
 def one(conninfo: str, query: str) -> object:
