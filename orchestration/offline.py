@@ -1,0 +1,26 @@
+"""Keeps every library from calling home; after set-up nothing needs the network.
+
+`orchestration/__init__.py` applies this before any of them is imported, for each reads its switch once.
+"""
+
+import os
+
+SWITCHES = {
+    "DO_NOT_TRACK": "1",
+    "DAGSTER_DISABLE_TELEMETRY": "1",
+    "GX_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    # Models are named by local path: a name that is none fails at once instead of asking a hub.
+    "HF_HUB_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+}
+"""Environment variables by library; child processes inherit them."""
+
+
+def go_offline() -> None:
+    """Sets each switch that the user has not set otherwise."""
+    for name, value in SWITCHES.items():
+        os.environ.setdefault(name, value)
