@@ -16,37 +16,23 @@ from assets.lake import CODE_VERSION, Lake
 from assets.report import report
 from assets.step import begin
 from assets.tables import RAW_DOCUMENTS
-from assets.transforms.environment_corpus import list_environment, read_environment
 from assets.transforms.revisions import STATE, revisions, stale_files, tombstones, vanished_documents
-from assets.transforms.sources import Source, SourceRegistry
-
-
-def listing(lake: Lake, source: Source) -> pa.Table:
-    """The files of a source as they are: `uri`, `file_size_bytes`, `file_modified_at`."""
-    if source.kind == "python-environment":
-        return list_environment()
-    if source.local_root is not None:
-        return local_listing(source)
-    return list_files(lake.spark, source)
-
-
-def contents(lake: Lake, source: Source, files: pa.Table) -> DataFrame:
-    """The documents in some files of a source, with their bytes."""
-    if source.kind == "python-environment":
-        return lake.spark.createDataFrame(read_environment(files))
-    read = read_rows if source.kind == "rows" else read_files
-    return read(lake.spark, source, files)
+from assets.transforms.sources import Source, SourceRegistry, list_source, quick_listing, read_source
 
 
 def arrivals(lake: Lake, source: Source, state: pa.Table, now: datetime) -> DataFrame | None:
     """The rows to append for one source, or None when the lake has all of it as it is."""
-    listed = listing(lake, source)
+    listed = quick_listing(source)
+    if listed is None:
+        listed = list_source(lake.spark, source)
     stale, vanished = stale_files(listed, state), vanished_documents(listed, state)
     rows = [tombstones(lake.spark.createDataFrame(vanished), now)] if vanished.num_rows else []
     if stale.num_rows:
         files = pc.list_element(pc.split_pattern(state["uri"], "#", max_splits=1), 0)
         known = state.filter(pc.is_in(files, stale["uri"]))
-        rows.append(revisions(contents(lake, source, stale), lake.spark.createDataFrame(known), source, now))
+        rows.append(
+            revisions(read_source(lake.spark, source, stale), lake.spark.createDataFrame(known), source, now)
+        )
     return reduce(DataFrame.unionByName, rows) if rows else None
 
 

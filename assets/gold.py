@@ -4,6 +4,7 @@
 for each distinct chunk text and model.
 """
 
+import hashlib
 from functools import partial
 
 import dagster as dg
@@ -16,8 +17,15 @@ from assets.recipe import Recipe
 from assets.report import asset_key, report
 from assets.step import begin
 from assets.tables import CHUNKS, DOCUMENTS, DUPLICATES, EMBEDDINGS
-from retrieval.chunker import CHUNKER_VERSION, chunk_batches
-from retrieval.embedder import Embedder, encode_batches
+from retrieval.chunker import CHUNK_COLUMNS, chunk_batches
+from retrieval.embedder import EMBEDDING_COLUMNS, encode_batches
+from retrieval.embedding_model import EmbeddingModel
+
+
+def chunker_digest(recipe: Recipe, model: EmbeddingModel) -> str:
+    """What decides how a document is cut: the budget, and the tokenizer that counts it."""
+    tokenizer = hashlib.sha256(model.tokenizer_path.read_bytes()).hexdigest()
+    return config_digest(f"{recipe.chunker.digest}/{tokenizer}")
 
 
 @dg.asset(
@@ -34,7 +42,7 @@ def chunks(
     context: dg.AssetExecutionContext,
     lake: dg.ResourceParam[Lake],
     recipe: dg.ResourceParam[Recipe],
-    embedder: dg.ResourceParam[Embedder],
+    model: dg.ResourceParam[EmbeddingModel],
 ) -> dg.MaterializeResult:
     """Cuts the documents that changed, or that another began or ceased to stand for."""
     duplicates_version = lake.version(DUPLICATES.name)
@@ -45,7 +53,7 @@ def chunks(
         CHUNKS,
         {DOCUMENTS: documents_version, DUPLICATES: duplicates_version},
         run_id=context.run_id,
-        config_digest=config_digest(f"{CHUNKER_VERSION}/{embedder.tokenizer_digest}", recipe.chunker),
+        config_digest=chunker_digest(recipe, model),
     )
     if not step.idle:
         documents, duplicates = step.current(DOCUMENTS), step.current(DUPLICATES)
@@ -63,8 +71,8 @@ def chunks(
             canonical.select("doc_id", "tenant", "text", "headings")
             .repartition(2 * lake.spark.sparkContext.defaultParallelism)
             .mapInArrow(
-                partial(chunk_batches, config=recipe.chunker, tokenizer=embedder.tokenizer_path),
-                from_arrow_schema(CHUNK_SCHEMA),
+                partial(chunk_batches, config=recipe.chunker, tokenizer_path=model.tokenizer_path),
+                from_arrow_schema(CHUNK_COLUMNS),
             )
         )
         step.merge(cut, scope)
@@ -86,7 +94,7 @@ def embeddings(
     context: dg.AssetExecutionContext,
     lake: dg.ResourceParam[Lake],
     recipe: dg.ResourceParam[Recipe],
-    embedder: dg.ResourceParam[Embedder],
+    model: dg.ResourceParam[EmbeddingModel],
 ) -> dg.MaterializeResult:
     """Embeds each chunk text that has no vector yet; vectors that no chunk needs any more go."""
     step = begin(
@@ -94,7 +102,7 @@ def embeddings(
         EMBEDDINGS,
         {CHUNKS: lake.readable_version(CHUNKS)},
         run_id=context.run_id,
-        config_digest=embedder.digest,
+        config_digest=model.digest,
     )
     if not step.idle:
         key = ["tenant", "text_sha256"]
@@ -105,15 +113,15 @@ def embeddings(
             .select(*key, "text")
             .dropDuplicates(key)
         )
-        there = lake.frame(EMBEDDINGS.name, step.version).where(F.col("model_digest") == embedder.digest)
+        there = lake.frame(EMBEDDINGS.name, step.version).where(F.col("model_digest") == model.digest)
         kept = there.join(wanted, key, "left_semi")
         new = wanted.join(there, key, "left_anti")
-        # Long and short texts go to every task alike, each sorted by length within.
+        model.prepare()
         cores = lake.spark.sparkContext.defaultParallelism
         encoded = new.repartition(cores).mapInArrow(
-            partial(encode_batches, config=recipe.embedder, cache=embedder.cache, threads=1),
-            from_arrow_schema(EMBEDDING_SCHEMA),
+            partial(encode_batches, config=recipe.embedder, cache=model.cache, threads=1),
+            from_arrow_schema(EMBEDDING_COLUMNS),
         )
         step.merge(kept.select(*encoded.columns).unionByName(encoded), touched)
         touched.unpersist()
-    return report(lake, EMBEDDINGS, model=embedder.name, model_digest=embedder.digest)
+    return report(lake, EMBEDDINGS, model=str(model.config.model), model_digest=model.digest)

@@ -148,7 +148,7 @@ class Lake:
 
     @staticmethod
     def query(
-        sql: str, parameters: list[Any] | dict[str, Any] | None = None, **tables: DeltaTable | pa.Table
+        sql: str, parameters: list[Any] | dict[str, Any] | None = None, /, **tables: DeltaTable | pa.Table
     ) -> pa.Table:
         """Answers SQL over the tables named, with DuckDB and no JVM.
 
@@ -178,6 +178,28 @@ class Lake:
         reader = self.spark.read.format("delta").option("readChangeFeed", "true")
         return (
             reader.option("startingVersion", since + 1).option("endingVersion", until).load(self.path(name))
+        )
+
+    def changed_keys(self, name: str, column: str, since: int, until: int) -> tuple[list[str], list[str]]:
+        """The values of a column in rows written, and in rows deleted, after `since` up to and with `until`.
+
+        Returns:
+            (written, deleted): a value can be in both, and is counted by the last thing that happened to it.
+        """
+        if since >= until:
+            return [], []
+        feed = self.delta(name).load_cdf(starting_version=since + 1, ending_version=until)
+        last = self.query(
+            f"""
+            select "{column}" as key, arg_max(_change_type, _commit_version) = 'delete' as gone
+            from feed where _change_type <> 'update_preimage' group by 1
+            """,
+            feed=feed.read_all() if isinstance(feed, pa.RecordBatchReader) else pa.table(feed),
+        )
+        keys, gone = last["key"].to_pylist(), last["gone"].to_pylist()
+        return (
+            [key for key, left in zip(keys, gone, strict=True) if not left],
+            [key for key, left in zip(keys, gone, strict=True) if left],
         )
 
     def commits(self, name: str, limit: int | None = None) -> Iterator[Commit]:

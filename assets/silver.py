@@ -4,10 +4,12 @@
 other with the reason; `silver/duplicates` says which documents another one stands for.
 """
 
+from collections.abc import Iterator
 from functools import partial
 
 import dagster as dg
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema
 
 from assets.ids import config_digest
 from assets.lake import CODE_VERSION, Lake
@@ -15,7 +17,7 @@ from assets.recipe import Recipe
 from assets.report import asset_key, report
 from assets.step import GONE, begin
 from assets.tables import DOCUMENTS, DUPLICATES, QUARANTINE, RAW_DOCUMENTS, SIGNATURES
-from assets.transforms.minhash import signature_batches
+from assets.transforms.minhash import SIGNATURE_SCHEMA, signature_batches
 from assets.transforms.near_duplicates import find_duplicates
 from assets.transforms.parse import PARSED_SCHEMA, PARSER_VERSION, parse_batches
 from assets.transforms.revisions import latest_bodies
@@ -38,7 +40,7 @@ from assets.transforms.revisions import latest_bodies
 )
 def documents(
     context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], recipe: dg.ResourceParam[Recipe]
-):
+) -> Iterator[dg.MaterializeResult]:
     """Parses what arrived; what can not be parsed or fails a filter is quarantined with the reason."""
     raw = {RAW_DOCUMENTS: lake.readable_version(RAW_DOCUMENTS)}
     digest = config_digest(PARSER_VERSION, recipe.quality)
@@ -51,7 +53,7 @@ def documents(
         parsed = (
             newest.where("not deleted")
             .repartition(2 * lake.spark.sparkContext.defaultParallelism)
-            .mapInArrow(partial(parse_batches, thresholds=recipe.quality), PARSED_SCHEMA)
+            .mapInArrow(partial(parse_batches, thresholds=recipe.quality), from_arrow_schema(PARSED_SCHEMA))
             .persist()
         )
         scope = newest.select("doc_id")
@@ -95,3 +97,41 @@ def signatures(
         )
         step.merge(signed, changed.select("doc_id"))
     return report(lake, SIGNATURES)
+
+
+@dg.asset(
+    key=["silver", "duplicates"],
+    deps=[asset_key(SIGNATURES.name), asset_key(DOCUMENTS.name)],
+    description=DUPLICATES.about,
+    group_name="silver",
+    kinds={"spark", "deltalake"},
+    owners=["team:headwater"],
+    code_version=CODE_VERSION,
+    pool="spark",
+)
+def duplicates(
+    context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], recipe: dg.ResourceParam[Recipe]
+) -> dg.MaterializeResult:
+    """Compares what changed with the lake, and settles who stands for whom."""
+    version = lake.version(SIGNATURES.name)
+    step = begin(
+        lake,
+        DUPLICATES,
+        # Documents as the signatures saw them, so that every one of them has its signature.
+        {SIGNATURES: version, DOCUMENTS: lake.inputs_of(SIGNATURES.name, version)[DOCUMENTS.name]},
+        run_id=context.run_id,
+        config_digest=recipe.minhash.config_hash,
+    )
+    found = None
+    if not step.idle:
+        found = find_duplicates(
+            step.current(DOCUMENTS),
+            step.current(SIGNATURES),
+            lake.frame(DUPLICATES.name, step.version),
+            recipe.minhash,
+            changed=None if step.rebuild else step.changed(SIGNATURES).select("doc_id"),
+            replaced=None if step.rebuild else step.replaced(SIGNATURES).select("doc_id", "bands"),
+        )
+        step.merge(found.rows, found.affected)
+    extra = {"candidate_pairs": found.candidate_pairs, "hot_buckets": found.hot_buckets} if found else {}
+    return report(lake, DUPLICATES, **extra)

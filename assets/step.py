@@ -77,6 +77,19 @@ class Step:
             .select("row.*")
         )
 
+    def replaced(self, table: Table) -> DataFrame:
+        """The rows of an input as they were when last consumed, of those that changed or went since."""
+        window = self.windows[table.name]
+        if self.rebuild or window.since is None or window.since == window.until:
+            return self.current(table).where(F.lit(False))
+        return (
+            self.lake.changes(table.name, window.since, window.until)
+            .where("_change_type in ('update_preimage', 'delete')")
+            .groupBy(*table.key)
+            .agg(F.min_by(F.struct(*table.schema.names), "_commit_version").alias("row"))
+            .select("row.*")
+        )
+
     def merge(self, rows: DataFrame, scope: DataFrame | None = None) -> None:
         """Makes the output's rows within a scope equal to `rows`, in one commit.
 

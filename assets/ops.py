@@ -1,0 +1,329 @@
+"""Ops: what is served, and the measurement that decides it.
+
+The candidate is evaluated by a blocking check on `serving/index`, which writes its verdict to `ops.releases`;
+`ops/release` makes live only what that verdict approves, also when it is launched on its own.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from assets.gold import chunker_digest
+from assets.lake import CODE_VERSION, Lake, Lineage
+from assets.recipe import Recipe
+from assets.report import report
+from assets.tables import CHUNKS, DOCUMENTS, DUPLICATES, RAW_DOCUMENTS, RELEASES
+from assets.transforms.sources import SourceRegistry
+from quality.release_gate import ANN_RECALL, decide
+from retrieval.embedding_model import EmbeddingModel
+from retrieval.evaluate import Question, ann_recall, evaluate, known_item_questions, load_questions
+from retrieval.index import Index, IndexState, Point, Release, UnknownRelease
+from retrieval.search import Mode, Searcher
+
+MODES: tuple[Mode, ...] = ("hybrid", "lexical", "vector")
+_K = 10
+_KNOWN_ITEMS = 50
+INDEX_KEY = dg.AssetKey(["serving", "index"])
+
+
+class NotApproved(RuntimeError):
+    """The index's newest state has not passed its evaluation."""
+
+
+def questions_by_tenant(
+    lake: Lake, sources: SourceRegistry, pins: Mapping[str, int]
+) -> dict[str, list[Question]]:
+    """What the index is asked: the sources' own questions, or without any, sentences from its chunks.
+
+    A question all of whose documents have left their source is not asked: nothing could answer it.
+    """
+    live = lake.query(
+        """
+        select tenant, uri from raw group by all having not arg_max(deleted, revision)
+        """,
+        raw=lake.delta(RAW_DOCUMENTS.name, pins[RAW_DOCUMENTS.name]),
+    )
+    known = set(zip(live["tenant"].to_pylist(), live["uri"].to_pylist(), strict=True))
+    asked: dict[str, list[Question]] = {}
+    for source in sources.list():
+        if source.questions is None:
+            continue
+        questions = load_questions(Path(source.questions))
+        answerable = [q for q in questions if any((source.tenant, uri) in known for uri in q.expected)]
+        asked.setdefault(source.tenant, []).extend(answerable)
+    if not any(asked.values()):
+        chunks = lake.delta(CHUNKS.name, pins[CHUNKS.name]).to_pyarrow_table(
+            columns=["chunk_id", "doc_id", "tenant", "text"]
+        )
+        for tenant in chunks["tenant"].unique().to_pylist():
+            theirs = chunks.filter(pc.equal(chunks["tenant"], tenant))
+            asked[tenant] = known_item_questions(theirs, _KNOWN_ITEMS, seed=0)
+    return {tenant: questions for tenant, questions in asked.items() if questions}
+
+
+def canonical_documents(lake: Lake, pins: Mapping[str, int]) -> dict[str, dict[str, str]]:
+    """For each tenant, from every URI and doc_id to the doc_id of the document that stands for it."""
+    rows = lake.query(
+        """
+        select tenant, uri, d.doc_id, coalesce(canonical_id, d.doc_id) as canonical_id
+        from documents d left join duplicates using (doc_id)
+        """,
+        documents=lake.delta(DOCUMENTS.name, pins[DOCUMENTS.name]),
+        duplicates=lake.delta(DUPLICATES.name, pins[DUPLICATES.name]),
+    )
+    found: dict[str, dict[str, str]] = {}
+    for row in rows.to_pylist():
+        names = found.setdefault(row["tenant"], {})
+        names[row["uri"]] = names[row["doc_id"]] = row["canonical_id"]
+    return found
+
+
+def measure(
+    asked: Mapping[str, Sequence[Question]],
+    canonical: Mapping[str, Mapping[str, str]],
+    searcher: Searcher,
+    model: EmbeddingModel,
+    at: Point,
+) -> dict[str, float]:
+    """Asks every question of one moment of the index.
+
+    Args:
+        asked: Each tenant's questions.
+        canonical: As `canonical_documents` gives it.
+        searcher: The search.
+        model: What embeds the questions; the index's own model.
+        at: The moment.
+
+    Returns:
+        `ndcg@10`, `recall@10` and `rr@10` of the hybrid search, the same of the others as `ndcg@10/lexical`,
+        `ann_recall@10` of the vector search against an exact one, `questions`, and `p50_ms` and `p95_ms`.
+    """
+    texts = list(dict.fromkeys(q.question for questions in asked.values() for q in questions))
+    vectors = dict(zip(texts, model.embedder.encode(texts), strict=True))
+    total = sum(len(questions) for questions in asked.values())
+    sums: dict[str, float] = {"questions": float(total)}
+
+    def search(tenant: str, mode: Mode, question: str, k: int) -> Any:
+        vector = vectors[question]
+        return searcher.search(tenant, question, vector, k, mode, at, model_digest=model.digest)
+
+    near, exact = [], []
+    for tenant, questions in asked.items():
+        share = len(questions) / total
+        for mode in MODES:
+            result = evaluate(questions, partial(search, tenant, mode), canonical.get(tenant, {}), _K)
+            suffix = "" if mode == "hybrid" else f"/{mode}"
+            figures = result.metrics | {"p50_ms": result.p50_ms, "p95_ms": result.p95_ms}
+            for name, value in figures.items():
+                sums[name + suffix] = sums.get(name + suffix, 0.0) + share * value
+        for question in questions:
+            vector = vectors[question.question]
+            near.append([hit.chunk_id for hit in search(tenant, "vector", question.question, _K)])
+            truth = searcher.exact_neighbours(tenant, vector, _K, at, model_digest=model.digest)
+            exact.append([hit.chunk_id for hit in truth])
+    return sums | {ANN_RECALL: ann_recall(near, exact)}
+
+
+def release_id(point: Point) -> str:
+    """The name of a moment of the index, the same for the same moment."""
+    return f"r{point.generation}.{point.epoch}"
+
+
+def last_decision(lake: Lake, point: Point) -> dict[str, Any] | None:
+    """The newest row of `ops.releases` about a moment of the index, or None where nothing was decided."""
+    rows = lake.query(
+        "select * from releases where release_id = ? order by decided_at desc limit 1",
+        [release_id(point)],
+        releases=lake.delta(RELEASES.name),
+    ).to_pylist()
+    return rows[0] if rows else None
+
+
+def record(
+    lake: Lake, state: IndexState, decision: str, reason: str, metrics: Mapping[str, float], run_id: str
+) -> None:
+    """Appends a decision about a moment of the index to `ops.releases`."""
+    versions = state.lineage["inputs"]
+    row = {
+        "release_id": release_id(state),
+        "decision": decision,
+        "reason": reason,
+        "generation": state.generation,
+        "epoch": state.epoch,
+        "model_digest": state.model_digest,
+        "metrics": json.dumps(dict(metrics), sort_keys=True),
+        "versions": json.dumps(versions, sort_keys=True),
+    }
+    append_decision(lake, row, run_id)
+
+
+def append_decision(lake: Lake, row: dict[str, Any], run_id: str) -> None:
+    """Appends one row to `ops.releases`, as of now."""
+    lineage = Lineage(
+        run_id=run_id,
+        asset="ops/release",
+        code_version=CODE_VERSION,
+        config_digest="",
+        inputs=json.loads(row["versions"]),
+    )
+    rows = [row | {"decided_at": datetime.now(UTC)}]
+    lake.append(RELEASES, pa.Table.from_pylist(rows, RELEASES.schema), lineage)
+
+
+def candidate(index: Index, recipe: Recipe, model: EmbeddingModel) -> IndexState:
+    """The newest state of the index for the model and chunker in force.
+
+    Raises:
+        NotApproved: When there is none.
+    """
+    state = index.state(model.digest, chunker_digest(recipe, model))
+    if state is None:
+        raise NotApproved("there is no index for this model and chunker: run `headwater run`")
+    return state
+
+
+@dg.asset_check(
+    asset=INDEX_KEY,
+    name="retrieval_quality",
+    blocking=True,
+    description="nDCG@10 on the evaluation questions and recall against exact search, beside the live ones.",
+)
+def retrieval_quality(
+    context: dg.AssetCheckExecutionContext,
+    lake: dg.ResourceParam[Lake],
+    recipe: dg.ResourceParam[Recipe],
+    model: dg.ResourceParam[EmbeddingModel],
+    sources: dg.ResourceParam[SourceRegistry],
+    search_index: dg.ResourceParam[Index],
+    searcher: dg.ResourceParam[Searcher],
+) -> dg.AssetCheckResult:
+    """Whether the candidate may go live; the verdict is written down for `ops/release`."""
+    state, live = candidate(search_index, recipe, model), search_index.live()
+    seen = last_decision(lake, state)
+    if seen is not None and seen["decision"] != "refused":
+        return dg.AssetCheckResult(
+            passed=True, metadata=json.loads(seen["metrics"]), description=seen["reason"]
+        )
+    pins = state.lineage["inputs"]
+    asked, canonical = questions_by_tenant(lake, sources, pins), canonical_documents(lake, pins)
+    figures = measure(asked, canonical, searcher, model, state) if asked else {}
+    # A live release of another model is judged by what it was released with: its vectors are not these.
+    before = None
+    if live is not None:
+        same = live.details["model_digest"] == model.digest
+        before = measure(asked, canonical, searcher, model, live) if same else live.details["metrics"]
+    decision = decide(figures, before, recipe.gate)
+    verdict = "approved" if decision.released else "refused"
+    record(lake, state, verdict, decision.reason, figures, context.run.run_id)
+    return dg.AssetCheckResult(
+        passed=decision.released,
+        description=decision.reason,
+        metadata={"release_id": release_id(state), "live": release_id(live) if live else "none", **figures},
+    )
+
+
+@dg.asset(
+    key=["ops", "release"],
+    deps=[INDEX_KEY],
+    group_name="ops",
+    kinds={"postgres", "deltalake"},
+    owners=["team:headwater"],
+    code_version=CODE_VERSION,
+    description=RELEASES.about,
+    pool="index",
+)
+def release(
+    context: dg.AssetExecutionContext,
+    lake: dg.ResourceParam[Lake],
+    recipe: dg.ResourceParam[Recipe],
+    model: dg.ResourceParam[EmbeddingModel],
+    search_index: dg.ResourceParam[Index],
+    releases_kept: dg.ResourceParam[int],
+) -> dg.MaterializeResult:
+    """Points what is served at the newest index, if its evaluation approved it."""
+    live = go_live(lake, search_index, candidate(search_index, recipe, model), context.run_id)
+    keep = [(each.generation, each.epoch) for each in search_index.releases()[:releases_kept]]
+    search_index.prune(keep)
+    return report(
+        lake,
+        RELEASES,
+        release_id=live.release_id,
+        generation=live.generation,
+        epoch=live.epoch,
+        **live.details["metrics"],
+    )
+
+
+def go_live(lake: Lake, index: Index, state: IndexState, run_id: str) -> Release:
+    """Makes an approved state of the index the one that is served.
+
+    A state that was rolled back from stays so until the index changes again.
+
+    Returns:
+        The release that is live now.
+
+    Raises:
+        NotApproved: When the state was refused, or not evaluated.
+    """
+    name, live, seen = release_id(state), index.live(), last_decision(lake, state)
+    if seen is None or seen["decision"] == "refused":
+        why = "it was not evaluated" if seen is None else f"it was refused: {seen['reason']}"
+        raise NotApproved(f"release {name} can not go live: {why}; what was live stays live")
+    if seen["decision"] != "approved":
+        if live is None:
+            raise NotApproved(f"release {name} was {seen['decision']} and nothing is live: run again")
+        return live
+    metrics = json.loads(seen["metrics"])
+    if live is None or live.release_id != name:
+        details = {
+            "metrics": metrics,
+            "versions": state.lineage["inputs"],
+            "model_digest": state.model_digest,
+            "run_id": run_id,
+        }
+        live = index.release(name, state, live.release_id if live else None, details)
+    # The pointer first: a decision that is written down is one that holds.
+    record(lake, state, "released", seen["reason"], metrics, run_id)
+    return live
+
+
+def roll_back(lake: Lake, index: Index, to: str | None) -> Release:
+    """Makes an earlier release live again.
+
+    Args:
+        lake: Where the decision is written down.
+        index: The index.
+        to: The release; None for the one before the live one.
+
+    Raises:
+        UnknownRelease: When there is no such release, or none before the live one.
+    """
+    live = index.live()
+    if live is None:
+        raise UnknownRelease("nothing is live yet: run `headwater run`")
+    if to is None:
+        earlier = [each for each in index.releases() if each.released_at < live.released_at]
+        if not earlier:
+            raise UnknownRelease(f"{live.release_id} is the first release: there is none before it")
+        to = earlier[0].release_id
+    made = index.rollback(to)
+    if made.release_id != live.release_id:
+        row = {
+            "release_id": live.release_id,
+            "decision": "rolled_back",
+            "reason": f"rolled back to {made.release_id}",
+            "generation": live.generation,
+            "epoch": live.epoch,
+            "model_digest": live.details["model_digest"],
+            "metrics": json.dumps(live.details["metrics"], sort_keys=True),
+            "versions": json.dumps(live.details["versions"], sort_keys=True),
+        }
+        append_decision(lake, row, "")
+    return made

@@ -1,0 +1,39 @@
+"""The one code location: every asset, gate, schedule and sensor, over the resources of one state folder."""
+
+import dagster as dg
+
+from assets import bronze, gold, ops, serving, silver
+from assets.gates import GATES, conservation
+from orchestration.automation import arrivals, daily, refresh
+from orchestration.resources import resources
+from orchestration.settings import Settings
+
+ASSETS = [
+    bronze.raw_documents,
+    silver.documents,
+    silver.signatures,
+    silver.duplicates,
+    gold.chunks,
+    gold.embeddings,
+    serving.index,
+    ops.release,
+]
+
+CHECKS = [*GATES, conservation, ops.retrieval_quality]
+
+
+def definitions(settings: Settings) -> dg.Definitions:
+    """The definitions over one state folder."""
+    return dg.Definitions(
+        assets=ASSETS,
+        asset_checks=CHECKS,
+        jobs=[refresh],
+        schedules=[daily],
+        sensors=[arrivals],
+        resources=resources(settings),
+        # One process a run, so that there is one Spark session a run.
+        executor=dg.in_process_executor,
+    )
+
+
+defs = definitions(Settings())

@@ -1,0 +1,170 @@
+"""A run from the command line: the same job that the web UI launches, in this process."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+import psutil
+from dagster import DagsterEventType, DagsterRunStatus
+
+from orchestration.dagster_home import write_dagster_home
+from orchestration.java import require_java
+from orchestration.settings import Settings
+
+_PID_TAG = "headwater/process"
+_UNFINISHED = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
+
+
+class RunFailed(RuntimeError):
+    """A run ended without doing all it was asked; says which step or gate, and why."""
+
+
+@dataclass
+class Outcome:
+    """What a run did.
+
+    Attributes:
+        run_id: Its id, as the web UI shows it.
+        seconds: Wall time of each asset and gate.
+        failures: What stopped it, one line each; empty when it did all it was asked.
+    """
+
+    run_id: str
+    seconds: dict[str, float] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def dagster_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
+    """The Dagster instance of a state folder, for the command line and the services alike."""
+    write_dagster_home(settings.dagster_home)
+    os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
+    with dg.DagsterInstance.get() as instance:
+        yield instance
+
+
+def this_process() -> str:
+    """The pid and start time of this process: a recycled pid has another start time."""
+    process = psutil.Process()
+    return f"{process.pid}@{process.create_time():.2f}"
+
+
+def alive(process: str) -> bool:
+    """Whether the process that `this_process` named still runs."""
+    pid, _, started = process.partition("@")
+    try:
+        return f"{psutil.Process(int(pid)).create_time():.2f}" == started
+    except psutil.NoSuchProcess:
+        return False
+
+
+def reap(instance: dg.DagsterInstance) -> list[str]:
+    """Fails the command line's runs whose process died, and gives their place in the pools back.
+
+    Returns:
+        Their run ids.
+    """
+    dead = []
+    for run in instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED)):
+        process = run.tags.get(_PID_TAG)
+        if process is not None and not alive(process):
+            instance.report_run_failed(run, f"its process ({process}) died")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+            dead.append(run.run_id)
+    return dead
+
+
+def execute(settings: Settings, select: str | None, progress: Callable[[str], None]) -> Outcome:
+    """Brings the lake, the index and the release up to date, in this process.
+
+    Args:
+        settings: Of the state folder.
+        select: An asset selection such as `key:"silver/documents"+`; None for everything.
+        progress: Told, a line at a time, what begins and what ended.
+
+    Raises:
+        UnsupportedJava: When Spark has no Java to run on.
+    """
+    require_java()
+    from orchestration.automation import refresh
+    from orchestration.definitions import definitions
+
+    defs = definitions(settings)
+    job = defs.resolve_job_def(refresh.name)
+    with dagster_instance(settings) as instance:
+        for run_id in reap(instance):
+            progress(f"run {run_id[:8]} died before it ended; going on from what it committed")
+        selection = None
+        if select is not None:
+            chosen = dg.AssetSelection.from_string(select)
+            selection = list(chosen.resolve(defs.resolve_asset_graph()))
+        watch = _Watch(progress)
+        with watch.attached(instance):
+            result = job.execute_in_process(
+                instance=instance,
+                asset_selection=selection,
+                tags={_PID_TAG: this_process()},
+                raise_on_error=False,
+            )
+    return watch.outcome(result)
+
+
+class _Watch:
+    """Follows a run's events: says what begins and ends, and keeps the times."""
+
+    def __init__(self, progress: Callable[[str], None]) -> None:
+        self._progress = progress
+        self._began: dict[str, float] = {}
+        self._seconds: dict[str, float] = {}
+
+    @contextmanager
+    def attached(self, instance: dg.DagsterInstance) -> Iterator[None]:
+        """Hears every event of the instance's runs while the context is open."""
+        handled = instance.handle_new_event
+
+        def handle(event: Any, **kwargs: Any) -> Any:
+            self._hear(event)
+            return handled(event, **kwargs)
+
+        instance.handle_new_event = handle  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            instance.handle_new_event = handled  # type: ignore[method-assign]
+
+    def _hear(self, entry: Any) -> None:
+        event = entry.dagster_event
+        if event is None or event.step_key is None:
+            return
+        name = event.step_key
+        if event.event_type == DagsterEventType.STEP_START:
+            self._began[name] = time.monotonic()
+            self._progress(f"{name} …")
+        elif event.event_type in (DagsterEventType.STEP_SUCCESS, DagsterEventType.STEP_FAILURE):
+            self._seconds[name] = round(time.monotonic() - self._began.get(name, time.monotonic()), 2)
+            ended = "done" if event.event_type == DagsterEventType.STEP_SUCCESS else "FAILED"
+            self._progress(f"{name} {ended} in {self._seconds[name]:.1f} s")
+
+    def outcome(self, result: Any) -> Outcome:
+        """What the run came to."""
+        failures = []
+        for event in result.all_events:
+            if event.event_type == DagsterEventType.STEP_FAILURE:
+                error = event.step_failure_data.error
+                cause = error.cause or error
+                failures.append(f"{event.step_key}: {cause.message.strip()}")
+            elif event.event_type == DagsterEventType.ASSET_CHECK_EVALUATION:
+                check = event.asset_check_evaluation_data
+                if not check.passed and check.blocking:
+                    seen = check.metadata.get("observed")
+                    detail = check.description or (f"observed {seen.value}" if seen else "")
+                    failures.append(
+                        f"gate {check.asset_key.to_user_string()}: {check.check_name} failed ({detail})"
+                    )
+        if not result.success and not failures:
+            failures.append(f"run {result.run_id} failed: see `headwater status`")
+        return Outcome(result.run_id, dict(self._seconds), failures)
