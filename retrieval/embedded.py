@@ -104,6 +104,7 @@ class EmbeddedServer:
             server = self._process()
             if server is None:
                 return
+            socket_folder = Path(self._pid_file()[4])
             server.send_signal(signal.SIGINT)  # PostgreSQL's "fast" shutdown
             deadline_s = time.monotonic() + _STOP_TIMEOUT_S
             while self._process() is not None:
@@ -115,6 +116,9 @@ class EmbeddedServer:
                 time.sleep(0.02)
             if self._child:
                 self._child.wait()
+            if socket_folder != self.data:
+                with contextlib.suppress(OSError):  # the next start makes it again
+                    socket_folder.rmdir()
 
     def running(self) -> bool:
         """Whether a server runs on this data folder."""

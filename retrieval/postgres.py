@@ -120,14 +120,19 @@ class Postgres:
 
     @contextlib.contextmanager
     def _pooled(self, role: str) -> Iterator[Connection[Row]]:
-        pool = self._pool(role)
         try:
+            pool = self._pool(role)
             connection = pool.getconn()
         except PoolTimeout as error:
-            raise Unavailable(
-                f"no connection to PostgreSQL within {self.config.pool_timeout_s:g} s: all "
-                f"{self.config.pool_size} of this process are in use, or it does not answer"
-            ) from error
+            if self.server is None or self.server.running():
+                raise Unavailable(
+                    f"no connection to PostgreSQL within {self.config.pool_timeout_s:g} s: all "
+                    f"{self.config.pool_size} of this process are in use, or it does not answer"
+                ) from error
+            # Killed, or stopped by another process: this one may outlive that.
+            self.close()
+            pool = self._pool(role)
+            connection = pool.getconn()
         try:
             with connection:
                 yield connection

@@ -45,6 +45,17 @@ def one(conninfo: str, query: str) -> object:
         return row[0] if row else None
 
 
+def kill(server: EmbeddedServer) -> int:
+    pid = int((server.data / "postmaster.pid").read_text().split()[0])
+    os.kill(pid, signal.SIGKILL)
+    deadline_s = time.monotonic() + 10
+    while server.running():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+    time.sleep(0.3)  # its workers notice a moment later
+    return pid
+
+
 def run_as(postgres: Postgres, *statements: str) -> None:
     with postgres.serving("x") as connection:
         for statement in statements:
@@ -56,12 +67,7 @@ def test_the_server_survives_kill_and_starts_on_what_was_committed(server: Embed
     assert server.start() == conninfo
     with psycopg.connect(conninfo) as connection:
         connection.execute("CREATE TABLE kept AS SELECT 7 AS value")
-    pid = int((server.data / "postmaster.pid").read_text().split()[0])
-    os.kill(pid, signal.SIGKILL)
-    deadline_s = time.monotonic() + 10
-    while server.running():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.05)
+    pid = kill(server)
     # The stale file now names a process that is alive and no server: this one.
     pid_file = server.data / "postmaster.pid"
     pid_file.write_text(pid_file.read_text().replace(str(pid), str(os.getpid()), 1))
@@ -70,6 +76,20 @@ def test_the_server_survives_kill_and_starts_on_what_was_committed(server: Embed
     server.stop()
     assert not server.running()
     server.stop()
+
+
+def test_a_process_goes_on_after_its_server_was_killed() -> None:
+    with tempfile.TemporaryDirectory() as state:
+        mine = Postgres(Path(state), PostgresConfig(server=SMALL, pool_timeout_s=1))
+        try:
+            with mine.owner() as connection:
+                connection.execute("CREATE TABLE headwater.kept AS SELECT 7 AS value")
+            assert mine.server
+            kill(mine.server)
+            with mine.owner() as connection:
+                assert connection.execute("SELECT value FROM headwater.kept").fetchone() == (7,)
+        finally:
+            mine.stop()
 
 
 def test_the_server_listens_on_no_network_and_lets_nobody_else_in(server: EmbeddedServer) -> None:
