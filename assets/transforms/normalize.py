@@ -40,16 +40,10 @@ def normalize(text: str) -> str:
 def _repair(text: str) -> str:
     if _SURROGATES.search(text):
         text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    from ftfy.badness import is_bad
-
-    # The badness heuristic is one regular expression over the whole; the repair runs only where it strikes.
-    return "\n".join(map(_repair_line, text.split("\n"))) if is_bad(text) else text
-
-
-def _repair_line(line: str) -> str:
     from ftfy import fix_encoding
 
-    return line if line.isascii() else fix_encoding(line)
+    # A line at a time: its heuristics are slow, most lines are ASCII, and damage is often a quoted part only.
+    return "\n".join(line if line.isascii() else fix_encoding(line) for line in text.split("\n"))
 
 
 def _tidy(text: str) -> str:
