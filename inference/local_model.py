@@ -36,7 +36,7 @@ class LocalEngine:
             model = AutoModelForCausalLM.from_pretrained(
                 folder, local_files_only=True, dtype=_numeric_form(self._device), **options
             )
-        except (OSError, ValueError, ImportError, KeyError) as error:
+        except Exception as error:  # a damaged file fails in its reader's own ways, struct.error among them
             raise EngineError(f"{path} can not be loaded as a language model: {error}") from error
         if not self._tokenizer.chat_template:
             raise EngineError(f"{path} has no chat template: use a model tuned to follow instructions")
