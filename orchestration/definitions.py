@@ -22,8 +22,13 @@ ASSETS = [
 CHECKS = [*GATES, conservation, ops.retrieval_quality]
 
 
-def definitions(settings: Settings) -> dg.Definitions:
-    """The definitions over one state folder."""
+def definitions(settings: Settings, loggers: dict[str, dg.LoggerDefinition] | None = None) -> dg.Definitions:
+    """The definitions over one state folder.
+
+    Args:
+        settings: Of the state folder.
+        loggers: Who hears of a run; Dagster's own console unless given.
+    """
     return dg.Definitions(
         assets=ASSETS,
         asset_checks=CHECKS,
@@ -31,6 +36,7 @@ def definitions(settings: Settings) -> dg.Definitions:
         schedules=[daily],
         sensors=[arrivals],
         resources=resources(settings),
+        loggers=loggers,
         # One process a run, so that there is one Spark session a run.
         executor=dg.in_process_executor,
     )

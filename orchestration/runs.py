@@ -1,11 +1,11 @@
 """A run from the command line: the same job that the web UI launches, in this process."""
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import dagster as dg
 import psutil
@@ -93,7 +93,8 @@ def execute(settings: Settings, select: str | None, progress: Callable[[str], No
     from orchestration.automation import refresh
     from orchestration.definitions import definitions
 
-    defs = definitions(settings)
+    watch = _Watch(progress)
+    defs = definitions(settings, {"console": watch.definition()})
     job = defs.resolve_job_def(refresh.name)
     with dagster_instance(settings) as instance:
         for run_id in reap(instance):
@@ -102,69 +103,67 @@ def execute(settings: Settings, select: str | None, progress: Callable[[str], No
         if select is not None:
             chosen = dg.AssetSelection.from_string(select)
             selection = list(chosen.resolve(defs.resolve_asset_graph()))
-        watch = _Watch(progress)
-        with watch.attached(instance):
-            result = job.execute_in_process(
-                instance=instance,
-                asset_selection=selection,
-                tags={_PID_TAG: this_process()},
-                raise_on_error=False,
-            )
-    return watch.outcome(result)
+        result = job.execute_in_process(
+            instance=instance,
+            asset_selection=selection,
+            tags={_PID_TAG: this_process()},
+            raise_on_error=False,
+        )
+    return Outcome(result.run_id, watch.seconds, _failures(result))
 
 
-class _Watch:
-    """Follows a run's events: says what begins and ends, and keeps the times."""
+class _Watch(logging.Handler):
+    """Follows a run's events: says what begins and ends, and keeps the times.
+
+    Attributes:
+        seconds: Wall time of each step that ended.
+    """
 
     def __init__(self, progress: Callable[[str], None]) -> None:
+        super().__init__(logging.DEBUG)
+        self.seconds: dict[str, float] = {}
         self._progress = progress
         self._began: dict[str, float] = {}
-        self._seconds: dict[str, float] = {}
 
-    @contextmanager
-    def attached(self, instance: dg.DagsterInstance) -> Iterator[None]:
-        """Hears every event of the instance's runs while the context is open."""
-        handled = instance.handle_new_event
-
-        def handle(event: Any, **kwargs: Any) -> Any:
-            self._hear(event)
-            return handled(event, **kwargs)
-
-        instance.handle_new_event = handle  # type: ignore[method-assign]
-        try:
-            yield
-        finally:
-            instance.handle_new_event = handled  # type: ignore[method-assign]
-
-    def _hear(self, entry: Any) -> None:
-        event = entry.dagster_event
-        if event is None or event.step_key is None:
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hears one log record; those that carry a step's event are told."""
+        event = getattr(record, "dagster_meta", {}).get("dagster_event")
+        name = event.step_key if event else None
+        if name is None:
             return
-        name = event.step_key
         if event.event_type == DagsterEventType.STEP_START:
             self._began[name] = time.monotonic()
             self._progress(f"{name} …")
         elif event.event_type in (DagsterEventType.STEP_SUCCESS, DagsterEventType.STEP_FAILURE):
-            self._seconds[name] = round(time.monotonic() - self._began.get(name, time.monotonic()), 2)
+            self.seconds[name] = round(time.monotonic() - self._began[name], 2)
             ended = "done" if event.event_type == DagsterEventType.STEP_SUCCESS else "FAILED"
-            self._progress(f"{name} {ended} in {self._seconds[name]:.1f} s")
+            self._progress(f"{name} {ended} in {self.seconds[name]:.1f} s")
 
-    def outcome(self, result: Any) -> Outcome:
-        """What the run came to."""
-        failures = []
-        for event in result.all_events:
-            if event.event_type == DagsterEventType.STEP_FAILURE:
-                error = event.step_failure_data.error
-                cause = error.cause or error
-                failures.append(f"{event.step_key}: {cause.message.strip()}")
-            elif event.event_type == DagsterEventType.ASSET_CHECK_EVALUATION:
-                check = event.asset_check_evaluation_data
-                if not check.passed and check.blocking:
-                    seen = check.metadata.get("observed")
-                    detail = check.description or (f"observed {seen.value}" if seen else "")
-                    failures.append(
-                        f"gate {check.asset_key.to_user_string()}: {check.check_name} failed ({detail})"
-                    )
-        if not result.success and not failures:
-            failures.append(f"run {result.run_id} failed: see `headwater status`")
-        return Outcome(result.run_id, dict(self._seconds), failures)
+    def definition(self) -> dg.LoggerDefinition:
+        """This handler as a Dagster logger."""
+
+        def build(_: dg.InitLoggerContext) -> logging.Logger:
+            logger = logging.Logger("headwater", logging.DEBUG)
+            logger.addHandler(self)
+            return logger
+
+        return dg.LoggerDefinition(build)
+
+
+def _failures(result: dg.ExecuteInProcessResult) -> list[str]:
+    """What stopped a run, a line each: the cause of each failed step, each blocking check that failed."""
+    found = []
+    for event in result.all_events:
+        if event.event_type == DagsterEventType.STEP_FAILURE:
+            error = event.step_failure_data.error
+            cause = (error.cause or error) if error else None
+            found.append(f"{event.step_key}: {cause.message.strip() if cause else 'failed'}")
+        elif event.event_type == DagsterEventType.ASSET_CHECK_EVALUATION:
+            check = event.asset_check_evaluation_data
+            if not check.passed and check.blocking:
+                seen = check.metadata.get("observed")
+                detail = check.description or (f"observed {seen.value}" if seen else "no detail")
+                found.append(f"gate {check.asset_key.to_user_string()}: {check.check_name} failed ({detail})")
+    if not result.success and not found:
+        found.append(f"run {result.run_id} failed: see its log in the web UI (`headwater up`)")
+    return found

@@ -36,6 +36,14 @@ def postgres() -> Iterator["Postgres"]:
         server.stop()
 
 
+@pytest.fixture(scope="module")
+def module_folder() -> Iterator[Path]:
+    """A folder that the embedded server's own user can reach, which pytest's are not."""
+    with tempfile.TemporaryDirectory(prefix="headwater-test-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The public evaluation sets beside the checkout, where they are."""

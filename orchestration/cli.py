@@ -1,0 +1,572 @@
+"""The `headwater` command line. What takes time to import is imported by the command that needs it."""
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+
+if TYPE_CHECKING:
+    from orchestration.settings import Settings
+
+app = typer.Typer(
+    name="headwater",
+    help="A lakehouse, a cited retrieval index and training sets from one heap of documents.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+source_app = typer.Typer(no_args_is_help=True, help="Where documents come from.")
+app.add_typer(source_app, name="source")
+
+console = Console()
+log = Console(stderr=True, highlight=False)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
+Tenant = Annotated[str, typer.Option(help="Whose documents.")]
+
+
+def main() -> None:
+    """Runs the command line: an error is one message and exit code 1, never a traceback."""
+    try:
+        app()
+    except Exception as error:
+        log.print(f"[bold red]error:[/] {_message(error)}", soft_wrap=True)
+        _keep_traceback()
+        sys.exit(1)
+
+
+def _message(error: Exception) -> str:
+    from rich.markup import escape
+
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return escape(text or type(error).__name__)
+
+
+def _keep_traceback() -> None:
+    """Where the state folder can be written, the traceback goes to its log: useful, and not in the way."""
+    if os.environ.get("HEADWATER_DEBUG"):
+        log.print_exception()
+        return
+    home = Path(os.environ.get("HEADWATER_HOME", ".headwater"))
+    if home.is_dir() and os.access(home, os.W_OK):
+        (home / "logs").mkdir(exist_ok=True)
+        with (home / "logs" / "errors.log").open("a", encoding="utf-8") as file:
+            file.write(f"$ {' '.join(sys.argv)}\n{traceback.format_exc()}\n")
+        log.print(f"[dim]traceback in {home / 'logs' / 'errors.log'}[/]", soft_wrap=True)
+
+
+def _settings() -> "Settings":
+    from pydantic import ValidationError
+
+    from orchestration.settings import Settings
+
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        faults = "; ".join(
+            f"HEADWATER_{'__'.join(str(part) for part in fault['loc']).upper()}: {fault['msg']}"
+            for fault in error.errors()
+        )
+        raise typer.BadParameter(f"settings: {faults}") from error
+    settings.home.mkdir(parents=True, exist_ok=True)
+    return settings
+
+
+@contextmanager
+def _working() -> Iterator[None]:
+    """Sends what libraries and the JVM print on standard output to standard error: ours is for results."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _progress(line: str) -> None:
+    log.print(line, style="dim", markup=False)
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str, indent=2) + "\n")
+
+
+def _print_table(rows: list[dict[str, Any]], title: str | None = None) -> None:
+    if not rows:
+        console.print("(nothing)")
+        return
+    table = Table(title=title, title_justify="left")
+    for name in rows[0]:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*("" if value is None else str(value) for value in row.values()))
+    console.print(table, markup=False)
+
+
+@app.command()
+def demo(json_: Json = False) -> None:
+    """Build a lake from the software installed beside it, then ask, cite and trace.
+
+    Example: `headwater demo`
+    """
+    from orchestration.demo import demo as run_demo
+    from orchestration.render import answer_text, funnel_line, trace_tree
+
+    settings = _settings()
+    with _working():
+        result = run_demo(settings, _progress)
+    if json_:
+        _print_json(result)
+        return
+    console.print(funnel_line(result["funnel"]))
+    metrics = result["metrics"]
+    console.print(
+        f"release [bold]{result['release']}[/]: nDCG@10 {metrics['ndcg@10']:.3f}, "
+        f"recall@10 {metrics['recall@10']:.3f} on {metrics['questions']:.0f} questions\n"
+    )
+    for answer in result["answers"]:
+        console.print(answer_text(answer["question"], answer))
+    cited = next((answer for answer in result["answers"] if answer["citations"]), None)
+    if cited is not None:
+        console.print(f"[bold]headwater trace {cited['answer_id']} --verify[/]")
+        console.print(trace_tree(_trace(settings, cited["answer_id"], verify=True)))
+    console.print('Next: `headwater ask "…"`, `headwater sql "show tables"`, `headwater up`')
+
+
+@app.command()
+def ingest(
+    paths: Annotated[list[str], typer.Argument(help="Folders, files or URIs.")],
+    tenant: Tenant = "default",
+    json_: Json = False,
+) -> None:
+    """Add folders as sources and bring everything up to date with them.
+
+    Example: `headwater ingest ~/my-docs && headwater ask "…"`
+    """
+    from assets.transforms.registry import Source, SourceRegistry
+    from orchestration.demo import build
+    from orchestration.render import funnel_line, source_name
+
+    settings = _settings()
+    registry = SourceRegistry(settings.sources_file)
+    for path in paths:
+        known = registry.list()
+        wanted = Source(
+            name=source_name(path, {source.name for source in known}), location=path, tenant=tenant
+        )
+        if not any((s.location, s.tenant) == (wanted.location, wanted.tenant) for s in known):
+            registry.add(wanted)
+    with _working():
+        result = build(settings, _progress)
+    if json_:
+        _print_json(result)
+    else:
+        console.print(funnel_line(result["funnel"]))
+        console.print(f"live: release [bold]{result['release']}[/]")
+
+
+@app.command()
+def run(
+    select: Annotated[
+        str | None, typer.Option(help='Only these assets, e.g. `key:"silver/documents"+`.')
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Bring the lake, the index and the release up to date: what the UI's Materialize button does.
+
+    Example: `headwater run --select 'key:"gold/chunks"+'`
+    """
+    from orchestration.runs import RunFailed, execute
+
+    settings = _settings()
+    with _working():
+        outcome = execute(settings, select, _progress)
+    if json_:
+        _print_json({"run_id": outcome.run_id, "seconds": outcome.seconds, "failures": outcome.failures})
+    if outcome.failures:
+        raise RunFailed("\n".join(outcome.failures))
+    if not json_:
+        _print_table([{"step": step, "seconds": seconds} for step, seconds in outcome.seconds.items()])
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument(help="In plain words.")],
+    tenant: Tenant = "default",
+    json_: Json = False,
+) -> None:
+    """Answer a question from the live release, with citations.
+
+    Example: `headwater ask "How do I pin a dependency?"`
+    """
+    from orchestration.answering import Desk
+    from orchestration.render import answer_text
+
+    settings = _settings()
+    with _working():
+        answer = Desk(settings).ask(question, tenant).to_dict()
+    if json_:
+        _print_json(answer)
+    else:
+        console.print(answer_text(question, answer))
+
+
+@app.command()
+def search(
+    query: Annotated[str, typer.Argument(help="Words or a question.")],
+    k: Annotated[int, typer.Option("--k", help="How many chunks.")] = 10,
+    mode: Annotated[str, typer.Option(help="hybrid, lexical or vector.")] = "hybrid",
+    tenant: Tenant = "default",
+    json_: Json = False,
+) -> None:
+    """Find the chunks that speak to a query.
+
+    Example: `headwater search "structured logging" --k 5 --mode lexical`
+    """
+    from orchestration.answering import Desk
+
+    settings = _settings()
+    with _working():
+        hits = Desk(settings).search(query, k, mode, tenant)  # type: ignore[arg-type]
+    names = ("rank", "score", "chunk_id", "doc_id", "uri", "char_start", "char_end", "text")
+    rows = [{name: getattr(hit, name) for name in names} for hit in hits]
+    if json_:
+        _print_json(rows)
+        return
+    shown = [
+        {
+            "rank": r["rank"],
+            "score": f"{r['score']:.3f}",
+            "uri": r["uri"],
+            "text": " ".join(r["text"].split())[:160],
+        }
+        for r in rows
+    ]
+    _print_table(shown)
+
+
+@app.command()
+def sql(
+    statement: Annotated[str, typer.Argument(help="One SELECT; `layer.table@N` is a table as of version N.")],
+    format_: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
+    json_: Json = False,
+    engine: Annotated[str, typer.Option(help="duckdb (no JVM) or spark.")] = "duckdb",
+) -> None:
+    """Query the lake, read-only.
+
+    Example: `headwater sql "select language, count(*) from silver.documents group by 1"`
+    """
+    from orchestration import sql as lake_sql
+    from orchestration.resources import open_lake
+
+    engines = {"duckdb": lake_sql.query, "spark": lake_sql.query_spark}
+    if engine not in engines:
+        raise typer.BadParameter(f"there is no engine {engine!r}; there are duckdb and spark")
+    if format_ not in ("table", "csv", "json"):
+        raise typer.BadParameter(f"there is no format {format_!r}; there are table, csv and json")
+    settings = _settings()
+    with _working():
+        result = engines[engine](open_lake(settings), statement)
+    if json_ or format_ == "json":
+        _print_json(result.to_pylist())
+    elif format_ == "csv":
+        import pyarrow.csv
+
+        pyarrow.csv.write_csv(result, sys.stdout.buffer)
+    else:
+        _print_table(result.to_pylist())
+
+
+def _trace(settings: "Settings", identity: str, verify: bool) -> Any:
+    from orchestration.resources import open_lake
+    from orchestration.trace import Tracer
+    from retrieval.index import Index
+    from retrieval.postgres import Postgres
+
+    index = Index(Postgres(settings.home, settings.postgres))
+    return Tracer(open_lake(settings), index.document_rows, verify).trace(identity)
+
+
+@app.command()
+def trace(
+    identity: Annotated[
+        str, typer.Argument(metavar="ID", help="Answer, chunk, document, release, run, URI or hash.")
+    ],
+    verify: Annotated[bool, typer.Option("--verify", help="Recompute every hash and span.")] = False,
+    json_: Json = False,
+) -> None:
+    """Walk from anything back to source bytes, and forward to everything made from it.
+
+    Example: `headwater trace file:///home/me/my-docs/a.md --verify`
+    """
+    from orchestration.render import trace_tree
+
+    settings = _settings()
+    with _working():
+        found = _trace(settings, identity, verify)
+    if json_:
+        _print_json(found.to_dict())
+    else:
+        console.print(trace_tree(found))
+    if found.verified is False:
+        raise RuntimeError(
+            f"{identity} does not hold against the stored bytes: see the checks that are false"
+        )
+
+
+@app.command()
+def releases(json_: Json = False) -> None:
+    """List the releases that can be served, with their metrics and the versions they pin.
+
+    Example: `headwater releases --json`
+    """
+    from orchestration.answering import Desk
+
+    desk = Desk(_settings())
+    live = desk.index.live()
+    rows = [
+        {
+            "release": each.release_id,
+            "live": live is not None and each.release_id == live.release_id,
+            "released_at": each.released_at.isoformat(),
+            "generation": each.generation,
+            "epoch": each.epoch,
+            "metrics": each.details["metrics"],
+            "versions": each.details["versions"],
+        }
+        for each in desk.index.releases()
+    ]
+    if json_:
+        _print_json(rows)
+        return
+    for row in rows:
+        metrics, versions = row["metrics"], row["versions"]
+        row["live"] = "●" if row["live"] else ""
+        row["metrics"] = ", ".join(f"{n} {metrics[n]:.3f}" for n in ("ndcg@10", "recall@10") if n in metrics)
+        row["versions"] = " ".join(f"{name}@{version}" for name, version in versions.items())
+    _print_table(rows)
+
+
+@app.command()
+def rollback(
+    release: Annotated[str | None, typer.Argument(help="The one before the live one unless given.")] = None,
+    json_: Json = False,
+) -> None:
+    """Serve an earlier release again.
+
+    Example: `headwater rollback r1.2`
+    """
+    from assets.ops import roll_back
+    from orchestration.answering import Desk
+    from orchestration.resources import open_lake
+
+    settings = _settings()
+    made = roll_back(open_lake(settings), Desk(settings).index, release)
+    if json_:
+        _print_json({"release": made.release_id, "generation": made.generation, "epoch": made.epoch})
+    else:
+        console.print(f"live: release [bold]{made.release_id}[/]")
+
+
+@app.command()
+def settings(json_: Json = False) -> None:
+    """List every setting with its environment variable, value and origin.
+
+    Example: `HEADWATER_RECIPE__MINHASH__JACCARD_THRESHOLD=0.9 headwater settings`
+    """
+    from orchestration.settings import listed
+
+    rows = listed(_settings())
+    if json_:
+        _print_json(rows)
+    else:
+        _print_table(rows)
+
+
+@app.command()
+def doctor(json_: Json = False) -> None:
+    """Check Java, disk, ports, versions and models, and name the cure for what is missing.
+
+    Example: `headwater doctor`
+    """
+    from dataclasses import asdict
+
+    from orchestration.doctor import checks
+
+    found = checks(_settings())
+    if json_:
+        _print_json([asdict(check) for check in found])
+    else:
+        _print_table([asdict(check) | {"ok": "✓" if check.ok else "✗"} for check in found])
+    if not all(check.ok for check in found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def up(json_: Json = False) -> None:
+    """Start the web UI, the daemon and the SQL endpoint, on loopback.
+
+    Example: `HEADWATER_WEB_PORT=3100 headwater up`
+    """
+    from orchestration import services
+
+    settings = _settings()
+    with _working():
+        from orchestration.resources import open_lake
+
+        open_lake(settings)
+        found = services.up(settings, _progress)
+    _print_services(found, json_)
+
+
+@app.command()
+def down(json_: Json = False) -> None:
+    """Stop everything that `up` started.
+
+    Example: `headwater down`
+    """
+    from orchestration import services
+
+    stopped = services.down(_settings(), _progress)
+    if json_:
+        _print_json({"stopped": stopped})
+    else:
+        console.print(f"stopped: {', '.join(stopped) or 'nothing ran'}")
+
+
+@app.command()
+def status(json_: Json = False) -> None:
+    """Say what runs, what is live, how fresh it is, and what failed.
+
+    Example: `headwater status --json`
+    """
+    from dataclasses import asdict
+
+    from orchestration.status import status as whole
+
+    found = whole(_settings())
+    if json_:
+        _print_json(found.to_dict())
+        return
+    _print_services(found.services, json_=False)
+    _print_table([found.live or {"release": "nothing is released yet: headwater ingest PATH"}], "live")
+    _print_table([asdict(run) for run in found.runs], "last runs")
+
+
+def _print_services(found: list[Any], json_: bool) -> None:
+    from dataclasses import asdict
+
+    rows = [asdict(each) for each in found]
+    if json_:
+        _print_json(rows)
+        return
+    for row in rows:
+        row["uptime_s"] = None if row["uptime_s"] is None else f"{row['uptime_s']:.0f}"
+        row["healthy"] = "✓" if row["healthy"] else "✗"
+    _print_table(rows)
+
+
+@app.command()
+def bench(
+    name: Annotated[str, typer.Argument(help="dedupe")],
+    json_: Json = False,
+) -> None:
+    """Measure ours beside the alternative, in the same run.
+
+    Example: `headwater bench dedupe --json`
+    """
+    from orchestration.bench import BENCHES
+
+    if name not in BENCHES:
+        raise typer.BadParameter(f"there is no bench {name!r}; there are {', '.join(BENCHES)}")
+    with _working():
+        result = BENCHES[name]()
+    if json_:
+        _print_json(result.to_dict())
+    else:
+        console.print(result.table())
+
+
+@source_app.command("add")
+def source_add(
+    name: Annotated[str, typer.Argument(help="Letters, digits, - and _.")],
+    location: Annotated[str, typer.Argument(help="A folder, file or URI, or `python-environment`.")],
+    tenant: Tenant = "default",
+    glob: Annotated[str, typer.Option(help="Which files, relative to the folder.")] = "**/*",
+    text_column: Annotated[str | None, typer.Option(help="A row a document: the column of its text.")] = None,
+    id_column: Annotated[str | None, typer.Option(help="The column that names a row.")] = None,
+    title_column: Annotated[str | None, typer.Option(help="The column of its title.")] = None,
+    questions: Annotated[
+        str | None, typer.Option(help='JSON lines of {"question", "uri"} that releases are measured on.')
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Add a source; `headwater run` reads it.
+
+    Example: `headwater source add handbook ~/handbook --tenant acme --glob '**/*.md'`
+    """
+    from assets.transforms.registry import Source, SourceRegistry
+
+    values = {
+        "name": name,
+        "location": location,
+        "tenant": tenant,
+        "glob": glob,
+        "text_column": text_column,
+        "id_column": id_column,
+        "title_column": title_column,
+        "questions": str(Path(questions).expanduser().absolute()) if questions else None,
+    }
+    source = Source(**{key: value for key, value in values.items() if value is not None})
+    SourceRegistry(_settings().sources_file).add(source)
+    if json_:
+        _print_json(source.model_dump())
+    else:
+        console.print(f"added {source.name}: {source.location} ({source.kind}); `headwater run` reads it")
+
+
+@source_app.command("list")
+def source_list(json_: Json = False) -> None:
+    """List the sources.
+
+    Example: `headwater source list --json`
+    """
+    from assets.transforms.registry import SourceRegistry
+
+    rows = [source.model_dump() for source in SourceRegistry(_settings().sources_file).list()]
+    if json_:
+        _print_json(rows)
+    else:
+        shown = ("name", "location", "kind", "tenant", "glob", "text_column", "questions")
+        _print_table([{name: row[name] for name in shown} for row in rows])
+
+
+@source_app.command("remove")
+def source_remove(name: str, json_: Json = False) -> None:
+    """Remove a source; its documents leave with the next release.
+
+    Example: `headwater source remove handbook`
+    """
+    from assets.transforms.registry import SourceRegistry
+
+    removed = SourceRegistry(_settings().sources_file).remove(name)
+    if json_:
+        _print_json(removed.model_dump())
+    else:
+        console.print(f"removed {removed.name}; `headwater run` takes its documents out of the index")
+
+
+if __name__ == "__main__":
+    main()
