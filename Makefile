@@ -93,6 +93,6 @@ $(VENV)/.installed-%: requirements-%.txt $(VENV)/.installed
 	$(UV) pip install --python $(BIN)/python --require-hashes -r $<
 	touch $@
 
-$(VENV)/.ready: $(VENV)/.installed orchestration/setup.py orchestration/jars.py retrieval/embedder.py
+$(VENV)/.ready: $(VENV)/.installed orchestration/setup.py orchestration/jars.py orchestration/class_archive.py
 	$(BIN)/python -m orchestration.setup
 	touch $@
