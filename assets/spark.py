@@ -16,7 +16,7 @@ JARS = Path(sys.prefix) / "share" / "headwater" / "jars"
 """Where set-up put the Delta jars: in the environment, shared by every state folder."""
 
 CLASS_ARCHIVE = JARS.with_name("spark.jsa")
-"""Where set-up put the JVM's archive of loaded and verified classes; a fifth of a short run's processor time."""
+"""Where set-up put the JVM's archive of parsed and verified classes: a fifth of a short run's work."""
 
 
 class SparkConfig(BaseModel):
@@ -36,12 +36,12 @@ class MissingJars(RuntimeError):
 
 def java_options(config: SparkConfig) -> str:
     """How the driver's JVM runs."""
-    # An archive that is absent or of another JVM is passed over, and need not be talked about.
-    options = "-Xshare:auto -Xlog:disable -Xlog:all=error:stderr"
+    # An archive of another JVM, or of jars that have changed, is passed over and need not be talked about.
+    options = "-Xshare:auto -Xlog:disable"
     if not config.master.startswith("local"):
         return options
-    # All work is in this JVM, for a minute: bytecode that is compiled twice as fast matters more than its peak
-    # speed, and with few cores a collector of one thread takes half the memory for the same time.
+    # All work is in this JVM, for a minute: bytecode that is compiled twice as fast matters more than its
+    # peak speed, and with few cores a collector of one thread takes half the memory for the same time.
     collector = "Serial" if (os.cpu_count() or 1) <= 4 else "Parallel"
     return f"{options} -XX:TieredStopAtLevel=1 -XX:+Use{collector}GC"
 
@@ -64,6 +64,9 @@ def spark_session(config: SparkConfig, scratch: Path) -> SparkSession:
     # Workers would otherwise be whatever `python3` the PATH names.
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
     scratch.mkdir(parents=True, exist_ok=True)
+    options = java_options(config)
+    if CLASS_ARCHIVE.is_file():
+        options += f' "-XX:SharedArchiveFile={CLASS_ARCHIVE}"'
     settings = {
         # Not by `spark.jars` alone: what comes later than the JVM's own class path is in no archive, and
         # sessions of the Thrift server do not see it.
@@ -89,7 +92,7 @@ def spark_session(config: SparkConfig, scratch: Path) -> SparkSession:
         # delta-rs and DuckDB read the tables too, and neither reads deletion vectors.
         "spark.databricks.delta.properties.defaults.enableDeletionVectors": "false",
         "spark.databricks.delta.properties.defaults.enableChangeDataFeed": "true",
-        "spark.driver.extraJavaOptions": f'{java_options(config)} "-XX:SharedArchiveFile={CLASS_ARCHIVE}"',
+        "spark.driver.extraJavaOptions": options,
         "spark.log.level": "ERROR",
     }
     if not config.master.startswith("local"):

@@ -48,12 +48,18 @@ def make_archive(java: Java, target: Path = CLASS_ARCHIVE) -> bool:
     with tempfile.TemporaryDirectory(prefix="headwater-archive-") as scratch:
         command = [sys.executable, "-m", "orchestration.class_archive", str(fresh), scratch]
         done = subprocess.run(command, capture_output=True, timeout=600, check=False)
-    if done.returncode or not fresh.is_file():
+    if done.returncode or not _loads(java, fresh):
         fresh.unlink(missing_ok=True)
         return False
     fresh.replace(target)
     key_file.write_text(key)
     return True
+
+
+def _loads(java: Java, archive: Path) -> bool:
+    """Whether the JVM starts from an archive: one that a full disk cut off would crash it."""
+    command = [str(java.program), f"-XX:SharedArchiveFile={archive}", "-Xshare:auto", "-version"]
+    return archive.is_file() and not subprocess.run(command, capture_output=True, check=False).returncode
 
 
 def exercise(archive: Path, scratch: Path) -> None:
@@ -69,9 +75,8 @@ def exercise(archive: Path, scratch: Path) -> None:
     from pyspark import SparkContext
 
     config = SparkConfig(driver_memory="1g")
-    config.conf["spark.driver.extraJavaOptions"] = (
-        f'{java_options(config)} "-XX:ArchiveClassesAtExit={archive}"'
-    )
+    options = f'{java_options(config)} "-XX:ArchiveClassesAtExit={archive}"'
+    config.conf["spark.driver.extraJavaOptions"] = options
     spark = spark_session(config, scratch / "spark")
     table = str(scratch / "table")
     schema = pa.schema(
@@ -95,9 +100,8 @@ def exercise(archive: Path, scratch: Path) -> None:
         merge = merge.whenMatchedUpdateAll("t.number IS DISTINCT FROM s.number").whenNotMatchedInsertAll()
         merge.whenNotMatchedBySourceDelete("t.number > 9").execute()
     rows.write.format("delta").mode("append").save(table)
-    feed = (
-        spark.read.format("delta").option("readChangeFeed", "true").option("startingVersion", 0).load(table)
-    )
+    read = spark.read.format("delta").option("readChangeFeed", "true").option("startingVersion", 0)
+    feed = read.load(table)
     exploded = feed.selectExpr("id", "sha2(cast(number AS string), 256) AS hash", "explode(many) AS one")
     exploded.join(rows, "id", "left_anti").union(exploded).groupBy("id").agg({"one": "max"}).toPandas()
     exploded.join(rows, "id").selectExpr("row_number() OVER (PARTITION BY id ORDER BY hash) AS n").toArrow()

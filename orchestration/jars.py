@@ -13,14 +13,17 @@ PACKAGE = "io.delta:delta-spark_4.1_2.13:4.4.0"
 """For Spark 4.1 and its Scala; its version is that of the Python package `delta-spark`."""
 
 PINNED = {
-    "io.delta_delta-spark_4.1_2.13-4.4.0.jar": "75a9400986853c061f5109f012547de2545a5759e5e752e5ef633dabe16a4f10",
-    "io.delta_delta-storage-4.4.0.jar": "c46735481fa8e326b0957be02b4420cbcab4b325bb08009b7f2045a95133f1cc",
-    "io.delta_delta-kernel-api-4.4.0.jar": "ee9b5a14ac3b7efdff4d61a58478fe8eb0e5a3fbca43889dca7290795fe79a11",
-    "io.delta_delta-kernel-defaults-4.4.0.jar": "225c975199e4718b38ee5b7e6da7f19e9585024262b2cec2656b32151a856b0b",
+    f"io.delta_{name}-4.4.0.jar": sha256
+    for name, sha256 in (
+        ("delta-spark_4.1_2.13", "75a9400986853c061f5109f012547de2545a5759e5e752e5ef633dabe16a4f10"),
+        ("delta-storage", "c46735481fa8e326b0957be02b4420cbcab4b325bb08009b7f2045a95133f1cc"),
+        ("delta-kernel-api", "ee9b5a14ac3b7efdff4d61a58478fe8eb0e5a3fbca43889dca7290795fe79a11"),
+        ("delta-kernel-defaults", "225c975199e4718b38ee5b7e6da7f19e9585024262b2cec2656b32151a856b0b"),
+    )
 }
-"""SHA-256 by file name. What else the package asks for is inside pyspark, in versions that must not be shadowed,
-or for Unity Catalog, which Headwater does not use. (The kernel's two serve Delta's newer connector: reading,
-MERGE and the change feed pass without them.)"""
+"""SHA-256 by file name. What else the package asks for is inside pyspark, in versions that must not be
+shadowed, or for Unity Catalog, which Headwater does not use. (The kernel's two serve Delta's newer connector:
+reading, MERGE and the change feed pass without them.)"""
 
 _NOT_NEEDED = (
     "org.apache.hadoop:hadoop-client-api",
@@ -79,7 +82,7 @@ def resolve(target: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="headwater-ivy-") as scratch:
         script = Path(scratch) / "nothing.py"
         script.touch()
-        command = [
+        command: list[str | Path] = [
             Path(pyspark.__path__[0]) / "bin" / "spark-submit", "--master", "local[1]",
             "--packages", PACKAGE, "--exclude-packages", ",".join(_NOT_NEEDED),
             "--conf", f"spark.jars.ivy={scratch}/ivy", "--conf", f"spark.local.dir={scratch}", script,

@@ -61,7 +61,7 @@ def members(started: Started) -> list[psutil.Process]:
     """Every process of the group that runs, also when its leader was killed and its children were not."""
     try:
         if abs(psutil.Process(started.pid).create_time() - started.started_at) > _CLOCK_STEP_S:
-            return []  # the pid was given to another process: the kernel does that only when the group is empty
+            return []  # given to another process: the kernel does that only when the group is empty
     except psutil.NoSuchProcess:
         pass
     found = []
@@ -132,7 +132,7 @@ def stop(pid_file: Path, grace_s: float = 15.0) -> bool:
             pass
         except PermissionError as error:
             raise ServiceError(
-                f"process group {started.pid} of {pid_file.stem} belongs to another user: stop it as that user"
+                f"process group {started.pid} of {pid_file.stem} belongs to another user: stop it as them"
             ) from error
         if left := members(started):
             pids = ", ".join(str(process.pid) for process in left)
@@ -175,7 +175,8 @@ def holder(port: int) -> str:
     """Who listens on a port of this machine, in words; `another process` where the system does not tell."""
     try:
         for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            listens = connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,)
+            if listens and connection.pid:
                 process = psutil.Process(connection.pid)
                 return f"process {process.pid} ({' '.join(process.cmdline())[:120] or process.name()})"
     except psutil.Error:

@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
+import psycopg
+
 from orchestration.dagster_home import write_dagster_home
 from orchestration.java import require_java
 from orchestration.processes import (
@@ -221,16 +224,12 @@ def status(settings: "Settings") -> list[Status]:
 
 
 def _postgres_status(settings: "Settings") -> Status:
-    import psutil
-    import psycopg
-
     postgres = Postgres(settings.home, settings.postgres)
     if postgres.server is None:
-        url = settings.postgres.url
-        assert url is not None
-        parts = psycopg.conninfo.conninfo_to_dict(url.get_secret_value())
+        url = settings.postgres.url.get_secret_value() if settings.postgres.url else ""
+        parts = psycopg.conninfo.conninfo_to_dict(url)
         try:
-            psycopg.connect(url.get_secret_value(), connect_timeout=5).close()
+            psycopg.connect(url, connect_timeout=5).close()
             healthy = True
         except psycopg.Error:
             healthy = False
@@ -245,8 +244,8 @@ def _postgres_status(settings: "Settings") -> Status:
 def _require_port(service: Service) -> None:
     if service.port is not None and not port_free(service.port):
         raise ServiceError(
-            f"port {service.port} of 127.0.0.1, which {service.name} needs, is taken by {holder(service.port)}: "
-            f"stop that, or set {service.setting} to a free port"
+            f"port {service.port} of 127.0.0.1, which {service.name} needs, is taken by "
+            f"{holder(service.port)}: stop that, or set {service.setting} to a free port"
         )
 
 

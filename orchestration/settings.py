@@ -30,12 +30,14 @@ class Settings(BaseSettings):
     """How each table is made."""
     generator: GeneratorConfig = GeneratorConfig()
     """What writes answers; extractive unless a model or an endpoint is given."""
-    releases_kept: int = Field(10, ge=1)
+    releases_kept: int = Field(default=10, ge=1)
     """How many releases can be returned to; older rows of the index are removed."""
-    web_port: int = Field(3000, ge=1, le=65535)
+    web_port: int = Field(default=3000, ge=1, le=65535)
     """The port of the Dagster web UI, on loopback."""
-    thrift_port: int = Field(10000, ge=1, le=65535)
+    thrift_port: int = Field(default=10000, ge=1, le=65535)
     """The port of the JDBC endpoint, on loopback."""
+    thrift_memory: str = "1g"
+    """Memory of the JDBC endpoint's JVM, in Java's notation."""
 
     def model_post_init(self, context: Any) -> None:
         """Makes the state folder's path absolute, so that a run started elsewhere means the same one."""

@@ -1,4 +1,4 @@
-"""The last step of `make setup`: what no package carries. Done once, into the environment, with the network."""
+"""The last step of `make setup`: what no package carries, put into the environment once."""
 
 import contextlib
 import sys
