@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from pyspark.sql import DataFrame
 
@@ -42,17 +43,12 @@ def measure(frames: Mapping[str, DataFrame], suite: Suite, parameters: Parameter
         KeyError: When a table or a parameter of the suite is not given.
         Unmeasured: When a measure is NULL or NaN, which Great Expectations would let pass.
     """
-    tables = {name.partition(".")[2]: frames[name] for name in (suite.table, *suite.reads)}
+    # Braces in the SQL take frames by their views and values as quoted literals.
+    fills: dict[str, Any] = {name.partition(".")[2]: frames[name] for name in (suite.table, *suite.reads)}
+    fills |= {name: parameters[name] for name in suite.parameters}
     measures = ", ".join(f"CAST({each.measure} AS DOUBLE) AS {each.name}" for each in suite.expectations)
-    row = (
-        frames[suite.table]
-        .sparkSession.sql(
-            f"SELECT {measures} FROM ({suite.rows})",
-            **tables,
-            **{name: parameters[name] for name in suite.parameters},  # as quoted literals
-        )
-        .first()
-    )
+    spark = frames[suite.table].sparkSession
+    row = spark.sql(f"SELECT {measures} FROM ({suite.rows})", **fills).first()
     measured: dict[str, float] = row.asDict() if row else {}
     for each in suite.expectations:
         value = measured.get(each.name)
@@ -160,7 +156,7 @@ def _exact(value: float) -> int | float:
 
 # Data Docs load their looks and scripts from six hosts on the internet: a page of ours calls nobody.
 _REMOTE = re.compile(
-    r"<script\b[^>]*\bsrc=[^>]*>\s*</script>|<link\b[^>]*\bhref=[\"']https?:[^>]*>"
+    r"<script\b[^>]*\bsrc=[^>]*>\s*</script>|<link\b[^>]*>"
     r"|<img\b[^>]*\bsrc=[\"']https?:[^>]*>|<footer\b.*?</footer>|background:[^;}]*url\([\"']?https?:[^)]*\)[^;}]*;?",
     re.DOTALL | re.IGNORECASE,
 )

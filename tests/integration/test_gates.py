@@ -1,0 +1,136 @@
+"""A gate's verdict is a row of the lake, and every document is accounted for."""
+
+from datetime import UTC, datetime
+
+import dagster as dg
+import pyarrow as pa
+import pytest
+from test_gx import TEXTS, document
+
+from assets.gates import GATES, audit, conserved, passed_with
+from assets.lake import Lake, Lineage, Unaudited
+from assets.spark import SparkConfig
+from assets.tables import DOCUMENTS, DUPLICATES, QUARANTINE, RAW_DOCUMENTS, SIGNATURES, TABLES, Table
+from quality.suites import SUITES
+
+SUITE = SUITES[DOCUMENTS.name]
+
+
+@pytest.fixture
+def lake(tmp_path, spark) -> Lake:
+    lake = Lake(tmp_path / "lake", SparkConfig(), tmp_path / "scratch", tmp_path / "docs")
+    lake.ensure()
+    return lake
+
+
+def write(lake: Lake, table: Table, rows: list[dict], **inputs: int) -> int:
+    lineage = Lineage(
+        run_id="run",
+        asset=table.name.replace(".", "/"),
+        code_version="test",
+        config_digest="",
+        inputs={name.replace("__", "."): version for name, version in inputs.items()},
+    )
+    return lake.append(table, pa.Table.from_pylist(rows, table.schema), lineage)
+
+
+def raw(doc_id: str, revision: int = 0, deleted: bool = False) -> dict:
+    return {
+        **dict.fromkeys(RAW_DOCUMENTS.schema.names),
+        **{"doc_id": doc_id, "revision": revision, "deleted": deleted},
+        **{"tenant": "acme", "source": "docs", "uri": "file:///x", "fetched_at": datetime.now(UTC)},
+        **({"first_seen_at": datetime.now(UTC)} if "first_seen_at" in RAW_DOCUMENTS.schema.names else {}),
+    }
+
+
+def refused(doc_id: str) -> dict:
+    return {name: doc_id if name == "doc_id" else "x" for name in QUARANTINE.schema.names}
+
+
+def test_a_verdict_is_kept_and_read_by_consumers(lake):
+    with pytest.raises(Unaudited):
+        lake.readable_version(DOCUMENTS)
+    good = write(lake, DOCUMENTS, [document(number, text) for number, text in enumerate(TEXTS)])
+    assert all(result.passed for result in audit(lake, SUITE, good, {}, "run-1"))
+    assert lake.readable_version(DOCUMENTS) == good
+    bad = write(lake, DOCUMENTS, [document(7, "seven") | {"char_count": 99}])
+    failed = {each.name for each in audit(lake, SUITE, bad, {}, "run-2") if not each.passed}
+    assert failed == {"char_count_matches_text"}
+    assert lake.readable_version(DOCUMENTS) == good
+    # What passed is not looked at again, what failed is.
+    assert passed_with(lake, DOCUMENTS.name, good) == []
+    assert passed_with(lake, DOCUMENTS.name, bad) is None
+
+
+def test_another_code_version_audits_anew(lake, monkeypatch):
+    good = write(lake, DOCUMENTS, [document(0, TEXTS[0])])
+    audit(lake, SUITE, good, {}, "run-1")
+    monkeypatch.setattr("assets.gates.CODE_VERSION", "another")
+    assert passed_with(lake, DOCUMENTS.name, good) is None
+
+
+def test_the_checks_in_dagster(lake):
+    gate = next(each for each in GATES if {key.name for key in each.check_keys} >= {"pages_in_order"})
+    version = write(lake, DOCUMENTS, [document(0, TEXTS[0]) | {"pages": [9, 1]}])
+    asset = dg.AssetSpec(dg.AssetKey(["silver", "documents"]))
+    definitions = dg.Definitions(
+        assets=[asset],
+        asset_checks=[gate],
+        resources={"lake": lake, "recipe": object(), "model": object()},
+    )
+    job = definitions.resolve_implicit_global_asset_job_def()
+
+    def run() -> dict[str, dg.AssetCheckEvaluation]:
+        result = job.execute_in_process()
+        return {each.check_name: each for each in result.get_asset_check_evaluations()}
+
+    first = run()
+    assert set(first) == {each.name for each in SUITE.expectations}
+    assert {name for name, each in first.items() if not each.passed} == {"pages_in_order"}
+    assert first["pages_in_order"].severity == dg.AssetCheckSeverity.WARN
+    assert first["row_count"].metadata["observed"].value == 1
+    assert first["row_count"].metadata["data_docs"].value.startswith("file://")
+    assert lake.readable_version(DOCUMENTS) == version
+    again = run()
+    assert {name for name, each in again.items() if not each.passed} == {"pages_in_order"}
+    assert lake.version("ops.audits") == 1
+
+
+def test_conservation_counts_every_document(lake):
+    names = {number: document(number, text) for number, text in enumerate(TEXTS)}
+    ids = {number: row["doc_id"] for number, row in names.items()}
+    version = write(
+        lake,
+        RAW_DOCUMENTS,
+        [*(raw(doc_id) for doc_id in ids.values()), raw("torn"), raw("gone"), raw("gone", 1, deleted=True)],
+    )
+    inputs = {"bronze__raw_documents": version}
+    write(lake, QUARANTINE, [refused("torn")], **inputs)
+    kept = write(lake, DOCUMENTS, list(names.values()), **inputs)
+    signed = write(lake, SIGNATURES, [], silver__documents=kept)
+    duplicate = {"doc_id": ids[2], "canonical_id": ids[0], "matched_id": ids[0], "method": "exact"}
+    duplicate |= {"jaccard": 1.0, "OpenLineage_RunId": "run"}
+    behind = {"silver__documents": kept, "silver__signatures": signed}
+    write(lake, DUPLICATES, [duplicate], **behind)
+    counts = conserved(lake)
+    assert counts.holds, str(counts)
+    assert (counts.raw, counts.kept, counts.duplicates, counts.quarantined) == (4, 2, 1, 1)
+    # What arrives after is not yet due.
+    version = write(lake, RAW_DOCUMENTS, [raw("late"), raw("torn", 1, deleted=True)])
+    assert conserved(lake).holds
+    kept = write(lake, DOCUMENTS, [], bronze__raw_documents=version)
+    signed = write(lake, SIGNATURES, [], silver__documents=kept)
+    write(lake, DUPLICATES, [], silver__documents=kept, silver__signatures=signed)
+    counts = conserved(lake)
+    assert not counts.holds
+    assert (counts.lost, counts.stray) == (1, 1)
+
+
+def test_gates_cover_the_gated_tables_with_blocking_errors():
+    checks = {(spec.asset_key.to_user_string(), spec.name): spec for g in GATES for spec in g.check_specs}
+    for name, suite in SUITES.items():
+        assert TABLES[name].gated
+        for each in suite.expectations:
+            spec = checks[name.replace(".", "/"), each.name]
+            assert spec.blocking == (each.severity == "error")
+            assert spec.description
