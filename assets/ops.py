@@ -254,6 +254,7 @@ def release(
     return report(
         lake,
         RELEASES,
+        key=context.asset_key,
         release_id=live.release_id,
         generation=live.generation,
         epoch=live.epoch,

@@ -67,12 +67,13 @@ def asset_key(name: str) -> dg.AssetKey:
     return dg.AssetKey(name.split("."))
 
 
-def report(lake: Lake, table: Table, **extra: Any) -> dg.MaterializeResult:
+def report(lake: Lake, table: Table, *, key: dg.AssetKey | None = None, **extra: Any) -> dg.MaterializeResult:
     """The result of a step over a table, as it stands after it.
 
     Args:
         lake: Where the table is.
         table: The table.
+        key: The asset's key where it is not the table's name.
         **extra: Further metadata, name to value.
     """
     newest = lake.delta(table.name)
@@ -95,7 +96,7 @@ def report(lake: Lake, table: Table, **extra: Any) -> dg.MaterializeResult:
             "commit_metrics": {k: v for k, v in commit.metrics.items() if isinstance(v, int | str)},
         }
     return dg.MaterializeResult(
-        asset_key=asset_key(table.name),
+        asset_key=key or asset_key(table.name),
         metadata=metadata,
         data_version=dg.DataVersion(lake.content_digest(table)),
     )

@@ -106,6 +106,7 @@ def execute(settings: Settings, select: str | None, progress: Callable[[str], No
         result = job.execute_in_process(
             instance=instance,
             asset_selection=selection,
+            run_config={"loggers": {"console": {}}},  # Dagster asks a logger only when it is configured
             tags={_PID_TAG: this_process()},
             raise_on_error=False,
         )

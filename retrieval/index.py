@@ -276,6 +276,21 @@ class Index:
         with self._postgres.owner() as connection:
             return _releases(connection)
 
+    def document_rows(self, doc_id: str) -> list[dict[str, Any]]:
+        """Every row that the index holds of a document, in any generation, served or not.
+
+        Returns:
+            generation, chunk_id, valid_from and valid_to (epochs; None while it is valid), by generation.
+        """
+        columns = ("generation", "chunk_id", "valid_from", "valid_to")
+        with self._postgres.owner() as connection:
+            rows = connection.execute(
+                "SELECT generation, chunk_id, valid_from, valid_to FROM headwater.chunks WHERE doc_id = %s "
+                "ORDER BY generation, ordinal, valid_from",
+                (doc_id,),
+            ).fetchall()
+        return [dict(zip(columns, row, strict=True)) for row in rows]
+
     def prune(self, keep: Iterable[tuple[int, int]]) -> int:
         """Removes, for good, what no kept moment can see; this is how an erased document leaves.
 
