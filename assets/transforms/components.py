@@ -25,14 +25,14 @@ def connected_components(edges: DataFrame, driver_edge_cap: int = DRIVER_EDGE_CA
     """Finds which nodes hang together.
 
     Args:
-        edges: Two string columns, `left` and `right`; direction, repeats and self-loops do not matter.
+        edges: Two string columns, `left_id` and `right_id`; direction, repeats and self-loops do not matter.
         driver_edge_cap: Edges above which the work is distributed.
 
     Returns:
         Columns `node` and `component`, one row a node that has an edge; a component is named by its
         least node.
     """
-    edges = edges.select("left", "right").persist()
+    edges = edges.select("left_id", "right_id").persist()
     try:
         if edges.count() > driver_edge_cap:
             return distributed_components(edges)
@@ -45,14 +45,14 @@ def components_of(edges: pa.Table) -> pa.Table:
     """`connected_components` of edges in memory.
 
     Args:
-        edges: Two string columns, `left` and `right`.
+        edges: Two string columns, `left_id` and `right_id`.
 
     Returns:
         String columns `node` and `component`.
     """
-    ends = pa.chunked_array([*edges["left"].chunks, *edges["right"].chunks], pa.string())
+    ends = pa.chunked_array([*edges["left_id"].chunks, *edges["right_id"].chunks], pa.string())
     nodes = ends.unique().sort()
-    left, right = (pc.index_in(edges[side], nodes).to_numpy() for side in ("left", "right"))
+    left, right = (pc.index_in(edges[side], nodes).to_numpy() for side in ("left_id", "right_id"))
     shape = (len(nodes), len(nodes))
     count, label = scipy_components(
         coo_array((np.ones(len(left), np.bool_), (left, right)), shape), directed=False
@@ -70,15 +70,15 @@ def distributed_components(edges: DataFrame) -> DataFrame:
     Vassilvitskii, "Connected Components in MapReduce and Beyond", 2014).
 
     Args:
-        edges: Two string columns, `left` and `right`.
+        edges: Two string columns, `left_id` and `right_id`.
 
     Returns:
         String columns `node` and `component`.
     """
-    nodes = edges.select(F.explode(F.array("left", "right")).alias("node")).distinct()
+    nodes = edges.select(F.explode(F.array("left_id", "right_id")).alias("node")).distinct()
     # A star is rows (node, parent), parent < node.
-    stars = edges.where("left <> right").select(
-        F.greatest("left", "right").alias("node"), F.least("left", "right").alias("parent")
+    stars = edges.where("left_id <> right_id").select(
+        F.greatest("left_id", "right_id").alias("node"), F.least("left_id", "right_id").alias("parent")
     )
     state, before = _State(-1, None), None
     while state != before:

@@ -16,14 +16,15 @@ A document's set is its word shingles:
   text without any word has none, resembles nothing, and is left to the exact comparison of hashes.
 
 The kernels read the UTF-8 bytes where Arrow holds them and make no Python object a document, word or shingle.
-Numba keeps their machine code in `__pycache__` beside this file (or in `NUMBA_CACHE_DIR`), which every Spark
-worker of the machine shares; `warm_up` fills it at set-up.
+Numba infers their types and keeps their machine code in `__pycache__` beside this file (or in
+`NUMBA_CACHE_DIR`), which every Spark worker of the machine shares; `warm_up` fills it at set-up.
 """
+# ruff: noqa: ANN001, ANN202
 
 import hashlib
 import json
 from collections.abc import Iterator
-from typing import Self
+from typing import Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +47,7 @@ SIGNATURE_SCHEMA = pa.schema(
 )
 """What `signature_batches` yields: `silver.signatures` without its run id."""
 
-Texts = pa.StringArray | pa.LargeStringArray | pa.ChunkedArray
+Texts: TypeAlias = pa.StringArray | pa.LargeStringArray | pa.ChunkedArray
 
 
 class MinHashConfig(BaseModel):
@@ -100,7 +101,7 @@ for _byte in b"abcdefghijklmnopqrstuvwxyz0123456789":
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _mix(h):  # noqa: ANN001, ANN202 -- numba infers
+def _mix(h):  # type: ignore[no-untyped-def]
     """The finaliser of MurmurHash3 (Appleby): every input bit changes every output bit."""
     h ^= h >> np.uint64(33)
     h *= np.uint64(0xFF51AFD7ED558CCD)
@@ -110,7 +111,7 @@ def _mix(h):  # noqa: ANN001, ANN202 -- numba infers
 
 
 @njit(nogil=True, cache=True)
-def _words(data, start, stop, out):  # noqa: ANN001, ANN202
+def _words(data, start, stop, out):  # type: ignore[no-untyped-def]
     """Writes the 64-bit FNV-1a hash of every word of `data[start:stop]` to `out`; returns how many."""
     count = 0
     word = _FNV_OFFSET
@@ -154,7 +155,7 @@ def _words(data, start, stop, out):  # noqa: ANN001, ANN202
 
 
 @njit(nogil=True, cache=True)
-def _shingles(data, start, stop, shingle_words, out):  # noqa: ANN001, ANN202
+def _shingles(data, start, stop, shingle_words, out):  # type: ignore[no-untyped-def]
     """Writes the 64-bit hash of every shingle of `data[start:stop]` to `out`; returns how many.
 
     `out` must have room for a word every two bytes. A shingle's hash is a polynomial in its words' hashes;
@@ -172,7 +173,7 @@ def _shingles(data, start, stop, shingle_words, out):  # noqa: ANN001, ANN202
 
 
 @njit(nogil=True, cache=True)
-def _sign(data, offsets, valid, shingle_words, multipliers, increments, out):  # noqa: ANN001, ANN202
+def _sign(data, offsets, valid, shingle_words, multipliers, increments, out):  # type: ignore[no-untyped-def]
     """Fills `out` with one signature a document; see `signatures`."""
     longest = 0
     for row in range(len(out)):
@@ -199,7 +200,7 @@ def _sign(data, offsets, valid, shingle_words, multipliers, increments, out):  #
 
 
 @njit(nogil=True, cache=True)
-def _band(signatures, rows, out):  # noqa: ANN001, ANN202
+def _band(signatures, rows, out):  # type: ignore[no-untyped-def]
     """Fills `out` with one 64-bit hash a band of each signature."""
     for row in range(out.shape[0]):
         for band in range(out.shape[1]):
@@ -210,7 +211,7 @@ def _band(signatures, rows, out):  # noqa: ANN001, ANN202
 
 
 @njit(nogil=True, cache=True)
-def _distinct(hashes):  # noqa: ANN001, ANN202
+def _distinct(hashes):  # type: ignore[no-untyped-def]
     """Sorts `hashes` in place and moves its distinct values to the front; returns how many."""
     hashes.sort()
     count = 0
@@ -222,19 +223,25 @@ def _distinct(hashes):  # noqa: ANN001, ANN202
 
 
 @njit(nogil=True, cache=True)
-def _jaccard(data_a, offsets_a, valid_a, data_b, offsets_b, valid_b, shingle_words, out):  # noqa: ANN001, ANN202
+def _jaccard(data, offsets, valid, left, right, shingle_words, out):  # type: ignore[no-untyped-def]
     """Fills `out` with the Jaccard similarity of each pair's sets of shingle hashes."""
     longest = 0
-    for row in range(len(out)):
-        longest = max(longest, offsets_a[row + 1] - offsets_a[row], offsets_b[row + 1] - offsets_b[row])
+    for row in range(len(valid)):
+        longest = max(longest, offsets[row + 1] - offsets[row])
     a = np.empty(longest // 2 + 1, dtype=np.uint64)
     b = np.empty(longest // 2 + 1, dtype=np.uint64)
-    for row in range(len(out)):
-        out[row] = 0.0
-        if not (valid_a[row] and valid_b[row]):
-            continue
-        size_a = _distinct(a[: _shingles(data_a, offsets_a[row], offsets_a[row + 1], shingle_words, a)])
-        size_b = _distinct(b[: _shingles(data_b, offsets_b[row], offsets_b[row + 1], shingle_words, b)])
+    size_a = 0
+    for pair in range(len(out)):
+        x = left[pair]
+        y = right[pair]
+        out[pair] = 0.0
+        if pair == 0 or x != left[pair - 1]:
+            size_a = 0
+            if valid[x]:
+                size_a = _distinct(a[: _shingles(data, offsets[x], offsets[x + 1], shingle_words, a)])
+        size_b = 0
+        if valid[y]:
+            size_b = _distinct(b[: _shingles(data, offsets[y], offsets[y + 1], shingle_words, b)])
         i = 0
         j = 0
         common = 0
@@ -248,7 +255,7 @@ def _jaccard(data_a, offsets_a, valid_a, data_b, offsets_b, valid_b, shingle_wor
             else:
                 j += 1
         if size_a + size_b > 0:
-            out[row] = common / (size_a + size_b - common)
+            out[pair] = common / (size_a + size_b - common)
 
 
 def _hash_functions(config: MinHashConfig) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
@@ -272,15 +279,12 @@ def _chunks(texts: Texts) -> list[pa.Array]:
 
 def _buffers(texts: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
     """The UTF-8 bytes (not copied), n + 1 offsets into them, and which of the n texts are not null."""
-    if pa.types.is_string(texts.type):
-        width = np.int32
-    elif pa.types.is_large_string(texts.type):
-        width = np.int64
-    else:
+    if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
         raise TypeError(f"texts are {texts.type}, not string or large_string: cast the column to one of them")
     if len(texts) == 0:
         return np.frombuffer(b"", np.uint8), np.zeros(1, np.int64), np.zeros(0, np.bool_)
     _, offsets, values = texts.buffers()
+    width = np.int32 if pa.types.is_string(texts.type) else np.int64
     ends = np.frombuffer(offsets, width)[texts.offset : texts.offset + len(texts) + 1].astype(np.int64)
     data = np.frombuffer(values if values is not None else b"", np.uint8)
     return data, ends, pc.is_valid(texts).to_numpy(zero_copy_only=False)
@@ -324,29 +328,31 @@ def bands(signatures: npt.NDArray[np.uint32], config: MinHashConfig) -> npt.NDAr
     return out.view(np.int64)
 
 
-def shingle_jaccard(left: Texts, right: Texts, config: MinHashConfig) -> npt.NDArray[np.float64]:
+def shingle_jaccard(
+    texts: Texts, left: npt.NDArray[np.int64], right: npt.NDArray[np.int64], config: MinHashConfig
+) -> npt.NDArray[np.float64]:
     """Exact Jaccard similarity of the shingle sets of pairs of texts.
 
     Args:
-        left: n texts.
-        right: n texts, each compared with the one at the same place in `left`.
+        texts: The texts, each once.
+        left: Shape (n,): a place in `texts` for each pair. Pairs with the same left text are cheapest side by
+            side, for its set is then made once.
+        right: Shape (n,): the place of the text it is compared with.
         config: Shingle length.
 
     Returns:
         float64 of shape (n,), from 0 to 1; 0 where either text is null or both are without a word.
 
     Raises:
-        ValueError: When there are not as many texts on both sides.
+        IndexError: When a place is outside of `texts`.
         TypeError: When the texts are neither string nor large_string.
     """
-    if len(left) != len(right):
-        raise ValueError(
-            f"{len(left)} texts on the left and {len(right)} on the right: pairs need as many of both"
-        )
-    if isinstance(left, pa.ChunkedArray) or isinstance(right, pa.ChunkedArray):
-        left, right = (pa.chunked_array(_chunks(side)).combine_chunks() for side in (left, right))
+    places = np.concatenate([left, right])
+    if len(places) and (places.min() < 0 or places.max() >= len(texts)):
+        raise IndexError(f"pairs name texts {places.min()} to {places.max()}, and there are {len(texts)}")
+    whole = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
     out = np.empty(len(left), np.float64)
-    _jaccard(*_buffers(left), *_buffers(right), config.shingle_words, out)
+    _jaccard(*_buffers(whole), left.astype(np.int64), right.astype(np.int64), config.shingle_words, out)
     return out
 
 
@@ -385,7 +391,7 @@ def warm_up() -> None:
     config = MinHashConfig()
     texts = pa.array(["Compile once, at set-up."])
     bands(signatures(texts, config), config)
-    shingle_jaccard(texts, texts, config)
+    shingle_jaccard(texts, np.zeros(1, np.int64), np.zeros(1, np.int64), config)
 
 
 if __name__ == "__main__":

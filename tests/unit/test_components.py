@@ -28,8 +28,8 @@ def by_search(edges: list[tuple[str, str]]) -> dict[str, str]:
 def as_table(edges: list[tuple[str, str]]) -> pa.Table:
     return pa.table(
         {
-            "left": pa.array([left for left, _ in edges], pa.string()),
-            "right": pa.array([right for _, right in edges], pa.string()),
+            "left_id": pa.array([left for left, _ in edges], pa.string()),
+            "right_id": pa.array([right for _, right in edges], pa.string()),
         }
     )
 

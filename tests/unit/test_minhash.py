@@ -34,7 +34,12 @@ def one(text: str | None, config: MinHashConfig = CONFIG) -> np.ndarray:
 
 
 def jaccard_of(left: str, right: str, config: MinHashConfig = CONFIG) -> float:
-    return float(shingle_jaccard(pa.array([left]), pa.array([right]), config)[0])
+    return float(shingle_jaccard(pa.array([left, right]), np.array([0]), np.array([1]), config)[0])
+
+
+def with_itself(texts: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    places = np.arange(len(texts))
+    return shingle_jaccard(texts, places, places, CONFIG)
 
 
 def shingles(words: list[str], size: int) -> set[tuple[str, ...]]:
@@ -75,7 +80,9 @@ def test_signatures_estimate_jaccard_without_bias_and_within_the_binomial_error(
             pa.array([t.replace(".", "") for t in right]),
         )
         config = CONFIG.model_copy(update={"shingle_words": 1})
-        true = shingle_jaccard(texts_left, texts_right, config)
+        places = np.arange(len(left))
+        both = pa.chunked_array([texts_left, texts_right])
+        true = shingle_jaccard(both, places, places + len(left), config)
         estimate = (signatures(texts_left, config) == signatures(texts_right, config)).mean(axis=1)
         error = estimate - true
         standard_error = np.sqrt(true * (1 - true) / config.permutations).mean()
@@ -101,7 +108,7 @@ def test_slices_nulls_chunks_and_large_strings_read_the_same_bytes(texts, start,
     chunked = pa.chunked_array([array, array.slice(min(start, len(texts)))], kind)
     assert (signatures(chunked, CONFIG) == np.concatenate([expected, expected[start:]])).all()
     words = np.array([(row != 0xFFFFFFFF).any() for row in expected], np.bool_)
-    assert (shingle_jaccard(chunked, chunked, CONFIG) == np.concatenate([words, words[start:]])).all()
+    assert (with_itself(chunked) == np.concatenate([words, words[start:]])).all()
 
 
 @given(st.text(max_size=200))
@@ -141,7 +148,7 @@ def test_a_text_without_words_is_a_candidate_for_nothing(text):
     batch = pa.record_batch({"doc_id": ["a"], "text": pa.array([text], pa.string()), "text_sha256": ["t"]})
     (signed,) = signature_batches(iter([batch]), CONFIG)
     assert signed["bands"].to_pylist() == [None]
-    assert shingle_jaccard(batch["text"], batch["text"], CONFIG).tolist() == [0.0]
+    assert with_itself(batch["text"]).tolist() == [0.0]
 
 
 def test_batches_carry_ids_signatures_and_bands():
@@ -193,8 +200,16 @@ def test_settings_that_do_not_fit_are_refused():
         MinHashConfig(permutations=100)
 
 
-def test_other_columns_and_unequal_sides_are_refused():
+def test_other_columns_and_missing_texts_are_refused():
     with pytest.raises(TypeError, match="texts are int64"):
         signatures(pa.array([1]), CONFIG)
-    with pytest.raises(ValueError, match="1 texts on the left and 2 on the right"):
-        shingle_jaccard(pa.array(["a"]), pa.array(["a", "b"]), CONFIG)
+    with pytest.raises(IndexError, match="pairs name texts 0 to 1, and there are 1"):
+        shingle_jaccard(pa.array(["a"]), np.array([0]), np.array([1]), CONFIG)
+
+
+def test_jaccard_of_many_pairs_is_that_of_each():
+    texts = pa.array(["a b c d e f g", None, "", "a b c d e f", "x y", "a b c d e f g h"])
+    left, right = (side.ravel() for side in np.meshgrid(np.arange(6), np.arange(6), indexing="ij"))
+    together = shingle_jaccard(texts, left, right, CONFIG).reshape(6, 6)
+    assert (together == together.T).all()
+    assert together[0].tolist() == [1.0, 0.0, 0.0, 2 / 3, 0.0, 3 / 4]

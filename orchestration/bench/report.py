@@ -1,0 +1,61 @@
+"""What every bench gives: figures, ratios between them, and the machine that they were measured on."""
+
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import psutil
+from rich.table import Table
+
+
+def machine() -> dict[str, str | int | float]:
+    """Names this machine: processor, cores, memory and system; a figure means nothing without them."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        models = [
+            line.partition(":")[2].strip()
+            for line in cpuinfo.read_text().splitlines()
+            if "model name" in line
+        ]
+        model = models[0] if models else model
+    return {
+        "cpu": model,
+        "cores": psutil.cpu_count() or os.cpu_count() or 1,
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "load_average": round(psutil.getloadavg()[0], 1),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+    }
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """The outcome of one bench.
+
+    Attributes:
+        bench: Its name, as in `headwater bench NAME`.
+        figures: What was measured; the unit is in the name.
+        ratios: Figures beside one another, all of the same run.
+        machine: Where it ran; see `machine`. Its load average tells whether it had the cores to itself.
+    """
+
+    bench: str
+    figures: dict[str, float]
+    ratios: dict[str, float]
+    machine: dict[str, str | int | float] = field(default_factory=machine)
+
+    def to_json(self) -> str:
+        """One JSON object: bench, machine, figures, ratios."""
+        return json.dumps(asdict(self))
+
+    def __rich__(self) -> Table:
+        """A table for a terminal."""
+        where = ", ".join(f"{name} {value}" for name, value in self.machine.items())
+        table = Table("figure", title=f"bench {self.bench}", caption=where)
+        table.add_column("value", justify="right")
+        for name, value in (self.figures | self.ratios).items():
+            table.add_row(name, f"{value:,.3g}" if abs(value) < 100 else f"{value:,.0f}")
+        return table

@@ -1,0 +1,305 @@
+"""Near-duplicates in Spark: against a plain reference, and incremental against full."""
+
+import hashlib
+import random
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+
+from assets.transforms.minhash import MinHashConfig, bands, shingle_jaccard, signature_batches, signatures
+from assets.transforms.near_duplicates import Duplicates, find_duplicates
+
+CONFIG = MinHashConfig(
+    shingle_words=2, permutations=24, bands=12, rows=2, jaccard_threshold=0.5, hot_bucket=3
+)
+START = datetime(2024, 1, 1, tzinfo=UTC)
+DUPLICATES = "doc_id string, canonical_id string, matched_id string, jaccard double, method string"
+
+
+@dataclass(frozen=True)
+class Doc:
+    tenant: str
+    text: str
+    seen: int
+
+
+Corpus = dict[str, Doc]
+Rows = dict[str, tuple[str, str, float, str]]
+
+
+def seniority(corpus: Corpus, doc_id: str) -> tuple[int, str]:
+    return corpus[doc_id].seen, doc_id
+
+
+def representatives(corpus: Corpus) -> dict[tuple[str, str], str]:
+    first: dict[tuple[str, str], str] = {}
+    for doc_id in sorted(corpus, key=lambda doc_id: seniority(corpus, doc_id)):
+        first.setdefault((corpus[doc_id].tenant, corpus[doc_id].text), doc_id)
+    return first
+
+
+def buckets(corpus: Corpus, config: MinHashConfig = CONFIG) -> list[list[str]]:
+    members: dict[tuple[str, int], list[str]] = {}
+    for (tenant, text), doc_id in representatives(corpus).items():
+        if text:
+            for band in bands(signatures(pa.array([text]), config), config)[0].tolist():
+                members.setdefault((tenant, band), []).append(doc_id)
+    return [sorted(bucket, key=lambda doc_id: seniority(corpus, doc_id)) for bucket in members.values()]
+
+
+def reference(corpus: Corpus, config: MinHashConfig = CONFIG) -> Rows:
+    """The same semantics in plain Python, one document and one pair at a time."""
+    matches: dict[str, list[tuple[float, str, str]]] = {}
+    first = representatives(corpus)
+    for doc_id, doc in corpus.items():
+        if first[doc.tenant, doc.text] != doc_id:
+            matches[doc_id] = [(-1.0, first[doc.tenant, doc.text], "exact")]
+    pairs = {
+        (left, right)
+        for bucket in buckets(corpus, config)
+        for at, left in enumerate(bucket[: config.hot_bucket])
+        for right in bucket[at + 1 :]
+    }
+    for left, right in pairs:
+        texts = pa.array([corpus[left].text, corpus[right].text])
+        jaccard = float(shingle_jaccard(texts, np.array([0]), np.array([1]), config)[0])
+        if jaccard >= config.jaccard_threshold:
+            matches.setdefault(left, []).append((-jaccard, right, "minhash"))
+            matches.setdefault(right, []).append((-jaccard, left, "minhash"))
+    cluster = {doc_id: {doc_id} for doc_id in corpus}
+    for doc_id, found in matches.items():
+        for _, other, _ in found:
+            if cluster[doc_id] is not cluster[other]:
+                cluster[doc_id] |= cluster[other]
+                for member in cluster[other]:
+                    cluster[member] = cluster[doc_id]
+    rows = {}
+    for doc_id, found in matches.items():
+        canonical = min(cluster[doc_id], key=lambda member: seniority(corpus, member))
+        if canonical != doc_id:
+            negative, matched, method = min(found)
+            rows[doc_id] = (canonical, matched, -negative, method)
+    return rows
+
+
+def documents(spark: SparkSession, corpus: Corpus) -> DataFrame:
+    docs = list(corpus.values())
+    return spark.createDataFrame(
+        pa.table(
+            {
+                "doc_id": pa.array(list(corpus), pa.string()),
+                "tenant": pa.array([doc.tenant for doc in docs], pa.string()),
+                "text": pa.array([doc.text for doc in docs], pa.string()),
+                "text_sha256": pa.array(
+                    [hashlib.sha256(doc.text.encode()).hexdigest() for doc in docs], pa.string()
+                ),
+                "first_seen_at": pa.array(
+                    [START + timedelta(seconds=doc.seen) for doc in docs], pa.timestamp("us", "UTC")
+                ),
+            }
+        )
+    )
+
+
+def signed(spark: SparkSession, corpus: Corpus, config: MinHashConfig = CONFIG) -> DataFrame:
+    texts = pa.array([doc.text for doc in corpus.values()], pa.string())
+    batch = pa.record_batch(
+        {"doc_id": pa.array(list(corpus), pa.string()), "text": texts, "text_sha256": texts}
+    )
+    return spark.createDataFrame(pa.Table.from_batches(signature_batches(iter([batch]), config)))
+
+
+def as_rows(found: Duplicates) -> Rows:
+    return {
+        row.doc_id: (row.canonical_id, row.matched_id, row.jaccard, row.method)
+        for row in found.rows.collect()
+    }
+
+
+def table(spark: SparkSession, rows: Rows) -> DataFrame:
+    return spark.createDataFrame([(doc_id, *row) for doc_id, row in rows.items()], DUPLICATES)
+
+
+def follow(
+    spark: SparkSession,
+    before: Corpus,
+    after: Corpus,
+    standing: Rows,
+    config: MinHashConfig = CONFIG,
+    **settings: int,
+) -> Rows:
+    """Applies one incremental computation to the rows that stood before it, as the asset's MERGE does."""
+    changed = [doc_id for doc_id in before.keys() | after.keys() if before.get(doc_id) != after.get(doc_id)]
+    found = find_duplicates(
+        documents(spark, after),
+        signed(spark, after, config),
+        table(spark, standing),
+        config,
+        changed=spark.createDataFrame([(doc_id,) for doc_id in changed], "doc_id string"),
+        replaced=signed(spark, {doc_id: before[doc_id] for doc_id in changed if doc_id in before}, config),
+        **settings,
+    )
+    affected = {row.doc_id for row in found.affected.collect()}
+    rows = as_rows(found)
+    assert rows.keys() <= affected
+    assert set(changed) <= affected
+    return {doc_id: row for doc_id, row in standing.items() if doc_id not in affected} | rows
+
+
+def full(spark: SparkSession, corpus: Corpus, standing: Rows | None = None, **settings: int) -> Duplicates:
+    return find_duplicates(
+        documents(spark, corpus), signed(spark, corpus), table(spark, standing or {}), CONFIG, **settings
+    )
+
+
+def random_text(rng: random.Random, base: list[list[str]]) -> str:
+    words = list(rng.choice(base))
+    for _ in range(rng.choice([0, 0, 1, 1, 2, 3])):
+        words[rng.randrange(len(words))] = rng.choice("vwxyz")
+    return " ".join(words) if rng.random() < 0.95 else ""
+
+
+def evolve(rng: random.Random, corpus: Corpus, base: dict[str, list[list[str]]]) -> Corpus:
+    """Adds, edits and removes documents in every tenant; a removed document may come back, even as older."""
+    after = dict(corpus)
+    for tenant, texts in base.items():
+        for _ in range(rng.choice([0, 1, 1, 2, 4])):
+            doc_id = f"{tenant}-{rng.randrange(16):02}"
+            doc = after.pop(doc_id, None)
+            if doc is None:
+                after[doc_id] = Doc(tenant, random_text(rng, texts), rng.randrange(6))
+            elif rng.random() < 0.5:
+                after[doc_id] = Doc(tenant, random_text(rng, texts), doc.seen)
+    return after
+
+
+def vocabularies(rng: random.Random) -> dict[str, list[list[str]]]:
+    """Tenants are independent, so each one is an example; half of them share their texts with a neighbour."""
+    base: dict[str, list[list[str]]] = {}
+    for i in range(40):
+        texts = [
+            [f"{i // 2}{rng.choice('abcdefgh')}" for _ in range(12)] for _ in range(rng.choice([1, 1, 2, 3]))
+        ]
+        base[f"t{i:02}"] = texts if i % 2 == 0 else base[f"t{i - 1:02}"]
+    return base
+
+
+def check_a_sequence(spark: SparkSession, seed: int, steps: int, **settings: int) -> None:
+    rng = random.Random(seed)
+    base = vocabularies(rng)
+    corpus: Corpus = {}
+    for _ in range(3):
+        corpus = evolve(rng, corpus, base)
+    found = full(spark, corpus, **settings)
+    assert found.hot_buckets == sum(len(bucket) > CONFIG.hot_bucket for bucket in buckets(corpus)) > 0
+    rows = as_rows(found)
+    assert rows == reference(corpus)
+    for _ in range(steps):
+        before, corpus = corpus, evolve(rng, corpus, base)
+        rows = follow(spark, before, corpus, rows, **settings)
+        assert rows == reference(corpus)
+    methods = [method for *_, method in rows.values()]
+    assert methods.count("exact") > 10
+    assert methods.count("minhash") > 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_any_sequence_of_changes_gives_the_rows_of_one_full_computation(spark: SparkSession, seed: int):
+    check_a_sequence(spark, seed, steps=4)
+
+
+@pytest.mark.slow
+def test_a_sequence_of_changes_in_spark_alone(spark: SparkSession):
+    # Adaptive execution runs a job a stage, which for tables this small is most of the time.
+    spark.conf.set("spark.sql.adaptive.enabled", "false")
+    try:
+        check_a_sequence(spark, seed=3, steps=1, driver_document_cap=0)
+    finally:
+        spark.conf.set("spark.sql.adaptive.enabled", "true")
+
+
+def words(*changes: tuple[int, str]) -> str:
+    text = [f"w{i}" for i in range(24)]
+    for at, word in changes:
+        text[at] = word
+    return " ".join(text)
+
+
+def test_tenants_are_never_compared_and_exact_copies_follow_the_cluster(spark: SparkSession):
+    corpus = {
+        "a": Doc("one", words(), 5),
+        "b": Doc("one", words((3, "x")), 1),
+        "c": Doc("one", words(), 6),
+        "d": Doc("two", words(), 0),
+        "e": Doc("one", "", 0),
+        "f": Doc("one", "", 1),
+    }
+    rows = as_rows(full(spark, corpus, standing={"gone": ("a", "a", 1.0, "exact")}))
+    jaccard = rows["a"][2]
+    assert 0.5 < jaccard < 1
+    assert rows == {
+        "a": ("b", "b", jaccard, "minhash"),
+        "c": ("b", "a", 1.0, "exact"),
+        "f": ("e", "e", 1.0, "exact"),
+    }
+
+
+def test_a_full_computation_takes_away_the_rows_of_documents_that_are_gone(spark: SparkSession):
+    found = full(spark, {"a": Doc("one", words(), 0)}, standing={"gone": ("a", "a", 1.0, "exact")})
+    assert {row.doc_id for row in found.affected.collect()} == {"a", "gone"}
+    assert found.rows.count() == 0
+
+
+def test_when_the_representative_goes_another_is_promoted(spark: SparkSession):
+    before = {"a": Doc("t", words(), 0), "b": Doc("t", words((1, "x")), 1), "c": Doc("t", words(), 2)}
+    after = {doc_id: doc for doc_id, doc in before.items() if doc_id != "a"}
+    rows = follow(spark, before, after, reference(before))
+    assert rows == reference(after)
+    assert rows.keys() == {"c"}
+    assert rows["c"][:2] == ("b", "b")
+
+
+def test_a_new_document_that_bridges_two_clusters_merges_them(spark: SparkSession):
+    """The younger cluster's canonical document had no row: its own best match has to be found again."""
+    first, last = [(i, f"x{i}") for i in range(4)], [(i, f"y{i}") for i in range(20, 24)]
+    before = {
+        "a": Doc("t", words(*first), 0),
+        "b": Doc("t", words(*first, (10, "z")), 1),
+        "c": Doc("t", words(*last), 2),
+        "d": Doc("t", words(*last, (10, "z")), 3),
+    }
+    after = before | {"e": Doc("t", words(), 4)}
+    standing = reference(before)
+    assert {row[0] for row in standing.values()} == {"a", "c"}
+    rows = follow(spark, before, after, standing)
+    assert rows == reference(after)
+    assert {row[0] for row in rows.values()} == {"a"}
+    assert rows["c"][1] == "d"
+
+
+def test_a_removal_lets_documents_move_up_in_a_full_bucket(spark: SparkSession):
+    """Two documents behind an unlike senior one in a bucket of one place become comparable without it."""
+    config = CONFIG.model_copy(update={"permutations": 1, "bands": 1, "rows": 1, "hot_bucket": 1})
+    rng = random.Random(5)
+    text, near = words(), words((12, "z"))
+    shared = signatures(pa.array([text]), config)[0]
+    assert signatures(pa.array([near]), config)[0] == shared
+    shuffled = rng.sample(text.split(), 24)
+    while signatures(pa.array([" ".join(shuffled)]), config)[0] != shared:
+        rng.shuffle(shuffled)
+    before = {"a": Doc("t", " ".join(shuffled), 0), "b": Doc("t", text, 1), "c": Doc("t", near, 2)}
+    after = {doc_id: doc for doc_id, doc in before.items() if doc_id != "a"}
+    assert reference(before, config) == {}
+    assert follow(spark, before, after, {}, config) == reference(after, config) != {}
+    assert follow(spark, after, before, reference(after, config), config) == {}
+
+
+def test_changes_without_what_they_replaced_are_refused(spark: SparkSession):
+    nothing = table(spark, {})
+    with pytest.raises(ValueError, match="changed without replaced"):
+        find_duplicates(nothing, nothing, nothing, CONFIG, changed=nothing)
