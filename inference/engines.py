@@ -45,8 +45,14 @@ class ExtractiveConfig(BaseModel):
 
     sentences: int = Field(default=3, ge=1)
     """The most sentences an answer quotes."""
-    min_cosine: float = Field(default=0.5, ge=-1.0, le=1.0)
-    """The least similarity of question and best sentence; below it the answer is that there is none."""
+    min_cosine: float = Field(default=0.45, ge=-1.0, le=1.0)
+    """The least similarity of question and best sentence; below it the answer is that there is none.
+
+    Of the packaged model, measured on 276 questions over three texts of the chunking_evaluation set, eight
+    passages each: 97.5% of questions whose text was there are answered, 3.6% of those asked of the others
+    (at 0.40: 100% and 12.3%; at 0.50: 91.3% and 0.7%). It tells a subject that is missing from one that is
+    there. It does not tell whether a sentence on the right subject holds the answer: with the right sentences
+    taken out, 89% were still answered from their neighbours."""
     margin: float = Field(default=0.1, ge=0.0)
     """How far below the best sentence the others may be."""
     passages: int = Field(default=8, ge=1)
