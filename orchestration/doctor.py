@@ -4,7 +4,7 @@ import importlib.metadata
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,16 +149,15 @@ def _ports(settings: Settings) -> Iterator[Check]:
 
 def _postgres(settings: Settings) -> Check:
     postgres = Postgres(settings.home, settings.postgres)
-    ran = postgres.server is None or postgres.server.running()
-    end: Callable[[], None] = postgres.close if ran else postgres.stop
     try:
+        ran = postgres.server is None or postgres.server.running()
         with postgres.owner() as connection:
             row = connection.execute("SELECT current_setting('server_version')").fetchone()
-        return Check("PostgreSQL", ok=True, found=f"{row[0] if row else '?'}{'' if ran else ' (starts)'}")
+        if ran:
+            postgres.close()
+        else:
+            postgres.stop()
     except (DatabaseError, RuntimeError, OSError) as error:
-        where = (
-            "HEADWATER_POSTGRES__URL" if postgres.server is None else f"its log in {settings.home}/postgres"
-        )
+        where = f"its log in {settings.home}/postgres" if postgres.server else "HEADWATER_POSTGRES__URL"
         return Check("PostgreSQL", ok=False, found=str(error), cure=f"see {where}")
-    finally:
-        end()
+    return Check("PostgreSQL", ok=True, found=f"{row[0] if row else '?'}{'' if ran else ' (starts)'}")

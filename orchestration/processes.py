@@ -42,7 +42,7 @@ def read_pid_file(path: Path) -> Started | None:
     """What a pid file remembers; None where there is none or it was cut off by a crash."""
     try:
         return Started(**json.loads(path.read_text()))
-    except (FileNotFoundError, ValueError, TypeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
         return None
 
 
@@ -163,7 +163,7 @@ def wait_until(
             os.waitpid(started.pid, os.WNOHANG)
         ended = leader(started) is None
         if ended or time.monotonic() > deadline_s:
-            what = "ended at once" if ended else f"was not ready within {timeout_s:g} s"
+            what = "ended before it was ready" if ended else f"was not ready within {timeout_s:g} s"
             with log.open("rb") as file:
                 file.seek(log_from)
                 said = file.read()[-3000:].decode(errors="replace").strip()

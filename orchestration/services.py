@@ -148,10 +148,13 @@ def up(settings: "Settings", report: Callable[[str], None]) -> list[Status]:
     wanted = services(settings)
     stopped = [service for service in wanted if _running(settings, service) is None]
     for service in stopped:
+        stop(_pid_file(settings, service.name))  # what a killed leader left behind, its port included
+    for service in stopped:
         _require_port(service)
     require_java()
     postgres = Postgres(settings.home, settings.postgres)
-    report("postgres: starting")
+    if postgres.server and not postgres.server.running():
+        report("postgres: starting")
     with postgres.owner():
         pass
     postgres.close()
@@ -159,11 +162,10 @@ def up(settings: "Settings", report: Callable[[str], None]) -> list[Status]:
     workspace = {"load_from": [{"grpc_server": {"socket": wanted[0].address, "location_name": "headwater"}}]}
     _run_folder(settings).mkdir(parents=True, exist_ok=True)
     (_run_folder(settings) / "workspace.yaml").write_text(json.dumps(workspace))  # JSON is YAML too
-    launched: list[tuple[Service, Started, int]] = []
+    starting: list[tuple[Service, Started, int]] = []
     for service in stopped:
         log = _log(settings, service.name)
         size_bytes = log.stat().st_size if log.is_file() and log.stat().st_size <= 20_000_000 else 0
-        stop(_pid_file(settings, service.name))  # what a killed leader left behind
         report(f"{service.name}: starting")
         environment = os.environ | {
             "HEADWATER_HOME": str(settings.home),
@@ -171,14 +173,14 @@ def up(settings: "Settings", report: Callable[[str], None]) -> list[Status]:
             "PYTHONUNBUFFERED": "1",
         }
         started = start(service.command, _pid_file(settings, service.name), log, environment)
-        launched.append((service, started, size_bytes))
-        if service.name == "code":
-            # The others would each fill their logs with failures to reach it.
-            wait_until(service.healthy, started, log, service.timeout_s, size_bytes)
-    for service, started, size_bytes in launched:
-        log = _log(settings, service.name)
-        wait_until(service.healthy, started, log, service.timeout_s, size_bytes)
-        report(f"{service.name}: ready{f' at {service.address}' if service.address else ''}")
+        starting.append((service, started, size_bytes))
+        # The web UI and the daemon would fill their logs with failures to reach the code server.
+        if service.name == "code" or service is stopped[-1]:
+            for waited, process, log_from in starting:
+                log = _log(settings, waited.name)
+                wait_until(waited.healthy, process, log, waited.timeout_s, log_from)
+                report(f"{waited.name}: ready{f' at {waited.address}' if waited.address else ''}")
+            starting.clear()
     return status(settings)
 
 

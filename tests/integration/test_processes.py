@@ -1,0 +1,120 @@
+"""Processes are found again, told from strangers with the same pid, and stopped whole."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from orchestration.processes import (
+    ServiceError,
+    Started,
+    holder,
+    leader,
+    members,
+    port_free,
+    read_pid_file,
+    start,
+    stop,
+    wait_until,
+)
+
+# A parent that starts a child and says its pid; neither minds being asked to end, if told so.
+FAMILY = """
+import signal, subprocess, sys, time
+if "stubborn" in sys.argv:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def family(folder: Path, *arguments: str) -> tuple[Started, int]:
+    log = folder / "family.log"
+    started = start([sys.executable, "-c", FAMILY, *arguments], folder / "family.pid", log, os.environ)
+    wait_until(lambda: log.read_text().strip() != "", started, log, timeout_s=20)
+    return started, int(log.read_text())
+
+
+def test_stop_takes_the_children_too(tmp_path: Path) -> None:
+    started, child = family(tmp_path)
+    assert read_pid_file(tmp_path / "family.pid") == started
+    assert {process.pid for process in members(started)} == {started.pid, child}
+    assert stop(tmp_path / "family.pid")
+    assert not members(started)
+    assert not psutil.pid_exists(child)
+    assert not (tmp_path / "family.pid").exists()
+    assert not stop(tmp_path / "family.pid")
+
+
+def test_children_of_a_killed_leader_are_stopped(tmp_path: Path) -> None:
+    started, child = family(tmp_path)
+    os.kill(started.pid, signal.SIGKILL)
+    os.waitpid(started.pid, 0)
+    assert leader(started) is None
+    assert [process.pid for process in members(started)] == [child]
+    assert stop(tmp_path / "family.pid")
+    assert not members(started)
+
+
+def test_what_does_not_listen_is_killed(tmp_path: Path) -> None:
+    started, _ = family(tmp_path, "stubborn")
+    assert stop(tmp_path / "family.pid", grace_s=0.5)
+    assert not members(started)
+
+
+def test_a_pid_that_was_given_to_another_is_left_alone(tmp_path: Path) -> None:
+    stranger = subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True
+    )
+    try:
+        born = psutil.Process(stranger.pid).create_time()
+        pid_file = tmp_path / "ours.pid"
+        pid_file.write_text(json.dumps({"pid": stranger.pid, "started_at": born - 3600}))
+        ours = read_pid_file(pid_file)
+        assert ours is not None
+        assert leader(ours) is None
+        assert members(ours) == []
+        assert not stop(pid_file)
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": 1}', '{"pid": 1, "more": 2}'])
+def test_a_pid_file_that_was_cut_off_is_no_process(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.pid").write_text(text)
+    assert read_pid_file(tmp_path / "x.pid") is None
+    assert not stop(tmp_path / "x.pid")
+
+
+def test_one_that_ends_at_once_says_why(tmp_path: Path) -> None:
+    log = tmp_path / "short.log"
+    log.write_text("an older start\n")
+    began_s = time.monotonic()
+    command = [sys.executable, "-c", "raise SystemExit('the disk is full')"]
+    started = start(command, tmp_path / "short.pid", log, os.environ)
+    with pytest.raises(
+        ServiceError, match=r"short ended before it was ready; [^\n]*\nthe disk is full"
+    ) as caught:
+        wait_until(lambda: False, started, log, timeout_s=60, log_from=15)
+    assert "an older start" not in str(caught.value)
+    assert time.monotonic() - began_s < 30
+
+
+def test_who_holds_a_port() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert not port_free(port)
+        assert f"process {os.getpid()} " in holder(port)
+    assert port_free(port)

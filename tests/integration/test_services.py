@@ -1,0 +1,120 @@
+"""`up`, `status` and `down` of the real services of a state folder."""
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from dagster import DagsterInstance
+from free_ports import free_ports
+
+from orchestration import services
+from orchestration.dagster_home import write_dagster_home
+from orchestration.java import UnsupportedJava
+from orchestration.processes import ServiceError, members, read_pid_file
+from orchestration.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def settings(module_folder: Path) -> Iterator[Settings]:
+    web_port, thrift_port = free_ports(2)
+    with pytest.MonkeyPatch.context() as environment:
+        # What the services read, and no run of theirs, is the same as what the test holds.
+        environment.setenv("HEADWATER_WEB_PORT", str(web_port))
+        environment.setenv("HEADWATER_THRIFT_PORT", str(thrift_port))
+        settings = Settings(home=module_folder / "a home")
+        yield settings
+        services.down(settings, lambda line: None)
+
+
+def by_name(found: list[services.Status]) -> dict[str, services.Status]:
+    return {status.service: status for status in found}
+
+
+def test_a_taken_port_is_named_before_anything_starts(settings: Settings) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", settings.thrift_port))
+        taken.listen()
+        with pytest.raises(ServiceError) as caught:
+            services.up(settings, lambda line: None)
+    said = str(caught.value)
+    assert f"port {settings.thrift_port} of 127.0.0.1, which thrift needs" in said
+    assert f"process {os.getpid()} " in said
+    assert "HEADWATER_THRIFT_PORT" in said
+    assert not settings.home.exists()
+
+
+def test_no_java_is_told_before_anything_starts(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    with pytest.raises(UnsupportedJava, match="install Java 17 or 21"):
+        services.up(settings, lambda line: None)
+    assert not settings.home.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_up_status_kill_up_down(settings: Settings) -> None:
+    first = by_name(services.up(settings, lambda line: None))
+    assert set(first) == {"postgres", "code", "web", "daemon", "thrift"}
+    assert all(status.healthy and status.pid for status in first.values())
+
+    ours = [
+        process
+        for name in ("code", "web", "daemon", "thrift")
+        for started in [read_pid_file(settings.home / "run" / f"{name}.pid")]
+        if started
+        for process in members(started)
+    ]
+    listening = [
+        connection.laddr
+        for process in ours
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert {address.ip.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
+    assert {settings.web_port, settings.thrift_port} <= {address.port for address in listening}
+
+    again = by_name(services.up(settings, lambda line: None))
+    assert {name: status.pid for name, status in again.items()} == {
+        name: status.pid for name, status in first.items()
+    }
+
+    for name in ("web", "thrift"):
+        os.kill(first[name].pid or 0, signal.SIGKILL)
+        os.waitpid(first[name].pid or 0, 0)
+    broken = by_name(services.status(settings))
+    assert {name for name, status in broken.items() if not status.healthy} == {"web", "thrift"}
+    # The code server and the daemon went on; what was killed is started again.
+    repaired = by_name(services.up(settings, lambda line: None))
+    assert all(status.healthy for status in repaired.values())
+    assert {name for name in repaired if repaired[name].pid != first[name].pid} == {"web", "thrift"}
+
+    os.kill(repaired["daemon"].pid or 0, signal.SIGKILL)
+    stopped = services.down(settings, lambda line: None)
+    assert set(stopped) >= {"code", "web", "thrift", "postgres"}
+    assert not any(status.pid or status.healthy for status in services.status(settings))
+    assert services.down(settings, lambda line: None) == []
+    _, alive = psutil.wait_procs(ours, timeout=5)
+    assert alive == []
+
+
+def test_dagster_takes_its_settings(tmp_path: Path) -> None:
+    write_dagster_home(tmp_path / "dagster")
+    with DagsterInstance.from_config(str(tmp_path / "dagster")) as instance:
+        assert not instance.telemetry_enabled
+        assert instance.run_monitoring_enabled
+        pools = instance.get_concurrency_config().pool_config
+        assert pools.default_pool_limit == 1
+        assert pools.pool_granularity.value == "op"
+
+
+def test_dagsters_settings_are_written_once(tmp_path: Path) -> None:
+    path = write_dagster_home(tmp_path)
+    before = path.stat().st_mtime_ns
+    write_dagster_home(tmp_path)
+    assert path.stat().st_mtime_ns == before
