@@ -83,9 +83,16 @@ class MinHashConfig(BaseModel):
 
         The Jaccard threshold and `hot_bucket` are not in it: they decide what is done with signatures.
         """
-        made_of = self.model_dump(include={"shingle_words", "permutations", "bands", "rows", "seed"})
-        settings = json.dumps(made_of | {"kernel": KERNEL_VERSION}, sort_keys=True)
-        return hashlib.sha256(settings.encode()).hexdigest()
+        return self._digest(exclude={"jaccard_threshold", "hot_bucket"})
+
+    @property
+    def decision_hash(self) -> str:
+        """Hex digest of all that decides who is a duplicate: signatures, threshold and bucket limit."""
+        return self._digest(exclude=set())
+
+    def _digest(self, exclude: set[str]) -> str:
+        settings = self.model_dump(exclude=exclude) | {"kernel": KERNEL_VERSION}
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 _NO_MINIMUM = np.uint32(0xFFFFFFFF)

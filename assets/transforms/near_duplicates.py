@@ -96,11 +96,8 @@ def find_duplicates(
         outcome = documents.sparkSession.createDataFrame(driver.table("outcome"))
     else:
         spark = SparkRelations(frames, texts, config)
-        try:
-            pairs, hot = _decide(spark, config, all_of_them=changed is None)
-            outcome = spark.table("outcome").localCheckpoint()
-        finally:
-            spark.close()
+        pairs, hot = _decide(spark, config, all_of_them=changed is None)
+        outcome = spark.table("outcome").localCheckpoint()
     return Duplicates(outcome.where("canonical_id IS NOT NULL"), outcome.select("doc_id"), pairs, hot)
 
 

@@ -99,22 +99,26 @@ class DriverRelations:
 
 
 class SparkRelations:
-    """Spark DataFrames. Those that are used again stay persisted until `close`."""
+    """Spark DataFrames.
+
+    Those that are used again are checkpointed and not just persisted: a persisted table's plan is still part
+    of every plan above it, and these tables are built of each other, so that plans would double at each step.
+    """
 
     def __init__(self, frames: Mapping[str, DataFrame], texts: DataFrame, config: MinHashConfig) -> None:
         """Takes `frames`, and `texts` with doc_id and text of every document."""
         self._texts = texts
         self._config = config
-        self._tables = {name: frame.persist() for name, frame in frames.items()}
+        self._tables = {name: frame.localCheckpoint() for name, frame in frames.items()}
 
     def table(self, name: str) -> DataFrame:
         """A table by its name."""
         return self._tables[name]
 
     def define(self, name: str, query: str, reused: bool = False, **numbers: float) -> None:
-        """Names the result of a query, and persists it when it is reused."""
+        """Names the result of a query, and computes it when it is reused."""
         frame = self._run(query, numbers)
-        self._tables[name] = frame.persist() if reused else frame
+        self._tables[name] = frame.localCheckpoint() if reused else frame
 
     def row(self, query: str) -> tuple[Any, ...]:
         """The one row of a query."""
@@ -144,9 +148,4 @@ class SparkRelations:
         right = self._texts.select(F.col("doc_id").alias("right_id"), F.col("text").alias("right_text"))
         both = self._tables[pairs].join(left, "left_id").join(right, "right_id")
         columns = "left_id string, right_id string, wanted boolean, hot long, jaccard double"
-        self._tables[name] = both.mapInArrow(compare, columns).persist()
-
-    def close(self) -> None:
-        """Lets go of what was persisted."""
-        for frame in self._tables.values():
-            frame.unpersist()
+        self._tables[name] = both.mapInArrow(compare, columns).localCheckpoint()

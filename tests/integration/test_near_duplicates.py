@@ -188,19 +188,21 @@ def vocabularies(rng: random.Random) -> dict[str, list[list[str]]]:
     return base
 
 
-def check_a_sequence(spark: SparkSession, seed: int, steps: int, **settings: int) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_any_sequence_of_changes_gives_the_rows_of_one_full_computation(spark: SparkSession, seed: int):
     rng = random.Random(seed)
     base = vocabularies(rng)
     corpus: Corpus = {}
     for _ in range(3):
         corpus = evolve(rng, corpus, base)
-    found = full(spark, corpus, **settings)
+    found = full(spark, corpus)
     assert found.hot_buckets == sum(len(bucket) > CONFIG.hot_bucket for bucket in buckets(corpus)) > 0
     rows = as_rows(found)
     assert rows == reference(corpus)
-    for _ in range(steps):
+    for _ in range(4):
         before, corpus = corpus, evolve(rng, corpus, base)
-        rows = follow(spark, before, corpus, rows, **settings)
+        rows = follow(spark, before, corpus, rows)
         assert rows == reference(corpus)
     methods = [method for *_, method in rows.values()]
     assert methods.count("exact") > 10
@@ -208,19 +210,20 @@ def check_a_sequence(spark: SparkSession, seed: int, steps: int, **settings: int
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
-def test_any_sequence_of_changes_gives_the_rows_of_one_full_computation(spark: SparkSession, seed: int):
-    check_a_sequence(spark, seed, steps=4)
-
-
-@pytest.mark.slow
-def test_a_sequence_of_changes_in_spark_alone(spark: SparkSession):
+def test_changes_followed_in_spark_alone(spark: SparkSession):
+    rng = random.Random(3)
+    base = vocabularies(rng)
+    before: Corpus = {}
+    for _ in range(3):
+        before = evolve(rng, before, base)
+    after = evolve(rng, before, base)
     # Adaptive execution runs a job a stage, which for tables this small is most of the time.
     spark.conf.set("spark.sql.adaptive.enabled", "false")
     try:
-        check_a_sequence(spark, seed=3, steps=1, driver_document_cap=0)
+        rows = follow(spark, before, after, reference(before), driver_document_cap=0)
     finally:
         spark.conf.set("spark.sql.adaptive.enabled", "true")
+    assert rows == reference(after) != reference(before)
 
 
 def words(*changes: tuple[int, str]) -> str:

@@ -184,7 +184,9 @@ def test_signatures_stay_what_they_were():
 
 
 def test_config_hash_follows_the_signature_settings_only():
-    assert MinHashConfig(jaccard_threshold=0.9, hot_bucket=9).config_hash == CONFIG.config_hash
+    for decides in ({"jaccard_threshold": 0.9}, {"hot_bucket": 9}):
+        assert MinHashConfig(**decides).config_hash == CONFIG.config_hash
+        assert MinHashConfig(**decides).decision_hash != CONFIG.decision_hash
     for changed in (
         {"seed": 2},
         {"shingle_words": 3},
