@@ -286,18 +286,20 @@ def test_a_new_document_that_bridges_two_clusters_merges_them(spark: SparkSessio
 
 
 def test_a_removal_lets_documents_move_up_in_a_full_bucket(spark: SparkSession):
-    """Two documents behind an unlike senior one in a bucket of one place become comparable without it."""
+    """Documents behind an unlike senior one in a bucket of one place become comparable without it."""
     config = CONFIG.model_copy(update={"permutations": 1, "bands": 1, "rows": 1, "hot_bucket": 1})
     rng = random.Random(5)
-    text, near = words(), words((12, "z"))
+    text, near, nearer = words(), words((12, "z")), words((13, "z"))
     shared = signatures(pa.array([text]), config)[0]
-    assert signatures(pa.array([near]), config)[0] == shared
+    assert (signatures(pa.array([near, nearer]), config) == shared).all()
     shuffled = rng.sample(text.split(), 24)
     while signatures(pa.array([" ".join(shuffled)]), config)[0] != shared:
         rng.shuffle(shuffled)
     before = {"a": Doc("t", " ".join(shuffled), 0), "b": Doc("t", text, 1), "c": Doc("t", near, 2)}
+    before["d"] = Doc("t", nearer, 3)
     after = {doc_id: doc for doc_id, doc in before.items() if doc_id != "a"}
     assert reference(before, config) == {}
+    assert reference(after, config).keys() == {"c", "d"}
     assert follow(spark, before, after, {}, config) == reference(after, config) != {}
     assert follow(spark, after, before, reference(after, config), config) == {}
 
