@@ -120,7 +120,7 @@ def duplicates(
         # Documents as the signatures saw them, so that every one of them has its signature.
         {SIGNATURES: version, DOCUMENTS: lake.inputs_of(SIGNATURES.name, version)[DOCUMENTS.name]},
         run_id=context.run_id,
-        config_digest=recipe.minhash.config_hash,
+        config_digest=recipe.minhash.decision_hash,
     )
     found = None
     if not step.idle:

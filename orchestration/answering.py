@@ -9,8 +9,7 @@ from assets.lake import CODE_VERSION, Lake, Lineage
 from assets.tables import ANSWERS
 from inference.answer import Answer, ReleasePin, answer_question, checked_question
 from inference.engines import build_engine
-from orchestration.resources import open_lake
-from orchestration.settings import Settings
+from orchestration.settings import Settings, open_lake
 from retrieval.embedding_model import EmbeddingModel
 from retrieval.index import Index, Release
 from retrieval.postgres import Postgres

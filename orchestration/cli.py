@@ -13,7 +13,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-
 if TYPE_CHECKING:
     from orchestration.settings import Settings
 
@@ -26,6 +25,9 @@ app = typer.Typer(
 )
 source_app = typer.Typer(no_args_is_help=True, help="Where documents come from.")
 app.add_typer(source_app, name="source")
+
+BENCHES = ("dedupe",)
+"""Modules of `orchestration.bench`, each with a `run`."""
 
 console = Console()
 log = Console(stderr=True, highlight=False)
@@ -269,7 +271,7 @@ def sql(
     Example: `headwater sql "select language, count(*) from silver.documents group by 1"`
     """
     from orchestration import sql as lake_sql
-    from orchestration.resources import open_lake
+    from orchestration.settings import open_lake
 
     engines = {"duckdb": lake_sql.query, "spark": lake_sql.query_spark}
     if engine not in engines:
@@ -290,7 +292,7 @@ def sql(
 
 
 def _trace(settings: "Settings", identity: str, verify: bool) -> Any:
-    from orchestration.resources import open_lake
+    from orchestration.settings import open_lake
     from orchestration.trace import Tracer
     from retrieval.index import Index
     from retrieval.postgres import Postgres
@@ -370,7 +372,7 @@ def rollback(
     """
     from assets.ops import roll_back
     from orchestration.answering import Desk
-    from orchestration.resources import open_lake
+    from orchestration.settings import open_lake
 
     settings = _settings()
     made = roll_back(open_lake(settings), Desk(settings).index, release)
@@ -424,7 +426,7 @@ def up(json_: Json = False) -> None:
 
     settings = _settings()
     with _working():
-        from orchestration.resources import open_lake
+        from orchestration.settings import open_lake
 
         open_lake(settings)
         found = services.up(settings, _progress)
@@ -487,16 +489,16 @@ def bench(
 
     Example: `headwater bench dedupe --json`
     """
-    from orchestration.bench import BENCHES
+    import importlib
 
     if name not in BENCHES:
         raise typer.BadParameter(f"there is no bench {name!r}; there are {', '.join(BENCHES)}")
     with _working():
-        result = BENCHES[name]()
+        result = importlib.import_module(f"orchestration.bench.{name}").run()
     if json_:
-        _print_json(result.to_dict())
+        sys.stdout.write(result.to_json() + "\n")
     else:
-        console.print(result.table())
+        console.print(result)
 
 
 @source_app.command("add")

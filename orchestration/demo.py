@@ -7,9 +7,8 @@ from typing import Any
 from assets.report import funnel
 from assets.transforms.registry import ENVIRONMENT, Source, SourceRegistry
 from orchestration.answering import Desk
-from orchestration.resources import open_lake
 from orchestration.runs import RunFailed, execute
-from orchestration.settings import Settings
+from orchestration.settings import Settings, open_lake
 
 SOURCE = "demo"
 QUESTIONS = (

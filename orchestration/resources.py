@@ -4,20 +4,12 @@ from typing import Any
 
 import dagster as dg
 
-from assets.lake import Lake
 from assets.transforms.registry import SourceRegistry
-from orchestration.settings import Settings
+from orchestration.settings import Settings, open_lake
 from retrieval.embedding_model import EmbeddingModel
 from retrieval.index import Index
 from retrieval.postgres import Postgres
 from retrieval.search import Searcher
-
-
-def open_lake(settings: Settings) -> Lake:
-    """The lake of a state folder, with every table there."""
-    lake = Lake(settings.lake_root, settings.spark, settings.home / "spark", settings.home / "data_docs")
-    lake.ensure()
-    return lake
 
 
 def resources(settings: Settings) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from assets.lake import Lake
 from assets.recipe import Recipe
 from assets.spark import SparkConfig
 from inference.engines import GeneratorConfig
@@ -57,6 +58,13 @@ class Settings(BaseSettings):
     def sources_file(self) -> Path:
         """The file that remembers the sources."""
         return self.home / "sources.json"
+
+
+def open_lake(settings: Settings) -> Lake:
+    """The lake of a state folder, with every table there."""
+    lake = Lake(settings.lake_root, settings.spark, settings.home / "spark", settings.home / "data_docs")
+    lake.ensure()
+    return lake
 
 
 def listed(settings: BaseModel, prefix: str = "HEADWATER_") -> list[dict[str, str]]:

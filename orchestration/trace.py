@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from deltalake import DeltaTable
+
 from assets.ids import SEPARATOR, doc_id
 from assets.lake import Commit, Lake
 from assets.tables import TABLES
@@ -94,6 +96,7 @@ class Tracer:
     ) -> None:
         self._lake, self._index, self._verify = lake, index, verify
         self._commits: dict[tuple[str, str], Commit] = {}
+        self._tables: dict[tuple[str, int | None], DeltaTable] = {}
 
     def trace(self, identity: str) -> Trace:
         """Both walks from whatever the id names.
@@ -104,7 +107,7 @@ class Tracer:
         Raises:
             Untraceable: When nothing has that id.
         """
-        for kind, walk in (
+        walks: tuple[tuple[Kind, Callable[[str], tuple[list[Node], list[Node]] | None]], ...] = (
             ("answer", self._answer),
             ("release", self._release),
             ("chunk", self._chunk),
@@ -112,15 +115,16 @@ class Tracer:
             ("uri", self._uri),
             ("content", self._content),
             ("run", self._run),
-        ):
+        )
+        for kind, walk in walks:
             found = walk(identity)
             if found is not None:
                 backward, forward = found
                 verified = all(n.holds() for n in [*backward, *forward]) if self._verify else None
                 return Trace(identity, kind, backward, forward, verified)
         raise Untraceable(
-            f"nothing has the id {identity!r}: give an answer, chunk, document, release or run id, a URI or a "
-            f'content hash (`headwater sql "select answer_id, question from gold.answers"` lists answers)'
+            f"nothing has the id {identity!r}: give an answer, chunk, document, release or run id, a URI or "
+            f'a content hash (`headwater sql "select answer_id, question from gold.answers"` lists answers)'
         )
 
     # What each kind of id names. Each gives (backward, forward), or None where no such thing is.
@@ -291,25 +295,28 @@ class Tracer:
             node = self._row_node("duplicate", row["canonical_id"], "silver.duplicates", row)
             node.details |= {key: row[key] for key in ("matched_id", "jaccard", "method")}
             found.append(node)
-        for row in self._rows("silver.duplicates", "canonical_id = ?", identity):
-            found.append(self._row_node("stands_for", row["doc_id"], "silver.duplicates", row))
+        found += [
+            self._row_node("stands_for", row["doc_id"], "silver.duplicates", row)
+            for row in self._rows("silver.duplicates", "canonical_id = ?", identity)
+        ]
         chunks = self._rows("gold.chunks", "doc_id = ?", identity)
         return found + self._from_chunks(chunks, identity, None)
 
     def _from_chunks(self, chunks: list[dict[str, Any]], document: str, only: set[str] | None) -> list[Node]:
         """The chunks, their vectors, where they are served, and the answers that cite them."""
         served = self._index(document)
+        texts = [chunk["text_sha256"] for chunk in chunks]
+        vectors = self._rows("gold.embeddings", "list_contains(?, text_sha256)", texts)
         nodes = []
         for chunk in sorted(chunks, key=lambda row: row["ordinal"]):
             node = self._row_node("chunk", chunk["chunk_id"], "gold.chunks", chunk)
             node.details |= {key: chunk[key] for key in ("char_start", "char_end", "text_sha256")}
             if self._verify:
                 node.checks["text_sha256"] = _sha256(chunk["text"]) == chunk["text_sha256"]
-            vectors = self._rows("gold.embeddings", "text_sha256 = ?", chunk["text_sha256"])
             node.children = [
                 self._row_node("embedding", row["text_sha256"], "gold.embeddings", row)
                 for row in vectors
-                if row["tenant"] == chunk["tenant"]
+                if (row["tenant"], row["text_sha256"]) == (chunk["tenant"], chunk["text_sha256"])
             ]
             nodes.append(node)
         releases = self._rows("ops.releases", "decision = ?", "released")
@@ -325,11 +332,12 @@ class Tracer:
                 and (row["valid_to"] is None or release["epoch"] < row["valid_to"])
             )
             nodes.append(node)
-        for row in self._rows(
-            "gold.answers", "list_contains(list_transform(citations, c -> c.doc_id), ?)", document
-        ):
-            if only is None or only & {each["chunk_id"] for each in row["citations"]}:
-                nodes.append(self._answer_node(row))
+        citing = "list_contains(list_transform(citations, lambda c: c.doc_id), ?)"
+        nodes += [
+            self._answer_node(row)
+            for row in self._rows("gold.answers", citing, document)
+            if only is None or only & {each["chunk_id"] for each in row["citations"]}
+        ]
         return nodes
 
     # Rows and commits.
@@ -374,10 +382,11 @@ class Tracer:
             key=lambda row: (row["doc_id"], -row["revision"]),
         )
 
-    def _rows(self, table: str, where: str, value: str, version: int | None = None) -> list[dict[str, Any]]:
-        return self._lake.query(
-            f"select * from t where {where}", [value], t=self._lake.delta(table, version)
-        ).to_pylist()
+    def _rows(self, table: str, where: str, value: Any, version: int | None = None) -> list[dict[str, Any]]:
+        if (table, version) not in self._tables:
+            self._tables[table, version] = self._lake.delta(table, version)
+        opened = self._tables[table, version]
+        return self._lake.query(f"select * from t where {where}", [value], t=opened).to_pylist()
 
 
 def _sha256(text: str) -> str:

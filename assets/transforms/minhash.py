@@ -16,10 +16,7 @@ A document's set is its word shingles:
   text without any word has none, resembles nothing, and is left to the exact comparison of hashes.
 
 The kernels read the UTF-8 bytes where Arrow holds them and make no Python object a document, word or shingle.
-Numba infers their types and keeps their machine code in `__pycache__` beside this file (or in
-`NUMBA_CACHE_DIR`), which every Spark worker of the machine shares; `warm_up` fills it at set-up.
 """
-# ruff: noqa: ANN001, ANN202
 
 import hashlib
 import json
@@ -30,7 +27,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from numba import njit
 from pydantic import BaseModel, Field, model_validator
 
 KERNEL_VERSION = 1
@@ -95,176 +91,6 @@ class MinHashConfig(BaseModel):
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
-_NO_MINIMUM = np.uint32(0xFFFFFFFF)
-_FNV_OFFSET = np.uint64(0xCBF29CE484222325)
-_FNV_PRIME = np.uint64(0x100000001B3)
-_SHINGLE_BASE = np.uint64(0x9E3779B97F4A7C15)
-_BLOCK = 4096  # shingles whose hashes stay in the first-level cache while all permutations pass over them
-
-_FOLDED = np.zeros(128, dtype=np.uint8)  # 0 separates words
-for _byte in b"abcdefghijklmnopqrstuvwxyz0123456789":
-    _FOLDED[_byte] = _byte
-    _FOLDED[ord(chr(_byte).upper())] = _byte
-
-
-@njit(nogil=True, cache=True, inline="always")
-def _mix(h):  # type: ignore[no-untyped-def]
-    """The finaliser of MurmurHash3 (Appleby): every input bit changes every output bit."""
-    h ^= h >> np.uint64(33)
-    h *= np.uint64(0xFF51AFD7ED558CCD)
-    h ^= h >> np.uint64(33)
-    h *= np.uint64(0xC4CEB9FE1A85EC53)
-    return h ^ (h >> np.uint64(33))
-
-
-@njit(nogil=True, cache=True)
-def _words(data, start, stop, out):  # type: ignore[no-untyped-def]
-    """Writes the 64-bit FNV-1a hash of every word of `data[start:stop]` to `out`; returns how many."""
-    count = 0
-    word = _FNV_OFFSET
-    in_word = False
-    at = start
-    while at < stop:
-        byte = data[at]
-        if byte < 0x80:
-            # Without a branch on where words end, which no processor predicts; a store that does not
-            # count is overwritten by the next word.
-            folded = np.uint64(_FOLDED[byte])
-            inside = folded != 0
-            out[count] = word
-            count += in_word and not inside
-            word = (word ^ folded) * _FNV_PRIME if inside else _FNV_OFFSET
-            in_word = inside
-            at += 1
-            continue
-        width = 2 if byte < 0xE0 else (3 if byte < 0xF0 else 4)
-        end = min(at + width, stop)
-        separates = byte == 0xC2 or byte == 0xE2 or (byte == 0xE3 and data[at + 1] == 0x80)
-        alone = 0xE3 <= byte <= 0xED or byte >= 0xF0
-        if in_word and (separates or alone):
-            out[count] = word
-            count += 1
-            word = _FNV_OFFSET
-            in_word = False
-        if not separates:
-            for k in range(at, end):
-                word = (word ^ np.uint64(data[k])) * _FNV_PRIME
-            if alone:
-                out[count] = word
-                count += 1
-                word = _FNV_OFFSET
-            in_word = not alone
-        at = end
-    if in_word:
-        out[count] = word
-        count += 1
-    return count
-
-
-@njit(nogil=True, cache=True)
-def _shingles(data, start, stop, shingle_words, out):  # type: ignore[no-untyped-def]
-    """Writes the 64-bit hash of every shingle of `data[start:stop]` to `out`; returns how many.
-
-    `out` must have room for a word every two bytes. A shingle's hash is a polynomial in its words' hashes;
-    it takes the place of its first word, which no later shingle needs.
-    """
-    words = _words(data, start, stop, out)
-    width = min(words, shingle_words)
-    count = words - width + 1 if words > 0 else 0
-    for i in range(count):
-        shingle = np.uint64(0)
-        for j in range(width):
-            shingle = shingle * _SHINGLE_BASE + out[i + j]
-        out[i] = _mix(shingle)
-    return count
-
-
-@njit(nogil=True, cache=True)
-def _sign(data, offsets, valid, shingle_words, multipliers, increments, out):  # type: ignore[no-untyped-def]
-    """Fills `out` with one signature a document; see `signatures`."""
-    longest = 0
-    for row in range(len(out)):
-        longest = max(longest, offsets[row + 1] - offsets[row])
-    shingles = np.empty(longest // 2 + 1, dtype=np.uint64)
-    block = np.empty(_BLOCK, dtype=np.uint32)
-    for row in range(len(out)):
-        out[row, :] = _NO_MINIMUM
-        if not valid[row]:
-            continue
-        count = _shingles(data, offsets[row], offsets[row + 1], shingle_words, shingles)
-        for begin in range(0, count, _BLOCK):
-            size = min(_BLOCK, count - begin)
-            for i in range(size):
-                block[i] = np.uint32(shingles[begin + i] >> np.uint64(32))
-            for p in range(len(multipliers)):
-                # Over shingles, not permutations: a reduction over 32-bit lanes that LLVM turns into SIMD.
-                multiplier = multipliers[p]
-                increment = increments[p]
-                least = out[row, p]
-                for i in range(size):
-                    least = min(least, np.uint32(block[i] * multiplier + increment))
-                out[row, p] = least
-
-
-@njit(nogil=True, cache=True)
-def _band(signatures, rows, out):  # type: ignore[no-untyped-def]
-    """Fills `out` with one 64-bit hash a band of each signature."""
-    for row in range(out.shape[0]):
-        for band in range(out.shape[1]):
-            h = np.uint64(band + 1) * _SHINGLE_BASE
-            for i in range(band * rows, (band + 1) * rows):
-                h = _mix(h ^ np.uint64(signatures[row, i]))
-            out[row, band] = h
-
-
-@njit(nogil=True, cache=True)
-def _distinct(hashes):  # type: ignore[no-untyped-def]
-    """Sorts `hashes` in place and moves its distinct values to the front; returns how many."""
-    hashes.sort()
-    count = 0
-    for i in range(len(hashes)):
-        if count == 0 or hashes[i] != hashes[count - 1]:
-            hashes[count] = hashes[i]
-            count += 1
-    return count
-
-
-@njit(nogil=True, cache=True)
-def _jaccard(data, offsets, valid, left, right, shingle_words, out):  # type: ignore[no-untyped-def]
-    """Fills `out` with the Jaccard similarity of each pair's sets of shingle hashes."""
-    longest = 0
-    for row in range(len(valid)):
-        longest = max(longest, offsets[row + 1] - offsets[row])
-    a = np.empty(longest // 2 + 1, dtype=np.uint64)
-    b = np.empty(longest // 2 + 1, dtype=np.uint64)
-    size_a = 0
-    for pair in range(len(out)):
-        x = left[pair]
-        y = right[pair]
-        out[pair] = 0.0
-        if pair == 0 or x != left[pair - 1]:
-            size_a = 0
-            if valid[x]:
-                size_a = _distinct(a[: _shingles(data, offsets[x], offsets[x + 1], shingle_words, a)])
-        size_b = 0
-        if valid[y]:
-            size_b = _distinct(b[: _shingles(data, offsets[y], offsets[y + 1], shingle_words, b)])
-        i = 0
-        j = 0
-        common = 0
-        while i < size_a and j < size_b:
-            if a[i] == b[j]:
-                common += 1
-                i += 1
-                j += 1
-            elif a[i] < b[j]:
-                i += 1
-            else:
-                j += 1
-        if size_a + size_b > 0:
-            out[pair] = common / (size_a + size_b - common)
-
-
 def _hash_functions(config: MinHashConfig) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
     """Multipliers and increments of x -> a*x + b mod 2^32, a odd: bijections of the 32-bit integers.
 
@@ -273,7 +99,7 @@ def _hash_functions(config: MinHashConfig) -> tuple[npt.NDArray[np.uint32], npt.
     """
     with np.errstate(over="ignore"):
         z = np.arange(1, config.permutations + 1, dtype=np.uint64) + np.uint64(config.seed << 20)
-        z *= _SHINGLE_BASE
+        z *= np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z ^= z >> np.uint64(31)
@@ -310,12 +136,14 @@ def signatures(texts: Texts, config: MinHashConfig) -> npt.NDArray[np.uint32]:
     Raises:
         TypeError: When the texts are neither string nor large_string.
     """
+    from assets.transforms import minhash_kernels as kernels
+
     multipliers, increments = _hash_functions(config)
     parts = [np.empty((0, config.permutations), np.uint32)]
     for chunk in _chunks(texts):
         data, offsets, valid = _buffers(chunk)
         part = np.empty((len(chunk), config.permutations), np.uint32)
-        _sign(data, offsets, valid, config.shingle_words, multipliers, increments, part)
+        kernels.sign(data, offsets, valid, config.shingle_words, multipliers, increments, part)
         parts.append(part)
     return np.concatenate(parts) if len(parts) > 2 else parts[-1]
 
@@ -330,8 +158,10 @@ def bands(signatures: npt.NDArray[np.uint32], config: MinHashConfig) -> npt.NDAr
     Returns:
         int64 of shape (n, bands); the band's number is hashed in, so one column can hold all of them.
     """
+    from assets.transforms import minhash_kernels as kernels
+
     out = np.empty((len(signatures), config.bands), np.uint64)
-    _band(signatures, config.rows, out)
+    kernels.band(signatures, config.rows, out)
     return out.view(np.int64)
 
 
@@ -354,12 +184,16 @@ def shingle_jaccard(
         IndexError: When a place is outside of `texts`.
         TypeError: When the texts are neither string nor large_string.
     """
+    from assets.transforms import minhash_kernels as kernels
+
     places = np.concatenate([left, right])
     if len(places) and (places.min() < 0 or places.max() >= len(texts)):
         raise IndexError(f"pairs name texts {places.min()} to {places.max()}, and there are {len(texts)}")
     whole = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
     out = np.empty(len(left), np.float64)
-    _jaccard(*_buffers(whole), left.astype(np.int64), right.astype(np.int64), config.shingle_words, out)
+    kernels.jaccard(
+        *_buffers(whole), left.astype(np.int64), right.astype(np.int64), config.shingle_words, out
+    )
     return out
 
 
@@ -377,7 +211,7 @@ def signature_batches(batches: Iterator[pa.RecordBatch], config: MinHashConfig) 
     for batch in batches:
         signed = signatures(batch["text"], config)
         values = bands(signed, config).reshape(-1)
-        wordless = (signed == _NO_MINIMUM).all(axis=1)
+        wordless = (signed == np.uint32(0xFFFFFFFF)).all(axis=1)
         starts = np.arange(len(signed) + 1, dtype=np.int32) * config.bands
         width = pa.binary(4 * config.permutations)
         packed = pa.Array.from_buffers(width, len(signed), [None, pa.py_buffer(signed.astype("<u4"))])

@@ -14,14 +14,13 @@ from assets.tables import TABLES
 from assets.transforms.registry import Source, SourceRegistry
 from orchestration.answering import Desk
 from orchestration.demo import build
-from orchestration.resources import open_lake
 from orchestration.runs import RunFailed, execute
-from orchestration.settings import Settings
+from orchestration.settings import Settings, open_lake
 from orchestration.trace import Trace, Tracer
 
 TOPICS = {
-    "glaciers": "A glacier is a persistent body of dense ice that moves under its own weight. It forms where the "
-    "accumulation of snow exceeds its ablation over many years, often centuries.",
+    "glaciers": "A glacier is a persistent body of dense ice that moves under its own weight. It forms where "
+    "the accumulation of snow exceeds its ablation over many years, often centuries.",
     "bread": "Sourdough bread is leavened by wild yeast and lactobacilli that live in a starter of flour and "
     "water. The dough ferments for many hours before it is baked in a hot oven.",
     "tides": "Tides are the rise and fall of sea levels caused by the gravitational pull of the moon and the "
@@ -38,7 +37,7 @@ LICENCE = " ".join(
 def write_corpus(folder: Path) -> None:
     folder.mkdir()
     for name, text in TOPICS.items():
-        (folder / f"{name}.md").write_text(f"# About {name}\n\n{text}\n\n## More\n\n{text[::-1][:0]}{text}\n")
+        (folder / f"{name}.md").write_text(f"# About {name}\n\n{text}\n")
     (folder / "a-licence.txt").write_text(f"Copyright Ada\n\n{LICENCE}")
     (folder / "b-licence.txt").write_text(f"Copyright Bob\n\n{LICENCE}")
     (folder / "bees copy.md").write_text((folder / "bees.md").read_text())
@@ -200,7 +199,7 @@ def test_changes_reach_the_release_and_equal_a_full_rebuild(
     assert len(canonical_of) == len(rows(theirs, "silver.duplicates"))
     for name in ("silver.documents", "silver.quarantine", "silver.signatures"):
         assert rows(ours, name) == rows(theirs, name), name
-    # Who is senior depends on who was seen first, which a fresh lake can not know: spans are compared by text.
+    # Who is senior depends on who was seen first, which a fresh lake can not know: texts are compared.
     for name in ("gold.chunks", "gold.embeddings"):
         left = sorted(str(row["text_sha256"]) for row in rows(ours, name))
         assert left == sorted(str(row["text_sha256"]) for row in rows(theirs, name)), name
