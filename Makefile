@@ -21,6 +21,9 @@ LOCKED_EXTRAS := dev train serve gpu
 UV := $(shell uv --version >/dev/null 2>&1 && command -v uv || echo $(BIN)/uv)
 export UV_NO_PROGRESS := 1
 
+# pyspark comes as source only: what builds it is held to the lock as well.
+INSTALL = $(UV) pip install --python $(BIN)/python --require-hashes --build-constraint requirements.txt
+
 .PHONY: help setup demo test lint type fault dev bench lock clean
 
 help:  ## this list
@@ -85,12 +88,12 @@ $(BIN)/uv: | $(BIN)/python
 # Java is asked for first: better to hear of it now than after the download.
 $(VENV)/.installed: requirements.txt pyproject.toml | $(BIN)/python $(UV)
 	$(BIN)/python -m orchestration.java
-	$(UV) pip install --python $(BIN)/python --require-hashes -r requirements.txt
+	$(INSTALL) -r requirements.txt
 	$(UV) pip install --python $(BIN)/python --no-deps --no-build-isolation --quiet -e .
 	touch $@
 
 $(VENV)/.installed-%: requirements-%.txt $(VENV)/.installed
-	$(UV) pip install --python $(BIN)/python --require-hashes -r $<
+	$(INSTALL) -r $<
 	touch $@
 
 $(VENV)/.ready: $(VENV)/.installed orchestration/setup.py orchestration/jars.py orchestration/class_archive.py

@@ -1,6 +1,7 @@
 """The last step of `make setup`: what no package carries, put into the environment once."""
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -35,6 +36,8 @@ def prepare() -> None:
         with _step(f"Delta jars ({jars.PACKAGE})"):
             jars.resolve(JARS)
     with _step("Default embedder, converted for OpenVINO"):
+        # Read when they are imported; what they would print is no help here.
+        os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
         from retrieval.embedder import Embedder, EmbedderConfig
 
         Embedder.prepare(EmbedderConfig())
