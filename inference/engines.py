@@ -52,7 +52,8 @@ class ExtractiveConfig(BaseModel):
     passages each: 97.5% of questions whose text was there are answered, 3.6% of those asked of the others
     (at 0.40: 100% and 12.3%; at 0.50: 91.3% and 0.7%). It tells a subject that is missing from one that is
     there. It does not tell whether a sentence on the right subject holds the answer: with the right sentences
-    taken out, 89% were still answered from their neighbours."""
+    taken out, 89% were still answered from their neighbours. On the demo's corpus 93% of its 83 questions are
+    answered and 2 of its 12 questions on other subjects."""
     margin: float = Field(default=0.1, ge=0.0)
     """How far below the best sentence the others may be."""
     passages: int = Field(default=8, ge=1)
