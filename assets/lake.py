@@ -87,6 +87,14 @@ class Fenced(RuntimeError):
     """Another writer committed to the table since this one took its turn."""
 
 
+def commit_properties(lineage: Lineage, turn: tuple[str, int] | None) -> CommitProperties:
+    """What a commit by delta-rs carries: its lineage, and the writer's turn where it has one."""
+    return CommitProperties(
+        custom_metadata={"userMetadata": lineage.model_dump_json()},
+        app_transactions=[Transaction(*turn)] if turn else None,
+    )
+
+
 class Lake:
     """The Delta tables of one state folder.
 
@@ -180,21 +188,38 @@ class Lake:
             reader.option("startingVersion", since + 1).option("endingVersion", until).load(self.path(name))
         )
 
+    def small_feed(self, name: str, since: int, until: int, limit_bytes: int) -> pa.Table | None:
+        """The change feed as in `changes`, read without a JVM, or None where it is larger than a limit."""
+        feed = pa.RecordBatchReader.from_stream(
+            self.delta(name).load_cdf(starting_version=since + 1, ending_version=until)
+        )
+        batches, size_bytes = [], 0
+        for batch in feed:
+            size_bytes += batch.nbytes
+            if size_bytes > limit_bytes:
+                return None
+            batches.append(batch)
+        return pa.Table.from_batches(batches, feed.schema)
+
     def changed_keys(self, name: str, column: str, since: int, until: int) -> tuple[list[str], list[str]]:
         """The values of a column in rows written, and in rows deleted, after `since` up to and with `until`.
 
         Returns:
-            (written, deleted): a value can be in both, and is counted by the last thing that happened to it.
+            (written, deleted): the last commit that names a value decides.
         """
         if since >= until:
             return [], []
-        feed = self.delta(name).load_cdf(starting_version=since + 1, ending_version=until)
+        feed = self.delta(name).load_cdf(
+            starting_version=since + 1,
+            ending_version=until,
+            columns=[column, "_change_type", "_commit_version"],
+        )
         last = self.query(
             f"""
             select "{column}" as key, arg_max(_change_type, _commit_version) = 'delete' as gone
             from feed where _change_type <> 'update_preimage' group by 1
             """,
-            feed=feed.read_all() if isinstance(feed, pa.RecordBatchReader) else pa.table(feed),
+            feed=pa.RecordBatchReader.from_stream(feed).read_all(),
         )
         keys, gone = last["key"].to_pylist(), last["gone"].to_pylist()
         return (
@@ -300,10 +325,7 @@ class Lake:
             self.path(table.name),
             rows,
             mode="append",
-            commit_properties=CommitProperties(
-                custom_metadata={"userMetadata": lineage.model_dump_json()},
-                app_transactions=[Transaction(*fence)] if fence else None,
-            ),
+            commit_properties=commit_properties(lineage, fence),
         )
         return self.version(table.name)
 

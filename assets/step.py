@@ -5,16 +5,23 @@ the rows and the new watermark, so neither is there without the other. With noth
 commit; with news there is one even if no row changes, for the watermark moves.
 """
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 
 import pyarrow as pa
 from delta.tables import DeltaTable as SparkDeltaTable
+from deltalake.exceptions import CommitFailedError
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, BinaryType, StringType
 
-from assets.lake import CODE_VERSION, Fenced, Lake, Lineage
+from assets.lake import CODE_VERSION, Fenced, Lake, Lineage, commit_properties
 from assets.tables import Table
+
+DRIVER_BYTES = 256 * 1024 * 1024
+"""What this process holds of a change at once; more is read and merged by Spark."""
 
 GONE = "_gone"
 """The column of `Step.changed` that is true where the row is no longer in the input."""
@@ -69,12 +76,9 @@ class Step:
         if window.since == window.until:
             return self.current(table).where(F.lit(False)).withColumn(GONE, F.lit(False))
         return (
-            self.lake.changes(table.name, window.since, window.until)
-            .where("_change_type <> 'update_preimage'")
+            self._latest(table, window.since, "_change_type <> 'update_preimage'", "desc")
             .withColumn(GONE, F.col("_change_type") == "delete")
-            .groupBy(*table.key)
-            .agg(F.max_by(F.struct(*table.schema.names, GONE), "_commit_version").alias("row"))
-            .select("row.*")
+            .drop("_change_type")
         )
 
     def replaced(self, table: Table) -> DataFrame:
@@ -82,43 +86,52 @@ class Step:
         window = self.windows[table.name]
         if self.rebuild or window.since is None or window.since == window.until:
             return self.current(table).where(F.lit(False))
-        return (
-            self.lake.changes(table.name, window.since, window.until)
-            .where("_change_type in ('update_preimage', 'delete')")
-            .groupBy(*table.key)
-            .agg(F.min_by(F.struct(*table.schema.names), "_commit_version").alias("row"))
-            .select("row.*")
+        return self._latest(table, window.since, "_change_type in ('update_preimage', 'delete')", "asc").drop(
+            "_change_type"
         )
+
+    def _latest(self, table: Table, since: int, which: str, order: str) -> DataFrame:
+        """One row a key of the change feed: the first in an order of commits."""
+        query = f"""
+            select {", ".join(table.schema.names)}, _change_type from (
+                select *, row_number() over (
+                    partition by {", ".join(table.key)} order by _commit_version {order}
+                ) as place from {{feed}} where {which}
+            ) where place = 1
+        """
+        until = self.windows[table.name].until
+        feed = self.lake.small_feed(table.name, since, until, DRIVER_BYTES)
+        if feed is not None:
+            rows = self.lake.query(query.format(feed="feed"), feed=feed)
+            schema = table.schema.append(pa.field("_change_type", pa.string()))
+            return self.lake.spark.createDataFrame(rows.cast(schema))
+        changes = self.lake.changes(table.name, since, until)
+        return self.lake.spark.sql(query, feed=changes)
 
     def merge(self, rows: DataFrame, scope: DataFrame | None = None) -> None:
         """Makes the output's rows within a scope equal to `rows`, in one commit.
 
+        A small result is merged by this process in a tenth of a second; Spark, which would schedule a dozen
+        jobs for it, merges the others.
+
         Args:
             rows: What the scope should hold; rows of the output that are in the scope and not here go.
-            scope: One column of the output; its values are the scope. None, or a rebuild: all of the output.
+            scope: One or more columns of the output; their values are the scope. None, or a rebuild: all
+                of the output.
 
         Raises:
             Fenced: When another run has written meanwhile; nothing was written.
         """
-        key = list(self.table.key)
-        source = self._conform(rows).withColumn(GONE, F.lit(False))
-        if self.version > 0:
-            target = self.lake.frame(self.table.name, self.version)
-            if scope is not None and not self.rebuild:
-                target = target.join(F.broadcast(scope.distinct()), scope.columns, "left_semi")
-            gone = target.join(source, key, "left_anti").withColumn(GONE, F.lit(True))
-            source = source.unionByName(gone)
-        # A MERGE reads its source twice, and ours is parsed, hashed or embedded on the way.
-        source = source.persist()
+        # What is persisted here was parsed, hashed or embedded, and is read more than once.
+        rows = self._conform(rows).persist()
+        scope = None if scope is None or self.rebuild else scope.distinct()
         try:
-            if source.isEmpty():
-                self._write_watermark()
-            elif self.version > 0:
-                self._commit(lambda: self._merge(source))
+            if _size_bytes(rows) <= DRIVER_BYTES:
+                self._merge_here(rows.toArrow().cast(self.table.schema), scope and scope.toArrow())
             else:
-                self._commit(lambda: self._append(source.drop(GONE)))
+                self._merge_in_spark(rows, scope)
         finally:
-            source.unpersist()
+            rows.unpersist()
 
     def append(self, rows: DataFrame) -> None:
         """Adds rows to the output in one commit.
@@ -137,36 +150,83 @@ class Step:
     def _append(self, rows: DataFrame) -> None:
         rows.write.format("delta").mode("append").save(self.lake.path(self.table.name))
 
-    def _merge(self, source: DataFrame) -> None:
-        columns = [c for c in self.table.schema.names if c not in self.table.key]
+    def _merge_here(self, rows: pa.Table, scope: pa.Table | None) -> None:
+        target = self.lake.delta(self.table.name, self.version)
+        self._check_turn()
+        key = " and ".join(f't."{c}" = s."{c}"' for c in self.table.key)
+        said = [c for c in self.table.schema.names if c not in (*self.table.key, *self.table.volatile)]
+        differs = " or ".join(f't."{c}" is distinct from s."{c}"' for c in said)
+        tables = {"t": target, "s": rows} | ({} if scope is None else {"scope": scope})
+        within = "" if scope is None else f"semi join scope using ({', '.join(scope.column_names)})"
+        news = self.lake.query(
+            f"select s.* from s left join t on {key} where t.{self.table.key[0]} is null or {differs}",
+            **tables,
+        ).cast(self.table.schema)
+        gone = self.lake.query(f"select t.* from t {within} anti join s on {key}", **tables).cast(
+            self.table.schema
+        )
+        if not news.num_rows and not gone.num_rows:
+            self._write_watermark()
+            return
+        source = pa.concat_tables([news, gone]).append_column(
+            GONE, pa.array([False] * news.num_rows + [True] * gone.num_rows)
+        )
+        columns = {f"`{c}`": f"s.`{c}`" for c in self.table.schema.names}
+        try:
+            (
+                target.merge(
+                    source,
+                    " and ".join(f"t.`{c}` = s.`{c}`" for c in self.table.key),
+                    source_alias="s",
+                    target_alias="t",
+                    commit_properties=commit_properties(self.lineage, self._turn),
+                )
+                .when_matched_delete(f"s.{GONE}")
+                .when_matched_update(columns)
+                .when_not_matched_insert(columns, predicate=f"not s.{GONE}")
+                .execute()
+            )
+        except CommitFailedError as error:
+            raise self._overtaken() from error
+        self._check_written()
+
+    def _merge_in_spark(self, rows: DataFrame, scope: DataFrame | None) -> None:
+        key = list(self.table.key)
+        target = self.lake.frame(self.table.name, self.version)
+        if scope is not None:
+            target = target.join(F.broadcast(scope), scope.columns, "left_semi")
+        source = rows.withColumn(GONE, F.lit(False))
+        gone = target.join(source, key, "left_anti").withColumn(GONE, F.lit(True))
+        source = source.unionByName(gone)
+        columns = [c for c in self.table.schema.names if c not in key]
         differs = " or ".join(f"not (t.`{c}` <=> s.`{c}`)" for c in columns if c not in self.table.volatile)
-        (
+        merge = (
             SparkDeltaTable.forPath(self.lake.spark, self.lake.path(self.table.name))
             .alias("t")
-            .merge(source.alias("s"), " and ".join(f"t.`{c}` = s.`{c}`" for c in self.table.key))
+            .merge(source.alias("s"), " and ".join(f"t.`{c}` = s.`{c}`" for c in key))
             .whenMatchedDelete(f"s.{GONE}")
             .whenMatchedUpdate(differs, {c: f"s.`{c}`" for c in columns})
             .whenNotMatchedInsert(f"not s.{GONE}", {c: f"s.`{c}`" for c in self.table.schema.names})
-            .execute()
         )
+        self._commit(merge.execute if self.version else lambda: self._append(rows))
 
     @property
-    def _writer(self) -> str:
-        return f"headwater/{self.table.name}"
+    def _turn(self) -> tuple[str, int]:
+        return _writer(self.table), self.lineage.fence
 
     def _write_watermark(self) -> None:
         """A commit without rows: the inputs were consumed and nothing followed from them."""
-        self._check_turn()
         none = pa.Table.from_pylist([], self.table.schema)
-        self.lake.append(self.table, none, self.lineage, (self._writer, self.lineage.fence))
+        self.lake.append(self.table, none, self.lineage, self._turn)
 
-    def _commit(self, write: Callable[[], None]) -> None:
+    def _commit(self, write: Callable[[], object]) -> None:
         """Writes through Spark with the lineage and the turn in the commit itself."""
         self._check_turn()
+        writer, turn = self._turn
         settings = {
             "spark.databricks.delta.commitInfo.userMetadata": self.lineage.model_dump_json(),
-            "spark.databricks.delta.write.txnAppId": self._writer,
-            "spark.databricks.delta.write.txnVersion": str(self.lineage.fence),
+            "spark.databricks.delta.write.txnAppId": writer,
+            "spark.databricks.delta.write.txnVersion": str(turn),
         }
         conf = self.lake.spark.conf
         try:
@@ -176,17 +236,22 @@ class Step:
         finally:
             for name in settings:
                 conf.unset(name)
-        # Delta skips a repeated or older turn without a word, so look whether ours is there.
-        if self.lineage not in (commit.lineage for commit in self.lake.commits(self.table.name, limit=5)):
-            raise Fenced(f"{self.table.name}: another run wrote in turn {self.lineage.fence}: run again")
+        self._check_written()
 
     def _check_turn(self) -> None:
-        last = _last_turn(self.lake, self.table, self._writer)
-        if last >= self.lineage.fence:
-            raise Fenced(
-                f"{self.table.name}: another run has written since this one began (turn {last}, ours "
-                f"{self.lineage.fence}); nothing was written: run again"
-            )
+        if _last_turn(self.lake, self.table) >= self.lineage.fence:
+            raise self._overtaken()
+
+    def _check_written(self) -> None:
+        # Delta skips a repeated or older turn without a word, so look whether ours is there.
+        if self.lineage not in (commit.lineage for commit in self.lake.commits(self.table.name, limit=5)):
+            raise self._overtaken()
+
+    def _overtaken(self) -> Fenced:
+        return Fenced(
+            f"{self.table.name}: another run has written since this one began (turn {self.lineage.fence}); "
+            f"nothing was written: run again"
+        )
 
 
 def begin(
@@ -220,12 +285,31 @@ def begin(
             code_version=CODE_VERSION,
             config_digest=config_digest,
             inputs={each.name: until for each, until in inputs.items()},
-            fence=_last_turn(lake, table, f"headwater/{table.name}") + 1,
+            fence=_last_turn(lake, table) + 1,
         ),
         windows={each.name: Window(consumed.get(each.name), until) for each, until in inputs.items()},
         rebuild=rebuild,
     )
 
 
-def _last_turn(lake: Lake, table: Table, writer: str) -> int:
-    return lake.delta(table.name).transaction_version(writer) or 0
+def _writer(table: Table) -> str:
+    return f"headwater/{table.name}"
+
+
+def _last_turn(lake: Lake, table: Table) -> int:
+    return lake.delta(table.name).transaction_version(_writer(table)) or 0
+
+
+def _size_bytes(rows: DataFrame) -> int:
+    """About how much a frame takes in memory: the bytes of its strings, eight for anything else in it."""
+    parts = []
+    for field in rows.schema:
+        kind = field.dataType
+        if isinstance(kind, StringType | BinaryType):
+            parts.append(F.octet_length(field.name))
+        elif isinstance(kind, ArrayType):
+            parts.append(8 * F.size(field.name))
+        else:
+            parts.append(F.lit(8))
+    total = rows.select(F.sum(reduce(operator.add, [F.coalesce(p, F.lit(0)) for p in parts]))).first()
+    return int(total[0] or 0) if total else 0

@@ -19,7 +19,17 @@ def lake(spark: SparkSession, tmp_path: Path) -> Lake:
     return lake
 
 
-def step(lake: Lake, table: Table = DUPLICATES, config: str = "c1", run: str = "run-1", **inputs: int) -> Step:
+@pytest.fixture(params=["merged here", "merged by Spark"])
+def either(lake: Lake, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Lake:
+    """The lake with changes that this process holds, and with changes too large for it."""
+    if request.param == "merged by Spark":
+        monkeypatch.setattr("assets.step.DRIVER_BYTES", -1)
+    return lake
+
+
+def step(
+    lake: Lake, table: Table = DUPLICATES, config: str = "c1", run: str = "run-1", **inputs: int
+) -> Step:
     windows = {SIGNATURES: inputs.get("signatures", lake.version(SIGNATURES.name))}
     return begin(lake, table, windows, run_id=run, config_digest=config)
 
@@ -42,7 +52,8 @@ def test_tables_are_there_before_the_first_row(lake: Lake) -> None:
     assert lake.version(DOCUMENTS.name) == 0
 
 
-def test_merge_replaces_its_scope_and_nothing_else(lake: Lake) -> None:
+def test_merge_replaces_its_scope_and_nothing_else(either: Lake) -> None:
+    lake = either
     step(lake).merge(duplicates(lake, ("a", "x", 0.9), ("b", "x", 0.8), ("c", "y", 0.7)))
     scope = lake.spark.createDataFrame([("a",), ("b",), ("d",)], "doc_id string")
     second = step(lake, run="run-2")
@@ -55,7 +66,8 @@ def test_merge_replaces_its_scope_and_nothing_else(lake: Lake) -> None:
     assert commit.lineage.fence == 2
 
 
-def test_a_row_that_says_the_same_is_not_rewritten(lake: Lake) -> None:
+def test_a_row_that_says_the_same_is_not_rewritten(either: Lake) -> None:
+    lake = either
     step(lake).merge(duplicates(lake, ("a", "x", 0.9), ("b", "x", 0.8)))
     before = lake.content_digest(DUPLICATES)
     step(lake, run="run-2").merge(duplicates(lake, ("a", "x", 0.9), ("b", "x", 0.8)))
@@ -84,13 +96,15 @@ def test_a_step_with_news_but_no_rows_moves_the_watermark(lake: Lake) -> None:
     assert step(lake).idle
 
 
-def test_changed_gives_the_last_state_of_each_key(lake: Lake) -> None:
+def test_changed_gives_the_last_state_of_each_key(either: Lake) -> None:
+    lake = either
     step(lake).merge(duplicates(lake, ("a", "x", 0.9), ("b", "x", 0.8)))
     seen = lake.version(DUPLICATES.name)
     first = begin(lake, SIGNATURES, {DUPLICATES: seen}, run_id="r", config_digest="c")
     assert {r["doc_id"] for r in first.changed(DUPLICATES).collect()} == {"a", "b"}
-    signatures = lake.spark.createDataFrame([], "doc_id string, config_hash string, text_sha256 string, "
-                                                "signature binary, bands array<bigint>")
+    signatures = lake.spark.createDataFrame(
+        [], "doc_id string, config_hash string, text_sha256 string, signature binary, bands array<bigint>"
+    )
     first.merge(signatures)
     step(lake).merge(duplicates(lake, ("a", "x", 0.95), ("b", "x", 0.8), ("c", "x", 0.7)))
     step(lake).merge(duplicates(lake, ("a", "x", 0.99), ("c", "x", 0.7)))
@@ -109,7 +123,8 @@ def test_a_writer_that_was_overtaken_writes_nothing(lake: Lake) -> None:
     assert held(lake) == {"a": 0.9}
 
 
-def test_a_writer_overtaken_after_its_check_is_told(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_writer_overtaken_after_its_check_is_told(either: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake = either
     slow = step(lake, run="slow")
     step(lake, run="quick").merge(duplicates(lake, ("a", "x", 0.9)))
     monkeypatch.setattr(Step, "_check_turn", lambda self: None)
