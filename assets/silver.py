@@ -133,5 +133,6 @@ def duplicates(
             replaced=None if step.rebuild else step.replaced(SIGNATURES).select("doc_id", "bands"),
         )
         step.merge(found.rows, found.affected)
-    extra = {"candidate_pairs": found.candidate_pairs, "hot_buckets": found.hot_buckets} if found else {}
-    return report(lake, DUPLICATES, **extra)
+    if found is None:
+        return report(lake, DUPLICATES)
+    return report(lake, DUPLICATES, candidate_pairs=found.candidate_pairs, hot_buckets=found.hot_buckets)

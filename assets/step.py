@@ -103,6 +103,8 @@ class Step:
         feed = self.lake.small_feed(table.name, since, until, DRIVER_BYTES)
         if feed is not None:
             rows = self.lake.query(query.format(feed="feed"), feed=feed)
+            if not rows.num_rows:  # Spark can not take an Arrow table of lists without a row
+                return self.current(table).limit(0).withColumn("_change_type", F.lit(""))
             schema = table.schema.append(pa.field("_change_type", pa.string()))
             return self.lake.spark.createDataFrame(rows.cast(schema))
         changes = self.lake.changes(table.name, since, until)

@@ -521,7 +521,7 @@ def source_add(
     """
     from assets.transforms.registry import Source, SourceRegistry
 
-    values = {
+    values: dict[str, Any] = {
         "name": name,
         "location": location,
         "tenant": tenant,

@@ -129,9 +129,9 @@ class _Watch(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Hears one log record; those that carry a step's event are told."""
         event = getattr(record, "dagster_meta", {}).get("dagster_event")
-        name = event.step_key if event else None
-        if name is None:
+        if event is None or event.step_key is None:
             return
+        name = event.step_key
         if event.event_type == DagsterEventType.STEP_START:
             self._began[name] = time.monotonic()
             self._progress(f"{name} …")

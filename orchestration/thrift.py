@@ -117,7 +117,7 @@ def serve(settings: Settings, stopping: threading.Event) -> None:
     config = server_config(settings.spark, settings.thrift_memory, settings.thrift_port, scratch)
     spark = spark_session(config, scratch / "spark")
     logger.info("%d tables", len(register(spark, settings.lake_root, TABLES)))
-    package: Any = getattr(SparkContext._jvm, "org.apache.spark.sql.hive.thriftserver")  # noqa: B009
+    package: Any = getattr(SparkContext._jvm, "org.apache.spark.sql.hive.thriftserver")
     server = package.HiveThriftServer2.startWithContext(spark._jsparkSession.sqlContext())
     logger.info("listening on jdbc:hive2://127.0.0.1:%d", settings.thrift_port)
     while not stopping.wait(_LOOK_AGAIN_S):

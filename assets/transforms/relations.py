@@ -88,7 +88,9 @@ class DriverRelations:
         self._tables[name] = table.append_column("jaccard", pa.array(jaccard))
 
     def _similarity(self, pairs: pa.Table) -> npt.NDArray[np.float64]:
-        ids = pa.chunked_array([*pairs["left_id"].chunks, *pairs["right_id"].chunks]).unique()
+        ids = pa.chunked_array(
+            [*pairs["left_id"].chunks, *pairs["right_id"].chunks], pairs["left_id"].type
+        ).unique()
         wanted = self._texts.sparkSession.createDataFrame(pa.table({"doc_id": ids}))
         texts = self._texts.join(F.broadcast(wanted), "doc_id", "left_semi").toArrow()
         left, right = (
