@@ -20,6 +20,8 @@ LOCKED_EXTRAS := dev train serve gpu
 # uv where the machine has one that works (a version manager's shim may not), else one inside the environment.
 UV := $(shell uv --version >/dev/null 2>&1 && command -v uv || echo $(BIN)/uv)
 export UV_NO_PROGRESS := 1
+# Where PYTHONDONTWRITEBYTECODE is set, as in many containers, every process would compile every import anew.
+export UV_COMPILE_BYTECODE := 1
 
 # pyspark comes as source only: what builds it is held to the lock as well.
 INSTALL = $(UV) pip install --python $(BIN)/python --require-hashes --build-constraint requirements.txt
@@ -38,7 +40,7 @@ test: setup $(VENV)/.installed-dev  ## all tests
 	$(BIN)/python -m pytest
 
 fault: setup $(VENV)/.installed-dev  ## only the tests that kill, cut off and corrupt
-	$(BIN)/python -m pytest tests/fault
+	$(BIN)/python -m pytest tests/integration/test_processes.py tests/integration/test_services.py tests/integration/test_lake.py
 
 lint: $(VENV)/.installed-dev type  ## ruff, its formatter, and mypy
 	$(BIN)/ruff check .
