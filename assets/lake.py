@@ -87,6 +87,17 @@ class Fenced(RuntimeError):
     """Another writer committed to the table since this one took its turn."""
 
 
+def connect_duckdb() -> duckdb.DuckDBPyConnection:
+    """A DuckDB in memory that can read the tables as Arrow datasets.
+
+    It filters rows itself: delta-rs merges write strings as views, and Arrow can not compare those with the
+    plain strings of a filter that DuckDB hands down to it.
+    """
+    connection = duckdb.connect()
+    connection.execute("set disabled_optimizers = 'filter_pushdown,join_filter_pushdown'")
+    return connection
+
+
 def commit_properties(lineage: Lineage, turn: tuple[str, int] | None) -> CommitProperties:
     """What a commit by delta-rs carries: its lineage, and the writer's turn where it has one."""
     return CommitProperties(
@@ -165,7 +176,7 @@ class Lake:
             parameters: Values for its `?` or `$name` places.
             **tables: What each name stands for.
         """
-        with duckdb.connect() as connection:
+        with connect_duckdb() as connection:
             for name, table in tables.items():
                 source = table.to_pyarrow_dataset() if isinstance(table, DeltaTable) else table
                 connection.register(name, source)

@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 
 import dagster as dg
-import duckdb
 import pyarrow as pa
 
 from assets.gold import chunker_digest
-from assets.lake import CODE_VERSION, Lake, Lineage
+from assets.lake import CODE_VERSION, Lake, Lineage, connect_duckdb
 from assets.recipe import Recipe
 from assets.report import asset_key
 from assets.tables import CHUNKS, DOCUMENTS, EMBEDDINGS
@@ -36,7 +35,7 @@ def index_rows(
         model_digest: Whose vectors.
         doc_ids: Only these documents' chunks; None for all.
     """
-    with duckdb.connect() as connection:
+    with connect_duckdb() as connection:
         for name in (CHUNKS.name, DOCUMENTS.name, EMBEDDINGS.name):
             table = lake.delta(name, pins[name]).to_pyarrow_dataset()
             connection.register(name.partition(".")[2], table)

@@ -6,7 +6,7 @@ import re
 import duckdb
 import pyarrow as pa
 
-from assets.lake import Lake
+from assets.lake import Lake, connect_duckdb
 from assets.tables import LAYERS, TABLES
 
 _NAME = re.compile(rf"\b({'|'.join(LAYERS)})\.(\w+)(?:@(\d+))?")
@@ -66,7 +66,7 @@ def query(lake: Lake, statement: str) -> pa.Table:
         InvalidQuery: When it can not be parsed or names what is not there.
     """
     names, rewritten = _versions(statement)
-    with duckdb.connect() as connection:
+    with connect_duckdb() as connection:
         _check_reads(connection, rewritten)
         for layer in LAYERS:
             connection.execute(f"create schema {layer}")
