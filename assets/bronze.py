@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 
-from assets.lake import CODE_VERSION, Lake
-from assets.report import report
+from assets.lake import Lake
+from assets.report import described, report
 from assets.step import begin
 from assets.tables import RAW_DOCUMENTS
 from assets.transforms.revisions import STATE, revisions, stale_files, tombstones, vanished_documents
@@ -36,14 +36,7 @@ def arrivals(lake: Lake, source: Source, state: pa.Table, now: datetime) -> Data
     return reduce(DataFrame.unionByName, rows) if rows else None
 
 
-@dg.asset(
-    key=["bronze", "raw_documents"],
-    group_name="bronze",
-    kinds={"spark", "deltalake"},
-    owners=["team:headwater"],
-    code_version=CODE_VERSION,
-    pool="spark",
-)
+@dg.asset(**described(RAW_DOCUMENTS), pool="spark")
 def raw_documents(
     context: dg.AssetExecutionContext,
     lake: dg.ResourceParam[Lake],

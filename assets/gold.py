@@ -12,9 +12,9 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from assets.ids import config_digest
-from assets.lake import CODE_VERSION, Lake
+from assets.lake import Lake
 from assets.recipe import Recipe
-from assets.report import asset_key, report
+from assets.report import described, report
 from assets.step import begin
 from assets.tables import CHUNKS, DOCUMENTS, DUPLICATES, EMBEDDINGS
 from retrieval.chunker import CHUNK_COLUMNS, chunk_batches
@@ -28,16 +28,7 @@ def chunker_digest(recipe: Recipe, model: EmbeddingModel) -> str:
     return config_digest(f"{recipe.chunker.digest}/{tokenizer}")
 
 
-@dg.asset(
-    key=["gold", "chunks"],
-    deps=[asset_key(DOCUMENTS.name), asset_key(DUPLICATES.name)],
-    description=CHUNKS.about,
-    group_name="gold",
-    kinds={"spark", "deltalake"},
-    owners=["team:headwater"],
-    code_version=CODE_VERSION,
-    pool="spark",
-)
+@dg.asset(**described(CHUNKS, DOCUMENTS, DUPLICATES), pool="spark")
 def chunks(
     context: dg.AssetExecutionContext,
     lake: dg.ResourceParam[Lake],
@@ -80,16 +71,7 @@ def chunks(
     return report(lake, CHUNKS)
 
 
-@dg.asset(
-    key=["gold", "embeddings"],
-    deps=[asset_key(CHUNKS.name)],
-    description=EMBEDDINGS.about,
-    group_name="gold",
-    kinds={"spark", "deltalake", "openvino"},
-    owners=["team:headwater"],
-    code_version=CODE_VERSION,
-    pool="spark",
-)
+@dg.asset(**described(EMBEDDINGS, CHUNKS, kinds=("spark", "deltalake", "openvino")), pool="spark")
 def embeddings(
     context: dg.AssetExecutionContext,
     lake: dg.ResourceParam[Lake],

@@ -87,15 +87,29 @@ class Fenced(RuntimeError):
     """Another writer committed to the table since this one took its turn."""
 
 
-def connect_duckdb() -> duckdb.DuckDBPyConnection:
-    """A DuckDB in memory that can read the tables as Arrow datasets.
+def register(connection: duckdb.DuckDBPyConnection, name: str, table: DeltaTable | pa.Table) -> None:
+    """Gives a table a name in DuckDB, which reads a local lake's files itself: filters reach the Parquet.
 
-    It filters rows itself: delta-rs merges write strings as views, and Arrow can not compare those with the
-    plain strings of a filter that DuckDB hands down to it.
+    Elsewhere delta-rs and Arrow read them. There DuckDB filters after reading: delta-rs merges write strings
+    as views, and Arrow can not compare those with the plain strings of a filter that is handed down to it.
     """
-    connection = duckdb.connect()
-    connection.execute("set disabled_optimizers = 'filter_pushdown,join_filter_pushdown'")
-    return connection
+    if isinstance(table, pa.Table):
+        connection.register(name, _without_views(table))
+    elif not (files := table.file_uris()):
+        connection.register(name, pa.schema(table.schema().to_arrow()).empty_table())
+    elif files[0].startswith("/"):
+        connection.read_parquet(files).create_view(name)
+    else:
+        connection.execute("set disabled_optimizers = 'filter_pushdown,join_filter_pushdown'")
+        connection.register(name, table.to_pyarrow_dataset())
+
+
+def _without_views(table: pa.Table) -> pa.Table:
+    """The table with plain strings and bytes where delta-rs gave views, which Arrow can not compare."""
+    plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+    return table.cast(
+        pa.schema([field.with_type(plain.get(field.type, field.type)) for field in table.schema])
+    )
 
 
 def commit_properties(lineage: Lineage, turn: tuple[str, int] | None) -> CommitProperties:
@@ -176,10 +190,9 @@ class Lake:
             parameters: Values for its `?` or `$name` places.
             **tables: What each name stands for.
         """
-        with connect_duckdb() as connection:
+        with duckdb.connect() as connection:
             for name, table in tables.items():
-                source = table.to_pyarrow_dataset() if isinstance(table, DeltaTable) else table
-                connection.register(name, source)
+                register(connection, name, table)
             return connection.sql(sql, params=parameters).to_arrow_table()
 
     def frame(self, name: str, version: int | None = None) -> DataFrame:
@@ -277,9 +290,14 @@ class Lake:
         return pins
 
     def audited_version(self, name: str) -> int | None:
-        """The newest version of a table that passed its gate, or None."""
+        """The newest version of a table whose last audit passed, or None."""
         audits = self.query(
-            'select max(version) as version from audits where "table" = ? and passed',
+            """
+            select max(version) as version from (
+                select version from audits where "table" = ? group by version
+                having arg_max(passed, audited_at)
+            )
+            """,
             [name],
             audits=self.delta(AUDITS.name),
         )

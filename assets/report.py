@@ -1,12 +1,12 @@
 """What Dagster shows of a step: rows, schema, where each column comes from, versions read, a sample."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import dagster as dg
 from dagster import MetadataValue
 
-from assets.lake import Lake
+from assets.lake import CODE_VERSION, Lake
 from assets.tables import Table
 
 _COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -65,6 +65,21 @@ _PRIVATE = {
 def asset_key(name: str) -> dg.AssetKey:
     """The asset key of `layer.table`."""
     return dg.AssetKey(name.split("."))
+
+
+def described(
+    table: Table, *inputs: Table, kinds: Collection[str] = ("spark", "deltalake")
+) -> dict[str, Any]:
+    """What Dagster shows of the asset that makes a table: for `dg.asset` and `dg.AssetSpec`."""
+    return {
+        "key": asset_key(table.name),
+        "deps": [asset_key(each.name) for each in inputs],
+        "description": table.about,
+        "group_name": table.name.partition(".")[0],
+        "kinds": set(kinds),
+        "owners": ["team:headwater"],
+        "code_version": CODE_VERSION,
+    }
 
 
 def report(lake: Lake, table: Table, *, key: dg.AssetKey | None = None, **extra: Any) -> dg.MaterializeResult:

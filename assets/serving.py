@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 
 import dagster as dg
+import duckdb
 import pyarrow as pa
 
 from assets.gold import chunker_digest
-from assets.lake import CODE_VERSION, Lake, Lineage, connect_duckdb
+from assets.lake import CODE_VERSION, Lake, Lineage, register
 from assets.recipe import Recipe
 from assets.report import asset_key
 from assets.tables import CHUNKS, DOCUMENTS, EMBEDDINGS
@@ -35,10 +36,9 @@ def index_rows(
         model_digest: Whose vectors.
         doc_ids: Only these documents' chunks; None for all.
     """
-    with connect_duckdb() as connection:
+    with duckdb.connect() as connection:
         for name in (CHUNKS.name, DOCUMENTS.name, EMBEDDINGS.name):
-            table = lake.delta(name, pins[name]).to_pyarrow_dataset()
-            connection.register(name.partition(".")[2], table)
+            register(connection, name.partition(".")[2], lake.delta(name, pins[name]))
         rows = _ROWS
         if doc_ids is not None:
             connection.register("wanted", pa.table({"doc_id": pa.array(doc_ids, pa.string())}))

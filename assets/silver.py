@@ -12,9 +12,9 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from assets.ids import config_digest
-from assets.lake import CODE_VERSION, Lake
+from assets.lake import Lake
 from assets.recipe import Recipe
-from assets.report import asset_key, report
+from assets.report import described, report
 from assets.step import GONE, begin
 from assets.tables import DOCUMENTS, DUPLICATES, QUARANTINE, RAW_DOCUMENTS, SIGNATURES
 from assets.transforms.minhash import SIGNATURE_SCHEMA, signature_batches
@@ -24,18 +24,7 @@ from assets.transforms.revisions import latest_bodies
 
 
 @dg.multi_asset(
-    specs=[
-        dg.AssetSpec(
-            asset_key(table.name),
-            deps=[asset_key(RAW_DOCUMENTS.name)],
-            description=table.about,
-            group_name="silver",
-            kinds={"spark", "deltalake"},
-            owners=["team:headwater"],
-            code_version=CODE_VERSION,
-        )
-        for table in (QUARANTINE, DOCUMENTS)
-    ],
+    specs=[dg.AssetSpec(**described(table, RAW_DOCUMENTS)) for table in (QUARANTINE, DOCUMENTS)],
     pool="spark",
 )
 def documents(
@@ -65,16 +54,7 @@ def documents(
     yield report(lake, DOCUMENTS)
 
 
-@dg.asset(
-    key=["silver", "signatures"],
-    deps=[asset_key(DOCUMENTS.name)],
-    description=SIGNATURES.about,
-    group_name="silver",
-    kinds={"spark", "deltalake"},
-    owners=["team:headwater"],
-    code_version=CODE_VERSION,
-    pool="spark",
-)
+@dg.asset(**described(SIGNATURES, DOCUMENTS), pool="spark")
 def signatures(
     context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], recipe: dg.ResourceParam[Recipe]
 ) -> dg.MaterializeResult:
@@ -99,16 +79,7 @@ def signatures(
     return report(lake, SIGNATURES)
 
 
-@dg.asset(
-    key=["silver", "duplicates"],
-    deps=[asset_key(SIGNATURES.name), asset_key(DOCUMENTS.name)],
-    description=DUPLICATES.about,
-    group_name="silver",
-    kinds={"spark", "deltalake"},
-    owners=["team:headwater"],
-    code_version=CODE_VERSION,
-    pool="spark",
-)
+@dg.asset(**described(DUPLICATES, SIGNATURES, DOCUMENTS), pool="spark")
 def duplicates(
     context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], recipe: dg.ResourceParam[Recipe]
 ) -> dg.MaterializeResult:

@@ -1,17 +1,25 @@
 """The `headwater` command line. What takes time to import is imported by the command that needs it."""
 
-import json
 import os
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
+
+from orchestration import cli_source
+from orchestration.terminal import (
+    Json,
+    Tenant,
+    console,
+    log,
+    print_json,
+    print_table,
+    progress,
+    read_settings,
+    working,
+)
 
 if TYPE_CHECKING:
     from orchestration.settings import Settings
@@ -23,17 +31,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-source_app = typer.Typer(no_args_is_help=True, help="Where documents come from.")
-app.add_typer(source_app, name="source")
+app.add_typer(cli_source.app, name="source")
 
 BENCHES = ("dedupe",)
 """Modules of `orchestration.bench`, each with a `run`."""
-
-console = Console()
-log = Console(stderr=True, highlight=False)
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
-Tenant = Annotated[str, typer.Option(help="Whose documents.")]
 
 
 def main() -> None:
@@ -66,57 +67,6 @@ def _keep_traceback() -> None:
         log.print(f"[dim]traceback in {home / 'logs' / 'errors.log'}[/]", soft_wrap=True)
 
 
-def _settings() -> "Settings":
-    from pydantic import ValidationError
-
-    from orchestration.settings import Settings
-
-    try:
-        settings = Settings()
-    except ValidationError as error:
-        faults = "; ".join(
-            f"HEADWATER_{'__'.join(str(part) for part in fault['loc']).upper()}: {fault['msg']}"
-            for fault in error.errors()
-        )
-        raise typer.BadParameter(f"settings: {faults}") from error
-    settings.home.mkdir(parents=True, exist_ok=True)
-    return settings
-
-
-@contextmanager
-def _working() -> Iterator[None]:
-    """Sends what libraries and the JVM print on standard output to standard error: ours is for results."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        os.dup2(kept, 1)
-        os.close(kept)
-
-
-def _progress(line: str) -> None:
-    log.print(line, style="dim", markup=False)
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str, indent=2) + "\n")
-
-
-def _print_table(rows: list[dict[str, Any]], title: str | None = None) -> None:
-    if not rows:
-        console.print("(nothing)")
-        return
-    table = Table(title=title, title_justify="left")
-    for name in rows[0]:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row.values()))
-    console.print(table, markup=False)
-
-
 @app.command()
 def demo(json_: Json = False) -> None:
     """Build a lake from the software installed beside it, then ask, cite and trace.
@@ -126,11 +76,11 @@ def demo(json_: Json = False) -> None:
     from orchestration.demo import demo as run_demo
     from orchestration.render import answer_text, funnel_line, trace_tree
 
-    settings = _settings()
-    with _working():
-        result = run_demo(settings, _progress)
+    settings = read_settings()
+    with working():
+        result = run_demo(settings, progress)
     if json_:
-        _print_json(result)
+        print_json(result)
         return
     console.print(funnel_line(result["funnel"]))
     metrics = result["metrics"]
@@ -157,23 +107,16 @@ def ingest(
 
     Example: `headwater ingest ~/my-docs && headwater ask "…"`
     """
-    from assets.transforms.registry import Source, SourceRegistry
-    from orchestration.demo import build
-    from orchestration.render import funnel_line, source_name
+    from assets.transforms.registry import SourceRegistry
+    from orchestration.ingest import add_paths, build
+    from orchestration.render import funnel_line
 
-    settings = _settings()
-    registry = SourceRegistry(settings.sources_file)
-    for path in paths:
-        known = registry.list()
-        wanted = Source(
-            name=source_name(path, {source.name for source in known}), location=path, tenant=tenant
-        )
-        if not any((s.location, s.tenant) == (wanted.location, wanted.tenant) for s in known):
-            registry.add(wanted)
-    with _working():
-        result = build(settings, _progress)
+    settings = read_settings()
+    add_paths(SourceRegistry(settings.sources_file), paths, tenant)
+    with working():
+        result = build(settings, progress)
     if json_:
-        _print_json(result)
+        print_json(result)
     else:
         console.print(funnel_line(result["funnel"]))
         console.print(f"live: release [bold]{result['release']}[/]")
@@ -192,15 +135,15 @@ def run(
     """
     from orchestration.runs import RunFailed, execute
 
-    settings = _settings()
-    with _working():
-        outcome = execute(settings, select, _progress)
+    settings = read_settings()
+    with working():
+        outcome = execute(settings, select, progress)
     if json_:
-        _print_json({"run_id": outcome.run_id, "seconds": outcome.seconds, "failures": outcome.failures})
+        print_json({"run_id": outcome.run_id, "seconds": outcome.seconds, "failures": outcome.failures})
     if outcome.failures:
         raise RunFailed("\n".join(outcome.failures))
     if not json_:
-        _print_table([{"step": step, "seconds": seconds} for step, seconds in outcome.seconds.items()])
+        print_table([{"step": step, "seconds": seconds} for step, seconds in outcome.seconds.items()])
 
 
 @app.command()
@@ -216,11 +159,11 @@ def ask(
     from orchestration.answering import Desk
     from orchestration.render import answer_text
 
-    settings = _settings()
-    with _working():
+    settings = read_settings()
+    with working():
         answer = Desk(settings).ask(question, tenant).to_dict()
     if json_:
-        _print_json(answer)
+        print_json(answer)
     else:
         console.print(answer_text(question, answer))
 
@@ -239,13 +182,13 @@ def search(
     """
     from orchestration.answering import Desk
 
-    settings = _settings()
-    with _working():
+    settings = read_settings()
+    with working():
         hits = Desk(settings).search(query, k, mode, tenant)  # type: ignore[arg-type]
     names = ("rank", "score", "chunk_id", "doc_id", "uri", "char_start", "char_end", "text")
     rows = [{name: getattr(hit, name) for name in names} for hit in hits]
     if json_:
-        _print_json(rows)
+        print_json(rows)
         return
     shown = [
         {
@@ -256,7 +199,7 @@ def search(
         }
         for r in rows
     ]
-    _print_table(shown)
+    print_table(shown)
 
 
 @app.command()
@@ -278,17 +221,17 @@ def sql(
         raise typer.BadParameter(f"there is no engine {engine!r}; there are duckdb and spark")
     if format_ not in ("table", "csv", "json"):
         raise typer.BadParameter(f"there is no format {format_!r}; there are table, csv and json")
-    settings = _settings()
-    with _working():
+    settings = read_settings()
+    with working():
         result = engines[engine](open_lake(settings), statement)
     if json_ or format_ == "json":
-        _print_json(result.to_pylist())
+        print_json(result.to_pylist())
     elif format_ == "csv":
         import pyarrow.csv
 
         pyarrow.csv.write_csv(result, sys.stdout.buffer)
     else:
-        _print_table(result.to_pylist())
+        print_table(result.to_pylist())
 
 
 def _trace(settings: "Settings", identity: str, verify: bool) -> Any:
@@ -315,11 +258,11 @@ def trace(
     """
     from orchestration.render import trace_tree
 
-    settings = _settings()
-    with _working():
+    settings = read_settings()
+    with working():
         found = _trace(settings, identity, verify)
     if json_:
-        _print_json(found.to_dict())
+        print_json(found.to_dict())
     else:
         console.print(trace_tree(found))
     if found.verified is False:
@@ -336,7 +279,7 @@ def releases(json_: Json = False) -> None:
     """
     from orchestration.answering import Desk
 
-    desk = Desk(_settings())
+    desk = Desk(read_settings())
     live = desk.index.live()
     rows = [
         {
@@ -351,14 +294,14 @@ def releases(json_: Json = False) -> None:
         for each in desk.index.releases()
     ]
     if json_:
-        _print_json(rows)
+        print_json(rows)
         return
     for row in rows:
         metrics, versions = row["metrics"], row["versions"]
         row["live"] = "●" if row["live"] else ""
         row["metrics"] = ", ".join(f"{n} {metrics[n]:.3f}" for n in ("ndcg@10", "recall@10") if n in metrics)
         row["versions"] = " ".join(f"{name}@{version}" for name, version in versions.items())
-    _print_table(rows)
+    print_table(rows)
 
 
 @app.command()
@@ -374,10 +317,10 @@ def rollback(
     from orchestration.answering import Desk
     from orchestration.settings import open_lake
 
-    settings = _settings()
+    settings = read_settings()
     made = roll_back(open_lake(settings), Desk(settings).index, release)
     if json_:
-        _print_json({"release": made.release_id, "generation": made.generation, "epoch": made.epoch})
+        print_json({"release": made.release_id, "generation": made.generation, "epoch": made.epoch})
     else:
         console.print(f"live: release [bold]{made.release_id}[/]")
 
@@ -390,11 +333,11 @@ def settings(json_: Json = False) -> None:
     """
     from orchestration.settings import listed
 
-    rows = listed(_settings())
+    rows = listed(read_settings())
     if json_:
-        _print_json(rows)
+        print_json(rows)
     else:
-        _print_table(rows)
+        print_table(rows)
 
 
 @app.command()
@@ -407,11 +350,11 @@ def doctor(json_: Json = False) -> None:
 
     from orchestration.doctor import checks
 
-    found = checks(_settings())
+    found = checks(read_settings())
     if json_:
-        _print_json([asdict(check) for check in found])
+        print_json([asdict(check) for check in found])
     else:
-        _print_table([asdict(check) | {"ok": "✓" if check.ok else "✗"} for check in found])
+        print_table([asdict(check) | {"ok": "✓" if check.ok else "✗"} for check in found])
     if not all(check.ok for check in found):
         raise typer.Exit(1)
 
@@ -424,12 +367,12 @@ def up(json_: Json = False) -> None:
     """
     from orchestration import services
 
-    settings = _settings()
-    with _working():
+    settings = read_settings()
+    with working():
         from orchestration.settings import open_lake
 
         open_lake(settings)
-        found = services.up(settings, _progress)
+        found = services.up(settings, progress)
     _print_services(found, json_)
 
 
@@ -441,9 +384,9 @@ def down(json_: Json = False) -> None:
     """
     from orchestration import services
 
-    stopped = services.down(_settings(), _progress)
+    stopped = services.down(read_settings(), progress)
     if json_:
-        _print_json({"stopped": stopped})
+        print_json({"stopped": stopped})
     else:
         console.print(f"stopped: {', '.join(stopped) or 'nothing ran'}")
 
@@ -458,13 +401,13 @@ def status(json_: Json = False) -> None:
 
     from orchestration.status import status as whole
 
-    found = whole(_settings())
+    found = whole(read_settings())
     if json_:
-        _print_json(found.to_dict())
+        print_json(found.to_dict())
         return
     _print_services(found.services, json_=False)
-    _print_table([found.live or {"release": "nothing is released yet: headwater ingest PATH"}], "live")
-    _print_table([asdict(run) for run in found.runs], "last runs")
+    print_table([found.live or {"release": "nothing is released yet: headwater ingest PATH"}], "live")
+    print_table([asdict(run) for run in found.runs], "last runs")
 
 
 def _print_services(found: list[Any], json_: bool) -> None:
@@ -472,12 +415,12 @@ def _print_services(found: list[Any], json_: bool) -> None:
 
     rows = [asdict(each) for each in found]
     if json_:
-        _print_json(rows)
+        print_json(rows)
         return
     for row in rows:
         row["uptime_s"] = None if row["uptime_s"] is None else f"{row['uptime_s']:.0f}"
         row["healthy"] = "✓" if row["healthy"] else "✗"
-    _print_table(rows)
+    print_table(rows)
 
 
 @app.command()
@@ -493,81 +436,12 @@ def bench(
 
     if name not in BENCHES:
         raise typer.BadParameter(f"there is no bench {name!r}; there are {', '.join(BENCHES)}")
-    with _working():
+    with working():
         result = importlib.import_module(f"orchestration.bench.{name}").run()
     if json_:
         sys.stdout.write(result.to_json() + "\n")
     else:
         console.print(result)
-
-
-@source_app.command("add")
-def source_add(
-    name: Annotated[str, typer.Argument(help="Letters, digits, - and _.")],
-    location: Annotated[str, typer.Argument(help="A folder, file or URI, or `python-environment`.")],
-    tenant: Tenant = "default",
-    glob: Annotated[str, typer.Option(help="Which files, relative to the folder.")] = "**/*",
-    text_column: Annotated[str | None, typer.Option(help="A row a document: the column of its text.")] = None,
-    id_column: Annotated[str | None, typer.Option(help="The column that names a row.")] = None,
-    title_column: Annotated[str | None, typer.Option(help="The column of its title.")] = None,
-    questions: Annotated[
-        str | None, typer.Option(help='JSON lines of {"question", "uri"} that releases are measured on.')
-    ] = None,
-    json_: Json = False,
-) -> None:
-    """Add a source; `headwater run` reads it.
-
-    Example: `headwater source add handbook ~/handbook --tenant acme --glob '**/*.md'`
-    """
-    from assets.transforms.registry import Source, SourceRegistry
-
-    values: dict[str, Any] = {
-        "name": name,
-        "location": location,
-        "tenant": tenant,
-        "glob": glob,
-        "text_column": text_column,
-        "id_column": id_column,
-        "title_column": title_column,
-        "questions": str(Path(questions).expanduser().absolute()) if questions else None,
-    }
-    source = Source(**{key: value for key, value in values.items() if value is not None})
-    SourceRegistry(_settings().sources_file).add(source)
-    if json_:
-        _print_json(source.model_dump())
-    else:
-        console.print(f"added {source.name}: {source.location} ({source.kind}); `headwater run` reads it")
-
-
-@source_app.command("list")
-def source_list(json_: Json = False) -> None:
-    """List the sources.
-
-    Example: `headwater source list --json`
-    """
-    from assets.transforms.registry import SourceRegistry
-
-    rows = [source.model_dump() for source in SourceRegistry(_settings().sources_file).list()]
-    if json_:
-        _print_json(rows)
-    else:
-        shown = ("name", "location", "kind", "tenant", "glob", "text_column", "questions")
-        _print_table([{name: row[name] for name in shown} for row in rows])
-
-
-@source_app.command("remove")
-def source_remove(name: str, json_: Json = False) -> None:
-    """Remove a source; its documents leave with the next release.
-
-    Example: `headwater source remove handbook`
-    """
-    from assets.transforms.registry import SourceRegistry
-
-    removed = SourceRegistry(_settings().sources_file).remove(name)
-    if json_:
-        _print_json(removed.model_dump())
-    else:
-        console.print(f"removed {removed.name}; `headwater run` takes its documents out of the index")
 
 
 if __name__ == "__main__":

@@ -4,11 +4,10 @@ from collections.abc import Callable
 from importlib import resources
 from typing import Any
 
-from assets.report import funnel
 from assets.transforms.registry import ENVIRONMENT, Source, SourceRegistry
 from orchestration.answering import Desk
-from orchestration.runs import RunFailed, execute
-from orchestration.settings import Settings, open_lake
+from orchestration.ingest import build
+from orchestration.settings import Settings
 
 SOURCE = "demo"
 QUESTIONS = (
@@ -24,28 +23,6 @@ def questions_file() -> str:
     return str(resources.files("orchestration") / "demo_questions.jsonl")
 
 
-def build(settings: Settings, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Brings everything up to date from the sources to the release.
-
-    Returns:
-        `funnel`, `release`, `metrics` and `seconds` as `headwater ingest --json` prints them.
-
-    Raises:
-        RunFailed: When a step failed or a gate held; what was live stays live.
-    """
-    outcome = execute(settings, None, progress)
-    if outcome.failures:
-        raise RunFailed("\n".join(outcome.failures))
-    release = Desk(settings).live()
-    return {
-        "funnel": funnel(open_lake(settings)),
-        "release": release.release_id,
-        "metrics": release.details["metrics"],
-        "seconds": outcome.seconds,
-        "run_id": outcome.run_id,
-    }
-
-
 def demo(settings: Settings, progress: Callable[[str], None]) -> dict[str, Any]:
     """Builds the demo's lake and asks it three questions.
 
@@ -53,7 +30,7 @@ def demo(settings: Settings, progress: Callable[[str], None]) -> dict[str, Any]:
         What `headwater demo --json` prints.
 
     Raises:
-        RunFailed: As in `build`.
+        RunFailed: When a step failed or a gate held.
     """
     registry = SourceRegistry(settings.sources_file)
     wanted = Source(name=SOURCE, location=ENVIRONMENT, questions=questions_file())

@@ -13,7 +13,7 @@ from assets.report import funnel
 from assets.tables import TABLES
 from assets.transforms.registry import Source, SourceRegistry
 from orchestration.answering import Desk
-from orchestration.demo import build
+from orchestration.ingest import build
 from orchestration.runs import RunFailed, execute
 from orchestration.settings import Settings, open_lake
 from orchestration.trace import Trace, Tracer

@@ -1,0 +1,80 @@
+"""What every command prints with, and the options that they share."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from orchestration.settings import Settings
+
+console = Console()
+log = Console(stderr=True, highlight=False)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
+Tenant = Annotated[str, typer.Option(help="Whose documents.")]
+
+
+def read_settings() -> "Settings":
+    """The settings of the environment, with the state folder made.
+
+    Raises:
+        BadParameter: A setting can not be what it was given as.
+    """
+    from pydantic import ValidationError
+
+    from orchestration.settings import Settings
+
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        faults = "; ".join(
+            f"HEADWATER_{'__'.join(str(part) for part in fault['loc']).upper()}: {fault['msg']}"
+            for fault in error.errors()
+        )
+        raise typer.BadParameter(f"settings: {faults}") from error
+    settings.home.mkdir(parents=True, exist_ok=True)
+    return settings
+
+
+@contextmanager
+def working() -> Iterator[None]:
+    """Sends what libraries and the JVM print on standard output to standard error: ours is for results."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def progress(line: str) -> None:
+    """Says what goes on, on standard error."""
+    log.print(line, style="dim", markup=False)
+
+
+def print_json(value: Any) -> None:
+    """Prints a result for machines."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str, indent=2) + "\n")
+
+
+def print_table(rows: list[dict[str, Any]], title: str | None = None) -> None:
+    """Prints a result for people; the first row names the columns."""
+    if not rows:
+        console.print("(nothing)")
+        return
+    table = Table(title=title, title_justify="left")
+    for name in rows[0]:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*("" if value is None else str(value) for value in row.values()))
+    console.print(table, markup=False)

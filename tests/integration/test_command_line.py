@@ -1,0 +1,168 @@
+"""What a person does wrong at the command line: one message that names the thing and the cure."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer.main
+from typer.testing import CliRunner
+
+from orchestration.cli import app
+
+HEADWATER = str(Path(sys.executable).parent / "headwater")
+
+
+def headwater(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [HEADWATER, *arguments],
+        env=os.environ | {"HEADWATER_HOME": str(home / "state"), "COLUMNS": "200"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def refused(done: subprocess.CompletedProcess[str], *said: str) -> None:
+    """It failed, said why in words on standard error, and printed nothing that looks like a result."""
+    assert done.returncode not in (0, -9), done.stdout
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    for words in said:
+        assert words in done.stderr, done.stderr[-2000:]
+
+
+def sources(home: Path) -> list[str]:
+    listed = headwater(home, "source", "list", "--json")
+    assert listed.returncode == 0
+    return [source["name"] for source in json.loads(listed.stdout)]
+
+
+def program(folder: Path, said: str) -> str:
+    """A folder with a `java` that says what it is told to, as a JAVA_HOME."""
+    java = folder / "bin" / "java"
+    java.parent.mkdir(parents=True)
+    java.write_text(f"#!/bin/sh\necho '{said}' >&2\n")
+    java.chmod(0o755)
+    return str(folder)
+
+
+def test_paths_without_documents_are_refused_before_any_becomes_a_source(module_folder: Path) -> None:
+    home = module_folder / "paths"
+    (home / "good").mkdir(parents=True)
+    (home / "good" / "a.txt").write_text("A document.")
+    (home / "empty").mkdir()
+    good, empty, missing = (str(home / name) for name in ("good", "empty", "missing"))
+    refused(headwater(home, "ingest", good, missing), missing, "check")
+    refused(headwater(home, "ingest", good, empty, "--json"), f"no documents in {empty}")
+    assert sources(home) == []
+
+
+def test_a_name_is_given_to_one_source(module_folder: Path) -> None:
+    home = module_folder / "names"
+    (home / "docs").mkdir(parents=True)
+    assert headwater(home, "source", "add", "docs", str(home / "docs")).returncode == 0
+    again = headwater(home, "source", "add", "docs", str(home))
+    refused(again, "'docs' is there already", "source remove docs")
+    refused(headwater(home, "source", "remove", "dogs"), "'dogs'", "there are: docs")
+    refused(headwater(home, "source", "add", "a b", str(home)), "name")
+    assert sources(home) == ["docs"]
+
+
+def test_a_text_column_that_is_not_there_is_named_with_those_that_are(module_folder: Path) -> None:
+    home = module_folder / "rows"
+    home.mkdir()
+    (home / "rows.jsonl").write_text('{"id": 1, "body": "A text."}\n')
+    added = headwater(home, "source", "add", "rows", str(home / "rows.jsonl"), "--text-column", "words")
+    assert added.returncode == 0
+    done = headwater(home, "run")
+    refused(done, "words", "rows.jsonl", "body")
+
+
+def test_questions_that_can_not_be_answered(module_folder: Path) -> None:
+    home = module_folder / "questions"
+    home.mkdir()
+    refused(headwater(home, "ask", "  "), "question")
+    refused(headwater(home, "ask", "Is there anything?"), "nothing is released yet", "headwater ingest")
+    refused(headwater(home, "search", "anything", "--mode", "magic", "--json"), "magic", "hybrid")
+    refused(headwater(home, "rollback", "r9.9"), "nothing is live yet", "headwater run")
+    refused(headwater(home, "trace", "no-such-thing"), "no-such-thing")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "delete from gold.chunks",
+        "create table t as select 1",
+        "select 1; drop table gold.chunks",
+        "copy gold.chunks to '/tmp/stolen.csv'",
+        "attach '/tmp/other.db'",
+        "set memory_limit = '1GB'",
+    ],
+)
+def test_sql_that_is_no_query_is_refused(module_folder: Path, statement: str) -> None:
+    home = module_folder / "sql"
+    home.mkdir(exist_ok=True)
+    refused(headwater(home, "sql", statement), "read-only" if ";" not in statement else "one query at a time")
+
+
+def test_sql_reads_the_lake_and_no_other_file(module_folder: Path) -> None:
+    home = module_folder / "files"
+    home.mkdir()
+    (home / "secret.csv").write_text("a,b\n1,2\n")
+    for path in (home / "secret.csv", home / "state" / "lake" / ".." / ".." / "secret.csv", "/etc/passwd"):
+        refused(headwater(home, "sql", f"select * from read_text('{path}')"), "Permission Error")
+    refused(headwater(home, "sql", "select * from gold.nothing"), "gold.nothing", "gold.chunks")
+    refused(headwater(home, "sql", "select 1", "--format", "xml"), "xml", "csv")
+    refused(headwater(home, "sql", "select 1", "--engine", "mysql"), "mysql", "duckdb")
+    answered = headwater(home, "sql", "select 1 as one", "--format", "json")
+    assert json.loads(answered.stdout) == [{"one": 1}]
+
+
+def test_java_that_is_missing_or_wrong(module_folder: Path) -> None:
+    home = module_folder / "java"
+    (home / "docs").mkdir(parents=True)
+    (home / "docs" / "a.txt").write_text("A document.")
+    old = program(home / "old", 'openjdk version "11.0.2" 2019-01-15')
+    said = headwater(home, "ingest", str(home / "docs"), JAVA_HOME=old)
+    refused(said, "Java 11.0.2", "Java 17 or 21")
+    refused(headwater(home, "run", JAVA_HOME=str(home / "none")), "Java was not found", "JAVA_HOME")
+    # The source stays: with Java mended, `headwater run` goes on.
+    assert sources(home) == ["docs"]
+
+
+def test_a_port_that_is_taken(module_folder: Path) -> None:
+    home = module_folder / "ports"
+    home.mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = headwater(home, "up", HEADWATER_WEB_PORT=port)
+    refused(done, f"port {port}", "HEADWATER_WEB_PORT")
+
+
+def test_settings_that_make_no_sense(module_folder: Path) -> None:
+    home = module_folder / "settings"
+    home.mkdir()
+    done = headwater(home, "settings", HEADWATER_WEB_PORT="many")
+    refused(done, "HEADWATER_WEB_PORT", "integer")
+
+
+def commands() -> list[list[str]]:
+    root = typer.main.get_command(app)
+    found = []
+    for name, command in root.commands.items():  # type: ignore[attr-defined]
+        found += [[name, inner] for inner in command.commands] if hasattr(command, "commands") else [[name]]
+    return found
+
+
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_every_command_has_help_with_an_example_and_json(command: list[str]) -> None:
+    shown = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "200"})
+    assert shown.exit_code == 0
+    assert "Example: " in shown.output
+    assert f"headwater {' '.join(command)}" in shown.output
+    assert "--json" in shown.output
