@@ -4,7 +4,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -172,7 +172,7 @@ def ask(
 def search(
     query: Annotated[str, typer.Argument(help="Words or a question.")],
     k: Annotated[int, typer.Option("--k", help="How many chunks.")] = 10,
-    mode: Annotated[str, typer.Option(help="hybrid, lexical or vector.")] = "hybrid",
+    mode: Annotated[Literal["hybrid", "lexical", "vector"], typer.Option(help="Which lists.")] = "hybrid",
     tenant: Tenant = "default",
     json_: Json = False,
 ) -> None:
@@ -184,7 +184,7 @@ def search(
 
     settings = read_settings()
     with working():
-        hits = Desk(settings).search(query, k, mode, tenant)  # type: ignore[arg-type]
+        hits = Desk(settings).search(query, k, mode, tenant)
     names = ("rank", "score", "chunk_id", "doc_id", "uri", "char_start", "char_end", "text")
     rows = [{name: getattr(hit, name) for name in names} for hit in hits]
     if json_:
@@ -205,9 +205,9 @@ def search(
 @app.command()
 def sql(
     statement: Annotated[str, typer.Argument(help="One SELECT; `layer.table@N` is a table as of version N.")],
-    format_: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
+    format_: Annotated[Literal["table", "csv", "json"], typer.Option("--format")] = "table",
     json_: Json = False,
-    engine: Annotated[str, typer.Option(help="duckdb (no JVM) or spark.")] = "duckdb",
+    engine: Annotated[Literal["duckdb", "spark"], typer.Option(help="duckdb needs no JVM.")] = "duckdb",
 ) -> None:
     """Query the lake, read-only.
 
@@ -216,14 +216,10 @@ def sql(
     from orchestration import sql as lake_sql
     from orchestration.settings import open_lake
 
-    engines = {"duckdb": lake_sql.query, "spark": lake_sql.query_spark}
-    if engine not in engines:
-        raise typer.BadParameter(f"there is no engine {engine!r}; there are duckdb and spark")
-    if format_ not in ("table", "csv", "json"):
-        raise typer.BadParameter(f"there is no format {format_!r}; there are table, csv and json")
     settings = read_settings()
     with working():
-        result = engines[engine](open_lake(settings), statement)
+        answer = lake_sql.query_spark if engine == "spark" else lake_sql.query
+        result = answer(open_lake(settings), statement)
     if json_ or format_ == "json":
         print_json(result.to_pylist())
     elif format_ == "csv":

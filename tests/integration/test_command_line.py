@@ -116,7 +116,7 @@ def test_sql_reads_the_lake_and_no_other_file(module_folder: Path) -> None:
     (home / "secret.csv").write_text("a,b\n1,2\n")
     for path in (home / "secret.csv", home / "state" / "lake" / ".." / ".." / "secret.csv", "/etc/passwd"):
         refused(headwater(home, "sql", f"select * from read_text('{path}')"), "Permission Error")
-    refused(headwater(home, "sql", "select * from gold.nothing"), "gold.nothing", "gold.chunks")
+    refused(headwater(home, "sql", "select * from gold.nothing"), "nothing", "gold.chunks")
     refused(headwater(home, "sql", "select 1", "--format", "xml"), "xml", "csv")
     refused(headwater(home, "sql", "select 1", "--engine", "mysql"), "mysql", "duckdb")
     answered = headwater(home, "sql", "select 1 as one", "--format", "json")
