@@ -63,6 +63,8 @@ def spark_session(config: SparkConfig, scratch: Path) -> SparkSession:
         raise MissingJars(f"no Delta jars in {JARS}: run `make setup`")
     # Workers would otherwise be whatever `python3` the PATH names.
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
+    # Java loses the names of files that its locale can not spell.
+    os.environ["LC_ALL"] = "C.UTF-8"
     scratch.mkdir(parents=True, exist_ok=True)
     options = java_options(config)
     if CLASS_ARCHIVE.is_file():

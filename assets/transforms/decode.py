@@ -19,7 +19,7 @@ _ENCODINGS = [
     *("iso8859_2", "iso8859_5", "iso8859_7", "koi8_r", "mac_roman", "cp437"),
     *("cp932", "euc_jp", "iso2022_jp", "gb18030", "big5", "euc_kr"),
 ]
-_CONTROL = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
+CONTROL = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 _MULTI_BYTE = re.compile("[^\x00-\x7f\ufffd]")
 _WESTERN = re.compile(
     "[\u00a0-\u00d6\u00d8-\u00f6\u00f8-\u00ff\u2018-\u201e\u2013\u2014\u2026\u20ac\u2022\u2122]"
@@ -78,6 +78,6 @@ def _detected(body: bytes) -> str:
 
 def _checked(text: str) -> str:
     sample = text[:_SAMPLE_BYTES]
-    if len(_CONTROL.findall(sample)) > 0.02 * len(sample):
+    if len(CONTROL.findall(sample)) > 0.02 * len(sample):
         raise ExtractionError("unreadable", "The bytes are not text: too many control characters.")
     return text

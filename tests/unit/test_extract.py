@@ -129,6 +129,13 @@ def failure(body: bytes, kind: str, **limits: int) -> ExtractionError:
     return caught.value
 
 
+MAIL = (
+    b"Received: from a.example by b.example; Tue, 3 Jun 2025 10:00:00 +0000\nFrom: Ada <ada@a.example>\n"
+    b"To: Bob <bob@b.example>\nSubject: Minutes\nMIME-Version: 1.0\nContent-Type: text/plain\n\n"
+    b"Dear Bob,\nhere are the minutes of our meeting.\nAda\n"
+)
+
+
 @pytest.mark.parametrize(
     ("name", "body", "kind"),
     [
@@ -142,6 +149,8 @@ def failure(body: bytes, kind: str, **limits: int) -> ExtractionError:
         ("data", b"id\tname\tprice\n1\tapple\t2.50\n2\tpear\t3.10\n", "text/tab-separated-values"),
         ("notes.txt", "Ein Text über Äpfel.".encode("utf-16"), "text/plain"),
         ("notes.txt", "Plain words, no mark.".encode("utf-16-be"), "text/plain"),
+        ("mail.txt", MAIL, "message/rfc822"),
+        ("film.txt", b"1\n00:00:01,000 --> 00:00:04,000\nGood evening.\n\n" * 8, "text/srt"),
         ("readme.md", b"Only a plain sentence here.", "text/markdown"),
         ("x", b"", "application/x-empty"),
         ("x", b" \n\t\n", "application/x-empty"),
