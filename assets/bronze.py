@@ -17,11 +17,18 @@ from assets.report import described, report
 from assets.step import begin
 from assets.tables import RAW_DOCUMENTS
 from assets.transforms.revisions import STATE, revisions, stale_files, tombstones, vanished_documents
-from assets.transforms.sources import Source, SourceRegistry, list_source, quick_listing, read_source
+from assets.transforms.sources import (
+    Source,
+    SourceError,
+    SourceRegistry,
+    list_source,
+    quick_listing,
+    read_source,
+)
 
 
-def arrivals(lake: Lake, source: Source, state: pa.Table, now: datetime) -> DataFrame | None:
-    """The rows to append for one source, or None when the lake has all of it as it is."""
+def arrivals(lake: Lake, source: Source, state: pa.Table, now: datetime) -> tuple[list[DataFrame], int]:
+    """The rows to append for one source, none where the lake has all of it, and the bytes of their files."""
     listed = quick_listing(source)
     if listed is None:
         listed = list_source(lake.spark, source)
@@ -30,10 +37,8 @@ def arrivals(lake: Lake, source: Source, state: pa.Table, now: datetime) -> Data
     if stale.num_rows:
         files = pc.list_element(pc.split_pattern(state["uri"], "#", max_splits=1), 0)
         known = state.filter(pc.is_in(files, stale["uri"]))
-        rows.append(
-            revisions(read_source(lake.spark, source, stale), lake.spark.createDataFrame(known), source, now)
-        )
-    return reduce(DataFrame.unionByName, rows) if rows else None
+        rows.append(revisions(read_source(lake.spark, source, stale), known, source, now))
+    return rows, pc.sum(stale["file_size_bytes"]).as_py() or 0
 
 
 @dg.asset(**described(RAW_DOCUMENTS), pool="spark")
@@ -45,17 +50,21 @@ def raw_documents(
     """The bytes of every document of every source, one row a revision."""
     step = begin(lake, RAW_DOCUMENTS, {}, run_id=context.run_id, config_digest="")
     state = lake.query(STATE, raw=lake.delta(RAW_DOCUMENTS.name))
+    if not state.num_rows and not sources.list():
+        raise SourceError(
+            "there is no source yet: `headwater ingest PATH` or `headwater source add NAME PATH`"
+        )
     now = datetime.now(UTC)
-    rows, left = [], state
+    found, read_bytes, left = list[DataFrame](), 0, state
     for source in sources.list():
         ours = pc.and_(pc.equal(left["tenant"], source.tenant), pc.equal(left["source"], source.name))
-        rows.append(arrivals(lake, source, left.filter(ours), now))
+        rows, size_bytes = arrivals(lake, source, left.filter(ours), now)
+        found, read_bytes = [*found, *rows], read_bytes + size_bytes
         left = left.filter(pc.invert(ours))
     # What no source claims any more was taken from the configuration: its documents go as vanished files do.
     orphans = left.filter(pc.invert(left["deleted"]))
     if orphans.num_rows:
-        rows.append(tombstones(lake.spark.createDataFrame(orphans), now))
-    found = [each for each in rows if each is not None]
+        found.append(tombstones(lake.spark.createDataFrame(orphans), now))
     if found:
-        step.append(reduce(DataFrame.unionByName, found))
-    return report(lake, RAW_DOCUMENTS, sources=len(rows))
+        step.append(reduce(DataFrame.unionByName, found), read_bytes)
+    return report(lake, RAW_DOCUMENTS, sources=len(sources.list()))

@@ -7,6 +7,7 @@ asset has rows to make, and not before; not even its Python package is imported 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -45,6 +46,10 @@ _PROPERTIES = {
     # Lineage lives in the commits: Delta would forget them after thirty days.
     "delta.logRetentionDuration": "interval 3650 days",
 }
+
+
+_FEW_FILES = 32
+"""Spark reads so many Parquet files as they are: to read a table's log itself takes its JVM seconds."""
 
 
 class Lineage(BaseModel, frozen=True):
@@ -197,10 +202,14 @@ class Lake:
 
     def frame(self, name: str, version: int | None = None) -> DataFrame:
         """The table as a Spark frame, at a version or the newest."""
-        reader = self.spark.read.format("delta")
-        if version is not None:
-            reader = reader.option("versionAsOf", version)
-        return reader.load(self.path(name))
+        from pyspark.sql.types import StructType
+
+        table = self.delta(name, version)
+        files = table.file_uris()
+        if files and len(files) <= _FEW_FILES:
+            schema = StructType.fromJson(json.loads(table.schema().to_json()))
+            return self.spark.read.schema(schema).parquet(*files)
+        return self.spark.read.format("delta").option("versionAsOf", table.version()).load(self.path(name))
 
     def changes(self, name: str, since: int, until: int) -> DataFrame:
         """The change data feed of the versions after `since` up to and with `until`.

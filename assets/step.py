@@ -135,13 +135,29 @@ class Step:
         finally:
             rows.unpersist()
 
-    def append(self, rows: DataFrame) -> None:
-        """Adds rows to the output in one commit.
+    def append(self, rows: DataFrame, read_bytes: int) -> None:
+        """Adds rows to the output in one commit; as with `merge`, a few are written by this process.
+
+        Args:
+            rows: What to add.
+            read_bytes: The size of the files that they are read from. Rows of many are not held anywhere to
+                be measured.
 
         Raises:
             Fenced: When another run has written meanwhile; nothing was written.
         """
-        self._commit(lambda: self._append(self._conform(rows)))
+        rows = self._conform(rows)
+        if read_bytes > DRIVER_BYTES:
+            self._commit(lambda: self._append(rows))
+            return
+        rows.persist()
+        try:
+            if _size_bytes(rows) <= DRIVER_BYTES:
+                self._append_here(rows.toArrow().cast(self.table.schema))
+            else:
+                self._commit(lambda: self._append(rows))
+        finally:
+            rows.unpersist()
 
     def _conform(self, rows: DataFrame) -> DataFrame:
         """The output's columns in order, with the run's id where the table keeps it."""
@@ -168,7 +184,8 @@ class Step:
             self.table.schema
         )
         if not news.num_rows and not gone.num_rows:
-            self._write_watermark()
+            # The inputs were consumed and nothing followed from them: a commit that moves the watermark.
+            self._append_here(pa.Table.from_pylist([], self.table.schema))
             return
         source = pa.concat_tables([news, gone]).append_column(
             GONE, pa.array([False] * news.num_rows + [True] * gone.num_rows)
@@ -216,10 +233,13 @@ class Step:
     def _turn(self) -> tuple[str, int]:
         return _writer(self.table), self.lineage.fence
 
-    def _write_watermark(self) -> None:
-        """A commit without rows: the inputs were consumed and nothing followed from them."""
-        none = pa.Table.from_pylist([], self.table.schema)
-        self.lake.append(self.table, none, self.lineage, self._turn)
+    def _append_here(self, rows: pa.Table) -> None:
+        self._check_turn()
+        try:
+            self.lake.append(self.table, rows, self.lineage, self._turn)
+        except CommitFailedError as error:
+            raise self._overtaken() from error
+        self._check_written()
 
     def _commit(self, write: Callable[[], object]) -> None:
         """Writes through Spark with the lineage and the turn in the commit itself."""

@@ -8,7 +8,7 @@ from datetime import datetime
 
 import duckdb
 import pyarrow as pa
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from assets.ids import doc_id_column
@@ -40,6 +40,15 @@ _VANISHED = """
     where not deleted and listing.uri is null
 """
 
+# One of a file's documents stands for it: the rest of a million rows need no row of their own to say that the
+# file was touched.
+_BEFORE = """
+    select doc_id, columns(* exclude (doc_id)) as 'last_\\0',
+           not deleted and uri is not distinct from
+           min(uri) filter (not deleted) over (partition by split_part(uri, '#', 1)) as stands_for_file
+    from state
+"""
+
 
 def stale_files(listing: pa.Table, state: pa.Table) -> pa.Table:
     """The files of a listing that must be read: new, of another size or time, or unreadable last time.
@@ -65,13 +74,13 @@ def vanished_documents(listing: pa.Table, state: pa.Table) -> pa.Table:
         return connection.sql(_VANISHED).to_arrow_table()
 
 
-def revisions(read: DataFrame, state: DataFrame, source: Source, now: datetime) -> DataFrame:
-    """The rows to append for files that were read.
+def revisions(read: DataFrame, known: pa.Table, source: Source, now: datetime) -> DataFrame:
+    """The rows to append for files that were read. Each file is read once.
 
     Args:
         read: The documents of the files read: `uri`, `title`, `media_type`, `content_sha256`, `size_bytes`,
             `body`, `file_size_bytes`, `file_modified_at`, `error`.
-        state: The rows of `STATE` that came from those files before, as a frame.
+        known: The rows of `STATE` that came from those files before.
         source: Whose they are.
         now: The time of this reading.
 
@@ -81,42 +90,42 @@ def revisions(read: DataFrame, state: DataFrame, source: Source, now: datetime) 
         says its new time so that it is not read again.
     """
     read = read.withColumn("doc_id", doc_id_column(source.tenant, source.name, F.col("uri")))
-    before = state.select(
-        "doc_id",
-        F.col("revision").alias("last_revision"),
-        F.col("content_sha256").alias("last_sha256"),
-        F.col("error").alias("last_error"),
-        F.col("first_seen_at").alias("seen_at"),
-        F.col("deleted").alias("was_deleted"),
-    )
+    stamps = {
+        "tenant": F.lit(source.tenant),
+        "source": F.lit(source.name),
+        "fetched_at": F.lit(now),
+    }
+    if not known.num_rows:  # a first reading: its bytes need not cross a join
+        return _stamped(read, revision=F.lit(1), first_seen_at=F.lit(now), deleted=F.lit(False), **stamps)
+    with duckdb.connect() as connection:
+        connection.register("state", known)
+        before = connection.sql(_BEFORE).to_arrow_table()
+    joined = read.join(read.sparkSession.createDataFrame(before), "doc_id", "full_outer")
+    gone = F.col("uri").isNull()
     changed = (
         F.col("last_revision").isNull()
-        | F.col("was_deleted")
-        | ~F.col("last_sha256").eqNullSafe(F.col("content_sha256"))
+        | F.col("last_deleted")
+        | ~F.col("last_content_sha256").eqNullSafe(F.col("content_sha256"))
         | ~F.col("last_error").eqNullSafe(F.col("error"))
     )
-    joined = read.join(before, "doc_id", "left").withColumn("changed", changed)
-    # One untouched document stands for its file: the rest of a million rows need no row of their own.
-    file = Window.partitionBy(F.substring_index("uri", "#", 1)).orderBy("changed", "uri")
-    touched = (
-        joined.where("error is null")
-        .withColumn("rank", F.row_number().over(file))
-        .where("rank = 1 and not changed")
-    )
-    kept = joined.where("changed").unionByName(
-        touched.drop("rank").withColumn("body", F.lit(None).cast("binary"))
-    )
-    rows = _stamped(
-        kept,
+    touched = F.col("error").isNull() & F.col("stands_for_file")
+    told = joined.where(F.when(gone, ~F.col("last_deleted")).otherwise(changed | touched))
+    as_read = {
+        name: F.when(gone, F.col(f"last_{name}")).otherwise(F.col(name))
+        for name in (
+            "uri", "title", "media_type", "content_sha256", "size_bytes", "file_size_bytes",
+            "file_modified_at", "error",
+        )
+    }  # fmt: skip
+    return _stamped(
+        told,
+        **as_read,
+        **stamps,
         revision=F.coalesce("last_revision", F.lit(0)) + 1,
-        tenant=F.lit(source.tenant),
-        source=F.lit(source.name),
-        first_seen_at=F.coalesce("seen_at", F.lit(now)),
-        fetched_at=F.lit(now),
-        deleted=F.lit(False),
+        body=F.when(~gone & changed, F.col("body")),
+        first_seen_at=F.coalesce("last_first_seen_at", F.lit(now)),
+        deleted=gone,
     )
-    missing = state.where("not deleted").join(read.select("doc_id"), "doc_id", "left_anti")
-    return rows.unionByName(tombstones(missing, now))
 
 
 def tombstones(documents: DataFrame, now: datetime) -> DataFrame:

@@ -62,7 +62,9 @@ def table(path: str) -> str:
 
 
 _wrote: set[int] = set()
-_WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE|CREATE|ALTER|DROP|COPY|VACUUM|ANALYZE|MERGE|TRUNCATE)\b", re.I)
+_WRITES = re.compile(
+    r"\s*(INSERT|UPDATE|DELETE|CREATE|ALTER|DROP|COPY|VACUUM|ANALYZE|MERGE|TRUNCATE)\b", re.I
+)
 
 
 def wrap(owner: Any, method: str, watch: Watch, name: Callable[..., str | None]) -> None:
@@ -72,7 +74,9 @@ def wrap(owner: Any, method: str, watch: Watch, name: Callable[..., str | None])
     @wraps(original)
     def watched(*args: Any, **kwargs: Any) -> Any:
         called = name(*args, **kwargs)
-        return original(*args, **kwargs) if called is None else watch(called, lambda: original(*args, **kwargs))
+        return (
+            original(*args, **kwargs) if called is None else watch(called, lambda: original(*args, **kwargs))
+        )
 
     setattr(owner, method, watched)
 

@@ -90,6 +90,7 @@ def test_questions_that_can_not_be_answered(module_folder: Path) -> None:
     refused(headwater(home, "ask", "Is there anything?"), "nothing is released yet", "headwater ingest")
     refused(headwater(home, "search", "anything", "--mode", "magic", "--json"), "magic", "hybrid")
     refused(headwater(home, "rollback", "r9.9"), "nothing is live yet", "headwater run")
+    refused(headwater(home, "run"), "no source yet", "headwater ingest")
     refused(headwater(home, "trace", "no-such-thing"), "no-such-thing")
 
 
