@@ -39,8 +39,8 @@ demo: setup  ## lake, index and cited, traced answers from the software installe
 test: setup $(VENV)/.installed-dev  ## all tests
 	$(BIN)/python -m pytest
 
-fault: setup $(VENV)/.installed-dev  ## only the tests that kill, cut off and corrupt
-	$(BIN)/python -m pytest tests/integration/test_processes.py tests/integration/test_services.py tests/integration/test_lake.py
+fault: setup $(VENV)/.installed-dev  ## a run killed at every one of its writes, then run again: hours; the table is docs/faults.md
+	HEADWATER_FAULT=1 HEADWATER_FAULT_REPORT=docs/faults.md $(BIN)/python -m pytest tests/fault -s
 
 lint: $(VENV)/.installed-dev type  ## ruff, its formatter, and mypy
 	$(BIN)/ruff check .

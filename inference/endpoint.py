@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import httpx
 
-from inference.engines import EngineError
-from inference.prompt import Draft, Passage, build_messages, read_reply
+from inference.prompt import Draft, EngineError, Passage, build_messages, read_reply
 
 _ATTEMPTS = 4
 _LONGEST_WAIT_S = 30.0

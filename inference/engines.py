@@ -11,10 +11,6 @@ from inference.prompt import Draft, Passage, Quote
 from retrieval.sentences import sentence_spans
 
 
-class EngineError(RuntimeError):
-    """An engine could not answer; says which one, why, and what to do."""
-
-
 class Engine(Protocol):
     """Anything that answers from passages."""
 

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from inference.engines import EngineError
-from inference.prompt import Draft, Passage, build_messages, read_reply
+from inference.prompt import Draft, EngineError, Passage, build_messages, read_reply
 
 
 class LocalEngine:

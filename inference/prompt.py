@@ -37,6 +37,10 @@ _LEAST_SUPPORT = 0.5
 """The least share of a claim's content words that the sentence cited for it must hold."""
 
 
+class EngineError(RuntimeError):
+    """An engine could not answer; says which one, why, and what to do."""
+
+
 class Passage(Protocol):
     """A retrieved chunk, as an engine sees it; `retrieval.search.Hit` is one."""
 

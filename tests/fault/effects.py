@@ -1,7 +1,9 @@
 """Runs the command line and counts its effects: every write to a table of the lake or to PostgreSQL.
 
     python effects.py record FILE ARGUMENTS…           writes the effects' names to a file, in order
-    python effects.py kill NUMBER MOMENT ARGUMENTS…    dies by SIGKILL before, during or after one of them
+    python effects.py kill WHICH MOMENT ARGUMENTS…     dies by SIGKILL before, during or after one of them
+
+WHICH is an effect's number, or a part of its name for the first of that name.
 
 Nothing of the product knows of this file: it wraps the libraries' own calls.
 """
@@ -32,12 +34,12 @@ class Watch:
 
     def __init__(self, arguments: list[str]) -> None:
         self.file: Path | None = None
-        self.number, self.moment = -1, ""
+        self.which, self.moment = "", ""
         if arguments[0] == "record":
             self.file, self.command = Path(arguments[1]), arguments[2:]
             self.file.write_text("")
         else:
-            self.number, self.moment, self.command = int(arguments[1]), arguments[2], arguments[3:]
+            self.which, self.moment, self.command = arguments[1], arguments[2], arguments[3:]
 
     def __call__(self, name: str, call: Callable[[], Any]) -> Any:
         global _seen
@@ -46,7 +48,7 @@ class Watch:
             if self.file:
                 with self.file.open("a") as file:
                     file.write(f"{name}\n")
-        if number != self.number:
+        if not self.which or (int(self.which) != number if self.which.isdigit() else self.which not in name):
             return call()
         if self.moment == "before":
             die()
@@ -82,6 +84,8 @@ def wrap(owner: Any, method: str, watch: Watch, name: Callable[..., str | None])
 
 
 def statement(cursor: Any, query: Any, *_: Any, **__: Any) -> str | None:
+    if isinstance(query, bytes):
+        query = query.decode()
     text = query if isinstance(query, str) else query.as_string(cursor)
     words = " ".join(text.split())
     if not _WRITES.match(words) and "swap_live(" not in words:

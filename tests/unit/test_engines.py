@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from inference.endpoint import OpenAIEngine
-from inference.engines import EngineError, ExtractiveConfig, ExtractiveEngine, GeneratorConfig, build_engine
+from inference.engines import ExtractiveConfig, ExtractiveEngine, GeneratorConfig, build_engine
 from retrieval.embedder import Embedder, EmbedderConfig, packaged_model
 
 
