@@ -13,6 +13,7 @@ import pytest
 
 from inference.endpoint import OpenAIEngine
 from inference.engines import ExtractiveConfig, ExtractiveEngine, GeneratorConfig, build_engine
+from inference.prompt import EngineError
 from retrieval.embedder import Embedder, EmbedderConfig, packaged_model
 
 
