@@ -48,8 +48,11 @@ _PROPERTIES = {
 }
 
 
-_FEW_FILES = 32
+FEW_FILES = 32
 """Spark reads so many Parquet files as they are: to read a table's log itself takes its JVM seconds."""
+
+_MAINTENANCE = {"OPTIMIZE", "VACUUM START", "VACUUM END"}
+"""Operations that change no row."""
 
 
 class Lineage(BaseModel, frozen=True):
@@ -206,7 +209,7 @@ class Lake:
 
         table = self.delta(name, version)
         files = table.file_uris()
-        if files and len(files) <= _FEW_FILES:
+        if files and len(files) <= FEW_FILES:
             schema = StructType.fromJson(json.loads(table.schema().to_json()))
             return self.spark.read.schema(schema).parquet(*files)
         return self.spark.read.format("delta").option("versionAsOf", table.version()).load(self.path(name))
@@ -310,7 +313,18 @@ class Lake:
             [name],
             audits=self.delta(AUDITS.name),
         )
-        return audits["version"][0].as_py()
+        version = audits["version"][0].as_py()
+        return None if version is None else self.settled_version(name, version)
+
+    def settled_version(self, name: str, version: int) -> int:
+        """The newest version of a table that has the rows of this one: maintenance makes versions too."""
+        newest = self.version(name)
+        if newest == version:
+            return version
+        for entry in self.delta(name).history(newest - version):
+            if entry["operation"] not in _MAINTENANCE:
+                newest = entry["version"] - 1
+        return max(newest, version)
 
     def readable_version(self, table: Table) -> int:
         """The version that a consumer may read: the last audited one where the table is gated.

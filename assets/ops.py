@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 from assets.gold import chunker_digest
 from assets.lake import CODE_VERSION, Lake, Lineage
 from assets.recipe import Recipe
-from assets.report import report
+from assets.report import POLICIES, report
+from assets.retry import retried
 from assets.tables import CHUNKS, DOCUMENTS, DUPLICATES, RAW_DOCUMENTS, RELEASES
 from assets.transforms.sources import SourceRegistry
 from quality.release_gate import ANN_RECALL, decide
@@ -238,7 +239,9 @@ def retrieval_quality(
     code_version=CODE_VERSION,
     description=RELEASES.about,
     pool="index",
+    **POLICIES,
 )
+@retried
 def release(
     context: dg.AssetExecutionContext,
     lake: dg.ResourceParam[Lake],

@@ -1,6 +1,7 @@
 """What Dagster shows of a step: rows, schema, where each column comes from, versions read, a sample."""
 
 from collections.abc import Collection, Mapping
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -62,6 +63,21 @@ _PRIVATE = {
 """Columns that a sample leaves out: they can hold personal data, or are of no use to a reader."""
 
 
+POLICIES: dict[str, Any] = {
+    # Every day's run materializes everything, changed or not: two days without are worth a look.
+    "freshness_policy": dg.FreshnessPolicy.time_window(
+        fail_window=timedelta(hours=49), warn_window=timedelta(hours=25)
+    ),
+    # An input that says what it said before starts nothing, and nothing follows from one whose gate failed.
+    "automation_condition": dg.AutomationCondition.eager().replace(
+        "any_deps_updated",
+        dg.AutomationCondition.any_deps_match(dg.AutomationCondition.data_version_changed()),
+    )
+    & dg.AutomationCondition.all_deps_blocking_checks_passed(),
+}
+"""When an asset is made without being asked, and when it is too old."""
+
+
 def asset_key(name: str) -> dg.AssetKey:
     """The asset key of `layer.table`."""
     return dg.AssetKey(name.split("."))
@@ -79,6 +95,7 @@ def described(
         "kinds": set(kinds),
         "owners": ["team:headwater"],
         "code_version": CODE_VERSION,
+        **POLICIES,
     }
 
 

@@ -9,7 +9,8 @@ import pyarrow as pa
 from assets.gold import chunker_digest
 from assets.lake import CODE_VERSION, Lake, Lineage, register
 from assets.recipe import Recipe
-from assets.report import asset_key
+from assets.report import POLICIES, asset_key
+from assets.retry import retried
 from assets.tables import CHUNKS, DOCUMENTS, EMBEDDINGS
 from retrieval.embedding_model import EmbeddingModel
 from retrieval.index import Index, IndexState
@@ -86,7 +87,9 @@ def refresh(
     owners=["team:headwater"],
     code_version=CODE_VERSION,
     pool="index",
+    **POLICIES,
 )
+@retried
 def index(
     context: dg.AssetExecutionContext,
     lake: dg.ResourceParam[Lake],

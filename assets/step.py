@@ -309,9 +309,19 @@ def begin(
             inputs={each.name: until for each, until in inputs.items()},
             fence=_last_turn(lake, table) + 1,
         ),
-        windows={each.name: Window(consumed.get(each.name), until) for each, until in inputs.items()},
+        windows={
+            each.name: _window(lake, each.name, consumed.get(each.name), until)
+            for each, until in inputs.items()
+        },
         rebuild=rebuild,
     )
+
+
+def _window(lake: Lake, name: str, since: int | None, until: int) -> Window:
+    """The versions to consume; none where only maintenance has made any since."""
+    if since is not None and lake.settled_version(name, since) >= until:
+        since = until
+    return Window(since, until)
 
 
 def _writer(table: Table) -> str:

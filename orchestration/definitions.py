@@ -4,7 +4,16 @@ import dagster as dg
 
 from assets import bronze, gold, ops, serving, silver
 from assets.gates import GATES, conservation
-from orchestration.automation import arrivals, daily, refresh
+from orchestration.automation import (
+    alerts,
+    arrivals,
+    automations,
+    daily,
+    maintenance,
+    nightly,
+    reaper,
+    refresh,
+)
 from orchestration.resources import resources
 from orchestration.settings import Settings
 
@@ -32,9 +41,9 @@ def definitions(settings: Settings, loggers: dict[str, dg.LoggerDefinition] | No
     return dg.Definitions(
         assets=ASSETS,
         asset_checks=CHECKS,
-        jobs=[refresh],
-        schedules=[daily],
-        sensors=[arrivals],
+        jobs=[refresh, maintenance],
+        schedules=[daily, nightly],
+        sensors=[arrivals, automations, reaper, alerts],
         resources=resources(settings),
         loggers=loggers,
         # One process a run, so that there is one Spark session a run.

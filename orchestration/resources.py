@@ -4,7 +4,10 @@ from typing import Any
 
 import dagster as dg
 
+from assets.lake import Lake
 from assets.transforms.registry import SourceRegistry
+from orchestration.alerts import Alert
+from orchestration.liveness import PROCESS_TAG, this_process
 from orchestration.settings import Settings, open_lake
 from retrieval.embedding_model import EmbeddingModel
 from retrieval.index import Index
@@ -22,6 +25,15 @@ def resources(settings: Settings) -> dict[str, Any]:
         "search_index": Index(postgres),
         "searcher": Searcher(postgres, settings.recipe.search),
         "releases_kept": settings.releases_kept,
+        "retention_days": settings.retention_days,
+        "alert": Alert(settings.alert_webhook, tuple(settings.alert_command)),
     }
     hardcoded = {name: dg.ResourceDefinition.hardcoded_resource(value) for name, value in made.items()}
-    return hardcoded | {"lake": dg.ResourceDefinition(lambda _: open_lake(settings))}
+
+    def lake(context: dg.InitResourceContext) -> Lake:
+        # Every run asks for the lake first: from here on it can be told whether its process lives.
+        if context.run is not None and context.instance is not None:
+            context.instance.add_run_tags(context.run.run_id, {PROCESS_TAG: this_process()})
+        return open_lake(settings)
+
+    return hardcoded | {"lake": dg.ResourceDefinition(lake)}

@@ -8,15 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import dagster as dg
-import psutil
-from dagster import DagsterEventType, DagsterRunStatus
+from dagster import DagsterEventType
 
 from orchestration.dagster_home import write_dagster_home
 from orchestration.java import require_java
+from orchestration.liveness import PROCESS_TAG, reap, this_process
 from orchestration.settings import Settings
-
-_PID_TAG = "headwater/process"
-_UNFINISHED = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
 
 
 class RunFailed(RuntimeError):
@@ -45,37 +42,6 @@ def dagster_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
     os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
     with dg.DagsterInstance.get() as instance:
         yield instance
-
-
-def this_process() -> str:
-    """The pid and start time of this process: a recycled pid has another start time."""
-    process = psutil.Process()
-    return f"{process.pid}@{process.create_time():.2f}"
-
-
-def alive(process: str) -> bool:
-    """Whether the process that `this_process` named still runs."""
-    pid, _, started = process.partition("@")
-    try:
-        return f"{psutil.Process(int(pid)).create_time():.2f}" == started
-    except psutil.NoSuchProcess:
-        return False
-
-
-def reap(instance: dg.DagsterInstance) -> list[str]:
-    """Fails the command line's runs whose process died, and gives their place in the pools back.
-
-    Returns:
-        Their run ids.
-    """
-    dead = []
-    for run in instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED)):
-        process = run.tags.get(_PID_TAG)
-        if process is not None and not alive(process):
-            instance.report_run_failed(run, f"its process ({process}) died")
-            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
-            dead.append(run.run_id)
-    return dead
 
 
 def execute(settings: Settings, select: str | None, progress: Callable[[str], None]) -> Outcome:
@@ -107,7 +73,7 @@ def execute(settings: Settings, select: str | None, progress: Callable[[str], No
             instance=instance,
             asset_selection=selection,
             run_config={"loggers": {"console": {}}},  # Dagster asks a logger only when it is configured
-            tags={_PID_TAG: this_process()},
+            tags={PROCESS_TAG: this_process()},
             raise_on_error=False,
         )
     return Outcome(result.run_id, watch.seconds, _failures(result))

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from assets.lake import Lake
@@ -33,6 +33,12 @@ class Settings(BaseSettings):
     """What writes answers; extractive unless a model or an endpoint is given."""
     releases_kept: int = Field(default=10, ge=1)
     """How many releases can be returned to; older rows of the index are removed."""
+    retention_days: int = Field(default=30, ge=0)
+    """How long files of table versions stay that no release, gate or consumer needs any more."""
+    alert_webhook: SecretStr | None = None
+    """A URL that a failed run is posted to, as JSON."""
+    alert_command: list[str] = []
+    """A program and its arguments that is given a failed run, as JSON on its standard input."""
     web_port: int = Field(default=3000, ge=1, le=65535)
     """The port of the Dagster web UI, on loopback."""
     thrift_port: int = Field(default=10000, ge=1, le=65535)

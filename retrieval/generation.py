@@ -37,6 +37,8 @@ CHUNK_COLUMNS = pa.schema(
 
 _COPIED = ["generation", "chunk_no", "valid_from", *CHUNK_COLUMNS.names, "embedding"]
 _PARTITIONED = ("chunks", "postings")
+_EMPTY_GRAPH_BYTES = 1 << 20
+"""A graph smaller than that is not worth its rebuilding."""
 
 
 @dataclass(frozen=True)
@@ -266,3 +268,34 @@ def vacuum(connection: Connection[Row], generation: int) -> None:
     """Cleans and analyses a generation, so that its postings are read from the index alone."""
     for table in _PARTITIONED:
         connection.execute(SQL("VACUUM (ANALYZE) {}").format(partition(table, generation)))
+
+
+def rebuild_bloated_graph(connection: Connection[Row], generation: int, dimension: int, hnsw_m: int) -> bool:
+    """Makes a generation's HNSW graph anew where it is twice as large as its rows need; readers go on.
+
+    Args:
+        connection: Of the owner, outside a transaction.
+        generation: Whose.
+        dimension: Numbers in a vector, two bytes each.
+        hnsw_m: Neighbours of a vector on a layer, twice as many on the lowest; six bytes each.
+
+    Returns:
+        Whether it was.
+    """
+    part = partition("chunks", generation)
+    found = connection.execute(
+        "SELECT i.indexrelid::regclass::text, pg_relation_size(i.indexrelid), "
+        "greatest(t.reltuples, 0)::bigint FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid "
+        "JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam "
+        "WHERE a.amname = 'hnsw' AND t.oid = %s::regclass",
+        (part.as_string(connection),),
+    ).fetchone()
+    if found is None:
+        return False
+    name, size_bytes, rows = found
+    # pgvector's hnsw.h: an element with its vector, then its neighbours; headers take about a hundred bytes.
+    needed_bytes = rows * (2 * dimension + 12 * hnsw_m + 6 * hnsw_m + 100) + _EMPTY_GRAPH_BYTES
+    if size_bytes < 2 * needed_bytes:
+        return False
+    connection.execute(SQL("REINDEX INDEX CONCURRENTLY {}").format(SQL(name)))
+    return True

@@ -291,6 +291,25 @@ class Index:
             ).fetchall()
         return [dict(zip(columns, row, strict=True)) for row in rows]
 
+    def maintain(self) -> dict[str, int]:
+        """Cleans and analyses every generation that is ready, and rebuilds an HNSW graph that has bloated.
+
+        A graph keeps its size when rows leave it; it is made anew, beside the old one, when it is twice as
+        large as its rows need.
+
+        Returns:
+            generations, and how many graphs were rebuilt.
+        """
+        rebuilt = 0
+        with self._postgres.maintenance() as connection:
+            ready = connection.execute(
+                "SELECT generation, dimension FROM headwater.index_state WHERE status = 'ready'"
+            ).fetchall()
+            for number, dimension in ready:
+                steps.vacuum(connection, number)
+                rebuilt += steps.rebuild_bloated_graph(connection, number, dimension, self._config.hnsw_m)
+        return {"generations": len(ready), "graphs_rebuilt": rebuilt}
+
     def prune(self, keep: Iterable[tuple[int, int]]) -> int:
         """Removes, for good, what no kept moment can see; this is how an erased document leaves.
 

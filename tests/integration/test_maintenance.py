@@ -1,0 +1,136 @@
+"""Housekeeping changes no row, loses nothing that is pointed at, and starts no work."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from index_rows import DIMENSION, Chunk, batch
+
+from assets.lake import FEW_FILES, Lake, Lineage
+from assets.maintenance import needed_versions, tidy
+from assets.spark import SparkConfig
+from assets.step import begin
+from assets.tables import CHUNKS, DOCUMENTS, DUPLICATES, SIGNATURES
+from retrieval import generation as steps
+from retrieval.index import Index
+from retrieval.postgres import Postgres
+
+
+@dataclass
+class Pins:
+    """What a release pins, as `Release.details` has it."""
+
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    lake = Lake(tmp_path / "lake", SparkConfig(), tmp_path / "scratch", tmp_path / "docs")
+    lake.ensure()
+    return lake
+
+
+def append(lake: Lake, number: int, **inputs: int) -> int:
+    import pyarrow as pa
+
+    row = {
+        "doc_id": f"{number:064x}", "canonical_id": "c", "matched_id": "c", "jaccard": 1.0, "method": "exact",
+        "OpenLineage_RunId": "run",
+    }  # fmt: skip
+    lineage = Lineage(
+        run_id="run",
+        asset="silver/duplicates",
+        code_version="",
+        config_digest="c",
+        inputs=inputs,
+        fence=number,
+    )
+    rows = pa.Table.from_pylist([dict.fromkeys(DUPLICATES.schema.names) | row], DUPLICATES.schema)
+    return lake.append(DUPLICATES, rows, lineage)
+
+
+def rows(lake: Lake, version: int | None = None) -> list[str]:
+    table = lake.delta(DUPLICATES.name, version).to_pyarrow_table(columns=["doc_id"])
+    return sorted(table["doc_id"].to_pylist())
+
+
+def test_compaction_and_vacuum_change_no_row_and_start_no_work(lake: Lake) -> None:
+    versions = [append(lake, number) for number in range(1, FEW_FILES + 5)]
+    pinned, newest = versions[3], versions[-1]
+    before, then = rows(lake), rows(lake, pinned)
+    # A consumer that has read all of it, as its commit says.
+    lineage = Lineage(
+        run_id="run", asset="gold/chunks", code_version="", config_digest="c",
+        inputs={DUPLICATES.name: newest}, fence=1,
+    )  # fmt: skip
+    lake.append(CHUNKS, CHUNKS.schema.empty_table(), lineage)
+    needed = needed_versions(lake, [Pins({"versions": {DUPLICATES.name: pinned}})])  # type: ignore[list-item]
+    assert needed[DUPLICATES.name] == {pinned, newest}
+    done = tidy(lake, DUPLICATES.name, needed[DUPLICATES.name], retention_days=0)
+    assert (done.files_before, done.files_after) == (len(versions), 1)
+    assert lake.version(DUPLICATES.name) > newest
+    assert lake.settled_version(DUPLICATES.name, newest) == lake.version(DUPLICATES.name)
+    assert rows(lake) == before
+    assert rows(lake, pinned) == then
+    step = begin(lake, CHUNKS, {DUPLICATES: lake.version(DUPLICATES.name)}, run_id="next", config_digest="c")
+    assert step.idle
+    append(lake, 999)
+    assert lake.settled_version(DUPLICATES.name, newest) < lake.version(DUPLICATES.name)
+    again = begin(lake, CHUNKS, {DUPLICATES: lake.version(DUPLICATES.name)}, run_id="next", config_digest="c")
+    assert not again.idle
+
+
+def test_files_that_nothing_needs_are_deleted_after_their_time(lake: Lake) -> None:
+    append(lake, 1)
+    append(lake, 2)
+    lake.delta(DUPLICATES.name).delete("doc_id = '" + f"{1:064x}" + "'")
+    kept = tidy(lake, DUPLICATES.name, {lake.version(DUPLICATES.name)}, retention_days=1)
+    assert kept.files_removed == 0
+    gone = tidy(lake, DUPLICATES.name, {lake.version(DUPLICATES.name)}, retention_days=0)
+    assert gone.files_removed >= 1
+    assert rows(lake) == [f"{2:064x}"]
+
+
+def test_a_version_that_passed_has_passed_as_compacted_too(lake: Lake) -> None:
+    lake.record_audit(DOCUMENTS.name, 0, True, [], "run")
+    assert lake.readable_version(DOCUMENTS) == 0
+    tidy(lake, DOCUMENTS.name, {0}, retention_days=0)
+    assert lake.readable_version(DOCUMENTS) == lake.version(DOCUMENTS.name)
+    lake.record_audit(DOCUMENTS.name, 0, False, ["row_count"], "stricter")
+    assert lake.audited_version(DOCUMENTS.name) is None
+
+
+def test_a_bloated_graph_is_made_anew(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = Index(postgres)
+    random = np.random.default_rng(0)
+    chunks = [
+        Chunk(f"bloat {n}", f"word{n}", vector=tuple(random.normal(size=DIMENSION).tolist()))
+        for n in range(200)
+    ]
+    state = index.build("bloat", "bloat", DIMENSION, [batch(chunks)], {})
+    held = index.snapshot(state)
+    assert index.maintain()["graphs_rebuilt"] == 0
+    monkeypatch.setattr(steps, "_EMPTY_GRAPH_BYTES", 0)
+    with postgres.maintenance() as connection:
+        assert not steps.rebuild_bloated_graph(connection, state.generation, 10_000, 16)
+        assert steps.rebuild_bloated_graph(connection, state.generation, 1, 2)
+    assert index.snapshot(state).equals(held)
+
+
+def test_what_is_needed_follows_every_consumer(lake: Lake) -> None:
+    for name, inputs in (
+        (SIGNATURES, {DOCUMENTS.name: 0}),
+        (CHUNKS, {DUPLICATES.name: 0, DOCUMENTS.name: 0}),
+    ):
+        lake.append(
+            name,
+            name.schema.empty_table(),
+            Lineage(run_id="r", asset="a", code_version="", config_digest="", inputs=inputs),
+        )
+    for number in range(1, 4):
+        append(lake, number)
+    needed = needed_versions(lake, [])
+    assert needed[DUPLICATES.name] == {0, 3}
+    assert needed[DOCUMENTS.name] == {0}

@@ -1,0 +1,140 @@
+"""Who is told of a failure, what is tried again, and how a dead run is found."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import dagster as dg
+import psycopg
+import pytest
+from pydantic import SecretStr
+
+from assets import retry
+from assets.retry import retried
+from orchestration.alerts import Alert
+from orchestration.automation import alerts, reaper
+from orchestration.liveness import PROCESS_TAG, alive, this_process
+
+FAILURE = {"run_id": "r", "job": "refresh", "failed": "gold__chunks", "message": "broken"}
+
+
+@pytest.fixture
+def service() -> Iterator[HTTPServer]:
+    """A webhook that keeps what it was told, and answers as it is told to."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            self.server.told.append(json.loads(body))  # type: ignore[attr-defined]
+            self.send_response(self.server.answer)  # type: ignore[attr-defined]
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    server.told, server.answer = [], 200  # type: ignore[attr-defined]
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+
+
+def webhook(service: HTTPServer) -> SecretStr:
+    return SecretStr(f"http://127.0.0.1:{service.server_port}/hook?key=s3cret")
+
+
+def test_a_failed_run_is_told_to_the_webhook_and_the_program(service: HTTPServer, tmp_path: Path) -> None:
+    heard = tmp_path / "heard"
+    command = (sys.executable, "-c", f"import sys; open({str(heard)!r}, 'w').write(sys.stdin.read())")
+
+    @dg.op
+    def breaks() -> None:
+        raise ValueError("the document said: secret words")
+
+    @dg.job
+    def refresh() -> None:
+        breaks()
+
+    instance = dg.DagsterInstance.ephemeral()
+    result = refresh.execute_in_process(instance=instance, raise_on_error=False)
+    event = next(e for e in result.all_events if e.event_type == dg.DagsterEventType.RUN_FAILURE)
+    context = dg.build_run_status_sensor_context(
+        "alerts",
+        event,
+        instance,
+        result.dagster_run,
+        resources={"alert": Alert(webhook(service), command)},
+    ).for_run_failure()
+    alerts(context)
+    assert service.told == [json.loads(heard.read_text())]  # type: ignore[attr-defined]
+    assert service.told[0]["failed"] == "breaks"  # type: ignore[attr-defined]
+    assert "secret words" not in heard.read_text()
+
+
+def test_a_webhook_that_fails_does_not_keep_the_program_from_hearing(
+    service: HTTPServer, tmp_path: Path
+) -> None:
+    service.answer = 500  # type: ignore[attr-defined]
+    heard = tmp_path / "heard"
+    with pytest.raises(ExceptionGroup) as error:
+        Alert(webhook(service), ("cp", "/dev/stdin", str(heard))).send(FAILURE)
+    assert json.loads(heard.read_text()) == FAILURE
+    assert "HTTP 500" in str(error.value.exceptions)
+    assert "s3cret" not in str(error.value.exceptions)
+    with pytest.raises(ExceptionGroup) as unreachable:
+        Alert(SecretStr("http://127.0.0.1:1/hook?key=s3cret")).send(FAILURE)
+    assert "s3cret" not in str(unreachable.value.exceptions)
+    assert not Alert().wanted
+
+
+def attempts(monkeypatch: pytest.MonkeyPatch, *faults: Exception) -> tuple[int, bool]:
+    """How often an asset that meets these faults in turn is tried, and whether it is made in the end."""
+    monkeypatch.setattr(retry, "_FIRST_WAIT_S", 0.01)
+    left, tried = list(faults), []
+
+    @dg.asset
+    @retried
+    def made(context: dg.AssetExecutionContext) -> None:
+        tried.append(context.retry_number)
+        if left:
+            raise left.pop(0)
+
+    result = dg.materialize([made], raise_on_error=False)
+    assert tried == list(range(len(tried)))
+    return len(tried), result.success
+
+
+def test_only_what_passes_by_itself_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    away = psycopg.OperationalError("server closed the connection unexpectedly")
+    assert attempts(monkeypatch) == (1, True)
+    assert attempts(monkeypatch, away, ConnectionResetError()) == (3, True)
+    assert attempts(monkeypatch, *[away] * 9) == (4, False)
+    assert attempts(monkeypatch, ValueError("bad data")) == (1, False)
+
+
+def test_a_run_whose_process_was_killed_is_ended() -> None:
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    import psutil
+
+    mark = f"{process.pid}@{psutil.Process(process.pid).create_time():.2f}"
+    assert alive(mark)
+    assert alive(this_process())
+
+    @dg.job
+    def refresh() -> None:
+        pass
+
+    instance = dg.DagsterInstance.ephemeral()
+    runs = [
+        instance.create_run_for_job(refresh, tags={PROCESS_TAG: tag}, status=dg.DagsterRunStatus.STARTED)
+        for tag in (mark, this_process())
+    ]
+    process.kill()
+    process.wait()
+    reaper(dg.build_sensor_context(instance))
+    states = [instance.get_run_by_id(run.run_id).status for run in runs]  # type: ignore[union-attr]
+    assert states == [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.STARTED]
