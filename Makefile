@@ -3,6 +3,7 @@
 #   make setup EXTRAS="train serve"     with extras of pyproject.toml
 #   make setup PYTHON=/usr/bin/python3.12
 #   make bench BENCH=dedupe
+#   make fault POINTS=120
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -12,6 +13,8 @@ SHELL := bash
 
 EXTRAS ?=
 BENCH ?= dedupe
+POINTS ?= 42
+MINUTES ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
 STATE = $(abspath $(or $(HEADWATER_HOME),.headwater))
@@ -26,7 +29,7 @@ export UV_COMPILE_BYTECODE := 1
 # pyspark comes as source only: what builds it is held to the lock as well.
 INSTALL = $(UV) pip install --python $(BIN)/python --require-hashes --build-constraint requirements.txt
 
-.PHONY: help setup demo test lint type fault dev bench lock clean
+.PHONY: help setup demo test lint type fault soak dev bench lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -39,8 +42,11 @@ demo: setup  ## lake, index and cited, traced answers from the software installe
 test: setup $(VENV)/.installed-dev  ## all tests
 	$(BIN)/python -m pytest
 
-fault: setup $(VENV)/.installed-dev  ## a run killed at every one of its writes, then run again: hours; the table is docs/faults.md
-	HEADWATER_FAULT=1 HEADWATER_FAULT_REPORT=docs/faults.md $(BIN)/python -m pytest tests/fault -s
+fault: setup $(VENV)/.installed-dev  ## runs killed at POINTS of their writes and run again, a minute each; the table is docs/faults.md
+	HEADWATER_FAULT=$(POINTS) HEADWATER_FAULT_REPORT=docs/faults.md $(BIN)/python -m pytest tests/fault/test_killed_runs.py -s
+
+soak: setup $(VENV)/.installed-dev  ## the services for MINUTES while files arrive, change and go
+	HEADWATER_SOAK_MINUTES=$(MINUTES) $(BIN)/python -m pytest tests/fault/test_soak.py -s
 
 lint: $(VENV)/.installed-dev type  ## ruff, its formatter, and mypy
 	$(BIN)/ruff check .

@@ -11,7 +11,7 @@ from assets.lake import CODE_VERSION, Lake, Lineage, register
 from assets.recipe import Recipe
 from assets.report import POLICIES, asset_key
 from assets.retry import retried
-from assets.tables import CHUNKS, DOCUMENTS, EMBEDDINGS
+from assets.tables import CHUNKS, DOCUMENTS, EMBEDDINGS, RELEASES
 from retrieval.embedding_model import EmbeddingModel
 from retrieval.index import Index, IndexState
 
@@ -66,7 +66,9 @@ def refresh(
     pins, record = lineage.inputs, lineage.model_dump()
     if state is None:
         rows = index_rows(lake, pins, model_digest, None)
-        return index.build(model_digest, chunker, dimension, rows, record)
+        named = lake.query("select max(generation) as n from releases", releases=lake.delta(RELEASES.name))
+        after = named["n"][0].as_py() or 0
+        return index.build(model_digest, chunker, dimension, rows, record, after=after)
     seen = state.lineage["inputs"]
     _, removed = lake.changed_keys(CHUNKS.name, "chunk_id", seen[CHUNKS.name], pins[CHUNKS.name])
     # A document can change its title or bytes and keep its chunks, which the index shows beside them.

@@ -322,6 +322,47 @@ def rollback(
 
 
 @app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(help="The tar file to write.")],
+    json_: Json = False,
+) -> None:
+    """Write the whole state folder to one file, while it is in use.
+
+    Example: `headwater backup ~/headwater-monday.tar`
+    """
+    from orchestration.backup import backup as write
+
+    settings = read_settings()
+    with working():
+        made = write(settings, file.expanduser().absolute(), progress)
+    if json_:
+        print_json(made)
+    else:
+        size_mb = made["size_bytes"] / 1e6
+        console.print(f"{made['file']}: {made['files']} files, {size_mb:.1f} MB, release {made['release']}")
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(help="What `headwater backup` wrote.")],
+    json_: Json = False,
+) -> None:
+    """Make an empty state folder what a backup holds.
+
+    Example: `HEADWATER_HOME=~/restored headwater restore ~/headwater-monday.tar`
+    """
+    from orchestration.backup import restore as take_back
+
+    settings = read_settings()
+    with working():
+        made = take_back(settings, file.expanduser().absolute(), progress)
+    if json_:
+        print_json(made)
+    else:
+        console.print(f"{settings.home}: release {made['release']}, {made['chunks']} chunks served")
+
+
+@app.command()
 def settings(json_: Json = False) -> None:
     """List every setting with its environment variable, value and origin.
 
@@ -404,6 +445,10 @@ def status(json_: Json = False) -> None:
     _print_services(found.services, json_=False)
     print_table([found.live or {"release": "nothing is released yet: headwater ingest PATH"}], "live")
     print_table([asdict(run) for run in found.runs], "last runs")
+    for problem in found.problems:
+        console.print(f"[bold red]✗[/] {problem}", soft_wrap=True)
+    if not found.problems:
+        console.print("nothing is wrong")
 
 
 def _print_services(found: list[Any], json_: bool) -> None:

@@ -11,6 +11,7 @@ from assets.lake import Lake
 from assets.recipe import Recipe
 from assets.spark import SparkConfig
 from inference.engines import GeneratorConfig
+from orchestration.state import bring_up_to_date
 from retrieval.postgres import PostgresConfig
 
 
@@ -67,7 +68,12 @@ class Settings(BaseSettings):
 
 
 def open_lake(settings: Settings) -> Lake:
-    """The lake of a state folder, with every table there."""
+    """The lake of a state folder, with every table there.
+
+    Raises:
+        NewerState: The folder was made by a newer Headwater.
+    """
+    bring_up_to_date(settings.home)
     lake = Lake(settings.lake_root, settings.spark, settings.home / "spark", settings.home / "data_docs")
     lake.ensure()
     return lake

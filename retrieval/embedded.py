@@ -73,7 +73,7 @@ class EmbeddedServer:
     def __init__(self, data: Path, config: ServerConfig) -> None:
         self.data = data.expanduser().resolve()
         self.config = config
-        self._programs = _binaries()
+        self.programs = _binaries()
         # PostgreSQL refuses to run as root.
         self._user = _SYSTEM_USER if os.geteuid() == 0 else None
         self._child: subprocess.Popen[bytes] | None = None
@@ -177,7 +177,7 @@ class EmbeddedServer:
             shutil.chown(unfinished, self._user)
         made = subprocess.run(
             [
-                self._programs / "initdb", "-D", unfinished, "--username=postgres", "--encoding=UTF8",
+                self.programs / "initdb", "-D", unfinished, "--username=postgres", "--encoding=UTF8",
                 "--auth-local=trust", "--auth-host=reject", "--no-instructions",
                 "--locale-provider=builtin", "--builtin-locale=C.UTF-8", f"--locale={locale}",
             ],
@@ -207,7 +207,7 @@ class EmbeddedServer:
                 ) from None
             shutil.chown(self.data, _SYSTEM_USER)
         # It must be able to walk to its data and programs; walk, not list or read.
-        for folder in {*self.data.parents, *self._programs.parents}:
+        for folder in {*self.data.parents, *self.programs.parents}:
             mode = folder.stat().st_mode
             if not mode & 0o001:
                 folder.chmod(mode | 0o001)
@@ -281,7 +281,7 @@ class EmbeddedServer:
                 said_before = log.tell()
                 # Not pg_ctl: that hands paths to a shell in double quotes.
                 self._child = subprocess.Popen(
-                    [self._programs / "postgres", "-D", self.data],
+                    [self.programs / "postgres", "-D", self.data],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,

@@ -75,6 +75,7 @@ class Index:
         batches: Iterable[pa.RecordBatch],
         lineage: Lineage,
         on_progress: Progress = _silent,
+        after: int = 0,
     ) -> IndexState:
         """Builds a new generation beside the live one. It is served once a release points at it.
 
@@ -87,6 +88,8 @@ class Index:
             batches: The chunks, as `CHUNK_COLUMNS` and `vector`; read once.
             lineage: What they were made from.
             on_progress: Called with a stage and the rows it has done.
+            after: The new generation's number is higher, also where the index was lost and is made again:
+                what was decided of an old generation must not be taken for this one's.
 
         Raises:
             Fenced: Another build is running.
@@ -96,6 +99,11 @@ class Index:
             if not one_value(connection, "SELECT pg_try_advisory_lock(%s)", _BUILD_LOCK):
                 raise Fenced("another build of the index is running; wait for it to end")
             connection.execute("DELETE FROM headwater.index_state WHERE status = 'building'")
+            connection.execute(
+                "SELECT setval(pg_get_serial_sequence('headwater.index_state', 'generation'), %(after)s) "
+                "WHERE %(after)s > (SELECT coalesce(max(generation), 0) FROM headwater.index_state)",
+                {"after": after},
+            )
             number = one_value(
                 connection,
                 "INSERT INTO headwater.index_state "

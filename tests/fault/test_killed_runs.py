@@ -1,7 +1,7 @@
 """A run that is killed anywhere and run again ends where an undisturbed one does.
 
-`make test` kills one run and then the next; `make fault` kills at every effect of a run, before, during and
-after it, and writes what came of each to the file that HEADWATER_FAULT_REPORT names.
+`make test` kills one run and then the next; `make fault` kills at HEADWATER_FAULT points, spread over every
+effect of a run and before, during and after it, and writes what came of each to HEADWATER_FAULT_REPORT.
 """
 
 import json
@@ -25,6 +25,7 @@ from retrieval.postgres import Postgres
 
 HERE = Path(__file__).parent
 MOMENTS = ("before", "during", "after")
+POINTS = int(os.environ.get("HEADWATER_FAULT", "0"))
 WRITTEN_WHEN = {"OpenLineage_RunId", "first_seen_at", "fetched_at", "file_modified_at"}
 """Columns that say when or by whom a row was written."""
 
@@ -145,26 +146,26 @@ def test_killed_and_killed_again(module_folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(20_000)
-@pytest.mark.skipif("HEADWATER_FAULT" not in os.environ, reason="an hour and a half: `make fault`")
+@pytest.mark.skipif(not POINTS, reason="a minute a point: `make fault`")
 def test_killed_at_every_effect(state: State, module_folder: Path) -> None:
     outcomes = []
-    for number, effect in enumerate(state.effects):
-        for moment in MOMENTS:
-            home = module_folder / f"killed-{number}-{moment}"
-            copy(state.folder, home)
-            killed = headwater(home, "run", driver=("kill", str(number), moment))
-            assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
-            again = headwater(home, "run")
-            wrong = ["the second run failed"]
-            if again.returncode == 0:
-                end = end_of(home)
-                wrong = [name for name, rows in state.end.items() if end[name] != rows]
-            outcomes.append((number, effect, moment, wrong))
-            print(*outcomes[-1], again.stderr[-2000:] if again.returncode else "", flush=True)
-            if report := os.environ.get("HEADWATER_FAULT_REPORT"):
-                Path(report).write_text(table(outcomes))
-            stop(home)
-            shutil.rmtree(home, ignore_errors=True)
+    for point in range(POINTS):
+        number, moment = point * len(state.effects) // POINTS, MOMENTS[point % len(MOMENTS)]
+        home = module_folder / f"killed-{number}-{moment}"
+        copy(state.folder, home)
+        killed = headwater(home, "run", driver=("kill", str(number), moment))
+        assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
+        again = headwater(home, "run")
+        wrong = ["the second run failed"]
+        if again.returncode == 0:
+            end = end_of(home)
+            wrong = [name for name, rows in state.end.items() if end[name] != rows]
+        outcomes.append((number, state.effects[number], moment, wrong))
+        print(*outcomes[-1], again.stderr[-2000:] if again.returncode else "", flush=True)
+        if report := os.environ.get("HEADWATER_FAULT_REPORT"):
+            Path(report).write_text(table(outcomes))
+        stop(home)
+        shutil.rmtree(home, ignore_errors=True)
     assert [outcome for outcome in outcomes if outcome[3]] == []
 
 

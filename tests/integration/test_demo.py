@@ -125,4 +125,5 @@ def test_the_readme_names_only_what_is_there() -> None:
     for target in re.findall(r"^make (\w+)", text, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     for command in readme_commands():
-        assert shlex.split(command)[0] == "headwater"
+        words = [word for word in shlex.split(command) if not word.startswith("HEADWATER_HOME=")]
+        assert words[0] == "headwater"

@@ -16,6 +16,7 @@ from orchestration.answering import Desk
 from orchestration.ingest import build
 from orchestration.runs import RunFailed, execute
 from orchestration.settings import Settings, open_lake
+from orchestration.status import status
 from orchestration.trace import Trace, Tracer
 
 TOPICS = {
@@ -243,6 +244,9 @@ def test_a_failed_gate_holds_for_whoever_comes_after(settings: Settings, corpus:
     write_deltalake(lake.path("silver.documents"), pa.Table.from_pylist([bad], table.schema), mode="append")
     outcome = execute(settings, None, print)
     assert any("silver/documents" in failure for failure in outcome.failures)
+    problems = " ".join(status(settings).problems)
+    assert "the last run" in problems
+    assert "the gate of silver.documents is closed" in problems
     assert lake.audited_version("silver.documents") == good
     alone = execute(settings, 'key:"gold/chunks" or key:"silver/signatures"', print)
     assert alone.failures == []
@@ -253,6 +257,7 @@ def test_a_failed_gate_holds_for_whoever_comes_after(settings: Settings, corpus:
     lake.delta("silver.documents").delete("doc_id = '" + "0" * 64 + "'")
     assert execute(settings, None, print).failures == []
     assert lake.audited_version("silver.documents") == lake.version("silver.documents")
+    assert status(settings).problems == []
 
 
 def _walk(nodes: list[dict]) -> "list[dict]":

@@ -1,0 +1,111 @@
+"""A state folder in one file and back; an older folder is brought up to date, a newer one left alone."""
+
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from orchestration.answering import Desk
+from orchestration.backup import BackupError, backup, restore
+from orchestration.ingest import build
+from orchestration.settings import Settings, open_lake
+from orchestration.state import STATE_VERSION, NewerState, bring_up_to_date
+from orchestration.trace import Tracer
+from retrieval.postgres import Postgres
+
+STATE_0 = Path(__file__).parent / "state-0.tar.gz"
+"""The tables and sources that the first release's code made of `DOCS_0`."""
+DOCS_0 = Path("/tmp/headwater-state-0/docs")
+
+
+def stop(settings: Settings) -> None:
+    Postgres(settings.home, settings.postgres).stop()
+
+
+@pytest.fixture(scope="module")
+def settings(spark: SparkSession, module_folder: Path) -> Settings:
+    """A state folder brought from the first version to this one, with a release."""
+    DOCS_0.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(STATE_0) as archive:
+        archive.extractall(DOCS_0.parent, filter="data", members=[
+            member for member in archive if member.name.startswith("docs/")
+        ])  # fmt: skip
+        home = module_folder / "home"
+        archive.extractall(home, filter="data", members=[
+            member for member in archive if not member.name.startswith("docs/")
+        ])  # fmt: skip
+    made = Settings(home=home)
+    before = {n: open_lake(made).version(n) for n in ("bronze.raw_documents", "silver.documents")}
+    (DOCS_0 / "tides.md").write_text("# Tides\n\nThe moon pulls the oceans into two great bulges of water.\n")
+    built = build(made, print)
+    assert built["funnel"]["raw"] == 4
+    # The index is not in the archive: it is made again, under a name that no decision was ever made about.
+    assert built["release"] == "r2.1"
+    # What the first code read and parsed was gone on from, not made again.
+    lake = open_lake(made)
+    assert lake.version("bronze.raw_documents") == before["bronze.raw_documents"] + 1
+    assert lake.version("silver.documents") == before["silver.documents"] + 1
+    return made
+
+
+def test_an_older_state_folder_is_gone_on_from(settings: Settings) -> None:
+    assert json.loads((settings.home / "state.json").read_text()) == {"version": STATE_VERSION}
+    desk = Desk(settings)
+    assert "tides" in desk.search("what pulls the oceans", 1, "hybrid", "default")[0].uri
+    assert "bees" in desk.search("waggle dance of the workers", 1, "hybrid", "default")[0].uri
+
+
+def test_a_newer_state_folder_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text(json.dumps({"version": STATE_VERSION + 1}))
+    with pytest.raises(NewerState, match="update Headwater"):
+        open_lake(Settings(home=tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["state.json"]
+    bring_up_to_date(tmp_path / "new")
+    bring_up_to_date(tmp_path / "new")
+
+
+def test_what_was_backed_up_is_there_again(settings: Settings, module_folder: Path) -> None:
+    file = module_folder / "backup.tar"
+    desk = Desk(settings)
+    answer = desk.ask("What pulls the oceans?", "default")
+    made = backup(settings, file, print)
+    assert made["release"] == desk.live().release_id
+    with pytest.raises(BackupError, match="already"):
+        backup(settings, file, print)
+    again = Settings(home=module_folder / "restored")
+    found = restore(again, file, print)
+    assert found["chunks"] == desk.index.snapshot(desk.live()).num_rows
+    other = Desk(again)
+    assert other.live() == desk.live()
+    assert other.index.snapshot(other.live()).equals(desk.index.snapshot(desk.live()))
+    traced = Tracer(open_lake(again), other.index.document_rows, verify=True).trace(answer.answer_id)
+    assert traced.verified
+    with pytest.raises(BackupError, match="not empty"):
+        restore(again, file, print)
+    # The next run goes on from there: nothing is new.
+    assert build(again, print)["release"] == made["release"]
+    stop(again)
+
+
+def test_a_damaged_backup_makes_nothing(settings: Settings, module_folder: Path) -> None:
+    file, home = module_folder / "damaged.tar", module_folder / "nothing"
+    backup(settings, file, print)
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(BackupError, match="not a whole backup"):
+        restore(Settings(home=home), file, print)
+    name = next(p for p in (settings.home / "lake").rglob("*.parquet") if "_change_data" not in p.parts)
+    body = name.read_bytes()
+    assert whole.count(body) >= 1
+    file.write_bytes(whole.replace(body, body[:-8] + b"\0\0\0\0PAR1"))
+    with pytest.raises(BackupError, match="SHA-256"):
+        restore(Settings(home=home), file, print)
+    assert not home.exists()
+    assert not home.with_name("nothing.restoring").exists()
+    with pytest.raises(BackupError, match="no file"):
+        restore(Settings(home=home), module_folder / "missing.tar", print)
+    shutil.rmtree(DOCS_0.parent, ignore_errors=True)
+    stop(settings)

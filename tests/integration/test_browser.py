@@ -1,0 +1,92 @@
+"""The web UI as a person uses it: the asset graph, a materialization, its metadata."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from free_ports import free_ports
+from playwright.sync_api import Page, sync_playwright
+
+from assets.transforms.registry import Source, SourceRegistry
+from orchestration import services
+from orchestration.runs import dagster_instance
+from orchestration.settings import Settings
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+# As root it wants no sandbox, and it calls nobody.
+FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+WAIT_MS = 60_000
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here (Debian: chromium)")
+
+
+@pytest.fixture(scope="module")
+def settings(module_folder: Path) -> Iterator[Settings]:
+    (module_folder / "docs").mkdir()
+    (module_folder / "docs" / "bees.md").write_text(
+        "# Bees\n\nWorkers tell one another where nectar is by a waggle dance on the comb.\n"
+    )
+    web_port, thrift_port = free_ports(2)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("HEADWATER_WEB_PORT", str(web_port))
+        environment.setenv("HEADWATER_THRIFT_PORT", str(thrift_port))
+        settings = Settings(home=module_folder / "home")
+        SourceRegistry(settings.sources_file).add(Source(name="docs", location=str(module_folder / "docs")))
+        services.up(settings, print)
+        yield settings
+        services.down(settings, print)
+
+
+@pytest.fixture
+def page(settings: Settings) -> Iterator[Page]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        page = browser.new_page(viewport={"width": 1600, "height": 900})
+        page.set_default_timeout(WAIT_MS)
+        yield page
+        browser.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(500)
+def test_materialize_all_in_the_browser(settings: Settings, page: Page) -> None:
+    web = f"http://127.0.0.1:{settings.web_port}"
+    page.goto(f"{web}/asset-groups")
+    for group in ("bronze", "silver", "gold", "serving", "ops"):
+        page.get_by_text(group, exact=True).first.wait_for()
+    page.get_by_role("button", name="Materialize all").click()
+    page.get_by_text("Launched run").first.wait_for()
+
+    with dagster_instance(settings) as instance:
+        launched = [run for run in instance.get_runs() if "dagster/sensor_name" not in run.tags]
+        assert len(launched) == 1
+        run_id = launched[0].run_id
+    page.goto(f"{web}/runs/{run_id}")
+    page.get_by_text("Success", exact=True).first.wait_for(timeout=240_000)
+
+    page.goto(f"{web}/assets/silver/documents")
+    page.get_by_text("Row count").first.wait_for()
+    page.get_by_text("text_sha256").first.wait_for()
+    page.goto(f"{web}/assets/silver/documents?view=checks")
+    page.get_by_text("char_count_matches_text").first.wait_for()
+    page.get_by_text("Spans are counted in characters").first.wait_for()
+    page.goto(f"{web}/assets/ops/release?view=events")
+    page.get_by_text("release_id").first.wait_for()
+    with dagster_instance(settings) as instance:
+        key = dg.AssetKey(["ops", "release"])
+        event = instance.get_latest_materialization_event(key)
+        assert event is not None
+        assert event.asset_materialization is not None
+        assert event.asset_materialization.metadata["release_id"].value == "r1.1"
+
+
+def test_every_schedule_and_sensor_is_on(settings: Settings, page: Page) -> None:
+    page.goto(f"http://127.0.0.1:{settings.web_port}/automation")
+    for name in ("arrivals", "automations", "daily", "nightly", "reaper", "alerts"):
+        page.get_by_text(name, exact=True).first.wait_for()
+    assert page.locator("input[type=checkbox]:checked").count() >= 6
