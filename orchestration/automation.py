@@ -53,7 +53,6 @@ def arrivals(
         return dg.SkipReason("; ".join(["nothing new", *unreachable]))
     if context.instance.get_runs_count(
         dg.RunsFilter(
-            job_name=refresh.name,
             statuses=[dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED],
         )
     ):
