@@ -12,8 +12,9 @@ from documents import make_docx, make_pdf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from assets.transforms.blocks import Block, Content, assemble
-from assets.transforms.extract import DOCX, Extracted, ExtractionError, extract, media_type
+from assets.transforms.blocks import Block, Content, Extracted, ExtractionError, assemble
+from assets.transforms.extract import extract
+from assets.transforms.kinds import DOCX, media_type
 from assets.transforms.normalize import normalize
 
 KINDS = [

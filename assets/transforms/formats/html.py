@@ -81,6 +81,13 @@ def read_html(body: bytes) -> Content:
     return Content(main, heads[0] if len(heads) == 1 else root.findtext(".//title"))
 
 
+def visible_blocks(body: bytes) -> list[Block]:
+    """All visible text of a page that is all content: a mail's body, a book's chapter."""
+    if not body.strip():
+        return []
+    return _body_blocks(_parse(_decode_html(body)), _UNSEEN)
+
+
 def html_fragment(source: str) -> list[Block]:
     """The visible text of a piece of HTML, such as Markdown holds."""
     if not _TAGS.sub("", source).strip() and not _HEADING.search(source):

@@ -34,13 +34,24 @@ def read_delimited(body: bytes) -> Content:
         return Content([Block(text)])
     if not rows or max(map(len, rows)) < 2:
         return Content([Block(text)])
+    return Content(row_blocks(rows))
+
+
+def row_blocks(rows: list[list[str]]) -> list[Block]:
+    """A table's rows: captions above it, then a block a record where the first row names the columns.
+
+    Rows may differ in length: cells beyond the header stand without a name.
+
+    Args:
+        rows: Cells as text; none of the rows wholly empty.
+    """
     captions = list(takewhile(lambda row: sum(map(bool, map(str.strip, row))) == 1, rows))
     rows = rows[len(captions) :]
     above = [Block(table_row(row)) for row in captions]
     header = _header(rows)
     if header is None:
-        return Content([*above, Block("\n".join(map(table_row, rows)))])
-    return Content([*above, *(Block(_record(header, row)) for row in rows[1:])])
+        return [*above, Block("\n".join(map(table_row, rows)))]
+    return [*above, *(Block(_record(header, row)) for row in rows[1:])]
 
 
 def _delimiter(text: str) -> str:
