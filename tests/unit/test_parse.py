@@ -10,6 +10,7 @@ from pyspark.sql import SparkSession
 
 from assets.tables import DOCUMENTS
 from assets.transforms import parse
+from assets.transforms.bounded import ParserLimits
 from assets.transforms.parse import PARSED_SCHEMA, parse_batches
 from assets.transforms.signals import SIGNALS, QualityThresholds
 
@@ -39,9 +40,9 @@ def row(body: bytes | None, media_type: str | None, title: str | None = None) ->
     }
 
 
-def parsed(*rows: dict[str, Any], **limits: int) -> list[dict[str, Any]]:
+def parsed(*rows: dict[str, Any], **limits: float) -> list[dict[str, Any]]:
     batches = iter([pa.RecordBatch.from_pylist(list(rows), schema=INPUT)])
-    [batch] = parse_batches(batches, QualityThresholds(), **limits)
+    [batch] = parse_batches(batches, QualityThresholds(), ParserLimits(**limits))
     assert batch.schema == PARSED_SCHEMA
     assert batch.num_rows == len(rows)
     found: list[dict[str, Any]] = batch.to_pylist()

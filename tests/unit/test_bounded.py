@@ -1,0 +1,118 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from test_parse import parsed, row
+
+from assets.transforms import bounded
+from assets.transforms.blocks import ExtractionError
+from assets.transforms.bounded import BoundedParser, ParserLimits
+from assets.transforms.extract import extract
+
+MARKDOWN = b"# Widget\n\nSome words about the widget.\n"
+LIMITS = ParserLimits(timeout_s=3, memory_bytes=1 << 29)
+
+
+@pytest.fixture(autouse=True)
+def hostile(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(bounded, "_CHILD_MODULE", "hostile_parser")
+    monkeypatch.setattr(bounded, "_parsers", {})
+    yield
+    for parser in bounded._parsers.values():
+        parser.close()
+
+
+@pytest.fixture
+def parser() -> Iterator[BoundedParser]:
+    parser = BoundedParser(LIMITS)
+    yield parser
+    parser.close()
+
+
+def refusal(parser: BoundedParser, kind: str) -> ExtractionError:
+    with pytest.raises(ExtractionError) as caught:
+        parser.extract(b"some bytes", kind)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("kind", "expectation", "words"),
+    [
+        ("test/sleep", "timeout", "not finished after 3 s"),
+        ("test/allocate", "out_of_memory", "limit of 512 MiB"),
+        ("test/abort", "crashed", "SIGABRT"),
+        ("test/segfault", "crashed", "SIGSEGV"),
+        ("test/exit", "crashed", "exit status 3"),
+    ],
+)
+def test_a_spoilt_parser_costs_its_document_only(kind: str, expectation: str, words: str) -> None:
+    rows = [
+        row(MARKDOWN, "text/markdown"),
+        row(b"some bytes", kind),
+        row(MARKDOWN + b"More.", "text/markdown"),
+    ]
+    found = parsed(*rows, timeout_s=3, memory_bytes=1 << 29)
+    assert [each["expectation"] for each in found] == [None, expectation, None]
+    assert found[1]["stage"] == "extract"
+    assert words in found[1]["reason"]
+    assert [each["title"] for each in found] == ["Widget", None, "Widget"]
+
+
+def test_what_earlier_documents_left_is_no_later_ones_fault(parser: BoundedParser) -> None:
+    parser.extract(MARKDOWN, "text/markdown")
+    assert parser._child is not None
+    parser._child.kill()  # as if an earlier document had corrupted its memory
+    assert parser.extract(MARKDOWN, "text/markdown").title == "Widget"
+
+
+def test_one_process_serves_many_documents_and_says_the_same(parser: BoundedParser) -> None:
+    assert parser.extract(MARKDOWN, "text/markdown") == extract(MARKDOWN, "text/markdown")
+    first = parser._child
+    assert refusal(parser, "application/pdf").expectation == "unreadable"
+    assert parser.extract(MARKDOWN, "text/markdown").title == "Widget"
+    assert parser._child is first
+    parser.extract(b"Plain words.", "text/plain")
+    assert parser._parsed == 3
+
+
+def test_the_process_has_no_secrets_and_keeps_its_socket_to_itself(
+    parser: BoundedParser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADWATER_SECRET", "hunter2")
+    assert parser.extract(b"x", "test/chatter").text == "secret None and '' was read"
+    assert parser.extract(MARKDOWN, "text/markdown").title == "Widget"
+
+
+def test_a_hanging_process_ends_soon_after_the_one_that_asked() -> None:
+    code = (
+        "from assets.transforms import bounded\n"
+        "bounded._CHILD_MODULE = 'hostile_parser'\n"
+        "parser = bounded.BoundedParser(bounded.ParserLimits(timeout_s=1))\n"
+        "print(parser._started() and parser._child.pid, flush=True)\n"
+        "parser.extract(b'x', 'test/sleep')\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
+    asking = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment)
+    assert asking.stdout is not None
+    child = psutil.Process(int(asking.stdout.readline()))
+    time.sleep(0.5)
+    asking.send_signal(signal.SIGKILL)
+    asking.communicate()
+    psutil.wait_procs([child], timeout=15)
+    assert not child.is_running()
+
+
+def test_a_long_line_is_bounded(parser: BoundedParser) -> None:
+    # 200 MB are refused by their size alone; what is below the limit goes to the process and back.
+    with pytest.raises(ExtractionError) as caught:
+        parser.extract(b"x" * (200 << 20), "text/plain")
+    assert caught.value.expectation == "oversize"
+    line = b"words and more of them " * 100_000
+    assert len(parser.extract(line, "text/plain").text) == len(line) - 1
+    assert parser._parsed == 1
