@@ -127,6 +127,8 @@ def media_type(body: bytes, name: str = "") -> str:
         return _compound_kind(body)
     if body.startswith(b"PK\x03\x04") and (packed := _package_kind(body)):
         return packed
+    if body.startswith(b"{\\rtf"):
+        return RTF
     sample = _as_utf8(sample)
     if _is_mail(sample):
         return EML
