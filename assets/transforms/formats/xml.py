@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from assets.transforms.blocks import Block, Content, ExtractionError, single_line
+from assets.transforms.blocks import Block, Content, ExtractionError
 
 _DECLARES_ENTITY = re.compile(rb"<!ENTITY\s|<\x00?!\x00E\x00N\x00T\x00I\x00T\x00Y\x00")
 _TITLES = {"title", "head", "heading", "caption", "h1", "h2", "h3", "h4", "h5", "h6"}
@@ -62,16 +62,17 @@ def _blocks(element: Any, depth: int) -> Iterator[Block]:
     fields: list[str] = []
     for child in element:
         if _is_text(child) or depth > _MAX_DEPTH:
-            text, name = single_line("".join(child.itertext())), _name(child)
+            text, name = _text(child), _name(child)
             if not text:
                 continue
-            if name.lower() not in _TITLES and name.lower() not in _PROSE and len(text) <= _LABELLED_CHARS:
+            short = len(text) <= _LABELLED_CHARS and "\n" not in text
+            if short and name.lower() not in _TITLES and name.lower() not in _PROSE:
                 fields.append(f"{name}: {text}")
                 continue
             if fields:
                 yield Block("\n".join(fields))
                 fields = []
-            if name.lower() in _TITLES and len(text) <= _LABELLED_CHARS:
+            if short and name.lower() in _TITLES:
                 yield Block(text, level=min(depth, 6))
             else:
                 yield Block(text)
@@ -84,6 +85,13 @@ def _blocks(element: Any, depth: int) -> Iterator[Block]:
         yield Block("\n".join(fields))
     if not len(element) and depth == 1:
         yield Block(element.text or "")
+
+
+def _text(element: Any) -> str:
+    """Its text, on one line where it has markup among it; a leaf's lines as they are but indentation."""
+    if len(element):
+        return " ".join("".join(element.itertext()).split())
+    return "\n".join(map(str.strip, (element.text or "").strip().splitlines()))
 
 
 def _is_text(element: Any) -> bool:
