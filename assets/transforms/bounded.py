@@ -38,6 +38,9 @@ class ParserLimits(BaseModel):
 
     max_size_bytes: int = Field(default=MAX_SIZE_BYTES, ge=1)
     """A larger document is quarantined unparsed."""
+    max_text_chars: int = Field(default=20_000_000, ge=1)
+    """A document with more text is quarantined: its quality signals would take 64 bytes a character, outside
+    these bounds. It is seven times War and Peace; a table of that size is a source of rows."""
     timeout_s: float = Field(default=60, gt=0)
     """The longest that parsing one document may take, by the clock."""
     memory_bytes: int = Field(default=2 << 30, ge=1 << 28)
@@ -117,7 +120,15 @@ class BoundedParser:
         self._pipe, theirs = Pipe()
         # A file, because nobody reads a pipe while the process works.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
-        limits = [str(self.limits.memory_bytes), str(self.limits.timeout_s), str(self.limits.max_size_bytes)]
+        limits = [
+            str(bound)
+            for bound in (
+                self.limits.memory_bytes,
+                self.limits.timeout_s,
+                self.limits.max_size_bytes,
+                self.limits.max_text_chars,
+            )
+        ]
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         # A worker's import path can have been given at run time; more threads would only take address space.
         environment["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)

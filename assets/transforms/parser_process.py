@@ -2,7 +2,7 @@
 
 Its standard input is a socket: a media type, a line feed and a body in, a JSON object out; JSON because what
 comes from a process that strangers' bytes have gone through is data, never objects. It ends when the socket
-closes. Arguments: address space in bytes, seconds a document, bytes a document.
+closes. Arguments: address space in bytes, seconds a document, bytes a document, characters of its text.
 """
 
 import contextlib
@@ -22,7 +22,8 @@ _MAX_WRITTEN_BYTES = 1 << 20
 
 def main(arguments: list[str]) -> None:
     """Answers until the other end closes."""
-    memory_bytes, timeout_s, max_size_bytes = int(arguments[0]), float(arguments[1]), int(arguments[2])
+    memory_bytes, max_size_bytes, max_text_chars = (int(arguments[index]) for index in (0, 2, 3))
+    timeout_s = float(arguments[1])
     _confine(memory_bytes)
     # The descriptor's own number is freed, so that no parser reads from the socket.
     pipe = Connection(os.dup(0))
@@ -36,7 +37,7 @@ def main(arguments: list[str]) -> None:
         # The one who asks stops waiting first. Should it be gone, nobody else would end a parser that hangs:
         # the signal's default action ends the process also inside native code.
         signal.setitimer(signal.ITIMER_REAL, timeout_s + _GRACE_S)
-        answer = _answer(body, media_type.decode(), max_size_bytes)
+        answer = _answer(body, media_type.decode(), max_size_bytes, max_text_chars)
         signal.setitimer(signal.ITIMER_REAL, 0)
         try:
             pipe.send_bytes(answer)
@@ -57,9 +58,14 @@ def _confine(memory_bytes: int) -> None:
             resource.setrlimit(kind, (bound, bound))
 
 
-def _answer(body: bytes, media_type: str, max_size_bytes: int) -> bytes:
+def _answer(body: bytes, media_type: str, max_size_bytes: int, max_text_chars: int) -> bytes:
     try:
         found = extract(body, media_type, max_size_bytes)
+        if len(found.text) > max_text_chars:
+            reason = (
+                f"The document's text has {len(found.text):,} characters; the limit is {max_text_chars:,}."
+            )
+            raise ExtractionError("oversize", reason)
         headings = [(heading.char_start, heading.level, heading.title) for heading in found.headings]
         answer = {"title": found.title, "text": found.text, "headings": headings, "pages": found.pages}
         return json.dumps(answer, ensure_ascii=False).encode()

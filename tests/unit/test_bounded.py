@@ -7,15 +7,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+import pyarrow as pa
 import pytest
-from test_parse import parsed, row
+from documents import make_zip
+from pyspark.sql import SparkSession
+from pyspark.sql.pandas.types import from_arrow_schema
+from test_parse import INPUT, parsed, row
 
-from assets.transforms import bounded
+from assets.transforms import bounded, kinds
 from assets.transforms.blocks import ExtractionError
 from assets.transforms.bounded import BoundedParser, ParserLimits
 from assets.transforms.extract import extract
+from assets.transforms.parse import PARSED_SCHEMA, parse_batches
+from assets.transforms.signals import QualityThresholds
 
 MARKDOWN = b"# Widget\n\nSome words about the widget.\n"
+ODT = (
+    '<d xmlns:office="urn:oasis:names:tc:opendocument:xmlns:office:1.0"'
+    ' xmlns:text="urn:oasis:names:tc:opendocument:xmlns:text:1.0"><office:body><office:text><text:p>{}'
+    "</text:p></office:text></office:body></d>"
+)
 LIMITS = ParserLimits(timeout_s=3, memory_bytes=1 << 29)
 
 
@@ -106,6 +117,32 @@ def test_a_hanging_process_ends_soon_after_the_one_that_asked() -> None:
     asking.communicate()
     psutil.wait_procs([child], timeout=15)
     assert not child.is_running()
+
+
+def test_more_text_than_the_limit_is_refused_where_it_was_made() -> None:
+    # A small file can hold much text; the signals of the pipeline take many times its size.
+    repeated = make_zip({"content.xml": ODT.format("word " * 30_000), "mimetype": kinds.ODT})
+    [found] = parsed(row(repeated, kinds.ODT), max_text_chars=100_000)
+    assert len(repeated) < 5000
+    assert (found["expectation"], "149,999 characters" in found["reason"]) == ("oversize", True)
+
+
+def test_holds_in_spark_workers(spark: SparkSession) -> None:
+    here = str(Path(__file__).parent)
+
+    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        sys.path.insert(0, here)
+        bounded._CHILD_MODULE = "hostile_parser"
+        yield from parse_batches(batches, QualityThresholds(), LIMITS)
+        bounded.bounded_parser(LIMITS).close()  # the worker serves other tests
+
+    rows = [row(b"%s%d" % (MARKDOWN, n), "text/markdown") for n in range(6)]
+    rows[1:1] = [row(b"some bytes", f"test/{name}") for name in ("sleep", "allocate", "abort")]
+    frame = spark.createDataFrame(pa.Table.from_pylist(rows, schema=INPUT)).coalesce(1)
+    found = frame.mapInArrow(run, from_arrow_schema(PARSED_SCHEMA)).collect()
+    refused = sorted(each["expectation"] for each in found if each["stage"])
+    assert refused == ["crashed", "out_of_memory", "timeout"]
+    assert sum(each["title"] == "Widget" for each in found) == 6
 
 
 def test_a_long_line_is_bounded(parser: BoundedParser) -> None:
