@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from assets.transforms.blocks import ExtractionError
 from assets.transforms.decode import CONTROL, decode
-from assets.transforms.formats.packages import COMPOUND_FILE
+from assets.transforms.formats.packages import COMPOUND_FILE, has_many_parts
 
 if TYPE_CHECKING:
     from magika import Magika
@@ -151,6 +151,8 @@ def media_type(body: bytes, name: str = "") -> str:
 
 def _package_kind(body: bytes) -> str | None:
     """What a ZIP file holds, by the names of its parts; None when it is only an archive."""
+    if has_many_parts(body):
+        return None
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
             names = set(archive.namelist())

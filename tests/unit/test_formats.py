@@ -9,6 +9,7 @@ from test_extract import check_offsets, failure, outcome
 from assets.transforms import kinds
 from assets.transforms.extract import Extracted, extract
 from assets.transforms.formats import packages
+from assets.transforms.formats.legacy import legacy_paragraphs
 from assets.transforms.kinds import media_type
 
 
@@ -182,6 +183,12 @@ def test_org_headings_and_links() -> None:
     assert found.title == "Notes"
     assert headings(found) == [(1, "First"), (2, "Second")]
     assert found.text == "First\n\nSee the site.\n\nSecond\n\nEnd"
+
+
+def test_binary_word_tables_fields_and_order() -> None:
+    text = "Before\ra\x07b\x07\x07c\x07d\x07\x07After \x13HYPERLINK x\x14the site\x15\x0bnext\r"
+    blocks = [block.text for block in legacy_paragraphs(text) if block.text]
+    assert blocks == ["Before", "a | b\nc | d", "After the site\nnext"]
 
 
 PACKAGES = [kinds.DOCX, kinds.PPTX, kinds.XLSX, kinds.ODT, kinds.EPUB]

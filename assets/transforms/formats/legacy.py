@@ -41,11 +41,7 @@ def read_doc(body: bytes) -> Content:
     length = struct.unpack_from("<I", main, 0x4C)[0]  # of the main text, before footnotes and headers
     start, size = struct.unpack_from("<II", main, 0x01A2)
     text = "".join(_pieces(main, table[start : start + size]))[:length]
-    for _ in range(_MAX_FIELD_DEPTH):  # fields, innermost first: what they show, not their instructions
-        text, replaced = _FIELD.subn(lambda field: field[1] or "", text)
-        if not replaced:
-            break
-    return Content(list(_paragraphs(text)), decode(title) if title else None)
+    return Content(list(legacy_paragraphs(text)), decode(title) if title else None)
 
 
 def _pieces(main: bytes, clx: bytes) -> Iterator[str]:
@@ -68,13 +64,20 @@ def _pieces(main: bytes, clx: bytes) -> Iterator[str]:
             yield main[place : place + 2 * chars].decode("utf-16-le", "replace")
 
 
-def _paragraphs(text: str) -> Iterator[Block]:
-    """Cuts at paragraph and page marks; a table's row ends in two cell marks, the last its own."""
+def legacy_paragraphs(text: str) -> Iterator[Block]:
+    """Cuts Word's running text at its marks, and leaves of fields what they show.
+
+    A paragraph or page ends in a mark of its own, a table's row in two cell marks: the last cell's and its.
+    """
+    for _ in range(_MAX_FIELD_DEPTH):  # innermost first
+        text, replaced = _FIELD.subn(lambda field: field[1] or "", text)
+        if not replaced:
+            break
     rows: list[str] = []
     for paragraph in _PARAGRAPH.split(text):
         *row_ends, rest = re.split("(?<=\x07)\x07", paragraph)
         rows += filter(None, (table_row(row.split(_CELL)) for row in row_ends))
-        if rows and not rest.endswith(_CELL) and rest.strip():
+        if rows and rest.strip():
             yield Block("\n".join(rows))
             rows = []
         yield Block(table_row(rest.split(_CELL)) if _CELL in rest else rest.replace("\x0b", "\n"))

@@ -10,10 +10,16 @@ MAX_UNPACKED_BYTES = 512 << 20
 MAX_RATIO = 200
 """The most that a package of more than 64 MiB unpacked may grow; office documents grow up to thirty times."""
 MAX_PARTS = 20_000
+"""The most parts of a package; the directory of more would take memory before anything is unpacked."""
 
 _RATIO_FROM_BYTES = 64 << 20
 COMPOUND_FILE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 """What OLE compound files begin with: legacy office files, Outlook messages, encrypted packages."""
+
+
+def has_many_parts(body: bytes) -> bool:
+    """Whether a ZIP file may have more than `MAX_PARTS` parts; quick, and its directory is not read."""
+    return body.count(b"PK\x01\x02") > MAX_PARTS
 
 
 def open_package(body: bytes, kind: str) -> zipfile.ZipFile:
@@ -30,6 +36,8 @@ def open_package(body: bytes, kind: str) -> zipfile.ZipFile:
     """
     if body.startswith(COMPOUND_FILE[:4]):
         raise ExtractionError("encrypted", f"The {kind} opens only with a password.")
+    if has_many_parts(body):
+        raise ExtractionError("oversize", f"The {kind} has more than {MAX_PARTS:,} parts.")
     try:
         archive = zipfile.ZipFile(io.BytesIO(body))
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
@@ -38,8 +46,6 @@ def open_package(body: bytes, kind: str) -> zipfile.ZipFile:
     unpacked = sum(part.file_size for part in parts)
     if unpacked > MAX_UNPACKED_BYTES or unpacked > max(_RATIO_FROM_BYTES, MAX_RATIO * len(body)):
         raise ExtractionError("oversize", f"The {kind} unpacks to {unpacked >> 20:,} MiB, a bomb's size.")
-    if len(parts) > MAX_PARTS:
-        raise ExtractionError("oversize", f"The {kind} has {len(parts):,} parts; {MAX_PARTS:,} is the limit.")
     if any(part.flag_bits & 1 for part in parts):
         raise ExtractionError("encrypted", f"The {kind} opens only with a password.")
     return archive
