@@ -9,7 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from documents import make_docx, make_epub, make_odt, make_pdf, make_pptx, make_xlsx
+from documents import make_docx, make_epub, make_odt, make_pdf, make_pptx, make_xlsx, make_zip
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -170,6 +170,7 @@ MAIL = (
         ("a.zip", make_pptx(), kinds.PPTX),
         ("a.zip", make_xlsx(), kinds.XLSX),
         ("a.docx", make_odt(), kinds.ODT),
+        ("a.zip", make_zip({"mimetype": "text/html", "a": "It says what it is not."}), "application/zip"),
         ("a.zip", make_epub(), kinds.EPUB),
         ("a.doc", b"{\\rtf1\\ansi Not what its name says.\\par}", kinds.RTF),
         ("a.pdf", b"<?xml version='1.0'?>\n<r><c>a</c><c>b</c></r>\n" * 1, kinds.XML),
@@ -178,6 +179,7 @@ MAIL = (
         ("a.org", b"* Heading\n\nSome words of text.\n", kinds.ORG),
         ("a.xls", COMPOUND_FILE + b"\x00" * 600, kinds.COMPOUND),
         ("a.jpg", make_pdf([["A PDF, whatever it is called."]]), "application/pdf"),
+        ("a.txt", b"From: home\nTo: work\nDate: Monday\nstops:\n  - the baker's\n", "text/plain"),
         ("a.txt", b"Name: x\nFrom: here\n\nA list of fields is not a message.\n", "text/plain"),
         ("readme.md", b"Only a plain sentence here.", "text/markdown"),
         ("x", b"", "application/x-empty"),
