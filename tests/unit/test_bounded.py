@@ -116,7 +116,8 @@ def test_a_hanging_process_ends_soon_after_the_one_that_asked() -> None:
     asking.send_signal(signal.SIGKILL)
     asking.communicate()
     psutil.wait_procs([child], timeout=15)
-    assert not child.is_running()
+    # Where nobody reaps orphans it stays as a zombie, which holds nothing.
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
 
 
 def test_more_text_than_the_limit_is_refused_where_it_was_made() -> None:
