@@ -2,6 +2,7 @@
 
 from pydantic import BaseModel
 
+from assets.transforms.bounded import ParserLimits
 from assets.transforms.minhash import MinHashConfig
 from assets.transforms.signals import QualityThresholds
 from quality.release_gate import ReleaseGate
@@ -15,6 +16,8 @@ class Recipe(BaseModel):
 
     quality: QualityThresholds = QualityThresholds()
     """Which documents are kept out."""
+    parser: ParserLimits = ParserLimits()
+    """What the parsing of one document may take."""
     minhash: MinHashConfig = MinHashConfig()
     """When two documents are the same."""
     chunker: ChunkerConfig = ChunkerConfig()

@@ -32,7 +32,7 @@ def documents(
 ) -> Iterator[dg.MaterializeResult]:
     """Parses what arrived; what can not be parsed or fails a filter is quarantined with the reason."""
     raw = {RAW_DOCUMENTS: lake.readable_version(RAW_DOCUMENTS)}
-    digest = config_digest(PARSER_VERSION, recipe.quality)
+    digest = config_digest(config_digest(PARSER_VERSION, recipe.parser), recipe.quality)
     kept, refused = (
         begin(lake, table, raw, run_id=context.run_id, config_digest=digest)
         for table in (DOCUMENTS, QUARANTINE)
@@ -42,7 +42,10 @@ def documents(
         parsed = (
             newest.where("not deleted")
             .repartition(2 * lake.spark.sparkContext.defaultParallelism)
-            .mapInArrow(partial(parse_batches, thresholds=recipe.quality), from_arrow_schema(PARSED_SCHEMA))
+            .mapInArrow(
+                partial(parse_batches, thresholds=recipe.quality, limits=recipe.parser),
+                from_arrow_schema(PARSED_SCHEMA),
+            )
             .persist()
         )
         scope = newest.select("doc_id")

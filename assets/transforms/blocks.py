@@ -9,6 +9,7 @@ from assets.transforms.normalize import normalize
 # What programs write into a title's place when their user did not.
 _MADE_BY = re.compile(r"^Microsoft (?:Word|PowerPoint|Excel) - ")
 _PLACEHOLDERS = {"", "untitled", "untitled document", "untitled spreadsheet", "word document", "document"}
+_PLACEHOLDERS |= {"powerpoint presentation", "presentation", "slide 1"}
 
 
 class ExtractionError(Exception):

@@ -1,65 +1,33 @@
-"""Bytes to text and structure: what a file is, by its content, and what it says."""
+"""Bytes to text and structure: what a file of a known kind says."""
 
-import io
-import re
-import zipfile
 from collections.abc import Callable
-from functools import cache
-from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
 
-from assets.transforms.blocks import Block, Content, Extracted, ExtractionError, Heading, assemble
-from assets.transforms.decode import CONTROL, decode
+from assets.transforms import kinds
+from assets.transforms.blocks import Block, Content, Extracted, ExtractionError, assemble
+from assets.transforms.decode import decode
 from assets.transforms.formats.docx import read_docx
+from assets.transforms.formats.epub import read_epub
 from assets.transforms.formats.html import read_html
+from assets.transforms.formats.legacy import read_doc
+from assets.transforms.formats.mail import read_eml, read_msg
 from assets.transforms.formats.markdown import read_markdown
+from assets.transforms.formats.notebook import read_notebook
+from assets.transforms.formats.opendocument import read_opendocument
+from assets.transforms.formats.org import read_org
 from assets.transforms.formats.pdf import read_pdf
+from assets.transforms.formats.pptx import read_pptx
 from assets.transforms.formats.records import read_delimited, read_json
 from assets.transforms.formats.restructuredtext import read_rst
-
-if TYPE_CHECKING:
-    from magika import Magika
-
-__all__ = ["MAX_SIZE_BYTES", "Extracted", "ExtractionError", "Heading", "extract", "media_type"]
+from assets.transforms.formats.rtf import read_rtf
+from assets.transforms.formats.sheets import read_sheets
+from assets.transforms.formats.xml import read_xml
 
 MAX_SIZE_BYTES = 64 << 20
 """The largest body that is parsed unless a caller says otherwise."""
 
-DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
-EMPTY = "application/x-empty"
-UNKNOWN = "application/octet-stream"
+PLAIN_TEXT = "text/plain"
 UTF8_TEXT = "text/plain; charset=utf-8"
 """Text known to be sound UTF-8, as row sources give it: decoded without detection."""
-
-_HEAD_BYTES = 4096
-# Text kinds that content often can't tell apart: here, and only here, the name's extension decides.
-_BY_EXTENSION = {
-    ".txt": "text/plain",
-    ".md": "text/markdown",
-    ".markdown": "text/markdown",
-    ".rst": "text/x-rst",
-    ".csv": "text/csv",
-    ".tsv": "text/tab-separated-values",
-}
-_BY_LABEL = {
-    "txt": "text/plain",
-    "markdown": "text/markdown",
-    "rst": "text/x-rst",
-    "html": "text/html",
-    "csv": "text/csv",
-    "tsv": "text/tab-separated-values",
-    "json": "application/json",
-    "jsonl": "application/x-ndjson",
-    "unknown": UNKNOWN,
-    "empty": EMPTY,
-}
-# What such text doesn't begin with or hold, and text that wants another reader does: markup,
-# JSON, TeX, the header lines of mail, calendars and cards, PEM, subtitles, translations.
-_OTHER_TEXT = re.compile(
-    rb"\A\s*(?:[<{\[%\\]|[\w.-]+:|-----BEGIN|WEBVTT)|</(?:p|div|body|html)>|\d --> \d|^msgid ", re.MULTILINE
-)
-# Magika's text labels whose markup would be read as words; their readers come with their formats.
-_MARKED_UP = {"eml", "mht", "xml", "rtf", "svg", "ics", "vcard", "tex", "ipynb", "pem", "srt", "po"}
 
 
 def _read_text(body: bytes) -> Content:
@@ -67,79 +35,49 @@ def _read_text(body: bytes) -> Content:
 
 
 _READERS: dict[str, Callable[[bytes], Content]] = {
-    "text/plain": _read_text,
+    PLAIN_TEXT: _read_text,
     "text/markdown": read_markdown,
     "text/x-rst": read_rst,
+    kinds.ORG: read_org,
     "text/html": read_html,
+    "application/xhtml+xml": read_html,
+    kinds.XML: read_xml,
+    "text/xml": read_xml,
     "application/pdf": read_pdf,
-    DOCX: read_docx,
+    kinds.DOCX: read_docx,
+    kinds.PPTX: read_pptx,
+    kinds.XLSX: read_sheets,
+    kinds.XLSB: read_sheets,
+    kinds.XLS: read_sheets,
+    kinds.ODS: read_sheets,
+    kinds.ODT: read_opendocument,
+    kinds.ODP: read_opendocument,
+    kinds.DOC: read_doc,
+    kinds.RTF: read_rtf,
+    "text/rtf": read_rtf,
+    kinds.EPUB: read_epub,
+    kinds.EML: read_eml,
+    kinds.MSG: read_msg,
+    kinds.IPYNB: read_notebook,
     "text/csv": read_delimited,
     "text/tab-separated-values": read_delimited,
     "application/json": read_json,
     "application/x-ndjson": read_json,
 }
-
-
-def media_type(body: bytes, name: str = "") -> str:
-    """What kind of file the bytes are, by their content.
-
-    Args:
-        body: The file; its beginning and end are looked at.
-        name: Its name or URI. The extension only decides between plain text, Markdown, reStructuredText and
-            CSV, which content often can't tell apart.
-
-    Returns:
-        A media type; `application/x-empty` for no bytes or only whitespace, `application/octet-stream` for
-        bytes of no known kind, `text/plain` for source code.
-    """
-    sample = body if len(body) <= 2 * _HEAD_BYTES else body[:_HEAD_BYTES] + body[-_HEAD_BYTES:]
-    if not sample.strip() and not body.strip():
-        return EMPTY
-    if b"%PDF-" in body[:1024]:
-        return "application/pdf"
-    if body.startswith(b"PK\x03\x04") and _holds_docx(body):
-        return DOCX
-    named = _BY_EXTENSION.get(PurePosixPath(name).suffix.lower())
-    # Magika takes 20 ms of processor time a file. Most files are what these few looks say they are.
-    if named and _is_utf8(sample) and not _OTHER_TEXT.search(sample):
-        return named
-    found = _magika().identify_bytes(_as_utf8(sample)).output
-    label = str(found.label)
-    if label in _BY_LABEL:
-        kind = _BY_LABEL[label]
-    else:
-        kind = "text/plain" if found.is_text and label not in _MARKED_UP else found.mime_type
-    return named if named and (kind in _BY_EXTENSION.values()) else kind
-
-
-def _holds_docx(body: bytes) -> bool:
-    try:
-        return "word/document.xml" in zipfile.ZipFile(io.BytesIO(body)).namelist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError):
-        return False
-
-
-def _is_utf8(sample: bytes) -> bool:
-    """Whether it is UTF-8 without control characters, but for characters cut where the sample was joined."""
-    text = sample.decode("utf-8", "replace")
-    return text.count("\ufffd") <= 6 and not CONTROL.search(text)
-
-
-def _as_utf8(sample: bytes) -> bytes:
-    """UTF-16 and UTF-32 as UTF-8, which is what the model was trained on."""
-    if b"\x00" not in sample:
-        return sample
-    try:
-        return decode(sample).encode("utf-8", "replace")
-    except ExtractionError:
-        return sample
-
-
-@cache
-def _magika() -> "Magika":
-    from magika import Magika
-
-    return Magika()
+# What a person calls kinds that have no reader.
+_UNREAD = {
+    "image/": "Pictures",
+    "audio/": "Sound recordings",
+    "video/": "Films",
+    "font/": "Fonts",
+    "application/zip": "ZIP archives",
+    "application/gzip": "Compressed files",
+    "application/x-tar": "Archives",
+    "application/x-7z-compressed": "Archives",
+    "application/vnd.oasis.opendocument.": "OpenDocument drawings, formulas and the like",
+    kinds.PPT: "Legacy PowerPoint presentations (.ppt; save them as .pptx)",
+    kinds.COMPOUND: "Compound files that are neither office documents nor Outlook messages",
+}
 
 
 def extract(body: bytes, media_type: str, max_size_bytes: int = MAX_SIZE_BYTES) -> Extracted:
@@ -147,12 +85,12 @@ def extract(body: bytes, media_type: str, max_size_bytes: int = MAX_SIZE_BYTES) 
 
     Args:
         body: The document's bytes.
-        media_type: As `media_type` found it; parameters other than "charset=utf-8" are ignored.
+        media_type: As `kinds.media_type` found it; parameters other than "charset=utf-8" are ignored.
         max_size_bytes: Larger bodies are refused before they are parsed.
 
     Raises:
         ExtractionError: With expectation `empty`, `oversize`, `unsupported_media_type`, `encrypted`,
-            `unreadable` or `no_text`; nothing else is raised, whatever the bytes.
+            `unreadable` or `no_text`; nothing else is raised, whatever the bytes, but MemoryError.
     """
     if not body:
         raise ExtractionError("empty", "The file has no bytes.")
@@ -162,18 +100,27 @@ def extract(body: bytes, media_type: str, max_size_bytes: int = MAX_SIZE_BYTES) 
     if media_type == UTF8_TEXT:
         return assemble(Content([Block(body.decode("utf-8", "replace"))]))
     kind = media_type.partition(";")[0].strip().lower()
-    if kind == EMPTY:
-        raise ExtractionError("empty", "The file holds nothing but whitespace.")
-    if kind == UNKNOWN:
-        raise ExtractionError("unsupported_media_type", "The bytes are of no kind of file that is known.")
     reader = _READERS.get(kind)
     if reader is None:
-        raise ExtractionError("unsupported_media_type", f"Files of type {kind} are not read.")
+        raise _refusal(kind)
     try:
         return assemble(reader(body))
-    except ExtractionError:
+    except (ExtractionError, MemoryError):
         raise
     except Exception as error:
         # The parsers name no set of errors that broken files give, so every one of them is that here.
         reason = f"The {kind} parser failed: {type(error).__name__}: {str(error)[:200]}"
         raise ExtractionError("unreadable", reason) from error
+
+
+def _refusal(kind: str) -> ExtractionError:
+    if kind == kinds.EMPTY:
+        return ExtractionError("empty", "The file holds nothing but whitespace.")
+    if kind == kinds.PROTECTED:
+        return ExtractionError("encrypted", "The office document opens only with a password.")
+    if kind == kinds.UNKNOWN:
+        return ExtractionError("unsupported_media_type", "The bytes are of no kind of file that is known.")
+    name = next((name for beginning, name in _UNREAD.items() if kind.startswith(beginning)), None)
+    if name is None:
+        return ExtractionError("unsupported_media_type", f"Files of type {kind} are not read.")
+    return ExtractionError("unsupported_media_type", f"{name} are not read ({kind}).")

@@ -21,7 +21,6 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from assets.transforms.extract import media_type
 from assets.transforms.fetched import (
     FETCHED,
     FETCHED_DDL,
@@ -31,6 +30,7 @@ from assets.transforms.fetched import (
     file_uri,
     hadoop_literal,
 )
+from assets.transforms.kinds import media_type
 from assets.transforms.registry import Source, SourceEmpty, SourceUnreachable, glob_pattern
 
 MAX_FILE_BYTES = 256 * 1024 * 1024

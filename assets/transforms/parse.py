@@ -8,13 +8,14 @@ import numpy as np
 import pyarrow as pa
 
 from assets.tables import DOCUMENTS
-from assets.transforms.blocks import single_line
-from assets.transforms.extract import MAX_SIZE_BYTES, ExtractionError, extract, media_type
+from assets.transforms.blocks import ExtractionError, single_line
+from assets.transforms.bounded import BoundedParser, ParserLimits, bounded_parser
+from assets.transforms.kinds import media_type
 from assets.transforms.language import language
 from assets.transforms.normalize import NORMALIZER_VERSION
 from assets.transforms.signals import QualityThresholds, quality_signals, rejections
 
-PARSER_VERSION = f"1+normalizer.{NORMALIZER_VERSION}"
+PARSER_VERSION = f"2+normalizer.{NORMALIZER_VERSION}"
 """Raised whenever the same bytes would give another row; with the thresholds it makes the config digest."""
 
 _VERDICT = ("stage", "expectation", "reason")
@@ -33,31 +34,33 @@ A row with a stage belongs to `silver.quarantine`: what was to come from its byt
 def parse_batches(
     batches: Iterator[pa.RecordBatch],
     thresholds: QualityThresholds,
-    max_size_bytes: int = MAX_SIZE_BYTES,
+    limits: ParserLimits | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Parses documents, for `DataFrame.mapInArrow`: as many rows out as in, in the same order.
 
-    No document stops it: one that can not be extracted, or that makes a parser fail, or that fails a quality
-    threshold comes out with the stage (`extract` or `quality`), the expectation and the reason.
+    No document stops it: one that can not be extracted, or that makes a parser fail, hang, crash or run out
+    of memory, or that fails a quality threshold comes out with the stage (`extract` or `quality`), the
+    expectation and the reason.
 
     Args:
         batches: Columns doc_id, tenant, source, uri, title, media_type, content_sha256, body, first_seen_at.
             A title that is not null wins over the one in the document.
         thresholds: What a document must hold to be kept.
-        max_size_bytes: Larger bodies are quarantined unparsed.
+        limits: What the parsing of one document may take; the defaults unless given.
 
     Yields:
         Batches of `PARSED_SCHEMA`.
     """
+    parser = bounded_parser(limits or ParserLimits())
     for batch in batches:
-        rows = [_parsed(row, thresholds, max_size_bytes) for row in batch.to_pylist()]
+        rows = [_parsed(row, thresholds, parser) for row in batch.to_pylist()]
         yield _with_pii(pa.RecordBatch.from_pylist(rows, schema=PARSED_SCHEMA))
 
 
-def _parsed(row: dict[str, Any], thresholds: QualityThresholds, max_size_bytes: int) -> dict[str, Any]:
+def _parsed(row: dict[str, Any], thresholds: QualityThresholds, parser: BoundedParser) -> dict[str, Any]:
     kept = {name: row[name] for name in _KEPT}
     try:
-        return kept | _document(row, thresholds, max_size_bytes)
+        return kept | _document(row, thresholds, parser)
     except ExtractionError as error:
         return kept | _rejected("extract", error.expectation, error.reason)
     except Exception as error:
@@ -65,10 +68,10 @@ def _parsed(row: dict[str, Any], thresholds: QualityThresholds, max_size_bytes: 
         return kept | _rejected("extract", "parser_error", f"{type(error).__name__}: {str(error)[:200]}")
 
 
-def _document(row: dict[str, Any], thresholds: QualityThresholds, max_size_bytes: int) -> dict[str, Any]:
+def _document(row: dict[str, Any], thresholds: QualityThresholds, parser: BoundedParser) -> dict[str, Any]:
     body = row["body"] or b""
     kind = row["media_type"] or media_type(body, row["uri"])
-    extracted = extract(body, kind, max_size_bytes)
+    extracted = parser.extract(body, kind)
     text = extracted.text
     signals = quality_signals(text)
     spoken = language(text)

@@ -1,9 +1,13 @@
 """Real small files of each format, made when they are needed."""
 
+import datetime as dt
 import io
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Mapping, Sequence
 
 import docx
+import pptx
+import xlsxwriter
 
 
 def make_pdf(pages: Sequence[Sequence[str]], title: str = "", encrypted: bool = False) -> bytes:
@@ -62,3 +66,95 @@ def make_docx() -> bytes:
     out = io.BytesIO()
     document.save(out)
     return out.getvalue()
+
+
+def make_pptx() -> bytes:
+    """Two slides: a title with nested points and a table, and one with a text box in a group and notes."""
+    deck = pptx.Presentation()
+    first = deck.slides.add_slide(deck.slide_layouts[1])
+    first.shapes.title.text = "Plans"
+    frame = first.placeholders[1].text_frame
+    frame.text = "Grow"
+    nested = frame.add_paragraph()
+    nested.text, nested.level = "in the north", 1
+    table = first.shapes.add_table(2, 2, 0, 0, 900, 900).table
+    for cell, text in zip(table.iter_cells(), ["Region", "Revenue", "North", "12"], strict=True):
+        cell.text = text
+    second = deck.slides.add_slide(deck.slide_layouts[6])
+    second.shapes.add_group_shape().shapes.add_textbox(0, 0, 9, 9).text_frame.text = "Thank you"
+    second.notes_slide.notes_text_frame.text = "Wait for questions."
+    deck.core_properties.title = "The plan"
+    out = io.BytesIO()
+    deck.save(out)
+    return out.getvalue()
+
+
+def make_xlsx() -> bytes:
+    """Two sheets: records with a date, a number, a formula's value and an empty column; and a sentence."""
+    out = io.BytesIO()
+    book = xlsxwriter.Workbook(out, {"in_memory": True})
+    sheet = book.add_worksheet("Prices")
+    for column, name in enumerate(["fruit", "", "price", "since", "sum"]):
+        sheet.write(0, column, name)
+    sheet.write(1, 0, "fig")
+    sheet.write(1, 2, 2.5)
+    sheet.write_datetime(1, 3, dt.datetime(2026, 1, 2), book.add_format({"num_format": "yyyy-mm-dd"}))
+    sheet.write_formula(1, 4, "=C2*2", value=5)
+    book.add_worksheet("Notes").write(0, 0, "Prices are by weight.")
+    book.close()
+    return out.getvalue()
+
+
+def make_zip(parts: Mapping[str, str | bytes]) -> bytes:
+    """A ZIP package of these parts, compressed."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    return out.getvalue()
+
+
+def make_odt() -> bytes:
+    """A text with a title, heading, list, table, note and a deletion."""
+    names = {"office": "office", "text": "text", "table": "table", "draw": "drawing"}
+    spaces = " ".join(f'xmlns:{a}="urn:oasis:names:tc:opendocument:xmlns:{b}:1.0"' for a, b in names.items())
+    content = f"""<office:document-content {spaces}><office:body><office:text>
+<text:tracked-changes><text:p>taken out</text:p></text:tracked-changes>
+<text:h text:outline-level="2">Results</text:h>
+<text:p>Revenue<text:s text:c="2"/>rose<text:line-break/>again<text:note>
+<text:note-citation>1</text:note-citation><text:note-body><text:p>Unaudited.</text:p></text:note-body></text:note>.</text:p>
+<text:list><text:list-item><text:p>north</text:p><text:list><text:list-item><text:p>far north</text:p>
+</text:list-item></text:list></text:list-item></text:list>
+<table:table><table:table-row><table:table-cell><text:p>Region</text:p></table:table-cell>
+<table:table-cell table:number-columns-repeated="16000"/></table:table-row><table:table-row>
+<table:table-cell><text:p>North</text:p></table:table-cell><table:table-cell><text:p>12</text:p>
+</table:table-cell></table:table-row></table:table></office:text></office:body></office:document-content>"""
+    meta = f'<office:document-meta {spaces} xmlns:dc="http://purl.org/dc/elements/1.1/"><office:meta>'
+    return make_zip(
+        {
+            "mimetype": "application/vnd.oasis.opendocument.text",
+            "content.xml": content,
+            "meta.xml": f"{meta}<dc:title>Report</dc:title></office:meta></office:document-meta>",
+        }
+    )
+
+
+def make_epub(encryption: str = "") -> bytes:
+    """A book of two chapters, listed out of order, and a page that is not in the reading order."""
+    opf = """<package xmlns="http://www.idpf.org/2007/opf"><metadata
+xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:title>The Book</dc:title></metadata><manifest>
+<item id="b" href="text/two%20b.xhtml" media-type="application/xhtml+xml"/>
+<item id="a" href="text/one.xhtml" media-type="application/xhtml+xml"/>
+<item id="x" href="text/extra.xhtml" media-type="application/xhtml+xml"/></manifest>
+<spine><itemref idref="a"/><itemref idref="b"/></spine></package>"""
+    page = "<html xmlns='http://www.w3.org/1999/xhtml'><body><h1>{}</h1><p>{}</p></body></html>"
+    container = '<container><rootfiles><rootfile full-path="OEBPS/book.opf"/></rootfiles></container>'
+    parts = {
+        "mimetype": "application/epub+zip",
+        "META-INF/container.xml": container,
+        "OEBPS/book.opf": opf,
+        "OEBPS/text/two b.xhtml": page.format("Two", "The end."),
+        "OEBPS/text/one.xhtml": page.format("One", "It begins."),
+        "OEBPS/text/extra.xhtml": page.format("Extra", "Not read."),
+    }
+    return make_zip(parts | ({"META-INF/encryption.xml": encryption} if encryption else {}))

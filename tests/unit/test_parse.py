@@ -1,6 +1,9 @@
+import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -10,6 +13,8 @@ from pyspark.sql import SparkSession
 
 from assets.tables import DOCUMENTS
 from assets.transforms import parse
+from assets.transforms.bounded import ParserLimits
+from assets.transforms.kinds import media_type
 from assets.transforms.parse import PARSED_SCHEMA, parse_batches
 from assets.transforms.signals import SIGNALS, QualityThresholds
 
@@ -39,9 +44,9 @@ def row(body: bytes | None, media_type: str | None, title: str | None = None) ->
     }
 
 
-def parsed(*rows: dict[str, Any], **limits: int) -> list[dict[str, Any]]:
+def parsed(*rows: dict[str, Any], **limits: float) -> list[dict[str, Any]]:
     batches = iter([pa.RecordBatch.from_pylist(list(rows), schema=INPUT)])
-    [batch] = parse_batches(batches, QualityThresholds(), **limits)
+    [batch] = parse_batches(batches, QualityThresholds(), ParserLimits(**limits))
     assert batch.schema == PARSED_SCHEMA
     assert batch.num_rows == len(rows)
     found: list[dict[str, Any]] = batch.to_pylist()
@@ -124,6 +129,27 @@ def test_is_deterministic() -> None:
 
 def test_no_rows_give_no_rows() -> None:
     assert parsed() == []
+
+
+def test_messy_files_are_kept_or_quarantined_with_a_reason(shared_data: Path) -> None:
+    """The counts of docs/formats.md."""
+    rows = []
+    with tarfile.open(shared_data / "messy-docs.tar.gz") as archive:
+        for member in archive:
+            if (file := archive.extractfile(member)) is not None:
+                body = file.read()
+                rows.append(row(body, media_type(body, member.name)) | {"uri": member.name})
+    found = parsed(*rows)
+    assert Counter((each["stage"], each["expectation"]) for each in found) == {
+        (None, None): 108,
+        ("extract", "unsupported_media_type"): 11,
+        ("extract", "no_text"): 2,
+        ("extract", "encrypted"): 1,
+        ("extract", "empty"): 1,
+        ("quality", "min_word_count"): 2,
+        ("quality", "max_lorem_ipsum_word_ratio"): 1,
+    }
+    assert all(each["reason"] for each in found if each["stage"])
 
 
 def test_runs_in_spark(spark: SparkSession) -> None:

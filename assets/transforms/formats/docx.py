@@ -2,11 +2,11 @@
 
 import io
 import re
-import zipfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from assets.transforms.blocks import Block, Content, ExtractionError, table_row
+from assets.transforms.formats.packages import open_package
 
 if TYPE_CHECKING:
     from docx.document import Document
@@ -16,8 +16,6 @@ _FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallba
 # A deletion and the place that something was moved from are no longer said; a fallback says its choice again.
 _UNSAID = {f"{_W}del", f"{_W}moveFrom", f"{_W}instrText", _FALLBACK}
 _HEADING_STYLE = re.compile(r"heading (\d)", re.IGNORECASE)
-_MAX_UNPACKED_BYTES = 512 << 20
-_COMPOUND_FILE = b"\xd0\xcf\x11\xe0"
 
 
 def read_docx(body: bytes) -> Content:
@@ -27,18 +25,9 @@ def read_docx(body: bytes) -> Content:
     document's properties, or the paragraph in style Title.
 
     Raises:
-        ExtractionError: `encrypted`, `oversize` when it unpacks to more than 512 MiB, `unreadable`.
+        ExtractionError: `encrypted`, `oversize` for a bomb, `unreadable`.
     """
-    if body.startswith(_COMPOUND_FILE):
-        raise ExtractionError("encrypted", "The Word document opens only with a password.")
-    try:
-        unpacked = sum(part.file_size for part in zipfile.ZipFile(io.BytesIO(body)).infolist())
-    except zipfile.BadZipFile as error:
-        raise ExtractionError("unreadable", f"The Word document is damaged: {error}.") from error
-    if unpacked > _MAX_UNPACKED_BYTES:
-        raise ExtractionError(
-            "oversize", f"The Word document unpacks to {unpacked >> 20} MiB, a bomb's size."
-        )
+    open_package(body, "Word document")
     from docx import Document as open_document
 
     try:

@@ -56,6 +56,8 @@ _UNSEEN = {
 _BOILERPLATE = {"nav", "header", "footer", "aside", "form"}
 _BOILERPLATE_ROLES = {"navigation", "banner", "contentinfo", "search", "complementary"}
 _MAX_DEPTH = 100
+_LONGEST_TEXT_BYTES = 10_000_000
+"""Of one element in libxml2's usual bounds; it drops the rest of the page without a word."""
 _META_CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w-]{2,40})", re.IGNORECASE)
 _TAGS = re.compile(r"<!--.*?(?:-->|\Z)|<[^>]*>", re.DOTALL)
 _HEADING = re.compile(r"<h[1-6]\b", re.IGNORECASE)
@@ -79,6 +81,13 @@ def read_html(body: bytes) -> Content:
         main = whole
     heads = [block.text for block in main if block.level == 1]
     return Content(main, heads[0] if len(heads) == 1 else root.findtext(".//title"))
+
+
+def visible_blocks(body: bytes) -> list[Block]:
+    """All visible text of a page that is all content: a mail's body, a book's chapter."""
+    if not body.strip():
+        return []
+    return _body_blocks(_parse(_decode_html(body)), _UNSEEN)
 
 
 def html_fragment(source: str) -> list[Block]:
@@ -109,9 +118,16 @@ def _parse(source: str) -> "HtmlElement":
     from lxml.html import HTMLParser, document_fromstring
 
     # The HTML parser knows no entities but HTML's own, so declared ones expand to nothing; no network either.
-    parser = HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True, no_network=True)
+    body = source.encode("utf-8", "replace")
+    parser = HTMLParser(
+        encoding="utf-8",
+        remove_comments=True,
+        remove_pis=True,
+        no_network=True,
+        huge_tree=len(body) > _LONGEST_TEXT_BYTES,
+    )
     try:
-        return document_fromstring(source.encode("utf-8", "replace"), parser=parser)
+        return document_fromstring(body, parser=parser)
     except LxmlError as error:
         raise ExtractionError("unreadable", f"The HTML can not be parsed: {error}.") from error
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 _LIGATURES = str.maketrans({"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"})
 # PDFium marks a word broken at a line's end; it joins the halves or leaves the line end after the mark.
 _BROKEN_WORD = re.compile("[\x02\ufffe]\n?")
+_MAX_PAGES = 20_000
 _PARAGRAPH_GAP = 1.35  # in the page's usual distance between lines
 _COLUMN_JUMP = 3.0
 _SAME_LINE = 0.6
@@ -25,7 +26,7 @@ def read_pdf(body: bytes) -> Content:
 
     Raises:
         ExtractionError: `encrypted` when it opens with a password only, `unreadable` when PDFium can not read
-            it, `no_text` when its pages are pictures.
+            it, `no_text` when its pages are pictures, `oversize` beyond 20,000 pages.
     """
     import pypdfium2
 
@@ -42,6 +43,9 @@ def read_pdf(body: bytes) -> Content:
 
 
 def _content(document: "PdfDocument") -> Content:
+    if len(document) > _MAX_PAGES:
+        limit = f"{_MAX_PAGES:,} is the limit"
+        raise ExtractionError("oversize", f"The PDF has {len(document):,} pages; {limit}.")
     bookmarks = _bookmarks(document)
     blocks: list[Block] = []
     for number in range(len(document)):
@@ -52,7 +56,7 @@ def _content(document: "PdfDocument") -> Content:
         textpage.close()
         page.close()
     if not any(block.text.strip() for block in blocks):
-        raise ExtractionError("no_text", "The PDF's pages hold no text layer, only pictures; it needs OCR.")
+        raise ExtractionError("no_text", "The PDF has no text layer: it is a scan or drawn, and needs OCR.")
     return Content(blocks, document.get_metadata_value("Title"), len(document))
 
 

@@ -4,14 +4,15 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator
-from itertools import takewhile
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 
 from assets.transforms.blocks import Block, Content, ExtractionError, table_row
 from assets.transforms.decode import decode
 
 _DELIMITERS = ",;\t|"
 _SNIFFED_CHARS = 1 << 16
+_RECORDS_A_BLOCK = 1000
 _TITLE_KEYS = ("title", "name")
 # The module's default of 128 KiB a cell is below the documents that people keep in columns.
 csv.field_size_limit(1 << 27)
@@ -24,23 +25,47 @@ def read_delimited(body: bytes) -> Content:
     is.
     """
     text = decode(body)
+    delimiter = _delimiter(text)
     try:
-        rows = [
-            row
-            for row in csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text))
-            if any(map(str.strip, row))
-        ]
+        if max(map(len, _rows(text, delimiter)), default=0) < 2:
+            return Content([Block(text)])
     except csv.Error:
         return Content([Block(text)])
-    if not rows or max(map(len, rows)) < 2:
-        return Content([Block(text)])
-    captions = list(takewhile(lambda row: sum(map(bool, map(str.strip, row))) == 1, rows))
-    rows = rows[len(captions) :]
-    above = [Block(table_row(row)) for row in captions]
-    header = _header(rows)
+    return Content(row_blocks(_rows(text, delimiter)))
+
+
+def _rows(text: str, delimiter: str) -> Iterator[list[str]]:
+    """Rows that are not wholly empty, one at a time: as lists a table takes thirty times its size."""
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    return (row for row in rows if any(map(str.strip, row)))
+
+
+def row_blocks(rows: Iterable[list[str]]) -> list[Block]:
+    """A table's rows: captions above it, then a paragraph a record where the first row names the columns.
+
+    Rows may differ in length: cells beyond the header stand without a name.
+
+    Args:
+        rows: Cells as text; none of the rows wholly empty.
+    """
+    rows = iter(rows)
+    above: list[Block] = []
+    first = next(rows, None)
+    while first is not None and sum(map(bool, map(str.strip, first))) == 1:
+        above.append(Block(table_row(first)))
+        first = next(rows, None)
+    if first is None:
+        return above
+    second = next(rows, None)
+    if second is None:
+        return [*above, Block(table_row(first))]
+    rows = chain([second], rows)
+    header = _header(first)
     if header is None:
-        return Content([*above, Block("\n".join(map(table_row, rows)))])
-    return Content([*above, *(Block(_record(header, row)) for row in rows[1:])])
+        return [*above, Block("\n".join(map(table_row, chain([first], rows))))]
+    while records := "\n\n".join(_record(header, row) for row in islice(rows, _RECORDS_A_BLOCK)):
+        above.append(Block(records))
+    return above
 
 
 def _delimiter(text: str) -> str:
@@ -54,11 +79,9 @@ def _delimiter(text: str) -> str:
     return max(_DELIMITERS, key=agreement)
 
 
-def _header(rows: list[list[str]]) -> list[str] | None:
-    """The first row when it can be one: names that differ, none empty but the first, none a number."""
-    if len(rows) < 2:
-        return None
-    names = [name.strip() for name in rows[0]]
+def _header(row: list[str]) -> list[str] | None:
+    """A first row's names when it can be a header: they differ, none empty but the first, none a number."""
+    names = [name.strip() for name in row]
     if len(set(names)) < len(names) or not all(names[1:]):
         return None
     return None if any(map(_is_number, names)) else names
@@ -74,11 +97,13 @@ def _is_number(text: str) -> bool:
 
 def _record(header: list[str], row: list[str]) -> str:
     lines = [
-        f"{name}: {value.strip()}" if name else value.strip()
-        for name, value in zip(header, row, strict=False)
-        if value.strip()
+        f"{name}: {value}" if name else value
+        for name, value in zip(header, map(str.strip, row), strict=False)
+        if value
     ]
-    return "\n".join([*lines, *filter(None, map(str.strip, row[len(header) :]))])
+    if len(row) > len(header):
+        lines += filter(None, map(str.strip, row[len(header) :]))
+    return "\n".join(lines)
 
 
 def read_json(body: bytes) -> Content:

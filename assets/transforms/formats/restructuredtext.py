@@ -17,6 +17,8 @@ _SETTINGS = {
     "_disable_config": True,  # as would a docutils.conf that happens to lie about
     "report_level": 5,
     "halt_level": 6,
+    # Its own limit of 10,000 characters gives up the whole document; time is bounded around the parsers.
+    "line_length_limit": 1 << 30,
     "warning_stream": False,
     "smart_quotes": False,
     "syntax_highlight": "none",

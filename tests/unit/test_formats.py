@@ -1,0 +1,252 @@
+import io
+import json
+import zipfile
+
+import pytest
+from documents import make_epub, make_odt, make_pptx, make_xlsx, make_zip
+from test_extract import check_offsets, failure, outcome
+
+from assets.transforms import kinds
+from assets.transforms.extract import Extracted, extract
+from assets.transforms.formats import packages
+from assets.transforms.formats.legacy import legacy_paragraphs
+from assets.transforms.kinds import media_type
+
+
+def read(body: bytes, kind: str) -> Extracted:
+    found = extract(body, kind)
+    check_offsets(found)
+    return found
+
+
+def headings(found: Extracted) -> list[tuple[int, str]]:
+    return [(heading.level, heading.title) for heading in found.headings]
+
+
+def test_slides_are_pages_with_titles_lists_tables_and_notes() -> None:
+    found = read(make_pptx(), kinds.PPTX)
+    assert found.title == "The plan"
+    assert headings(found) == [(1, "Plans")]
+    assert found.text == (
+        "Plans\n\n- Grow\n  - in the north\n\nRegion | Revenue\nNorth | 12\n\nThank you\n\n"
+        "Notes: Wait for questions."
+    )
+    assert found.pages == [0, found.text.index("Thank")]
+
+
+def test_sheets_are_pages_of_records() -> None:
+    found = read(make_xlsx(), kinds.XLSX)
+    assert headings(found) == [(1, "Prices"), (1, "Notes")]
+    assert found.text == (
+        "Prices\n\nfruit: fig\nprice: 2.5\nsince: 2026-01-02\nsum: 5\n\nNotes\n\nPrices are by weight."
+    )
+    assert found.pages == [0, found.text.index("Notes")]
+
+
+def test_opendocument_structure() -> None:
+    found = read(make_odt(), kinds.ODT)
+    assert found.title == "Report"
+    assert headings(found) == [(2, "Results")]
+    assert found.text == (
+        "Results\n\nRevenue  rose\nagain [Unaudited.].\n\n- north\n  - far north\n\nRegion\nNorth | 12"
+    )
+
+
+def test_book_is_read_in_the_order_of_its_spine() -> None:
+    found = read(make_epub(), kinds.EPUB)
+    assert found.title == "The Book"
+    assert found.text == "One\n\nIt begins.\n\nTwo\n\nThe end."
+    assert headings(found) == [(1, "One"), (1, "Two")]
+    locked = '<encryption><CipherReference URI="OEBPS/text/one.xhtml"/></encryption>'
+    assert failure(make_epub(encryption=locked), kinds.EPUB).expectation == "encrypted"
+    font = '<encryption><CipherReference URI="OEBPS/font.otf"/></encryption>'
+    assert read(make_epub(encryption=font), kinds.EPUB).title == "The Book"
+
+
+def test_rtf_paragraphs_and_tables() -> None:
+    body = (
+        rb"{\rtf1\ansi\ansicpg1252{\info{\title Minutes}}{\pard Gr\'fc\'dfe \u8364?5\par}"
+        rb"{\trowd a\cell b\cell\row c\cell d\cell\row}{\pard The end\par}}"
+    )
+    found = read(body, kinds.RTF)
+    assert found.title == "Minutes"
+    assert found.text == "Grüße €5\n\na | b\nc | d\n\nThe end"
+
+
+MAIL = """From: =?utf-8?q?J=C3=BCrgen?= <j@a.example>
+To: b@b.example
+Subject: =?utf-8?b?R3LDvMOfZQ==?=
+MIME-Version: 1.0
+Content-Type: multipart/mixed; boundary=outer
+
+--outer
+Content-Type: multipart/alternative; boundary=inner
+
+--inner
+Content-Type: text/html; charset=utf-8
+
+<p>Dear <b>Bob</b>, as a page</p>
+--inner
+Content-Type: text/plain; charset=iso-8859-1
+Content-Transfer-Encoding: quoted-printable
+
+Dear Bob, sch=F6ne Gr=FC=DFe
+--inner--
+--outer
+Content-Type: application/pdf
+Content-Disposition: attachment; filename="plan.pdf"
+
+%PDF
+--outer
+Content-Type: application/pgp-signature; name=signature.asc
+Content-Disposition: attachment; filename=signature.asc
+
+x
+--outer--
+"""
+
+
+def test_mail_headers_plain_body_and_attachment_names() -> None:
+    found = read(MAIL.encode(), kinds.EML)
+    assert found.title == "Grüße"
+    assert found.text == (
+        "From: Jürgen <j@a.example>\nTo: b@b.example\nSubject: Grüße\n\n"
+        "Dear Bob, schöne Grüße\n\nAttachments: plan.pdf"
+    )
+    assert media_type(MAIL.encode(), "a.txt") == kinds.EML
+    without_plain = MAIL.replace("sch=F6ne Gr=FC=DFe", "").replace("Dear Bob, ", "")
+    assert "Dear Bob, as a page" in read(without_plain.encode(), kinds.EML).text
+
+
+def test_mail_nested_without_end_is_bounded() -> None:
+    parts = "".join(f"Content-Type: multipart/mixed; boundary=b{n}\n\n--b{n}\n" for n in range(2000))
+    body = f"From: a@b.example\nTo: c@d.example\nSubject: deep\n{parts}Content-Type: text/plain\n\nbottom\n"
+    error = outcome(body.encode(), kinds.EML)
+    assert error is None or error.expectation == "unreadable"
+
+
+def test_xml_fields_prose_and_headings() -> None:
+    body = b"""<?xml version="1.0"?><book><title>Guide</title><chapter><title>Start</title>
+<para>Press <b>the</b> button.</para><!-- unseen --></chapter>
+<part><name>bolt</name><size>3</size></part><part><name>nut</name></part></book>"""
+    found = read(body, kinds.XML)
+    assert found.title == "Guide"
+    assert headings(found) == [(1, "Guide"), (2, "Start")]
+    assert found.text == "Guide\n\nStart\n\nPress the button.\n\nname: bolt\nsize: 3\n\nname: nut"
+
+
+def test_xml_that_declares_entities_is_refused() -> None:
+    levels = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 10))
+    bomb = f'<!DOCTYPE x [<!ENTITY l0 "lol">{levels}]><x>&l9;</x>'
+    for body in (bomb.encode(), bomb.encode("utf-16")):
+        assert "declares entities" in failure(body, kinds.XML).reason
+    outside = b'<!DOCTYPE x [<!ENTITY f SYSTEM "file:///etc/passwd">]><x>&f;</x>'
+    assert "declares entities" in failure(outside, kinds.XML).reason
+    assert read(b'<!DOCTYPE x SYSTEM "http://h.example/x.dtd"><x>words</x>', kinds.XML).text == "words"
+
+
+@pytest.mark.parametrize("depth", [100, 5000, 200_000])
+def test_xml_depth_is_bounded(depth: int) -> None:
+    body = b"<a>" * depth + b"deep" + b"</a>" * depth
+    if depth == 100:
+        assert read(body, kinds.XML).text == "a: deep"
+    else:
+        assert failure(body, kinds.XML).expectation == "unreadable"
+
+
+def test_notebook_cells_and_outputs() -> None:
+    cells = [
+        {"cell_type": "markdown", "source": ["# Study\n", "Some *words*."]},
+        {
+            "cell_type": "code",
+            "source": "1 / 0",
+            "outputs": [
+                {"output_type": "stream", "name": "stdout", "text": ["one\n", "two"]},
+                {"output_type": "execute_result", "data": {"text/plain": "3", "image/png": "iVBOR"}},
+                {
+                    "output_type": "error",
+                    "ename": "ZeroDivisionError",
+                    "evalue": "by zero",
+                    "traceback": ["x"],
+                },
+            ],
+        },
+    ]
+    found = read(json.dumps({"nbformat": 4, "cells": cells}).encode(), kinds.IPYNB)
+    assert found.title == "Study"
+    assert found.text == "Study\n\nSome words.\n\n1 / 0\n\none\ntwo\n\n3\n\nZeroDivisionError: by zero"
+
+
+def test_org_headings_and_links() -> None:
+    body = b"#+TITLE: Notes\n* TODO First :tag:\nSee [[https://x.example][the site]].\n** Second\n# no\nEnd\n"
+    found = read(body, kinds.ORG)
+    assert found.title == "Notes"
+    assert headings(found) == [(1, "First"), (2, "Second")]
+    assert found.text == "First\n\nSee the site.\n\nSecond\n\nEnd"
+
+
+def test_binary_word_tables_fields_and_order() -> None:
+    text = "Before\ra\x07b\x07\x07c\x07d\x07\x07After \x13HYPERLINK x\x14the site\x15\x0bnext\r"
+    blocks = [block.text for block in legacy_paragraphs(text) if block.text]
+    assert blocks == ["Before", "a | b\nc | d", "After the site\nnext"]
+
+
+PACKAGES = [kinds.DOCX, kinds.PPTX, kinds.XLSX, kinds.ODT, kinds.EPUB]
+
+
+@pytest.mark.parametrize("kind", PACKAGES)
+def test_zip_bombs_are_refused_unread(kind: str) -> None:
+    zeros = b"\x00" * (100 << 20)  # grows a thousand times
+    bomb = make_zip({"content.xml": zeros, "word/document.xml": b"", "xl/workbook.xml": b""})
+    assert len(bomb) < 1 << 20
+    error = failure(bomb, kind)
+    assert (error.expectation, "bomb" in error.reason) == ("oversize", True)
+
+
+def test_many_parts_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages, "MAX_PARTS", 2)
+    assert failure(make_xlsx(), kinds.XLSX).expectation == "oversize"
+
+
+def test_a_part_that_unpacks_to_more_than_it_says_is_cut() -> None:
+    body = bytearray(make_zip({"content.xml": b"<a>" + b"x" * 100_000 + b"</a>"}))
+    directory = body.rindex(b"PK\x01\x02")
+    body[directory + 24 : directory + 28] = (50).to_bytes(4, "little")
+    assert zipfile.ZipFile(io.BytesIO(body)).getinfo("content.xml").file_size == 50
+    assert failure(bytes(body), kinds.ODT).expectation == "unreadable"
+
+
+@pytest.mark.parametrize("kind", PACKAGES)
+def test_packages_locked_as_compound_files_are_called_encrypted(kind: str) -> None:
+    assert failure(packages.COMPOUND_FILE + b"\x00" * 512, kind).expectation in {"encrypted", "unreadable"}
+    assert "password" in failure(b"x", kinds.PROTECTED).reason
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("image/png", "Pictures are not read"),
+        ("audio/mpeg", "Sound recordings are not read"),
+        ("video/mp4", "Films are not read"),
+        (kinds.PPT, "Legacy PowerPoint presentations"),
+        ("application/zip", "ZIP archives are not read"),
+        ("application/x-strange", "Files of type application/x-strange"),
+    ],
+)
+def test_what_is_not_read_is_named(kind: str, words: str) -> None:
+    error = failure(b"x", kind)
+    assert error.expectation == "unsupported_media_type"
+    assert error.reason.startswith(words)
+
+
+def test_ragged_rows_lose_no_cell() -> None:
+    body = b"name,price,note\nfig,3,ripe,by weight\npear\nplum,4\n"
+    found = read(body, "text/csv")
+    assert found.text == "name: fig\nprice: 3\nnote: ripe\nby weight\n\nname: pear\n\nname: plum\nprice: 4"
+
+
+@pytest.mark.parametrize("kind", [*PACKAGES, kinds.RTF, kinds.MSG, kinds.DOC, kinds.XLS, "application/pdf"])
+def test_a_file_that_is_not_what_its_name_says_is_refused_or_read_as_it_is(kind: str) -> None:
+    text = b"Only a plain sentence, whatever the name says.\n"
+    assert failure(text, kind).expectation == "unreadable"  # were the media type to come from a name
+    assert media_type(text, "report.docx") == "text/plain"
