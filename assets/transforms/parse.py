@@ -14,7 +14,7 @@ from assets.transforms.language import language
 from assets.transforms.normalize import NORMALIZER_VERSION
 from assets.transforms.signals import QualityThresholds, quality_signals, rejections
 
-PARSER_VERSION = f"1+normalizer.{NORMALIZER_VERSION}"
+PARSER_VERSION = f"2+normalizer.{NORMALIZER_VERSION}"
 """Raised whenever the same bytes would give another row; with the thresholds it makes the config digest."""
 
 _VERDICT = ("stage", "expectation", "reason")
