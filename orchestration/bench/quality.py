@@ -21,6 +21,7 @@ from assets.transforms.environment_corpus import list_environment, read_environm
 from assets.transforms.minhash import MinHashConfig, signature_batches
 from assets.transforms.parse import parse_batches
 from assets.transforms.registry import ENVIRONMENT
+from assets.transforms.signals import SIGNALS
 from orchestration.bench.defects import DEFECTS, TABLE_DEFECTS, Defect, Row, Rows, Source, near_copy
 from orchestration.bench.report import BenchResult
 from quality.gate import verdict
@@ -48,6 +49,10 @@ _CAME_DAMAGED = {
 }
 """Texts that a person read and found spoiled as they are installed: neither sound nor injected."""
 _DIMENSIONS = 32
+_DRIFT_BATCHES = 300
+_DRIFT_DOCUMENTS = 60
+_DRIFT_SHARE = 1 / 3
+"""Of a shifted batch, the documents in another language."""
 _RUN = {"OpenLineage_RunId": "bench"}
 
 
@@ -71,6 +76,9 @@ def run() -> BenchResult:
     (`mended`). The thresholds were chosen on one half of the documents, near-duplicates together, and the
     figures are of the other; those of the first half are beside them as `calibration_*`. A sound document
     is any that has a body and did not come damaged, whatever the filters say of it.
+
+    Drift is measured on resampled batches of the same documents, all from one distribution or a third of them
+    in other languages.
 
     Returns:
         For each kind `K_injected`, `K_caught` and, by what caught it, `K_by_W`; as ratios the share caught of
@@ -105,11 +113,16 @@ def run() -> BenchResult:
     stopped = {row["doc_id"] for row in parsed if row["stage"] is not None}
     sound = [{each for each in half if not _came_damaged(rows[each])} for half in halves]
     found_damaged = {each for each in rows if _came_damaged(rows[each])}
+    drift_alarms, drift_found = _drifting(kept, random)
     figures = {
         "documents_came_damaged": len(found_damaged),
         "documents_came_damaged_stopped": len(found_damaged & stopped),
         "documents_sound": len(sound[1]),
         "documents_stopped": len(sound[1] & stopped) + shadowed,
+        "drift_batches_sound": drift_alarms.injected,
+        "drift_batches_sound_alarmed": drift_alarms.caught,
+        "drift_batches_shifted": drift_found.injected,
+        "drift_batches_shifted_found": drift_found.caught,
         "versions_sound": sound_versions.injected,
         "versions_stopped": sound_versions.caught,
     }
@@ -121,6 +134,8 @@ def run() -> BenchResult:
     ratios["caught"] = _share(tallies.values())
     ratios["false_alarms_documents"] = figures["documents_stopped"] / len(sound[1])
     ratios["false_alarms_versions"] = sound_versions.caught / sound_versions.injected
+    ratios["false_alarms_drift"] = _share([drift_alarms])
+    ratios["drift_found"] = _share([drift_found])
     ratios["calibration_caught"] = _share(calibration.values())
     ratios["calibration_false_alarms_documents"] = len(sound[0] & stopped) / len(sound[0])
     return BenchResult("quality", {name: float(value) for name, value in figures.items()}, ratios)
@@ -162,11 +177,11 @@ _INPUT = pa.schema(
 
 
 def _parse(rows: dict[str, Row]) -> list[Row]:
-    return [found for row in rows.values() for found in _parse_one(row)]
+    return [found for row in rows.values() for found in _parse_one(row, _LANGUAGES)]
 
 
-def _parse_one(row: Row) -> list[Row]:
-    thresholds = Recipe().quality.model_copy(update={"languages": _LANGUAGES})
+def _parse_one(row: Row, languages: list[str] | None) -> list[Row]:
+    thresholds = Recipe().quality.model_copy(update={"languages": languages})
     batch = pa.RecordBatch.from_pylist([{name: row[name] for name in _INPUT.names}], schema=_INPUT)
     return next(parse_batches(iter([batch]), thresholds)).to_pylist()
 
@@ -203,7 +218,8 @@ def _stopped_by(defect: Defect, source: Source, random: Random) -> str | None:
         "body": spoiled.body,
         "media_type": spoiled.media_type,
     }
-    [found] = _parse_one(row)
+    # The other kinds have to be caught where no language is expected, as is the default.
+    [found] = _parse_one(row, _LANGUAGES if defect.kind == "wrong_language" else None)
     if found["stage"] is not None:
         return str(found["expectation"])
     return "mended" if defect.mended and found["text"] == source.text else None
@@ -274,6 +290,39 @@ def _gated(
             spoil(spoiled, random)
             tallies[kind].add(_closed_by(spark, table, spoiled), kind, reasons)
     return tallies
+
+
+def _drifting(documents: list[Row], random: Random) -> tuple[_Tally, _Tally]:
+    """Compares resampled batches with the other documents: sound ones, and a tenth as many shifted ones."""
+    from quality.drift import compare
+
+    spoil = next(defect.spoil for defect in DEFECTS if defect.kind == "wrong_language")
+    columns = (*SIGNALS, "language", "char_count")
+    config = Recipe().drift
+    sound, shifted = _Tally(), _Tally()
+    for at in range(_DRIFT_BATCHES + _DRIFT_BATCHES // 10):
+        dealt = random.sample(documents, len(documents))
+        batch, reference = dealt[:_DRIFT_DOCUMENTS], dealt[_DRIFT_DOCUMENTS:]
+        tally = sound if at < _DRIFT_BATCHES else shifted
+        if tally is shifted:
+            for place in range(round(_DRIFT_SHARE * len(batch))):
+                source = spoil(Source(b"", "text/plain", ""), random)
+                row = dict.fromkeys(_INPUT.names) | {"body": source.body, "media_type": source.media_type}
+                [batch[place]] = _parse_one(row, None)
+        here, before = (
+            pa.table({name: [row[name] for row in rows] for name in columns}) for rows in (batch, reference)
+        )
+        findings = compare(
+            here,
+            before,
+            config,
+            numbers=tuple(SIGNALS),
+            categories=("language",),
+            binned=("char_count",),
+        )
+        drifted = next((each.column for each in findings if each.drifted), None)
+        tally.add(drifted, "drift", Counter())
+    return sound, shifted
 
 
 def _version(documents: list[Row], random: Random) -> Rows:
