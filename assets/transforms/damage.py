@@ -103,8 +103,16 @@ def cut_off(text: str) -> int:
     folded = word.lower()
     if len(folded) == 1 and folded not in "aix":
         return 1
-    others = {other.lower() for other in _WORD.findall(text[: -len(word)])}
-    return int(folded not in others and any(other.startswith(folded) for other in others))
+    return int(_begins_only(word, text[: -len(word)]))
+
+
+def _begins_only(word: str, text: str) -> bool:
+    """Whether a word begins others of a text and is none of them itself."""
+    inside = rf"(?<![^\W\d_]){re.escape(word)}"
+    return (
+        re.search(rf"{inside}(?![^\W\d_])", text, re.IGNORECASE) is None
+        and re.search(inside, text, re.IGNORECASE) is not None
+    )
 
 
 def _wrapped(paragraph: str) -> bool:

@@ -1,7 +1,7 @@
 """What is left of damage is seen, and what only looks like it is not."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assets.transforms.damage import cut_off, markup_line_ratio, mojibake_ratio
@@ -49,6 +49,7 @@ def test_a_text_that_only_ends_without_punctuation_is_not(name: str) -> None:
     assert cut_off(WHOLE[name]) == 0
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_has_a_verdict(text: str) -> None:
     assert cut_off(text) in (0, 1)

@@ -95,11 +95,13 @@ def test_the_same_batch_has_the_same_findings() -> None:
     assert first == second
 
 
+@settings(deadline=None)
 @given(values, values)
 def test_ks_is_scipys(batch: np.ndarray, reference: np.ndarray) -> None:
     assert ks_statistic(batch, reference) == pytest.approx(ks_2samp(batch, reference).statistic)
 
 
+@settings(deadline=None)
 @given(counts, counts)
 def test_psi_is_symmetric_and_zero_only_for_equal_shares(left: np.ndarray, right: np.ndarray) -> None:
     assert psi(left, right) == pytest.approx(psi(right, left))
