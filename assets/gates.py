@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 
+from assets.drift import blocked_by_drift
 from assets.lake import CODE_VERSION, Lake
 from assets.recipe import Recipe
 from assets.report import asset_key
@@ -61,7 +62,9 @@ def build_gate(suite: Suite) -> dg.AssetChecksDefinition:
                 yield _check(suite, expectation, expectation.name not in warned, seen)
             return
         parameters = {name: _PARAMETERS[name](recipe, model) for name in suite.parameters}
-        results = audit(lake, suite, version, parameters, context.run.run_id)
+        run_id = context.run.run_id
+        drifted = blocked_by_drift(lake, suite.table, recipe, model, run_id)
+        results = audit(lake, suite, version, parameters, run_id, ("drift",) if drifted else ())
         for expectation, result in zip(suite.expectations, results, strict=True):
             yield _check(suite, expectation, result.passed, seen | {"observed": result.observed})
 
@@ -69,7 +72,12 @@ def build_gate(suite: Suite) -> dg.AssetChecksDefinition:
 
 
 def audit(
-    lake: Lake, suite: Suite, version: int, parameters: dict[str, str | int], run_id: str
+    lake: Lake,
+    suite: Suite,
+    version: int,
+    parameters: dict[str, str | int],
+    run_id: str,
+    also_failed: tuple[str, ...] = (),
 ) -> list[ExpectationResult]:
     """Validates one version of a table, beside the versions of its inputs, and records the verdict.
 
@@ -79,6 +87,7 @@ def audit(
         version: The version to judge.
         parameters: A value for each of the suite's parameters.
         run_id: The Dagster run.
+        also_failed: Other checks that close the gate, which have failed for this version.
 
     Returns:
         One result an expectation, in the suite's order.
@@ -91,7 +100,8 @@ def audit(
     frames |= {name: lake.frame(name, inputs[name]) for name in suite.reads}
     results = run_suite(frames, suite, lake.docs_dir, parameters)
     judged = verdict(suite, results)
-    lake.record_audit(suite.table, version, judged.passed, list(judged.failed), run_id)
+    failed = [*judged.failed, *also_failed]
+    lake.record_audit(suite.table, version, judged.passed and not also_failed, failed, run_id)
     return results
 
 

@@ -51,7 +51,7 @@ _PROPERTIES = {
 FEW_FILES = 32
 """Spark reads so many Parquet files as they are: to read a table's log itself takes its JVM seconds."""
 
-_MAINTENANCE = {"OPTIMIZE", "VACUUM START", "VACUUM END"}
+_MAINTENANCE = {"OPTIMIZE", "VACUUM START", "VACUUM END", "ADD COLUMN"}
 """Operations that change no row."""
 
 
@@ -106,7 +106,12 @@ def register(connection: duckdb.DuckDBPyConnection, name: str, table: DeltaTable
     elif not (files := table.file_uris()):
         connection.register(name, pa.schema(table.schema().to_arrow()).empty_table())
     elif files[0].startswith("/"):
-        connection.read_parquet(files).create_view(name)
+        schema = pa.schema(table.schema().to_arrow())
+        rows = connection.read_parquet(files, union_by_name=True)
+        if set(schema.names) != set(rows.columns):  # none of the files has a column that was added since
+            connection.register(f"{name} columns", schema.empty_table())
+            rows = connection.query(f'from "{name} columns" union all by name from rows')
+        rows.create_view(name)
     else:
         connection.execute("set disabled_optimizers = 'filter_pushdown,join_filter_pushdown'")
         connection.register(name, table.to_pyarrow_dataset())
@@ -167,6 +172,15 @@ class Lake:
                     description=table.about,
                     configuration=_PROPERTIES,
                 )
+
+    def add_missing_columns(self) -> None:
+        """Adds columns that tables are declared with and do not have: NULL in the rows that are there."""
+        for table in TABLES.values():
+            found = self.delta(table.name)
+            there = {field.name for field in found.schema().fields}
+            declared = Schema.from_arrow(table.schema).fields
+            if missing := [field for field in declared if field.name not in there]:
+                found.alter.add_columns(missing)
 
     def delta(self, name: str, version: int | None = None) -> DeltaTable:
         """The table as delta-rs sees it, at a version or the newest.

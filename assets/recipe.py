@@ -5,6 +5,7 @@ from pydantic import BaseModel
 from assets.transforms.bounded import ParserLimits
 from assets.transforms.minhash import MinHashConfig
 from assets.transforms.signals import QualityThresholds
+from quality.drift import DriftConfig
 from quality.release_gate import ReleaseGate
 from retrieval.chunker import ChunkerConfig
 from retrieval.embedder import EmbedderConfig
@@ -26,5 +27,7 @@ class Recipe(BaseModel):
     """Which model makes vectors, and how fast."""
     search: SearchConfig = SearchConfig()
     """How lists are made and fused."""
+    drift: DriftConfig = DriftConfig()
+    """When what comes differs from what was there, and what follows."""
     gate: ReleaseGate = ReleaseGate()
     """What an index must reach before it is served."""

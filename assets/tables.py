@@ -275,6 +275,27 @@ AUDITS = Table(
     about="Every gate's verdict a table version; consumers read the last version that passed.",
 )
 
+DRIFT = Table(
+    "ops.drift",
+    pa.schema(
+        [
+            _required("table"),
+            pa.field("since", pa.int64()),
+            _required("until", pa.int64()),
+            _required("column"),
+            _required("test"),  # ks | psi | centroid
+            _required("statistic", pa.float64()),
+            _required("threshold", pa.float64()),
+            _required("drifted", pa.bool_()),
+            _required("run_id"),
+            _required("measured_at", _TIME),
+        ]
+    ),
+    key=("table", "until", "column", "test"),
+    content=("table", "until", "column", "test", "drifted"),
+    about="Every comparison of what came with what was there: column, statistic and threshold.",
+)
+
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
@@ -288,5 +309,6 @@ TABLES: dict[str, Table] = {
         ANSWERS,
         RELEASES,
         AUDITS,
+        DRIFT,
     )
 }

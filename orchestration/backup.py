@@ -20,7 +20,7 @@ from typing import Any
 from assets.lake import Lake
 from assets.tables import CHUNKS
 from orchestration.settings import Settings, open_lake
-from orchestration.state import STATE_VERSION, bring_up_to_date
+from orchestration.state import STATE_VERSION
 from retrieval.index import Index
 from retrieval.postgres import Postgres
 
@@ -126,7 +126,6 @@ def restore(settings: Settings, source: Path, progress: Callable[[str], None]) -
     try:
         progress("the tables")
         manifest = _unpack(source, beside)
-        bring_up_to_date(beside)
         progress("the index")
         postgres.restore(beside / _DUMP)
         (beside / _DUMP).unlink()

@@ -33,7 +33,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_source.app, name="source")
 
-BENCHES = ("dedupe",)
+BENCHES = ("dedupe", "quality")
 """Modules of `orchestration.bench`, each with a `run`."""
 
 
@@ -466,7 +466,7 @@ def _print_services(found: list[Any], json_: bool) -> None:
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="dedupe")],
+    name: Annotated[str, typer.Argument(help="dedupe or quality")],
     json_: Json = False,
 ) -> None:
     """Measure ours beside the alternative, in the same run.

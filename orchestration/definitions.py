@@ -3,6 +3,7 @@
 import dagster as dg
 
 from assets import bronze, gold, ops, serving, silver
+from assets.drift import DRIFT_CHECKS
 from assets.gates import GATES, conservation
 from orchestration.automation import (
     alerts,
@@ -28,7 +29,7 @@ ASSETS = [
     ops.release,
 ]
 
-CHECKS = [*GATES, conservation, ops.retrieval_quality]
+CHECKS = [*GATES, *DRIFT_CHECKS, conservation, ops.retrieval_quality]
 
 
 def definitions(settings: Settings, loggers: dict[str, dg.LoggerDefinition] | None = None) -> dg.Definitions:

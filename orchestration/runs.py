@@ -118,7 +118,7 @@ class _Watch(logging.Handler):
 
 
 def _failures(result: dg.ExecuteInProcessResult) -> list[str]:
-    """What stopped a run, a line each: the cause of each failed step, each blocking check that failed."""
+    """What stopped a run, a line each: the cause of each failed step, each check that is more than a warning."""
     found = []
     for event in result.all_events:
         if event.event_type == DagsterEventType.STEP_FAILURE:
@@ -127,7 +127,7 @@ def _failures(result: dg.ExecuteInProcessResult) -> list[str]:
             found.append(f"{event.step_key}: {cause.message.strip() if cause else 'failed'}")
         elif event.event_type == DagsterEventType.ASSET_CHECK_EVALUATION:
             check = event.asset_check_evaluation_data
-            if not check.passed and check.blocking:
+            if not check.passed and (check.blocking or check.severity == dg.AssetCheckSeverity.ERROR):
                 seen = check.metadata.get("observed")
                 detail = check.description or (f"observed {seen.value}" if seen else "no detail")
                 found.append(f"gate {check.asset_key.to_user_string()}: {check.check_name} failed ({detail})")

@@ -73,9 +73,8 @@ def open_lake(settings: Settings) -> Lake:
     Raises:
         NewerState: The folder was made by a newer Headwater.
     """
-    bring_up_to_date(settings.home)
     lake = Lake(settings.lake_root, settings.spark, settings.home / "spark", settings.home / "data_docs")
-    lake.ensure()
+    bring_up_to_date(settings.home, lake)
     return lake
 
 

@@ -4,10 +4,11 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-MIGRATIONS: list[Callable[[Path], None]] = [
-    # 0 to 1: the first state folders had no version. New tables are made by `Lake.ensure`, and columns have
-    # not changed, so there is nothing else to do.
-    lambda home: None,
+from assets.lake import Lake
+
+MIGRATIONS: list[Callable[[Lake], None]] = [
+    # 0 to 1: the first state folders had no version. Quality signals were added to `silver.documents`.
+    lambda lake: lake.add_missing_columns(),
 ]
 """What makes a folder of version N one of version N + 1. Each can be run again after it was cut off."""
 
@@ -18,8 +19,12 @@ class NewerState(RuntimeError):
     """The state folder was made by a newer Headwater than this one."""
 
 
-def bring_up_to_date(home: Path) -> None:
+def bring_up_to_date(home: Path, lake: Lake) -> None:
     """Runs the migrations that a state folder has not seen; a new folder gets the newest version.
+
+    Args:
+        home: The state folder.
+        lake: Its tables; those that are missing are made.
 
     Raises:
         NewerState: The folder is of a later version; nothing was touched.
@@ -32,8 +37,9 @@ def bring_up_to_date(home: Path) -> None:
             "or name another folder with HEADWATER_HOME"
         )
     home.mkdir(parents=True, exist_ok=True)
+    lake.ensure()
     for number in range(version, STATE_VERSION):
-        MIGRATIONS[number](home)
+        MIGRATIONS[number](lake)
         unfinished = file.with_suffix(".new")
         unfinished.write_text(json.dumps({"version": number + 1}) + "\n")
         unfinished.replace(file)

@@ -114,6 +114,7 @@ _SHARES = (
     *("duplicate_paragraph_char_fraction", "top_2_gram_char_fraction", "top_3_gram_char_fraction"),
     *("top_4_gram_char_fraction", "duplicate_5_gram_char_fraction", "duplicate_10_gram_char_fraction"),
     *("curly_bracket_ratio", "boilerplate_line_ratio", "replacement_char_ratio"),
+    *("markup_line_ratio", "mojibake_ratio", "cut_off"),
 )
 """Quality signals that are shares of a whole."""
 _AMOUNTS = (

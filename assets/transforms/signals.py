@@ -6,6 +6,7 @@ arXiv:2406.17557, section 3.6). Those papers filter a crawl for training; here a
 so every signal is kept as a column and only the thresholds that speak of damage are on.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import BaseModel
 
+from assets.transforms.damage import cut_off, markup_line_ratio, mojibake_ratio
 from assets.transforms.language import NO_LANGUAGE
 from assets.transforms.tokens import PRIME, Hashes, Index, fold, tokens
 
@@ -45,6 +47,9 @@ SIGNALS: dict[str, pa.DataType] = {
     "boilerplate_line_ratio": pa.float64(),
     "replacement_char_ratio": pa.float64(),
     "letter_coincidence": pa.float64(),
+    "markup_line_ratio": pa.float64(),
+    "mojibake_ratio": pa.float64(),
+    "cut_off": pa.int32(),
 }
 """The signal columns of `silver.documents` and their types; `quality_signals` says what each is."""
 
@@ -59,6 +64,18 @@ _POLICY = (
     *("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies"),
     *("enable javascript", "javascript is disabled", "javascript is required", "accept cookies"),
 )
+# What pages put around their text. Only in short lines, as RefinedWeb does (Penedo et al. 2023,
+# arXiv:2306.01116, appendix G.2): prose speaks of passwords and navigation too.
+_FURNITURE = re.compile(
+    r"\b(?:sign(?:ed)?[ -]?(?:in|up|out)|log(?:ged)?[ -]?(?:in|out)|register|(?:my|your|an?"
+    r"|free) account|password|cookies?|javascript|your browser|privacy|terms (?:of|and)"
+    r"|rights reserved|newsletter|subscribe|e-?mail address|follow us|share (?:on|this)|tweet|like us"
+    r"|skip to|(?:back|return) to|home ?page|menu|navigation|contact(?: us)?|about(?: us)?|site ?map"
+    r"|read more|(?:learn|show|see|load) more|next page|previous page|loading|not found|powered by"
+    r"|items in cart|added? to cart|checkout|advertisement)\b",
+    re.IGNORECASE,
+)
+_FURNITURE_WORDS = 10
 _BULLETS = "-*•‣▪▫■□●○◦◆◇–·►"
 _TERMINAL = ".!?\"'”’。！？…"
 _SHORT_LINE_CHARS = 30  # FineWeb's
@@ -134,6 +151,12 @@ class QualityThresholds(BaseModel):
     """Characters that could not be decoded."""
     min_letter_coincidence: float | None = 0.042
     """Languages in alphabets lie above 0.055, letters drawn at random at 0.038."""
+    max_markup_line_ratio: float | None = 0.2
+    """Documentation of templates shows tags; a page taken for plain text has them on most lines."""
+    max_mojibake_ratio: float | None = 0.05
+    """Of the characters outside ASCII; what remains after repair was lost for good."""
+    max_cut_off: int | None = 0
+    """Texts that stop in the middle of something are half-fetched or half-pasted; None lets them pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,11 +212,12 @@ def quality_signals(text: str) -> dict[str, int | float | None]:
       more than once; `duplicate_N_gram_char_fraction` of characters in N-grams that occurred before, each
       character counted once.
     - C4, 2.2: `curly_bracket_ratio` a character; `lorem_ipsum_word_ratio`; `boilerplate_line_ratio` of
-      lines about policies, cookies and JavaScript.
+      lines about policies, cookies and JavaScript, and of short lines that are a page's furniture.
     - FineWeb, 3.6: `terminal_punctuation_line_ratio`; `short_line_ratio` of lines up to 30 characters;
       `newline_to_word_ratio`.
     - `replacement_char_ratio`: U+FFFD a character. `letter_coincidence`: the chance that two of the text's
       basic Latin letters are equal (the index of coincidence, Friedman 1922), None for fewer than 200.
+    - `markup_line_ratio`, `mojibake_ratio` and `cut_off`: as `damage` says.
 
     Args:
         text: Normalised text; at least one word for the ratios to mean anything.
@@ -245,6 +269,9 @@ def quality_signals(text: str) -> dict[str, int | float | None]:
         "boilerplate_line_ratio": _boilerplate_lines(text) / n_lines,
         "replacement_char_ratio": text.count("\ufffd") / len(codes),
         "letter_coincidence": _coincidence(words.folded),
+        "markup_line_ratio": markup_line_ratio(text, n_lines),
+        "mojibake_ratio": mojibake_ratio(text),
+        "cut_off": cut_off(text),
     }
 
 
@@ -295,9 +322,13 @@ def _covered(grams: Hashes, n: int, lengths: Index, total: int) -> float:
 def _boilerplate_lines(text: str) -> int:
     lowered = text.lower()
     phrases = [phrase for phrase in _POLICY if phrase in lowered]
-    if not phrases:
+    if not phrases and not _FURNITURE.search(lowered):
         return 0
-    return sum(any(phrase in line for phrase in phrases) for line in lowered.split("\n"))
+    return sum(
+        any(phrase in line for phrase in phrases)
+        or (len(line.split(None, _FURNITURE_WORDS)) <= _FURNITURE_WORDS and bool(_FURNITURE.search(line)))
+        for line in lowered.split("\n")
+    )
 
 
 def _coincidence(folded: npt.NDArray[np.uint32]) -> float | None:

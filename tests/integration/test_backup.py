@@ -63,8 +63,8 @@ def test_a_newer_state_folder_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(NewerState, match="update Headwater"):
         open_lake(Settings(home=tmp_path))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["state.json"]
-    bring_up_to_date(tmp_path / "new")
-    bring_up_to_date(tmp_path / "new")
+    lake = open_lake(Settings(home=tmp_path / "new"))
+    bring_up_to_date(tmp_path / "new", lake)
 
 
 def test_what_was_backed_up_is_there_again(settings: Settings, module_folder: Path) -> None:

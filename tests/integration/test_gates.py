@@ -9,6 +9,7 @@ from test_gx import TEXTS, document
 
 from assets.gates import GATES, audit, conserved, passed_with
 from assets.lake import Lake, Lineage, Unaudited
+from assets.recipe import Recipe
 from assets.spark import SparkConfig
 from assets.tables import DOCUMENTS, DUPLICATES, QUARANTINE, RAW_DOCUMENTS, SIGNATURES, TABLES, Table
 from quality.suites import SUITES
@@ -76,7 +77,7 @@ def test_the_checks_in_dagster(lake):
     definitions = dg.Definitions(
         assets=[asset],
         asset_checks=[gate],
-        resources={"lake": lake, "recipe": object(), "model": object()},
+        resources={"lake": lake, "recipe": Recipe(), "model": object()},
     )
     job = definitions.resolve_implicit_global_asset_job_def()
 

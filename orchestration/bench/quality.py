@@ -1,0 +1,382 @@
+"""What the filters, the deduplication and the gates catch of real documents that were spoiled on purpose."""
+
+import copy
+import tempfile
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from assets.ids import doc_id
+from assets.recipe import Recipe
+from assets.tables import DOCUMENTS, DUPLICATES, TABLES
+from assets.transforms.environment_corpus import list_environment, read_environment
+from assets.transforms.minhash import MinHashConfig, signature_batches
+from assets.transforms.parse import parse_batches
+from assets.transforms.registry import ENVIRONMENT
+from assets.transforms.signals import SIGNALS
+from orchestration.bench.defects import DEFECTS, TABLE_DEFECTS, Defect, Row, Rows, Source, near_copy
+from orchestration.bench.report import BenchResult
+from quality.gate import verdict
+from quality.suites import SUITES
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+_SEED = 2026
+_PER_KIND = 100
+"""Documents that each kind spoils; a fifth of them for what takes 64 MiB a document."""
+_BATCHES = 8
+"""Versions of a table that each of its kinds spoils, and sound ones."""
+_BATCH_DOCUMENTS = 30
+_MIN_WORDS = 50
+"""Shorter documents are not spoiled: half of a line is no half document."""
+_LANGUAGES = ["en", "und"]
+"""What the corpus is in; `und` are texts too short, or too much of names, to tell."""
+_CAME_DAMAGED = {
+    "protobuf/METADATA": "the placeholder UNKNOWN",
+    "pypdfium2/licenses/BUILD_LICENSES/abseil.txt": "an include line",
+    "pypdfium2/licenses/BUILD_LICENSES/highway.txt": "an include line",
+    "graphene/METADATA": "emoji lost to ten U+FFFD",
+    "questionary/NOTICE": "ends in the middle of a licence's last sentence",
+}
+"""Texts that a person read and found spoiled as they are installed: neither sound nor injected."""
+_DIMENSIONS = 32
+_DRIFT_BATCHES = 300
+_DRIFT_DOCUMENTS = 60
+_DRIFT_SHARE = 1 / 3
+"""Of a shifted batch, the documents in another language."""
+_RUN = {"OpenLineage_RunId": "bench"}
+
+
+@dataclass
+class _Tally:
+    injected: int = 0
+    caught: int = 0
+
+    def add(self, by: str | None, kind: str, reasons: Counter[str]) -> None:
+        self.injected += 1
+        if by is not None:
+            self.caught += 1
+            reasons[f"{kind}_by_{by}"] += 1
+
+
+def run() -> BenchResult:
+    """Injects each kind of defect at a known rate into the software's own texts and counts what is stopped.
+
+    A document is stopped when it is quarantined or found to be a duplicate; a version of a table when its
+    gate does not open. For an encoding gone wrong, a reading that gives the sound text counts too
+    (`mended`). The thresholds were chosen on one half of the documents, near-duplicates together, and the
+    figures are of the other; those of the first half are beside them as `calibration_*`. A sound document
+    is any that has a body and did not come damaged, whatever the filters say of it.
+
+    Drift is measured on resampled batches of the same documents, all from one distribution or a third of them
+    in other languages.
+
+    Returns:
+        For each kind `K_injected`, `K_caught` and, by what caught it, `K_by_W`; as ratios the share caught of
+        each kind, of all (`caught`), the mean over the kinds, and the shares of sound documents and of sound
+        versions that were stopped.
+    """
+    from assets.spark import SparkConfig, spark_session
+
+    random = Random(_SEED)  # noqa: S311 - a bench must repeat itself
+    rows = _corpus()
+    with tempfile.TemporaryDirectory(prefix="headwater-bench-") as scratch:
+        spark = spark_session(SparkConfig(), Path(scratch))
+        try:
+            parsed = _parse(rows)
+            kept = [row for row in parsed if row["stage"] is None]
+            canonical = _canonical(_duplicates(spark, kept))
+            halves = _halves(rows, canonical)
+            sources = {
+                row["doc_id"]: Source(rows[row["doc_id"]]["body"], row["media_type"], row["text"])
+                for row in kept
+                if row["word_count"] >= _MIN_WORDS
+            }
+            reasons: Counter[str] = Counter()
+            calibration = _spoiled(sources, halves[0], Random(_SEED), Counter())  # noqa: S311
+            tallies = _spoiled(sources, halves[1], random, reasons)
+            unique = [row for row in kept if row["doc_id"] in halves[1] and row["doc_id"] not in canonical]
+            tallies["near_duplicates"], shadowed = _copied(spark, unique, random, reasons)
+            sound_versions = _Tally()
+            tallies |= _gated(spark, unique, random, reasons, sound_versions)
+        finally:
+            spark.stop()
+    stopped = {row["doc_id"] for row in parsed if row["stage"] is not None}
+    sound = [{each for each in half if not _came_damaged(rows[each])} for half in halves]
+    found_damaged = {each for each in rows if _came_damaged(rows[each])}
+    drift_alarms, drift_found = _drifting(kept, random)
+    figures = {
+        "documents_came_damaged": len(found_damaged),
+        "documents_came_damaged_stopped": len(found_damaged & stopped),
+        "documents_sound": len(sound[1]),
+        "documents_stopped": len(sound[1] & stopped) + shadowed,
+        "drift_batches_sound": drift_alarms.injected,
+        "drift_batches_sound_alarmed": drift_alarms.caught,
+        "drift_batches_shifted": drift_found.injected,
+        "drift_batches_shifted_found": drift_found.caught,
+        "versions_sound": sound_versions.injected,
+        "versions_stopped": sound_versions.caught,
+    }
+    for kind, tally in tallies.items():
+        figures |= {f"{kind}_injected": tally.injected, f"{kind}_caught": tally.caught}
+        figures |= {name: count for name, count in reasons.most_common() if name.startswith(f"{kind}_by_")}
+    ratios = {kind: tally.caught / tally.injected for kind, tally in tallies.items()}
+    ratios["caught_mean_of_kinds"] = float(np.mean(list(ratios.values())))
+    ratios["caught"] = _share(tallies.values())
+    ratios["false_alarms_documents"] = figures["documents_stopped"] / len(sound[1])
+    ratios["false_alarms_versions"] = sound_versions.caught / sound_versions.injected
+    ratios["false_alarms_drift"] = _share([drift_alarms])
+    ratios["drift_found"] = _share([drift_found])
+    ratios["calibration_caught"] = _share(calibration.values())
+    ratios["calibration_false_alarms_documents"] = len(sound[0] & stopped) / len(sound[0])
+    return BenchResult("quality", {name: float(value) for name, value in figures.items()}, ratios)
+
+
+def _share(tallies: Iterable[_Tally]) -> float:
+    tallies = list(tallies)
+    return sum(tally.caught for tally in tallies) / sum(tally.injected for tally in tallies)
+
+
+def _corpus() -> dict[str, Row]:
+    """Every text of the environment that has a body, as the parser takes it, by id."""
+    rows = {}
+    seen = datetime(2026, 1, 1, tzinfo=UTC)
+    for row in read_environment(list_environment()).to_pylist():
+        if row["body"]:
+            identity = doc_id("bench", "environment", row["uri"])
+            rows[identity] = row | {
+                "doc_id": identity,
+                "tenant": "bench",
+                "source": "environment",
+                "first_seen_at": seen,
+            }
+    return rows
+
+
+def _came_damaged(row: Row) -> bool:
+    return row["uri"].removeprefix(f"{ENVIRONMENT}://") in _CAME_DAMAGED
+
+
+_INPUT = pa.schema(
+    [
+        *((name, pa.string()) for name in ("doc_id", "tenant", "source", "uri", "title", "media_type")),
+        ("content_sha256", pa.string()),
+        ("body", pa.large_binary()),
+        ("first_seen_at", pa.timestamp("us", tz="UTC")),
+    ]
+)
+
+
+def _parse(rows: dict[str, Row]) -> list[Row]:
+    return [found for row in rows.values() for found in _parse_one(row, _LANGUAGES)]
+
+
+def _parse_one(row: Row, languages: list[str] | None) -> list[Row]:
+    thresholds = Recipe().quality.model_copy(update={"languages": languages})
+    batch = pa.RecordBatch.from_pylist([{name: row[name] for name in _INPUT.names}], schema=_INPUT)
+    return next(parse_batches(iter([batch]), thresholds)).to_pylist()
+
+
+def _halves(rows: dict[str, Row], canonical: dict[str, str]) -> tuple[list[str], list[str]]:
+    """The documents in two halves by a hash, near-duplicates in the same."""
+    halves: tuple[list[str], list[str]] = ([], [])
+    for identity in rows:
+        cluster = canonical.get(identity, identity)
+        halves[sha256(f"half {cluster}".encode()).digest()[0] % 2].append(identity)
+    return halves
+
+
+def _spoiled(
+    sources: dict[str, Source], half: list[str], random: Random, reasons: Counter[str]
+) -> dict[str, _Tally]:
+    """Runs every kind of spoiled document through the parser and its filters."""
+    tallies = {}
+    for defect in DEFECTS:
+        tally = tallies[defect.kind] = _Tally()
+        fitting = [identity for identity in half if identity in sources and defect.fits(sources[identity])]
+        wanted = _PER_KIND // 5 if defect.kind == "oversize" else _PER_KIND
+        for identity in random.sample(fitting, min(wanted, len(fitting))):
+            tally.add(_stopped_by(defect, sources[identity], random), defect.kind, reasons)
+    return tallies
+
+
+def _stopped_by(defect: Defect, source: Source, random: Random) -> str | None:
+    """What stopped the document when it was spoiled; None when nothing did."""
+    spoiled = defect.spoil(source, random)
+    row = dict.fromkeys(_INPUT.names) | {
+        "doc_id": "spoiled",
+        "uri": "bench:spoiled",
+        "body": spoiled.body,
+        "media_type": spoiled.media_type,
+    }
+    # The other kinds have to be caught where no language is expected, as is the default.
+    [found] = _parse_one(row, _LANGUAGES if defect.kind == "wrong_language" else None)
+    if found["stage"] is not None:
+        return str(found["expectation"])
+    return "mended" if defect.mended and found["text"] == source.text else None
+
+
+def _duplicates(spark: "SparkSession", documents: list[Row]) -> list[Row]:
+    """The rows of silver.duplicates for these documents: doc_id, canonical_id, method."""
+    from assets.transforms.near_duplicates import find_duplicates
+
+    config = MinHashConfig()
+    columns = ("doc_id", "tenant", "text", "text_sha256", "first_seen_at")
+    table = pa.table({name: [row[name] for row in documents] for name in columns})
+    signed = pa.Table.from_batches(list(signature_batches(iter(table.to_batches()), config)))
+    found = find_duplicates(
+        spark.createDataFrame(table),
+        spark.createDataFrame(signed.select(["doc_id", "bands"])),
+        _frame(spark, DUPLICATES.name, []),
+        config,
+    )
+    rows: list[Row] = found.rows.toArrow().to_pylist()
+    return rows
+
+
+def _canonical(duplicates: list[Row]) -> dict[str, str]:
+    return {row["doc_id"]: row["canonical_id"] for row in duplicates}
+
+
+def _copied(
+    spark: "SparkSession", documents: list[Row], random: Random, reasons: Counter[str]
+) -> tuple[_Tally, int]:
+    """Adds near-copies to documents none of which stands for another, and looks which are found.
+
+    Returns:
+        The tally, and how many of the documents themselves were newly taken for duplicates of one another.
+    """
+    long = [row for row in documents if row["word_count"] >= _MIN_WORDS]
+    later = datetime(2026, 2, 1, tzinfo=UTC)
+    copies = {}
+    for row in random.sample(long, min(_PER_KIND, len(long))):
+        text = near_copy(row["text"], random)
+        identity = doc_id("bench", "copies", row["uri"])
+        digest = sha256(text.encode()).hexdigest()
+        copies[identity] = row | {
+            "doc_id": identity,
+            "text": text,
+            "text_sha256": digest,
+            "first_seen_at": later,
+        }
+    found = {row["doc_id"]: row["method"] for row in _duplicates(spark, [*documents, *copies.values()])}
+    tally = _Tally()
+    for identity in copies:
+        tally.add(found.get(identity), "near_duplicates", reasons)
+    return tally, len(found.keys() - copies.keys())
+
+
+def _gated(
+    spark: "SparkSession", documents: list[Row], random: Random, reasons: Counter[str], sound: _Tally
+) -> dict[str, _Tally]:
+    """Spoils versions of the tables and looks which gates open."""
+    tallies = {kind: _Tally() for kind in TABLE_DEFECTS}
+    for _ in range(_BATCHES):
+        tables = _version(random.sample(documents, _BATCH_DOCUMENTS), random)
+        for table in SUITES:
+            closed = _closed_by(spark, table, tables)
+            sound.add(closed, table, reasons)
+        for kind, (table, spoil) in TABLE_DEFECTS.items():
+            spoiled = copy.deepcopy(tables)
+            spoil(spoiled, random)
+            tallies[kind].add(_closed_by(spark, table, spoiled), kind, reasons)
+    return tallies
+
+
+def _drifting(documents: list[Row], random: Random) -> tuple[_Tally, _Tally]:
+    """Compares resampled batches with the other documents: sound ones, and a tenth as many shifted ones."""
+    from quality.drift import compare
+
+    spoil = next(defect.spoil for defect in DEFECTS if defect.kind == "wrong_language")
+    columns = (*SIGNALS, "language", "char_count")
+    config = Recipe().drift
+    sound, shifted = _Tally(), _Tally()
+    for at in range(_DRIFT_BATCHES + _DRIFT_BATCHES // 10):
+        dealt = random.sample(documents, len(documents))
+        batch, reference = dealt[:_DRIFT_DOCUMENTS], dealt[_DRIFT_DOCUMENTS:]
+        tally = sound if at < _DRIFT_BATCHES else shifted
+        if tally is shifted:
+            for place in range(round(_DRIFT_SHARE * len(batch))):
+                source = spoil(Source(b"", "text/plain", ""), random)
+                row = dict.fromkeys(_INPUT.names) | {"body": source.body, "media_type": source.media_type}
+                [batch[place]] = _parse_one(row, None)
+        here, before = (
+            pa.table({name: [row[name] for row in rows] for name in columns}) for rows in (batch, reference)
+        )
+        findings = compare(
+            here,
+            before,
+            config,
+            numbers=tuple(SIGNALS),
+            categories=("language",),
+            binned=("char_count",),
+        )
+        drifted = next((each.column for each in findings if each.drifted), None)
+        tally.add(drifted, "drift", Counter())
+    return sound, shifted
+
+
+def _version(documents: list[Row], random: Random) -> Rows:
+    """A sound version of the gated tables; its vectors are random unit ones, for a gate reads no meaning."""
+    from retrieval.chunker import chunk_batches
+
+    recipe = Recipe()
+    rows = [{name: row.get(name) for name in DOCUMENTS.schema.names} | _RUN for row in documents]
+    columns = ("doc_id", "tenant", "text", "headings")
+    table = pa.table({name: [row[name] for row in rows] for name in columns})
+    chunks = [
+        row | _RUN
+        for batch in chunk_batches(iter(table.to_batches()), recipe.chunker, _tokenizer(recipe))
+        for row in batch.to_pylist()
+    ]
+    drawn = np.random.default_rng(random.randrange(1 << 32))
+    wanted = sorted({(row["tenant"], row["text_sha256"]) for row in chunks})
+    vectors = drawn.normal(size=(len(wanted), _DIMENSIONS))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    embeddings = [
+        {"tenant": tenant, "text_sha256": digest, "model_digest": "bench", "vector": vector, **_RUN}
+        for (tenant, digest), vector in zip(wanted, vectors.astype(np.float32).tolist(), strict=True)
+    ]
+    return {
+        "silver.documents": rows,
+        "silver.duplicates": [],
+        "gold.chunks": chunks,
+        "gold.embeddings": embeddings,
+    }
+
+
+def _tokenizer(recipe: Recipe) -> Path:
+    from retrieval.embedding_model import EmbeddingModel
+
+    return EmbeddingModel.of(recipe.embedder, Path()).tokenizer_path
+
+
+def _closed_by(spark: "SparkSession", table: str, tables: Rows) -> str | None:
+    """The first expectation that closed the table's gate, or None where it opened."""
+    from quality.gx import run_suite
+
+    suite = SUITES[table]
+    frames = {name: _frame(spark, name, tables[name]) for name in (table, *suite.reads)}
+    parameters: dict[str, Any] = {"token_budget": Recipe().chunker.max_tokens, "model_digest": "bench"}
+    judged = verdict(
+        suite, run_suite(frames, suite, None, {name: parameters[name] for name in suite.parameters})
+    )
+    errors = [each.name for each in suite.expectations if each.severity == "error"]
+    return None if judged.passed else next(name for name in judged.failed if name in errors)
+
+
+def _frame(spark: "SparkSession", name: str, rows: list[Row]) -> "DataFrame":
+    """Rows as a table without Delta's NOT NULL, as something else may have written it."""
+    from pyspark.sql.pandas.types import from_arrow_schema
+
+    schema = pa.schema([field.with_nullable(True) for field in TABLES[name].schema])
+    return spark.createDataFrame(pa.Table.from_pylist(rows, schema), from_arrow_schema(schema))

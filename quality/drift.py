@@ -1,0 +1,259 @@
+"""Is this batch drawn from what came before? Distributions of a batch against those of a reference.
+
+Numbers are compared by the two-sample Kolmogorov-Smirnov statistic, categories and length bins by the
+population stability index, vectors by the distance of their means. A threshold has two parts: what chance
+alone gives, and the least effect that is worth telling; the larger one counts, for with enough rows every
+difference is significant.
+
+Chance is shared out: all tests of one batch together raise a false alarm in at most `alpha` of unshifted
+batches (Bonferroni's inequality, which holds however the columns depend on one another).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BaseModel, Field
+
+Test = Literal["ks", "psi", "centroid"]
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+_OTHER = "(other)"
+_PERMUTATIONS_A_BLOCK = 256
+
+
+class DriftConfig(BaseModel):
+    """When a batch differs from what came before, and what follows."""
+
+    on_drift: Literal["warn", "block"] = "warn"
+    """`warn` shows it and lets pass; `block` closes the table's gate until a person sets `warn` again."""
+    min_documents: int = Field(default=50, ge=2)
+    """Fewer new ones wait for more; fewer earlier ones are nothing to compare with."""
+    max_documents: int = Field(default=10_000, ge=100)
+    """Of a larger batch or reference, so many are compared, chosen by their ids, which are digests."""
+    alpha: float = Field(default=0.05, gt=0, lt=0.5)
+    """The share of unshifted batches in which any test may raise a false alarm."""
+    min_ks: float = Field(default=0.1, ge=0, le=1)
+    """The least difference of two cumulative shares that is told."""
+    min_psi: float = Field(default=0.1, ge=0)
+    """Below 0.1 is no change, above 0.25 a large one (Siddiqi, "Credit Risk Scorecards", 2006)."""
+    min_centroid_distance: float = Field(default=0.02, ge=0, le=2)
+    """The least cosine distance of mean vectors that is told."""
+    permutations: int = Field(default=4000, ge=100)
+    """Resamples behind a permutation threshold; few of them cost power, never false alarms."""
+    seed: int = 0
+    """Of the resamples, so that a batch gets the same verdict each time."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One test of one column.
+
+    Attributes:
+        column: What was compared.
+        test: `ks`, `psi` or `centroid`.
+        statistic: The difference found.
+        threshold: What it may be.
+    """
+
+    column: str
+    test: Test
+    statistic: float
+    threshold: float
+
+    @property
+    def drifted(self) -> bool:
+        """Whether the difference is larger than the threshold."""
+        return self.statistic > self.threshold
+
+    def __str__(self) -> str:
+        """The finding in a sentence."""
+        relation = "above" if self.drifted else "within"
+        return f"{self.column}: {self.test} {self.statistic:.3f}, {relation} {self.threshold:.3f}"
+
+
+def compare(
+    batch: pa.Table,
+    reference: pa.Table,
+    config: DriftConfig,
+    *,
+    numbers: Sequence[str] = (),
+    categories: Sequence[str] = (),
+    binned: Sequence[str] = (),
+) -> list[Finding]:
+    """Compares columns of a batch with those of a reference.
+
+    Args:
+        batch: The rows that came.
+        reference: The rows from before.
+        config: Thresholds.
+        numbers: Columns compared as distributions; nulls and NaN are left out.
+        categories: Columns of strings compared as shares; null is a category.
+        binned: Columns of non-negative numbers compared as shares of the reference's deciles.
+
+    Returns:
+        A finding a column, in the order given; a column without values on either side has none.
+
+    Raises:
+        KeyError: When a column is not in both tables.
+    """
+    alpha = config.alpha / max(len(numbers) + len(categories) + len(binned), 1)
+    rng = np.random.default_rng(config.seed)
+    findings = []
+    for name in numbers:
+        here, before = _numbers(batch[name]), _numbers(reference[name])
+        if len(here) and len(before):
+            threshold = max(config.min_ks, _ks_critical(len(here), len(before), alpha))
+            findings.append(Finding(name, "ks", ks_statistic(here, before), threshold))
+    shares = [(name, _category_counts(batch[name], reference[name])) for name in categories]
+    shares += [(name, _decile_counts(_numbers(batch[name]), _numbers(reference[name]))) for name in binned]
+    for name, counts in shares:
+        if counts is not None:
+            threshold = max(config.min_psi, _psi_critical(*counts, alpha, config.permutations, rng))
+            label = f"{name} in bins" if name in binned else name
+            findings.append(Finding(label, "psi", psi(*counts), threshold))
+    return findings
+
+
+def ks_statistic(batch: Floats, reference: Floats) -> float:
+    """The largest difference of the two empirical distribution functions, 0 to 1 (Smirnov 1939).
+
+    Args:
+        batch: n values, n > 0.
+        reference: m values, m > 0.
+    """
+    batch, reference = np.sort(batch), np.sort(reference)
+    values = np.concatenate([batch, reference])
+    here = np.searchsorted(batch, values, side="right") / len(batch)
+    before = np.searchsorted(reference, values, side="right") / len(reference)
+    return float(np.abs(here - before).max())
+
+
+def psi(batch: npt.ArrayLike, reference: npt.ArrayLike) -> float:
+    """The population stability index: the sum of (p - q) ln(p / q) over bins, Jeffreys' divergence.
+
+    Half a row is added to each bin, so that an empty one gives a finite term.
+
+    Args:
+        batch: Counts a bin.
+        reference: Counts of the same bins.
+    """
+    here, before = np.asarray(batch, np.float64) + 0.5, np.asarray(reference, np.float64) + 0.5
+    here /= here.sum(axis=-1, keepdims=True)
+    before /= before.sum(axis=-1, keepdims=True)
+    return float(((here - before) * np.log(here / before)).sum(axis=-1))
+
+
+def centroid(
+    batch: npt.NDArray[np.float32], reference: npt.NDArray[np.float32], config: DriftConfig
+) -> Finding:
+    """Compares the mean vectors of a batch and a reference, one vector a document.
+
+    The chunks of a document resemble one another, so they are averaged before: a permutation test needs
+    rows that could be exchanged. Its threshold is what the same distance comes to when rows are dealt out
+    at random.
+
+    Args:
+        batch: Shape (n, d), n > 0.
+        reference: Shape (m, d), m > 0.
+        config: Thresholds; its `alpha` is spent on this test alone.
+    """
+    rows = np.concatenate([batch, reference]).astype(np.float64)
+    total = rows.sum(axis=0)
+    rng = np.random.default_rng(config.seed)
+    drawn = np.empty(0)
+    while len(drawn) < config.permutations:
+        n = min(_PERMUTATIONS_A_BLOCK, config.permutations - len(drawn))
+        dealt = rng.permuted(np.tile(np.arange(len(rows)) < len(batch), (n, 1)), axis=1)
+        sums = dealt.astype(np.float64) @ rows
+        drawn = np.append(drawn, _cosine_distance(sums, total - sums))
+    observed = _cosine_distance(batch.sum(axis=0, dtype=np.float64), reference.sum(axis=0, dtype=np.float64))
+    threshold = max(config.min_centroid_distance, _upper_quantile(drawn, config.alpha))
+    return Finding("vector", "centroid", float(observed), threshold)
+
+
+def _cosine_distance(left: Floats, right: Floats) -> Floats:
+    norms = np.linalg.norm(left, axis=-1) * np.linalg.norm(right, axis=-1)
+    cosine = (left * right).sum(axis=-1) / np.where(norms > 0, norms, 1)
+    return np.asarray(1 - cosine)
+
+
+def _numbers(column: pa.ChunkedArray) -> Floats:
+    values = column.cast(pa.float64()).drop_null().to_numpy()
+    return values[~np.isnan(values)]
+
+
+def _ks_critical(n: int, m: int, alpha: float) -> float:
+    """What two samples of one distribution exceed with a probability of at most alpha.
+
+    By the first term of Smirnov's limit distribution ("Table for estimating the goodness of fit of empirical
+    distributions", Annals of Mathematical Statistics 19, 1948), which is an upper bound of it. Ties make
+    the test more careful, never less.
+    """
+    return float(np.sqrt(np.log(2 / alpha) / 2 * (n + m) / (n * m)))
+
+
+def _psi_critical(
+    batch: npt.NDArray[np.int64],
+    reference: npt.NDArray[np.int64],
+    alpha: float,
+    permutations: int,
+    rng: np.random.Generator,
+) -> float:
+    """What the index exceeds by chance alone, by dealing the pooled rows out at random.
+
+    Given the pooled counts, a random batch's are multivariate hypergeometric, so no row is shuffled. The
+    index's chi-squared limit (Yurdakul, "Statistical properties of the population stability index", 2018)
+    needs more rows a bin than rare languages have.
+    """
+    pooled = batch + reference
+    drawn = rng.multivariate_hypergeometric(pooled, int(batch.sum()), size=permutations, method="marginals")
+    here, before = drawn + 0.5, pooled - drawn + 0.5
+    here /= here.sum(axis=1, keepdims=True)
+    before /= before.sum(axis=1, keepdims=True)
+    return _upper_quantile(((here - before) * np.log(here / before)).sum(axis=1), alpha)
+
+
+def _upper_quantile(drawn: Floats, alpha: float) -> float:
+    """The value of a permutation distribution that a further draw exceeds with probability at most alpha.
+
+    Of k draws and one more, each is as likely as the others to be the largest (Phipson and Smyth,
+    "Permutation p-values should never be zero", 2010). Where k is too small for alpha it is the largest one.
+    """
+    place = min(len(drawn), int(np.ceil((1 - alpha) * (len(drawn) + 1))))
+    return float(np.sort(drawn)[place - 1])
+
+
+def _category_counts(
+    batch: pa.ChunkedArray, reference: pa.ChunkedArray
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None:
+    """Counts a category in both; categories with fewer than five rows in all are one."""
+    if not len(batch) or not len(reference):
+        return None
+    pooled = pc.fill_null(
+        pa.chunked_array([*batch.cast(pa.string()).chunks, *reference.cast(pa.string()).chunks]), _OTHER
+    )
+    codes = pooled.combine_chunks().dictionary_encode().indices.to_numpy()
+    here = np.bincount(codes[: len(batch)], minlength=int(codes.max()) + 1)
+    before = np.bincount(codes[len(batch) :], minlength=len(here))
+    rare = here + before < 5
+    if rare.any():
+        here = np.append(here[~rare], here[rare].sum())
+        before = np.append(before[~rare], before[rare].sum())
+    return here, before
+
+
+def _decile_counts(
+    batch: Floats, reference: Floats
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None:
+    """Counts a bin in both, between the deciles of all rows: bins of the reference alone would favour it."""
+    if not len(batch) or not len(reference):
+        return None
+    edges = np.unique(np.quantile(np.concatenate([batch, reference]), np.linspace(0.1, 0.9, 9)))
+    bins = len(edges) + 1
+    here = np.bincount(np.searchsorted(edges, batch), minlength=bins)
+    return here, np.bincount(np.searchsorted(edges, reference), minlength=bins)
