@@ -21,23 +21,43 @@ from assets.transforms.sources import (
     Source,
     SourceError,
     SourceRegistry,
+    SourceShrunk,
     list_source,
     quick_listing,
     read_source,
 )
 
+_FEW_DOCUMENTS = 10
 
-def arrivals(lake: Lake, source: Source, state: pa.Table, now: datetime) -> tuple[list[DataFrame], int]:
+
+def check_shrink(source: Source, vanished: int, known: int, max_shrink: float) -> None:
+    """Refuses to take much of a source for deleted: a disk that was not mounted looks the same.
+
+    Raises:
+        SourceShrunk: More than `_FEW_DOCUMENTS` are gone, and more than a share of those there were.
+    """
+    if vanished > max(_FEW_DOCUMENTS, max_shrink * known):
+        raise SourceShrunk(
+            f"source {source.name}: {vanished} of its {known} documents are gone from {source.location}; "
+            "nothing was changed. If they were meant to go: `headwater run --accept-shrink`"
+        )
+
+
+def arrivals(
+    lake: Lake, source: Source, state: pa.Table, now: datetime, max_shrink: float
+) -> tuple[list[DataFrame], int]:
     """The rows to append for one source, none where the lake has all of it, and the bytes of their files."""
     listed = quick_listing(source)
     if listed is None:
         listed = list_source(lake.spark, source)
     stale, vanished = stale_files(listed, state), vanished_documents(listed, state)
+    known = state.num_rows - (pc.sum(state["deleted"]).as_py() or 0)
+    check_shrink(source, vanished.num_rows, known, max_shrink)
     rows = [tombstones(lake.spark.createDataFrame(vanished), now)] if vanished.num_rows else []
     if stale.num_rows:
         files = pc.list_element(pc.split_pattern(state["uri"], "#", max_splits=1), 0)
-        known = state.filter(pc.is_in(files, stale["uri"]))
-        rows.append(revisions(read_source(lake.spark, source, stale), known, source, now))
+        before = state.filter(pc.is_in(files, stale["uri"]))
+        rows.append(revisions(read_source(lake.spark, source, stale), before, source, now))
     return rows, pc.sum(stale["file_size_bytes"]).as_py() or 0
 
 
@@ -46,6 +66,7 @@ def raw_documents(
     context: dg.AssetExecutionContext,
     lake: dg.ResourceParam[Lake],
     sources: dg.ResourceParam[SourceRegistry],
+    max_shrink: dg.ResourceParam[float],
 ) -> dg.MaterializeResult:
     """The bytes of every document of every source, one row a revision."""
     step = begin(lake, RAW_DOCUMENTS, {}, run_id=context.run_id, config_digest="")
@@ -58,7 +79,7 @@ def raw_documents(
     found, read_bytes, left = list[DataFrame](), 0, state
     for source in sources.list():
         ours = pc.and_(pc.equal(left["tenant"], source.tenant), pc.equal(left["source"], source.name))
-        rows, size_bytes = arrivals(lake, source, left.filter(ours), now)
+        rows, size_bytes = arrivals(lake, source, left.filter(ours), now, max_shrink)
         found, read_bytes = [*found, *rows], read_bytes + size_bytes
         left = left.filter(pc.invert(ours))
     # What no source claims any more was taken from the configuration: its documents go as vanished files do.

@@ -127,6 +127,9 @@ def run(
     select: Annotated[
         str | None, typer.Option(help='Only these assets, e.g. `key:"silver/documents"+`.')
     ] = None,
+    accept_shrink: Annotated[
+        bool, typer.Option("--accept-shrink", help="Take out what is gone, however much it is.")
+    ] = False,
     json_: Json = False,
 ) -> None:
     """Bring the lake, the index and the release up to date: what the UI's Materialize button does.
@@ -136,6 +139,8 @@ def run(
     from orchestration.runs import RunFailed, execute
 
     settings = read_settings()
+    if accept_shrink:
+        settings = settings.model_copy(update={"max_shrink": 1.0})
     with working():
         outcome = execute(settings, select, progress)
     if json_:

@@ -25,6 +25,7 @@ def resources(settings: Settings) -> dict[str, Any]:
         "search_index": Index(postgres),
         "searcher": Searcher(postgres, settings.recipe.search),
         "releases_kept": settings.releases_kept,
+        "max_shrink": settings.max_shrink,
         "retention_days": settings.retention_days,
         "alert": Alert(settings.alert_webhook, tuple(settings.alert_command)),
     }

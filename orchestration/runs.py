@@ -118,7 +118,7 @@ class _Watch(logging.Handler):
 
 
 def _failures(result: dg.ExecuteInProcessResult) -> list[str]:
-    """What stopped a run, a line each: the cause of each failed step, each check that is more than a warning."""
+    """What stopped a run, a line each: the cause of each failed step, each check more than a warning."""
     found = []
     for event in result.all_events:
         if event.event_type == DagsterEventType.STEP_FAILURE:

@@ -32,6 +32,8 @@ class Settings(BaseSettings):
     """How each table is made."""
     generator: GeneratorConfig = GeneratorConfig()
     """What writes answers; extractive unless a model or an endpoint is given."""
+    max_shrink: float = Field(default=0.5, ge=0, le=1)
+    """The largest share of a source's documents that may go at once; more fails the run."""
     releases_kept: int = Field(default=10, ge=1)
     """How many releases can be returned to; older rows of the index are removed."""
     retention_days: int = Field(default=30, ge=0)

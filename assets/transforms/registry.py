@@ -41,6 +41,10 @@ class SourceUnreachable(SourceError):
     """The source's root is missing or can not be listed, which must not look like every file deleted."""
 
 
+class SourceShrunk(SourceError):
+    """More of a source's documents are gone than is taken for an ordinary day's."""
+
+
 class SourceEmpty(SourceError):
     """The source was listed and holds no document."""
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from assets.bronze import check_shrink
 from assets.transforms.fetched import LISTING, file_path, file_uri, listing_digest
 from assets.transforms.files import local_listing
 from assets.transforms.registry import (
@@ -18,6 +19,7 @@ from assets.transforms.registry import (
     SourceEmpty,
     SourceError,
     SourceRegistry,
+    SourceShrunk,
     SourceUnreachable,
     UnknownSource,
     glob_pattern,
@@ -269,3 +271,16 @@ def test_the_cursor_changes_when_a_file_comes_goes_or_is_written(tmp_path):
     assert len(set(cursors)) == 4
     look()
     assert cursors[-1] == cursors[-2]
+
+
+@pytest.mark.parametrize(
+    ("vanished", "known", "share", "stops"),
+    [(5, 5, 0.5, False), (10, 12, 0.5, False), (11, 12, 0.5, True), (50, 100, 0.5, False),
+     (51, 100, 0.5, True), (100, 100, 1.0, False), (11, 1000, 0.0, True)],
+)  # fmt: skip
+def test_a_source_that_shrank_by_much_is_asked_about_first(tmp_path, vanished, known, share, stops):
+    if not stops:
+        check_shrink(source(tmp_path), vanished, known, share)
+        return
+    with pytest.raises(SourceShrunk, match=f"{vanished} of its {known} .*--accept-shrink"):
+        check_shrink(source(tmp_path), vanished, known, share)
