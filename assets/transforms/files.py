@@ -12,6 +12,7 @@ import stat
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -30,7 +31,8 @@ from assets.transforms.fetched import (
     file_uri,
     hadoop_literal,
 )
-from assets.transforms.kinds import media_type
+from assets.transforms.formats.mail import attachments
+from assets.transforms.kinds import EML, MSG, media_type
 from assets.transforms.registry import Source, SourceEmpty, SourceUnreachable, glob_pattern
 
 MAX_FILE_BYTES = 256 * 1024 * 1024
@@ -223,12 +225,13 @@ def read_files(spark: SparkSession, source: Source, files: pa.Table) -> DataFram
 
 def _read_local(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Spark worker: opens each listed file."""
-    rows, held = [], 0
+    rows: list[dict[str, Any]] = []
+    held = 0
     for batch in batches:
         for entry in batch.to_pylist():
             try:
                 body = _content(file_path(entry["uri"]))
-                rows.append(fetched_row(entry, body, media_type=media_type(body, entry["uri"])))
+                rows += documents_of(entry, body)
                 held += len(body)
             except OSError as error:
                 rows.append(fetched_row(entry, error=f"unreadable: {error.strerror}"))
@@ -237,6 +240,20 @@ def _read_local(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
                 rows, held = [], 0
     if rows:
         yield pa.RecordBatch.from_pylist(rows, schema=FETCHED)
+
+
+def documents_of(entry: dict[str, Any], body: bytes) -> Iterator[dict[str, Any]]:
+    """A file's row, and one for each file attached to it where it is a message: its uri, "#" and the name."""
+    kind = media_type(body, entry["uri"])
+    yield fetched_row(entry, body, media_type=kind)
+    if kind not in (EML, MSG):
+        return
+    try:
+        for name, content in attachments(body, kind):
+            uri = f"{entry['uri']}#{quote(name)}"
+            yield fetched_row(entry | {"uri": uri}, content, media_type=media_type(content, name))
+    except Exception:  # noqa: S110 - a message that is broken is quarantined, with the reason, where it is parsed
+        pass
 
 
 def _content(path: str) -> bytes:
@@ -255,11 +272,11 @@ def _content(path: str) -> bytes:
 def _describe(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Spark worker: hash and content type of what Hadoop read."""
     for batch in batches:
-        rows = []
+        rows: list[dict[str, Any]] = []
         for row in batch.to_pylist():
             body = row.pop("content")
             if body is not None:
-                rows.append(fetched_row(row, body, media_type=media_type(body, row["uri"])))
+                rows += documents_of(row, body)
             elif row["file_size_bytes"] > MAX_FILE_BYTES:
                 size = row["file_size_bytes"]
                 reason = f"{size} bytes, more than the {MAX_FILE_BYTES} that are read"

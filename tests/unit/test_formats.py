@@ -1,6 +1,7 @@
 import io
 import json
 import zipfile
+from pathlib import Path
 
 import pytest
 from documents import make_epub, make_odt, make_pptx, make_xlsx, make_zip
@@ -8,6 +9,7 @@ from test_extract import check_offsets, failure, outcome
 
 from assets.transforms import kinds
 from assets.transforms.extract import Extracted, extract
+from assets.transforms.files import documents_of
 from assets.transforms.formats import packages
 from assets.transforms.formats.legacy import legacy_paragraphs
 from assets.transforms.kinds import media_type
@@ -96,7 +98,7 @@ Dear Bob, sch=F6ne Gr=FC=DFe
 Content-Type: application/pdf
 Content-Disposition: attachment; filename="plan.pdf"
 
-%PDF
+%PDF-1.7
 --outer
 Content-Type: application/pgp-signature; name=signature.asc
 Content-Disposition: attachment; filename=signature.asc
@@ -116,6 +118,25 @@ def test_mail_headers_plain_body_and_attachment_names() -> None:
     assert media_type(MAIL.encode(), "a.txt") == kinds.EML
     without_plain = MAIL.replace("sch=F6ne Gr=FC=DFe", "").replace("Dear Bob, ", "")
     assert "Dear Bob, as a page" in read(without_plain.encode(), kinds.EML).text
+
+
+def test_attached_files_are_documents_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "a.eml").write_text(MAIL)
+    twice = MAIL.replace("Content-Type: application/pgp-signature; name=signature.asc\n", "").replace(
+        "signature.asc", "plan.pdf"
+    )
+    (tmp_path / "b c.eml").write_text(twice)
+    entry = {"file_size_bytes": 1, "file_modified_at": None}
+    rows = {
+        row["uri"]: row
+        for file in sorted(tmp_path.iterdir())
+        for row in documents_of(entry | {"uri": file.as_uri()}, file.read_bytes())
+    }
+    a, b = (tmp_path / "a.eml").as_uri(), (tmp_path / "b c.eml").as_uri()
+    assert list(rows) == [a, f"{a}#plan.pdf", b, f"{b}#plan.pdf", f"{b}#plan.pdf%202"]
+    assert rows[f"{a}#plan.pdf"]["media_type"] == "application/pdf"
+    assert rows[f"{a}#plan.pdf"]["body"] == b"%PDF-1.7"
+    assert rows[f"{b}#plan.pdf%202"]["body"] == b"x"
 
 
 def test_mail_nested_without_end_is_bounded() -> None:

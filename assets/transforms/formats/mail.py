@@ -3,16 +3,20 @@
 import email
 import email.policy
 import io
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from email.header import decode_header, make_header
 from email.message import Message
+from itertools import islice
 
 from assets.transforms.blocks import Block, Content, single_line
 from assets.transforms.decode import decode
 from assets.transforms.formats.html import visible_blocks
+from assets.transforms.kinds import EML, MSG
 
 _HEADERS = ("From", "To", "Cc", "Bcc", "Date", "Subject")
 _MAX_DEPTH = 20  # of parts in parts
+_MAX_ATTACHMENTS = 1000
 _SIGNATURES = {"application/pgp-signature", "application/pkcs7-signature", "application/x-pkcs7-signature"}
 
 
@@ -43,6 +47,38 @@ def read_msg(body: bytes) -> Content:
     return _content({name: headers.get(name, "") for name in _HEADERS}, said, attached)
 
 
+def attachments(body: bytes, media_type: str) -> Iterator[tuple[str, bytes]]:
+    """The attached files of a message, each with its name; those of messages within it come with them.
+
+    Args:
+        body: The message.
+        media_type: Its kind: EML, or MSG; anything else has none.
+
+    Yields:
+        Name and bytes. Names are told apart by a number where they are the same.
+    """
+    found: Iterable[tuple[str, bytes]] = ()
+    if media_type == EML:
+        message = email.message_from_bytes(_as_ascii_superset(body), policy=email.policy.compat32)
+        found = ((name, _attached_bytes(part)) for name, part in _attached(message, 0))
+    elif media_type == MSG:
+        from oxmsg import Message as OutlookMessage
+
+        outlook = OutlookMessage.load(io.BytesIO(body))
+        found = ((each.file_name or "unnamed", each.file_bytes or b"") for each in outlook.attachments)
+    seen: Counter[str] = Counter()
+    for name, content in islice(found, _MAX_ATTACHMENTS):
+        seen[name] += 1
+        yield (name if seen[name] == 1 else f"{name} {seen[name]}"), content
+
+
+def _attached_bytes(part: Message) -> bytes:
+    if part.get_content_type() == "message/rfc822":
+        return b"".join(inner.as_bytes() for inner in part.get_payload() if isinstance(inner, Message))
+    payload = part.get_payload(decode=True)
+    return payload if isinstance(payload, bytes) else b""
+
+
 def _content(headers: dict[str, str], said: Iterable[Block], attached: list[str]) -> Content:
     shown = {name: single_line(value) for name, value in headers.items()}
     blocks = [Block("\n".join(f"{name}: {value}" for name, value in shown.items() if value)), *said]
@@ -53,7 +89,7 @@ def _content(headers: dict[str, str], said: Iterable[Block], attached: list[str]
 
 def _message(message: Message) -> Content:
     headers = {name: ", ".join(map(_decoded, message.get_all(name, []))) for name in _HEADERS}
-    return _content(headers, _said(message, 0), list(_attached(message, 0)))
+    return _content(headers, _said(message, 0), [name for name, _ in _attached(message, 0)])
 
 
 def _as_ascii_superset(body: bytes) -> bytes:
@@ -110,10 +146,10 @@ def _unicode(part: Message) -> str:
     return decode(raw) if raw else ""
 
 
-def _attached(part: Message, depth: int) -> Iterator[str]:
+def _attached(part: Message, depth: int) -> Iterator[tuple[str, Message]]:
     if depth and _is_attached(part):
         if part.get_content_type() not in _SIGNATURES:
-            yield _decoded(part.get_filename() or "unnamed")
+            yield _decoded(part.get_filename() or "unnamed"), part
     elif part.is_multipart() and part.get_content_type() != "message/rfc822" and depth <= _MAX_DEPTH:
         for inner in part.get_payload():
             if isinstance(inner, Message):
