@@ -25,6 +25,7 @@ EPUB = "application/epub+zip"
 DOC, XLS, PPT = "application/msword", "application/vnd.ms-excel", "application/vnd.ms-powerpoint"
 MSG = "application/vnd.ms-outlook"
 EML = "message/rfc822"
+PDF = "application/pdf"
 RTF = "application/rtf"
 XML = "application/xml"
 IPYNB = "application/x-ipynb+json"
@@ -121,8 +122,8 @@ def media_type(body: bytes, name: str = "") -> str:
     sample = body if len(body) <= 2 * _HEAD_BYTES else body[:_HEAD_BYTES] + body[-_HEAD_BYTES:]
     if not sample.strip() and not body.strip():
         return EMPTY
-    if b"%PDF-" in body[:1024]:
-        return "application/pdf"
+    if body.startswith(b"%PDF-"):
+        return PDF
     if body.startswith(COMPOUND_FILE):
         return _compound_kind(body)
     if body.startswith(b"PK\x03\x04") and (packed := _package_kind(body)):
@@ -132,6 +133,8 @@ def media_type(body: bytes, name: str = "") -> str:
     sample = _as_utf8(sample)
     if _is_mail(sample):
         return EML
+    if b"%PDF-" in body[:1024]:  # readers allow that much before it
+        return PDF
     named = _BY_EXTENSION.get(PurePosixPath(name).suffix.lower())
     # Magika takes 20 ms of processor time a file. Most files are what these few looks say they are.
     if named and _is_utf8(sample) and not _OTHER_TEXT.search(sample):
