@@ -307,16 +307,15 @@ def _plot(shares: list[float]) -> str:
     return f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}">{bars}{rule}</svg>'
 
 
-def build_drift_check(table: Table, what: str) -> dg.AssetChecksDefinition:
-    """The drift check of one table: an error where the recipe says `block`, else a warning."""
+def build_drift_check(table: Table, what: str, blocks: bool) -> dg.AssetChecksDefinition:
+    """The drift check of one table: an error that blocks, or a warning."""
 
     @dg.asset_check(
         asset=asset_key(table.name),
         name="drift",
         description=f"Whether {what} that came are like those before; a warning unless the recipe blocks.",
-        # Where drift blocks, the gate's own verdict says so too, and consumers go by that. A blocking check
-        # would hold automations for a warning as well.
-        blocking=False,
+        # Not always: a blocking check that only warns would hold what follows by itself.
+        blocking=blocks,
     )
     def drift(
         context: dg.AssetCheckExecutionContext,
@@ -326,7 +325,6 @@ def build_drift_check(table: Table, what: str) -> dg.AssetChecksDefinition:
     ) -> dg.AssetCheckResult:
         digest = model.digest if table == EMBEDDINGS else None
         window = look(lake, table, recipe.drift, context.run.run_id, digest)
-        blocks = recipe.drift.on_drift == "block"
         return dg.AssetCheckResult(
             passed=not window.drifted,
             severity=dg.AssetCheckSeverity.ERROR if blocks else dg.AssetCheckSeverity.WARN,
@@ -345,8 +343,11 @@ def build_drift_check(table: Table, what: str) -> dg.AssetChecksDefinition:
 
 _WATCHED = {DOCUMENTS.name: DOCUMENTS, EMBEDDINGS.name: EMBEDDINGS}
 
-DRIFT_CHECKS: list[dg.AssetChecksDefinition] = [
-    build_drift_check(DOCUMENTS, "the documents"),
-    build_drift_check(EMBEDDINGS, "the vectors of the documents"),
-]
-"""The drift check of every watched table."""
+
+def drift_checks(config: DriftConfig) -> list[dg.AssetChecksDefinition]:
+    """The drift check of every watched table."""
+    blocks = config.on_drift == "block"
+    return [
+        build_drift_check(DOCUMENTS, "the documents", blocks),
+        build_drift_check(EMBEDDINGS, "the vectors of the documents", blocks),
+    ]

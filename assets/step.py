@@ -180,7 +180,9 @@ class Step:
             f"select s.* from s left join t on {key} where t.{self.table.key[0]} is null or {differs}",
             **tables,
         ).cast(self.table.schema)
-        gone = self.lake.query(f"select t.* from t {within} anti join s on {key}", **tables).cast(
+        # By name: a column that was added to an older table stands last in it.
+        columns_of_t = ", ".join(f't."{c}"' for c in self.table.schema.names)
+        gone = self.lake.query(f"select {columns_of_t} from t {within} anti join s on {key}", **tables).cast(
             self.table.schema
         )
         if not news.num_rows and not gone.num_rows:

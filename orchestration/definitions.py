@@ -3,7 +3,7 @@
 import dagster as dg
 
 from assets import bronze, gold, ops, serving, silver
-from assets.drift import DRIFT_CHECKS
+from assets.drift import drift_checks
 from assets.gates import GATES, conservation
 from orchestration.automation import (
     alerts,
@@ -29,7 +29,7 @@ ASSETS = [
     ops.release,
 ]
 
-CHECKS = [*GATES, *DRIFT_CHECKS, conservation, ops.retrieval_quality]
+CHECKS = [*GATES, conservation, ops.retrieval_quality]
 
 
 def definitions(settings: Settings, loggers: dict[str, dg.LoggerDefinition] | None = None) -> dg.Definitions:
@@ -41,7 +41,7 @@ def definitions(settings: Settings, loggers: dict[str, dg.LoggerDefinition] | No
     """
     return dg.Definitions(
         assets=ASSETS,
-        asset_checks=CHECKS,
+        asset_checks=[*CHECKS, *drift_checks(settings.recipe.drift)],
         jobs=[refresh, maintenance],
         schedules=[daily, nightly],
         sensors=[arrivals, automations, reaper, alerts],

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from test_gx import chunk, document
 
-from assets.drift import DRIFT_CHECKS, look, over_time
+from assets.drift import drift_checks, look, over_time
 from assets.gates import audit
 from assets.lake import Lake, Lineage, Unaudited
 from assets.recipe import Recipe
@@ -156,7 +156,9 @@ def test_the_check_in_dagster(lake: Lake, config: DriftConfig) -> None:
     write(lake, DOCUMENTS, batch(rng, 100))
     look(lake, DOCUMENTS, config, "run-1")
     write(lake, DOCUMENTS, batch(rng, 60, language="de"))
-    check = next(each for each in DRIFT_CHECKS if next(iter(each.check_keys)).asset_key.path[0] == "silver")
+    check = next(
+        each for each in drift_checks(config) if next(iter(each.check_keys)).asset_key.path[0] == "silver"
+    )
     definitions = dg.Definitions(
         assets=[dg.AssetSpec(dg.AssetKey(["silver", "documents"]))],
         asset_checks=[check],
