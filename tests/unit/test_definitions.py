@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import dagster as dg
@@ -74,3 +76,19 @@ def test_every_spark_asset_waits_for_the_one_session(repository: dg.RepositoryDe
     for key in graph.get_all_asset_keys():
         if "spark" in graph.get(key).kinds:
             assert graph.get(key).pools == {"spark"}
+
+
+@pytest.mark.parametrize(
+    "command", [["dg", "check", "defs"], ["dagster", "definitions", "validate", "-w", "workspace.yaml"]]
+)
+def test_dagsters_own_tools_load_them(command: list[str], tmp_path: Path) -> None:
+    program = Path(sys.executable).with_name(command[0])
+    done = subprocess.run(
+        [program, *command[1:]],
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"HEADWATER_HOME": str(tmp_path / "state"), "DAGSTER_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
