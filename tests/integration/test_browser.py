@@ -36,7 +36,6 @@ def settings(module_folder: Path) -> Iterator[Settings]:
         environment.setenv("HEADWATER_WEB_PORT", str(web_port))
         environment.setenv("HEADWATER_THRIFT_PORT", str(thrift_port))
         settings = Settings(home=module_folder / "home")
-        SourceRegistry(settings.sources_file).add(Source(name="docs", location=str(module_folder / "docs")))
         services.up(settings, print)
         yield settings
         services.down(settings, print)
