@@ -29,7 +29,7 @@ def run(data: Path | None = None) -> BenchResult:
     """Embeds the same texts with both, each with its defaults and all cores, by the clock.
 
     Args:
-        data: A folder in BEIR's layout (`corpus.jsonl`, `queries.jsonl`, `qrels/test.tsv`). With it, nDCG@10 of
+        data: A folder in BEIR's layout (`corpus.jsonl`, `queries.jsonl`, `qrels/test.tsv`): nDCG@10 of
             exact search over both's vectors says what ours lose; it embeds the whole collection twice.
 
     Returns:
