@@ -33,7 +33,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_source.app, name="source")
 
-BENCHES = ("dedupe", "quality")
+BENCHES = ("dedupe", "embed", "quality")
 """Modules of `orchestration.bench`, each with a `run`."""
 
 
@@ -471,7 +471,10 @@ def _print_services(found: list[Any], json_: bool) -> None:
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="dedupe or quality")],
+    name: Annotated[str, typer.Argument(help="dedupe, embed or quality")],
+    data: Annotated[
+        Path | None, typer.Option(help="embed: a folder in BEIR's layout, to measure ranking on too.")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Measure ours beside the alternative, in the same run.
@@ -482,8 +485,11 @@ def bench(
 
     if name not in BENCHES:
         raise typer.BadParameter(f"there is no bench {name!r}; there are {', '.join(BENCHES)}")
+    if data is not None and name != "embed":
+        raise typer.BadParameter(f"bench {name} makes its own data; --data is for embed")
+    module = importlib.import_module(f"orchestration.bench.{name}")
     with working():
-        result = importlib.import_module(f"orchestration.bench.{name}").run()
+        result = module.run() if data is None else module.run(data)
     if json_:
         sys.stdout.write(result.to_json() + "\n")
     else:
