@@ -333,7 +333,7 @@ class Lake:
     def settled_version(self, name: str, version: int) -> int:
         """The newest version of a table that has the rows of this one: maintenance makes versions too."""
         newest = self.version(name)
-        if newest == version:
+        if newest <= version:
             return version
         for entry in self.delta(name).history(newest - version):
             if entry["operation"] not in _MAINTENANCE:
