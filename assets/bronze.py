@@ -71,13 +71,14 @@ def raw_documents(
     """The bytes of every document of every source, one row a revision."""
     step = begin(lake, RAW_DOCUMENTS, {}, run_id=context.run_id, config_digest="")
     state = lake.query(STATE, raw=lake.delta(RAW_DOCUMENTS.name))
-    if not state.num_rows and not sources.list():
+    registered = sources.list()
+    if not state.num_rows and not registered:
         raise SourceError(
             "there is no source yet: `headwater ingest PATH` or `headwater source add NAME PATH`"
         )
     now = datetime.now(UTC)
     found, read_bytes, left = list[DataFrame](), 0, state
-    for source in sources.list():
+    for source in registered:
         ours = pc.and_(pc.equal(left["tenant"], source.tenant), pc.equal(left["source"], source.name))
         rows, size_bytes = arrivals(lake, source, left.filter(ours), now, max_shrink)
         found, read_bytes = [*found, *rows], read_bytes + size_bytes
@@ -88,4 +89,4 @@ def raw_documents(
         found.append(tombstones(lake.spark.createDataFrame(orphans), now))
     if found:
         step.append(reduce(DataFrame.unionByName, found), read_bytes)
-    return report(lake, RAW_DOCUMENTS, sources=len(sources.list()))
+    return report(lake, RAW_DOCUMENTS, sources=len(registered))

@@ -332,10 +332,11 @@ class Lake:
 
     def settled_version(self, name: str, version: int) -> int:
         """The newest version of a table that has the rows of this one: maintenance makes versions too."""
-        newest = self.version(name)
+        table = self.delta(name)
+        newest = table.version()
         if newest <= version:
             return version
-        for entry in self.delta(name).history(newest - version):
+        for entry in table.history(newest - version):
             if entry["operation"] not in _MAINTENANCE:
                 newest = entry["version"] - 1
         return max(newest, version)

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 
 from assets.lake import FEW_FILES, Lake
 from assets.tables import TABLES
@@ -62,10 +63,13 @@ def tidy(lake: Lake, name: str, needed: Collection[int], retention_days: int) ->
     if before > FEW_FILES:
         table.optimize.compact()
         table = lake.delta(name)
-    removed = table.vacuum(
+    vacuum = partial(
+        table.vacuum,
         retention_hours=24 * retention_days,
-        dry_run=False,
         enforce_retention_duration=False,
         keep_versions=sorted(needed),
     )
+    removed = vacuum(dry_run=True)
+    if removed:  # with nothing to delete it would commit all the same, and a new version is audited anew
+        removed = vacuum(dry_run=False)
     return Tidied(name, before, len(lake.delta(name).file_uris()), len(removed))

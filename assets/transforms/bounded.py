@@ -97,10 +97,7 @@ class BoundedParser:
             pipe.send_bytes(b"%s\n%s" % (media_type.encode(), body))
             if not pipe.poll(self.limits.timeout_s):
                 self.close()
-                limit = f"{self.limits.timeout_s:g} s"
-                raise ExtractionError(
-                    "timeout", f"The parser had not finished after {limit} and was stopped."
-                )
+                raise self._timeout()
             answer = json.loads(pipe.recv_bytes(_ANSWER_BYTES))
         except (EOFError, OSError, ValueError) as error:
             raise self._death() from error

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import dagster as dg
 import numpy as np
-import pyarrow as pa
 import pytest
+from lake_rows import write
 from test_gx import chunk, document
 
 from assets.drift import drift_checks, look, over_time
 from assets.gates import audit
-from assets.lake import Lake, Lineage, Unaudited
+from assets.lake import Lake, Unaudited
 from assets.recipe import Recipe
 from assets.spark import SparkConfig
-from assets.tables import CHUNKS, DOCUMENTS, DRIFT, EMBEDDINGS, Table
+from assets.tables import CHUNKS, DOCUMENTS, DRIFT, EMBEDDINGS
 from quality.drift import DriftConfig
 from quality.suites import SUITES
 
@@ -32,17 +32,6 @@ def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
 
     monkeypatch.setattr("assets.spark.spark_session", refuse)
     return lake
-
-
-def write(lake: Lake, table: Table, rows: list[dict], **inputs: int) -> int:
-    lineage = Lineage(
-        run_id="run",
-        asset=table.name.replace(".", "/"),
-        code_version="test",
-        config_digest="",
-        inputs={name.replace("__", "."): version for name, version in inputs.items()},
-    )
-    return lake.append(table, pa.Table.from_pylist(rows, table.schema), lineage)
 
 
 def batch(rng: np.random.Generator, rows: int, language: str = "en", words: float = 100) -> list[dict]:

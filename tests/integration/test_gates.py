@@ -3,15 +3,15 @@
 from datetime import UTC, datetime
 
 import dagster as dg
-import pyarrow as pa
 import pytest
+from lake_rows import write
 from test_gx import TEXTS, document
 
 from assets.gates import GATES, audit, conserved, passed_with
-from assets.lake import Lake, Lineage, Unaudited
+from assets.lake import Lake, Unaudited
 from assets.recipe import Recipe
 from assets.spark import SparkConfig
-from assets.tables import DOCUMENTS, DUPLICATES, QUARANTINE, RAW_DOCUMENTS, SIGNATURES, TABLES, Table
+from assets.tables import DOCUMENTS, DUPLICATES, QUARANTINE, RAW_DOCUMENTS, SIGNATURES, TABLES
 from quality.suites import SUITES
 
 SUITE = SUITES[DOCUMENTS.name]
@@ -22,17 +22,6 @@ def lake(tmp_path, spark) -> Lake:
     lake = Lake(tmp_path / "lake", SparkConfig(), tmp_path / "scratch", tmp_path / "docs")
     lake.ensure()
     return lake
-
-
-def write(lake: Lake, table: Table, rows: list[dict], **inputs: int) -> int:
-    lineage = Lineage(
-        run_id="run",
-        asset=table.name.replace(".", "/"),
-        code_version="test",
-        config_digest="",
-        inputs={name.replace("__", "."): version for name, version in inputs.items()},
-    )
-    return lake.append(table, pa.Table.from_pylist(rows, table.schema), lineage)
 
 
 def raw(doc_id: str, revision: int = 0, deleted: bool = False) -> dict:

@@ -86,8 +86,10 @@ def test_files_that_nothing_needs_are_deleted_after_their_time(lake: Lake) -> No
     append(lake, 1)
     append(lake, 2)
     lake.delta(DUPLICATES.name).delete("doc_id = '" + f"{1:064x}" + "'")
-    kept = tidy(lake, DUPLICATES.name, {lake.version(DUPLICATES.name)}, retention_days=1)
+    before = lake.version(DUPLICATES.name)
+    kept = tidy(lake, DUPLICATES.name, {before}, retention_days=1)
     assert kept.files_removed == 0
+    assert lake.version(DUPLICATES.name) == before
     gone = tidy(lake, DUPLICATES.name, {lake.version(DUPLICATES.name)}, retention_days=0)
     assert gone.files_removed >= 1
     assert rows(lake) == [f"{2:064x}"]
