@@ -15,9 +15,14 @@ from assets.transforms.language import language
 from assets.transforms.normalize import NORMALIZER_VERSION
 from assets.transforms.signals import QualityThresholds, quality_signals, rejections
 
-PARSER_VERSION = f"2+normalizer.{NORMALIZER_VERSION}"
+PARSER_VERSION = f"3+normalizer.{NORMALIZER_VERSION}"
 """Raised whenever the same bytes would give another row; with the thresholds it makes the config digest."""
 
+_TAGS_TAKEN_OUT = ("text/markdown", "text/x-rst", "text/x-org", "text/html", "application/xhtml+xml")
+"""Kinds whose parser takes markup out: tags in their text were quoted, as text or code."""
+_STOP_ANYWHERE = ("text/plain", *_TAGS_TAKEN_OUT)
+"""Kinds whose files may stop anywhere and look whole. Packages, pages, tables, records and mail have an end
+that their parser misses; how their last sentence ends is their author's business."""
 _VERDICT = ("stage", "expectation", "reason")
 _KEPT = ("doc_id", "tenant", "source", "uri", "content_sha256", "media_type", "title", "first_seen_at")
 
@@ -75,7 +80,7 @@ def _document(row: dict[str, Any], thresholds: QualityThresholds, parser: Bounde
     text = extracted.text
     signals = quality_signals(text)
     spoken = language(text)
-    if failed := rejections(signals, spoken, thresholds):
+    if failed := rejections(signals | _says_nothing(kind), spoken, thresholds):
         return {"media_type": kind} | _rejected(
             "quality", failed[0].expectation, "; ".join(each.reason for each in failed)
         )
@@ -93,6 +98,13 @@ def _document(row: dict[str, Any], thresholds: QualityThresholds, parser: Bounde
         ],
         "pages": extracted.pages,
     }
+
+
+def _says_nothing(kind: str) -> dict[str, None]:
+    """The signals by which a document of this kind is not judged."""
+    kind = kind.partition(";")[0].strip().lower()
+    signals = () if kind in _STOP_ANYWHERE else ("cut_off",)
+    return dict.fromkeys((*signals, *(("markup_line_ratio",) if kind in _TAGS_TAKEN_OUT else ())))
 
 
 def _rejected(stage: str, expectation: str, reason: str) -> dict[str, str]:
