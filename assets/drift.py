@@ -6,7 +6,6 @@ before it, without a JVM. What was found and the version up to which was looked 
 small waits: the next window begins where the last one ended.
 """
 
-import base64
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from assets import charts
 from assets.ids import config_digest
 from assets.lake import CODE_VERSION, Lake, Lineage
 from assets.recipe import Recipe
@@ -277,34 +277,25 @@ def over_time(lake: Lake, table: Table) -> str:
     ).to_pylist()[::-1]
     if not rows:
         return "No window has been compared yet."
-    image = base64.b64encode(_plot([row["share"] for row in rows]).encode()).decode()
+    picture = charts.lines(
+        "Each window's largest statistic over its threshold",
+        [str(row["until"]) for row in rows],
+        {"share": [row["share"] for row in rows]},
+        limit=1,
+    )
     lines = [
         f"| {row['until']} | {row['day']} | {row['column']} | {row['share']:.2f} | {row['drifted']} |"
         for row in reversed(rows)
     ]
     return "\n".join(
         [
-            f"![each window's largest statistic over its threshold](data:image/svg+xml;base64,{image})",
+            picture,
             "",
             "| version | day | nearest column | statistic / threshold | tests above |",
             "|---|---|---|---|---|",
             *lines,
         ]
     )
-
-
-def _plot(shares: list[float]) -> str:
-    """Bars of shares of the threshold, with a line where it is; an SVG of 12 pixels a bar."""
-    height, step, top = 100, 12, max(2.0, *shares)
-    width = step * len(shares) + 2
-    line = height * (1 - 1 / top)
-    bars = "".join(
-        f'<rect x="{at * step + 2}" y="{height * (1 - share / top):.1f}" width="{step - 3}"'
-        f' height="{height * share / top:.1f}" fill="{"#b3261e" if share > 1 else "#0a7d33"}"/>'
-        for at, share in enumerate(shares)
-    )
-    rule = f'<line x2="{width}" y1="{line:.1f}" y2="{line:.1f}" stroke="#555" stroke-dasharray="3"/>'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}">{bars}{rule}</svg>'
 
 
 def build_drift_check(table: Table, what: str, blocks: bool) -> dg.AssetChecksDefinition:

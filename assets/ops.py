@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from assets.gold import chunker_digest
 from assets.lake import CODE_VERSION, Lake, Lineage
 from assets.recipe import Recipe
-from assets.report import POLICIES, report
+from assets.report import POLICIES, release_charts, report
 from assets.retry import retried
 from assets.tables import CHUNKS, DOCUMENTS, DUPLICATES, RAW_DOCUMENTS, RELEASES
 from assets.transforms.sources import SourceRegistry
@@ -261,6 +261,7 @@ def release(
         release_id=live.release_id,
         generation=live.generation,
         epoch=live.epoch,
+        charts=release_charts(lake),
         **live.details["metrics"],
     )
 

@@ -1,12 +1,16 @@
-"""What Dagster shows of a step: rows, schema, where each column comes from, versions read, a sample."""
+"""What Dagster shows of a step: rows, bytes, seconds, schema, column lineage, versions, a sample, charts."""
 
-from collections.abc import Collection, Mapping
+import json
+import time
+from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 from typing import Any
 
 import dagster as dg
+import pyarrow as pa
 from dagster import MetadataValue
 
+from assets import charts
 from assets.lake import CODE_VERSION, Lake
 from assets.tables import Table
 
@@ -63,6 +67,66 @@ _PRIVATE = {
 """Columns that a sample leaves out: they can hold personal data, or are of no use to a reader."""
 
 
+def _bars(title: str, rows: pa.Table) -> str:
+    return charts.bars(title, dict(zip(*(column.to_pylist() for column in rows.columns), strict=True)))
+
+
+def _histogram(title: str, rows: pa.Table) -> str:
+    return charts.histogram(title, rows.column(0).to_numpy())
+
+
+def _log_histogram(title: str, rows: pa.Table) -> str:
+    return charts.histogram(title, rows.column(0).to_numpy(), log=True)
+
+
+_CHARTS: dict[str, dict[str, tuple[Callable[[str, pa.Table], str], str]]] = {
+    "bronze.raw_documents": {
+        "documents a media type": (
+            _bars,
+            """
+            select coalesce(media_type, 'not told') as kind, count(*) as n from (
+                select arg_max(media_type, revision) as media_type, arg_max(deleted, revision) as deleted
+                from t group by doc_id
+            ) where not deleted group by 1 order by n desc, kind limit 12
+            """,
+        ),
+    },
+    "silver.documents": {
+        "characters a document": (_log_histogram, "select char_count::double from t"),
+        "documents a language": (
+            _bars,
+            "select language, count(*) as n from t group by 1 order by n desc, language limit 12",
+        ),
+        "share of words with a letter": (_histogram, "select alphabetic_word_ratio::double from t"),
+        "share of characters in repeated lines": (
+            _histogram,
+            "select duplicate_line_char_fraction::double from t",
+        ),
+    },
+    "silver.quarantine": {
+        "documents a reason": (
+            _bars,
+            """
+            select stage || ': ' || expectation as why, count(*) as n from t
+            group by 1 order by n desc, why limit 15
+            """,
+        ),
+    },
+    "silver.duplicates": {
+        "Jaccard similarity to the document kept": (
+            _histogram,
+            "select jaccard from t where method <> 'exact'",
+        ),
+    },
+    "gold.chunks": {"tokens a chunk": (_histogram, "select token_count::double from t")},
+}
+"""What is drawn of each table: a title, how, and the query over the table `t`."""
+
+_SHOWN_RELEASES = 50
+_SAMPLE_CHARS = 48
+"""Of a value in a sample: one cell of JSON would fill the page."""
+
+
 POLICIES: dict[str, Any] = {
     # Every day's run materializes everything, changed or not: two days without are worth a look.
     "freshness_policy": dg.FreshnessPolicy.time_window(
@@ -110,14 +174,23 @@ def report(lake: Lake, table: Table, *, key: dg.AssetKey | None = None, **extra:
     """
     newest = lake.delta(table.name)
     commit = lake.last_commit(table.name)
+    files = pa.table(newest.get_add_actions())
     metadata: dict[str, Any] = {
+        "seconds": _seconds(),
+        "size_bytes": sum(files["size_bytes"].to_pylist()),
+        "files": files.num_rows,
+        "delta_version": newest.version(),
+        **extra,
+        "sample": _sample(lake, table),
         "dagster/row_count": lake.query("select count(*) as n from t", t=newest)["n"][0].as_py(),
         "dagster/column_schema": _schema(table),
         "dagster/uri": lake.path(table.name),
-        "delta_version": newest.version(),
-        "sample": _sample(lake, table),
-        **extra,
     }
+    if table.name in _CHARTS:
+        drawn = [
+            draw(title, lake.query(query, t=newest)) for title, (draw, query) in _CHARTS[table.name].items()
+        ]
+        metadata = {"charts": MetadataValue.md("\n\n".join(drawn))} | metadata
     if table.name in _COLUMNS:
         metadata["dagster/column_lineage"] = _column_lineage(_COLUMNS[table.name])
     if commit is not None:
@@ -132,6 +205,15 @@ def report(lake: Lake, table: Table, *, key: dg.AssetKey | None = None, **extra:
         metadata=metadata,
         data_version=dg.DataVersion(lake.content_digest(table)),
     )
+
+
+def _seconds() -> float:
+    """How long the step that is running has taken so far."""
+    context = dg.AssetExecutionContext.get()
+    [step] = context.instance.get_run_step_stats(
+        context.run_id, [context.get_step_execution_context().step.key]
+    )
+    return round(time.time() - (step.start_time or time.time()), 2)
 
 
 def _schema(table: Table) -> dg.TableSchema:
@@ -159,13 +241,35 @@ def _column_lineage(columns: Mapping[str, tuple[str, ...]]) -> dg.TableColumnLin
 
 def _sample(lake: Lake, table: Table) -> MetadataValue:
     columns = [name for name in table.schema.names if name not in _PRIVATE]
-    quoted = ", ".join(f'"{name}"::varchar as "{name}"' for name in columns)
+    quoted = ", ".join(f'left("{name}"::varchar, {_SAMPLE_CHARS}) as "{name}"' for name in columns)
     key = ", ".join(f'"{name}"' for name in table.key)
     rows = lake.query(f"select {quoted} from t order by {key} limit 5", t=lake.delta(table.name)).to_pylist()
     return MetadataValue.table(
         [dg.TableRecord({k: v or "" for k, v in row.items()}) for row in rows],
         dg.TableSchema([dg.TableColumn(name) for name in columns]),
     )
+
+
+def release_charts(lake: Lake) -> MetadataValue:
+    """What the documents became, stage by stage, and what each release was measured at."""
+    rows = lake.query(
+        f"""
+        select release_id, arg_max(metrics, decided_at) as metrics from releases
+        where decision <> 'refused' group by 1 order by min(decided_at) desc limit {_SHOWN_RELEASES}
+        """,
+        releases=lake.delta("ops.releases"),
+    ).to_pylist()[::-1]
+    measured = [json.loads(row["metrics"]) for row in rows]
+    names = {"fused": "ndcg@10", "lexical": "ndcg@10/lexical", "vector": "ndcg@10/vector"}
+    drawn = (
+        charts.bars("rows a stage", funnel(lake)),
+        charts.lines(
+            "nDCG@10 over releases",
+            [row["release_id"] for row in rows],
+            {label: [each.get(name, float("nan")) for each in measured] for label, name in names.items()},
+        ),
+    )
+    return MetadataValue.md("\n\n".join(drawn))
 
 
 def funnel(lake: Lake) -> dict[str, int]:

@@ -75,6 +75,10 @@ def test_materialize_all_in_the_browser(settings: Settings, page: Page) -> None:
     page.goto(f"{web}/assets/silver/documents")
     page.get_by_text("Row count").first.wait_for()
     page.get_by_text("text_sha256").first.wait_for()
+    page.get_by_text("[Show Markdown]").first.click()
+    picture = page.get_by_alt_text("characters a document")
+    picture.wait_for()
+    assert picture.evaluate("image => image.naturalWidth") > 0  # a picture that could not be read has none
     page.goto(f"{web}/assets/silver/documents?view=checks")
     page.get_by_text("char_count_matches_text").first.wait_for()
     page.get_by_text("Spans are counted in characters").first.wait_for()
