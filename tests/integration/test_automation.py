@@ -1,10 +1,13 @@
 """What follows from a change by itself, and what does not: unchanged data, and data whose gate failed."""
 
+import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
+from assets.transforms.registry import Source, SourceRegistry
 from orchestration.definitions import definitions
 from orchestration.settings import Settings
 from quality.suites import SUITES
@@ -79,3 +82,43 @@ def test_an_empty_lake_starts_nothing_by_itself(defs: dg.Definitions) -> None:
     first = dg.evaluate_automation_conditions(defs=defs, instance=instance)
     second = dg.evaluate_automation_conditions(defs=defs, instance=instance, cursor=first.cursor)
     assert first.total_requested + second.total_requested == 0
+
+
+@pytest.mark.parametrize(("name", "job"), [("daily", "refresh"), ("nightly", "maintenance")])
+def test_a_schedule_that_runs_by_itself_asks_for_one_run(defs: dg.Definitions, name: str, job: str) -> None:
+    schedule = defs.get_schedule_def(name)
+    assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
+    assert schedule.job_name == job
+    at = datetime(2026, 11, 25, 3, tzinfo=UTC)
+    with dg.DagsterInstance.ephemeral() as instance:
+        tick = schedule.evaluate_tick(dg.build_schedule_context(instance, scheduled_execution_time=at))
+    assert tick.run_requests
+    assert len(tick.run_requests) == 1
+
+
+def test_a_file_that_came_changed_or_went_asks_for_one_run(tmp_path: Path) -> None:
+    settings, docs = Settings(home=tmp_path / "home"), tmp_path / "docs"
+    docs.mkdir()
+    (docs / "a.md").write_text("Something to read.")
+    SourceRegistry(settings.sources_file).add(Source(name="docs", location=str(docs)))
+    sensor = definitions(settings).resolve_sensor_def("arrivals")
+    cursor = None
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def look() -> int:
+            nonlocal cursor
+            resources = {"sources": SourceRegistry(settings.sources_file)}
+            context = dg.build_sensor_context(instance, cursor=cursor, resources=resources)
+            tick = sensor.evaluate_tick(context)
+            cursor = tick.cursor or cursor
+            return len(tick.run_requests or [])
+
+        assert [look(), look()] == [1, 0]
+        (docs / "b.md").write_text("More to read.")
+        assert [look(), look()] == [1, 0]
+        (docs / "a.md").write_text("Something else to read.")
+        assert [look(), look()] == [1, 0]
+        (docs / "b.md").unlink()
+        assert [look(), look()] == [1, 0]
+        shutil.rmtree(docs)  # a disk that went away is no reason to start a run that can only fail
+        assert look() == 0
