@@ -381,15 +381,30 @@ class Lake:
         )
 
     def append(
-        self, table: Table, rows: pa.Table, lineage: Lineage, fence: tuple[str, int] | None = None
+        self,
+        table: Table,
+        rows: pa.Table,
+        lineage: Lineage,
+        fence: tuple[str, int] | None = None,
+        since: int | None = None,
     ) -> int:
         """Appends a few rows without a JVM; with no rows it writes the commit alone.
 
+        Args:
+            table: Where to.
+            rows: What to append.
+            lineage: What the commit says of itself.
+            fence: The writer and its turn.
+            since: The version that the turn was taken at.
+
         Returns:
             The table's version after it.
+
+        Raises:
+            CommitFailedError: When another writer has taken the turn since that version.
         """
         write_deltalake(
-            self.path(table.name),
+            self.path(table.name) if since is None else self.delta(table.name, since),
             rows,
             mode="append",
             commit_properties=commit_properties(lineage, fence),

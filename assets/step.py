@@ -283,7 +283,7 @@ class Step:
     def _append_here(self, rows: pa.Table) -> None:
         self._check_turn()
         try:
-            self.lake.append(self.table, rows, self.lineage, self._turn)
+            self.lake.append(self.table, rows, self.lineage, self._turn, self.version)
         except CommitFailedError as error:
             raise self._overtaken() from error
         self._check_written()
