@@ -116,7 +116,8 @@ def duplicates(
         replaced=None if step.rebuild else step.replaced(SIGNATURES),
     )
     step.merge(found.rows, found.affected)
-    return report(lake, DUPLICATES, candidate_pairs=found.candidate_pairs, hot_buckets=found.hot_buckets)
+    counts = {name: getattr(found, name) for name in ("candidate_pairs", "similar_pairs", "hot_buckets")}
+    return report(lake, DUPLICATES, **counts)
 
 
 def _found_here(step: Step, recipe: Recipe) -> Duplicates[pa.Table] | None:

@@ -42,12 +42,14 @@ class Duplicates(Generic[Rows]):
         affected: doc_id: every document that was decided about. A row of silver.duplicates of one of these
             that is not in `rows` is out of date and to be deleted.
         candidate_pairs: Pairs whose exact similarity was computed.
+        similar_pairs: Those of them that reach the threshold.
         hot_buckets: LSH buckets with more members than are compared with all, of those looked into.
     """
 
     rows: Rows
     affected: Rows
     candidate_pairs: int
+    similar_pairs: int
     hot_buckets: int
 
 
@@ -82,13 +84,11 @@ def find_duplicates(
         tables |= {"changed": changed.select(["doc_id"]), "replaced": _with_replaced(replaced)}
     on = LocalRelations(tables, config)
     try:
-        pairs, hot = _decide(on, config, all_of_them=changed is None)
+        counts = _decide(on, config, all_of_them=changed is None)
         outcome = on.table("outcome")
     finally:
         on.close()
-    return Duplicates(
-        outcome.filter(outcome["canonical_id"].is_valid()), outcome.select(["doc_id"]), pairs, hot
-    )
+    return Duplicates(outcome.filter(outcome["canonical_id"].is_valid()), outcome.select(["doc_id"]), *counts)
 
 
 def find_duplicates_in_spark(
@@ -108,9 +108,9 @@ def find_duplicates_in_spark(
     if changed is not None:
         frames |= {"changed": changed.select("doc_id").distinct(), "replaced": _with_replaced(replaced)}
     on = SparkRelations(frames, config)
-    pairs, hot = _decide(on, config, all_of_them=changed is None)
+    counts = _decide(on, config, all_of_them=changed is None)
     outcome = on.table("outcome").localCheckpoint()
-    return Duplicates(outcome.where("canonical_id IS NOT NULL"), outcome.select("doc_id"), pairs, hot)
+    return Duplicates(outcome.where("canonical_id IS NOT NULL"), outcome.select("doc_id"), *counts)
 
 
 def _with_replaced(replaced: Rows | None) -> Rows:
@@ -119,7 +119,7 @@ def _with_replaced(replaced: Rows | None) -> Rows:
     return replaced
 
 
-def _decide(on: Relations, config: MinHashConfig, all_of_them: bool) -> tuple[int, int]:
+def _decide(on: Relations, config: MinHashConfig, all_of_them: bool) -> tuple[int, int, int]:
     """Defines `outcome`: each affected document with its row, or nulls for none.
 
     Args:
@@ -128,7 +128,7 @@ def _decide(on: Relations, config: MinHashConfig, all_of_them: bool) -> tuple[in
         all_of_them: Whether all documents are decided about.
 
     Returns:
-        The numbers of candidate pairs and of hot buckets.
+        The numbers of candidate pairs, of similar ones among them, and of hot buckets.
     """
     on.define(
         "members",
@@ -148,6 +148,7 @@ def _decide(on: Relations, config: MinHashConfig, all_of_them: bool) -> tuple[in
     )
     _define_edges(on, "edges", "dirty", config)
     candidates, hot = on.row("SELECT count_if(wanted), coalesce(sum(hot), 0) FROM {edges_compared}")
+    (similar,) = on.row("SELECT count(*) FROM {edges}")
 
     # A touched cluster's standing rows hold it together; new edges may join it to others.
     on.define(
@@ -219,7 +220,7 @@ def _decide(on: Relations, config: MinHashConfig, all_of_them: bool) -> tuple[in
         ) USING (doc_id) WHERE coalesce(place, 1) = 1
         """,
     )
-    return candidates, int(hot)
+    return candidates, similar, int(hot)
 
 
 _SHARING_TEXT = """

@@ -3,7 +3,7 @@
 import hashlib
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -139,9 +139,7 @@ def in_spark(spark: SparkSession, *tables: pa.Table, config: MinHashConfig, **mo
 
     frames = {name: frame(rows) for name, rows in more.items()}
     found = find_duplicates_in_spark(*map(frame, tables), config, **frames)
-    return Duplicates(
-        found.rows.toArrow(), found.affected.toArrow(), found.candidate_pairs, found.hot_buckets
-    )
+    return replace(found, rows=found.rows.toArrow(), affected=found.affected.toArrow())
 
 
 def follow(
