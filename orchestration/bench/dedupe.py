@@ -94,15 +94,21 @@ def _an_added(measured: dict[str, float], parts: tuple[str, ...]) -> float:
     return sum(measured[part] for part in parts) / measured["added"]
 
 
-def _pieces() -> Iterator[list[str]]:
-    """Real prose cut into documents of so many words: what installed distributions say about themselves."""
+def real_prose() -> Iterator[str]:
+    """What installed distributions say about themselves, a text a file."""
     for distribution in importlib.metadata.distributions():
         for file in distribution.files or []:
             path = Path(str(file.locate()))
             if _PROSE.search(file.name) and path.is_file():
-                words = path.read_text(errors="ignore").split(" ")
-                for at in range(0, len(words), _DOCUMENT_WORDS):
-                    yield words[at : at + _DOCUMENT_WORDS]
+                yield path.read_text(errors="ignore")
+
+
+def _pieces() -> Iterator[list[str]]:
+    """Real prose cut into documents of so many words."""
+    for text in real_prose():
+        words = text.split(" ")
+        for at in range(0, len(words), _DOCUMENT_WORDS):
+            yield words[at : at + _DOCUMENT_WORDS]
 
 
 def _edited(words: list[str], share: float, rng: np.random.Generator) -> str:
