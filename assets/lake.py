@@ -117,6 +117,11 @@ def register(connection: duckdb.DuckDBPyConnection, name: str, table: DeltaTable
         connection.register(name, table.to_pyarrow_dataset())
 
 
+def stored_bytes(table: DeltaTable) -> int:
+    """The size of a table version's files, compressed as they are."""
+    return sum(table.get_add_actions().column("size_bytes").to_pylist())
+
+
 def _without_views(table: pa.Table) -> pa.Table:
     """The table with plain strings and bytes where delta-rs gave views, which Arrow can not compare."""
     plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}

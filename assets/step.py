@@ -12,13 +12,12 @@ from functools import reduce
 
 import pyarrow as pa
 from delta.tables import DeltaTable as SparkDeltaTable
-from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, BinaryType, StringType
 
-from assets.lake import CODE_VERSION, Fenced, Lake, Lineage, commit_properties
+from assets.lake import CODE_VERSION, Fenced, Lake, Lineage, commit_properties, stored_bytes
 from assets.tables import Table
 
 DRIVER_BYTES = 256 * 1024 * 1024
@@ -95,7 +94,7 @@ class Step:
         window = self.windows[table.name]
         if self.rebuild or window.since is None:
             whole = self.lake.delta(table.name, window.until)
-            if _stored_bytes(whole) > _DRIVER_STORED_BYTES:
+            if stored_bytes(whole) > _DRIVER_STORED_BYTES:
                 return None
             columns = ", ".join(f'"{name}"' for name in table.schema.names)
             rows = self.lake.query(f"select {columns}, false as {GONE} from t", t=whole)
@@ -380,10 +379,6 @@ def _latest(table: Table, which: tuple[str, str], feed: str) -> str:
             from {feed} where {condition}
         ) where place = 1
     """
-
-
-def _stored_bytes(table: DeltaTable) -> int:
-    return sum(table.get_add_actions().column("size_bytes").to_pylist())
 
 
 def _writer(table: Table) -> str:

@@ -110,9 +110,7 @@ def _ingested(source: Source) -> dict[str, float]:
 
 
 def _size_bytes(folder: Path) -> int:
-    return sum(
-        (Path(parent) / name).stat().st_size for parent, _, names in os.walk(folder) for name in names
-    )
+    return sum((Path(parent) / name).stat().st_size for parent, _, names in os.walk(folder) for name in names)
 
 
 def _sentences() -> Iterator[str]:
