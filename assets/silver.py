@@ -17,12 +17,12 @@ from assets.ids import config_digest
 from assets.lake import Lake
 from assets.recipe import Recipe
 from assets.report import described, report
-from assets.step import GONE, Step, begin
+from assets.step import GONE, WORK_BYTES, Step, begin, mapped
 from assets.tables import DOCUMENTS, DUPLICATES, QUARANTINE, RAW_DOCUMENTS, SIGNATURES
 from assets.transforms.minhash import SIGNATURE_SCHEMA, signature_batches
 from assets.transforms.near_duplicates import Duplicates, find_duplicates, find_duplicates_in_spark
 from assets.transforms.parse import PARSED_SCHEMA, PARSER_VERSION, parse_batches
-from assets.transforms.revisions import latest_bodies
+from assets.transforms.revisions import latest_bodies, latest_bodies_here
 
 DRIVER_DOCUMENT_CAP = 2_000_000
 """Documents up to which this process compares all with all: their bands take 0.3 kB each."""
@@ -45,21 +45,27 @@ def documents(
         for table in (DOCUMENTS, QUARANTINE)
     )
     if not (kept.idle and refused.idle):
-        newest = latest_bodies(kept.changed(RAW_DOCUMENTS))
-        parsed = (
-            newest.where("not deleted")
-            .repartition(2 * lake.spark.sparkContext.defaultParallelism)
-            .mapInArrow(
-                partial(parse_batches, thresholds=recipe.quality, limits=recipe.parser),
-                from_arrow_schema(PARSED_SCHEMA),
-            )
-            .persist()
-        )
-        scope = newest.select("doc_id")
+        parse = partial(parse_batches, thresholds=recipe.quality, limits=recipe.parser)
+        here = kept.changed_here(RAW_DOCUMENTS)
         # The commit to documents carries the watermark, so it comes last.
-        refused.merge(parsed.where("stage is not null"), scope)
-        kept.merge(parsed.where("stage is null"), scope)
-        parsed.unpersist()
+        if here is not None and here.nbytes <= WORK_BYTES:
+            arrived = latest_bodies_here(here)
+            there = arrived.filter(pc.invert(arrived["deleted"])).drop([GONE])
+            found, ids = mapped(there, parse, PARSED_SCHEMA), arrived.select(["doc_id"])
+            refused.merge(found.filter(found["stage"].is_valid()), ids)
+            kept.merge(found.filter(found["stage"].is_null()), ids)
+        else:
+            newest = latest_bodies(kept.changed(RAW_DOCUMENTS))
+            parsed = (
+                newest.where("not deleted")
+                .repartition(2 * lake.spark.sparkContext.defaultParallelism)
+                .mapInArrow(parse, from_arrow_schema(PARSED_SCHEMA))
+                .persist()
+            )
+            scope = newest.select("doc_id")
+            refused.merge(parsed.where("stage is not null"), scope)
+            kept.merge(parsed.where("stage is null"), scope)
+            parsed.unpersist()
     yield report(lake, QUARANTINE)
     yield report(lake, DOCUMENTS)
 
@@ -82,8 +88,7 @@ def signatures(
         here = step.changed_here(DOCUMENTS)
         if here is not None:
             there = here.filter(pc.invert(here[GONE])).select(columns)
-            signed = pa.Table.from_batches(sign(iter(there.to_batches())), SIGNATURE_SCHEMA)
-            step.merge(signed, here.select(["doc_id"]))
+            step.merge(mapped(there, sign, SIGNATURE_SCHEMA), here.select(["doc_id"]))
         else:
             changed = step.changed(DOCUMENTS)
             texts = changed.where(~F.col(GONE)).select(columns)

@@ -6,7 +6,7 @@ commit; with news there is one even if no row changes, for the watermark moves.
 """
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import reduce
 
@@ -25,6 +25,11 @@ DRIVER_BYTES = 256 * 1024 * 1024
 
 _DRIVER_STORED_BYTES = DRIVER_BYTES // 8
 """The same of a table's compressed files."""
+
+WORK_BYTES = 4 * 1024 * 1024
+"""Text up to which parsing or cutting it takes one core less time than a JVM takes to start."""
+
+_BATCH_ROWS = 512
 
 GONE = "_gone"
 """The column of `Step.changed` that is true where the row is no longer in the input."""
@@ -165,7 +170,7 @@ class Step:
         finally:
             rows.unpersist()
 
-    def append(self, rows: DataFrame, read_bytes: int) -> None:
+    def append(self, rows: DataFrame | pa.Table, read_bytes: int) -> None:
         """Adds rows to the output in one commit; as with `merge`, a few are written by this process.
 
         Args:
@@ -176,6 +181,9 @@ class Step:
         Raises:
             Fenced: When another run has written meanwhile; nothing was written.
         """
+        if isinstance(rows, pa.Table):
+            self._append_here(self._conformed(rows))
+            return
         rows = self._conform(rows)
         if read_bytes > DRIVER_BYTES:
             self._commit(lambda: self._append(rows))
@@ -368,6 +376,15 @@ def _window(lake: Lake, name: str, since: int | None, until: int) -> Window:
     if since is not None and lake.settled_version(name, since) >= until:
         since = until
     return Window(since, until)
+
+
+def mapped(
+    rows: pa.Table,
+    function: Callable[[Iterator[pa.RecordBatch]], Iterable[pa.RecordBatch]],
+    schema: pa.Schema,
+) -> pa.Table:
+    """What Spark's `mapInArrow` gives, of rows that are here."""
+    return pa.Table.from_batches(function(iter(rows.to_batches(_BATCH_ROWS))), schema)
 
 
 def _latest(table: Table, which: tuple[str, str], feed: str) -> str:

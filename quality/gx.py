@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 import duckdb
 from pyspark.sql import DataFrame
@@ -24,7 +24,7 @@ from quality.gate import ExpectationResult
 from quality.suites import SQUARES, Suite, bounds
 
 Parameters = Mapping[str, str | int | float]
-Tables = Mapping[str, DataFrame] | duckdb.DuckDBPyConnection
+Tables: TypeAlias = Mapping[str, DataFrame] | duckdb.DuckDBPyConnection
 """Frames by table name, or a connection that has each table under the part of its name after the dot."""
 
 _MACROS = (
@@ -79,7 +79,7 @@ def _by_spark(
     frames: Mapping[str, DataFrame], suite: Suite, query: str, values: dict[str, Any]
 ) -> dict[str, float]:
     # Braces in the SQL take frames by their views and values as quoted literals.
-    fills = {name.partition(".")[2]: frames[name] for name in (suite.table, *suite.reads)}
+    fills: dict[str, Any] = {name.partition(".")[2]: frames[name] for name in (suite.table, *suite.reads)}
     row = frames[suite.table].sparkSession.sql(query, **fills, **values).first()
     return row.asDict() if row else {}
 
