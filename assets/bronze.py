@@ -16,7 +16,14 @@ from assets.lake import Lake
 from assets.report import described, report
 from assets.step import begin
 from assets.tables import RAW_DOCUMENTS
-from assets.transforms.revisions import STATE, revisions, stale_files, tombstones, vanished_documents
+from assets.transforms.revisions import (
+    STATE,
+    revisions,
+    revisions_here,
+    stale_files,
+    tombstones,
+    vanished_documents,
+)
 from assets.transforms.sources import (
     Source,
     SourceError,
@@ -24,6 +31,7 @@ from assets.transforms.sources import (
     SourceShrunk,
     list_source,
     quick_listing,
+    quick_read,
     read_source,
 )
 
@@ -45,19 +53,26 @@ def check_shrink(source: Source, vanished: int, known: int, max_shrink: float) -
 
 def arrivals(
     lake: Lake, source: Source, state: pa.Table, now: datetime, max_shrink: float
-) -> tuple[list[DataFrame], int]:
-    """The rows to append for one source, none where the lake has all of it, and the bytes of their files."""
+) -> tuple[list[pa.Table | DataFrame], int]:
+    """The rows to append for one source, none where the lake has all of it, and the bytes of their files.
+
+    Those of a few files of this machine are a table, read without a JVM.
+    """
     listed = quick_listing(source)
     if listed is None:
         listed = list_source(lake.spark, source)
     stale, vanished = stale_files(listed, state), vanished_documents(listed, state)
     known = state.num_rows - (pc.sum(state["deleted"]).as_py() or 0)
     check_shrink(source, vanished.num_rows, known, max_shrink)
-    rows = [tombstones(lake.spark.createDataFrame(vanished), now)] if vanished.num_rows else []
+    rows: list[pa.Table | DataFrame] = [tombstones(vanished, now)] if vanished.num_rows else []
     if stale.num_rows:
         files = pc.list_element(pc.split_pattern(state["uri"], "#", max_splits=1), 0)
         before = state.filter(pc.is_in(files, stale["uri"]))
-        rows.append(revisions(read_source(lake.spark, source, stale), before, source, now))
+        here = quick_read(source, stale)
+        if here is not None:
+            rows.append(revisions_here(here, before, source, now))
+        else:
+            rows.append(revisions(read_source(lake.spark, source, stale), before, source, now))
     return rows, pc.sum(stale["file_size_bytes"]).as_py() or 0
 
 
@@ -77,7 +92,7 @@ def raw_documents(
             "there is no source yet: `headwater ingest PATH` or `headwater source add NAME PATH`"
         )
     now = datetime.now(UTC)
-    found, read_bytes, left = list[DataFrame](), 0, state
+    found, read_bytes, left = list[pa.Table | DataFrame](), 0, state
     for source in registered:
         ours = pc.and_(pc.equal(left["tenant"], source.tenant), pc.equal(left["source"], source.name))
         rows, size_bytes = arrivals(lake, source, left.filter(ours), now, max_shrink)
@@ -86,7 +101,11 @@ def raw_documents(
     # What no source claims any more was taken from the configuration: its documents go as vanished files do.
     orphans = left.filter(pc.invert(left["deleted"]))
     if orphans.num_rows:
-        found.append(tombstones(lake.spark.createDataFrame(orphans), now))
-    if found:
-        step.append(reduce(DataFrame.unionByName, found), read_bytes)
+        found.append(tombstones(orphans, now))
+    here = [rows for rows in found if isinstance(rows, pa.Table)]
+    if here and len(here) == len(found):
+        step.append(pa.concat_tables(here), read_bytes)
+    elif found:
+        frames = [lake.spark.createDataFrame(rows) if isinstance(rows, pa.Table) else rows for rows in found]
+        step.append(reduce(DataFrame.unionByName, frames), read_bytes)
     return report(lake, RAW_DOCUMENTS, sources=len(registered))

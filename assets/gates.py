@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import dagster as dg
+import duckdb
 
 from assets.drift import blocked_by_drift
-from assets.lake import CODE_VERSION, Lake
+from assets.lake import CODE_VERSION, Lake, register, stored_bytes
 from assets.recipe import Recipe
 from assets.report import asset_key
 from assets.tables import AUDITS, DOCUMENTS, DUPLICATES, QUARANTINE, RAW_DOCUMENTS
@@ -26,6 +27,8 @@ _PARAMETERS: dict[str, Callable[[Recipe, EmbeddingModel], str | int]] = {
 """Where the parameters of the suites come from."""
 
 _RECENT_AUDITS = 100
+DRIVER_GATE_BYTES = 8 << 30
+"""Compressed size of the tables up to which this process measures them; Spark measures larger ones."""
 
 
 def build_gate(suite: Suite) -> dg.AssetChecksDefinition:
@@ -96,9 +99,16 @@ def audit(
         LookupError: When the suite compares the table with its inputs and it was never made.
     """
     inputs = lake.inputs_of(suite.table, version) if suite.reads else {}
-    frames = {suite.table: lake.frame(suite.table, version)}
-    frames |= {name: lake.frame(name, inputs[name]) for name in suite.reads}
-    results = run_suite(frames, suite, lake.docs_dir, parameters)
+    versions = {suite.table: version} | {name: inputs[name] for name in suite.reads}
+    tables = {name: lake.delta(name, at) for name, at in versions.items()}
+    if sum(map(stored_bytes, tables.values())) <= DRIVER_GATE_BYTES:
+        with duckdb.connect() as connection:
+            for name, table in tables.items():
+                register(connection, name.partition(".")[2], table)
+            results = run_suite(connection, suite, lake.docs_dir, parameters)
+    else:
+        frames = {name: lake.frame(name, at) for name, at in versions.items()}
+        results = run_suite(frames, suite, lake.docs_dir, parameters)
     judged = verdict(suite, results)
     failed = [*judged.failed, *also_failed]
     lake.record_audit(suite.table, version, judged.passed and not also_failed, failed, run_id)

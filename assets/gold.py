@@ -5,9 +5,13 @@ for each distinct chunk text and model.
 """
 
 import hashlib
+import os
+from collections.abc import Iterator
 from functools import partial
+from typing import TypeAlias
 
 import dagster as dg
+import pyarrow as pa
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
@@ -15,11 +19,17 @@ from assets.ids import config_digest
 from assets.lake import Lake
 from assets.recipe import Recipe
 from assets.report import described, report
-from assets.step import begin
+from assets.step import WORK_BYTES, Step, begin, mapped
 from assets.tables import CHUNKS, DOCUMENTS, DUPLICATES, EMBEDDINGS
 from retrieval.chunker import CHUNK_COLUMNS, chunk_batches
 from retrieval.embedder import EMBEDDING_COLUMNS, encode_batches
 from retrieval.embedding_model import EmbeddingModel
+
+_TEXT_KEY = ["tenant", "text_sha256"]
+_FEW_TEXTS = 256
+"""Texts that this process embeds itself, in about the time that a JVM and its workers take to start."""
+
+Batches: TypeAlias = Iterator[pa.RecordBatch]
 
 
 def chunker_digest(recipe: Recipe, model: EmbeddingModel) -> str:
@@ -47,27 +57,40 @@ def chunks(
         config_digest=chunker_digest(recipe, model),
     )
     if not step.idle:
-        documents, duplicates = step.current(DOCUMENTS), step.current(DUPLICATES)
-        scope = (
-            step.changed(DOCUMENTS)
-            .select("doc_id")
-            .unionByName(step.changed(DUPLICATES).select("doc_id"))
-            .distinct()
-            .persist()
-        )
-        canonical = documents.join(F.broadcast(scope), "doc_id", "left_semi").join(
-            duplicates, "doc_id", "left_anti"
-        )
-        cut = (
-            canonical.select("doc_id", "tenant", "text", "headings")
-            .repartition(2 * lake.spark.sparkContext.defaultParallelism)
-            .mapInArrow(
-                partial(chunk_batches, config=recipe.chunker, tokenizer_path=model.tokenizer_path),
-                from_arrow_schema(CHUNK_COLUMNS),
+        cut = partial(chunk_batches, config=recipe.chunker, tokenizer_path=model.tokenizer_path)
+        changed = (step.changed_here(table) for table in (DOCUMENTS, DUPLICATES))
+        here = [rows for rows in changed if rows is not None and rows.nbytes <= WORK_BYTES]
+        if len(here) == 2:
+            ids = pa.concat_tables([rows.select(["doc_id"]) for rows in here])
+            texts = lake.query(
+                """
+                select doc_id, tenant, text, headings from documents
+                semi join ids using (doc_id) anti join duplicates using (doc_id)
+                """,
+                ids=ids,
+                documents=lake.delta(DOCUMENTS.name, documents_version),
+                duplicates=lake.delta(DUPLICATES.name, duplicates_version),
             )
-        )
-        step.merge(cut, scope)
-        scope.unpersist()
+            step.merge(mapped(texts, cut, CHUNK_COLUMNS), ids)
+        else:
+            documents, duplicates = step.current(DOCUMENTS), step.current(DUPLICATES)
+            scope = (
+                step.changed(DOCUMENTS)
+                .select("doc_id")
+                .unionByName(step.changed(DUPLICATES).select("doc_id"))
+                .distinct()
+                .persist()
+            )
+            canonical = documents.join(F.broadcast(scope), "doc_id", "left_semi").join(
+                duplicates, "doc_id", "left_anti"
+            )
+            pieces = (
+                canonical.select("doc_id", "tenant", "text", "headings")
+                .repartition(2 * lake.spark.sparkContext.defaultParallelism)
+                .mapInArrow(cut, from_arrow_schema(CHUNK_COLUMNS))
+            )
+            step.merge(pieces, scope)
+            scope.unpersist()
     return report(lake, CHUNKS)
 
 
@@ -87,23 +110,61 @@ def embeddings(
         config_digest=model.digest,
     )
     if not step.idle:
-        key = ["tenant", "text_sha256"]
-        touched = step.changed(CHUNKS).select(key).distinct().persist()
-        wanted = (
-            step.current(CHUNKS)
-            .join(F.broadcast(touched), key, "left_semi")
-            .select(*key, "text")
-            .dropDuplicates(key)
-        )
-        there = lake.frame(EMBEDDINGS.name, step.version).where(F.col("model_digest") == model.digest)
-        kept = there.join(wanted, key, "left_semi")
-        new = wanted.join(there, key, "left_anti")
         model.prepare()
-        cores = lake.spark.sparkContext.defaultParallelism
-        encoded = new.repartition(cores).mapInArrow(
-            partial(encode_batches, config=recipe.embedder, cache=model.cache, threads=1),
-            from_arrow_schema(EMBEDDING_COLUMNS),
-        )
-        step.merge(kept.select(*encoded.columns).unionByName(encoded), touched)
-        touched.unpersist()
+        encode = partial(encode_batches, config=recipe.embedder, cache=model.cache)
+        here = step.changed_here(CHUNKS)
+        if here is not None and here.num_rows <= _FEW_TEXTS:
+            _embed_here(step, here.select(_TEXT_KEY), model, encode)
+        else:
+            _embed(step, model, encode)
     return report(lake, EMBEDDINGS, model=str(model.config.model), model_digest=model.digest)
+
+
+def _embed_here(step: Step, touched: pa.Table, model: EmbeddingModel, encode: partial[Batches]) -> None:
+    """Embeds the texts of the keys that have no vector yet, in this process with all cores."""
+    lake = step.lake
+    tables = {
+        "touched": touched,
+        "chunks": lake.delta(CHUNKS.name, step.windows[CHUNKS.name].until),
+        "embeddings": lake.delta(EMBEDDINGS.name, step.version),
+    }
+    wanted = lake.query(
+        """
+        select tenant, text_sha256, any_value(text) as text
+        from chunks semi join touched using (tenant, text_sha256) group by all
+        """,
+        **tables,
+    )
+    kept = lake.query(
+        """
+        select tenant, text_sha256, model_digest, vector
+        from embeddings semi join wanted using (tenant, text_sha256) where model_digest = ?
+        """,
+        [model.digest],
+        wanted=wanted,
+        **tables,
+    ).cast(EMBEDDING_COLUMNS)
+    new = lake.query("from wanted anti join kept using (tenant, text_sha256)", wanted=wanted, kept=kept)
+    vectors = mapped(new, partial(encode, threads=os.cpu_count() or 1), EMBEDDING_COLUMNS)
+    step.merge(pa.concat_tables([kept, vectors]), touched)
+
+
+def _embed(step: Step, model: EmbeddingModel, encode: partial[Batches]) -> None:
+    """`_embed_here` of many texts, by Spark's workers with a core each."""
+    lake = step.lake
+    touched = step.changed(CHUNKS).select(_TEXT_KEY).distinct().persist()
+    wanted = (
+        step.current(CHUNKS)
+        .join(F.broadcast(touched), _TEXT_KEY, "left_semi")
+        .select(*_TEXT_KEY, "text")
+        .dropDuplicates(_TEXT_KEY)
+    )
+    there = lake.frame(EMBEDDINGS.name, step.version).where(F.col("model_digest") == model.digest)
+    kept = there.join(wanted, _TEXT_KEY, "left_semi")
+    new = wanted.join(there, _TEXT_KEY, "left_anti")
+    cores = lake.spark.sparkContext.defaultParallelism
+    encoded = new.repartition(cores).mapInArrow(
+        partial(encode, threads=1), from_arrow_schema(EMBEDDING_COLUMNS)
+    )
+    step.merge(kept.select(*encoded.columns).unionByName(encoded), touched)
+    touched.unpersist()

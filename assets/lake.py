@@ -117,6 +117,11 @@ def register(connection: duckdb.DuckDBPyConnection, name: str, table: DeltaTable
         connection.register(name, table.to_pyarrow_dataset())
 
 
+def stored_bytes(table: DeltaTable) -> int:
+    """The size of a table version's files, compressed as they are."""
+    return sum(table.get_add_actions().column("size_bytes").to_pylist())
+
+
 def _without_views(table: pa.Table) -> pa.Table:
     """The table with plain strings and bytes where delta-rs gave views, which Arrow can not compare."""
     plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
@@ -381,15 +386,30 @@ class Lake:
         )
 
     def append(
-        self, table: Table, rows: pa.Table, lineage: Lineage, fence: tuple[str, int] | None = None
+        self,
+        table: Table,
+        rows: pa.Table,
+        lineage: Lineage,
+        fence: tuple[str, int] | None = None,
+        since: int | None = None,
     ) -> int:
         """Appends a few rows without a JVM; with no rows it writes the commit alone.
 
+        Args:
+            table: Where to.
+            rows: What to append.
+            lineage: What the commit says of itself.
+            fence: The writer and its turn.
+            since: The version that the turn was taken at.
+
         Returns:
             The table's version after it.
+
+        Raises:
+            CommitFailedError: When another writer has taken the turn since that version.
         """
         write_deltalake(
-            self.path(table.name),
+            self.path(table.name) if since is None else self.delta(table.name, since),
             rows,
             mode="append",
             commit_properties=commit_properties(lineage, fence),

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from functools import partial
 
 import dagster as dg
+import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
@@ -15,12 +17,17 @@ from assets.ids import config_digest
 from assets.lake import Lake
 from assets.recipe import Recipe
 from assets.report import described, report
-from assets.step import GONE, begin
+from assets.step import GONE, WORK_BYTES, Step, begin, mapped
 from assets.tables import DOCUMENTS, DUPLICATES, QUARANTINE, RAW_DOCUMENTS, SIGNATURES
 from assets.transforms.minhash import SIGNATURE_SCHEMA, signature_batches
-from assets.transforms.near_duplicates import find_duplicates
+from assets.transforms.near_duplicates import Duplicates, find_duplicates, find_duplicates_in_spark
 from assets.transforms.parse import PARSED_SCHEMA, PARSER_VERSION, parse_batches
-from assets.transforms.revisions import latest_bodies
+from assets.transforms.revisions import latest_bodies, latest_bodies_here
+
+DRIVER_DOCUMENT_CAP = 2_000_000
+"""Documents up to which this process compares all with all: their bands take 0.3 kB each."""
+DRIVER_LAKE_CAP = 20_000_000
+"""Documents in whose bands this process looks a batch up: a pass over 0.3 kB each."""
 
 
 @dg.multi_asset(
@@ -38,21 +45,27 @@ def documents(
         for table in (DOCUMENTS, QUARANTINE)
     )
     if not (kept.idle and refused.idle):
-        newest = latest_bodies(kept.changed(RAW_DOCUMENTS))
-        parsed = (
-            newest.where("not deleted")
-            .repartition(2 * lake.spark.sparkContext.defaultParallelism)
-            .mapInArrow(
-                partial(parse_batches, thresholds=recipe.quality, limits=recipe.parser),
-                from_arrow_schema(PARSED_SCHEMA),
-            )
-            .persist()
-        )
-        scope = newest.select("doc_id")
+        parse = partial(parse_batches, thresholds=recipe.quality, limits=recipe.parser)
+        here = kept.changed_here(RAW_DOCUMENTS)
         # The commit to documents carries the watermark, so it comes last.
-        refused.merge(parsed.where("stage is not null"), scope)
-        kept.merge(parsed.where("stage is null"), scope)
-        parsed.unpersist()
+        if here is not None and here.nbytes <= WORK_BYTES:
+            arrived = latest_bodies_here(here)
+            there = arrived.filter(pc.invert(arrived["deleted"])).drop([GONE])
+            found, ids = mapped(there, parse, PARSED_SCHEMA), arrived.select(["doc_id"])
+            refused.merge(found.filter(found["stage"].is_valid()), ids)
+            kept.merge(found.filter(found["stage"].is_null()), ids)
+        else:
+            newest = latest_bodies(kept.changed(RAW_DOCUMENTS))
+            parsed = (
+                newest.where("not deleted")
+                .repartition(2 * lake.spark.sparkContext.defaultParallelism)
+                .mapInArrow(parse, from_arrow_schema(PARSED_SCHEMA))
+                .persist()
+            )
+            scope = newest.select("doc_id")
+            refused.merge(parsed.where("stage is not null"), scope)
+            kept.merge(parsed.where("stage is null"), scope)
+            parsed.unpersist()
     yield report(lake, QUARANTINE)
     yield report(lake, DOCUMENTS)
 
@@ -70,15 +83,16 @@ def signatures(
         config_digest=recipe.minhash.config_hash,
     )
     if not step.idle:
-        changed = step.changed(DOCUMENTS)
-        signed = (
-            changed.where(~F.col(GONE))
-            .select("doc_id", "text", "text_sha256")
-            .mapInArrow(
-                partial(signature_batches, config=recipe.minhash), from_arrow_schema(SIGNATURE_SCHEMA)
-            )
-        )
-        step.merge(signed, changed.select("doc_id"))
+        columns = ["doc_id", "text", "text_sha256"]
+        sign = partial(signature_batches, config=recipe.minhash)
+        here = step.changed_here(DOCUMENTS)
+        if here is not None:
+            there = here.filter(pc.invert(here[GONE])).select(columns)
+            step.merge(mapped(there, sign, SIGNATURE_SCHEMA), here.select(["doc_id"]))
+        else:
+            changed = step.changed(DOCUMENTS)
+            texts = changed.where(~F.col(GONE)).select(columns)
+            step.merge(texts.mapInArrow(sign, from_arrow_schema(SIGNATURE_SCHEMA)), changed.select("doc_id"))
     return report(lake, SIGNATURES)
 
 
@@ -96,17 +110,39 @@ def duplicates(
         run_id=context.run_id,
         config_digest=recipe.minhash.decision_hash,
     )
-    found = None
-    if not step.idle:
-        found = find_duplicates(
-            step.current(DOCUMENTS),
-            step.current(SIGNATURES),
-            lake.frame(DUPLICATES.name, step.version),
-            recipe.minhash,
-            changed=None if step.rebuild else step.changed(SIGNATURES).select("doc_id"),
-            replaced=None if step.rebuild else step.replaced(SIGNATURES).select("doc_id", "bands"),
-        )
-        step.merge(found.rows, found.affected)
-    if found is None:
+    if step.idle:
         return report(lake, DUPLICATES)
-    return report(lake, DUPLICATES, candidate_pairs=found.candidate_pairs, hot_buckets=found.hot_buckets)
+    found = _found_here(step, recipe) or find_duplicates_in_spark(
+        step.current(DOCUMENTS),
+        step.current(SIGNATURES),
+        lake.frame(DUPLICATES.name, step.version),
+        recipe.minhash,
+        changed=None if step.rebuild else step.changed(SIGNATURES),
+        replaced=None if step.rebuild else step.replaced(SIGNATURES),
+    )
+    step.merge(found.rows, found.affected)
+    counts = {name: getattr(found, name) for name in ("candidate_pairs", "similar_pairs", "hot_buckets")}
+    return report(lake, DUPLICATES, **counts)
+
+
+def _found_here(step: Step, recipe: Recipe) -> Duplicates[pa.Table] | None:
+    """What follows from the step's changes, without a JVM; None where they, or the lake, are too large."""
+    lake, windows = step.lake, step.windows
+    documents = lake.delta(DOCUMENTS.name, windows[DOCUMENTS.name].until)
+    changed = replaced = None
+    if not step.rebuild:
+        changed, replaced = step.changed_here(SIGNATURES), step.replaced_here(SIGNATURES)
+        if changed is None or replaced is None:
+            return None
+    if lake.query("select count(*) as n from t", t=documents)["n"][0].as_py() > (
+        DRIVER_DOCUMENT_CAP if step.rebuild else DRIVER_LAKE_CAP
+    ):
+        return None
+    return find_duplicates(
+        documents,
+        lake.delta(SIGNATURES.name, windows[SIGNATURES.name].until),
+        lake.delta(DUPLICATES.name, step.version),
+        recipe.minhash,
+        changed,
+        replaced,
+    )

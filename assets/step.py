@@ -6,7 +6,7 @@ commit; with news there is one even if no row changes, for the watermark moves.
 """
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import reduce
 
@@ -17,14 +17,26 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, BinaryType, StringType
 
-from assets.lake import CODE_VERSION, Fenced, Lake, Lineage, commit_properties
+from assets.lake import CODE_VERSION, Fenced, Lake, Lineage, commit_properties, stored_bytes
 from assets.tables import Table
 
 DRIVER_BYTES = 256 * 1024 * 1024
 """What this process holds of a change at once; more is read and merged by Spark."""
 
+_DRIVER_STORED_BYTES = DRIVER_BYTES // 8
+"""The same of a table's compressed files."""
+
+WORK_BYTES = 4 * 1024 * 1024
+"""Text up to which parsing or cutting it takes one core less time than a JVM takes to start."""
+
+_BATCH_ROWS = 512
+
 GONE = "_gone"
 """The column of `Step.changed` that is true where the row is no longer in the input."""
+
+_CAME = ("_change_type <> 'update_preimage'", "_commit_version desc")
+_WENT = ("_change_type in ('update_preimage', 'delete')", "_commit_version asc")
+"""Which rows of a change feed, and which of a key's comes first."""
 
 
 @dataclass(frozen=True)
@@ -70,47 +82,61 @@ class Step:
         Returns:
             The input's columns and `_gone`; where it is true the other columns hold the row as it last was.
         """
+        here = self.changed_here(table)
+        if here is not None:
+            # Spark can not take an Arrow table of lists without a row.
+            empty = self.current(table).limit(0).withColumn(GONE, F.lit(False))
+            return self.lake.spark.createDataFrame(here) if here.num_rows else empty
         window = self.windows[table.name]
         if self.rebuild or window.since is None:
             return self.current(table).withColumn(GONE, F.lit(False))
-        if window.since == window.until:
-            return self.current(table).where(F.lit(False)).withColumn(GONE, F.lit(False))
-        return (
-            self._latest(table, window.since, "_change_type <> 'update_preimage'", "desc")
-            .withColumn(GONE, F.col("_change_type") == "delete")
-            .drop("_change_type")
+        return self.lake.spark.sql(
+            _latest(table, _CAME, "{feed}"), feed=self.lake.changes(table.name, window.since, window.until)
         )
 
+    def changed_here(self, table: Table) -> pa.Table | None:
+        """What `changed` gives, read without a JVM; None where it is more than this process should hold."""
+        window = self.windows[table.name]
+        if self.rebuild or window.since is None:
+            whole = self.lake.delta(table.name, window.until)
+            if stored_bytes(whole) > _DRIVER_STORED_BYTES:
+                return None
+            columns = ", ".join(f'"{name}"' for name in table.schema.names)
+            rows = self.lake.query(f"select {columns}, false as {GONE} from t", t=whole)
+        else:
+            found = self._feed(table, window, _CAME)
+            if found is None:
+                return None
+            rows = found
+        return rows.cast(table.schema.append(pa.field(GONE, pa.bool_())))
+
+    def replaced_here(self, table: Table) -> pa.Table | None:
+        """The rows of an input as they were when last consumed, of those that changed or went since.
+
+        Returns:
+            The input's columns; None where they are more than this process should hold.
+        """
+        window = self.windows[table.name]
+        if self.rebuild or window.since is None:
+            return table.schema.empty_table()
+        found = self._feed(table, window, _WENT)
+        return None if found is None else found.drop([GONE]).cast(table.schema)
+
     def replaced(self, table: Table) -> DataFrame:
-        """The rows of an input as they were when last consumed, of those that changed or went since."""
+        """What `replaced_here` gives, by Spark."""
         window = self.windows[table.name]
         if self.rebuild or window.since is None or window.since == window.until:
             return self.current(table).where(F.lit(False))
-        return self._latest(table, window.since, "_change_type in ('update_preimage', 'delete')", "asc").drop(
-            "_change_type"
-        )
+        changes = self.lake.changes(table.name, window.since, window.until)
+        return self.lake.spark.sql(_latest(table, _WENT, "{feed}"), feed=changes).drop(GONE)
 
-    def _latest(self, table: Table, since: int, which: str, order: str) -> DataFrame:
-        """One row a key of the change feed: the first in an order of commits."""
-        query = f"""
-            select {", ".join(table.schema.names)}, _change_type from (
-                select *, row_number() over (
-                    partition by {", ".join(table.key)} order by _commit_version {order}
-                ) as place from {{feed}} where {which}
-            ) where place = 1
-        """
-        until = self.windows[table.name].until
-        feed = self.lake.small_feed(table.name, since, until, DRIVER_BYTES)
-        if feed is not None:
-            rows = self.lake.query(query.format(feed="feed"), feed=feed)
-            if not rows.num_rows:  # Spark can not take an Arrow table of lists without a row
-                return self.current(table).limit(0).withColumn("_change_type", F.lit(""))
-            schema = table.schema.append(pa.field("_change_type", pa.string()))
-            return self.lake.spark.createDataFrame(rows.cast(schema))
-        changes = self.lake.changes(table.name, since, until)
-        return self.lake.spark.sql(query, feed=changes)
+    def _feed(self, table: Table, window: Window, which: tuple[str, str]) -> pa.Table | None:
+        if window.since is None or window.since == window.until:
+            return table.schema.append(pa.field(GONE, pa.bool_())).empty_table()
+        feed = self.lake.small_feed(table.name, window.since, window.until, DRIVER_BYTES)
+        return None if feed is None else self.lake.query(_latest(table, which, "feed"), feed=feed)
 
-    def merge(self, rows: DataFrame, scope: DataFrame | None = None) -> None:
+    def merge(self, rows: DataFrame | pa.Table, scope: DataFrame | pa.Table | None = None) -> None:
         """Makes the output's rows within a scope equal to `rows`, in one commit.
 
         A small result is merged by this process in a tenth of a second; Spark, which would schedule a dozen
@@ -124,9 +150,18 @@ class Step:
         Raises:
             Fenced: When another run has written meanwhile; nothing was written.
         """
+        if self.rebuild:
+            scope = None
+        if isinstance(rows, pa.Table):
+            self._merge_here(
+                self._conformed(rows), scope.toArrow() if isinstance(scope, DataFrame) else scope
+            )
+            return
+        if isinstance(scope, pa.Table):
+            scope = self.lake.spark.createDataFrame(scope)
         # What is persisted here was parsed, hashed or embedded, and is read more than once.
         rows = self._conform(rows).persist()
-        scope = None if scope is None or self.rebuild else scope.distinct()
+        scope = scope and scope.distinct()
         try:
             if _size_bytes(rows) <= DRIVER_BYTES:
                 self._merge_here(rows.toArrow().cast(self.table.schema), scope and scope.toArrow())
@@ -135,7 +170,7 @@ class Step:
         finally:
             rows.unpersist()
 
-    def append(self, rows: DataFrame, read_bytes: int) -> None:
+    def append(self, rows: DataFrame | pa.Table, read_bytes: int) -> None:
         """Adds rows to the output in one commit; as with `merge`, a few are written by this process.
 
         Args:
@@ -146,6 +181,9 @@ class Step:
         Raises:
             Fenced: When another run has written meanwhile; nothing was written.
         """
+        if isinstance(rows, pa.Table):
+            self._append_here(self._conformed(rows))
+            return
         rows = self._conform(rows)
         if read_bytes > DRIVER_BYTES:
             self._commit(lambda: self._append(rows))
@@ -165,29 +203,43 @@ class Step:
             rows = rows.withColumn("OpenLineage_RunId", F.lit(self.lineage.run_id))
         return rows.select(*self.table.schema.names)
 
+    def _conformed(self, rows: pa.Table) -> pa.Table:
+        """`_conform` of rows that are here."""
+        if "OpenLineage_RunId" in self.table.schema.names:
+            rows = rows.append_column("OpenLineage_RunId", pa.repeat(self.lineage.run_id, rows.num_rows))
+        return rows.select(self.table.schema.names).cast(self.table.schema)
+
     def _append(self, rows: DataFrame) -> None:
         rows.write.format("delta").mode("append").save(self.lake.path(self.table.name))
 
     def _merge_here(self, rows: pa.Table, scope: pa.Table | None) -> None:
         target = self.lake.delta(self.table.name, self.version)
         self._check_turn()
+        keys = ", ".join(f'"{c}"' for c in self.table.key)
+        tables = {"t": target, "s": rows} | ({} if scope is None else {"scope": scope})
+        within = "" if scope is None else f"semi join scope using ({', '.join(scope.column_names)})"
+        # The keys first: most batches only add, and to look for differences reads every column of the table.
+        known = self.lake.query(f"select {keys} from s semi join t using ({keys})", **tables)
+        lost = self.lake.query(f"select {keys} from t {within} anti join s using ({keys})", **tables)
+        if not known.num_rows and not lost.num_rows:
+            # Also where there is no row: a commit that moves the watermark.
+            self._append_here(rows)
+            return
         key = " and ".join(f't."{c}" = s."{c}"' for c in self.table.key)
         said = [c for c in self.table.schema.names if c not in (*self.table.key, *self.table.volatile)]
         differs = " or ".join(f't."{c}" is distinct from s."{c}"' for c in said)
-        tables = {"t": target, "s": rows} | ({} if scope is None else {"scope": scope})
-        within = "" if scope is None else f"semi join scope using ({', '.join(scope.column_names)})"
         news = self.lake.query(
             f"select s.* from s left join t on {key} where t.{self.table.key[0]} is null or {differs}",
             **tables,
         ).cast(self.table.schema)
         # By name: a column that was added to an older table stands last in it.
         columns_of_t = ", ".join(f't."{c}"' for c in self.table.schema.names)
-        gone = self.lake.query(f"select {columns_of_t} from t {within} anti join s on {key}", **tables).cast(
-            self.table.schema
-        )
+        gone = self.lake.query(
+            f"select {columns_of_t} from t semi join lost using ({keys})", t=target, lost=lost
+        ).cast(self.table.schema)
         if not news.num_rows and not gone.num_rows:
             # The inputs were consumed and nothing followed from them: a commit that moves the watermark.
-            self._append_here(pa.Table.from_pylist([], self.table.schema))
+            self._append_here(self.table.schema.empty_table())
             return
         source = pa.concat_tables([news, gone]).append_column(
             GONE, pa.array([False] * news.num_rows + [True] * gone.num_rows)
@@ -238,7 +290,7 @@ class Step:
     def _append_here(self, rows: pa.Table) -> None:
         self._check_turn()
         try:
-            self.lake.append(self.table, rows, self.lineage, self._turn)
+            self.lake.append(self.table, rows, self.lineage, self._turn, self.version)
         except CommitFailedError as error:
             raise self._overtaken() from error
         self._check_written()
@@ -324,6 +376,26 @@ def _window(lake: Lake, name: str, since: int | None, until: int) -> Window:
     if since is not None and lake.settled_version(name, since) >= until:
         since = until
     return Window(since, until)
+
+
+def mapped(
+    rows: pa.Table,
+    function: Callable[[Iterator[pa.RecordBatch]], Iterable[pa.RecordBatch]],
+    schema: pa.Schema,
+) -> pa.Table:
+    """What Spark's `mapInArrow` gives, of rows that are here."""
+    return pa.Table.from_batches(function(iter(rows.to_batches(_BATCH_ROWS))), schema)
+
+
+def _latest(table: Table, which: tuple[str, str], feed: str) -> str:
+    """SQL for one row a key of a change feed: the first of `_CAME`, or of `_WENT`, and whether it is gone."""
+    condition, order = which
+    return f"""
+        select {", ".join(table.schema.names)}, _change_type = 'delete' as {GONE} from (
+            select *, row_number() over (partition by {", ".join(table.key)} order by {order}) as place
+            from {feed} where {condition}
+        ) where place = 1
+    """
 
 
 def _writer(table: Table) -> str:

@@ -33,8 +33,13 @@ app = typer.Typer(
 )
 app.add_typer(cli_source.app, name="source")
 
-BENCHES = ("dedupe", "embed", "quality")
-"""Modules of `orchestration.bench`, each with a `run`."""
+BENCHES = {
+    "dedupe": {"rows": "largest"},
+    "embed": {"data": "data"},
+    "ingest": {"data": "data", "rows": "rows"},
+    "quality": {},
+}
+"""Modules of `orchestration.bench`, each with a `run`: which options it takes, and as what."""
 
 
 def main() -> None:
@@ -471,25 +476,37 @@ def _print_services(found: list[Any], json_: bool) -> None:
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="dedupe, embed or quality")],
+    name: Annotated[str, typer.Argument(help=f"One of: {', '.join(BENCHES)}.")],
     data: Annotated[
-        Path | None, typer.Option(help="embed: a folder in BEIR's layout, to measure ranking on too.")
+        Path | None,
+        typer.Option(
+            help="embed: a folder in BEIR's layout, to measure ranking on too; ingest: a folder of files."
+        ),
+    ] = None,
+    rows: Annotated[
+        int | None,
+        typer.Option(min=10_000, help="dedupe, ingest: documents of the largest lake (100,000)."),
     ] = None,
     json_: Json = False,
 ) -> None:
     """Measure ours beside the alternative, in the same run.
 
-    Example: `headwater bench dedupe --json`
+    Example: `headwater bench ingest --data ~/medquad --rows 1000000 --json`
     """
     import importlib
 
     if name not in BENCHES:
         raise typer.BadParameter(f"there is no bench {name!r}; there are {', '.join(BENCHES)}")
-    if data is not None and name != "embed":
-        raise typer.BadParameter(f"bench {name} makes its own data; --data is for embed")
+    given: dict[str, Any] = {}
+    for option, value in (("data", data), ("rows", rows)):
+        if value is not None and option not in BENCHES[name]:
+            takers = " and ".join(each for each, options in BENCHES.items() if option in options)
+            raise typer.BadParameter(f"bench {name} takes no --{option}; it is for {takers}")
+        if value is not None:
+            given[BENCHES[name][option]] = value
     module = importlib.import_module(f"orchestration.bench.{name}")
     with working():
-        result = module.run() if data is None else module.run(data)
+        result = module.run(**given)
     if json_:
         sys.stdout.write(result.to_json() + "\n")
     else:

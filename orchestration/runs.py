@@ -67,7 +67,8 @@ def execute(settings: Settings, select: str | None, progress: Callable[[str], No
             progress(f"run {run_id[:8]} died before it ended; going on from what it committed")
         selection = None
         if select is not None:
-            chosen = dg.AssetSelection.from_string(select)
+            # Documents and quarantine are written by one step: who wants the one gets both.
+            chosen = dg.AssetSelection.from_string(select).required_multi_asset_neighbors()
             selection = list(chosen.resolve(defs.resolve_asset_graph()))
         result = job.execute_in_process(
             instance=instance,

@@ -1,8 +1,8 @@
 r"""What each gated table must hold, as data: one measure in SQL and its bounds for each expectation.
 
 A measure is an aggregate over the suite's rows that gives one number, so a suite costs one pass over its
-tables however many expectations it has, and what leaves Spark is counts, never a row. `quality.gx` has Great
-Expectations judge those numbers.
+tables however many expectations it has, and what leaves it is counts, never a row. `quality.gx` has Great
+Expectations judge those numbers. The SQL is Spark's, of the part that DuckDB understands too.
 
 Great Expectations lets an empty suite, an empty frame, NULL against a pattern and NaN against not-null pass.
 So every suite has a row count, every column that counts on a value has a null gate, and every measure made by
@@ -23,7 +23,7 @@ class Expectation:
 
     Attributes:
         name: The check's name, unique in its suite.
-        measure: A Spark SQL aggregate over the suite's rows: a number, never NULL, also over no rows.
+        measure: An SQL aggregate over the suite's rows: a number, never NULL, also over no rows.
         why: What is lost when it fails, for the reader of the check.
         at_least: The lowest value that passes.
         at_most: The highest value that passes.
@@ -50,7 +50,7 @@ class Suite:
 
     Attributes:
         table: `layer.table`; the table that the gate guards.
-        rows: A Spark SQL query whose rows are measured. `{documents}` stands for the frame of
+        rows: An SQL query whose rows are measured. `{documents}` stands for
             `silver.documents`, and so on.
         expectations: What is measured.
         reads: The other tables that `rows` reads, each at the version that the guarded table was made from.
@@ -76,7 +76,7 @@ def not_null(*columns: str, among: str = "true") -> tuple[Expectation, ...]:
     return tuple(
         Expectation(
             f"{column}_not_null",
-            f"count_if({among} AND {column} IS NULL)",
+            f"count(*) FILTER (WHERE {among} AND {column} IS NULL)",
             f"A row without {column} can not be used, and NULL passes most other expectations.",
             at_most=0,
         )
@@ -84,11 +84,18 @@ def not_null(*columns: str, among: str = "true") -> tuple[Expectation, ...]:
     )
 
 
+def _one_value(*columns: str) -> str:
+    if len(columns) == 1:
+        return columns[0]
+    complete = " AND ".join(f"{column} IS NOT NULL" for column in columns)
+    return f"CASE WHEN {complete} THEN concat_ws(chr(31), {', '.join(columns)}) END"
+
+
 def unique(name: str, *columns: str, rows: str = "*") -> Expectation:
     """No two rows with the same values; a row with a NULL among them counts as a repetition."""
     return Expectation(
         name,
-        f"count({rows}) - count(DISTINCT {', '.join(columns)})",
+        f"count({rows}) - count(DISTINCT {_one_value(*columns)})",
         f"Two rows with one {' and '.join(columns)} make every MERGE and join on it ambiguous.",
         at_most=0,
     )
@@ -100,7 +107,7 @@ def always(
     """The predicate is true for every row that another selects; NULL is not true."""
     return Expectation(
         name,
-        f"count_if({among} AND NOT coalesce({predicate}, false))",
+        f"count(*) FILTER (WHERE {among} AND NOT coalesce({predicate}, false))",
         why,
         at_most=0,
         severity=severity,
@@ -132,11 +139,14 @@ _SIGNALS_IN_RANGE = " AND ".join(
     + [f"coalesce({name}, 0) BETWEEN 0 AND 1" for name in _OPTIONAL_SHARES]
 )
 
+SQUARES = "aggregate(vector, CAST(0 AS DOUBLE), (total, x) -> total + CAST(x AS DOUBLE) * CAST(x AS DOUBLE))"
+"""The squared norm of `vector` in Spark, NULL where an element is; `quality.gx` has DuckDB's words for it."""
+
 # White space is what normalisation leaves of it, and every other space character.
-_NOT_BLANK = r"text RLIKE '[^\\s\\p{{Z}}]'"
+_NOT_BLANK = r"regexp_like(text, '[^\\s\\v\\p{{Z}}]')"
 
 # Sixty-four lower-case hexadecimal digits; the pattern finds what is none.
-_HEX_DIGEST = "length({0}) = 64 AND NOT {0} RLIKE '[^0-9a-f]'"
+_HEX_DIGEST = "length({0}) = 64 AND NOT regexp_like({0}, '[^0-9a-f]')"
 
 DOCUMENTS = Suite(
     table="silver.documents",
@@ -148,7 +158,7 @@ DOCUMENTS = Suite(
         unique("doc_id_unique", "doc_id"),
         always(
             "doc_id_is_derived",
-            "doc_id = sha2(concat_ws(char(31), tenant, source, uri), 256)",
+            "doc_id = sha2(concat_ws(chr(31), tenant, source, uri), 256)",
             "An id that does not follow from tenant, source and uri changes when the lake is rebuilt.",
         ),
         always(
@@ -174,23 +184,23 @@ DOCUMENTS = Suite(
         always(
             "text_without_nul",
             # A search for one byte: a class of all control characters costs more than every other measure.
-            "NOT contains(text, char(0))",
+            "NOT contains(text, chr(0))",
             "PostgreSQL can not store NUL, so the index could not be loaded.",
         ),
         always(
             "uri_has_scheme",
-            "uri RLIKE '^[a-z][a-z0-9+.-]*:'",
+            "regexp_like(uri, '^[a-z][a-z0-9+.-]*:')",
             "A citation that is no URI leads nowhere.",
         ),
         always(
             "language_is_code",
-            "language RLIKE '^[a-z][a-z][a-z]?$'",
+            "regexp_like(language, '^[a-z][a-z][a-z]?$')",
             "Filters go by ISO 639 code; `und` is the code for undetermined.",
         ),
         always(
             "first_seen_not_in_future",
             # A day's grace: a clock that was set back must not stop the lake.
-            "first_seen_at < current_timestamp() + INTERVAL 1 DAY",
+            "first_seen_at < now() + INTERVAL 1 DAY",
             "The earliest seen of near-duplicates represents them, so a date in the future hides a document.",
         ),
         always(
@@ -203,20 +213,21 @@ DOCUMENTS = Suite(
         ),
         always(
             "headings_are_spans",
-            "headings IS NULL OR forall(headings, h -> "
-            "substring(text, h.char_start + 1, length(h.title)) = h.title)",
+            "headings IS NULL OR size(filter(headings, h -> NOT coalesce("
+            "substring(text, h.char_start + 1, length(h.title)) = h.title, false))) = 0",
             "A heading that does not stand where it says gives its chunks the wrong heading path.",
             severity="warn",
         ),
         always(
             "pages_in_order",
-            "pages IS NULL OR (pages = array_sort(pages) AND forall(pages, p -> p BETWEEN 0 AND char_count))",
+            "pages IS NULL OR (pages = array_sort(pages) AND "
+            "size(filter(pages, p -> NOT coalesce(p BETWEEN 0 AND char_count, false))) = 0)",
             "A page that begins outside the text cites the wrong page.",
             severity="warn",
         ),
         Expectation(
             "replacement_characters_rare",
-            "count_if(replacement_char_ratio > 0.001) / greatest(count(*), 1)",
+            "count(*) FILTER (WHERE replacement_char_ratio > 0.001) / greatest(count(*), 1)",
             "Documents with more than one U+FFFD in a thousand characters were read in the wrong encoding.",
             at_most=0.02,
             severity="warn",
@@ -227,7 +238,7 @@ DOCUMENTS = Suite(
 CHUNKS = Suite(
     table="gold.chunks",
     # Full outer, so that a chunk without its document and a document without a chunk are both rows.
-    # Spark counts a span's characters from the start of its text: quadratic in a document's length, and at
+    # A span's characters are counted from the start of its text: quadratic in a document's length, and at
     # about 1 GB/s cheaper than moving texts to Python for anything shorter than some megabytes.
     rows="""
         SELECT c.*, d.doc_id AS kept_id, d.tenant AS kept_tenant,
@@ -235,7 +246,7 @@ CHUNKS = Suite(
         FROM (SELECT *, true AS is_chunk FROM {chunks}) c
         FULL OUTER JOIN
              (SELECT k.doc_id, k.tenant, k.text
-              FROM {documents} k LEFT ANTI JOIN {duplicates} u ON k.doc_id = u.doc_id) d
+              FROM {documents} k ANTI JOIN {duplicates} u ON k.doc_id = u.doc_id) d
         ON c.doc_id = d.doc_id
     """,
     reads=("silver.documents", "silver.duplicates"),
@@ -247,7 +258,7 @@ CHUNKS = Suite(
         unique("chunk_id_unique", "chunk_id", rows="is_chunk"),
         always(
             "chunk_id_is_derived",
-            "chunk_id = sha2(concat_ws(char(31), doc_id, text_sha256, char_start), 256)",
+            "chunk_id = sha2(concat_ws(chr(31), doc_id, text_sha256, char_start), 256)",
             "An id that does not follow from document, text and place changes when the lake is rebuilt.",
             among="is_chunk",
         ),
@@ -301,7 +312,7 @@ CHUNKS = Suite(
         ),
         Expectation(
             "every_document_has_chunk",
-            "count_if(is_chunk IS NULL)",
+            "count(*) FILTER (WHERE is_chunk IS NULL)",
             "A document without a chunk can not be found.",
             at_most=0,
         ),
@@ -312,13 +323,12 @@ EMBEDDINGS = Suite(
     table="gold.embeddings",
     # Full outer, so that a text without a vector is a row; vectors of other models are rows too. The norm is
     # summed below the join, or each measure that uses it would sum it again.
-    rows="""
+    rows=f"""
         SELECT e.*, c.text_sha256 AS wanted_sha256
-        FROM (SELECT *, true AS is_embedding,
-                     sqrt(aggregate(vector, 0D, (total, x) -> total + double(x) * double(x))) AS norm
-              FROM {embeddings}) e
-        FULL OUTER JOIN (SELECT DISTINCT tenant, text_sha256 FROM {chunks}) c
-        ON e.tenant = c.tenant AND e.text_sha256 = c.text_sha256 AND e.model_digest = {model_digest}
+        FROM (SELECT *, true AS is_embedding, sqrt({SQUARES}) AS norm
+              FROM {{embeddings}}) e
+        FULL OUTER JOIN (SELECT DISTINCT tenant, text_sha256 FROM {{chunks}}) c
+        ON e.tenant = c.tenant AND e.text_sha256 = c.text_sha256 AND e.model_digest = {{model_digest}}
     """,
     reads=("gold.chunks",),
     parameters=("model_digest",),
@@ -336,7 +346,7 @@ EMBEDDINGS = Suite(
         always(
             "vector_is_finite",
             # Squares of float32 never overflow a double, so the norm is finite when every element is.
-            "NOT isnan(norm) AND norm < double('infinity')",
+            "NOT isnan(norm) AND norm < CAST('infinity' AS DOUBLE)",
             "One NaN makes every distance to the vector NaN, and NaN sorts anywhere.",
             among="is_embedding AND vector IS NOT NULL",
         ),
@@ -344,11 +354,11 @@ EMBEDDINGS = Suite(
             "vector_has_unit_norm",
             "norm BETWEEN 0.999 AND 1.001",
             "Inner product is cosine only between unit vectors; a zero vector is near nothing.",
-            among="is_embedding AND norm < double('infinity')",
+            among="is_embedding AND norm < CAST('infinity' AS DOUBLE)",
         ),
         Expectation(
             "every_chunk_has_vector",
-            "count_if(is_embedding IS NULL)",
+            "count(*) FILTER (WHERE is_embedding IS NULL)",
             "A chunk without a vector is found by its words alone.",
             at_most=0,
         ),

@@ -223,6 +223,11 @@ def read_files(spark: SparkSession, source: Source, files: pa.Table) -> DataFram
     return found.select(*LISTING.names, "content").mapInArrow(_describe, FETCHED_DDL)
 
 
+def read_local(files: pa.Table) -> pa.Table:
+    """`read_files` of files of this machine, in this process."""
+    return pa.Table.from_batches(_read_local(files.to_batches()), FETCHED)
+
+
 def _read_local(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Spark worker: opens each listed file."""
     rows: list[dict[str, Any]] = []

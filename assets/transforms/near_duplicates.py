@@ -20,20 +20,21 @@ stand for them; it is *touched* when it has a new edge to a dirty one.
 """
 
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
+import pyarrow as pa
+from deltalake import DeltaTable
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from assets.transforms.minhash import MinHashConfig
-from assets.transforms.relations import DriverRelations, Relations, SparkRelations
+from assets.transforms.relations import LocalRelations, Relations, SparkRelations
 
-DRIVER_DOCUMENT_CAP = 200_000
-"""Documents up to which the driver holds all ids and bands (about 0.5 kB a document) and Spark only reads."""
+Rows = TypeVar("Rows", pa.Table, DataFrame)
 
 
 @dataclass(frozen=True)
-class Duplicates:
-    """What `find_duplicates` found.
+class Duplicates(Generic[Rows]):
+    """What was found.
 
     Attributes:
         rows: doc_id, canonical_id, matched_id, jaccard (float64), method (`exact` or `minhash`): the rows
@@ -41,25 +42,26 @@ class Duplicates:
         affected: doc_id: every document that was decided about. A row of silver.duplicates of one of these
             that is not in `rows` is out of date and to be deleted.
         candidate_pairs: Pairs whose exact similarity was computed.
+        similar_pairs: Those of them that reach the threshold.
         hot_buckets: LSH buckets with more members than are compared with all, of those looked into.
     """
 
-    rows: DataFrame
-    affected: DataFrame
+    rows: Rows
+    affected: Rows
     candidate_pairs: int
+    similar_pairs: int
     hot_buckets: int
 
 
 def find_duplicates(
-    documents: DataFrame,
-    signatures: DataFrame,
-    previous: DataFrame,
+    documents: DeltaTable | pa.Table,
+    signatures: DeltaTable | pa.Table,
+    previous: DeltaTable | pa.Table,
     config: MinHashConfig,
-    changed: DataFrame | None = None,
-    replaced: DataFrame | None = None,
-    driver_document_cap: int = DRIVER_DOCUMENT_CAP,
-) -> Duplicates:
-    """Finds every document's duplicate row, or those that a batch of changes can have touched.
+    changed: pa.Table | None = None,
+    replaced: pa.Table | None = None,
+) -> Duplicates[pa.Table]:
+    """Finds every document's duplicate row, or those that a batch of changes can have touched, with DuckDB.
 
     Args:
         documents: All current documents: doc_id, tenant, text, text_sha256, first_seen_at.
@@ -70,48 +72,69 @@ def find_duplicates(
         changed: doc_id of the documents inserted, changed or removed since `previous`; None computes all.
         replaced: doc_id and bands of the signatures that `changed` replaced or removed, as they were (the
             change feed's pre-images). Needed with `changed`, for they tell which buckets lost a member.
-        driver_document_cap: Documents above which Spark does all of the work.
 
     Returns:
-        The rows and the documents that they decide about. Both frames hold no input open.
+        The rows and the documents that they decide about.
 
     Raises:
         ValueError: When `changed` comes without `replaced`.
     """
-    if changed is not None and replaced is None:
+    tables = {"documents": documents, "signatures": signatures, "previous": previous}
+    if changed is not None:
+        tables |= {"changed": changed.select(["doc_id"]), "replaced": _with_replaced(replaced)}
+    on = LocalRelations(tables, config)
+    try:
+        counts = _decide(on, config, all_of_them=changed is None)
+        outcome = on.table("outcome")
+    finally:
+        on.close()
+    return Duplicates(outcome.filter(outcome["canonical_id"].is_valid()), outcome.select(["doc_id"]), *counts)
+
+
+def find_duplicates_in_spark(
+    documents: DataFrame,
+    signatures: DataFrame,
+    previous: DataFrame,
+    config: MinHashConfig,
+    changed: DataFrame | None = None,
+    replaced: DataFrame | None = None,
+) -> Duplicates[DataFrame]:
+    """`find_duplicates` where all the work is Spark's. Both frames hold no input open.
+
+    Raises:
+        ValueError: When `changed` comes without `replaced`.
+    """
+    frames = {"documents": documents, "signatures": signatures, "previous": previous}
+    if changed is not None:
+        frames |= {"changed": changed.select("doc_id").distinct(), "replaced": _with_replaced(replaced)}
+    on = SparkRelations(frames, config)
+    counts = _decide(on, config, all_of_them=changed is None)
+    outcome = on.table("outcome").localCheckpoint()
+    return Duplicates(outcome.where("canonical_id IS NOT NULL"), outcome.select("doc_id"), *counts)
+
+
+def _with_replaced(replaced: Rows | None) -> Rows:
+    if replaced is None:
         raise ValueError("changed without replaced: pass the bands that the changed documents had before")
-    seen = F.unix_micros("first_seen_at").alias("seen")
-    frames = {
-        "members": documents.select("doc_id", "tenant", "text_sha256", seen),
-        "bands": signatures.select("doc_id", F.explode("bands").alias("band")),
-        "previous": previous.select("doc_id", "canonical_id", "matched_id", "jaccard", "method"),
-    }
-    if changed is not None and replaced is not None:
-        frames["changed"] = changed.select("doc_id").distinct()
-        frames["replaced"] = replaced.select(F.explode("bands").alias("band"))
-    texts = documents.select("doc_id", "text")
-    if documents.count() <= driver_document_cap:
-        driver = DriverRelations(frames, texts, config)
-        pairs, hot = _decide(driver, config, all_of_them=changed is None)
-        outcome = documents.sparkSession.createDataFrame(driver.table("outcome"))
-    else:
-        spark = SparkRelations(frames, texts, config)
-        pairs, hot = _decide(spark, config, all_of_them=changed is None)
-        outcome = spark.table("outcome").localCheckpoint()
-    return Duplicates(outcome.where("canonical_id IS NOT NULL"), outcome.select("doc_id"), pairs, hot)
+    return replaced
 
 
-def _decide(on: Relations, config: MinHashConfig, all_of_them: bool) -> tuple[int, int]:
+def _decide(on: Relations, config: MinHashConfig, all_of_them: bool) -> tuple[int, int, int]:
     """Defines `outcome`: each affected document with its row, or nulls for none.
 
     Args:
-        on: Holds `members`, `bands` and `previous`; `changed` and `replaced` too unless all are due.
+        on: Holds `documents`, `signatures` and `previous`; `changed` and `replaced` too unless all are due.
         config: Threshold and bucket limit.
         all_of_them: Whether all documents are decided about.
 
     Returns:
-        The numbers of candidate pairs and of hot buckets.
+        The numbers of candidate pairs, of similar ones among them, and of hot buckets.
     """
+    on.define(
+        "members",
+        "SELECT doc_id, tenant, text_sha256, unix_micros(first_seen_at) AS seen FROM {documents}",
+        reused=True,
+    )
     if all_of_them:
         every = "SELECT doc_id FROM {members} UNION SELECT doc_id FROM {previous}"
         on.define("dirty", every, reused=True)
@@ -125,6 +148,7 @@ def _decide(on: Relations, config: MinHashConfig, all_of_them: bool) -> tuple[in
     )
     _define_edges(on, "edges", "dirty", config)
     candidates, hot = on.row("SELECT count_if(wanted), coalesce(sum(hot), 0) FROM {edges_compared}")
+    (similar,) = on.row("SELECT count(*) FROM {edges}")
 
     # A touched cluster's standing rows hold it together; new edges may join it to others.
     on.define(
@@ -196,7 +220,7 @@ def _decide(on: Relations, config: MinHashConfig, all_of_them: bool) -> tuple[in
         ) USING (doc_id) WHERE coalesce(place, 1) = 1
         """,
     )
-    return candidates, int(hot)
+    return candidates, similar, int(hot)
 
 
 _SHARING_TEXT = """
@@ -211,13 +235,19 @@ _SHARING_TEXT = """
 """
 """The documents with the text of one of `ids`, each with that text's representative as matched_id."""
 
+_BANDS = "SELECT explode(bands) AS band FROM {signatures} SEMI JOIN {ids} USING (doc_id)"
+"""The bands of the documents of `ids`."""
+
 _RANKED = """
     SELECT tenant, band, doc_id,
         row_number() OVER (PARTITION BY tenant, band ORDER BY seen, doc_id) - 1 AS place
     FROM (
         SELECT /*+ REPARTITION(tenant, band) */ tenant, band, doc_id, seen,
             row_number() OVER (PARTITION BY tenant, band, text_sha256 ORDER BY seen, doc_id) AS place_of_text
-        FROM {members} JOIN {bands} USING (doc_id) SEMI JOIN {values} USING (band)
+        FROM (
+            SELECT doc_id, band FROM (SELECT doc_id, explode(bands) AS band FROM {signatures})
+            SEMI JOIN {values} USING (band)
+        ) JOIN {members} USING (doc_id)
     ) WHERE place_of_text = 1
 """
 """The representatives in every bucket of `values`, by seniority from 0.
@@ -233,7 +263,7 @@ def _define_edges(on: Relations, name: str, ids: str, config: MinHashConfig) -> 
     `hot` counts the hot buckets whose most senior member and first member beyond the limit a pair is: each
     hot bucket has exactly one such pair, so the sum counts hot buckets without a pass of its own.
     """
-    on.define(f"{name}_values", f"SELECT DISTINCT band FROM {{bands}} SEMI JOIN {{{ids}}} USING (doc_id)")
+    on.define(f"{name}_values", f"SELECT DISTINCT band FROM ({_BANDS.replace('{ids}', f'{{{ids}}}')})")
     on.define(
         f"{name}_ranked",
         f"""
@@ -272,9 +302,9 @@ def _define_dirty(on: Relations, config: MinHashConfig) -> None:
         "moved",
         """
         SELECT band, count(*) AS moves FROM (
-            SELECT band FROM {bands} SEMI JOIN {changed} USING (doc_id) UNION ALL SELECT band FROM {replaced}
+            {changed_bands} UNION ALL SELECT explode(bands) AS band FROM {replaced}
         ) GROUP BY band
-        """,
+        """.replace("{changed_bands}", _BANDS.replace("{ids}", "{changed}")),
     )
     on.define(
         "crossing",

@@ -8,6 +8,7 @@ from datetime import datetime
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
@@ -74,6 +75,31 @@ def vanished_documents(listing: pa.Table, state: pa.Table) -> pa.Table:
         return connection.sql(_VANISHED).to_arrow_table()
 
 
+_AS_READ = (
+    *("uri", "title", "media_type", "content_sha256", "size_bytes", "file_size_bytes", "file_modified_at"),
+    "error",
+)
+"""What a revision says of its file as it is, and a tombstone as it last was."""
+
+_REVISIONS = f"""
+    with read as (select *, sha256(concat_ws(chr(31), $tenant, $source, uri)) as doc_id from found),
+    before as ({_BEFORE}),
+    joined as (
+        select coalesce(read.doc_id, before.doc_id) as doc_id, columns(read.* exclude (doc_id)),
+               columns(before.* exclude (doc_id)), uri is null as gone,
+               last_revision is null or last_deleted or error is distinct from last_error
+               or content_sha256 is distinct from last_content_sha256 as changed
+        from read full join before on read.doc_id = before.doc_id
+    )
+    select doc_id, coalesce(last_revision, 0) + 1 as revision, $tenant as tenant, $source as source,
+           {", ".join(f"case when gone then last_{name} else {name} end as {name}" for name in _AS_READ)},
+           case when not gone and changed then body end as body,
+           coalesce(last_first_seen_at, $now) as first_seen_at, $now as fetched_at, gone as deleted
+    from joined
+    where case when gone then not last_deleted else changed or (error is null and stands_for_file) end
+"""
+
+
 def revisions(read: DataFrame, known: pa.Table, source: Source, now: datetime) -> DataFrame:
     """The rows to append for files that were read. Each file is read once.
 
@@ -110,13 +136,7 @@ def revisions(read: DataFrame, known: pa.Table, source: Source, now: datetime) -
     )
     touched = F.col("error").isNull() & F.col("stands_for_file")
     told = joined.where(F.when(gone, ~F.col("last_deleted")).otherwise(changed | touched))
-    as_read = {
-        name: F.when(gone, F.col(f"last_{name}")).otherwise(F.col(name))
-        for name in (
-            "uri", "title", "media_type", "content_sha256", "size_bytes", "file_size_bytes",
-            "file_modified_at", "error",
-        )
-    }  # fmt: skip
+    as_read = {name: F.when(gone, F.col(f"last_{name}")).otherwise(F.col(name)) for name in _AS_READ}
     return _stamped(
         told,
         **as_read,
@@ -128,19 +148,48 @@ def revisions(read: DataFrame, known: pa.Table, source: Source, now: datetime) -
     )
 
 
-def tombstones(documents: DataFrame, now: datetime) -> DataFrame:
-    """A row that says it is gone for each document of a frame of `STATE` rows."""
-    return _stamped(
-        documents,
-        revision=F.col("revision") + 1,
-        body=F.lit(None).cast("binary"),
-        fetched_at=F.lit(now),
-        deleted=F.lit(True),
+def revisions_here(read: pa.Table, known: pa.Table, source: Source, now: datetime) -> pa.Table:
+    """`revisions` of files that are here."""
+    values = {"tenant": source.tenant, "source": source.name, "now": now}
+    with duckdb.connect() as connection:
+        connection.register("found", read)
+        connection.register("state", known)
+        rows = connection.sql(_REVISIONS, params=values).to_arrow_table()
+    return rows.select(RAW_DOCUMENTS.schema.names).cast(RAW_DOCUMENTS.schema)
+
+
+def tombstones(documents: pa.Table, now: datetime) -> pa.Table:
+    """A row that says it is gone for each document of a table of `STATE` rows."""
+    return (
+        pa.table(
+            {
+                **{name: documents[name] for name in documents.column_names},
+                "revision": pc.add(documents["revision"], 1),
+                "body": pa.nulls(documents.num_rows, pa.binary()),
+                "fetched_at": pa.repeat(pa.scalar(now), documents.num_rows),
+                "deleted": pa.repeat(True, documents.num_rows),
+            }
+        )
+        .select(RAW_DOCUMENTS.schema.names)
+        .cast(RAW_DOCUMENTS.schema)
     )
 
 
 def _stamped(rows: DataFrame, **stamps: Column) -> DataFrame:
     return rows.select(*[stamps.get(name, F.col(name)).alias(name) for name in RAW_DOCUMENTS.schema.names])
+
+
+_TELLING = """
+    select * from appended where deleted or body is not null or error is not null
+    qualify row_number() over (partition by doc_id order by revision desc) = 1
+"""
+
+
+def latest_bodies_here(appended: pa.Table) -> pa.Table:
+    """`latest_bodies` of rows that are here."""
+    with duckdb.connect() as connection:
+        connection.register("appended", appended)
+        return connection.sql(_TELLING).to_arrow_table().cast(appended.schema)
 
 
 def latest_bodies(appended: DataFrame) -> DataFrame:

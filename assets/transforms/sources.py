@@ -1,10 +1,11 @@
 """What Headwater reads from, whatever kind it is: list it, then read what is new."""
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 
 from assets.transforms.environment_corpus import list_environment, read_environment
-from assets.transforms.files import list_files, local_listing, read_files
+from assets.transforms.files import list_files, local_listing, read_files, read_local
 from assets.transforms.registry import (
     ENVIRONMENT,
     DuplicateSource,
@@ -32,8 +33,12 @@ __all__ = [
     "UnreadableRows",
     "list_source",
     "quick_listing",
+    "quick_read",
     "read_source",
 ]
+
+_FEW_FILES = 256
+_FEW_BYTES = 64 << 20
 
 
 def list_source(spark: SparkSession, source: Source) -> pa.Table:
@@ -54,6 +59,14 @@ def quick_listing(source: Source) -> pa.Table | None:
     if source.kind == ENVIRONMENT:
         return list_environment()
     return local_listing(source) if source.local_root else None
+
+
+def quick_read(source: Source, files: pa.Table) -> pa.Table | None:
+    """`read_source` without Spark, of a few files; None where they are many, elsewhere, or files of rows."""
+    if source.kind == ENVIRONMENT:
+        return read_environment(files)
+    few = files.num_rows <= _FEW_FILES and (pc.sum(files["file_size_bytes"]).as_py() or 0) <= _FEW_BYTES
+    return read_local(files) if few and source.kind == "files" and source.local_root else None
 
 
 def read_source(spark: SparkSession, source: Source, files: pa.Table) -> DataFrame:

@@ -1,39 +1,50 @@
-"""How fast MinHash signatures are made here, in datasketch and in a plain loop, and what the bands find."""
+"""How fast near-duplicates are found here and by datasketch, what the bands find, and what a batch costs."""
 
 import hashlib
 import importlib.metadata
 import re
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from datasketch import MinHash
+from datasketch import MinHash, MinHashLSH
 
 from assets.transforms.minhash import MinHashConfig, bands, shingle_jaccard, signatures, warm_up
+from orchestration.bench import dedupe_lake
 from orchestration.bench.report import BenchResult
 
 _PROSE = re.compile(r"METADATA$|LICEN[CS]E|COPYING|NOTICE|AUTHORS|README|\.(txt|md|rst)$", re.IGNORECASE)
 _SAMPLE_MB = 2.0  # a rate needs no more of what takes seconds a megabyte
 _LOOP_SAMPLE_MB = 0.5
 _DOCUMENT_WORDS = 1000
+_PAIR_WORDS = 200
+_PAIRS = 40_000
+"""Known pairs: some thousands a bin, so that chance moves a share by less than 0.01."""
 _BINS = (0.5, 0.6, 0.7, 0.8, 0.9)
 _PRIME = (1 << 61) - 1
 
 
-def run(megabytes: int = 64) -> BenchResult:
-    """Measures all three on the same text, in one thread each.
+def run(megabytes: int = 100, largest: int = 100_000) -> BenchResult:
+    """Measures the kernel, the bands, a whole deduplication, and adding 1% to lakes of several sizes.
 
-    Time is the thread's processor time, so that a rate is a core's whatever else the machine does. Everything
-    from strings to finished signatures counts: words, shingles and 128 permutations.
+    A core's rate is by the thread's processor time, whatever else the machine does, and everything from
+    strings to finished signatures counts: words, shingles and 128 permutations. All else is by the clock.
 
     Args:
-        megabytes: Text for our kernel, in MB (1e6 bytes); the slower two get a part of it.
+        megabytes: Text to deduplicate, in MB (1e6 bytes); datasketch's rate and the plain loop's are measured
+            on a part of it, datasketch's whole way (`MinHash` and `MinHashLSH`) on all.
+        largest: Documents of the largest lake that 1% is added to; the others have a tenth and a hundredth,
+            and none has fewer than 10,000.
 
     Returns:
-        MB/s a core of each, ratios of ours to theirs, and at Jaccard similarities around 0.5 to 0.9 the share
-        of pairs that the bands found beside the share that theory expects.
+        MB/s a core of each, and ratios of ours to theirs; at Jaccard similarities around 0.5 to 0.9 the share
+        of pairs that the bands found beside the share that theory expects; seconds, memory and precision of
+        the assets over all of the text in a fresh process, JVM included, beside datasketch's way in one
+        process from strings in memory; for each lake the seconds and memory of adding 1%, and the ratio of
+        the seconds an added document between the lakes.
     """
     config = MinHashConfig()
     rng = np.random.default_rng(0)
@@ -53,18 +64,51 @@ def run(megabytes: int = 64) -> BenchResult:
         f"headwater_to_{name}": figures["headwater_mb_s"] / figures[f"{name}_mb_s"]
         for name in ("datasketch", "python_loop")
     }
-    return BenchResult("dedupe", figures | _recall(pieces, config, rng), ratios)
+    figures |= _recall(pieces, config, rng)
+    with tempfile.TemporaryDirectory(prefix="headwater-bench-") as folder:
+        made = dedupe_lake.whole(texts, Path(folder))
+    figures |= {f"whole_{name}": value for name, value in made.items()}
+    figures["whole_candidate_precision"] = made["similar_pairs"] / max(1, made["candidate_pairs"])
+    began = time.perf_counter()
+    _pairs_by_datasketch(texts, config)
+    figures["datasketch_whole_s"] = time.perf_counter() - began
+    ratios["whole_datasketch_to_headwater"] = figures["datasketch_whole_s"] / made["process_s"]
+    words = dedupe_lake.vocabulary(iter(pieces))
+    lakes: dict[int, dict[str, float]] = {}
+    for documents in sorted({max(10_000, largest // part) for part in (100, 10, 1)}):
+        with tempfile.TemporaryDirectory(prefix="headwater-bench-") as folder:
+            lakes[documents] = dedupe_lake.added(documents, words, Path(folder))
+        figures |= {f"lake_{documents}_{name}": value for name, value in lakes[documents].items()}
+    smallest = min(lakes)
+    for documents in sorted(lakes)[1:]:
+        ratios |= {
+            f"{name}_an_added_document_{documents}_to_{smallest}": (
+                _an_added(lakes[documents], parts) / _an_added(lakes[smallest], parts)
+            )
+            for name, parts in (("process", ("process_s",)), ("assets", ("signatures_s", "duplicates_s")))
+        }
+    return BenchResult("dedupe", figures, ratios)
 
 
-def _pieces() -> Iterator[list[str]]:
-    """Real prose cut into documents of so many words: what installed distributions say about themselves."""
+def _an_added(measured: dict[str, float], parts: tuple[str, ...]) -> float:
+    return sum(measured[part] for part in parts) / measured["added"]
+
+
+def real_prose() -> Iterator[str]:
+    """What installed distributions say about themselves, a text a file."""
     for distribution in importlib.metadata.distributions():
         for file in distribution.files or []:
             path = Path(str(file.locate()))
             if _PROSE.search(file.name) and path.is_file():
-                words = path.read_text(errors="ignore").split(" ")
-                for at in range(0, len(words), _DOCUMENT_WORDS):
-                    yield words[at : at + _DOCUMENT_WORDS]
+                yield path.read_text(errors="ignore")
+
+
+def _pieces() -> Iterator[list[str]]:
+    """Real prose cut into documents of so many words."""
+    for text in real_prose():
+        words = text.split(" ")
+        for at in range(0, len(words), _DOCUMENT_WORDS):
+            yield words[at : at + _DOCUMENT_WORDS]
 
 
 def _edited(words: list[str], share: float, rng: np.random.Generator) -> str:
@@ -120,6 +164,19 @@ def _by_datasketch(texts: list[str], config: MinHashConfig) -> None:
         empty.copy().update_batch(_shingles(text, config))
 
 
+def _pairs_by_datasketch(texts: list[str], config: MinHashConfig) -> int:
+    """The single-process way: sign each document, ask for its candidates so far, put it into the index."""
+    index = MinHashLSH(num_perm=config.permutations, params=(config.bands, config.rows))
+    empty = MinHash(num_perm=config.permutations, seed=config.seed)
+    pairs = 0
+    for number, text in enumerate(texts):
+        signature = empty.copy()
+        signature.update_batch(_shingles(text, config))
+        pairs += len(index.query(signature))
+        index.insert(number, signature)
+    return pairs
+
+
 def _by_loop(texts: list[str], config: MinHashConfig) -> None:
     """What one writes first: Python's integers, one hash function after the other."""
     functions = [(2 * i + 1, i * i + 7) for i in range(1, config.permutations + 1)]
@@ -133,21 +190,30 @@ def _by_loop(texts: list[str], config: MinHashConfig) -> None:
 
 def _recall(pieces: list[list[str]], config: MinHashConfig, rng: np.random.Generator) -> dict[str, float]:
     """The share of pairs with a band in common, and 1 - (1 - J^rows)^bands, by exact Jaccard similarity J."""
-    long = [words for words in pieces if len(words) > 200][:1500]
+    cut = [
+        words[at : at + _PAIR_WORDS]
+        for words in pieces
+        for at in range(0, len(words) - _PAIR_WORDS + 1, _PAIR_WORDS)
+    ]
+    base = [cut[i] for i in rng.integers(0, len(cut), _PAIRS)]
+    # A share s of words replaced touches x = 1 - (1 - s)^w of the shingles, and J = (1 - x) / (1 + x).
+    wanted = rng.uniform(_BINS[0] - 0.1, 1.0, len(base))
+    shares = 1 - (1 - (1 - wanted) / (1 + wanted)) ** (1 / config.shingle_words)
     texts = pa.array(
-        [" ".join(words) for words in long]
-        + [_edited(words, float(rng.uniform(0.005, 0.08)), rng) for words in long],
+        [" ".join(words) for words in base]
+        + [_edited(words, float(share), rng) for words, share in zip(base, shares, strict=True)],
         pa.large_string(),
     )
-    left = np.arange(len(long))
-    jaccard = shingle_jaccard(texts, left, left + len(long), config)
+    left = np.arange(len(base))
+    jaccard = shingle_jaccard(texts, left, left + len(base), config)
     values = bands(signatures(texts, config), config)
-    hit = (values[: len(long)] == values[len(long) :]).any(axis=1)
-    figures = {}
+    hit = (values[: len(base)] == values[len(base) :]).any(axis=1)
+    figures, errors = {}, []
     for center in _BINS:
         near = np.abs(jaccard - center) < 0.05
-        if near.any():
-            expected = 1 - (1 - jaccard[near] ** config.rows) ** config.bands
-            figures[f"lsh_recall_at_{center}"] = float(hit[near].mean())
-            figures[f"lsh_recall_expected_at_{center}"] = float(expected.mean())
-    return figures
+        expected = float((1 - (1 - jaccard[near] ** config.rows) ** config.bands).mean())
+        figures[f"pairs_at_{center}"] = float(near.sum())
+        figures[f"lsh_recall_at_{center}"] = float(hit[near].mean())
+        figures[f"lsh_recall_expected_at_{center}"] = expected
+        errors.append(abs(float(hit[near].mean()) - expected))
+    return figures | {"lsh_recall_largest_error": max(errors)}

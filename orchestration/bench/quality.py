@@ -94,7 +94,7 @@ def run() -> BenchResult:
         try:
             parsed = _parse(rows)
             kept = [row for row in parsed if row["stage"] is None]
-            canonical = _canonical(_duplicates(spark, kept))
+            canonical = _canonical(_duplicates(kept))
             halves = _halves(rows, canonical)
             sources = {
                 row["doc_id"]: Source(rows[row["doc_id"]]["body"], row["media_type"], row["text"])
@@ -225,7 +225,7 @@ def _stopped_by(defect: Defect, source: Source, random: Random) -> str | None:
     return "mended" if defect.mended and found["text"] == source.text else None
 
 
-def _duplicates(spark: "SparkSession", documents: list[Row]) -> list[Row]:
+def _duplicates(documents: list[Row]) -> list[Row]:
     """The rows of silver.duplicates for these documents: doc_id, canonical_id, method."""
     from assets.transforms.near_duplicates import find_duplicates
 
@@ -233,13 +233,8 @@ def _duplicates(spark: "SparkSession", documents: list[Row]) -> list[Row]:
     columns = ("doc_id", "tenant", "text", "text_sha256", "first_seen_at")
     table = pa.table({name: [row[name] for row in documents] for name in columns})
     signed = pa.Table.from_batches(list(signature_batches(iter(table.to_batches()), config)))
-    found = find_duplicates(
-        spark.createDataFrame(table),
-        spark.createDataFrame(signed.select(["doc_id", "bands"])),
-        _frame(spark, DUPLICATES.name, []),
-        config,
-    )
-    rows: list[Row] = found.rows.toArrow().to_pylist()
+    found = find_duplicates(table, signed, DUPLICATES.schema.empty_table(), config)
+    rows: list[Row] = found.rows.to_pylist()
     return rows
 
 
@@ -268,7 +263,7 @@ def _copied(
             "text_sha256": digest,
             "first_seen_at": later,
         }
-    found = {row["doc_id"]: row["method"] for row in _duplicates(spark, [*documents, *copies.values()])}
+    found = {row["doc_id"]: row["method"] for row in _duplicates([*documents, *copies.values()])}
     tally = _Tally()
     for identity in copies:
         tally.add(found.get(identity), "near_duplicates", reasons)

@@ -3,6 +3,10 @@
 import json
 import os
 import platform
+import subprocess
+import sys
+import threading
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -29,6 +33,59 @@ def machine() -> dict[str, str | int | float]:
         "system": platform.platform(),
         "python": platform.python_version(),
     }
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What a command printed and took.
+
+    Attributes:
+        output: Its standard output.
+        seconds: From its start to its end, by the clock: interpreter, imports and JVM included.
+        peak_mb: The most that it and its children had resident at once, in MB; pages that two of them share
+            count twice.
+    """
+
+    output: str
+    seconds: float
+    peak_mb: float
+
+
+def watched(module: str, *arguments: str, **environment: str) -> Watched:
+    """Runs `python -m module` in a process of its own and watches its memory.
+
+    Raises:
+        RuntimeError: When it failed; with what it said.
+    """
+    began = time.perf_counter()
+    child = subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | environment,
+    )
+    peak = [0]
+    watcher = threading.Thread(target=_watch, args=(psutil.Process(child.pid), peak), daemon=True)
+    watcher.start()
+    output, errors = child.communicate()
+    seconds = time.perf_counter() - began
+    watcher.join()
+    if child.returncode:
+        raise RuntimeError(f"{module} {' '.join(arguments)} failed:\n{errors[-2000:]}")
+    return Watched(output, seconds, peak[0] / 1e6)
+
+
+def _watch(process: psutil.Process, peak: list[int]) -> None:
+    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        resident = 0
+        try:
+            for each in (process, *process.children(recursive=True)):
+                resident += each.memory_info().rss
+        except psutil.NoSuchProcess:
+            continue
+        peak[0] = max(peak[0], resident)
+        time.sleep(0.1)
 
 
 @dataclass(frozen=True)

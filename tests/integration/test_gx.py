@@ -5,8 +5,10 @@ import logging
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
+import duckdb
 import pyarrow as pa
 import pytest
 from pyspark.sql import DataFrame, SparkSession
@@ -15,6 +17,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from assets.tables import TABLES
 from assets.transforms.signals import SIGNALS
 from quality.gate import verdict
+from quality.gx import Tables as Measurable
 from quality.gx import Unmeasured, docs_page, measure, run_suite
 from quality.suites import SUITES, Expectation, Suite
 
@@ -111,19 +114,42 @@ def sound() -> Tables:
     }
 
 
+class Engine(Protocol):
+    """Gives the tables of a suite to what measures them."""
+
+    def __call__(self, tables: Tables, suite: Suite) -> Measurable: ...
+
+
+@pytest.fixture(scope="module", params=["duckdb", "spark"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    if request.param == "spark":
+        return partial(frames, request.getfixturevalue("spark"))
+    return views
+
+
+def arrow(name: str, rows: Rows) -> pa.Table:
+    """Without Delta's NOT NULL, as a table written by something else would be."""
+    return pa.Table.from_pylist(rows, pa.schema([f.with_nullable(True) for f in TABLES[name].schema]))
+
+
+def views(tables: Tables, suite: Suite) -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect()
+    for name in (suite.table, *suite.reads):
+        connection.register(name.partition(".")[2], arrow(name, tables[name]))
+    return connection
+
+
 def frames(spark: SparkSession, tables: Tables, suite: Suite) -> dict[str, DataFrame]:
     made = {}
     for name in (suite.table, *suite.reads):
-        # Without Delta's NOT NULL, as a table written by something else would be.
-        schema = pa.schema([field.with_nullable(True) for field in TABLES[name].schema])
-        rows = pa.Table.from_pylist(tables[name], schema)
-        made[name] = spark.createDataFrame(rows, from_arrow_schema(schema))
+        rows = arrow(name, tables[name])
+        made[name] = spark.createDataFrame(rows, from_arrow_schema(rows.schema))
     return made
 
 
-def failing(spark: SparkSession, tables: Tables, suite: Suite) -> set[str]:
+def failing(engine: Engine, tables: Tables, suite: Suite) -> set[str]:
     """What is out of bounds; that Great Expectations says so too is for fewer, slower tests."""
-    measured = measure(frames(spark, tables, suite), suite, PARAMETERS)
+    measured = measure(engine(tables, suite), suite, PARAMETERS)
     return {
         each.name
         for each in suite.expectations
@@ -236,17 +262,17 @@ DEFECTS: list[tuple[str, str, Mutation, set[str]]] = [
 
 
 @pytest.mark.parametrize("suite", SUITES.values(), ids=SUITES)
-def test_sound_tables_pass(spark, suite):
-    assert failing(spark, sound(), suite) == set()
+def test_sound_tables_pass(engine, suite):
+    assert failing(engine, sound(), suite) == set()
 
 
 @pytest.mark.parametrize(
     ("table", "name", "mutate", "also"), DEFECTS, ids=[f"{each[0]}-{each[1]}" for each in DEFECTS]
 )
-def test_a_defect_fails_its_expectation_and_no_other(spark, table, name, mutate, also):
+def test_a_defect_fails_its_expectation_and_no_other(engine, table, name, mutate, also):
     tables = sound()
     mutate(tables)
-    assert failing(spark, tables, SUITES[table]) == {name} | also
+    assert failing(engine, tables, SUITES[table]) == {name} | also
 
 
 NULL_GATES = {
@@ -256,24 +282,24 @@ NULL_GATES = {
 
 
 @pytest.mark.parametrize("suite", SUITES.values(), ids=SUITES)
-def test_each_null_fails_its_gate(spark, suite):
+def test_each_null_fails_its_gate(engine, suite):
     tables = sound()
     gates = NULL_GATES[suite.table]
     rows = [dict(tables[suite.table][0]) for _ in gates]
     for row, gate in zip(rows, gates, strict=True):
         row[gate.removesuffix("_not_null")] = None
     tables[suite.table] += rows
-    measured = measure(frames(spark, tables, suite), suite, PARAMETERS)
+    measured = measure(engine(tables, suite), suite, PARAMETERS)
     assert {gate: measured[gate] for gate in gates} == dict.fromkeys(gates, 1.0)
 
 
 @pytest.mark.parametrize("suite", SUITES.values(), ids=SUITES)
-def test_great_expectations_judges_every_measure(spark, suite):
+def test_great_expectations_judges_every_measure(engine, suite):
     tables = sound()
     tables[suite.table] += [dict(tables[suite.table][0]), dict.fromkeys(tables[suite.table][0])]
-    results = run_suite(frames(spark, tables, suite), suite, parameters=PARAMETERS)
+    results = run_suite(engine(tables, suite), suite, parameters=PARAMETERS)
     assert [each.name for each in results] == [each.name for each in suite.expectations]
-    assert {each.name for each in results if not each.passed} == failing(spark, tables, suite)
+    assert {each.name for each in results if not each.passed} == failing(engine, tables, suite)
     severities = {each.name: each.severity for each in suite.expectations}
     assert {each.name: each.severity for each in results} == severities
 
@@ -287,15 +313,15 @@ def test_every_expectation_has_a_defect():
 
 
 @pytest.mark.parametrize("suite", SUITES.values(), ids=SUITES)
-def test_an_empty_table_fails(spark, suite):
+def test_an_empty_table_fails(engine, suite):
     tables = sound()
     tables[suite.table] = []
-    results = run_suite(frames(spark, tables, suite), suite, parameters=PARAMETERS)
+    results = run_suite(engine(tables, suite), suite, parameters=PARAMETERS)
     assert "row_count" in {each.name for each in results if not each.passed}
     assert not verdict(suite, results).passed
 
 
-def test_nothing_raw_leaves_a_suite(spark, tmp_path, caplog, capfd):
+def test_nothing_raw_leaves_a_suite(engine, tmp_path, caplog, capfd):
     secret, digits = "hunter2-correct-horse", "4111111111111111"
     tables = sound()
     for table in (documents, chunks):
@@ -303,7 +329,7 @@ def test_nothing_raw_leaves_a_suite(spark, tmp_path, caplog, capfd):
     tables[documents][1] |= {"uri": secret, "language": secret, "title": secret, "source": digits}
     with caplog.at_level(logging.DEBUG):
         said = [
-            run_suite(frames(spark, tables, SUITES[table]), SUITES[table], tmp_path, PARAMETERS)
+            run_suite(engine(tables, SUITES[table]), SUITES[table], tmp_path, PARAMETERS)
             for table in (documents, chunks)
         ]
     assert not any(verdict(SUITES[t], r).passed for t, r in zip((documents, chunks), said, strict=True))
@@ -315,24 +341,24 @@ def test_nothing_raw_leaves_a_suite(spark, tmp_path, caplog, capfd):
     assert not any(secret in text or digits in text for text in everything)
 
 
-def test_data_docs_show_counts_and_call_nobody(spark, tmp_path):
+def test_data_docs_show_counts_and_call_nobody(engine, tmp_path):
     tables = sound()
     tables[documents][0]["language"] = "English"
     suite = SUITES[documents]
-    run_suite(frames(spark, tables, suite), suite, tmp_path, PARAMETERS)
+    run_suite(engine(tables, suite), suite, tmp_path, PARAMETERS)
     page = docs_page(tmp_path, suite.table).read_text()
     assert "Exception" not in page
     assert "Filters go by ISO 639 code" in page
     assert not re.search(r"""(?:src=|url\()["']?https?:|<link\b""", page)
 
 
-@pytest.mark.parametrize("expression", ["max(char_count)", "double('nan')"])
-def test_a_measure_without_a_number_is_an_error(spark, expression):
+@pytest.mark.parametrize("expression", ["max(char_count)", "CAST('nan' AS DOUBLE)"])
+def test_a_measure_without_a_number_is_an_error(engine, expression):
     suite = Suite(
         documents, "SELECT * FROM {documents}", (Expectation("bad", expression, "why.", at_most=0),)
     )
     with pytest.raises(Unmeasured, match="bad"):
-        measure(frames(spark, {documents: []}, suite), suite, {})
+        measure(engine({documents: []}, suite), suite, {})
 
 
 def test_a_suite_is_a_few_jobs(spark):

@@ -1,23 +1,29 @@
-"""Near-duplicates in Spark: against a plain reference, and incremental against full."""
+"""Near-duplicates: against a plain reference, incremental against full, and in Spark against here."""
 
 import hashlib
 import random
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.pandas.types import from_arrow_schema
 
 from assets.transforms.minhash import MinHashConfig, bands, shingle_jaccard, signature_batches, signatures
-from assets.transforms.near_duplicates import Duplicates, find_duplicates
+from assets.transforms.near_duplicates import Duplicates, find_duplicates, find_duplicates_in_spark
 
 CONFIG = MinHashConfig(
     shingle_words=2, permutations=24, bands=12, rows=2, jaccard_threshold=0.5, hot_bucket=3
 )
 START = datetime(2024, 1, 1, tzinfo=UTC)
-DUPLICATES = "doc_id string, canonical_id string, matched_id string, jaccard double, method string"
+DUPLICATES = pa.schema(
+    [(name, pa.string()) for name in ("doc_id", "canonical_id", "matched_id")]
+    + [("jaccard", pa.float64()), ("method", pa.string())]
+)
 
 
 @dataclass(frozen=True)
@@ -86,74 +92,82 @@ def reference(corpus: Corpus, config: MinHashConfig = CONFIG) -> Rows:
     return rows
 
 
-def documents(spark: SparkSession, corpus: Corpus) -> DataFrame:
+def documents(corpus: Corpus) -> pa.Table:
     docs = list(corpus.values())
-    return spark.createDataFrame(
-        pa.table(
-            {
-                "doc_id": pa.array(list(corpus), pa.string()),
-                "tenant": pa.array([doc.tenant for doc in docs], pa.string()),
-                "text": pa.array([doc.text for doc in docs], pa.string()),
-                "text_sha256": pa.array(
-                    [hashlib.sha256(doc.text.encode()).hexdigest() for doc in docs], pa.string()
-                ),
-                "first_seen_at": pa.array(
-                    [START + timedelta(seconds=doc.seen) for doc in docs], pa.timestamp("us", "UTC")
-                ),
-            }
-        )
+    return pa.table(
+        {
+            "doc_id": pa.array(list(corpus), pa.string()),
+            "tenant": pa.array([doc.tenant for doc in docs], pa.string()),
+            "text": pa.array([doc.text for doc in docs], pa.string()),
+            "text_sha256": pa.array(
+                [hashlib.sha256(doc.text.encode()).hexdigest() for doc in docs], pa.string()
+            ),
+            "first_seen_at": pa.array(
+                [START + timedelta(seconds=doc.seen) for doc in docs], pa.timestamp("us", "UTC")
+            ),
+        }
     )
 
 
-def signed(spark: SparkSession, corpus: Corpus, config: MinHashConfig = CONFIG) -> DataFrame:
+def signed(corpus: Corpus, config: MinHashConfig = CONFIG) -> pa.Table:
     texts = pa.array([doc.text for doc in corpus.values()], pa.string())
     batch = pa.record_batch(
         {"doc_id": pa.array(list(corpus), pa.string()), "text": texts, "text_sha256": texts}
     )
-    return spark.createDataFrame(pa.Table.from_batches(signature_batches(iter([batch]), config)))
+    return pa.Table.from_batches(signature_batches(iter([batch]), config))
 
 
-def as_rows(found: Duplicates) -> Rows:
+def as_rows(found: Duplicates[pa.Table]) -> Rows:
     return {
-        row.doc_id: (row.canonical_id, row.matched_id, row.jaccard, row.method)
-        for row in found.rows.collect()
+        row["doc_id"]: (row["canonical_id"], row["matched_id"], row["jaccard"], row["method"])
+        for row in found.rows.to_pylist()
     }
 
 
-def table(spark: SparkSession, rows: Rows) -> DataFrame:
-    return spark.createDataFrame([(doc_id, *row) for doc_id, row in rows.items()], DUPLICATES)
+def table(rows: Rows) -> pa.Table:
+    data = [dict(zip(DUPLICATES.names, (doc_id, *row), strict=True)) for doc_id, row in rows.items()]
+    return pa.Table.from_pylist(data, DUPLICATES)
+
+
+def in_spark(spark: SparkSession, *tables: pa.Table, config: MinHashConfig, **more: pa.Table) -> Duplicates:
+    """`find_duplicates_in_spark` of Arrow tables."""
+
+    def frame(rows: pa.Table) -> DataFrame:
+        schema = from_arrow_schema(rows.schema)
+        # Spark can not take an Arrow table of lists without a row.
+        return spark.createDataFrame(rows) if rows.num_rows else spark.createDataFrame([], schema)
+
+    frames = {name: frame(rows) for name, rows in more.items()}
+    found = find_duplicates_in_spark(*map(frame, tables), config, **frames)
+    return replace(found, rows=found.rows.toArrow(), affected=found.affected.toArrow())
 
 
 def follow(
-    spark: SparkSession,
     before: Corpus,
     after: Corpus,
     standing: Rows,
     config: MinHashConfig = CONFIG,
-    **settings: int,
+    find: Callable[..., Duplicates[pa.Table]] = find_duplicates,
 ) -> Rows:
     """Applies one incremental computation to the rows that stood before it, as the asset's MERGE does."""
     changed = [doc_id for doc_id in before.keys() | after.keys() if before.get(doc_id) != after.get(doc_id)]
-    found = find_duplicates(
-        documents(spark, after),
-        signed(spark, after, config),
-        table(spark, standing),
-        config,
-        changed=spark.createDataFrame([(doc_id,) for doc_id in changed], "doc_id string"),
-        replaced=signed(spark, {doc_id: before[doc_id] for doc_id in changed if doc_id in before}, config),
-        **settings,
+    found = find(
+        documents(after),
+        signed(after, config),
+        table(standing),
+        config=config,
+        changed=pa.table({"doc_id": pa.array(changed, pa.string())}),
+        replaced=signed({doc_id: before[doc_id] for doc_id in changed if doc_id in before}, config),
     )
-    affected = {row.doc_id for row in found.affected.collect()}
+    affected = set(found.affected["doc_id"].to_pylist())
     rows = as_rows(found)
     assert rows.keys() <= affected
     assert set(changed) <= affected
     return {doc_id: row for doc_id, row in standing.items() if doc_id not in affected} | rows
 
 
-def full(spark: SparkSession, corpus: Corpus, standing: Rows | None = None, **settings: int) -> Duplicates:
-    return find_duplicates(
-        documents(spark, corpus), signed(spark, corpus), table(spark, standing or {}), CONFIG, **settings
-    )
+def full(corpus: Corpus, standing: Rows | None = None) -> Duplicates[pa.Table]:
+    return find_duplicates(documents(corpus), signed(corpus), table(standing or {}), CONFIG)
 
 
 def random_text(rng: random.Random, base: list[list[str]]) -> str:
@@ -190,19 +204,19 @@ def vocabularies(rng: random.Random) -> dict[str, list[list[str]]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
-def test_any_sequence_of_changes_gives_the_rows_of_one_full_computation(spark: SparkSession, seed: int):
+def test_any_sequence_of_changes_gives_the_rows_of_one_full_computation(seed: int):
     rng = random.Random(seed)
     base = vocabularies(rng)
     corpus: Corpus = {}
     for _ in range(3):
         corpus = evolve(rng, corpus, base)
-    found = full(spark, corpus)
+    found = full(corpus)
     assert found.hot_buckets == sum(len(bucket) > CONFIG.hot_bucket for bucket in buckets(corpus)) > 0
     rows = as_rows(found)
     assert rows == reference(corpus)
     for _ in range(4):
         before, corpus = corpus, evolve(rng, corpus, base)
-        rows = follow(spark, before, corpus, rows)
+        rows = follow(before, corpus, rows)
         assert rows == reference(corpus)
     methods = [method for *_, method in rows.values()]
     assert methods.count("exact") > 10
@@ -220,10 +234,12 @@ def test_changes_followed_in_spark_alone(spark: SparkSession):
     # Adaptive execution runs a job a stage, which for tables this small is most of the time.
     spark.conf.set("spark.sql.adaptive.enabled", "false")
     try:
-        rows = follow(spark, before, after, reference(before), driver_document_cap=0)
+        rows = follow(before, after, reference(before), find=partial(in_spark, spark))
+        found = in_spark(spark, documents(after), signed(after), table({}), config=CONFIG)
     finally:
         spark.conf.set("spark.sql.adaptive.enabled", "true")
     assert rows == reference(after) != reference(before)
+    assert as_rows(found) == rows
 
 
 def words(*changes: tuple[int, str]) -> str:
@@ -233,7 +249,7 @@ def words(*changes: tuple[int, str]) -> str:
     return " ".join(text)
 
 
-def test_tenants_are_never_compared_and_exact_copies_follow_the_cluster(spark: SparkSession):
+def test_tenants_are_never_compared_and_exact_copies_follow_the_cluster():
     corpus = {
         "a": Doc("one", words(), 5),
         "b": Doc("one", words((3, "x")), 1),
@@ -242,7 +258,7 @@ def test_tenants_are_never_compared_and_exact_copies_follow_the_cluster(spark: S
         "e": Doc("one", "", 0),
         "f": Doc("one", "", 1),
     }
-    rows = as_rows(full(spark, corpus, standing={"gone": ("a", "a", 1.0, "exact")}))
+    rows = as_rows(full(corpus, standing={"gone": ("a", "a", 1.0, "exact")}))
     jaccard = rows["a"][2]
     assert 0.5 < jaccard < 1
     assert rows == {
@@ -252,22 +268,22 @@ def test_tenants_are_never_compared_and_exact_copies_follow_the_cluster(spark: S
     }
 
 
-def test_a_full_computation_takes_away_the_rows_of_documents_that_are_gone(spark: SparkSession):
-    found = full(spark, {"a": Doc("one", words(), 0)}, standing={"gone": ("a", "a", 1.0, "exact")})
-    assert {row.doc_id for row in found.affected.collect()} == {"a", "gone"}
-    assert found.rows.count() == 0
+def test_a_full_computation_takes_away_the_rows_of_documents_that_are_gone():
+    found = full({"a": Doc("one", words(), 0)}, standing={"gone": ("a", "a", 1.0, "exact")})
+    assert set(found.affected["doc_id"].to_pylist()) == {"a", "gone"}
+    assert found.rows.num_rows == 0
 
 
-def test_when_the_representative_goes_another_is_promoted(spark: SparkSession):
+def test_when_the_representative_goes_another_is_promoted():
     before = {"a": Doc("t", words(), 0), "b": Doc("t", words((1, "x")), 1), "c": Doc("t", words(), 2)}
     after = {doc_id: doc for doc_id, doc in before.items() if doc_id != "a"}
-    rows = follow(spark, before, after, reference(before))
+    rows = follow(before, after, reference(before))
     assert rows == reference(after)
     assert rows.keys() == {"c"}
     assert rows["c"][:2] == ("b", "b")
 
 
-def test_a_new_document_that_bridges_two_clusters_merges_them(spark: SparkSession):
+def test_a_new_document_that_bridges_two_clusters_merges_them():
     """The younger cluster's canonical document had no row: its own best match has to be found again."""
     first, last = [(i, f"x{i}") for i in range(4)], [(i, f"y{i}") for i in range(20, 24)]
     before = {
@@ -279,13 +295,13 @@ def test_a_new_document_that_bridges_two_clusters_merges_them(spark: SparkSessio
     after = before | {"e": Doc("t", words(), 4)}
     standing = reference(before)
     assert {row[0] for row in standing.values()} == {"a", "c"}
-    rows = follow(spark, before, after, standing)
+    rows = follow(before, after, standing)
     assert rows == reference(after)
     assert {row[0] for row in rows.values()} == {"a"}
     assert rows["c"][1] == "d"
 
 
-def test_a_removal_lets_documents_move_up_in_a_full_bucket(spark: SparkSession):
+def test_a_removal_lets_documents_move_up_in_a_full_bucket():
     """Documents behind an unlike senior one in a bucket of one place become comparable without it."""
     config = CONFIG.model_copy(update={"permutations": 1, "bands": 1, "rows": 1, "hot_bucket": 1})
     rng = random.Random(5)
@@ -300,11 +316,11 @@ def test_a_removal_lets_documents_move_up_in_a_full_bucket(spark: SparkSession):
     after = {doc_id: doc for doc_id, doc in before.items() if doc_id != "a"}
     assert reference(before, config) == {}
     assert reference(after, config).keys() == {"c", "d"}
-    assert follow(spark, before, after, {}, config) == reference(after, config) != {}
-    assert follow(spark, after, before, reference(after, config), config) == {}
+    assert follow(before, after, {}, config) == reference(after, config) != {}
+    assert follow(after, before, reference(after, config), config) == {}
 
 
-def test_changes_without_what_they_replaced_are_refused(spark: SparkSession):
-    nothing = table(spark, {})
+def test_changes_without_what_they_replaced_are_refused():
+    nothing = table({})
     with pytest.raises(ValueError, match="changed without replaced"):
         find_duplicates(nothing, nothing, nothing, CONFIG, changed=nothing)

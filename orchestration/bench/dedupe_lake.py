@@ -1,0 +1,242 @@
+"""What deduplication takes over a lake: all of it at once, and a batch that comes to what is there.
+
+`python -m orchestration.bench.dedupe_lake FOLDER` runs the assets `silver/signatures` and `silver/duplicates`
+over the lake of a folder and prints what they took: a process of its own, so that the time is a cold one.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from assets.lake import CODE_VERSION, Lake, Lineage
+from assets.recipe import Recipe
+from assets.spark import SparkConfig
+from assets.tables import DOCUMENTS, DUPLICATES, SIGNATURES, Table
+from assets.transforms.minhash import MinHashConfig, bands, shingle_jaccard, signature_batches, signatures
+from orchestration.bench.report import watched
+
+_CHUNK_DOCUMENTS = 100_000
+_COPY_EVERY = 20
+"""In a lake, every so many documents one is the one before it with a word replaced."""
+_RUN = "bench"
+
+_WRITTEN = """
+    select sha256('bench' || chr(31) || number) as doc_id, text, sha256(text) as text_sha256,
+           length(text)::int as char_count, 'bench:' || number as uri,
+           make_timestamptz(1700000000000000 + number) as first_seen_at
+    from texts order by number
+"""
+
+
+def whole(texts: list[str], folder: Path) -> dict[str, float]:
+    """Deduplicates documents that all come at once, in a fresh process.
+
+    Args:
+        texts: One a document.
+        folder: For the lake.
+
+    Returns:
+        The whole process's seconds (interpreter, JVM, reading and writing Delta), those of both assets, the
+        peak memory, and how many documents, candidate pairs, similar pairs and duplicates there were.
+    """
+    lake = _lake(folder)
+    lake.ensure()
+    for at in range(0, len(texts), _CHUNK_DOCUMENTS):
+        _add_documents(lake, pa.array(texts[at : at + _CHUNK_DOCUMENTS], pa.string()), at)
+    _pass(lake)
+    return _measured(folder) | {"documents": len(texts)}
+
+
+def added(documents: int, words: pa.StringArray, folder: Path) -> dict[str, float]:
+    """Adds 1% to a lake of short documents (60 to 100 words) that were deduplicated before.
+
+    The lake's rows are written as the assets would have. A quarter of the batch are exact copies of documents
+    in it, a quarter are copies with a word replaced.
+
+    Args:
+        documents: How many the lake has.
+        words: A vocabulary to draw from.
+        folder: For the lake.
+
+    Returns:
+        As `whole`, and `found`: the documents of the batch that became duplicates, a copy that shares a band
+        with its original and is similar enough; 1 is right.
+    """
+    lake, config = _lake(folder), MinHashConfig()
+    lake.ensure()
+    for at in range(0, documents, _CHUNK_DOCUMENTS):
+        _add_documents(lake, _texts(at, min(_CHUNK_DOCUMENTS, documents - at), words), at)
+    # In two passes: a row says which version of its input it was made from.
+    read = {DOCUMENTS.name: lake.version(DOCUMENTS.name)}
+    standing = [DUPLICATES.schema.empty_table()]
+    for at in range(0, documents, _CHUNK_DOCUMENTS):
+        texts = _texts(at, min(_CHUNK_DOCUMENTS, documents - at), words)
+        rows = _rows(texts, at)
+        batches = rows.select(["doc_id", "text", "text_sha256"]).to_batches()
+        signed = pa.Table.from_batches(signature_batches(iter(batches), config), None)
+        _append(lake, SIGNATURES, signed, read, config.config_hash)
+        copies = np.arange(_COPY_EVERY - 1, len(texts), _COPY_EVERY)
+        standing.append(_duplicates(rows, texts, copies - 1, copies, config))
+    read |= {SIGNATURES.name: lake.version(SIGNATURES.name)}
+    _append(lake, DUPLICATES, pa.concat_tables(standing), read, config.decision_hash)
+
+    size = documents // 100
+    originals = _texts(0, min(documents, _CHUNK_DOCUMENTS), words)
+    # Each has its own original, and none of these is itself a copy.
+    places = np.arange(size // 4) * _COPY_EVERY
+    exact, copied = originals.take(pa.array(places)), originals.take(pa.array(places + 2))
+    near = _one_word_replaced(copied)
+    fresh = _texts(documents, size, words)
+    fresh = fresh.filter(pa.array(np.arange(size) % _COPY_EVERY != _COPY_EVERY - 1))
+    batch = pa.concat_arrays([exact, near, fresh])[:size]
+    _add_documents(lake, batch, documents)
+    _pass(lake)
+    expected = len(exact) + int(_alike(copied, near, config).sum())
+    before = lake.query("select count(*) as n from t", t=lake.delta(DUPLICATES.name))["n"][0].as_py()
+    measured = _measured(folder)
+    return measured | {
+        "documents": documents,
+        "added": size,
+        "found": (measured["duplicates"] - before) / expected,
+    }
+
+
+def vocabulary(texts: Iterator[list[str]]) -> pa.StringArray:
+    """Distinct words of real texts, a thousand or more of them, in an order that is always the same."""
+    return pa.array(sorted({word for words in texts for word in words if word.isascii() and word.isalpha()}))
+
+
+def _lake(folder: Path) -> Lake:
+    return Lake(folder / "lake", SparkConfig(), folder / "spark", folder / "docs")
+
+
+def _texts(first: int, count: int, words: pa.StringArray) -> pa.StringArray:
+    """The lake's documents from one number on; the same each time."""
+    rng = np.random.default_rng([first, count])
+    lengths = rng.integers(60, 101, count)
+    drawn = words.take(pa.array(rng.integers(0, len(words), int(lengths.sum()))))
+    offsets = pa.array(np.append(0, np.cumsum(lengths)), pa.int32())
+    texts = pc.binary_join(pa.ListArray.from_arrays(offsets, drawn), " ")
+    places = np.arange(count)
+    copied = pa.array(np.where(places % _COPY_EVERY == _COPY_EVERY - 1, places - 1, places))
+    copies = pa.array(places % _COPY_EVERY == _COPY_EVERY - 1)
+    return pc.if_else(copies, _one_word_replaced(texts.take(copied)), texts)
+
+
+def _one_word_replaced(texts: pa.StringArray) -> pa.StringArray:
+    return pc.replace_substring_regex(texts, r"^(\S+ \S+ \S+ \S+ \S+ \S+ \S+ )\S+", r"\1replaced")
+
+
+def _alike(left: pa.Array, right: pa.Array, config: MinHashConfig) -> npt.NDArray[np.bool_]:
+    """Which pairs share a band and are similar enough."""
+    texts = pa.concat_arrays([left, right])
+    values = bands(signatures(texts, config), config).reshape(2, len(left), -1)
+    places = np.arange(len(left))
+    jaccard = shingle_jaccard(texts, places, places + len(left), config)
+    return np.asarray((values[0] == values[1]).any(axis=1) & (jaccard >= config.jaccard_threshold))
+
+
+def _duplicates(
+    rows: pa.Table,
+    texts: pa.Array,
+    originals: npt.NDArray[np.int64],
+    copies: npt.NDArray[np.int64],
+    config: MinHashConfig,
+) -> pa.Table:
+    alike = _alike(texts.take(pa.array(originals)), texts.take(pa.array(copies)), config)
+    originals, copies = originals[alike], copies[alike]
+    ids = rows["doc_id"].combine_chunks()
+    found = {
+        "doc_id": ids.take(pa.array(copies)),
+        "canonical_id": ids.take(pa.array(originals)),
+        "matched_id": ids.take(pa.array(originals)),
+        "jaccard": shingle_jaccard(texts, originals, copies, config),
+        "method": pa.repeat("minhash", len(copies)),
+        "OpenLineage_RunId": pa.repeat(_RUN, len(copies)),
+    }
+    return pa.table(found).cast(DUPLICATES.schema)
+
+
+def _rows(texts: pa.Array, first: int) -> pa.Table:
+    numbered = pa.table({"number": pa.array(np.arange(first, first + len(texts))), "text": texts})
+    return Lake.query(_WRITTEN, texts=numbered)
+
+
+def _add_documents(lake: Lake, texts: pa.Array, first: int) -> None:
+    rows = _rows(texts, first)
+    same = {"tenant": "bench", "source": "bench", "language": "en"}
+    columns = {name: rows[name] for name in rows.column_names}
+    columns |= {name: pa.repeat(value, len(texts)) for name, value in same.items()}
+    columns["content_sha256"] = rows["text_sha256"]
+    columns["pii_count"] = pa.array(np.zeros(len(texts), np.int32))
+    columns |= {
+        field.name: pa.nulls(len(texts), field.type)
+        for field in DOCUMENTS.schema
+        if field.name not in columns and field.nullable
+    }
+    _append(lake, DOCUMENTS, pa.table(columns), {}, "")
+
+
+def _append(lake: Lake, table: Table, rows: pa.Table, read: dict[str, int], digest: str) -> None:
+    if "OpenLineage_RunId" not in rows.column_names:
+        rows = rows.append_column("OpenLineage_RunId", pa.repeat(_RUN, rows.num_rows))
+    lineage = Lineage(
+        run_id=_RUN,
+        asset=table.name.replace(".", "/"),
+        code_version=CODE_VERSION,
+        config_digest=digest,
+        inputs=read,
+    )
+    lake.append(table, rows.select(table.schema.names).cast(table.schema), lineage)
+
+
+def _pass(lake: Lake) -> None:
+    """The gate's verdict that the assets wait for."""
+    lake.record_audit(DOCUMENTS.name, lake.version(DOCUMENTS.name), True, [], _RUN)
+
+
+def _measured(folder: Path) -> dict[str, float]:
+    done = watched("orchestration.bench.dedupe_lake", str(folder))
+    told: dict[str, float] = json.loads(done.output.splitlines()[-1])
+    return {"process_s": done.seconds, "peak_mb": done.peak_mb} | told
+
+
+def _timed(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def main(folder: Path) -> None:
+    """Runs both assets and prints seconds and counts as one JSON object."""
+    import dagster as dg
+
+    from assets import silver
+
+    lake = _lake(folder)
+    given = {"lake": lake, "recipe": Recipe()}
+    results: dict[str, dg.ExecuteInProcessResult] = {}
+
+    def make(asset: dg.AssetsDefinition) -> None:
+        results[asset.key.path[-1]] = dg.materialize([asset], resources=given)
+
+    seconds = {
+        f"{asset.key.path[-1]}_s": _timed(partial(make, asset))
+        for asset in (silver.signatures, silver.duplicates)
+    }
+    [made] = results["duplicates"].asset_materializations_for_node("silver__duplicates")
+    counts = {name: made.metadata[name].value for name in ("candidate_pairs", "similar_pairs", "hot_buckets")}
+    rows = lake.query("select count(*) as n from t", t=lake.delta(DUPLICATES.name))["n"][0].as_py()
+    sys.stdout.write(json.dumps(seconds | counts | {"duplicates": rows}) + "\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
