@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -358,6 +358,17 @@ class Lake:
             )
         return version
 
+    def stamp(self, table: Table, column: str) -> datetime:
+        """The time to write into a column that says which row of a table is the newest.
+
+        Now, but after every row that is there: a clock that was set back would make an old verdict the last.
+        """
+        newest = self.query(f'select max("{column}") as newest from t', t=self.delta(table.name))["newest"][
+            0
+        ].as_py()
+        now = datetime.now(UTC)
+        return now if newest is None else max(now, newest + timedelta(microseconds=1))
+
     def record_audit(self, name: str, version: int, passed: bool, failed: list[str], run_id: str) -> None:
         """Writes a gate's verdict on one version of a table."""
         row = {
@@ -366,7 +377,7 @@ class Lake:
             "passed": passed,
             "failed": failed,
             "run_id": run_id,
-            "audited_at": datetime.now(UTC),
+            "audited_at": self.stamp(AUDITS, "audited_at"),
         }
         self.append(
             AUDITS,

@@ -6,7 +6,6 @@ The candidate is evaluated by a blocking check on `serving/index`, which writes 
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -174,7 +173,7 @@ def append_decision(lake: Lake, row: dict[str, Any], run_id: str) -> None:
         config_digest="",
         inputs=json.loads(row["versions"]),
     )
-    rows = [row | {"decided_at": datetime.now(UTC)}]
+    rows = [row | {"decided_at": lake.stamp(RELEASES, "decided_at")}]
     lake.append(RELEASES, pa.Table.from_pylist(rows, RELEASES.schema), lineage)
 
 
