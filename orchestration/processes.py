@@ -1,8 +1,8 @@
 """Starts processes that outlive the command that started them, finds them again, and stops them whole.
 
-Each leads a process group of its own, and a file remembers its pid together with when it started: after a crash
-or a reboot another process can have the same pid, never both. That is counted from the system's start, for the
-clock may be set.
+Each leads a process group of its own, and a file remembers its pid together with when it started: after a
+crash or a reboot another process can have the same pid, never both. That is counted from the system's start,
+for the clock may be set.
 """
 
 import contextlib
