@@ -246,7 +246,7 @@ class Index:
                 )
             try:
                 connection.execute(
-                    # Which release was before which is told by their times, also after the clock was set back.
+                    # Which release was before which is told by their times, also where the clock went back.
                     "INSERT INTO headwater.releases (release_id, generation, epoch, details, released_at) "
                     "SELECT %s, %s, %s, %s, greatest(clock_timestamp(), "
                     "max(released_at) + interval '1 microsecond') FROM headwater.releases",

@@ -3,13 +3,13 @@
     python effects.py record FILE ARGUMENTS…              writes the effects' names to a file, in order
     python effects.py ACTION WHICH MOMENT ARGUMENTS…      does something at one of them
 
-ACTION is what happens there: `kill`, this process dies by SIGKILL; `stop`, it stands still until it is told to
-go on; `server`, the embedded PostgreSQL dies and this process goes on; `jvm`, Spark's JVM does; `full`, the
+ACTION is what happens there: `kill`, this process dies by SIGKILL; `stop`, it stands still until it is told
+to go on; `server`, the embedded PostgreSQL dies and this process goes on; `jvm`, Spark's JVM does; `full`, the
 disk of the state folder is filled to its last byte.
 
 WHICH is an effect's number, or a part of its name for the first of that name. MOMENT is `before` it, `inside`
-(a table's new files are there and its commit is not; a statement is sent and not answered; half of a piece of a
-COPY is written), or `after` it.
+(a table's new files are there and its commit is not; a statement is sent and not answered; half of a piece of
+a COPY is written), or `after` it.
 
 With EFFECTS_SPARK set, Spark writes what this process would.
 
@@ -66,7 +66,8 @@ def fill_disk() -> None:
             try:
                 file.write(bytes(size))
             except OSError as error:
-                assert error.errno == errno.ENOSPC, error
+                if error.errno != errno.ENOSPC:
+                    raise
                 size //= 2
 
 

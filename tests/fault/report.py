@@ -6,9 +6,9 @@ from pathlib import Path
 HEAD = """\
 # Faults
 
-Each row is one fault, on a fresh copy of a state folder, and then one more run that nothing disturbs. *Equal* \
-means: its end is compared row for row with that of a folder which was never disturbed (every table, the \
-index, its partitions, the decisions, the live release, a search), no commit of a table has the turn of \
+Each row is one fault, on a fresh copy of a state folder, and then one more run that nothing disturbs. \
+*Equal* means: its end is compared row for row with that of a folder which was never disturbed (every table, \
+the index, its partitions, the decisions, the live release, a search), no commit of a table has the turn of \
 another, and no process that was started for the folder still runs.
 
 *Inside* a commit, the table's new files are there and the commit is not; inside a statement, it is sent and \

@@ -91,10 +91,7 @@ def kill_at(states: States, report: Report, run: str, effect: str, moment: str, 
         "first": (states.not_indexed if of_index else states.folder / "nothing", states.first_end),
         "changed": (states.index_behind if of_index else states.behind, states.changed_end),
     }[run]
-    if effect.isdigit():
-        name = f"{effect} `{states.effects(run)[int(effect)]}`"
-    else:
-        name = f"`{effect}`"
+    name = f"{effect} `{states.effects(run)[int(effect)]}`" if effect.isdigit() else f"`{effect}`"
     if report.knows(run, f"killed at {name}", moment):
         return []
     home = states.copy(state, "killed")

@@ -1,6 +1,5 @@
 """What was decided last is last, also when the clock was set back in between."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ def lake(tmp_path: Path) -> Lake:
 
 
 @pytest.fixture
-def set_back(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def set_back(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The clock is an hour ahead until this is called."""
 
     class Ahead(datetime):
@@ -40,7 +39,7 @@ def set_back(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
             return datetime.now(tz) + AHEAD
 
     monkeypatch.setattr("assets.lake.datetime", Ahead)
-    yield lambda: monkeypatch.setattr("assets.lake.datetime", datetime)
+    return lambda: monkeypatch.setattr("assets.lake.datetime", datetime)
 
 
 def test_the_last_audit_counts(lake: Lake, set_back: Any) -> None:
