@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
-from deltalake.exceptions import TableNotFoundError
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from pydantic import BaseModel
 
 from assets.tables import AUDITS, TABLES, Table
@@ -125,11 +125,24 @@ def _without_views(table: pa.Table) -> pa.Table:
     )
 
 
-def commit_properties(lineage: Lineage, turn: tuple[str, int] | None) -> CommitProperties:
+def writer(table: Table) -> str:
+    """The name under which a table's writers take turns."""
+    return f"headwater/{table.name}"
+
+
+def commit_properties(table: Table, lineage: Lineage) -> CommitProperties:
     """What a commit by delta-rs carries: its lineage, and the writer's turn where it has one."""
     return CommitProperties(
         custom_metadata={"userMetadata": lineage.model_dump_json()},
-        app_transactions=[Transaction(*turn)] if turn else None,
+        app_transactions=[Transaction(writer(table), lineage.fence)] if lineage.fence else None,
+    )
+
+
+def overtaken(table: Table, lineage: Lineage) -> Fenced:
+    """What is raised where another writer was faster."""
+    return Fenced(
+        f"{table.name}: another run has written since this one began (turn {lineage.fence}); "
+        f"nothing was written: run again"
     )
 
 
@@ -391,21 +404,39 @@ class Lake:
             ),
         )
 
-    def append(
-        self, table: Table, rows: pa.Table, lineage: Lineage, fence: tuple[str, int] | None = None
-    ) -> int:
+    def append(self, table: Table, rows: pa.Table, lineage: Lineage) -> int:
         """Appends a few rows without a JVM; with no rows it writes the commit alone.
 
         Returns:
             The table's version after it.
+
+        Raises:
+            Fenced: The lineage has a turn, and another writer took it or a later one; nothing was written.
         """
-        write_deltalake(
-            self.path(table.name),
-            rows,
-            mode="append",
-            commit_properties=commit_properties(lineage, fence),
-        )
+        if lineage.fence:
+            self.check_turn(table, lineage)
+        properties = commit_properties(table, lineage)
+        try:
+            write_deltalake(self.path(table.name), rows, mode="append", commit_properties=properties)
+        except CommitFailedError as error:
+            raise overtaken(table, lineage) from error
+        if lineage.fence:
+            self.check_written(table, lineage)
         return self.version(table.name)
+
+    def turn(self, table: Table) -> int:
+        """The turn of a table's last writer; the next one's is higher by one."""
+        return self.delta(table.name).transaction_version(writer(table)) or 0
+
+    def check_turn(self, table: Table, lineage: Lineage) -> None:
+        """Raises `Fenced` where a turn has passed."""
+        if self.turn(table) >= lineage.fence:
+            raise overtaken(table, lineage)
+
+    def check_written(self, table: Table, lineage: Lineage) -> None:
+        """Raises `Fenced` where a commit is not there: Delta skips a repeated or older turn silently."""
+        if lineage not in (commit.lineage for commit in self.commits(table.name, limit=5)):
+            raise overtaken(table, lineage)
 
     def content_digest(self, table: Table, version: int | None = None) -> str:
         """A digest of what a table holds, whatever the order of its rows and files: its data version.

@@ -4,14 +4,15 @@
     python effects.py ACTION WHICH MOMENT ARGUMENTS…      does something at one of them
 
 ACTION is what happens there: `kill`, this process dies by SIGKILL; `stop`, it stands still until it is told
-to go on; `server`, the embedded PostgreSQL dies and this process goes on; `jvm`, Spark's JVM does; `full`, the
-disk of the state folder is filled to its last byte.
+to go on; `server`, the embedded PostgreSQL dies and this process goes on; `jvm`, Spark's JVM does; `full`,
+the disk of the state folder is filled, but for EFFECTS_LEAVE bytes.
 
 WHICH is an effect's number, or a part of its name for the first of that name. MOMENT is `before` it, `inside`
 (a table's new files are there and its commit is not; a statement is sent and not answered; half of a piece of
 a COPY is written), or `after` it.
 
-With EFFECTS_SPARK set, Spark writes what this process would.
+With EFFECTS_SPARK set, Spark writes what this process would; with EFFECTS_QUERIES, statements that only read
+are effects too.
 
 Nothing of the product knows of this file: it wraps the libraries' own calls.
 """
@@ -69,6 +70,8 @@ def fill_disk() -> None:
                 if error.errno != errno.ENOSPC:
                     raise
                 size //= 2
+        left = int(os.environ.get("EFFECTS_LEAVE", "0"))
+        file.truncate(file.tell() - left)
 
 
 ACTIONS = {"kill": kill, "stop": stop, "server": kill_server, "jvm": kill_jvm, "full": fill_disk}
@@ -194,7 +197,7 @@ def statement(cursor: Any, query: Any, *_: Any, **__: Any) -> str | None:
     words = " ".join(line for line in text.split("\n") if not line.startswith("--"))
     words = " ".join(words.split()).replace('"', "")
     if not _WRITES.match(words) and "swap_live(" not in words:
-        return None
+        return f"query {words[:2000]}" if os.environ.get("EFFECTS_QUERIES") else None
     _wrote.add(id(cursor.connection))
     return f"sql {words[:70]}"
 

@@ -56,9 +56,9 @@ def test_the_last_audit_counts(lake: Lake, set_back: Any) -> None:
 
 def test_the_last_decision_counts(lake: Lake, set_back: Any) -> None:
     state = IndexState(1, 1, "model", "chunker", DIMENSION, {"inputs": {}})
-    record(lake, state, "refused", "too low", {}, "before")
+    record(lake, state, "refused", "too low", {}, "before", 0)
     set_back()
-    record(lake, state, "approved", "good", {}, "after")
+    record(lake, state, "approved", "good", {}, "after", 1)
     seen = last_decision(lake, state)
     assert seen is not None
     assert seen["decision"] == "approved"
