@@ -213,7 +213,7 @@ class States:
 
     def copy(self, state: Path, name: str) -> Path:
         """A state folder to break; gone at the end of the test."""
-        home = self.folder / f"broken {len(self._copies)} {name}"
+        home = self.folder / f"broken {os.getpid()}-{len(self._copies)} {name}"
         self._copies.append(home)
         return copy(state, home) if state.exists() else home
 
