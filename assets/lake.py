@@ -15,6 +15,7 @@ from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import duckdb
 import pyarrow as pa
@@ -95,6 +96,12 @@ class Fenced(RuntimeError):
     """Another writer committed to the table since this one took its turn."""
 
 
+def file_paths(table: DeltaTable) -> list[str]:
+    """A table's files: paths on this machine, addresses elsewhere."""
+    # delta-rs writes the path of a folder as in an address: a space as %20.
+    return [unquote(uri) if uri.startswith("/") else uri for uri in table.file_uris()]
+
+
 def register(connection: duckdb.DuckDBPyConnection, name: str, table: DeltaTable | pa.Table) -> None:
     """Gives a table a name in DuckDB, which reads a local lake's files itself: filters reach the Parquet.
 
@@ -103,7 +110,7 @@ def register(connection: duckdb.DuckDBPyConnection, name: str, table: DeltaTable
     """
     if isinstance(table, pa.Table):
         connection.register(name, _without_views(table))
-    elif not (files := table.file_uris()):
+    elif not (files := file_paths(table)):
         connection.register(name, pa.schema(table.schema().to_arrow()).empty_table())
     elif files[0].startswith("/"):
         schema = pa.schema(table.schema().to_arrow())
@@ -235,7 +242,7 @@ class Lake:
         from pyspark.sql.types import StructType
 
         table = self.delta(name, version)
-        files = table.file_uris()
+        files = file_paths(table)
         if files and len(files) <= FEW_FILES:
             schema = StructType.fromJson(json.loads(table.schema().to_json()))
             return self.spark.read.schema(schema).parquet(*files)

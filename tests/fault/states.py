@@ -180,14 +180,12 @@ class States:
     @cached_property
     def first_end(self) -> dict[str, Any]:
         """What an undisturbed first run ends with."""
-        return self._end(
-            "first undisturbed", lambda home: self._record("first", home, "ingest", str(self.corpus))
-        )
+        return self._end("first", lambda home: self._record("first", home, "ingest", str(self.corpus)))
 
     @cached_property
     def not_indexed(self) -> Path:
         """A first run that was killed inside a MERGE, run again, and killed when all tables were made."""
-        return self._made("first not indexed", self._kill_first)
+        return self._made("first-not-indexed", self._kill_first)
 
     @cached_property
     def behind(self) -> Path:
@@ -197,23 +195,21 @@ class States:
     @cached_property
     def changed_end(self) -> dict[str, Any]:
         """What an undisturbed run makes of `behind`."""
-        return self._end(
-            "changed undisturbed", lambda home: self._record("changed", copy(self.behind, home), "run")
-        )
+        return self._end("changed", lambda home: self._record("changed", copy(self.behind, home), "run"))
 
     @cached_property
     def index_behind(self) -> Path:
         """As `behind`, when a run was killed before it wrote to the index."""
-        return self._made("index behind", self._kill_changed)
+        return self._made("index-behind", self._kill_changed)
 
     def effects(self, run: str) -> list[str]:
         """The names of an undisturbed run's effects, in order: of the `first`, or of the `changed` one."""
         _ = self.first_end if run == "first" else self.changed_end
-        return (self.folder / f"{run} effects").read_text().splitlines()
+        return (self.folder / f"{run}-effects").read_text().splitlines()
 
     def copy(self, state: Path, name: str) -> Path:
         """A state folder to break; gone at the end of the test."""
-        home = self.folder / f"broken {os.getpid()}-{len(self._copies)} {name}"
+        home = self.folder / f"broken-{os.getpid()}-{len(self._copies)}-{name}"
         self._copies.append(home)
         return copy(state, home) if state.exists() else home
 
@@ -224,7 +220,7 @@ class States:
         # Numbers go on: a socket's folder is named by the path.
 
     def _record(self, name: str, home: Path, *arguments: str) -> None:
-        effects = self.folder / f"{name} effects"
+        effects = self.folder / f"{name}-effects"
         done = headwater(home, *arguments, driver=("record", str(effects)))
         assert done.returncode == 0, done.stderr[-3000:]
 
@@ -234,7 +230,7 @@ class States:
             assert killed.returncode == KILLED, killed.stderr[-3000:]
 
     def _ingest_and_change(self, home: Path) -> None:
-        corpus = self.folder / "changing corpus"
+        corpus = self.folder / "changing-corpus"
         shutil.rmtree(corpus, ignore_errors=True)
         done = headwater(home, "ingest", str(write_corpus(corpus)))
         assert done.returncode == 0, done.stderr[-3000:]
@@ -245,7 +241,7 @@ class States:
         assert killed.returncode == KILLED, killed.stderr[-3000:]
 
     def _made(self, name: str, make: Callable[[Path], None]) -> Path:
-        home, unfinished = self.folder / name, self.folder / f"{name} unfinished"
+        home, unfinished = self.folder / name, self.folder / f"{name}-unfinished"
         if not home.exists():
             if unfinished.exists():
                 stop(unfinished)
@@ -256,7 +252,7 @@ class States:
         return home
 
     def _end(self, name: str, make: Callable[[Path], None]) -> dict[str, Any]:
-        kept = self.folder / f"{name} end.json"
+        kept = self.folder / f"{name}-end.json"
         if not kept.exists():
             home = self._made(name, make)
             end = end_of(home)

@@ -237,7 +237,10 @@ def small_disk(folder: Path, size_bytes: int) -> Iterator[None]:
 )
 def test_the_disk_is_full(states: States, report: Report, run: str, effect: str, leave: int) -> None:
     """The run fails and says so; when there is room again, the next one goes on."""
-    state, mount = behind(states, run), states.folder / f"disk {effect.replace('/', ' ')} {leave}"
+    state, mount = (
+        behind(states, run),
+        states.folder / f"disk-{os.getpid()}-{effect.replace('/', '-').replace(' ', '-')}-{leave}",
+    )
     size_bytes = sum(path.lstat().st_size for path in state.rglob("*"))
     with small_disk(mount, size_bytes + (400 << 20)):
         home = copy(state, mount / "home")
