@@ -4,7 +4,7 @@
 an old answer can be walked back to the bytes it was made from.
 """
 
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import reduce
 
 import dagster as dg
@@ -91,7 +91,7 @@ def raw_documents(
         raise SourceError(
             "there is no source yet: `headwater ingest PATH` or `headwater source add NAME PATH`"
         )
-    now = datetime.now(UTC)
+    now = lake.stamp(RAW_DOCUMENTS, "fetched_at")
     found, read_bytes, left = list[pa.Table | DataFrame](), 0, state
     for source in registered:
         ours = pc.and_(pc.equal(left["tenant"], source.tenant), pc.equal(left["source"], source.name))

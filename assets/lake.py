@@ -10,16 +10,17 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import duckdb
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
-from deltalake.exceptions import TableNotFoundError
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from pydantic import BaseModel
 
 from assets.tables import AUDITS, TABLES, Table
@@ -95,6 +96,12 @@ class Fenced(RuntimeError):
     """Another writer committed to the table since this one took its turn."""
 
 
+def file_paths(table: DeltaTable) -> list[str]:
+    """A table's files: paths on this machine, addresses elsewhere."""
+    # delta-rs writes the path of a folder as in an address: a space as %20.
+    return [unquote(uri) if uri.startswith("/") else uri for uri in table.file_uris()]
+
+
 def register(connection: duckdb.DuckDBPyConnection, name: str, table: DeltaTable | pa.Table) -> None:
     """Gives a table a name in DuckDB, which reads a local lake's files itself: filters reach the Parquet.
 
@@ -103,7 +110,7 @@ def register(connection: duckdb.DuckDBPyConnection, name: str, table: DeltaTable
     """
     if isinstance(table, pa.Table):
         connection.register(name, _without_views(table))
-    elif not (files := table.file_uris()):
+    elif not (files := file_paths(table)):
         connection.register(name, pa.schema(table.schema().to_arrow()).empty_table())
     elif files[0].startswith("/"):
         schema = pa.schema(table.schema().to_arrow())
@@ -130,11 +137,24 @@ def _without_views(table: pa.Table) -> pa.Table:
     )
 
 
-def commit_properties(lineage: Lineage, turn: tuple[str, int] | None) -> CommitProperties:
+def writer(table: Table) -> str:
+    """The name under which a table's writers take turns."""
+    return f"headwater/{table.name}"
+
+
+def commit_properties(table: Table, lineage: Lineage) -> CommitProperties:
     """What a commit by delta-rs carries: its lineage, and the writer's turn where it has one."""
     return CommitProperties(
         custom_metadata={"userMetadata": lineage.model_dump_json()},
-        app_transactions=[Transaction(*turn)] if turn else None,
+        app_transactions=[Transaction(writer(table), lineage.fence)] if lineage.fence else None,
+    )
+
+
+def overtaken(table: Table, lineage: Lineage) -> Fenced:
+    """What is raised where another writer was faster."""
+    return Fenced(
+        f"{table.name}: another run has written since this one began (turn {lineage.fence}); "
+        f"nothing was written: run again"
     )
 
 
@@ -227,7 +247,7 @@ class Lake:
         from pyspark.sql.types import StructType
 
         table = self.delta(name, version)
-        files = table.file_uris()
+        files = file_paths(table)
         if files and len(files) <= FEW_FILES:
             schema = StructType.fromJson(json.loads(table.schema().to_json()))
             return self.spark.read.schema(schema).parquet(*files)
@@ -363,6 +383,17 @@ class Lake:
             )
         return version
 
+    def stamp(self, table: Table, column: str) -> datetime:
+        """The time to write into a column that says which row of a table is the newest.
+
+        Now, but after every row that is there: a clock that was set back would make an old verdict the last.
+        """
+        newest = self.query(f'select max("{column}") as newest from t', t=self.delta(table.name))["newest"][
+            0
+        ].as_py()
+        now = datetime.now(UTC)
+        return now if newest is None else max(now, newest + timedelta(microseconds=1))
+
     def record_audit(self, name: str, version: int, passed: bool, failed: list[str], run_id: str) -> None:
         """Writes a gate's verdict on one version of a table."""
         row = {
@@ -371,7 +402,7 @@ class Lake:
             "passed": passed,
             "failed": failed,
             "run_id": run_id,
-            "audited_at": datetime.now(UTC),
+            "audited_at": self.stamp(AUDITS, "audited_at"),
         }
         self.append(
             AUDITS,
@@ -385,36 +416,50 @@ class Lake:
             ),
         )
 
-    def append(
-        self,
-        table: Table,
-        rows: pa.Table,
-        lineage: Lineage,
-        fence: tuple[str, int] | None = None,
-        since: int | None = None,
-    ) -> int:
+    def append(self, table: Table, rows: pa.Table, lineage: Lineage, since: int | None = None) -> int:
         """Appends a few rows without a JVM; with no rows it writes the commit alone.
 
         Args:
             table: Where to.
             rows: What to append.
             lineage: What the commit says of itself.
-            fence: The writer and its turn.
-            since: The version that the turn was taken at.
+            since: The version that the turn was taken at, where there is one.
 
         Returns:
             The table's version after it.
 
         Raises:
-            CommitFailedError: When another writer has taken the turn since that version.
+            Fenced: The lineage has a turn, and another writer took it or a later one, or has written since
+                that version; nothing was written.
         """
-        write_deltalake(
-            self.path(table.name) if since is None else self.delta(table.name, since),
-            rows,
-            mode="append",
-            commit_properties=commit_properties(lineage, fence),
-        )
+        if lineage.fence:
+            self.check_turn(table, lineage)
+        try:
+            write_deltalake(
+                self.path(table.name) if since is None else self.delta(table.name, since),
+                rows,
+                mode="append",
+                commit_properties=commit_properties(table, lineage),
+            )
+        except CommitFailedError as error:
+            raise overtaken(table, lineage) from error
+        if lineage.fence:
+            self.check_written(table, lineage)
         return self.version(table.name)
+
+    def turn(self, table: Table) -> int:
+        """The turn of a table's last writer; the next one's is higher by one."""
+        return self.delta(table.name).transaction_version(writer(table)) or 0
+
+    def check_turn(self, table: Table, lineage: Lineage) -> None:
+        """Raises `Fenced` where a turn has passed."""
+        if self.turn(table) >= lineage.fence:
+            raise overtaken(table, lineage)
+
+    def check_written(self, table: Table, lineage: Lineage) -> None:
+        """Raises `Fenced` where a commit is not there: Delta skips a repeated or older turn silently."""
+        if lineage not in (commit.lineage for commit in self.commits(table.name, limit=5)):
+            raise overtaken(table, lineage)
 
     def content_digest(self, table: Table, version: int | None = None) -> str:
         """A digest of what a table holds, whatever the order of its rows and files: its data version.

@@ -6,7 +6,6 @@ The candidate is evaluated by a blocking check on `serving/index`, which writes 
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -148,9 +147,15 @@ def last_decision(lake: Lake, point: Point) -> dict[str, Any] | None:
 
 
 def record(
-    lake: Lake, state: IndexState, decision: str, reason: str, metrics: Mapping[str, float], run_id: str
+    lake: Lake,
+    state: IndexState,
+    decision: str,
+    reason: str,
+    metrics: Mapping[str, float],
+    run_id: str,
+    seen: int,
 ) -> None:
-    """Appends a decision about a moment of the index to `ops.releases`."""
+    """Appends a decision about a moment of the index to `ops.releases`; the rest as `append_decision`."""
     versions = state.lineage["inputs"]
     row = {
         "release_id": release_id(state),
@@ -162,19 +167,30 @@ def record(
         "metrics": json.dumps(dict(metrics), sort_keys=True),
         "versions": json.dumps(versions, sort_keys=True),
     }
-    append_decision(lake, row, run_id)
+    append_decision(lake, row, run_id, seen)
 
 
-def append_decision(lake: Lake, row: dict[str, Any], run_id: str) -> None:
-    """Appends one row to `ops.releases`, as of now."""
+def append_decision(lake: Lake, row: dict[str, Any], run_id: str, seen: int) -> None:
+    """Appends one row to `ops.releases`, as of now.
+
+    Args:
+        lake: Where it is.
+        row: The decision.
+        run_id: The Dagster run that takes it.
+        seen: The turn of the newest decision that this one takes into account.
+
+    Raises:
+        Fenced: Another was taken since; nothing was written.
+    """
     lineage = Lineage(
         run_id=run_id,
         asset="ops/release",
         code_version=CODE_VERSION,
         config_digest="",
         inputs=json.loads(row["versions"]),
+        fence=seen + 1,
     )
-    rows = [row | {"decided_at": datetime.now(UTC)}]
+    rows = [row | {"decided_at": lake.stamp(RELEASES, "decided_at")}]
     lake.append(RELEASES, pa.Table.from_pylist(rows, RELEASES.schema), lineage)
 
 
@@ -194,6 +210,7 @@ def candidate(index: Index, recipe: Recipe, model: EmbeddingModel) -> IndexState
     asset=INDEX_KEY,
     name="retrieval_quality",
     blocking=True,
+    pool="index",
     description="nDCG@10 on the evaluation questions and recall against exact search, beside the live ones.",
 )
 def retrieval_quality(
@@ -206,6 +223,7 @@ def retrieval_quality(
     searcher: dg.ResourceParam[Searcher],
 ) -> dg.AssetCheckResult:
     """Whether the candidate may go live; the verdict is written down for `ops/release`."""
+    turn = lake.turn(RELEASES)
     state, live = candidate(search_index, recipe, model), search_index.live()
     seen = last_decision(lake, state)
     if seen is not None and seen["decision"] != "refused":
@@ -222,7 +240,7 @@ def retrieval_quality(
         before = measure(asked, canonical, searcher, model, live) if same else live.details["metrics"]
     decision = decide(figures, before, recipe.gate)
     verdict = "approved" if decision.released else "refused"
-    record(lake, state, verdict, decision.reason, figures, context.run.run_id)
+    record(lake, state, verdict, decision.reason, figures, context.run.run_id, turn)
     return dg.AssetCheckResult(
         passed=decision.released,
         description=decision.reason,
@@ -276,7 +294,9 @@ def go_live(lake: Lake, index: Index, state: IndexState, run_id: str) -> Release
 
     Raises:
         NotApproved: When the state was refused, or not evaluated.
+        Fenced: Another decision was taken meanwhile.
     """
+    turn = lake.turn(RELEASES)
     name, live, seen = release_id(state), index.live(), last_decision(lake, state)
     if seen is None or seen["decision"] == "refused":
         why = "it was not evaluated" if seen is None else f"it was refused: {seen['reason']}"
@@ -295,7 +315,7 @@ def go_live(lake: Lake, index: Index, state: IndexState, run_id: str) -> Release
         }
         live = index.release(name, state, live.release_id if live else None, details)
     # The pointer first: a decision that is written down is one that holds.
-    record(lake, state, "released", seen["reason"], metrics, run_id)
+    record(lake, state, "released", seen["reason"], metrics, run_id, turn)
     return live
 
 
@@ -330,5 +350,5 @@ def roll_back(lake: Lake, index: Index, to: str | None) -> Release:
             "metrics": json.dumps(live.details["metrics"], sort_keys=True),
             "versions": json.dumps(live.details["versions"], sort_keys=True),
         }
-        append_decision(lake, row, "")
+        append_decision(lake, row, "", lake.turn(RELEASES))
     return made

@@ -17,7 +17,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, BinaryType, StringType
 
-from assets.lake import CODE_VERSION, Fenced, Lake, Lineage, commit_properties, stored_bytes
+from assets.lake import CODE_VERSION, Lake, Lineage, commit_properties, overtaken, stored_bytes, writer
 from assets.tables import Table
 
 DRIVER_BYTES = 256 * 1024 * 1024
@@ -182,7 +182,7 @@ class Step:
             Fenced: When another run has written meanwhile; nothing was written.
         """
         if isinstance(rows, pa.Table):
-            self._append_here(self._conformed(rows))
+            self.lake.append(self.table, self._conformed(rows), self.lineage, self.version)
             return
         rows = self._conform(rows)
         if read_bytes > DRIVER_BYTES:
@@ -191,7 +191,8 @@ class Step:
         rows.persist()
         try:
             if _size_bytes(rows) <= DRIVER_BYTES:
-                self._append_here(rows.toArrow().cast(self.table.schema))
+                here = rows.toArrow().cast(self.table.schema)
+                self.lake.append(self.table, here, self.lineage, self.version)
             else:
                 self._commit(lambda: self._append(rows))
         finally:
@@ -214,7 +215,7 @@ class Step:
 
     def _merge_here(self, rows: pa.Table, scope: pa.Table | None) -> None:
         target = self.lake.delta(self.table.name, self.version)
-        self._check_turn()
+        self.lake.check_turn(self.table, self.lineage)
         keys = ", ".join(f'"{c}"' for c in self.table.key)
         tables = {"t": target, "s": rows} | ({} if scope is None else {"scope": scope})
         within = "" if scope is None else f"semi join scope using ({', '.join(scope.column_names)})"
@@ -223,7 +224,7 @@ class Step:
         lost = self.lake.query(f"select {keys} from t {within} anti join s using ({keys})", **tables)
         if not known.num_rows and not lost.num_rows:
             # Also where there is no row: a commit that moves the watermark.
-            self._append_here(rows)
+            self.lake.append(self.table, rows, self.lineage, self.version)
             return
         key = " and ".join(f't."{c}" = s."{c}"' for c in self.table.key)
         said = [c for c in self.table.schema.names if c not in (*self.table.key, *self.table.volatile)]
@@ -239,7 +240,7 @@ class Step:
         ).cast(self.table.schema)
         if not news.num_rows and not gone.num_rows:
             # The inputs were consumed and nothing followed from them: a commit that moves the watermark.
-            self._append_here(self.table.schema.empty_table())
+            self.lake.append(self.table, self.table.schema.empty_table(), self.lineage, self.version)
             return
         source = pa.concat_tables([news, gone]).append_column(
             GONE, pa.array([False] * news.num_rows + [True] * gone.num_rows)
@@ -252,7 +253,7 @@ class Step:
                     " and ".join(f"t.`{c}` = s.`{c}`" for c in self.table.key),
                     source_alias="s",
                     target_alias="t",
-                    commit_properties=commit_properties(self.lineage, self._turn),
+                    commit_properties=commit_properties(self.table, self.lineage),
                 )
                 .when_matched_delete(f"s.{GONE}")
                 .when_matched_update(columns)
@@ -260,8 +261,8 @@ class Step:
                 .execute()
             )
         except CommitFailedError as error:
-            raise self._overtaken() from error
-        self._check_written()
+            raise overtaken(self.table, self.lineage) from error
+        self.lake.check_written(self.table, self.lineage)
 
     def _merge_in_spark(self, rows: DataFrame, scope: DataFrame | None) -> None:
         key = list(self.table.key)
@@ -283,26 +284,13 @@ class Step:
         )
         self._commit(merge.execute if self.version else lambda: self._append(rows))
 
-    @property
-    def _turn(self) -> tuple[str, int]:
-        return _writer(self.table), self.lineage.fence
-
-    def _append_here(self, rows: pa.Table) -> None:
-        self._check_turn()
-        try:
-            self.lake.append(self.table, rows, self.lineage, self._turn, self.version)
-        except CommitFailedError as error:
-            raise self._overtaken() from error
-        self._check_written()
-
     def _commit(self, write: Callable[[], object]) -> None:
         """Writes through Spark with the lineage and the turn in the commit itself."""
-        self._check_turn()
-        writer, turn = self._turn
+        self.lake.check_turn(self.table, self.lineage)
         settings = {
             "spark.databricks.delta.commitInfo.userMetadata": self.lineage.model_dump_json(),
-            "spark.databricks.delta.write.txnAppId": writer,
-            "spark.databricks.delta.write.txnVersion": str(turn),
+            "spark.databricks.delta.write.txnAppId": writer(self.table),
+            "spark.databricks.delta.write.txnVersion": str(self.lineage.fence),
         }
         conf = self.lake.spark.conf
         try:
@@ -312,22 +300,7 @@ class Step:
         finally:
             for name in settings:
                 conf.unset(name)
-        self._check_written()
-
-    def _check_turn(self) -> None:
-        if _last_turn(self.lake, self.table) >= self.lineage.fence:
-            raise self._overtaken()
-
-    def _check_written(self) -> None:
-        # Delta skips a repeated or older turn without a word, so look whether ours is there.
-        if self.lineage not in (commit.lineage for commit in self.lake.commits(self.table.name, limit=5)):
-            raise self._overtaken()
-
-    def _overtaken(self) -> Fenced:
-        return Fenced(
-            f"{self.table.name}: another run has written since this one began (turn {self.lineage.fence}); "
-            f"nothing was written: run again"
-        )
+        self.lake.check_written(self.table, self.lineage)
 
 
 def begin(
@@ -361,7 +334,7 @@ def begin(
             code_version=CODE_VERSION,
             config_digest=config_digest,
             inputs={each.name: until for each, until in inputs.items()},
-            fence=_last_turn(lake, table) + 1,
+            fence=lake.turn(table) + 1,
         ),
         windows={
             each.name: _window(lake, each.name, consumed.get(each.name), until)
@@ -396,14 +369,6 @@ def _latest(table: Table, which: tuple[str, str], feed: str) -> str:
             from {feed} where {condition}
         ) where place = 1
     """
-
-
-def _writer(table: Table) -> str:
-    return f"headwater/{table.name}"
-
-
-def _last_turn(lake: Lake, table: Table) -> int:
-    return lake.delta(table.name).transaction_version(_writer(table)) or 0
 
 
 def _size_bytes(rows: DataFrame) -> int:

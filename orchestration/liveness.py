@@ -4,23 +4,30 @@ import dagster as dg
 import psutil
 from dagster import DagsterRunStatus
 
+from orchestration.processes import born_s
+
 PROCESS_TAG = "headwater/process"
 _UNFINISHED = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
 
 
 def this_process() -> str:
     """The pid and start time of this process: a recycled pid has another start time."""
-    process = psutil.Process()
-    return f"{process.pid}@{process.create_time():.2f}"
+    return _mark(psutil.Process())
 
 
 def alive(process: str) -> bool:
     """Whether the process that `this_process` named still runs."""
-    pid, _, started = process.partition("@")
+    pid, _, _ = process.partition("@")
     try:
-        return f"{psutil.Process(int(pid)).create_time():.2f}" == started
+        found = psutil.Process(int(pid))
+        # One that was killed stays in the table until its parent has asked for it.
+        return _mark(found) == process and found.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def _mark(process: psutil.Process) -> str:
+    return f"{process.pid}@{born_s(process):.2f}"
 
 
 def reap(instance: dg.DagsterInstance) -> list[str]:

@@ -1,7 +1,8 @@
 """Starts processes that outlive the command that started them, finds them again, and stops them whole.
 
-Each leads a process group of its own, and a file remembers its pid together with the time it started: after a
-crash or a reboot another process can have the same pid, never both.
+Each leads a process group of its own, and a file remembers its pid together with when it started: after a
+crash or a reboot another process can have the same pid, never both. That is counted from the system's start,
+for the clock may be set.
 """
 
 import contextlib
@@ -17,8 +18,8 @@ from pathlib import Path
 
 import psutil
 
-_CLOCK_STEP_S = 1.0
-"""Start times are counted in clock ticks since boot; the boot's own time may be corrected by this much."""
+_TICK_S = 0.02
+"""Start times are counted in ticks of a hundredth of a second."""
 
 
 class ServiceError(RuntimeError):
@@ -31,11 +32,16 @@ class Started:
 
     Attributes:
         pid: Of the process, and so of its group.
-        started_at: When the process started, in seconds since the epoch, as the system tells it.
+        born_s: When the process started, as `born_s` tells it.
     """
 
     pid: int
-    started_at: float
+    born_s: float
+
+
+def born_s(process: psutil.Process) -> float:
+    """When a process started, in seconds since the system did: the same also after the clock was set."""
+    return process.create_time() - psutil.boot_time()
 
 
 def read_pid_file(path: Path) -> Started | None:
@@ -50,7 +56,7 @@ def leader(started: Started) -> psutil.Process | None:
     """The process itself while it runs; None when it ended, also when its pid now belongs to another."""
     try:
         process = psutil.Process(started.pid)
-        if abs(process.create_time() - started.started_at) > _CLOCK_STEP_S:
+        if abs(born_s(process) - started.born_s) > _TICK_S:
             return None
         return process if process.status() != psutil.STATUS_ZOMBIE else None
     except psutil.NoSuchProcess:
@@ -60,7 +66,7 @@ def leader(started: Started) -> psutil.Process | None:
 def members(started: Started) -> list[psutil.Process]:
     """Every process of the group that runs, also when its leader was killed and its children were not."""
     try:
-        if abs(psutil.Process(started.pid).create_time() - started.started_at) > _CLOCK_STEP_S:
+        if abs(born_s(psutil.Process(started.pid)) - started.born_s) > _TICK_S:
             return []  # given to another process: the kernel does that only when the group is empty
     except psutil.NoSuchProcess:
         pass
@@ -69,7 +75,7 @@ def members(started: Started) -> list[psutil.Process]:
         with contextlib.suppress(psutil.Error, ProcessLookupError):
             if (
                 os.getpgid(process.pid) == started.pid
-                and process.create_time() > started.started_at - _CLOCK_STEP_S
+                and born_s(process) > started.born_s - _TICK_S
                 and process.status() != psutil.STATUS_ZOMBIE
             ):
                 found.append(process)
@@ -98,7 +104,7 @@ def start(command: Sequence[str], pid_file: Path, log: Path, environment: Mappin
             env=dict(environment),
             start_new_session=True,
         )
-    started = Started(process.pid, psutil.Process(process.pid).create_time())
+    started = Started(process.pid, born_s(psutil.Process(process.pid)))
     unfinished = pid_file.with_suffix(".new")
     unfinished.write_text(json.dumps(asdict(started)))
     unfinished.replace(pid_file)

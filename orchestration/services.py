@@ -25,6 +25,7 @@ from orchestration.java import require_java
 from orchestration.processes import (
     ServiceError,
     Started,
+    born_s,
     holder,
     leader,
     listening,
@@ -218,7 +219,7 @@ def status(settings: "Settings") -> list[Status]:
                 service.name,
                 started.pid if started else None,
                 service.address,
-                time.time() - started.started_at if started else None,
+                _uptime_s(started.born_s) if started else None,
                 started is not None and service.healthy(),
             )
         )
@@ -239,8 +240,13 @@ def _postgres_status(settings: "Settings") -> Status:
     if not postgres.server.running():
         return Status("postgres", None, str(postgres.server.data), None, healthy=False)
     pid = int((postgres.server.data / "postmaster.pid").read_text().split()[0])
-    uptime_s = time.time() - psutil.Process(pid).create_time()
-    return Status("postgres", pid, str(postgres.server.data), uptime_s, healthy=True)
+    return Status(
+        "postgres", pid, str(postgres.server.data), _uptime_s(born_s(psutil.Process(pid))), healthy=True
+    )
+
+
+def _uptime_s(since_boot_s: float) -> float:
+    return time.time() - psutil.boot_time() - since_boot_s
 
 
 def _require_port(service: Service) -> None:

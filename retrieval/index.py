@@ -246,8 +246,10 @@ class Index:
                 )
             try:
                 connection.execute(
-                    "INSERT INTO headwater.releases (release_id, generation, epoch, details) "
-                    "VALUES (%s, %s, %s, %s)",
+                    # Which release was before which is told by their times, also where the clock went back.
+                    "INSERT INTO headwater.releases (release_id, generation, epoch, details, released_at) "
+                    "SELECT %s, %s, %s, %s, greatest(clock_timestamp(), "
+                    "max(released_at) + interval '1 microsecond') FROM headwater.releases",
                     (release_id, point.generation, point.epoch, Jsonb(details)),
                 )
             except psycopg.errors.UniqueViolation as error:

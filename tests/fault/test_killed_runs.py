@@ -1,187 +1,170 @@
 """A run that is killed anywhere and run again ends where an undisturbed one does.
 
-`make test` kills one run and then the next; `make fault` kills at HEADWATER_FAULT points, spread over every
-effect of a run and before, during and after it, and writes what came of each to HEADWATER_FAULT_REPORT.
+`make test` kills a first run three times over; `make fault` kills at every write to a table and at every
+statement that is not like its neighbour, before, inside and after it.
 """
 
-import json
 import os
-import shutil
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import pytest
+from report import Report
+from states import KILLED, States, differences, headwater, stop
 
-from assets.lake import Lake
-from assets.tables import TABLES
-from orchestration.answering import Desk
-from orchestration.settings import Settings, open_lake
-from retrieval.postgres import Postgres
+FAULTS = bool(os.environ.get("HEADWATER_FAULT"))
+MOMENTS = ("before", "inside", "after")
 
-HERE = Path(__file__).parent
-MOMENTS = ("before", "during", "after")
-POINTS = int(os.environ.get("HEADWATER_FAULT", "0"))
-WRITTEN_WHEN = {"OpenLineage_RunId", "first_seen_at", "fetched_at", "file_modified_at"}
-"""Columns that say when or by whom a row was written."""
-
-
-@dataclass(frozen=True)
-class State:
-    """A state folder that is behind its sources, and what an undisturbed run makes of it.
-
-    Attributes:
-        folder: The home to copy, stopped.
-        effects: The names of the undisturbed run's effects, in order.
-        end: What it ended with.
-    """
-
-    folder: Path
-    effects: list[str]
-    end: dict[str, Any]
-
-
-def headwater(home: Path, *command: str, driver: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    program = [str(HERE / "effects.py"), *driver] if driver else ["-m", "orchestration.cli"]
-    return subprocess.run(
-        [sys.executable, *program, *command],
-        env=os.environ | {"HEADWATER_HOME": str(home), "PYTHONPATH": str(HERE.parents[1])},
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
-
-
-def stop(home: Path) -> None:
-    server = Postgres(home, Settings(home=home).postgres)
-    server.stop()
-
-
-def copy(home: Path, to: Path) -> None:
-    # With owners: as root, the embedded server runs as another user.
-    subprocess.run(["cp", "-a", str(home), str(to)], check=True)
-
-
-def contents(lake: Lake, name: str) -> list[str]:
-    table = lake.delta(name).to_pyarrow_table()
-    rows = table.select([c for c in table.column_names if c not in WRITTEN_WHEN]).to_pylist()
-    for row in rows:
-        if "vector" in row:
-            row["vector"] = [round(value, 3) for value in row["vector"]]
-    return sorted(json.dumps(row, default=str, sort_keys=True) for row in rows)
-
-
-def end_of(home: Path) -> dict[str, Any]:
-    """Everything that a run leaves behind, but for when and by which run it was written."""
-    settings = Settings(home=home)
-    lake, desk = open_lake(settings), Desk(settings)
-    live = desk.live()
-    data = [name for name in TABLES if not name.startswith("ops.") and name != "gold.answers"]
-    # Each commit of an asset has its own turn, higher than the one before it: no writer was doubled.
-    for name in data:
-        turns = [commit.lineage.fence for commit in lake.commits(name)]
-        assert turns == sorted(set(turns), reverse=True), name
-    return {
-        **{name: contents(lake, name) for name in data},
-        "live": live.release_id,
-        "index": sorted(json.dumps(row) for row in desk.index.snapshot(live).to_pylist()),
-        "answer": [hit.chunk_id for hit in desk.search("who pins the hashes", 5, "hybrid", "default")],
-    }
-
-
-def write_corpus(corpus: Path) -> None:
-    corpus.mkdir()
-    for name in ("bees", "glaciers", "tides", "bread"):
-        (corpus / f"{name}.md").write_text(
-            f"# About {name}\n\nWhat is written here about {name} will be changed by nobody. " * 8
-        )
-    (corpus / "copy of bees.md").write_text((corpus / "bees.md").read_text())
-    (corpus / "empty.txt").write_bytes(b"")
-
-
-@pytest.fixture(scope="module")
-def state(module_folder: Path) -> Iterator[State]:
-    corpus, behind = module_folder / "corpus", module_folder / "behind"
-    write_corpus(corpus)
-    made = headwater(behind, "ingest", str(corpus))
-    assert made.returncode == 0, made.stderr[-3000:]
-    (corpus / "tides.md").write_text(
-        "# Tides\n\nThe keeper of the stable pins the hashes on every Tuesday.\n"
-    )
-    (corpus / "bees.md").unlink()  # its copy is promoted
-    (corpus / "volcano.md").write_text("# Volcanoes\n\nLava is rock that melted and was expelled.\n")
-    (corpus / "broken.pdf").write_bytes(b"%PDF-1.7\nnot really")
-    stop(behind)
-    home, names = module_folder / "undisturbed", module_folder / "effects"
-    copy(behind, home)
-    done = headwater(home, "run", driver=("record", str(names)))
-    assert done.returncode == 0, done.stderr[-3000:]
-    yield State(behind, names.read_text().splitlines(), end_of(home))
-    stop(home)
+# Each is in the effect's name; what makes a generation is one transaction, with others before and after it.
+FIRST_INDEX = (
+    ("initdb", "inside"),
+    ("sql CREATE DATABASE", "inside"),
+    ("sql CREATE DATABASE", "after"),
+    ("sql DO $$", "inside"),
+    ("sql INSERT INTO headwater.schema_version", "after"),
+    ("sql INSERT INTO headwater.index_state", "inside"),
+    ("sql INSERT INTO headwater.index_state", "after"),
+    ("sql CREATE TABLE headwater.postings", "after"),
+    ("copy a piece", "before"),
+    ("copy a piece", "inside"),
+    ("copy a piece", "after"),
+    ("sql INSERT INTO headwater.postings", "inside"),
+    ("sql CREATE UNIQUE INDEX", "inside"),
+    ("USING hnsw", "before"),
+    ("USING hnsw", "inside"),
+    ("USING hnsw", "after"),
+    ("ATTACH PARTITION headwater.postings", "inside"),
+    ("sql UPDATE headwater.index_state SET status = 'ready'", "inside"),
+    ("sql UPDATE headwater.index_state SET status = 'ready'", "after"),
+    ("sql VACUUM", "before"),
+    ("sql VACUUM", "inside"),
+)
+INDEX_CHANGE = (
+    ("sql CREATE TEMPORARY TABLE incoming", "inside"),
+    ("copy a piece", "inside"),
+    ("copy a piece", "after"),
+    ("sql DELETE FROM incoming", "inside"),
+    ("sql WITH now_closed", "inside"),
+    ("sql INSERT INTO headwater.postings", "inside"),
+    ("sql UPDATE headwater.index_state SET epoch", "after"),
+    ("sql commit", "inside"),
+    ("sql VACUUM", "before"),
+)
+RELEASE = (
+    ("append ops/releases", "before"),
+    ("append ops/releases", "inside"),
+    ("append ops/releases", "after"),
+    ("sql INSERT INTO headwater.releases", "inside"),
+    ("swap_live", "before"),
+    ("swap_live", "inside"),
+    ("swap_live", "after"),
+    ("sql DELETE FROM headwater.releases", "before"),
+    ("sql DELETE FROM headwater.releases", "inside"),
+    ("sql DELETE FROM headwater.statistics", "after"),
+)
+SPARK = (
+    ("spark append bronze/raw_documents", "inside"),
+    ("spark merge silver/documents", "inside"),
+    ("spark merge gold/chunks", "inside"),
+    ("spark merge gold/embeddings", "after"),
+)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_killed_and_killed_again(module_folder: Path) -> None:
-    """Inside a MERGE, and when the pointer has moved and the lake does not say so yet."""
-    corpus, killed, undisturbed = (module_folder / name for name in ("first", "killed", "whole"))
-    write_corpus(corpus)
-    assert headwater(undisturbed, "ingest", str(corpus)).returncode == 0
-    deaths = (("merge gold/chunks", "during"), ("swap_live", "after"))
-    for command, death in zip((("ingest", str(corpus)), ("run",)), deaths, strict=True):
-        done = headwater(killed, *command, driver=("kill", *death))
-        assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
-    again = headwater(killed, "run")
+def test_a_first_run_killed_three_times(states: States, report: Report) -> None:
+    """Inside a MERGE, before the index, and when the pointer has moved and the lake does not say so yet."""
+    home = states.copy(states.not_indexed, "thrice")
+    killed = headwater(home, "run", driver=("kill", "swap_live", "after"))
+    assert killed.returncode == KILLED, killed.stderr[-2000:]
+    again = headwater(home, "run")
     assert again.returncode == 0, again.stderr[-3000:]
-    ends = [end_of(home) for home in (killed, undisturbed)]
-    for home in (killed, undisturbed):
-        stop(home)
-    assert ends[0] == ends[1]
+    wrong = differences(home, states.first_end)
+    report.add("first", "killed inside `merge gold/chunks`, before `initdb` and after `swap_live`", "", wrong)
+    assert not wrong
+    stop(home)
+
+
+def kill_at(states: States, report: Report, run: str, effect: str, moment: str, spark: str = "") -> list[str]:
+    """Kills a copy of a state folder at an effect, runs it again, and says in what it differs."""
+    of_index = not effect.startswith(("append bronze", "append silver", "append gold", "merge", "spark"))
+    of_index &= not effect.isdigit()
+    state, end = {
+        "first": (states.not_indexed if of_index else states.folder / "nothing", states.first_end),
+        "changed": (states.index_behind if of_index else states.behind, states.changed_end),
+    }[run]
+    name = f"{effect} `{states.effects(run)[int(effect)]}`" if effect.isdigit() else f"`{effect}`"
+    if report.knows(run, f"killed at {name}", moment):
+        return []
+    home = states.copy(state, "killed")
+    arguments = ("run",) if state.exists() else ("ingest", str(states.corpus))
+    killed = headwater(
+        home,
+        *arguments,
+        driver=("kill", effect, moment),
+        variables={"EFFECTS_SPARK": spark} if spark else None,
+    )
+    assert killed.returncode == KILLED, f"{effect} {moment}: {killed.stderr[-2000:]}"
+    again = headwater(home, *arguments)
+    wrong = differences(home, end) if again.returncode == 0 else [f"failed: {again.stderr[-2000:]}"]
+    report.add(run, f"killed at {name}", moment, wrong)
+    stop(home)
+    return wrong
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(20_000)
-@pytest.mark.skipif(not POINTS, reason="a minute a point: `make fault`")
-def test_killed_at_every_effect(state: State, module_folder: Path) -> None:
-    outcomes = []
-    for point in range(POINTS):
-        number, moment = point * len(state.effects) // POINTS, MOMENTS[point % len(MOMENTS)]
-        home = module_folder / f"killed-{number}-{moment}"
-        copy(state.folder, home)
-        killed = headwater(home, "run", driver=("kill", str(number), moment))
-        assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
-        again = headwater(home, "run")
-        wrong = ["the second run failed"]
-        if again.returncode == 0:
-            end = end_of(home)
-            wrong = [name for name, rows in state.end.items() if end[name] != rows]
-        outcomes.append((number, state.effects[number], moment, wrong))
-        print(*outcomes[-1], again.stderr[-2000:] if again.returncode else "", flush=True)
-        if report := os.environ.get("HEADWATER_FAULT_REPORT"):
-            Path(report).write_text(table(outcomes))
-        stop(home)
-        shutil.rmtree(home, ignore_errors=True)
-    assert [outcome for outcome in outcomes if outcome[3]] == []
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(not FAULTS, reason="`make fault`")
+@pytest.mark.parametrize(("effect", "moment"), FIRST_INDEX + RELEASE)
+def test_killed_in_the_first_index_and_release(
+    states: States, report: Report, effect: str, moment: str
+) -> None:
+    assert kill_at(states, report, "first", effect, moment) == []
 
 
-def table(outcomes: list[tuple[int, str, str, list[str]]]) -> str:
-    """The outcomes as Markdown."""
-    lines = [
-        "# Killed runs",
-        "",
-        f"A run was killed with SIGKILL at {len(outcomes)} points, each on a fresh copy of one state folder, "
-        "and run again. Its end is compared row for row with an undisturbed run: every table, the index, "
-        "the live release, a search. Made by `make fault`.",
-        "",
-        "| effect | killed | after the second run |",
-        "|---|---|---|",
-    ]
-    for number, name, moment, wrong in outcomes:
-        outcome = "equal" if not wrong else f"differs: {', '.join(wrong)}"
-        lines.append(f"| {number} `{name.replace('|', ' ')}` | {moment} | {outcome} |")
-    return "\n".join(lines) + "\n"
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(not FAULTS, reason="`make fault`")
+@pytest.mark.parametrize(("effect", "moment"), INDEX_CHANGE + RELEASE[::2])
+def test_killed_in_a_change_of_the_index(states: States, report: Report, effect: str, moment: str) -> None:
+    assert kill_at(states, report, "changed", effect, moment) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(not FAULTS, reason="`make fault`")
+@pytest.mark.parametrize("point", range(12))
+def test_killed_at_a_commit_of_the_lake(states: States, report: Report, point: int) -> None:
+    commits = [effect for effect in states.effects("changed") if effect.startswith(("append", "merge"))]
+    of_tables = [number for number, name in enumerate(commits) if not name.startswith("append ops/releases")]
+    number = of_tables[point % len(of_tables)]
+    assert kill_at(states, report, "changed", str(number), MOMENTS[(point + 1) % 3]) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(not FAULTS, reason="`make fault`")
+@pytest.mark.parametrize(("effect", "moment"), SPARK)
+def test_killed_while_spark_writes(states: States, report: Report, effect: str, moment: str) -> None:
+    """The JVM of a killed run may live a moment longer than it, with a commit in its hands."""
+    assert kill_at(states, report, "changed", effect, moment, spark="1") == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif(not FAULTS, reason="`make fault`")
+def test_a_first_run_that_is_killed_at_every_commit_of_every_table(states: States, report: Report) -> None:
+    """Before, inside and after each in turn, on one folder: no run of it gets further than one commit."""
+    fault, died = "killed at every commit of a table in turn, on one folder", list[str]()
+    if report.knows("first", fault, "before, inside, after"):
+        return
+    home = states.copy(states.folder / "nothing", "march")
+    while not died or not died[-1].startswith(("initdb", "sql")):
+        moment = MOMENTS[len(died) % 3]
+        killed = headwater(home, "ingest", str(states.corpus), driver=("kill", "0", moment))
+        assert killed.returncode == KILLED, killed.stderr[-2000:]
+        died.append(killed.stderr.partition("effect: ")[2].splitlines()[0])
+        print(moment, died[-1], flush=True)
+    again = headwater(home, "ingest", str(states.corpus))
+    wrong = differences(home, states.first_end) if again.returncode == 0 else ["the last run failed"]
+    report.add("first", fault, "before, inside, after", wrong, f"{len(died)} kills")
+    assert wrong == [], again.stderr[-2000:]
+    stop(home)

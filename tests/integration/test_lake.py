@@ -127,7 +127,7 @@ def test_a_writer_overtaken_after_its_check_is_told(either: Lake, monkeypatch: p
     lake = either
     slow = step(lake, run="slow")
     step(lake, run="quick").merge(duplicates(lake, ("a", "x", 0.9)))
-    monkeypatch.setattr(Step, "_check_turn", lambda self: None)
+    monkeypatch.setattr(Lake, "check_turn", lambda self, table, lineage: None)
     with pytest.raises(Fenced):
         slow.merge(duplicates(lake, ("z", "x", 0.1)))
     assert held(lake) == {"a": 0.9}
@@ -157,3 +157,15 @@ def test_an_unknown_version_is_named(lake: Lake) -> None:
         lake.delta(DUPLICATES.name, 99)
     assert isinstance(lake.delta(DUPLICATES.name).schema().to_arrow(), object)
     assert pa.schema(lake.delta(DUPLICATES.name).schema().to_arrow()).names == DUPLICATES.schema.names
+
+
+def test_a_lake_in_a_folder_with_spaces_and_letters_beyond_ascii(spark: SparkSession, tmp_path: Path) -> None:
+    lake = Lake(tmp_path / "Ein schöner Ort 湖", SparkConfig(), tmp_path / "scratch", tmp_path / "docs")
+    lake.ensure()
+    step(lake).merge(duplicates(lake, ("a", "x", 0.9), ("b", "x", 0.8)))
+    step(lake, run="run-2").merge(duplicates(lake, ("b", "x", 0.7)))
+    assert lake.query("select doc_id, jaccard from t", t=lake.delta(DUPLICATES.name)).to_pylist() == [
+        {"doc_id": "b", "jaccard": 0.7}
+    ]
+    assert [row["doc_id"] for row in lake.frame(DUPLICATES.name).collect()] == ["b"]
+    assert lake.changed_keys(DUPLICATES.name, "doc_id", 1, 2) == (["b"], ["a"])

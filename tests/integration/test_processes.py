@@ -15,6 +15,7 @@ import pytest
 from orchestration.processes import (
     ServiceError,
     Started,
+    born_s,
     holder,
     leader,
     members,
@@ -75,9 +76,10 @@ def test_a_pid_that_was_given_to_another_is_left_alone(tmp_path: Path) -> None:
         [sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True
     )
     try:
-        born = psutil.Process(stranger.pid).create_time()
         pid_file = tmp_path / "ours.pid"
-        pid_file.write_text(json.dumps({"pid": stranger.pid, "started_at": born - 3600}))
+        pid_file.write_text(
+            json.dumps({"pid": stranger.pid, "born_s": born_s(psutil.Process(stranger.pid)) - 1})
+        )
         ours = read_pid_file(pid_file)
         assert ours is not None
         assert leader(ours) is None
@@ -118,3 +120,17 @@ def test_who_holds_a_port() -> None:
         assert not port_free(port)
         assert f"process {os.getpid()} " in holder(port)
     assert port_free(port)
+
+
+def test_a_service_is_found_again_when_the_clock_was_set_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, child = family(tmp_path)
+    began = psutil.boot_time()
+    monkeypatch.setattr(psutil._psplatform, "boot_time", lambda: began - 3600)
+    found = leader(started)
+    assert found is not None
+    assert found.pid == started.pid
+    assert {process.pid for process in members(started)} == {started.pid, child}
+    assert stop(tmp_path / "family.pid")
+    assert not psutil.pid_exists(child)

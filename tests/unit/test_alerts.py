@@ -1,6 +1,7 @@
 """Who is told of a failure, what is tried again, and how a dead run is found."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -9,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import dagster as dg
+import psutil
 import psycopg
 import pytest
 from pydantic import SecretStr
@@ -18,6 +20,7 @@ from assets.retry import retried
 from orchestration.alerts import Alert
 from orchestration.automation import alerts, reaper
 from orchestration.liveness import PROCESS_TAG, alive, this_process
+from orchestration.processes import born_s
 
 FAILURE = {"run_id": "r", "job": "refresh", "failed": "gold__chunks", "message": "broken"}
 
@@ -118,9 +121,7 @@ def test_only_what_passes_by_itself_is_tried_again(monkeypatch: pytest.MonkeyPat
 
 def test_a_run_whose_process_was_killed_is_ended() -> None:
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    import psutil
-
-    mark = f"{process.pid}@{psutil.Process(process.pid).create_time():.2f}"
+    mark = f"{process.pid}@{born_s(psutil.Process(process.pid)):.2f}"
     assert alive(mark)
     assert alive(this_process())
 
@@ -134,7 +135,16 @@ def test_a_run_whose_process_was_killed_is_ended() -> None:
         for tag in (mark, this_process())
     ]
     process.kill()
-    process.wait()
+    # Nobody has asked for it yet: its pid is still taken.
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     reaper(dg.build_sensor_context(instance))
+    process.wait()
     states = [instance.get_run_by_id(run.run_id).status for run in runs]  # type: ignore[union-attr]
     assert states == [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.STARTED]
+
+
+def test_a_run_goes_on_when_the_clock_is_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    mark, began = this_process(), psutil.boot_time()
+    # What the system says of its own start follows the clock.
+    monkeypatch.setattr(psutil._psplatform, "boot_time", lambda: began - 3600)
+    assert alive(mark)

@@ -1,0 +1,28 @@
+"""Fixtures of the faults: the state folders, made once, and the report."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from report import Report
+from states import States
+
+
+@pytest.fixture(scope="session")
+def states() -> Iterator[States]:
+    """State folders to copy and break; kept, and used again, where HEADWATER_FAULT_FOLDER says."""
+    kept = os.environ.get("HEADWATER_FAULT_FOLDER")
+    with tempfile.TemporaryDirectory(prefix="headwater-faults-", ignore_cleanup_errors=True) as folder:
+        path = Path(kept or folder)
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(0o755)  # the embedded server's own user walks through it
+        made = States(path)
+        yield made
+        made.sweep()
+
+
+@pytest.fixture(scope="session")
+def report() -> Report:
+    return Report()

@@ -1,0 +1,53 @@
+"""The table of faults and outcomes: what every test of them adds its row to."""
+
+import os
+from pathlib import Path
+
+HEAD = """\
+# Faults
+
+Each row is one fault, on a fresh copy of a state folder, and then one more run that nothing disturbs. \
+*Equal* means: its end is compared row for row with that of a folder which was never disturbed (every table, \
+the index, its partitions, the decisions, the live release, a search), no commit of a table has the turn of \
+another, and no process that was started for the folder still runs.
+
+*Inside* a commit, the table's new files are there and the commit is not; inside a statement, it is sent and \
+not answered; inside a piece of a COPY, half of it is written.
+
+Made by `make fault`.
+
+| run | fault | at | outcome |
+|---|---|---|---|
+"""
+
+
+class Report:
+    """The table, in the file that HEADWATER_FAULT_REPORT names; without one, nothing is kept.
+
+    With HEADWATER_FAULT_RESUME set, rows that are there from before stay, and their faults need not be made
+    again.
+    """
+
+    def __init__(self) -> None:
+        name = os.environ.get("HEADWATER_FAULT_REPORT")
+        self._path = Path(name) if name else None
+        self._rows: dict[tuple[str, str, str], str] = {}
+        if self._path and self._path.exists() and os.environ.get("HEADWATER_FAULT_RESUME"):
+            for line in self._path.read_text().splitlines():
+                cells = [cell.strip() for cell in line.strip("|").split("|")]
+                if len(cells) == 4 and cells[0] not in ("run", "---"):
+                    self._rows[cells[0], cells[1], cells[2]] = cells[3]
+
+    def knows(self, run: str, fault: str, at: str) -> bool:
+        """Whether a fault came out equal before."""
+        return self._rows.get((run, fault, at), "").startswith("equal")
+
+    def add(self, run: str, fault: str, at: str, wrong: list[str], remark: str = "") -> None:
+        """Writes one outcome: equal, or in what it differs."""
+        outcome = f"differs: {', '.join(wrong)}" if wrong else "equal"
+        said = f"{outcome}; {remark}" if remark else outcome
+        self._rows[run, fault, at] = said.replace("|", " ").replace("\n", " ")
+        print(run, fault, at, said, sep=" | ", flush=True)
+        if self._path:
+            rows = "".join(f"| {' | '.join(key)} | {said} |\n" for key, said in self._rows.items())
+            self._path.write_text(HEAD + rows + f"\n{len(self._rows)} faults.\n")

@@ -1,0 +1,261 @@
+"""State folders to break: made once, copied for each fault, and compared row for row afterwards."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from assets.lake import Lake
+from assets.tables import RELEASES, TABLES
+from orchestration.answering import Desk
+from orchestration.settings import Settings, open_lake
+from retrieval.postgres import Postgres
+
+HERE = Path(__file__).parent
+KILLED = -9
+WRITTEN_WHEN = {"OpenLineage_RunId", "first_seen_at", "fetched_at", "file_modified_at"}
+"""Columns that say when or by whom a row was written."""
+
+_ORPHANS_END_S = 30
+
+
+def environment(home: Path) -> dict[str, str]:
+    return os.environ | {"HEADWATER_HOME": str(home), "PYTHONPATH": str(HERE.parents[1])}
+
+
+def command(driver: tuple[str, ...], arguments: tuple[str, ...]) -> list[str]:
+    program = [str(HERE / "effects.py"), *driver] if driver else ["-m", "orchestration.cli"]
+    return [sys.executable, *program, *arguments]
+
+
+def headwater(
+    home: Path,
+    *arguments: str,
+    driver: tuple[str, ...] = (),
+    prefix: tuple[str, ...] = (),
+    variables: dict[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """The command line on a state folder, to its end or its death; with `driver`, through effects.py."""
+    return subprocess.run(
+        [*prefix, *command(driver, arguments)],
+        env=environment(home) | (variables or {}),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+def stop(home: Path) -> None:
+    Postgres(home, Settings(home=home).postgres).stop()
+
+
+def copy(home: Path, to: Path) -> Path:
+    # With owners: as root, the embedded server runs as another user.
+    subprocess.run(["cp", "-a", str(home), str(to)], check=True)
+    return to
+
+
+def contents(lake: Lake, name: str) -> list[str]:
+    table = lake.delta(name).to_pyarrow_table()
+    rows = table.select([c for c in table.column_names if c not in WRITTEN_WHEN]).to_pylist()
+    for row in rows:
+        if "vector" in row:
+            row["vector"] = [round(value, 3) for value in row["vector"]]
+    return sorted(json.dumps(row, default=str, sort_keys=True) for row in rows)
+
+
+def end_of(home: Path) -> dict[str, Any]:
+    """Everything that a run leaves behind, but for when and by which run it was written.
+
+    A build that was killed has used up a generation's number, so those are left out as well.
+    """
+    settings = Settings(home=home)
+    lake, desk = open_lake(settings), Desk(settings)
+    live = desk.live()
+    data = [name for name in TABLES if not name.startswith("ops.") and name != "gold.answers"]
+    # Each commit of an asset has its own turn, higher than the one before it: no writer was doubled.
+    doubled = []
+    for name in data:
+        turns = [commit.lineage.fence for commit in lake.commits(name)]
+        if turns != sorted(set(turns), reverse=True):
+            doubled.append(name)
+    with desk.index._postgres.owner() as connection:
+        states = connection.execute(
+            "SELECT generation, epoch, status FROM headwater.index_state ORDER BY generation"
+        ).fetchall()
+        parts = connection.execute(
+            "SELECT relname FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace "
+            "WHERE nspname = 'headwater' AND relkind = 'r' AND relname ~ '_g[0-9]+$' ORDER BY relname"
+        ).fetchall()
+    wanted = sorted(
+        f"{table}_g{number}"
+        for number, _, status in states
+        for table in ("chunks", "postings")
+        if status == "ready"
+    )
+    decided = lake.delta(RELEASES.name).to_pyarrow_table(columns=["epoch", "decision"]).to_pylist()
+    return {
+        **{name: contents(lake, name) for name in data},
+        "turns": doubled,
+        "generations": [[epoch, status] for _, epoch, status in states],
+        "partitions of no generation": sorted({name for (name,) in parts} ^ set(wanted)),
+        "decisions": sorted([row["epoch"], row["decision"]] for row in decided),
+        "live": live.epoch,
+        "index": sorted(json.dumps(row) for row in desk.index.snapshot(live).to_pylist()),
+        "answer": [hit.chunk_id for hit in desk.search("who pins the hashes", 5, "hybrid", "default")],
+    }
+
+
+def orphans(home: Path) -> list[str]:
+    """Processes that were started for a state folder and still run; its PostgreSQL server may."""
+
+    def now() -> list[str]:
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get("HEADWATER_HOME") == str(home) and process.status() != "zombie":
+                    found.append(f"{process.pid} {process.name()}")
+            except psutil.Error:
+                continue
+        return found
+
+    deadline_s = time.monotonic() + _ORPHANS_END_S
+    while (left := now()) and time.monotonic() < deadline_s:
+        time.sleep(0.2)
+    return left
+
+
+def differences(home: Path, end: dict[str, Any]) -> list[str]:
+    """In what a state folder differs from an undisturbed one's end, and what still runs on it."""
+    found = end_of(home)
+    return [name for name, rows in end.items() if found[name] != rows] + orphans(home)
+
+
+def write_corpus(corpus: Path) -> Path:
+    corpus.mkdir()
+    for name in ("bees", "glaciers", "tides", "bread"):
+        (corpus / f"{name}.md").write_text(
+            f"# About {name}\n\nWhat is written here about {name} will be changed by nobody. " * 8
+        )
+    (corpus / "copy of bees.md").write_text((corpus / "bees.md").read_text())
+    (corpus / "empty.txt").write_bytes(b"")
+    return corpus
+
+
+def change_corpus(corpus: Path) -> None:
+    (corpus / "tides.md").write_text(
+        "# Tides\n\nThe keeper of the stable pins the hashes on every Tuesday.\n"
+    )
+    (corpus / "bees.md").unlink()  # its copy is promoted
+    (corpus / "volcano.md").write_text("# Volcanoes\n\nLava is rock that melted and was expelled.\n")
+    (corpus / "broken.pdf").write_bytes(b"%PDF-1.7\nnot really")
+
+
+@dataclass
+class States:
+    """State folders that are behind their sources, stopped, to be copied; each is made when it is asked for.
+
+    Attributes:
+        folder: Where they are. What is there already is used as it is.
+    """
+
+    folder: Path
+    _copies: list[Path] = field(default_factory=list)
+
+    @cached_property
+    def corpus(self) -> Path:
+        path = self.folder / "corpus"
+        return path if path.is_dir() else write_corpus(path)
+
+    @cached_property
+    def first_end(self) -> dict[str, Any]:
+        """What an undisturbed first run ends with."""
+        return self._end("first", lambda home: self._record("first", home, "ingest", str(self.corpus)))
+
+    @cached_property
+    def not_indexed(self) -> Path:
+        """A first run that was killed inside a MERGE, run again, and killed when all tables were made."""
+        return self._made("first-not-indexed", self._kill_first)
+
+    @cached_property
+    def behind(self) -> Path:
+        """A finished folder whose source has changed since."""
+        return self._made("behind", self._ingest_and_change)
+
+    @cached_property
+    def changed_end(self) -> dict[str, Any]:
+        """What an undisturbed run makes of `behind`."""
+        return self._end("changed", lambda home: self._record("changed", copy(self.behind, home), "run"))
+
+    @cached_property
+    def index_behind(self) -> Path:
+        """As `behind`, when a run was killed before it wrote to the index."""
+        return self._made("index-behind", self._kill_changed)
+
+    def effects(self, run: str) -> list[str]:
+        """The names of an undisturbed run's effects, in order: of the `first`, or of the `changed` one."""
+        _ = self.first_end if run == "first" else self.changed_end
+        return (self.folder / f"{run}-effects").read_text().splitlines()
+
+    def copy(self, state: Path, name: str) -> Path:
+        """A state folder to break; gone at the end of the test."""
+        home = self.folder / f"broken-{os.getpid()}-{len(self._copies)}-{name}"
+        self._copies.append(home)
+        return copy(state, home) if state.exists() else home
+
+    def sweep(self) -> None:
+        for home in self._copies:
+            stop(home)
+            shutil.rmtree(home, ignore_errors=True)
+        # Numbers go on: a socket's folder is named by the path.
+
+    def _record(self, name: str, home: Path, *arguments: str) -> None:
+        effects = self.folder / f"{name}-effects"
+        done = headwater(home, *arguments, driver=("record", str(effects)))
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    def _kill_first(self, home: Path) -> None:
+        for death in (("merge gold/chunks", "inside"), ("initdb", "before")):
+            killed = headwater(home, "ingest", str(self.corpus), driver=("kill", *death))
+            assert killed.returncode == KILLED, killed.stderr[-3000:]
+
+    def _ingest_and_change(self, home: Path) -> None:
+        corpus = self.folder / "changing-corpus"
+        shutil.rmtree(corpus, ignore_errors=True)
+        done = headwater(home, "ingest", str(write_corpus(corpus)))
+        assert done.returncode == 0, done.stderr[-3000:]
+        change_corpus(corpus)
+
+    def _kill_changed(self, home: Path) -> None:
+        killed = headwater(copy(self.behind, home), "run", driver=("kill", "sql ", "before"))
+        assert killed.returncode == KILLED, killed.stderr[-3000:]
+
+    def _made(self, name: str, make: Callable[[Path], None]) -> Path:
+        home, unfinished = self.folder / name, self.folder / f"{name}-unfinished"
+        if not home.exists():
+            if unfinished.exists():
+                stop(unfinished)
+                shutil.rmtree(unfinished)
+            make(unfinished)
+            stop(unfinished)
+            unfinished.rename(home)
+        return home
+
+    def _end(self, name: str, make: Callable[[Path], None]) -> dict[str, Any]:
+        kept = self.folder / f"{name}-end.json"
+        if not kept.exists():
+            home = self._made(name, make)
+            end = end_of(home)
+            stop(home)
+            kept.write_text(json.dumps(end))
+        return dict(json.loads(kept.read_text()))

@@ -1,0 +1,126 @@
+"""What was decided last is last, also when the clock was set back in between."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from index_rows import DIMENSION, Chunk, batch
+
+from assets.gates import passed_with
+from assets.lake import Lake, Lineage, Unaudited
+from assets.ops import last_decision, record, roll_back
+from assets.spark import SparkConfig
+from assets.tables import AUDITS, DOCUMENTS, RAW_DOCUMENTS, RELEASES
+from assets.transforms.fetched import LISTING
+from assets.transforms.revisions import STATE, stale_files
+from retrieval.index import Index
+from retrieval.moments import IndexState
+from retrieval.postgres import Postgres
+
+AHEAD = timedelta(hours=1)
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    lake = Lake(tmp_path / "lake", SparkConfig(), tmp_path / "scratch", tmp_path / "docs")
+    lake.ensure()
+    return lake
+
+
+@pytest.fixture
+def set_back(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The clock is an hour ahead until this is called."""
+
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> "datetime":  # type: ignore[override]
+            return datetime.now(tz) + AHEAD
+
+    monkeypatch.setattr("assets.lake.datetime", Ahead)
+    return lambda: monkeypatch.setattr("assets.lake.datetime", datetime)
+
+
+def test_the_last_audit_counts(lake: Lake, set_back: Any) -> None:
+    lake.record_audit(DOCUMENTS.name, 1, True, ["warned"], "before")
+    assert passed_with(lake, DOCUMENTS.name, 1) == ["warned"]
+    set_back()
+    lake.record_audit(DOCUMENTS.name, 1, False, ["text_not_null"], "after")
+    with pytest.raises(Unaudited):
+        lake.readable_version(DOCUMENTS)
+    assert passed_with(lake, DOCUMENTS.name, 1) is None
+    lake.record_audit(DOCUMENTS.name, 1, True, [], "mended")
+    assert lake.readable_version(DOCUMENTS) == 1
+
+
+def test_the_last_decision_counts(lake: Lake, set_back: Any) -> None:
+    state = IndexState(1, 1, "model", "chunker", DIMENSION, {"inputs": {}})
+    record(lake, state, "refused", "too low", {}, "before", 0)
+    set_back()
+    record(lake, state, "approved", "good", {}, "after", 1)
+    seen = last_decision(lake, state)
+    assert seen is not None
+    assert seen["decision"] == "approved"
+
+
+def test_stamps_follow_the_clock_when_it_is_right(lake: Lake) -> None:
+    before = datetime.now(UTC)
+    lake.record_audit(DOCUMENTS.name, 1, True, [], "run")
+    stamped = lake.delta(AUDITS.name).to_pyarrow_table()["audited_at"][0].as_py()
+    assert before <= stamped <= datetime.now(UTC)
+    assert lake.stamp(RELEASES, "decided_at") >= stamped
+
+
+def test_rollback_goes_to_the_release_before(lake: Lake, postgres: Postgres) -> None:
+    index = Index(postgres)
+    details = {"model_digest": "model", "metrics": {}, "versions": {}}
+    state = index.build("model of clocks", "chunker", DIMENSION, [batch([Chunk("a", "one")])], {})
+    live = index.live()
+    index.release("clock 1", state, live.release_id if live else None, details)
+    with postgres.owner() as connection:  # it was made by a clock that was ahead
+        connection.execute(
+            "UPDATE headwater.releases SET released_at = released_at + %s WHERE release_id = 'clock 1'",
+            (AHEAD,),
+        )
+    state = index.apply(state, [batch([Chunk("b", "two")])], [], {})
+    index.release("clock 2", state, "clock 1", details)
+    assert [each.release_id for each in index.releases()][:2] == ["clock 2", "clock 1"]
+    assert roll_back(lake, index, None).release_id == "clock 1"
+    index.prune([])
+    with postgres.owner() as connection:
+        connection.execute("UPDATE headwater.live SET release_id = NULL")
+        connection.execute("DELETE FROM headwater.releases WHERE release_id LIKE 'clock %'")
+
+
+def test_what_was_read_again_is_not_stale(lake: Lake, set_back: Any) -> None:
+    """A file of many documents, of which the second reading told of one."""
+
+    def row(document: str, revision: int, size_bytes: int) -> dict[str, Any]:
+        return {
+            **dict.fromkeys(RAW_DOCUMENTS.schema.names),
+            **{"doc_id": document, "revision": revision, "uri": f"file:///mail#{document}", "tenant": "t"},
+            **{"source": "s", "deleted": False, "file_size_bytes": size_bytes},
+            **{"file_modified_at": datetime(2026, 1, 1, tzinfo=UTC)},
+            **{"fetched_at": lake.stamp(RAW_DOCUMENTS, "fetched_at"), "first_seen_at": datetime.now(UTC)},
+        }
+
+    lineage = Lineage(run_id="r", asset="bronze/raw_documents", code_version="", config_digest="", inputs={})
+
+    def write(*rows: dict[str, Any]) -> None:
+        lake.append(RAW_DOCUMENTS, pa.Table.from_pylist(list(rows), RAW_DOCUMENTS.schema), lineage)
+
+    write(row("a", 1, 10), row("b", 1, 10))
+    set_back()
+    write(row("b", 2, 11))
+    entry = {
+        **dict.fromkeys(LISTING.names),
+        **{
+            "uri": "file:///mail",
+            "file_size_bytes": 11,
+            "file_modified_at": datetime(2026, 1, 1, tzinfo=UTC),
+        },
+    }
+    listing = pa.Table.from_pylist([entry], schema=LISTING)
+    state = lake.query(STATE, raw=lake.delta(RAW_DOCUMENTS.name))
+    assert stale_files(listing, state).num_rows == 0
