@@ -51,6 +51,19 @@ def make_pdf(pages: Sequence[Sequence[str]], title: str = "", encrypted: bool = 
     return out.getvalue()
 
 
+def make_drawn_pdf(pages: Sequence[Sequence[tuple[float, float, str]]]) -> bytes:
+    """A PDF with each text at its place, in points from the left and the bottom, drawn in the order given."""
+    placed = make_pdf([[f"page {number}"] for number in range(len(pages))])
+    for number, texts in enumerate(pages):
+        shown = "".join(f"1 0 0 1 {x} {y} Tm ({text}) Tj " for x, y, text in texts)
+        mark = f"BT /F1 11 Tf 50 780 Td (page {number}) Tj 0 -14 Td  ET".encode()
+        placed = placed.replace(
+            b"<< /Length %d >>\nstream\n%s" % (len(mark), mark),
+            b"<< /Length %d >>\nstream\nBT /F1 11 Tf %s ET" % (len(shown) + 14, shown.encode()),
+        )
+    return placed
+
+
 def make_docx() -> bytes:
     """A Word document with a title, headings, a list, a table and a footer."""
     document = docx.Document()

@@ -271,3 +271,18 @@ def test_a_file_that_is_not_what_its_name_says_is_refused_or_read_as_it_is(kind:
     text = b"Only a plain sentence, whatever the name says.\n"
     assert failure(text, kind).expectation == "unreadable"  # were the media type to come from a name
     assert media_type(text, "report.docx") == "text/plain"
+
+
+def test_lines_that_are_mostly_one_cell_are_no_table() -> None:
+    lines = "Lorem, ipsum\ndolor sit\namet consectetur\nsed, do eiusmod\ntempor incididunt"
+    assert read(lines.encode(), "text/csv").text == lines
+
+
+def test_a_cell_that_is_alone_in_its_row_stands_for_itself() -> None:
+    body = b"<p>Hello</p><table><tr><td> </td><td>Start the meeting</td></tr><tr><td>a</td><td>b</td></tr></table>"
+    assert "Start the meeting\na | b" in read(body, "text/html").text
+
+
+def test_org_marks_of_code_are_no_text() -> None:
+    body = b"* Use ~a.py~\nSee =b.c= and ~d e~, not x=1 or y=2, a ~ b, =.\n"
+    assert read(body, kinds.ORG).text == "Use a.py\n\nSee b.c and d e, not x=1 or y=2, a ~ b, =."

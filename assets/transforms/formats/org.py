@@ -11,6 +11,9 @@ _TITLE = re.compile(r"#\+title:[ \t]*(.+)", re.IGNORECASE)
 _MARKUP = re.compile(r"[ \t]*(?:#\+\w+.*|#(?: .*)?|:[A-Z_-]+:.*)")
 _LINK = re.compile(r"\[\[([^\[\]]+)\](?:\[([^\[\]]+)\])?\]")
 
+# Code and verbatim text; the marks stand at a word's edges, as Org has it.
+_VERBATIM = re.compile(r"(?<![\w=~])([=~])(\S|\S.*?\S)\1(?![\w=~])")
+
 
 def read_org(body: bytes) -> Content:
     """Headings by their stars, everything else as it stands, less keywords, comments and drawers' lines."""
@@ -30,4 +33,4 @@ def read_org(body: bytes) -> Content:
 
 
 def _shown(text: str) -> str:
-    return _LINK.sub(lambda link: link[2] or link[1], text)
+    return _VERBATIM.sub(r"\2", _LINK.sub(lambda link: link[2] or link[1], text))

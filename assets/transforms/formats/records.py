@@ -21,15 +21,16 @@ csv.field_size_limit(1 << 27)
 def read_delimited(body: bytes) -> Content:
     """Rows of CSV or TSV as "column: value" lines, or as they stand where there is no header.
 
-    The delimiter is found by content. Text with one column only, or that is no table after all, is kept as it
-    is.
+    The delimiter is found by content. Text most of whose lines are one cell, or that is no table after all,
+    is kept as it is.
     """
     text = decode(body)
     delimiter = _delimiter(text)
     try:
-        if max(map(len, _rows(text, delimiter)), default=0) < 2:
-            return Content([Block(text)])
+        widths = Counter(map(len, _rows(text, delimiter)))
     except csv.Error:
+        return Content([Block(text)])
+    if 2 * widths[1] >= widths.total():
         return Content([Block(text)])
     return Content(row_blocks(_rows(text, delimiter)))
 
