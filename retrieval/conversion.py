@@ -1,7 +1,5 @@
 """Traces a sentence-transformers model and writes its OpenVINO form; nothing else here needs torch."""
 
-import shutil
-import tempfile
 import warnings
 from pathlib import Path
 
@@ -9,7 +7,7 @@ import openvino
 import torch
 from transformers import AutoModel
 
-from retrieval.model_folder import ModelFolder
+from retrieval.model_folder import ModelFolder, written_whole
 
 
 class _MeanPooled(torch.nn.Module):
@@ -28,13 +26,8 @@ class _MeanPooled(torch.nn.Module):
 
 
 def convert(folder: ModelFolder, target: Path) -> None:
-    """Writes the OpenVINO form of a model to `target` (`…/model.xml`), whole or not at all.
-
-    Where two processes convert the same model, the first one's folder is kept.
-    """
-    target.parent.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".converting-", dir=target.parent.parent))
-    try:
+    """Writes the OpenVINO form of a model to `target` (`…/model.xml`); see `written_whole`."""
+    with written_whole(target.parent) as scratch:
         # Eager attention traces to a graph that OpenVINO fuses itself. Files on this machine only.
         transformer = AutoModel.from_pretrained(
             folder.path, attn_implementation="eager", local_files_only=True, dtype=torch.float32
@@ -46,11 +39,3 @@ def convert(folder: ModelFolder, target: Path) -> None:
                 _MeanPooled(transformer), example_input={"input_ids": example, "attention_mask": example}
             )
         openvino.save_model(model, scratch / target.name, compress_to_fp16=False)
-        scratch.chmod(0o755)  # mkdtemp's 0700 would keep other users of the environment out
-        try:
-            scratch.rename(target.parent)
-        except OSError:
-            if not target.is_file():
-                raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)

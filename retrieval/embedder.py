@@ -15,7 +15,8 @@ import pyarrow as pa
 from pydantic import BaseModel, Field
 from tokenizers import Encoding, Tokenizer
 
-from retrieval.model_folder import ModelFolder, model_digest, read_model_folder, remember
+from retrieval.model_folder import ModelFolder, model_digest, read_model_folder, remember, written_whole
+from retrieval.quantization import calibration_texts, int8_digest
 
 if TYPE_CHECKING:
     import openvino
@@ -37,13 +38,21 @@ EMBEDDING_COLUMNS = pa.schema(
 )
 """What `encode_batches` yields: `gold.embeddings` without the run id."""
 
-NumericForm = Literal["f32", "bf16", "f16"]
+Quantization = Literal["none", "int8"]
+
+NumericForm = Literal["f32", "bf16", "f16", "int8"]
 
 # By speed; a form is tried where OpenVINO says that the processor has instructions for it.
 _FAST_FORMS: tuple[tuple[NumericForm, str], ...] = (("bf16", "BF16"), ("f16", "FP16"))
 
+_WIDE_INTEGERS = "WINOGRAD"
+"""How OpenVINO says that a processor has AVX-512. Without it its int8 kernels are slower than float32."""
+
 _WINDOW = 4096
 """Texts tokenised at a time; bounds the memory that token lists take."""
+
+_PROBE_TOKENS = 4096
+"""Of a batch of the texts that forms are compared on."""
 
 _LENGTH_STEP = 8
 """Batch widths are multiples of this: OpenVINO prepares its kernels anew for each shape it has not seen."""
@@ -68,10 +77,20 @@ class EmbedderConfig(BaseModel):
 
     model: Path = Field(default_factory=packaged_model)
     """A sentence-transformers folder; the default is inside an installed package."""
-    batch_tokens: int = Field(default=4096, ge=1)
+    quantization: Quantization = "none"
+    """`int8` makes other vectors, with a digest of their own, on every machine alike; they are made faster
+    where the processor has AVX-512, most with its VNNI, and not slower elsewhere."""
+    batch_tokens: int = Field(default=2048, ge=1)
     """The most tokens, padding included, that go through the model at a time."""
     min_cosine: float = Field(default=0.999, ge=0.0, le=1.0)
     """A form faster than float32 is used only when its vectors of probe texts are this close to float32's."""
+    min_int8_cosine: float = Field(default=0.99, ge=0.0, le=1.0)
+    """A model is quantised only when its vectors of probe texts are this close to the unquantised ones, and
+    int8 kernels are used only when theirs are this close to the same steps in float32."""
+
+
+class QuantizationLoss(RuntimeError):
+    """The model's vectors change too much when it is quantised."""
 
 
 class ModelNotPrepared(RuntimeError):
@@ -82,10 +101,11 @@ class Embedder:
     """A sentence embedding model, ready to run. Encoding is safe from several threads.
 
     Attributes:
-        digest: Hex SHA-256 over weights, tokenizer and configuration, the same for every numeric form.
+        digest: Hex SHA-256 over weights, tokenizer, configuration and quantisation: whose vectors these are,
+            whatever form this machine computes them in.
         dimension: Numbers a vector.
         max_tokens: Tokens that the model reads of a text, special ones included; the rest is cut off.
-        numeric_form: What it computes in: `f32`, `bf16` or `f16`.
+        numeric_form: What it computes in: `f32`, `bf16`, `f16`, or `int8` with one of these around it.
     """
 
     digest: str
@@ -108,7 +128,7 @@ class Embedder:
             UnsupportedModel: When the folder is not a model that the embedder runs.
         """
         folder = read_model_folder(config.model)
-        self.digest = model_digest(folder, cache)
+        self.digest = vectors_digest(folder, cache, config.quantization)
         self.max_tokens = folder.max_tokens
         self.tokenizer_path = folder.tokenizer_path
         self._batch_tokens = config.batch_tokens
@@ -118,7 +138,7 @@ class Embedder:
             raise ModelNotPrepared(
                 f"{config.model} is not converted in {cache}: run `make setup`, or Embedder.prepare"
             )
-        self.numeric_form, self._model = self._fastest(converted, config.min_cosine, threads)
+        self.numeric_form, self._model = self._fastest(converted, config, threads)
         self.dimension = self._model.output(0).partial_shape[1].get_length()
 
     @staticmethod
@@ -132,13 +152,19 @@ class Embedder:
 
         Raises:
             UnsupportedModel: When the folder is not a model that the embedder runs.
+            QuantizationLoss: When it is to be quantised, and is not close enough to itself any more.
         """
         folder = read_model_folder(config.model)
-        target = converted_model(cache, model_digest(folder, cache))
-        if not target.is_file():
+        target = converted_model(cache, vectors_digest(folder, cache, config.quantization))
+        if target.is_file():
+            return target
+        floats = converted_model(cache, model_digest(folder, cache))
+        if not floats.is_file():
             from retrieval.conversion import convert  # torch takes seconds to import and only this needs it
 
-            convert(folder, target)
+            convert(folder, floats)
+        if config.quantization == "int8":
+            _quantize(folder, floats, target, config)
         return target
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
@@ -154,7 +180,7 @@ class Embedder:
         return vectors
 
     def _fastest(
-        self, converted: Path, min_cosine: float, threads: int | None
+        self, converted: Path, config: EmbedderConfig, threads: int | None
     ) -> tuple[NumericForm, "openvino.CompiledModel"]:
         """Compiles the model in the fastest form whose vectors are close enough to float32's.
 
@@ -164,31 +190,66 @@ class Embedder:
 
         core = openvino.Core()
         has = set(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-        candidates = [form for form, capability in _FAST_FORMS if capability in has]
+        forms: list[NumericForm] = [form for form, capability in _FAST_FORMS if capability in has]
+        least = config.min_cosine
+        if config.quantization == "int8":
+            # Not bfloat16 alone: it has fewer steps than the integers that it would have to hold.
+            forms, least = ["int8"] if _WIDE_INTEGERS in has else [], config.min_int8_cosine
         machine = [core.get_property("CPU", "FULL_DEVICE_NAME"), *sorted(has), openvino.__version__]
         key = hashlib.sha256("\x1f".join(machine).encode()).hexdigest()[:16]
         measured_path = converted.parent / f"cosines-{key}.json"
         measured: dict[str, float] = json.loads(measured_path.read_text()) if measured_path.is_file() else {}
-        for form in candidates:
+        for form in forms:
             model = _compile(core, converted, form, threads)
             if form not in measured:
                 exact = _compile(core, converted, "f32", threads)
                 measured[form] = self._least_cosine(model, exact)
                 remember(measured_path, json.dumps(measured))
-            if measured[form] >= min_cosine:
+            if measured[form] >= least:
                 return form, model
         return "f32", _compile(core, converted, "f32", threads)
 
     def _least_cosine(self, model: "openvino.CompiledModel", exact: "openvino.CompiledModel") -> float:
-        encodings = self._tokenizer.encode_batch_fast(_probes())
-        vectors = []
-        for compiled in (model, exact):
-            out = np.empty(
-                (len(encodings), compiled.output(0).partial_shape[1].get_length()), dtype=np.float32
+        return _least_cosine(self._tokenizer, model, exact)
+
+
+def _quantize(folder: ModelFolder, floats: Path, target: Path, config: EmbedderConfig) -> None:
+    """Writes the int8 form of a converted model to `target`, if its vectors are close enough."""
+    import openvino
+
+    from retrieval.quantization import quantize
+
+    tokenizer = _truncating_tokenizer(folder)
+    tokens = [encoding.ids for encoding in tokenizer.encode_batch_fast(calibration_texts())]
+    with written_whole(target.parent) as scratch:
+        openvino.save_model(quantize(floats, tokens), scratch / target.name, compress_to_fp16=False)
+        core = openvino.Core()
+        compiled = [_compile(core, model, "f32", None) for model in (scratch / target.name, floats)]
+        cosine = _least_cosine(tokenizer, *compiled)
+        if not cosine >= config.min_int8_cosine:
+            raise QuantizationLoss(
+                f"{folder.path} in int8 makes vectors of cosine {cosine:.3f} to its own, and "
+                f"{config.min_int8_cosine} is wanted: leave quantization at none"
             )
-            _run(compiled, encodings, self._batch_tokens, out)
-            vectors.append(out)
-        return float((vectors[0] * vectors[1]).sum(axis=1).min())
+
+
+def _least_cosine(
+    tokenizer: Tokenizer, model: "openvino.CompiledModel", exact: "openvino.CompiledModel"
+) -> float:
+    """The least over `_probes` between two models' vectors."""
+    encodings = tokenizer.encode_batch_fast(_probes())
+    vectors = []
+    for compiled in (model, exact):
+        out = np.empty((len(encodings), compiled.output(0).partial_shape[1].get_length()), dtype=np.float32)
+        _run(compiled, encodings, _PROBE_TOKENS, out)
+        vectors.append(out)
+    return float((vectors[0] * vectors[1]).sum(axis=1).min())
+
+
+def vectors_digest(folder: ModelFolder, cache: Path, quantization: Quantization) -> str:
+    """Hex SHA-256: the identity of the vectors that a model makes; quantised ones are others."""
+    floats = model_digest(folder, cache)
+    return int8_digest(floats) if quantization == "int8" else floats
 
 
 def converted_model(cache: Path, digest: str) -> Path:
@@ -206,8 +267,17 @@ def _truncating_tokenizer(folder: ModelFolder) -> Tokenizer:
 def _compile(
     core: "openvino.Core", converted: Path, form: NumericForm, threads: int | None
 ) -> "openvino.CompiledModel":
-    # The form is always named: left alone, OpenVINO takes bfloat16 wherever the processor has it.
-    options: dict[str, str | int] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": form}
+    # The form is always named: left alone, OpenVINO takes bfloat16 wherever the processor has it. Its own
+    # transformation to int8 is for int8 alone: without it the quantised steps are rounded to in float32.
+    has = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    around = next((fast for fast, capability in _FAST_FORMS if capability in has), "f32")
+    options: dict[str, str | int | bool] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": around if form == "int8" else form,
+        "LP_TRANSFORMS_MODE": "YES" if form == "int8" else "NO",
+        # Each process would pin its threads to the machine's first cores: Spark's workers to the same one.
+        "ENABLE_CPU_PINNING": False,
+    }
     if threads is not None:
         options["INFERENCE_NUM_THREADS"] = threads
     return core.compile_model(str(converted), "CPU", options)

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from retrieval.embedder import DEFAULT_CACHE, Embedder, EmbedderConfig, packaged_model
-from retrieval.model_folder import ModelFolder, model_digest, read_model_folder
+from retrieval.embedder import DEFAULT_CACHE, Embedder, EmbedderConfig, packaged_model, vectors_digest
+from retrieval.model_folder import ModelFolder, read_model_folder
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class EmbeddingModel:
 
     @cached_property
     def digest(self) -> str:
-        """Hex SHA-256 over weights, tokenizer and configuration."""
-        return model_digest(self._folder, self.cache)
+        """Hex SHA-256 over weights, tokenizer, configuration and quantisation."""
+        return vectors_digest(self._folder, self.cache, self.config.quantization)
 
     @property
     def tokenizer_path(self) -> Path:

@@ -3,7 +3,10 @@
 import errno
 import hashlib
 import json
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,3 +143,23 @@ def remember(path: Path, text: str) -> None:
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
+
+
+@contextmanager
+def written_whole(folder: Path) -> Iterator[Path]:
+    """A scratch folder that becomes `folder` when the block ends, whole or not at all.
+
+    Where two processes write the same folder, the first one's is kept.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder.parent))
+    try:
+        yield scratch
+        scratch.chmod(0o755)  # mkdtemp's 0700 would keep other users of the environment out
+        try:
+            scratch.rename(folder)
+        except OSError:
+            if not any(folder.glob("*.xml")):
+                raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
