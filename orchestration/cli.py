@@ -33,7 +33,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_source.app, name="source")
 
-BENCHES = ("dedupe", "embed", "quality")
+BENCHES = ("dedupe", "embed", "quality", "search")
 """Modules of `orchestration.bench`, each with a `run`."""
 
 
@@ -471,15 +471,20 @@ def _print_services(found: list[Any], json_: bool) -> None:
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="dedupe, embed or quality")],
+    name: Annotated[str, typer.Argument(help="dedupe, embed, quality or search")],
     data: Annotated[
         Path | None, typer.Option(help="embed: a folder in BEIR's layout, to measure ranking on too.")
     ] = None,
+    chunks: Annotated[
+        int | None, typer.Option(min=1000, help="search: how many; 100,000 unless said.")
+    ] = None,
+    tenants: Annotated[int | None, typer.Option(min=1, help="search: of how many; 100.")] = None,
+    clients: Annotated[int | None, typer.Option(min=1, help="search: how many ask at once; 8.")] = None,
     json_: Json = False,
 ) -> None:
     """Measure ours beside the alternative, in the same run.
 
-    Example: `headwater bench dedupe --json`
+    Example: `headwater bench search --chunks 10000 --tenants 20 --clients 4`
     """
     import importlib
 
@@ -487,9 +492,17 @@ def bench(
         raise typer.BadParameter(f"there is no bench {name!r}; there are {', '.join(BENCHES)}")
     if data is not None and name != "embed":
         raise typer.BadParameter(f"bench {name} makes its own data; --data is for embed")
+    given: dict[str, Any] = {"chunks": chunks, "tenants": tenants, "clients": clients}
+    given = {option: value for option, value in given.items() if value is not None}
+    if given and name != "search":
+        raise typer.BadParameter(f"--{next(iter(given))} is for bench search")
+    if data is not None:
+        given["data"] = data
+    if name == "search":
+        given |= {"settings": read_settings(), "progress": progress}
     module = importlib.import_module(f"orchestration.bench.{name}")
     with working():
-        result = module.run() if data is None else module.run(data)
+        result = module.run(**given)
     if json_:
         sys.stdout.write(result.to_json() + "\n")
     else:
