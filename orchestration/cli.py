@@ -179,21 +179,33 @@ def search(
     k: Annotated[int, typer.Option("--k", help="How many chunks.")] = 10,
     mode: Annotated[Literal["hybrid", "lexical", "vector"], typer.Option(help="Which lists.")] = "hybrid",
     tenant: Tenant = "default",
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Say how vectors were compared, and why; JSON: `plan` and `hits`."),
+    ] = False,
     json_: Json = False,
 ) -> None:
     """Find the chunks that speak to a query.
 
     Example: `headwater search "structured logging" --k 5 --mode lexical`
     """
+    from dataclasses import asdict
+
     from orchestration.answering import Desk
+    from retrieval.nearest import Plan
 
     settings = read_settings()
+    plans: list[Plan] = []
     with working():
-        hits = Desk(settings).search(query, k, mode, tenant)
+        hits = Desk(settings).search(query, k, mode, tenant, on_plan=plans.append)
+    plan = {"mode": mode, "asked": k, "found": len(hits), "vector": asdict(plans[0]) if plans else None}
     names = ("rank", "score", "chunk_id", "doc_id", "uri", "char_start", "char_end", "text")
     rows = [{name: getattr(hit, name) for name in names} for hit in hits]
+    if len(hits) < k:
+        reason = f"{tenant} has no more" if plans else "no other holds a word of the query"
+        progress(f"{len(hits)} of the {k} chunks asked for: {reason}")
     if json_:
-        print_json(rows)
+        print_json({"plan": plan, "hits": rows} if explain else rows)
         return
     shown = [
         {
@@ -205,6 +217,11 @@ def search(
         for r in rows
     ]
     print_table(shown)
+    if explain and plans:
+        console.print(f"vectors: {plans[0].method}; {plans[0].why}", soft_wrap=True)
+        console.print(", ".join(f"{name} = {value}" for name, value in plans[0].settings.items()))
+    elif explain:
+        console.print("vectors: not compared; every chunk that holds a word of the query was scored")
 
 
 @app.command()

@@ -1,6 +1,6 @@
 """Search over one moment of the index, as one tenant, by words, by vector or by both."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -11,7 +11,7 @@ from pydantic import Field
 
 from retrieval.fusion import Candidate, fuse
 from retrieval.moments import Point, UnknownRelease
-from retrieval.nearest import LARGEST_EF_SEARCH, NearestConfig, exact, nearest
+from retrieval.nearest import LARGEST_EF_SEARCH, NearestConfig, Plan, exact, nearest
 from retrieval.postgres import Postgres, Row
 
 Mode = Literal["hybrid", "lexical", "vector"]
@@ -121,6 +121,7 @@ class Searcher:
         at: Point | None = None,
         *,
         model_digest: str | None = None,
+        on_plan: Callable[[Plan], object] = lambda plan: None,
     ) -> list[Hit]:
         """The best `k` chunks, or all there are, from one (generation, epoch) from start to end.
 
@@ -132,6 +133,7 @@ class Searcher:
             mode: `lexical` (BM25), `vector` (cosine) or `hybrid` (both, fused).
             at: A release, or a state that is not released yet; None for the live release.
             model_digest: Of the model that made `query_vector`; needed with it.
+            on_plan: Called with how the vectors' part of it was found, and why so.
 
         Returns:
             Hits, best first; equal scores by chunk_id.
@@ -153,7 +155,8 @@ class Searcher:
                 lexical = self._lexical(connection, moment, query, depth)
             if mode != "lexical":
                 literal = _vector_literal(query_vector, moment, model_digest)
-                vector = nearest(connection, moment, literal, depth, self._config)
+                vector, plan = nearest(connection, moment, literal, depth, self._config)
+                on_plan(plan)
             if mode == "hybrid":
                 best = fuse(lexical, vector, self._config.vector_weight)[:k]
             else:

@@ -1,20 +1,23 @@
 """How fast MinHash signatures are made here, in datasketch and in a plain loop, and what the bands find."""
 
 import hashlib
+import importlib.metadata
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from datasketch import MinHash
 
 from assets.transforms.minhash import MinHashConfig, bands, shingle_jaccard, signatures, warm_up
-from orchestration.bench.prose import prose_pieces
 from orchestration.bench.report import BenchResult
 
+_PROSE = re.compile(r"METADATA$|LICEN[CS]E|COPYING|NOTICE|AUTHORS|README|\.(txt|md|rst)$", re.IGNORECASE)
 _SAMPLE_MB = 2.0  # a rate needs no more of what takes seconds a megabyte
 _LOOP_SAMPLE_MB = 0.5
+_DOCUMENT_WORDS = 1000
 _BINS = (0.5, 0.6, 0.7, 0.8, 0.9)
 _PRIME = (1 << 61) - 1
 
@@ -34,7 +37,7 @@ def run(megabytes: int = 64) -> BenchResult:
     """
     config = MinHashConfig()
     rng = np.random.default_rng(0)
-    pieces = list(prose_pieces())
+    pieces = list(_pieces())
     texts = _texts(pieces, megabytes, rng)
     warm_up()
     array = pa.array(texts, pa.large_string())
@@ -51,6 +54,17 @@ def run(megabytes: int = 64) -> BenchResult:
         for name in ("datasketch", "python_loop")
     }
     return BenchResult("dedupe", figures | _recall(pieces, config, rng), ratios)
+
+
+def _pieces() -> Iterator[list[str]]:
+    """Real prose cut into documents of so many words: what installed distributions say about themselves."""
+    for distribution in importlib.metadata.distributions():
+        for file in distribution.files or []:
+            path = Path(str(file.locate()))
+            if _PROSE.search(file.name) and path.is_file():
+                words = path.read_text(errors="ignore").split(" ")
+                for at in range(0, len(words), _DOCUMENT_WORDS):
+                    yield words[at : at + _DOCUMENT_WORDS]
 
 
 def _edited(words: list[str], share: float, rng: np.random.Generator) -> str:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from orchestration.bench.prose import prose_pieces
+from assets.transforms.environment_corpus import list_environment, read_environment
 from retrieval.embedder import Embedder, EmbedderConfig
 
 _SEED = 2026
@@ -166,10 +166,11 @@ def _embedded(folder: Path) -> tuple[list[str], list[str], npt.NDArray[np.float3
 
 
 def _prose() -> tuple[list[str], list[str]]:
-    """Passages of what the installed distributions say of themselves, and a part of some as questions."""
+    """Passages of what the installed software says of itself, and a part of some as questions."""
     distinct: dict[str, None] = {}
-    for piece in prose_pieces():
-        words = "".join(c for c in " ".join(piece) if c.isprintable() or c.isspace()).split()
+    for body in read_environment(list_environment())["body"].to_pylist():
+        text = (body or b"").decode("utf-8", "replace")
+        words = "".join(c for c in text if c.isprintable() or c.isspace()).split()
         for at in range(0, len(words) - _PASSAGE_WORDS + 1, _PASSAGE_WORDS):
             distinct[" ".join(words[at : at + _PASSAGE_WORDS])] = None
     rng = np.random.default_rng(_SEED)
