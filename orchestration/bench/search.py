@@ -78,10 +78,13 @@ def run(
         ratios: dict[str, float] = {}
         for mode in _MODES:
             _ask(searcher, queries[:_WARM_UP], mode, 1, None)
-            for name, load in (
-                ("alone", _ask(searcher, queries, mode, 1, None)),
-                (f"{clients}_clients", _ask(searcher, queries, mode, clients, _LOADED_S)),
-            ):
+            before_s = _processor_s(postgres)
+            alone = _ask(searcher, queries, mode, 1, None)
+            figures[f"{mode}_alone_processor_ms"] = (
+                1000 * (_processor_s(postgres) - before_s) / len(alone.milliseconds)
+            )
+            together = _ask(searcher, queries, mode, clients, _LOADED_S)
+            for name, load in (("alone", alone), (f"{clients}_clients", together)):
                 figures |= load.figures(f"{mode}_{name}")
                 progress(f"{mode}, {name}: {load}")
         changed, ratios["p95_while_changing_to_quiet"] = _while_changing(
@@ -200,9 +203,7 @@ def _built(
 @contextmanager
 def _most_memory(postgres: Postgres) -> Iterator[list[float]]:
     """Looks once a second at what the server takes: what its processes share is counted once."""
-    assert postgres.server is not None  # noqa: S101  the bench has its own
-    first = (postgres.server.data / "postmaster.pid").read_text().splitlines()[0]
-    server, found, ended = psutil.Process(int(first)), [0.0], threading.Event()
+    server, found, ended = _server(postgres), [0.0], threading.Event()
 
     def look() -> None:
         while not ended.wait(1):
@@ -221,6 +222,17 @@ def _most_memory(postgres: Postgres) -> Iterator[list[float]]:
     finally:
         ended.set()
         watcher.join()
+
+
+def _server(postgres: Postgres) -> psutil.Process:
+    folder = postgres.server.data if postgres.server else Path()
+    return psutil.Process(int((folder / "postmaster.pid").read_text().splitlines()[0]))
+
+
+def _processor_s(postgres: Postgres) -> float:
+    """What the server's processes and this one have used: unlike the time it took, whatever else runs."""
+    times = [process.cpu_times() for process in (psutil.Process(), *_server(postgres).children())]
+    return sum(each.user + each.system for each in times)
 
 
 def _sizes(postgres: Postgres, state: IndexState) -> dict[str, float]:
