@@ -99,6 +99,9 @@ def nearest(
 
 def _plan(connection: Connection[Row], moment: Moment, depth: int, config: NearestConfig) -> Plan:
     chunks, ef_search = moment.chunk_count, max(config.ef_search, depth)
+    if depth > LARGEST_EF_SEARCH:
+        why = f"{depth} are asked for, and the graph gives at most {LARGEST_EF_SEARCH}"
+        return Plan("exact", why, chunks, None, depth)
     fewest = ef_search * config.graph_row_cost
     if chunks <= fewest:
         why = f"comparing {chunks} chunks costs no more than the {ef_search} rows that the graph holds ready"

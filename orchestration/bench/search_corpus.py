@@ -1,5 +1,6 @@
 """Chunks of any number for `bench search`: real prose recombined, with the vectors that belong to it."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ _NOISE = 0.35
 """Length of the noise on a vector of length 1; cosine to the vector without it 0.94."""
 _QUERIES = 400
 _QUERY_WORDS = 10
+_WORD = re.compile(r"[^\W_]+")
 _BATCH_ROWS = 5_000
 
 
@@ -178,7 +180,7 @@ def _prose() -> tuple[list[str], list[str]]:
     passages = [found[i] for i in rng.permutation(len(found))[:_PASSAGES]]
     questions = []
     for place in rng.integers(0, len(passages), _QUERIES):
-        words = passages[place].split(" ")
-        at = int(rng.integers(0, len(words) - _QUERY_WORDS))
+        words = _WORD.findall(passages[place])  # quotes and a leading hyphen ask for something else
+        at = int(rng.integers(0, max(1, len(words) - _QUERY_WORDS)))
         questions.append(" ".join(words[at : at + _QUERY_WORDS]))
     return passages, questions
