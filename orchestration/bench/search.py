@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _K = 10
 _MODES: tuple[Mode, ...] = get_args(Mode)
 _MODEL = "bench"
+_QUERIES = 400
 _RECALL_QUERIES = 100
 """Each is also compared with every chunk of its tenant."""
 _WARM_UP = 100
@@ -60,13 +61,13 @@ def run(
     Returns:
         Seconds of each stage of the build and the most memory that the server took, sizes, recall of the
         vector search beside comparing every chunk, and of each mode the latency of one client alone and of
-        all at once, with queries a second; the same while one in a hundred chunks changes; and of bm25s and
+        all at once, with queries a second, and what a query takes of processor time; the same while one in a hundred chunks changes; and of bm25s and
         faiss, without tenants, transactions or changes, as floors.
     """
     home = settings.home / "bench"
     folder = home / f"search-{chunks}-{tenants}"
     corpus = Corpus(chunks, tenants, home)
-    queries = corpus.queries()
+    queries = corpus.queries(_QUERIES)
     config = PostgresConfig(pool_size=clients + 2, server=settings.postgres.server)
     postgres = Postgres(folder, config)
     try:
@@ -78,11 +79,9 @@ def run(
         ratios: dict[str, float] = {}
         for mode in _MODES:
             _ask(searcher, queries[:_WARM_UP], mode, 1, None)
-            before_s = _processor_s(postgres)
             alone = _ask(searcher, queries, mode, 1, None)
-            figures[f"{mode}_alone_processor_ms"] = (
-                1000 * (_processor_s(postgres) - before_s) / len(alone.milliseconds)
-            )
+            used = _processor_ms(postgres, searcher, queries, mode)
+            figures |= {f"{mode}_processor_p{percent}_ms": used.percentile(percent) for percent in (50, 95)}
             together = _ask(searcher, queries, mode, clients, _LOADED_S)
             for name, load in (("alone", alone), (f"{clients}_clients", together)):
                 figures |= load.figures(f"{mode}_{name}")
@@ -229,10 +228,21 @@ def _server(postgres: Postgres) -> psutil.Process:
     return psutil.Process(int((folder / "postmaster.pid").read_text().splitlines()[0]))
 
 
-def _processor_s(postgres: Postgres) -> float:
-    """What the server's processes and this one have used: unlike the time it took, whatever else runs."""
-    times = [process.cpu_times() for process in (psutil.Process(), *_server(postgres).children())]
-    return sum(each.user + each.system for each in times)
+def _processor_ms(postgres: Postgres, searcher: Searcher, queries: list[Query], mode: Mode) -> _Load:
+    """What each query costs of processor time, here and in the server: the same whatever else runs."""
+    server = [Path(f"/proc/{process.pid}/schedstat") for process in _server(postgres).children()]
+
+    def used_s() -> float:
+        # Its first number is in nanoseconds; what psutil reads is in hundredths of a second.
+        busy_ns = sum(int(file.read_text().split()[0]) for file in server if file.exists())
+        return time.process_time() + busy_ns / 1e9
+
+    taken = []
+    for query in queries:
+        before = used_s()
+        searcher.search(query.tenant, query.text, query.vector, _K, mode, model_digest=_MODEL)
+        taken.append(1000 * (used_s() - before))
+    return _Load(np.array(taken), sum(taken) / 1000)
 
 
 def _sizes(postgres: Postgres, state: IndexState) -> dict[str, float]:

@@ -25,7 +25,7 @@ _NEW_WORDS = 2
 """Names and numbers of a chunk that are in few others: a vocabulary grows with its texts (Heaps' law)."""
 _NOISE = 0.35
 """Length of the noise on a vector of length 1; cosine to the vector without it 0.94."""
-_QUERIES = 400
+_QUESTIONS = 400
 _QUERY_WORDS = 10
 _WORD = re.compile(r"[^\W_]+")
 _BATCH_ROWS = 5_000
@@ -81,7 +81,7 @@ class Corpus:
         for start in range(first, end, _BATCH_ROWS):
             yield self._batch(np.arange(start, min(start + _BATCH_ROWS, end)), salt)
 
-    def queries(self, count: int = _QUERIES) -> list[Query]:
+    def queries(self, count: int) -> list[Query]:
         """What the clients ask: a tenant asks as often as it has chunks."""
         rng = np.random.default_rng(_SEED + 1)
         tenants = rng.choice(self.tenants, count, p=self._shares)
@@ -179,7 +179,7 @@ def _prose() -> tuple[list[str], list[str]]:
     found = list(distinct)
     passages = [found[i] for i in rng.permutation(len(found))[:_PASSAGES]]
     questions = []
-    for place in rng.integers(0, len(passages), _QUERIES):
+    for place in rng.integers(0, len(passages), _QUESTIONS):
         words = _WORD.findall(passages[place])  # quotes and a leading hyphen ask for something else
         at = int(rng.integers(0, max(1, len(words) - _QUERY_WORDS)))
         questions.append(" ".join(words[at : at + _QUERY_WORDS]))

@@ -23,12 +23,16 @@ def run(corpus: Corpus, queries: list[Query], k: int, progress: Callable[[str], 
     """
     figures: dict[str, float] = {}
     for name, measured in (("bm25s", _bm25s), ("faiss", _faiss)):
-        if importlib.util.find_spec(name) is None:
+        if not _installed(name):
             progress(f"{name} is not installed, so there is no floor to compare with: `make dev`")
         else:
             progress(f"{name} over the same chunks")
             figures |= measured(corpus, queries, k)
     return figures
+
+
+def _installed(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
 
 
 def _bm25s(corpus: Corpus, queries: list[Query], k: int) -> dict[str, float]:
