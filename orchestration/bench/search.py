@@ -59,10 +59,10 @@ def run(
         progress: Told what goes on.
 
     Returns:
-        Seconds of each stage of the build and the most memory that the server took, sizes, recall of the
-        vector search beside comparing every chunk, and of each mode the latency of one client alone and of
-        all at once, with queries a second, and what a query takes of processor time; the same while one in a hundred chunks changes; and of bm25s and
-        faiss, without tenants, transactions or changes, as floors.
+        Seconds of each stage of the build and the most memory that the server took, sizes, and recall of the
+        vector search beside comparing every chunk; of each mode the latency of one client alone and of all at
+        once, queries a second, and what one query takes of processor time; the same while one in a hundred
+        chunks changes; and of bm25s and faiss, without tenants, transactions or changes, as floors.
     """
     home = settings.home / "bench"
     folder = home / f"search-{chunks}-{tenants}"
