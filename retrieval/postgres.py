@@ -179,6 +179,10 @@ class Postgres:
             pool.putconn(connection)
 
     def _pool(self, role: str) -> ConnectionPool[Connection[Row]]:
+        with self._opening:
+            pool = self._pools.get(role)
+        if pool is not None:
+            return pool
         conninfo = self._conninfo(role)
         with self._opening:
             if role not in self._pools:
