@@ -1,5 +1,6 @@
 """A question from the command line or a service: retrieved from the live release, answered, kept."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 
@@ -12,6 +13,7 @@ from inference.engines import build_engine
 from orchestration.settings import Settings, open_lake
 from retrieval.embedding_model import EmbeddingModel
 from retrieval.index import Index, Release
+from retrieval.nearest import Plan
 from retrieval.postgres import Postgres
 from retrieval.search import Hit, Mode, NothingReleased, Searcher
 
@@ -44,13 +46,23 @@ class Desk:
             raise NothingReleased("nothing is released yet: `headwater demo`, or `headwater ingest PATH`")
         return release
 
-    def search(self, query: str, k: int, mode: Mode, tenant: str, at: Release | None = None) -> list[Hit]:
+    def search(
+        self,
+        query: str,
+        k: int,
+        mode: Mode,
+        tenant: str,
+        at: Release | None = None,
+        on_plan: Callable[[Plan], object] = lambda plan: None,
+    ) -> list[Hit]:
         """The best chunks of the live release; see `Searcher.search` for arguments and errors."""
         release = at or self.live()
         vector = None
         if mode != "lexical" and query.strip():
             vector = self._model.embedder.encode([query])[0]
-        return self._searcher.search(tenant, query, vector, k, mode, release, model_digest=self._model.digest)
+        return self._searcher.search(
+            tenant, query, vector, k, mode, release, model_digest=self._model.digest, on_plan=on_plan
+        )
 
     def ask(self, question: str, tenant: str) -> Answer:
         """Answers a question from the live release and keeps the answer in `gold.answers`.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from orchestration import cli_source
+from orchestration import cli_bench, cli_source
 from orchestration.terminal import (
     Json,
     Tenant,
@@ -32,14 +32,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.add_typer(cli_source.app, name="source")
-
-BENCHES = {
-    "dedupe": {"rows": "largest"},
-    "embed": {"data": "data"},
-    "ingest": {"data": "data", "rows": "rows"},
-    "quality": {},
-}
-"""Modules of `orchestration.bench`, each with a `run`: which options it takes, and as what."""
+app.add_typer(cli_bench.app, name="bench")
 
 
 def main() -> None:
@@ -184,21 +177,33 @@ def search(
     k: Annotated[int, typer.Option("--k", help="How many chunks.")] = 10,
     mode: Annotated[Literal["hybrid", "lexical", "vector"], typer.Option(help="Which lists.")] = "hybrid",
     tenant: Tenant = "default",
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Say how vectors were compared, and why; JSON: `plan` and `hits`."),
+    ] = False,
     json_: Json = False,
 ) -> None:
     """Find the chunks that speak to a query.
 
     Example: `headwater search "structured logging" --k 5 --mode lexical`
     """
+    from dataclasses import asdict
+
     from orchestration.answering import Desk
+    from retrieval.nearest import Plan
 
     settings = read_settings()
+    plans: list[Plan] = []
     with working():
-        hits = Desk(settings).search(query, k, mode, tenant)
+        hits = Desk(settings).search(query, k, mode, tenant, on_plan=plans.append)
+    plan = {"mode": mode, "asked": k, "found": len(hits), "vector": asdict(plans[0]) if plans else None}
     names = ("rank", "score", "chunk_id", "doc_id", "uri", "char_start", "char_end", "text")
     rows = [{name: getattr(hit, name) for name in names} for hit in hits]
+    if len(hits) < k:
+        reason = f"{tenant} has no more" if plans else "no other holds a word of the query"
+        progress(f"{len(hits)} of the {k} chunks asked for: {reason}")
     if json_:
-        print_json(rows)
+        print_json({"plan": plan, "hits": rows} if explain else rows)
         return
     shown = [
         {
@@ -210,6 +215,11 @@ def search(
         for r in rows
     ]
     print_table(shown)
+    if explain and plans:
+        console.print(f"vectors: {plans[0].method}; {plans[0].why}", soft_wrap=True)
+        console.print(", ".join(f"{name} = {value}" for name, value in plans[0].settings.items()))
+    elif explain:
+        console.print("vectors: not compared; every chunk that holds a word of the query was scored")
 
 
 @app.command()
@@ -472,45 +482,6 @@ def _print_services(found: list[Any], json_: bool) -> None:
         row["uptime_s"] = None if row["uptime_s"] is None else f"{row['uptime_s']:.0f}"
         row["healthy"] = "✓" if row["healthy"] else "✗"
     print_table(rows)
-
-
-@app.command()
-def bench(
-    name: Annotated[str, typer.Argument(help=f"One of: {', '.join(BENCHES)}.")],
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="embed: a folder in BEIR's layout, to measure ranking on too; ingest: a folder of files."
-        ),
-    ] = None,
-    rows: Annotated[
-        int | None,
-        typer.Option(min=10_000, help="dedupe, ingest: documents of the largest lake (100,000)."),
-    ] = None,
-    json_: Json = False,
-) -> None:
-    """Measure ours beside the alternative, in the same run.
-
-    Example: `headwater bench ingest --data ~/medquad --rows 1000000 --json`
-    """
-    import importlib
-
-    if name not in BENCHES:
-        raise typer.BadParameter(f"there is no bench {name!r}; there are {', '.join(BENCHES)}")
-    given: dict[str, Any] = {}
-    for option, value in (("data", data), ("rows", rows)):
-        if value is not None and option not in BENCHES[name]:
-            takers = " and ".join(each for each, options in BENCHES.items() if option in options)
-            raise typer.BadParameter(f"bench {name} takes no --{option}; it is for {takers}")
-        if value is not None:
-            given[BENCHES[name][option]] = value
-    module = importlib.import_module(f"orchestration.bench.{name}")
-    with working():
-        result = module.run(**given)
-    if json_:
-        sys.stdout.write(result.to_json() + "\n")
-    else:
-        console.print(result)
 
 
 if __name__ == "__main__":

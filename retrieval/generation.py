@@ -159,10 +159,8 @@ def insert_postings(connection: Connection[Row], chunks: sql.Composable, posting
     return connection.execute(statement.format(postings=postings, chunks=chunks)).rowcount
 
 
-def create_indexes(
-    connection: Connection[Row], generation: int, dimension: int, hnsw_m: int, hnsw_ef_construction: int
-) -> None:
-    """Indexes a loaded generation: identity, tenant, HNSW and the covering index of the postings.
+def create_indexes(connection: Connection[Row], generation: int) -> None:
+    """Indexes a loaded generation: identity, tenant and the covering index of the postings.
 
     Raises:
         psycopg.errors.UniqueViolation: Two rows have one chunk_id.
@@ -177,18 +175,25 @@ def create_indexes(
         "CREATE INDEX ON {postings} (tenant, lexeme) "
         "INCLUDE (chunk_no, generation, tf, length, valid_from, valid_to)",
         "CREATE INDEX ON {postings} (chunk_no)",
-        "CREATE INDEX ON {chunks} USING hnsw ((embedding::halfvec({dimension})) halfvec_cosine_ops) "
-        "WITH (m = {m}, ef_construction = {ef_construction})",
     ):
-        connection.execute(
-            SQL(statement).format(
-                chunks=chunks,
-                postings=postings,
-                dimension=Literal(dimension),
-                m=Literal(hnsw_m),
-                ef_construction=Literal(hnsw_ef_construction),
-            )
+        connection.execute(SQL(statement).format(chunks=chunks, postings=postings))
+
+
+def create_graph(
+    connection: Connection[Row], generation: int, dimension: int, hnsw_m: int, hnsw_ef_construction: int
+) -> None:
+    """Makes a loaded generation's HNSW graph: by far the longest part of a build."""
+    connection.execute(
+        SQL(
+            "CREATE INDEX ON {chunks} USING hnsw ((embedding::halfvec({dimension})) halfvec_cosine_ops) "
+            "WITH (m = {m}, ef_construction = {ef_construction})"
+        ).format(
+            chunks=partition("chunks", generation),
+            dimension=Literal(dimension),
+            m=Literal(hnsw_m),
+            ef_construction=Literal(hnsw_ef_construction),
         )
+    )
 
 
 def insert_statistics(

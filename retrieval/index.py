@@ -22,6 +22,7 @@ from retrieval.binary_copy import InvalidBatch
 from retrieval.generation import CHUNK_COLUMNS, Numbering, Progress, partition
 from retrieval.moments import Fenced, IndexState, Lineage, Point, Release, ReleaseExists, UnknownRelease
 from retrieval.postgres import Postgres, Row, one_value
+from retrieval.progress import watched
 
 INDEX_VERSION = 1
 """Raised when what a generation stores changes: older ones are rebuilt beside, then retired."""
@@ -119,12 +120,15 @@ class Index:
                 count = one_value(connection, SQL("SELECT count(*) FROM {}").format(chunks))
                 on_progress("postings", steps.insert_postings(connection, chunks, postings))
                 try:
-                    steps.create_indexes(
-                        connection, number, dimension, self._config.hnsw_m, self._config.hnsw_ef_construction
-                    )
+                    steps.create_indexes(connection, number)
                 except psycopg.errors.UniqueViolation as error:
                     raise InvalidBatch(f"two rows have one chunk_id: {error.diag.message_detail}") from error
                 on_progress("indexed", count)
+                with watched(self._postgres, connection, "graph", on_progress):
+                    steps.create_graph(
+                        connection, number, dimension, self._config.hnsw_m, self._config.hnsw_ef_construction
+                    )
+                on_progress("graph", count)
                 nothing = SQL("(SELECT * FROM {} WHERE false)").format(chunks)
                 steps.insert_statistics(connection, number, 1, chunks, nothing)
                 steps.attach_partitions(connection, number)

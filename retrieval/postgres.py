@@ -29,7 +29,7 @@ class DatabaseError(RuntimeError):
 
 
 class Unavailable(DatabaseError):
-    """No connection could be had in time."""
+    """No connection could be had in time, or it was lost."""
 
 
 class PostgresConfig(BaseModel):
@@ -168,11 +168,21 @@ class Postgres:
         try:
             with connection:
                 yield connection
+        except psycopg.OperationalError as error:
+            if connection.broken:
+                raise Unavailable(
+                    "PostgreSQL ended the connection before it had answered; it may be restarting: ask again"
+                ) from error
+            raise
         finally:
             # `with connection` ended its transaction; it closes only what it opened itself.
             pool.putconn(connection)
 
     def _pool(self, role: str) -> ConnectionPool[Connection[Row]]:
+        with self._opening:
+            pool = self._pools.get(role)
+        if pool is not None:
+            return pool
         conninfo = self._conninfo(role)
         with self._opening:
             if role not in self._pools:

@@ -9,9 +9,14 @@ from pathlib import Path
 
 import pytest
 import typer.main
+from index_rows import Chunk, batch
 from typer.testing import CliRunner
 
 from orchestration.cli import app
+from orchestration.settings import Settings
+from retrieval.embedding_model import EmbeddingModel
+from retrieval.index import Index
+from retrieval.postgres import Postgres
 
 HEADWATER = str(Path(sys.executable).parent / "headwater")
 
@@ -92,6 +97,36 @@ def test_questions_that_can_not_be_answered(module_folder: Path) -> None:
     refused(headwater(home, "rollback", "r9.9"), "nothing is live yet", "headwater run")
     refused(headwater(home, "run"), "no source yet", "headwater ingest")
     refused(headwater(home, "trace", "no-such-thing"), "no-such-thing")
+
+
+def test_a_search_says_how_it_searched_and_when_there_is_no_more(module_folder: Path) -> None:
+    home = module_folder / "explained"
+    settings = Settings(home=home / "state")
+    model = EmbeddingModel.of(settings.recipe.embedder, settings.home)
+    rows = [
+        Chunk(name, text, tenant="default", vector=tuple(model.embedder.encode([text])[0].tolist()))
+        for name, text in (("wind", "wind over the harbor"), ("salt", "salt and copper"))
+    ]
+    postgres = Postgres(settings.home, settings.postgres)
+    try:
+        index = Index(postgres)
+        state = index.build(model.digest, "chunker", model.embedder.dimension, [batch(rows)], {})
+        index.release("r1", state, None, {})
+        asked = ("search", "wind", "--k", "5")
+        explained = json.loads(headwater(home, *asked, "--explain", "--json").stdout)
+        plan = explained["plan"]
+        assert (plan["mode"], plan["asked"], plan["found"]) == ("hybrid", 5, 2)
+        assert (plan["vector"]["method"], plan["vector"]["tenant_chunks"]) == ("exact", 2)
+        assert "comparing 2 chunks" in plan["vector"]["why"]
+        # Without it the output stays a list of hits.
+        plain = headwater(home, *asked, "--json")
+        assert json.loads(plain.stdout) == explained["hits"]
+        assert "2 of the 5 chunks asked for: default has no more" in plain.stderr
+        words = headwater(home, *asked, "--mode", "lexical", "--explain")
+        assert "1 of the 5 chunks asked for: no other holds a word of the query" in words.stderr
+        assert "vectors: not compared" in words.stdout
+    finally:
+        postgres.stop()
 
 
 @pytest.mark.parametrize(

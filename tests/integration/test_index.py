@@ -12,6 +12,7 @@ from retrieval.binary_copy import InvalidBatch
 from retrieval.index import Index, IndexConfig
 from retrieval.moments import Fenced, IndexState, ReleaseExists, UnknownRelease
 from retrieval.postgres import Postgres
+from retrieval.progress import watched
 from retrieval.search import Searcher
 
 ROWS = [
@@ -40,6 +41,26 @@ def names(index: Index, state: IndexState) -> set[str]:
     return {uri.removeprefix("file:///") for uri in index.snapshot(state)["uri"].to_pylist()}
 
 
+def test_a_long_build_says_how_far_it_has_come(postgres: Postgres) -> None:
+    said: list[tuple[str, int]] = []
+    with postgres.maintenance() as connection:
+        connection.execute("CREATE TABLE headwater.slow (v public.vector(256))")
+        try:
+            connection.execute(
+                "INSERT INTO headwater.slow SELECT ARRAY(SELECT random() + i FROM generate_series(1, 256))"
+                "::public.vector FROM generate_series(1, 4000) AS i"
+            )
+            with watched(postgres, connection, "graph", lambda *each: said.append(each), every_s=0.05):
+                connection.execute("CREATE INDEX ON headwater.slow USING hnsw (v public.vector_l2_ops)")
+        finally:
+            connection.execute("DROP TABLE headwater.slow")
+    assert said
+    assert {stage for stage, _ in said} == {"graph"}
+    rows = [count for _, count in said]
+    assert rows == sorted(rows)
+    assert 0 < rows[-1] <= 4000
+
+
 def test_build_stores_every_row_as_it_was_given(index: Index, postgres: Postgres) -> None:
     progress: list[tuple[str, int]] = []
     state = index.build(
@@ -60,7 +81,7 @@ def test_build_stores_every_row_as_it_was_given(index: Index, postgres: Postgres
     # `ordinal` restarts in each batch that the test makes.
     assert snapshot.drop(["ordinal"]).to_pylist() == want.drop(["ordinal"]).to_pylist()
     assert progress[0] == ("chunks", 3)
-    assert progress[-1] == ("indexed", 4)
+    assert progress[-2:] == [("indexed", 4), ("graph", 4)]
     with postgres.owner() as connection:
         stored = connection.execute(
             "SELECT title, heading, text, embedding::real[] FROM headwater.chunks WHERE uri = 'file:///a'"

@@ -5,8 +5,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -17,7 +19,7 @@ from psycopg.conninfo import conninfo_to_dict
 from retrieval.embedded import EmbeddedServer, ServerConfig, ServerError
 from retrieval.index import Index
 from retrieval.moments import IndexState
-from retrieval.postgres import SCHEMA_VERSION, DatabaseError, Postgres, PostgresConfig, Unavailable
+from retrieval.postgres import SCHEMA_VERSION, DatabaseError, Postgres, PostgresConfig, Unavailable, one_value
 
 SMALL = ServerConfig(shared_buffers_mb=16, maintenance_work_mem_mb=16, max_connections=10)
 
@@ -88,6 +90,30 @@ def test_a_process_goes_on_after_its_server_was_killed() -> None:
             kill(mine.server)
             with mine.owner() as connection:
                 assert connection.execute("SELECT value FROM headwater.kept").fetchone() == (7,)
+        finally:
+            mine.stop()
+
+
+def test_a_restart_in_the_middle_of_a_query_is_an_error_that_says_so_and_no_more() -> None:
+    with tempfile.TemporaryDirectory() as state, ThreadPoolExecutor(1) as pool:
+        mine = Postgres(Path(state), PostgresConfig(server=SMALL, pool_timeout_s=5))
+        asking = threading.Event()
+
+        def ask() -> None:
+            with mine.serving("x") as connection:
+                asking.set()
+                connection.execute("SELECT pg_sleep(60)")
+
+        try:
+            answer = pool.submit(ask)
+            assert asking.wait(30)
+            assert mine.server
+            mine.server.stop()
+            with pytest.raises(Unavailable, match=r"before it had answered.*ask again"):
+                answer.result(timeout=30)
+            mine.server.start()
+            with mine.serving("x") as connection:
+                assert one_value(connection, "SELECT 7") == 7
         finally:
             mine.stop()
 

@@ -11,8 +11,17 @@ from index_rows import DIMENSION, Chunk, batch
 
 from retrieval.index import Index
 from retrieval.moments import IndexState, UnknownRelease
-from retrieval.postgres import Postgres
-from retrieval.search import Hit, InvalidQuery, ModelMismatch, NothingReleased, SearchConfig, Searcher
+from retrieval.nearest import Plan, nearest
+from retrieval.postgres import Postgres, one_value
+from retrieval.search import (
+    Hit,
+    InvalidQuery,
+    ModelMismatch,
+    NothingReleased,
+    SearchConfig,
+    Searcher,
+    _moment,
+)
 
 # The English stemmer leaves these as they are, so that the reference needs none.
 WORDS = ["river", "stone", "salt", "wind", "harbor", "copper"]
@@ -231,21 +240,87 @@ def test_the_graph_finds_what_comparing_every_row_finds(postgres: Postgres) -> N
     state = index.build("model", "chunker", DIMENSION, [batch(rows)], {})
     # Rows that are closed stay in the graph, and must not take up the places of the others.
     state = index.apply(state, [], [row.chunk_id for row in rows[: len(rows) // 2]], {})
-    graph = Searcher(postgres, SearchConfig(exact_below=0, ef_search=40))
+    graph = Searcher(postgres, SearchConfig(graph_row_cost=0, ef_search=40))
     for tenant in ("small", "large"):
         found_of_all = []
+        plans: list[Plan] = []
         for query in rng.normal(size=(20, DIMENSION)).astype(np.float32):
             exact = graph.exact_neighbours(tenant, query, 20, at=state, model_digest="model")
-            hits = graph.search(tenant, "", query, 20, "vector", at=state, model_digest="model")
+            hits = graph.search(
+                tenant, "", query, 20, "vector", at=state, model_digest="model", on_plan=plans.append
+            )
             assert len(exact) == len(hits) == 20
             assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
             found_of_all.append(len({h.chunk_id for h in hits} & {h.chunk_id for h in exact}) / 20)
         assert np.mean(found_of_all) >= 0.95
+        assert {plan.method for plan in plans} == {"graph"}
     # More than a scan of the graph gives: then every row is compared.
-    short = Searcher(postgres, SearchConfig(exact_below=0, ef_search=1, max_scan_tuples=1))
-    assert (
-        len(short.search("small", "", [1.0] * DIMENSION, 30, "vector", at=state, model_digest="model")) == 30
+    short = Searcher(postgres, SearchConfig(graph_row_cost=0, ef_search=1, max_scan_tuples=1))
+    plans = []
+    hits = short.search(
+        "small", "", [1.0] * DIMENSION, 30, "vector", at=state, model_digest="model", on_plan=plans.append
     )
+    (plan,) = plans
+    assert len(hits) == plan.found == 30
+    assert plan.method == "graph, then exact"
+
+
+def test_the_cheaper_way_to_the_nearest_is_taken_and_said(postgres: Postgres) -> None:
+    index = emptied(postgres)
+    vectors = np.random.default_rng(8).normal(size=(3000, DIMENSION)).astype(np.float32)
+    rows = [
+        Chunk(f"{i}", "text", "small" if i % 10 == 0 else "large", vector=tuple(vectors[i].tolist()))
+        for i in range(len(vectors))
+    ]
+    state = index.build("model", "chunker", DIMENSION, [batch(rows)], {})
+    searcher = Searcher(postgres, SearchConfig(ef_search=40))
+
+    def plan(tenant: str, k: int) -> Plan:
+        plans: list[Plan] = []
+        hits = searcher.search(
+            tenant, "", [1.0] * DIMENSION, k, "vector", at=state, model_digest="model", on_plan=plans.append
+        )
+        (made,) = plans
+        assert len(hits) == made.found
+        return made
+
+    few = plan("small", 10)
+    assert (few.method, few.tenant_chunks, few.settings) == ("exact", 300, {})
+    assert "comparing 300 chunks" in few.why
+    many = plan("large", 10)
+    assert (many.method, many.tenant_chunks, many.graph_rows) == ("graph", 2700, 3000)
+    assert "2700 of 3000 rows (90.0%)" in many.why
+    assert many.settings["hnsw.ef_search"] == "40"
+    assert many.settings["hnsw.iterative_scan"] == "relaxed_order"
+    # So many are asked for that comparing all of them costs no more.
+    assert plan("large", 800).method == "exact"
+    # The plan says it where there are fewer.
+    assert (plan("small", 500).asked, plan("small", 500).found) == (500, 300)
+    assert plan("nobody", 5).found == 0
+
+
+def test_the_graph_is_used_where_the_database_does_not_know_the_tenants_size(postgres: Postgres) -> None:
+    """PostgreSQL takes a tenant for an average one, and would sort all rows of a large one."""
+    index = emptied(postgres)
+    vectors = np.random.default_rng(9).normal(size=(4000, DIMENSION)).astype(np.float32)
+    rows = [
+        Chunk(f"{i}", "text", "large" if i % 2 else f"small {i}", vector=tuple(vectors[i].tolist()))
+        for i in range(len(vectors))
+    ]
+    state = index.build("model", "chunker", DIMENSION, [batch(rows)], {})
+    scans = (
+        "SELECT pg_stat_get_xact_numscans(i.indexrelid) FROM pg_index i "
+        "JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam "
+        f"WHERE a.amname = 'hnsw' AND i.indrelid = 'headwater.chunks_g{state.generation}'::regclass"
+    )
+    with postgres.serving("large") as connection:
+        moment = _moment(connection, state)
+        assert one_value(connection, scans) == 0
+        _, plan = nearest(connection, moment, str([1.0] * DIMENSION), 10, SearchConfig(ef_search=40))
+        assert plan.method == "graph"
+        assert one_value(connection, scans) == 1
+        # What comes after in the same transaction may sort again.
+        assert one_value(connection, "SELECT current_setting('enable_sort')") == "on"
 
 
 def test_a_search_reads_one_release_while_another_goes_live(postgres: Postgres) -> None:

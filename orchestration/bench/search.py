@@ -1,0 +1,351 @@
+"""What a search costs and finds: of any number of chunks, of many tenants, by many clients, under change."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+import numpy as np
+import numpy.typing as npt
+import psutil
+
+from orchestration.bench import search_floors
+from orchestration.bench.plot import Line, plot
+from orchestration.bench.report import BenchResult, machine
+from orchestration.bench.search_corpus import Corpus, Query, chunk_id
+from retrieval.index import Index, IndexState
+from retrieval.postgres import Postgres, PostgresConfig, one_value
+from retrieval.search import Mode, Searcher
+
+if TYPE_CHECKING:
+    from orchestration.settings import Settings
+
+_K = 10
+_MODES: tuple[Mode, ...] = get_args(Mode)
+_MODEL = "bench"
+_QUERIES = 400
+_RECALL_QUERIES = 100
+"""Each is also compared with every chunk of its tenant."""
+_WARM_UP = 100
+_LOADED_S = 20.0
+"""How long the clients ask in each mode."""
+_CHANGED = 0.01
+"""The share of the chunks that is added, changed and deleted, a third of it each."""
+
+
+def run(
+    settings: "Settings",
+    chunks: int = 100_000,
+    tenants: int = 100,
+    clients: int = 8,
+    progress: Callable[[str], None] = print,
+) -> BenchResult:
+    """Builds an index of so many chunks once, in a server of its own, and asks it.
+
+    What a search takes is from the call of `Searcher.search` to its hits, under row-level security, with the
+    query's vector given: embedding it is not in it. The index is kept in the state folder, so that another
+    run only asks; the figures of its building are then those of the run that built it.
+
+    Args:
+        settings: Of the state folder, and of the server and the search.
+        chunks: How many chunks.
+        tenants: Of how many tenants; the first has half of the chunks, see `Corpus`.
+        clients: How many ask at once.
+        progress: Told what goes on.
+
+    Returns:
+        Seconds of each stage of the build and the most memory that the server took, sizes, and recall of the
+        vector search beside comparing every chunk; of each mode the latency of one client alone and of all at
+        once, queries a second, and what one query takes of processor time; the same while one in a hundred
+        chunks changes; and of bm25s and faiss, without tenants, transactions or changes, as floors.
+    """
+    home = settings.home / "bench"
+    folder = home / f"search-{chunks}-{tenants}"
+    corpus = Corpus(chunks, tenants, home)
+    queries = corpus.queries(_QUERIES)
+    config = PostgresConfig(pool_size=clients + 2, server=settings.postgres.server)
+    postgres = Postgres(folder, config)
+    try:
+        index = Index(postgres)
+        state, figures = _built(index, postgres, corpus, folder, progress)
+        searcher = Searcher(postgres, settings.recipe.search)
+        figures |= {"chunks": float(chunks), "tenants": float(tenants)} | _sizes(postgres, state)
+        figures[f"vector_recall@{_K}"] = _recall(searcher, queries[:_RECALL_QUERIES])
+        ratios: dict[str, float] = {}
+        for mode in _MODES:
+            _ask(searcher, queries[:_WARM_UP], mode, 1, None)
+            alone = _ask(searcher, queries, mode, 1, None)
+            used = _processor_ms(postgres, searcher, queries, mode)
+            figures |= {f"{mode}_processor_p{percent}_ms": used.percentile(percent) for percent in (50, 95)}
+            together = _ask(searcher, queries, mode, clients, _LOADED_S)
+            for name, load in (("alone", alone), (f"{clients}_clients", together)):
+                figures |= load.figures(f"{mode}_{name}")
+                progress(f"{mode}, {name}: {load}")
+        changed, ratios["p95_while_changing_to_quiet"] = _while_changing(
+            index, postgres, searcher, corpus, queries, state, clients, progress
+        )
+        figures |= changed
+    finally:
+        postgres.stop()
+    floors = search_floors.run(corpus, queries, _K, progress)
+    figures |= floors
+    for mode, floor in (("lexical", "bm25s"), ("vector", "faiss")):
+        if f"{floor}_p50_ms" in floors:
+            ratios[f"{mode}_p50_to_{floor}"] = figures[f"{mode}_alone_p50_ms"] / floors[f"{floor}_p50_ms"]
+    result = BenchResult("search", figures, ratios)
+    (folder / "result.json").write_text(result.to_json())
+    progress(f"plot: {_plotted(home)}")
+    return result
+
+
+@dataclass(frozen=True)
+class _Load:
+    """Searches that ended: milliseconds each, seconds all together, and the errors there were."""
+
+    milliseconds: npt.NDArray[np.float64]
+    seconds: float
+    errors: list[str] = field(default_factory=list)
+
+    def percentile(self, percent: float) -> float:
+        return float(np.percentile(self.milliseconds, percent))
+
+    def figures(self, name: str) -> dict[str, float]:
+        values = {f"{name}_p{percent}_ms": self.percentile(percent) for percent in (50, 95, 99)}
+        return values | {f"{name}_queries_s": len(self.milliseconds) / self.seconds}
+
+    def __str__(self) -> str:
+        shown = ", ".join(f"p{percent} {self.percentile(percent):.1f} ms" for percent in (50, 95, 99))
+        return f"{shown}, {len(self.milliseconds) / self.seconds:.0f} queries/s"
+
+
+def _ask(
+    searcher: Searcher,
+    queries: list[Query],
+    mode: Mode,
+    clients: int,
+    seconds: float | None,
+    stop: threading.Event | None = None,
+) -> _Load:
+    """Lets clients ask, each the same queries in another order: all once, or until the time or `stop`."""
+    ended = stop or threading.Event()
+
+    def client(number: int) -> tuple[list[float], list[str]]:
+        taken, errors = [], []
+        order = np.random.default_rng(number).permutation(len(queries))
+        while True:
+            for query in (queries[place] for place in order):
+                began = time.perf_counter()
+                try:
+                    searcher.search(query.tenant, query.text, query.vector, _K, mode, model_digest=_MODEL)
+                except Exception as error:  # every one is counted, and none ends the others
+                    errors.append(f"{type(error).__name__}: {error}")
+                taken.append(1000 * (time.perf_counter() - began))
+                if ended.is_set():
+                    return taken, errors
+            if seconds is None and stop is None:
+                return taken, errors
+
+    began = time.perf_counter()
+    with ThreadPoolExecutor(clients) as pool:
+        asked = [pool.submit(client, number) for number in range(clients)]
+        if seconds is not None:
+            time.sleep(seconds)
+            ended.set()
+        found = [each.result() for each in asked]
+    return _Load(
+        np.array([each for taken, _ in found for each in taken]),
+        time.perf_counter() - began,
+        [error for _, errors in found for error in errors],
+    )
+
+
+def _built(
+    index: Index, postgres: Postgres, corpus: Corpus, folder: Path, progress: Callable[[str], None]
+) -> tuple[IndexState, dict[str, float]]:
+    record = folder / "build.json"
+    name = f"{corpus.chunks}/{corpus.tenants}"
+    state = index.state(_MODEL, name)
+    if state is not None and record.is_file():
+        progress(f"{folder} holds the index of an earlier run")
+        return state, json.loads(record.read_text())
+    stages: dict[str, float] = {}
+    last = time.perf_counter()
+
+    def on_progress(stage: str, rows: int) -> None:
+        nonlocal last
+        now = time.perf_counter()
+        stages[stage] = stages.get(stage, 0.0) + now - last
+        last = now
+        progress(f"{stage}: {rows:,} rows, {stages[stage]:.0f} s")
+
+    with postgres.owner():
+        pass  # the server runs
+    with _most_memory(postgres) as memory:
+        state = index.build(_MODEL, name, 384, corpus.batches(), {}, on_progress)
+    live = index.live()
+    index.release(f"r{state.generation}", state, live.release_id if live else None, {})
+    figures = {f"build_{stage.replace(' ', '_')}_s": seconds for stage, seconds in stages.items()}
+    figures |= {
+        "build_s": sum(stages.values()),
+        "build_server_memory_mb": max(memory),
+        "build_load_average": float(machine()["load_average"]),
+    }
+    record.write_text(json.dumps(figures))
+    return state, figures
+
+
+@contextmanager
+def _most_memory(postgres: Postgres) -> Iterator[list[float]]:
+    """Looks once a second at what the server takes: what its processes share is counted once."""
+    server, found, ended = _server(postgres), [0.0], threading.Event()
+
+    def look() -> None:
+        while not ended.wait(1):
+            total = 0
+            for process in (server, *server.children()):
+                try:
+                    total += process.memory_full_info().pss
+                except (psutil.NoSuchProcess, psutil.AccessDenied):
+                    continue
+            found.append(total / 1e6)
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        yield found
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def _server(postgres: Postgres) -> psutil.Process:
+    folder = postgres.server.data if postgres.server else Path()
+    return psutil.Process(int((folder / "postmaster.pid").read_text().splitlines()[0]))
+
+
+def _processor_ms(postgres: Postgres, searcher: Searcher, queries: list[Query], mode: Mode) -> _Load:
+    """What each query costs of processor time, here and in the server: the same whatever else runs."""
+    server = [Path(f"/proc/{process.pid}/schedstat") for process in _server(postgres).children()]
+
+    def used_s() -> float:
+        # Its first number is in nanoseconds; what psutil reads is in hundredths of a second.
+        busy_ns = sum(int(file.read_text().split()[0]) for file in server if file.exists())
+        return time.process_time() + busy_ns / 1e9
+
+    taken = []
+    for query in queries:
+        before = used_s()
+        searcher.search(query.tenant, query.text, query.vector, _K, mode, model_digest=_MODEL)
+        taken.append(1000 * (used_s() - before))
+    return _Load(np.array(taken), sum(taken) / 1000)
+
+
+def _sizes(postgres: Postgres, state: IndexState) -> dict[str, float]:
+    """Megabytes: a generation's HNSW graph, its rows with every index, its postings, and the database."""
+    chunks, postings = (f"headwater.{table}_g{state.generation}" for table in ("chunks", "postings"))
+    graph_of = (
+        "SELECT sum(pg_relation_size(i.indexrelid)) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
+        "JOIN pg_am a ON a.oid = c.relam WHERE a.amname = 'hnsw' AND i.indrelid = %s::regclass"
+    )
+    with postgres.owner() as connection:
+        sizes = {
+            "graph_mb": one_value(connection, graph_of, chunks),
+            "chunks_mb": one_value(connection, "SELECT pg_total_relation_size(%s::regclass)", chunks),
+            "postings_mb": one_value(connection, "SELECT pg_total_relation_size(%s::regclass)", postings),
+            "database_mb": one_value(connection, "SELECT pg_database_size(current_database())"),
+        }
+    return {name: float(size_bytes) / 1e6 for name, size_bytes in sizes.items()}
+
+
+def _recall(searcher: Searcher, queries: list[Query]) -> float:
+    """The mean share of the true nearest `_K` chunks, or all of a tenant's, that the vector search finds."""
+    shares = []
+    for query in queries:
+        asked = (query.tenant, query.text, query.vector, _K)
+        found = searcher.search(*asked, "vector", model_digest=_MODEL)
+        true = searcher.exact_neighbours(query.tenant, query.vector, _K, model_digest=_MODEL)
+        both = {hit.chunk_id for hit in found} & {hit.chunk_id for hit in true}
+        shares.append(len(both) / max(1, len(true)))
+    return float(np.mean(shares))
+
+
+def _while_changing(
+    index: Index,
+    postgres: Postgres,
+    searcher: Searcher,
+    corpus: Corpus,
+    queries: list[Query],
+    state: IndexState,
+    clients: int,
+    progress: Callable[[str], None],
+) -> tuple[dict[str, float], float]:
+    """Changes a part of the index twice, and keeps house after each, while clients go on asking.
+
+    The second round puts its rows where those of the first were: what the database grows by then is what
+    maintenance does not give back.
+
+    Returns:
+        Figures, and the 95th percentile of a hybrid search meanwhile in relation to the same clients alone.
+    """
+    quiet = _ask(searcher, queries, "hybrid", clients, _LOADED_S)
+    stop = threading.Event()
+    figures = {}
+    began = time.perf_counter()
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(_ask, searcher, queries, "hybrid", clients, None, stop)
+        try:
+            size_mb = _sizes(postgres, state)["database_mb"]
+            for turn in ("first", "second"):
+                state = _change(index, corpus, state)
+                live = index.live()
+                index.release(f"e{state.epoch}", state, live.release_id if live else None, {})
+                index.prune([])
+                index.maintain()
+                grown_mb = _sizes(postgres, state)["database_mb"] - size_mb
+                figures[f"{turn}_change_growth_mb"] = grown_mb
+                size_mb += grown_mb
+                progress(f"{turn} change and maintenance: {time.perf_counter() - began:.0f} s")
+        finally:
+            stop.set()
+        load = asked.result()
+    figures |= load.figures(f"changing_{clients}_clients")
+    figures |= {"changing_s": load.seconds, "changing_errors": float(len(load.errors))}
+    for error in sorted(set(load.errors))[:5]:
+        progress(f"error: {error}")
+    return figures, load.percentile(95) / quiet.percentile(95)
+
+
+def _change(index: Index, corpus: Corpus, state: IndexState) -> IndexState:
+    """Adds, changes and deletes a third of `_CHANGED` each; what, depends on the epoch."""
+    part = max(1, round(corpus.chunks * _CHANGED / 3))
+    added = corpus.batches(corpus.chunks + state.epoch * part, part)
+    first = 2 * state.epoch * part % max(1, corpus.chunks - 2 * part)
+    changed = corpus.batches(first, part, salt=state.epoch)
+    removed = [chunk_id(number) for number in range(first + part, first + 2 * part)]
+    return index.apply(state, [*added, *changed], removed, {})
+
+
+def _plotted(home: Path) -> Path:
+    """Latency and recall against the number of chunks, of every size that was measured in this folder."""
+    results = [json.loads(file.read_text())["figures"] for file in home.glob("search-*/result.json")]
+    results.sort(key=lambda figures: figures["chunks"])
+    latency = [
+        Line(mode, [(each["chunks"], each[f"{mode}_alone_p95_ms"]) for each in results]) for mode in _MODES
+    ] + [
+        Line(floor, [(r["chunks"], r[f"{floor}_p95_ms"]) for r in results if f"{floor}_p95_ms" in r])
+        for floor in search_floors.NAMES
+    ]
+    recall = [
+        Line(name, [(each["chunks"], each[figure]) for each in results if figure in each])
+        for name, figure in (("vector", f"vector_recall@{_K}"), ("faiss", f"faiss_recall@{_K}"))
+    ]
+    file = home / "search.svg"
+    file.write_text(
+        plot("chunks", {"95th percentile, ms": latency, f"recall@{_K} of the vector search": recall})
+    )
+    return file

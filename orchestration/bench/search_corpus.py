@@ -1,0 +1,186 @@
+"""Chunks of any number for `bench search`: real prose recombined, with the vectors that belong to it."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from assets.transforms.environment_corpus import list_environment, read_environment
+from retrieval.embedder import Embedder, EmbedderConfig
+
+_SEED = 2026
+_PASSAGES = 2_000
+"""Distinct passages of real prose; every pair of them gives another chunk, so four million."""
+_PASSAGE_WORDS = 160
+"""About the 240 tokens of the chunker's default."""
+_HEAD_WORDS = 96
+"""Of the passage that a chunk begins with; the rest is the end of another."""
+_NEW_WORDS = 2
+"""Names and numbers of a chunk that are in few others: a vocabulary grows with its texts (Heaps' law)."""
+_NOISE = 0.35
+"""Length of the noise on a vector of length 1; cosine to the vector without it 0.94."""
+_QUESTIONS = 400
+_QUERY_WORDS = 10
+_WORD = re.compile(r"[^\W_]+")
+_BATCH_ROWS = 5_000
+
+
+@dataclass(frozen=True)
+class Query:
+    """A question that a client asks.
+
+    Attributes:
+        tenant: Who asks.
+        text: Consecutive words of one passage.
+        vector: Their embedding.
+    """
+
+    tenant: str
+    text: str
+    vector: npt.NDArray[np.float32]
+
+
+class Corpus:
+    """So many chunks of so many tenants, the same at every call.
+
+    The first tenant holds half of the chunks; the others hold parts of the other half by Zipf's law, so that
+    the second of a hundred holds a tenth of everything and the last a thousandth.
+
+    Args:
+        chunks: How many.
+        tenants: Of how many.
+        folder: Where the embedded passages are kept for the next time.
+    """
+
+    def __init__(self, chunks: int, tenants: int, folder: Path) -> None:
+        self.chunks, self.tenants = chunks, tenants
+        rest = 1 / np.arange(1, tenants)
+        self._shares = np.concatenate([[0.5], rest / rest.sum() / 2]) if tenants > 1 else np.ones(1)
+        passages, questions, vectors = _embedded(folder)
+        words = [passage.split(" ") for passage in passages]
+        self._heads = pa.array([" ".join(each[:_HEAD_WORDS]) for each in words])
+        self._tails = pa.array([" ".join(each[_HEAD_WORDS:]) for each in words])
+        self._questions = questions
+        self._passage_vectors, self._question_vectors = np.split(vectors, [len(passages)])
+
+    def batches(self, first: int = 0, count: int | None = None, salt: int = 0) -> Iterator[pa.RecordBatch]:
+        """The chunks, as `Index.build` wants them, in an order that says nothing about tenants.
+
+        Args:
+            first: The number of the first chunk.
+            count: How many; all unless given.
+            salt: Chunks of one number and two salts have one chunk_id and differ in text and vector.
+        """
+        end = first + (self.chunks if count is None else count)
+        for start in range(first, end, _BATCH_ROWS):
+            yield self._batch(np.arange(start, min(start + _BATCH_ROWS, end)), salt)
+
+    def queries(self, count: int) -> list[Query]:
+        """What the clients ask: a tenant asks as often as it has chunks."""
+        rng = np.random.default_rng(_SEED + 1)
+        tenants = rng.choice(self.tenants, count, p=self._shares)
+        places = rng.permutation(len(self._questions))[np.arange(count) % len(self._questions)]
+        return [
+            Query(_name(tenant), self._questions[place], self._question_vectors[place])
+            for tenant, place in zip(tenants, places, strict=True)
+        ]
+
+    def _batch(self, numbers: npt.NDArray[np.int64], salt: int) -> pa.RecordBatch:
+        # One stream of random numbers a batch: any part of the corpus can be made alone.
+        rng = np.random.default_rng([_SEED, salt, int(numbers[0])])
+        count = len(numbers)
+        head, tail = rng.integers(0, len(self._heads), (2, count))
+        new = [
+            pc.binary_join_element_wise("x", pa.array(drawn).cast(pa.string()), "")
+            for drawn in rng.integers(0, 2 * self.chunks, (_NEW_WORDS, count))
+        ]
+        text = pc.binary_join_element_wise(self._heads.take(head), self._tails.take(tail), *new, " ")
+        vectors = 0.6 * self._passage_vectors[head] + 0.4 * self._passage_vectors[tail]
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        dimension = vectors.shape[1]
+        vectors += rng.normal(0, _NOISE / dimension**0.5, vectors.shape).astype(np.float32)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        tenants = np.searchsorted(np.cumsum(self._shares)[:-1], _uniform(numbers), side="right")
+        identity = pa.array([chunk_id(number) for number in numbers])
+        size = pc.utf8_length(text).cast(pa.int32())
+        columns = {
+            "char_start": np.zeros(count, np.int32),
+            "char_end": size,
+            "ordinal": np.zeros(count, np.int32),
+            "token_count": pc.divide(size, 4),
+            "chunk_id": identity,
+            "tenant": pa.array([_name(tenant) for tenant in tenants]),
+            "doc_id": identity,
+            "uri": pc.binary_join_element_wise("bench:", identity, ""),
+            "title": pa.nulls(count, pa.string()),
+            "heading": pa.nulls(count, pa.string()),
+            "content_sha256": identity,
+            "text": text,
+            "text_sha256": identity,
+            "language": pa.array(["en"] * count),
+        }
+        columns["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dimension)
+        return pa.RecordBatch.from_pydict(columns)
+
+
+def chunk_id(number: int) -> str:
+    """Of the chunk with that number."""
+    return f"{number:064x}"
+
+
+def _name(tenant: int) -> str:
+    return f"tenant-{tenant}"
+
+
+def _uniform(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """A number in [0, 1) for each, that depends on it alone: Steele, Lea and Flood's SplitMix64 (2014)."""
+    mixed = (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(11)) / float(1 << 53)
+
+
+def _embedded(folder: Path) -> tuple[list[str], list[str], npt.NDArray[np.float32]]:
+    """Passages, questions and the vectors of both, in this order; made once a folder."""
+    file = folder / "passages.parquet"
+    if not file.is_file():
+        passages, questions = _prose()
+        config = EmbedderConfig()
+        Embedder.prepare(config)
+        vectors = Embedder(config).encode(passages + questions)
+        column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+        asked = np.arange(len(vectors)) >= len(passages)
+        table = pa.table({"text": passages + questions, "asked": pa.array(asked), "vector": column})
+        folder.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, file.with_suffix(".part"))
+        file.with_suffix(".part").rename(file)
+    table = pq.read_table(file)
+    texts = table["text"].to_pylist()
+    count = len(texts) - pc.sum(table["asked"]).as_py()
+    flat = table["vector"].combine_chunks().flatten().to_numpy()
+    return texts[:count], texts[count:], flat.reshape(len(texts), -1)
+
+
+def _prose() -> tuple[list[str], list[str]]:
+    """Passages of what the installed software says of itself, and a part of some as questions."""
+    distinct: dict[str, None] = {}
+    for body in read_environment(list_environment())["body"].to_pylist():
+        text = (body or b"").decode("utf-8", "replace")
+        words = "".join(c for c in text if c.isprintable() or c.isspace()).split()
+        for at in range(0, len(words) - _PASSAGE_WORDS + 1, _PASSAGE_WORDS):
+            distinct[" ".join(words[at : at + _PASSAGE_WORDS])] = None
+    rng = np.random.default_rng(_SEED)
+    found = list(distinct)
+    passages = [found[i] for i in rng.permutation(len(found))[:_PASSAGES]]
+    questions = []
+    for place in rng.integers(0, len(passages), _QUESTIONS):
+        words = _WORD.findall(passages[place])  # quotes and a leading hyphen ask for something else
+        at = int(rng.integers(0, max(1, len(words) - _QUERY_WORDS)))
+        questions.append(" ".join(words[at : at + _QUERY_WORDS]))
+    return passages, questions

@@ -1,0 +1,84 @@
+"""The same corpus in libraries that do one thing: no tenants, no transactions, no changes, all in memory."""
+
+import importlib.util
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from orchestration.bench.search_corpus import Corpus, Query
+from retrieval.binary_copy import vectors
+
+NAMES = ("bm25s", "faiss")
+_HNSW_M, _EF_CONSTRUCTION, _EF_SEARCH = 16, 64, 200
+"""Those of `IndexConfig` and `SearchConfig`."""
+_WARM_UP = 20
+
+
+def run(corpus: Corpus, queries: list[Query], k: int, progress: Callable[[str], None]) -> dict[str, float]:
+    """Builds both over the whole corpus and asks them one query after the other, in one thread.
+
+    Returns:
+        Of each that is installed, seconds to build and percentiles of latency; of faiss its recall too.
+    """
+    figures: dict[str, float] = {}
+    for name, measured in (("bm25s", _bm25s), ("faiss", _faiss)):
+        if not _installed(name):
+            progress(f"{name} is not installed, so there is no floor to compare with: `make dev`")
+        else:
+            progress(f"{name} over the same chunks")
+            figures |= measured(corpus, queries, k)
+    return figures
+
+
+def _installed(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
+
+
+def _bm25s(corpus: Corpus, queries: list[Query], k: int) -> dict[str, float]:
+    """Lexical: its own tokenizer, English stop words, no stemmer, every score worked out beforehand."""
+    import bm25s
+
+    texts = [text for batch in corpus.batches() for text in batch.column("text").to_pylist()]
+    began = time.perf_counter()
+    model = bm25s.BM25(method="lucene", k1=0.9, b=0.4)
+    model.index(bm25s.tokenize(texts, stopwords="en", show_progress=False), show_progress=False)
+    build_s = time.perf_counter() - began
+
+    def ask(query: Query) -> object:
+        words = bm25s.tokenize(query.text, stopwords="en", return_ids=False, show_progress=False)
+        return model.retrieve(words, k=k, show_progress=False)
+
+    return {"bm25s_build_s": build_s} | _latency("bm25s", queries, ask)
+
+
+def _faiss(corpus: Corpus, queries: list[Query], k: int) -> dict[str, float]:
+    """Vector: HNSW with our parameters over float32, inner product of vectors of length 1."""
+    import faiss
+
+    rows = np.concatenate([vectors(batch.column("vector")) for batch in corpus.batches()])
+    began = time.perf_counter()
+    graph = faiss.IndexHNSWFlat(rows.shape[1], _HNSW_M, faiss.METRIC_INNER_PRODUCT)
+    graph.hnsw.efConstruction, graph.hnsw.efSearch = _EF_CONSTRUCTION, _EF_SEARCH
+    graph.add(rows)
+    build_s = time.perf_counter() - began
+    asked = np.stack([query.vector for query in queries])
+    exact = faiss.IndexFlatIP(rows.shape[1])
+    exact.add(rows)
+    true = exact.search(asked, k)[1]
+    faiss.omp_set_num_threads(1)
+    found = graph.search(asked, k)[1]
+    recall = np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(found, true, strict=True)])
+    latency = _latency("faiss", queries, lambda query: graph.search(query.vector[None], k))
+    return {"faiss_build_s": build_s, f"faiss_recall@{k}": float(recall)} | latency
+
+
+def _latency(name: str, queries: list[Query], ask: Callable[[Query], object]) -> dict[str, float]:
+    for query in queries[:_WARM_UP]:
+        ask(query)
+    milliseconds = []
+    for query in queries:
+        began = time.perf_counter()
+        ask(query)
+        milliseconds.append(1000 * (time.perf_counter() - began))
+    return {f"{name}_p{percent}_ms": float(np.percentile(milliseconds, percent)) for percent in (50, 95, 99)}
