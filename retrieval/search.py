@@ -7,16 +7,15 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 from psycopg import Connection
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from retrieval.fusion import Candidate, fuse
 from retrieval.moments import Point, UnknownRelease
+from retrieval.nearest import LARGEST_EF_SEARCH, NearestConfig, exact, nearest
 from retrieval.postgres import Postgres, Row
 
 Mode = Literal["hybrid", "lexical", "vector"]
 MODES: tuple[str, ...] = get_args(Mode)
-
-_LARGEST_EF_SEARCH = 1000  # pgvector's own limit; a LIMIT above ef_search is cut to it without a word
 
 
 class InvalidQuery(ValueError):
@@ -31,24 +30,18 @@ class NothingReleased(LookupError):
     """No release is live yet."""
 
 
-class SearchConfig(BaseModel):
+class SearchConfig(NearestConfig):
     """How candidates are found and ranked."""
 
     bm25_k1: float = Field(default=0.9, ge=0)
     """How soon repetitions of a word stop counting."""
     bm25_b: float = Field(default=0.4, ge=0, le=1)
     """How much a long chunk is held back: 0 not at all, 1 fully."""
-    candidates: int = Field(default=100, ge=1, le=_LARGEST_EF_SEARCH)
+    candidates: int = Field(default=100, ge=1, le=LARGEST_EF_SEARCH)
     """How many each ranking proposes for fusion; never fewer than asked for."""
     vector_weight: float = Field(default=0.5, ge=0, le=1)
     """The vector ranking's part of the fused score."""
-    exact_below: int = Field(default=20_000, ge=0)
-    """A tenant with fewer chunks is compared one by one: exact, and quicker than a filtered graph."""
-    ef_search: int = Field(default=200, ge=1, le=_LARGEST_EF_SEARCH)
-    """Candidates the HNSW search holds; never fewer than are asked for."""
-    max_scan_tuples: int = Field(default=100_000, ge=1)
-    """How far the HNSW search goes on for a tenant's rows before every one of them is compared instead."""
-    max_k: int = Field(default=_LARGEST_EF_SEARCH, ge=1, le=_LARGEST_EF_SEARCH)
+    max_k: int = Field(default=LARGEST_EF_SEARCH, ge=1, le=LARGEST_EF_SEARCH)
     """The most hits that one search may ask for."""
     max_query_chars: int = Field(default=4000, ge=1)
     """The longest query; each of its words costs a scan of that word's postings."""
@@ -160,7 +153,7 @@ class Searcher:
                 lexical = self._lexical(connection, moment, query, depth)
             if mode != "lexical":
                 literal = _vector_literal(query_vector, moment, model_digest)
-                vector = self._nearest(connection, moment, literal, depth)
+                vector = nearest(connection, moment, literal, depth, self._config)
             if mode == "hybrid":
                 best = fuse(lexical, vector, self._config.vector_weight)[:k]
             else:
@@ -184,7 +177,7 @@ class Searcher:
         with self._postgres.serving(tenant) as connection:
             moment = _moment(connection, at)
             literal = _vector_literal(query_vector, moment, model_digest)
-            return _hits(connection, moment, _exact(connection, moment, literal, k))
+            return _hits(connection, moment, exact(connection, moment, literal, k))
 
     def _check(self, query: str, query_vector: object, k: int, mode: str) -> None:
         config = self._config
@@ -256,44 +249,6 @@ class Searcher:
         ).fetchall()
         return [Candidate(*row) for row in rows]
 
-    def _nearest(
-        self, connection: Connection[Row], moment: _Moment, literal: str, depth: int
-    ) -> list[Candidate]:
-        if moment.chunk_count < self._config.exact_below:
-            return _exact(connection, moment, literal, depth)
-        ef_search = max(self._config.ef_search, depth)
-        wanted = {
-            "hnsw.ef_search": str(ef_search),
-            "hnsw.iterative_scan": "relaxed_order",
-            "hnsw.max_scan_tuples": str(self._config.max_scan_tuples),
-        }
-        for name, value in wanted.items():
-            connection.execute("SELECT set_config(%s, %s, true)", (name, value))
-        found = {
-            name: connection.execute("SELECT current_setting(%s)", (name,)).fetchone() for name in wanted
-        }
-        refused = [name for name, row in found.items() if row != (wanted[name],)]
-        if refused:
-            raise RuntimeError(
-                f"pgvector did not take {', '.join(refused)}: it would return fewer rows unasked"
-            )
-        indexed = f"embedding::halfvec({moment.dimension:d})"
-        # Relaxed order returns rows nearly sorted: the outer sort makes it whole.
-        rows = connection.execute(
-            f"""
-            WITH near AS MATERIALIZED (
-                SELECT chunk_no, chunk_id, {indexed} <=> %(vector)s::halfvec AS distance
-                FROM headwater.chunks WHERE {moment.visible}
-                ORDER BY {indexed} <=> %(vector)s::halfvec LIMIT %(depth)s
-            )
-            SELECT chunk_no, chunk_id, 1 - distance FROM near ORDER BY distance, chunk_id
-            """,
-            {"vector": literal, "depth": depth},
-        ).fetchall()
-        if len(rows) < min(depth, moment.chunk_count):
-            return _exact(connection, moment, literal, depth)
-        return [Candidate(*row) for row in rows]
-
 
 def _moment(connection: Connection[Row], at: Point | None) -> _Moment:
     if at is None:
@@ -347,21 +302,6 @@ def _vector_literal(vector: Any, moment: _Moment, model_digest: str | None) -> s
     if not halves.any():
         raise InvalidQuery("the query's vector is zero: it points nowhere")
     return f"[{','.join(map(str, values.tolist()))}]"
-
-
-def _exact(connection: Connection[Row], moment: _Moment, literal: str, depth: int) -> list[Candidate]:
-    # Without the cast to the dimension this is not the HNSW index's expression, so every row is compared.
-    rows = connection.execute(
-        f"""
-        SELECT chunk_no, chunk_id, 1 - distance FROM (
-            SELECT chunk_no, chunk_id, embedding <=> %(vector)s::halfvec AS distance
-            FROM headwater.chunks WHERE {moment.visible}
-            ORDER BY distance, chunk_id LIMIT %(depth)s
-        ) near ORDER BY distance, chunk_id
-        """,
-        {"vector": literal, "depth": depth},
-    ).fetchall()
-    return [Candidate(*row) for row in rows]
 
 
 def _hits(connection: Connection[Row], moment: _Moment, best: list[Candidate]) -> list[Hit]:
