@@ -10,6 +10,7 @@ from psycopg import Connection
 from pydantic import Field
 
 from retrieval.fusion import Candidate, fuse
+from retrieval.lexical import LexicalConfig, bm25
 from retrieval.moments import Point, UnknownRelease
 from retrieval.nearest import LARGEST_EF_SEARCH, NearestConfig, exact, nearest
 from retrieval.postgres import Postgres, Row
@@ -30,13 +31,9 @@ class NothingReleased(LookupError):
     """No release is live yet."""
 
 
-class SearchConfig(NearestConfig):
+class SearchConfig(LexicalConfig, NearestConfig):
     """How candidates are found and ranked."""
 
-    bm25_k1: float = Field(default=0.9, ge=0)
-    """How soon repetitions of a word stop counting."""
-    bm25_b: float = Field(default=0.4, ge=0, le=1)
-    """How much a long chunk is held back: 0 not at all, 1 fully."""
     candidates: int = Field(default=100, ge=1, le=LARGEST_EF_SEARCH)
     """How many each ranking proposes for fusion; never fewer than asked for."""
     vector_weight: float = Field(default=0.5, ge=0, le=1)
@@ -150,7 +147,7 @@ class Searcher:
             lexical: list[Candidate] = []
             vector: list[Candidate] = []
             if mode != "vector":
-                lexical = self._lexical(connection, moment, query, depth)
+                lexical = bm25(connection, moment, query, depth, self._config)
             if mode != "lexical":
                 literal = _vector_literal(query_vector, moment, model_digest)
                 vector = nearest(connection, moment, literal, depth, self._config)
@@ -195,59 +192,6 @@ class Searcher:
             raise InvalidQuery("the query is empty")
         if mode != "lexical" and query_vector is None:
             raise InvalidQuery(f"a {mode} search needs the query's vector")
-
-    def _lexical(
-        self, connection: Connection[Row], moment: _Moment, query: str, depth: int
-    ) -> list[Candidate]:
-        """BM25 with Lucene's idf over the postings that are valid at the moment.
-
-        A lexeme's document frequency is counted from the very postings that are scored, so that it is right
-        at every epoch. Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond"
-        (2009); this variant is "Lucene (accurate)" in Kamphuis et al., "Which BM25 Do You Mean?" (2020).
-        """
-        words = connection.execute(
-            "SELECT lexeme, max(cardinality(positions)) FROM unnest(%s::text[]) AS language, "
-            "unnest(headwater.lexemes(language, %s)) GROUP BY lexeme ORDER BY lexeme",
-            (moment.languages, query),
-        ).fetchall()
-        if not words:
-            return []
-        rows = connection.execute(
-            f"""
-            WITH matched AS MATERIALIZED (
-                SELECT lexeme, chunk_no, tf, length FROM headwater.postings
-                WHERE lexeme = ANY(%(lexemes)s) AND {moment.visible}
-            ), weights AS (
-                SELECT lexeme,
-                    asked * ln(1 + (%(count)s::float8 - count(*) + 0.5) / (count(*) + 0.5)) AS weight
-                FROM matched
-                JOIN unnest(%(lexemes)s::text[], %(asked)s::float8[]) AS words (lexeme, asked) USING (lexeme)
-                GROUP BY lexeme, asked
-            ), scored AS (
-                -- Rounded, so that the order in which a sum is made never decides between equals.
-                SELECT chunk_no, round(1e9 * sum(
-                    weight * tf / (tf + %(k1)s * (1 - %(b)s + %(b)s * length / %(mean)s::float8))
-                )) / 1e9 AS score
-                FROM matched JOIN weights USING (lexeme)
-                GROUP BY chunk_no
-                ORDER BY score DESC FETCH FIRST %(depth)s ROWS WITH TIES
-            )
-            SELECT chunk_no, chunk_id, score FROM scored
-            JOIN headwater.chunks USING (chunk_no)
-            WHERE {moment.visible}
-            ORDER BY score DESC, chunk_id LIMIT %(depth)s
-            """,
-            {
-                "lexemes": [lexeme for lexeme, _ in words],
-                "asked": [float(asked) for _, asked in words],
-                "count": moment.chunk_count,
-                "mean": moment.mean_length,
-                "k1": float(self._config.bm25_k1),
-                "b": float(self._config.bm25_b),
-                "depth": depth,
-            },
-        ).fetchall()
-        return [Candidate(*row) for row in rows]
 
 
 def _moment(connection: Connection[Row], at: Point | None) -> _Moment:
