@@ -23,7 +23,7 @@ from retrieval.generation import CHUNK_COLUMNS, Numbering, Progress, partition
 from retrieval.moments import Fenced, IndexState, Lineage, Point, Release, ReleaseExists, UnknownRelease
 from retrieval.postgres import Postgres, Row, one_value
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 """Raised when what a generation stores changes: older ones are rebuilt beside, then retired."""
 
 _BUILD_LOCK = 0x48656165
@@ -127,6 +127,8 @@ class Index:
                 on_progress("indexed", count)
                 nothing = SQL("(SELECT * FROM {} WHERE false)").format(chunks)
                 steps.insert_statistics(connection, number, 1, chunks, nothing)
+                nothing = SQL("(SELECT * FROM {} WHERE false)").format(postings)
+                steps.insert_frequencies(connection, number, 1, postings, nothing)
                 steps.attach_partitions(connection, number)
                 connection.execute(
                     "UPDATE headwater.index_state "

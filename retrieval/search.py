@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -10,17 +11,17 @@ from psycopg import Connection
 from pydantic import Field
 
 from retrieval.fusion import Candidate, fuse
-from retrieval.lexical import LexicalConfig, bm25
+from retrieval.lexical import LexicalConfig, bm25, wanted
 from retrieval.moments import Point, UnknownRelease
 from retrieval.nearest import LARGEST_EF_SEARCH, NearestConfig, exact, nearest
 from retrieval.postgres import Postgres, Row
+from retrieval.query import InvalidQuery, Query
 
 Mode = Literal["hybrid", "lexical", "vector"]
 MODES: tuple[str, ...] = get_args(Mode)
 
-
-class InvalidQuery(ValueError):
-    """A search that can not be run; says what is wrong with it."""
+_MOST_TESTED = 10_000
+"""The nearest chunks whose text is tested for a query's phrases and exclusions, where fewer do not suffice."""
 
 
 class ModelMismatch(InvalidQuery):
@@ -111,7 +112,7 @@ class Searcher:
     def search(
         self,
         tenant: str,
-        query: str,
+        query: str | Query,
         query_vector: npt.NDArray[np.float32] | Sequence[float] | None,
         k: int,
         mode: Mode = "hybrid",
@@ -123,8 +124,8 @@ class Searcher:
 
         Args:
             tenant: Whose chunks.
-            query: The question, in plain words.
-            query_vector: Its embedding, (dimension,) float32; not needed in lexical mode.
+            query: In the query language (see `Query.parse`), or as it is to be carried out.
+            query_vector: Its words' embedding, (dimension,) float32; not needed in lexical mode.
             k: How many hits.
             mode: `lexical` (BM25), `vector` (cosine) or `hybrid` (both, fused).
             at: A release, or a state that is not released yet; None for the live release.
@@ -140,7 +141,8 @@ class Searcher:
             UnknownRelease: `at` can not be read (any more).
             ValueError: No tenant.
         """
-        self._check(query, query_vector, k, mode)
+        self._check(query if isinstance(query, str) else query.words, query_vector, k, mode)
+        query = Query.parse(query) if isinstance(query, str) else query
         depth = max(k, self._config.candidates) if mode == "hybrid" else k
         with self._postgres.serving(tenant) as connection:
             moment = _moment(connection, at)
@@ -150,12 +152,26 @@ class Searcher:
                 lexical = bm25(connection, moment, query, depth, self._config)
             if mode != "lexical":
                 literal = _vector_literal(query_vector, moment, model_digest)
-                vector = nearest(connection, moment, literal, depth, self._config)
+                vector = self._nearest(connection, moment, query, literal, depth)
             if mode == "hybrid":
                 best = fuse(lexical, vector, self._config.vector_weight)[:k]
             else:
                 best = lexical or vector
             return _hits(connection, moment, best)
+
+    def _nearest(
+        self, connection: Connection[Row], moment: _Moment, query: Query, literal: str, depth: int
+    ) -> list[Candidate]:
+        """The nearest chunks that the query does not rule out: `depth` of them, or all among the looked at."""
+        if not query.restricted:
+            return nearest(connection, moment, literal, depth, self._config)
+        for looked_at in (depth, max(depth, _MOST_TESTED)):
+            # More than the graph gives are found by comparing every one.
+            search = partial(nearest, config=self._config) if looked_at <= LARGEST_EF_SEARCH else exact
+            found = wanted(connection, moment, query, search(connection, moment, literal, looked_at))
+            if len(found) >= depth:
+                break
+        return found[:depth]
 
     def exact_neighbours(
         self,
