@@ -13,6 +13,7 @@ from orchestration.settings import Settings, open_lake
 from retrieval.embedding_model import EmbeddingModel
 from retrieval.index import Index, Release
 from retrieval.postgres import Postgres
+from retrieval.query import Query
 from retrieval.search import Hit, Mode, NothingReleased, Searcher
 
 PASSAGES = 10
@@ -44,12 +45,15 @@ class Desk:
             raise NothingReleased("nothing is released yet: `headwater demo`, or `headwater ingest PATH`")
         return release
 
-    def search(self, query: str, k: int, mode: Mode, tenant: str, at: Release | None = None) -> list[Hit]:
+    def search(
+        self, query: str | Query, k: int, mode: Mode, tenant: str, at: Release | None = None
+    ) -> list[Hit]:
         """The best chunks of the live release; see `Searcher.search` for arguments and errors."""
         release = at or self.live()
+        query = Query.parse(query) if isinstance(query, str) else query
         vector = None
-        if mode != "lexical" and query.strip():
-            vector = self._model.embedder.encode([query])[0]
+        if mode != "lexical" and query.words:
+            vector = self._model.embedder.encode([query.words])[0]
         return self._searcher.search(tenant, query, vector, k, mode, release, model_digest=self._model.digest)
 
     def ask(self, question: str, tenant: str) -> Answer:
@@ -62,7 +66,8 @@ class Desk:
         """
         question = checked_question(question)
         release = self.live()
-        hits = self.search(question, PASSAGES, "hybrid", tenant, release)
+        # Of a question every character is meant: its quotes and hyphens are not ours.
+        hits = self.search(Query.plain(question), PASSAGES, "hybrid", tenant, release)
         pin = ReleasePin(
             release.release_id,
             release.details["model_digest"],

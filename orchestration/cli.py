@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from orchestration import cli_source
+from orchestration import cli_evaluate, cli_source
 from orchestration.terminal import (
     Json,
     Tenant,
@@ -32,6 +32,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.add_typer(cli_source.app, name="source")
+app.command()(cli_evaluate.evaluate)
 
 BENCHES = ("dedupe", "embed", "quality")
 """Modules of `orchestration.bench`, each with a `run`."""

@@ -96,9 +96,9 @@ def merge(connection: Connection[Row], number: int, epoch: int) -> bool:
     insert_postings(connection, incoming, Identifier("headwater", "postings"))
     insert_statistics(connection, number, epoch, incoming, closed)
     added_postings, closed_postings = (
-        SQL("(SELECT tenant, lexeme FROM {postings} WHERE chunk_no IN (SELECT chunk_no FROM {chunks}))").format(
-            postings=partition("postings", number), chunks=chunks
-        )
+        SQL(
+            "(SELECT tenant, lexeme FROM {postings} WHERE chunk_no IN (SELECT chunk_no FROM {chunks}))"
+        ).format(postings=partition("postings", number), chunks=chunks)
         for chunks in (incoming, closed)
     )
     insert_frequencies(connection, number, epoch, added_postings, closed_postings)

@@ -13,7 +13,7 @@ from retrieval.postgres import Row
 from retrieval.query import Query, literal
 
 _POOL_PER_HIT = 10
-"""Where a query has words too common to be read: chunks that are scored in full, for each that is asked for."""
+"""Where a query has words too common to be read: chunks scored in full, for each that is asked for."""
 
 
 class LexicalConfig(BaseModel):
@@ -76,80 +76,123 @@ class _Word:
     chunk_count: int
 
 
-def bm25(
-    connection: Connection[Row], moment: Moment, query: Query, depth: int, config: LexicalConfig
-) -> list[Candidate]:
-    """The best chunks by BM25 over weighted fields, with Lucene's idf, at one moment of the index.
+# Rounded, so that the order in which a sum is made never decides between equals.
+_SCORE = (
+    "round(1e9 * sum(weight * tf / (tf + %(k1)s * (1 - %(b)s + %(b)s * length / %(mean)s::float8)))) / 1e9"
+)
+_TF = "%(title)s * title_tf + %(heading)s * heading_tf + %(text)s * text_tf AS tf"
 
-    A lexeme's frequency in a chunk is the weighted sum of those in its fields (Robertson, Zaragoza and Taylor,
-    "Simple BM25 Extension to Multiple Weighted Fields", 2004); a chunk's length is that of all fields. This
-    variant of BM25 is "Lucene (accurate)" in Kamphuis et al., "Which BM25 Do You Mean?" (2020).
 
-    No search reads more than `max_postings` to find candidates: words are taken from the rarest on while their
-    postings fit, and always the rarest. The others only add their part to the best chunks found so, as the
-    non-essential lists of MaxScore do (Turtle and Flood, 1995) but without its guarantee. While all fit, which
-    is every query of a small tenant, the ranking is exact; every score is, always.
+class Bm25:
+    """One query's BM25 over weighted fields, with Lucene's idf, at one moment of the index.
+
+    A lexeme's frequency in a chunk is the weighted sum of those in its fields (Robertson, Zaragoza and
+    Taylor, "Simple BM25 Extension to Multiple Weighted Fields", 2004); a chunk's length is that of all
+    fields. This variant of BM25 is "Lucene (accurate)" in Kamphuis et al., "Which BM25 Do You Mean?" (2020).
+
+    Args:
+        connection: Of the serving role.
+        moment: What is read.
+        query: What is asked.
+        config: How words are scored.
     """
-    words = _words(connection, moment, query.words)
-    if not words:
-        return []
-    read = _affordable(words, config.max_postings)
-    essential, common = words[:read], words[read:]
-    conditions, arguments = _conditions(connection, moment, query, {word.lexeme for word in essential})
-    # Rounded, so that the order in which a sum is made never decides between equals.
-    score = (
-        "round(1e9 * sum(weight * tf / (tf + %(k1)s * (1 - %(b)s + %(b)s * length / %(mean)s::float8)))) / 1e9"
-    )
-    tf = "%(title)s * title_tf + %(heading)s * heading_tf + %(text)s * text_tf AS tf"
-    pool = "ORDER BY score DESC FETCH FIRST %(pool)s ROWS WITH TIES" if common else ""
-    rows = connection.execute(
-        f"""
-        WITH found AS MATERIALIZED (
-            SELECT chunk_no, {score} AS score
-            FROM unnest(%(lexemes)s::text[], %(weights)s::float8[]) AS words (lexeme, weight)
-            CROSS JOIN LATERAL (
-                SELECT chunk_no, length, {tf} FROM headwater.postings p
-                WHERE p.lexeme = words.lexeme AND {moment.visible} LIMIT %(most)s
-            ) postings
-            GROUP BY chunk_no {conditions.held} {pool}
-        ), scored AS (
-            SELECT chunk_no, found.score + coalesce(more.score, 0) AS score FROM found
-            LEFT JOIN LATERAL (
-                SELECT {score} AS score
-                FROM unnest(%(common)s::text[], %(common_weights)s::float8[]) AS words (lexeme, weight)
-                CROSS JOIN LATERAL (
-                    SELECT length, {tf} FROM headwater.postings p
-                    WHERE p.lexeme = words.lexeme AND p.chunk_no = found.chunk_no AND {moment.visible} LIMIT 1
-                ) postings
-            ) more ON {bool(common)}
-        )
-        -- From the best on, until there are enough: what is tested on the text is tested on few.
-        SELECT chunk_no, chunk_id, score
-        FROM (SELECT chunk_no, score FROM scored ORDER BY score DESC OFFSET 0) best
-        CROSS JOIN LATERAL (
-            SELECT chunk_id FROM headwater.chunks c
-            WHERE c.chunk_no = best.chunk_no AND {moment.visible} {conditions.tested} LIMIT 1
-        ) chunks
-        ORDER BY score DESC FETCH FIRST %(depth)s ROWS WITH TIES
-        """,
-        arguments
-        | {
-            "lexemes": [word.lexeme for word in essential],
-            "weights": [word.weight for word in essential],
-            "common": [word.lexeme for word in common],
-            "common_weights": [word.weight for word in common],
-            "most": config.max_postings,
-            "pool": _POOL_PER_HIT * depth,
+
+    def __init__(
+        self, connection: Connection[Row], moment: Moment, query: Query, config: LexicalConfig
+    ) -> None:
+        self._connection, self._moment, self._query, self._config = connection, moment, query, config
+        self._words = _words(connection, moment, query.words)
+        self._arguments: dict[str, Any] = {
             "title": config.title_weight,
             "heading": config.heading_weight,
             "text": config.text_weight,
             "k1": config.bm25_k1,
             "b": config.bm25_b,
             "mean": moment.mean_length,
-            "depth": depth,
-        },
-    ).fetchall()
-    return sorted((Candidate(*row) for row in rows), key=lambda c: (-c.score, c.chunk_id))[:depth]
+        }
+
+    def best(self, depth: int) -> list[Candidate]:
+        """The best `depth` chunks that hold a word of the query, and what else it demands; best first.
+
+        No search reads more than `max_postings` to find them: words are taken from the rarest on while their
+        postings fit, and always the rarest. The others only add their part to the best chunks found so, as
+        the non-essential lists of MaxScore do (Turtle and Flood, 1995) but without its guarantee. While all
+        fit, which is every query of a small tenant, the ranking is exact; every score is, always.
+        """
+        if not self._words:
+            return []
+        moment, most = self._moment, self._config.max_postings
+        read = _affordable(self._words, most)
+        essential, common = self._words[:read], self._words[read:]
+        conditions, arguments = _conditions(
+            self._connection, moment, self._query, {word.lexeme for word in essential}
+        )
+        pool = "ORDER BY score DESC FETCH FIRST %(pool)s ROWS WITH TIES" if common else ""
+        rows = self._connection.execute(
+            f"""
+            WITH found AS MATERIALIZED (
+                SELECT chunk_no, {_SCORE} AS score
+                FROM unnest(%(lexemes)s::text[], %(weights)s::float8[]) AS words (lexeme, weight)
+                CROSS JOIN LATERAL (
+                    SELECT chunk_no, length, {_TF} FROM headwater.postings p
+                    WHERE p.lexeme = words.lexeme AND {moment.visible} LIMIT %(most)s
+                ) postings
+                GROUP BY chunk_no {conditions.held} {pool}
+            ), scored AS (
+                SELECT chunk_no, found.score + coalesce(more.score, 0) AS score FROM found
+                LEFT JOIN LATERAL (
+                    SELECT {_SCORE} AS score
+                    FROM unnest(%(common)s::text[], %(common_weights)s::float8[]) AS words (lexeme, weight)
+                    CROSS JOIN LATERAL ({self._posting("found.chunk_no")}) postings
+                ) more ON {bool(common)}
+            )
+            -- From the best on, until there are enough: what is tested on the text is tested on few.
+            SELECT chunk_no, chunk_id, score
+            FROM (SELECT chunk_no, score FROM scored ORDER BY score DESC OFFSET 0) best
+            CROSS JOIN LATERAL (
+                SELECT chunk_id FROM headwater.chunks c
+                WHERE c.chunk_no = best.chunk_no AND {moment.visible} {conditions.tested} LIMIT 1
+            ) chunks
+            ORDER BY score DESC FETCH FIRST %(depth)s ROWS WITH TIES
+            """,
+            self._arguments
+            | arguments
+            | {
+                "lexemes": [word.lexeme for word in essential],
+                "weights": [word.weight for word in essential],
+                "common": [word.lexeme for word in common],
+                "common_weights": [word.weight for word in common],
+                "most": most,
+                "pool": _POOL_PER_HIT * depth,
+                "depth": depth,
+            },
+        ).fetchall()
+        return sorted((Candidate(*row) for row in rows), key=lambda c: (-c.score, c.chunk_id))[:depth]
+
+    def scores(self, chunk_nos: Sequence[int]) -> dict[int, float]:
+        """The score of each of some chunks that holds a word of the query."""
+        rows = self._connection.execute(
+            f"""
+            SELECT chunk_no, {_SCORE} FROM unnest(%(chunk_nos)s::bigint[]) AS asked (chunk_no)
+            CROSS JOIN unnest(%(lexemes)s::text[], %(weights)s::float8[]) AS words (lexeme, weight)
+            CROSS JOIN LATERAL ({self._posting("asked.chunk_no")}) postings
+            GROUP BY chunk_no
+            """,
+            self._arguments
+            | {
+                "chunk_nos": list(chunk_nos),
+                "lexemes": [word.lexeme for word in self._words],
+                "weights": [word.weight for word in self._words],
+            },
+        ).fetchall()
+        return dict(rows)
+
+    def _posting(self, chunk_no: str) -> str:
+        # The LIMIT keeps the planner from reading all of a word's postings to find one.
+        return (
+            f"SELECT length, {_TF} FROM headwater.postings p WHERE p.lexeme = words.lexeme "
+            f"AND p.chunk_no = {chunk_no} AND {self._moment.visible} LIMIT 1"
+        )
 
 
 def wanted(
@@ -222,7 +265,7 @@ class _Conditions:
 def _conditions(
     connection: Connection[Row], moment: Moment, query: Query, read: set[str]
 ) -> tuple[_Conditions, dict[str, Any]]:
-    """A query's phrases and exclusions as SQL and its arguments; `read` are the lexemes of which all is read."""
+    """A query's phrases and exclusions as SQL, and its arguments; `read` are lexemes read in full."""
     arguments: dict[str, Any] = {}
     held, tested = [], []
     passage = "concat_ws(E'\\n', c.title, c.heading, c.text)"

@@ -11,17 +11,17 @@ from psycopg import Connection
 from pydantic import Field
 
 from retrieval.fusion import Candidate, fuse
-from retrieval.lexical import LexicalConfig, bm25, wanted
+from retrieval.lexical import Bm25, LexicalConfig, wanted
 from retrieval.moments import Point, UnknownRelease
-from retrieval.nearest import LARGEST_EF_SEARCH, NearestConfig, exact, nearest
+from retrieval.nearest import LARGEST_EF_SEARCH, NearestConfig, exact, nearest, similarities
 from retrieval.postgres import Postgres, Row
 from retrieval.query import InvalidQuery, Query
 
 Mode = Literal["hybrid", "lexical", "vector"]
-MODES: tuple[str, ...] = get_args(Mode)
+MODES: tuple[Mode, ...] = get_args(Mode)
 
 _MOST_TESTED = 10_000
-"""The nearest chunks whose text is tested for a query's phrases and exclusions, where fewer do not suffice."""
+"""How many of the nearest chunks are tested for a query's phrases and exclusions, where fewer do not do."""
 
 
 class ModelMismatch(InvalidQuery):
@@ -143,26 +143,41 @@ class Searcher:
         """
         self._check(query if isinstance(query, str) else query.words, query_vector, k, mode)
         query = Query.parse(query) if isinstance(query, str) else query
-        depth = max(k, self._config.candidates) if mode == "hybrid" else k
         with self._postgres.serving(tenant) as connection:
             moment = _moment(connection, at)
-            lexical: list[Candidate] = []
-            vector: list[Candidate] = []
-            if mode != "vector":
-                lexical = bm25(connection, moment, query, depth, self._config)
-            if mode != "lexical":
-                literal = _vector_literal(query_vector, moment, model_digest)
-                vector = self._nearest(connection, moment, query, literal, depth)
-            if mode == "hybrid":
-                best = fuse(lexical, vector, self._config.vector_weight)[:k]
+            literal = "" if mode == "lexical" else _vector_literal(query_vector, moment, model_digest)
+            if mode == "vector":
+                best = self._nearest(connection, moment, query, literal, k)
+            elif mode == "lexical":
+                best = Bm25(connection, moment, query, self._config).best(k)
             else:
-                best = lexical or vector
+                best = self._fused(connection, moment, query, literal, k)
             return _hits(connection, moment, best)
+
+    def _fused(
+        self, connection: Connection[Row], moment: _Moment, query: Query, literal: str, k: int
+    ) -> list[Candidate]:
+        """Both rankings' candidates, each with both scores."""
+        depth = max(k, self._config.candidates)
+        bm25 = Bm25(connection, moment, query, self._config)
+        lexical, vector = bm25.best(depth), self._nearest(connection, moment, query, literal, depth)
+        words, near = ({c.chunk_no: c.score for c in ranking} for ranking in (lexical, vector))
+        words |= bm25.scores([chunk_no for chunk_no in near if chunk_no not in words])
+        near |= similarities(
+            connection, moment, literal, [c.chunk_no for c in lexical if c.chunk_no not in near]
+        )
+        candidates = list({c.chunk_no: c for c in (*lexical, *vector)}.values())
+        return fuse(
+            candidates,
+            np.array([words.get(c.chunk_no, 0.0) for c in candidates], np.float64),
+            np.array([near[c.chunk_no] for c in candidates], np.float64),
+            self._config.vector_weight,
+        )[:k]
 
     def _nearest(
         self, connection: Connection[Row], moment: _Moment, query: Query, literal: str, depth: int
     ) -> list[Candidate]:
-        """The nearest chunks that the query does not rule out: `depth` of them, or all among the looked at."""
+        """The nearest chunks that the query does not rule out: `depth`, or all of those that are tested."""
         if not query.restricted:
             return nearest(connection, moment, literal, depth, self._config)
         for looked_at in (depth, max(depth, _MOST_TESTED)):

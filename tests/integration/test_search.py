@@ -12,7 +12,8 @@ from index_rows import DIMENSION, Chunk, batch
 from retrieval.index import Index
 from retrieval.moments import IndexState, UnknownRelease
 from retrieval.postgres import Postgres
-from retrieval.search import Hit, InvalidQuery, ModelMismatch, NothingReleased, SearchConfig, Searcher
+from retrieval.query import InvalidQuery
+from retrieval.search import Hit, ModelMismatch, NothingReleased, SearchConfig, Searcher
 
 # The English stemmer leaves these as they are, so that the reference needs none.
 WORDS = ["river", "stone", "salt", "wind", "harbor", "copper"]
