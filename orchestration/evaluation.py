@@ -152,18 +152,19 @@ def _rows(
     """The rows of the index, without their vectors."""
     tokenizer = load_tokenizer(model.tokenizer_path)
     for doc_id, document in collection.documents.items():
-        title, text = normalize(document.title), normalize(document.text)
-        if not text.strip():
-            title, text = "", title
+        title = " ".join(normalize(document.title).split())
+        # As a file would hold it: its title is its first heading.
+        text = normalize(f"{title}\n\n{document.text}")
+        headings = [{"char_start": 0, "level": 1, "title": title}] if title else []
         if chunks == "document" and len(text) > _LONGEST_CHUNK:
             raise CannotEvaluate(
                 f"document {doc_id!r} has {len(text)} characters, and as one chunk it may have "
                 f"{_LONGEST_CHUNK}: use --chunks default"
             )
         if chunks == "document":
-            spans = [Chunk(0, len(text), None, len(tokenizer.encode(text)))] if text.strip() else []
+            spans = [Chunk(0, len(text), title or None, len(tokenizer.encode(text)))] if text else []
         else:
-            spans = chunk(text, None, tokenizer, settings.recipe.chunker)
+            spans = chunk(text, headings, tokenizer, settings.recipe.chunker)
         spoken = language(text)
         for ordinal, span in enumerate(spans):
             body = text[span.char_start : span.char_end]
@@ -173,7 +174,7 @@ def _rows(
                 "tenant": _TENANT,
                 "uri": f"beir:{collection.name}/{doc_id}",
                 "title": title or None,
-                "heading": None,
+                "heading": span.heading,
                 "content_sha256": _sha256(text),
                 "ordinal": ordinal,
                 "char_start": span.char_start,

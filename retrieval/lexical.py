@@ -1,6 +1,7 @@
 """The chunks that hold a query's words, ranked by BM25 over the postings, in plain SQL."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,6 +17,9 @@ _POOL_PER_HIT = 10
 """Where a query has words too common to be read: chunks scored in full, for each that is asked for."""
 
 
+_IDENTIFIER = re.compile(r"[:/@=+#_\\]|\d\.\d")
+
+
 class LexicalConfig(BaseModel):
     """How words are scored."""
 
@@ -29,6 +33,8 @@ class LexicalConfig(BaseModel):
     """How often a word in the path of headings counts."""
     text_weight: float = Field(default=1.0, gt=0)
     """How often a word in the chunk's own text counts."""
+    identifier_weight: float = Field(default=2.0, gt=0)
+    """How often an identifier such as `std::vector` or `4.4.0` counts, beside the words in it."""
     max_postings: int = Field(default=50_000, ge=1)
     """The most postings that one search reads to find its candidates, from the rarest word on."""
 
@@ -101,7 +107,7 @@ class Bm25:
         self, connection: Connection[Row], moment: Moment, query: Query, config: LexicalConfig
     ) -> None:
         self._connection, self._moment, self._query, self._config = connection, moment, query, config
-        self._words = _words(connection, moment, query.words)
+        self._words = _words(connection, moment, query.words, config.identifier_weight)
         self._arguments: dict[str, Any] = {
             "title": config.title_weight,
             "heading": config.heading_weight,
@@ -209,7 +215,7 @@ def wanted(
     return [candidate for candidate in candidates if candidate.chunk_no in kept]
 
 
-def _words(connection: Connection[Row], moment: Moment, words: str) -> list[_Word]:
+def _words(connection: Connection[Row], moment: Moment, words: str, identifier_weight: float) -> list[_Word]:
     """The query's lexemes that the tenant's chunks hold, rarest first."""
     rows = connection.execute(
         """
@@ -232,10 +238,12 @@ def _words(connection: Connection[Row], moment: Moment, words: str) -> list[_Wor
             "epoch": moment.epoch,
         },
     ).fetchall()
-    return [
-        _Word(lexeme, asked * math.log1p((moment.chunk_count - holding + 0.5) / (holding + 0.5)), holding)
-        for lexeme, asked, holding in rows
-    ]
+    found = []
+    for lexeme, asked, holding in rows:
+        idf = math.log1p((moment.chunk_count - holding + 0.5) / (holding + 0.5))
+        times = asked * (identifier_weight if _IDENTIFIER.search(lexeme) else 1.0)
+        found.append(_Word(lexeme, times * idf, holding))
+    return found
 
 
 def _affordable(words: Sequence[_Word], max_postings: int) -> int:

@@ -11,10 +11,10 @@ _PART = re.compile(
     """,
     re.VERBOSE,
 )
-# One letter after a minus is an option of a program, two minuses are too, and a number is negative.
-_LEFT_OUT = re.compile(r"[^\W\d_]\S*\w\S*")
-# Written without spaces: a word boundary is not where a phrase of these begins or ends.
+# Written without spaces: a word may be one letter, and a phrase may begin and end within a word.
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u2e80-\ud7ff\uf900-\ufaff]")
+# One letter after a minus is an option of a program, two minuses are too, and a number is negative.
+_LEFT_OUT = re.compile(rf"[^\W\d_]\S*\w\S*|{_UNSPACED.pattern}")
 _APOSTROPHES = "'’ʼ"
 
 

@@ -170,7 +170,7 @@ def test_without_a_tenant_the_database_itself_refuses(postgres: Postgres, state:
     for nobody in ("", "a\0b"):
         with pytest.raises(ValueError, match="no tenant"), postgres.serving(nobody):
             pass
-    for table in ("chunks", "postings", "statistics"):
+    for table in ("chunks", "postings", "frequencies", "statistics"):
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="no tenant is set"):
             run_as(
                 postgres,
@@ -182,7 +182,7 @@ def test_without_a_tenant_the_database_itself_refuses(postgres: Postgres, state:
 def test_a_tenant_sees_its_own_rows_and_no_others(postgres: Postgres, state: IndexState) -> None:
     for tenant in "xy":
         with postgres.serving(tenant) as connection:
-            for table in ("chunks", "postings", "statistics"):
+            for table in ("chunks", "postings", "frequencies", "statistics"):
                 query = f"SELECT DISTINCT tenant FROM headwater.{table} WHERE generation = {state.generation}"
                 assert connection.execute(query).fetchall() == [(tenant,)]
             # Asked for by name, through an index, another tenant's postings are not there.
@@ -205,6 +205,7 @@ def test_a_tenant_sees_its_own_rows_and_no_others(postgres: Postgres, state: Ind
         "UPDATE headwater.chunks SET text = ''",
         "SELECT * FROM headwater.chunks_g{generation}",
         "SELECT * FROM headwater.postings_g{generation}",
+        "SELECT * FROM headwater.frequencies_g{generation}",
         "SELECT lineage FROM headwater.index_state",
         "SELECT details FROM headwater.releases",
         "SELECT headwater.swap_live(NULL, NULL)",
@@ -245,7 +246,7 @@ def test_the_serving_role_owns_nothing_and_bypasses_nothing(postgres: Postgres) 
         ).fetchone()
         forced = connection.execute(
             "SELECT relname FROM pg_class WHERE relnamespace = 'headwater'::regnamespace "
-            "AND (relname ~ '^(chunks|postings)(_g[0-9]+)?$' OR relname = 'statistics') "
+            "AND (relname ~ '^(chunks|postings|frequencies)(_g[0-9]+)?$' OR relname = 'statistics') "
             "AND relkind IN ('r', 'p') AND NOT (relrowsecurity AND relforcerowsecurity)"
         ).fetchall()
     assert role == (False, False, False, False, False)
@@ -259,7 +260,7 @@ def test_postings_are_read_from_the_index_alone_under_row_level_security(
     with postgres.serving("x") as connection:
         connection.execute("SET LOCAL enable_seqscan = off")  # the table is tiny: a scan of it is as cheap
         rows = connection.execute(
-            "EXPLAIN SELECT lexeme, chunk_no, tf, length FROM headwater.postings "
+            "EXPLAIN SELECT lexeme, chunk_no, text_tf, title_tf, heading_tf, length FROM headwater.postings "
             f"WHERE generation = {state.generation} AND lexeme = ANY(%s) AND valid_from <= 1 "
             "AND (valid_to IS NULL OR valid_to > 1)",
             (["word1", "word2"],),
