@@ -35,7 +35,7 @@ class LexicalConfig(BaseModel):
     """How often a word in the chunk's own text counts."""
     identifier_weight: float = Field(default=2.0, gt=0)
     """How often an identifier such as `std::vector` or `4.4.0` counts, beside the words in it."""
-    max_postings: int = Field(default=50_000, ge=1)
+    max_postings: int = Field(default=20_000, ge=1)
     """The most postings that one search reads to find its candidates, from the rarest word on."""
 
 
@@ -53,13 +53,8 @@ class Moment(Protocol):
         ...
 
     @property
-    def languages(self) -> list[str]:
-        """Those of the tenant's chunks."""
-        ...
-
-    @property
-    def chunk_count(self) -> int:
-        """Chunks of the tenant."""
+    def languages(self) -> dict[str, int]:
+        """Those of the tenant's chunks, and how many are in each."""
         ...
 
     @property
@@ -216,12 +211,17 @@ def wanted(
 
 
 def _words(connection: Connection[Row], moment: Moment, words: str, identifier_weight: float) -> list[_Word]:
-    """The query's lexemes that the tenant's chunks hold, rarest first."""
+    """The query's lexemes that the tenant's chunks hold, rarest first.
+
+    A lexeme is as rare as it is among the chunks of those languages that read the query so: `the` is no word
+    of an English chunk, and must not look rare for being found in the one chunk whose language is not known.
+    """
     rows = connection.execute(
         """
-        SELECT lexeme, asked, sum(chunk_count)::bigint
+        SELECT lexeme, asked, among, sum(chunk_count)::bigint
         FROM (
-            SELECT lexeme, max(tf) AS asked FROM unnest(%(languages)s::text[]) AS language
+            SELECT lexeme, max(tf) AS asked, sum(chunks)::bigint AS among
+            FROM unnest(%(languages)s::text[], %(chunks)s::bigint[]) AS languages (language, chunks)
             CROSS JOIN LATERAL headwater.terms(language, %(words)s, true) GROUP BY lexeme
         ) terms
         CROSS JOIN LATERAL (
@@ -229,18 +229,19 @@ def _words(connection: Connection[Row], moment: Moment, words: str, identifier_w
             WHERE f.lexeme = terms.lexeme AND generation = %(generation)s AND epoch <= %(epoch)s
             ORDER BY tenant, epoch DESC
         ) newest
-        GROUP BY lexeme, asked HAVING sum(chunk_count) > 0 ORDER BY sum(chunk_count), lexeme
+        GROUP BY lexeme, asked, among HAVING sum(chunk_count) > 0 ORDER BY sum(chunk_count), lexeme
         """,
         {
-            "languages": moment.languages,
+            "languages": list(moment.languages),
+            "chunks": list(moment.languages.values()),
             "words": words,
             "generation": moment.generation,
             "epoch": moment.epoch,
         },
     ).fetchall()
     found = []
-    for lexeme, asked, holding in rows:
-        idf = math.log1p((moment.chunk_count - holding + 0.5) / (holding + 0.5))
+    for lexeme, asked, among, holding in rows:
+        idf = math.log1p((max(among - holding, 0) + 0.5) / (holding + 0.5))
         times = asked * (identifier_weight if _IDENTIFIER.search(lexeme) else 1.0)
         found.append(_Word(lexeme, times * idf, holding))
     return found
@@ -305,6 +306,6 @@ def _lexemes(connection: Connection[Row], moment: Moment, text: str) -> list[set
     rows = connection.execute(
         "SELECT DISTINCT (SELECT coalesce(array_agg(lexeme ORDER BY lexeme), '{}') "
         "FROM headwater.terms(language, %s, true)) FROM unnest(%s::text[]) AS language",
-        (text, moment.languages),
+        (text, list(moment.languages)),
     ).fetchall()
     return [set(lexemes) for (lexemes,) in rows]

@@ -84,7 +84,7 @@ class _Moment:
     epoch: int
     dimension: int
     model_digest: str
-    languages: list[str]
+    languages: dict[str, int]
     chunk_count: int
     mean_length: float
 
@@ -254,7 +254,7 @@ def _moment(connection: Connection[Row], at: Point | None) -> _Moment:
     ).fetchall()
     chunk_count = sum(count for _, count, _ in statistics)
     length = sum(length for _, _, length in statistics)
-    languages = [language for language, _, _ in statistics]
+    languages = {language: count for language, count, _ in statistics}
     # The mean is only divided by where a posting matched, and then it is above zero.
     mean_length = length / chunk_count if chunk_count else 0.0
     return _Moment(row[0], row[1], row[2], row[3], languages, chunk_count, mean_length)

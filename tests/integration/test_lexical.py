@@ -104,7 +104,7 @@ COMMON = [
 
 def test_what_a_common_word_costs_is_bounded(postgres: Postgres) -> None:
     state = emptied(postgres).build("model", "chunker", DIMENSION, [batch(COMMON)], {})
-    full, bounded = (SearchConfig(max_postings=most) for most in (50_000, 10))
+    full, bounded = (SearchConfig(max_postings=most) for most in (20_000, 10))
     exact = reference_bm25(COMMON, ["river", "copper"], full)
     assert len(exact) == len(COMMON)
 
@@ -123,6 +123,16 @@ def test_what_a_common_word_costs_is_bounded(postgres: Postgres) -> None:
     # A phrase and an exclusion hold under the bound too.
     assert set(search('"copper river"', bounded)) == set(rare)
     assert len(search("copper -wind", bounded)) == 1
+
+
+def test_a_stop_word_of_one_language_is_not_rare_for_being_in_another(postgres: Postgres) -> None:
+    rows = [Chunk(f"river {i}", "the river and the stone") for i in range(9)]
+    rows.append(Chunk("unknown", "what is the thing", language="und"))
+    state = emptied(postgres).build("model", "chunker", DIMENSION, [batch(rows)], {})
+    hits = Searcher(postgres).search("acme", "what is the river", None, 20, "lexical", at=state)
+    scores = {hit.uri.removeprefix("file:///"): hit.score for hit in hits}
+    # It alone holds three of the four words, and alone is in a language that has them: they tell nothing.
+    assert scores["unknown"] < 3 * math.log(1 + 0.5 / 1.5)
 
 
 def test_a_frequency_that_no_kept_moment_knows_is_gone(postgres: Postgres) -> None:
