@@ -169,7 +169,13 @@ BEGIN
         ) AS kept (epoch)
         WHERE generation = of_generation
         GROUP BY epoch, tenant, lexeme;
-        EXECUTE format('CREATE UNIQUE INDEX ON headwater.frequencies_g%s (tenant, lexeme, epoch)', of_generation);
+        EXECUTE format(
+            'CREATE UNIQUE INDEX ON headwater.frequencies_g%1$s (tenant, lexeme, epoch); '
+            'ALTER TABLE headwater.frequencies_g%1$s ENABLE ROW LEVEL SECURITY; '
+            'ALTER TABLE headwater.frequencies_g%1$s FORCE ROW LEVEL SECURITY; '
+            'CREATE POLICY owner_writes ON headwater.frequencies_g%1$s TO headwater_owner USING (true)',
+            of_generation
+        );
     END LOOP;
 END
 $$;

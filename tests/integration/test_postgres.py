@@ -18,6 +18,7 @@ from retrieval.embedded import EmbeddedServer, ServerConfig, ServerError
 from retrieval.index import Index
 from retrieval.moments import IndexState
 from retrieval.postgres import SCHEMA_VERSION, DatabaseError, Postgres, PostgresConfig, Unavailable
+from retrieval.search import Searcher
 
 SMALL = ServerConfig(shared_buffers_mb=16, maintenance_work_mem_mb=16, max_connections=10)
 
@@ -164,6 +165,47 @@ def test_waiting_for_a_connection_is_bounded(postgres: Postgres) -> None:
             pass
     finally:
         narrow.close()
+
+
+def test_an_index_of_schema_version_1_is_searched_before_it_is_built_anew(module_folder: Path) -> None:
+    folder = module_folder / "version 1"
+    folder.mkdir()
+    old = Postgres(folder)
+    index = Index(old)
+    rows = [Chunk("a", "river river stone", title="River"), Chunk("b", "stone wind"), Chunk("c", "salt")]
+    first = index.build("model", "chunker", DIMENSION, [batch(rows)], {})
+    index.release("first", first, None, {})
+    index.apply(first, [batch([Chunk("d", "salt wind")])], [rows[1].chunk_id], {})
+    with old.owner() as connection:
+        for statement in (
+            "ALTER TABLE headwater.postings RENAME COLUMN text_tf TO tf",
+            "UPDATE headwater.postings SET tf = tf + title_tf + heading_tf",
+            "ALTER TABLE headwater.postings DROP COLUMN title_tf, DROP COLUMN heading_tf",
+            "DROP TABLE headwater.frequencies",
+            "DROP FUNCTION headwater.terms(text, text, boolean)",
+            "UPDATE headwater.index_state SET index_version = 1",
+            "DELETE FROM headwater.schema_version",
+            "INSERT INTO headwater.schema_version (version) VALUES (1)",
+        ):
+            connection.execute(statement)
+    old.close()
+    new = Postgres(folder)
+    try:
+        state = IndexState(first.generation, 2, "model", "chunker", DIMENSION, {})
+        searcher = Searcher(new)
+
+        def found(query: str, at: IndexState) -> list[str]:
+            return [hit.uri for hit in searcher.search("acme", query, None, 9, "lexical", at)]
+
+        assert found("river", first) == ["file:///a"]
+        assert set(found("wind", first)) == {"file:///b"}
+        assert set(found("wind", state)) == {"file:///d"}
+        # And it can still be changed, until a run has built another.
+        third = Index(new).apply(state, [batch([Chunk("e", "wind")])], [], {})
+        assert set(found("wind", third)) == {"file:///d", "file:///e"}
+        assert Index(new).state("model", "chunker") is None
+    finally:
+        new.stop()
 
 
 def test_without_a_tenant_the_database_itself_refuses(postgres: Postgres, state: IndexState) -> None:
