@@ -25,6 +25,7 @@ from quality.release_gate import ANN_RECALL, decide
 from retrieval.embedding_model import EmbeddingModel
 from retrieval.evaluate import Question, ann_recall, evaluate, known_item_questions, load_questions
 from retrieval.index import Index, IndexState, Point, Release, UnknownRelease
+from retrieval.query import Query
 from retrieval.search import Mode, Searcher
 
 MODES: tuple[Mode, ...] = ("hybrid", "lexical", "vector")
@@ -112,7 +113,7 @@ def measure(
 
     def search(tenant: str, mode: Mode, question: str, k: int) -> Any:
         vector = vectors[question]
-        return searcher.search(tenant, question, vector, k, mode, at, model_digest=model.digest)
+        return searcher.search(tenant, Query.plain(question), vector, k, mode, at, model_digest=model.digest)
 
     near, exact = [], []
     for tenant, questions in asked.items():

@@ -15,6 +15,7 @@ from retrieval.embedding_model import EmbeddingModel
 from retrieval.index import Index, Release
 from retrieval.nearest import Plan
 from retrieval.postgres import Postgres
+from retrieval.query import Query
 from retrieval.search import Hit, Mode, NothingReleased, Searcher
 
 PASSAGES = 10
@@ -48,7 +49,7 @@ class Desk:
 
     def search(
         self,
-        query: str,
+        query: str | Query,
         k: int,
         mode: Mode,
         tenant: str,
@@ -57,9 +58,10 @@ class Desk:
     ) -> list[Hit]:
         """The best chunks of the live release; see `Searcher.search` for arguments and errors."""
         release = at or self.live()
+        query = Query.parse(query) if isinstance(query, str) else query
         vector = None
-        if mode != "lexical" and query.strip():
-            vector = self._model.embedder.encode([query])[0]
+        if mode != "lexical" and query.words:
+            vector = self._model.embedder.encode([query.words])[0]
         return self._searcher.search(
             tenant, query, vector, k, mode, release, model_digest=self._model.digest, on_plan=on_plan
         )
@@ -74,7 +76,8 @@ class Desk:
         """
         question = checked_question(question)
         release = self.live()
-        hits = self.search(question, PASSAGES, "hybrid", tenant, release)
+        # Of a question every character is meant: its quotes and hyphens are not ours.
+        hits = self.search(Query.plain(question), PASSAGES, "hybrid", tenant, release)
         pin = ReleasePin(
             release.release_id,
             release.details["model_digest"],

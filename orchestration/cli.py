@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from orchestration import cli_bench, cli_source
+from orchestration import cli_bench, cli_evaluate, cli_source
 from orchestration.terminal import (
     Json,
     Tenant,
@@ -33,6 +33,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_source.app, name="source")
 app.add_typer(cli_bench.app, name="bench")
+app.command()(cli_evaluate.evaluate)
 
 
 def main() -> None:

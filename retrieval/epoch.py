@@ -12,8 +12,10 @@ from retrieval.generation import (
     CHUNK_COLUMNS,
     Numbering,
     copy_chunks,
+    insert_frequencies,
     insert_postings,
     insert_statistics,
+    partition,
     rows_to_copy,
 )
 from retrieval.postgres import Row, one_value
@@ -93,6 +95,13 @@ def merge(connection: Connection[Row], number: int, epoch: int) -> bool:
     incoming, closed = Identifier("incoming"), Identifier("closed")
     insert_postings(connection, incoming, Identifier("headwater", "postings"))
     insert_statistics(connection, number, epoch, incoming, closed)
+    added_postings, closed_postings = (
+        SQL(
+            "(SELECT tenant, lexeme FROM {postings} WHERE chunk_no IN (SELECT chunk_no FROM {chunks}))"
+        ).format(postings=partition("postings", number), chunks=chunks)
+        for chunks in (incoming, closed)
+    )
+    insert_frequencies(connection, number, epoch, added_postings, closed_postings)
     return bool(one_value(connection, "SELECT EXISTS (SELECT FROM incoming) OR EXISTS (SELECT FROM closed)"))
 
 
@@ -107,6 +116,29 @@ def prune(connection: Connection[Row], number: int, epochs: list[int]) -> int:
         removed = connection.execute(
             unseen.format(table=Identifier(table), number=Literal(number), epochs=Literal(epochs))
         ).rowcount
+    # A lexeme that no kept moment knows goes as well: it can be somebody's name.
+    frequencies = partition("frequencies", number)
+    for statement in (
+        """
+        DELETE FROM {frequencies} s
+        USING (
+            SELECT ctid, epoch, lead(epoch) OVER (PARTITION BY tenant, lexeme ORDER BY epoch) AS next_epoch
+            FROM {frequencies}
+        ) numbered
+        WHERE s.ctid = numbered.ctid AND next_epoch IS NOT NULL AND NOT EXISTS (
+            SELECT FROM unnest({epochs}::bigint[]) AS kept
+            WHERE numbered.epoch <= kept AND kept < next_epoch
+        )
+        """,
+        """
+        DELETE FROM {frequencies} s
+        WHERE chunk_count = 0 AND NOT EXISTS (
+            SELECT FROM {frequencies} older
+            WHERE older.tenant = s.tenant AND older.lexeme = s.lexeme AND older.epoch < s.epoch
+        )
+        """,
+    ):
+        connection.execute(SQL(statement).format(frequencies=frequencies, epochs=Literal(epochs)))
     connection.execute(
         SQL("""
             DELETE FROM headwater.statistics s

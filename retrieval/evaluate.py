@@ -11,8 +11,9 @@ from typing import Protocol
 
 import ir_measures
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-from ir_measures import RR, R, nDCG
+from ir_measures import RR, Measure, R, nDCG
 
 from retrieval.sentences import sentence_spans
 
@@ -109,13 +110,90 @@ def _question(line: str, where: str) -> Question:
     return Question(question.strip(), tuple(expected))
 
 
+@dataclass(frozen=True)
+class Ranking:
+    """What one search mode found for each of some queries.
+
+    Attributes:
+        documents: For each query its documents, best first, as scores that fall by one a place.
+        milliseconds: What each search took, (queries,) float64, in the order of the queries.
+    """
+
+    documents: dict[str, dict[str, float]]
+    milliseconds: npt.NDArray[np.float64]
+
+    @property
+    def p50_ms(self) -> float:
+        """The median time of a search."""
+        return float(np.percentile(self.milliseconds, 50))
+
+    @property
+    def p95_ms(self) -> float:
+        """The 95th percentile."""
+        return float(np.percentile(self.milliseconds, 95))
+
+
+def rank_documents(
+    queries: Mapping[str, str], search: SearchFunction, k: int, chunks_per_document: int = CHUNKS_PER_DOCUMENT
+) -> Ranking:
+    """Asks every query. A document is as good as its best chunk.
+
+    Args:
+        queries: By id; at least one.
+        search: One mode of the search, for one tenant.
+        k: The most documents a query.
+        chunks_per_document: How many chunks are asked for, for each of them.
+    """
+    found: dict[str, dict[str, float]] = {}
+    seconds = np.empty(len(queries))
+    for number, (query, text) in enumerate(queries.items()):
+        began = time.perf_counter()
+        hits = search(text, k * chunks_per_document)
+        seconds[number] = time.perf_counter() - began
+        documents = list(dict.fromkeys(hit.doc_id for hit in hits))[:k]
+        # Metrics sort by score and break ties their own way: the place is the score.
+        found[query] = {doc_id: float(k - place) for place, doc_id in enumerate(documents)}
+    return Ranking(found, seconds * 1000)
+
+
+def query_metrics(
+    measures: Mapping[str, Measure], relevant: Mapping[str, Mapping[str, int]], ranking: Ranking
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Each measure of each judged query, 0 where nothing was found; (queries,) in the order of `relevant`."""
+    place = {query: number for number, query in enumerate(relevant)}
+    names = {measure: name for name, measure in measures.items()}
+    values = {name: np.zeros(len(place)) for name in measures}
+    for metric in ir_measures.iter_calc(list(names), relevant, ranking.documents):
+        values[names[metric.measure]][place[metric.query_id]] = metric.value
+    return values
+
+
+def paired_bootstrap(
+    differences: npt.NDArray[np.float64], level: float = 0.95, samples: int = 10_000, seed: int = 0
+) -> tuple[float, float]:
+    """The percentile interval of a mean over queries, such as that of one mode's metric less another's.
+
+    Sakai, "Evaluating Evaluation Metrics based on the Bootstrap" (2006): queries are drawn with replacement,
+    and both modes keep the queries that they share.
+
+    Args:
+        differences: One a query.
+        level: The interval's coverage.
+        samples: How often the queries are drawn.
+        seed: Of the draws.
+    """
+    draws = np.random.default_rng(seed).integers(0, len(differences), (samples, len(differences)))
+    low, high = np.quantile(differences[draws].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
 def evaluate(
     questions: Sequence[Question], search: SearchFunction, canonical: Mapping[str, str], k: int = 10
 ) -> Evaluation:
     """Asks every question and compares the documents found with those expected.
 
-    A document is as good as its best chunk. A question whose documents are not in the lake counts as not
-    answered: a document lost on the way must lower the figure that a release depends on.
+    A question whose documents are not in the lake counts as not answered: a document lost on the way must
+    lower the figure that a release depends on.
 
     Args:
         questions: At least one.
@@ -129,27 +207,21 @@ def evaluate(
     """
     if not questions:
         raise ValueError("no questions to evaluate on")
-    relevant: dict[str, dict[str, int]] = {}
-    run: dict[str, dict[str, float]] = {}
-    unmatched: list[str] = []
-    seconds: list[float] = []
-    for number, question in enumerate(questions):
-        unmatched += [name for name in question.expected if name not in canonical]
-        # A document that is not there keeps its own name, which no search returns.
-        relevant[str(number)] = {canonical.get(name, name): 1 for name in question.expected}
-        began = time.perf_counter()
-        hits = search(question.question, k * CHUNKS_PER_DOCUMENT)
-        seconds.append(time.perf_counter() - began)
-        documents = list(dict.fromkeys(hit.doc_id for hit in hits))[:k]
-        # Metrics sort by score and break ties their own way: the place is the score.
-        run[str(number)] = {doc_id: float(k - place) for place, doc_id in enumerate(documents)}
-    names = {nDCG @ k: f"ndcg@{k}", R @ k: f"recall@{k}", RR @ k: f"rr@{k}"}
-    measured = ir_measures.calc_aggregate(list(names), relevant, run)
-    p50, p95 = np.percentile(np.array(seconds) * 1000, [50, 95])
+    asked = {str(number): question for number, question in enumerate(questions)}
+    unmatched = [name for question in questions for name in question.expected if name not in canonical]
+    # A document that is not there keeps its own name, which no search returns.
+    relevant = {
+        query: {canonical.get(name, name): 1 for name in question.expected}
+        for query, question in asked.items()
+    }
+    ranking = rank_documents({query: question.question for query, question in asked.items()}, search, k)
+    measures = {f"ndcg@{k}": nDCG @ k, f"recall@{k}": R @ k, f"rr@{k}": RR @ k}
     return Evaluation(
-        metrics={name: float(measured[measure]) for measure, name in names.items()},
-        p50_ms=float(p50),
-        p95_ms=float(p95),
+        metrics={
+            name: float(values.mean()) for name, values in query_metrics(measures, relevant, ranking).items()
+        },
+        p50_ms=ranking.p50_ms,
+        p95_ms=ranking.p95_ms,
         questions=len(questions),
         unmatched=tuple(dict.fromkeys(unmatched)),
     )

@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -20,35 +23,39 @@ class Candidate:
 
 
 def fuse(
-    lexical: Sequence[Candidate], vector: Sequence[Candidate], vector_weight: float = 0.5
+    candidates: Sequence[Candidate],
+    lexical: npt.NDArray[np.float64],
+    vector: npt.NDArray[np.float64],
+    vector_weight: float = 0.5,
 ) -> list[Candidate]:
-    """The convex combination of both rankings' min-max normalised scores.
+    """The convex combination of both standardised scores of every chunk that either ranking proposes.
 
-    Each ranking's best candidate counts 1 and its last 0. A candidate that a ranking does not hold is no
-    better than its last, so it counts 0 there. After Bruch, Gai and Ingber, "An Analysis of Fusion Functions
-    for Hybrid Retrieval" (2023), who find it above reciprocal-rank fusion, as we do.
+    Each score counts as its distance from the candidates' mean, in their standard deviations. Both are known
+    of every candidate, also of one that the other ranking alone proposed: to take a score that was not looked
+    up for the lowest costs more than which normalisation is chosen (docs/retrieval.md has the figures). On
+    convex combinations: Bruch, Gai and Ingber, "An Analysis of Fusion Functions for Hybrid Retrieval" (2023).
 
     Args:
-        lexical: One ranking.
-        vector: The other.
+        candidates: Each chunk once, with whatever score.
+        lexical: Their BM25, 0 where a chunk holds no word of the query.
+        vector: Their cosine similarity.
         vector_weight: The part, of 1, that the vector ranking has.
 
     Returns:
-        Every candidate once, best first; equal scores by chunk_id.
+        The candidates, best first, equal scores by chunk_id. A score is between 0 and 1: the logistic
+        function of the combination, 0.5 for what is as good as the mean.
     """
-    fused: dict[int, Candidate] = {}
-    for ranking, weight in ((lexical, 1.0 - vector_weight), (vector, vector_weight)):
-        for candidate, score in zip(ranking, _normalised([c.score for c in ranking]), strict=True):
-            before = fused.get(candidate.chunk_no)
-            total = weight * score + (before.score if before else 0.0)
-            fused[candidate.chunk_no] = Candidate(candidate.chunk_no, candidate.chunk_id, total)
-    return sorted(fused.values(), key=lambda candidate: (-candidate.score, candidate.chunk_id))
+    combined = (1.0 - vector_weight) * _standardised(lexical) + vector_weight * _standardised(vector)
+    # Rounded, so that equals stay equal however their sums were made.
+    scores = np.round(1.0 / (1.0 + np.exp(-combined)), 9).tolist()
+    fused = [Candidate(c.chunk_no, c.chunk_id, score) for c, score in zip(candidates, scores, strict=True)]
+    return sorted(fused, key=lambda candidate: (-candidate.score, candidate.chunk_id))
 
 
-def _normalised(scores: Sequence[float]) -> list[float]:
-    if not scores:
-        return []
-    low, high = min(scores), max(scores)
-    if high == low:
-        return [1.0] * len(scores)
-    return [(score - low) / (high - low) for score in scores]
+def _standardised(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    if not len(scores):
+        return scores
+    away = scores - scores.mean()
+    deviation = away.std()
+    # Equals say nothing; what is left of them is rounding.
+    return away / deviation if deviation > 1e-9 else np.zeros_like(away)

@@ -36,7 +36,7 @@ CHUNK_COLUMNS = pa.schema(
 """What a batch must hold, in any order, beside `vector`: (fixed-size) lists of float32 of one length."""
 
 _COPIED = ["generation", "chunk_no", "valid_from", *CHUNK_COLUMNS.names, "embedding"]
-_PARTITIONED = ("chunks", "postings")
+_PARTITIONED = ("chunks", "postings", "frequencies")
 _EMPTY_GRAPH_BYTES = 1 << 20
 """A graph smaller than that is not worth its rebuilding."""
 
@@ -118,7 +118,7 @@ def create_partitions(connection: Connection[Row], generation: int) -> None:
         connection.execute(
             # Room on each page lets a row be closed in place, without new entries in its indexes.
             SQL(
-                "CREATE TABLE {part} (LIKE headwater.{table} INCLUDING STORAGE, "
+                "CREATE TABLE {part} (LIKE headwater.{table} INCLUDING STORAGE INCLUDING CONSTRAINTS, "
                 "CONSTRAINT one_generation CHECK (generation = {generation})) WITH (fillfactor = 90)"
             ).format(
                 part=partition(table, generation), table=Identifier(table), generation=Literal(generation)
@@ -143,17 +143,25 @@ def copy_chunks(
 
 
 def insert_postings(connection: Connection[Row], chunks: sql.Composable, postings: sql.Composable) -> int:
-    """Makes a posting for every lexeme of every chunk in `chunks`; returns how many.
-
-    A lexeme's positions in title, heading and text together are its term frequency.
-    """
+    """Makes a posting for every lexeme of every chunk in `chunks`; returns how many."""
     statement = SQL("""
-        INSERT INTO {postings} (generation, tf, chunk_no, valid_from, length, tenant, lexeme)
-        SELECT c.generation, w.tf, c.chunk_no, c.valid_from, w.length, c.tenant, w.lexeme
+        INSERT INTO {postings}
+            (generation, text_tf, chunk_no, valid_from, length, title_tf, heading_tf, tenant, lexeme)
+        SELECT c.generation, w.text_tf, c.chunk_no, c.valid_from, w.length,
+            least(w.title_tf, 32767), least(w.heading_tf, 32767), c.tenant, w.lexeme
         FROM {chunks} c
         CROSS JOIN LATERAL (
-            SELECT lexeme, cardinality(positions) AS tf, sum(cardinality(positions)) OVER () AS length
-            FROM unnest(headwater.lexemes(c.language, concat_ws(' ', c.title, c.heading, c.text)))
+            SELECT lexeme, sum(title_tf) AS title_tf, sum(heading_tf) AS heading_tf, sum(text_tf) AS text_tf,
+                sum(sum(title_tf + heading_tf + text_tf)) OVER () AS length
+            FROM (
+                SELECT lexeme, tf AS title_tf, 0 AS heading_tf, 0 AS text_tf
+                FROM headwater.terms(c.language, c.title, false)
+                UNION ALL
+                SELECT lexeme, 0, tf, 0 FROM headwater.terms(c.language, c.heading, false)
+                UNION ALL
+                SELECT lexeme, 0, 0, tf FROM headwater.terms(c.language, c.text, false)
+            ) fields
+            GROUP BY lexeme
         ) w
     """)
     return connection.execute(statement.format(postings=postings, chunks=chunks)).rowcount
@@ -165,18 +173,19 @@ def create_indexes(connection: Connection[Row], generation: int) -> None:
     Raises:
         psycopg.errors.UniqueViolation: Two rows have one chunk_id.
     """
-    chunks, postings = partition("chunks", generation), partition("postings", generation)
+    chunks, postings, frequencies = (partition(table, generation) for table in _PARTITIONED)
     for statement in (
         # No index of chunks names valid_to: that keeps closing a row cheap.
         "CREATE UNIQUE INDEX ON {chunks} (chunk_id, valid_from)",
         "CREATE UNIQUE INDEX ON {chunks} (chunk_no)",
         "CREATE INDEX ON {chunks} (tenant)",
         # Every column that a search names is in it, the partition's own number too: that is compared as well.
-        "CREATE INDEX ON {postings} (tenant, lexeme) "
-        "INCLUDE (chunk_no, generation, tf, length, valid_from, valid_to)",
+        "CREATE INDEX ON {postings} (tenant, lexeme, chunk_no) "
+        "INCLUDE (generation, text_tf, title_tf, heading_tf, length, valid_from, valid_to)",
         "CREATE INDEX ON {postings} (chunk_no)",
+        "CREATE UNIQUE INDEX ON {frequencies} (tenant, lexeme, epoch) INCLUDE (generation, chunk_count)",
     ):
-        connection.execute(SQL(statement).format(chunks=chunks, postings=postings))
+        connection.execute(SQL(statement).format(chunks=chunks, postings=postings, frequencies=frequencies))
 
 
 def create_graph(
@@ -236,6 +245,45 @@ def insert_statistics(
             added=added,
             closed=closed,
             postings=partition("postings", generation),
+            generation=Literal(generation),
+            epoch=Literal(epoch),
+        )
+    )
+
+
+def insert_frequencies(
+    connection: Connection[Row], generation: int, epoch: int, added: sql.Composable, closed: sql.Composable
+) -> None:
+    """Writes what an epoch changes of the number of chunks that hold a lexeme.
+
+    Args:
+        connection: Of the owner.
+        generation: Whose.
+        epoch: The new one.
+        added: A relation of the postings that it adds, with tenant and lexeme.
+        closed: The same of the postings that it closes.
+    """
+    statement = SQL("""
+        INSERT INTO {frequencies} (generation, epoch, chunk_count, tenant, lexeme)
+        SELECT {generation}, {epoch}, coalesce(before.chunk_count, 0) + moved.chunks, tenant, lexeme
+        FROM (
+            SELECT tenant, lexeme, sum(sign) AS chunks FROM (
+                SELECT tenant, lexeme, 1 AS sign FROM {added}
+                UNION ALL
+                SELECT tenant, lexeme, -1 FROM {closed}
+            ) postings
+            GROUP BY tenant, lexeme HAVING sum(sign) <> 0
+        ) moved
+        LEFT JOIN LATERAL (
+            SELECT chunk_count FROM {frequencies} f
+            WHERE f.tenant = moved.tenant AND f.lexeme = moved.lexeme ORDER BY epoch DESC LIMIT 1
+        ) before ON true
+    """)
+    connection.execute(
+        statement.format(
+            frequencies=partition("frequencies", generation),
+            added=added,
+            closed=closed,
             generation=Literal(generation),
             epoch=Literal(epoch),
         )

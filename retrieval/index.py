@@ -24,7 +24,7 @@ from retrieval.moments import Fenced, IndexState, Lineage, Point, Release, Relea
 from retrieval.postgres import Postgres, Row, one_value
 from retrieval.progress import watched
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 """Raised when what a generation stores changes: older ones are rebuilt beside, then retired."""
 
 _BUILD_LOCK = 0x48656165
@@ -131,6 +131,8 @@ class Index:
                 on_progress("graph", count)
                 nothing = SQL("(SELECT * FROM {} WHERE false)").format(chunks)
                 steps.insert_statistics(connection, number, 1, chunks, nothing)
+                nothing = SQL("(SELECT * FROM {} WHERE false)").format(postings)
+                steps.insert_frequencies(connection, number, 1, postings, nothing)
                 steps.attach_partitions(connection, number)
                 connection.execute(
                     "UPDATE headwater.index_state "

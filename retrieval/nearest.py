@@ -7,6 +7,7 @@ docs/scaling.md.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
@@ -183,3 +184,15 @@ def exact(connection: Connection[Row], moment: Moment, literal: str, depth: int)
         {"vector": literal, "depth": depth},
     ).fetchall()
     return [Candidate(*row) for row in rows]
+
+
+def similarities(
+    connection: Connection[Row], moment: Moment, literal: str, chunk_nos: Sequence[int]
+) -> dict[int, float]:
+    """The cosine similarity of each of some chunks."""
+    rows = connection.execute(
+        "SELECT chunk_no, 1 - (embedding <=> %(vector)s::halfvec) FROM headwater.chunks "
+        f"WHERE chunk_no = ANY(%(chunk_nos)s) AND {moment.visible}",
+        {"vector": literal, "chunk_nos": list(chunk_nos)},
+    ).fetchall()
+    return dict(rows)

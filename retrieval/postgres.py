@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, SecretStr
 
 from retrieval.embedded import EmbeddedServer, ServerConfig
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised with every change of schema.sql that a database made before has to take over."""
 
 _DATABASE = "headwater"
@@ -101,7 +101,8 @@ class Postgres:
             # A lock takes no snapshot, so this comes first: a drop of a generation waits for this transaction
             # from now on, and one that was dropped before is also gone from what is read next.
             connection.execute(
-                "LOCK TABLE ONLY headwater.chunks, ONLY headwater.postings IN ACCESS SHARE MODE"
+                "LOCK TABLE ONLY headwater.chunks, ONLY headwater.postings, ONLY headwater.frequencies "
+                "IN ACCESS SHARE MODE"
             )
             connection.execute("SELECT set_config('headwater.tenant', %s, true)", (tenant,))
             yield connection

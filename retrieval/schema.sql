@@ -107,11 +107,23 @@ CREATE TABLE IF NOT EXISTS headwater.chunks (
 
 CREATE TABLE IF NOT EXISTS headwater.postings (
     generation integer NOT NULL,
-    tf integer NOT NULL,
+    text_tf integer NOT NULL,
     chunk_no bigint NOT NULL,
     valid_from bigint NOT NULL,
     valid_to bigint,
     length integer NOT NULL,  -- of the whole chunk, in lexemes
+    title_tf smallint NOT NULL,
+    heading_tf smallint NOT NULL,
+    tenant text COLLATE "C" NOT NULL,
+    lexeme text COLLATE "C" NOT NULL
+) PARTITION BY LIST (generation);
+
+-- How many chunks hold a lexeme: a row where an epoch changed it, the newest at or before an epoch holds. What
+-- a word weighs is known before its postings are read, so that those of a very common one need not be.
+CREATE TABLE IF NOT EXISTS headwater.frequencies (
+    generation integer NOT NULL,
+    epoch bigint NOT NULL,
+    chunk_count bigint NOT NULL CHECK (chunk_count >= 0),
     tenant text COLLATE "C" NOT NULL,
     lexeme text COLLATE "C" NOT NULL
 ) PARTITION BY LIST (generation);
@@ -126,6 +138,47 @@ CREATE TABLE IF NOT EXISTS headwater.statistics (
     total_length bigint NOT NULL CHECK (total_length >= 0),
     PRIMARY KEY (generation, tenant, language, epoch)
 );
+
+-- From schema version 1: postings had one frequency for all fields, and lexemes were counted in each search.
+DROP FUNCTION IF EXISTS headwater.lexemes(text, text);
+DO $$
+DECLARE
+    of_generation integer;
+BEGIN
+    IF NOT EXISTS (
+        SELECT FROM pg_attribute WHERE attrelid = 'headwater.postings'::regclass AND attname = 'tf'
+    ) THEN
+        RETURN;
+    END IF;
+    ALTER TABLE headwater.postings RENAME COLUMN tf TO text_tf;
+    ALTER TABLE headwater.postings
+        ADD COLUMN title_tf smallint NOT NULL DEFAULT 0, ADD COLUMN heading_tf smallint NOT NULL DEFAULT 0;
+    ALTER TABLE headwater.postings ALTER COLUMN title_tf DROP DEFAULT, ALTER COLUMN heading_tf DROP DEFAULT;
+    FOR of_generation IN SELECT generation FROM headwater.index_state WHERE status = 'ready' LOOP
+        EXECUTE format(
+            'CREATE TABLE headwater.frequencies_g%1$s PARTITION OF headwater.frequencies FOR VALUES IN (%1$s)',
+            of_generation
+        );
+        INSERT INTO headwater.frequencies (generation, epoch, chunk_count, tenant, lexeme)
+        SELECT of_generation, epoch, count(*) FILTER (
+            WHERE valid_from <= epoch AND (valid_to IS NULL OR valid_to > epoch)
+        ), tenant, lexeme
+        FROM headwater.postings CROSS JOIN (
+            SELECT epoch FROM headwater.releases WHERE generation = of_generation
+            UNION SELECT epoch FROM headwater.index_state WHERE generation = of_generation
+        ) AS kept (epoch)
+        WHERE generation = of_generation
+        GROUP BY epoch, tenant, lexeme;
+        EXECUTE format(
+            'CREATE UNIQUE INDEX ON headwater.frequencies_g%1$s (tenant, lexeme, epoch); '
+            'ALTER TABLE headwater.frequencies_g%1$s ENABLE ROW LEVEL SECURITY; '
+            'ALTER TABLE headwater.frequencies_g%1$s FORCE ROW LEVEL SECURITY; '
+            'CREATE POLICY owner_writes ON headwater.frequencies_g%1$s TO headwater_owner USING (true)',
+            of_generation
+        );
+    END LOOP;
+END
+$$;
 
 -- Words. ----------------------------------------------------------------------------------------------------
 
@@ -147,14 +200,51 @@ FROM (
 JOIN pg_catalog.pg_ts_config ON cfgname = config AND cfgnamespace = 'pg_catalog'::regnamespace
 ON CONFLICT DO NOTHING;
 
--- The one place that turns text into lexemes, for what is indexed and for what is asked.
-CREATE OR REPLACE FUNCTION headwater.lexemes(in_language text, content text) RETURNS tsvector
+-- Scripts that are written without spaces between words, and Hangul, whose words carry their particles.
+CREATE OR REPLACE FUNCTION headwater.unspaced() RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN '[\u0e00-\u0eff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3130-\u318f'
+    || '\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\U00020000-\U0003ffff]+';
+
+-- The one place that turns text into lexemes, for what is indexed and for what is asked:
+-- * words, stemmed by the language's configuration; ASCII punctuation always ends one, because PostgreSQL's
+--   parser takes `and/or` for a file, `<int>` for markup and the 19 of `COVID-19` for a negative number;
+-- * identifiers as they stand, beside their words: `delta-spark==4.4.0`, in it `delta-spark` and `4.4.0`,
+--   `std::vector`, `a.b@example.com`, `c++`;
+-- * pairs of characters of a script without spaces, and single ones; a question's only where they stand alone.
+CREATE OR REPLACE FUNCTION headwater.terms(in_language text, content text, asked boolean)
+RETURNS TABLE (lexeme text, tf integer)
 LANGUAGE sql STABLE PARALLEL SAFE
 AS $$
-    SELECT to_tsvector(
+    SELECT words.lexeme, cardinality(words.positions)
+    FROM unnest(to_tsvector(
         coalesce((SELECT config FROM headwater.text_configs WHERE language = in_language), 'simple')::regconfig,
-        content
-    )
+        regexp_replace(
+            translate(content, '!"#$%&''()*+,-./:;<=>?@[\]^_`{|}~', repeat(' ', 32)),
+            headwater.unspaced(), ' ', 'g'
+        )
+    )) words
+    UNION ALL
+    SELECT identifier, count(*)::integer
+    FROM regexp_matches(
+        lower(content),
+        '[[:alnum:]]+(?:[-_.:/@=+#\\]{1,3}[[:alnum:]]+)+(?:\+\+|#)?|[[:alnum:]]+(?:\+\+|#)', 'g'
+    ) AS found (match)
+    CROSS JOIN LATERAL (
+        SELECT match[1]
+        UNION ALL
+        SELECT part FROM regexp_split_to_table(match[1], '[:/@=\\]+') AS part
+        WHERE match[1] ~ '[:/@=\\]' AND part ~ '[-_.+#]'
+    ) AS identifiers (identifier)
+    WHERE length(identifier) <= 100
+    GROUP BY identifier
+    UNION ALL
+    SELECT substr(run[1], place, size), count(*)::integer
+    FROM regexp_matches(content, headwater.unspaced(), 'g') AS runs (run)
+    CROSS JOIN (VALUES (1), (2)) AS sizes (size)
+    CROSS JOIN LATERAL generate_series(1, length(run[1]) - size + 1) AS places (place)
+    WHERE NOT asked OR size = 2 OR length(run[1]) = 1
+    GROUP BY 1
 $$;
 
 -- Tenants. --------------------------------------------------------------------------------------------------
@@ -179,7 +269,7 @@ DO $$
 DECLARE
     name text;
 BEGIN
-    FOREACH name IN ARRAY ARRAY['chunks', 'postings', 'statistics'] LOOP
+    FOREACH name IN ARRAY ARRAY['chunks', 'postings', 'frequencies', 'statistics'] LOOP
         EXECUTE format('ALTER TABLE headwater.%I ENABLE ROW LEVEL SECURITY', name);
         EXECUTE format('ALTER TABLE headwater.%I FORCE ROW LEVEL SECURITY', name);
         EXECUTE format('DROP POLICY IF EXISTS owner_writes ON headwater.%I', name);
@@ -195,9 +285,10 @@ END
 $$;
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA headwater FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION headwater.current_tenant(), headwater.lexemes(text, text) TO headwater_serving;
-GRANT SELECT ON headwater.chunks, headwater.postings, headwater.statistics, headwater.text_configs
-    TO headwater_serving;
+GRANT EXECUTE ON FUNCTION headwater.current_tenant(), headwater.unspaced(),
+    headwater.terms(text, text, boolean) TO headwater_serving;
+GRANT SELECT ON headwater.chunks, headwater.postings, headwater.frequencies, headwater.statistics,
+    headwater.text_configs TO headwater_serving;
 -- Lineage and a release's details speak of every tenant: not for serving.
 GRANT SELECT (generation, model_digest, chunker_digest, dimension, epoch, status) ON headwater.index_state
     TO headwater_serving;

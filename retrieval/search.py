@@ -10,16 +10,17 @@ from psycopg import Connection
 from pydantic import Field
 
 from retrieval.fusion import Candidate, fuse
+from retrieval.lexical import Bm25, LexicalConfig, wanted
 from retrieval.moments import Point, UnknownRelease
-from retrieval.nearest import LARGEST_EF_SEARCH, NearestConfig, Plan, exact, nearest
+from retrieval.nearest import LARGEST_EF_SEARCH, NearestConfig, Plan, exact, nearest, similarities
 from retrieval.postgres import Postgres, Row
+from retrieval.query import InvalidQuery, Query
 
 Mode = Literal["hybrid", "lexical", "vector"]
-MODES: tuple[str, ...] = get_args(Mode)
+MODES: tuple[Mode, ...] = get_args(Mode)
 
-
-class InvalidQuery(ValueError):
-    """A search that can not be run; says what is wrong with it."""
+_MOST_TESTED = 10_000
+"""How many of the nearest chunks are tested for a query's phrases and exclusions, where fewer do not do."""
 
 
 class ModelMismatch(InvalidQuery):
@@ -30,13 +31,9 @@ class NothingReleased(LookupError):
     """No release is live yet."""
 
 
-class SearchConfig(NearestConfig):
+class SearchConfig(LexicalConfig, NearestConfig):
     """How candidates are found and ranked."""
 
-    bm25_k1: float = Field(default=0.9, ge=0)
-    """How soon repetitions of a word stop counting."""
-    bm25_b: float = Field(default=0.4, ge=0, le=1)
-    """How much a long chunk is held back: 0 not at all, 1 fully."""
     candidates: int = Field(default=100, ge=1, le=LARGEST_EF_SEARCH)
     """How many each ranking proposes for fusion; never fewer than asked for."""
     vector_weight: float = Field(default=0.5, ge=0, le=1)
@@ -86,7 +83,7 @@ class _Moment:
     epoch: int
     dimension: int
     model_digest: str
-    languages: list[str]
+    languages: dict[str, int]
     chunk_count: int
     mean_length: float
 
@@ -114,7 +111,7 @@ class Searcher:
     def search(
         self,
         tenant: str,
-        query: str,
+        query: str | Query,
         query_vector: npt.NDArray[np.float32] | Sequence[float] | None,
         k: int,
         mode: Mode = "hybrid",
@@ -127,8 +124,8 @@ class Searcher:
 
         Args:
             tenant: Whose chunks.
-            query: The question, in plain words.
-            query_vector: Its embedding, (dimension,) float32; not needed in lexical mode.
+            query: In the query language (see `Query.parse`), or as it is to be carried out.
+            query_vector: Its words' embedding, (dimension,) float32; not needed in lexical mode.
             k: How many hits.
             mode: `lexical` (BM25), `vector` (cosine) or `hybrid` (both, fused).
             at: A release, or a state that is not released yet; None for the live release.
@@ -145,23 +142,58 @@ class Searcher:
             UnknownRelease: `at` can not be read (any more).
             ValueError: No tenant.
         """
-        self._check(query, query_vector, k, mode)
-        depth = max(k, self._config.candidates) if mode == "hybrid" else k
+        self._check(query if isinstance(query, str) else query.words, query_vector, k, mode)
+        query = Query.parse(query) if isinstance(query, str) else query
         with self._postgres.serving(tenant) as connection:
             moment = _moment(connection, at)
-            lexical: list[Candidate] = []
-            vector: list[Candidate] = []
-            if mode != "vector":
-                lexical = self._lexical(connection, moment, query, depth)
-            if mode != "lexical":
-                literal = _vector_literal(query_vector, moment, model_digest)
-                vector, plan = nearest(connection, moment, literal, depth, self._config)
-                on_plan(plan)
+            literal = "" if mode == "lexical" else _vector_literal(query_vector, moment, model_digest)
+            if mode == "lexical":
+                best = Bm25(connection, moment, query, self._config).best(k)
+                return _hits(connection, moment, best)
+            depth = k if mode == "vector" else max(k, self._config.candidates)
+            near, plan = self._nearest(connection, moment, query, literal, depth)
+            on_plan(plan)
+            best = near
             if mode == "hybrid":
-                best = fuse(lexical, vector, self._config.vector_weight)[:k]
-            else:
-                best = lexical or vector
+                bm25 = Bm25(connection, moment, query, self._config)
+                best = self._fused(connection, moment, literal, bm25, bm25.best(depth), near)[:k]
             return _hits(connection, moment, best)
+
+    def _fused(
+        self,
+        connection: Connection[Row],
+        moment: _Moment,
+        literal: str,
+        bm25: Bm25,
+        lexical: list[Candidate],
+        nearest: list[Candidate],
+    ) -> list[Candidate]:
+        """Both rankings' candidates, each with both scores."""
+        words, near = ({c.chunk_no: c.score for c in ranking} for ranking in (lexical, nearest))
+        words |= bm25.scores([chunk_no for chunk_no in near if chunk_no not in words])
+        near |= similarities(
+            connection, moment, literal, [c.chunk_no for c in lexical if c.chunk_no not in near]
+        )
+        candidates = list({c.chunk_no: c for c in (*lexical, *nearest)}.values())
+        return fuse(
+            candidates,
+            np.array([words.get(c.chunk_no, 0.0) for c in candidates], np.float64),
+            np.array([near[c.chunk_no] for c in candidates], np.float64),
+            self._config.vector_weight,
+        )
+
+    def _nearest(
+        self, connection: Connection[Row], moment: _Moment, query: Query, literal: str, depth: int
+    ) -> tuple[list[Candidate], Plan]:
+        """The nearest chunks that the query does not rule out: `depth`, or all of those that are tested."""
+        found, plan = nearest(connection, moment, literal, depth, self._config)
+        if not query.restricted:
+            return found, plan
+        kept = wanted(connection, moment, query, found)
+        if len(kept) < depth < _MOST_TESTED:
+            found, plan = nearest(connection, moment, literal, _MOST_TESTED, self._config)
+            kept = wanted(connection, moment, query, found)
+        return kept[:depth], plan
 
     def exact_neighbours(
         self,
@@ -199,59 +231,6 @@ class Searcher:
         if mode != "lexical" and query_vector is None:
             raise InvalidQuery(f"a {mode} search needs the query's vector")
 
-    def _lexical(
-        self, connection: Connection[Row], moment: _Moment, query: str, depth: int
-    ) -> list[Candidate]:
-        """BM25 with Lucene's idf over the postings that are valid at the moment.
-
-        A lexeme's document frequency is counted from the very postings that are scored, so that it is right
-        at every epoch. Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond"
-        (2009); this variant is "Lucene (accurate)" in Kamphuis et al., "Which BM25 Do You Mean?" (2020).
-        """
-        words = connection.execute(
-            "SELECT lexeme, max(cardinality(positions)) FROM unnest(%s::text[]) AS language, "
-            "unnest(headwater.lexemes(language, %s)) GROUP BY lexeme ORDER BY lexeme",
-            (moment.languages, query),
-        ).fetchall()
-        if not words:
-            return []
-        rows = connection.execute(
-            f"""
-            WITH matched AS MATERIALIZED (
-                SELECT lexeme, chunk_no, tf, length FROM headwater.postings
-                WHERE lexeme = ANY(%(lexemes)s) AND {moment.visible}
-            ), weights AS (
-                SELECT lexeme,
-                    asked * ln(1 + (%(count)s::float8 - count(*) + 0.5) / (count(*) + 0.5)) AS weight
-                FROM matched
-                JOIN unnest(%(lexemes)s::text[], %(asked)s::float8[]) AS words (lexeme, asked) USING (lexeme)
-                GROUP BY lexeme, asked
-            ), scored AS (
-                -- Rounded, so that the order in which a sum is made never decides between equals.
-                SELECT chunk_no, round(1e9 * sum(
-                    weight * tf / (tf + %(k1)s * (1 - %(b)s + %(b)s * length / %(mean)s::float8))
-                )) / 1e9 AS score
-                FROM matched JOIN weights USING (lexeme)
-                GROUP BY chunk_no
-                ORDER BY score DESC FETCH FIRST %(depth)s ROWS WITH TIES
-            )
-            SELECT chunk_no, chunk_id, score FROM scored
-            JOIN headwater.chunks USING (chunk_no)
-            WHERE {moment.visible}
-            ORDER BY score DESC, chunk_id LIMIT %(depth)s
-            """,
-            {
-                "lexemes": [lexeme for lexeme, _ in words],
-                "asked": [float(asked) for _, asked in words],
-                "count": moment.chunk_count,
-                "mean": moment.mean_length,
-                "k1": float(self._config.bm25_k1),
-                "b": float(self._config.bm25_b),
-                "depth": depth,
-            },
-        ).fetchall()
-        return [Candidate(*row) for row in rows]
-
 
 def _moment(connection: Connection[Row], at: Point | None) -> _Moment:
     if at is None:
@@ -282,7 +261,7 @@ def _moment(connection: Connection[Row], at: Point | None) -> _Moment:
     ).fetchall()
     chunk_count = sum(count for _, count, _ in statistics)
     length = sum(length for _, _, length in statistics)
-    languages = [language for language, _, _ in statistics]
+    languages = {language: count for language, count, _ in statistics}
     # The mean is only divided by where a posting matched, and then it is above zero.
     mean_length = length / chunk_count if chunk_count else 0.0
     return _Moment(row[0], row[1], row[2], row[3], languages, chunk_count, mean_length)

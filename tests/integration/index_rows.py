@@ -7,6 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from retrieval.index import Index
+from retrieval.postgres import Postgres
+from retrieval.search import Hit
+
 DIMENSION = 8
 
 
@@ -60,3 +64,15 @@ def batch(chunks: Iterable[Chunk]) -> pa.RecordBatch:
             ),
         }
     )
+
+
+def emptied(postgres: Postgres) -> Index:
+    index = Index(postgres)
+    with postgres.owner() as connection:
+        connection.execute("UPDATE headwater.live SET release_id = NULL")
+    index.prune([])
+    return index
+
+
+def found(hits: list[Hit]) -> list[str]:
+    return [hit.uri.removeprefix("file:///") for hit in hits]

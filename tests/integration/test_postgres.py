@@ -20,6 +20,7 @@ from retrieval.embedded import EmbeddedServer, ServerConfig, ServerError
 from retrieval.index import Index
 from retrieval.moments import IndexState
 from retrieval.postgres import SCHEMA_VERSION, DatabaseError, Postgres, PostgresConfig, Unavailable, one_value
+from retrieval.search import Searcher
 
 SMALL = ServerConfig(shared_buffers_mb=16, maintenance_work_mem_mb=16, max_connections=10)
 
@@ -192,11 +193,52 @@ def test_waiting_for_a_connection_is_bounded(postgres: Postgres) -> None:
         narrow.close()
 
 
+def test_an_index_of_schema_version_1_is_searched_before_it_is_built_anew(module_folder: Path) -> None:
+    folder = module_folder / "version 1"
+    folder.mkdir()
+    old = Postgres(folder)
+    index = Index(old)
+    rows = [Chunk("a", "river river stone", title="River"), Chunk("b", "stone wind"), Chunk("c", "salt")]
+    first = index.build("model", "chunker", DIMENSION, [batch(rows)], {})
+    index.release("first", first, None, {})
+    index.apply(first, [batch([Chunk("d", "salt wind")])], [rows[1].chunk_id], {})
+    with old.owner() as connection:
+        for statement in (
+            "ALTER TABLE headwater.postings RENAME COLUMN text_tf TO tf",
+            "UPDATE headwater.postings SET tf = tf + title_tf + heading_tf",
+            "ALTER TABLE headwater.postings DROP COLUMN title_tf, DROP COLUMN heading_tf",
+            "DROP TABLE headwater.frequencies",
+            "DROP FUNCTION headwater.terms(text, text, boolean)",
+            "UPDATE headwater.index_state SET index_version = 1",
+            "DELETE FROM headwater.schema_version",
+            "INSERT INTO headwater.schema_version (version) VALUES (1)",
+        ):
+            connection.execute(statement)
+    old.close()
+    new = Postgres(folder)
+    try:
+        state = IndexState(first.generation, 2, "model", "chunker", DIMENSION, {})
+        searcher = Searcher(new)
+
+        def found(query: str, at: IndexState) -> list[str]:
+            return [hit.uri for hit in searcher.search("acme", query, None, 9, "lexical", at)]
+
+        assert found("river", first) == ["file:///a"]
+        assert set(found("wind", first)) == {"file:///b"}
+        assert set(found("wind", state)) == {"file:///d"}
+        # And it can still be changed, until a run has built another.
+        third = Index(new).apply(state, [batch([Chunk("e", "wind")])], [], {})
+        assert set(found("wind", third)) == {"file:///d", "file:///e"}
+        assert Index(new).state("model", "chunker") is None
+    finally:
+        new.stop()
+
+
 def test_without_a_tenant_the_database_itself_refuses(postgres: Postgres, state: IndexState) -> None:
     for nobody in ("", "a\0b"):
         with pytest.raises(ValueError, match="no tenant"), postgres.serving(nobody):
             pass
-    for table in ("chunks", "postings", "statistics"):
+    for table in ("chunks", "postings", "frequencies", "statistics"):
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="no tenant is set"):
             run_as(
                 postgres,
@@ -208,7 +250,7 @@ def test_without_a_tenant_the_database_itself_refuses(postgres: Postgres, state:
 def test_a_tenant_sees_its_own_rows_and_no_others(postgres: Postgres, state: IndexState) -> None:
     for tenant in "xy":
         with postgres.serving(tenant) as connection:
-            for table in ("chunks", "postings", "statistics"):
+            for table in ("chunks", "postings", "frequencies", "statistics"):
                 query = f"SELECT DISTINCT tenant FROM headwater.{table} WHERE generation = {state.generation}"
                 assert connection.execute(query).fetchall() == [(tenant,)]
             # Asked for by name, through an index, another tenant's postings are not there.
@@ -231,6 +273,7 @@ def test_a_tenant_sees_its_own_rows_and_no_others(postgres: Postgres, state: Ind
         "UPDATE headwater.chunks SET text = ''",
         "SELECT * FROM headwater.chunks_g{generation}",
         "SELECT * FROM headwater.postings_g{generation}",
+        "SELECT * FROM headwater.frequencies_g{generation}",
         "SELECT lineage FROM headwater.index_state",
         "SELECT details FROM headwater.releases",
         "SELECT headwater.swap_live(NULL, NULL)",
@@ -271,7 +314,7 @@ def test_the_serving_role_owns_nothing_and_bypasses_nothing(postgres: Postgres) 
         ).fetchone()
         forced = connection.execute(
             "SELECT relname FROM pg_class WHERE relnamespace = 'headwater'::regnamespace "
-            "AND (relname ~ '^(chunks|postings)(_g[0-9]+)?$' OR relname = 'statistics') "
+            "AND (relname ~ '^(chunks|postings|frequencies)(_g[0-9]+)?$' OR relname = 'statistics') "
             "AND relkind IN ('r', 'p') AND NOT (relrowsecurity AND relforcerowsecurity)"
         ).fetchall()
     assert role == (False, False, False, False, False)
@@ -285,7 +328,7 @@ def test_postings_are_read_from_the_index_alone_under_row_level_security(
     with postgres.serving("x") as connection:
         connection.execute("SET LOCAL enable_seqscan = off")  # the table is tiny: a scan of it is as cheap
         rows = connection.execute(
-            "EXPLAIN SELECT lexeme, chunk_no, tf, length FROM headwater.postings "
+            "EXPLAIN SELECT lexeme, chunk_no, text_tf, title_tf, heading_tf, length FROM headwater.postings "
             f"WHERE generation = {state.generation} AND lexeme = ANY(%s) AND valid_from <= 1 "
             "AND (valid_to IS NULL OR valid_to > 1)",
             (["word1", "word2"],),

@@ -1,30 +1,17 @@
-"""Search: BM25 beside a plain reference, exact and approximate neighbours, fusion, and what it refuses."""
+"""Search: its modes, exact and approximate neighbours, and what it refuses."""
 
 import math
-from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from index_rows import DIMENSION, Chunk, batch
+from index_rows import DIMENSION, Chunk, batch, emptied, found
 
-from retrieval.index import Index
 from retrieval.moments import IndexState, UnknownRelease
 from retrieval.nearest import Plan, nearest
 from retrieval.postgres import Postgres, one_value
-from retrieval.search import (
-    Hit,
-    InvalidQuery,
-    ModelMismatch,
-    NothingReleased,
-    SearchConfig,
-    Searcher,
-    _moment,
-)
+from retrieval.query import InvalidQuery
+from retrieval.search import ModelMismatch, NothingReleased, SearchConfig, Searcher, _moment
 
-# The English stemmer leaves these as they are, so that the reference needs none.
-WORDS = ["river", "stone", "salt", "wind", "harbor", "copper"]
 ROWS = [
     Chunk("stone", "stone stone wind", title="River", vector=(1, 0, 0, 0, 0, 0, 0, 0.1)),
     Chunk("salt", "salt and copper", heading="Harbor", vector=(0, 1, 0, 0, 0, 0, 0, 0.1)),
@@ -35,93 +22,11 @@ ROWS = [
 ]
 
 
-def emptied(postgres: Postgres) -> Index:
-    index = Index(postgres)
-    with postgres.owner() as connection:
-        connection.execute("UPDATE headwater.live SET release_id = NULL")
-    index.prune([])
-    return index
-
-
 @pytest.fixture(scope="module")
 def searcher(postgres: Postgres) -> Searcher:
     index = emptied(postgres)
     index.release("live", index.build("model", "chunker", DIMENSION, [batch(ROWS)], {}), None, {})
     return Searcher(postgres)
-
-
-def found(hits: list[Hit]) -> list[str]:
-    return [hit.uri.removeprefix("file:///") for hit in hits]
-
-
-def reference_bm25(corpus: dict[str, list[str]], query: list[str], k1: float, b: float) -> dict[str, float]:
-    """BM25 as Lucene scores it, written down from the formula over one dictionary of words a document."""
-    mean = sum(map(len, corpus.values())) / len(corpus) if corpus else 0.0
-    scores: dict[str, float] = {}
-    for name, words in corpus.items():
-        for word, asked in Counter(query).items():
-            holding = sum(word in other for other in corpus.values())
-            tf = words.count(word)
-            if tf:
-                idf = math.log(1 + (len(corpus) - holding + 0.5) / (holding + 0.5))
-                part = asked * idf * tf / (tf + k1 * (1 - b + b * len(words) / mean))
-                scores[name] = scores.get(name, 0.0) + part
-    return scores
-
-
-def words_of(chunk: Chunk) -> list[str]:
-    return " ".join(filter(None, (chunk.title, chunk.heading, chunk.text))).split()
-
-
-texts = st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join)
-chunks = st.builds(
-    Chunk,
-    name=st.sampled_from("abcdefgh"),
-    text=texts,
-    tenant=st.sampled_from(["acme", "other"]),
-    title=st.none() | texts,
-    heading=st.none() | texts,
-    language=st.sampled_from(["en", "zz"]),
-)
-edits = st.lists(chunks, max_size=6, unique_by=lambda chunk: chunk.chunk_id)
-
-
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
-@given(
-    edits,
-    st.lists(st.tuples(edits, st.sets(st.sampled_from("abcdefgh"), max_size=3)), min_size=1, max_size=3),
-    st.lists(st.sampled_from(WORDS), min_size=1, max_size=5),
-)
-def test_bm25_equals_the_reference_at_every_epoch(
-    postgres: Postgres, first: list[Chunk], later: list[tuple[list[Chunk], set[str]]], query: list[str]
-) -> None:
-    index, config = emptied(postgres), SearchConfig()
-    state = index.build("model", "chunker", DIMENSION, [batch(first)], {})
-    held = {chunk.chunk_id: chunk for chunk in first}
-    epochs: list[tuple[IndexState, dict[str, Chunk]]] = [(state, dict(held))]
-    index.release("0", state, None, {})
-    for number, (upserts, removed) in enumerate(later, start=1):
-        gone = {Chunk(name, "", tenant).chunk_id for name in removed for tenant in ("acme", "other")}
-        gone -= {chunk.chunk_id for chunk in upserts}
-        state = index.apply(state, [batch(upserts)], gone, {})
-        held = {name: chunk for name, chunk in held.items() if name not in gone}
-        held |= {chunk.chunk_id: chunk for chunk in upserts}
-        epochs.append((state, dict(held)))
-        index.release(str(number), state, str(number - 1), {})
-    # The last is looked at again after the rows that only older epochs show are gone.
-    for pruned in (False, True):
-        if pruned:
-            index.prune([])
-            epochs = epochs[-1:]
-        for state, expected in epochs:
-            for tenant in ("acme", "other"):
-                corpus = {name: words_of(chunk) for name, chunk in expected.items() if chunk.tenant == tenant}
-                want = reference_bm25(corpus, query, config.bm25_k1, config.bm25_b)
-                hits = Searcher(postgres).search(tenant, " ".join(query), None, 100, "lexical", at=state)
-                assert {hit.chunk_id: hit.score for hit in hits} == pytest.approx(want, abs=1e-6)
-                assert [hit.chunk_id for hit in hits] == [
-                    hit.chunk_id for hit in sorted(hits, key=lambda hit: (-hit.score, hit.chunk_id))
-                ]
 
 
 def test_lexical_search_reads_title_heading_and_text_in_the_documents_language(searcher: Searcher) -> None:
@@ -193,6 +98,7 @@ GOOD = [1.0] * DIMENSION
         ({"k": 2.5}, InvalidQuery, r"k is 2\.5"),
         ({"query": "  "}, InvalidQuery, "the query is empty"),
         ({"query": "a\0b"}, InvalidQuery, "NUL"),
+        ({"query": '-wind -"stone"'}, InvalidQuery, "only says what to leave out"),
         ({"query": "x" * 100_000}, InvalidQuery, "100000 characters; at most 4000"),
         ({"query_vector": None}, InvalidQuery, "a hybrid search needs the query's vector"),
         ({"query_vector": [1.0] * 7}, InvalidQuery, r"shape \(7,\); the index holds \(8,\)"),

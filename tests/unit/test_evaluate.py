@@ -1,8 +1,11 @@
 import json
+import math
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pytest
+from ir_measures import RR, R, nDCG
 
 from retrieval.evaluate import (
     BadQuestions,
@@ -11,6 +14,9 @@ from retrieval.evaluate import (
     evaluate,
     known_item_questions,
     load_questions,
+    paired_bootstrap,
+    query_metrics,
+    rank_documents,
 )
 
 
@@ -144,3 +150,30 @@ def test_recall_against_the_exact_search_ignores_order():
         ann_recall([[]], [[]])
     with pytest.raises(ValueError, match=r"shorter|longer"):
         ann_recall([["a"]], [])
+
+
+def test_graded_judgements_and_depth_count_as_the_metrics_define():
+    queries = {"1": "first", "2": "second", "3": "third"}
+    relevant = {"1": {"a": 2, "b": 1}, "2": {"c": 1}, "3": {"a": 1}}
+    ranking = rank_documents(
+        queries, searcher({"first": ["b", "a"], "second": ["x", "x", "c"], "third": []}), k=2
+    )
+    assert ranking.documents["2"] == {"x": 2.0, "c": 1.0}
+    values = query_metrics({"ndcg": nDCG @ 10, "recall": R @ 1, "mrr": RR @ 10}, relevant, ranking)
+    second = 1 / math.log2(3)
+    assert values["ndcg"] == pytest.approx([(1 + 2 * second) / (2 + second), second, 0.0])
+    assert values["recall"] == pytest.approx([0.5, 0.0, 0.0])
+    assert values["mrr"] == pytest.approx([1.0, 0.5, 0.0])
+
+
+def test_the_bootstrap_interval_holds_the_mean_and_narrows_with_more_queries():
+    rng = np.random.default_rng(1)
+    few, many = rng.normal(0.1, 1, 30), rng.normal(0.1, 1, 3000)
+    for values in (few, many):
+        low, high = paired_bootstrap(values)
+        half_width = 1.96 * values.std() / math.sqrt(len(values))
+        assert (low, high) == pytest.approx(
+            (values.mean() - half_width, values.mean() + half_width), abs=half_width / 5
+        )
+    assert paired_bootstrap(np.zeros(10)) == (0.0, 0.0)
+    assert paired_bootstrap(few) == paired_bootstrap(few)

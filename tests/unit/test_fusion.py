@@ -1,55 +1,67 @@
 """Fusion of a lexical and a vector ranking."""
 
+import math
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from retrieval.fusion import Candidate, fuse
 
-Ranking = list[Candidate]
+
+def candidates(names: str) -> list[Candidate]:
+    return [Candidate(ord(name), name, math.nan) for name in names]
 
 
-def ranking(**scores: float) -> Ranking:
-    return [Candidate(ord(name), name, score) for name, score in scores.items()]
+def fused(names: str, lexical: list[float], vector: list[float], weight: float = 0.5) -> dict[str, float]:
+    ranking = fuse(candidates(names), np.array(lexical), np.array(vector), weight)
+    return {candidate.chunk_id: candidate.score for candidate in ranking}
 
 
-def test_each_ranking_counts_from_its_last_to_its_best() -> None:
-    fused = fuse(ranking(a=10.0, b=6.0, c=2.0), ranking(b=0.9, d=0.8, c=0.7), vector_weight=0.25)
-    assert [(c.chunk_id, pytest.approx(c.score)) for c in fused] == [
-        ("a", 0.75),
-        ("b", 0.75 * 0.5 + 0.25),
-        ("d", 0.25 * 0.5),
-        ("c", 0.0),
-    ]
+def logistic(value: float) -> float:
+    return 1 / (1 + math.exp(-value))
 
 
-def test_a_candidate_missing_from_a_ranking_is_no_better_than_its_last() -> None:
-    with_it = fuse(ranking(a=3.0, b=1.0), ranking(a=0.5, b=0.4, z=0.1))
-    without = fuse(ranking(a=3.0, b=1.0), ranking(a=0.5, b=0.4, z=0.1)[:2] + ranking(y=0.1))
-    assert {c.chunk_id: c.score for c in with_it}["z"] == {c.chunk_id: c.score for c in without}["y"] == 0.0
+def test_each_score_counts_in_deviations_from_the_mean() -> None:
+    # Means 2 and 0.5, deviations 2 and 0.25.
+    scores = fused("ab", [4.0, 0.0], [0.25, 0.75], weight=0.25)
+    assert scores == {"a": pytest.approx(logistic(0.75 - 0.25)), "b": pytest.approx(logistic(0.25 - 0.75))}
+    assert list(scores) == ["a", "b"]
 
 
-def test_one_empty_ranking_leaves_the_other_in_its_order() -> None:
-    assert [c.chunk_id for c in fuse([], ranking(b=0.9, a=0.1))] == ["b", "a"]
-    assert [c.chunk_id for c in fuse(ranking(b=0.9, a=0.1), [])] == ["b", "a"]
-    assert fuse([], []) == []
+def test_neither_scale_nor_offset_of_a_ranking_matters() -> None:
+    lexical, vector = [3.0, 1.0, 0.0, 2.0], [0.1, 0.5, 0.3, 0.2]
+    moved = fused("abcd", [10 * score + 7 for score in lexical], vector)
+    assert moved == pytest.approx(fused("abcd", lexical, vector))
 
 
-def test_a_ranking_of_equals_counts_fully_and_orders_by_chunk_id() -> None:
-    assert [(c.chunk_id, c.score) for c in fuse(ranking(b=2.0, a=2.0), [])] == [("a", 0.5), ("b", 0.5)]
+def test_a_ranking_that_tells_nothing_leaves_the_other_in_its_order() -> None:
+    assert list(fused("abc", [0.0, 0.0, 0.0], [0.2, 0.9, 0.5])) == ["b", "c", "a"]
+    assert list(fused("abc", [2.0, 9.0, 5.0], [0.1, 0.1, 0.1])) == ["b", "c", "a"]
+    assert fuse([], np.array([]), np.array([])) == []
 
 
-scores = st.dictionaries(st.integers(0, 20), st.floats(-1e6, 1e6), max_size=12)
+def test_equals_are_ordered_by_chunk_id() -> None:
+    assert fused("cab", [1.0, 1.0, 1.0], [0.5, 0.5, 0.5]) == {"a": 0.5, "b": 0.5, "c": 0.5}
+    assert list(fused("cab", [1.0, 1.0, 1.0], [0.5, 0.5, 0.5])) == ["a", "b", "c"]
 
 
-@given(scores, scores, st.floats(0, 1))
-def test_fusion_keeps_every_candidate_once_between_zero_and_one(
-    lexical: dict[int, float], vector: dict[int, float], weight: float
+rankings = st.lists(st.tuples(st.floats(0, 1e3), st.floats(-1, 1)), max_size=12)
+
+
+@given(rankings, st.floats(0, 1))
+def test_fusion_keeps_every_candidate_once_and_prefers_what_both_prefer(
+    scores: list[tuple[float, float]], weight: float
 ) -> None:
-    def ranked(found: dict[int, float]) -> Ranking:
-        return sorted((Candidate(n, f"{n:02}", s) for n, s in found.items()), key=lambda c: -c.score)
-
-    fused = fuse(ranked(lexical), ranked(vector), weight)
-    assert sorted(c.chunk_no for c in fused) == sorted({*lexical, *vector})
-    assert all(-1e-9 <= c.score <= 1 + 1e-9 for c in fused)
-    assert [(-c.score, c.chunk_id) for c in fused] == sorted((-c.score, c.chunk_id) for c in fused)
+    pool = [Candidate(number, f"{number:02}", 0.0) for number in range(len(scores))]
+    lexical, vector = np.array(scores).reshape(-1, 2).T
+    ranking = fuse(pool, lexical, vector, weight)
+    assert sorted(c.chunk_no for c in ranking) == list(range(len(scores)))
+    assert all(0 <= c.score <= 1 for c in ranking)
+    assert [(-c.score, c.chunk_id) for c in ranking] == sorted((-c.score, c.chunk_id) for c in ranking)
+    found = {c.chunk_no: c.score for c in ranking}
+    for i, one in enumerate(scores):
+        for j, other in enumerate(scores):
+            if one[0] >= other[0] and one[1] >= other[1]:
+                assert found[i] >= found[j] - 1e-9

@@ -1,0 +1,311 @@
+"""The chunks that hold a query's words, ranked by BM25 over the postings, in plain SQL."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from psycopg import Connection
+from pydantic import BaseModel, Field
+
+from retrieval.fusion import Candidate
+from retrieval.postgres import Row
+from retrieval.query import Query, literal
+
+_POOL_PER_HIT = 10
+"""Where a query has words too common to be read: chunks scored in full, for each that is asked for."""
+
+
+_IDENTIFIER = re.compile(r"[:/@=+#_\\]|\d\.\d")
+
+
+class LexicalConfig(BaseModel):
+    """How words are scored."""
+
+    bm25_k1: float = Field(default=0.9, ge=0)
+    """How soon repetitions of a word stop counting."""
+    bm25_b: float = Field(default=0.4, ge=0, le=1)
+    """How much a long chunk is held back: 0 not at all, 1 fully."""
+    title_weight: float = Field(default=2.0, gt=0)
+    """How often a word in the document's title counts."""
+    heading_weight: float = Field(default=1.0, gt=0)
+    """How often a word in the path of headings counts."""
+    text_weight: float = Field(default=1.0, gt=0)
+    """How often a word in the chunk's own text counts."""
+    identifier_weight: float = Field(default=2.0, gt=0)
+    """How often an identifier such as `std::vector` or `4.4.0` counts, beside the words in it."""
+    max_postings: int = Field(default=20_000, ge=1)
+    """The most postings that one search reads to find its candidates, from the rarest word on."""
+
+
+class Moment(Protocol):
+    """What one search reads from start to end, as far as words are concerned."""
+
+    @property
+    def generation(self) -> int:
+        """Which model and chunker."""
+        ...
+
+    @property
+    def epoch(self) -> int:
+        """How many changes into it."""
+        ...
+
+    @property
+    def languages(self) -> dict[str, int]:
+        """Those of the tenant's chunks, and how many are in each."""
+        ...
+
+    @property
+    def mean_length(self) -> float:
+        """Of a chunk, in lexemes."""
+        ...
+
+    @property
+    def visible(self) -> str:
+        """The condition on a row of the index."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Word:
+    """A lexeme of the query: what it weighs, and how many postings it has."""
+
+    lexeme: str
+    weight: float
+    chunk_count: int
+
+
+# Rounded, so that the order in which a sum is made never decides between equals.
+_SCORE = (
+    "round(1e9 * sum(weight * tf / (tf + %(k1)s * (1 - %(b)s + %(b)s * length / %(mean)s::float8)))) / 1e9"
+)
+_TF = "%(title)s * title_tf + %(heading)s * heading_tf + %(text)s * text_tf AS tf"
+
+
+class Bm25:
+    """One query's BM25 over weighted fields, with Lucene's idf, at one moment of the index.
+
+    A lexeme's frequency in a chunk is the weighted sum of those in its fields (Robertson, Zaragoza and
+    Taylor, "Simple BM25 Extension to Multiple Weighted Fields", 2004); a chunk's length is that of all
+    fields. This variant of BM25 is "Lucene (accurate)" in Kamphuis et al., "Which BM25 Do You Mean?" (2020).
+
+    Args:
+        connection: Of the serving role.
+        moment: What is read.
+        query: What is asked.
+        config: How words are scored.
+    """
+
+    def __init__(
+        self, connection: Connection[Row], moment: Moment, query: Query, config: LexicalConfig
+    ) -> None:
+        self._connection, self._moment, self._query, self._config = connection, moment, query, config
+        self._words = _words(connection, moment, query.words, config.identifier_weight)
+        self._arguments: dict[str, Any] = {
+            "title": config.title_weight,
+            "heading": config.heading_weight,
+            "text": config.text_weight,
+            "k1": config.bm25_k1,
+            "b": config.bm25_b,
+            "mean": moment.mean_length,
+        }
+
+    def best(self, depth: int) -> list[Candidate]:
+        """The best `depth` chunks that hold a word of the query, and what else it demands; best first.
+
+        No search reads more than `max_postings` to find them: words are taken from the rarest on while their
+        postings fit, and always the rarest. The others only add their part to the best chunks found so, as
+        the non-essential lists of MaxScore do (Turtle and Flood, 1995) but without its guarantee. While all
+        fit, which is every query of a small tenant, the ranking is exact; every score is, always.
+        """
+        if not self._words:
+            return []
+        moment, most = self._moment, self._config.max_postings
+        read = _affordable(self._words, most)
+        essential, common = self._words[:read], self._words[read:]
+        conditions, arguments = _conditions(
+            self._connection, moment, self._query, {word.lexeme for word in essential}
+        )
+        pool = "ORDER BY score DESC FETCH FIRST %(pool)s ROWS WITH TIES" if common else ""
+        rows = self._connection.execute(
+            f"""
+            WITH found AS MATERIALIZED (
+                SELECT chunk_no, {_SCORE} AS score
+                FROM unnest(%(lexemes)s::text[], %(weights)s::float8[]) AS words (lexeme, weight)
+                CROSS JOIN LATERAL (
+                    SELECT chunk_no, length, {_TF} FROM headwater.postings p
+                    WHERE p.lexeme = words.lexeme AND {moment.visible} LIMIT %(most)s
+                ) postings
+                GROUP BY chunk_no {conditions.held} {pool}
+            ), scored AS (
+                SELECT chunk_no, found.score + coalesce(more.score, 0) AS score FROM found
+                LEFT JOIN LATERAL (
+                    SELECT {_SCORE} AS score
+                    FROM unnest(%(common)s::text[], %(common_weights)s::float8[]) AS words (lexeme, weight)
+                    CROSS JOIN LATERAL ({self._posting("found.chunk_no")}) postings
+                ) more ON {bool(common)}
+            )
+            -- From the best on, until there are enough: what is tested on the text is tested on few.
+            SELECT chunk_no, chunk_id, score
+            FROM (SELECT chunk_no, score FROM scored ORDER BY score DESC OFFSET 0) best
+            CROSS JOIN LATERAL (
+                SELECT chunk_id FROM headwater.chunks c
+                WHERE c.chunk_no = best.chunk_no AND {moment.visible} {conditions.tested} LIMIT 1
+            ) chunks
+            ORDER BY score DESC FETCH FIRST %(depth)s ROWS WITH TIES
+            """,
+            self._arguments
+            | arguments
+            | {
+                "lexemes": [word.lexeme for word in essential],
+                "weights": [word.weight for word in essential],
+                "common": [word.lexeme for word in common],
+                "common_weights": [word.weight for word in common],
+                "most": most,
+                "pool": _POOL_PER_HIT * depth,
+                "depth": depth,
+            },
+        ).fetchall()
+        return sorted((Candidate(*row) for row in rows), key=lambda c: (-c.score, c.chunk_id))[:depth]
+
+    def scores(self, chunk_nos: Sequence[int]) -> dict[int, float]:
+        """The score of each of some chunks that holds a word of the query."""
+        rows = self._connection.execute(
+            f"""
+            SELECT chunk_no, {_SCORE} FROM unnest(%(chunk_nos)s::bigint[]) AS asked (chunk_no)
+            CROSS JOIN unnest(%(lexemes)s::text[], %(weights)s::float8[]) AS words (lexeme, weight)
+            CROSS JOIN LATERAL ({self._posting("asked.chunk_no")}) postings
+            GROUP BY chunk_no
+            """,
+            self._arguments
+            | {
+                "chunk_nos": list(chunk_nos),
+                "lexemes": [word.lexeme for word in self._words],
+                "weights": [word.weight for word in self._words],
+            },
+        ).fetchall()
+        return dict(rows)
+
+    def _posting(self, chunk_no: str) -> str:
+        # The LIMIT keeps the planner from reading all of a word's postings to find one.
+        return (
+            f"SELECT length, {_TF} FROM headwater.postings p WHERE p.lexeme = words.lexeme "
+            f"AND p.chunk_no = {chunk_no} AND {self._moment.visible} LIMIT 1"
+        )
+
+
+def wanted(
+    connection: Connection[Row], moment: Moment, query: Query, candidates: Sequence[Candidate]
+) -> list[Candidate]:
+    """Those of another ranking's candidates that hold the query's phrases and nothing it leaves out."""
+    conditions, arguments = _conditions(connection, moment, query, set())
+    rows = connection.execute(
+        f"SELECT chunk_no FROM headwater.chunks c WHERE chunk_no = ANY(%(candidates)s) AND {moment.visible} "
+        f"{conditions.tested}",
+        arguments | {"candidates": [candidate.chunk_no for candidate in candidates]},
+    ).fetchall()
+    kept = {row[0] for row in rows}
+    return [candidate for candidate in candidates if candidate.chunk_no in kept]
+
+
+def _words(connection: Connection[Row], moment: Moment, words: str, identifier_weight: float) -> list[_Word]:
+    """The query's lexemes that the tenant's chunks hold, rarest first.
+
+    A lexeme is as rare as it is among the chunks of those languages that read the query so: `the` is no word
+    of an English chunk, and must not look rare for being found in the one chunk whose language is not known.
+    """
+    rows = connection.execute(
+        """
+        SELECT lexeme, asked, among, sum(chunk_count)::bigint
+        FROM (
+            SELECT lexeme, max(tf) AS asked, sum(chunks)::bigint AS among
+            FROM unnest(%(languages)s::text[], %(chunks)s::bigint[]) AS languages (language, chunks)
+            CROSS JOIN LATERAL headwater.terms(language, %(words)s, true) GROUP BY lexeme
+        ) terms
+        CROSS JOIN LATERAL (
+            SELECT DISTINCT ON (tenant) chunk_count FROM headwater.frequencies f
+            WHERE f.lexeme = terms.lexeme AND generation = %(generation)s AND epoch <= %(epoch)s
+            ORDER BY tenant, epoch DESC
+        ) newest
+        GROUP BY lexeme, asked, among HAVING sum(chunk_count) > 0 ORDER BY sum(chunk_count), lexeme
+        """,
+        {
+            "languages": list(moment.languages),
+            "chunks": list(moment.languages.values()),
+            "words": words,
+            "generation": moment.generation,
+            "epoch": moment.epoch,
+        },
+    ).fetchall()
+    found = []
+    for lexeme, asked, among, holding in rows:
+        idf = math.log1p((max(among - holding, 0) + 0.5) / (holding + 0.5))
+        times = asked * (identifier_weight if _IDENTIFIER.search(lexeme) else 1.0)
+        found.append(_Word(lexeme, times * idf, holding))
+    return found
+
+
+def _affordable(words: Sequence[_Word], max_postings: int) -> int:
+    """How many words, from the rarest on, have no more postings together than may be read; at least one."""
+    total = 0
+    for place, word in enumerate(words):
+        total += word.chunk_count
+        if place and total > max_postings:
+            return place
+    return len(words)
+
+
+@dataclass(frozen=True)
+class _Conditions:
+    """What a chunk must meet beside its score, as SQL.
+
+    Attributes:
+        held: On the lexemes of one chunk, grouped: a HAVING clause or nothing. Needed for a phrase's chunk to
+            be a candidate at all, where not every chunk that was found is looked at.
+        tested: On a row `c` of `headwater.chunks`, to be added to a WHERE clause.
+    """
+
+    held: str
+    tested: str
+
+
+def _conditions(
+    connection: Connection[Row], moment: Moment, query: Query, read: set[str]
+) -> tuple[_Conditions, dict[str, Any]]:
+    """A query's phrases and exclusions as SQL, and its arguments; `read` are lexemes read in full."""
+    arguments: dict[str, Any] = {}
+    held, tested = [], []
+    passage = "concat_ws(E'\\n', c.title, c.heading, c.text)"
+    for number, phrase in enumerate(query.phrases):
+        name = f"phrase_{number}"
+        arguments[name] = literal(phrase)
+        tested.append(f"AND {passage} ~* %({name})s")
+        readings = []
+        for place, lexemes in enumerate(_lexemes(connection, moment, phrase) if read else []):
+            arguments[f"{name}_{place}"] = sorted(lexemes & read)
+            readings.append(f"array_agg(lexeme) @> %({name}_{place})s::text[]")
+        if readings:
+            held.append(f"({' OR '.join(readings)})")
+    for number, phrase in enumerate(query.without_phrases):
+        arguments[f"without_{number}"] = literal(phrase)
+        tested.append(f"AND {passage} !~* %(without_{number})s")
+    unwanted = [_lexemes(connection, moment, word) for word in query.without_words]
+    if unwanted:
+        arguments["without"] = sorted(set().union(*(each for readings in unwanted for each in readings)))
+        tested.append(
+            "AND NOT EXISTS (SELECT FROM headwater.postings p WHERE p.lexeme = ANY(%(without)s::text[]) "
+            f"AND p.chunk_no = c.chunk_no AND {moment.visible})"
+        )
+    return _Conditions(f"HAVING {' AND '.join(held)}" if held else "", " ".join(tested)), arguments
+
+
+def _lexemes(connection: Connection[Row], moment: Moment, text: str) -> list[set[str]]:
+    """A text's lexemes, once for each language of the tenant that reads it differently."""
+    rows = connection.execute(
+        "SELECT DISTINCT (SELECT coalesce(array_agg(lexeme ORDER BY lexeme), '{}') "
+        "FROM headwater.terms(language, %s, true)) FROM unnest(%s::text[]) AS language",
+        (text, list(moment.languages)),
+    ).fetchall()
+    return [set(lexemes) for (lexemes,) in rows]

@@ -1,0 +1,99 @@
+"""What a person typed into a search: words, phrases in quotes, and words to leave out."""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+_PART = re.compile(
+    r"""
+    (?P<minus>(?<!\S)-)?
+    (?: ["“”„](?P<phrase>[^"“”„]*)["“”] | (?P<word>[^\s"“”„]+) | ["“”„] )
+    """,
+    re.VERBOSE,
+)
+# Written without spaces: a word may be one letter, and a phrase may begin and end within a word.
+_UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u2e80-\ud7ff\uf900-\ufaff]")
+# One letter after a minus is an option of a program, two minuses are too, and a number is negative.
+_LEFT_OUT = re.compile(rf"[^\W\d_]\S*\w\S*|{_UNSPACED.pattern}")
+_APOSTROPHES = "'’ʼ"
+
+
+class InvalidQuery(ValueError):
+    """A search that can not be run; says what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """A search as it is carried out.
+
+    Attributes:
+        words: What is looked for and ranked by, phrases included; what the query's vector is made of.
+        phrases: Passages that a chunk must hold.
+        without_words: Words that a chunk must not hold, in any inflection that its language's stemmer knows.
+        without_phrases: Passages and identifiers that it must not hold.
+    """
+
+    words: str
+    phrases: tuple[str, ...] = ()
+    without_words: tuple[str, ...] = ()
+    without_phrases: tuple[str, ...] = ()
+
+    @property
+    def restricted(self) -> bool:
+        """Whether a chunk can rank well and still not be wanted."""
+        return bool(self.phrases or self.without_words or self.without_phrases)
+
+    @classmethod
+    def plain(cls, text: str) -> "Query":
+        """A text of which every character is meant: a question, or a sentence from somewhere."""
+        return cls(unicodedata.normalize("NFC", text).strip())
+
+    @classmethod
+    def parse(cls, text: str) -> "Query":
+        """Reads the query language: `"a phrase"`, `-word`, `-"a phrase"`; everything else is words.
+
+        A minus leaves out only what begins with a letter and is longer than that: `-v`, `--verbose` and `-5`
+        are words. A quote that is never closed is none.
+
+        Raises:
+            InvalidQuery: Everything in it is to be left out.
+        """
+        words: list[str] = []
+        phrases: list[str] = []
+        without_words: list[str] = []
+        without_phrases: list[str] = []
+        for part in _PART.finditer(unicodedata.normalize("NFC", text)):
+            phrase, word = part["phrase"], part["word"]
+            if phrase is not None:
+                phrase = " ".join(phrase.split())
+                if re.search(r"\w", phrase):
+                    (without_phrases if part["minus"] else phrases).append(phrase)
+                    words += [] if part["minus"] else [phrase]
+            elif word and part["minus"] and _LEFT_OUT.fullmatch(word):
+                plain = word.isalnum() and not _UNSPACED.search(word)
+                (without_words if plain else without_phrases).append(word)
+            elif word:
+                words.append((part["minus"] or "") + word)
+        if not words and (without_words or without_phrases):
+            raise InvalidQuery("the query only says what to leave out: add a word to look for")
+        return cls(" ".join(words), tuple(phrases), tuple(without_words), tuple(without_phrases))
+
+
+def literal(phrase: str) -> str:
+    """A PostgreSQL regular expression, for `~*`, that finds a passage as it stands.
+
+    Between two of its words any run of characters that belong to no word may stand: a line break, a hyphen,
+    the asterisks of emphasis. It begins and ends where words do, unless its script has no spaces.
+    """
+    pattern = r"\W+".join("".join(map(_escaped, word)) for word in phrase.split())
+    for place, boundary in ((0, r"(?<!\w)"), (-1, r"(?!\w)")):
+        edge = phrase[place]
+        if (edge.isalnum() or edge == "_") and not _UNSPACED.match(edge):
+            pattern = boundary + pattern if place == 0 else pattern + boundary
+    return pattern
+
+
+def _escaped(character: str) -> str:
+    if character in _APOSTROPHES:
+        return f"[{_APOSTROPHES}]"
+    return character if character.isalnum() else f"\\{character}"
