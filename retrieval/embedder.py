@@ -78,8 +78,8 @@ class EmbedderConfig(BaseModel):
     model: Path = Field(default_factory=packaged_model)
     """A sentence-transformers folder; the default is inside an installed package."""
     quantization: Quantization = "none"
-    """`int8` makes other vectors, with a digest of their own, on every machine alike; they are made faster
-    where the processor has AVX-512, most with its VNNI, and not slower elsewhere."""
+    """`int8` makes other vectors, with a digest of their own, the same on every machine to within rounding:
+    by int8 kernels where the processor has AVX-512, at the speed of float32 elsewhere."""
     batch_tokens: int = Field(default=2048, ge=1)
     """The most tokens, padding included, that go through the model at a time."""
     min_cosine: float = Field(default=0.999, ge=0.0, le=1.0)

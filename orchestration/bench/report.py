@@ -13,20 +13,28 @@ from pathlib import Path
 import psutil
 from rich.table import Table
 
+_VECTOR_FLAGS = (
+    "avx2",
+    "avx_vnni",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "avx512_fp16",
+    "amx_bf16",
+    "amx_int8",
+)
+"""Instructions, as Linux names them, that decide how fast vectors and matrices are multiplied."""
+
 
 def machine() -> dict[str, str | int | float]:
     """Names this machine: processor, cores, memory and system; a figure means nothing without them."""
-    model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        models = [
-            line.partition(":")[2].strip()
-            for line in cpuinfo.read_text().splitlines()
-            if "model name" in line
-        ]
-        model = models[0] if models else model
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    said = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    has = set(said.get("flags", "").split())
     return {
-        "cpu": model,
+        "cpu": said.get("model name") or platform.processor() or platform.machine(),
+        "vectors": " ".join(flag for flag in _VECTOR_FLAGS if flag in has),
         "cores": psutil.cpu_count() or os.cpu_count() or 1,
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "load_average": round(psutil.getloadavg()[0], 1),

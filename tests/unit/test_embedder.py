@@ -15,9 +15,11 @@ from retrieval.embedder import (
     Embedder,
     EmbedderConfig,
     ModelNotPrepared,
+    QuantizationLoss,
     encode_batches,
     packaged_model,
 )
+from retrieval.embedding_model import EmbeddingModel
 from retrieval.model_folder import UnsupportedModel, model_digest, read_model_folder
 
 PROJECT = Path(__file__).parents[2]
@@ -232,32 +234,79 @@ def test_further_modules_and_missing_files_are_refused(tiny_model, tmp_path):
         read_model_folder(target)
 
 
-@pytest.mark.parametrize(("cosine", "form"), [(0.9995, "bf16"), (0.9, "f32")])
+@pytest.mark.parametrize(
+    ("quantization", "has", "cosine", "form"),
+    [
+        ("none", ["BF16", "WINOGRAD"], 0.9995, "bf16"),
+        ("none", ["BF16", "WINOGRAD"], 0.9, "f32"),
+        ("int8", ["BF16", "WINOGRAD"], 0.995, "int8"),
+        ("int8", ["BF16", "WINOGRAD"], 0.9, "f32"),
+        ("int8", ["FP32", "INT8"], 0.995, "f32"),
+    ],
+)
 def test_a_fast_form_is_used_only_where_its_vectors_are_close_enough(
-    tiny_model, tmp_path, monkeypatch, cosine, form
+    tiny_model, tmp_path, monkeypatch, quantization, has, cosine, form
 ):
     """This machine may have no bfloat16: its name is kept, its float32 kernels stand in for it."""
     import openvino
 
     from retrieval import embedder as module
 
-    compiled = []
+    config = EmbedderConfig(model=tiny_model, quantization=quantization)
+    Embedder.prepare(config, tmp_path)
     compile_model = module._compile
-    monkeypatch.setattr(openvino.Core, "get_property", lambda *a: ["BF16"] if "CAPAB" in a[2] else "machine")
+    monkeypatch.setattr(openvino.Core, "get_property", lambda *a: has if "CAPAB" in a[2] else "machine")
     monkeypatch.setattr(
-        module,
-        "_compile",
-        lambda core, path, wanted, threads: (
-            compiled.append(wanted) or compile_model(core, path, "f32", threads)
-        ),
+        module, "_compile", lambda core, path, wanted, threads: compile_model(core, path, "f32", threads)
     )
     monkeypatch.setattr(Embedder, "_least_cosine", lambda *_: cosine)
-    config = EmbedderConfig(model=tiny_model)
-    Embedder.prepare(config, tmp_path)
     assert Embedder(config, tmp_path, threads=1).numeric_form == form
     # The verdict is remembered: it is not measured again on this machine.
     monkeypatch.setattr(Embedder, "_least_cosine", lambda *_: pytest.fail("measured again"))
     assert Embedder(config, tmp_path, threads=1).numeric_form == form
+
+
+def test_int8_vectors_are_near_the_float_ones_and_named_otherwise(tiny_model, cache, tiny):
+    config = EmbedderConfig(model=tiny_model, quantization="int8")
+    path = Embedder.prepare(config, cache)
+    quantised = Embedder(config, cache, threads=1)
+    assert quantised.digest != tiny.digest
+    assert quantised.digest == EmbeddingModel(config, cache).digest
+    cosines = (quantised.encode(TEXTS) * tiny.encode(TEXTS)).sum(axis=1)
+    assert cosines.min() >= 0.99
+    assert "FakeQuantize" in path.read_text()
+    np.testing.assert_allclose(quantised.encode(TEXTS[::-1])[::-1], quantised.encode(TEXTS), atol=1e-5)
+
+
+def test_the_steps_of_an_int8_model_are_the_same_without_int8_instructions():
+    """The packaged model, as a machine without AVX-512 runs it, beside how this machine does."""
+    import openvino
+
+    from retrieval import embedder as module
+
+    config = EmbedderConfig(quantization="int8")
+    path = Embedder.prepare(config)
+    embedder = Embedder(config)
+    expected = Embedder(EmbedderConfig()).encode(TEXTS)
+    vectors = embedder.encode(TEXTS)
+    embedder._model = module._compile(openvino.Core(), path, "f32", None)
+    elsewhere = embedder.encode(TEXTS)
+    assert (vectors * elsewhere).sum(axis=1).min() >= 0.997
+    assert (vectors * expected).sum(axis=1).min() >= 0.99
+    assert (elsewhere * expected).sum(axis=1).min() >= 0.99
+
+
+def test_a_model_that_loses_too_much_is_not_quantised(tiny_model, cache, tmp_path):
+    config = EmbedderConfig(model=tiny_model, quantization="int8", min_int8_cosine=1.0)
+    floats = EmbeddingModel(EmbedderConfig(model=tiny_model), cache).digest
+    shutil.copytree(cache / floats, tmp_path / floats)
+    with pytest.raises(QuantizationLoss, match="leave quantization at none"):
+        Embedder.prepare(config, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {floats, "digests"}
+
+
+def test_threads_are_not_pinned_to_cores_that_another_process_pins_its_own_to(tiny):
+    assert tiny._model.get_property("ENABLE_CPU_PINNING") is False
 
 
 def test_encoding_needs_no_torch_and_nothing_is_reported_home(tiny_model, cache, tmp_path):
