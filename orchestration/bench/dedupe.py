@@ -125,7 +125,7 @@ def _texts(pieces: list[list[str]], megabytes: int, rng: np.random.Generator) ->
     size = 0
     while size < megabytes * 1e6:
         words = pieces[len(texts) % len(pieces)]
-        texts.append(_edited(words, 0.02, rng))
+        texts.append(_edited(words, 0.01, rng))
         size += len(texts[-1].encode())
     return texts
 
