@@ -172,8 +172,7 @@ def shingle_jaccard(
 
     Args:
         texts: The texts, each once.
-        left: Shape (n,): a place in `texts` for each pair. Pairs with the same left text are cheapest side by
-            side, for its set is then made once.
+        left: Shape (n,): a place in `texts` for each pair.
         right: Shape (n,): the place of the text it is compared with.
         config: Shingle length.
 

@@ -145,35 +145,38 @@ def _distinct(hashes):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def jaccard(data, offsets, valid, left, right, shingle_words, out):  # type: ignore[no-untyped-def]
-    """Fills `out` with the Jaccard similarity of each pair's sets of shingle hashes."""
-    longest = 0
-    for row in range(len(valid)):
-        longest = max(longest, offsets[row + 1] - offsets[row])
-    a = np.empty(longest // 2 + 1, dtype=np.uint64)
-    b = np.empty(longest // 2 + 1, dtype=np.uint64)
-    size_a = 0
+    """Fills `out` with the Jaccard similarity of each pair's sets of shingle hashes.
+
+    A text is in many pairs, and to sort its hashes takes ten times as long as to merge two sorted sets: each
+    set is made once, and they lie one after the other.
+    """
+    used = np.zeros(len(valid), dtype=np.bool_)
+    room = 0
     for pair in range(len(out)):
-        x = left[pair]
-        y = right[pair]
-        out[pair] = 0.0
-        if pair == 0 or x != left[pair - 1]:
-            size_a = 0
-            if valid[x]:
-                size_a = _distinct(a[: _shingles(data, offsets[x], offsets[x + 1], shingle_words, a)])
-        size_b = 0
-        if valid[y]:
-            size_b = _distinct(b[: _shingles(data, offsets[y], offsets[y + 1], shingle_words, b)])
-        i = 0
-        j = 0
+        for row in (left[pair], right[pair]):
+            if valid[row] and not used[row]:
+                used[row] = True
+                room += (offsets[row + 1] - offsets[row]) // 2 + 1
+    # More than they need; memory that is never written to is never taken.
+    sets = np.empty(room, dtype=np.uint64)
+    starts = np.zeros(len(valid), dtype=np.int64)
+    ends = np.zeros(len(valid), dtype=np.int64)
+    at = 0
+    for row in range(len(valid)):
+        if used[row]:
+            count = _shingles(data, offsets[row], offsets[row + 1], shingle_words, sets[at:])
+            starts[row] = at
+            at += _distinct(sets[at : at + count])
+            ends[row] = at
+    for pair in range(len(out)):
+        i, i_end = starts[left[pair]], ends[left[pair]]
+        j, j_end = starts[right[pair]], ends[right[pair]]
+        total = i_end - i + j_end - j
         common = 0
-        while i < size_a and j < size_b:
-            if a[i] == b[j]:
-                common += 1
-                i += 1
-                j += 1
-            elif a[i] < b[j]:
-                i += 1
-            else:
-                j += 1
-        if size_a + size_b > 0:
-            out[pair] = common / (size_a + size_b - common)
+        while i < i_end and j < j_end:
+            # Without a branch on which is less, which no processor predicts.
+            a, b = sets[i], sets[j]
+            common += a == b
+            i += a <= b
+            j += b <= a
+        out[pair] = common / (total - common) if total > 0 else 0.0

@@ -21,7 +21,7 @@ from assets.lake import register
 from assets.transforms.components import components_of, connected_components
 from assets.transforms.minhash import MinHashConfig, shingle_jaccard
 
-PAIRS_A_FETCH = 50_000
+PAIRS_A_FETCH = 100_000
 """Pairs whose texts this process holds at once while it compares them."""
 
 
@@ -90,7 +90,7 @@ class LocalRelations:
 
     def define_compared(self, name: str, pairs: str) -> None:
         """Fetches the texts of so many pairs at a time and compares them here."""
-        # Pairs of one senior document lie together: its text is fetched once, and its shingles are made once.
+        # Pairs of one senior document lie together: its text is fetched once.
         table = self._duckdb.sql(f"SELECT * FROM {pairs} ORDER BY left_id, right_id").to_arrow_table()
         parts = [
             self._similarity(table.slice(at, PAIRS_A_FETCH)) for at in range(0, len(table), PAIRS_A_FETCH)

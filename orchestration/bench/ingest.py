@@ -64,7 +64,11 @@ def _put(
     name: str, measured: dict[str, float], figures: dict[str, float], ratios: dict[str, float]
 ) -> dict[str, float]:
     """Puts what one ingest took among the figures, and gives the seconds of its steps back."""
-    steps = {step.removesuffix("_s"): value for step, value in measured.items() if step.endswith("_s")}
+    steps = {
+        step.removesuffix("_s"): value
+        for step, value in measured.items()
+        if step.endswith("_s") and step != "process_cpu_s"
+    }
     figures |= {f"{name}_{figure}": value for figure, value in measured.items()}
     figures |= {f"{name}_{step}_documents_s": measured["documents"] / s for step, s in steps.items() if s}
     ratios |= {
@@ -105,6 +109,7 @@ def _ingested(source: Source) -> dict[str, float]:
         "written_a_byte_read": written / read,
         "peak_mb": done.peak_mb,
         "process_s": done.seconds,
+        "process_cpu_s": done.cpu_s,
         **{f"{step}_s": value for step, value in steps.items()},
     }
 

@@ -1,5 +1,6 @@
 """What every bench gives: figures, ratios between them, and the machine that they were measured on."""
 
+import contextlib
 import json
 import os
 import platform
@@ -50,12 +51,15 @@ class Watched:
     Attributes:
         output: Its standard output.
         seconds: From its start to its end, by the clock: interpreter, imports and JVM included.
+        cpu_s: Processor time of it and its children, as of the last look at each (ten a second): what `seconds`
+            would be on one core that nobody else uses.
         peak_mb: The most that it and its children had resident at once, in MB; pages that two of them share
             count twice.
     """
 
     output: str
     seconds: float
+    cpu_s: float
     peak_mb: float
 
 
@@ -73,26 +77,28 @@ def watched(module: str, *arguments: str, **environment: str) -> Watched:
         text=True,
         env=os.environ | environment,
     )
-    peak = [0]
-    watcher = threading.Thread(target=_watch, args=(psutil.Process(child.pid), peak), daemon=True)
+    resident: list[int] = [0]
+    cpu_s: dict[int, float] = {}
+    watcher = threading.Thread(target=_watch, args=(psutil.Process(child.pid), resident, cpu_s), daemon=True)
     watcher.start()
     output, errors = child.communicate()
     seconds = time.perf_counter() - began
     watcher.join()
     if child.returncode:
         raise RuntimeError(f"{module} {' '.join(arguments)} failed:\n{errors[-2000:]}")
-    return Watched(output, seconds, peak[0] / 1e6)
+    return Watched(output, seconds, sum(cpu_s.values()), max(resident) / 1e6)
 
 
-def _watch(process: psutil.Process, peak: list[int]) -> None:
+def _watch(process: psutil.Process, resident: list[int], cpu_s: dict[int, float]) -> None:
+    """Looks at a process and its children until it ends: bytes resident together, processor time of each."""
     while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-        resident = 0
-        try:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            together = 0
             for each in (process, *process.children(recursive=True)):
-                resident += each.memory_info().rss
-        except psutil.NoSuchProcess:
-            continue
-        peak[0] = max(peak[0], resident)
+                used = each.cpu_times()
+                cpu_s[each.pid] = used.user + used.system
+                together += each.memory_info().rss
+            resident.append(together)
         time.sleep(0.1)
 
 

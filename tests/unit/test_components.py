@@ -1,7 +1,7 @@
 """Connected components: on the driver and distributed, both against a plain search."""
 
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 
@@ -34,6 +34,7 @@ def as_table(edges: list[tuple[str, str]]) -> pa.Table:
     )
 
 
+@settings(deadline=None)
 @given(EDGES)
 def test_components_of_agrees_with_a_search(pairs):
     edges = [(f"n{left}", f"n{right}") for left, right in pairs]

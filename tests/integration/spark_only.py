@@ -1,0 +1,26 @@
+"""Makes every asset leave its work to Spark, however little it is."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from assets import gates, gold, silver, step
+from assets.transforms import sources
+
+LIMITS = (
+    *((step, name) for name in ("DRIVER_BYTES", "_DRIVER_STORED_BYTES")),
+    *((silver, name) for name in ("WORK_BYTES", "DRIVER_DOCUMENT_CAP", "DRIVER_LAKE_CAP")),
+    *((gold, name) for name in ("WORK_BYTES", "_FEW_TEXTS")),
+    *((sources, name) for name in ("_FEW_FILES", "_FEW_BYTES")),
+    (gates, "DRIVER_GATE_BYTES"),
+)
+
+
+@contextmanager
+def spark_only() -> Iterator[None]:
+    """While it lasts, nothing is small."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in LIMITS:
+            patch.setattr(module, name, -1)
+        yield
