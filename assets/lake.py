@@ -420,11 +420,13 @@ class Lake:
         Raises:
             Fenced: The lineage has a turn, and another writer took it or a later one; nothing was written.
         """
+        # Opened before the check: a commit that comes after it is then one that this one conflicts with.
+        target = self.delta(table.name)
         if lineage.fence:
             self.check_turn(table, lineage)
         properties = commit_properties(table, lineage)
         try:
-            write_deltalake(self.path(table.name), rows, mode="append", commit_properties=properties)
+            write_deltalake(target, rows, mode="append", commit_properties=properties)
         except CommitFailedError as error:
             raise overtaken(table, lineage) from error
         if lineage.fence:
