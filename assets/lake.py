@@ -432,15 +432,12 @@ class Lake:
             Fenced: The lineage has a turn, and another writer took it or a later one, or has written since
                 that version; nothing was written.
         """
+        # Opened before the check: a commit that comes after it is then one that this one conflicts with.
+        target = self.delta(table.name, since)
         if lineage.fence:
             self.check_turn(table, lineage)
         try:
-            write_deltalake(
-                self.path(table.name) if since is None else self.delta(table.name, since),
-                rows,
-                mode="append",
-                commit_properties=commit_properties(table, lineage),
-            )
+            write_deltalake(target, rows, mode="append", commit_properties=commit_properties(table, lineage))
         except CommitFailedError as error:
             raise overtaken(table, lineage) from error
         if lineage.fence:

@@ -18,6 +18,7 @@ Nothing of the product knows of this file: it wraps the libraries' own calls.
 """
 
 import errno
+import json
 import os
 import re
 import signal
@@ -248,8 +249,8 @@ def install(watch: Watch) -> None:
 
     wrap(
         assets.lake, "write_deltalake", watch,
-        lambda path, *_, **__: f"append {table(str(path))}",
-        files(lambda path, *_, **__: str(path)),
+        lambda target, *_, **__: f"append {table(target.table_uri)}",
+        files(lambda target, *_, **__: target.table_uri),
     )  # fmt: skip
     wrap(
         deltalake.table.TableMerger, "execute", watch,
@@ -293,11 +294,46 @@ def install(watch: Watch) -> None:
     psycopg.Cursor._execute_send = sent  # type: ignore[method-assign]
 
 
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[2]))
-    watch = Watch(sys.argv[1:])
-    install(watch)
+def headwater(arguments: list[str]) -> None:
+    """The command line, watched where the first argument says so."""
+    if arguments[0] in ("record", *ACTIONS):
+        watch = Watch(arguments)
+        install(watch)
+        arguments = watch.command
     from orchestration.cli import main
 
-    sys.argv = ["headwater", *watch.command]
+    sys.argv = ["headwater", *arguments]
     main()
+
+
+def serve() -> None:
+    """Runs a command line in a fork of this process for each line of its input, and says how each ended.
+
+    Half of what a short run does is to import what it is made of.
+    """
+    import importlib
+
+    for module in ("orchestration.definitions", "orchestration.ingest", "quality.gx", "delta.tables"):
+        importlib.import_module(module)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            os.environ.clear()
+            os.environ.update(asked["environment"])
+            os.setsid()
+            output = os.open(asked["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            nothing = os.open(os.devnull, os.O_RDONLY)
+            for target, source in ((0, nothing), (1, output), (2, output)):
+                os.dup2(source, target)
+            headwater(asked["arguments"])
+            return
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    if sys.argv[1:] == ["serve"]:
+        serve()
+    else:
+        headwater(sys.argv[1:])

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -44,15 +45,55 @@ def headwater(
     prefix: tuple[str, ...] = (),
     variables: dict[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """The command line on a state folder, to its end or its death; with `driver`, through effects.py."""
+    """The command line on a state folder, to its end or its death; with `driver`, through effects.py.
+
+    What it says, on either stream, is the result's `stdout`.
+    """
+    surroundings = environment(home) | (variables or {})
+    if not prefix:
+        return _forked.run([*driver, *arguments], surroundings)
     return subprocess.run(
         [*prefix, *command(driver, arguments)],
-        env=environment(home) | (variables or {}),
-        capture_output=True,
+        env=surroundings,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         timeout=600,
         check=False,
     )
+
+
+class Forks:
+    """Processes of the command line, each a fork of one that has imported it already."""
+
+    def __init__(self) -> None:
+        self._parent: subprocess.Popen[str] | None = None
+
+    def run(self, arguments: list[str], surroundings: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        if self._parent is None:
+            self._parent = subprocess.Popen(
+                [sys.executable, str(HERE / "effects.py"), "serve"],
+                env=os.environ | {"PYTHONPATH": str(HERE.parents[1])},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        assert self._parent.stdin
+        assert self._parent.stdout
+        with tempfile.NamedTemporaryFile("r", errors="replace") as output:
+            asked = {"arguments": arguments, "environment": surroundings, "output": output.name}
+            self._parent.stdin.write(json.dumps(asked) + "\n")
+            self._parent.stdin.flush()
+            code = int(self._parent.stdout.readline())
+            return subprocess.CompletedProcess(arguments, code, output.read(), "")
+
+    def end(self) -> None:
+        if self._parent:
+            self._parent.communicate()
+            self._parent = None
+
+
+_forked = Forks()
 
 
 def stop(home: Path) -> None:
@@ -217,28 +258,28 @@ class States:
         for home in self._copies:
             stop(home)
             shutil.rmtree(home, ignore_errors=True)
-        # Numbers go on: a socket's folder is named by the path.
+        _forked.end()
 
     def _record(self, name: str, home: Path, *arguments: str) -> None:
         effects = self.folder / f"{name}-effects"
         done = headwater(home, *arguments, driver=("record", str(effects)))
-        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.returncode == 0, done.stdout[-3000:]
 
     def _kill_first(self, home: Path) -> None:
         for death in (("merge gold/chunks", "inside"), ("initdb", "before")):
             killed = headwater(home, "ingest", str(self.corpus), driver=("kill", *death))
-            assert killed.returncode == KILLED, killed.stderr[-3000:]
+            assert killed.returncode == KILLED, killed.stdout[-3000:]
 
     def _ingest_and_change(self, home: Path) -> None:
         corpus = self.folder / "changing-corpus"
         shutil.rmtree(corpus, ignore_errors=True)
         done = headwater(home, "ingest", str(write_corpus(corpus)))
-        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.returncode == 0, done.stdout[-3000:]
         change_corpus(corpus)
 
     def _kill_changed(self, home: Path) -> None:
         killed = headwater(copy(self.behind, home), "run", driver=("kill", "sql ", "before"))
-        assert killed.returncode == KILLED, killed.stderr[-3000:]
+        assert killed.returncode == KILLED, killed.stdout[-3000:]
 
     def _made(self, name: str, make: Callable[[Path], None]) -> Path:
         home, unfinished = self.folder / name, self.folder / f"{name}-unfinished"

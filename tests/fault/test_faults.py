@@ -98,7 +98,7 @@ def test_a_step_that_outlives_its_run_worker(states: States, report: Report, run
         wait_for_standstill(orphan)
         end_its_run(home)
         other = headwater(home, "run")
-        assert other.returncode == 0, other.stderr[-3000:]
+        assert other.returncode == 0, other.stdout[-3000:]
         orphan.send_signal(signal.SIGCONT)
         said = orphan.communicate(timeout=300)[0]
     wrong = differences(home, ends(states, run))
@@ -141,7 +141,7 @@ def test_two_first_runs_at_once(states: States, report: Report) -> None:
         process.returncode == 0 or plain(text) for process, text in zip((one, other), said, strict=True)
     ), said
     again = headwater(home, "run")
-    assert again.returncode == 0, again.stderr[-3000:]
+    assert again.returncode == 0, again.stdout[-3000:]
     wrong = differences(home, states.first_end)
     report.add("first", "two first runs started at once", "", wrong)
     assert not wrong
@@ -162,8 +162,8 @@ def test_postgres_is_killed(states: States, report: Report, run: str, effect: st
     """The run itself tries again, on the server that it starts anew."""
     home = states.copy(behind(states, run), "server")
     done = headwater(home, "run", driver=("server", effect, moment))
-    assert f"effect: {effect}" in done.stderr or effect in done.stderr, done.stderr[-2000:]
-    wrong = differences(home, ends(states, run)) if done.returncode == 0 else [done.stderr[-2000:]]
+    assert f"effect: {effect}" in done.stdout or effect in done.stdout, done.stdout[-2000:]
+    wrong = differences(home, ends(states, run)) if done.returncode == 0 else [done.stdout[-2000:]]
     report.add(run, "PostgreSQL killed", f"{moment} `{effect}`", wrong, "by the run's own second try")
     assert not wrong
     stop(home)
@@ -174,12 +174,12 @@ def test_postgres_is_killed_under_a_query(states: States, report: Report) -> Non
     home = states.copy(states.folder / "first", "query")
     ask = ("search", "what is written about glaciers", "--json")
     whole = headwater(home, *ask)
-    assert whole.returncode == 0, whole.stderr
+    assert whole.returncode == 0, whole.stdout
     variables = {"EFFECTS_QUERIES": "1"}
     broken = headwater(home, *ask, driver=("server", "lexeme", "inside"), variables=variables)
     assert broken.returncode in (0, 1)
     if broken.returncode:
-        assert plain(broken.stderr), broken.stderr
+        assert plain(broken.stdout), broken.stdout
     again = headwater(home, *ask)
     wrong = [] if again.stdout == whole.stdout else ["the hits"]
     wrong += differences(home, end)
@@ -198,9 +198,9 @@ def test_the_jvm_is_killed_under_a_step(states: States, report: Report, effect: 
     home = states.copy(states.behind, "jvm")
     done = headwater(home, "run", driver=("jvm", effect, "before"))
     assert done.returncode == 1
-    assert plain(done.stderr), done.stderr[-3000:]
+    assert plain(done.stdout), done.stdout[-3000:]
     again = headwater(home, "run")
-    assert again.returncode == 0, again.stderr[-3000:]
+    assert again.returncode == 0, again.stdout[-3000:]
     wrong = differences(home, states.changed_end)
     report.add("changed", "step killed: its Spark", f"before `{effect}`", wrong, "that run fails and says so")
     assert not wrong
@@ -249,15 +249,15 @@ def test_the_disk_is_full(states: States, report: Report, run: str, effect: str,
                 home, "run", driver=("full", effect, "before"), variables={"EFFECTS_LEAVE": str(leave)}
             )
             (home / "ballast").unlink()
-            told = full.returncode == 0 or (plain(full.stderr) and "No space left" in full.stderr)
+            told = full.returncode == 0 or (plain(full.stdout) and "No space left" in full.stdout)
             again = headwater(home, "run")
-            wrong = [again.stderr[-2000:]]
+            wrong = [again.stdout[-2000:]]
             if again.returncode == 0:
                 wrong = differences(home, ends(states, run))
             remark = "that run fails and says so" if full.returncode else "that run needed no more"
             report.add(run, f"disk full but for {leave} bytes", f"before `{effect}`", wrong, remark)
             assert not wrong
-            assert told, full.stderr[-3000:]
+            assert told, full.stdout[-3000:]
         finally:
             stop(home)
 
@@ -269,10 +269,10 @@ def test_the_clock_is_set_back_an_hour(states: States, report: Report, run: str)
     home = states.copy(behind(states, run), "clock")
     clock = ("faketime", "-f", "-1h")
     done = headwater(home, "run", prefix=clock)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stdout[-3000:]
     wrong = differences(home, ends(states, run))
     idle = headwater(home, "run", prefix=clock, driver=("record", str(home / "effects")))
-    assert idle.returncode == 0, idle.stderr[-3000:]
+    assert idle.returncode == 0, idle.stdout[-3000:]
     written = [
         line for line in (home / "effects").read_text().splitlines() if line.startswith(("append", "merge"))
     ]

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import deltalake
 import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 
-from assets.lake import Fenced, Lake, Unaudited
+from assets.lake import Fenced, Lake, Lineage, Unaudited
 from assets.spark import SparkConfig
 from assets.step import GONE, Step, begin
 from assets.tables import DOCUMENTS, DUPLICATES, SIGNATURES, TABLES, Table
@@ -169,3 +170,23 @@ def test_a_lake_in_a_folder_with_spaces_and_letters_beyond_ascii(spark: SparkSes
     ]
     assert [row["doc_id"] for row in lake.frame(DUPLICATES.name).collect()] == ["b"]
     assert lake.changed_keys(DUPLICATES.name, "doc_id", 1, 2) == (["b"], ["a"])
+
+
+def test_an_append_overtaken_after_its_check_writes_nothing(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lineage(run: str) -> Lineage:
+        return Lineage(run_id=run, asset="", code_version="", config_digest="", inputs={}, fence=1)
+
+    rows = pa.Table.from_pylist([], DUPLICATES.schema)
+    write = deltalake.write_deltalake
+
+    def late(*args: object, **kwargs: object) -> None:
+        monkeypatch.setattr("assets.lake.write_deltalake", write)
+        lake.append(DUPLICATES, rows, lineage("quick"))
+        write(*args, **kwargs)
+
+    monkeypatch.setattr("assets.lake.write_deltalake", late)
+    with pytest.raises(Fenced):
+        lake.append(DUPLICATES, rows, lineage("slow"))
+    assert [commit.lineage.run_id for commit in lake.commits(DUPLICATES.name)] == ["quick"]

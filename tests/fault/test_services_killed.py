@@ -1,0 +1,140 @@
+"""What a run of the services comes to when its process, the code server or the daemon is killed."""
+
+import json
+import os
+import signal
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dagster as dg
+import psutil
+import pytest
+from report import Report
+from states import States, differences
+
+from orchestration import services
+from orchestration.liveness import PROCESS_TAG
+from orchestration.runs import dagster_instance
+from orchestration.settings import Settings
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from free_ports import free_ports
+
+FAULTS = bool(os.environ.get("HEADWATER_FAULT"))
+LAUNCH = """
+mutation($job: String!) {
+  launchRun(executionParams: {
+    selector: {repositoryLocationName: "headwater", repositoryName: "__repository__", jobName: $job},
+    runConfigData: {}
+  }) { ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } }
+}
+"""
+WAIT_S = 600
+
+
+@pytest.fixture
+def settings(states: States) -> Iterator[Settings]:
+    _ = states.changed_end
+    home = states.copy(states.behind, "services")
+    web_port, thrift_port = free_ports(2)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("HEADWATER_WEB_PORT", str(web_port))
+        environment.setenv("HEADWATER_THRIFT_PORT", str(thrift_port))
+        settings = Settings(home=home)
+        yield settings
+        services.down(settings, print)
+
+
+def launch(settings: Settings) -> str:
+    asked = json.dumps({"query": LAUNCH, "variables": {"job": "refresh"}}).encode()
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{settings.web_port}/graphql", asked, {"Content-Type": "application/json"}
+    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request, timeout=60) as response:
+        return str(json.load(response)["data"]["launchRun"]["run"]["runId"])
+
+
+def wait_for(what: Callable[[], object]) -> None:
+    deadline_s = time.monotonic() + WAIT_S
+    while not what():
+        assert time.monotonic() < deadline_s, "not in time"
+        time.sleep(1)
+
+
+def run_of(settings: Settings, run_id: str) -> dg.DagsterRun:
+    with dagster_instance(settings) as instance:
+        run = instance.get_run_by_id(run_id)
+    assert run is not None
+    return run
+
+
+def worker(settings: Settings, run_id: str) -> int:
+    """The pid of a run's process, when it has begun to write: its Spark is there."""
+
+    def found() -> int | None:
+        run = run_of(settings, run_id)
+        assert not run.is_finished, run.status
+        process = run.tags.get(PROCESS_TAG)
+        if process is None:
+            return None
+        pid = int(process.partition("@")[0])
+        java = any(child.name() == "java" for child in psutil.Process(pid).children(recursive=True))
+        return pid if java else None
+
+    wait_for(found)
+    return found() or 0
+
+
+def killed(settings: Settings, service: str) -> None:
+    status = next(each for each in services.status(settings) if each.service == service)
+    assert status.pid
+    os.kill(status.pid, signal.SIGKILL)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+@pytest.mark.skipif(not FAULTS, reason="`make fault`")
+def test_run_worker_code_server_and_daemon_are_killed(
+    settings: Settings, states: States, report: Report
+) -> None:
+    services.up(settings, print)
+    run_id = launch(settings)
+    pid = worker(settings, run_id)
+    family = psutil.Process(pid).children(recursive=True)
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: run_of(settings, run_id).is_finished)
+    first = run_of(settings, run_id).status
+    wait_for(lambda: not [each for each in family if each.is_running() and each.status() != "zombie"])
+
+    run_id = launch(settings)
+    worker(settings, run_id)
+    killed(settings, "code")
+    services.up(settings, print)
+    wait_for(lambda: run_of(settings, run_id).is_finished)
+    second = run_of(settings, run_id).status
+
+    killed(settings, "daemon")
+    run_id = launch(settings)
+    time.sleep(5)
+    assert run_of(settings, run_id).status == dg.DagsterRunStatus.QUEUED
+    services.up(settings, print)
+    wait_for(lambda: run_of(settings, run_id).is_finished)
+    third = run_of(settings, run_id).status
+
+    with dagster_instance(settings) as instance:
+        # What the sensors began meanwhile ends as well.
+        wait_for(lambda: all(run.is_finished for run in instance.get_runs(limit=20)))
+    services.down(settings, print)
+    wrong = differences(settings.home, states.changed_end)
+    for fault, status in (
+        ("run worker killed, its Spark alive", first),
+        ("code server killed under a run", second),
+        ("daemon killed, a run launched meanwhile", third),
+    ):
+        report.add("run of the services", fault, "", wrong, f"that run ends as {status.value}")
+    assert not wrong
+    assert (first, third) == (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS)
