@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -38,8 +39,9 @@ class Outcome:
 @contextmanager
 def dagster_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
     """The Dagster instance of a state folder, for the command line and the services alike."""
-    write_dagster_home(settings.dagster_home)
+    write_dagster_home(settings.dagster_home, settings.log_format)
     os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
+    warnings.filterwarnings("ignore", "Handling yaml-defined logging", dg.BetaWarning)  # the JSON log
     with dg.DagsterInstance.get() as instance:
         yield instance
 
