@@ -57,7 +57,7 @@ def arrivals(
     if stale.num_rows:
         files = pc.list_element(pc.split_pattern(state["uri"], "#", max_splits=1), 0)
         before = state.filter(pc.is_in(files, stale["uri"]))
-        rows.append(revisions(read_source(lake.spark, source, stale), before, source, now))
+        rows.append(revisions(read_source(lake.spark, source, stale), before, source, now, max_shrink == 1))
     return rows, pc.sum(stale["file_size_bytes"]).as_py() or 0
 
 

@@ -15,6 +15,7 @@ from orchestration.dagster_home import write_dagster_home
 from orchestration.java import require_java
 from orchestration.liveness import PROCESS_TAG, reap, this_process
 from orchestration.settings import Settings
+from orchestration.state import state_version
 
 
 class RunFailed(RuntimeError):
@@ -55,8 +56,10 @@ def execute(settings: Settings, select: str | None, progress: Callable[[str], No
         progress: Told, a line at a time, what begins and what ended.
 
     Raises:
+        NewerState: The state folder was made by a newer Headwater.
         UnsupportedJava: When Spark has no Java to run on.
     """
+    state_version(settings.home)
     require_java()
     from orchestration.automation import refresh
     from orchestration.definitions import definitions
@@ -133,6 +136,9 @@ def _failures(result: dg.ExecuteInProcessResult) -> list[str]:
                 seen = check.metadata.get("observed")
                 detail = check.description or (f"observed {seen.value}" if seen else "no detail")
                 found.append(f"gate {check.asset_key.to_user_string()}: {check.check_name} failed ({detail})")
+        elif event.event_type == DagsterEventType.RUN_FAILURE and not found and event.job_failure_data.error:
+            error = event.job_failure_data.error
+            found.append((error.cause or error).message.strip())
     if not result.success and not found:
         found.append(f"run {result.run_id} failed: see its log in the web UI (`headwater up`)")
     return found
