@@ -72,7 +72,8 @@ def arrivals(
         if here is not None:
             rows.append(revisions_here(here, before, source, now))
         else:
-            rows.append(revisions(read_source(lake.spark, source, stale), before, source, now))
+            read = read_source(lake.spark, source, stale)
+            rows.append(revisions(read, before, source, now, max_shrink == 1))
     return rows, pc.sum(stale["file_size_bytes"]).as_py() or 0
 
 

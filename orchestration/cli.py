@@ -1,8 +1,10 @@
 """The `headwater` command line. What takes time to import is imported by the command that needs it."""
 
+import errno
 import os
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -35,6 +37,8 @@ app.add_typer(cli_source.app, name="source")
 app.add_typer(cli_bench.app, name="bench")
 app.command()(cli_evaluate.evaluate)
 
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+
 
 def main() -> None:
     """Runs the command line: an error is one message and exit code 1, never a traceback."""
@@ -49,6 +53,12 @@ def main() -> None:
 def _message(error: Exception) -> str:
     from rich.markup import escape
 
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        home = Path(os.environ.get("HEADWATER_HOME", ".headwater")).absolute()
+        return escape(
+            f"{error.strerror or error}: the state folder {home} takes no more; free some space there, or "
+            "name another folder with HEADWATER_HOME"
+        )
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     return escape(text or type(error).__name__)
 
@@ -59,7 +69,9 @@ def _keep_traceback() -> None:
         log.print_exception()
         return
     home = Path(os.environ.get("HEADWATER_HOME", ".headwater"))
-    if home.is_dir() and os.access(home, os.W_OK):
+    if not home.is_dir() or not os.access(home, os.W_OK):
+        return
+    with suppress(OSError):  # a full disk is what it may have to tell of
         (home / "logs").mkdir(exist_ok=True)
         with (home / "logs" / "errors.log").open("a", encoding="utf-8") as file:
             file.write(f"$ {' '.join(sys.argv)}\n{traceback.format_exc()}\n")

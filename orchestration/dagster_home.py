@@ -1,20 +1,25 @@
 """Dagster's own settings, written into the state folder."""
 
 import json
+import os
 import sys
 from pathlib import Path
+
+from orchestration.logs import run_log
 
 SPARK_POOL = "spark"
 """The pool of every asset that runs Spark: one at a time, for one session fills the machine."""
 
 
-def dagster_settings(home: Path) -> dict[str, object]:
+def dagster_settings(home: Path, log_format: str) -> dict[str, object]:
     """What `dagster.yaml` holds.
 
     Args:
         home: DAGSTER_HOME; runs, events and schedules are kept in it, in SQLite.
+        log_format: "json" for the runs' log beside it.
     """
     return {
+        "python_logs": run_log(home.parent / "logs" / "runs.jsonl") if log_format == "json" else {},
         "telemetry": {"enabled": False},
         "nux": {"enabled": False},  # asks for an e-mail address
         "storage": {"sqlite": {"base_dir": str(home)}},
@@ -43,16 +48,22 @@ def dagster_settings(home: Path) -> dict[str, object]:
     }
 
 
-def write_dagster_home(home: Path) -> Path:
+def write_dagster_home(home: Path, log_format: str = "text") -> Path:
     """Makes the folder that DAGSTER_HOME names, with its `dagster.yaml`; the same again changes nothing.
+
+    Args:
+        home: The folder, in the state folder.
+        log_format: As `Settings` has it.
 
     Returns:
         The file.
     """
     home.mkdir(parents=True, exist_ok=True)
+    if log_format == "json":
+        (home.parent / "logs").mkdir(exist_ok=True)
     path = home / "dagster.yaml"
     text = "# Written by Headwater at every start; set what you need through HEADWATER_* instead.\n"
-    text += json.dumps(dagster_settings(home), indent=2) + "\n"  # JSON is YAML too
+    text += json.dumps(dagster_settings(home, log_format), indent=2) + "\n"  # JSON is YAML too
     if not path.is_file() or path.read_text() != text:
         unfinished = path.with_suffix(".new")
         unfinished.write_text(text)
@@ -61,4 +72,4 @@ def write_dagster_home(home: Path) -> Path:
 
 
 if __name__ == "__main__":
-    write_dagster_home(Path(sys.argv[1]))
+    write_dagster_home(Path(sys.argv[1]), os.environ.get("HEADWATER_LOG_FORMAT", "text"))

@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from orchestration.dagster_home import write_dagster_home
 from orchestration.java import require_java
 from orchestration.liveness import PROCESS_TAG, reap, this_process
 from orchestration.settings import Settings
+from orchestration.state import state_version
 
 
 class RunFailed(RuntimeError):
@@ -38,8 +40,9 @@ class Outcome:
 @contextmanager
 def dagster_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
     """The Dagster instance of a state folder, for the command line and the services alike."""
-    write_dagster_home(settings.dagster_home)
+    write_dagster_home(settings.dagster_home, settings.log_format)
     os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
+    warnings.filterwarnings("ignore", "Handling yaml-defined logging", dg.BetaWarning)  # the JSON log
     with dg.DagsterInstance.get() as instance:
         yield instance
 
@@ -53,8 +56,10 @@ def execute(settings: Settings, select: str | None, progress: Callable[[str], No
         progress: Told, a line at a time, what begins and what ended.
 
     Raises:
+        NewerState: The state folder was made by a newer Headwater.
         UnsupportedJava: When Spark has no Java to run on.
     """
+    state_version(settings.home)
     require_java()
     from orchestration.automation import refresh
     from orchestration.definitions import definitions
@@ -132,6 +137,9 @@ def _failures(result: dg.ExecuteInProcessResult) -> list[str]:
                 seen = check.metadata.get("observed")
                 detail = check.description or (f"observed {seen.value}" if seen else "no detail")
                 found.append(f"gate {check.asset_key.to_user_string()}: {check.check_name} failed ({detail})")
+        elif event.event_type == DagsterEventType.RUN_FAILURE and not found and event.job_failure_data.error:
+            error = event.job_failure_data.error
+            found.append((error.cause or error).message.strip())
     if not result.success and not found:
         found.append(f"run {result.run_id} failed: see its log in the web UI (`headwater up`)")
     return found

@@ -91,12 +91,13 @@ def services(settings: "Settings") -> list[Service]:
     code_socket = _socket(settings.home)
     workspace = settings.home / "run" / "workspace.yaml"
     python, web = sys.executable, f"http://127.0.0.1:{settings.web_port}"
+    logs = ("--log-format", "json") if settings.log_format == "json" else ()
     return [
         Service(
             "code",
             (
                 python, "-m", "dagster", "api", "grpc", "-s", str(code_socket),
-                "-m", "orchestration.definitions", "--use-python-environment-entry-point",
+                "-m", "orchestration.definitions", "--use-python-environment-entry-point", *logs,
             ),
             str(code_socket),
             lambda: listening(code_socket),
@@ -106,7 +107,7 @@ def services(settings: "Settings") -> list[Service]:
             "web",
             (
                 python, "-m", "dagster_webserver", "-h", "127.0.0.1", "-p", str(settings.web_port),
-                "-w", str(workspace), "--suppress-warnings",
+                "-w", str(workspace), "--suppress-warnings", *logs,
             ),
             web,
             lambda: _code_loaded(web),
@@ -116,7 +117,7 @@ def services(settings: "Settings") -> list[Service]:
         ),
         Service(
             "daemon",
-            (python, "-m", "dagster._daemon", "run", "-w", str(workspace)),
+            (python, "-m", "dagster._daemon", "run", "-w", str(workspace), *logs),
             "",
             lambda: _daemon_beats(settings.dagster_home),
             timeout_s=120,
@@ -159,7 +160,7 @@ def up(settings: "Settings", report: Callable[[str], None]) -> list[Status]:
     with postgres.owner():
         pass
     postgres.close()
-    write_dagster_home(settings.dagster_home)
+    write_dagster_home(settings.dagster_home, settings.log_format)
     workspace = {"load_from": [{"grpc_server": {"socket": wanted[0].address, "location_name": "headwater"}}]}
     _run_folder(settings).mkdir(parents=True, exist_ok=True)
     (_run_folder(settings) / "workspace.yaml").write_text(json.dumps(workspace))  # JSON is YAML too

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -42,6 +42,8 @@ class Settings(BaseSettings):
     """A URL that a failed run is posted to, as JSON."""
     alert_command: list[str] = []
     """A program and its arguments that is given a failed run, as JSON on its standard input."""
+    log_format: Literal["text", "json"] = "text"
+    """How Dagster's services log; `json` also writes what runs say to `logs/runs.jsonl`, an object a line."""
     web_port: int = Field(default=3000, ge=1, le=65535)
     """The port of the Dagster web UI, on loopback."""
     thrift_port: int = Field(default=10000, ge=1, le=65535)

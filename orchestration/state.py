@@ -19,6 +19,22 @@ class NewerState(RuntimeError):
     """The state folder was made by a newer Headwater than this one."""
 
 
+def state_version(home: Path) -> int:
+    """The version of a state folder; 0 for a new one.
+
+    Raises:
+        NewerState: It is of a later version than this Headwater knows.
+    """
+    file = home / "state.json"
+    version: int = json.loads(file.read_text())["version"] if file.is_file() else 0
+    if version > STATE_VERSION:
+        raise NewerState(
+            f"{home} has state version {version} and this Headwater knows {STATE_VERSION}: update Headwater, "
+            "or name another folder with HEADWATER_HOME"
+        )
+    return version
+
+
 def bring_up_to_date(home: Path, lake: Lake) -> None:
     """Runs the migrations that a state folder has not seen; a new folder gets the newest version.
 
@@ -30,12 +46,7 @@ def bring_up_to_date(home: Path, lake: Lake) -> None:
         NewerState: The folder is of a later version; nothing was touched.
     """
     file = home / "state.json"
-    version = json.loads(file.read_text())["version"] if file.is_file() else 0
-    if version > STATE_VERSION:
-        raise NewerState(
-            f"{home} has state version {version} and this Headwater knows {STATE_VERSION}: update Headwater, "
-            "or name another folder with HEADWATER_HOME"
-        )
+    version = state_version(home)
     home.mkdir(parents=True, exist_ok=True)
     lake.ensure()
     for number in range(version, STATE_VERSION):

@@ -21,6 +21,7 @@ from pyspark import SparkContext
 
 from assets.spark import SparkConfig, spark_session
 from assets.tables import TABLES
+from orchestration.logs import JsonLines
 from orchestration.processes import holder, port_free
 from orchestration.read_only import restrict_writes
 from orchestration.settings import Settings
@@ -129,12 +130,15 @@ def serve(settings: Settings, stopping: threading.Event) -> None:
 
 def main() -> None:
     """Runs the server of the state folder that the environment names, until SIGTERM."""
+    settings = Settings()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    if settings.log_format == "json":
+        logging.getLogger().handlers[0].setFormatter(JsonLines())
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     try:
-        serve(Settings(), stopping)
+        serve(settings, stopping)
     except OSError as error:
         sys.exit(f"error: {error}")
 

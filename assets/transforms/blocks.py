@@ -164,7 +164,7 @@ def bulleted(items: Iterable[str], first: int | None = None) -> str:
 
 
 def table_row(cells: Iterable[str]) -> str:
-    """One row of a table as one line: empty when every cell is, and a cell that is alone without its place."""
+    """One row of a table as one line: empty when every cell is, a lone cell without its place."""
     texts = [" ".join(cell.split()) for cell in cells]
     if sum(map(bool, texts)) == 1:  # a caption, or a table that only lays out a page
         return "".join(texts)

@@ -2,6 +2,7 @@
 
 import codecs
 import re
+import string
 
 from assets.transforms.blocks import ExtractionError
 
@@ -20,6 +21,8 @@ _ENCODINGS = [
     *("cp932", "euc_jp", "iso2022_jp", "gb18030", "big5", "euc_kr"),
 ]
 CONTROL = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
+# EBCDIC's letters, digits, space, line ends, point and comma: a mainframe's text consists of them.
+_EBCDIC = f"{string.ascii_letters}{string.digits} .,-\n\x85".encode("cp037")
 _MULTI_BYTE = re.compile("[^\x00-\x7f\ufffd]")
 _WESTERN = re.compile(
     "[\u00a0-\u00d6\u00d8-\u00f6\u00f8-\u00ff\u2018-\u201e\u2013\u2014\u2026\u20ac\u2022\u2122]"
@@ -27,7 +30,7 @@ _WESTERN = re.compile(
 
 
 def decode(body: bytes) -> str:
-    """Decodes text of unknown encoding: byte order mark, UTF-8, UTF-16 without a mark, then detection.
+    """Decodes text of unknown encoding: by its mark, as UTF-16, UTF-32, EBCDIC or UTF-8, else by detection.
 
     Raises:
         ExtractionError: `unreadable` when no encoding makes text of it.
@@ -35,17 +38,33 @@ def decode(body: bytes) -> str:
     for mark, encoding in _BOMS:
         if body.startswith(mark):
             return body.decode(encoding, "replace")
-    if wide := _unmarked_utf16(body):
+    if wide := _unmarked_wide(body):
         return body.decode(wide, "replace")
+    if is_ebcdic(body):
+        return body.decode("cp037").replace("\x85", "\n")
     try:
         return _checked(body.decode("utf-8"))
     except UnicodeDecodeError:
         return _mostly_utf8(body) or _checked(_detected(body))
 
 
-def _unmarked_utf16(body: bytes) -> str | None:
-    """The byte order of UTF-16 without a mark: text in it has NULs on every other byte and nowhere else."""
+def is_ebcdic(body: bytes) -> bool:
+    """Whether it looks like a mainframe's text: few of its bytes are letters in any other encoding."""
     sample = body[:4096]
+    if sample.count(b"\x40") < 0.05 * len(sample) or b"\x20" in sample:
+        return False
+    return len(sample.translate(None, _EBCDIC)) < 0.1 * len(sample)
+
+
+def _unmarked_wide(body: bytes) -> str | None:
+    """UTF-16 or UTF-32 without a mark: NULs on certain bytes of each two or four, and on no other."""
+    sample = body[:4096]
+    if len(body) % 4 == 0 and len(sample) >= 8:
+        nuls = [sample[place::4].count(0) / (len(sample) / 4) for place in range(4)]
+        if min(nuls[1:]) > 0.7 and nuls[0] < 0.05:
+            return "utf-32-le"
+        if min(nuls[:3]) > 0.7 and nuls[3] < 0.05:
+            return "utf-32-be"
     pairs = len(sample) // 2
     if pairs < 2 or len(body) % 2:
         return None
@@ -72,6 +91,10 @@ def _detected(body: bytes) -> str:
 
     best = from_bytes(body[:_SAMPLE_BYTES], cp_isolation=_ENCODINGS).best()
     if best is None:
+        # Nearly all of it is ASCII: a few bytes that nobody can read are no reason to lose the rest.
+        text = body.decode("utf-8", "replace")
+        if text.isascii() or sum(map(str.isascii, text)) > 0.95 * len(text):
+            return text
         raise ExtractionError("unreadable", "The bytes are not text in any encoding that is known.")
     return body.decode(best.encoding, "replace")
 

@@ -64,6 +64,33 @@ _READERS: dict[str, Callable[[bytes], Content]] = {
     "application/json": read_json,
     "application/x-ndjson": read_json,
 }
+# What a person calls kinds that have one, in the reason why a file can not be read.
+_READ = dict.fromkeys(_READERS, "The text file") | {
+    "text/html": "The HTML page",
+    "application/xhtml+xml": "The XHTML page",
+    kinds.XML: "The XML file",
+    "text/xml": "The XML file",
+    "application/pdf": "The PDF",
+    kinds.DOCX: "The Word document",
+    kinds.DOC: "The Word document",
+    kinds.PPTX: "The PowerPoint presentation",
+    kinds.XLSX: "The spreadsheet",
+    kinds.XLSB: "The spreadsheet",
+    kinds.XLS: "The spreadsheet",
+    kinds.ODS: "The spreadsheet",
+    kinds.ODT: "The OpenDocument text",
+    kinds.ODP: "The OpenDocument presentation",
+    kinds.RTF: "The RTF document",
+    "text/rtf": "The RTF document",
+    kinds.EPUB: "The book",
+    kinds.EML: "The message",
+    kinds.MSG: "The Outlook message",
+    kinds.IPYNB: "The notebook",
+    "text/csv": "The table",
+    "text/tab-separated-values": "The table",
+    "application/json": "The JSON",
+    "application/x-ndjson": "The JSON",
+}
 # What a person calls kinds that have no reader.
 _UNREAD = {
     "image/": "Pictures",
@@ -109,7 +136,9 @@ def extract(body: bytes, media_type: str, max_size_bytes: int = MAX_SIZE_BYTES) 
         raise
     except Exception as error:
         # The parsers name no set of errors that broken files give, so every one of them is that here.
-        reason = f"The {kind} parser failed: {type(error).__name__}: {str(error)[:200]}"
+        if isinstance(error, RecursionError):
+            raise ExtractionError("unreadable", f"{_READ[kind]} is nested too deeply to be read.") from error
+        reason = f"{_READ[kind]} is damaged: {type(error).__name__}: {str(error)[:200]}"
         raise ExtractionError("unreadable", reason) from error
 
 

@@ -1,5 +1,6 @@
 """What every kind of source hands over: a listing, then the contents, and their addresses."""
 
+import errno
 import hashlib
 import os
 from typing import Any
@@ -38,6 +39,20 @@ FETCHED_DDL = (
     "file_size_bytes bigint, file_modified_at timestamp, error string"
 )
 """`FETCHED` in Spark's words."""
+
+WENT_AWAY = "unreadable: it went away or access to it was refused"
+"""The error of a file that another file system listed and did not give."""
+UNREACHABLE = (
+    WENT_AWAY,
+    *(
+        f"unreadable: {os.strerror(code)}"
+        for code in (
+            errno.ENOENT, errno.ENOTDIR, errno.EIO, errno.ENXIO, errno.ENODEV, errno.ESTALE, errno.ETIMEDOUT,
+            errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH,
+        )
+    ),
+)  # fmt: skip
+"""The errors of files that were listed a moment ago: they say nothing of what the files hold."""
 
 
 def fetched_row(

@@ -26,6 +26,7 @@ from assets.transforms.fetched import (
     FETCHED,
     FETCHED_DDL,
     LISTING,
+    WENT_AWAY,
     fetched_row,
     file_path,
     file_uri,
@@ -287,5 +288,5 @@ def _describe(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
                 reason = f"{size} bytes, more than the {MAX_FILE_BYTES} that are read"
                 rows.append(fetched_row(row, error=f"unreadable: {reason}"))
             else:
-                rows.append(fetched_row(row, error="unreadable: it went away or access to it was refused"))
+                rows.append(fetched_row(row, error=WENT_AWAY))
         yield pa.RecordBatch.from_pylist(rows, schema=FETCHED)

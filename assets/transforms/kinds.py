@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from assets.transforms.blocks import ExtractionError
-from assets.transforms.decode import CONTROL, decode
+from assets.transforms.decode import CONTROL, decode, is_ebcdic
 from assets.transforms.formats.packages import COMPOUND_FILE, has_many_parts
 
 if TYPE_CHECKING:
@@ -196,8 +196,8 @@ def _is_utf8(sample: bytes) -> bool:
 
 
 def _as_utf8(sample: bytes) -> bytes:
-    """UTF-16 and UTF-32 as UTF-8, which is what the model was trained on."""
-    if b"\x00" not in sample:
+    """UTF-16, UTF-32 and EBCDIC as UTF-8, which is what the model was trained on."""
+    if b"\x00" not in sample and not is_ebcdic(sample):
         return sample
     try:
         return decode(sample).encode("utf-8", "replace")

@@ -9,11 +9,12 @@ from datetime import datetime
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from assets.ids import doc_id_column
 from assets.tables import RAW_DOCUMENTS
+from assets.transforms.fetched import UNREACHABLE
 from assets.transforms.sources import Source
 
 STATE = """
@@ -88,7 +89,11 @@ _REVISIONS = f"""
         select coalesce(read.doc_id, before.doc_id) as doc_id, columns(read.* exclude (doc_id)),
                columns(before.* exclude (doc_id)), uri is null as gone,
                last_revision is null or last_deleted or error is distinct from last_error
-               or content_sha256 is distinct from last_content_sha256 as changed
+               or content_sha256 is distinct from last_content_sha256 as changed,
+               last_revision is not null and not last_deleted and last_error is null
+               and coalesce(bool_or(error in $unreachable) over (
+                   partition by split_part(coalesce(uri, last_uri), '#', 1)
+               ), false) as kept
         from read full join before on read.doc_id = before.doc_id
     )
     select doc_id, coalesce(last_revision, 0) + 1 as revision, $tenant as tenant, $source as source,
@@ -96,12 +101,17 @@ _REVISIONS = f"""
            case when not gone and changed then body end as body,
            coalesce(last_first_seen_at, $now) as first_seen_at, $now as fetched_at, gone as deleted
     from joined
-    where case when gone then not last_deleted else changed or (error is null and stands_for_file) end
+    where not kept and case when gone then not last_deleted else changed or (error is null and stands_for_file) end
 """
 
 
-def revisions(read: DataFrame, known: pa.Table, source: Source, now: datetime) -> DataFrame:
+def revisions(
+    read: DataFrame, known: pa.Table, source: Source, now: datetime, accept_loss: bool = False
+) -> DataFrame:
     """The rows to append for files that were read. Each file is read once.
+
+    A file that can not be reached right after it was listed says nothing of its documents: they stay as they
+    were, and the next run tries again. A file of rows that held some and now yields none fails the run.
 
     Args:
         read: The documents of the files read: `uri`, `title`, `media_type`, `content_sha256`, `size_bytes`,
@@ -109,6 +119,7 @@ def revisions(read: DataFrame, known: pa.Table, source: Source, now: datetime) -
         known: The rows of `STATE` that came from those files before.
         source: Whose they are.
         now: The time of this reading.
+        accept_loss: Whether a file of rows may lose them all.
 
     Returns:
         Rows of `bronze.raw_documents`: a revision for each new or changed document, a tombstone for each that
@@ -126,7 +137,10 @@ def revisions(read: DataFrame, known: pa.Table, source: Source, now: datetime) -
     with duckdb.connect() as connection:
         connection.register("state", known)
         before = connection.sql(_BEFORE).to_arrow_table()
+    if source.text_column and not accept_loss:
+        read = _refusing_loss(read, known, source)
     joined = read.join(read.sparkSession.createDataFrame(before), "doc_id", "full_outer")
+    joined = joined if source.text_column else _reached(joined, known)
     gone = F.col("uri").isNull()
     changed = (
         F.col("last_revision").isNull()
@@ -148,9 +162,45 @@ def revisions(read: DataFrame, known: pa.Table, source: Source, now: datetime) -
     )
 
 
+def _file_of(uri: str) -> Column:
+    return F.split_part(F.col(uri), F.lit("#"), F.lit(1))
+
+
+def _refusing_loss(read: DataFrame, known: pa.Table, source: Source) -> DataFrame:
+    """What was read; evaluating it fails where a file that held rows yields none."""
+    with duckdb.connect() as connection:
+        connection.register("state", known)
+        live = "select distinct split_part(uri, '#', 1) from state where not deleted and error is null"
+        files = [row[0] for row in connection.sql(live).fetchall()]
+    said = F.concat(
+        F.lit(f"source {source.name}: "),
+        F.col("uri"),
+        F.lit(" held documents and now yields none (it went away or was damaged); nothing was changed. "),
+        F.lit("If they were meant to go: `headwater run --accept-shrink`"),
+    )
+    lost = F.col("error").isNotNull() & F.col("uri").isin(files)
+    return read.withColumn("error", F.when(lost, F.raise_error(said)).otherwise(F.col("error")))
+
+
+def _reached(joined: DataFrame, known: pa.Table) -> DataFrame:
+    """The rows less those of documents that are known and whose file could not be reached."""
+    lost = F.col("error").isin(*UNREACHABLE)
+    if pc.any(pc.match_substring(known["uri"], "#")).as_py():  # what is attached to a mail goes with its file
+        file = F.coalesce(_file_of("uri"), _file_of("last_uri"))
+        lost = F.max(F.coalesce(lost, F.lit(False))).over(Window.partitionBy(file))
+    standing = F.col("last_revision").isNotNull() & ~F.col("last_deleted") & F.col("last_error").isNull()
+    kept = F.coalesce(lost & standing, F.lit(False))
+    return joined.withColumn("kept", kept).where("not kept")
+
+
 def revisions_here(read: pa.Table, known: pa.Table, source: Source, now: datetime) -> pa.Table:
     """`revisions` of files that are here."""
-    values = {"tenant": source.tenant, "source": source.name, "now": now}
+    values = {
+        "tenant": source.tenant,
+        "source": source.name,
+        "now": now,
+        "unreachable": list(UNREACHABLE),
+    }
     with duckdb.connect() as connection:
         connection.register("found", read)
         connection.register("state", known)

@@ -79,8 +79,8 @@ def corpus(module_folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def settings(spark: SparkSession, module_folder: Path, corpus: Path) -> Settings:
-    """A state folder in which everything was made once."""
-    made = make_home(module_folder / "home", corpus)
+    """A state folder, with spaces and letters of other alphabets, in which everything was made once."""
+    made = make_home(module_folder / "Zustand für später, 状態", corpus)
     build(made, print)
     return made
 

@@ -141,7 +141,7 @@ def outcome(body: bytes, kind: str) -> ExtractionError | None:
 def failure(body: bytes, kind: str, **limits: int) -> ExtractionError:
     with pytest.raises(ExtractionError) as caught:
         extract(body, kind, **limits)
-    assert caught.value.reason.endswith(".") or "parser failed" in caught.value.reason
+    assert caught.value.reason.endswith(".") or "is damaged" in caught.value.reason
     return caught.value
 
 

@@ -49,7 +49,7 @@ def _chapters(package: Any, folder: str) -> list[str]:
         item = items.get(reference.get("idref"))
         if item is not None and "html" in item.get("media-type", ""):
             found.append(posixpath.normpath(posixpath.join(folder, unquote(item.get("href", "")))))
-    return found
+    return list(dict.fromkeys(found))  # each once, as the format has it
 
 
 def _locked(archive: zipfile.ZipFile) -> set[str]:

@@ -56,8 +56,6 @@ _UNSEEN = {
 _BOILERPLATE = {"nav", "header", "footer", "aside", "form"}
 _BOILERPLATE_ROLES = {"navigation", "banner", "contentinfo", "search", "complementary"}
 _MAX_DEPTH = 100
-_LONGEST_TEXT_BYTES = 10_000_000
-"""Of one element in libxml2's usual bounds; it drops the rest of the page without a word."""
 _META_CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w-]{2,40})", re.IGNORECASE)
 _TAGS = re.compile(r"<!--.*?(?:-->|\Z)|<[^>]*>", re.DOTALL)
 _HEADING = re.compile(r"<h[1-6]\b", re.IGNORECASE)
@@ -124,7 +122,7 @@ def _parse(source: str) -> "HtmlElement":
         remove_comments=True,
         remove_pis=True,
         no_network=True,
-        huge_tree=len(body) > _LONGEST_TEXT_BYTES,
+        huge_tree=True,  # else what is 256 elements deep, or longer than 10 MB, is dropped without a word
     )
     try:
         return document_fromstring(body, parser=parser)

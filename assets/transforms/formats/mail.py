@@ -17,6 +17,7 @@ from assets.transforms.kinds import EML, MSG
 _HEADERS = ("From", "To", "Cc", "Bcc", "Date", "Subject")
 _MAX_DEPTH = 20  # of parts in parts
 _MAX_ATTACHMENTS = 1000
+_LONGEST_HEADER_CHARS = 100_000
 _SIGNATURES = {"application/pgp-signature", "application/pkcs7-signature", "application/x-pkcs7-signature"}
 
 
@@ -98,6 +99,8 @@ def _as_ascii_superset(body: bytes) -> bytes:
 
 
 def _decoded(header: object) -> str:
+    if len(str(header)) > _LONGEST_HEADER_CHARS:
+        return str(header)[:_LONGEST_HEADER_CHARS]  # decoding takes the square of its length
     try:
         return str(make_header(decode_header(str(header))))
     except (LookupError, ValueError, UnicodeError):  # an encoded word that is none

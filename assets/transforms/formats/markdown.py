@@ -38,7 +38,7 @@ def markdown_content(source: str) -> Content:
 def _parser() -> "MarkdownIt":
     from markdown_it import MarkdownIt
 
-    parser = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+    parser = MarkdownIt("commonmark", {"maxNesting": 100}).enable(["table", "strikethrough"])
     # Addresses are dropped: checking and escaping each would take a sixth of the time.
     parser.normalizeLink = lambda url: url  # type: ignore[method-assign]
     return parser

@@ -12,7 +12,7 @@ _MARKUP = re.compile(r"[ \t]*(?:#\+\w+.*|#(?: .*)?|:[A-Z_-]+:.*)")
 _LINK = re.compile(r"\[\[([^\[\]]+)\](?:\[([^\[\]]+)\])?\]")
 
 # Code and verbatim text; the marks stand at a word's edges, as Org has it.
-_VERBATIM = re.compile(r"(?<![\w=~])([=~])(\S|\S.*?\S)\1(?![\w=~])")
+_VERBATIM = re.compile(r"(?<![\w=~])([=~])(\S|\S.{0,300}?\S)\1(?![\w=~])")
 
 
 def read_org(body: bytes) -> Content:

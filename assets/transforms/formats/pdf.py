@@ -67,7 +67,7 @@ def read_pdf(body: bytes) -> Content:
     except pypdfium2.PdfiumError as error:
         if error.err_code == pypdfium2.raw.FPDF_ERR_PASSWORD:
             raise ExtractionError("encrypted", "The PDF opens only with a password.") from error
-        raise ExtractionError("unreadable", f"The PDF can not be read: {error}.") from error
+        raise ExtractionError("unreadable", f"The PDF can not be read: {str(error).rstrip('.')}.") from error
     try:
         return _content(document)
     finally:
