@@ -269,7 +269,7 @@ def test_every_candidate_has_both_scores(postgres: Postgres) -> None:
     ]
     state = emptied(postgres).build("model", "chunker", DIMENSION, [batch(rows)], {})
     vector = rng.normal(size=DIMENSION).astype(np.float32)
-    config = SearchConfig(candidates=10)
+    config = SearchConfig(candidates=10, vector_weight=0.5)
     words = reference_bm25(rows, ["river", "stone"], config)
     near = {row.chunk_id: float(row.embedding() @ vector / np.linalg.norm(row.embedding())) for row in rows}
     pool = {name for scores in (words, near) for name in sorted(scores, key=lambda n: (-scores[n], n))[:10]}
