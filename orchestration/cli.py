@@ -186,7 +186,7 @@ def ask(
 
 @app.command()
 def search(
-    query: Annotated[str, typer.Argument(help="Words or a question.")],
+    query: Annotated[str, typer.Argument(help='Words, "a phrase in quotes", -word to leave out.')],
     k: Annotated[int, typer.Option("--k", help="How many chunks.")] = 10,
     mode: Annotated[Literal["hybrid", "lexical", "vector"], typer.Option(help="Which lists.")] = "hybrid",
     tenant: Tenant = "default",
@@ -196,7 +196,7 @@ def search(
     ] = False,
     json_: Json = False,
 ) -> None:
-    """Find the chunks that speak to a query.
+    """Find the chunks that speak to a query; a chunk must hold what is in quotes, and not what has a minus.
 
     Example: `headwater search "structured logging" --k 5 --mode lexical`
     """

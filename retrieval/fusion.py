@@ -26,7 +26,7 @@ def fuse(
     candidates: Sequence[Candidate],
     lexical: npt.NDArray[np.float64],
     vector: npt.NDArray[np.float64],
-    vector_weight: float = 0.5,
+    vector_weight: float,
 ) -> list[Candidate]:
     """The convex combination of both standardised scores of every chunk that either ranking proposes.
 

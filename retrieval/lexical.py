@@ -35,6 +35,8 @@ class LexicalConfig(BaseModel):
     """How often a word in the chunk's own text counts."""
     identifier_weight: float = Field(default=2.0, gt=0)
     """How often an identifier such as `std::vector` or `4.4.0` counts, beside the words in it."""
+    max_words: int = Field(default=128, ge=1)
+    """The most lexemes that one search looks for; of a longer query the rarest."""
     max_postings: int = Field(default=20_000, ge=1)
     """The most postings that one search reads to find its candidates, from the rarest word on."""
 
@@ -102,7 +104,7 @@ class Bm25:
         self, connection: Connection[Row], moment: Moment, query: Query, config: LexicalConfig
     ) -> None:
         self._connection, self._moment, self._query, self._config = connection, moment, query, config
-        self._words = _words(connection, moment, query.words, config.identifier_weight)
+        self._words = _words(connection, moment, query.words, config)
         self._arguments: dict[str, Any] = {
             "title": config.title_weight,
             "heading": config.heading_weight,
@@ -210,7 +212,7 @@ def wanted(
     return [candidate for candidate in candidates if candidate.chunk_no in kept]
 
 
-def _words(connection: Connection[Row], moment: Moment, words: str, identifier_weight: float) -> list[_Word]:
+def _words(connection: Connection[Row], moment: Moment, words: str, config: LexicalConfig) -> list[_Word]:
     """The query's lexemes that the tenant's chunks hold, rarest first.
 
     A lexeme is as rare as it is among the chunks of those languages that read the query so: `the` is no word
@@ -230,11 +232,13 @@ def _words(connection: Connection[Row], moment: Moment, words: str, identifier_w
             ORDER BY tenant, epoch DESC
         ) newest
         GROUP BY lexeme, asked, among HAVING sum(chunk_count) > 0 ORDER BY sum(chunk_count), lexeme
+        LIMIT %(most)s
         """,
         {
             "languages": list(moment.languages),
             "chunks": list(moment.languages.values()),
             "words": words,
+            "most": config.max_words,
             "generation": moment.generation,
             "epoch": moment.epoch,
         },
@@ -242,7 +246,7 @@ def _words(connection: Connection[Row], moment: Moment, words: str, identifier_w
     found = []
     for lexeme, asked, among, holding in rows:
         idf = math.log1p((max(among - holding, 0) + 0.5) / (holding + 0.5))
-        times = asked * (identifier_weight if _IDENTIFIER.search(lexeme) else 1.0)
+        times = asked * (config.identifier_weight if _IDENTIFIER.search(lexeme) else 1.0)
         found.append(_Word(lexeme, times * idf, holding))
     return found
 

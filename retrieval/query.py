@@ -15,6 +15,7 @@ _PART = re.compile(
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u2e80-\ud7ff\uf900-\ufaff]")
 # One letter after a minus is an option of a program, two minuses are too, and a number is negative.
 _LEFT_OUT = re.compile(rf"[^\W\d_]\S*\w\S*|{_UNSPACED.pattern}")
+_MOST_DEMANDS = 16  # each is tested on the text of every candidate
 _APOSTROPHES = "'’ʼ"
 
 
@@ -56,7 +57,7 @@ class Query:
         are words. A quote that is never closed is none.
 
         Raises:
-            InvalidQuery: Everything in it is to be left out.
+            InvalidQuery: Everything in it is to be left out, or it makes more than 16 demands.
         """
         words: list[str] = []
         phrases: list[str] = []
@@ -76,6 +77,9 @@ class Query:
                 words.append((part["minus"] or "") + word)
         if not words and (without_words or without_phrases):
             raise InvalidQuery("the query only says what to leave out: add a word to look for")
+        demands = len(phrases) + len(without_words) + len(without_phrases)
+        if demands > _MOST_DEMANDS:
+            raise InvalidQuery(f"the query has {demands} phrases and exclusions; at most {_MOST_DEMANDS}")
         return cls(" ".join(words), tuple(phrases), tuple(without_words), tuple(without_phrases))
 
 

@@ -36,8 +36,8 @@ class SearchConfig(LexicalConfig, NearestConfig):
 
     candidates: int = Field(default=100, ge=1, le=LARGEST_EF_SEARCH)
     """How many each ranking proposes for fusion; never fewer than asked for."""
-    vector_weight: float = Field(default=0.5, ge=0, le=1)
-    """The vector ranking's part of the fused score."""
+    vector_weight: float = Field(default=0.6, ge=0, le=1)
+    """The vector ranking's part of the fused score; docs/retrieval.md has the figures that chose it."""
     max_k: int = Field(default=LARGEST_EF_SEARCH, ge=1, le=LARGEST_EF_SEARCH)
     """The most hits that one search may ask for."""
     max_query_chars: int = Field(default=4000, ge=1)

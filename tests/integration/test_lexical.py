@@ -125,6 +125,14 @@ def test_what_a_common_word_costs_is_bounded(postgres: Postgres) -> None:
     assert len(search("copper -wind", bounded)) == 1
 
 
+def test_of_a_long_query_the_rarest_words_are_looked_for(postgres: Postgres) -> None:
+    state = emptied(postgres).build("model", "chunker", DIMENSION, [batch(COMMON)], {})
+    searcher = Searcher(postgres, SearchConfig(max_words=1))
+    hits = searcher.search("acme", "river copper stone", None, 100, "lexical", at=state)
+    exact = reference_bm25(COMMON, ["copper"], SearchConfig())
+    assert {hit.chunk_id: hit.score for hit in hits} == pytest.approx(exact, abs=1e-6)
+
+
 def test_a_stop_word_of_one_language_is_not_rare_for_being_in_another(postgres: Postgres) -> None:
     rows = [Chunk(f"river {i}", "the river and the stone") for i in range(9)]
     rows.append(Chunk("unknown", "what is the thing", language="und"))
@@ -261,7 +269,7 @@ def test_every_candidate_has_both_scores(postgres: Postgres) -> None:
     ]
     state = emptied(postgres).build("model", "chunker", DIMENSION, [batch(rows)], {})
     vector = rng.normal(size=DIMENSION).astype(np.float32)
-    config = SearchConfig(candidates=10)
+    config = SearchConfig(candidates=10, vector_weight=0.5)
     words = reference_bm25(rows, ["river", "stone"], config)
     near = {row.chunk_id: float(row.embedding() @ vector / np.linalg.norm(row.embedding())) for row in rows}
     pool = {name for scores in (words, near) for name in sorted(scores, key=lambda n: (-scores[n], n))[:10]}

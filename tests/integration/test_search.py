@@ -100,6 +100,7 @@ GOOD = [1.0] * DIMENSION
         ({"query": "a\0b"}, InvalidQuery, "NUL"),
         ({"query": '-wind -"stone"'}, InvalidQuery, "only says what to leave out"),
         ({"query": "x" * 100_000}, InvalidQuery, "100000 characters; at most 4000"),
+        ({"query": '"wind" ' * 17}, InvalidQuery, "17 phrases and exclusions; at most 16"),
         ({"query_vector": None}, InvalidQuery, "a hybrid search needs the query's vector"),
         ({"query_vector": [1.0] * 7}, InvalidQuery, r"shape \(7,\); the index holds \(8,\)"),
         ({"query_vector": [GOOD]}, InvalidQuery, r"shape \(1, 8\)"),
