@@ -101,7 +101,8 @@ _REVISIONS = f"""
            case when not gone and changed then body end as body,
            coalesce(last_first_seen_at, $now) as first_seen_at, $now as fetched_at, gone as deleted
     from joined
-    where not kept and case when gone then not last_deleted else changed or (error is null and stands_for_file) end
+    where not kept
+      and case when gone then not last_deleted else changed or (error is null and stands_for_file) end
 """
 
 
