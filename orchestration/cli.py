@@ -1,6 +1,8 @@
 """The `headwater` command line. What takes time to import is imported by the command that needs it."""
 
+import contextlib
 import os
+import shutil
 import sys
 import traceback
 from pathlib import Path
@@ -33,6 +35,9 @@ app = typer.Typer(
 )
 app.add_typer(cli_source.app, name="source")
 
+_FULL_BYTES = 1 << 20
+"""A disk with less room than that is full."""
+
 BENCHES = ("dedupe", "embed", "quality")
 """Modules of `orchestration.bench`, each with a `run`."""
 
@@ -43,7 +48,16 @@ def main() -> None:
         app()
     except Exception as error:
         log.print(f"[bold red]error:[/] {_message(error)}", soft_wrap=True)
-        _keep_traceback()
+        home = Path(os.environ.get("HEADWATER_HOME", ".headwater"))
+        if home.is_dir() and shutil.disk_usage(home).free < _FULL_BYTES:
+            # What was in its way says so in its own words, or not at all.
+            log.print(
+                f"the disk that holds {home} is full: make room, then `headwater run` goes on from what was "
+                "committed",
+                soft_wrap=True,
+            )
+        with contextlib.suppress(OSError):
+            _keep_traceback(home)
         sys.exit(1)
 
 
@@ -54,12 +68,11 @@ def _message(error: Exception) -> str:
     return escape(text or type(error).__name__)
 
 
-def _keep_traceback() -> None:
+def _keep_traceback(home: Path) -> None:
     """Where the state folder can be written, the traceback goes to its log: useful, and not in the way."""
     if os.environ.get("HEADWATER_DEBUG"):
         log.print_exception()
         return
-    home = Path(os.environ.get("HEADWATER_HOME", ".headwater"))
     if home.is_dir() and os.access(home, os.W_OK):
         (home / "logs").mkdir(exist_ok=True)
         with (home / "logs" / "errors.log").open("a", encoding="utf-8") as file:
