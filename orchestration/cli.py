@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import sys
 import traceback
 from contextlib import suppress
@@ -38,6 +39,8 @@ app.add_typer(cli_bench.app, name="bench")
 app.command()(cli_evaluate.evaluate)
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+_FULL_BYTES = 1 << 20
+"""A disk with less room than that is full."""
 
 
 def main() -> None:
@@ -53,14 +56,21 @@ def main() -> None:
 def _message(error: Exception) -> str:
     from rich.markup import escape
 
-    if isinstance(error, OSError) and error.errno in _NO_ROOM:
-        home = Path(os.environ.get("HEADWATER_HOME", ".headwater")).absolute()
-        return escape(
-            f"{error.strerror or error}: the state folder {home} takes no more; free some space there, or "
-            "name another folder with HEADWATER_HOME"
-        )
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    return escape(text or type(error).__name__)
+    text = text or type(error).__name__
+    refused = isinstance(error, OSError) and error.errno in _NO_ROOM
+    # What a full disk was in the way of says so in its own words, or not at all.
+    if refused or (_home().is_dir() and shutil.disk_usage(_home()).free < _FULL_BYTES):
+        text += (
+            f"\nthe disk that holds {_home()} is full or takes no more: make room, or name another folder with "
+            "HEADWATER_HOME; `headwater run` goes on from what was committed"
+        )
+    return escape(text)
+
+
+def _home() -> Path:
+    """The state folder, also where the settings can not be read."""
+    return Path(os.environ.get("HEADWATER_HOME", ".headwater")).absolute()
 
 
 def _keep_traceback() -> None:
@@ -68,7 +78,7 @@ def _keep_traceback() -> None:
     if os.environ.get("HEADWATER_DEBUG"):
         log.print_exception()
         return
-    home = Path(os.environ.get("HEADWATER_HOME", ".headwater"))
+    home = _home()
     if not home.is_dir() or not os.access(home, os.W_OK):
         return
     with suppress(OSError):  # a full disk is what it may have to tell of

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,10 +86,13 @@ class EmbeddedServer:
         """
         self.data.mkdir(parents=True, exist_ok=True)
         with self._lock():
-            if self._process() is None:
+            running = self._process()
+            if running is None:
                 self._make()
                 self._configure()
                 self._start()
+            elif not self._wait_until_ready(running.pid, self.running):
+                raise ServerError(f"PostgreSQL ended while it was starting; see {self.log}")
             return self._conninfo()
 
     def stop(self) -> None:
@@ -288,20 +291,32 @@ class EmbeddedServer:
                     start_new_session=True,  # Ctrl-C in the terminal is not meant for it
                     **self._as_user(),
                 )
-            while self._child.poll() is None:
-                if [line.strip() for line in self._pid_file()[7:8]] == ["ready"]:
-                    return
-                if time.monotonic() > deadline_s:
-                    raise ServerError(
-                        f"PostgreSQL (process {self._child.pid}) is not ready after "
-                        f"{self.config.start_timeout_s} s; it may be recovering from a crash: see {self.log}"
-                    )
-                time.sleep(0.02)
+            if self._wait_until_ready(self._child.pid, self._child_lives):
+                return
             said = self.log.read_bytes()[said_before:].decode(errors="replace")[-2000:]
             # Workers of a server that was killed take a moment to notice.
             if "still in use" not in said or time.monotonic() > deadline_s:
                 raise ServerError(f"PostgreSQL did not start; its log {self.log} ends:\n{said}")
             time.sleep(0.3)
+
+    def _child_lives(self) -> bool:
+        return self._child is not None and self._child.poll() is None
+
+    def _wait_until_ready(self, pid: int, lives: Callable[[], bool]) -> bool:
+        """Waits for a server to be ready; returns whether it is, or has ended."""
+        deadline_s = time.monotonic() + self.config.start_timeout_s
+        while lives():
+            lines = self._pid_file()
+            # The number too: a server that was killed left a file that says ready.
+            if lines[:1] == [str(pid)] and [line.strip() for line in lines[7:8]] == ["ready"]:
+                return True
+            if time.monotonic() > deadline_s:
+                raise ServerError(
+                    f"PostgreSQL (process {pid}) is not ready after {self.config.start_timeout_s} s; it may "
+                    f"be recovering from a crash: see {self.log}"
+                )
+            time.sleep(0.02)
+        return False
 
     def _conninfo(self) -> str:
         # The fifth line is the socket's folder; a process with another TMPDIR would guess it wrong.

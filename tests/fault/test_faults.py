@@ -249,7 +249,9 @@ def test_the_disk_is_full(states: States, report: Report, run: str, effect: str,
                 home, "run", driver=("full", effect, "before"), variables={"EFFECTS_LEAVE": str(leave)}
             )
             (home / "ballast").unlink()
-            told = full.returncode == 0 or (plain(full.stdout) and "No space left" in full.stdout)
+            told = full.returncode == 0 or (
+                plain(full.stdout) and f"the disk that holds {home} is full" in full.stdout
+            )
             again = headwater(home, "run")
             wrong = [again.stdout[-2000:]]
             if again.returncode == 0:

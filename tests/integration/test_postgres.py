@@ -1,5 +1,6 @@
 """The serving database itself: its server, its schema, and what its serving role may do."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -79,6 +80,32 @@ def test_the_server_survives_kill_and_starts_on_what_was_committed(server: Embed
     server.stop()
     assert not server.running()
     server.stop()
+
+
+def test_a_start_after_a_kill_waits_for_the_new_server(server: EmbeddedServer) -> None:
+    """The file that the killed one left says that it is ready."""
+    server.start()
+    killed = kill(server)
+    conninfo = server.start()
+    assert int((server.data / "postmaster.pid").read_text().split()[0]) != killed
+    assert one(conninfo, "SELECT 7") == 7
+
+
+def test_who_finds_a_server_that_is_starting_waits_for_it(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever started it was killed meanwhile."""
+    server.start()
+    kill(server)
+    with monkeypatch.context() as patch:
+        patch.setattr(server, "_wait_until_ready", lambda pid, lives: True)
+        with contextlib.suppress(ServerError):  # what is in its file by then
+            server.start()
+    deadline_s = time.monotonic() + 30
+    while not server.running():
+        assert time.monotonic() < deadline_s
+    other = EmbeddedServer(server.data, SMALL)
+    assert one(other.start(), "SELECT 7") == 7
 
 
 def test_a_process_goes_on_after_its_server_was_killed() -> None:
