@@ -15,6 +15,7 @@ from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import duckdb
 import pyarrow as pa
@@ -23,6 +24,7 @@ from deltalake.exceptions import TableNotFoundError
 from pydantic import BaseModel
 
 from assets.tables import AUDITS, TABLES, Table
+from assets.transforms.fetched import hadoop_literal
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -95,6 +97,11 @@ class Fenced(RuntimeError):
     """Another writer committed to the table since this one took its turn."""
 
 
+def data_files(table: DeltaTable) -> list[str]:
+    """Where a table's files are: paths on this machine, which delta-rs gives percent-encoded, else URIs."""
+    return [unquote(file) if file.startswith("/") else file for file in table.file_uris()]
+
+
 def register(connection: duckdb.DuckDBPyConnection, name: str, table: DeltaTable | pa.Table) -> None:
     """Gives a table a name in DuckDB, which reads a local lake's files itself: filters reach the Parquet.
 
@@ -103,7 +110,7 @@ def register(connection: duckdb.DuckDBPyConnection, name: str, table: DeltaTable
     """
     if isinstance(table, pa.Table):
         connection.register(name, _without_views(table))
-    elif not (files := table.file_uris()):
+    elif not (files := data_files(table)):
         connection.register(name, pa.schema(table.schema().to_arrow()).empty_table())
     elif files[0].startswith("/"):
         schema = pa.schema(table.schema().to_arrow())
@@ -222,10 +229,10 @@ class Lake:
         from pyspark.sql.types import StructType
 
         table = self.delta(name, version)
-        files = table.file_uris()
+        files = data_files(table)
         if files and len(files) <= FEW_FILES:
             schema = StructType.fromJson(json.loads(table.schema().to_json()))
-            return self.spark.read.schema(schema).parquet(*files)
+            return self.spark.read.schema(schema).parquet(*map(hadoop_literal, files))
         return self.spark.read.format("delta").option("versionAsOf", table.version()).load(self.path(name))
 
     def changes(self, name: str, since: int, until: int) -> DataFrame:
