@@ -24,6 +24,7 @@ from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from pydantic import BaseModel
 
 from assets.tables import AUDITS, TABLES, Table
+from assets.transforms.fetched import hadoop_literal
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -96,10 +97,9 @@ class Fenced(RuntimeError):
     """Another writer committed to the table since this one took its turn."""
 
 
-def file_paths(table: DeltaTable) -> list[str]:
-    """A table's files: paths on this machine, addresses elsewhere."""
-    # delta-rs writes the path of a folder as in an address: a space as %20.
-    return [unquote(uri) if uri.startswith("/") else uri for uri in table.file_uris()]
+def data_files(table: DeltaTable) -> list[str]:
+    """Where a table's files are: paths on this machine, which delta-rs gives percent-encoded, else URIs."""
+    return [unquote(file) if file.startswith("/") else file for file in table.file_uris()]
 
 
 def register(connection: duckdb.DuckDBPyConnection, name: str, table: DeltaTable | pa.Table) -> None:
@@ -110,7 +110,7 @@ def register(connection: duckdb.DuckDBPyConnection, name: str, table: DeltaTable
     """
     if isinstance(table, pa.Table):
         connection.register(name, _without_views(table))
-    elif not (files := file_paths(table)):
+    elif not (files := data_files(table)):
         connection.register(name, pa.schema(table.schema().to_arrow()).empty_table())
     elif files[0].startswith("/"):
         schema = pa.schema(table.schema().to_arrow())
@@ -247,10 +247,10 @@ class Lake:
         from pyspark.sql.types import StructType
 
         table = self.delta(name, version)
-        files = file_paths(table)
+        files = data_files(table)
         if files and len(files) <= FEW_FILES:
             schema = StructType.fromJson(json.loads(table.schema().to_json()))
-            return self.spark.read.schema(schema).parquet(*files)
+            return self.spark.read.schema(schema).parquet(*map(hadoop_literal, files))
         return self.spark.read.format("delta").option("versionAsOf", table.version()).load(self.path(name))
 
     def changes(self, name: str, since: int, until: int) -> DataFrame:

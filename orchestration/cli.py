@@ -62,8 +62,8 @@ def _message(error: Exception) -> str:
     # What a full disk was in the way of says so in its own words, or not at all.
     if refused or (_home().is_dir() and shutil.disk_usage(_home()).free < _FULL_BYTES):
         text += (
-            f"\nthe disk that holds {_home()} is full or takes no more: make room, or name another folder with "
-            "HEADWATER_HOME; `headwater run` goes on from what was committed"
+            f"\nthe disk that holds {_home()} is full or takes no more: make room, or name another folder "
+            "with HEADWATER_HOME; `headwater run` goes on from what was committed"
         )
     return escape(text)
 
