@@ -9,17 +9,18 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from retrieval.binary_copy import InvalidBatch
 from retrieval.generation import (
-    CHUNK_COLUMNS,
+    STORED,
     Numbering,
     copy_chunks,
     insert_postings,
+    insert_scopes,
     insert_statistics,
     rows_to_copy,
 )
 from retrieval.postgres import Row, one_value
 
 # What makes a chunk another row; its chunk_id makes it another chunk.
-_ATTRIBUTES = [*(name for name in CHUNK_COLUMNS.names if name != "chunk_id"), "embedding"]
+_ATTRIBUTES = [*(name for name in STORED if name != "chunk_id"), "embedding"]
 
 
 def stage(
@@ -68,7 +69,7 @@ def merge(connection: Connection[Row], number: int, epoch: int) -> bool:
         )
     )
     connection.execute(
-        "CREATE TEMPORARY TABLE closed (chunk_no bigint PRIMARY KEY, tenant text, language text) "
+        "CREATE TEMPORARY TABLE closed (chunk_no bigint PRIMARY KEY, scope text, language text) "
         "ON COMMIT DROP"
     )
     connection.execute(
@@ -77,7 +78,7 @@ def merge(connection: Connection[Row], number: int, epoch: int) -> bool:
                 UPDATE headwater.chunks SET valid_to = {epoch}
                 WHERE generation = {number} AND valid_to IS NULL
                     AND chunk_id IN (SELECT chunk_id FROM incoming UNION ALL SELECT chunk_id FROM removed)
-                RETURNING chunk_no, tenant, language
+                RETURNING chunk_no, scope, language
             )
             INSERT INTO closed SELECT * FROM now_closed
         """).format(epoch=Literal(epoch), number=Literal(number))
@@ -91,6 +92,7 @@ def merge(connection: Connection[Row], number: int, epoch: int) -> bool:
     )
     connection.execute("INSERT INTO headwater.chunks SELECT * FROM incoming")
     incoming, closed = Identifier("incoming"), Identifier("closed")
+    insert_scopes(connection, incoming)
     insert_postings(connection, incoming, Identifier("headwater", "postings"))
     insert_statistics(connection, number, epoch, incoming, closed)
     return bool(one_value(connection, "SELECT EXISTS (SELECT FROM incoming) OR EXISTS (SELECT FROM closed)"))
@@ -114,7 +116,7 @@ def prune(connection: Connection[Row], number: int, epochs: list[int]) -> int:
                 SELECT FROM unnest({epochs}::bigint[]) AS kept
                 WHERE s.epoch = (
                     SELECT max(epoch) FROM headwater.statistics newest
-                    WHERE newest.generation = s.generation AND newest.tenant = s.tenant
+                    WHERE newest.generation = s.generation AND newest.scope = s.scope
                         AND newest.language = s.language AND newest.epoch <= kept
                 )
             )

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from psycopg import Connection, sql
 from psycopg.sql import SQL, Identifier, Literal
 
+from retrieval.access import SEPARATOR, scopes
 from retrieval.binary_copy import InvalidBatch, copy_stream, vectors
 from retrieval.postgres import Row
 
@@ -35,7 +36,13 @@ CHUNK_COLUMNS = pa.schema(
 )
 """What a batch must hold, in any order, beside `vector`: (fixed-size) lists of float32 of one length."""
 
-_COPIED = ["generation", "chunk_no", "valid_from", *CHUNK_COLUMNS.names, "embedding"]
+GROUPS = pa.field("access_groups", pa.string())
+"""What a batch may hold too: each row's `group_set`; without it everybody of the tenant may read them."""
+
+STORED = ["scope" if name == "tenant" else name for name in CHUNK_COLUMNS.names]
+"""The columns of a chunk's row that come from a batch, but for the vector."""
+
+_COPIED = ["generation", "chunk_no", "valid_from", *STORED, "embedding"]
 _PARTITIONED = ("chunks", "postings")
 _EMPTY_GRAPH_BYTES = 1 << 20
 """A graph smaller than that is not worth its rebuilding."""
@@ -71,6 +78,8 @@ def rows_to_copy(
         if missing:
             raise InvalidBatch(f"a batch of chunks has no column {', '.join(sorted(missing))}")
         columns = [_checked(batch, field) for field in CHUNK_COLUMNS]
+        place = CHUNK_COLUMNS.get_field_index("tenant")
+        columns[place] = _scopes(batch, columns[place])
         dimension = vectors(batch.column("vector")).shape[1]
         if batch.num_rows and dimension != numbering.dimension:
             raise InvalidBatch(
@@ -112,6 +121,16 @@ def _checked(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
     return column
 
 
+def _scopes(batch: pa.RecordBatch, tenants: pa.Array) -> pa.Array:
+    if pc.any(pc.match_substring(tenants, SEPARATOR)).as_py():
+        raise InvalidBatch(
+            "column 'tenant' holds a control character that separates a tenant from its groups"
+        )
+    if GROUPS.name not in batch.schema.names:
+        return tenants
+    return scopes(tenants, _checked(batch, GROUPS))
+
+
 def create_partitions(connection: Connection[Row], generation: int) -> None:
     """Makes a generation's tables beside the others, not attached yet: nobody waits and nobody sees them."""
     for table in _PARTITIONED:
@@ -148,8 +167,8 @@ def insert_postings(connection: Connection[Row], chunks: sql.Composable, posting
     A lexeme's positions in title, heading and text together are its term frequency.
     """
     statement = SQL("""
-        INSERT INTO {postings} (generation, tf, chunk_no, valid_from, length, tenant, lexeme)
-        SELECT c.generation, w.tf, c.chunk_no, c.valid_from, w.length, c.tenant, w.lexeme
+        INSERT INTO {postings} (generation, tf, chunk_no, valid_from, length, scope, lexeme)
+        SELECT c.generation, w.tf, c.chunk_no, c.valid_from, w.length, c.scope, w.lexeme
         FROM {chunks} c
         CROSS JOIN LATERAL (
             SELECT lexeme, cardinality(positions) AS tf, sum(cardinality(positions)) OVER () AS length
@@ -162,7 +181,7 @@ def insert_postings(connection: Connection[Row], chunks: sql.Composable, posting
 def create_indexes(
     connection: Connection[Row], generation: int, dimension: int, hnsw_m: int, hnsw_ef_construction: int
 ) -> None:
-    """Indexes a loaded generation: identity, tenant, HNSW and the covering index of the postings.
+    """Indexes a loaded generation: identity, scope, HNSW and the covering index of the postings.
 
     Raises:
         psycopg.errors.UniqueViolation: Two rows have one chunk_id.
@@ -172,9 +191,9 @@ def create_indexes(
         # No index of chunks names valid_to: that keeps closing a row cheap.
         "CREATE UNIQUE INDEX ON {chunks} (chunk_id, valid_from)",
         "CREATE UNIQUE INDEX ON {chunks} (chunk_no)",
-        "CREATE INDEX ON {chunks} (tenant)",
+        "CREATE INDEX ON {chunks} (scope)",
         # Every column that a search names is in it, the partition's own number too: that is compared as well.
-        "CREATE INDEX ON {postings} (tenant, lexeme) "
+        "CREATE INDEX ON {postings} (scope, lexeme) "
         "INCLUDE (chunk_no, generation, tf, length, valid_from, valid_to)",
         "CREATE INDEX ON {postings} (chunk_no)",
         "CREATE INDEX ON {chunks} USING hnsw ((embedding::halfvec({dimension})) halfvec_cosine_ops) "
@@ -200,29 +219,29 @@ def insert_statistics(
         connection: Of the owner.
         generation: Whose.
         epoch: The new one.
-        added: A relation of the rows that it adds, with chunk_no, tenant and language.
+        added: A relation of the rows that it adds, with chunk_no, scope and language.
         closed: The same of the rows that it closes.
     """
     statement = SQL("""
         WITH moved AS (
-            SELECT tenant, language, sum(sign) AS chunks, sum(sign * coalesce(length, 0)) AS length
+            SELECT scope, language, sum(sign) AS chunks, sum(sign * coalesce(length, 0)) AS length
             FROM (
-                SELECT chunk_no, tenant, language, 1 AS sign FROM {added}
+                SELECT chunk_no, scope, language, 1 AS sign FROM {added}
                 UNION ALL
-                SELECT chunk_no, tenant, language, -1 FROM {closed}
+                SELECT chunk_no, scope, language, -1 FROM {closed}
             ) rows
             LEFT JOIN LATERAL (
                 SELECT length FROM {postings} p WHERE p.chunk_no = rows.chunk_no LIMIT 1
             ) lengths ON true
-            GROUP BY tenant, language
+            GROUP BY scope, language
         )
-        INSERT INTO headwater.statistics (generation, tenant, language, epoch, chunk_count, total_length)
-        SELECT {generation}, tenant, language, {epoch},
+        INSERT INTO headwater.statistics (generation, scope, language, epoch, chunk_count, total_length)
+        SELECT {generation}, scope, language, {epoch},
             coalesce(before.chunk_count, 0) + moved.chunks, coalesce(before.total_length, 0) + moved.length
         FROM moved
         LEFT JOIN LATERAL (
             SELECT chunk_count, total_length FROM headwater.statistics s
-            WHERE s.generation = {generation} AND s.tenant = moved.tenant AND s.language = moved.language
+            WHERE s.generation = {generation} AND s.scope = moved.scope AND s.language = moved.language
             ORDER BY epoch DESC LIMIT 1
         ) before ON true
     """)
@@ -234,6 +253,17 @@ def insert_statistics(
             generation=Literal(generation),
             epoch=Literal(epoch),
         )
+    )
+
+
+def insert_scopes(connection: Connection[Row], chunks: sql.Composable) -> None:
+    """Lists the groups that rows in `chunks` are for, so that a reader in one of them finds their scope."""
+    connection.execute(
+        SQL("""
+            INSERT INTO headwater.scopes (scope, tenant, groups)
+            SELECT scope, split_part(scope, {mark}, 1), string_to_array(split_part(scope, {mark}, 2), ',')
+            FROM {chunks} WHERE strpos(scope, {mark}) > 0 GROUP BY scope ON CONFLICT DO NOTHING
+        """).format(chunks=chunks, mark=Literal(SEPARATOR))
     )
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import ConnectionPool, PoolTimeout
 from pydantic import BaseModel, Field, SecretStr
 
+from retrieval.access import access_token, checked_tenant, group_set, new_access_key
 from retrieval.embedded import EmbeddedServer, ServerConfig
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised with every change of schema.sql that a database made before has to take over."""
 
 _DATABASE = "headwater"
@@ -39,6 +40,9 @@ class PostgresConfig(BaseModel):
     """Of an administrator (PostgreSQL >= 16 with pgvector >= 0.8): makes the schema and roles, and writes."""
     serving_url: SecretStr | None = None
     """Of the role `headwater_serving`; by default `url` with that user and no password (pgpass)."""
+    access_key: SecretStr | None = None
+    """The secret of `headwater.access_key`, in hex, for a process that only serves: with it and `serving_url`
+    no administrator's `url` is needed. Others read it as the owner."""
     pool_size: int = Field(default=4, ge=1)
     """Connections that one process keeps for each of its two roles."""
     pool_timeout_s: float = Field(default=10.0, gt=0)
@@ -66,6 +70,7 @@ class Postgres:
         self._opening = threading.Lock()
         self._administrator: str | None = None
         self._pools: dict[str, ConnectionPool[Connection[Row]]] = {}
+        self._key: bytes | None = None
 
     @contextlib.contextmanager
     def owner(self) -> Iterator[Connection[Row]]:
@@ -85,26 +90,44 @@ class Postgres:
             yield connection
 
     @contextlib.contextmanager
-    def serving(self, tenant: str) -> Iterator[Connection[Row]]:
+    def serving(self, tenant: str, groups: Collection[str] = ()) -> Iterator[Connection[Row]]:
         """A read-only connection that sees one tenant's rows, in one repeatable-read transaction.
 
+        What it sees is proven to the database for this transaction alone, so that no SQL that is sent through
+        the connection can make it another tenant's (docs/security.md).
+
         Args:
-            tenant: Whose rows; the database's row-level security takes it from here.
+            tenant: Whose rows.
+            groups: Those that the user is in; rows that are for other groups are not seen.
 
         Raises:
-            ValueError: No tenant was given.
+            ValueError: No tenant was given, or a group that can not be one.
             Unavailable: As in `owner`.
         """
-        if not tenant or "\0" in tenant:
-            raise ValueError("no tenant: a search needs the name of the tenant that it is for")
+        checked_tenant(tenant)
+        group_set(groups)
+        key = self._access_key()
         with self._pooled("headwater_serving") as connection:
             # A lock takes no snapshot, so this comes first: a drop of a generation waits for this transaction
             # from now on, and one that was dropped before is also gone from what is read next.
-            connection.execute(
-                "LOCK TABLE ONLY headwater.chunks, ONLY headwater.postings IN ACCESS SHARE MODE"
+            begun = connection.execute(
+                "LOCK TABLE ONLY headwater.chunks, ONLY headwater.postings IN ACCESS SHARE MODE; "
+                "SELECT headwater.this_transaction()"
             )
-            connection.execute("SELECT set_config('headwater.tenant', %s, true)", (tenant,))
+            begun.nextset()
+            (transaction,) = begun.fetchone() or ("",)
+            token = access_token(key, transaction, tenant, groups)
+            connection.execute("SELECT set_config('headwater.access', %s, true)", (token,))
             yield connection
+
+    def _access_key(self) -> bytes:
+        if self._key is None:
+            if self.config.access_key:
+                self._key = bytes.fromhex(self.config.access_key.get_secret_value())
+            else:
+                with self.owner() as connection:
+                    self._key = one_value(connection, "SELECT secret FROM headwater.access_key")
+        return self._key or b""
 
     def dump(self, target: Path) -> None:
         """Writes the index to a file, as of one moment; writers go on.
@@ -123,6 +146,7 @@ class Postgres:
         self._run(
             "pg_restore", "--clean", "--if-exists", "--single-transaction", "--exit-on-error", str(source)
         )
+        self.close()  # the schema may be an older one, and the access key is another
 
     def _run(self, program: str, *arguments: str) -> None:
         """Runs one of PostgreSQL's programs on the embedded server's database."""
@@ -140,7 +164,7 @@ class Postgres:
     def close(self) -> None:
         """Gives this process's connections back; an embedded server keeps running for the others."""
         with self._opening:
-            pools, self._pools, self._administrator = list(self._pools.values()), {}, None
+            pools, self._pools, self._administrator, self._key = list(self._pools.values()), {}, None, None
         for pool in pools:
             pool.close()
 
@@ -182,6 +206,7 @@ class Postgres:
                     max_size=self.config.pool_size,
                     timeout=self.config.pool_timeout_s,
                     configure=_configure_serving if role == "headwater_serving" else _configure,
+                    reset=_forget_session if role == "headwater_serving" else None,
                     check=ConnectionPool.check_connection,
                     open=True,
                     name=role,
@@ -189,15 +214,21 @@ class Postgres:
             return self._pools[role]
 
     def _conninfo(self, role: str) -> str:
-        administrator = self._administrator_conninfo()
         settings = "-c search_path=headwater,public"
         if role == "headwater_owner":
-            return make_conninfo(administrator, options=f"{settings} -c role=headwater_owner")
+            return make_conninfo(
+                self._administrator_conninfo(), options=f"{settings} -c role=headwater_owner"
+            )
+        # Given here they hold against what the role may set as its own defaults.
         timeout_ms = round(self.config.statement_timeout_s * 1000)
-        settings += f" -c statement_timeout={timeout_ms} -c default_transaction_read_only=on"
+        settings += (
+            f" -c statement_timeout={timeout_ms} -c default_transaction_read_only=on -c row_security=on"
+        )
         if self.config.serving_url:
+            if not self.config.access_key:
+                self._administrator_conninfo()  # makes the schema where it is not there yet
             return make_conninfo(self.config.serving_url.get_secret_value(), options=settings)
-        parts: dict[str, Any] = dict(conninfo_to_dict(administrator))
+        parts: dict[str, Any] = dict(conninfo_to_dict(self._administrator_conninfo()))
         parts.pop("password", None)
         return make_conninfo(**{**parts, "user": role, "options": settings})
 
@@ -232,6 +263,13 @@ def _configure_serving(connection: Connection[Row]) -> None:
     connection.commit()
 
 
+def _forget_session(connection: Connection[Row]) -> None:
+    """Ends what a transaction can leave to the next: settings, cursors, prepared statements, locks."""
+    connection.autocommit = True  # it may not run in a transaction
+    connection.execute("DISCARD ALL")
+    connection.autocommit = False
+
+
 def _with_database(server: str) -> str:
     with psycopg.connect(server, autocommit=True) as connection:
         if not one_value(connection, "SELECT true FROM pg_database WHERE datname = %s", _DATABASE):
@@ -259,6 +297,11 @@ def apply_schema(connection: Connection[Row]) -> None:
                     f"{SCHEMA_VERSION}: update Headwater"
                 )
         connection.execute((resources.files("retrieval") / "schema.sql").read_bytes())
+        connection.execute(
+            "INSERT INTO headwater.access_key (secret, inner_pad, outer_pad) VALUES (%s, %s, %s) "
+            "ON CONFLICT DO NOTHING",
+            new_access_key(),
+        )
         connection.execute("INSERT INTO headwater.schema_version (version) VALUES (%s)", (SCHEMA_VERSION,))
 
 
