@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import dagster as dg
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
@@ -20,7 +21,29 @@ from assets.tables import DOCUMENTS, DUPLICATES, QUARANTINE, RAW_DOCUMENTS, SIGN
 from assets.transforms.minhash import SIGNATURE_SCHEMA, signature_batches
 from assets.transforms.near_duplicates import find_duplicates
 from assets.transforms.parse import PARSED_SCHEMA, PARSER_VERSION, parse_batches
+from assets.transforms.registry import SourceRegistry
 from assets.transforms.revisions import latest_bodies
+from retrieval.access import SEPARATOR
+
+
+def access_groups(sources: SourceRegistry) -> Column:
+    """Of each row with a `source`: the groups that may see it; NULL is everybody."""
+    given = [F.lit(part) for s in sources.list() if s.access_groups for part in (s.name, s.access_groups)]
+    return F.create_map(*given)[F.col("source")] if given else F.lit(None).cast("string")
+
+
+def given_to_others(lake: Lake, version: int, sources: SourceRegistry) -> DataFrame | None:
+    """Rows of `silver.documents` whose source has other groups by now, with those; None without any."""
+    wanted = {source.name: source.access_groups for source in sources.list()}
+    there = lake.query(
+        "select distinct source, access_groups from documents",
+        documents=lake.delta(DOCUMENTS.name, version),
+    ).to_pylist()
+    stale = {row["source"] for row in there if row["access_groups"] != wanted.get(row["source"])}
+    if not (stale := stale & wanted.keys()):
+        return None
+    rows = lake.frame(DOCUMENTS.name, version).where(F.col("source").isin(*stale))
+    return rows.withColumn("access_groups", access_groups(sources))
 
 
 @dg.multi_asset(
@@ -28,7 +51,10 @@ from assets.transforms.revisions import latest_bodies
     pool="spark",
 )
 def documents(
-    context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], recipe: dg.ResourceParam[Recipe]
+    context: dg.AssetExecutionContext,
+    lake: dg.ResourceParam[Lake],
+    recipe: dg.ResourceParam[Recipe],
+    sources: dg.ResourceParam[SourceRegistry],
 ) -> Iterator[dg.MaterializeResult]:
     """Parses what arrived; what can not be parsed or fails a filter is quarantined with the reason."""
     raw = {RAW_DOCUMENTS: lake.readable_version(RAW_DOCUMENTS)}
@@ -37,7 +63,8 @@ def documents(
         begin(lake, table, raw, run_id=context.run_id, config_digest=digest)
         for table in (DOCUMENTS, QUARANTINE)
     )
-    if not (kept.idle and refused.idle):
+    moved = None if kept.rebuild else given_to_others(lake, kept.version, sources)
+    if not (kept.idle and refused.idle and moved is None):
         newest = latest_bodies(kept.changed(RAW_DOCUMENTS))
         parsed = (
             newest.where("not deleted")
@@ -46,12 +73,18 @@ def documents(
                 partial(parse_batches, thresholds=recipe.quality, limits=recipe.parser),
                 from_arrow_schema(PARSED_SCHEMA),
             )
+            .withColumn("access_groups", access_groups(sources))
             .persist()
         )
         scope = newest.select("doc_id")
         # The commit to documents carries the watermark, so it comes last.
         refused.merge(parsed.where("stage is not null"), scope)
-        kept.merge(parsed.where("stage is null"), scope)
+        parsed_well = parsed.where("stage is null")
+        if moved is not None:
+            moved = moved.join(F.broadcast(scope), "doc_id", "left_anti")
+            parsed_well = parsed_well.unionByName(moved, allowMissingColumns=True)
+            scope = scope.unionByName(moved.select("doc_id"))
+        kept.merge(parsed_well, scope)
         parsed.unpersist()
     yield report(lake, QUARANTINE)
     yield report(lake, DOCUMENTS)
@@ -77,6 +110,8 @@ def signatures(
             .mapInArrow(
                 partial(signature_batches, config=recipe.minhash), from_arrow_schema(SIGNATURE_SCHEMA)
             )
+            # Who may see a document decides what it is compared with.
+            .join(changed.select("doc_id", "access_groups"), "doc_id")
         )
         step.merge(signed, changed.select("doc_id"))
     return report(lake, SIGNATURES)
@@ -98,8 +133,10 @@ def duplicates(
     )
     found = None
     if not step.idle:
+        # A document may only stand for one that the same people see.
+        seen_by = F.concat_ws(SEPARATOR, "tenant", "access_groups")
         found = find_duplicates(
-            step.current(DOCUMENTS),
+            step.current(DOCUMENTS).withColumn("tenant", seen_by),
             step.current(SIGNATURES),
             lake.frame(DUPLICATES.name, step.version),
             recipe.minhash,

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from orchestration import cli_source
+from orchestration import cli_answers, cli_source
 from orchestration.terminal import (
+    AsOf,
+    Groups,
     Json,
     Tenant,
     console,
@@ -32,6 +34,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.add_typer(cli_source.app, name="source")
+app.add_typer(cli_answers.app, name="answers")
 
 BENCHES = ("dedupe", "embed", "quality")
 """Modules of `orchestration.bench`, each with a `run`."""
@@ -155,18 +158,22 @@ def run(
 def ask(
     question: Annotated[str, typer.Argument(help="In plain words.")],
     tenant: Tenant = "default",
+    group: Groups = None,
+    as_of: AsOf = None,
     json_: Json = False,
 ) -> None:
-    """Answer a question from the live release, with citations.
+    """Answer a question from the live release, or from an earlier one, with citations.
 
-    Example: `headwater ask "How do I pin a dependency?"`
+    Example: `headwater ask "How do I pin a dependency?" --as-of 2026-03-01`
     """
     from orchestration.answering import Desk
     from orchestration.render import answer_text
 
     settings = read_settings()
     with working():
-        answer = Desk(settings).ask(question, tenant).to_dict()
+        desk = Desk(settings)
+        at = desk.as_of(as_of) if as_of else None
+        answer = desk.ask(question, tenant, at, group or ()).to_dict()
     if json_:
         print_json(answer)
     else:
@@ -179,9 +186,11 @@ def search(
     k: Annotated[int, typer.Option("--k", help="How many chunks.")] = 10,
     mode: Annotated[Literal["hybrid", "lexical", "vector"], typer.Option(help="Which lists.")] = "hybrid",
     tenant: Tenant = "default",
+    group: Groups = None,
+    as_of: AsOf = None,
     json_: Json = False,
 ) -> None:
-    """Find the chunks that speak to a query.
+    """Find the chunks that speak to a query, in the live release or an earlier one.
 
     Example: `headwater search "structured logging" --k 5 --mode lexical`
     """
@@ -189,7 +198,8 @@ def search(
 
     settings = read_settings()
     with working():
-        hits = Desk(settings).search(query, k, mode, tenant)
+        desk = Desk(settings)
+        hits = desk.search(query, k, mode, tenant, desk.as_of(as_of), group or ())
     names = ("rank", "score", "chunk_id", "doc_id", "uri", "char_start", "char_end", "text")
     rows = [{name: getattr(hit, name) for name in names} for hit in hits]
     if json_:

@@ -35,8 +35,8 @@ def release_as_of(
         time = datetime.fromisoformat(moment).astimezone()
     except (ValueError, OverflowError) as error:
         raise InvalidMoment(
-            f"{moment!r} is neither a release nor a time: give a name from `headwater releases`, or a time such "
-            f"as 2026-03-01T12:00+00:00; {_window(kept, history)}"
+            f"{moment!r} is neither a release nor a time: give a name from `headwater releases`, or a time "
+            f"such as 2026-03-01T12:00+00:00; {_window(kept, history)}"
         ) from error
     if time > now:
         raise InvalidMoment(f"{moment} lies in the future: it is {now.isoformat(timespec='seconds')}")

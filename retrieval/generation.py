@@ -143,6 +143,11 @@ def create_partitions(connection: Connection[Row], generation: int) -> None:
                 part=partition(table, generation), table=Identifier(table), generation=Literal(generation)
             )
         )
+        # EXPLAIN of a query for a word or a name would say how often rows have it that one may not see.
+        connection.execute(
+            "SELECT headwater.keep_no_statistics(%s)",
+            (partition(table, generation).as_string(connection),),
+        )
 
 
 def copy_chunks(

@@ -305,6 +305,15 @@ class Index:
             ).fetchall()
         return [LiveSince(*row) for row in rows]
 
+    def groups(self) -> dict[str, list[str]]:
+        """Each tenant's groups that documents were given to; tenants without any are not in it."""
+        with self._postgres.owner() as connection:
+            rows = connection.execute(
+                "SELECT tenant, array_agg(DISTINCT name ORDER BY name) FROM headwater.scopes, "
+                "unnest(groups) AS name GROUP BY tenant"
+            ).fetchall()
+        return {row[0]: row[1] for row in rows}
+
     def document_rows(self, doc_id: str) -> list[dict[str, Any]]:
         """Every row that the index holds of a document, in any generation, served or not.
 

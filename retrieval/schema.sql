@@ -21,6 +21,11 @@ BEGIN
     EXECUTE format(
         'ALTER ROLE headwater_serving IN DATABASE %I SET default_transaction_read_only = on', current_database()
     );
+    -- Samples of texts that version 1 kept.
+    IF current_setting('is_superuser') = 'on' THEN
+        DELETE FROM pg_statistic USING pg_class
+        WHERE starelid = pg_class.oid AND relnamespace = to_regnamespace('headwater');
+    END IF;
     -- Open to everybody as PostgreSQL comes: ending the sessions of others of one's role, and storing objects.
     IF current_setting('is_superuser') = 'on' THEN
         REVOKE EXECUTE ON FUNCTION pg_terminate_backend(integer, bigint), pg_cancel_backend(integer),
@@ -56,6 +61,21 @@ BEGIN
             AND attname = 'tenant'
     LOOP
         EXECUTE format('ALTER TABLE headwater.%I RENAME COLUMN tenant TO scope', name);
+    END LOOP;
+END
+$$;
+
+-- The planner's estimates are made from samples of all rows, whoever asks, and EXPLAIN shows them: no samples of
+-- texts and names are kept. What it assumes without them is the same for every value.
+CREATE OR REPLACE FUNCTION headwater.keep_no_statistics(of regclass) RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    name text;
+BEGIN
+    FOR name IN SELECT attname FROM pg_attribute WHERE attrelid = of AND attnum > 0 AND atttypid = 'text'::regtype
+    LOOP
+        EXECUTE format('ALTER TABLE %s ALTER COLUMN %I SET STATISTICS 0', of, name);
     END LOOP;
 END
 $$;
@@ -166,6 +186,11 @@ CREATE TABLE IF NOT EXISTS headwater.statistics (
     total_length bigint NOT NULL CHECK (total_length >= 0),
     PRIMARY KEY (generation, scope, language, epoch)
 );
+
+SELECT headwater.keep_no_statistics(of) FROM (
+    VALUES ('headwater.statistics'::regclass) UNION ALL
+    SELECT inhrelid FROM pg_inherits WHERE inhparent IN ('headwater.chunks'::regclass, 'headwater.postings'::regclass)
+) AS tables (of);
 
 -- Words. ----------------------------------------------------------------------------------------------------
 
