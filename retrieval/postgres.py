@@ -1,6 +1,7 @@
 """Connections to the serving database: as the owner that writes the index, or as a tenant that reads it."""
 
 import contextlib
+import re
 import subprocess
 import threading
 from collections.abc import Collection, Iterator
@@ -12,9 +13,9 @@ import psycopg
 from psycopg import Connection, IsolationLevel, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import ConnectionPool, PoolTimeout
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, Field, SecretStr, field_validator
 
-from retrieval.access import access_token, checked_tenant, group_set, new_access_key
+from retrieval.access import KEY_BYTES, access_token, checked_tenant, group_set, new_access_key
 from retrieval.embedded import EmbeddedServer, ServerConfig
 
 SCHEMA_VERSION = 2
@@ -43,6 +44,14 @@ class PostgresConfig(BaseModel):
     access_key: SecretStr | None = None
     """The secret of `headwater.access_key`, in hex, for a process that only serves: with it and `serving_url`
     no administrator's `url` is needed. Others read it as the owner."""
+
+    @field_validator("access_key")
+    @classmethod
+    def _hex(cls, key: SecretStr | None) -> SecretStr | None:
+        if key and not re.fullmatch(rf"[0-9a-fA-F]{{{2 * KEY_BYTES}}}", key.get_secret_value()):
+            raise ValueError(f"the access key is {2 * KEY_BYTES} hex digits")
+        return key
+
     pool_size: int = Field(default=4, ge=1)
     """Connections that one process keeps for each of its two roles."""
     pool_timeout_s: float = Field(default=10.0, gt=0)
