@@ -203,6 +203,8 @@ class Postgres:
                 yield connection
         finally:
             # `with connection` ended its transaction; it closes only what it opened itself.
+            if role == "headwater_serving" and not connection.closed:
+                _forget_session(connection)
             pool.putconn(connection)
 
     def _pool(self, role: str) -> ConnectionPool[Connection[Row]]:
@@ -215,7 +217,6 @@ class Postgres:
                     max_size=self.config.pool_size,
                     timeout=self.config.pool_timeout_s,
                     configure=_configure_serving if role == "headwater_serving" else _configure,
-                    reset=_forget_session if role == "headwater_serving" else None,
                     check=ConnectionPool.check_connection,
                     open=True,
                     name=role,
@@ -273,10 +274,19 @@ def _configure_serving(connection: Connection[Row]) -> None:
 
 
 def _forget_session(connection: Connection[Row]) -> None:
-    """Ends what a transaction can leave to the next: settings, cursors, prepared statements, locks."""
-    connection.autocommit = True  # it may not run in a transaction
-    connection.execute("DISCARD ALL")
-    connection.autocommit = False
+    """Ends what a transaction can leave to the next: settings, cursors, prepared statements, locks.
+
+    `DISCARD ALL` without the plans of our own functions. A session that does not let go of it is closed.
+    """
+    try:
+        connection.autocommit = True
+        connection.execute(
+            "RESET SESSION AUTHORIZATION; RESET ALL; CLOSE ALL; DEALLOCATE ALL; UNLISTEN *; "
+            "SELECT pg_advisory_unlock_all()"
+        )
+        connection.autocommit = False
+    except psycopg.Error:
+        connection.close()
 
 
 def _with_database(server: str) -> str:
