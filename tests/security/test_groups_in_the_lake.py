@@ -23,7 +23,7 @@ HANDBOOK = {
     "notice.md": "# Notice\n\nNotice is given in writing, three months before a quarter of the year ends.",
 }
 PAYROLL = {
-    "salaries.md": "# Salaries\n\nThe director earns two hundred thousand a year and the clerk forty thousand.",
+    "salaries.md": "# Salaries\n\nThe director earns two hundred thousand and the clerk forty thousand.",
     "notice copy.md": HANDBOOK["notice.md"],  # the same words, for fewer people
 }
 
