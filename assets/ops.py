@@ -5,7 +5,7 @@ The candidate is evaluated by a blocking check on `serving/index`, which writes 
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,7 @@ def measure(
     searcher: Searcher,
     model: EmbeddingModel,
     at: Point,
+    groups: Mapping[str, Collection[str]],
 ) -> dict[str, float]:
     """Asks every question of one moment of the index.
 
@@ -101,6 +102,7 @@ def measure(
         searcher: The search.
         model: What embeds the questions; the index's own model.
         at: The moment.
+        groups: Each tenant's; the questions are asked by somebody who is in all of them.
 
     Returns:
         `ndcg@10`, `recall@10` and `rr@10` of the hybrid search, the same of the others as `ndcg@10/lexical`,
@@ -113,7 +115,10 @@ def measure(
 
     def search(tenant: str, mode: Mode, question: str, k: int) -> Any:
         vector = vectors[question]
-        return searcher.search(tenant, Query.plain(question), vector, k, mode, at, model_digest=model.digest)
+        asker = groups.get(tenant, ())
+        return searcher.search(
+            tenant, Query.plain(question), vector, k, mode, at, model_digest=model.digest, groups=asker
+        )
 
     near, exact = [], []
     for tenant, questions in asked.items():
@@ -127,7 +132,9 @@ def measure(
         for question in questions:
             vector = vectors[question.question]
             near.append([hit.chunk_id for hit in search(tenant, "vector", question.question, _K)])
-            truth = searcher.exact_neighbours(tenant, vector, _K, at, model_digest=model.digest)
+            truth = searcher.exact_neighbours(
+                tenant, vector, _K, at, model_digest=model.digest, groups=groups.get(tenant, ())
+            )
             exact.append([hit.chunk_id for hit in truth])
     return sums | {ANN_RECALL: ann_recall(near, exact)}
 
@@ -233,12 +240,13 @@ def retrieval_quality(
         )
     pins = state.lineage["inputs"]
     asked, canonical = questions_by_tenant(lake, sources, pins), canonical_documents(lake, pins)
-    figures = measure(asked, canonical, searcher, model, state) if asked else {}
+    groups = search_index.groups()
+    figures = measure(asked, canonical, searcher, model, state, groups) if asked else {}
     # A live release of another model is judged by what it was released with: its vectors are not these.
     before = None
     if live is not None:
         same = live.details["model_digest"] == model.digest
-        before = measure(asked, canonical, searcher, model, live) if same else live.details["metrics"]
+        before = measure(asked, canonical, searcher, model, live, groups) if same else live.details["metrics"]
     decision = decide(figures, before, recipe.gate)
     verdict = "approved" if decision.released else "refused"
     record(lake, state, verdict, decision.reason, figures, context.run.run_id, turn)
@@ -270,7 +278,7 @@ def release(
     releases_kept: dg.ResourceParam[int],
 ) -> dg.MaterializeResult:
     """Points what is served at the newest index, if its evaluation approved it."""
-    live = go_live(lake, search_index, candidate(search_index, recipe, model), context.run_id)
+    live = go_live(lake, search_index, candidate(search_index, recipe, model), context.run_id, model)
     keep = [(each.generation, each.epoch) for each in search_index.releases()[:releases_kept]]
     search_index.prune(keep)
     return report(
@@ -285,7 +293,7 @@ def release(
     )
 
 
-def go_live(lake: Lake, index: Index, state: IndexState, run_id: str) -> Release:
+def go_live(lake: Lake, index: Index, state: IndexState, run_id: str, model: EmbeddingModel) -> Release:
     """Makes an approved state of the index the one that is served.
 
     A state that was rolled back from stays so until the index changes again.
@@ -312,6 +320,8 @@ def go_live(lake: Lake, index: Index, state: IndexState, run_id: str) -> Release
             "metrics": metrics,
             "versions": state.lineage["inputs"],
             "model_digest": state.model_digest,
+            # Where it is, so that a question can be asked of this release when another model is in use.
+            "embedder": model.config.model_dump(mode="json"),
             "run_id": run_id,
         }
         live = index.release(name, state, live.release_id if live else None, details)

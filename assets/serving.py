@@ -19,7 +19,8 @@ _BATCH_ROWS = 2048
 
 _ROWS = """
     select c.chunk_id, c.doc_id, c.tenant, d.uri, d.title, c.heading, d.content_sha256, c.ordinal,
-           c.char_start, c.char_end, c.text, c.text_sha256, d.language, c.token_count, e.vector
+           c.char_start, c.char_end, c.text, c.text_sha256, d.language, c.token_count, e.vector,
+           {access_groups} as access_groups
     from chunks c
     join documents d on d.doc_id = c.doc_id
     join embeddings e on e.tenant = c.tenant and e.text_sha256 = c.text_sha256 and e.model_digest = $model
@@ -40,7 +41,10 @@ def index_rows(
     with duckdb.connect() as connection:
         for name in (CHUNKS.name, DOCUMENTS.name, EMBEDDINGS.name):
             register(connection, name.partition(".")[2], lake.delta(name, pins[name]))
-        rows = _ROWS
+        # A version of before there were groups has no column of them.
+        named = {field.name for field in lake.delta(DOCUMENTS.name, pins[DOCUMENTS.name]).schema().fields}
+        groups = "d.access_groups" if "access_groups" in named else "null::varchar"
+        rows = _ROWS.format(access_groups=groups)
         if doc_ids is not None:
             connection.register("wanted", pa.table({"doc_id": pa.array(doc_ids, pa.string())}))
             rows += " semi join wanted on wanted.doc_id = c.doc_id"

@@ -10,6 +10,7 @@ from functools import partial
 import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
@@ -22,12 +23,44 @@ from assets.tables import DOCUMENTS, DUPLICATES, QUARANTINE, RAW_DOCUMENTS, SIGN
 from assets.transforms.minhash import SIGNATURE_SCHEMA, signature_batches
 from assets.transforms.near_duplicates import Duplicates, find_duplicates, find_duplicates_in_spark
 from assets.transforms.parse import PARSED_SCHEMA, PARSER_VERSION, parse_batches
+from assets.transforms.registry import SourceRegistry
 from assets.transforms.revisions import latest_bodies, latest_bodies_here
+from retrieval.access import SEPARATOR
 
 DRIVER_DOCUMENT_CAP = 2_000_000
 """Documents up to which this process compares all with all: their bands take 0.3 kB each."""
 DRIVER_LAKE_CAP = 20_000_000
 """Documents in whose bands this process looks a batch up: a pass over 0.3 kB each."""
+SEEN_BY = f"concat_ws(chr({ord(SEPARATOR)}), tenant, access_groups)"
+"""A document may only stand for one that the same people see."""
+
+
+def access_groups(sources: SourceRegistry) -> Column:
+    """Of each row with a `source`: the groups that may see it; NULL is everybody."""
+    given = [F.lit(part) for s in sources.list() if s.access_groups for part in (s.name, s.access_groups)]
+    return F.create_map(*given)[F.col("source")] if given else F.lit(None).cast("string")
+
+
+def _given(rows: pa.Table, sources: SourceRegistry) -> pa.Table:
+    """Rows with a `source` and the groups of those, as `access_groups` gives them."""
+    groups = {source.name: source.access_groups for source in sources.list()}
+    place = rows.schema.get_field_index("access_groups")
+    given = pa.array([groups.get(name) for name in rows["source"].to_pylist()], pa.string())
+    return rows.set_column(place, "access_groups", given)
+
+
+def given_to_others(lake: Lake, version: int, sources: SourceRegistry) -> DataFrame | None:
+    """Rows of `silver.documents` whose source has other groups by now, with those; None without any."""
+    wanted = {source.name: source.access_groups for source in sources.list()}
+    there = lake.query(
+        "select distinct source, access_groups from documents",
+        documents=lake.delta(DOCUMENTS.name, version),
+    ).to_pylist()
+    stale = {row["source"] for row in there if row["access_groups"] != wanted.get(row["source"])}
+    if not (stale := stale & wanted.keys()):
+        return None
+    rows = lake.frame(DOCUMENTS.name, version).where(F.col("source").isin(*stale))
+    return rows.withColumn("access_groups", access_groups(sources))
 
 
 @dg.multi_asset(
@@ -35,7 +68,10 @@ DRIVER_LAKE_CAP = 20_000_000
     pool="spark",
 )
 def documents(
-    context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], recipe: dg.ResourceParam[Recipe]
+    context: dg.AssetExecutionContext,
+    lake: dg.ResourceParam[Lake],
+    recipe: dg.ResourceParam[Recipe],
+    sources: dg.ResourceParam[SourceRegistry],
 ) -> Iterator[dg.MaterializeResult]:
     """Parses what arrived; what can not be parsed or fails a filter is quarantined with the reason."""
     raw = {RAW_DOCUMENTS: lake.readable_version(RAW_DOCUMENTS)}
@@ -44,14 +80,15 @@ def documents(
         begin(lake, table, raw, run_id=context.run_id, config_digest=digest)
         for table in (DOCUMENTS, QUARANTINE)
     )
-    if not (kept.idle and refused.idle):
+    moved = None if kept.rebuild else given_to_others(lake, kept.version, sources)
+    if not (kept.idle and refused.idle and moved is None):
         parse = partial(parse_batches, thresholds=recipe.quality, limits=recipe.parser)
-        here = kept.changed_here(RAW_DOCUMENTS)
+        here = kept.changed_here(RAW_DOCUMENTS) if moved is None else None
         # The commit to documents carries the watermark, so it comes last.
         if here is not None and here.nbytes <= WORK_BYTES:
             arrived = latest_bodies_here(here)
             there = arrived.filter(pc.invert(arrived["deleted"])).drop([GONE])
-            found, ids = mapped(there, parse, PARSED_SCHEMA), arrived.select(["doc_id"])
+            found, ids = _given(mapped(there, parse, PARSED_SCHEMA), sources), arrived.select(["doc_id"])
             refused.merge(found.filter(found["stage"].is_valid()), ids)
             kept.merge(found.filter(found["stage"].is_null()), ids)
         else:
@@ -60,11 +97,17 @@ def documents(
                 newest.where("not deleted")
                 .repartition(2 * lake.spark.sparkContext.defaultParallelism)
                 .mapInArrow(parse, from_arrow_schema(PARSED_SCHEMA))
+                .withColumn("access_groups", access_groups(sources))
                 .persist()
             )
             scope = newest.select("doc_id")
             refused.merge(parsed.where("stage is not null"), scope)
-            kept.merge(parsed.where("stage is null"), scope)
+            parsed_well = parsed.where("stage is null")
+            if moved is not None:
+                moved = moved.join(F.broadcast(scope), "doc_id", "left_anti")
+                parsed_well = parsed_well.unionByName(moved, allowMissingColumns=True)
+                scope = scope.unionByName(moved.select("doc_id"))
+            kept.merge(parsed_well, scope)
             parsed.unpersist()
     yield report(lake, QUARANTINE)
     yield report(lake, DOCUMENTS)
@@ -87,12 +130,18 @@ def signatures(
         sign = partial(signature_batches, config=recipe.minhash)
         here = step.changed_here(DOCUMENTS)
         if here is not None:
-            there = here.filter(pc.invert(here[GONE])).select(columns)
-            step.merge(mapped(there, sign, SIGNATURE_SCHEMA), here.select(["doc_id"]))
+            there = here.filter(pc.invert(here[GONE]))
+            signed = mapped(there.select(columns), sign, SIGNATURE_SCHEMA)
+            seen_by = there["access_groups"].take(pc.index_in(signed["doc_id"], there["doc_id"]))
+            step.merge(signed.append_column("access_groups", seen_by), here.select(["doc_id"]))
         else:
             changed = step.changed(DOCUMENTS)
             texts = changed.where(~F.col(GONE)).select(columns)
-            step.merge(texts.mapInArrow(sign, from_arrow_schema(SIGNATURE_SCHEMA)), changed.select("doc_id"))
+            # Who may see a document decides what it is compared with.
+            signed = texts.mapInArrow(sign, from_arrow_schema(SIGNATURE_SCHEMA)).join(
+                changed.select("doc_id", "access_groups"), "doc_id"
+            )
+            step.merge(signed, changed.select("doc_id"))
     return report(lake, SIGNATURES)
 
 
@@ -119,6 +168,7 @@ def duplicates(
         recipe.minhash,
         changed=None if step.rebuild else step.changed(SIGNATURES),
         replaced=None if step.rebuild else step.replaced(SIGNATURES),
+        seen_by=SEEN_BY,
     )
     step.merge(found.rows, found.affected)
     counts = {name: getattr(found, name) for name in ("candidate_pairs", "similar_pairs", "hot_buckets")}
@@ -145,4 +195,5 @@ def _found_here(step: Step, recipe: Recipe) -> Duplicates[pa.Table] | None:
         recipe.minhash,
         changed,
         replaced,
+        seen_by=SEEN_BY,
     )

@@ -16,6 +16,9 @@ def _required(name: str, kind: pa.DataType = _TEXT) -> pa.Field:
     return pa.field(name, kind, nullable=False)
 
 
+_GROUPS = pa.field("access_groups", pa.string())  # as `retrieval.access.group_set`; NULL is everybody
+
+
 @dataclass(frozen=True)
 class Table:
     """One Delta table: its name is its asset key and its folder.
@@ -97,12 +100,13 @@ DOCUMENTS = Table(
                 ),
             ),
             pa.field("pages", pa.list_(pa.int32())),
+            _GROUPS,
             _required("first_seen_at", _TIME),
             _required("OpenLineage_RunId"),
         ]
     ),
     key=("doc_id",),
-    content=("doc_id", "content_sha256", "text_sha256", "uri", "title"),
+    content=("doc_id", "content_sha256", "text_sha256", "uri", "title", "access_groups"),
     gated=True,
     about="Normalised text with its language, headings and quality signals; the rest is quarantined.",
 )
@@ -136,11 +140,12 @@ SIGNATURES = Table(
             _required("text_sha256"),
             pa.field("signature", pa.binary()),
             pa.field("bands", pa.list_(pa.int64())),
+            _GROUPS,
             _required("OpenLineage_RunId"),
         ]
     ),
     key=("doc_id",),
-    content=("doc_id", "config_hash", "text_sha256"),
+    content=("doc_id", "config_hash", "text_sha256", "access_groups"),
     about="MinHash signatures and their LSH bands, so that a new batch is compared with the lake.",
 )
 
@@ -230,6 +235,8 @@ ANSWERS = Table(
             ),
             _required("release_id"),
             _required("model_digest"),
+            pa.field("retrieved", pa.list_(pa.string())),  # chunk ids, best first
+            _GROUPS,  # of the user who asked
             _required("answered_at", _TIME),
         ]
     ),

@@ -1,8 +1,9 @@
-"""A question from the command line or a service: retrieved from the live release, answered, kept."""
+"""A question from the command line or a service: retrieved from a release, answered, kept."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import cached_property
 
 import pyarrow as pa
 
@@ -11,12 +12,15 @@ from assets.tables import ANSWERS
 from inference.answer import Answer, ReleasePin, answer_question, checked_question
 from inference.engines import build_engine
 from orchestration.settings import Settings, open_lake
+from retrieval.access import group_set
+from retrieval.as_of import release_as_of
+from retrieval.embedder import EmbedderConfig
 from retrieval.embedding_model import EmbeddingModel
 from retrieval.index import Index, Release
 from retrieval.nearest import Plan
 from retrieval.postgres import Postgres
 from retrieval.query import Query
-from retrieval.search import Hit, Mode, NothingReleased, Searcher
+from retrieval.search import Hit, Mode, ModelMismatch, NothingReleased, Searcher
 
 PASSAGES = 10
 """Chunks retrieved for a question."""
@@ -47,6 +51,20 @@ class Desk:
             raise NothingReleased("nothing is released yet: `headwater demo`, or `headwater ingest PATH`")
         return release
 
+    def as_of(self, moment: str | None) -> Release:
+        """The release that a moment means: its name, a time at which it was live, or None for the live one.
+
+        Raises:
+            InvalidMoment: When it is neither, or a time to come.
+            UnknownRelease: When nothing was live then, or what was is no longer kept.
+            NothingReleased: When there is nothing at all.
+        """
+        live = self.live()
+        if moment is None:
+            return live
+        releases, history = self.index.releases(), self.index.live_history()
+        return release_as_of(moment, releases, history, datetime.now(UTC))
+
     def search(
         self,
         query: str | Query,
@@ -54,20 +72,38 @@ class Desk:
         mode: Mode,
         tenant: str,
         at: Release | None = None,
+        groups: Collection[str] = (),
         on_plan: Callable[[Plan], object] = lambda plan: None,
     ) -> list[Hit]:
-        """The best chunks of the live release; see `Searcher.search` for arguments and errors."""
+        """The best chunks of a release, the live one unless given; see `Searcher.search`.
+
+        Raises:
+            ModelMismatch: When the release was made with a model that is no longer there.
+        """
         release = at or self.live()
         query = Query.parse(query) if isinstance(query, str) else query
-        vector = None
+        vector, digest = None, self._model.digest
         if mode != "lexical" and query.words:
-            vector = self._model.embedder.encode([query.words])[0]
+            model = self._model_of(release)
+            vector, digest = model.embedder.encode([query.words])[0], model.digest
         return self._searcher.search(
-            tenant, query, vector, k, mode, release, model_digest=self._model.digest, on_plan=on_plan
+            tenant, query, vector, k, mode, release, model_digest=digest, on_plan=on_plan, groups=groups
         )
 
-    def ask(self, question: str, tenant: str) -> Answer:
-        """Answers a question from the live release and keeps the answer in `gold.answers`.
+    def ask(
+        self,
+        question: str,
+        tenant: str,
+        at: Release | None = None,
+        groups: Collection[str] = (),
+    ) -> Answer:
+        """Answers a question from a release and keeps the answer in `gold.answers`.
+
+        Args:
+            question: In plain words.
+            tenant: Whose documents.
+            at: The release; None for the live one.
+            groups: Those that the user is in.
 
         Raises:
             BadQuestion: When it is empty or too long.
@@ -75,9 +111,9 @@ class Desk:
             EngineError: When the configured generator fails.
         """
         question = checked_question(question)
-        release = self.live()
+        release = at or self.live()
         # Of a question every character is meant: its quotes and hyphens are not ours.
-        hits = self.search(Query.plain(question), PASSAGES, "hybrid", tenant, release)
+        hits = self.search(Query.plain(question), PASSAGES, "hybrid", tenant, release, groups)
         pin = ReleasePin(
             release.release_id,
             release.details["model_digest"],
@@ -85,12 +121,39 @@ class Desk:
         )
         engine = build_engine(self._settings.generator, self._model.embedder)
         answer = answer_question(question, hits, engine, pin)
-        keep(open_lake(self._settings), answer, question, tenant, release)
+        keep(self._lake, answer, question, tenant, release, hits, groups)
         return answer
 
+    @cached_property
+    def _lake(self) -> Lake:
+        return open_lake(self._settings)
 
-def keep(lake: Lake, answer: Answer, question: str, tenant: str, release: Release) -> None:
-    """Appends an answer to `gold.answers`, with the versions that it was given from."""
+    def _model_of(self, release: Release) -> EmbeddingModel:
+        """The model that a release's vectors are from: the one in use, or where it was when released."""
+        wanted = release.details["model_digest"]
+        if wanted == self._model.digest:
+            return self._model
+        config = EmbedderConfig.model_validate(release.details.get("embedder", {}))
+        if config.model.is_dir():
+            model = EmbeddingModel.of(config, self._settings.home)
+            if model.digest == wanted:
+                return model
+        raise ModelMismatch(
+            f"release {release.release_id} was made with model {wanted}, which is not at {config.model} any "
+            "more: put it there again, or search with --mode lexical"
+        )
+
+
+def keep(
+    lake: Lake,
+    answer: Answer,
+    question: str,
+    tenant: str,
+    release: Release,
+    hits: Sequence[Hit],
+    groups: Collection[str],
+) -> None:
+    """Appends an answer to `gold.answers`, with what it was chosen from and the versions behind that."""
     row = {
         "answer_id": answer.answer_id,
         "tenant": tenant,
@@ -101,6 +164,8 @@ def keep(lake: Lake, answer: Answer, question: str, tenant: str, release: Releas
         "citations": [asdict(citation) for citation in answer.citations],
         "release_id": answer.release,
         "model_digest": answer.model_digest,
+        "retrieved": [hit.chunk_id for hit in hits],
+        "access_groups": group_set(groups),
         "answered_at": datetime.now(UTC),
     }
     lineage = Lineage(

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from orchestration import cli_bench, cli_evaluate, cli_source
+from orchestration import cli_answers, cli_bench, cli_evaluate, cli_source
 from orchestration.terminal import (
+    AsOf,
+    Groups,
     Json,
     Tenant,
     console,
@@ -35,6 +37,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.add_typer(cli_source.app, name="source")
+app.add_typer(cli_answers.app, name="answers")
 app.add_typer(cli_bench.app, name="bench")
 app.command()(cli_evaluate.evaluate)
 
@@ -176,18 +179,22 @@ def run(
 def ask(
     question: Annotated[str, typer.Argument(help="In plain words.")],
     tenant: Tenant = "default",
+    group: Groups = None,
+    as_of: AsOf = None,
     json_: Json = False,
 ) -> None:
-    """Answer a question from the live release, with citations.
+    """Answer a question from the live release, or from an earlier one, with citations.
 
-    Example: `headwater ask "How do I pin a dependency?"`
+    Example: `headwater ask "How do I pin a dependency?" --as-of 2026-03-01`
     """
     from orchestration.answering import Desk
     from orchestration.render import answer_text
 
     settings = read_settings()
     with working():
-        answer = Desk(settings).ask(question, tenant).to_dict()
+        desk = Desk(settings)
+        at = desk.as_of(as_of) if as_of else None
+        answer = desk.ask(question, tenant, at, group or ()).to_dict()
     if json_:
         print_json(answer)
     else:
@@ -200,6 +207,8 @@ def search(
     k: Annotated[int, typer.Option("--k", help="How many chunks.")] = 10,
     mode: Annotated[Literal["hybrid", "lexical", "vector"], typer.Option(help="Which lists.")] = "hybrid",
     tenant: Tenant = "default",
+    group: Groups = None,
+    as_of: AsOf = None,
     explain: Annotated[
         bool,
         typer.Option("--explain", help="Say how vectors were compared, and why; JSON: `plan` and `hits`."),
@@ -218,7 +227,8 @@ def search(
     settings = read_settings()
     plans: list[Plan] = []
     with working():
-        hits = Desk(settings).search(query, k, mode, tenant, on_plan=plans.append)
+        desk = Desk(settings)
+        hits = desk.search(query, k, mode, tenant, desk.as_of(as_of), group or (), on_plan=plans.append)
     plan = {"mode": mode, "asked": k, "found": len(hits), "vector": asdict(plans[0]) if plans else None}
     names = ("rank", "score", "chunk_id", "doc_id", "uri", "char_start", "char_end", "text")
     rows = [{name: getattr(hit, name) for name in names} for hit in hits]

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestration.terminal import Json, Tenant, console, print_json, print_table, read_settings
+from orchestration.terminal import Groups, Json, Tenant, console, print_json, print_table, read_settings
 
 app = typer.Typer(no_args_is_help=True, help="Where documents come from.")
 
@@ -19,6 +19,7 @@ def add(
     text_column: Annotated[str | None, typer.Option(help="A row a document: the column of its text.")] = None,
     id_column: Annotated[str | None, typer.Option(help="The column that names a row.")] = None,
     title_column: Annotated[str | None, typer.Option(help="The column of its title.")] = None,
+    group: Groups = None,
     questions: Annotated[
         str | None, typer.Option(help='JSON lines of {"question", "uri"} that releases are measured on.')
     ] = None,
@@ -38,6 +39,7 @@ def add(
         "text_column": text_column,
         "id_column": id_column,
         "title_column": title_column,
+        "groups": tuple(group) if group else None,
         "questions": str(Path(questions).expanduser().absolute()) if questions else None,
     }
     source = Source(**{key: value for key, value in values.items() if value is not None})
@@ -60,8 +62,25 @@ def list_(json_: Json = False) -> None:
     if json_:
         print_json(rows)
     else:
-        shown = ("name", "location", "kind", "tenant", "glob", "text_column", "questions")
+        shown = ("name", "location", "kind", "tenant", "groups", "glob", "text_column", "questions")
+        rows = [row | {"groups": ", ".join(row["groups"])} for row in rows]
         print_table([{name: row[name] for name in shown} for row in rows])
+
+
+@app.command()
+def access(name: str, group: Groups = None, json_: Json = False) -> None:
+    """Say which groups may see a source's documents; without `--group`, everybody of its tenant.
+
+    Example: `headwater source access handbook --group staff --group legal`
+    """
+    from assets.transforms.registry import SourceRegistry
+
+    source = SourceRegistry(read_settings().sources_file).give_to(name, group or ())
+    if json_:
+        print_json(source.model_dump())
+        return
+    who = ", ".join(source.groups) or "everybody"
+    console.print(f"{source.name}: {who} of {source.tenant}; `headwater run` takes it to the index")
 
 
 @app.command()

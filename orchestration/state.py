@@ -9,6 +9,8 @@ from assets.lake import Lake
 MIGRATIONS: list[Callable[[Lake], None]] = [
     # 0 to 1: the first state folders had no version. Quality signals were added to `silver.documents`.
     lambda lake: lake.add_missing_columns(),
+    # 1 to 2: who may see a document, and what an answer was chosen from.
+    lambda lake: lake.add_missing_columns(),
 ]
 """What makes a folder of version N one of version N + 1. Each can be run again after it was cut off."""
 

@@ -19,6 +19,16 @@ log = Console(stderr=True, highlight=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 Tenant = Annotated[str, typer.Option(help="Whose documents.")]
+Groups = Annotated[
+    list[str] | None,
+    typer.Option("--group", help="A group that the user is in; repeat it for more.", show_default=False),
+]
+AsOf = Annotated[
+    str | None,
+    typer.Option(
+        "--as-of", metavar="RELEASE|TIME", help="What was live then: a release, or a time in ISO 8601."
+    ),
+]
 
 
 def read_settings() -> "Settings":

@@ -9,11 +9,12 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from retrieval.binary_copy import InvalidBatch
 from retrieval.generation import (
-    CHUNK_COLUMNS,
+    STORED,
     Numbering,
     copy_chunks,
     insert_frequencies,
     insert_postings,
+    insert_scopes,
     insert_statistics,
     partition,
     rows_to_copy,
@@ -21,7 +22,7 @@ from retrieval.generation import (
 from retrieval.postgres import Row, one_value
 
 # What makes a chunk another row; its chunk_id makes it another chunk.
-_ATTRIBUTES = [*(name for name in CHUNK_COLUMNS.names if name != "chunk_id"), "embedding"]
+_ATTRIBUTES = [*(name for name in STORED if name != "chunk_id"), "embedding"]
 
 
 def stage(
@@ -70,7 +71,7 @@ def merge(connection: Connection[Row], number: int, epoch: int) -> bool:
         )
     )
     connection.execute(
-        "CREATE TEMPORARY TABLE closed (chunk_no bigint PRIMARY KEY, tenant text, language text) "
+        "CREATE TEMPORARY TABLE closed (chunk_no bigint PRIMARY KEY, scope text, language text) "
         "ON COMMIT DROP"
     )
     connection.execute(
@@ -79,7 +80,7 @@ def merge(connection: Connection[Row], number: int, epoch: int) -> bool:
                 UPDATE headwater.chunks SET valid_to = {epoch}
                 WHERE generation = {number} AND valid_to IS NULL
                     AND chunk_id IN (SELECT chunk_id FROM incoming UNION ALL SELECT chunk_id FROM removed)
-                RETURNING chunk_no, tenant, language
+                RETURNING chunk_no, scope, language
             )
             INSERT INTO closed SELECT * FROM now_closed
         """).format(epoch=Literal(epoch), number=Literal(number))
@@ -93,11 +94,12 @@ def merge(connection: Connection[Row], number: int, epoch: int) -> bool:
     )
     connection.execute("INSERT INTO headwater.chunks SELECT * FROM incoming")
     incoming, closed = Identifier("incoming"), Identifier("closed")
+    insert_scopes(connection, incoming)
     insert_postings(connection, incoming, Identifier("headwater", "postings"))
     insert_statistics(connection, number, epoch, incoming, closed)
     added_postings, closed_postings = (
         SQL(
-            "(SELECT tenant, lexeme FROM {postings} WHERE chunk_no IN (SELECT chunk_no FROM {chunks}))"
+            "(SELECT scope, lexeme FROM {postings} WHERE chunk_no IN (SELECT chunk_no FROM {chunks}))"
         ).format(postings=partition("postings", number), chunks=chunks)
         for chunks in (incoming, closed)
     )
@@ -122,7 +124,7 @@ def prune(connection: Connection[Row], number: int, epochs: list[int]) -> int:
         """
         DELETE FROM {frequencies} s
         USING (
-            SELECT ctid, epoch, lead(epoch) OVER (PARTITION BY tenant, lexeme ORDER BY epoch) AS next_epoch
+            SELECT ctid, epoch, lead(epoch) OVER (PARTITION BY scope, lexeme ORDER BY epoch) AS next_epoch
             FROM {frequencies}
         ) numbered
         WHERE s.ctid = numbered.ctid AND next_epoch IS NOT NULL AND NOT EXISTS (
@@ -134,7 +136,7 @@ def prune(connection: Connection[Row], number: int, epochs: list[int]) -> int:
         DELETE FROM {frequencies} s
         WHERE chunk_count = 0 AND NOT EXISTS (
             SELECT FROM {frequencies} older
-            WHERE older.tenant = s.tenant AND older.lexeme = s.lexeme AND older.epoch < s.epoch
+            WHERE older.scope = s.scope AND older.lexeme = s.lexeme AND older.epoch < s.epoch
         )
         """,
     ):
@@ -146,7 +148,7 @@ def prune(connection: Connection[Row], number: int, epochs: list[int]) -> int:
                 SELECT FROM unnest({epochs}::bigint[]) AS kept
                 WHERE s.epoch = (
                     SELECT max(epoch) FROM headwater.statistics newest
-                    WHERE newest.generation = s.generation AND newest.tenant = s.tenant
+                    WHERE newest.generation = s.generation AND newest.scope = s.scope
                         AND newest.language = s.language AND newest.epoch <= kept
                 )
             )

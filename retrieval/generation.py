@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from psycopg import Connection, sql
 from psycopg.sql import SQL, Identifier, Literal
 
+from retrieval.access import SEPARATOR, scopes
 from retrieval.binary_copy import InvalidBatch, copy_stream, vectors
 from retrieval.postgres import Row
 
@@ -35,7 +36,13 @@ CHUNK_COLUMNS = pa.schema(
 )
 """What a batch must hold, in any order, beside `vector`: (fixed-size) lists of float32 of one length."""
 
-_COPIED = ["generation", "chunk_no", "valid_from", *CHUNK_COLUMNS.names, "embedding"]
+GROUPS = pa.field("access_groups", pa.string())
+"""What a batch may hold too: each row's `group_set`; without it everybody of the tenant may read them."""
+
+STORED = ["scope" if name == "tenant" else name for name in CHUNK_COLUMNS.names]
+"""The columns of a chunk's row that come from a batch, but for the vector."""
+
+_COPIED = ["generation", "chunk_no", "valid_from", *STORED, "embedding"]
 _PARTITIONED = ("chunks", "postings", "frequencies")
 _EMPTY_GRAPH_BYTES = 1 << 20
 """A graph smaller than that is not worth its rebuilding."""
@@ -71,6 +78,8 @@ def rows_to_copy(
         if missing:
             raise InvalidBatch(f"a batch of chunks has no column {', '.join(sorted(missing))}")
         columns = [_checked(batch, field) for field in CHUNK_COLUMNS]
+        place = CHUNK_COLUMNS.get_field_index("tenant")
+        columns[place] = _scopes(batch, columns[place])
         dimension = vectors(batch.column("vector")).shape[1]
         if batch.num_rows and dimension != numbering.dimension:
             raise InvalidBatch(
@@ -112,6 +121,16 @@ def _checked(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
     return column
 
 
+def _scopes(batch: pa.RecordBatch, tenants: pa.Array) -> pa.Array:
+    if pc.any(pc.match_substring(tenants, SEPARATOR)).as_py():
+        raise InvalidBatch(
+            "column 'tenant' holds a control character that separates a tenant from its groups"
+        )
+    if GROUPS.name not in batch.schema.names:
+        return tenants
+    return scopes(tenants, _checked(batch, GROUPS))
+
+
 def create_partitions(connection: Connection[Row], generation: int) -> None:
     """Makes a generation's tables beside the others, not attached yet: nobody waits and nobody sees them."""
     for table in _PARTITIONED:
@@ -123,6 +142,11 @@ def create_partitions(connection: Connection[Row], generation: int) -> None:
             ).format(
                 part=partition(table, generation), table=Identifier(table), generation=Literal(generation)
             )
+        )
+        # EXPLAIN of a query for a word or a name would say how often rows have it that one may not see.
+        connection.execute(
+            "SELECT headwater.keep_no_statistics(%s)",
+            (partition(table, generation).as_string(connection),),
         )
 
 
@@ -146,9 +170,9 @@ def insert_postings(connection: Connection[Row], chunks: sql.Composable, posting
     """Makes a posting for every lexeme of every chunk in `chunks`; returns how many."""
     statement = SQL("""
         INSERT INTO {postings}
-            (generation, text_tf, chunk_no, valid_from, length, title_tf, heading_tf, tenant, lexeme)
+            (generation, text_tf, chunk_no, valid_from, length, title_tf, heading_tf, scope, lexeme)
         SELECT c.generation, w.text_tf, c.chunk_no, c.valid_from, w.length,
-            least(w.title_tf, 32767), least(w.heading_tf, 32767), c.tenant, w.lexeme
+            least(w.title_tf, 32767), least(w.heading_tf, 32767), c.scope, w.lexeme
         FROM {chunks} c
         CROSS JOIN LATERAL (
             SELECT lexeme, sum(title_tf) AS title_tf, sum(heading_tf) AS heading_tf, sum(text_tf) AS text_tf,
@@ -168,7 +192,7 @@ def insert_postings(connection: Connection[Row], chunks: sql.Composable, posting
 
 
 def create_indexes(connection: Connection[Row], generation: int) -> None:
-    """Indexes a loaded generation: identity, tenant and the covering index of the postings.
+    """Indexes a loaded generation: identity, scope and the covering index of the postings.
 
     Raises:
         psycopg.errors.UniqueViolation: Two rows have one chunk_id.
@@ -178,12 +202,12 @@ def create_indexes(connection: Connection[Row], generation: int) -> None:
         # No index of chunks names valid_to: that keeps closing a row cheap.
         "CREATE UNIQUE INDEX ON {chunks} (chunk_id, valid_from)",
         "CREATE UNIQUE INDEX ON {chunks} (chunk_no)",
-        "CREATE INDEX ON {chunks} (tenant)",
+        "CREATE INDEX ON {chunks} (scope)",
         # Every column that a search names is in it, the partition's own number too: that is compared as well.
-        "CREATE INDEX ON {postings} (tenant, lexeme, chunk_no) "
+        "CREATE INDEX ON {postings} (scope, lexeme, chunk_no) "
         "INCLUDE (generation, text_tf, title_tf, heading_tf, length, valid_from, valid_to)",
         "CREATE INDEX ON {postings} (chunk_no)",
-        "CREATE UNIQUE INDEX ON {frequencies} (tenant, lexeme, epoch) INCLUDE (generation, chunk_count)",
+        "CREATE UNIQUE INDEX ON {frequencies} (scope, lexeme, epoch) INCLUDE (generation, chunk_count)",
     ):
         connection.execute(SQL(statement).format(chunks=chunks, postings=postings, frequencies=frequencies))
 
@@ -214,29 +238,29 @@ def insert_statistics(
         connection: Of the owner.
         generation: Whose.
         epoch: The new one.
-        added: A relation of the rows that it adds, with chunk_no, tenant and language.
+        added: A relation of the rows that it adds, with chunk_no, scope and language.
         closed: The same of the rows that it closes.
     """
     statement = SQL("""
         WITH moved AS (
-            SELECT tenant, language, sum(sign) AS chunks, sum(sign * coalesce(length, 0)) AS length
+            SELECT scope, language, sum(sign) AS chunks, sum(sign * coalesce(length, 0)) AS length
             FROM (
-                SELECT chunk_no, tenant, language, 1 AS sign FROM {added}
+                SELECT chunk_no, scope, language, 1 AS sign FROM {added}
                 UNION ALL
-                SELECT chunk_no, tenant, language, -1 FROM {closed}
+                SELECT chunk_no, scope, language, -1 FROM {closed}
             ) rows
             LEFT JOIN LATERAL (
                 SELECT length FROM {postings} p WHERE p.chunk_no = rows.chunk_no LIMIT 1
             ) lengths ON true
-            GROUP BY tenant, language
+            GROUP BY scope, language
         )
-        INSERT INTO headwater.statistics (generation, tenant, language, epoch, chunk_count, total_length)
-        SELECT {generation}, tenant, language, {epoch},
+        INSERT INTO headwater.statistics (generation, scope, language, epoch, chunk_count, total_length)
+        SELECT {generation}, scope, language, {epoch},
             coalesce(before.chunk_count, 0) + moved.chunks, coalesce(before.total_length, 0) + moved.length
         FROM moved
         LEFT JOIN LATERAL (
             SELECT chunk_count, total_length FROM headwater.statistics s
-            WHERE s.generation = {generation} AND s.tenant = moved.tenant AND s.language = moved.language
+            WHERE s.generation = {generation} AND s.scope = moved.scope AND s.language = moved.language
             ORDER BY epoch DESC LIMIT 1
         ) before ON true
     """)
@@ -260,23 +284,23 @@ def insert_frequencies(
         connection: Of the owner.
         generation: Whose.
         epoch: The new one.
-        added: A relation of the postings that it adds, with tenant and lexeme.
+        added: A relation of the postings that it adds, with scope and lexeme.
         closed: The same of the postings that it closes.
     """
     statement = SQL("""
-        INSERT INTO {frequencies} (generation, epoch, chunk_count, tenant, lexeme)
-        SELECT {generation}, {epoch}, coalesce(before.chunk_count, 0) + moved.chunks, tenant, lexeme
+        INSERT INTO {frequencies} (generation, epoch, chunk_count, scope, lexeme)
+        SELECT {generation}, {epoch}, coalesce(before.chunk_count, 0) + moved.chunks, scope, lexeme
         FROM (
-            SELECT tenant, lexeme, sum(sign) AS chunks FROM (
-                SELECT tenant, lexeme, 1 AS sign FROM {added}
+            SELECT scope, lexeme, sum(sign) AS chunks FROM (
+                SELECT scope, lexeme, 1 AS sign FROM {added}
                 UNION ALL
-                SELECT tenant, lexeme, -1 FROM {closed}
+                SELECT scope, lexeme, -1 FROM {closed}
             ) postings
-            GROUP BY tenant, lexeme HAVING sum(sign) <> 0
+            GROUP BY scope, lexeme HAVING sum(sign) <> 0
         ) moved
         LEFT JOIN LATERAL (
             SELECT chunk_count FROM {frequencies} f
-            WHERE f.tenant = moved.tenant AND f.lexeme = moved.lexeme ORDER BY epoch DESC LIMIT 1
+            WHERE f.scope = moved.scope AND f.lexeme = moved.lexeme ORDER BY epoch DESC LIMIT 1
         ) before ON true
     """)
     connection.execute(
@@ -287,6 +311,17 @@ def insert_frequencies(
             generation=Literal(generation),
             epoch=Literal(epoch),
         )
+    )
+
+
+def insert_scopes(connection: Connection[Row], chunks: sql.Composable) -> None:
+    """Lists the groups that rows in `chunks` are for, so that a reader in one of them finds their scope."""
+    connection.execute(
+        SQL("""
+            INSERT INTO headwater.scopes (scope, tenant, groups)
+            SELECT scope, split_part(scope, {mark}, 1), string_to_array(split_part(scope, {mark}, 2), ',')
+            FROM {chunks} WHERE strpos(scope, {mark}) > 0 GROUP BY scope ON CONFLICT DO NOTHING
+        """).format(chunks=chunks, mark=Literal(SEPARATOR))
     )
 
 

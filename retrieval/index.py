@@ -20,7 +20,16 @@ from retrieval import epoch as epochs
 from retrieval import generation as steps
 from retrieval.binary_copy import InvalidBatch
 from retrieval.generation import CHUNK_COLUMNS, Numbering, Progress, partition
-from retrieval.moments import Fenced, IndexState, Lineage, Point, Release, ReleaseExists, UnknownRelease
+from retrieval.moments import (
+    Fenced,
+    IndexState,
+    Lineage,
+    LiveSince,
+    Point,
+    Release,
+    ReleaseExists,
+    UnknownRelease,
+)
 from retrieval.postgres import Postgres, Row, one_value
 from retrieval.progress import watched
 
@@ -118,6 +127,7 @@ class Index:
                 rows = steps.rows_to_copy(batches, Numbering(number, 1, 0, dimension), on_progress)
                 steps.copy_chunks(connection, chunks, rows, freeze=True)
                 count = one_value(connection, SQL("SELECT count(*) FROM {}").format(chunks))
+                steps.insert_scopes(connection, chunks)
                 on_progress("postings", steps.insert_postings(connection, chunks, postings))
                 try:
                     steps.create_indexes(connection, number)
@@ -211,7 +221,10 @@ class Index:
             "WHERE generation = {generation} AND valid_from <= {epoch} "
             "AND (valid_to IS NULL OR valid_to > {epoch}) ORDER BY chunk_id) TO STDOUT (FORMAT csv, HEADER)"
         ).format(
-            columns=SQL(", ").join(map(Identifier, kinds)),
+            columns=SQL(", ").join(
+                SQL("split_part(scope, E'\\x1f', 1) AS tenant") if name == "tenant" else Identifier(name)
+                for name in kinds
+            ),
             generation=Literal(point.generation),
             epoch=Literal(point.epoch),
         )
@@ -291,6 +304,23 @@ class Index:
         """Every release that can still be served, newest first."""
         with self._postgres.owner() as connection:
             return _releases(connection)
+
+    def live_history(self) -> list[LiveSince]:
+        """What was live since when, oldest first; releases that are no longer kept are in it too."""
+        with self._postgres.owner() as connection:
+            rows = connection.execute(
+                "SELECT live_since, release_id FROM headwater.live_history ORDER BY live_since"
+            ).fetchall()
+        return [LiveSince(*row) for row in rows]
+
+    def groups(self) -> dict[str, list[str]]:
+        """Each tenant's groups that documents were given to; tenants without any are not in it."""
+        with self._postgres.owner() as connection:
+            rows = connection.execute(
+                "SELECT tenant, array_agg(DISTINCT name ORDER BY name) FROM headwater.scopes, "
+                "unnest(groups) AS name GROUP BY tenant"
+            ).fetchall()
+        return {row[0]: row[1] for row in rows}
 
     def document_rows(self, doc_id: str) -> list[dict[str, Any]]:
         """Every row that the index holds of a document, in any generation, served or not.

@@ -227,9 +227,9 @@ def _words(connection: Connection[Row], moment: Moment, words: str, config: Lexi
             CROSS JOIN LATERAL headwater.terms(language, %(words)s, true) GROUP BY lexeme
         ) terms
         CROSS JOIN LATERAL (
-            SELECT DISTINCT ON (tenant) chunk_count FROM headwater.frequencies f
+            SELECT DISTINCT ON (scope) chunk_count FROM headwater.frequencies f
             WHERE f.lexeme = terms.lexeme AND generation = %(generation)s AND epoch <= %(epoch)s
-            ORDER BY tenant, epoch DESC
+            ORDER BY scope, epoch DESC
         ) newest
         GROUP BY lexeme, asked, among HAVING sum(chunk_count) > 0 ORDER BY sum(chunk_count), lexeme
         LIMIT %(most)s

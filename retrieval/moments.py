@@ -71,3 +71,16 @@ class Release:
     epoch: int
     released_at: datetime
     details: dict[str, Any] = field(compare=False)
+
+
+@dataclass(frozen=True)
+class LiveSince:
+    """When a release went live; it was until the next one did.
+
+    Attributes:
+        live_since: The time.
+        release_id: Which.
+    """
+
+    live_since: datetime
+    release_id: str

@@ -1,9 +1,10 @@
 """Connections to the serving database: as the owner that writes the index, or as a tenant that reads it."""
 
 import contextlib
+import re
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import psycopg
 from psycopg import Connection, IsolationLevel, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import ConnectionPool, PoolTimeout
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, Field, SecretStr, field_validator
 
+from retrieval.access import KEY_BYTES, access_token, checked_tenant, group_set, new_access_key
 from retrieval.embedded import EmbeddedServer, ServerConfig
 
 SCHEMA_VERSION = 2
@@ -39,6 +41,17 @@ class PostgresConfig(BaseModel):
     """Of an administrator (PostgreSQL >= 16 with pgvector >= 0.8): makes the schema and roles, and writes."""
     serving_url: SecretStr | None = None
     """Of the role `headwater_serving`; by default `url` with that user and no password (pgpass)."""
+    access_key: SecretStr | None = None
+    """The secret of `headwater.access_key`, in hex, for a process that only serves: with it and `serving_url`
+    no administrator's `url` is needed. Others read it as the owner."""
+
+    @field_validator("access_key")
+    @classmethod
+    def _hex(cls, key: SecretStr | None) -> SecretStr | None:
+        if key and not re.fullmatch(rf"[0-9a-fA-F]{{{2 * KEY_BYTES}}}", key.get_secret_value()):
+            raise ValueError(f"the access key is {2 * KEY_BYTES} hex digits")
+        return key
+
     pool_size: int = Field(default=4, ge=1)
     """Connections that one process keeps for each of its two roles."""
     pool_timeout_s: float = Field(default=10.0, gt=0)
@@ -66,6 +79,7 @@ class Postgres:
         self._opening = threading.Lock()
         self._administrator: str | None = None
         self._pools: dict[str, ConnectionPool[Connection[Row]]] = {}
+        self._key: bytes | None = None
 
     @contextlib.contextmanager
     def owner(self) -> Iterator[Connection[Row]]:
@@ -85,27 +99,44 @@ class Postgres:
             yield connection
 
     @contextlib.contextmanager
-    def serving(self, tenant: str) -> Iterator[Connection[Row]]:
+    def serving(self, tenant: str, groups: Collection[str] = ()) -> Iterator[Connection[Row]]:
         """A read-only connection that sees one tenant's rows, in one repeatable-read transaction.
 
+        What it sees is proven to the database for this transaction alone, so that no SQL that is sent through
+        the connection can make it another tenant's (docs/security.md).
+
         Args:
-            tenant: Whose rows; the database's row-level security takes it from here.
+            tenant: Whose rows.
+            groups: Those that the user is in; rows that are for other groups are not seen.
 
         Raises:
-            ValueError: No tenant was given.
+            ValueError: No tenant was given, or a group that can not be one.
             Unavailable: As in `owner`.
         """
-        if not tenant or "\0" in tenant:
-            raise ValueError("no tenant: a search needs the name of the tenant that it is for")
+        checked_tenant(tenant)
+        group_set(groups)
+        key = self._access_key()
         with self._pooled("headwater_serving") as connection:
             # A lock takes no snapshot, so this comes first: a drop of a generation waits for this transaction
             # from now on, and one that was dropped before is also gone from what is read next.
-            connection.execute(
+            begun = connection.execute(
                 "LOCK TABLE ONLY headwater.chunks, ONLY headwater.postings, ONLY headwater.frequencies "
-                "IN ACCESS SHARE MODE"
+                "IN ACCESS SHARE MODE; SELECT headwater.this_transaction()"
             )
-            connection.execute("SELECT set_config('headwater.tenant', %s, true)", (tenant,))
+            begun.nextset()
+            (transaction,) = begun.fetchone() or ("",)
+            token = access_token(key, transaction, tenant, groups)
+            connection.execute("SELECT set_config('headwater.access', %s, true)", (token,))
             yield connection
+
+    def _access_key(self) -> bytes:
+        if self._key is None:
+            if self.config.access_key:
+                self._key = bytes.fromhex(self.config.access_key.get_secret_value())
+            else:
+                with self.owner() as connection:
+                    self._key = one_value(connection, "SELECT secret FROM headwater.access_key")
+        return self._key or b""
 
     def dump(self, target: Path) -> None:
         """Writes the index to a file, as of one moment; writers go on.
@@ -124,6 +155,7 @@ class Postgres:
         self._run(
             "pg_restore", "--clean", "--if-exists", "--single-transaction", "--exit-on-error", str(source)
         )
+        self.close()  # the schema may be an older one, and the access key is another
 
     def _run(self, program: str, *arguments: str) -> None:
         """Runs one of PostgreSQL's programs on the embedded server's database."""
@@ -141,7 +173,7 @@ class Postgres:
     def close(self) -> None:
         """Gives this process's connections back; an embedded server keeps running for the others."""
         with self._opening:
-            pools, self._pools, self._administrator = list(self._pools.values()), {}, None
+            pools, self._pools, self._administrator, self._key = list(self._pools.values()), {}, None, None
         for pool in pools:
             pool.close()
 
@@ -177,6 +209,8 @@ class Postgres:
             raise
         finally:
             # `with connection` ended its transaction; it closes only what it opened itself.
+            if role == "headwater_serving" and not connection.closed:
+                _forget_session(connection)
             pool.putconn(connection)
 
     def _pool(self, role: str) -> ConnectionPool[Connection[Row]]:
@@ -200,15 +234,21 @@ class Postgres:
             return self._pools[role]
 
     def _conninfo(self, role: str) -> str:
-        administrator = self._administrator_conninfo()
         settings = "-c search_path=headwater,public"
         if role == "headwater_owner":
-            return make_conninfo(administrator, options=f"{settings} -c role=headwater_owner")
+            return make_conninfo(
+                self._administrator_conninfo(), options=f"{settings} -c role=headwater_owner"
+            )
+        # Given here they hold against what the role may set as its own defaults.
         timeout_ms = round(self.config.statement_timeout_s * 1000)
-        settings += f" -c statement_timeout={timeout_ms} -c default_transaction_read_only=on"
+        settings += (
+            f" -c statement_timeout={timeout_ms} -c default_transaction_read_only=on -c row_security=on"
+        )
         if self.config.serving_url:
+            if not self.config.access_key:
+                self._administrator_conninfo()  # makes the schema where it is not there yet
             return make_conninfo(self.config.serving_url.get_secret_value(), options=settings)
-        parts: dict[str, Any] = dict(conninfo_to_dict(administrator))
+        parts: dict[str, Any] = dict(conninfo_to_dict(self._administrator_conninfo()))
         parts.pop("password", None)
         return make_conninfo(**{**parts, "user": role, "options": settings})
 
@@ -243,6 +283,22 @@ def _configure_serving(connection: Connection[Row]) -> None:
     connection.commit()
 
 
+def _forget_session(connection: Connection[Row]) -> None:
+    """Ends what a transaction can leave to the next: settings, cursors, prepared statements, locks.
+
+    `DISCARD ALL` without the plans of our own functions. A session that does not let go of it is closed.
+    """
+    try:
+        connection.autocommit = True
+        connection.execute(
+            "RESET SESSION AUTHORIZATION; RESET ALL; CLOSE ALL; DEALLOCATE ALL; UNLISTEN *; "
+            "SELECT pg_advisory_unlock_all()"
+        )
+        connection.autocommit = False
+    except psycopg.Error:
+        connection.close()
+
+
 def _with_database(server: str) -> str:
     with psycopg.connect(server, autocommit=True) as connection:
         if not one_value(connection, "SELECT true FROM pg_database WHERE datname = %s", _DATABASE):
@@ -270,6 +326,11 @@ def apply_schema(connection: Connection[Row]) -> None:
                     f"{SCHEMA_VERSION}: update Headwater"
                 )
         connection.execute((resources.files("retrieval") / "schema.sql").read_bytes())
+        connection.execute(
+            "INSERT INTO headwater.access_key (secret, inner_pad, outer_pad) VALUES (%s, %s, %s) "
+            "ON CONFLICT DO NOTHING",
+            new_access_key(),
+        )
         connection.execute("INSERT INTO headwater.schema_version (version) VALUES (%s)", (SCHEMA_VERSION,))
 
 

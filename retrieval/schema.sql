@@ -21,6 +21,18 @@ BEGIN
     EXECUTE format(
         'ALTER ROLE headwater_serving IN DATABASE %I SET default_transaction_read_only = on', current_database()
     );
+    -- Samples of texts that version 1 kept.
+    IF current_setting('is_superuser') = 'on' THEN
+        DELETE FROM pg_statistic USING pg_class
+        WHERE starelid = pg_class.oid AND relnamespace = to_regnamespace('headwater');
+    END IF;
+    -- Open to everybody as PostgreSQL comes: ending the sessions of others of one's role, and storing objects.
+    IF current_setting('is_superuser') = 'on' THEN
+        REVOKE EXECUTE ON FUNCTION pg_terminate_backend(integer, bigint), pg_cancel_backend(integer),
+            lo_creat(integer), lo_create(oid), lo_from_bytea(oid, bytea) FROM PUBLIC;
+        GRANT EXECUTE ON FUNCTION pg_terminate_backend(integer, bigint), pg_cancel_backend(integer)
+            TO pg_signal_backend;
+    END IF;
 END
 $$;
 
@@ -37,6 +49,36 @@ CREATE TABLE IF NOT EXISTS headwater.schema_version (
     version integer PRIMARY KEY,
     applied_at timestamptz NOT NULL DEFAULT now()
 );
+
+-- Version 1 had no groups: its rows' scope is their tenant.
+DO $$
+DECLARE
+    name text;
+BEGIN
+    FOR name IN
+        SELECT relname FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid
+        WHERE relnamespace = 'headwater'::regnamespace AND relname IN ('chunks', 'postings', 'statistics')
+            AND attname = 'tenant'
+    LOOP
+        EXECUTE format('ALTER TABLE headwater.%I RENAME COLUMN tenant TO scope', name);
+    END LOOP;
+END
+$$;
+
+-- The planner's estimates are made from samples of all rows, whoever asks, and EXPLAIN shows them: no samples of
+-- texts and names are kept. What it assumes without them is the same for every value.
+CREATE OR REPLACE FUNCTION headwater.keep_no_statistics(of regclass) RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    name text;
+BEGIN
+    FOR name IN SELECT attname FROM pg_attribute WHERE attrelid = of AND attnum > 0 AND atttypid = 'text'::regtype
+    LOOP
+        EXECUTE format('ALTER TABLE %s ALTER COLUMN %I SET STATISTICS 0', of, name);
+    END LOOP;
+END
+$$;
 
 -- What the index is and which of it is live. -----------------------------------------------------------------
 
@@ -69,12 +111,30 @@ CREATE TABLE IF NOT EXISTS headwater.live (
 );
 INSERT INTO headwater.live DEFAULT VALUES ON CONFLICT DO NOTHING;
 
+-- What was live since when: going back makes an older release live again, so a release's own time does not say
+-- it. Outlives the releases, so that a moment whose release is gone can be told from one before the first.
+CREATE TABLE IF NOT EXISTS headwater.live_history (
+    live_since timestamptz NOT NULL DEFAULT clock_timestamp(),
+    release_id text NOT NULL
+);
+INSERT INTO headwater.live_history (live_since, release_id)
+SELECT past.* FROM (
+    SELECT released_at, release_id FROM headwater.releases
+    UNION ALL
+    SELECT clock_timestamp(), release_id FROM headwater.live JOIN headwater.releases USING (release_id)
+    WHERE released_at < (SELECT max(released_at) FROM headwater.releases)
+) past
+WHERE NOT EXISTS (SELECT FROM headwater.live_history);
+
 -- Repoints in one statement, when the live release is still the one the caller judged against.
 CREATE OR REPLACE FUNCTION headwater.swap_live(expected text, next text) RETURNS boolean
 LANGUAGE sql
 AS $$
     WITH swapped AS (
         UPDATE headwater.live SET release_id = next WHERE release_id IS NOT DISTINCT FROM expected RETURNING 1
+    ), told AS (
+        INSERT INTO headwater.live_history (release_id)
+        SELECT next FROM swapped WHERE next IS DISTINCT FROM expected
     )
     SELECT EXISTS (SELECT FROM swapped)
 $$;
@@ -92,7 +152,7 @@ CREATE TABLE IF NOT EXISTS headwater.chunks (
     ordinal integer NOT NULL,
     token_count integer NOT NULL,
     chunk_id text COLLATE "C" NOT NULL,
-    tenant text COLLATE "C" NOT NULL,
+    scope text COLLATE "C" NOT NULL,  -- who may read it: see Access
     doc_id text COLLATE "C" NOT NULL,
     uri text NOT NULL,
     title text,
@@ -114,7 +174,7 @@ CREATE TABLE IF NOT EXISTS headwater.postings (
     length integer NOT NULL,  -- of the whole chunk, in lexemes
     title_tf smallint NOT NULL,
     heading_tf smallint NOT NULL,
-    tenant text COLLATE "C" NOT NULL,
+    scope text COLLATE "C" NOT NULL,
     lexeme text COLLATE "C" NOT NULL
 ) PARTITION BY LIST (generation);
 
@@ -124,19 +184,19 @@ CREATE TABLE IF NOT EXISTS headwater.frequencies (
     generation integer NOT NULL,
     epoch bigint NOT NULL,
     chunk_count bigint NOT NULL CHECK (chunk_count >= 0),
-    tenant text COLLATE "C" NOT NULL,
+    scope text COLLATE "C" NOT NULL,
     lexeme text COLLATE "C" NOT NULL
 ) PARTITION BY LIST (generation);
 
 -- What BM25 needs beside the postings, a row where an epoch changed it: the newest at or before an epoch holds.
 CREATE TABLE IF NOT EXISTS headwater.statistics (
     generation integer NOT NULL REFERENCES headwater.index_state ON DELETE CASCADE,
-    tenant text COLLATE "C" NOT NULL,
+    scope text COLLATE "C" NOT NULL,
     language text COLLATE "C" NOT NULL,
     epoch bigint NOT NULL,
     chunk_count bigint NOT NULL CHECK (chunk_count >= 0),
     total_length bigint NOT NULL CHECK (total_length >= 0),
-    PRIMARY KEY (generation, tenant, language, epoch)
+    PRIMARY KEY (generation, scope, language, epoch)
 );
 
 -- From schema version 1: postings had one frequency for all fields, and lexemes were counted in each search.
@@ -159,18 +219,18 @@ BEGIN
             'CREATE TABLE headwater.frequencies_g%1$s PARTITION OF headwater.frequencies FOR VALUES IN (%1$s)',
             of_generation
         );
-        INSERT INTO headwater.frequencies (generation, epoch, chunk_count, tenant, lexeme)
+        INSERT INTO headwater.frequencies (generation, epoch, chunk_count, scope, lexeme)
         SELECT of_generation, epoch, count(*) FILTER (
             WHERE valid_from <= epoch AND (valid_to IS NULL OR valid_to > epoch)
-        ), tenant, lexeme
+        ), scope, lexeme
         FROM headwater.postings CROSS JOIN (
             SELECT epoch FROM headwater.releases WHERE generation = of_generation
             UNION SELECT epoch FROM headwater.index_state WHERE generation = of_generation
         ) AS kept (epoch)
         WHERE generation = of_generation
-        GROUP BY epoch, tenant, lexeme;
+        GROUP BY epoch, scope, lexeme;
         EXECUTE format(
-            'CREATE UNIQUE INDEX ON headwater.frequencies_g%1$s (tenant, lexeme, epoch); '
+            'CREATE UNIQUE INDEX ON headwater.frequencies_g%1$s (scope, lexeme, epoch); '
             'ALTER TABLE headwater.frequencies_g%1$s ENABLE ROW LEVEL SECURITY; '
             'ALTER TABLE headwater.frequencies_g%1$s FORCE ROW LEVEL SECURITY; '
             'CREATE POLICY owner_writes ON headwater.frequencies_g%1$s TO headwater_owner USING (true)',
@@ -179,6 +239,13 @@ BEGIN
     END LOOP;
 END
 $$;
+
+SELECT headwater.keep_no_statistics(of) FROM (
+    VALUES ('headwater.statistics'::regclass) UNION ALL
+    SELECT inhrelid FROM pg_inherits WHERE inhparent IN (
+        'headwater.chunks'::regclass, 'headwater.postings'::regclass, 'headwater.frequencies'::regclass
+    )
+) AS tables (of);
 
 -- Words. ----------------------------------------------------------------------------------------------------
 
@@ -247,24 +314,67 @@ AS $$
     GROUP BY 1
 $$;
 
--- Tenants. --------------------------------------------------------------------------------------------------
+-- Access. ---------------------------------------------------------------------------------------------------
 
--- The one place that says whose rows the session may see. Unset is an error, never "all" and never "none".
-CREATE OR REPLACE FUNCTION headwater.current_tenant() RETURNS text
-LANGUAGE plpgsql STABLE PARALLEL SAFE
+-- Who may read a row is one scalar, its scope: the tenant, and where not everybody of the tenant may, U+001F and
+-- the groups that may, joined by commas. Those with groups are listed here, so that a reader's are looked up.
+CREATE TABLE IF NOT EXISTS headwater.scopes (
+    scope text COLLATE "C" PRIMARY KEY,
+    tenant text COLLATE "C" NOT NULL,
+    groups text[] NOT NULL
+);
+CREATE INDEX IF NOT EXISTS scopes_of_tenant ON headwater.scopes (tenant);
+
+-- What the application proves with that it is the application (RFC 2104): a secret of one SHA-256 block, and the
+-- same with both of the pads. Nobody but the owner may read it.
+CREATE TABLE IF NOT EXISTS headwater.access_key (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    secret bytea NOT NULL CHECK (length(secret) = 64),
+    inner_pad bytea NOT NULL CHECK (length(inner_pad) = 64),
+    outer_pad bytea NOT NULL CHECK (length(outer_pad) = 64)
+);
+
+-- What a proof holds for: this transaction of this session, and no other.
+CREATE OR REPLACE FUNCTION headwater.this_transaction() RETURNS text
+LANGUAGE sql STABLE
+RETURN pg_backend_pid() || '.' || (extract(epoch FROM transaction_timestamp()) * 1000000)::bigint;
+
+-- The one place that says what the session may see: the scopes of the tenant and groups that `headwater.access`
+-- claims, where its proof holds. Any SQL may set that variable, none without the key can make the proof. Unset or
+-- unproven is an error, never "all" and never "none". Restricted, because a parallel worker has another pid.
+CREATE OR REPLACE FUNCTION headwater.visible_scopes() RETURNS text[]
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    tenant CONSTANT text := current_setting('headwater.tenant', true);
+    token CONSTANT text := coalesce(current_setting('headwater.access', true), '');
+    claim CONSTANT text := substr(token, 65);
+    proof text;
+    of_tenant text;
+    of_groups text[];
 BEGIN
-    IF coalesce(tenant, '') = '' THEN
+    IF token = '' THEN
         RAISE EXCEPTION 'no tenant is set for this transaction' USING ERRCODE = 'insufficient_privilege';
     END IF;
-    RETURN tenant;
+    SELECT encode(sha256(outer_pad || sha256(inner_pad || convert_to(
+        headwater.this_transaction() || ' ' || claim, 'UTF8'
+    ))), 'hex') INTO proof FROM headwater.access_key;
+    -- Hashes are compared, so that the time it takes says nothing of the proof.
+    IF sha256(convert_to(left(token, 64), 'UTF8')) IS DISTINCT FROM sha256(convert_to(proof, 'UTF8')) THEN
+        RAISE EXCEPTION 'the tenant of this transaction is not proven' USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    of_tenant := claim::jsonb ->> 'tenant';
+    of_groups := ARRAY(SELECT jsonb_array_elements_text(claim::jsonb -> 'groups'));
+    IF of_groups = '{}' THEN
+        RETURN ARRAY[of_tenant];
+    END IF;
+    RETURN of_tenant || ARRAY(
+        SELECT s.scope FROM headwater.scopes s WHERE s.tenant = of_tenant AND s.groups && of_groups
+    );
 END
 $$;
 
 -- Forced, so that a forgotten grant to the owner shows nothing either. Equality on text is leakproof, so the
--- planner may use an index on the tenant; the scalar subselect is evaluated once a query, not once a row.
+-- planner may use an index on the scope; the scalar subselect is evaluated once a query, not once a row.
 DO $$
 DECLARE
     name text;
@@ -277,15 +387,16 @@ BEGIN
         EXECUTE format('DROP POLICY IF EXISTS tenant_reads ON headwater.%I', name);
         EXECUTE format(
             'CREATE POLICY tenant_reads ON headwater.%I FOR SELECT TO headwater_serving '
-            'USING (tenant = (SELECT headwater.current_tenant()))',
+            'USING (scope = ANY ((SELECT headwater.visible_scopes())::text[]))',
             name
         );
     END LOOP;
 END
 $$;
+DROP FUNCTION IF EXISTS headwater.current_tenant();
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA headwater FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION headwater.current_tenant(), headwater.unspaced(),
+GRANT EXECUTE ON FUNCTION headwater.visible_scopes(), headwater.this_transaction(), headwater.unspaced(),
     headwater.terms(text, text, boolean) TO headwater_serving;
 GRANT SELECT ON headwater.chunks, headwater.postings, headwater.frequencies, headwater.statistics,
     headwater.text_configs TO headwater_serving;

@@ -1,6 +1,6 @@
 """Search over one moment of the index, as one tenant, by words, by vector or by both."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -119,6 +119,7 @@ class Searcher:
         *,
         model_digest: str | None = None,
         on_plan: Callable[[Plan], object] = lambda plan: None,
+        groups: Collection[str] = (),
     ) -> list[Hit]:
         """The best `k` chunks, or all there are, from one (generation, epoch) from start to end.
 
@@ -131,6 +132,7 @@ class Searcher:
             at: A release, or a state that is not released yet; None for the live release.
             model_digest: Of the model that made `query_vector`; needed with it.
             on_plan: Called with how the vectors' part of it was found, and why so.
+            groups: Those that the user is in; chunks that are for other groups do not exist for the search.
 
         Returns:
             Hits, best first; equal scores by chunk_id.
@@ -140,11 +142,11 @@ class Searcher:
             ModelMismatch: The vector is from another model than the index.
             NothingReleased: There is no live release.
             UnknownRelease: `at` can not be read (any more).
-            ValueError: No tenant.
+            ValueError: No tenant, or a group that can not be one.
         """
         self._check(query if isinstance(query, str) else query.words, query_vector, k, mode)
         query = Query.parse(query) if isinstance(query, str) else query
-        with self._postgres.serving(tenant) as connection:
+        with self._postgres.serving(tenant, groups) as connection:
             moment = _moment(connection, at)
             literal = "" if mode == "lexical" else _vector_literal(query_vector, moment, model_digest)
             if mode == "lexical":
@@ -203,13 +205,14 @@ class Searcher:
         at: Point | None = None,
         *,
         model_digest: str | None = None,
+        groups: Collection[str] = (),
     ) -> list[Hit]:
         """The true nearest chunks by comparing every one: what a vector search's recall is measured against.
 
         Args and errors as in `search`.
         """
         self._check("", query_vector, k, "vector")
-        with self._postgres.serving(tenant) as connection:
+        with self._postgres.serving(tenant, groups) as connection:
             moment = _moment(connection, at)
             literal = _vector_literal(query_vector, moment, model_digest)
             return _hits(connection, moment, exact(connection, moment, literal, k))
@@ -254,9 +257,10 @@ def _moment(connection: Connection[Row], at: Point | None) -> _Moment:
                 "nor the newest state of its generation"
             )
     statistics = connection.execute(
-        "SELECT language, chunk_count, total_length FROM ("
-        "SELECT DISTINCT ON (language) language, chunk_count, total_length FROM headwater.statistics "
-        "WHERE generation = %s AND epoch <= %s ORDER BY language, epoch DESC) newest WHERE chunk_count > 0",
+        "SELECT language, sum(chunk_count)::bigint, sum(total_length)::bigint FROM ("
+        "SELECT DISTINCT ON (scope, language) language, chunk_count, total_length FROM headwater.statistics "
+        "WHERE generation = %s AND epoch <= %s ORDER BY scope, language, epoch DESC) newest "
+        "WHERE chunk_count > 0 GROUP BY language ORDER BY language",
         (row[0], row[1]),
     ).fetchall()
     chunk_count = sum(count for _, count, _ in statistics)

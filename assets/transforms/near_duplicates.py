@@ -3,7 +3,7 @@
 The result is a function of the current documents alone. `find_duplicates` computes it for all of them, or
 only for what a batch of changes can have touched, and then gives the same rows as for all.
 
-* Documents of different tenants are never compared.
+* Documents that not the same people see (those of other tenants, or for other groups) are never compared.
 * Seniority is `(first_seen_at, doc_id)`. Of documents with the same text, the most senior is the text's
   representative; the others are exact duplicates of it, and only the representative is compared further.
 * Two representatives that share an LSH band are a candidate pair. A bucket (a tenant's representatives with
@@ -60,6 +60,7 @@ def find_duplicates(
     config: MinHashConfig,
     changed: pa.Table | None = None,
     replaced: pa.Table | None = None,
+    seen_by: str = "tenant",
 ) -> Duplicates[pa.Table]:
     """Finds every document's duplicate row, or those that a batch of changes can have touched, with DuckDB.
 
@@ -72,6 +73,7 @@ def find_duplicates(
         changed: doc_id of the documents inserted, changed or removed since `previous`; None computes all.
         replaced: doc_id and bands of the signatures that `changed` replaced or removed, as they were (the
             change feed's pre-images). Needed with `changed`, for they tell which buckets lost a member.
+        seen_by: SQL over `documents` for who sees one, where a tenant is not all that decides it.
 
     Returns:
         The rows and the documents that they decide about.
@@ -84,7 +86,7 @@ def find_duplicates(
         tables |= {"changed": changed.select(["doc_id"]), "replaced": _with_replaced(replaced)}
     on = LocalRelations(tables, config)
     try:
-        counts = _decide(on, config, all_of_them=changed is None)
+        counts = _decide(on, config, seen_by, all_of_them=changed is None)
         outcome = on.table("outcome")
     finally:
         on.close()
@@ -98,6 +100,7 @@ def find_duplicates_in_spark(
     config: MinHashConfig,
     changed: DataFrame | None = None,
     replaced: DataFrame | None = None,
+    seen_by: str = "tenant",
 ) -> Duplicates[DataFrame]:
     """`find_duplicates` where all the work is Spark's. Both frames hold no input open.
 
@@ -108,7 +111,7 @@ def find_duplicates_in_spark(
     if changed is not None:
         frames |= {"changed": changed.select("doc_id").distinct(), "replaced": _with_replaced(replaced)}
     on = SparkRelations(frames, config)
-    counts = _decide(on, config, all_of_them=changed is None)
+    counts = _decide(on, config, seen_by, all_of_them=changed is None)
     outcome = on.table("outcome").localCheckpoint()
     return Duplicates(outcome.where("canonical_id IS NOT NULL"), outcome.select("doc_id"), *counts)
 
@@ -119,12 +122,13 @@ def _with_replaced(replaced: Rows | None) -> Rows:
     return replaced
 
 
-def _decide(on: Relations, config: MinHashConfig, all_of_them: bool) -> tuple[int, int, int]:
+def _decide(on: Relations, config: MinHashConfig, seen_by: str, all_of_them: bool) -> tuple[int, int, int]:
     """Defines `outcome`: each affected document with its row, or nulls for none.
 
     Args:
         on: Holds `documents`, `signatures` and `previous`; `changed` and `replaced` too unless all are due.
         config: Threshold and bucket limit.
+        seen_by: SQL for who sees a document.
         all_of_them: Whether all documents are decided about.
 
     Returns:
@@ -132,7 +136,8 @@ def _decide(on: Relations, config: MinHashConfig, all_of_them: bool) -> tuple[in
     """
     on.define(
         "members",
-        "SELECT doc_id, tenant, text_sha256, unix_micros(first_seen_at) AS seen FROM {documents}",
+        f"SELECT doc_id, {seen_by} AS tenant, text_sha256, unix_micros(first_seen_at) AS seen "
+        "FROM {documents}",
         reused=True,
     )
     if all_of_them:

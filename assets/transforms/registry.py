@@ -14,6 +14,8 @@ from urllib.parse import unquote_to_bytes
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from retrieval.access import group_set
+
 ENVIRONMENT = "python-environment"
 """The location that means the demo's corpus: what is installed beside Headwater."""
 
@@ -68,7 +70,9 @@ class Source(BaseModel):
     location: str = Field(min_length=1)
     """A folder, a file, a path with wildcards, or `python-environment`."""
     tenant: str = Field(default="default", pattern=r"^[^\x00-\x1f\x7f]+$")
-    """Who may see its documents."""
+    """Whose its documents are."""
+    groups: tuple[str, ...] = ()
+    """Who of the tenant may see them: those in one of these groups; everybody where there is none."""
     glob: str = "**/*"
     """Which files under the location, matched on the whole relative path: `*` stays within a folder, `**/`
     is any number of folders, `?` a character, `[a-c]` a class, `{md,rst}` alternatives."""
@@ -115,7 +119,13 @@ class Source(BaseModel):
         if (self.kind == ENVIRONMENT) != (self.location == ENVIRONMENT):
             raise ValueError(f"a source of kind {self.kind} can not be at {self.location}")
         glob_pattern(self.glob)
+        group_set(self.groups)
         return self
+
+    @property
+    def access_groups(self) -> str | None:
+        """Its groups as the lake keeps them; see `group_set`."""
+        return group_set(self.groups)
 
     @cached_property
     def local_root(self) -> Path | None:
@@ -223,6 +233,22 @@ class SourceRegistry:
                     f"choose another name, or headwater source remove {source.name} first"
                 )
             self._write([*sources, source])
+
+    def give_to(self, name: str, groups: Sequence[str]) -> Source:
+        """Sets which groups may see a source's documents, from the next run on; returns it.
+
+        Raises:
+            UnknownSource: When there is none of that name.
+            ValueError: When a group's name can not be one.
+        """
+        with self._locked():
+            self.get(name)
+            sources = [
+                Source(**source.model_dump() | {"groups": tuple(groups)}) if source.name == name else source
+                for source in self.list()
+            ]
+            self._write(sources)
+        return self.get(name)
 
     def remove(self, name: str) -> Source:
         """Forgets a source and returns it.

@@ -269,7 +269,7 @@ def test_without_a_tenant_the_database_itself_refuses(postgres: Postgres, state:
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="no tenant is set"):
             run_as(
                 postgres,
-                "SELECT set_config('headwater.tenant', '', true)",
+                "SELECT set_config('headwater.access', '', true)",
                 f"SELECT count(*) FROM headwater.{table}",
             )
 
@@ -278,11 +278,11 @@ def test_a_tenant_sees_its_own_rows_and_no_others(postgres: Postgres, state: Ind
     for tenant in "xy":
         with postgres.serving(tenant) as connection:
             for table in ("chunks", "postings", "frequencies", "statistics"):
-                query = f"SELECT DISTINCT tenant FROM headwater.{table} WHERE generation = {state.generation}"
+                query = f"SELECT DISTINCT scope FROM headwater.{table} WHERE generation = {state.generation}"
                 assert connection.execute(query).fetchall() == [(tenant,)]
             # Asked for by name, through an index, another tenant's postings are not there.
             other = connection.execute(
-                "SELECT count(*) FROM headwater.postings WHERE tenant <> %s OR lexeme = 'nobody'", (tenant,)
+                "SELECT count(*) FROM headwater.postings WHERE scope <> %s OR lexeme = 'nobody'", (tenant,)
             )
             assert other.fetchone() == (0,)
     with postgres.serving("nobody") as connection:
@@ -324,7 +324,6 @@ def test_the_serving_role_can_only_read_what_it_is_shown(
             postgres,
             "COMMIT",
             "BEGIN READ WRITE",
-            "SELECT set_config('headwater.tenant', 'x', true)",
             statement.format(generation=state.generation),
         )
 
@@ -363,7 +362,7 @@ def test_postings_are_read_from_the_index_alone_under_row_level_security(
     plan = "\n".join(row[0] for row in rows)
     assert "Index Only Scan" in plan
     condition = next(line for line in plan.splitlines() if "Index Cond" in line)
-    assert "tenant = " in condition
+    assert "scope = ANY" in condition
     assert "lexeme = ANY" in condition
     assert plan.count("  InitPlan") == 1  # the tenant is looked up once, not once a row
     assert "_g" + str(state.generation) in plan

@@ -27,6 +27,7 @@ class Chunk:
     heading: str | None = None
     language: str = "en"
     vector: tuple[float, ...] | None = None
+    groups: str | None = None
 
     @property
     def chunk_id(self) -> str:
@@ -48,6 +49,7 @@ def batch(chunks: Iterable[Chunk]) -> pa.RecordBatch:
             "chunk_id": pa.array([row.chunk_id for row in rows], pa.string()),
             "doc_id": pa.array([sha256(row.name) for row in rows], pa.string()),
             "tenant": pa.array([row.tenant for row in rows], pa.string()),
+            "access_groups": pa.array([row.groups for row in rows], pa.string()),
             "uri": pa.array([f"file:///{row.name}" for row in rows], pa.string()),
             "title": pa.array([row.title for row in rows], pa.string()),
             "heading": pa.array([row.heading for row in rows], pa.string()),
