@@ -13,7 +13,7 @@ from retrieval.fusion import Candidate
 from retrieval.postgres import Row
 from retrieval.query import Query, literal
 
-_POOL_PER_HIT = 10
+_POOL_PER_HIT = 5
 """Where a query has words too common to be read: chunks scored in full, for each that is asked for."""
 
 
