@@ -93,39 +93,36 @@ CHANGED_INDEX = [
     ("sql commit", "inside"),
 ]
 POINTS = {
-    "first": FIRST_TABLES + FIRST_INDEX + RELEASE,
-    "changed": CHANGED_TABLES + CHANGED_INDEX + RELEASE,
+    ("first", "index"): FIRST_INDEX + RELEASE,
+    ("changed", "index"): CHANGED_INDEX + RELEASE,
+    ("first", "tables"): FIRST_TABLES,
+    ("changed", "tables"): CHANGED_TABLES,
 }
-_LAKE = ("append bronze", "append ops/audits", "append ops/drift", "merge", "silver", "spark")
 
 
-def kill(states: States, report: Report, run: str, points: list[tuple[str, str]], alone: bool) -> None:
+def kill(
+    states: States, report: Report, run: str, part: str, points: list[tuple[str, str]], alone: bool = False
+) -> None:
     """Kills a run at each of some points in turn, lets one through, and compares its end."""
-    kind = f"{run} run" if alone else f"{run} run, killed in turn"
+    kind = f"{run} run, {part}" if alone else f"{run} run, {part}, killed in turn"
     names = [
         (f"killed at `{effect}`", f"{number}. {moment}") for number, (effect, moment) in enumerate(points, 1)
     ]
     if all(report.knows(kind, fault, at) for fault, at in names):
         return
-    state, end = {
-        "first": (states.folder / "nothing", states.first_end),
-        "changed": (states.behind, states.changed_end),
-    }[run]
-    tables_made = not points[0][0].startswith(_LAKE)
-    if tables_made:
-        state = {"first": states.not_indexed, "changed": states.index_behind}[run]
+    if run == "first":
+        state, end = states.not_indexed if part == "index" else states.folder / "nothing", states.first_end
+    else:
+        state, end = states.index_behind if part == "index" else states.behind, states.changed_end
     home = states.copy(state, "killed")
-    whole = ("ingest", str(states.corpus)) if run == "first" and not tables_made else ("run",)
+    whole = ("run",) if state.exists() else ("ingest", str(states.corpus))
     for effect, moment in points:
-        # The tables are made by now, and their gates have passed.
-        arguments = whole if effect.startswith(_LAKE) else ("run", "--select", 'key:"serving/index"+')
         died = headwater(
             home,
-            *arguments,
+            *whole,
             driver=("kill", effect, moment),
             variables={"EFFECTS_SPARK": "1" if effect.startswith("spark") else ""},
         )
-        print(run, effect, moment, died.returncode, flush=True)
         assert died.returncode == KILLED, f"{effect} {moment}: {died.stdout[-3000:]}"
     again = headwater(home, *whole)
     wrong = differences(home, end) if again.returncode == 0 else [f"failed: {again.stdout[-2000:]}"]
@@ -155,16 +152,16 @@ def test_a_first_run_killed_three_times(states: States, report: Report) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(10_000)
 @pytest.mark.skipif(not FAULTS, reason="`make fault`")
-@pytest.mark.parametrize("run", POINTS)
-def test_killed_at_every_point_in_turn(states: States, report: Report, run: str) -> None:
-    kill(states, report, run, POINTS[run], alone=False)
+@pytest.mark.parametrize(("run", "part"), POINTS)
+def test_killed_at_every_point_in_turn(states: States, report: Report, run: str, part: str) -> None:
+    kill(states, report, run, part, POINTS[run, part])
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not EACH, reason="HEADWATER_FAULT_EACH")
 @pytest.mark.parametrize(
-    ("run", "effect", "moment"), [(run, *point) for run in POINTS for point in POINTS[run]]
+    ("run", "part", "number"), [(*key, n) for key in POINTS for n in range(len(POINTS[key]))]
 )
-def test_killed_at_one_point(states: States, report: Report, run: str, effect: str, moment: str) -> None:
-    kill(states, report, run, [(effect, moment)], alone=True)
+def test_killed_at_one_point(states: States, report: Report, run: str, part: str, number: int) -> None:
+    kill(states, report, run, part, POINTS[run, part][number : number + 1], alone=True)
