@@ -116,10 +116,12 @@ def kill(
         state, end = states.index_behind if part == "index" else states.behind, states.changed_end
     home = states.copy(state, "killed")
     whole = ("run",) if state.exists() else ("ingest", str(states.corpus))
+    # The tables are made, and their gates have passed: what is killed need not look at them.
+    killed = ("run", "--select", 'key:"serving/index"+') if part == "index" else whole
     for effect, moment in points:
         died = headwater(
             home,
-            *whole,
+            *killed,
             driver=("kill", effect, moment),
             variables={"EFFECTS_SPARK": "1" if effect.startswith("spark") else ""},
         )
