@@ -14,8 +14,8 @@ from states import KILLED, States, differences, headwater, stop
 FAULTS = bool(os.environ.get("HEADWATER_FAULT"))
 EACH = bool(os.environ.get("HEADWATER_FAULT_EACH"))
 
-# An effect's name, or a part of it, and when: in the order of the path, so that each is still to come. A death
-# inside a commit may be too late for it: what follows names the next effect, not the same one again.
+# An effect's name, or a part of it, and when: in the order of the path, so that each is still to come. A
+# death inside a commit may be too late for it: what follows names the next effect, not the same one again.
 FIRST_TABLES = [
     ("append bronze/raw_documents", "before"),
     ("append bronze/raw_documents", "inside"),
