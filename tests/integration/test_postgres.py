@@ -86,6 +86,8 @@ def test_a_start_after_a_kill_waits_for_the_new_server(server: EmbeddedServer) -
     """The file that the killed one left says that it is ready."""
     server.start()
     killed = kill(server)
+    if server._child:
+        server._child.wait()  # else its number would still be taken
     conninfo = server.start()
     assert int((server.data / "postmaster.pid").read_text().split()[0]) != killed
     assert one(conninfo, "SELECT 7") == 7
