@@ -216,7 +216,8 @@ class EmbeddedServer:
                 folder.chmod(mode | 0o001)
 
     def _socket_folder(self) -> Path:
-        if len(os.fsencode(self.data)) <= _LONGEST_SOCKET_FOLDER:
+        # A client takes a comma for the end of one server's address and the beginning of another's.
+        if len(os.fsencode(self.data)) <= _LONGEST_SOCKET_FOLDER and "," not in str(self.data):
             return self.data
         name = hashlib.sha256(os.fsencode(self.data)).hexdigest()[:16]
         folder = Path(tempfile.gettempdir()) / f"headwater-{os.geteuid()}-{name}"
