@@ -46,9 +46,9 @@ def documents(
     )
     if not (kept.idle and refused.idle):
         parse = partial(parse_batches, thresholds=recipe.quality, limits=recipe.parser)
-        here = kept.changed_here(RAW_DOCUMENTS)
+        here = kept.changed_here(RAW_DOCUMENTS, WORK_BYTES)
         # The commit to documents carries the watermark, so it comes last.
-        if here is not None and here.nbytes <= WORK_BYTES:
+        if here is not None:
             arrived = latest_bodies_here(here)
             there = arrived.filter(pc.invert(arrived["deleted"])).drop([GONE])
             found, ids = mapped(there, parse, PARSED_SCHEMA), arrived.select(["doc_id"])
