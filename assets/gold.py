@@ -58,8 +58,8 @@ def chunks(
     )
     if not step.idle:
         cut = partial(chunk_batches, config=recipe.chunker, tokenizer_path=model.tokenizer_path)
-        changed = (step.changed_here(table) for table in (DOCUMENTS, DUPLICATES))
-        here = [rows for rows in changed if rows is not None and rows.nbytes <= WORK_BYTES]
+        changed = (step.changed_here(table, WORK_BYTES) for table in (DOCUMENTS, DUPLICATES))
+        here = [rows for rows in changed if rows is not None]
         if len(here) == 2:
             ids = pa.concat_tables([rows.select(["doc_id"]) for rows in here])
             texts = lake.query(
@@ -112,7 +112,7 @@ def embeddings(
     if not step.idle:
         model.prepare()
         encode = partial(encode_batches, config=recipe.embedder, cache=model.cache)
-        here = step.changed_here(CHUNKS)
+        here = step.changed_here(CHUNKS, WORK_BYTES)
         if here is not None and here.num_rows <= _FEW_TEXTS:
             _embed_here(step, here.select(_TEXT_KEY), model, encode)
         else:

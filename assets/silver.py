@@ -83,9 +83,9 @@ def documents(
     moved = None if kept.rebuild else given_to_others(lake, kept.version, sources)
     if not (kept.idle and refused.idle and moved is None):
         parse = partial(parse_batches, thresholds=recipe.quality, limits=recipe.parser)
-        here = kept.changed_here(RAW_DOCUMENTS) if moved is None else None
+        here = kept.changed_here(RAW_DOCUMENTS, WORK_BYTES) if moved is None else None
         # The commit to documents carries the watermark, so it comes last.
-        if here is not None and here.nbytes <= WORK_BYTES:
+        if here is not None:
             arrived = latest_bodies_here(here)
             there = arrived.filter(pc.invert(arrived["deleted"])).drop([GONE])
             found, ids = _given(mapped(there, parse, PARSED_SCHEMA), sources), arrived.select(["doc_id"])

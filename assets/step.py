@@ -23,8 +23,8 @@ from assets.tables import Table
 DRIVER_BYTES = 256 * 1024 * 1024
 """What this process holds of a change at once; more is read and merged by Spark."""
 
-_DRIVER_STORED_BYTES = DRIVER_BYTES // 8
-"""The same of a table's compressed files."""
+_COMPRESSION = 4
+"""About how much larger rows are than the files that they lie in."""
 
 WORK_BYTES = 4 * 1024 * 1024
 """Text up to which parsing or cutting it takes one core less time than a JVM takes to start."""
@@ -94,17 +94,23 @@ class Step:
             _latest(table, _CAME, "{feed}"), feed=self.lake.changes(table.name, window.since, window.until)
         )
 
-    def changed_here(self, table: Table) -> pa.Table | None:
-        """What `changed` gives, read without a JVM; None where it is more than this process should hold."""
+    def changed_here(self, table: Table, limit_bytes: int | None = None) -> pa.Table | None:
+        """What `changed` gives, read without a JVM.
+
+        Args:
+            table: The input.
+            limit_bytes: The most that is read, `DRIVER_BYTES` unless given; None is returned for more.
+        """
+        limit_bytes = DRIVER_BYTES if limit_bytes is None else limit_bytes
         window = self.windows[table.name]
         if self.rebuild or window.since is None:
             whole = self.lake.delta(table.name, window.until)
-            if stored_bytes(whole) > _DRIVER_STORED_BYTES:
+            if stored_bytes(whole) > limit_bytes // _COMPRESSION:
                 return None
             columns = ", ".join(f'"{name}"' for name in table.schema.names)
             rows = self.lake.query(f"select {columns}, false as {GONE} from t", t=whole)
         else:
-            found = self._feed(table, window, _CAME)
+            found = self._feed(table, window, _CAME, limit_bytes)
             if found is None:
                 return None
             rows = found
@@ -119,7 +125,7 @@ class Step:
         window = self.windows[table.name]
         if self.rebuild or window.since is None:
             return table.schema.empty_table()
-        found = self._feed(table, window, _WENT)
+        found = self._feed(table, window, _WENT, DRIVER_BYTES)
         return None if found is None else found.drop([GONE]).cast(table.schema)
 
     def replaced(self, table: Table) -> DataFrame:
@@ -130,10 +136,12 @@ class Step:
         changes = self.lake.changes(table.name, window.since, window.until)
         return self.lake.spark.sql(_latest(table, _WENT, "{feed}"), feed=changes).drop(GONE)
 
-    def _feed(self, table: Table, window: Window, which: tuple[str, str]) -> pa.Table | None:
+    def _feed(
+        self, table: Table, window: Window, which: tuple[str, str], limit_bytes: int
+    ) -> pa.Table | None:
         if window.since is None or window.since == window.until:
             return table.schema.append(pa.field(GONE, pa.bool_())).empty_table()
-        feed = self.lake.small_feed(table.name, window.since, window.until, DRIVER_BYTES)
+        feed = self.lake.small_feed(table.name, window.since, window.until, limit_bytes)
         return None if feed is None else self.lake.query(_latest(table, which, "feed"), feed=feed)
 
     def merge(self, rows: DataFrame | pa.Table, scope: DataFrame | pa.Table | None = None) -> None:

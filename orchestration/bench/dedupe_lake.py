@@ -44,7 +44,7 @@ def whole(texts: list[str], folder: Path) -> dict[str, float]:
         folder: For the lake.
 
     Returns:
-        The whole process's seconds (interpreter, JVM, reading and writing Delta) by the clock and of
+        The whole process's seconds (interpreter, imports, reading and writing Delta) by the clock and of
         processor time, those of both assets, the peak memory, and how many documents, candidate pairs,
         similar pairs and duplicates there were.
     """

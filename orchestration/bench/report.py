@@ -51,8 +51,7 @@ class Watched:
     Attributes:
         output: Its standard output.
         seconds: From its start to its end, by the clock: interpreter, imports and JVM included.
-        cpu_s: Processor time of it and its children, as of the last look at each (ten a second): what
-            `seconds` would be on one core that nobody else uses.
+        cpu_s: Processor time of it and its children, as of the last look at each, ten a second.
         peak_mb: The most that it and its children had resident at once, in MB; pages that two of them share
             count twice.
     """

@@ -9,7 +9,7 @@ from assets import gates, gold, silver, step
 from assets.transforms import sources
 
 LIMITS = (
-    *((step, name) for name in ("DRIVER_BYTES", "_DRIVER_STORED_BYTES")),
+    (step, "DRIVER_BYTES"),
     *((silver, name) for name in ("WORK_BYTES", "DRIVER_DOCUMENT_CAP", "DRIVER_LAKE_CAP")),
     *((gold, name) for name in ("WORK_BYTES", "_FEW_TEXTS")),
     *((sources, name) for name in ("_FEW_FILES", "_FEW_BYTES")),
