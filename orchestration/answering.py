@@ -1,7 +1,10 @@
 """A question from the command line or a service: retrieved from the live release, answered, kept."""
 
-from dataclasses import asdict
+import logging
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import cached_property
+from typing import Literal
 
 import pyarrow as pa
 
@@ -13,14 +16,17 @@ from orchestration.settings import Settings, open_lake
 from retrieval.embedding_model import EmbeddingModel
 from retrieval.index import Index, Release
 from retrieval.postgres import Postgres
+from retrieval.rerank import Reranked, Reranker, build_reranker, rerank
 from retrieval.search import Hit, Mode, NothingReleased, Searcher
+
+logger = logging.getLogger(__name__)
 
 PASSAGES = 10
 """Chunks retrieved for a question."""
 
 
 class Desk:
-    """Searches and answers over one state folder; the model is loaded once.
+    """Searches and answers over one state folder; the models are loaded once.
 
     Args:
         settings: Of the state folder.
@@ -44,13 +50,49 @@ class Desk:
             raise NothingReleased("nothing is released yet: `headwater demo`, or `headwater ingest PATH`")
         return release
 
-    def search(self, query: str, k: int, mode: Mode, tenant: str, at: Release | None = None) -> list[Hit]:
-        """The best chunks of the live release; see `Searcher.search` for arguments and errors."""
+    @cached_property
+    def _reranker(self) -> Reranker:
+        return build_reranker(self._settings.reranker)
+
+    def search(
+        self,
+        query: str,
+        k: int,
+        mode: Mode | Literal["reranked"] | None,
+        tenant: str,
+        at: Release | None = None,
+    ) -> list[Hit]:
+        """The best chunks of the live release; see `Searcher.search` for arguments and errors.
+
+        Mode `reranked` is `hybrid` and a second look, see `reranked`; None is the best mode that is
+        configured. Where the second look fails or is late, the fused order stands and a warning is logged.
+
+        Raises:
+            RerankError: There is no reranker, or its folder is not one.
+        """
+        if mode is None:
+            mode = "reranked" if self._settings.reranker.configured else "hybrid"
+        if mode == "reranked":
+            outcome = self.reranked(query, k, tenant, at)
+            if outcome.kept_because:
+                logger.warning("not reranked, the fused order stands: %s", outcome.kept_because)
+            return outcome.hits
         release = at or self.live()
         vector = None
         if mode != "lexical" and query.strip():
             vector = self._model.embedder.encode([query])[0]
         return self._searcher.search(tenant, query, vector, k, mode, release, model_digest=self._model.digest)
+
+    def reranked(self, query: str, k: int, tenant: str, at: Release | None = None) -> Reranked:
+        """The best chunks in the reranker's order, or in the fused one and why.
+
+        Raises:
+            RerankError: There is no reranker, or its folder is not one.
+        """
+        reranker, config = self._reranker, self._settings.reranker
+        fused = self.search(query, max(k, config.candidates), "hybrid", tenant, at)
+        outcome = rerank(query, fused, reranker, config)
+        return replace(outcome, hits=outcome.hits[:k])
 
     def ask(self, question: str, tenant: str) -> Answer:
         """Answers a question from the live release and keeps the answer in `gold.answers`.
@@ -62,7 +104,7 @@ class Desk:
         """
         question = checked_question(question)
         release = self.live()
-        hits = self.search(question, PASSAGES, "hybrid", tenant, release)
+        hits = self.search(question, PASSAGES, None, tenant, release)
         pin = ReleasePin(
             release.release_id,
             release.details["model_digest"],

@@ -20,7 +20,7 @@ from retrieval.embedding_model import EmbeddingModel
 SIZES_TOKENS = (100, 160, 200, 240, 400)
 TOP = 5
 BUDGET_CHARS = 5000
-"""Chunks of different sizes are compared fairly only where they may fill the same room: about 1,200 tokens."""
+"""Chunks of different sizes are compared fairly only where they fill the same room: about 1,200 tokens."""
 
 _RESAMPLES = 2000
 
