@@ -1,7 +1,7 @@
 """A question from the command line or a service: retrieved from the live release, answered, kept."""
 
 import logging
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Literal
@@ -16,10 +16,12 @@ from orchestration.settings import Settings, open_lake
 from retrieval.embedding_model import EmbeddingModel
 from retrieval.index import Index, Release
 from retrieval.postgres import Postgres
-from retrieval.rerank import Reranked, Reranker, build_reranker, rerank
+from retrieval.rerank import Reranker, build_reranker, rerank
 from retrieval.search import Hit, Mode, NothingReleased, Searcher
 
 logger = logging.getLogger(__name__)
+
+SearchMode = Mode | Literal["reranked"]
 
 PASSAGES = 10
 """Chunks retrieved for a question."""
@@ -58,41 +60,37 @@ class Desk:
         self,
         query: str,
         k: int,
-        mode: Mode | Literal["reranked"] | None,
+        mode: SearchMode | None,
         tenant: str,
         at: Release | None = None,
     ) -> list[Hit]:
         """The best chunks of the live release; see `Searcher.search` for arguments and errors.
 
-        Mode `reranked` is `hybrid` and a second look, see `reranked`; None is the best mode that is
-        configured. Where the second look fails or is late, the fused order stands and a warning is logged.
+        Mode `reranked` is `hybrid` and a second look; None is the best mode that is configured. Where the
+        second look fails or is late, the fused order stands and a warning is logged.
 
         Raises:
             RerankError: There is no reranker, or its folder is not one.
         """
+        config = self._settings.reranker
         if mode is None:
-            mode = "reranked" if self._settings.reranker.configured else "hybrid"
-        if mode == "reranked":
-            outcome = self.reranked(query, k, tenant, at)
-            if outcome.kept_because:
-                logger.warning("not reranked, the fused order stands: %s", outcome.kept_because)
-            return outcome.hits
+            mode = "reranked" if config.configured else "hybrid"
+        reranker = self._reranker if mode == "reranked" else None
+        depth = max(k, config.candidates) if reranker else k
         release = at or self.live()
         vector = None
         if mode != "lexical" and query.strip():
             vector = self._model.embedder.encode([query])[0]
-        return self._searcher.search(tenant, query, vector, k, mode, release, model_digest=self._model.digest)
-
-    def reranked(self, query: str, k: int, tenant: str, at: Release | None = None) -> Reranked:
-        """The best chunks in the reranker's order, or in the fused one and why.
-
-        Raises:
-            RerankError: There is no reranker, or its folder is not one.
-        """
-        reranker, config = self._reranker, self._settings.reranker
-        fused = self.search(query, max(k, config.candidates), "hybrid", tenant, at)
-        outcome = rerank(query, fused, reranker, config)
-        return replace(outcome, hits=outcome.hits[:k])
+        ranking: Mode = "hybrid" if mode == "reranked" else mode
+        hits = self._searcher.search(
+            tenant, query, vector, depth, ranking, release, model_digest=self._model.digest
+        )
+        if reranker is None:
+            return hits
+        outcome = rerank(query, hits, reranker, config)
+        if outcome.kept_because:
+            logger.warning("not reranked, the fused order stands: %s", outcome.kept_because)
+        return outcome.hits[:k]
 
     def ask(self, question: str, tenant: str) -> Answer:
         """Answers a question from the live release and keeps the answer in `gold.answers`.

@@ -33,10 +33,8 @@ app = typer.Typer(
 )
 app.add_typer(cli_source.app, name="source")
 
-BENCHES = ("chunking", "dedupe", "embed", "quality")
+BENCHES = ("dedupe", "embed", "quality")
 """Modules of `orchestration.bench`, each with a `run`."""
-BENCHES_WITH_DATA = ("chunking", "embed")
-"""Those whose `run` takes a folder."""
 
 
 def main() -> None:
@@ -476,13 +474,9 @@ def _print_services(found: list[Any], json_: bool) -> None:
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="chunking, dedupe, embed or quality")],
+    name: Annotated[str, typer.Argument(help="dedupe, embed or quality")],
     data: Annotated[
-        Path | None,
-        typer.Option(
-            help="embed: a folder in BEIR's layout, to measure ranking on too; chunking: one of "
-            "chunking_evaluation's."
-        ),
+        Path | None, typer.Option(help="embed: a folder in BEIR's layout, to measure ranking on too.")
     ] = None,
     json_: Json = False,
 ) -> None:
@@ -494,10 +488,8 @@ def bench(
 
     if name not in BENCHES:
         raise typer.BadParameter(f"there is no bench {name!r}; there are {', '.join(BENCHES)}")
-    if data is not None and name not in BENCHES_WITH_DATA:
-        raise typer.BadParameter(
-            f"bench {name} makes its own data; --data is for {' and '.join(BENCHES_WITH_DATA)}"
-        )
+    if data is not None and name != "embed":
+        raise typer.BadParameter(f"bench {name} makes its own data; --data is for embed")
     module = importlib.import_module(f"orchestration.bench.{name}")
     with working():
         result = module.run() if data is None else module.run(data)

@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -40,12 +40,13 @@ class _Wanted:
     spans: list[Span]
 
 
-def run(data: Path | None = None) -> BenchResult:
+def run(settings: Settings, data: Path) -> BenchResult:
     """Cuts the same texts with both at equal sizes, and retrieves with our embedder, exactly.
 
     Vectors are kept in the state folder (`bench/`): a run that was cut off goes on where it stopped.
 
     Args:
+        settings: The embedder, and the state folder.
         data: A folder in the layout of chunking_evaluation: `corpora/*.md` and `questions_df.csv` with the
             columns `question`, `references` (JSON: `start_index`, `end_index`) and `corpus_id`. After Smith
             and Troynikov, "Evaluating Chunking Strategies for Retrieval" (2024), whose program counts in
@@ -60,22 +61,18 @@ def run(data: Path | None = None) -> BenchResult:
     Raises:
         NoChunkingSet: The folder is not in that layout, or langchain-text-splitters is not installed.
     """
-    if data is None:
-        raise NoChunkingSet("bench chunking needs --data: a folder in the layout of chunking_evaluation")
     texts, wanted = _read(data)
-    settings = Settings()
     model = EmbeddingModel.of(settings.recipe.embedder, settings.home)
     splitters = {"headwater": _ours(model.tokenizer_path), "langchain": _theirs(model.tokenizer_path)}
     cache = settings.home / "bench"
     cache.mkdir(parents=True, exist_ok=True)
-    questions = _vectors(model.embedder, [each.question for each in wanted], cache)
+    questions = _vectors(model.embedder, cache, [each.question for each in wanted])
     figures, ratios = {"questions": float(len(wanted))}, {}
     for size in SIZES_TOKENS:
         scores = {}
         for name, split in splitters.items():
-            spans, bodies = _cut(texts, split, size)
-            ranking = _ranking(questions, _vectors(model.embedder, bodies, cache))
-            scores[name] = _scores(spans, ranking, wanted)
+            spans, vectors = _cut(texts, split, size, partial(_vectors, model.embedder, cache))
+            scores[name] = _scores(spans, _ranking(questions, vectors), wanted)
             figures[f"{name}_{size}_chunks"] = float(len(spans))
             figures |= {f"{name}_{size}_{measure}": v.mean() for measure, v in scores[name].items()}
         for measure in scores["headwater"]:
@@ -150,16 +147,19 @@ def _theirs(tokenizer_path: Path) -> Split:
     return split
 
 
-def _cut(texts: Sequence[str], split: Split, size: int) -> tuple[list[Span], list[str]]:
-    spans, bodies = [], []
+def _cut(
+    texts: Sequence[str], split: Split, size: int, encode: Callable[[list[str]], npt.NDArray[np.float32]]
+) -> tuple[list[Span], npt.NDArray[np.float32]]:
+    """The chunks of all texts, and their vectors."""
+    spans, vectors = [], []
     for start, text in zip(_starts(texts), texts, strict=True):
-        for first, last in split(text, size):
-            spans.append((start + first, start + last))
-            bodies.append(text[first:last])
-    return spans, bodies
+        cut = split(text, size)
+        spans += [(start + first, start + last) for first, last in cut]
+        vectors.append(encode([text[first:last] for first, last in cut]))
+    return spans, np.concatenate(vectors)
 
 
-def _vectors(embedder: Embedder, texts: Sequence[str], cache: Path) -> npt.NDArray[np.float32]:
+def _vectors(embedder: Embedder, cache: Path, texts: Sequence[str]) -> npt.NDArray[np.float32]:
     """Vectors of shape (texts, dimension); equal texts are embedded once, a list of texts once a state."""
     key = hashlib.sha256("\x1f".join([embedder.digest, *texts]).encode()).hexdigest()
     kept = cache / f"{key}.npy"

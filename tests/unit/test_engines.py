@@ -86,6 +86,13 @@ def test_a_sentence_that_repeats_another_is_left_out():
     assert quotes(draft, passages).count(sentence) == 1
 
 
+def test_passages_that_repeat_a_better_one_take_no_other_ones_place():
+    repeated = "Rivers are old. Rivers are long. Rivers are wide, and they are all wet to the touch."
+    passages = [*(Passage(repeated) for _ in range(8)), *RIVERS]
+    draft = ExtractiveEngine(WordEncoder()).answer("the danube rises in the black forest", passages)
+    assert quotes(draft, passages) == ["The Danube rises in the Black Forest in Germany."]
+
+
 def test_the_packaged_model_answers_and_refuses():
     Embedder.prepare(EmbedderConfig())
     engine = build_engine(GeneratorConfig(), Embedder(EmbedderConfig()))

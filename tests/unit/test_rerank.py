@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
+from cross_encoders import save_cross_encoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
@@ -95,24 +96,6 @@ def test_what_takes_too_long_is_left_behind():
 
 
 # A cross-encoder on this machine.
-
-
-def save_cross_encoder(folder, labels=1):
-    """A random cross-encoder, narrow, in the form that sentence-transformers writes and reads."""
-    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
-
-    torch.manual_seed(0)
-    sizes = {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "max_position_embeddings": 64,
-    }
-    config = BertConfig(vocab_size=30522, num_labels=labels, initializer_range=0.5, **sizes)
-    BertForSequenceClassification(config).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(packaged_model(), model_max_length=64).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
