@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from inference.engines import Engine
-from inference.prompt import Draft, Passage
+from inference.prompt import Draft
+from retrieval.context import Passage
 
 LONGEST_QUESTION = 4000
 """Characters; what is longer is a document and not a question."""
@@ -27,11 +28,6 @@ class CitablePassage(Passage, Protocol):
         ...
 
     @property
-    def doc_id(self) -> str:
-        """Its document."""
-        ...
-
-    @property
     def uri(self) -> str:
         """Where the document came from."""
         ...
@@ -39,11 +35,6 @@ class CitablePassage(Passage, Protocol):
     @property
     def content_sha256(self) -> str:
         """Of the document's bytes."""
-        ...
-
-    @property
-    def char_start(self) -> int:
-        """Where in the document's text the chunk begins."""
         ...
 
 

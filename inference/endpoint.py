@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import httpx
 
-from inference.prompt import Draft, EngineError, Passage, build_messages, read_reply
+from inference.prompt import Draft, EngineError, build_messages, read_reply
+from retrieval.context import ContextConfig, Passage, assemble
 
 _ATTEMPTS = 4
 _LONGEST_WAIT_S = 30.0
@@ -23,6 +24,7 @@ class OpenAIEngine:
         timeout_s: float = 60.0,
         max_new_tokens: int = 300,
         backoff_s: float = 0.5,
+        context: ContextConfig | None = None,
     ) -> None:
         """Names the service; nothing is sent yet.
 
@@ -33,6 +35,7 @@ class OpenAIEngine:
             timeout_s: For one attempt.
             max_new_tokens: The longest answer.
             backoff_s: The wait before the second attempt; doubled before each further one.
+            context: Which passages are shown, and in which order.
         """
         root = base_url.rstrip("/").removesuffix("/v1")
         self._url = f"{root}/v1/chat/completions"
@@ -41,6 +44,7 @@ class OpenAIEngine:
         self._timeout_s = timeout_s
         self._max_new_tokens = max_new_tokens
         self._backoff_s = backoff_s
+        self._context = context or ContextConfig()
 
     @property
     def name(self) -> str:
@@ -51,11 +55,18 @@ class OpenAIEngine:
         """Generates an answer and keeps what the passages support.
 
         Raises:
-            EngineError: When the service can't be reached, refuses, or answers in another form.
+            EngineError: When the service can't be reached, refuses, or answers in another form, or when not
+                even one passage fits into the budget.
         """
+        context = assemble(passages, self._context)
+        if not context:
+            raise EngineError(
+                f"no passage fits into {self._context.max_tokens} tokens: set "
+                "HEADWATER_GENERATOR__CONTEXT__MAX_TOKENS higher"
+            )
         body = {
             "model": self._model,
-            "messages": build_messages(question, passages),
+            "messages": build_messages(question, context),
             "temperature": 0,
             "max_tokens": self._max_new_tokens,
         }
@@ -66,7 +77,7 @@ class OpenAIEngine:
             raise EngineError(
                 f"{self._url} did not answer in OpenAI's chat form: check the base URL"
             ) from error
-        return read_reply(reply or "", passages)
+        return read_reply(reply or "", context, passages)
 
     def _post(self, body: dict[str, object]) -> httpx.Response:
         headers = self._headers()

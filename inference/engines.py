@@ -7,7 +7,8 @@ from typing import Protocol
 import numpy as np
 from pydantic import BaseModel, Field, model_validator
 
-from inference.prompt import Draft, Passage, Quote
+from inference.prompt import Draft, Quote
+from retrieval.context import ContextConfig, Passage, distinct
 from retrieval.sentences import sentence_spans
 
 
@@ -53,7 +54,8 @@ class ExtractiveConfig(BaseModel):
     margin: float = Field(default=0.1, ge=0.0)
     """How far below the best sentence the others may be."""
     passages: int = Field(default=8, ge=1)
-    """Passages read, from the best; each costs time to embed its sentences."""
+    """Passages read, from the best, without those that only repeat a better one; each costs time to embed its
+    sentences."""
 
 
 class GeneratorConfig(BaseModel):
@@ -71,6 +73,8 @@ class GeneratorConfig(BaseModel):
     """How long one call to the endpoint may take."""
     max_new_tokens: int = Field(default=300, ge=1)
     """The longest answer that is generated."""
+    context: ContextConfig = ContextConfig()
+    """Which of the retrieved passages a generator is shown, and in which order."""
     extractive: ExtractiveConfig = ExtractiveConfig()
     """How sentences are chosen when nothing generates."""
 
@@ -98,11 +102,12 @@ def build_engine(config: GeneratorConfig, encoder: Encoder) -> Engine:
             config.api_key_env,
             config.timeout_s,
             config.max_new_tokens,
+            context=config.context,
         )
     if config.model:
         from inference.local_model import LocalEngine  # imports torch, which takes seconds
 
-        return LocalEngine(config.model, config.max_new_tokens)
+        return LocalEngine(config.model, config.max_new_tokens, config.context)
     return ExtractiveEngine(encoder, config.extractive)
 
 
@@ -119,8 +124,8 @@ class ExtractiveEngine:
         """Quotes up to `sentences` sentences, or refuses when none is near enough to the question."""
         quotes = [
             Quote(index, start, end)
-            for index, passage in enumerate(passages[: self._config.passages])
-            for start, end in sentence_spans(passage.text)
+            for index in distinct(passages)[: self._config.passages]
+            for start, end in sentence_spans(passages[index].text)
         ]
         if not quotes:
             return Draft("The passages found hold no text.", refused=True)

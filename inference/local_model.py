@@ -7,18 +7,20 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from inference.prompt import Draft, EngineError, Passage, build_messages, read_reply
+from inference.prompt import Draft, EngineError, build_messages, read_reply
+from retrieval.context import ContextConfig, ContextPassage, Passage, assemble
 
 
 class LocalEngine:
     """Generates greedily, on a GPU where there is one."""
 
-    def __init__(self, path: Path, max_new_tokens: int = 300) -> None:
+    def __init__(self, path: Path, max_new_tokens: int = 300, context: ContextConfig | None = None) -> None:
         """Loads the model; nothing is fetched.
 
         Args:
             path: A folder in transformers' form, or a `.gguf` file (needs the package `gguf`).
             max_new_tokens: The longest answer.
+            context: Which passages are shown, and in which order.
 
         Raises:
             EngineError: When there is no model at the path, or it can't be loaded.
@@ -26,6 +28,7 @@ class LocalEngine:
         if not path.exists():
             raise EngineError(f"no model at {path}: name a model's folder or a .gguf file")
         self._max_new_tokens = max_new_tokens
+        self._context = context or ContextConfig()
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         folder, options = path, {}
         if path.is_file():
@@ -48,7 +51,7 @@ class LocalEngine:
         Raises:
             EngineError: When not even one passage fits into the model's context.
         """
-        ids = self._prompt(question, passages)
+        ids, context = self._prompt(question, passages)
         with torch.inference_mode():
             output = self._model.generate(
                 ids,
@@ -58,20 +61,23 @@ class LocalEngine:
                 pad_token_id=self._tokenizer.pad_token_id or self._tokenizer.eos_token_id,
             )
         reply = self._tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)
-        return read_reply(reply, passages)
+        return read_reply(reply, context, passages)
 
-    def _prompt(self, question: str, passages: Sequence[Passage]) -> torch.Tensor:
-        """Token ids of shape (1, tokens): the best passages, as many as fit beside the answer."""
+    def _prompt(
+        self, question: str, passages: Sequence[Passage]
+    ) -> tuple[torch.Tensor, list[ContextPassage]]:
+        """Token ids of shape (1, tokens): the best passages, as many as fit beside the answer; and those."""
         room = self._model.config.max_position_embeddings - self._max_new_tokens
         for count in range(len(passages), 0, -1):
+            context = assemble(passages[:count], self._context)
             ids = self._tokenizer.apply_chat_template(
-                build_messages(question, passages[:count]),
+                build_messages(question, context),
                 add_generation_prompt=True,
                 return_tensors="pt",
                 return_dict=True,
             )["input_ids"]
-            if ids.shape[1] <= room:
-                return ids.to(self._device)
+            if context and ids.shape[1] <= room:
+                return ids.to(self._device), context
         raise EngineError(
             f"{self.name} reads too little for a passage and an answer of {self._max_new_tokens} tokens"
         )

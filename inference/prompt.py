@@ -4,8 +4,8 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
+from retrieval.context import ContextPassage, Passage, source_line
 from retrieval.sentences import sentence_spans
 
 NOT_FOUND = "NOT FOUND"
@@ -41,25 +41,6 @@ class EngineError(RuntimeError):
     """An engine could not answer; says which one, why, and what to do."""
 
 
-class Passage(Protocol):
-    """A retrieved chunk, as an engine sees it; `retrieval.search.Hit` is one."""
-
-    @property
-    def text(self) -> str:
-        """The chunk's text."""
-        ...
-
-    @property
-    def title(self) -> str | None:
-        """Its document's title."""
-        ...
-
-    @property
-    def heading(self) -> str | None:
-        """The path of headings above it."""
-        ...
-
-
 @dataclass(frozen=True)
 class Quote:
     """A verbatim span of a passage.
@@ -90,23 +71,27 @@ class Draft:
     refused: bool = False
 
 
-def build_messages(question: str, passages: Sequence[Passage]) -> list[dict[str, str]]:
+def build_messages(question: str, context: Sequence[ContextPassage]) -> list[dict[str, str]]:
     """The prompt as chat messages. Passages are delimited, and can not close their own delimiter."""
     blocks = []
-    for number, passage in enumerate(passages, 1):
-        source = " > ".join(part for part in (passage.title, passage.heading) if part)
-        body = "\n".join(part for part in (source, passage.text) if part)
+    for number, passage in enumerate(context, 1):
+        body = "\n".join(part for part in (source_line(passage), passage.text) if part)
         blocks.append(f'<passage number="{number}">\n{_DELIMITER.sub("‹", body)}\n</passage>')
     content = "\n".join([*blocks, "", f"Question: {_DELIMITER.sub('‹', question)}"])
     return [{"role": "system", "content": _INSTRUCTIONS}, {"role": "user", "content": content}]
 
 
-def read_reply(reply: str, passages: Sequence[Passage]) -> Draft:
+def read_reply(reply: str, context: Sequence[ContextPassage], passages: Sequence[Passage]) -> Draft:
     """Turns a generator's reply into an answer whose every citation is a verbatim, supporting sentence.
 
     A marker `[n]` speaks for the words since the marker before it. It is kept when passage n has a sentence
     that holds at least half of those words' content; else it is taken out. A reply of which no marker is kept
     is not given as an answer at all, for nothing shows where it comes from.
+
+    Args:
+        reply: What it wrote.
+        context: The passages as they were numbered for it.
+        passages: The chunks that the context was made from; the quotes are of these.
     """
     if not reply.strip() or _REFUSALS.match(reply):
         return Draft("The passages found do not hold an answer.", refused=True)
@@ -120,7 +105,9 @@ def read_reply(reply: str, passages: Sequence[Passage]) -> Draft:
         # "… [1][2]": both speak for the same words.
         claim = between if _WORD.search(between) else claim
         for number in dict.fromkeys(int(n) for n in re.findall(r"\d+", marker[1])):
-            quote = _supporting_quote(claim, number - 1, passages)
+            if not 0 < number <= len(context):
+                continue
+            quote = _supporting_quote(claim, context[number - 1], passages)
             if quote:
                 parts.append(f" [{quotes.setdefault(quote, len(quotes) + 1)}]")
         position = marker.end()
@@ -133,18 +120,18 @@ def read_reply(reply: str, passages: Sequence[Passage]) -> Draft:
     return Draft("".join(parts).strip(), tuple(quotes))
 
 
-def _supporting_quote(claim: str, index: int, passages: Sequence[Passage]) -> Quote | None:
-    if not 0 <= index < len(passages):
-        return None
+def _supporting_quote(claim: str, shown: ContextPassage, passages: Sequence[Passage]) -> Quote | None:
+    """The sentence that holds most of a claim, of one of the chunks that were shown as one passage."""
     wanted = content_words(claim)
     if not wanted:
         return None
     best: tuple[float, Quote] | None = None
-    for start, end in sentence_spans(passages[index].text):
-        held = content_words(passages[index].text[start:end])
-        support = sum((wanted & held).values()) / sum(wanted.values())
-        if support >= _LEAST_SUPPORT and (best is None or support > best[0]):
-            best = support, Quote(index, start, end)
+    for index in shown.members:
+        for start, end in sentence_spans(passages[index].text):
+            held = content_words(passages[index].text[start:end])
+            support = sum((wanted & held).values()) / sum(wanted.values())
+            if support >= _LEAST_SUPPORT and (best is None or support > best[0]):
+                best = support, Quote(index, start, end)
     return best[1] if best else None
 
 

@@ -1,9 +1,11 @@
 """A question from the command line or a service: retrieved from a release, answered, kept."""
 
+import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cached_property
+from typing import Literal
 
 import pyarrow as pa
 
@@ -20,14 +22,19 @@ from retrieval.index import Index, Release
 from retrieval.nearest import Plan
 from retrieval.postgres import Postgres
 from retrieval.query import Query
+from retrieval.rerank import Reranker, build_reranker, rerank
 from retrieval.search import Hit, Mode, ModelMismatch, NothingReleased, Searcher
+
+logger = logging.getLogger(__name__)
+
+SearchMode = Mode | Literal["reranked"]
 
 PASSAGES = 10
 """Chunks retrieved for a question."""
 
 
 class Desk:
-    """Searches and answers over one state folder; the model is loaded once.
+    """Searches and answers over one state folder; the models are loaded once.
 
     Args:
         settings: Of the state folder.
@@ -51,6 +58,10 @@ class Desk:
             raise NothingReleased("nothing is released yet: `headwater demo`, or `headwater ingest PATH`")
         return release
 
+    @cached_property
+    def _reranker(self) -> Reranker:
+        return build_reranker(self._settings.reranker)
+
     def as_of(self, moment: str | None) -> Release:
         """The release that a moment means: its name, a time at which it was live, or None for the live one.
 
@@ -69,7 +80,7 @@ class Desk:
         self,
         query: str | Query,
         k: int,
-        mode: Mode,
+        mode: SearchMode | None,
         tenant: str,
         at: Release | None = None,
         groups: Collection[str] = (),
@@ -77,18 +88,42 @@ class Desk:
     ) -> list[Hit]:
         """The best chunks of a release, the live one unless given; see `Searcher.search`.
 
+        Mode `reranked` is `hybrid` and a second look; None is the best mode that is configured. Where the
+        second look fails or is late, the fused order stands and a warning is logged.
+
         Raises:
             ModelMismatch: When the release was made with a model that is no longer there.
+            RerankError: There is no reranker, or its folder is not one.
         """
+        config = self._settings.reranker
+        if mode is None:
+            mode = "reranked" if config.configured else "hybrid"
+        reranker = self._reranker if mode == "reranked" else None
+        depth = max(k, config.candidates) if reranker else k
         release = at or self.live()
         query = Query.parse(query) if isinstance(query, str) else query
         vector, digest = None, self._model.digest
         if mode != "lexical" and query.words:
             model = self._model_of(release)
             vector, digest = model.embedder.encode([query.words])[0], model.digest
-        return self._searcher.search(
-            tenant, query, vector, k, mode, release, model_digest=digest, on_plan=on_plan, groups=groups
+        ranking: Mode = "hybrid" if mode == "reranked" else mode
+        hits = self._searcher.search(
+            tenant,
+            query,
+            vector,
+            depth,
+            ranking,
+            release,
+            model_digest=digest,
+            on_plan=on_plan,
+            groups=groups,
         )
+        if reranker is None:
+            return hits
+        outcome = rerank(query.words, hits, reranker, config)
+        if outcome.kept_because:
+            logger.warning("not reranked, the fused order stands: %s", outcome.kept_because)
+        return outcome.hits[:k]
 
     def ask(
         self,
@@ -113,7 +148,7 @@ class Desk:
         question = checked_question(question)
         release = at or self.live()
         # Of a question every character is meant: its quotes and hyphens are not ours.
-        hits = self.search(Query.plain(question), PASSAGES, "hybrid", tenant, release, groups)
+        hits = self.search(Query.plain(question), PASSAGES, None, tenant, release, groups)
         pin = ReleasePin(
             release.release_id,
             release.details["model_digest"],

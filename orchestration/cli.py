@@ -205,7 +205,10 @@ def ask(
 def search(
     query: Annotated[str, typer.Argument(help='Words, "a phrase in quotes", -word to leave out.')],
     k: Annotated[int, typer.Option("--k", help="How many chunks.")] = 10,
-    mode: Annotated[Literal["hybrid", "lexical", "vector"], typer.Option(help="Which lists.")] = "hybrid",
+    mode: Annotated[
+        Literal["hybrid", "lexical", "vector", "reranked"] | None,
+        typer.Option(help="Which lists; reranked where a reranker is configured, else hybrid."),
+    ] = None,
     tenant: Tenant = "default",
     group: Groups = None,
     as_of: AsOf = None,

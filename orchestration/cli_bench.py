@@ -22,6 +22,23 @@ def _print(result: "BenchResult", json_: bool) -> None:
 
 
 @app.command()
+def chunking(
+    data: Annotated[Path, typer.Option(help="A folder in the layout of chunking_evaluation.")],
+    json_: Json = False,
+) -> None:
+    """What of the passages that answer is found, by our chunker and a recursive splitter at equal sizes.
+
+    Example: `headwater bench chunking --data ~/chunking-eval`
+    """
+    from orchestration.bench import chunking as bench
+
+    settings = read_settings()
+    with working():
+        result = bench.run(settings, data)
+    _print(result, json_)
+
+
+@app.command()
 def dedupe(
     rows: Annotated[int, typer.Option(min=10_000, help="Documents of the largest lake.")] = 100_000,
     json_: Json = False,

@@ -13,6 +13,7 @@ from assets.spark import SparkConfig
 from inference.engines import GeneratorConfig
 from orchestration.state import bring_up_to_date
 from retrieval.postgres import PostgresConfig
+from retrieval.rerank import RerankerConfig
 
 
 class Settings(BaseSettings):
@@ -32,6 +33,8 @@ class Settings(BaseSettings):
     """How each table is made."""
     generator: GeneratorConfig = GeneratorConfig()
     """What writes answers; extractive unless a model or an endpoint is given."""
+    reranker: RerankerConfig = RerankerConfig()
+    """What looks again at the best hits; nothing unless a model or an endpoint is given."""
     max_shrink: float = Field(default=0.5, ge=0, le=1)
     """The largest share of a source's documents that may go at once; more fails the run."""
     releases_kept: int = Field(default=10, ge=1)

@@ -202,3 +202,15 @@ def test_every_command_has_help_with_an_example_and_json(command: list[str]) -> 
     assert "Example: " in shown.output
     assert f"headwater {' '.join(command)}" in shown.output
     assert "--json" in shown.output
+
+
+def test_reranking_that_is_not_configured_or_has_no_model_is_refused(module_folder: Path) -> None:
+    home = module_folder / "reranked"
+    home.mkdir()
+    asked = ("search", "warranty", "--mode", "reranked")
+    refused(headwater(home, *asked), "HEADWATER_RERANKER__MODEL", "HEADWATER_RERANKER__ENDPOINT")
+    wrong = headwater(home, *asked, HEADWATER_RERANKER__MODEL=str(home / "none"))
+    refused(wrong, "no reranker at", str(home / "none"))
+    half = headwater(home, *asked, HEADWATER_RERANKER__API_KEY="sk-secret")
+    refused(half, "no endpoint")
+    assert "sk-secret" not in half.stderr

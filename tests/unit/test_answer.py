@@ -5,6 +5,7 @@ import pytest
 
 from inference.answer import BadQuestion, ReleasePin, answer_question, checked_question
 from inference.prompt import Draft, Quote, build_messages, read_reply
+from retrieval.context import ContextConfig, ContextPassage, assemble
 
 DOCUMENT = "Preface. 😀 Rivers rise in hills. They end in the sea, always.\nThe sea is salt."
 
@@ -28,6 +29,11 @@ class Hit:
 
 
 HITS = [Hit(9, len(DOCUMENT), chunk_id="c1"), Hit(0, 8, chunk_id="c0")]
+# Each chunk is shown as a passage of its own.
+SHOWN = [
+    ContextPassage((i,), hit.text, hit.title, hit.heading, hit.char_start, hit.char_end)
+    for i, hit in enumerate(HITS)
+]
 PIN = ReleasePin("r1", "m1", 7)
 
 
@@ -95,7 +101,9 @@ def test_a_passage_can_not_leave_its_delimiters():
 
 
 def test_a_supported_marker_becomes_a_quote_and_others_are_taken_out():
-    draft = read_reply("Rivers rise in hills [1]. Gold lies there [1][9]. The sea is salt [1, 2].", HITS)
+    draft = read_reply(
+        "Rivers rise in hills [1]. Gold lies there [1][9]. The sea is salt [1, 2].", SHOWN, HITS
+    )
     assert draft.text == "Rivers rise in hills [1]. Gold lies there. The sea is salt [2]."
     assert [HITS[q.passage].text[q.start : q.end] for q in draft.quotes] == [
         "😀 Rivers rise in hills.",
@@ -105,7 +113,7 @@ def test_a_supported_marker_becomes_a_quote_and_others_are_taken_out():
 
 
 def test_one_sentence_cited_twice_is_one_citation():
-    draft = read_reply("Rivers rise in hills [1]. In hills rivers rise [1].", HITS)
+    draft = read_reply("Rivers rise in hills [1]. In hills rivers rise [1].", SHOWN, HITS)
     assert len(draft.quotes) == 1
     assert draft.text.count("[1]") == 2
 
@@ -125,7 +133,16 @@ def test_one_sentence_cited_twice_is_one_citation():
     ],
 )
 def test_a_reply_that_nothing_supports_is_not_an_answer(reply):
-    draft = read_reply(reply, HITS)
+    draft = read_reply(reply, SHOWN, HITS)
     assert draft.refused
     assert draft.quotes == ()
     assert "Peru" not in draft.text
+
+
+def test_a_quote_from_a_passage_of_several_chunks_is_of_the_chunk_that_holds_it():
+    context = assemble(HITS, ContextConfig())
+    assert [passage.members for passage in context] == [(1, 0)]
+    draft = read_reply("The sea is salt [1].", context, HITS)
+    (citation,) = answer_question("Is it salt?", HITS, Engine(draft), PIN).citations
+    assert citation.chunk_id == "c1"
+    assert DOCUMENT[citation.char_start : citation.char_end] == citation.quote == "The sea is salt."

@@ -4,7 +4,8 @@ import logging
 import shutil
 import socket
 import threading
-from dataclasses import dataclass
+import uuid
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -22,6 +23,12 @@ class Passage:
     text: str
     title: str | None = None
     heading: str | None = None
+    doc_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    char_start: int = 0
+
+    @property
+    def char_end(self):
+        return self.char_start + len(self.text)
 
 
 RIVERS = [
@@ -77,6 +84,13 @@ def test_a_sentence_that_repeats_another_is_left_out():
     config = ExtractiveConfig(margin=1.0)
     draft = ExtractiveEngine(WordEncoder(), config).answer("the danube rises where", passages)
     assert quotes(draft, passages).count(sentence) == 1
+
+
+def test_passages_that_repeat_a_better_one_take_no_other_ones_place():
+    repeated = "Rivers are old. Rivers are long. Rivers are wide, and they are all wet to the touch."
+    passages = [*(Passage(repeated) for _ in range(8)), *RIVERS]
+    draft = ExtractiveEngine(WordEncoder()).answer("the danube rises in the black forest", passages)
+    assert quotes(draft, passages) == ["The Danube rises in the Black Forest in Germany."]
 
 
 def test_the_packaged_model_answers_and_refuses():
@@ -263,9 +277,9 @@ def test_a_folder_generates_and_invented_words_are_withheld(tiny_model):
 
 def test_passages_that_do_not_fit_the_context_are_left_out_from_the_last(tiny_model):
     engine = build_engine(GeneratorConfig(model=tiny_model, max_new_tokens=8), WordEncoder())
-    whole = engine._prompt(QUESTION, RIVERS)
+    whole, _ = engine._prompt(QUESTION, RIVERS)
     long = Passage("The Danube is long. " * 60)
-    assert engine._prompt(QUESTION, [*RIVERS, long]).tolist() == whole.tolist()
+    assert engine._prompt(QUESTION, [*RIVERS, long])[0].tolist() == whole.tolist()
     with pytest.raises(EngineError, match="reads too little"):
         engine.answer(QUESTION, [long])
 

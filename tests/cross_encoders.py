@@ -1,0 +1,24 @@
+"""Cross-encoders for tests: real ones, with random weights."""
+
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+from retrieval.embedder import packaged_model
+
+
+def save_cross_encoder(folder: Path, labels: int = 1) -> Path:
+    """A random cross-encoder, narrow, in the form that sentence-transformers writes and reads."""
+    torch.manual_seed(0)
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 64,
+    }
+    config = BertConfig(vocab_size=30522, num_labels=labels, initializer_range=0.5, **sizes)
+    BertForSequenceClassification(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(packaged_model(), model_max_length=64).save_pretrained(folder)
+    return folder

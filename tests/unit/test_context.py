@@ -1,0 +1,172 @@
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retrieval.chunker import ChunkerConfig, chunk, load_tokenizer
+from retrieval.context import ContextConfig, assemble, distinct, estimated_tokens, source_line
+from retrieval.embedder import packaged_model
+
+TOKENIZER = load_tokenizer(packaged_model() / "tokenizer.json")
+
+
+@dataclass
+class Passage:
+    text: str
+    doc_id: str = "d"
+    char_start: int = 0
+    title: str | None = None
+    heading: str | None = None
+
+    @property
+    def char_end(self):
+        return self.char_start + len(self.text)
+
+
+def apart(*texts):
+    return [Passage(text, doc_id=str(i)) for i, text in enumerate(texts)]
+
+
+words = st.sampled_from(["river", "rises", "hill", "sea", "7", "not", "é", "世界", "falls", "😀"])
+gaps = st.sampled_from([" ", " ", " ", "\n", "\n\n", ". ", ".\n\n    ", "", "\n\n\n"])
+documents = st.lists(st.tuples(words, gaps), min_size=1, max_size=120).map(
+    lambda pairs: "".join(word + gap for word, gap in pairs).strip()
+)
+
+
+@st.composite
+def retrieved(draw):
+    """Documents, and chunks of them in any order, as a search would return them."""
+    texts = draw(st.lists(documents, min_size=1, max_size=3))
+    config = ChunkerConfig(max_tokens=12, min_tokens=3)
+    chunks = [
+        Passage(text[piece.char_start : piece.char_end], str(number), piece.char_start, *titles)
+        for number, text in enumerate(texts)
+        for titles in [draw(st.sampled_from([(None, None), ("A title", "A > B")]))]
+        for piece in chunk(text, [], TOKENIZER, config)
+    ]
+    return texts, draw(st.permutations(chunks))[: draw(st.integers(1, 12))]
+
+
+configs = st.builds(
+    ContextConfig, max_tokens=st.integers(1, 400), diversity=st.floats(0, 1), same=st.floats(0.1, 1)
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(found=retrieved(), config=configs)
+def test_spans_are_exact_the_budget_is_kept_and_nothing_is_invented(found, config):
+    texts, passages = found
+    context = assemble(passages, config)
+    members = [i for shown in context for i in shown.members]
+    assert len(set(members)) == len(members)
+    assert set(members) <= set(distinct(passages, config.same))
+    assert (
+        sum(estimated_tokens(p.text) + estimated_tokens(source_line(p)) for p in context) <= config.max_tokens
+    )
+    for shown in context:
+        parts = [passages[i] for i in shown.members]
+        assert {part.doc_id for part in parts} == {parts[0].doc_id}
+        document = texts[int(parts[0].doc_id)]
+        assert (shown.char_start, shown.char_end) == (parts[0].char_start, parts[-1].char_end)
+        assert len(shown.text) == shown.char_end - shown.char_start
+        whole = document[shown.char_start : shown.char_end]
+        assert all(a == b or (a == "\n" and b.isspace()) for a, b in zip(shown.text, whole, strict=True))
+        for part in parts:
+            start = part.char_start - shown.char_start
+            assert shown.text[start : start + len(part.text)] == part.text
+        assert (shown.title, shown.heading) == (parts[0].title, parts[0].heading)
+
+
+@settings(max_examples=200, deadline=None)
+@given(found=retrieved(), config=configs)
+def test_neighbours_are_never_shown_apart_and_the_best_are_at_the_edges(found, config):
+    _, passages = found
+    context = assemble(passages, config)
+    ends = {(passages[p.members[0]].doc_id, p.char_end) for p in context}
+    assert not any((passages[p.members[0]].doc_id, p.char_start) in ends for p in context)
+    best = [min(shown.members) for shown in context]
+    inwards = [best[i // 2] if i % 2 == 0 else best[-1 - i // 2] for i in range(len(best))]
+    assert inwards == sorted(best)
+
+
+@settings(max_examples=100, deadline=None)
+@given(found=retrieved())
+def test_with_room_for_all_every_distinct_chunk_is_shown(found):
+    _, passages = found
+    shown = {i for p in assemble(passages, ContextConfig(max_tokens=100_000)) for i in p.members}
+    assert shown == set(distinct(passages))
+
+
+def test_the_best_is_first_the_second_last_and_the_worst_in_the_middle():
+    passages = apart("one fish", "two birds", "three cats", "four dogs", "five cows")
+    assert [p.members for p in assemble(passages, ContextConfig())] == [(0,), (2,), (4,), (3,), (1,)]
+
+
+def test_neighbours_become_one_passage_and_what_is_between_keeps_others_apart():
+    text = "First part.\n\nSecond part.\n\nThird part that was not found.\n\nFourth."
+    found = [
+        Passage(part, char_start=text.index(part)) for part in ("Second part.", "Fourth.", "First part.")
+    ]
+    context = assemble(found, ContextConfig())
+    assert [(p.members, p.text) for p in context] == [
+        ((2, 0), "First part.\n\nSecond part."),
+        ((1,), "Fourth."),
+    ]
+    assert text[context[0].char_start : context[0].char_end] == context[0].text
+
+
+def test_the_same_span_of_two_documents_is_not_merged():
+    assert len(assemble([Passage("One.", "a"), Passage("Two.", "b", 5)], ContextConfig())) == 2
+
+
+LICENCE = "Permission is hereby granted, free of charge, to any person obtaining a copy of this software. "
+
+
+@pytest.mark.parametrize(
+    ("second", "kept"),
+    [
+        (LICENCE * 3, [0]),
+        (LICENCE.upper(), [0]),
+        (LICENCE + "The dough must rest for an hour before it is baked in the oven.", [0, 1]),
+        (LICENCE.replace("is hereby", "is not hereby"), [0, 1]),
+        (LICENCE + "Until 2031.", [0, 1]),
+        ("", [0, 1]),
+    ],
+)
+def test_what_a_better_passage_says_already_is_left_out_and_what_differs_is_kept(second, kept):
+    assert distinct(apart(LICENCE * 4, second), same=0.8) == kept
+
+
+def test_a_longer_passage_that_holds_a_better_one_is_kept():
+    assert distinct(apart(LICENCE, LICENCE + "The dough must rest for an hour before it is baked.")) == [0, 1]
+
+
+def test_when_not_all_fit_another_subject_is_preferred_to_more_of_the_same():
+    passages = apart(
+        "the river rises in the black hills and falls to the sea",
+        "the river rises in the white hills and falls to the sea",
+        "bread is baked from flour and water with salt and yeast",
+    )
+    room = 2 * (estimated_tokens(passages[0].text) + 12) + 3
+    assert {p.members for p in assemble(passages, ContextConfig(max_tokens=room, diversity=0.5))} == {
+        (0,),
+        (2,),
+    }
+    assert {p.members for p in assemble(passages, ContextConfig(max_tokens=room, diversity=0))} == {
+        (0,),
+        (1,),
+    }
+
+
+def test_a_passage_that_is_too_long_leaves_room_for_those_that_fit():
+    passages = apart("long " * 1000, "short and sweet")
+    assert [p.members for p in assemble(passages, ContextConfig(max_tokens=100))] == [(1,)]
+    assert assemble(passages, ContextConfig(max_tokens=5)) == []
+    assert assemble([], ContextConfig()) == []
+
+
+@pytest.mark.parametrize("text", ["", "\n", "世" * 500, "x" * 10_000, "\ud800 lone"])
+def test_odd_texts_are_shown_as_they_are(text):
+    assert [p.text for p in assemble([Passage(text)], ContextConfig(max_tokens=10**6))] == [text]
