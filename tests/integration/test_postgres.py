@@ -205,6 +205,34 @@ def test_a_database_that_does_not_answer_is_named(tmp_path: Path) -> None:
         pass
 
 
+def test_a_database_of_the_first_schema_is_brought_up_to_date() -> None:
+    with tempfile.TemporaryDirectory() as state:
+        mine = Postgres(Path(state), PostgresConfig(server=SMALL))
+        try:
+            index = Index(mine)
+            rows = [Chunk("a", "river of x", "x"), Chunk("b", "river of y", "y")]
+            release = index.release("r1", index.build("m", "c", DIMENSION, [batch(rows)], {}), None, {})
+            with mine.owner() as connection:
+                for table in ("chunks", "postings", "statistics"):
+                    connection.execute(f"DROP POLICY tenant_reads ON headwater.{table}")
+                    connection.execute(f"ALTER TABLE headwater.{table} RENAME COLUMN scope TO tenant")
+                connection.execute(
+                    "ALTER TABLE headwater.postings RENAME COLUMN text_tf TO tf; "
+                    "ALTER TABLE headwater.postings DROP COLUMN title_tf, DROP COLUMN heading_tf; "
+                    "DROP TABLE headwater.frequencies, headwater.live_history, headwater.scopes, "
+                    "headwater.access_key; "
+                    "DROP FUNCTION headwater.visible_scopes, headwater.this_transaction; "
+                    "UPDATE headwater.schema_version SET version = 1"
+                )
+            mine.close()
+            hits = Searcher(mine).search("x", "river", None, 9, "lexical")
+            assert [hit.text for hit in hits] == ["river of x"]
+            history = index.live_history()
+            assert [(each.live_since, each.release_id) for each in history] == [(release.released_at, "r1")]
+        finally:
+            mine.stop()
+
+
 def test_waiting_for_a_connection_is_bounded(postgres: Postgres) -> None:
     assert postgres.server
     config = PostgresConfig(pool_size=1, pool_timeout_s=0.3)

@@ -118,10 +118,13 @@ def test_ten_thousand_probes_return_no_foreign_row(
                 returned += len(rows)
                 leaked += sum(not may_read(CHUNKS[row[0]], tenant, groups) for row in rows)
             seen = {row[0] for row in connection.execute("SELECT chunk_id FROM headwater.chunks")}
-            lengths = connection.execute("SELECT sum(chunk_count) FROM headwater.statistics").fetchone()
+            counts = connection.execute(
+                "SELECT (SELECT sum(chunk_count) FROM headwater.statistics), "
+                "(SELECT sum(chunk_count) FROM headwater.frequencies WHERE lexeme = 'secret')"
+            ).fetchone()
         expected = {name for name, row in CHUNKS.items() if may_read(row, tenant, groups)}
         assert seen == expected
-        assert lengths == ((len(expected) or None),)
+        assert counts == (len(expected) or None, len(expected) or None)
     record_property("probes", probes)
     record_property("leaked", leaked)
     print(f"{probes} probes by {len(readers)} readers, {returned} rows returned, {leaked} foreign")
@@ -314,6 +317,8 @@ def estimates(plan: Any) -> list[tuple[str, float]]:
         ("chunks", "language", "en"),
         ("postings", "scope", TENANTS[1]),
         ("postings", "lexeme", "secret"),
+        ("frequencies", "scope", TENANTS[1]),
+        ("frequencies", "lexeme", "secret"),
         ("statistics", "scope", TENANTS[1]),
         ("statistics", "language", "en"),
     ],
@@ -334,7 +339,7 @@ def test_what_the_planner_knows_can_not_be_read(postgres: Postgres, state: Index
         assert (
             connection.execute(
                 "SELECT tablename, attname, most_common_vals FROM pg_stats WHERE schemaname = 'headwater' "
-                "AND (tablename ~ '^(chunks|postings|statistics|scopes|access_key)') "
+                "AND (tablename ~ '^(chunks|postings|frequencies|statistics|scopes|access_key)') "
             ).fetchall()
             == []
         )
