@@ -38,6 +38,8 @@ def evaluate(
     for name in compare or ():
         if name not in MODES:
             raise InvalidQuery(f"there is no mode {name!r} to compare; there are {', '.join(MODES)}")
+    if plot and not plot.expanduser().parent.is_dir():
+        raise typer.BadParameter(f"--plot: there is no folder {plot.expanduser().parent}")
     settings = read_settings()
     with working():
         result = evaluate_collection(settings, load_collection(folder.expanduser(), split), chunks, progress)
@@ -45,7 +47,7 @@ def evaluate(
     if compare:
         found["comparison"] = {"a": compare[0], "b": compare[1], **result.compare(*compare)}
     if plot:
-        plot.write_text(evaluation_svg(result), encoding="utf-8")
+        plot.expanduser().write_text(evaluation_svg(result), encoding="utf-8")
     if json_:
         print_json(found)
         return

@@ -144,8 +144,8 @@ class Searcher:
             UnknownRelease: `at` can not be read (any more).
             ValueError: No tenant, or a group that can not be one.
         """
-        self._check(query if isinstance(query, str) else query.words, query_vector, k, mode)
         query = Query.parse(query) if isinstance(query, str) else query
+        self._check(query, query_vector, k, mode)
         with self._postgres.serving(tenant, groups) as connection:
             moment = _moment(connection, at)
             literal = "" if mode == "lexical" else _vector_literal(query_vector, moment, model_digest)
@@ -211,25 +211,26 @@ class Searcher:
 
         Args and errors as in `search`.
         """
-        self._check("", query_vector, k, "vector")
+        self._check(Query(""), query_vector, k, "vector")
         with self._postgres.serving(tenant, groups) as connection:
             moment = _moment(connection, at)
             literal = _vector_literal(query_vector, moment, model_digest)
             return _hits(connection, moment, exact(connection, moment, literal, k))
 
-    def _check(self, query: str, query_vector: object, k: int, mode: str) -> None:
+    def _check(self, query: Query, query_vector: object, k: int, mode: str) -> None:
         config = self._config
         if mode not in MODES:
             raise InvalidQuery(f"there is no mode {mode!r}; there are {', '.join(MODES)}")
         if not isinstance(k, int) or not 1 <= k <= config.max_k:
             raise InvalidQuery(f"k is {k!r}; it is a whole number from 1 to {config.max_k}")
-        if "\0" in query:
+        text = " ".join((query.words, *query.without_words, *query.without_phrases))
+        if "\0" in text:
             raise InvalidQuery("the query holds a NUL character")
-        if len(query) > config.max_query_chars:
+        if len(text) > config.max_query_chars:
             raise InvalidQuery(
-                f"the query has {len(query)} characters; at most {config.max_query_chars} can be used"
+                f"the query has {len(text)} characters; at most {config.max_query_chars} can be used"
             )
-        if mode != "vector" and not query.strip():
+        if mode != "vector" and not query.words:
             raise InvalidQuery("the query is empty")
         if mode != "lexical" and query_vector is None:
             raise InvalidQuery(f"a {mode} search needs the query's vector")

@@ -91,6 +91,7 @@ def test_what_can_not_be_evaluated_says_why(collection: Path, home: Path, tmp_pa
     assert "the splits there are: test" in str(evaluate(collection, "--split", "dev").exception)
     assert "no mode 'psychic'" in str(evaluate(collection, "--compare", "psychic", "lexical").exception)
     assert evaluate(collection, "--chunks", "sentence").exit_code == 2
+    assert evaluate(collection, "--plot", tmp_path / "absent" / "a.svg").exit_code == 2
     rows = (collection / "corpus.jsonl").read_text(encoding="utf-8")
     huge = json.dumps({"_id": "huge", "text": "river " * 40_000})
     (collection / "corpus.jsonl").write_text(f"{rows}\n{huge}", encoding="utf-8")
