@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from retrieval.sentences import Boundary, pieces
 
-CHUNKER_VERSION = "1"
+CHUNKER_VERSION = "2"
 """Raised when the same text and configuration would give other spans."""
 
 CHARACTERS_PER_TOKEN = 16
