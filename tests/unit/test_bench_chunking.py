@@ -85,5 +85,5 @@ def test_questions_in_another_form_are_named_by_record(tmp_path, references):
 
 
 def test_a_folder_that_is_something_else_is_refused(tmp_path):
-    with pytest.raises(chunking.NoChunkingSet, match="no questions_df.csv"):
+    with pytest.raises(chunking.NoChunkingSet, match=r"no questions_df\.csv"):
         chunking.run(Settings(home=tmp_path / "home"), tmp_path)
