@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from retrieval.sentences import Boundary, pieces
 
-CHUNKER_VERSION = "1"
+CHUNKER_VERSION = "2"
 """Raised when the same text and configuration would give other spans."""
 
 CHARACTERS_PER_TOKEN = 16
@@ -44,10 +44,8 @@ class ChunkerConfig(BaseModel):
     max_tokens: int = Field(default=240, ge=8)
     """The most tokens a chunk may have, without the tokenizer's special ones; the model reads 254.
 
-    Fewer find more and cost more: with 120 (and `min_tokens` 40) the packaged model's vectors alone reach
-    nDCG@10 0.789 where 240 reach 0.783 (SciFact's test questions over 1,283 of its abstracts), and the chunks
-    that fill 5,000 characters hold 92% of the wanted spans where 240 hold 82% (276 questions of
-    chunking_evaluation), from an index of twice the rows."""
+    Fewer find more in the same room and cost more rows: chunks that fill 5,000 characters hold 88% of the
+    wanted ones at 240 and 92% at 160 (`headwater bench chunking`, docs/context.md)."""
     min_tokens: int = Field(default=64, ge=1)
     """A new heading or paragraph ends a chunk only when the chunk has this many tokens."""
 

@@ -50,6 +50,8 @@ _ABBREVIATIONS = frozenset(
     ]
 )
 _LONGEST_ABBREVIATION = max(map(len, _ABBREVIATIONS))
+_LONGEST_WRAPPED_LINE = 160
+"""Characters; nobody wraps prose by hand at more, so such a line is a paragraph of its own."""
 _LONGEST_SENTENCE = 600
 """Characters; what is longer has no sentences worth the name (code, tables) and is divided by lines."""
 
@@ -79,7 +81,7 @@ def pieces(text: str) -> Iterator[tuple[int, int, Boundary]]:
         start = match.end()
         if gap is None:
             boundary = Boundary.SENTENCE
-        elif gap.count("\n") > 1:
+        elif gap.count("\n") > 1 or _divides_paragraphs(text, match.start(), match.end()):
             boundary = Boundary.PARAGRAPH
         elif _LIST_ITEM.match(text, start):
             boundary = Boundary.SENTENCE
@@ -89,6 +91,14 @@ def pieces(text: str) -> Iterator[tuple[int, int, Boundary]]:
                 Boundary.SENTENCE if text[match.start() - 1 : match.start()] in ".!?:" else Boundary.LINE
             )
     yield from _stripped(text, start, len(text), boundary)
+
+
+def _divides_paragraphs(text: str, line_end: int, next_start: int) -> bool:
+    """Whether the line before or after a line feed is too long to be one of a wrapped paragraph."""
+    line_start = text.rfind("\n", 0, line_end) + 1
+    next_end = text.find("\n", next_start)
+    next_end = len(text) if next_end < 0 else next_end
+    return max(line_end - line_start, next_end - next_start) > _LONGEST_WRAPPED_LINE
 
 
 def _stripped(text: str, start: int, end: int, boundary: Boundary) -> Iterator[tuple[int, int, Boundary]]:

@@ -111,6 +111,15 @@ def test_a_heading_is_not_left_alone_at_the_end_of_a_chunk():
             assert not body.endswith("Title")
 
 
+def test_a_line_too_long_to_be_wrapped_is_a_paragraph():
+    long = "Rivers rise in hills, and they end in the sea, as all of them do. " * 3
+    text = f"{long}Short end. \n Bread is baked. Salt is cheap.\n{long}"
+    cut = bodies(text, config=ChunkerConfig(max_tokens=57, min_tokens=8))
+    assert cut == [f"{long}Short end.", "Bread is baked. Salt is cheap.", long.strip()]
+    wrapped = "Rivers rise in hills, and they\nend in the sea, as all of them do."
+    assert sentence_spans(wrapped) == [(0, len(wrapped))]
+
+
 def test_a_small_rest_joins_the_chunk_before_it():
     text = "One two three four five six seven.\n\nEnd\nBye."
     assert len(bodies(text, outline(text, (1, "End")))) == 1
