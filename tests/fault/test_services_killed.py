@@ -8,6 +8,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import psutil
@@ -54,8 +55,17 @@ def launch(settings: Settings) -> str:
         f"http://127.0.0.1:{settings.web_port}/graphql", asked, {"Content-Type": "application/json"}
     )
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=60) as response:
-        return str(json.load(response)["data"]["launchRun"]["run"]["runId"])
+    said: list[dict[str, Any]] = []
+
+    def launched() -> bool:
+        # A web UI whose code server was started anew takes a moment to see that.
+        with opener.open(request, timeout=60) as response:
+            said.append(json.load(response)["data"]["launchRun"])
+        print(said[-1], flush=True)
+        return "run" in said[-1]
+
+    wait_for(launched)
+    return str(said[-1]["run"]["runId"])
 
 
 def wait_for(what: Callable[[], object]) -> None:
@@ -72,21 +82,23 @@ def run_of(settings: Settings, run_id: str) -> dg.DagsterRun:
     return run
 
 
-def worker(settings: Settings, run_id: str) -> int:
-    """The pid of a run's process, when it has begun to write: its Spark is there."""
+def worker(settings: Settings) -> tuple[str, int]:
+    """The run that has its Spark, and its process: the one that was launched, or a sensor's before it."""
+    found: list[tuple[str, int]] = []
 
-    def found() -> int | None:
-        run = run_of(settings, run_id)
-        assert not run.is_finished, run.status
-        process = run.tags.get(PROCESS_TAG)
-        if process is None:
-            return None
-        pid = int(process.partition("@")[0])
-        java = any(child.name() == "java" for child in psutil.Process(pid).children(recursive=True))
-        return pid if java else None
+    def look() -> bool:
+        with dagster_instance(settings) as instance:
+            runs = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
+        for run in runs:
+            pid = int(run.tags.get(PROCESS_TAG, "0@").partition("@")[0])
+            if pid and psutil.pid_exists(pid):
+                children = psutil.Process(pid).children(recursive=True)
+                if any(child.name() == "java" for child in children):
+                    found.append((run.run_id, pid))
+        return bool(found)
 
-    wait_for(found)
-    return found() or 0
+    wait_for(look)
+    return found[0]
 
 
 def killed(settings: Settings, service: str) -> None:
@@ -102,16 +114,16 @@ def test_run_worker_code_server_and_daemon_are_killed(
     settings: Settings, states: States, report: Report
 ) -> None:
     services.up(settings, print)
-    run_id = launch(settings)
-    pid = worker(settings, run_id)
+    launch(settings)
+    run_id, pid = worker(settings)
     family = psutil.Process(pid).children(recursive=True)
     os.kill(pid, signal.SIGKILL)
     wait_for(lambda: run_of(settings, run_id).is_finished)
     first = run_of(settings, run_id).status
     wait_for(lambda: not [each for each in family if each.is_running() and each.status() != "zombie"])
 
-    run_id = launch(settings)
-    worker(settings, run_id)
+    launch(settings)
+    run_id, _ = worker(settings)
     killed(settings, "code")
     services.up(settings, print)
     wait_for(lambda: run_of(settings, run_id).is_finished)
