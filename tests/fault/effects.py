@@ -238,11 +238,13 @@ def install(watch: Watch) -> None:
     from pyspark.sql.readwriter import DataFrameWriter
 
     import assets.lake
-    import assets.step
     import retrieval.embedded
 
     if os.environ.get("EFFECTS_SPARK"):
-        assets.step.DRIVER_BYTES = -1
+        from spark_only import LIMITS
+
+        for module, name in LIMITS:
+            setattr(module, name, -1)
 
     def files(path_of: Callable[..., str]) -> Callable[..., Any]:
         return lambda *args, **kwargs: once_files_are_there(path_of, *args, **kwargs)
@@ -332,7 +334,7 @@ def serve() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[2]))
+    sys.path[:0] = [str(Path(__file__).parents[at]) for at in (2, 1)]
     if sys.argv[1:] == ["serve"]:
         serve()
     else:

@@ -266,7 +266,7 @@ class States:
         assert done.returncode == 0, done.stdout[-3000:]
 
     def _kill_first(self, home: Path) -> None:
-        for death in (("merge gold/chunks", "inside"), ("initdb", "before")):
+        for death in (("gold/chunks", "inside"), ("initdb", "before")):
             killed = headwater(home, "ingest", str(self.corpus), driver=("kill", *death))
             assert killed.returncode == KILLED, killed.stdout[-3000:]
 

@@ -87,8 +87,8 @@ def ends(states: States, run: str) -> dict[str, object]:
     [
         ("tables made", "append ops/releases"),
         pytest.param("changed", "append bronze/raw_documents", marks=full_only),
-        pytest.param("changed", "merge silver/documents", marks=full_only),
-        pytest.param("changed", "merge gold/embeddings", marks=full_only),
+        pytest.param("changed", "silver/documents", marks=full_only),
+        pytest.param("changed", "gold/embeddings", marks=full_only),
     ],
 )
 def test_a_step_that_outlives_its_run_worker(states: States, report: Report, run: str, effect: str) -> None:
@@ -190,9 +190,7 @@ def test_postgres_is_killed_under_a_query(states: States, report: Report) -> Non
 
 
 @full_only
-@pytest.mark.parametrize(
-    "effect", ["append bronze/raw_documents", "merge silver/documents", "merge gold/chunks"]
-)
+@pytest.mark.parametrize("effect", ["append bronze/raw_documents", "silver/documents", "gold/chunks"])
 def test_the_jvm_is_killed_under_a_step(states: States, report: Report, effect: str) -> None:
     """The step dies, and its run with it."""
     home = states.copy(states.behind, "jvm")
@@ -231,8 +229,8 @@ def small_disk(folder: Path, size_bytes: int) -> Iterator[None]:
         pytest.param("tables made", "append ops/releases", 0, marks=full_only),
         pytest.param("tables made", "swap_live", 0, marks=full_only),
         pytest.param("changed", "append bronze/raw_documents", 0, marks=full_only),
-        pytest.param("changed", "merge silver/documents", 16384, marks=full_only),
-        pytest.param("changed", "merge gold/embeddings", 0, marks=full_only),
+        pytest.param("changed", "silver/documents", 16384, marks=full_only),
+        pytest.param("changed", "gold/embeddings", 0, marks=full_only),
     ],
 )
 def test_the_disk_is_full(states: States, report: Report, run: str, effect: str, leave: int) -> None:

@@ -19,18 +19,18 @@ EACH = bool(os.environ.get("HEADWATER_FAULT_EACH"))
 FIRST_TABLES = [
     ("append bronze/raw_documents", "before"),
     ("append bronze/raw_documents", "inside"),
-    ("merge silver/quarantine", "before"),
-    ("merge silver/quarantine", "inside"),
-    ("merge silver/documents", "before"),
-    ("merge silver/documents", "inside"),
+    ("silver/quarantine", "before"),
+    ("silver/quarantine", "inside"),
+    ("silver/documents", "before"),
+    ("silver/documents", "inside"),
     ("append ops/audits", "before"),
     ("append ops/audits", "inside"),
-    ("merge silver/signatures", "after"),
-    ("merge silver/duplicates", "inside"),
-    ("merge gold/chunks", "before"),
-    ("merge gold/chunks", "inside"),
+    ("silver/signatures", "after"),
+    ("silver/duplicates", "inside"),
+    ("gold/chunks", "before"),
+    ("gold/chunks", "inside"),
     ("append ops/audits", "after"),
-    ("merge gold/embeddings", "inside"),
+    ("gold/embeddings", "inside"),
     ("append ops/drift", "after"),
     ("append ops/audits", "before"),
 ]
@@ -76,10 +76,10 @@ CHANGED_TABLES = [
     ("silver/quarantine", "after"),
     ("spark merge silver/documents", "inside"),
     ("append ops/audits", "inside"),
-    ("merge silver/signatures", "after"),
-    ("merge silver/duplicates", "inside"),
-    ("merge gold/chunks", "inside"),
-    ("merge gold/embeddings", "inside"),
+    ("silver/signatures", "after"),
+    ("silver/duplicates", "inside"),
+    ("gold/chunks", "inside"),
+    ("gold/embeddings", "inside"),
     ("sql CREATE TEMPORARY TABLE incoming", "before"),
 ]
 CHANGED_INDEX = [
@@ -145,7 +145,7 @@ def test_a_first_run_killed_three_times(states: States, report: Report) -> None:
     again = headwater(home, "run")
     assert again.returncode == 0, again.stdout[-3000:]
     wrong = differences(home, states.first_end)
-    fault = "killed inside `merge gold/chunks`, before `initdb`, before `swap_live`, and after its commit"
+    fault = "killed inside `gold/chunks`, before `initdb`, before `swap_live`, and after its commit"
     report.add("first run, killed in turn", fault, "", wrong)
     assert not wrong
     stop(home)
