@@ -6,8 +6,13 @@ from pathlib import Path
 HEAD = """\
 # Faults
 
-Each row is one fault, on a fresh copy of a state folder, and then one more run that nothing disturbs. \
-*Equal* means: its end is compared row for row with that of a folder which was never disturbed (every table, \
+Each row is one fault. Those of a run *killed in turn* were made one after another on one folder, in the \
+order of their numbers, each run going on from what the one before it left; then came one run that nothing \
+disturbs. So a row of them says what came of all of them together. (Of the index, what was killed is \
+`headwater run --select 'key:"serving/index"+'`.) Every other row has a fresh copy of a state folder for \
+itself.
+
+*Equal* means: the end is compared row for row with that of a folder which was never disturbed (every table, \
 the index, its partitions, the decisions, the live release, a search), no commit of a table has the turn of \
 another, and no process that was started for the folder still runs.
 
