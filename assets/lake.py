@@ -388,10 +388,10 @@ class Lake:
 
         Now, but after every row that is there: a clock that was set back would make an old verdict the last.
         """
-        newest = self.query(f'select max("{column}") as newest from t', t=self.delta(table.name))["newest"][
-            0
-        ].as_py()
-        now = datetime.now(UTC)
+        found = self.query(f'select max("{column}") as newest from t', t=self.delta(table.name))
+        newest, now = found["newest"][0].as_py(), datetime.now(UTC)
+        if newest is not None and newest.tzinfo is None:  # written by Spark as INT96, which names no zone
+            newest = newest.replace(tzinfo=UTC)
         return now if newest is None else max(now, newest + timedelta(microseconds=1))
 
     def record_audit(self, name: str, version: int, passed: bool, failed: list[str], run_id: str) -> None:

@@ -58,21 +58,24 @@ class Desk:
             raise NothingReleased("nothing is released yet: `headwater demo`, or `headwater ingest PATH`")
         return release
 
+    @property
+    def best_mode(self) -> SearchMode:
+        """What a question is searched with: both rankings, and a second look where one is configured."""
+        return "reranked" if self._settings.reranker.configured else "hybrid"
+
     @cached_property
     def _reranker(self) -> Reranker:
         return build_reranker(self._settings.reranker)
 
-    def as_of(self, moment: str | None) -> Release:
-        """The release that a moment means: its name, a time at which it was live, or None for the live one.
+    def as_of(self, moment: str) -> Release:
+        """The release that a moment means: its name, or a time at which it was live.
 
         Raises:
             InvalidMoment: When it is neither, or a time to come.
             UnknownRelease: When nothing was live then, or what was is no longer kept.
             NothingReleased: When there is nothing at all.
         """
-        live = self.live()
-        if moment is None:
-            return live
+        self.live()
         releases, history = self.index.releases(), self.index.live_history()
         return release_as_of(moment, releases, history, datetime.now(UTC))
 
@@ -80,7 +83,7 @@ class Desk:
         self,
         query: str | Query,
         k: int,
-        mode: SearchMode | None,
+        mode: SearchMode,
         tenant: str,
         at: Release | None = None,
         groups: Collection[str] = (),
@@ -88,16 +91,14 @@ class Desk:
     ) -> list[Hit]:
         """The best chunks of a release, the live one unless given; see `Searcher.search`.
 
-        Mode `reranked` is `hybrid` and a second look; None is the best mode that is configured. Where the
-        second look fails or is late, the fused order stands and a warning is logged.
+        Mode `reranked` is `hybrid` and a second look. Where that fails or is late, the fused order stands and
+        a warning is logged.
 
         Raises:
             ModelMismatch: When the release was made with a model that is no longer there.
             RerankError: There is no reranker, or its folder is not one.
         """
         config = self._settings.reranker
-        if mode is None:
-            mode = "reranked" if config.configured else "hybrid"
         reranker = self._reranker if mode == "reranked" else None
         depth = max(k, config.candidates) if reranker else k
         release = at or self.live()
@@ -148,7 +149,7 @@ class Desk:
         question = checked_question(question)
         release = at or self.live()
         # Of a question every character is meant: its quotes and hyphens are not ours.
-        hits = self.search(Query.plain(question), PASSAGES, None, tenant, release, groups)
+        hits = self.search(Query.plain(question), PASSAGES, self.best_mode, tenant, release, groups)
         pin = ReleasePin(
             release.release_id,
             release.details["model_digest"],

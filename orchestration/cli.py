@@ -65,8 +65,8 @@ def _message(error: Exception) -> str:
     # What a full disk was in the way of says so in its own words, or not at all.
     if refused or (_home().is_dir() and shutil.disk_usage(_home()).free < _FULL_BYTES):
         text += (
-            f"\nthe disk that holds {_home()} is full or takes no more: make room, or name another folder "
-            "with HEADWATER_HOME; `headwater run` goes on from what was committed"
+            f"\nthe disk that holds {_home()} is full or takes no more: make room, or name "
+            "another state folder with HEADWATER_HOME; `headwater run` goes on from what was committed"
         )
     return escape(text)
 
@@ -231,7 +231,9 @@ def search(
     plans: list[Plan] = []
     with working():
         desk = Desk(settings)
-        hits = desk.search(query, k, mode, tenant, desk.as_of(as_of), group or (), on_plan=plans.append)
+        mode = mode or desk.best_mode
+        at = desk.as_of(as_of) if as_of else None
+        hits = desk.search(query, k, mode, tenant, at, group or (), on_plan=plans.append)
     plan = {"mode": mode, "asked": k, "found": len(hits), "vector": asdict(plans[0]) if plans else None}
     names = ("rank", "score", "chunk_id", "doc_id", "uri", "char_start", "char_end", "text")
     rows = [{name: getattr(hit, name) for name in names} for hit in hits]

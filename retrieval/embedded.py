@@ -277,8 +277,11 @@ class EmbeddedServer:
     def _start(self) -> None:
         lines = self._pid_file()
         if lines and psutil.pid_exists(int(lines[0])):
-            # The number went to another process (`_process` looked), and PostgreSQL would wait for that.
+            # The number went to another process, or the killed server's parent has not looked after it yet
+            # (`_process` looked): PostgreSQL would take that for a server that runs.
             (self.data / "postmaster.pid").unlink()
+            for socket_folder, port in [(lines[4], lines[3])] if len(lines) > 4 else []:
+                (Path(socket_folder) / f".s.PGSQL.{port}.lock").unlink(missing_ok=True)
         deadline_s = time.monotonic() + self.config.start_timeout_s
         while True:
             with self.log.open("a") as log:

@@ -141,7 +141,7 @@ def end_of(home: Path) -> dict[str, Any]:
     wanted = sorted(
         f"{table}_g{number}"
         for number, _, status in states
-        for table in ("chunks", "postings")
+        for table in ("chunks", "postings", "frequencies")
         if status == "ready"
     )
     decided = lake.delta(RELEASES.name).to_pyarrow_table(columns=["epoch", "decision"]).to_pylist()

@@ -111,7 +111,7 @@ def test_a_search_says_how_it_searched_and_when_there_is_no_more(module_folder: 
     try:
         index = Index(postgres)
         state = index.build(model.digest, "chunker", model.embedder.dimension, [batch(rows)], {})
-        index.release("r1", state, None, {})
+        index.release("r1", state, None, {"model_digest": model.digest})
         asked = ("search", "wind", "--k", "5")
         explained = json.loads(headwater(home, *asked, "--explain", "--json").stdout)
         plan = explained["plan"]

@@ -36,6 +36,8 @@ def user() -> Iterator[dict[str, str]]:
             "# Warranty\n\nThe warranty lasts for twenty-four months from the day of purchase. "
             "To make a warranty claim, send the device and the receipt to the service centre.\n"
         )
+        (home / "payroll").mkdir()
+        (home / "payroll" / "april.md").write_text("# April\n\nThe director earns what the board decided.\n")
         (home / "handbook" / "leave.md").write_text(
             "# Leave\n\nEvery employee has thirty days of paid leave a year, to be agreed with the team.\n"
         )
@@ -101,6 +103,7 @@ def test_every_command_of_the_readme_works(demo: dict[str, Any], user: dict[str,
     assert len(commands) > 15
     for command in commands:
         line = command.replace("file:///home/me", Path(user["HOME"]).as_uri())
+        line = line.replace("ANSWER_ID", demo["answers"][0]["answer_id"])
         done = run(["bash", "-c", line], user)
         assert done.returncode == 0, f"{command}\n{done.stdout[-1500:]}\n{done.stderr[-3000:]}"
         if "warranty" in command:

@@ -63,7 +63,7 @@ def test_what_came_is_compared_once_with_what_stood_before(lake: Lake) -> None:
     write(lake, DOCUMENTS, batch(rng, 50))
     assert look(lake, DOCUMENTS, WARN, "run-5").since == shifted
     shown = over_time(lake, DOCUMENTS)
-    assert "data:image/svg+xml;base64," in shown
+    assert "data:image/png;base64," in shown
     assert f"| {shifted} |" in shown
 
 
@@ -159,7 +159,7 @@ def test_the_check_in_dagster(lake: Lake, config: DriftConfig) -> None:
     assert not evaluation.passed
     assert evaluation.severity.value == ("ERROR" if config is BLOCK else "WARN")
     assert "language: psi" in (evaluation.description or "")
-    assert "data:image/svg+xml" in evaluation.metadata["over_time"].value
+    assert "data:image/png" in evaluation.metadata["over_time"].value
     assert result.success == (config is WARN)
 
 

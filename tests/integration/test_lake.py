@@ -104,7 +104,9 @@ def test_changed_gives_the_last_state_of_each_key(either: Lake) -> None:
     first = begin(lake, SIGNATURES, {DUPLICATES: seen}, run_id="r", config_digest="c")
     assert {r["doc_id"] for r in first.changed(DUPLICATES).collect()} == {"a", "b"}
     signatures = lake.spark.createDataFrame(
-        [], "doc_id string, config_hash string, text_sha256 string, signature binary, bands array<bigint>"
+        [],
+        "doc_id string, config_hash string, text_sha256 string, signature binary, bands array<bigint>, "
+        "access_groups string",
     )
     first.merge(signatures)
     step(lake).merge(duplicates(lake, ("a", "x", 0.95), ("b", "x", 0.8), ("c", "x", 0.7)))

@@ -33,7 +33,7 @@ def settings(module_folder: Path) -> Iterator[Settings]:
     ]
     desk = Desk(settings)
     built = desk.index.build(model.digest, "chunker", vectors.shape[1], [batch(rows)], {})
-    desk.index.release("live", built, None, {})
+    desk.index.release("live", built, None, {"model_digest": model.digest})
     yield settings
     desk._postgres.stop()
 
@@ -45,7 +45,7 @@ def cross_encoder(module_folder: Path) -> Path:
 
 def asked(settings: Settings, mode: str | None, **options: object) -> list[tuple[str, int, float]]:
     desk = Desk(settings.model_copy(update={"reranker": RerankerConfig(**options)}))
-    hits = desk.search("Where does the Danube rise?", 2, mode, "acme")
+    hits = desk.search("Where does the Danube rise?", 2, mode or desk.best_mode, "acme")
     return [(hit.text, hit.rank, round(hit.score, 4)) for hit in hits]
 
 

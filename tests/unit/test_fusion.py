@@ -39,7 +39,7 @@ def test_neither_scale_nor_offset_of_a_ranking_matters() -> None:
 def test_a_ranking_that_tells_nothing_leaves_the_other_in_its_order() -> None:
     assert list(fused("abc", [0.0, 0.0, 0.0], [0.2, 0.9, 0.5])) == ["b", "c", "a"]
     assert list(fused("abc", [2.0, 9.0, 5.0], [0.1, 0.1, 0.1])) == ["b", "c", "a"]
-    assert fuse([], np.array([]), np.array([])) == []
+    assert fuse([], np.array([]), np.array([]), 0.5) == []
 
 
 def test_equals_are_ordered_by_chunk_id() -> None:
