@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -124,7 +123,6 @@ def test_a_folder_of_many_files_is_listed_in_time_and_memory_that_grow_with_it(t
         sys.setprofile(None)
     assert listing.num_rows == 2000
     assert len(calls) < 40 * 2000  # each file a few, however many there are
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 0
 
 
 def test_thousands_of_empty_files_are_read_each_as_empty(spark: SparkSession, tmp_path: Path) -> None:
@@ -193,7 +191,7 @@ def test_a_state_folder_that_is_full_is_named_and_keeps_what_it_had(tmp_path: Pa
     full = headwater(
         home, "source", "add", "more", str(tmp_path / "docs"), before="trap '' XFSZ; ulimit -f 0"
     )
-    refused(full, "state folder", str(home), "free some space")
+    refused(full, "state folder", str(home), "make room")
     assert (home / "sources.json").read_bytes() == kept
 
 
