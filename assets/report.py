@@ -185,6 +185,7 @@ def report(lake: Lake, table: Table, *, key: dg.AssetKey | None = None, **extra:
         "dagster/row_count": lake.query("select count(*) as n from t", t=newest)["n"][0].as_py(),
         "dagster/column_schema": _schema(table),
         "dagster/uri": lake.path(table.name),
+        "last_release": _last_release(lake),
     }
     if table.name in _CHARTS:
         drawn = [
@@ -214,6 +215,15 @@ def _seconds() -> float:
         context.run_id, [context.get_step_execution_context().step.key]
     )
     return round(time.time() - (step.start_time or time.time()), 2)
+
+
+def _last_release(lake: Lake) -> str:
+    """The release that was made last; what is materialized now is in the next, but for `ops/release`."""
+    rows = lake.query(
+        "select release_id from releases where decision = 'released' order by decided_at desc limit 1",
+        releases=lake.delta("ops.releases"),
+    )
+    return rows["release_id"][0].as_py() if rows.num_rows else "none"
 
 
 def _schema(table: Table) -> dg.TableSchema:

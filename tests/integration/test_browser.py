@@ -75,6 +75,7 @@ def test_materialize_all_in_the_browser(settings: Settings, page: Page) -> None:
     page.goto(f"{web}/assets/silver/documents")
     page.get_by_text("Row count").first.wait_for()
     page.get_by_text("text_sha256").first.wait_for()
+    page.get_by_text("last_release").first.wait_for()
     page.get_by_text("[Show Markdown]").first.click()
     picture = page.get_by_alt_text("characters a document")
     picture.wait_for()
