@@ -52,7 +52,7 @@ def settings(spark: SparkSession, module_folder: Path) -> Any:
 
 def found(settings: Settings, query: str, *groups: str, at: str | None = None) -> set[str]:
     desk = Desk(settings)
-    hits = desk.search(query, 10, "hybrid", "acme", desk.as_of(at), groups)
+    hits = desk.search(query, 10, "hybrid", "acme", desk.as_of(at) if at else None, groups)
     return {Path(hit.uri).name.replace("%20", " ") for hit in hits}
 
 
