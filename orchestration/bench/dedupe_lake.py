@@ -178,17 +178,16 @@ def _add_documents(lake: Lake, texts: pa.Array, first: int) -> None:
     columns |= {name: pa.repeat(value, len(texts)) for name, value in same.items()}
     columns["content_sha256"] = rows["text_sha256"]
     columns["pii_count"] = pa.array(np.zeros(len(texts), np.int32))
-    columns |= {
-        field.name: pa.nulls(len(texts), field.type)
-        for field in DOCUMENTS.schema
-        if field.name not in columns and field.nullable
-    }
     _append(lake, DOCUMENTS, pa.table(columns), {}, "")
 
 
 def _append(lake: Lake, table: Table, rows: pa.Table, read: dict[str, int], digest: str) -> None:
+    """Commits rows; columns that they lack and may be null are."""
     if "OpenLineage_RunId" not in rows.column_names:
         rows = rows.append_column("OpenLineage_RunId", pa.repeat(_RUN, rows.num_rows))
+    for field in table.schema:
+        if field.nullable and field.name not in rows.column_names:
+            rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
     lineage = Lineage(
         run_id=_RUN,
         asset=table.name.replace(".", "/"),

@@ -1,0 +1,18 @@
+"""The benches' lakes are made as the assets would have made them, or the assets could not add to them."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestration.bench import dedupe_lake
+
+_DOCUMENTS = 2_000
+
+
+def test_a_batch_added_to_a_lake_finds_every_copy(tmp_path: Path) -> None:
+    words = dedupe_lake.vocabulary(iter([[f"word{chr(97 + at % 26)}{chr(97 + at // 26)}" for at in range(600)]]))
+
+    measured = dedupe_lake.added(_DOCUMENTS, words, tmp_path)
+
+    assert measured["added"] == _DOCUMENTS // 100
+    assert measured["found"] == pytest.approx(1)
