@@ -151,11 +151,13 @@ def duplicates(
 ) -> dg.MaterializeResult:
     """Compares what changed with the lake, and settles who stands for whom."""
     version = lake.version(SIGNATURES.name)
+    # Documents as the signatures saw them, so that every one of them has its signature; with the columns that
+    # an upgrade has added since.
+    signed = lake.settled_version(DOCUMENTS.name, lake.inputs_of(SIGNATURES.name, version)[DOCUMENTS.name])
     step = begin(
         lake,
         DUPLICATES,
-        # Documents as the signatures saw them, so that every one of them has its signature.
-        {SIGNATURES: version, DOCUMENTS: lake.inputs_of(SIGNATURES.name, version)[DOCUMENTS.name]},
+        {SIGNATURES: version, DOCUMENTS: signed},
         run_id=context.run_id,
         config_digest=recipe.minhash.decision_hash,
     )

@@ -5,9 +5,13 @@ import shutil
 import tarfile
 from pathlib import Path
 
+import dagster as dg
 import pytest
 from pyspark.sql import SparkSession
 
+from assets import silver
+from assets.recipe import Recipe
+from assets.transforms.minhash import MinHashConfig
 from orchestration.answering import Desk
 from orchestration.backup import BackupError, backup, restore
 from orchestration.ingest import build
@@ -56,6 +60,15 @@ def test_an_older_state_folder_is_gone_on_from(settings: Settings) -> None:
     desk = Desk(settings)
     assert "tides" in desk.search("what pulls the oceans", 1, "hybrid", "default")[0].uri
     assert "bees" in desk.search("waggle dance of the workers", 1, "hybrid", "default")[0].uri
+
+
+def test_what_an_older_code_signed_is_compared_anew(tmp_path: Path) -> None:
+    """The version of the documents that the signatures were made from has not the columns added since."""
+    with tarfile.open(STATE_0) as archive:
+        archive.extractall(tmp_path, filter="data")
+    lake = open_lake(Settings(home=tmp_path))
+    given = {"lake": lake, "recipe": Recipe(minhash=MinHashConfig(jaccard_threshold=0.75))}
+    assert dg.materialize([silver.duplicates], resources=given).success
 
 
 def test_a_newer_state_folder_is_left_alone(tmp_path: Path) -> None:
