@@ -22,7 +22,7 @@ from retrieval.index import Index, Release
 from retrieval.nearest import Plan
 from retrieval.postgres import Postgres
 from retrieval.query import Query
-from retrieval.rerank import Reranker, build_reranker, rerank
+from retrieval.rerank import Reranker, build_reranker, second_look
 from retrieval.search import Hit, Mode, ModelMismatch, NothingReleased, Searcher
 
 logger = logging.getLogger(__name__)
@@ -98,33 +98,32 @@ class Desk:
             ModelMismatch: When the release was made with a model that is no longer there.
             RerankError: There is no reranker, or its folder is not one.
         """
-        config = self._settings.reranker
-        reranker = self._reranker if mode == "reranked" else None
-        depth = max(k, config.candidates) if reranker else k
         release = at or self.live()
         query = Query.parse(query) if isinstance(query, str) else query
         vector, digest = None, self._model.digest
         if mode != "lexical" and query.words:
             model = self._model_of(release)
             vector, digest = model.embedder.encode([query.words])[0], model.digest
-        ranking: Mode = "hybrid" if mode == "reranked" else mode
-        hits = self._searcher.search(
-            tenant,
-            query,
-            vector,
-            depth,
-            ranking,
-            release,
-            model_digest=digest,
-            on_plan=on_plan,
-            groups=groups,
-        )
-        if reranker is None:
-            return hits
-        outcome = rerank(query.words, hits, reranker, config)
-        if outcome.kept_because:
-            logger.warning("not reranked, the fused order stands: %s", outcome.kept_because)
-        return outcome.hits[:k]
+
+        def ranked(depth: int) -> list[Hit]:
+            return self._searcher.search(
+                tenant,
+                query,
+                vector,
+                depth,
+                "hybrid" if mode == "reranked" else mode,
+                release,
+                model_digest=digest,
+                on_plan=on_plan,
+                groups=groups,
+            )
+
+        if mode != "reranked":
+            return ranked(k)
+        looked = second_look(ranked, query.words, k, self._reranker, self._settings.reranker)
+        if looked.kept_because:
+            logger.warning("not reranked, the fused order stands: %s", looked.kept_because)
+        return looked.hits
 
     def ask(
         self,

@@ -29,18 +29,18 @@ def evaluate(
 
     Example: `headwater evaluate ~/scifact --chunks document --compare hybrid lexical`
     """
-    from orchestration.evaluation import MEASURES, evaluate_collection
+    from orchestration.evaluation import MEASURES, evaluate_collection, modes
     from orchestration.evaluation_plot import evaluation_svg
     from retrieval.beir import load_collection
     from retrieval.query import InvalidQuery
-    from retrieval.search import MODES
 
+    settings = read_settings()
+    known = modes(settings)
     for name in compare or ():
-        if name not in MODES:
-            raise InvalidQuery(f"there is no mode {name!r} to compare; there are {', '.join(MODES)}")
+        if name not in known:
+            raise InvalidQuery(f"there is no mode {name!r} to compare; there are {', '.join(known)}")
     if plot and not plot.expanduser().parent.is_dir():
         raise typer.BadParameter(f"--plot: there is no folder {plot.expanduser().parent}")
-    settings = read_settings()
     with working():
         result = evaluate_collection(settings, load_collection(folder.expanduser(), split), chunks, progress)
     found: dict[str, Any] = result.to_dict()

@@ -18,19 +18,28 @@ from ir_measures import RR, R, nDCG
 
 from assets.transforms.language import language
 from assets.transforms.normalize import normalize
+from orchestration.answering import SearchMode
 from orchestration.settings import Settings
 from retrieval.beir import Collection
 from retrieval.chunker import Chunk, chunk, load_tokenizer
 from retrieval.embedding_model import EmbeddingModel
-from retrieval.evaluate import CHUNKS_PER_DOCUMENT, paired_bootstrap, query_metrics, rank_documents
+from retrieval.evaluate import (
+    CHUNKS_PER_DOCUMENT,
+    SearchFunction,
+    paired_bootstrap,
+    query_metrics,
+    rank_documents,
+)
 from retrieval.generation import CHUNK_COLUMNS
 from retrieval.index import Index, IndexState
 from retrieval.postgres import Postgres, PostgresConfig
 from retrieval.query import Query
+from retrieval.rerank import Reranker, build_reranker, second_look
 from retrieval.search import MODES, Hit, Mode, Searcher
 
 Chunks = Literal["default", "document"]
 MEASURES = {"ndcg@10": nDCG @ 10, "recall@100": R @ 100, "mrr@10": RR @ 10}
+RERANKED: SearchMode = "reranked"
 _DEPTH = 100
 _TENANT = "evaluation"
 _LONGEST_CHUNK = 200_000
@@ -108,6 +117,11 @@ class CollectionResult:
         return compared
 
 
+def modes(settings: Settings) -> tuple[SearchMode, ...]:
+    """What is measured: every ranking, and the second look where one is configured."""
+    return (*MODES, RERANKED) if settings.reranker.configured else MODES
+
+
 def evaluate_collection(
     settings: Settings, collection: Collection, chunks: Chunks, progress: Callable[[str], None]
 ) -> CollectionResult:
@@ -118,7 +132,9 @@ def evaluate_collection(
 
     Raises:
         CannotEvaluate: A document is too long to be one chunk.
+        RerankError: The configured reranker's folder is not one.
     """
+    reranker = build_reranker(settings.reranker) if settings.reranker.configured else None
     model = EmbeddingModel.of(settings.recipe.embedder, settings.home)
     vectors = _Vectors(settings.home / "evaluations" / f"vectors-{model.digest}.parquet", model, progress)
     rows = pa.Table.from_pylist(list(_rows(collection, settings, model, chunks)))
@@ -129,15 +145,25 @@ def evaluate_collection(
         state = _build(postgres, model, rows, vectors)
         searcher = Searcher(postgres, settings.recipe.search)
 
-        def search(mode: Mode, at: IndexState, text: str, k: int) -> Sequence[Hit]:
+        def search(mode: Mode, text: str, k: int) -> list[Hit]:
             vector = vectors.of(words[text])
-            return searcher.search(_TENANT, Query.plain(text), vector, k, mode, at, model_digest=model.digest)
+            query = Query.plain(text)
+            return searcher.search(_TENANT, query, vector, k, mode, state, model_digest=model.digest)
+
+        def reranked(by: Reranker, text: str, k: int) -> list[Hit]:
+            looked = second_look(partial(search, "hybrid", text), words[text], k, by, settings.reranker)
+            if looked.kept_because:
+                progress(f"not reranked, the fused order stands: {looked.kept_because}")
+            return looked.hits
+
+        searches: dict[str, SearchFunction] = {mode: partial(search, mode) for mode in MODES}
+        if reranker:
+            searches[RERANKED] = partial(reranked, reranker)
 
         results: dict[str, ModeResult] = {}
         per_document = 1 if chunks == "document" else CHUNKS_PER_DOCUMENT
-        for mode in MODES:
+        for mode, ask in searches.items():
             progress(f"asking {len(collection.queries)} queries: {mode}")
-            ask = partial(search, mode, state)
             # The first searches read the index from disk.
             rank_documents(dict(list(collection.queries.items())[:10]), ask, _DEPTH, per_document)
             ranking = rank_documents(collection.queries, ask, _DEPTH, per_document)

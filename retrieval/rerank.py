@@ -147,6 +147,22 @@ def rerank(query: str, hits: Sequence[Hit], reranker: Reranker, config: Reranker
     return Reranked(ordered + list(hits[len(head) :]), reranker.name, None, time.monotonic() - began)
 
 
+def second_look(
+    search: Callable[[int], list[Hit]], query: str, k: int, reranker: Reranker, config: RerankerConfig
+) -> Reranked:
+    """The best `k` hits of a search after `rerank`: more are asked for, since the best may lie deeper.
+
+    Args:
+        search: Takes how many hits to find.
+        query: The question.
+        k: How many hits.
+        reranker: From `build_reranker`.
+        config: How many are looked at, and how long.
+    """
+    looked = rerank(query, search(max(k, config.candidates)), reranker, config)
+    return replace(looked, hits=looked.hits[:k])
+
+
 def _shown(hit: Hit) -> str:
     """A hit as a person would be shown it: a chunk alone often doesn't name what it is about."""
     source = " > ".join(part for part in (hit.title, hit.heading) if part)

@@ -6,6 +6,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from cross_encoders import save_cross_encoder
 from typer.testing import CliRunner, Result
 
 from orchestration.cli import app
@@ -70,6 +71,23 @@ def test_every_mode_is_measured(collection: Path, home: Path, tmp_path: Path, ch
     assert (compared["a"], compared["b"]) == ("hybrid", "lexical")
     assert compared["ndcg@10"] == {"difference": 0.0, "low": 0.0, "high": 0.0}
     assert ElementTree.parse(picture).getroot().tag.endswith("svg")
+
+
+def test_a_configured_reranker_is_a_mode(
+    collection: Path, home: Path, module_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADWATER_RERANKER__MODEL", str(save_cross_encoder(module_folder / "cross-encoder")))
+    monkeypatch.setenv("HEADWATER_RERANKER__BUDGET_S", "60")
+    done = evaluate(collection, "--json", "--compare", "reranked", "hybrid")
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    assert set(result["modes"]) == {"lexical", "vector", "hybrid", "reranked"}
+    assert result["modes"]["reranked"]["recall@100"] == 1.0
+    assert "not reranked" not in done.stderr
+    monkeypatch.setenv("HEADWATER_RERANKER__BUDGET_S", "0.000001")
+    late = evaluate(collection, "--json", "--compare", "reranked", "hybrid")
+    assert json.loads(late.stdout)["comparison"]["ndcg@10"] == {"difference": 0.0, "low": 0.0, "high": 0.0}
+    assert "was not done in 1e-06 s" in " ".join(late.stderr.split())
 
 
 def test_what_was_embedded_once_is_not_again(
