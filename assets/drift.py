@@ -17,7 +17,8 @@ import pyarrow as pa
 
 from assets import charts
 from assets.ids import config_digest
-from assets.lake import CODE_VERSION, Lake, Lineage
+from assets.lake import Lake
+from assets.lineage import CODE_VERSION, Lineage
 from assets.recipe import Recipe
 from assets.report import asset_key
 from assets.tables import CHUNKS, DOCUMENTS, DRIFT, EMBEDDINGS, Table

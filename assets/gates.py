@@ -10,8 +10,10 @@ from typing import Any
 import dagster as dg
 import duckdb
 
+from assets.delta import register, stored_bytes
 from assets.drift import blocked_by_drift
-from assets.lake import CODE_VERSION, Lake, register, stored_bytes
+from assets.lake import Lake
+from assets.lineage import CODE_VERSION
 from assets.recipe import Recipe
 from assets.report import asset_key
 from assets.tables import AUDITS, DOCUMENTS, DUPLICATES, QUARANTINE, RAW_DOCUMENTS

@@ -6,23 +6,20 @@ asset has rows to make, and not before; not even its Python package is imported 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 import duckdb
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
+from deltalake import DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
-from pydantic import BaseModel
 
+from assets.delta import data_files, register
+from assets.lineage import CODE_VERSION, Commit, Lineage, commit_properties, overtaken, writer
 from assets.tables import AUDITS, TABLES, Table
 from assets.transforms.fetched import hadoop_literal
 
@@ -31,16 +28,6 @@ if TYPE_CHECKING:
 
     from assets.spark import SparkConfig
 
-
-def _code_version() -> str:
-    """The package version and a digest of the code that makes rows."""
-    rooms = [Path(__file__).parents[1] / room for room in ("assets", "quality", "retrieval", "inference")]
-    files = sorted(path for room in rooms for path in room.rglob("*") if path.suffix in (".py", ".sql"))
-    digest = hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
-    return f"{version('headwater')}+{digest[:12]}"
-
-
-CODE_VERSION = _code_version()
 
 _PROPERTIES = {
     "delta.enableChangeDataFeed": "true",
@@ -57,105 +44,8 @@ _MAINTENANCE = {"OPTIMIZE", "VACUUM START", "VACUUM END", "ADD COLUMN"}
 """Operations that change no row."""
 
 
-class Lineage(BaseModel, frozen=True):
-    """What every commit says of itself, in its `userMetadata`.
-
-    Attributes:
-        run_id: The Dagster run that wrote it.
-        asset: The asset key, `layer/table`.
-        code_version: The version of Headwater's code.
-        config_digest: A digest of the settings that decide the output.
-        inputs: Every table that was read, with the version up to which it was consumed.
-        fence: The writer's turn: each commit of a table has a higher one than the commit before it.
-    """
-
-    run_id: str
-    asset: str
-    code_version: str
-    config_digest: str
-    inputs: dict[str, int]
-    fence: int = 0
-
-
-@dataclass(frozen=True)
-class Commit:
-    """One commit of a Delta table that Headwater made."""
-
-    table: str
-    version: int
-    committed_at: datetime
-    operation: str
-    metrics: dict[str, Any]
-    lineage: Lineage
-
-
 class Unaudited(RuntimeError):
     """A gated table has no version that passed its gate."""
-
-
-class Fenced(RuntimeError):
-    """Another writer committed to the table since this one took its turn."""
-
-
-def data_files(table: DeltaTable) -> list[str]:
-    """Where a table's files are: paths on this machine, which delta-rs gives percent-encoded, else URIs."""
-    return [unquote(file) if file.startswith("/") else file for file in table.file_uris()]
-
-
-def register(connection: duckdb.DuckDBPyConnection, name: str, table: DeltaTable | pa.Table) -> None:
-    """Gives a table a name in DuckDB, which reads a local lake's files itself: filters reach the Parquet.
-
-    Elsewhere delta-rs and Arrow read them. There DuckDB filters after reading: delta-rs merges write strings
-    as views, and Arrow can not compare those with the plain strings of a filter that is handed down to it.
-    """
-    if isinstance(table, pa.Table):
-        connection.register(name, _without_views(table))
-    elif not (files := data_files(table)):
-        connection.register(name, pa.schema(table.schema().to_arrow()).empty_table())
-    elif files[0].startswith("/"):
-        schema = pa.schema(table.schema().to_arrow())
-        rows = connection.read_parquet(files, union_by_name=True)
-        if set(schema.names) != set(rows.columns):  # none of the files has a column that was added since
-            connection.register(f"{name} columns", schema.empty_table())
-            rows = connection.query(f'from "{name} columns" union all by name from rows')
-        rows.create_view(name)
-    else:
-        connection.execute("set disabled_optimizers = 'filter_pushdown,join_filter_pushdown'")
-        connection.register(name, table.to_pyarrow_dataset())
-
-
-def stored_bytes(table: DeltaTable) -> int:
-    """The size of a table version's files, compressed as they are."""
-    return sum(table.get_add_actions().column("size_bytes").to_pylist())
-
-
-def _without_views(table: pa.Table) -> pa.Table:
-    """The table with plain strings and bytes where delta-rs gave views, which Arrow can not compare."""
-    plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
-    return table.cast(
-        pa.schema([field.with_type(plain.get(field.type, field.type)) for field in table.schema])
-    )
-
-
-def writer(table: Table) -> str:
-    """The name under which a table's writers take turns."""
-    return f"headwater/{table.name}"
-
-
-def commit_properties(table: Table, lineage: Lineage) -> CommitProperties:
-    """What a commit by delta-rs carries: its lineage, and the writer's turn where it has one."""
-    return CommitProperties(
-        custom_metadata={"userMetadata": lineage.model_dump_json()},
-        app_transactions=[Transaction(writer(table), lineage.fence)] if lineage.fence else None,
-    )
-
-
-def overtaken(table: Table, lineage: Lineage) -> Fenced:
-    """What is raised where another writer was faster."""
-    return Fenced(
-        f"{table.name}: another run has written since this one began (turn {lineage.fence}); "
-        f"nothing was written: run again"
-    )
 
 
 class Lake:

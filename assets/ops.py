@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from assets.gold import chunker_digest
-from assets.lake import CODE_VERSION, Lake, Lineage
+from assets.lake import Lake
+from assets.lineage import CODE_VERSION, Lineage
 from assets.recipe import Recipe
 from assets.report import POLICIES, release_charts, report
 from assets.retry import retried

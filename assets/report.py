@@ -11,7 +11,8 @@ import pyarrow as pa
 from dagster import MetadataValue
 
 from assets import charts
-from assets.lake import CODE_VERSION, Lake
+from assets.lake import Lake
+from assets.lineage import CODE_VERSION
 from assets.tables import Table
 
 _COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {

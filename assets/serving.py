@@ -6,8 +6,10 @@ import dagster as dg
 import duckdb
 import pyarrow as pa
 
+from assets.delta import register
 from assets.gold import chunker_digest
-from assets.lake import CODE_VERSION, Lake, Lineage, register
+from assets.lake import Lake
+from assets.lineage import CODE_VERSION, Lineage
 from assets.recipe import Recipe
 from assets.report import POLICIES, asset_key
 from assets.retry import retried

@@ -17,7 +17,9 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, BinaryType, StringType
 
-from assets.lake import CODE_VERSION, Lake, Lineage, commit_properties, overtaken, stored_bytes, writer
+from assets.delta import stored_bytes
+from assets.lake import Lake
+from assets.lineage import CODE_VERSION, Lineage, commit_properties, overtaken, writer
 from assets.tables import Table
 
 DRIVER_BYTES = 256 * 1024 * 1024

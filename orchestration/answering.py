@@ -9,7 +9,8 @@ from typing import Literal
 
 import pyarrow as pa
 
-from assets.lake import CODE_VERSION, Lake, Lineage
+from assets.lake import Lake
+from assets.lineage import CODE_VERSION, Lineage
 from assets.tables import ANSWERS
 from inference.answer import Answer, ReleasePin, answer_question, checked_question
 from inference.engines import build_engine

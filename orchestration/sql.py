@@ -6,7 +6,8 @@ import re
 import duckdb
 import pyarrow as pa
 
-from assets.lake import Lake, register
+from assets.delta import register
+from assets.lake import Lake
 from assets.tables import LAYERS, TABLES
 
 _NAME = re.compile(rf"\b({'|'.join(LAYERS)})\.(\w+)(?:@(\d+))?")

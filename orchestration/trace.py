@@ -9,7 +9,8 @@ from typing import Any, Literal
 from deltalake import DeltaTable
 
 from assets.ids import SEPARATOR, doc_id
-from assets.lake import Commit, Lake
+from assets.lake import Lake
+from assets.lineage import Commit
 from assets.tables import TABLES
 from assets.transforms.extract import extract
 

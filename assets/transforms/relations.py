@@ -17,7 +17,7 @@ from deltalake import DeltaTable
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from assets.lake import register
+from assets.delta import register
 from assets.transforms.components import components_of, connected_components
 from assets.transforms.minhash import MinHashConfig, shingle_jaccard
 

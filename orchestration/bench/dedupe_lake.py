@@ -16,7 +16,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from assets.lake import CODE_VERSION, Lake, Lineage
+from assets.lake import Lake
+from assets.lineage import CODE_VERSION, Lineage
 from assets.recipe import Recipe
 from assets.spark import SparkConfig
 from assets.tables import DOCUMENTS, DUPLICATES, SIGNATURES, Table

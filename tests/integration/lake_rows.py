@@ -2,7 +2,8 @@
 
 import pyarrow as pa
 
-from assets.lake import Lake, Lineage
+from assets.lake import Lake
+from assets.lineage import Lineage
 from assets.tables import Table
 
 

@@ -1,5 +1,6 @@
 """The benches' lakes are made as the assets would have made them, or the assets could not add to them."""
 
+import string
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ _DOCUMENTS = 2_000
 
 
 def test_a_batch_added_to_a_lake_finds_every_copy(tmp_path: Path) -> None:
-    words = dedupe_lake.vocabulary(iter([[f"word{chr(97 + at % 26)}{chr(97 + at // 26)}" for at in range(600)]]))
+    letters = string.ascii_lowercase
+    words = dedupe_lake.vocabulary(iter([[f"word{one}{other}" for one in letters for other in letters]]))
 
     measured = dedupe_lake.added(_DOCUMENTS, words, tmp_path)
 

@@ -9,7 +9,8 @@ import pytest
 from index_rows import DIMENSION, Chunk, batch
 
 from assets.gates import passed_with
-from assets.lake import Lake, Lineage, Unaudited
+from assets.lake import Lake, Unaudited
+from assets.lineage import Lineage
 from assets.ops import last_decision, record, roll_back
 from assets.spark import SparkConfig
 from assets.tables import AUDITS, DOCUMENTS, RAW_DOCUMENTS, RELEASES

@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 
-from assets.lake import Fenced, Lake, Lineage, Unaudited
+from assets.lake import Lake, Unaudited
+from assets.lineage import Fenced, Lineage
 from assets.spark import SparkConfig
 from assets.step import GONE, Step, begin
 from assets.tables import DOCUMENTS, DUPLICATES, SIGNATURES, TABLES, Table

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from index_rows import DIMENSION, Chunk, batch
 
-from assets.lake import FEW_FILES, Lake, Lineage
+from assets.lake import FEW_FILES, Lake
+from assets.lineage import Lineage
 from assets.maintenance import needed_versions, tidy
 from assets.spark import SparkConfig
 from assets.step import begin

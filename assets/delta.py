@@ -1,0 +1,47 @@
+"""A Delta table where it lies: its files, their size, and the table as DuckDB reads it."""
+
+from urllib.parse import unquote
+
+import duckdb
+import pyarrow as pa
+from deltalake import DeltaTable
+
+
+def data_files(table: DeltaTable) -> list[str]:
+    """Where a table's files are: paths on this machine, which delta-rs gives percent-encoded, else URIs."""
+    return [unquote(file) if file.startswith("/") else file for file in table.file_uris()]
+
+
+def register(connection: duckdb.DuckDBPyConnection, name: str, table: DeltaTable | pa.Table) -> None:
+    """Gives a table a name in DuckDB, which reads a local lake's files itself: filters reach the Parquet.
+
+    Elsewhere delta-rs and Arrow read them. There DuckDB filters after reading: delta-rs merges write strings
+    as views, and Arrow can not compare those with the plain strings of a filter that is handed down to it.
+    """
+    if isinstance(table, pa.Table):
+        connection.register(name, _without_views(table))
+    elif not (files := data_files(table)):
+        connection.register(name, pa.schema(table.schema().to_arrow()).empty_table())
+    elif files[0].startswith("/"):
+        schema = pa.schema(table.schema().to_arrow())
+        rows = connection.read_parquet(files, union_by_name=True)
+        if set(schema.names) != set(rows.columns):  # none of the files has a column that was added since
+            connection.register(f"{name} columns", schema.empty_table())
+            rows = connection.query(f'from "{name} columns" union all by name from rows')
+        rows.create_view(name)
+    else:
+        connection.execute("set disabled_optimizers = 'filter_pushdown,join_filter_pushdown'")
+        connection.register(name, table.to_pyarrow_dataset())
+
+
+def stored_bytes(table: DeltaTable) -> int:
+    """The size of a table version's files, compressed as they are."""
+    return sum(table.get_add_actions().column("size_bytes").to_pylist())
+
+
+def _without_views(table: pa.Table) -> pa.Table:
+    """The table with plain strings and bytes where delta-rs gave views, which Arrow can not compare."""
+    plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+    return table.cast(
+        pa.schema([field.with_type(plain.get(field.type, field.type)) for field in table.schema])
+    )
