@@ -12,14 +12,12 @@ from retrieval.generation import (
     STORED,
     Numbering,
     copy_chunks,
-    insert_frequencies,
-    insert_postings,
     insert_scopes,
-    insert_statistics,
     partition,
     rows_to_copy,
 )
 from retrieval.postgres import Row, one_value
+from retrieval.postings import insert_frequencies, insert_postings, insert_statistics, read_terms, remove
 
 # What makes a chunk another row; its chunk_id makes it another chunk.
 _ATTRIBUTES = [*(name for name in STORED if name != "chunk_id"), "embedding"]
@@ -71,8 +69,8 @@ def merge(connection: Connection[Row], number: int, epoch: int) -> bool:
         )
     )
     connection.execute(
-        "CREATE TEMPORARY TABLE closed (chunk_no bigint PRIMARY KEY, scope text, language text) "
-        "ON COMMIT DROP"
+        "CREATE TEMPORARY TABLE closed (LIKE headwater.chunks) ON COMMIT DROP; "
+        "ALTER TABLE closed DROP COLUMN embedding"
     )
     connection.execute(
         SQL("""
@@ -80,44 +78,43 @@ def merge(connection: Connection[Row], number: int, epoch: int) -> bool:
                 UPDATE headwater.chunks SET valid_to = {epoch}
                 WHERE generation = {number} AND valid_to IS NULL
                     AND chunk_id IN (SELECT chunk_id FROM incoming UNION ALL SELECT chunk_id FROM removed)
-                RETURNING chunk_no, scope, language
+                RETURNING {columns}
             )
-            INSERT INTO closed SELECT * FROM now_closed
-        """).format(epoch=Literal(epoch), number=Literal(number))
-    )
-    connection.execute("ANALYZE closed")
-    connection.execute(
-        SQL("""
-            UPDATE headwater.postings SET valid_to = {epoch}
-            WHERE generation = {number} AND valid_to IS NULL AND chunk_no IN (SELECT chunk_no FROM closed)
-        """).format(epoch=Literal(epoch), number=Literal(number))
+            INSERT INTO closed ({columns}) SELECT * FROM now_closed
+        """).format(
+            epoch=Literal(epoch),
+            number=Literal(number),
+            columns=SQL(", ").join(map(Identifier, ("generation", "chunk_no", "valid_from", *STORED))),
+        )
     )
     connection.execute("INSERT INTO headwater.chunks SELECT * FROM incoming")
-    incoming, closed = Identifier("incoming"), Identifier("closed")
-    insert_scopes(connection, incoming)
-    insert_postings(connection, incoming, Identifier("headwater", "postings"))
-    insert_statistics(connection, number, epoch, incoming, closed)
-    added_postings, closed_postings = (
-        SQL(
-            "(SELECT scope, lexeme FROM {postings} WHERE chunk_no IN (SELECT chunk_no FROM {chunks}))"
-        ).format(postings=partition("postings", number), chunks=chunks)
-        for chunks in (incoming, closed)
-    )
-    insert_frequencies(connection, number, epoch, added_postings, closed_postings)
+    insert_scopes(connection, Identifier("incoming"))
+    added = read_terms(connection, "terms_added", Identifier("incoming"))
+    closed = read_terms(connection, "terms_closed", Identifier("closed"))
+    insert_postings(connection, number, added)
+    insert_statistics(connection, number, epoch, added, closed)
+    insert_frequencies(connection, number, epoch, added, closed)
     return bool(one_value(connection, "SELECT EXISTS (SELECT FROM incoming) OR EXISTS (SELECT FROM closed)"))
 
 
 def prune(connection: Connection[Row], number: int, epochs: list[int]) -> int:
     """Removes a generation's rows that none of `epochs` shows; returns how many chunks."""
-    unseen = SQL(
-        "DELETE FROM headwater.{table} WHERE generation = {number} AND valid_to IS NOT NULL AND NOT EXISTS "
-        "(SELECT FROM unnest({epochs}::bigint[]) AS epoch WHERE valid_from <= epoch AND epoch < valid_to)"
+    connection.execute(
+        SQL("""
+            CREATE TEMPORARY TABLE dead ON COMMIT DROP AS
+            SELECT chunk_no, scope, language, title, heading, text FROM {chunks}
+            WHERE valid_to IS NOT NULL AND NOT EXISTS (
+                SELECT FROM unnest({epochs}::bigint[]) AS epoch WHERE valid_from <= epoch AND epoch < valid_to
+            )
+        """).format(chunks=partition("chunks", number), epochs=Literal(epochs))
     )
-    removed = 0
-    for table in ("postings", "chunks"):
-        removed = connection.execute(
-            unseen.format(table=Identifier(table), number=Literal(number), epochs=Literal(epochs))
-        ).rowcount
+    remove(connection, number, read_terms(connection, "terms_dead", Identifier("dead")))
+    removed = connection.execute(
+        SQL("DELETE FROM {chunks} WHERE chunk_no IN (SELECT chunk_no FROM dead)").format(
+            chunks=partition("chunks", number)
+        )
+    ).rowcount
+    connection.execute("DROP TABLE dead, terms_dead")  # one generation after another, in one transaction
     # A lexeme that no kept moment knows goes as well: it can be somebody's name.
     frequencies = partition("frequencies", number)
     for statement in (

@@ -135,12 +135,15 @@ def create_partitions(connection: Connection[Row], generation: int) -> None:
     """Makes a generation's tables beside the others, not attached yet: nobody waits and nobody sees them."""
     for table in _PARTITIONED:
         connection.execute(
-            # Room on each page lets a row be closed in place, without new entries in its indexes.
             SQL(
                 "CREATE TABLE {part} (LIKE headwater.{table} INCLUDING STORAGE INCLUDING CONSTRAINTS, "
-                "CONSTRAINT one_generation CHECK (generation = {generation})) WITH (fillfactor = 90)"
+                "CONSTRAINT one_generation CHECK (generation = {generation})) WITH (fillfactor = {fill})"
             ).format(
-                part=partition(table, generation), table=Identifier(table), generation=Literal(generation)
+                part=partition(table, generation),
+                table=Identifier(table),
+                generation=Literal(generation),
+                # Room on each page lets a chunk be closed in place, without new entries in its indexes.
+                fill=Literal(90 if table == "chunks" else 100),
             )
         )
         # EXPLAIN of a query for a word or a name would say how often rows have it that one may not see.
@@ -166,33 +169,8 @@ def copy_chunks(
             stream.write(piece)
 
 
-def insert_postings(connection: Connection[Row], chunks: sql.Composable, postings: sql.Composable) -> int:
-    """Makes a posting for every lexeme of every chunk in `chunks`; returns how many."""
-    statement = SQL("""
-        INSERT INTO {postings}
-            (generation, text_tf, chunk_no, valid_from, length, title_tf, heading_tf, scope, lexeme)
-        SELECT c.generation, w.text_tf, c.chunk_no, c.valid_from, w.length,
-            least(w.title_tf, 32767), least(w.heading_tf, 32767), c.scope, w.lexeme
-        FROM {chunks} c
-        CROSS JOIN LATERAL (
-            SELECT lexeme, sum(title_tf) AS title_tf, sum(heading_tf) AS heading_tf, sum(text_tf) AS text_tf,
-                sum(sum(title_tf + heading_tf + text_tf)) OVER () AS length
-            FROM (
-                SELECT lexeme, tf AS title_tf, 0 AS heading_tf, 0 AS text_tf
-                FROM headwater.terms(c.language, c.title, false)
-                UNION ALL
-                SELECT lexeme, 0, tf, 0 FROM headwater.terms(c.language, c.heading, false)
-                UNION ALL
-                SELECT lexeme, 0, 0, tf FROM headwater.terms(c.language, c.text, false)
-            ) fields
-            GROUP BY lexeme
-        ) w
-    """)
-    return connection.execute(statement.format(postings=postings, chunks=chunks)).rowcount
-
-
 def create_indexes(connection: Connection[Row], generation: int) -> None:
-    """Indexes a loaded generation: identity, scope and the covering index of the postings.
+    """Indexes a loaded generation: identity, scope, and its words.
 
     Raises:
         psycopg.errors.UniqueViolation: Two rows have one chunk_id.
@@ -203,10 +181,7 @@ def create_indexes(connection: Connection[Row], generation: int) -> None:
         "CREATE UNIQUE INDEX ON {chunks} (chunk_id, valid_from)",
         "CREATE UNIQUE INDEX ON {chunks} (chunk_no)",
         "CREATE INDEX ON {chunks} (scope)",
-        # Every column that a search names is in it, the partition's own number too: that is compared as well.
-        "CREATE INDEX ON {postings} (scope, lexeme, chunk_no) "
-        "INCLUDE (generation, text_tf, title_tf, heading_tf, length, valid_from, valid_to)",
-        "CREATE INDEX ON {postings} (chunk_no)",
+        "CREATE UNIQUE INDEX ON {postings} (scope, lexeme, first_no)",
         "CREATE UNIQUE INDEX ON {frequencies} (scope, lexeme, epoch) INCLUDE (generation, chunk_count)",
     ):
         connection.execute(SQL(statement).format(chunks=chunks, postings=postings, frequencies=frequencies))
@@ -225,91 +200,6 @@ def create_graph(
             dimension=Literal(dimension),
             m=Literal(hnsw_m),
             ef_construction=Literal(hnsw_ef_construction),
-        )
-    )
-
-
-def insert_statistics(
-    connection: Connection[Row], generation: int, epoch: int, added: sql.Composable, closed: sql.Composable
-) -> None:
-    """Writes what an epoch changes of the chunk counts and lengths that BM25 needs.
-
-    Args:
-        connection: Of the owner.
-        generation: Whose.
-        epoch: The new one.
-        added: A relation of the rows that it adds, with chunk_no, scope and language.
-        closed: The same of the rows that it closes.
-    """
-    statement = SQL("""
-        WITH moved AS (
-            SELECT scope, language, sum(sign) AS chunks, sum(sign * coalesce(length, 0)) AS length
-            FROM (
-                SELECT chunk_no, scope, language, 1 AS sign FROM {added}
-                UNION ALL
-                SELECT chunk_no, scope, language, -1 FROM {closed}
-            ) rows
-            LEFT JOIN LATERAL (
-                SELECT length FROM {postings} p WHERE p.chunk_no = rows.chunk_no LIMIT 1
-            ) lengths ON true
-            GROUP BY scope, language
-        )
-        INSERT INTO headwater.statistics (generation, scope, language, epoch, chunk_count, total_length)
-        SELECT {generation}, scope, language, {epoch},
-            coalesce(before.chunk_count, 0) + moved.chunks, coalesce(before.total_length, 0) + moved.length
-        FROM moved
-        LEFT JOIN LATERAL (
-            SELECT chunk_count, total_length FROM headwater.statistics s
-            WHERE s.generation = {generation} AND s.scope = moved.scope AND s.language = moved.language
-            ORDER BY epoch DESC LIMIT 1
-        ) before ON true
-    """)
-    connection.execute(
-        statement.format(
-            added=added,
-            closed=closed,
-            postings=partition("postings", generation),
-            generation=Literal(generation),
-            epoch=Literal(epoch),
-        )
-    )
-
-
-def insert_frequencies(
-    connection: Connection[Row], generation: int, epoch: int, added: sql.Composable, closed: sql.Composable
-) -> None:
-    """Writes what an epoch changes of the number of chunks that hold a lexeme.
-
-    Args:
-        connection: Of the owner.
-        generation: Whose.
-        epoch: The new one.
-        added: A relation of the postings that it adds, with scope and lexeme.
-        closed: The same of the postings that it closes.
-    """
-    statement = SQL("""
-        INSERT INTO {frequencies} (generation, epoch, chunk_count, scope, lexeme)
-        SELECT {generation}, {epoch}, coalesce(before.chunk_count, 0) + moved.chunks, scope, lexeme
-        FROM (
-            SELECT scope, lexeme, sum(sign) AS chunks FROM (
-                SELECT scope, lexeme, 1 AS sign FROM {added}
-                UNION ALL
-                SELECT scope, lexeme, -1 FROM {closed}
-            ) postings
-            GROUP BY scope, lexeme HAVING sum(sign) <> 0
-        ) moved
-        LEFT JOIN LATERAL (
-            SELECT chunk_count FROM {frequencies} f
-            WHERE f.scope = moved.scope AND f.lexeme = moved.lexeme ORDER BY epoch DESC LIMIT 1
-        ) before ON true
-    """)
-    connection.execute(
-        statement.format(
-            frequencies=partition("frequencies", generation),
-            added=added,
-            closed=closed,
-            generation=Literal(generation),
-            epoch=Literal(epoch),
         )
     )
 
@@ -353,7 +243,7 @@ def drop_partitions(connection: Connection[Row], generation: int) -> None:
 
 
 def vacuum(connection: Connection[Row], generation: int) -> None:
-    """Cleans and analyses a generation, so that its postings are read from the index alone."""
+    """Cleans and analyses a generation."""
     for table in _PARTITIONED:
         connection.execute(SQL("VACUUM (ANALYZE) {}").format(partition(table, generation)))
 

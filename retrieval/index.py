@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field
 
 from retrieval import epoch as epochs
 from retrieval import generation as steps
+from retrieval import postings as words
 from retrieval.binary_copy import InvalidBatch
 from retrieval.generation import CHUNK_COLUMNS, Numbering, Progress, partition
 from retrieval.moments import (
@@ -37,6 +38,8 @@ INDEX_VERSION = 2
 """Raised when what a generation stores changes: older ones are rebuilt beside, then retired."""
 
 _BUILD_LOCK = 0x48656165
+_WORDS_OF_CHUNKS = 100_000
+"""Chunks whose words are sorted at a time: what that takes on disk is bounded, and it is seen to go on."""
 
 
 class IndexConfig(BaseModel):
@@ -121,14 +124,14 @@ class Index:
                 "VALUES (%s, %s, %s, %s, %s, 'building') RETURNING generation",
                 model_digest, chunker_digest, INDEX_VERSION, dimension, Jsonb(lineage),
             )  # fmt: skip
-            chunks, postings = partition("chunks", number), partition("postings", number)
+            chunks = partition("chunks", number)
             with connection.transaction():
                 steps.create_partitions(connection, number)
                 rows = steps.rows_to_copy(batches, Numbering(number, 1, 0, dimension), on_progress)
                 steps.copy_chunks(connection, chunks, rows, freeze=True)
                 count = one_value(connection, SQL("SELECT count(*) FROM {}").format(chunks))
                 steps.insert_scopes(connection, chunks)
-                on_progress("postings", steps.insert_postings(connection, chunks, postings))
+                _insert_words(connection, number, count, on_progress)
                 try:
                     steps.create_indexes(connection, number)
                 except psycopg.errors.UniqueViolation as error:
@@ -139,10 +142,6 @@ class Index:
                         connection, number, dimension, self._config.hnsw_m, self._config.hnsw_ef_construction
                     )
                 on_progress("graph", count)
-                nothing = SQL("(SELECT * FROM {} WHERE false)").format(chunks)
-                steps.insert_statistics(connection, number, 1, chunks, nothing)
-                nothing = SQL("(SELECT * FROM {} WHERE false)").format(postings)
-                steps.insert_frequencies(connection, number, 1, postings, nothing)
                 steps.attach_partitions(connection, number)
                 connection.execute(
                     "UPDATE headwater.index_state "
@@ -352,6 +351,12 @@ class Index:
                 "SELECT generation, dimension FROM headwater.index_state WHERE status = 'ready'"
             ).fetchall()
             for number, dimension in ready:
+                with connection.transaction():
+                    # Writers of it wait meanwhile.
+                    connection.execute(
+                        "SELECT FROM headwater.index_state WHERE generation = %s FOR UPDATE", (number,)
+                    )
+                    words.repack(connection, number)
                 steps.vacuum(connection, number)
                 rebuilt += steps.rebuild_bloated_graph(connection, number, dimension, self._config.hnsw_m)
         return {"generations": len(ready), "graphs_rebuilt": rebuilt}
@@ -416,6 +421,21 @@ class Index:
                 for number in stay:
                     steps.vacuum(connection, number)
         return removed
+
+
+def _insert_words(connection: Connection[Row], generation: int, count: int, on_progress: Progress) -> None:
+    """Fills postings, statistics and frequencies of a loaded generation, a part of its chunks at a time."""
+    for first in range(0, count, _WORDS_OF_CHUNKS):
+        part = SQL("(SELECT * FROM {} WHERE chunk_no >= {} AND chunk_no < {})").format(
+            partition("chunks", generation), Literal(first), Literal(first + _WORDS_OF_CHUNKS)
+        )
+        terms = words.read_terms(connection, "terms", part)
+        words.insert_postings(connection, generation, terms)
+        nothing = SQL("(SELECT * FROM {} WHERE false)").format(terms)
+        words.insert_statistics(connection, generation, 1, terms, nothing)
+        connection.execute("DROP TABLE terms")
+        on_progress("postings", min(count, first + _WORDS_OF_CHUNKS))
+    words.count_frequencies(connection, generation)
 
 
 def _swap(connection: Connection[Row], expected: str | None, release_id: str) -> None:

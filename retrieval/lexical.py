@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 
 from retrieval.fusion import Candidate
 from retrieval.postgres import Row
+from retrieval.postings import HEADING_TF, LENGTH, TEXT_TF, TITLE_TF
 from retrieval.query import Query, literal
 
 _POOL_PER_HIT = 5
@@ -83,7 +84,9 @@ class _Word:
 _SCORE = (
     "round(1e9 * sum(weight * tf / (tf + %(k1)s * (1 - %(b)s + %(b)s * length / %(mean)s::float8)))) / 1e9"
 )
-_TF = "%(title)s * title_tf + %(heading)s * heading_tf + %(text)s * text_tf AS tf"
+_COUNTED = (
+    f"{LENGTH} AS length, %(title)s * {TITLE_TF} + %(heading)s * {HEADING_TF} + %(text)s * {TEXT_TF} AS tf"
+)
 
 
 class Bm25:
@@ -135,18 +138,24 @@ class Bm25:
             f"""
             WITH found AS MATERIALIZED (
                 SELECT chunk_no, {_SCORE} AS score
-                FROM unnest(%(lexemes)s::text[], %(weights)s::float8[]) AS words (lexeme, weight)
-                CROSS JOIN LATERAL (
-                    SELECT chunk_no, length, {_TF} FROM headwater.postings p
-                    WHERE p.lexeme = words.lexeme AND {moment.visible} LIMIT %(most)s
-                ) postings
+                FROM (
+                    SELECT lexeme, weight, chunk_no, {_COUNTED}
+                    FROM unnest(%(lexemes)s::text[], %(weights)s::float8[]) AS words (lexeme, weight)
+                    CROSS JOIN LATERAL (
+                        SELECT unnest(p.chunk_nos) AS chunk_no, unnest(p.counts) AS counts
+                        FROM headwater.postings p
+                        WHERE p.generation = {moment.generation:d} AND p.lexeme = words.lexeme
+                        LIMIT %(most)s
+                    ) postings
+                ) counted
                 GROUP BY chunk_no {conditions.held} {pool}
             ), scored AS (
                 SELECT chunk_no, found.score + coalesce(more.score, 0) AS score FROM found
                 LEFT JOIN LATERAL (
                     SELECT {_SCORE} AS score
                     FROM unnest(%(common)s::text[], %(common_weights)s::float8[]) AS words (lexeme, weight)
-                    CROSS JOIN LATERAL ({self._posting("found.chunk_no")}) postings
+                    CROSS JOIN headwater.chunks c CROSS JOIN LATERAL ({_posting(moment)}) posting
+                    WHERE c.chunk_no = found.chunk_no AND {moment.visible}
                 ) more ON {bool(common)}
             )
             -- From the best on, until there are enough: what is tested on the text is tested on few.
@@ -176,10 +185,11 @@ class Bm25:
         """The score of each of some chunks that holds a word of the query."""
         rows = self._connection.execute(
             f"""
-            SELECT chunk_no, {_SCORE} FROM unnest(%(chunk_nos)s::bigint[]) AS asked (chunk_no)
+            SELECT c.chunk_no, {_SCORE} FROM headwater.chunks c
             CROSS JOIN unnest(%(lexemes)s::text[], %(weights)s::float8[]) AS words (lexeme, weight)
-            CROSS JOIN LATERAL ({self._posting("asked.chunk_no")}) postings
-            GROUP BY chunk_no
+            CROSS JOIN LATERAL ({_posting(self._moment)}) posting
+            WHERE c.chunk_no = ANY(%(chunk_nos)s) AND {self._moment.visible}
+            GROUP BY c.chunk_no
             """,
             self._arguments
             | {
@@ -190,12 +200,24 @@ class Bm25:
         ).fetchall()
         return dict(rows)
 
-    def _posting(self, chunk_no: str) -> str:
-        # The LIMIT keeps the planner from reading all of a word's postings to find one.
-        return (
-            f"SELECT length, {_TF} FROM headwater.postings p WHERE p.lexeme = words.lexeme "
-            f"AND p.chunk_no = {chunk_no} AND {self._moment.visible} LIMIT 1"
-        )
+
+def _held(moment: Moment) -> str:
+    """SQL for whether chunk `c` holds `words.lexeme`: a row with its `counts`, or none."""
+    # The blocks of a scope follow one another, so the last that begins before a chunk is the one it is in.
+    return f"""
+        SELECT counts[place] AS counts FROM (
+            SELECT p.chunk_nos, p.counts, width_bucket(c.chunk_no::integer, p.chunk_nos) AS place
+            FROM headwater.postings p
+            WHERE p.generation = {moment.generation:d} AND p.scope = c.scope AND p.lexeme = words.lexeme
+                AND p.first_no <= c.chunk_no
+            ORDER BY p.first_no DESC LIMIT 1
+        ) block WHERE chunk_nos[place] = c.chunk_no
+    """
+
+
+def _posting(moment: Moment) -> str:
+    """SQL for what BM25 counts of `words.lexeme` in chunk `c`, where it holds it."""
+    return f"SELECT {_COUNTED} FROM ({_held(moment)}) held"
 
 
 def wanted(
@@ -299,8 +321,8 @@ def _conditions(
     if unwanted:
         arguments["without"] = sorted(set().union(*(each for readings in unwanted for each in readings)))
         tested.append(
-            "AND NOT EXISTS (SELECT FROM headwater.postings p WHERE p.lexeme = ANY(%(without)s::text[]) "
-            f"AND p.chunk_no = c.chunk_no AND {moment.visible})"
+            "AND NOT EXISTS (SELECT FROM unnest(%(without)s::text[]) AS words (lexeme) "
+            f"CROSS JOIN LATERAL ({_held(moment)}) held)"
         )
     return _Conditions(f"HAVING {' AND '.join(held)}" if held else "", " ".join(tested)), arguments
 

@@ -165,17 +165,26 @@ CREATE TABLE IF NOT EXISTS headwater.chunks (
     embedding public.halfvec STORAGE MAIN NOT NULL
 ) PARTITION BY LIST (generation);
 
+-- Up to schema version 2 a posting was a row; they are put into blocks below.
+DO $$
+BEGIN
+    IF EXISTS (
+        SELECT FROM pg_attribute WHERE attrelid = to_regclass('headwater.postings') AND attname = 'chunk_no'
+    ) THEN
+        ALTER TABLE headwater.postings RENAME TO posting_rows;
+    END IF;
+END
+$$;
+
+-- Which chunks hold a lexeme: a block of them a row, by ascending number; see retrieval/postings.py.
 CREATE TABLE IF NOT EXISTS headwater.postings (
     generation integer NOT NULL,
-    text_tf integer NOT NULL,
-    chunk_no bigint NOT NULL,
-    valid_from bigint NOT NULL,
-    valid_to bigint,
-    length integer NOT NULL,  -- of the whole chunk, in lexemes
-    title_tf smallint NOT NULL,
-    heading_tf smallint NOT NULL,
+    first_no bigint NOT NULL,
     scope text COLLATE "C" NOT NULL,
-    lexeme text COLLATE "C" NOT NULL
+    lexeme text COLLATE "C" NOT NULL,
+    chunk_nos integer[] NOT NULL,
+    -- Of each: the chunk's length in lexemes << 32 | in its headings << 24 | in its title << 16 | in its text.
+    counts bigint[] NOT NULL
 ) PARTITION BY LIST (generation);
 
 -- How many chunks hold a lexeme: a row where an epoch changed it, the newest at or before an epoch holds. What
@@ -199,44 +208,71 @@ CREATE TABLE IF NOT EXISTS headwater.statistics (
     PRIMARY KEY (generation, scope, language, epoch)
 );
 
--- From schema version 1: postings had one frequency for all fields, and lexemes were counted in each search.
+-- From older versions: a posting a row, in version 1 with one frequency for all fields and uncounted lexemes.
 DROP FUNCTION IF EXISTS headwater.lexemes(text, text);
 DO $$
 DECLARE
     of_generation integer;
+    name text;
 BEGIN
-    IF NOT EXISTS (
-        SELECT FROM pg_attribute WHERE attrelid = 'headwater.postings'::regclass AND attname = 'tf'
-    ) THEN
+    IF to_regclass('headwater.posting_rows') IS NULL THEN
         RETURN;
     END IF;
-    ALTER TABLE headwater.postings RENAME COLUMN tf TO text_tf;
-    ALTER TABLE headwater.postings
-        ADD COLUMN title_tf smallint NOT NULL DEFAULT 0, ADD COLUMN heading_tf smallint NOT NULL DEFAULT 0;
-    ALTER TABLE headwater.postings ALTER COLUMN title_tf DROP DEFAULT, ALTER COLUMN heading_tf DROP DEFAULT;
+    IF EXISTS (
+        SELECT FROM pg_attribute WHERE attrelid = 'headwater.posting_rows'::regclass AND attname = 'tf'
+    ) THEN
+        ALTER TABLE headwater.posting_rows RENAME COLUMN tf TO text_tf;
+        ALTER TABLE headwater.posting_rows
+            ADD COLUMN title_tf smallint NOT NULL DEFAULT 0, ADD COLUMN heading_tf smallint NOT NULL DEFAULT 0;
+    END IF;
     FOR of_generation IN SELECT generation FROM headwater.index_state WHERE status = 'ready' LOOP
+        EXECUTE format('ALTER TABLE headwater.postings_g%1$s RENAME TO posting_rows_g%1$s', of_generation);
         EXECUTE format(
-            'CREATE TABLE headwater.frequencies_g%1$s PARTITION OF headwater.frequencies FOR VALUES IN (%1$s)',
+            'CREATE TABLE headwater.postings_g%1$s PARTITION OF headwater.postings FOR VALUES IN (%1$s)',
             of_generation
         );
-        INSERT INTO headwater.frequencies (generation, epoch, chunk_count, scope, lexeme)
-        SELECT of_generation, epoch, count(*) FILTER (
-            WHERE valid_from <= epoch AND (valid_to IS NULL OR valid_to > epoch)
-        ), scope, lexeme
-        FROM headwater.postings CROSS JOIN (
-            SELECT epoch FROM headwater.releases WHERE generation = of_generation
-            UNION SELECT epoch FROM headwater.index_state WHERE generation = of_generation
-        ) AS kept (epoch)
-        WHERE generation = of_generation
-        GROUP BY epoch, scope, lexeme;
-        EXECUTE format(
-            'CREATE UNIQUE INDEX ON headwater.frequencies_g%1$s (scope, lexeme, epoch); '
-            'ALTER TABLE headwater.frequencies_g%1$s ENABLE ROW LEVEL SECURITY; '
-            'ALTER TABLE headwater.frequencies_g%1$s FORCE ROW LEVEL SECURITY; '
-            'CREATE POLICY owner_writes ON headwater.frequencies_g%1$s TO headwater_owner USING (true)',
-            of_generation
-        );
+        INSERT INTO headwater.postings (generation, first_no, scope, lexeme, chunk_nos, counts)
+        SELECT of_generation, min(chunk_no), scope, lexeme, array_agg(chunk_no::integer ORDER BY chunk_no),
+            array_agg(
+                (length::bigint << 32) | (least(heading_tf, 255)::bigint << 24) | (least(title_tf, 255) << 16)
+                    | least(text_tf, 65535) ORDER BY chunk_no
+            )
+        FROM (
+            SELECT *, (row_number() OVER (PARTITION BY scope, lexeme ORDER BY chunk_no) - 1) / 120 AS block
+            FROM headwater.posting_rows WHERE generation = of_generation
+        ) numbered
+        GROUP BY scope, lexeme, block;
+        EXECUTE format('CREATE UNIQUE INDEX ON headwater.postings_g%s (scope, lexeme, first_no)', of_generation);
+        IF to_regclass(format('headwater.frequencies_g%s', of_generation)) IS NULL THEN
+            EXECUTE format(
+                'CREATE TABLE headwater.frequencies_g%1$s PARTITION OF headwater.frequencies FOR VALUES IN (%1$s)',
+                of_generation
+            );
+            INSERT INTO headwater.frequencies (generation, epoch, chunk_count, scope, lexeme)
+            SELECT of_generation, epoch, count(*) FILTER (
+                WHERE valid_from <= epoch AND (valid_to IS NULL OR valid_to > epoch)
+            ), scope, lexeme
+            FROM headwater.posting_rows CROSS JOIN (
+                SELECT epoch FROM headwater.releases WHERE generation = of_generation
+                UNION SELECT epoch FROM headwater.index_state WHERE generation = of_generation
+            ) AS kept (epoch)
+            WHERE generation = of_generation
+            GROUP BY epoch, scope, lexeme;
+            EXECUTE format(
+                'CREATE UNIQUE INDEX ON headwater.frequencies_g%s (scope, lexeme, epoch)', of_generation
+            );
+        END IF;
+        FOREACH name IN ARRAY ARRAY['postings', 'frequencies'] LOOP
+            EXECUTE format('ALTER TABLE headwater.%I ENABLE ROW LEVEL SECURITY', name || '_g' || of_generation);
+            EXECUTE format('ALTER TABLE headwater.%I FORCE ROW LEVEL SECURITY', name || '_g' || of_generation);
+            EXECUTE format('DROP POLICY IF EXISTS owner_writes ON headwater.%I', name || '_g' || of_generation);
+            EXECUTE format(
+                'CREATE POLICY owner_writes ON headwater.%I TO headwater_owner USING (true)',
+                name || '_g' || of_generation
+            );
+        END LOOP;
     END LOOP;
+    DROP TABLE headwater.posting_rows;
 END
 $$;
 

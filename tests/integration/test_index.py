@@ -296,9 +296,14 @@ def test_prune_removes_what_no_kept_release_shows(index: Index, postgres: Postgr
     index.release("r3", third, "r1", {})
     assert index.prune([]) == 1  # "a", which only r1 showed
     with postgres.owner() as connection:
-        for table in ("chunks", "postings"):
-            left = connection.execute(f"SELECT count(*) FROM headwater.{table} WHERE valid_to IS NOT NULL")
-            assert left.fetchone() == (0,)
+        left = connection.execute("SELECT count(*) FROM headwater.chunks WHERE valid_to IS NOT NULL")
+        assert left.fetchone() == (0,)
+        left = connection.execute(
+            "SELECT count(*) FROM headwater.postings p CROSS JOIN unnest(chunk_nos) AS posting (chunk_no) "
+            "WHERE NOT EXISTS (SELECT FROM headwater.chunks c "
+            "WHERE c.generation = p.generation AND c.chunk_no = posting.chunk_no)"
+        )
+        assert left.fetchone() == (0,)
     with pytest.raises(UnknownRelease, match="known: r3"):
         index.rollback("r1")
     with pytest.raises(UnknownRelease, match="can not be read"):

@@ -82,8 +82,8 @@ def prove(connection: Connection[Any], key: bytes, tenant: str, groups: tuple[st
 
 PROBES = {
     "by id": "SELECT chunk_id FROM headwater.chunks WHERE chunk_id = probe.id",
-    "by word": "SELECT chunk_id FROM headwater.postings JOIN headwater.chunks USING (generation, chunk_no) "
-    "WHERE lexeme = probe.word LIMIT 30",
+    "by word": "SELECT chunk_id FROM headwater.postings p CROSS JOIN unnest(p.chunk_nos) AS held (chunk_no) "
+    "JOIN headwater.chunks USING (generation, chunk_no) WHERE lexeme = probe.word LIMIT 30",
     "by scope": "SELECT chunk_id FROM headwater.chunks WHERE scope = probe.scope LIMIT 30",
     "by text": "SELECT chunk_id FROM headwater.chunks WHERE text LIKE '%%' || probe.tenant || '%%' LIMIT 30",
     "by vector": "SELECT chunk_id FROM headwater.chunks ORDER BY embedding <=> probe.vector::halfvec LIMIT 5",
@@ -410,7 +410,7 @@ def test_both_checks_are_leakproof_and_one_index_condition(postgres: Postgres, s
             for name, query, arguments in [
                 (
                     "word",
-                    f"SELECT lexeme, chunk_no FROM headwater.postings WHERE generation = {state.generation} "
+                    f"SELECT lexeme, chunk_nos FROM headwater.postings WHERE generation = {state.generation} "
                     "AND lexeme = ANY(%s)",
                     (["merger", "salary"],),
                 ),
