@@ -179,7 +179,7 @@ def create_indexes(connection: Connection[Row], generation: int) -> None:
     for statement in (
         # No index of chunks names valid_to: that keeps closing a row cheap.
         "CREATE UNIQUE INDEX ON {chunks} (chunk_id, valid_from)",
-        "CREATE UNIQUE INDEX ON {chunks} (chunk_no)",
+        "CREATE UNIQUE INDEX ON {chunks} (chunk_no) INCLUDE (generation, scope)",
         "CREATE INDEX ON {chunks} (scope)",
         "CREATE UNIQUE INDEX ON {postings} (scope, lexeme, first_no)",
         "CREATE UNIQUE INDEX ON {frequencies} (scope, lexeme, epoch) INCLUDE (generation, chunk_count)",

@@ -47,7 +47,7 @@ class IndexConfig(BaseModel):
 
     hnsw_m: int = Field(default=16, ge=2, le=100)
     """Neighbours of a vector in the HNSW graph; more finds more and takes more memory."""
-    hnsw_ef_construction: int = Field(default=64, ge=4, le=1000)
+    hnsw_ef_construction: int = Field(default=128, ge=4, le=1000)
     """Candidates looked at while a vector is put in; at least twice `hnsw_m`."""
     lock_timeout_s: float = Field(default=5.0, gt=0)
     """How long dropping an old generation may hold up new readers while it waits for those in flight."""

@@ -14,9 +14,9 @@ from retrieval.postgres import Row
 from retrieval.postings import HEADING_TF, LENGTH, TEXT_TF, TITLE_TF
 from retrieval.query import Query, literal
 
-_POOL_PER_HIT = 5
-"""Where a query has words too common to be read: chunks scored in full, for each that is asked for."""
-
+_POOL_PER_HIT = 2
+"""How many of the chunks that score best by the words that are read are looked at, for each asked for."""
+_SMALLEST_POOL = 200
 
 _IDENTIFIER = re.compile(r"[:/@=+#_\\]|\d\.\d")
 
@@ -80,10 +80,9 @@ class _Word:
     chunk_count: int
 
 
-# Rounded, so that the order in which a sum is made never decides between equals.
-_SCORE = (
-    "round(1e9 * sum(weight * tf / (tf + %(k1)s * (1 - %(b)s + %(b)s * length / %(mean)s::float8)))) / 1e9"
-)
+# Rounded, so that the order in which a sum is made never decides between equals. What is added to `tf` below the
+# line is k1 (1 - b + b length / mean).
+_SCORE = "round(1e9 * sum(weight * tf / (tf + %(length_0)s::float8 + %(length_1)s::float8 * length))) / 1e9"
 _COUNTED = (
     f"{LENGTH} AS length, %(title)s * {TITLE_TF} + %(heading)s * {HEADING_TF} + %(text)s * {TEXT_TF} AS tf"
 )
@@ -112,28 +111,44 @@ class Bm25:
             "title": config.title_weight,
             "heading": config.heading_weight,
             "text": config.text_weight,
-            "k1": config.bm25_k1,
-            "b": config.bm25_b,
-            "mean": moment.mean_length,
+            "length_0": config.bm25_k1 * (1 - config.bm25_b),
+            # Without a mean there is no posting that it could be used for.
+            "length_1": config.bm25_k1 * config.bm25_b / (moment.mean_length or 1.0),
         }
 
-    def best(self, depth: int) -> list[Candidate]:
+    def best(self, depth: int, also: Sequence[int] = ()) -> tuple[list[Candidate], dict[int, float]]:
         """The best `depth` chunks that hold a word of the query, and what else it demands; best first.
 
         No search reads more than `max_postings` to find them: words are taken from the rarest on while their
         postings fit, and always the rarest. The others only add their part to the best chunks found so, as
         the non-essential lists of MaxScore do (Turtle and Flood, 1995) but without its guarantee. While all
         fit, which is every query of a small tenant, the ranking is exact; every score is, always.
+
+        Args:
+            depth: How many.
+            also: The numbers of chunks whose scores are wanted besides, whatever their place.
+
+        Returns:
+            The ranking, and the score of each chunk in `also`; 0 where it holds no word of the query.
         """
         if not self._words:
-            return []
-        moment, most = self._moment, self._config.max_postings
-        read = _affordable(self._words, most)
-        essential, common = self._words[:read], self._words[read:]
+            return [], {}
+        essential = self._words[: _affordable(self._words, self._config.max_postings)]
+        pool = max(_POOL_PER_HIT * depth, _SMALLEST_POOL)
+        best, scores = self._ranked(essential, depth, also, pool)
+        if len(best) < depth and sum(word.chunk_count for word in essential) > pool:
+            # What was best is not valid at this moment, or not what the query demands.
+            best, scores = self._ranked(essential, depth, also, None)
+        return best, scores
+
+    def _ranked(
+        self, essential: Sequence[_Word], depth: int, also: Sequence[int], pool: int | None
+    ) -> tuple[list[Candidate], dict[int, float]]:
+        """`best` among the `pool` chunks, and those equal to the last, that score most by essential words."""
+        moment, common = self._moment, self._words[len(essential) :]
         conditions, arguments = _conditions(
             self._connection, moment, self._query, {word.lexeme for word in essential}
         )
-        pool = "ORDER BY score DESC FETCH FIRST %(pool)s ROWS WITH TIES" if common else ""
         rows = self._connection.execute(
             f"""
             WITH found AS MATERIALIZED (
@@ -148,24 +163,25 @@ class Bm25:
                         LIMIT %(most)s
                     ) postings
                 ) counted
-                GROUP BY chunk_no {conditions.held} {pool}
-            ), scored AS (
-                SELECT chunk_no, found.score + coalesce(more.score, 0) AS score FROM found
-                LEFT JOIN LATERAL (
-                    SELECT {_SCORE} AS score
-                    FROM unnest(%(common)s::text[], %(common_weights)s::float8[]) AS words (lexeme, weight)
-                    CROSS JOIN headwater.chunks c CROSS JOIN LATERAL ({_posting(moment)}) posting
-                    WHERE c.chunk_no = found.chunk_no AND {moment.visible}
-                ) more ON {bool(common)}
-            )
+                GROUP BY chunk_no {conditions.held}
+            ), asked AS (
+                SELECT chunk_no, score, true AS ranked FROM found WHERE score >= {_nth("%(pool)s")}
+                UNION ALL
+                SELECT chunk_no, coalesce(score, 0), false
+                FROM unnest(%(also)s::integer[]) AS also (chunk_no) LEFT JOIN found USING (chunk_no)
+            ), scored AS MATERIALIZED ({_with_common(moment) if common else "SELECT * FROM asked"})
             -- From the best on, until there are enough: what is tested on the text is tested on few.
-            SELECT chunk_no, chunk_id, score
-            FROM (SELECT chunk_no, score FROM scored ORDER BY score DESC OFFSET 0) best
-            CROSS JOIN LATERAL (
-                SELECT chunk_id FROM headwater.chunks c
-                WHERE c.chunk_no = best.chunk_no AND {moment.visible} {conditions.tested} LIMIT 1
-            ) chunks
-            ORDER BY score DESC FETCH FIRST %(depth)s ROWS WITH TIES
+            (
+                SELECT chunk_no, chunk_id, score
+                FROM (SELECT chunk_no, score FROM scored WHERE ranked ORDER BY score DESC OFFSET 0) best
+                CROSS JOIN LATERAL (
+                    SELECT chunk_id FROM headwater.chunks c
+                    WHERE c.chunk_no = best.chunk_no AND {moment.visible} {conditions.tested} LIMIT 1
+                ) chunks
+                ORDER BY score DESC FETCH FIRST %(depth)s ROWS WITH TIES
+            )
+            UNION ALL
+            SELECT chunk_no, NULL, score FROM scored WHERE NOT ranked
             """,
             self._arguments
             | arguments
@@ -174,31 +190,38 @@ class Bm25:
                 "weights": [word.weight for word in essential],
                 "common": [word.lexeme for word in common],
                 "common_weights": [word.weight for word in common],
-                "most": most,
-                "pool": _POOL_PER_HIT * depth,
+                "most_common": sum(word.weight for word in common),
+                "most": self._config.max_postings,
+                "pool": pool,
+                "also": list(also),
                 "depth": depth,
             },
         ).fetchall()
-        return sorted((Candidate(*row) for row in rows), key=lambda c: (-c.score, c.chunk_id))[:depth]
+        best = [Candidate(*row) for row in rows if row[1] is not None]
+        best.sort(key=lambda candidate: (-candidate.score, candidate.chunk_id))
+        return best[:depth], {chunk_no: score for chunk_no, chunk_id, score in rows if chunk_id is None}
 
-    def scores(self, chunk_nos: Sequence[int]) -> dict[int, float]:
-        """The score of each of some chunks that holds a word of the query."""
-        rows = self._connection.execute(
-            f"""
-            SELECT c.chunk_no, {_SCORE} FROM headwater.chunks c
-            CROSS JOIN unnest(%(lexemes)s::text[], %(weights)s::float8[]) AS words (lexeme, weight)
-            CROSS JOIN LATERAL ({_posting(self._moment)}) posting
-            WHERE c.chunk_no = ANY(%(chunk_nos)s) AND {self._moment.visible}
-            GROUP BY c.chunk_no
-            """,
-            self._arguments
-            | {
-                "chunk_nos": list(chunk_nos),
-                "lexemes": [word.lexeme for word in self._words],
-                "weights": [word.weight for word in self._words],
-            },
-        ).fetchall()
-        return dict(rows)
+
+def _nth(place: str) -> str:
+    """SQL for the score of the chunk at a place, from 1, among those found; 0 where there are fewer."""
+    return f"coalesce((SELECT score FROM found ORDER BY score DESC OFFSET {place} - 1 LIMIT 1), 0)"
+
+
+def _with_common(moment: Moment) -> str:
+    """SQL that adds what the common words score to the chunks that are `asked` about."""
+    return f"""
+        SELECT chunk_no, asked.score + coalesce(more.score, 0) AS score, ranked
+        FROM asked
+        LEFT JOIN LATERAL (
+            SELECT {_SCORE} AS score
+            FROM unnest(%(common)s::text[], %(common_weights)s::float8[]) AS words (lexeme, weight)
+            CROSS JOIN headwater.chunks c
+            CROSS JOIN LATERAL (SELECT {_COUNTED} FROM ({_held(moment)}) held) posting
+            WHERE c.chunk_no = asked.chunk_no AND c.generation = {moment.generation:d}
+        ) more ON true
+        -- Without those that even all of the common words would not bring among the best.
+        WHERE NOT ranked OR asked.score + %(most_common)s >= {_nth("%(depth)s")}
+    """
 
 
 def _held(moment: Moment) -> str:
@@ -213,11 +236,6 @@ def _held(moment: Moment) -> str:
             ORDER BY p.first_no DESC LIMIT 1
         ) block WHERE chunk_nos[place] = c.chunk_no
     """
-
-
-def _posting(moment: Moment) -> str:
-    """SQL for what BM25 counts of `words.lexeme` in chunk `c`, where it holds it."""
-    return f"SELECT {_COUNTED} FROM ({_held(moment)}) held"
 
 
 def wanted(

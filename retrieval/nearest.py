@@ -26,7 +26,7 @@ class NearestConfig(BaseModel):
 
     graph_row_cost: float = Field(default=10.0, ge=0)
     """What a row costs that the HNSW search meets, in rows compared one by one; 0 always takes the graph."""
-    ef_search: int = Field(default=200, ge=1, le=LARGEST_EF_SEARCH)
+    ef_search: int = Field(default=300, ge=1, le=LARGEST_EF_SEARCH)
     """Candidates the HNSW search holds; never fewer than are asked for."""
     max_scan_tuples: int = Field(default=100_000, ge=1)
     """How many rows the HNSW search meets at most before all of the tenant's are compared instead."""

@@ -150,7 +150,7 @@ class Searcher:
             moment = _moment(connection, at)
             literal = "" if mode == "lexical" else _vector_literal(query_vector, moment, model_digest)
             if mode == "lexical":
-                best = Bm25(connection, moment, query, self._config).best(k)
+                best, _ = Bm25(connection, moment, query, self._config).best(k)
                 return _hits(connection, moment, best)
             depth = k if mode == "vector" else max(k, self._config.candidates)
             near, plan = self._nearest(connection, moment, query, literal, depth)
@@ -158,7 +158,7 @@ class Searcher:
             best = near
             if mode == "hybrid":
                 bm25 = Bm25(connection, moment, query, self._config)
-                best = self._fused(connection, moment, literal, bm25, bm25.best(depth), near)[:k]
+                best = self._fused(connection, moment, literal, bm25, near, depth)[:k]
             return _hits(connection, moment, best)
 
     def _fused(
@@ -167,12 +167,13 @@ class Searcher:
         moment: _Moment,
         literal: str,
         bm25: Bm25,
-        lexical: list[Candidate],
         nearest: list[Candidate],
+        depth: int,
     ) -> list[Candidate]:
         """Both rankings' candidates, each with both scores."""
-        words, near = ({c.chunk_no: c.score for c in ranking} for ranking in (lexical, nearest))
-        words |= bm25.scores([chunk_no for chunk_no in near if chunk_no not in words])
+        near = {c.chunk_no: c.score for c in nearest}
+        lexical, words = bm25.best(depth, also=list(near))
+        words |= {c.chunk_no: c.score for c in lexical}
         near |= similarities(
             connection, moment, literal, [c.chunk_no for c in lexical if c.chunk_no not in near]
         )

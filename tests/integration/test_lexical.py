@@ -83,6 +83,7 @@ def test_bm25_equals_the_reference_at_every_epoch(
     for pruned in (False, True):
         if pruned:
             index.prune([])
+            index.maintain()
             epochs = epochs[-1:]
         for state, expected in epochs:
             for tenant in ("acme", "other"):
@@ -157,6 +158,28 @@ def test_a_frequency_that_no_kept_moment_knows_is_gone(postgres: Postgres) -> No
             "SELECT lexeme, chunk_count FROM headwater.frequencies ORDER BY lexeme"
         ).fetchall()
     assert rows == [("river", 1), ("stone", 1)]
+
+
+def test_what_small_changes_leave_behind_is_put_together(postgres: Postgres) -> None:
+    index = emptied(postgres)
+    rows = [Chunk(str(number), f"river stone salt {number}") for number in range(150)]
+    state = index.build("model", "chunker", DIMENSION, [batch(rows[:100])], {})
+    for row in rows[100:]:
+        state = index.apply(state, [batch([row])], [], {})
+    index.release("crumbled", state, None, {})
+    searcher = Searcher(postgres)
+
+    def seen() -> tuple[list[tuple[str, float]], int]:
+        hits = searcher.search("acme", "river stone", None, 200, "lexical")
+        with postgres.owner() as connection:
+            blocks = connection.execute("SELECT count(*) FROM headwater.postings WHERE lexeme = 'river'")
+            return [(hit.chunk_id, hit.score) for hit in hits], (blocks.fetchone() or (0,))[0]
+
+    before, blocks = seen()
+    assert (len(before), blocks) == (150, 51)
+    index.maintain()
+    assert seen() == (before, 2)
+    assert index.apply(state, [], [rows[149].chunk_id], {}).epoch == state.epoch + 1
 
 
 LANGUAGE = [
