@@ -80,8 +80,8 @@ class _Word:
     chunk_count: int
 
 
-# Rounded, so that the order in which a sum is made never decides between equals. What is added to `tf` below the
-# line is k1 (1 - b + b length / mean).
+# Rounded, so that the order in which a sum is made never decides between equals. To `tf` is added what
+# k1 (1 - b + b length / mean) is.
 _SCORE = "round(1e9 * sum(weight * tf / (tf + %(length_0)s::float8 + %(length_1)s::float8 * length))) / 1e9"
 _COUNTED = (
     f"{LENGTH} AS length, %(title)s * {TITLE_TF} + %(heading)s * {HEADING_TF} + %(text)s * {TEXT_TF} AS tf"
