@@ -194,7 +194,7 @@ def test_postgres_is_killed_under_a_query(states: States, report: Report) -> Non
 def test_the_jvm_is_killed_under_a_step(states: States, report: Report, effect: str) -> None:
     """The step dies, and its run with it."""
     home = states.copy(states.behind, "jvm")
-    done = headwater(home, "run", driver=("jvm", effect, "before"))
+    done = headwater(home, "run", driver=("jvm", effect, "before"), variables={"EFFECTS_SPARK": "1"})
     assert done.returncode == 1
     assert plain(done.stdout), done.stdout[-3000:]
     again = headwater(home, "run")
