@@ -1,5 +1,6 @@
 """Every setting, typed: one field each, overridable as `HEADWATER_<FIELD>`, nested ones by `__`."""
 
+import difflib
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,10 @@ from inference.engines import GeneratorConfig
 from orchestration.state import bring_up_to_date
 from retrieval.postgres import PostgresConfig
 from retrieval.rerank import RerankerConfig
+
+
+_OTHER_VARIABLES = ("HEADWATER_DEBUG",)
+"""What the environment may say beside settings: a traceback for each error."""
 
 
 class Settings(BaseSettings):
@@ -83,6 +88,19 @@ def open_lake(settings: Settings) -> Lake:
     lake = Lake(settings.lake_root, settings.spark, settings.home / "spark", settings.home / "data_docs")
     bring_up_to_date(settings.home, lake)
     return lake
+
+
+def unknown(settings: Settings) -> dict[str, str | None]:
+    """Variables of the environment that are named like a setting and are none, each with the likeliest one."""
+    names = [row["setting"] for row in listed(settings)]
+    found = {}
+    for variable in sorted(os.environ):
+        name = variable.upper()
+        if name.startswith("HEADWATER_") and name not in (*names, *_OTHER_VARIABLES):
+            # One of a group may be set as a whole, in JSON.
+            if not any(each.startswith(f"{name}__") for each in names):
+                found[variable] = next(iter(difflib.get_close_matches(name, names, 1)), None)
+    return found
 
 
 def listed(settings: BaseModel, prefix: str = "HEADWATER_") -> list[dict[str, str]]:

@@ -39,7 +39,7 @@ def read_settings() -> "Settings":
     """
     from pydantic import ValidationError
 
-    from orchestration.settings import Settings
+    from orchestration.settings import Settings, unknown
 
     try:
         settings = Settings()
@@ -49,6 +49,9 @@ def read_settings() -> "Settings":
             for fault in error.errors()
         )
         raise typer.BadParameter(f"settings: {faults}") from error
+    for variable, meant in unknown(settings).items():
+        hint = f"did you mean {meant}?" if meant else "`headwater settings` lists them all"
+        log.print(f"warning: {variable} is no setting and changes nothing; {hint}", markup=False)
     settings.home.mkdir(parents=True, exist_ok=True)
     return settings
 

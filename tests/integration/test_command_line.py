@@ -185,6 +185,16 @@ def test_settings_that_make_no_sense(module_folder: Path) -> None:
     home.mkdir()
     done = headwater(home, "settings", HEADWATER_WEB_PORT="many")
     refused(done, "HEADWATER_WEB_PORT", "integer")
+    misspelt = headwater(
+        home, "settings", "--json", HEADWATER_RECIPE__SEARCH__MAX_POSTING="9", HEADWATER_X=""
+    )
+    assert misspelt.returncode == 0
+    assert json.loads(misspelt.stdout)
+    said = " ".join(misspelt.stderr.split())
+    assert "HEADWATER_RECIPE__SEARCH__MAX_POSTING is no setting and changes nothing; did you mean" in said
+    assert "HEADWATER_RECIPE__SEARCH__MAX_POSTINGS?" in said
+    assert "HEADWATER_X is no setting" in said
+    assert "HEADWATER_HOME is" not in said
 
 
 def commands() -> list[list[str]]:
