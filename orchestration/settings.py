@@ -16,7 +16,6 @@ from orchestration.state import bring_up_to_date
 from retrieval.postgres import PostgresConfig
 from retrieval.rerank import RerankerConfig
 
-
 _OTHER_VARIABLES = ("HEADWATER_DEBUG",)
 """What the environment may say beside settings: a traceback for each error."""
 
@@ -91,16 +90,16 @@ def open_lake(settings: Settings) -> Lake:
 
 
 def unknown(settings: Settings) -> dict[str, str | None]:
-    """Variables of the environment that are named like a setting and are none, each with the likeliest one."""
+    """Variables of the environment that are named like a setting and are none, each with the likeliest."""
     names = [row["setting"] for row in listed(settings)]
-    found = {}
-    for variable in sorted(os.environ):
-        name = variable.upper()
-        if name.startswith("HEADWATER_") and name not in (*names, *_OTHER_VARIABLES):
-            # One of a group may be set as a whole, in JSON.
-            if not any(each.startswith(f"{name}__") for each in names):
-                found[variable] = next(iter(difflib.get_close_matches(name, names, 1)), None)
-    return found
+    # A group may be set as a whole, in JSON.
+    known = {*_OTHER_VARIABLES, *(name.rsplit("__", above)[0] for name in names for above in range(4))}
+    ours = [name for name in sorted(os.environ) if name.upper().startswith("HEADWATER_")]
+    return {
+        name: next(iter(difflib.get_close_matches(name.upper(), names, 1)), None)
+        for name in ours
+        if name.upper() not in known
+    }
 
 
 def listed(settings: BaseModel, prefix: str = "HEADWATER_") -> list[dict[str, str]]:
