@@ -18,7 +18,7 @@ from assets.gold import chunker_digest
 from assets.lake import Lake
 from assets.lineage import CODE_VERSION, Lineage
 from assets.recipe import Recipe
-from assets.report import POLICIES, release_charts, report
+from assets.report import POLICIES, evaluation_chart, release_charts, report
 from assets.retry import retried
 from assets.tables import CHUNKS, DOCUMENTS, DUPLICATES, RAW_DOCUMENTS, RELEASES
 from assets.transforms.sources import SourceRegistry
@@ -27,9 +27,8 @@ from retrieval.embedding_model import EmbeddingModel
 from retrieval.evaluate import Question, ann_recall, evaluate, known_item_questions, load_questions
 from retrieval.index import Index, IndexState, Point, Release, UnknownRelease
 from retrieval.query import Query
-from retrieval.search import Mode, Searcher
+from retrieval.search import MODES, Mode, Searcher
 
-MODES: tuple[Mode, ...] = ("hybrid", "lexical", "vector")
 _K = 10
 _KNOWN_ITEMS = 50
 INDEX_KEY = dg.AssetKey(["serving", "index"])
@@ -254,7 +253,12 @@ def retrieval_quality(
     return dg.AssetCheckResult(
         passed=decision.released,
         description=decision.reason,
-        metadata={"release_id": release_id(state), "live": release_id(live) if live else "none", **figures},
+        metadata={
+            "chart": evaluation_chart(figures),
+            "release_id": release_id(state),
+            "live": release_id(live) if live else "none",
+            **figures,
+        },
     )
 
 

@@ -261,6 +261,18 @@ def _sample(lake: Lake, table: Table) -> MetadataValue:
     )
 
 
+def evaluation_chart(figures: Mapping[str, float]) -> MetadataValue:
+    """What each search mode reached on the evaluation questions, a bar a measure."""
+    modes = {"fused": "", "vector": "/vector", "lexical": "/lexical"}
+    bars = {
+        f"{measure}, {mode}": figures[measure + suffix]
+        for measure in ("ndcg@10", "recall@10", "rr@10")
+        for mode, suffix in modes.items()
+        if measure + suffix in figures
+    }
+    return MetadataValue.md(charts.bars(f"{figures.get('questions', 0):,.0f} questions", bars))
+
+
 def release_charts(lake: Lake) -> MetadataValue:
     """What the documents became, stage by stage, and what each release was measured at."""
     rows = lake.query(
