@@ -102,7 +102,9 @@ def worker(settings: Settings) -> tuple[str, int]:
 def killed(settings: Settings, service: str) -> None:
     status = next(each for each in services.status(settings) if each.service == service)
     assert status.pid
-    os.kill(status.pid, signal.SIGKILL)
+    process = psutil.Process(status.pid)
+    process.kill()
+    process.wait(60)  # the signal is sent, and the process may still be there
 
 
 @pytest.mark.slow
