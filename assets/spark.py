@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -46,6 +47,14 @@ def java_options(config: SparkConfig) -> str:
     return f"{options} -XX:TieredStopAtLevel=1 -XX:+Use{collector}GC"
 
 
+def _not_of_py4j(record: logging.LogRecord) -> bool:
+    return "py4j" not in record.pathname
+
+
+def _quiet(server: object, request: object, client_address: object) -> None:
+    """Says nothing of a connection that broke."""
+
+
 def spark_session(config: SparkConfig, scratch: Path) -> SparkSession:
     """Starts the process's Spark session, or returns the one that runs.
 
@@ -56,6 +65,7 @@ def spark_session(config: SparkConfig, scratch: Path) -> SparkSession:
     Raises:
         MissingJars: When the Delta jars are not in the environment.
     """
+    from pyspark.accumulators import AccumulatorTCPServer
     from pyspark.sql import SparkSession
 
     jars = sorted(str(jar) for jar in JARS.glob("*.jar"))
@@ -66,6 +76,10 @@ def spark_session(config: SparkConfig, scratch: Path) -> SparkSession:
     # Java loses the names of files that its locale can not spell.
     os.environ["LC_ALL"] = "C.UTF-8"
     scratch.mkdir(parents=True, exist_ok=True)
+    # Of a JVM that dies Py4J, beside raising an error, writes tracebacks to the root logger, and a thread of
+    # PySpark's prints one.
+    logging.getLogger().addFilter(_not_of_py4j)
+    AccumulatorTCPServer.handle_error = _quiet  # type: ignore[assignment,method-assign]
     options = java_options(config)
     if CLASS_ARCHIVE.is_file():
         options += f' "-XX:SharedArchiveFile={CLASS_ARCHIVE}"'

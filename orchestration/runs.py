@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import dagster as dg
 from dagster import DagsterEventType
+from dagster_shared.error import SerializableErrorInfo
 
 from orchestration.dagster_home import write_dagster_home
 from orchestration.java import require_java
@@ -123,14 +124,24 @@ class _Watch(logging.Handler):
         return dg.LoggerDefinition(build)
 
 
+def _said(error: SerializableErrorInfo) -> str:
+    """An error in words; that of a connection to a JVM that is gone says nothing of it."""
+    by_py4j = any("py4j" in line for line in error.stack)
+    if by_py4j and error.cls_name in ("ConnectionRefusedError", "ConnectionResetError", "Py4JNetworkError"):
+        return (
+            "Spark's JVM has ended: it was killed, or the machine had no memory left for it "
+            "(HEADWATER_SPARK__DRIVER_MEMORY is what it takes); run again, it goes on from what was committed"
+        )
+    return error.message.strip()
+
+
 def _failures(result: dg.ExecuteInProcessResult) -> list[str]:
     """What stopped a run, a line each: the cause of each failed step, each check more than a warning."""
     found = []
     for event in result.all_events:
         if event.event_type == DagsterEventType.STEP_FAILURE:
             error = event.step_failure_data.error
-            cause = (error.cause or error) if error else None
-            found.append(f"{event.step_key}: {cause.message.strip() if cause else 'failed'}")
+            found.append(f"{event.step_key}: {_said(error.cause or error) if error else 'failed'}")
         elif event.event_type == DagsterEventType.ASSET_CHECK_EVALUATION:
             check = event.asset_check_evaluation_data
             if not check.passed and (check.blocking or check.severity == dg.AssetCheckSeverity.ERROR):
@@ -139,7 +150,7 @@ def _failures(result: dg.ExecuteInProcessResult) -> list[str]:
                 found.append(f"gate {check.asset_key.to_user_string()}: {check.check_name} failed ({detail})")
         elif event.event_type == DagsterEventType.RUN_FAILURE and not found and event.job_failure_data.error:
             error = event.job_failure_data.error
-            found.append((error.cause or error).message.strip())
+            found.append(_said(error.cause or error))
     if not result.success and not found:
         found.append(f"run {result.run_id} failed: see its log in the web UI (`headwater up`)")
     return found

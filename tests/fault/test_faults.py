@@ -197,6 +197,7 @@ def test_the_jvm_is_killed_under_a_step(states: States, report: Report, effect: 
     done = headwater(home, "run", driver=("jvm", effect, "before"), variables={"EFFECTS_SPARK": "1"})
     assert done.returncode == 1
     assert plain(done.stdout), done.stdout[-3000:]
+    assert "Spark's JVM has ended" in done.stdout, done.stdout[-3000:]
     again = headwater(home, "run")
     assert again.returncode == 0, again.stdout[-3000:]
     wrong = differences(home, states.changed_end)
