@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -46,6 +47,8 @@ _COPIED = ["generation", "chunk_no", "valid_from", *STORED, "embedding"]
 _PARTITIONED = ("chunks", "postings", "frequencies")
 _EMPTY_GRAPH_BYTES = 1 << 20
 """A graph smaller than that is not worth its rebuilding."""
+_LARGE_GRAPH_ROWS = 10_000
+_DEAR_SHARE = 0.01
 
 
 @dataclass(frozen=True)
@@ -260,20 +263,42 @@ def rebuild_bloated_graph(connection: Connection[Row], generation: int, dimensio
     Returns:
         Whether it was.
     """
-    part = partition("chunks", generation)
+    graph = _graph(connection, generation)
+    if graph is None:
+        return False
+    # pgvector's hnsw.h: an element with its vector, then its neighbours; headers take about a hundred bytes.
+    needed_bytes = graph.rows * (2 * dimension + 12 * hnsw_m + 6 * hnsw_m + 100) + _EMPTY_GRAPH_BYTES
+    if graph.size_bytes < 2 * needed_bytes:
+        return False
+    connection.execute(SQL("REINDEX INDEX CONCURRENTLY {}").format(SQL(graph.name)))
+    return True
+
+
+def vacuum_after_removal(connection: Connection[Row], generation: int, removed: int) -> None:
+    """Cleans and analyses a generation that chunks were removed from; arguments as above.
+
+    VACUUM looks for new neighbours for all that had a removed one, one by one: for one row in a hundred that
+    takes longer than to make a large graph anew, without them.
+    """
+    graph = _graph(connection, generation)
+    if graph and graph.rows >= _LARGE_GRAPH_ROWS and removed > _DEAR_SHARE * graph.rows:
+        connection.execute(SQL("REINDEX INDEX CONCURRENTLY {}").format(SQL(graph.name)))
+    vacuum(connection, generation)
+
+
+class _Graph(NamedTuple):
+    name: str
+    size_bytes: int
+    rows: int
+
+
+def _graph(connection: Connection[Row], generation: int) -> _Graph | None:
+    """A generation's HNSW graph; its rows are those that the last VACUUM counted."""
     found = connection.execute(
         "SELECT i.indexrelid::regclass::text, pg_relation_size(i.indexrelid), "
         "greatest(t.reltuples, 0)::bigint FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid "
         "JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam "
         "WHERE a.amname = 'hnsw' AND t.oid = %s::regclass",
-        (part.as_string(connection),),
+        (partition("chunks", generation).as_string(connection),),
     ).fetchone()
-    if found is None:
-        return False
-    name, size_bytes, rows = found
-    # pgvector's hnsw.h: an element with its vector, then its neighbours; headers take about a hundred bytes.
-    needed_bytes = rows * (2 * dimension + 12 * hnsw_m + 6 * hnsw_m + 100) + _EMPTY_GRAPH_BYTES
-    if size_bytes < 2 * needed_bytes:
-        return False
-    connection.execute(SQL("REINDEX INDEX CONCURRENTLY {}").format(SQL(name)))
-    return True
+    return _Graph(*found) if found else None

@@ -398,13 +398,11 @@ class Index:
                 "(SELECT * FROM unnest(%s::integer[], %s::bigint[]))",
                 ([number for number, _ in kept], [epoch for _, epoch in kept]),
             )
-            removed = 0
-            stay = []
+            removed: dict[int, int] = {}
             for number, newest in states:
                 kept_epochs = sorted(epoch for kept_number, epoch in kept if kept_number == number)
                 if kept_epochs:
-                    removed += epochs.prune(connection, number, [*kept_epochs, newest])
-                    stay.append(number)
+                    removed[number] = epochs.prune(connection, number, [*kept_epochs, newest])
                     continue
                 try:
                     steps.drop_partitions(connection, number)
@@ -416,11 +414,11 @@ class Index:
                     "WHERE generation = %s",
                     (number,),
                 )
-        if removed:
+        if any(removed.values()):
             with self._postgres.maintenance() as connection:
-                for number in stay:
-                    steps.vacuum(connection, number)
-        return removed
+                for number, count in removed.items():
+                    steps.vacuum_after_removal(connection, number, count)
+        return sum(removed.values())
 
 
 def _insert_words(connection: Connection[Row], generation: int, count: int, on_progress: Progress) -> None:

@@ -17,6 +17,7 @@ from assets.tables import CHUNKS, DOCUMENTS, DUPLICATES, SIGNATURES
 from retrieval import generation as steps
 from retrieval.index import Index
 from retrieval.postgres import Postgres
+from retrieval.search import SearchConfig, Searcher
 
 
 @dataclass
@@ -120,6 +121,35 @@ def test_a_bloated_graph_is_made_anew(postgres: Postgres, monkeypatch: pytest.Mo
         assert not steps.rebuild_bloated_graph(connection, state.generation, 10_000, 16)
         assert steps.rebuild_bloated_graph(connection, state.generation, 1, 2)
     assert index.snapshot(state).equals(held)
+
+
+def test_a_graph_that_much_left_is_made_anew_before_it_is_cleaned(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "_LARGE_GRAPH_ROWS", 100)
+    index = Index(postgres)
+    chunks = [Chunk(f"leaves {n}", f"word{n}") for n in range(200)]
+    state = index.build("leaves", "leaves", DIMENSION, [batch(chunks)], {})
+
+    def graph_file() -> object:
+        with postgres.maintenance() as connection:
+            graph = steps._graph(connection, state.generation)
+            assert graph
+            return connection.execute("SELECT pg_relation_filenode(%s)", (graph.name,)).fetchone()
+
+    files = [graph_file()]
+    live = None
+    for gone in (chunks[:1], chunks[1:9]):
+        state = index.apply(state, [], [chunk.chunk_id for chunk in gone], {})
+        index.release(f"leaves {state.epoch}", state, live, {})
+        live = f"leaves {state.epoch}"
+        assert index.prune([]) == len(gone)
+        files.append(graph_file())
+    assert files[0] == files[1] != files[2]
+    nearest = Searcher(postgres, SearchConfig(graph_row_cost=0)).search(
+        "acme", "", chunks[50].embedding(), 5, "vector", state, model_digest="leaves"
+    )
+    assert nearest[0].chunk_id == chunks[50].chunk_id
 
 
 def test_what_is_needed_follows_every_consumer(lake: Lake) -> None:
