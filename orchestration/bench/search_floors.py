@@ -8,10 +8,10 @@ import numpy as np
 
 from orchestration.bench.search_corpus import Corpus, Query
 from retrieval.binary_copy import vectors
+from retrieval.index import IndexConfig
+from retrieval.search import SearchConfig
 
 NAMES = ("bm25s", "faiss")
-_HNSW_M, _EF_CONSTRUCTION, _EF_SEARCH = 16, 64, 200
-"""Those of `IndexConfig` and `SearchConfig`."""
 _WARM_UP = 20
 
 
@@ -58,8 +58,9 @@ def _faiss(corpus: Corpus, queries: list[Query], k: int) -> dict[str, float]:
 
     rows = np.concatenate([vectors(batch.column("vector")) for batch in corpus.batches()])
     began = time.perf_counter()
-    graph = faiss.IndexHNSWFlat(rows.shape[1], _HNSW_M, faiss.METRIC_INNER_PRODUCT)
-    graph.hnsw.efConstruction, graph.hnsw.efSearch = _EF_CONSTRUCTION, _EF_SEARCH
+    built = IndexConfig()
+    graph = faiss.IndexHNSWFlat(rows.shape[1], built.hnsw_m, faiss.METRIC_INNER_PRODUCT)
+    graph.hnsw.efConstruction, graph.hnsw.efSearch = built.hnsw_ef_construction, SearchConfig().ef_search
     graph.add(rows)
     build_s = time.perf_counter() - began
     asked = np.stack([query.vector for query in queries])
