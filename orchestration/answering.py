@@ -99,6 +99,7 @@ class Desk:
             ModelMismatch: When the release was made with a model that is no longer there.
             RerankError: There is no reranker, or its folder is not one.
         """
+        reranker = self._reranker if mode == "reranked" else None
         release = at or self.live()
         query = Query.parse(query) if isinstance(query, str) else query
         vector, digest = None, self._model.digest
@@ -119,9 +120,9 @@ class Desk:
                 groups=groups,
             )
 
-        if mode != "reranked":
+        if reranker is None:
             return ranked(k)
-        looked = second_look(ranked, query.words, k, self._reranker, self._settings.reranker)
+        looked = second_look(ranked, query.words, k, reranker, self._settings.reranker)
         if looked.kept_because:
             logger.warning("not reranked, the fused order stands: %s", looked.kept_because)
         return looked.hits

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from orchestration import cli_answers, cli_bench, cli_evaluate, cli_source
+from orchestration import cli_answers, cli_bench, cli_evaluate, cli_services, cli_source
 from orchestration.terminal import (
     AsOf,
     Groups,
@@ -36,10 +36,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-app.add_typer(cli_source.app, name="source")
-app.add_typer(cli_answers.app, name="answers")
-app.add_typer(cli_bench.app, name="bench")
-app.command()(cli_evaluate.evaluate)
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 _FULL_BYTES = 1 << 20
@@ -380,47 +376,6 @@ def rollback(
 
 
 @app.command()
-def backup(
-    file: Annotated[Path, typer.Argument(help="The tar file to write.")],
-    json_: Json = False,
-) -> None:
-    """Write the whole state folder to one file, while it is in use.
-
-    Example: `headwater backup ~/headwater-monday.tar`
-    """
-    from orchestration.backup import backup as write
-
-    settings = read_settings()
-    with working():
-        made = write(settings, file.expanduser().absolute(), progress)
-    if json_:
-        print_json(made)
-    else:
-        size_mb = made["size_bytes"] / 1e6
-        console.print(f"{made['file']}: {made['files']} files, {size_mb:.1f} MB, release {made['release']}")
-
-
-@app.command()
-def restore(
-    file: Annotated[Path, typer.Argument(help="What `headwater backup` wrote.")],
-    json_: Json = False,
-) -> None:
-    """Make an empty state folder what a backup holds.
-
-    Example: `HEADWATER_HOME=~/restored headwater restore ~/headwater-monday.tar`
-    """
-    from orchestration.backup import restore as take_back
-
-    settings = read_settings()
-    with working():
-        made = take_back(settings, file.expanduser().absolute(), progress)
-    if json_:
-        print_json(made)
-    else:
-        console.print(f"{settings.home}: release {made['release']}, {made['chunks']} chunks served")
-
-
-@app.command()
 def settings(json_: Json = False) -> None:
     """List every setting with its environment variable, value and origin.
 
@@ -435,91 +390,20 @@ def settings(json_: Json = False) -> None:
         print_table(rows)
 
 
-@app.command()
-def doctor(json_: Json = False) -> None:
-    """Check Java, disk, ports, versions and models, and name the cure for what is missing.
-
-    Example: `headwater doctor`
-    """
-    from dataclasses import asdict
-
-    from orchestration.doctor import checks
-
-    found = checks(read_settings())
-    if json_:
-        print_json([asdict(check) for check in found])
-    else:
-        print_table([asdict(check) | {"ok": "✓" if check.ok else "✗"} for check in found])
-    if not all(check.ok for check in found):
-        raise typer.Exit(1)
-
-
-@app.command()
-def up(json_: Json = False) -> None:
-    """Start the web UI, the daemon and the SQL endpoint, on loopback.
-
-    Example: `HEADWATER_WEB_PORT=3100 headwater up`
-    """
-    from orchestration import services
-
-    settings = read_settings()
-    with working():
-        from orchestration.settings import open_lake
-
-        open_lake(settings)
-        found = services.up(settings, progress)
-    _print_services(found, json_)
-
-
-@app.command()
-def down(json_: Json = False) -> None:
-    """Stop everything that `up` started.
-
-    Example: `headwater down`
-    """
-    from orchestration import services
-
-    stopped = services.down(read_settings(), progress)
-    if json_:
-        print_json({"stopped": stopped})
-    else:
-        console.print(f"stopped: {', '.join(stopped) or 'nothing ran'}")
-
-
-@app.command()
-def status(json_: Json = False) -> None:
-    """Say what runs, what is live, how fresh it is, and what failed.
-
-    Example: `headwater status --json`
-    """
-    from dataclasses import asdict
-
-    from orchestration.status import status as whole
-
-    found = whole(read_settings())
-    if json_:
-        print_json(found.to_dict())
-        return
-    _print_services(found.services, json_=False)
-    print_table([found.live or {"release": "nothing is released yet: headwater ingest PATH"}], "live")
-    print_table([asdict(run) for run in found.runs], "last runs")
-    for problem in found.problems:
-        console.print(f"[bold red]✗[/] {problem}", soft_wrap=True)
-    if not found.problems:
-        console.print("nothing is wrong")
-
-
-def _print_services(found: list[Any], json_: bool) -> None:
-    from dataclasses import asdict
-
-    rows = [asdict(each) for each in found]
-    if json_:
-        print_json(rows)
-        return
-    for row in rows:
-        row["uptime_s"] = None if row["uptime_s"] is None else f"{row['uptime_s']:.0f}"
-        row["healthy"] = "✓" if row["healthy"] else "✗"
-    print_table(rows)
+# After those above: `--help` lists them in this order.
+app.add_typer(cli_source.app, name="source")
+app.add_typer(cli_answers.app, name="answers")
+app.add_typer(cli_bench.app, name="bench")
+app.command()(cli_evaluate.evaluate)
+for command in (
+    cli_services.up,
+    cli_services.down,
+    cli_services.status,
+    cli_services.doctor,
+    cli_services.backup,
+    cli_services.restore,
+):
+    app.command()(command)
 
 
 if __name__ == "__main__":

@@ -38,8 +38,6 @@ INDEX_VERSION = 2
 """Raised when what a generation stores changes: older ones are rebuilt beside, then retired."""
 
 _BUILD_LOCK = 0x48656165
-_WORDS_OF_CHUNKS = 100_000
-"""Chunks whose words are sorted at a time: what that takes on disk is bounded, and it is seen to go on."""
 
 
 class IndexConfig(BaseModel):
@@ -131,7 +129,7 @@ class Index:
                 steps.copy_chunks(connection, chunks, rows, freeze=True)
                 count = one_value(connection, SQL("SELECT count(*) FROM {}").format(chunks))
                 steps.insert_scopes(connection, chunks)
-                _insert_words(connection, number, count, on_progress)
+                words.insert_words(connection, number, count, on_progress)
                 try:
                     steps.create_indexes(connection, number)
                 except psycopg.errors.UniqueViolation as error:
@@ -419,21 +417,6 @@ class Index:
                 for number, count in removed.items():
                     steps.vacuum_after_removal(connection, number, count)
         return sum(removed.values())
-
-
-def _insert_words(connection: Connection[Row], generation: int, count: int, on_progress: Progress) -> None:
-    """Fills postings, statistics and frequencies of a loaded generation, a part of its chunks at a time."""
-    for first in range(0, count, _WORDS_OF_CHUNKS):
-        part = SQL("(SELECT * FROM {} WHERE chunk_no >= {} AND chunk_no < {})").format(
-            partition("chunks", generation), Literal(first), Literal(first + _WORDS_OF_CHUNKS)
-        )
-        terms = words.read_terms(connection, "terms", part)
-        words.insert_postings(connection, generation, terms)
-        nothing = SQL("(SELECT * FROM {} WHERE false)").format(terms)
-        words.insert_statistics(connection, generation, 1, terms, nothing)
-        connection.execute("DROP TABLE terms")
-        on_progress("postings", min(count, first + _WORDS_OF_CHUNKS))
-    words.count_frequencies(connection, generation)
 
 
 def _swap(connection: Connection[Row], expected: str | None, release_id: str) -> None:

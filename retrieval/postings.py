@@ -9,11 +9,14 @@ kept moment shows, `repack` puts together what many small changes have left behi
 from psycopg import Connection, sql
 from psycopg.sql import SQL, Identifier, Literal
 
-from retrieval.generation import partition
+from retrieval.generation import Progress, partition
 from retrieval.postgres import Row, one_value
 
 BLOCK = 120
 """Postings a block: twelve bytes each, so that five blocks fill a page of PostgreSQL."""
+
+_WORDS_OF_CHUNKS = 100_000
+"""Chunks whose words are sorted at a time: what that takes on disk is bounded, and it is seen to go on."""
 
 # How often a chunk holds a lexeme in each of its fields, and how long it is in lexemes: one 64-bit number.
 _PACK = "(least(heading_tf, 255) << 24) | (least(title_tf, 255) << 16) | least(text_tf, 65535)"
@@ -21,6 +24,28 @@ TEXT_TF = "(counts & 65535)"
 TITLE_TF = "((counts >> 16) & 255)"
 HEADING_TF = "((counts >> 24) & 255)"
 LENGTH = "(counts >> 32)"
+
+
+def insert_words(connection: Connection[Row], generation: int, count: int, on_progress: Progress) -> None:
+    """Fills postings, statistics and frequencies of a loaded generation, a part of its chunks at a time.
+
+    Args:
+        connection: Of the owner, in a transaction.
+        generation: Whose chunks are loaded, and nothing else of it.
+        count: How many they are, numbered from 0.
+        on_progress: Called with `postings` and the chunks whose words are in.
+    """
+    for first in range(0, count, _WORDS_OF_CHUNKS):
+        part = SQL("(SELECT * FROM {} WHERE chunk_no >= {} AND chunk_no < {})").format(
+            partition("chunks", generation), Literal(first), Literal(first + _WORDS_OF_CHUNKS)
+        )
+        terms = read_terms(connection, "terms", part)
+        insert_postings(connection, generation, terms)
+        nothing = SQL("(SELECT * FROM {} WHERE false)").format(terms)
+        insert_statistics(connection, generation, 1, terms, nothing)
+        connection.execute("DROP TABLE terms")
+        on_progress("postings", min(count, first + _WORDS_OF_CHUNKS))
+    count_frequencies(connection, generation)
 
 
 def read_terms(connection: Connection[Row], into: str, chunks: sql.Composable) -> Identifier:
