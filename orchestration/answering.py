@@ -23,7 +23,7 @@ from retrieval.index import Index, Release
 from retrieval.nearest import Plan
 from retrieval.postgres import Postgres
 from retrieval.query import Query
-from retrieval.rerank import Reranker, build_reranker, second_look
+from retrieval.rerank import Reranked, Reranker, build_reranker, second_look
 from retrieval.search import Hit, Mode, ModelMismatch, NothingReleased, Searcher
 
 logger = logging.getLogger(__name__)
@@ -89,11 +89,12 @@ class Desk:
         at: Release | None = None,
         groups: Collection[str] = (),
         on_plan: Callable[[Plan], object] = lambda plan: None,
+        on_reranked: Callable[[Reranked], object] = lambda looked: None,
     ) -> list[Hit]:
         """The best chunks of a release, the live one unless given; see `Searcher.search`.
 
         Mode `reranked` is `hybrid` and a second look. Where that fails or is late, the fused order stands and
-        a warning is logged.
+        a warning is logged; `on_reranked` is called with what came of it.
 
         Raises:
             ModelMismatch: When the release was made with a model that is no longer there.
@@ -123,6 +124,7 @@ class Desk:
         if reranker is None:
             return ranked(k)
         looked = second_look(ranked, query.words, k, reranker, self._settings.reranker)
+        on_reranked(looked)
         if looked.kept_because:
             logger.warning("not reranked, the fused order stands: %s", looked.kept_because)
         return looked.hits

@@ -222,15 +222,23 @@ def search(
 
     from orchestration.answering import Desk
     from retrieval.nearest import Plan
+    from retrieval.rerank import Reranked
 
     settings = read_settings()
     plans: list[Plan] = []
+    looks: list[Reranked] = []
     with working():
         desk = Desk(settings)
         mode = mode or desk.best_mode
         at = desk.as_of(as_of) if as_of else None
-        hits = desk.search(query, k, mode, tenant, at, group or (), on_plan=plans.append)
-    plan = {"mode": mode, "asked": k, "found": len(hits), "vector": asdict(plans[0]) if plans else None}
+        hits = desk.search(query, k, mode, tenant, at, group or (), plans.append, looks.append)
+    plan = {
+        "mode": mode,
+        "asked": k,
+        "found": len(hits),
+        "vector": asdict(plans[0]) if plans else None,
+        "reranked": looks[0].told() if looks else None,
+    }
     names = ("rank", "score", "chunk_id", "doc_id", "uri", "char_start", "char_end", "text")
     rows = [{name: getattr(hit, name) for name in names} for hit in hits]
     if len(hits) < k:
@@ -249,6 +257,8 @@ def search(
         for r in rows
     ]
     print_table(shown)
+    if explain and looks:
+        console.print(f"second look: {looks[0].in_words()}", soft_wrap=True)
     if explain and plans:
         console.print(f"vectors: {plans[0].method}; {plans[0].why}", soft_wrap=True)
         console.print(", ".join(f"{name} = {value}" for name, value in plans[0].settings.items()))

@@ -95,6 +95,15 @@ class Reranked:
     kept_because: str | None
     seconds: float
 
+    def told(self) -> dict[str, str | float | None]:
+        """All but the hits."""
+        return {"by": self.by, "kept_because": self.kept_because, "seconds": round(self.seconds, 3)}
+
+    def in_words(self) -> str:
+        """What ordered the hits, or why nothing did."""
+        ordered = f"ordered by {self.by}" if self.by else f"the fused order stands: {self.kept_because}"
+        return f"{ordered}, {self.seconds:.2f} s"
+
 
 def build_reranker(config: RerankerConfig) -> Reranker:
     """The reranker that a configuration names, loaded.
