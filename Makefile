@@ -1,6 +1,6 @@
 # Every target sets up what it needs, once: a stamp in .venv is as old as the files it was made from.
 #
-#   make setup EXTRAS="train serve"     with extras of pyproject.toml
+#   make setup EXTRAS="ocr train serve"     with extras of pyproject.toml
 #   make setup PYTHON=/usr/bin/python3.12
 #   make bench BENCH=dedupe
 #   make fault RESUME=1
@@ -18,7 +18,7 @@ MINUTES ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
 STATE = $(abspath $(or $(HEADWATER_HOME),.headwater))
-LOCKED_EXTRAS := dev train serve gpu
+LOCKED_EXTRAS := dev ocr train serve gpu
 
 # uv where the machine has one that works (a version manager's shim may not), else one inside the environment.
 UV := $(shell uv --version >/dev/null 2>&1 && command -v uv || echo $(BIN)/uv)

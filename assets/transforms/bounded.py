@@ -6,6 +6,7 @@ documents. It is started afresh, never forked: locks and threads of a Spark work
 """
 
 import contextlib
+import importlib.util
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from assets.transforms.blocks import Extracted, ExtractionError, Heading
 from assets.transforms.extract import MAX_SIZE_BYTES, PLAIN_TEXT, UTF8_TEXT, extract
@@ -45,6 +46,15 @@ class ParserLimits(BaseModel):
     """The longest that parsing one document may take, by the clock."""
     memory_bytes: int = Field(default=2 << 30, ge=1 << 28)
     """The most address space that a parsers' process may take; macOS does not enforce it."""
+    ocr: bool = False
+    """Whether pages of a PDF without a text layer are recognised (`make setup EXTRAS=ocr`); a page takes
+    seconds, so a long scan wants more of `timeout_s`."""
+
+    @model_validator(mode="after")
+    def _installed(self) -> "ParserLimits":
+        if self.ocr and importlib.util.find_spec("rapidocr") is None:
+            raise ValueError("ocr is on and RapidOCR is not installed: make setup EXTRAS=ocr")
+        return self
 
 
 class BoundedParser:
@@ -124,6 +134,7 @@ class BoundedParser:
                 self.limits.timeout_s,
                 self.limits.max_size_bytes,
                 self.limits.max_text_chars,
+                int(self.limits.ocr),
             )
         ]
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}

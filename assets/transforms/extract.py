@@ -107,13 +107,16 @@ _UNREAD = {
 }
 
 
-def extract(body: bytes, media_type: str, max_size_bytes: int = MAX_SIZE_BYTES) -> Extracted:
+def extract(
+    body: bytes, media_type: str, max_size_bytes: int = MAX_SIZE_BYTES, ocr: bool = False
+) -> Extracted:
     """The normalised text, title, headings and page offsets of a document.
 
     Args:
         body: The document's bytes.
         media_type: As `kinds.media_type` found it; parameters other than "charset=utf-8" are ignored.
         max_size_bytes: Larger bodies are refused before they are parsed.
+        ocr: Whether pages of a PDF without a text layer are recognised, which wants the extra `ocr`.
 
     Raises:
         ExtractionError: With expectation `empty`, `oversize`, `unsupported_media_type`, `encrypted`,
@@ -127,7 +130,7 @@ def extract(body: bytes, media_type: str, max_size_bytes: int = MAX_SIZE_BYTES) 
     if media_type == UTF8_TEXT:
         return assemble(Content([Block(body.decode("utf-8", "replace"))]))
     kind = media_type.partition(";")[0].strip().lower()
-    reader = _READERS.get(kind)
+    reader = _READERS.get(kind) if not (ocr and kind == "application/pdf") else _read_scanned
     if reader is None:
         raise _refusal(kind)
     try:
@@ -140,6 +143,12 @@ def extract(body: bytes, media_type: str, max_size_bytes: int = MAX_SIZE_BYTES) 
             raise ExtractionError("unreadable", f"{_READ[kind]} is nested too deeply to be read.") from error
         reason = f"{_READ[kind]} is damaged: {type(error).__name__}: {str(error)[:200]}"
         raise ExtractionError("unreadable", reason) from error
+
+
+def _read_scanned(body: bytes) -> Content:
+    from assets.transforms.formats.scan import recognised
+
+    return read_pdf(body, recognised)
 
 
 def _refusal(kind: str) -> ExtractionError:

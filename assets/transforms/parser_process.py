@@ -2,7 +2,8 @@
 
 Its standard input is a socket: a media type, a line feed and a body in, a JSON object out; JSON because what
 comes from a process that strangers' bytes have gone through is data, never objects. It ends when the socket
-closes. Arguments: address space in bytes, seconds a document, bytes a document, characters of its text.
+closes. Arguments: address space in bytes, seconds a document, bytes a document, characters of its text, and 1
+where scans are recognised.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ _MAX_WRITTEN_BYTES = 1 << 20
 def main(arguments: list[str]) -> None:
     """Answers until the other end closes."""
     memory_bytes, max_size_bytes, max_text_chars = (int(arguments[index]) for index in (0, 2, 3))
-    timeout_s = float(arguments[1])
+    timeout_s, ocr = float(arguments[1]), arguments[4] == "1"
     _confine(memory_bytes)
     # The descriptor's own number is freed, so that no parser reads from the socket.
     pipe = Connection(os.dup(0))
@@ -37,7 +38,7 @@ def main(arguments: list[str]) -> None:
         # The one who asks stops waiting first. Should it be gone, nobody else would end a parser that hangs:
         # the signal's default action ends the process also inside native code.
         signal.setitimer(signal.ITIMER_REAL, timeout_s + _GRACE_S)
-        answer = _answer(body, media_type.decode(), max_size_bytes, max_text_chars)
+        answer = _answer(body, media_type.decode(), max_size_bytes, max_text_chars, ocr)
         signal.setitimer(signal.ITIMER_REAL, 0)
         try:
             pipe.send_bytes(answer)
@@ -58,9 +59,9 @@ def _confine(memory_bytes: int) -> None:
             resource.setrlimit(kind, (bound, bound))
 
 
-def _answer(body: bytes, media_type: str, max_size_bytes: int, max_text_chars: int) -> bytes:
+def _answer(body: bytes, media_type: str, max_size_bytes: int, max_text_chars: int, ocr: bool) -> bytes:
     try:
-        found = extract(body, media_type, max_size_bytes)
+        found = extract(body, media_type, max_size_bytes, ocr)
         if len(found.text) > max_text_chars:
             reason = (
                 f"The document's text has {len(found.text):,} characters; the limit is {max_text_chars:,}."

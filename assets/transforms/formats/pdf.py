@@ -3,6 +3,7 @@
 import itertools
 import re
 from collections import deque
+from collections.abc import Callable
 from ctypes import c_double
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -12,7 +13,9 @@ import numpy as np
 from assets.transforms.blocks import Block, Content, ExtractionError
 
 if TYPE_CHECKING:
-    from pypdfium2 import PdfDocument, PdfTextPage
+    from pypdfium2 import PdfDocument, PdfPage, PdfTextPage
+
+Recognise = Callable[["PdfPage"], list[str]]
 
 _LIGATURES = str.maketrans({"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"})
 # PDFium marks a word broken at a line's end; it joins the halves or leaves the line end after the mark.
@@ -48,13 +51,17 @@ class _Line:
     last_y: float
 
 
-def read_pdf(body: bytes) -> Content:
+def read_pdf(body: bytes, recognise: Recognise = lambda page: []) -> Content:
     """The text layer of each page, in paragraphs; bookmarks that stand as a line on their page are headings.
 
     Columns that a page draws line by line across are read one after the other; columns that it draws one
     after the other, as most do, stay so. Lines at a page's edge that stood there on one of the two pages
     before (running headers and footers, page numbers) are left out. A word broken at a line's end is joined,
     with its hyphen where the document's other words say that it has one.
+
+    Args:
+        body: The file.
+        recognise: Gives the paragraphs of a page that has no text layer, such as `scan.recognised`.
 
     Raises:
         ExtractionError: `encrypted` when it opens with a password only, `unreadable` when PDFium can not read
@@ -69,12 +76,12 @@ def read_pdf(body: bytes) -> Content:
             raise ExtractionError("encrypted", "The PDF opens only with a password.") from error
         raise ExtractionError("unreadable", f"The PDF can not be read: {str(error).rstrip('.')}.") from error
     try:
-        return _content(document)
+        return _content(document, recognise)
     finally:
         document.close()
 
 
-def _content(document: "PdfDocument") -> Content:
+def _content(document: "PdfDocument", recognise: Recognise) -> Content:
     if len(document) > _MAX_PAGES:
         limit = f"{_MAX_PAGES:,} is the limit"
         raise ExtractionError("oversize", f"The PDF has {len(document):,} pages; {limit}.")
@@ -84,12 +91,14 @@ def _content(document: "PdfDocument") -> Content:
     for number in range(len(document)):
         page = document[number]
         textpage = page.get_textpage()
-        for paragraph in _paragraphs(textpage, number, edges):
+        for paragraph in _paragraphs(textpage, number, edges) if textpage.count_chars() else recognise(page):
             blocks += _with_headings(paragraph, number + 1, bookmarks.get(number, {}))
         textpage.close()
         page.close()
     if not any(block.text.strip() for block in blocks):
-        raise ExtractionError("no_text", "The PDF has no text layer: it is a scan or drawn, and needs OCR.")
+        cure = "HEADWATER_RECIPE__PARSER__OCR"
+        reason = f"The PDF has no text layer: it is a scan or drawn, and needs OCR ({cure})."
+        raise ExtractionError("no_text", reason)
     return Content(_mended(blocks), document.get_metadata_value("Title"), len(document))
 
 
