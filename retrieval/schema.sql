@@ -66,14 +66,16 @@ END
 $$;
 
 -- The planner's estimates are made from samples of all rows, whoever asks, and EXPLAIN shows them: no samples of
--- texts and names are kept. What it assumes without them is the same for every value.
+-- texts, names and postings are kept. What it assumes without them is the same for every value.
 CREATE OR REPLACE FUNCTION headwater.keep_no_statistics(of regclass) RETURNS void
 LANGUAGE plpgsql
 AS $$
 DECLARE
     name text;
 BEGIN
-    FOR name IN SELECT attname FROM pg_attribute WHERE attrelid = of AND attnum > 0 AND atttypid = 'text'::regtype
+    FOR name IN
+        SELECT attname FROM pg_attribute WHERE attrelid = of AND attnum > 0
+            AND atttypid IN ('text'::regtype, 'integer[]'::regtype, 'bigint[]'::regtype)
     LOOP
         EXECUTE format('ALTER TABLE %s ALTER COLUMN %I SET STATISTICS 0', of, name);
     END LOOP;
