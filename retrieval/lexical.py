@@ -17,6 +17,7 @@ from retrieval.query import Query, literal
 _POOL_PER_HIT = 2
 """How many of the chunks that score best by the words that are read are looked at, for each asked for."""
 _SMALLEST_POOL = 200
+_ALL = 1 << 40
 
 _IDENTIFIER = re.compile(r"[:/@=+#_\\]|\d\.\d")
 
@@ -135,20 +136,28 @@ class Bm25:
             return [], {}
         essential = self._words[: _affordable(self._words, self._config.max_postings)]
         pool = max(_POOL_PER_HIT * depth, _SMALLEST_POOL)
-        best, scores = self._ranked(essential, depth, also, pool)
-        if len(best) < depth and sum(word.chunk_count for word in essential) > pool:
+        best, scores, found = self._ranked(essential, depth, also, pool)
+        if len(best) < depth and found > pool:
             # What was best is not valid at this moment, or not what the query demands.
-            best, scores = self._ranked(essential, depth, also, None)
+            best, scores, _ = self._ranked(essential, depth, also, _ALL)
         return best, scores
 
     def _ranked(
-        self, essential: Sequence[_Word], depth: int, also: Sequence[int], pool: int | None
-    ) -> tuple[list[Candidate], dict[int, float]]:
-        """`best` among the `pool` chunks, and those equal to the last, that score most by essential words."""
+        self, essential: Sequence[_Word], depth: int, also: Sequence[int], pool: int
+    ) -> tuple[list[Candidate], dict[int, float], int]:
+        """`best` among the `pool` chunks, and those equal to the last, that score most by essential words.
+
+        Returns:
+            What `best` does, and how many chunks hold an essential word, whether valid or not.
+        """
         moment, common = self._moment, self._words[len(essential) :]
         conditions, arguments = _conditions(
             self._connection, moment, self._query, {word.lexeme for word in essential}
         )
+        # Only a word that is too common by itself is not read whole. Of it the newest are: what is closed still
+        # has its postings, which are the older ones.
+        most = self._config.max_postings
+        bound = "ORDER BY p.first_no DESC LIMIT %(most)s" if essential[0].chunk_count > most else ""
         rows = self._connection.execute(
             f"""
             WITH found AS MATERIALIZED (
@@ -159,8 +168,7 @@ class Bm25:
                     CROSS JOIN LATERAL (
                         SELECT unnest(p.chunk_nos) AS chunk_no, unnest(p.counts) AS counts
                         FROM headwater.postings p
-                        WHERE p.generation = {moment.generation:d} AND p.lexeme = words.lexeme
-                        LIMIT %(most)s
+                        WHERE p.generation = {moment.generation:d} AND p.lexeme = words.lexeme {bound}
                     ) postings
                 ) counted
                 GROUP BY chunk_no {conditions.held}
@@ -182,6 +190,8 @@ class Bm25:
             )
             UNION ALL
             SELECT chunk_no, NULL, score FROM scored WHERE NOT ranked
+            UNION ALL
+            SELECT NULL, NULL, count(*) FROM found
             """,
             self._arguments
             | arguments
@@ -191,15 +201,17 @@ class Bm25:
                 "common": [word.lexeme for word in common],
                 "common_weights": [word.weight for word in common],
                 "most_common": sum(word.weight for word in common),
-                "most": self._config.max_postings,
+                "most": most,
                 "pool": pool,
+                "best": min(depth, pool) if pool < _ALL else _ALL,
                 "also": list(also),
                 "depth": depth,
             },
         ).fetchall()
         best = [Candidate(*row) for row in rows if row[1] is not None]
         best.sort(key=lambda candidate: (-candidate.score, candidate.chunk_id))
-        return best[:depth], {chunk_no: score for chunk_no, chunk_id, score in rows if chunk_id is None}
+        scores = {chunk_no: score for chunk_no, chunk_id, score in rows if chunk_id is None}
+        return best[:depth], scores, int(scores.pop(None))
 
 
 def _nth(place: str) -> str:
@@ -220,7 +232,7 @@ def _with_common(moment: Moment) -> str:
             WHERE c.chunk_no = asked.chunk_no AND c.generation = {moment.generation:d}
         ) more ON true
         -- Without those that even all of the common words would not bring among the best.
-        WHERE NOT ranked OR asked.score + %(most_common)s >= {_nth("%(depth)s")}
+        WHERE NOT ranked OR asked.score + %(most_common)s >= {_nth("%(best)s")}
     """
 
 

@@ -160,6 +160,26 @@ def test_a_frequency_that_no_kept_moment_knows_is_gone(postgres: Postgres) -> No
     assert rows == [("river", 1), ("stone", 1)]
 
 
+def test_chunks_that_are_gone_do_not_stand_before_those_that_are_there(postgres: Postgres) -> None:
+    """Their postings stay until the releases that show them go."""
+    index = emptied(postgres)
+    gone = [Chunk(f"gone {i}", "river " * 9 + "copper") for i in range(250)]
+    there = [Chunk(f"there {i}", "river copper" + " stone wind" * (1 + i % 7)) for i in range(60)]
+    first = index.build("model", "chunker", DIMENSION, [batch(gone + there)], {})
+    index.release("before", first, None, {})
+    state = index.apply(first, [], [chunk.chunk_id for chunk in gone], {})
+    for config in (SearchConfig(), SearchConfig(max_postings=100), SearchConfig(max_postings=50)):
+        searcher = Searcher(postgres, config)
+        found = {h.chunk_id for h in searcher.search("acme", "river copper", None, 50, "lexical", at=state)}
+        assert found <= {chunk.chunk_id for chunk in there}
+        # Of a word that is too common by itself the newest block is read, from its beginning.
+        assert len(found) == (40 if config.max_postings == 50 else 50)
+    hybrid = Searcher(postgres).search(
+        "acme", "river copper", there[0].embedding(), 50, "hybrid", state, model_digest="model"
+    )
+    assert len(hybrid) == 50
+
+
 def test_what_small_changes_leave_behind_is_put_together(postgres: Postgres) -> None:
     index = emptied(postgres)
     rows = [Chunk(str(number), f"river stone salt {number}") for number in range(150)]
