@@ -154,8 +154,8 @@ class Bm25:
         conditions, arguments = _conditions(
             self._connection, moment, self._query, {word.lexeme for word in essential}
         )
-        # Only a word that is too common by itself is not read whole. Of it the newest are: what is closed still
-        # has its postings, which are the older ones.
+        # Only a word that is too common by itself is not read whole. Of it the newest are: what is closed has
+        # its postings still, which are the older ones.
         most = self._config.max_postings
         bound = "ORDER BY p.first_no DESC LIMIT %(most)s" if essential[0].chunk_count > most else ""
         rows = self._connection.execute(
