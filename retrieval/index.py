@@ -4,7 +4,8 @@ A build makes a new generation beside the live one; an apply makes a new epoch w
 anything that a reader of a release sees: see schema.sql.
 """
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from io import BytesIO
 from typing import Any
 
@@ -106,9 +107,7 @@ class Index:
             Fenced: Another build is running.
             InvalidBatch: A batch can not be indexed, or two rows have one chunk_id.
         """
-        with self._postgres.maintenance() as connection:
-            if not one_value(connection, "SELECT pg_try_advisory_lock(%s)", _BUILD_LOCK):
-                raise Fenced("another build of the index is running; wait for it to end")
+        with self._postgres.maintenance() as connection, _only_builder(connection):
             connection.execute("DELETE FROM headwater.index_state WHERE status = 'building'")
             connection.execute(
                 "SELECT setval(pg_get_serial_sequence('headwater.index_state', 'generation'), %(after)s) "
@@ -417,6 +416,23 @@ class Index:
                 for number, count in removed.items():
                     steps.vacuum_after_removal(connection, number, count)
         return sum(removed.values())
+
+
+@contextlib.contextmanager
+def _only_builder(connection: Connection[Row]) -> Iterator[None]:
+    """Keeps other builds out.
+
+    Raises:
+        Fenced: Another one is running.
+    """
+    if not one_value(connection, "SELECT pg_try_advisory_lock(%s)", _BUILD_LOCK):
+        raise Fenced("another build of the index is running; wait for it to end")
+    try:
+        yield
+    finally:
+        # The server lets go of it too when the connection ends, but a moment later.
+        with contextlib.suppress(psycopg.Error):
+            connection.execute("SELECT pg_advisory_unlock(%s)", (_BUILD_LOCK,))
 
 
 def _swap(connection: Connection[Row], expected: str | None, release_id: str) -> None:

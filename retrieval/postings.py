@@ -15,8 +15,10 @@ from retrieval.postgres import Row, one_value
 BLOCK = 120
 """Postings a block: twelve bytes each, so that five blocks fill a page of PostgreSQL."""
 
-_WORDS_OF_CHUNKS = 100_000
-"""Chunks whose words are sorted at a time: what that takes on disk is bounded, and it is seen to go on."""
+_SORTED_CHUNKS = 500_000
+"""Chunks whose words are put into blocks at a time: some gigabytes on disk, while it lasts."""
+_READ_CHUNKS = 20_000
+"""Chunks after whose words it is said how far they have come."""
 
 # How often a chunk holds a lexeme in each of its fields, and how long it is in lexemes: one 64-bit number.
 _PACK = "(least(heading_tf, 255) << 24) | (least(title_tf, 255) << 16) | least(text_tf, 65535)"
@@ -33,27 +35,31 @@ def insert_words(connection: Connection[Row], generation: int, count: int, on_pr
         connection: Of the owner, in a transaction.
         generation: Whose chunks are loaded, and nothing else of it.
         count: How many they are, numbered from 0.
-        on_progress: Called with `postings` and the chunks whose words are in.
+        on_progress: Called with `words`, then `postings`, and the chunks whose words are read, and in blocks.
     """
-    for first in range(0, count, _WORDS_OF_CHUNKS):
-        part = SQL("(SELECT * FROM {} WHERE chunk_no >= {} AND chunk_no < {})").format(
-            partition("chunks", generation), Literal(first), Literal(first + _WORDS_OF_CHUNKS)
-        )
-        terms = read_terms(connection, "terms", part)
+    for first in range(0, count, _SORTED_CHUNKS):
+        end = min(count, first + _SORTED_CHUNKS)
+        for start in range(first, end, _READ_CHUNKS):
+            until = min(end, start + _READ_CHUNKS)
+            part = SQL("(SELECT * FROM {} WHERE chunk_no >= {} AND chunk_no < {})").format(
+                partition("chunks", generation), Literal(start), Literal(until)
+            )
+            terms = read_terms(connection, "terms", part)
+            on_progress("words", until)
         insert_postings(connection, generation, terms)
         nothing = SQL("(SELECT * FROM {} WHERE false)").format(terms)
         insert_statistics(connection, generation, 1, terms, nothing)
         connection.execute("DROP TABLE terms")
-        on_progress("postings", min(count, first + _WORDS_OF_CHUNKS))
+        on_progress("postings", end)
     count_frequencies(connection, generation)
 
 
 def read_terms(connection: Connection[Row], into: str, chunks: sql.Composable) -> Identifier:
-    """Makes a temporary table of what chunks say: of each its length, lexemes and how often it holds them.
+    """Puts what chunks say into a temporary table: of each its length, lexemes and how often it holds them.
 
     Args:
         connection: Of the owner, in a transaction, at whose end the table goes.
-        into: Its name.
+        into: Its name; it is made where it is not there.
         chunks: A relation with chunk_no, scope, language, title, heading and text.
 
     Returns:
@@ -61,7 +67,11 @@ def read_terms(connection: Connection[Row], into: str, chunks: sql.Composable) -
     """
     connection.execute(
         SQL("""
-            CREATE TEMPORARY TABLE {into} ON COMMIT DROP AS
+            CREATE TEMPORARY TABLE IF NOT EXISTS {into} (
+                chunk_no bigint, scope text COLLATE "C", language text COLLATE "C", length bigint,
+                lexemes text[], counts bigint[]
+            ) ON COMMIT DROP;
+            INSERT INTO {into}
             SELECT c.chunk_no, c.scope, c.language, coalesce(w.length, 0) AS length, w.lexemes, w.counts
             FROM {chunks} c
             CROSS JOIN LATERAL (

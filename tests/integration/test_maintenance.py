@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from index_rows import DIMENSION, Chunk, batch
+from index_rows import DIMENSION, Chunk, batch, emptied
 
 from assets.lake import FEW_FILES, Lake
 from assets.lineage import Lineage
@@ -127,7 +127,7 @@ def test_a_graph_that_much_left_is_made_anew_before_it_is_cleaned(
     postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(steps, "_LARGE_GRAPH_ROWS", 100)
-    index = Index(postgres)
+    index = emptied(postgres)
     chunks = [Chunk(f"leaves {n}", f"word{n}") for n in range(200)]
     state = index.build("leaves", "leaves", DIMENSION, [batch(chunks)], {})
 
