@@ -73,6 +73,25 @@ def embed(
 
 
 @app.command()
+def html(
+    data: Annotated[
+        Path, typer.Option(help="A folder of HTML files, such as a programming language's docs.")
+    ],
+    pages: Annotated[int, typer.Option(min=1, help="How many of them.")] = 200,
+    json_: Json = False,
+) -> None:
+    """What of the main part of real pages is found, by our reader, by jusText and by taking all text.
+
+    Example: `headwater bench html --data ~/.rustup/toolchains/stable/share/doc/rust/html/book`
+    """
+    from orchestration.bench import html as bench
+
+    with working():
+        result = bench.run(data.expanduser(), pages)
+    _print(result, json_)
+
+
+@app.command()
 def ingest(
     data: Annotated[Path | None, typer.Option(help="A folder of files to ingest too.")] = None,
     rows: Annotated[int, typer.Option(min=10_000, help="Documents of the large lake.")] = 100_000,

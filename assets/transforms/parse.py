@@ -15,7 +15,7 @@ from assets.transforms.language import language
 from assets.transforms.normalize import NORMALIZER_VERSION
 from assets.transforms.signals import QualityThresholds, quality_signals, rejections
 
-PARSER_VERSION = f"4+normalizer.{NORMALIZER_VERSION}"
+PARSER_VERSION = f"5+normalizer.{NORMALIZER_VERSION}"
 """Raised whenever the same bytes would give another row; with the thresholds it makes the config digest."""
 
 _TAGS_TAKEN_OUT = ("text/markdown", "text/x-rst", "text/x-org", "text/html", "application/xhtml+xml")

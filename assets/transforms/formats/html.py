@@ -55,6 +55,8 @@ _UNSEEN = {
 }
 _BOILERPLATE = {"nav", "header", "footer", "aside", "form"}
 _BOILERPLATE_ROLES = {"navigation", "banner", "contentinfo", "search", "complementary"}
+_MOST = 0.8
+"""Of the letters of a page's main part, those that trafilatura must have found."""
 _MAX_DEPTH = 100
 _META_CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w-]{2,40})", re.IGNORECASE)
 _TAGS = re.compile(r"<!--.*?(?:-->|\Z)|<[^>]*>", re.DOTALL)
@@ -66,8 +68,10 @@ _HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECAS
 def read_html(body: bytes) -> Content:
     """The main text of a page, found by trafilatura (Barbaresi 2021, doi:10.18653/v1/2021.acl-demo.15).
 
-    Where it finds nothing, or so little that it must have missed (short pages), the visible text outside
-    navigation, headers and footers stands in, and failing that all visible text.
+    Where it finds less than most of what the page itself names as its main part, that part stands in: it was
+    made for prose, and drops the listings of an API's pages. Where it finds nothing, or so little that it
+    must have missed (short pages), the visible text outside navigation, headers and footers does, and failing
+    that all visible text.
 
     Raises:
         ExtractionError: `unreadable` when there is no HTML in it.
@@ -75,6 +79,9 @@ def read_html(body: bytes) -> Content:
     root = _parse(_decode_html(body))
     whole = _body_blocks(root, _UNSEEN | _BOILERPLATE) or _body_blocks(root, _UNSEEN)
     main = _main_blocks(root)
+    named = _named_blocks(root)
+    if _letters(main) < _MOST * _letters(named):
+        main = named
     if _letters(main) < 0.3 * _letters(whole):
         main = whole
     heads = [block.text for block in main if block.level == 1]
@@ -148,6 +155,12 @@ def _main_blocks(root: "HtmlElement") -> list[Block]:
         deepcopy(root), fast=True, include_comments=False, include_tables=True, config=_settings()
     )
     return [] if document is None or document.body is None else _walk(document.body, _UNSEEN)
+
+
+def _named_blocks(root: "HtmlElement") -> list[Block]:
+    """What the page names as its main part, without navigation in it; nothing where it names none, or two."""
+    named = root.xpath("//main | //*[@role='main']")
+    return _walk(named[0], _UNSEEN | _BOILERPLATE) if len(named) == 1 else []
 
 
 def _body_blocks(root: "HtmlElement", dropped: set[str]) -> list[Block]:
