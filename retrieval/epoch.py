@@ -21,6 +21,8 @@ from retrieval.postings import insert_frequencies, insert_postings, insert_stati
 
 # What makes a chunk another row; its chunk_id makes it another chunk.
 _ATTRIBUTES = [*(name for name in STORED if name != "chunk_id"), "embedding"]
+# What its words are read from.
+_SAID = SQL("chunk_no, scope, language, title, heading, text")
 
 
 def stage(
@@ -69,8 +71,8 @@ def merge(connection: Connection[Row], number: int, epoch: int) -> bool:
         )
     )
     connection.execute(
-        "CREATE TEMPORARY TABLE closed (LIKE headwater.chunks) ON COMMIT DROP; "
-        "ALTER TABLE closed DROP COLUMN embedding"
+        "CREATE TEMPORARY TABLE closed "
+        "(chunk_no bigint, scope text, language text, title text, heading text, text text) ON COMMIT DROP"
     )
     connection.execute(
         SQL("""
@@ -78,14 +80,10 @@ def merge(connection: Connection[Row], number: int, epoch: int) -> bool:
                 UPDATE headwater.chunks SET valid_to = {epoch}
                 WHERE generation = {number} AND valid_to IS NULL
                     AND chunk_id IN (SELECT chunk_id FROM incoming UNION ALL SELECT chunk_id FROM removed)
-                RETURNING {columns}
+                RETURNING {said}
             )
-            INSERT INTO closed ({columns}) SELECT * FROM now_closed
-        """).format(
-            epoch=Literal(epoch),
-            number=Literal(number),
-            columns=SQL(", ").join(map(Identifier, ("generation", "chunk_no", "valid_from", *STORED))),
-        )
+            INSERT INTO closed SELECT {said} FROM now_closed
+        """).format(epoch=Literal(epoch), number=Literal(number), said=_SAID)
     )
     connection.execute("INSERT INTO headwater.chunks SELECT * FROM incoming")
     insert_scopes(connection, Identifier("incoming"))
@@ -102,11 +100,11 @@ def prune(connection: Connection[Row], number: int, epochs: list[int]) -> int:
     connection.execute(
         SQL("""
             CREATE TEMPORARY TABLE dead ON COMMIT DROP AS
-            SELECT chunk_no, scope, language, title, heading, text FROM {chunks}
+            SELECT {said} FROM {chunks}
             WHERE valid_to IS NOT NULL AND NOT EXISTS (
                 SELECT FROM unnest({epochs}::bigint[]) AS epoch WHERE valid_from <= epoch AND epoch < valid_to
             )
-        """).format(chunks=partition("chunks", number), epochs=Literal(epochs))
+        """).format(said=_SAID, chunks=partition("chunks", number), epochs=Literal(epochs))
     )
     remove(connection, number, read_terms(connection, "terms_dead", Identifier("dead")))
     removed = connection.execute(

@@ -270,7 +270,7 @@ def rebuild_bloated_graph(connection: Connection[Row], generation: int, dimensio
     needed_bytes = graph.rows * (2 * dimension + 12 * hnsw_m + 6 * hnsw_m + 100) + _EMPTY_GRAPH_BYTES
     if graph.size_bytes < 2 * needed_bytes:
         return False
-    connection.execute(SQL("REINDEX INDEX CONCURRENTLY {}").format(SQL(graph.name)))
+    _rebuild(connection, graph)
     return True
 
 
@@ -282,7 +282,7 @@ def vacuum_after_removal(connection: Connection[Row], generation: int, removed: 
     """
     graph = _graph(connection, generation)
     if graph and graph.rows >= _LARGE_GRAPH_ROWS and removed > _DEAR_SHARE * graph.rows:
-        connection.execute(SQL("REINDEX INDEX CONCURRENTLY {}").format(SQL(graph.name)))
+        _rebuild(connection, graph)
     vacuum(connection, generation)
 
 
@@ -302,3 +302,7 @@ def _graph(connection: Connection[Row], generation: int) -> _Graph | None:
         (partition("chunks", generation).as_string(connection),),
     ).fetchone()
     return _Graph(*found) if found else None
+
+
+def _rebuild(connection: Connection[Row], graph: _Graph) -> None:
+    connection.execute(SQL("REINDEX INDEX CONCURRENTLY {}").format(SQL(graph.name)))

@@ -203,7 +203,7 @@ class Bm25:
                 "most_common": sum(word.weight for word in common),
                 "most": most,
                 "pool": pool,
-                "best": min(depth, pool) if pool < _ALL else _ALL,
+                "best": depth if pool < _ALL else _ALL,
                 "also": list(also),
                 "depth": depth,
             },

@@ -130,7 +130,7 @@ def extract(
     if media_type == UTF8_TEXT:
         return assemble(Content([Block(body.decode("utf-8", "replace"))]))
     kind = media_type.partition(";")[0].strip().lower()
-    reader = _READERS.get(kind) if not (ocr and kind == "application/pdf") else _read_scanned
+    reader = _read_scanned if ocr and kind == "application/pdf" else _READERS.get(kind)
     if reader is None:
         raise _refusal(kind)
     try:
