@@ -35,7 +35,7 @@ from retrieval.moments import (
 from retrieval.postgres import Postgres, Row, one_value
 from retrieval.progress import watched
 
-INDEX_VERSION = 2
+INDEX_VERSION = 3
 """Raised when what a generation stores changes: older ones are rebuilt beside, then retired."""
 
 _BUILD_LOCK = 0x48656165
@@ -127,13 +127,16 @@ class Index:
                 rows = steps.rows_to_copy(batches, Numbering(number, 1, 0, dimension), on_progress)
                 steps.copy_chunks(connection, chunks, rows, freeze=True)
                 count = one_value(connection, SQL("SELECT count(*) FROM {}").format(chunks))
-                steps.insert_scopes(connection, chunks)
-                words.insert_words(connection, number, count, on_progress)
+                steps.sort_by_scope(connection, number)
                 try:
-                    steps.create_indexes(connection, number)
+                    steps.index_chunks(connection, number)
                 except psycopg.errors.UniqueViolation as error:
                     raise InvalidBatch(f"two rows have one chunk_id: {error.diag.message_detail}") from error
                 on_progress("indexed", count)
+                steps.insert_scopes(connection, chunks)
+                words.insert_words(connection, number, count, on_progress)
+                steps.index_words(connection, number)
+                on_progress("postings", count)
                 with watched(self._postgres, connection, "graph", on_progress):
                     steps.create_graph(
                         connection, number, dimension, self._config.hnsw_m, self._config.hnsw_ef_construction

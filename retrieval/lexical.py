@@ -17,7 +17,7 @@ from retrieval.query import Query, literal
 _POOL_PER_HIT = 2
 """How many of the chunks that score best by the words that are read are looked at, for each asked for."""
 _SMALLEST_POOL = 200
-_ALL = 1 << 40
+_ALL = (1 << 31) - 2
 
 _IDENTIFIER = re.compile(r"[:/@=+#_\\]|\d\.\d")
 
@@ -81,9 +81,9 @@ class _Word:
     chunk_count: int
 
 
-# Rounded, so that the order in which a sum is made never decides between equals. To `tf` is added what
-# k1 (1 - b + b length / mean) is.
-_SCORE = "round(1e9 * sum(weight * tf / (tf + %(length_0)s::float8 + %(length_1)s::float8 * length))) / 1e9"
+# weight tf / (tf + k1 (1 - b + b length / mean)), with tf once: PostgreSQL works it out wherever it stands,
+# and that is most of what a posting costs. Rounded, so that the order of a sum never decides between equals.
+_SCORE = "round(1e9 * sum(weight / (1 + (%(length_0)s::float8 + %(length_1)s::float8 * length) / tf))) / 1e9"
 _COUNTED = (
     f"{LENGTH} AS length, %(title)s * {TITLE_TF} + %(heading)s * {HEADING_TF} + %(text)s * {TEXT_TF} AS tf"
 )
@@ -136,19 +136,19 @@ class Bm25:
             return [], {}
         essential = self._words[: _affordable(self._words, self._config.max_postings)]
         pool = max(_POOL_PER_HIT * depth, _SMALLEST_POOL)
-        best, scores, found = self._ranked(essential, depth, also, pool)
-        if len(best) < depth and found > pool:
+        best, scores, more = self._ranked(essential, depth, also, pool)
+        if len(best) < depth and more:
             # What was best is not valid at this moment, or not what the query demands.
             best, scores, _ = self._ranked(essential, depth, also, _ALL)
         return best, scores
 
     def _ranked(
         self, essential: Sequence[_Word], depth: int, also: Sequence[int], pool: int
-    ) -> tuple[list[Candidate], dict[int, float], int]:
+    ) -> tuple[list[Candidate], dict[int, float], bool]:
         """`best` among the `pool` chunks, and those equal to the last, that score most by essential words.
 
         Returns:
-            What `best` does, and how many chunks hold an essential word, whether valid or not.
+            What `best` does, and whether more chunks hold an essential word, valid or not.
         """
         moment, common = self._moment, self._words[len(essential) :]
         conditions, arguments = _conditions(
@@ -172,11 +172,17 @@ class Bm25:
                     ) postings
                 ) counted
                 GROUP BY chunk_no {conditions.held}
+            ), cut AS MATERIALIZED (
+                SELECT array_agg(score) AS best
+                FROM (SELECT score FROM found ORDER BY score DESC LIMIT %(pool)s + 1) best
+            ), picked AS MATERIALIZED (
+                SELECT chunk_no, score, score >= {_cut("%(pool)s")} AS ranked
+                FROM found WHERE score >= {_cut("%(pool)s")} OR {_ASKED}
             ), asked AS (
-                SELECT chunk_no, score, true AS ranked FROM found WHERE score >= {_nth("%(pool)s")}
+                SELECT chunk_no, score, ranked FROM picked
                 UNION ALL
-                SELECT chunk_no, coalesce(score, 0), false
-                FROM unnest(%(also)s::integer[]) AS also (chunk_no) LEFT JOIN found USING (chunk_no)
+                SELECT chunk_no, 0, false FROM unnest(%(also)s::integer[]) AS also (chunk_no)
+                WHERE chunk_no NOT IN (SELECT chunk_no FROM picked)
             ), scored AS MATERIALIZED ({_with_common(moment) if common else "SELECT * FROM asked"})
             -- From the best on, until there are enough: what is tested on the text is tested on few.
             (
@@ -189,9 +195,9 @@ class Bm25:
                 ORDER BY score DESC FETCH FIRST %(depth)s ROWS WITH TIES
             )
             UNION ALL
-            SELECT chunk_no, NULL, score FROM scored WHERE NOT ranked
+            SELECT chunk_no, NULL, score FROM scored WHERE {_ASKED}
             UNION ALL
-            SELECT NULL, NULL, count(*) FROM found
+            SELECT NULL, NULL, cardinality(best) FROM cut
             """,
             self._arguments
             | arguments
@@ -211,12 +217,15 @@ class Bm25:
         best = [Candidate(*row) for row in rows if row[1] is not None]
         best.sort(key=lambda candidate: (-candidate.score, candidate.chunk_id))
         scores = {chunk_no: score for chunk_no, chunk_id, score in rows if chunk_id is None}
-        return best[:depth], scores, int(scores.pop(None))
+        return best[:depth], scores, (scores.pop(None) or 0) > pool
 
 
-def _nth(place: str) -> str:
+_ASKED = "chunk_no = ANY(%(also)s::integer[])"
+
+
+def _cut(place: str) -> str:
     """SQL for the score of the chunk at a place, from 1, among those found; 0 where there are fewer."""
-    return f"coalesce((SELECT score FROM found ORDER BY score DESC OFFSET {place} - 1 LIMIT 1), 0)"
+    return f"coalesce((SELECT best[{place}] FROM cut), 0)"
 
 
 def _with_common(moment: Moment) -> str:
@@ -232,7 +241,7 @@ def _with_common(moment: Moment) -> str:
             WHERE c.chunk_no = asked.chunk_no AND c.generation = {moment.generation:d}
         ) more ON true
         -- Without those that even all of the common words would not bring among the best.
-        WHERE NOT ranked OR asked.score + %(most_common)s >= {_nth("%(best)s")}
+        WHERE asked.score + %(most_common)s >= {_cut("%(best)s")} OR {_ASKED}
     """
 
 

@@ -15,10 +15,13 @@ from psycopg import Connection
 from pydantic import BaseModel, Field
 
 from retrieval.fusion import Candidate
-from retrieval.postgres import Row, one_value
+from retrieval.postgres import Row
 
 LARGEST_EF_SEARCH = 1000
 """pgvector's own limit; a LIMIT above `ef_search` is cut to it without a word."""
+
+
+_ROWS_OF_EF_SEARCH = 100_000
 
 
 class NearestConfig(BaseModel):
@@ -26,8 +29,9 @@ class NearestConfig(BaseModel):
 
     graph_row_cost: float = Field(default=10.0, ge=0)
     """What a row costs that the HNSW search meets, in rows compared one by one; 0 always takes the graph."""
-    ef_search: int = Field(default=300, ge=1, le=LARGEST_EF_SEARCH)
-    """Candidates the HNSW search holds; never fewer than are asked for."""
+    ef_search: int = Field(default=400, ge=1, le=LARGEST_EF_SEARCH)
+    """Candidates the HNSW search holds in a graph of up to 100,000 rows, never fewer than are asked for; in a
+    larger one they grow with the fourth root of its rows."""
     max_scan_tuples: int = Field(default=100_000, ge=1)
     """How many rows the HNSW search meets at most before all of the tenant's are compared instead."""
 
@@ -41,7 +45,8 @@ class Plan:
             exact` did both, since the graph gave too few.
         why: In words, with the numbers that decided it.
         tenant_chunks: Chunks of the tenant at this moment.
-        graph_rows: Rows in the graph, of all tenants and moments; None where it did not matter.
+        graph_rows: Rows in the graph, of all tenants and moments.
+        ef_search: Candidates that the graph's search holds.
         asked: How many were asked for.
         found: How many there are; fewer than asked for only where the tenant has no more.
         settings: pgvector's, as they were read back.
@@ -50,7 +55,8 @@ class Plan:
     method: Literal["exact", "graph", "graph, then exact"]
     why: str
     tenant_chunks: int
-    graph_rows: int | None
+    graph_rows: int
+    ef_search: int
     asked: int
     found: int = 0
     settings: dict[str, str] = field(default_factory=dict)
@@ -75,6 +81,11 @@ class Moment(Protocol):
         ...
 
     @property
+    def graph_rows(self) -> int:
+        """Rows in the graph, of all tenants and moments, as last counted; -1 where they never were."""
+        ...
+
+    @property
     def visible(self) -> str:
         """The condition on a row of `headwater.chunks`."""
         ...
@@ -84,9 +95,9 @@ def nearest(
     connection: Connection[Row], moment: Moment, literal: str, depth: int, config: NearestConfig
 ) -> tuple[list[Candidate], Plan]:
     """The `depth` nearest chunks, or all there are, nearest first; and how they were found."""
-    plan = _plan(connection, moment, depth, config)
+    plan = _plan(moment, depth, config)
     if plan.method == "graph":
-        settings = _set(connection, moment, depth, config)
+        settings = _set(connection, moment, plan.ef_search, config)
         found = _by_graph(connection, moment, literal, depth)
         connection.execute("SET LOCAL enable_sort = on")
         plan = replace(plan, settings=settings)
@@ -98,38 +109,33 @@ def nearest(
     return found, replace(plan, found=len(found))
 
 
-def _plan(connection: Connection[Row], moment: Moment, depth: int, config: NearestConfig) -> Plan:
-    chunks, ef_search = moment.chunk_count, max(config.ef_search, depth)
-    if depth > LARGEST_EF_SEARCH:
-        why = f"{depth} are asked for, and the graph gives at most {LARGEST_EF_SEARCH}"
-        return Plan("exact", why, chunks, None, depth)
-    fewest = ef_search * config.graph_row_cost
-    if chunks <= fewest:
-        why = f"comparing {chunks} chunks costs no more than the {ef_search} rows that the graph holds ready"
-        return Plan("exact", why, chunks, None, depth)
-    rows = one_value(
-        connection,
-        "SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass(%s)",
-        f"headwater.chunks_g{moment.generation:d}",
-    )
-    # Not counted yet is -1.
-    rows = max(rows or 0, chunks)
-    met = max(ef_search, math.ceil(depth * rows / chunks))
+def _plan(moment: Moment, depth: int, config: NearestConfig) -> Plan:
+    chunks, rows = moment.chunk_count, max(moment.graph_rows, moment.chunk_count)
+    grown = max(1.0, rows / _ROWS_OF_EF_SEARCH) ** 0.25
+    ef_search = max(min(round(config.ef_search * grown), LARGEST_EF_SEARCH), depth)
+    met = max(ef_search, math.ceil(depth * rows / chunks)) if chunks else 0
     cost = met * config.graph_row_cost
-    said = (
-        f"the tenant has {chunks} of {rows} rows ({chunks / rows:.1%}), so the graph meets about {met} for "
-        f"{depth} of its own, which cost as much as comparing {cost:.0f}"
-    )
-    return Plan("exact" if chunks <= cost else "graph", said, chunks, rows, depth)
+    method: Literal["exact", "graph"] = "exact" if chunks <= cost else "graph"
+    if depth > LARGEST_EF_SEARCH:
+        method, why = "exact", f"{depth} are asked for, and the graph gives at most {LARGEST_EF_SEARCH}"
+    elif chunks <= ef_search * config.graph_row_cost:
+        why = f"comparing {chunks} chunks costs no more than the {ef_search} rows that the graph holds ready"
+    else:
+        why = (
+            f"the tenant has {chunks} of {rows} rows ({chunks / rows:.1%}), so the graph meets about {met} "
+            f"for {depth} of its own, which cost as much as comparing {cost:.0f}"
+        )
+    return Plan(method, why, chunks, rows, ef_search, depth)
 
 
-def _set(connection: Connection[Row], moment: Moment, depth: int, config: NearestConfig) -> dict[str, str]:
+def _set(
+    connection: Connection[Row], moment: Moment, ef_search: int, config: NearestConfig
+) -> dict[str, str]:
     """Makes pgvector go on until there are enough, and reads back what it took.
 
     Raises:
         RuntimeError: It took something else, and would return fewer rows without a word.
     """
-    ef_search = max(config.ef_search, depth)
     most = config.max_scan_tuples
     if config.graph_row_cost:
         # By then comparing every chunk would have been done.

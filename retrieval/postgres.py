@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field, SecretStr, field_validator
 from retrieval.access import KEY_BYTES, access_token, checked_tenant, group_set, new_access_key
 from retrieval.embedded import EmbeddedServer, ServerConfig
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised with every change of schema.sql that a database made before has to take over."""
 
 _DATABASE = "headwater"

@@ -65,7 +65,6 @@ def read_terms(connection: Connection[Row], into: str, chunks: sql.Composable) -
     Returns:
         Its name: chunk_no, scope, language, length, lexemes and counts (arrays of one length).
     """
-    # What a letter is, and its lower case, goes by the collation that the function is given: always one.
     connection.execute(
         SQL("""
             CREATE TEMPORARY TABLE IF NOT EXISTS {into} (
@@ -83,11 +82,11 @@ def read_terms(connection: Connection[Row], into: str, chunks: sql.Composable) -
                         sum(text_tf) AS text_tf
                     FROM (
                         SELECT lexeme, tf AS title_tf, 0 AS heading_tf, 0 AS text_tf
-                        FROM headwater.terms(c.language COLLATE "C", c.title, false)
+                        FROM headwater.terms(c.language, c.title, false)
                         UNION ALL
-                        SELECT lexeme, 0, tf, 0 FROM headwater.terms(c.language COLLATE "C", c.heading, false)
+                        SELECT lexeme, 0, tf, 0 FROM headwater.terms(c.language, c.heading, false)
                         UNION ALL
-                        SELECT lexeme, 0, 0, tf FROM headwater.terms(c.language COLLATE "C", c.text, false)
+                        SELECT lexeme, 0, 0, tf FROM headwater.terms(c.language, c.text, false)
                     ) fields
                     GROUP BY lexeme
                 ) words

@@ -317,6 +317,7 @@ RETURN '[\u0e00-\u0eff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u3005-\u3007\u3040
 -- * identifiers as they stand, beside their words: `delta-spark==4.4.0`, in it `delta-spark` and `4.4.0`,
 --   `std::vector`, `a.b@example.com`, `c++`;
 -- * pairs of characters of a script without spaces, and single ones; a question's only where they stand alone.
+-- What a letter is goes by the database's collation, whatever that of the arguments: as in the parser.
 CREATE OR REPLACE FUNCTION headwater.terms(in_language text, content text, asked boolean)
 RETURNS TABLE (lexeme text, tf integer)
 LANGUAGE sql STABLE PARALLEL SAFE
@@ -332,7 +333,7 @@ AS $$
     UNION ALL
     SELECT identifier, count(*)::integer
     FROM regexp_matches(
-        lower(content),
+        lower(content COLLATE "default"),
         '[[:alnum:]]+(?:[-_.:/@=+#\\]{1,3}[[:alnum:]]+)+(?:\+\+|#)?|[[:alnum:]]+(?:\+\+|#)', 'g'
     ) AS found (match)
     CROSS JOIN LATERAL (

@@ -83,6 +83,7 @@ class _Moment:
     epoch: int
     dimension: int
     model_digest: str
+    graph_rows: int
     languages: dict[str, int]
     chunk_count: int
     mean_length: float
@@ -238,9 +239,12 @@ class Searcher:
 
 
 def _moment(connection: Connection[Row], at: Point | None) -> _Moment:
+    rows = (
+        "(SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass('headwater.chunks_g' || generation))"
+    )
     if at is None:
         row = connection.execute(
-            "SELECT generation, r.epoch, dimension, model_digest FROM headwater.live "
+            f"SELECT generation, r.epoch, dimension, model_digest, {rows} FROM headwater.live "
             "JOIN headwater.releases r USING (release_id) JOIN headwater.index_state USING (generation)"
         ).fetchone()
         if row is None:
@@ -248,7 +252,8 @@ def _moment(connection: Connection[Row], at: Point | None) -> _Moment:
     else:
         # Between releases rows may be pruned: such an epoch is not half read.
         row = connection.execute(
-            "SELECT generation, %(epoch)s::bigint, dimension, model_digest FROM headwater.index_state s "
+            f"SELECT generation, %(epoch)s::bigint, dimension, model_digest, {rows} "
+            "FROM headwater.index_state s "
             "WHERE generation = %(generation)s AND status = 'ready' AND (epoch = %(epoch)s OR EXISTS "
             "(SELECT FROM headwater.releases r WHERE r.generation = s.generation AND r.epoch = %(epoch)s))",
             {"generation": at.generation, "epoch": at.epoch},
@@ -270,7 +275,7 @@ def _moment(connection: Connection[Row], at: Point | None) -> _Moment:
     languages = {language: count for language, count, _ in statistics}
     # The mean is only divided by where a posting matched, and then it is above zero.
     mean_length = length / chunk_count if chunk_count else 0.0
-    return _Moment(row[0], row[1], row[2], row[3], languages, chunk_count, mean_length)
+    return _Moment(row[0], row[1], row[2], row[3], row[4], languages, chunk_count, mean_length)
 
 
 def _vector_literal(vector: Any, moment: _Moment, model_digest: str | None) -> str:

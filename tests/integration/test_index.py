@@ -81,7 +81,7 @@ def test_build_stores_every_row_as_it_was_given(index: Index, postgres: Postgres
     # `ordinal` restarts in each batch that the test makes.
     assert snapshot.drop(["ordinal"]).to_pylist() == want.drop(["ordinal"]).to_pylist()
     assert progress[0] == ("chunks", 3)
-    assert progress[-2:] == [("indexed", 4), ("graph", 4)]
+    assert progress[-2:] == [("postings", 4), ("graph", 4)]
     with postgres.owner() as connection:
         stored = connection.execute(
             "SELECT title, heading, text, embedding::real[] FROM headwater.chunks WHERE uri = 'file:///a'"
