@@ -1,14 +1,13 @@
 """One ranking out of a lexical and a vector ranking."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A chunk that a ranking proposes.
 
     Attributes:

@@ -23,8 +23,10 @@ BEGIN
     );
     -- Samples of texts that version 1 kept.
     IF current_setting('is_superuser') = 'on' THEN
-        DELETE FROM pg_statistic USING pg_class
-        WHERE starelid = pg_class.oid AND relnamespace = to_regnamespace('headwater');
+        DELETE FROM pg_statistic USING pg_class, pg_attribute
+        WHERE starelid = pg_class.oid AND relnamespace = to_regnamespace('headwater')
+            AND attrelid = starelid AND attnum = staattnum
+            AND atttypid IN ('text'::regtype, 'integer[]'::regtype, 'bigint[]'::regtype);
     END IF;
     -- Open to everybody as PostgreSQL comes: ending the sessions of others of one's role, and storing objects.
     IF current_setting('is_superuser') = 'on' THEN

@@ -239,43 +239,50 @@ class Searcher:
 
 
 def _moment(connection: Connection[Row], at: Point | None) -> _Moment:
-    rows = (
-        "(SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass('headwater.chunks_g' || generation))"
-    )
     if at is None:
-        row = connection.execute(
-            f"SELECT generation, r.epoch, dimension, model_digest, {rows} FROM headwater.live "
+        which = (
+            "SELECT generation, r.epoch FROM headwater.live "
             "JOIN headwater.releases r USING (release_id) JOIN headwater.index_state USING (generation)"
-        ).fetchone()
-        if row is None:
-            raise NothingReleased("nothing is released yet: run the pipeline, then search")
+        )
     else:
         # Between releases rows may be pruned: such an epoch is not half read.
-        row = connection.execute(
-            f"SELECT generation, %(epoch)s::bigint, dimension, model_digest, {rows} "
-            "FROM headwater.index_state s "
+        which = (
+            "SELECT generation, %(epoch)s::bigint AS epoch FROM headwater.index_state s "
             "WHERE generation = %(generation)s AND status = 'ready' AND (epoch = %(epoch)s OR EXISTS "
-            "(SELECT FROM headwater.releases r WHERE r.generation = s.generation AND r.epoch = %(epoch)s))",
-            {"generation": at.generation, "epoch": at.epoch},
-        ).fetchone()
-        if row is None:
-            raise UnknownRelease(
-                f"generation {at.generation}, epoch {at.epoch} can not be read: it is neither a kept release "
-                "nor the newest state of its generation"
-            )
-    statistics = connection.execute(
-        "SELECT language, sum(chunk_count)::bigint, sum(total_length)::bigint FROM ("
-        "SELECT DISTINCT ON (scope, language) language, chunk_count, total_length FROM headwater.statistics "
-        "WHERE generation = %s AND epoch <= %s ORDER BY scope, language, epoch DESC) newest "
-        "WHERE chunk_count > 0 GROUP BY language ORDER BY language",
-        (row[0], row[1]),
+            "(SELECT FROM headwater.releases r WHERE r.generation = s.generation AND r.epoch = %(epoch)s))"
+        )
+    rows = connection.execute(
+        f"""
+        SELECT m.generation, m.epoch, s.dimension, s.model_digest, (
+            SELECT reltuples::bigint FROM pg_class
+            WHERE oid = to_regclass('headwater.chunks_g' || m.generation)
+        ), language, sum(chunk_count)::bigint, sum(total_length)::bigint
+        FROM ({which}) m JOIN headwater.index_state s USING (generation)
+        LEFT JOIN LATERAL (
+            SELECT DISTINCT ON (scope, language) language, chunk_count, total_length
+            FROM headwater.statistics t WHERE t.generation = m.generation AND t.epoch <= m.epoch
+            ORDER BY scope, language, epoch DESC
+        ) newest ON chunk_count > 0
+        GROUP BY 1, 2, 3, 4, language ORDER BY language
+        """,
+        {"generation": at.generation, "epoch": at.epoch} if at else {},
     ).fetchall()
-    chunk_count = sum(count for _, count, _ in statistics)
-    length = sum(length for _, _, length in statistics)
-    languages = {language: count for language, count, _ in statistics}
+    if not rows and at is None:
+        raise NothingReleased("nothing is released yet: run the pipeline, then search")
+    if not rows and at:
+        raise UnknownRelease(
+            f"generation {at.generation}, epoch {at.epoch} can not be read: it is neither a kept release nor "
+            "the newest state of its generation"
+        )
+    languages = {language: count for *_, language, count, _ in rows if language is not None}
+    chunk_count = sum(languages.values())
+    length = sum(length or 0 for *_, length in rows)
     # The mean is only divided by where a posting matched, and then it is above zero.
     mean_length = length / chunk_count if chunk_count else 0.0
-    return _Moment(row[0], row[1], row[2], row[3], row[4], languages, chunk_count, mean_length)
+    generation, epoch, dimension, model_digest, graph_rows = rows[0][:5]
+    return _Moment(
+        generation, epoch, dimension, model_digest, graph_rows, languages, chunk_count, mean_length
+    )
 
 
 def _vector_literal(vector: Any, moment: _Moment, model_digest: str | None) -> str:
