@@ -48,8 +48,9 @@ _PARTITIONED = ("chunks", "postings", "frequencies")
 _EMPTY_GRAPH_BYTES = 1 << 20
 """A graph smaller than that is not worth its rebuilding."""
 _LARGE_GRAPH_ROWS = 10_000
-_DEAR_SHARE = 0.003
-"""Of a graph's rows: to take more of them out one by one takes longer than to make it anew."""
+_BLOAT = 0.2
+"""What a large graph may hold beyond its rows, as a share of them."""
+_PAGE_BYTES = 8160
 
 
 @dataclass(frozen=True)
@@ -145,13 +146,14 @@ def _create_partition(connection: Connection[Row], table: str, generation: int) 
     connection.execute(
         SQL(
             "CREATE TABLE {part} (LIKE headwater.{table} INCLUDING STORAGE INCLUDING CONSTRAINTS, "
-            "CONSTRAINT one_generation CHECK (generation = {generation})) WITH (fillfactor = {fill})"
+            "CONSTRAINT one_generation CHECK (generation = {generation})) {options}"
         ).format(
             part=partition(table, generation),
             table=Identifier(table),
             generation=Literal(generation),
-            # Room on each page lets a chunk be closed in place, without new entries in its indexes.
-            fill=Literal(90 if table == "chunks" else 100),
+            # Room on each page lets a chunk be closed in place, without new entries in its indexes. What is
+            # removed leaves them when `clean_indexes` says so.
+            options=SQL("WITH (fillfactor = 90, vacuum_index_cleanup = off)" if table == "chunks" else ""),
         )
     )
     # EXPLAIN of a query for a word or a name would say how often rows have it that one may not see.
@@ -279,17 +281,18 @@ def drop_partitions(connection: Connection[Row], generation: int) -> None:
         connection.execute(SQL("DROP TABLE IF EXISTS {}").format(partition(table, generation)))
 
 
-def vacuum(connection: Connection[Row], generation: int, whole: bool = False) -> None:
-    """Cleans and analyses a generation; `whole` also takes the last few removed rows out of every index."""
-    cleanup = SQL("ON" if whole else "AUTO")
+def vacuum(connection: Connection[Row], generation: int) -> None:
+    """Cleans and analyses a generation, but for the entries of removed chunks in their indexes."""
     for table in _PARTITIONED:
-        connection.execute(
-            SQL("VACUUM (ANALYZE, INDEX_CLEANUP {}) {}").format(cleanup, partition(table, generation))
-        )
+        connection.execute(SQL("VACUUM (ANALYZE) {}").format(partition(table, generation)))
 
 
-def rebuild_bloated_graph(connection: Connection[Row], generation: int, dimension: int, hnsw_m: int) -> bool:
-    """Makes a generation's HNSW graph anew where it is twice as large as its rows need; readers go on.
+def clean_indexes(connection: Connection[Row], generation: int, dimension: int, hnsw_m: int) -> bool:
+    """Takes removed chunks out of their indexes: of a small graph always, of a large one when it pays.
+
+    To take a row out of an HNSW graph VACUUM looks for new neighbours for all that had it as one, one by one:
+    for one row in a few hundred that takes longer than to make the graph anew. Until so many left that they
+    get in the way of a search they stay in it, where nothing finds them.
 
     Args:
         connection: Of the owner, outside a transaction.
@@ -298,30 +301,20 @@ def rebuild_bloated_graph(connection: Connection[Row], generation: int, dimensio
         hnsw_m: Neighbours of a vector on a layer, twice as many on the lowest; six bytes each.
 
     Returns:
-        Whether it was.
+        Whether the graph was made anew; readers went on meanwhile.
     """
     graph = _graph(connection, generation)
     if graph is None:
         return False
-    # pgvector's hnsw.h: an element with its vector, then its neighbours; headers take about a hundred bytes.
-    needed_bytes = graph.rows * (2 * dimension + 12 * hnsw_m + 6 * hnsw_m + 100) + _EMPTY_GRAPH_BYTES
-    if graph.size_bytes < 2 * needed_bytes:
-        return False
-    _rebuild(connection, graph)
-    return True
-
-
-def vacuum_after_removal(connection: Connection[Row], generation: int, removed: int) -> None:
-    """Cleans and analyses a generation that chunks were removed from; arguments as above.
-
-    VACUUM looks for new neighbours for all that had a removed one, one by one: for one row in a hundred that
-    takes longer than to make a large graph anew, without them.
-    """
-    graph = _graph(connection, generation)
-    if graph and graph.rows >= _LARGE_GRAPH_ROWS and removed > _DEAR_SHARE * graph.rows:
-        _rebuild(connection, graph)
-    # What was removed is to be gone: PostgreSQL would leave the vectors and words of a few rows in indexes.
-    vacuum(connection, generation, whole=True)
+    # pgvector's hnsw.h: whole elements on a page of 8 KB, each with vector, neighbours and 96 bytes more.
+    element_bytes = 2 * dimension + 12 * hnsw_m + 96
+    pages = 1 / (_PAGE_BYTES // element_bytes) if element_bytes <= _PAGE_BYTES else 2
+    bloated = graph.size_bytes > (1 + _BLOAT) * graph.rows * pages * 8192 + _EMPTY_GRAPH_BYTES
+    if bloated:
+        connection.execute(SQL("REINDEX INDEX CONCURRENTLY {}").format(SQL(graph.name)))
+    if bloated or graph.rows < _LARGE_GRAPH_ROWS:
+        connection.execute(SQL("VACUUM (INDEX_CLEANUP ON) {}").format(partition("chunks", generation)))
+    return bloated
 
 
 class _Graph(NamedTuple):
@@ -340,7 +333,3 @@ def _graph(connection: Connection[Row], generation: int) -> _Graph | None:
         (partition("chunks", generation).as_string(connection),),
     ).fetchone()
     return _Graph(*found) if found else None
-
-
-def _rebuild(connection: Connection[Row], graph: _Graph) -> None:
-    connection.execute(SQL("REINDEX INDEX CONCURRENTLY {}").format(SQL(graph.name)))

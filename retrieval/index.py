@@ -339,8 +339,8 @@ class Index:
     def maintain(self) -> dict[str, int]:
         """Cleans and analyses every generation that is ready, and rebuilds an HNSW graph that has bloated.
 
-        A graph keeps its size when rows leave it; it is made anew, beside the old one, when it is twice as
-        large as its rows need.
+        A large graph keeps what left it, out of every search's reach, until that is a fifth of it; then it is
+        made anew, beside the old one.
 
         Returns:
             generations, and how many graphs were rebuilt.
@@ -358,11 +358,11 @@ class Index:
                     )
                     words.repack(connection, number)
                 steps.vacuum(connection, number)
-                rebuilt += steps.rebuild_bloated_graph(connection, number, dimension, self._config.hnsw_m)
+                rebuilt += steps.clean_indexes(connection, number, dimension, self._config.hnsw_m)
         return {"generations": len(ready), "graphs_rebuilt": rebuilt}
 
     def prune(self, keep: Iterable[tuple[int, int]]) -> int:
-        """Removes, for good, what no kept moment can see; this is how an erased document leaves.
+        """Removes, for good, what no kept moment can see; `maintain` takes it out of the HNSW graph too.
 
         The live release is always kept. A generation without a kept moment is dropped whole, except one being
         built. In the others the newest epoch stays too, since the next change starts there. Releases of
@@ -416,8 +416,8 @@ class Index:
                 )
         if any(removed.values()):
             with self._postgres.maintenance() as connection:
-                for number, count in removed.items():
-                    steps.vacuum_after_removal(connection, number, count)
+                for number in removed:
+                    steps.vacuum(connection, number)
         return sum(removed.values())
 
 

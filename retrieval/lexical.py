@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from psycopg import Connection
 from pydantic import BaseModel, Field
@@ -72,6 +72,20 @@ class Moment(Protocol):
         ...
 
 
+class Ranking(NamedTuple):
+    """What a lexical search finds.
+
+    Attributes:
+        best: The chunks that score most, best first, equals by chunk_id.
+        scores: Those of the chunks that were asked about besides, 0 where one holds no word of the query.
+        similarities: Of the vectors of the best ones to the query's, where they were wanted.
+    """
+
+    best: list[Candidate]
+    scores: dict[int, float]
+    similarities: dict[int, float]
+
+
 @dataclass(frozen=True)
 class _Word:
     """A lexeme of the query: what it weighs, and how many postings it has."""
@@ -117,8 +131,8 @@ class Bm25:
             "length_1": config.bm25_k1 * config.bm25_b / (moment.mean_length or 1.0),
         }
 
-    def best(self, depth: int, also: Sequence[int] = ()) -> tuple[list[Candidate], dict[int, float]]:
-        """The best `depth` chunks that hold a word of the query, and what else it demands; best first.
+    def best(self, depth: int, also: Sequence[int] = (), vector: str | None = None) -> Ranking:
+        """The best `depth` chunks that hold a word of the query, and what else it demands.
 
         No search reads more than `max_postings` to find them: words are taken from the rarest on while their
         postings fit, and always the rarest. The others only add their part to the best chunks found so, as
@@ -128,23 +142,21 @@ class Bm25:
         Args:
             depth: How many.
             also: The numbers of chunks whose scores are wanted besides, whatever their place.
-
-        Returns:
-            The ranking, and the score of each chunk in `also`; 0 where it holds no word of the query.
+            vector: The query's, as pgvector reads it, where the similarity to it is wanted.
         """
         if not self._words:
-            return [], {}
+            return Ranking([], {}, {})
         essential = self._words[: _affordable(self._words, self._config.max_postings)]
         pool = max(_POOL_PER_HIT * depth, _SMALLEST_POOL)
-        best, scores, more = self._ranked(essential, depth, also, pool)
-        if len(best) < depth and more:
+        ranking, more = self._ranked(essential, depth, also, vector, pool)
+        if len(ranking.best) < depth and more:
             # What was best is not valid at this moment, or not what the query demands.
-            best, scores, _ = self._ranked(essential, depth, also, _ALL)
-        return best, scores
+            ranking, _ = self._ranked(essential, depth, also, vector, _ALL)
+        return ranking
 
     def _ranked(
-        self, essential: Sequence[_Word], depth: int, also: Sequence[int], pool: int
-    ) -> tuple[list[Candidate], dict[int, float], bool]:
+        self, essential: Sequence[_Word], depth: int, also: Sequence[int], vector: str | None, pool: int
+    ) -> tuple[Ranking, bool]:
         """`best` among the `pool` chunks, and those equal to the last, that score most by essential words.
 
         Returns:
@@ -157,6 +169,7 @@ class Bm25:
         # Only a word that is too common by itself is not read whole. Of it the newest are: what is closed has
         # its postings still, which are the older ones.
         most = self._config.max_postings
+        similarity = "1 - (embedding <=> %(vector)s::halfvec)" if vector else "NULL::float8"
         bound = "ORDER BY p.first_no DESC LIMIT %(most)s" if essential[0].chunk_count > most else ""
         rows = self._connection.execute(
             f"""
@@ -186,18 +199,18 @@ class Bm25:
             ), scored AS MATERIALIZED ({_with_common(moment) if common else "SELECT * FROM asked"})
             -- From the best on, until there are enough: what is tested on the text is tested on few.
             (
-                SELECT chunk_no, chunk_id, score
+                SELECT chunk_no, chunk_id, score, similarity
                 FROM (SELECT chunk_no, score FROM scored WHERE ranked ORDER BY score DESC OFFSET 0) best
                 CROSS JOIN LATERAL (
-                    SELECT chunk_id FROM headwater.chunks c
+                    SELECT chunk_id, {similarity} AS similarity FROM headwater.chunks c
                     WHERE c.chunk_no = best.chunk_no AND {moment.visible} {conditions.tested} LIMIT 1
                 ) chunks
                 ORDER BY score DESC FETCH FIRST %(depth)s ROWS WITH TIES
             )
             UNION ALL
-            SELECT chunk_no, NULL, score FROM scored WHERE {_ASKED}
+            SELECT chunk_no, NULL, score, NULL FROM scored WHERE {_ASKED}
             UNION ALL
-            SELECT NULL, NULL, cardinality(best) FROM cut
+            SELECT NULL, NULL, cardinality(best), NULL FROM cut
             """,
             self._arguments
             | arguments
@@ -211,13 +224,16 @@ class Bm25:
                 "pool": pool,
                 "best": depth if pool < _ALL else _ALL,
                 "also": list(also),
+                "vector": vector,
                 "depth": depth,
             },
         ).fetchall()
-        best = [Candidate(*row) for row in rows if row[1] is not None]
+        best = [Candidate(*row[:3]) for row in rows if row[1] is not None]
         best.sort(key=lambda candidate: (-candidate.score, candidate.chunk_id))
-        scores = {chunk_no: score for chunk_no, chunk_id, score in rows if chunk_id is None}
-        return best[:depth], scores, (scores.pop(None) or 0) > pool
+        scores = {chunk_no: score for chunk_no, chunk_id, score, _ in rows if chunk_id is None}
+        similarities = {row[0]: row[3] for row in rows if row[3] is not None}
+        more = (scores.pop(None) or 0) > pool
+        return Ranking(best[:depth], scores, similarities), more
 
 
 _ASKED = "chunk_no = ANY(%(also)s::integer[])"

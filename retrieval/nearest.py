@@ -7,7 +7,6 @@ docs/scaling.md.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
@@ -190,22 +189,3 @@ def exact(connection: Connection[Row], moment: Moment, literal: str, depth: int)
         {"vector": literal, "depth": depth},
     ).fetchall()
     return [Candidate(*row) for row in rows]
-
-
-def similarities(
-    connection: Connection[Row], moment: Moment, literal: str, chunk_nos: Sequence[int]
-) -> dict[int, float]:
-    """The cosine similarity of each of some chunks."""
-    # One by one: a plan for all at once reads the tenant's whole index, whose size PostgreSQL does not know.
-    rows = connection.execute(
-        f"""
-        SELECT chunk_no, 1 - (embedding <=> %(vector)s::halfvec)
-        FROM unnest(%(chunk_nos)s::bigint[]) AS asked (chunk_no)
-        CROSS JOIN LATERAL (
-            SELECT embedding FROM headwater.chunks c
-            WHERE c.chunk_no = asked.chunk_no AND {moment.visible} LIMIT 1
-        ) chunk
-        """,
-        {"vector": literal, "chunk_nos": list(chunk_nos)},
-    ).fetchall()
-    return dict(rows)

@@ -10,9 +10,9 @@ from psycopg import Connection
 from pydantic import Field
 
 from retrieval.fusion import Candidate, fuse
-from retrieval.lexical import Bm25, LexicalConfig, wanted
+from retrieval.lexical import Bm25, LexicalConfig, Ranking, wanted
 from retrieval.moments import Point, UnknownRelease
-from retrieval.nearest import LARGEST_EF_SEARCH, NearestConfig, Plan, exact, nearest, similarities
+from retrieval.nearest import LARGEST_EF_SEARCH, NearestConfig, Plan, exact, nearest
 from retrieval.postgres import Postgres, Row
 from retrieval.query import InvalidQuery, Query
 
@@ -151,34 +151,23 @@ class Searcher:
             moment = _moment(connection, at)
             literal = "" if mode == "lexical" else _vector_literal(query_vector, moment, model_digest)
             if mode == "lexical":
-                best, _ = Bm25(connection, moment, query, self._config).best(k)
-                return _hits(connection, moment, best)
+                bm25 = Bm25(connection, moment, query, self._config)
+                return _hits(connection, moment, bm25.best(k).best)
             depth = k if mode == "vector" else max(k, self._config.candidates)
             near, plan = self._nearest(connection, moment, query, literal, depth)
             on_plan(plan)
             best = near
             if mode == "hybrid":
                 bm25 = Bm25(connection, moment, query, self._config)
-                best = self._fused(connection, moment, literal, bm25, near, depth)[:k]
+                ranking = bm25.best(depth, also=[c.chunk_no for c in near], vector=literal)
+                best = self._fused(ranking, near)[:k]
             return _hits(connection, moment, best)
 
-    def _fused(
-        self,
-        connection: Connection[Row],
-        moment: _Moment,
-        literal: str,
-        bm25: Bm25,
-        nearest: list[Candidate],
-        depth: int,
-    ) -> list[Candidate]:
+    def _fused(self, lexical: Ranking, nearest: list[Candidate]) -> list[Candidate]:
         """Both rankings' candidates, each with both scores."""
-        near = {c.chunk_no: c.score for c in nearest}
-        lexical, words = bm25.best(depth, also=list(near))
-        words |= {c.chunk_no: c.score for c in lexical}
-        near |= similarities(
-            connection, moment, literal, [c.chunk_no for c in lexical if c.chunk_no not in near]
-        )
-        candidates = list({c.chunk_no: c for c in (*lexical, *nearest)}.values())
+        words = lexical.scores | {c.chunk_no: c.score for c in lexical.best}
+        near = lexical.similarities | {c.chunk_no: c.score for c in nearest}
+        candidates = list({c.chunk_no: c for c in (*lexical.best, *nearest)}.values())
         return fuse(
             candidates,
             np.array([words.get(c.chunk_no, 0.0) for c in candidates], np.float64),

@@ -15,7 +15,6 @@ from assets.spark import SparkConfig
 from assets.step import begin
 from assets.tables import CHUNKS, DOCUMENTS, DUPLICATES, SIGNATURES
 from retrieval import generation as steps
-from retrieval.index import Index
 from retrieval.postgres import Postgres
 from retrieval.search import SearchConfig, Searcher
 
@@ -106,45 +105,37 @@ def test_a_version_that_passed_has_passed_as_compacted_too(lake: Lake) -> None:
     assert lake.audited_version(DOCUMENTS.name) is None
 
 
-def test_a_bloated_graph_is_made_anew(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
-    index = Index(postgres)
-    random = np.random.default_rng(0)
-    chunks = [
-        Chunk(f"bloat {n}", f"word{n}", vector=tuple(random.normal(size=DIMENSION).tolist()))
-        for n in range(200)
-    ]
-    state = index.build("bloat", "bloat", DIMENSION, [batch(chunks)], {})
-    held = index.snapshot(state)
-    assert index.maintain()["graphs_rebuilt"] == 0
-    monkeypatch.setattr(steps, "_EMPTY_GRAPH_BYTES", 0)
-    with postgres.maintenance() as connection:
-        assert not steps.rebuild_bloated_graph(connection, state.generation, 10_000, 16)
-        assert steps.rebuild_bloated_graph(connection, state.generation, 1, 2)
-    assert index.snapshot(state).equals(held)
-
-
-def test_the_little_that_was_removed_leaves_the_indexes_too(postgres: Postgres) -> None:
+def test_the_little_that_was_removed_leaves_the_indexes_of_a_small_graph(postgres: Postgres) -> None:
     index = emptied(postgres)
     chunks = [Chunk(f"gone {n}", f"word{n}") for n in range(5000)]
     state = index.build("gone", "gone", DIMENSION, [batch(chunks)], {})
     state = index.apply(state, [], [chunks[7].chunk_id], {})
     index.release("gone", state, None, {})
+
+    def cleaned() -> str:
+        said: list[str] = []
+        with postgres.maintenance() as connection:
+            connection.add_notice_handler(lambda diagnostic: said.append(diagnostic.message_primary or ""))
+            connection.execute(f"VACUUM (VERBOSE) headwater.chunks_g{state.generation}")
+        return said[1]
+
     assert index.prune([]) == 1
-    said: list[str] = []
-    with postgres.maintenance() as connection:
-        connection.add_notice_handler(lambda diagnostic: said.append(diagnostic.message_primary or ""))
-        connection.execute(f"VACUUM (VERBOSE) headwater.chunks_g{state.generation}")
-    # PostgreSQL says "bypassed" where it leaves entries of removed rows in the indexes.
-    assert "index scan not needed" in said[1]
-    assert "bypassed" not in said[1]
+    assert "have 1 dead item identifiers" in cleaned()
+    assert index.maintain()["graphs_rebuilt"] == 0
+    assert "have 0 dead item identifiers" in cleaned()
 
 
-def test_a_graph_that_much_left_is_made_anew_before_it_is_cleaned(
+def test_a_large_graph_is_made_anew_when_a_fifth_of_it_left(
     postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(steps, "_LARGE_GRAPH_ROWS", 100)
+    monkeypatch.setattr(steps, "_EMPTY_GRAPH_BYTES", 0)
     index = emptied(postgres)
-    chunks = [Chunk(f"leaves {n}", f"word{n}") for n in range(400)]
+    random = np.random.default_rng(0)
+    chunks = [
+        Chunk(f"leaves {n}", f"word{n}", vector=tuple(random.normal(size=DIMENSION).tolist()))
+        for n in range(2000)
+    ]
     state = index.build("leaves", "leaves", DIMENSION, [batch(chunks)], {})
 
     def graph_file() -> object:
@@ -155,13 +146,17 @@ def test_a_graph_that_much_left_is_made_anew_before_it_is_cleaned(
 
     files = [graph_file()]
     live = None
-    for gone in (chunks[:1], chunks[1:9]):
+    for gone, rebuilt in ((chunks[100:300], 0), (chunks[300:600], 1), ([], 0)):
         state = index.apply(state, [], [chunk.chunk_id for chunk in gone], {})
-        index.release(f"leaves {state.epoch}", state, live, {})
-        live = f"leaves {state.epoch}"
+        if gone:
+            index.release(f"leaves {state.epoch}", state, live, {})
+            live = f"leaves {state.epoch}"
         assert index.prune([]) == len(gone)
+        held = index.snapshot(state)
+        assert index.maintain()["graphs_rebuilt"] == rebuilt
+        assert index.snapshot(state).equals(held)
         files.append(graph_file())
-    assert files[0] == files[1] != files[2]
+    assert files[0] == files[1] != files[2] == files[3]
     nearest = Searcher(postgres, SearchConfig(graph_row_cost=0)).search(
         "acme", "", chunks[50].embedding(), 5, "vector", state, model_digest="leaves"
     )
