@@ -147,15 +147,23 @@ class Bm25:
         if not self._words:
             return Ranking([], {}, {})
         essential = self._words[: _affordable(self._words, self._config.max_postings)]
+        read = {word.lexeme for word in essential}
+        conditions = _conditions(self._connection, self._moment, self._query, read)
         pool = max(_POOL_PER_HIT * depth, _SMALLEST_POOL)
-        ranking, more = self._ranked(essential, depth, also, vector, pool)
+        ranking, more = self._ranked(essential, conditions, depth, also, vector, pool)
         if len(ranking.best) < depth and more:
             # What was best is not valid at this moment, or not what the query demands.
-            ranking, _ = self._ranked(essential, depth, also, vector, _ALL)
+            ranking, _ = self._ranked(essential, conditions, depth, also, vector, _ALL)
         return ranking
 
     def _ranked(
-        self, essential: Sequence[_Word], depth: int, also: Sequence[int], vector: str | None, pool: int
+        self,
+        essential: Sequence[_Word],
+        conditions: "_Conditions",
+        depth: int,
+        also: Sequence[int],
+        vector: str | None,
+        pool: int,
     ) -> tuple[Ranking, bool]:
         """`best` among the `pool` chunks, and those equal to the last, that score most by essential words.
 
@@ -163,9 +171,6 @@ class Bm25:
             What `best` does, and whether more chunks hold an essential word, valid or not.
         """
         moment, common = self._moment, self._words[len(essential) :]
-        conditions, arguments = _conditions(
-            self._connection, moment, self._query, {word.lexeme for word in essential}
-        )
         # Only a word that is too common by itself is not read whole. Of it the newest are: what is closed has
         # its postings still, which are the older ones.
         most = self._config.max_postings
@@ -213,7 +218,7 @@ class Bm25:
             SELECT NULL, NULL, cardinality(best), NULL FROM cut
             """,
             self._arguments
-            | arguments
+            | conditions.arguments
             | {
                 "lexemes": [word.lexeme for word in essential],
                 "weights": [word.weight for word in essential],
@@ -279,11 +284,11 @@ def wanted(
     connection: Connection[Row], moment: Moment, query: Query, candidates: Sequence[Candidate]
 ) -> list[Candidate]:
     """Those of another ranking's candidates that hold the query's phrases and nothing it leaves out."""
-    conditions, arguments = _conditions(connection, moment, query, set())
+    conditions = _conditions(connection, moment, query, set())
     rows = connection.execute(
         f"SELECT chunk_no FROM headwater.chunks c WHERE chunk_no = ANY(%(candidates)s) AND {moment.visible} "
         f"{conditions.tested}",
-        arguments | {"candidates": [candidate.chunk_no for candidate in candidates]},
+        conditions.arguments | {"candidates": [candidate.chunk_no for candidate in candidates]},
     ).fetchall()
     kept = {row[0] for row in rows}
     return [candidate for candidate in candidates if candidate.chunk_no in kept]
@@ -346,16 +351,16 @@ class _Conditions:
         held: On the lexemes of one chunk, grouped: a HAVING clause or nothing. Needed for a phrase's chunk to
             be a candidate at all, where not every chunk that was found is looked at.
         tested: On a row `c` of `headwater.chunks`, to be added to a WHERE clause.
+        arguments: Of both.
     """
 
     held: str
     tested: str
+    arguments: dict[str, Any]
 
 
-def _conditions(
-    connection: Connection[Row], moment: Moment, query: Query, read: set[str]
-) -> tuple[_Conditions, dict[str, Any]]:
-    """A query's phrases and exclusions as SQL, and its arguments; `read` are lexemes read in full."""
+def _conditions(connection: Connection[Row], moment: Moment, query: Query, read: set[str]) -> _Conditions:
+    """A query's phrases and exclusions as SQL; `read` are lexemes read in full."""
     arguments: dict[str, Any] = {}
     held, tested = [], []
     passage = "concat_ws(E'\\n', c.title, c.heading, c.text)"
@@ -379,7 +384,7 @@ def _conditions(
             "AND NOT EXISTS (SELECT FROM unnest(%(without)s::text[]) AS words (lexeme) "
             f"CROSS JOIN LATERAL ({_held(moment)}) held)"
         )
-    return _Conditions(f"HAVING {' AND '.join(held)}" if held else "", " ".join(tested)), arguments
+    return _Conditions(f"HAVING {' AND '.join(held)}" if held else "", " ".join(tested), arguments)
 
 
 def _lexemes(connection: Connection[Row], moment: Moment, text: str) -> list[set[str]]:
