@@ -147,30 +147,40 @@ class Bm25:
         if not self._words:
             return Ranking([], {}, {})
         essential = self._words[: _affordable(self._words, self._config.max_postings)]
-        read = {word.lexeme for word in essential}
-        conditions = _conditions(self._connection, self._moment, self._query, read)
-        pool = max(_POOL_PER_HIT * depth, _SMALLEST_POOL)
-        ranking, more = self._ranked(essential, conditions, depth, also, vector, pool)
-        if len(ranking.best) < depth and more:
-            # What was best is not valid at this moment, or not what the query demands.
-            ranking, _ = self._ranked(essential, conditions, depth, also, vector, _ALL)
-        return ranking
+        return self._ranked(essential, depth, also, vector)
+
+    def filled(self, depth: int) -> list[Candidate]:
+        """`best`, and where those are too few, the best of the chunks that hold common words alone."""
+        best = {c.chunk_no: c for c in self.best(depth).best}
+        for word in self._words[_affordable(self._words, self._config.max_postings) :]:
+            if len(best) >= depth:
+                break
+            best |= {c.chunk_no: c for c in self._ranked([word], depth, (), None).best}
+        return sorted(best.values(), key=_place)[:depth]
 
     def _ranked(
-        self,
-        essential: Sequence[_Word],
-        conditions: "_Conditions",
-        depth: int,
-        also: Sequence[int],
-        vector: str | None,
-        pool: int,
+        self, essential: Sequence[_Word], depth: int, also: Sequence[int], vector: str | None
+    ) -> Ranking:
+        """`best` among the chunks that hold one of the essential words."""
+        pool = max(_POOL_PER_HIT * depth, _SMALLEST_POOL)
+        ranking, more = self._read(essential, depth, also, vector, pool)
+        if len(ranking.best) < depth and more:
+            # What was best is not valid at this moment, or not what the query demands.
+            ranking, _ = self._read(essential, depth, also, vector, _ALL)
+        return ranking
+
+    def _read(
+        self, essential: Sequence[_Word], depth: int, also: Sequence[int], vector: str | None, pool: int
     ) -> tuple[Ranking, bool]:
-        """`best` among the `pool` chunks, and those equal to the last, that score most by essential words.
+        """`_ranked` among the `pool` that score most by essential words, and those equal to the last.
 
         Returns:
-            What `best` does, and whether more chunks hold an essential word, valid or not.
+            The ranking, and whether others were passed over that hold an essential word, valid or not.
         """
-        moment, common = self._moment, self._words[len(essential) :]
+        moment, common = self._moment, [word for word in self._words if word not in essential]
+        conditions, arguments = _conditions(
+            self._connection, moment, self._query, {word.lexeme for word in essential}
+        )
         # Only a word that is too common by itself is not read whole. Of it the newest are: what is closed has
         # its postings still, which are the older ones.
         most = self._config.max_postings
@@ -201,7 +211,7 @@ class Bm25:
                 UNION ALL
                 SELECT chunk_no, 0, false FROM unnest(%(also)s::integer[]) AS also (chunk_no)
                 WHERE chunk_no NOT IN (SELECT chunk_no FROM picked)
-            ), scored AS MATERIALIZED ({_with_common(moment) if common else "SELECT * FROM asked"})
+            ){_with_common(moment) if common else ", scored AS (SELECT * FROM asked)"}
             -- From the best on, until there are enough: what is tested on the text is tested on few.
             (
                 SELECT chunk_no, chunk_id, score, similarity
@@ -218,7 +228,7 @@ class Bm25:
             SELECT NULL, NULL, cardinality(best), NULL FROM cut
             """,
             self._arguments
-            | conditions.arguments
+            | arguments
             | {
                 "lexemes": [word.lexeme for word in essential],
                 "weights": [word.weight for word in essential],
@@ -234,11 +244,16 @@ class Bm25:
             },
         ).fetchall()
         best = [Candidate(*row[:3]) for row in rows if row[1] is not None]
-        best.sort(key=lambda candidate: (-candidate.score, candidate.chunk_id))
+        best.sort(key=_place)
         scores = {chunk_no: score for chunk_no, chunk_id, score, _ in rows if chunk_id is None}
         similarities = {row[0]: row[3] for row in rows if row[3] is not None}
-        more = (scores.pop(None) or 0) > pool
+        found = scores.pop(None) or 0
+        more = found > pool or (found > depth and bool(common) and pool < _ALL)
         return Ranking(best[:depth], scores, similarities), more
+
+
+def _place(candidate: Candidate) -> tuple[float, str]:
+    return -candidate.score, candidate.chunk_id
 
 
 _ASKED = "chunk_no = ANY(%(also)s::integer[])"
@@ -250,8 +265,12 @@ def _cut(place: str) -> str:
 
 
 def _with_common(moment: Moment) -> str:
-    """SQL that adds what the common words score to the chunks that are `asked` about."""
-    return f"""
+    """SQL that adds what the common words score to the chunks that are `asked` about.
+
+    First to the best and to those that were asked about besides; then to those alone that all of the common
+    words could bring among the best.
+    """
+    completed = f"""
         SELECT chunk_no, asked.score + coalesce(more.score, 0) AS score, ranked
         FROM asked
         LEFT JOIN LATERAL (
@@ -261,8 +280,17 @@ def _with_common(moment: Moment) -> str:
             CROSS JOIN LATERAL (SELECT {_COUNTED} FROM ({_held(moment)}) held) posting
             WHERE c.chunk_no = asked.chunk_no AND c.generation = {moment.generation:d}
         ) more ON true
-        -- Without those that even all of the common words would not bring among the best.
-        WHERE asked.score + %(most_common)s >= {_cut("%(best)s")} OR {_ASKED}
+    """
+    return f""", first AS MATERIALIZED (
+            {completed} WHERE asked.score >= {_cut("%(best)s")} OR {_ASKED}
+        ), scored AS MATERIALIZED (
+            SELECT * FROM first
+            UNION ALL
+            {completed} WHERE asked.score < {_cut("%(best)s")} AND NOT {_ASKED}
+                AND asked.score + %(most_common)s >= coalesce(
+                    (SELECT score FROM first WHERE ranked ORDER BY score DESC OFFSET %(best)s - 1 LIMIT 1), 0
+                )
+        )
     """
 
 
@@ -284,11 +312,11 @@ def wanted(
     connection: Connection[Row], moment: Moment, query: Query, candidates: Sequence[Candidate]
 ) -> list[Candidate]:
     """Those of another ranking's candidates that hold the query's phrases and nothing it leaves out."""
-    conditions = _conditions(connection, moment, query, set())
+    conditions, arguments = _conditions(connection, moment, query, set())
     rows = connection.execute(
         f"SELECT chunk_no FROM headwater.chunks c WHERE chunk_no = ANY(%(candidates)s) AND {moment.visible} "
         f"{conditions.tested}",
-        conditions.arguments | {"candidates": [candidate.chunk_no for candidate in candidates]},
+        arguments | {"candidates": [candidate.chunk_no for candidate in candidates]},
     ).fetchall()
     kept = {row[0] for row in rows}
     return [candidate for candidate in candidates if candidate.chunk_no in kept]
@@ -351,16 +379,16 @@ class _Conditions:
         held: On the lexemes of one chunk, grouped: a HAVING clause or nothing. Needed for a phrase's chunk to
             be a candidate at all, where not every chunk that was found is looked at.
         tested: On a row `c` of `headwater.chunks`, to be added to a WHERE clause.
-        arguments: Of both.
     """
 
     held: str
     tested: str
-    arguments: dict[str, Any]
 
 
-def _conditions(connection: Connection[Row], moment: Moment, query: Query, read: set[str]) -> _Conditions:
-    """A query's phrases and exclusions as SQL; `read` are lexemes read in full."""
+def _conditions(
+    connection: Connection[Row], moment: Moment, query: Query, read: set[str]
+) -> tuple[_Conditions, dict[str, Any]]:
+    """A query's phrases and exclusions as SQL, and its arguments; `read` are lexemes read in full."""
     arguments: dict[str, Any] = {}
     held, tested = [], []
     passage = "concat_ws(E'\\n', c.title, c.heading, c.text)"
@@ -384,7 +412,7 @@ def _conditions(connection: Connection[Row], moment: Moment, query: Query, read:
             "AND NOT EXISTS (SELECT FROM unnest(%(without)s::text[]) AS words (lexeme) "
             f"CROSS JOIN LATERAL ({_held(moment)}) held)"
         )
-    return _Conditions(f"HAVING {' AND '.join(held)}" if held else "", " ".join(tested), arguments)
+    return _Conditions(f"HAVING {' AND '.join(held)}" if held else "", " ".join(tested)), arguments
 
 
 def _lexemes(connection: Connection[Row], moment: Moment, text: str) -> list[set[str]]:

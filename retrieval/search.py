@@ -152,7 +152,7 @@ class Searcher:
             literal = "" if mode == "lexical" else _vector_literal(query_vector, moment, model_digest)
             if mode == "lexical":
                 bm25 = Bm25(connection, moment, query, self._config)
-                return _hits(connection, moment, bm25.best(k).best)
+                return _hits(connection, moment, bm25.filled(k))
             depth = k if mode == "vector" else max(k, self._config.candidates)
             near, plan = self._nearest(connection, moment, query, literal, depth)
             on_plan(plan)

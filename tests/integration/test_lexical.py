@@ -109,14 +109,18 @@ def test_what_a_common_word_costs_is_bounded(postgres: Postgres) -> None:
     exact = reference_bm25(COMMON, ["river", "copper"], full)
     assert len(exact) == len(COMMON)
 
-    def search(query: str, config: SearchConfig) -> dict[str, float]:
-        hits = Searcher(postgres, config).search("acme", query, None, 100, "lexical", at=state)
+    def search(query: str, config: SearchConfig, k: int = 100) -> dict[str, float]:
+        hits = Searcher(postgres, config).search("acme", query, None, k, "lexical", at=state)
         return {hit.chunk_id: hit.score for hit in hits}
 
     assert search("river copper", full) == pytest.approx(exact, abs=1e-6)
     # The rare word finds, and the common one, of which nothing is read but of what was found, still counts.
     rare = {chunk.chunk_id: exact[chunk.chunk_id] for chunk in COMMON if "copper" in chunk.text}
-    assert search("river copper", bounded) == pytest.approx(rare, abs=1e-6)
+    assert search("river copper", bounded, 5) == pytest.approx(rare, abs=1e-6)
+    # Where more are asked for than it finds, the common one is read too, as far as the bound goes.
+    filled = search("river copper", bounded)
+    assert len(filled) == 15
+    assert filled == pytest.approx({name: exact[name] for name in filled}, abs=1e-6)
     # Alone, it is read as far as the bound goes, and scored as ever.
     alone, whole = search("river", bounded), reference_bm25(COMMON, ["river"], full)
     assert len(alone) == 10
@@ -178,6 +182,38 @@ def test_chunks_that_are_gone_do_not_stand_before_those_that_are_there(postgres:
         "acme", "river copper", there[0].embedding(), 50, "hybrid", state, model_digest="model"
     )
     assert len(hybrid) == 50
+
+
+def test_chunks_that_are_gone_do_not_hide_those_that_common_words_bring_no_further(
+    postgres: Postgres,
+) -> None:
+    index = emptied(postgres)
+    gone = [Chunk(f"gone {i}", "copper " * 9) for i in range(60)]
+    there = [Chunk(f"there {i}", "copper" + " stone wind" * 40) for i in range(3)]
+    common = [Chunk(f"common {i}", "river") for i in range(300)]
+    first = index.build("model", "chunker", DIMENSION, [batch(gone + there + common)], {})
+    index.release("before", first, None, {})
+    state = index.apply(first, [], [chunk.chunk_id for chunk in gone], {})
+    searcher = Searcher(postgres, SearchConfig(max_postings=10))
+    found = [hit.chunk_id for hit in searcher.search("acme", "copper river", None, 10, "lexical", at=state)]
+    assert set(found[:3]) == {chunk.chunk_id for chunk in there}
+    assert len(found) == 10
+
+
+def test_common_words_alone_fill_what_rare_ones_leave_open(postgres: Postgres) -> None:
+    rows = [Chunk("both", "copper river wind"), Chunk("rare", "copper")]
+    rows += [Chunk(f"common {i}", "river wind") for i in range(30)]
+    rows += [Chunk(f"one {i}", "stone wind") for i in range(10)]
+    state = emptied(postgres).build("model", "chunker", DIMENSION, [batch(rows)], {})
+    searcher = Searcher(postgres, SearchConfig(max_postings=41))
+    hits = searcher.search("acme", "copper river wind", None, 35, "lexical", at=state)
+    exact = reference_bm25(rows, ["copper", "river", "wind"], SearchConfig())
+    assert {hit.uri for hit in hits[:2]} == {"file:///both", "file:///rare"}
+    assert len(hits) == 35
+    assert [hit.score for hit in hits] == pytest.approx(sorted(exact.values())[:-36:-1], abs=1e-6)
+    assert {hit.chunk_id: exact[hit.chunk_id] for hit in hits} == pytest.approx(
+        {hit.chunk_id: hit.score for hit in hits}, abs=1e-6
+    )
 
 
 def test_what_small_changes_leave_behind_is_put_together(postgres: Postgres) -> None:
