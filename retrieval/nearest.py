@@ -30,7 +30,7 @@ class NearestConfig(BaseModel):
     """What a row costs that the HNSW search meets, in rows compared one by one; 0 always takes the graph."""
     ef_search: int = Field(default=350, ge=1, le=LARGEST_EF_SEARCH)
     """Candidates the HNSW search holds in a graph of up to 100,000 rows, never fewer than are asked for; in a
-    larger one they grow with the fourth root of its rows."""
+    larger one they grow with the cube root of its rows."""
     max_scan_tuples: int = Field(default=100_000, ge=1)
     """How many rows the HNSW search meets at most before all of the tenant's are compared instead."""
 
@@ -108,10 +108,15 @@ def nearest(
     return found, replace(plan, found=len(found))
 
 
+def grown_ef_search(config: NearestConfig, rows: int) -> int:
+    """The candidates that the search of a graph of so many rows holds."""
+    grown = config.ef_search * max(1.0, rows / _ROWS_OF_EF_SEARCH) ** (1 / 3)
+    return min(round(grown), LARGEST_EF_SEARCH)
+
+
 def _plan(moment: Moment, depth: int, config: NearestConfig) -> Plan:
     chunks, rows = moment.chunk_count, max(moment.graph_rows, moment.chunk_count)
-    grown = max(1.0, rows / _ROWS_OF_EF_SEARCH) ** 0.25
-    ef_search = max(min(round(config.ef_search * grown), LARGEST_EF_SEARCH), depth)
+    ef_search = max(grown_ef_search(config, rows), depth)
     met = max(ef_search, math.ceil(depth * rows / chunks)) if chunks else 0
     cost = met * config.graph_row_cost
     method: Literal["exact", "graph"] = "exact" if chunks <= cost else "graph"

@@ -9,6 +9,7 @@ import numpy as np
 from orchestration.bench.search_corpus import Corpus, Query
 from retrieval.binary_copy import vectors
 from retrieval.index import IndexConfig
+from retrieval.nearest import grown_ef_search
 from retrieval.search import SearchConfig
 
 NAMES = ("bm25s", "faiss")
@@ -60,7 +61,8 @@ def _faiss(corpus: Corpus, queries: list[Query], k: int) -> dict[str, float]:
     began = time.perf_counter()
     built = IndexConfig()
     graph = faiss.IndexHNSWFlat(rows.shape[1], built.hnsw_m, faiss.METRIC_INNER_PRODUCT)
-    graph.hnsw.efConstruction, graph.hnsw.efSearch = built.hnsw_ef_construction, SearchConfig().ef_search
+    graph.hnsw.efConstruction = built.hnsw_ef_construction
+    graph.hnsw.efSearch = grown_ef_search(SearchConfig(), len(rows))
     graph.add(rows)
     build_s = time.perf_counter() - began
     asked = np.stack([query.vector for query in queries])

@@ -1,0 +1,13 @@
+"""What a search of the graph holds ready grows with the graph."""
+
+import pytest
+
+from retrieval.nearest import LARGEST_EF_SEARCH, NearestConfig, grown_ef_search
+
+
+@pytest.mark.parametrize(
+    ("rows", "held"),
+    [(-1, 350), (0, 350), (100_000, 350), (800_000, 700), (1_000_000, 754), (10**9, LARGEST_EF_SEARCH)],
+)
+def test_ef_search_grows_with_the_cube_root_of_the_rows(rows: int, held: int) -> None:
+    assert grown_ef_search(NearestConfig(), rows) == held
