@@ -211,7 +211,7 @@ class Bm25:
                 UNION ALL
                 SELECT chunk_no, 0, false FROM unnest(%(also)s::integer[]) AS also (chunk_no)
                 WHERE chunk_no NOT IN (SELECT chunk_no FROM picked)
-            ){_with_common(moment) if common else ", scored AS (SELECT * FROM asked)"}
+            ), scored AS MATERIALIZED ({_with_common(moment) if common else "SELECT * FROM asked"})
             -- From the best on, until there are enough: what is tested on the text is tested on few.
             (
                 SELECT chunk_no, chunk_id, score, similarity
@@ -265,12 +265,8 @@ def _cut(place: str) -> str:
 
 
 def _with_common(moment: Moment) -> str:
-    """SQL that adds what the common words score to the chunks that are `asked` about.
-
-    First to the best and to those that were asked about besides; then to those alone that all of the common
-    words could bring among the best.
-    """
-    completed = f"""
+    """SQL that adds what the common words score to the chunks that are `asked` about."""
+    return f"""
         SELECT chunk_no, asked.score + coalesce(more.score, 0) AS score, ranked
         FROM asked
         LEFT JOIN LATERAL (
@@ -280,17 +276,8 @@ def _with_common(moment: Moment) -> str:
             CROSS JOIN LATERAL (SELECT {_COUNTED} FROM ({_held(moment)}) held) posting
             WHERE c.chunk_no = asked.chunk_no AND c.generation = {moment.generation:d}
         ) more ON true
-    """
-    return f""", first AS MATERIALIZED (
-            {completed} WHERE asked.score >= {_cut("%(best)s")} OR {_ASKED}
-        ), scored AS MATERIALIZED (
-            SELECT * FROM first
-            UNION ALL
-            {completed} WHERE asked.score < {_cut("%(best)s")} AND NOT {_ASKED}
-                AND asked.score + %(most_common)s >= coalesce(
-                    (SELECT score FROM first WHERE ranked ORDER BY score DESC OFFSET %(best)s - 1 LIMIT 1), 0
-                )
-        )
+        -- Without those that even all of the common words would not bring among the best.
+        WHERE asked.score + %(most_common)s >= {_cut("%(best)s")} OR {_ASKED}
     """
 
 
