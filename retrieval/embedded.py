@@ -22,7 +22,7 @@ from typing import Any
 
 import psutil
 from psycopg.conninfo import make_conninfo
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 logger = logging.getLogger(__name__)
 
@@ -46,11 +46,16 @@ class ServerError(RuntimeError):
     """The embedded PostgreSQL could not be made, started or stopped."""
 
 
+def _an_eighth_of_memory_mb() -> int:
+    return max(256, min(2048, psutil.virtual_memory().total >> 23))
+
+
 class ServerConfig(BaseModel):
     """What the embedded server may take of the machine; the defaults suit 2 cores and 8 GiB or more."""
 
-    shared_buffers_mb: int = 512
-    """Pages that the server keeps in memory; the operating system's cache holds the rest."""
+    shared_buffers_mb: int = Field(default_factory=_an_eighth_of_memory_mb)
+    """Pages that the server keeps in memory, by default an eighth of the machine's, at most 2,048; they are taken
+    as they fill. The operating system's cache holds the rest."""
     maintenance_work_mem_mb: int = 1024
     """Memory for building one index. An HNSW graph that does not fit is built many times slower."""
     max_connections: int = 60
