@@ -54,7 +54,7 @@ class ServerConfig(BaseModel):
     """What the embedded server may take of the machine; the defaults suit 2 cores and 8 GiB or more."""
 
     shared_buffers_mb: int = Field(default_factory=_an_eighth_of_memory_mb)
-    """Pages that the server keeps in memory, by default an eighth of the machine's, at most 2,048; they are taken
+    """Pages that the server keeps in memory, an eighth of the machine's as it comes, at most 2,048: taken
     as they fill. The operating system's cache holds the rest."""
     maintenance_work_mem_mb: int = 1024
     """Memory for building one index. An HNSW graph that does not fit is built many times slower."""
