@@ -59,9 +59,10 @@ def run(
 
     Returns:
         Seconds of each stage of the build and the most memory that the server took, sizes, and recall of the
-        vector search beside comparing every chunk; of each mode the latency of one client that asks each query
-        for the first time and once more, and of all clients at once, queries a second, and what one query takes
-        of processor time; the same while one in a hundred chunks changes; and of bm25s and faiss, without tenants, transactions or changes, as floors.
+        vector search beside comparing every chunk; of each mode the latency of one client that asks each
+        query for the first time and once more, and of all clients at once, queries a second, and what a query
+        takes of processor time; the same while one in a hundred chunks changes; and of bm25s and faiss,
+        without tenants, transactions or changes, as floors.
     """
     home = settings.home / "bench"
     folder = home / f"search-{chunks}-{tenants}"
