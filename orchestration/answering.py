@@ -23,7 +23,8 @@ from retrieval.index import Index, Release
 from retrieval.nearest import Plan
 from retrieval.postgres import Postgres
 from retrieval.query import Query
-from retrieval.rerank import Reranked, Reranker, build_reranker, second_look
+from retrieval.rerank import Reranked, build_reranker, second_look
+from retrieval.reranker import Reranker
 from retrieval.search import Hit, Mode, ModelMismatch, NothingReleased, Searcher
 
 logger = logging.getLogger(__name__)

@@ -34,7 +34,8 @@ from retrieval.generation import CHUNK_COLUMNS
 from retrieval.index import Index, IndexState
 from retrieval.postgres import Postgres, PostgresConfig
 from retrieval.query import Query
-from retrieval.rerank import Reranker, build_reranker, second_look
+from retrieval.rerank import build_reranker, second_look
+from retrieval.reranker import Reranker
 from retrieval.search import MODES, Hit, Mode, Searcher
 
 Chunks = Literal["default", "document"]

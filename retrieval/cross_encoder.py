@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from retrieval.rerank import RerankError
+from retrieval.reranker import RerankError
 
 _MOST_TOKENS = 512
 
