@@ -60,7 +60,6 @@ def test_the_corpus_is_skewed_and_the_same_each_time(home: Path) -> None:
 
 def test_a_small_run_measures_everything(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "_LOADED_S", 0.5)
-    monkeypatch.setattr(search, "_WARM_UP", 5)
     monkeypatch.setattr(search, "_QUERIES", 30)
     monkeypatch.setattr(search_floors, "_installed", lambda name: False)
     said: list[str] = []
