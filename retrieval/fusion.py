@@ -21,6 +21,11 @@ class Candidate(NamedTuple):
     score: float
 
 
+def best_first(candidate: Candidate) -> tuple[float, str]:
+    """What a ranking is sorted by: best first, equal scores by chunk_id."""
+    return -candidate.score, candidate.chunk_id
+
+
 def fuse(
     candidates: Sequence[Candidate],
     lexical: npt.NDArray[np.float64],
@@ -48,7 +53,7 @@ def fuse(
     # Rounded, so that equals stay equal however their sums were made.
     scores = np.round(1.0 / (1.0 + np.exp(-combined)), 9).tolist()
     fused = [Candidate(c.chunk_no, c.chunk_id, score) for c, score in zip(candidates, scores, strict=True)]
-    return sorted(fused, key=lambda candidate: (-candidate.score, candidate.chunk_id))
+    return sorted(fused, key=best_first)
 
 
 def _standardised(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

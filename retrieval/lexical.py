@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from psycopg import Connection
 from pydantic import BaseModel, Field
 
-from retrieval.fusion import Candidate
+from retrieval.fusion import Candidate, best_first
 from retrieval.postgres import Row
 from retrieval.postings import HEADING_TF, LENGTH, TEXT_TF, TITLE_TF
 from retrieval.query import Query, literal
@@ -122,6 +122,7 @@ class Bm25:
     ) -> None:
         self._connection, self._moment, self._query, self._config = connection, moment, query, config
         self._words = _words(connection, moment, query.words, config)
+        self._affordable = _affordable(self._words, config.max_postings)
         self._arguments: dict[str, Any] = {
             "title": config.title_weight,
             "heading": config.heading_weight,
@@ -146,17 +147,16 @@ class Bm25:
         """
         if not self._words:
             return Ranking([], {}, {})
-        essential = self._words[: _affordable(self._words, self._config.max_postings)]
-        return self._ranked(essential, depth, also, vector)
+        return self._ranked(self._words[: self._affordable], depth, also, vector)
 
     def filled(self, depth: int) -> list[Candidate]:
         """`best`, and where those are too few, the best of the chunks that hold common words alone."""
         best = {c.chunk_no: c for c in self.best(depth).best}
-        for word in self._words[_affordable(self._words, self._config.max_postings) :]:
+        for word in self._words[self._affordable :]:
             if len(best) >= depth:
                 break
             best |= {c.chunk_no: c for c in self._ranked([word], depth, (), None).best}
-        return sorted(best.values(), key=_place)[:depth]
+        return sorted(best.values(), key=best_first)[:depth]
 
     def _ranked(
         self, essential: Sequence[_Word], depth: int, also: Sequence[int], vector: str | None
@@ -244,16 +244,12 @@ class Bm25:
             },
         ).fetchall()
         best = [Candidate(*row[:3]) for row in rows if row[1] is not None]
-        best.sort(key=_place)
+        best.sort(key=best_first)
         scores = {chunk_no: score for chunk_no, chunk_id, score, _ in rows if chunk_id is None}
         similarities = {row[0]: row[3] for row in rows if row[3] is not None}
         found = scores.pop(None) or 0
-        more = found > pool or (found > depth and bool(common) and pool < _ALL)
+        more = found > pool or (found > depth and bool(common))
         return Ranking(best[:depth], scores, similarities), more
-
-
-def _place(candidate: Candidate) -> tuple[float, str]:
-    return -candidate.score, candidate.chunk_id
 
 
 _ASKED = "chunk_no = ANY(%(also)s::integer[])"

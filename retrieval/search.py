@@ -229,10 +229,7 @@ class Searcher:
 
 def _moment(connection: Connection[Row], at: Point | None) -> _Moment:
     if at is None:
-        which = (
-            "SELECT generation, r.epoch FROM headwater.live "
-            "JOIN headwater.releases r USING (release_id) JOIN headwater.index_state USING (generation)"
-        )
+        which = "SELECT generation, r.epoch FROM headwater.live JOIN headwater.releases r USING (release_id)"
     else:
         # Between releases rows may be pruned: such an epoch is not half read.
         which = (
