@@ -37,6 +37,7 @@ from retrieval.query import Query
 from retrieval.rerank import build_reranker, second_look
 from retrieval.reranker import Reranker
 from retrieval.search import MODES, Hit, Mode, Searcher
+from retrieval.whole import replacing
 
 Chunks = Literal["default", "document"]
 MEASURES = {"ndcg@10": nDCG @ 10, "recall@100": R @ 100, "mrr@10": RR @ 10}
@@ -273,10 +274,8 @@ class _Vectors:
                 "vector": pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1]),
             }
         )
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        half = self._path.with_suffix(".writing")
-        pq.write_table(table, half)
-        half.replace(self._path)
+        with replacing(self._path) as fresh:
+            pq.write_table(table, fresh)
 
 
 def _sha256(text: str) -> str:

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import psutil
 
+from retrieval.whole import replacing
+
 _TICK_S = 0.02
 """Start times are counted in ticks of a hundredth of a second."""
 
@@ -105,9 +107,8 @@ def start(command: Sequence[str], pid_file: Path, log: Path, environment: Mappin
             start_new_session=True,
         )
     started = Started(process.pid, born_s(psutil.Process(process.pid)))
-    unfinished = pid_file.with_suffix(".new")
-    unfinished.write_text(json.dumps(asdict(started)))
-    unfinished.replace(pid_file)
+    with replacing(pid_file) as fresh:
+        fresh.write_text(json.dumps(asdict(started)))
     return started
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from assets.lake import Lake
+from retrieval.whole import replacing
 
 MIGRATIONS: list[Callable[[Lake], None]] = [
     # 0 to 1: the first state folders had no version. Quality signals were added to `silver.documents`.
@@ -53,6 +54,5 @@ def bring_up_to_date(home: Path, lake: Lake) -> None:
     lake.ensure()
     for number in range(version, STATE_VERSION):
         MIGRATIONS[number](lake)
-        unfinished = file.with_suffix(".new")
-        unfinished.write_text(json.dumps({"version": number + 1}) + "\n")
-        unfinished.replace(file)
+        with replacing(file) as fresh:
+            fresh.write_text(json.dumps({"version": number + 1}) + "\n")

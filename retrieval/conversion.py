@@ -7,7 +7,8 @@ import openvino
 import torch
 from transformers import AutoModel
 
-from retrieval.model_folder import ModelFolder, written_whole
+from retrieval.model_folder import ModelFolder
+from retrieval.whole import written_whole
 
 
 class _MeanPooled(torch.nn.Module):

@@ -15,8 +15,9 @@ import pyarrow as pa
 from pydantic import BaseModel, Field
 from tokenizers import Encoding, Tokenizer
 
-from retrieval.model_folder import ModelFolder, model_digest, read_model_folder, remember, written_whole
+from retrieval.model_folder import ModelFolder, model_digest, read_model_folder, remember
 from retrieval.quantization import calibration_texts, int8_digest
+from retrieval.whole import written_whole
 
 if TYPE_CHECKING:
     import openvino

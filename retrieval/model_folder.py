@@ -3,13 +3,11 @@
 import errno
 import hashlib
 import json
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from retrieval.whole import replacing
 
 
 class UnsupportedModel(ValueError):
@@ -133,33 +131,10 @@ def model_digest(folder: ModelFolder, cache: Path) -> str:
 
 
 def remember(path: Path, text: str) -> None:
-    """Writes a small file whole or not at all; a cache that can not be written only costs time."""
+    """Writes a small file; a cache that can not be written only costs time."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-            file.write(text)
-        Path(file.name).chmod(0o644)  # a temporary file is its owner's alone; an environment may be shared
-        Path(file.name).replace(path)
+        with replacing(path) as fresh:
+            fresh.write_text(text)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
-
-
-@contextmanager
-def written_whole(folder: Path) -> Iterator[Path]:
-    """A scratch folder that becomes `folder` when the block ends, whole or not at all.
-
-    Where two processes write the same folder, the first one's is kept.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder.parent))
-    try:
-        yield scratch
-        scratch.chmod(0o755)  # mkdtemp's 0700 would keep other users of the environment out
-        try:
-            scratch.rename(folder)
-        except OSError:
-            if not any(folder.glob("*.xml")):
-                raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)

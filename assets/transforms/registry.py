@@ -15,6 +15,7 @@ from urllib.parse import unquote_to_bytes
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from retrieval.access import group_set
+from retrieval.whole import replacing
 
 ENVIRONMENT = "python-environment"
 """The location that means the demo's corpus: what is installed beside Headwater."""
@@ -271,14 +272,5 @@ class SourceRegistry:
 
     def _write(self, sources: Sequence[Source]) -> None:
         text = json.dumps({"sources": [s.model_dump(exclude_defaults=True) for s in sources]}, indent=2)
-        temporary = self._path.with_suffix(".tmp")
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # else a power cut can lose the rename
-        finally:
-            os.close(folder)
+        with replacing(self._path) as fresh:
+            fresh.write_text(text + "\n", encoding="utf-8")

@@ -16,6 +16,7 @@ from orchestration.settings import Settings
 from retrieval.chunker import ChunkerConfig, chunk, load_tokenizer
 from retrieval.embedder import Embedder
 from retrieval.embedding_model import EmbeddingModel
+from retrieval.whole import replacing
 
 SIZES_TOKENS = (100, 160, 200, 240, 400)
 TOP = 5
@@ -65,7 +66,6 @@ def run(settings: Settings, data: Path) -> BenchResult:
     model = EmbeddingModel.of(settings.recipe.embedder, settings.home)
     splitters = {"headwater": _ours(model.tokenizer_path), "langchain": _theirs(model.tokenizer_path)}
     cache = settings.home / "bench"
-    cache.mkdir(parents=True, exist_ok=True)
     questions = _vectors(model.embedder, cache, [each.question for each in wanted])
     figures, ratios = {"questions": float(len(wanted))}, {}
     for size in SIZES_TOKENS:
@@ -167,10 +167,8 @@ def _vectors(embedder: Embedder, cache: Path, texts: Sequence[str]) -> npt.NDArr
         distinct = sorted(set(texts))
         place = {text: i for i, text in enumerate(distinct)}
         vectors = embedder.encode(distinct)[[place[text] for text in texts]]
-        unfinished = kept.with_suffix(".new")
-        with unfinished.open("wb") as file:
-            np.save(file, vectors)
-        unfinished.replace(kept)
+        with replacing(kept) as fresh:
+            np.save(fresh, vectors)
     return np.load(kept)
 
 

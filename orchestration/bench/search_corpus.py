@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from assets.transforms.environment_corpus import list_environment, read_environment
 from retrieval.embedder import Embedder, EmbedderConfig
+from retrieval.whole import replacing
 
 _SEED = 2026
 _PASSAGES = 2_000
@@ -157,9 +158,8 @@ def _embedded(folder: Path) -> tuple[list[str], list[str], npt.NDArray[np.float3
         column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
         asked = np.arange(len(vectors)) >= len(passages)
         table = pa.table({"text": passages + questions, "asked": pa.array(asked), "vector": column})
-        folder.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, file.with_suffix(".part"))
-        file.with_suffix(".part").rename(file)
+        with replacing(file) as fresh:
+            pq.write_table(table, fresh)
     table = pq.read_table(file)
     texts = table["text"].to_pylist()
     count = len(texts) - pc.sum(table["asked"]).as_py()
