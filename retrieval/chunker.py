@@ -1,9 +1,12 @@
 """Divides a document into chunks: exact spans that follow its structure, under a budget of tokens."""
 
 import hashlib
+import math
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +17,21 @@ from tokenizers import Tokenizer
 
 from retrieval.sentences import Boundary, pieces
 
-CHUNKER_VERSION = "2"
+CHUNKER_VERSION = "3"
 """Raised when the same text and configuration would give other spans."""
 
 CHARACTERS_PER_TOKEN = 16
 """A token that covers more text than this is counted as several: a tokenizer turns a word of a megabyte into
 one unknown token, and a chunk must still be of a size that a person can read. English has about 4.5."""
+
+_BADNESS = {
+    Boundary.SECTION: 0.0,
+    Boundary.PARAGRAPH: 0.0,
+    Boundary.SENTENCE: 0.0,
+    Boundary.LINE: 0.25,
+    Boundary.WORD: 0.5,
+}
+"""Of places to divide a long paragraph: in parts of the budget that a better one may be further from even."""
 
 CHUNK_COLUMNS = pa.schema(
     [
@@ -118,9 +130,11 @@ def chunk(
 ) -> list[Chunk]:
     """Divides a text into chunks, in time linear in its length.
 
-    Structure decides first: a heading opens a new chunk once the current one has `min_tokens`; a chunk that
-    is full is cut at the strongest boundary that leaves it `min_tokens` (paragraph, sentence, line, word,
-    the latest of equals). A small rest at the end joins the chunk before it where both fit.
+    Structure decides first: once the current chunk has `min_tokens`, a heading opens a new one, and so does a
+    paragraph that does not fit into it. A paragraph too long for a chunk is divided into as few as hold it,
+    evenly, at sentences before lines before words: nearly full chunks with a small rest find less
+    (docs/context.md). It shares a chunk with nothing but what is smaller than `min_tokens` before it. A small
+    rest at the end of the document joins the chunk before it where both fit.
 
     Args:
         text: The normalised text of the document.
@@ -269,40 +283,59 @@ def _by_tokens(text: str, unit: _Unit, limit: int, tokenizer: Tokenizer) -> list
 
 def _pack(units: list[_Unit], config: ChunkerConfig) -> list[tuple[int, int]]:
     """Groups units into chunks, as `(first, one past last)`."""
+    costs = [0, *accumulate(unit.cost for unit in units)]
     groups: list[tuple[int, int]] = []
     first = 0
-    while first < len(units):
-        last = _fill(units, first, config)
-        groups.append((first, last))
-        first = last
+    for start, end in _paragraphs(units):
+        # The two halves of a word count differently together, so the budget could not be kept.
+        must_open = units[start].boundary == Boundary.INSIDE
+        opens = units[start].boundary == Boundary.SECTION or costs[end] - costs[first] > config.max_tokens
+        if first < start and (must_open or (opens and costs[start] - costs[first] >= config.min_tokens)):
+            groups.append((first, start))
+            first = start
+        if costs[end] - costs[first] > config.max_tokens:
+            groups += _divided(units, costs, first, end, config.max_tokens)
+            first = end
+    if first < len(units):
+        groups.append((first, len(units)))
     if len(groups) > 1 and units[groups[-1][0]].boundary != Boundary.INSIDE:
-        (before, _), (rest, end) = groups[-2:]
-        small = sum(unit.cost for unit in units[rest:end]) < config.min_tokens
-        if small and sum(unit.cost for unit in units[before:end]) <= config.max_tokens:
+        (before, rest), (_, end) = groups[-2:]
+        small = costs[end] - costs[rest] < config.min_tokens
+        if small and costs[end] - costs[before] <= config.max_tokens:
             groups[-2:] = [(before, end)]
     return groups
 
 
-def _fill(units: list[_Unit], first: int, config: ChunkerConfig) -> int:
-    """One past the last unit of the chunk that begins at `first`."""
-    total = units[first].cost
-    best: tuple[bool, Boundary, int] | None = None  # (big enough, how strong, where)
-    for i in range(first + 1, len(units)):
-        unit = units[i]
-        if unit.boundary == Boundary.INSIDE:
-            # The two halves of a word count differently together, so the budget could not be kept.
-            return i
-        if not units[i - 1].is_heading:
-            big_enough = total >= config.min_tokens
-            if big_enough and unit.boundary == Boundary.SECTION:
-                return i
-            # Below the least size only the amount of text counts.
-            rank = (big_enough, unit.boundary if big_enough else Boundary.WORD, i)
-            best = max(best, rank) if best else rank
-        if total + unit.cost > config.max_tokens:
-            return best[2] if best else i
-        total += unit.cost
-    return len(units)
+def _paragraphs(units: list[_Unit]) -> Iterator[tuple[int, int]]:
+    """Runs of units, as `(first, one past last)`: a paragraph each, headings with the one after them."""
+    first = 0
+    for i in range(1, len(units)):
+        boundary = units[i].boundary
+        after_heading = units[i - 1].is_heading
+        if boundary == Boundary.INSIDE or (boundary >= Boundary.PARAGRAPH and not after_heading):
+            yield first, i
+            first = i
+    if units:
+        yield first, len(units)
+
+
+def _divided(
+    units: list[_Unit], costs: list[int], first: int, end: int, max_tokens: int
+) -> Iterator[tuple[int, int]]:
+    """Divides a run that is too long for a chunk into as few as hold it, as even as its sentences allow."""
+    while (rest := costs[end] - costs[first]) > max_tokens and end - first > 1:
+        even = costs[first] + rest / math.ceil(rest / max_tokens)
+
+        def badness(cut: int, even: float = even) -> float:
+            after_heading = units[cut - 1].is_heading
+            return abs(costs[cut] - even) / max_tokens + _BADNESS[units[cut].boundary] + after_heading
+
+        # A unit above the budget, one character of many tokens, is a chunk of its own.
+        beyond = max(first + 2, bisect_right(costs, costs[first] + max_tokens, first, end))
+        cut = min(range(first + 1, beyond), key=badness)
+        yield first, cut
+        first = cut
+    yield first, end
 
 
 def chunk_batches(

@@ -164,15 +164,18 @@ class Searcher:
             return _hits(connection, moment, best)
 
     def _fused(self, lexical: Ranking, nearest: list[Candidate]) -> list[Candidate]:
-        """Both rankings' candidates, each with both scores."""
+        """Both rankings' candidates, each with both scores: scaled by those that every search looks at."""
+        most = self._config.candidates
         words = lexical.scores | {c.chunk_no: c.score for c in lexical.best}
         near = lexical.similarities | {c.chunk_no: c.score for c in nearest}
-        candidates = list({c.chunk_no: c for c in (*lexical.best, *nearest)}.values())
+        sample = {c.chunk_no: c for c in (*lexical.best[:most], *nearest[:most])}
+        candidates = list((sample | {c.chunk_no: c for c in (*lexical.best, *nearest)}).values())
         return fuse(
             candidates,
             np.array([words.get(c.chunk_no, 0.0) for c in candidates], np.float64),
             np.array([near[c.chunk_no] for c in candidates], np.float64),
             self._config.vector_weight,
+            len(sample),
         )
 
     def _nearest(

@@ -365,3 +365,23 @@ def test_every_candidate_has_both_scores(postgres: Postgres) -> None:
         "acme", "river stone", vector, 10, at=state, model_digest="model"
     )
     assert [hit.chunk_id for hit in hits] == sorted(fused, key=lambda name: -fused[name])[:10]
+
+
+def test_a_longer_list_scores_what_a_shorter_one_holds_the_same(postgres: Postgres) -> None:
+    rng = np.random.default_rng(4)
+    rows = [
+        Chunk(
+            f"{i:03}", "river " * (1 + i % 7) + "salt " * (i % 11), vector=tuple(rng.normal(size=DIMENSION))
+        )
+        for i in range(80)
+    ]
+    state = emptied(postgres).build("model", "chunker", DIMENSION, [batch(rows)], {})
+    searcher, vector = Searcher(postgres, SearchConfig(candidates=10)), rng.normal(size=DIMENSION)
+
+    def scores(k: int) -> dict[str, float]:
+        hits = searcher.search("acme", "river salt", vector, k, at=state, model_digest="model")
+        return {hit.chunk_id: hit.score for hit in hits}
+
+    short, long = scores(10), scores(60)
+    assert len(long) == 60
+    assert {name: long[name] for name in short} == short

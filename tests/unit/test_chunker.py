@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from assets.tables import CHUNKS
 from retrieval.chunker import CHUNK_COLUMNS, ChunkerConfig, chunk, chunk_batches, load_tokenizer
@@ -118,6 +119,33 @@ def test_a_line_too_long_to_be_wrapped_is_a_paragraph():
     assert cut == [f"{long}Short end.", "Bread is baked. Salt is cheap.", long.strip()]
     wrapped = "Rivers rise in hills, and they\nend in the sea, as all of them do."
     assert sentence_spans(wrapped) == [(0, len(wrapped))]
+
+
+def test_a_paragraph_too_long_for_a_chunk_is_divided_evenly_and_stands_alone():
+    sentence = "Rivers rise in hills and end in seas."
+    before, long, after = "Before it. " * 4, " ".join([sentence] * 4), "After it. " * 4
+    assert count(long) == 36
+    cut = bodies(f"{before}\n\n{long}\n\n{after}", config=ChunkerConfig(max_tokens=32, min_tokens=8))
+    assert cut == [before.strip(), *[f"{sentence} {sentence}"] * 2, after.strip()]
+
+
+def test_a_paragraph_too_long_for_a_chunk_takes_in_what_is_too_small_before_it():
+    sentence = "Rivers rise in hills and end in seas."
+    long = " ".join([sentence] * 4)
+    cut = bodies(f"Rivers\n\n{long}\n\nBread", config=ChunkerConfig(max_tokens=32, min_tokens=8))
+    assert cut == [f"Rivers\n\n{sentence} {sentence}", f"{sentence} {sentence}\n\nBread"]
+
+
+def test_a_character_of_more_tokens_than_the_budget_is_lost_nowhere():
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    text = "\n\n".join(["a \ufdfa\ufdfa b", "\ufdfa", "\ufdfa" * 3])
+    chunks = chunk(text, [], tokenizer, SMALL)
+    assert max(piece.token_count for piece in chunks) > SMALL.max_tokens
+    parts = [text[c.char_start : c.char_end] for c in chunks]
+    assert all(parts)
+    assert "".join("".join(parts).split()) == "".join(text.split())
 
 
 def test_a_small_rest_joins_the_chunk_before_it():
