@@ -56,8 +56,8 @@ class ChunkerConfig(BaseModel):
     max_tokens: int = Field(default=240, ge=8)
     """The most tokens a chunk may have, without the tokenizer's special ones; the model reads 254.
 
-    Fewer find more in the same room and cost more rows: chunks that fill 5,000 characters hold 88% of the
-    wanted ones at 240 and 92% at 160 (`headwater bench chunking`, docs/context.md)."""
+    Fewer find more in the same room and cost more rows: chunks that fill 5,000 characters hold 80% of the
+    wanted ones at 240 and 81% at 160 (`headwater bench chunking`, docs/context.md)."""
     min_tokens: int = Field(default=64, ge=1)
     """A new heading or paragraph ends a chunk only when the chunk has this many tokens."""
 
