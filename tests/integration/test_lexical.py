@@ -340,15 +340,19 @@ def test_a_vector_search_goes_on_until_it_has_what_is_not_ruled_out(
     assert found([one]) == ["quote"]
 
 
-def test_every_candidate_has_both_scores(postgres: Postgres) -> None:
-    """What only the other ranking proposed is looked up, not taken for the worst."""
-    rng = np.random.default_rng(3)
-    rows = [
+def rivers_and_stones(rng: np.random.Generator) -> list[Chunk]:
+    return [
         Chunk(
             f"{i:03}", "river " * (1 + i % 7) + "stone " * (i % 11), vector=tuple(rng.normal(size=DIMENSION))
         )
         for i in range(80)
     ]
+
+
+def test_every_candidate_has_both_scores(postgres: Postgres) -> None:
+    """What only the other ranking proposed is looked up, not taken for the worst."""
+    rng = np.random.default_rng(3)
+    rows = rivers_and_stones(rng)
     state = emptied(postgres).build("model", "chunker", DIMENSION, [batch(rows)], {})
     vector = rng.normal(size=DIMENSION).astype(np.float32)
     config = SearchConfig(candidates=10, vector_weight=0.5)
@@ -369,17 +373,11 @@ def test_every_candidate_has_both_scores(postgres: Postgres) -> None:
 
 def test_a_longer_list_scores_what_a_shorter_one_holds_the_same(postgres: Postgres) -> None:
     rng = np.random.default_rng(4)
-    rows = [
-        Chunk(
-            f"{i:03}", "river " * (1 + i % 7) + "salt " * (i % 11), vector=tuple(rng.normal(size=DIMENSION))
-        )
-        for i in range(80)
-    ]
-    state = emptied(postgres).build("model", "chunker", DIMENSION, [batch(rows)], {})
+    state = emptied(postgres).build("model", "chunker", DIMENSION, [batch(rivers_and_stones(rng))], {})
     searcher, vector = Searcher(postgres, SearchConfig(candidates=10)), rng.normal(size=DIMENSION)
 
     def scores(k: int) -> dict[str, float]:
-        hits = searcher.search("acme", "river salt", vector, k, at=state, model_digest="model")
+        hits = searcher.search("acme", "river stone", vector, k, at=state, model_digest="model")
         return {hit.chunk_id: hit.score for hit in hits}
 
     short, long = scores(10), scores(60)
