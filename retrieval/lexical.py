@@ -6,18 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+from pgvector import HalfVector
 from psycopg import Connection
 from pydantic import BaseModel, Field
 
 from retrieval.fusion import Candidate, best_first
 from retrieval.postgres import Row
-from retrieval.postings import HEADING_TF, LENGTH, TEXT_TF, TITLE_TF
+from retrieval.postings import BLOCK, HEADING_TF, LENGTH, TEXT_TF, TITLE_TF
 from retrieval.query import Query, literal
 
-_POOL_PER_HIT = 2
+_POOL_PER_HIT = 4
 """How many of the chunks that score best by the words that are read are looked at, for each asked for."""
-_SMALLEST_POOL = 200
+_SMALLEST_POOL = 400
 _ALL = (1 << 31) - 2
+_BLOCKS_PER_LOOKUP = 6
+"""Blocks that are gone through in the time in which one of them is found for one chunk."""
 
 _IDENTIFIER = re.compile(r"[:/@=+#_\\]|\d\.\d")
 
@@ -39,7 +42,7 @@ class LexicalConfig(BaseModel):
     """How often an identifier such as `std::vector` or `4.4.0` counts, beside the words in it."""
     max_words: int = Field(default=128, ge=1)
     """The most lexemes that one search looks for; of a longer query the rarest."""
-    max_postings: int = Field(default=20_000, ge=1)
+    max_postings: int = Field(default=12_000, ge=1)
     """The most postings that one search reads to find its candidates, from the rarest word on."""
 
 
@@ -132,7 +135,7 @@ class Bm25:
             "length_1": config.bm25_k1 * config.bm25_b / (moment.mean_length or 1.0),
         }
 
-    def best(self, depth: int, also: Sequence[int] = (), vector: str | None = None) -> Ranking:
+    def best(self, depth: int, also: Sequence[int] = (), vector: HalfVector | None = None) -> Ranking:
         """The best `depth` chunks that hold a word of the query, and what else it demands.
 
         No search reads more than `max_postings` to find them: words are taken from the rarest on while their
@@ -143,7 +146,7 @@ class Bm25:
         Args:
             depth: How many.
             also: The numbers of chunks whose scores are wanted besides, whatever their place.
-            vector: The query's, as pgvector reads it, where the similarity to it is wanted.
+            vector: The query's, where the similarity to it is wanted.
         """
         if not self._words:
             return Ranking([], {}, {})
@@ -159,7 +162,7 @@ class Bm25:
         return sorted(best.values(), key=best_first)[:depth]
 
     def _ranked(
-        self, essential: Sequence[_Word], depth: int, also: Sequence[int], vector: str | None
+        self, essential: Sequence[_Word], depth: int, also: Sequence[int], vector: HalfVector | None
     ) -> Ranking:
         """`best` among the chunks that hold one of the essential words."""
         pool = max(_POOL_PER_HIT * depth, _SMALLEST_POOL)
@@ -170,7 +173,12 @@ class Bm25:
         return ranking
 
     def _read(
-        self, essential: Sequence[_Word], depth: int, also: Sequence[int], vector: str | None, pool: int
+        self,
+        essential: Sequence[_Word],
+        depth: int,
+        also: Sequence[int],
+        vector: HalfVector | None,
+        pool: int,
     ) -> tuple[Ranking, bool]:
         """`_ranked` among the `pool` that score most by essential words, and those equal to the last.
 
@@ -181,11 +189,16 @@ class Bm25:
         conditions, arguments = _conditions(
             self._connection, moment, self._query, {word.lexeme for word in essential}
         )
+        dearer = _BLOCKS_PER_LOOKUP * BLOCK * (pool + len(also))
+        scanned = [word for word in common if word.chunk_count <= dearer]
+        looked_up = common[len(scanned) :]
         # Only a word that is too common by itself is not read whole. Of it the newest are: what is closed has
         # its postings still, which are the older ones.
         most = self._config.max_postings
         similarity = "1 - (embedding <=> %(vector)s::halfvec)" if vector else "NULL::float8"
         bound = "ORDER BY p.first_no DESC LIMIT %(most)s" if essential[0].chunk_count > most else ""
+        # Those that even all of the common words would not bring among the best are not asked about. Of the
+        # others, what is tested on the text is tested from the best on, until there are enough.
         rows = self._connection.execute(
             f"""
             WITH found AS MATERIALIZED (
@@ -206,13 +219,17 @@ class Bm25:
             ), picked AS MATERIALIZED (
                 SELECT chunk_no, score, score >= {_cut("%(pool)s")} AS ranked
                 FROM found WHERE score >= {_cut("%(pool)s")} OR {_ASKED}
-            ), asked AS (
+            ), asked AS MATERIALIZED (
                 SELECT chunk_no, score, ranked FROM picked
+                WHERE score >= {_cut("%(best)s")} - %(most_added)s OR {_ASKED}
                 UNION ALL
                 SELECT chunk_no, 0, false FROM unnest(%(also)s::integer[]) AS also (chunk_no)
                 WHERE chunk_no NOT IN (SELECT chunk_no FROM picked)
-            ), scored AS MATERIALIZED ({_with_common(moment) if common else "SELECT * FROM asked"})
-            -- From the best on, until there are enough: what is tested on the text is tested on few.
+            ), scored AS MATERIALIZED (
+                SELECT chunk_no, score + coalesce(added, 0) AS score, ranked
+                FROM asked LEFT JOIN ({_added(moment, bool(looked_up)) if common else _NOTHING}) more
+                USING (chunk_no)
+            )
             (
                 SELECT chunk_no, chunk_id, score, similarity
                 FROM (SELECT chunk_no, score FROM scored WHERE ranked ORDER BY score DESC OFFSET 0) best
@@ -232,12 +249,14 @@ class Bm25:
             | {
                 "lexemes": [word.lexeme for word in essential],
                 "weights": [word.weight for word in essential],
-                "common": [word.lexeme for word in common],
-                "common_weights": [word.weight for word in common],
-                "most_common": sum(word.weight for word in common),
+                "common": [word.lexeme for word in scanned],
+                "common_weights": [word.weight for word in scanned],
+                "commonest": [word.lexeme for word in looked_up],
+                "commonest_weights": [word.weight for word in looked_up],
+                "most_added": sum(word.weight for word in common),
                 "most": most,
                 "pool": pool,
-                "best": depth if pool < _ALL else _ALL,
+                "best": depth if common and pool < _ALL else _ALL,
                 "also": list(also),
                 "vector": vector,
                 "depth": depth,
@@ -252,6 +271,7 @@ class Bm25:
         return Ranking(best[:depth], scores, similarities), more
 
 
+_NOTHING = "SELECT 0 AS chunk_no, 0 AS added WHERE false"
 _ASKED = "chunk_no = ANY(%(also)s::integer[])"
 
 
@@ -260,20 +280,45 @@ def _cut(place: str) -> str:
     return f"coalesce((SELECT best[{place}] FROM cut), 0)"
 
 
-def _with_common(moment: Moment) -> str:
-    """SQL that adds what the common words score to the chunks that are `asked` about."""
+def _added(moment: Moment, looked_up: bool) -> str:
+    """SQL for what the common words add to the chunks that are `asked` about; none for those that hold none.
+
+    Every block of a word is gone through, for the chunks that lie between its first and its last. Of a word
+    that has too many of them, each chunk's is looked up.
+
+    Args:
+        moment: What is read.
+        looked_up: Whether there are such words.
+    """
+    lookups = f"""
+        UNION ALL
+        SELECT weight, c.chunk_no, counts
+        FROM unnest(%(commonest)s::text[], %(commonest_weights)s::float8[]) AS words (lexeme, weight)
+        CROSS JOIN asked
+        JOIN headwater.chunks c ON c.chunk_no = asked.chunk_no AND c.generation = {moment.generation:d}
+        CROSS JOIN LATERAL ({_held(moment)}) held
+    """
     return f"""
-        SELECT chunk_no, asked.score + coalesce(more.score, 0) AS score, ranked
-        FROM asked
-        LEFT JOIN LATERAL (
-            SELECT {_SCORE} AS score
-            FROM unnest(%(common)s::text[], %(common_weights)s::float8[]) AS words (lexeme, weight)
-            CROSS JOIN headwater.chunks c
-            CROSS JOIN LATERAL (SELECT {_COUNTED} FROM ({_held(moment)}) held) posting
-            WHERE c.chunk_no = asked.chunk_no AND c.generation = {moment.generation:d}
-        ) more ON true
-        -- Without those that even all of the common words would not bring among the best.
-        WHERE asked.score + %(most_common)s >= {_cut("%(best)s")} OR {_ASKED}
+    SELECT chunk_no, {_SCORE} AS added
+    FROM (
+        SELECT weight, chunk_no, {_COUNTED}
+        FROM (
+            SELECT weight, chunk_no, counts[width_bucket(chunk_no, chunk_nos)] AS counts
+            FROM (
+                SELECT weight, p.chunk_nos, p.counts, unnest(nos[
+                    width_bucket(p.first_no::integer - 1, nos) + 1
+                    : width_bucket(p.chunk_nos[cardinality(p.chunk_nos)], nos)
+                ]) AS chunk_no
+                FROM (SELECT array_agg(chunk_no ORDER BY chunk_no) AS nos FROM asked) sorted
+                CROSS JOIN unnest(%(common)s::text[], %(common_weights)s::float8[]) AS words (lexeme, weight)
+                JOIN headwater.postings p
+                    ON p.generation = {moment.generation:d} AND p.lexeme = words.lexeme
+            ) blocks
+            WHERE chunk_nos[width_bucket(chunk_no, chunk_nos)] = chunk_no
+            {lookups if looked_up else ""}
+        ) postings
+    ) counted
+    GROUP BY chunk_no
     """
 
 

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
+from pgvector import HalfVector
 from psycopg import Connection
 from pydantic import BaseModel, Field
 
@@ -91,20 +92,20 @@ class Moment(Protocol):
 
 
 def nearest(
-    connection: Connection[Row], moment: Moment, literal: str, depth: int, config: NearestConfig
+    connection: Connection[Row], moment: Moment, vector: HalfVector, depth: int, config: NearestConfig
 ) -> tuple[list[Candidate], Plan]:
     """The `depth` nearest chunks, or all there are, nearest first; and how they were found."""
     plan = _plan(moment, depth, config)
     if plan.method == "graph":
         settings = _set(connection, moment, plan.ef_search, config)
-        found = _by_graph(connection, moment, literal, depth)
+        found = _by_graph(connection, moment, vector, depth)
         connection.execute("SET LOCAL enable_sort = on")
         plan = replace(plan, settings=settings)
         if len(found) < min(depth, moment.chunk_count):
             why = f"{plan.why}; but it gave {len(found)}, so every chunk was compared"
             plan = replace(plan, method="graph, then exact", why=why)
     if plan.method != "graph":
-        found = exact(connection, moment, literal, depth)
+        found = exact(connection, moment, vector, depth)
     return found, replace(plan, found=len(found))
 
 
@@ -163,7 +164,7 @@ def _set(
     return found
 
 
-def _by_graph(connection: Connection[Row], moment: Moment, literal: str, depth: int) -> list[Candidate]:
+def _by_graph(connection: Connection[Row], moment: Moment, vector: HalfVector, depth: int) -> list[Candidate]:
     indexed = f"embedding::halfvec({moment.dimension:d})"
     # Relaxed order returns rows nearly sorted: the outer sort makes it whole.
     rows = connection.execute(
@@ -175,12 +176,12 @@ def _by_graph(connection: Connection[Row], moment: Moment, literal: str, depth: 
         )
         SELECT chunk_no, chunk_id, 1 - distance FROM near ORDER BY distance, chunk_id
         """,
-        {"vector": literal, "depth": depth},
+        {"vector": vector, "depth": depth},
     ).fetchall()
     return [Candidate(*row) for row in rows]
 
 
-def exact(connection: Connection[Row], moment: Moment, literal: str, depth: int) -> list[Candidate]:
+def exact(connection: Connection[Row], moment: Moment, vector: HalfVector, depth: int) -> list[Candidate]:
     """The `depth` nearest chunks by comparing every one; nearest first."""
     # Without the cast to the dimension this is not the HNSW index's expression, so every row is compared.
     rows = connection.execute(
@@ -191,6 +192,6 @@ def exact(connection: Connection[Row], moment: Moment, literal: str, depth: int)
             ORDER BY distance, chunk_id LIMIT %(depth)s
         ) near ORDER BY distance, chunk_id
         """,
-        {"vector": literal, "depth": depth},
+        {"vector": vector, "depth": depth},
     ).fetchall()
     return [Candidate(*row) for row in rows]

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from psycopg import Connection, IsolationLevel, sql
+from pgvector import HalfVector
+from pgvector.psycopg.halfvec import HalfVectorBinaryDumper
+from psycopg import Connection, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import ConnectionPool, PoolTimeout
 from pydantic import BaseModel, Field, SecretStr, field_validator
@@ -117,17 +119,21 @@ class Postgres:
         group_set(groups)
         key = self._access_key()
         with self._pooled("headwater_serving") as connection:
-            # A lock takes no snapshot, so this comes first: a drop of a generation waits for this transaction
-            # from now on, and one that was dropped before is also gone from what is read next.
-            begun = connection.execute(
-                "LOCK TABLE ONLY headwater.chunks, ONLY headwater.postings, ONLY headwater.frequencies "
-                "IN ACCESS SHARE MODE; SELECT headwater.this_transaction()"
-            )
-            begun.nextset()
-            (transaction,) = begun.fetchone() or ("",)
-            token = access_token(key, transaction, tenant, groups)
-            connection.execute("SELECT set_config('headwater.access', %s, true)", (token,))
-            yield connection
+            try:
+                # A lock takes no snapshot, so it comes first. A drop of a generation waits from now on,
+                # and one that was dropped before is also gone from what is read next.
+                *_, begun = connection.execute(
+                    "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; "
+                    "LOCK TABLE ONLY headwater.chunks, ONLY headwater.postings, ONLY headwater.frequencies "
+                    "IN ACCESS SHARE MODE; SELECT headwater.this_transaction()"
+                ).results()
+                (transaction,) = begun.fetchone() or ("",)
+                token = access_token(key, transaction, tenant, groups)
+                connection.execute("SELECT set_config('headwater.access', %s, true)", (token,))
+                yield connection
+            finally:
+                if not connection.closed:
+                    _end_session(connection)
 
     def _access_key(self) -> bytes:
         if self._key is None:
@@ -209,8 +215,6 @@ class Postgres:
             raise
         finally:
             # `with connection` ended its transaction; it closes only what it opened itself.
-            if role == "headwater_serving" and not connection.closed:
-                _forget_session(connection)
             pool.putconn(connection)
 
     def _pool(self, role: str) -> ConnectionPool[Connection[Row]]:
@@ -276,25 +280,24 @@ def _configure(connection: Connection[Row]) -> None:
 
 def _configure_serving(connection: Connection[Row]) -> None:
     _configure(connection)
-    connection.isolation_level = IsolationLevel.REPEATABLE_READ
-    connection.read_only = True
+    # `serving` begins and ends a transaction itself: each in one message with what else is to be done then.
+    connection.autocommit = True
+    # As text, a vector's numbers would each be written and read again.
+    connection.adapters.register_dumper(HalfVector, HalfVectorBinaryDumper)
     # Loads pgvector into the session: before that its settings take any value and none is looked at.
     connection.execute("SELECT '[1]'::public.halfvec")
-    connection.commit()
 
 
-def _forget_session(connection: Connection[Row]) -> None:
-    """Ends what a transaction can leave to the next: settings, cursors, prepared statements, locks.
+def _end_session(connection: Connection[Row]) -> None:
+    """Ends a transaction that wrote nothing, and what it can leave to the next: settings, cursors, locks.
 
     `DISCARD ALL` without the plans of our own functions. A session that does not let go of it is closed.
     """
     try:
-        connection.autocommit = True
         connection.execute(
-            "RESET SESSION AUTHORIZATION; RESET ALL; CLOSE ALL; DEALLOCATE ALL; UNLISTEN *; "
+            "ROLLBACK; RESET SESSION AUTHORIZATION; RESET ALL; CLOSE ALL; DEALLOCATE ALL; UNLISTEN *; "
             "SELECT pg_advisory_unlock_all()"
         )
-        connection.autocommit = False
     except psycopg.Error:
         connection.close()
 

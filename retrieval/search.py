@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+from pgvector import HalfVector
 from psycopg import Connection
 from pydantic import Field
 
@@ -149,17 +150,17 @@ class Searcher:
         self._check(query, query_vector, k, mode)
         with self._postgres.serving(tenant, groups) as connection:
             moment = _moment(connection, at)
-            literal = "" if mode == "lexical" else _vector_literal(query_vector, moment, model_digest)
             if mode == "lexical":
                 bm25 = Bm25(connection, moment, query, self._config)
                 return _hits(connection, moment, bm25.filled(k))
+            vector = _halves(query_vector, moment, model_digest)
             depth = k if mode == "vector" else max(k, self._config.candidates)
-            near, plan = self._nearest(connection, moment, query, literal, depth)
+            near, plan = self._nearest(connection, moment, query, vector, depth)
             on_plan(plan)
             best = near
             if mode == "hybrid":
                 bm25 = Bm25(connection, moment, query, self._config)
-                ranking = bm25.best(depth, also=[c.chunk_no for c in near], vector=literal)
+                ranking = bm25.best(depth, also=[c.chunk_no for c in near], vector=vector)
                 best = self._fused(ranking, near)[:k]
             return _hits(connection, moment, best)
 
@@ -179,15 +180,15 @@ class Searcher:
         )
 
     def _nearest(
-        self, connection: Connection[Row], moment: _Moment, query: Query, literal: str, depth: int
+        self, connection: Connection[Row], moment: _Moment, query: Query, vector: HalfVector, depth: int
     ) -> tuple[list[Candidate], Plan]:
         """The nearest chunks that the query does not rule out: `depth`, or all of those that are tested."""
-        found, plan = nearest(connection, moment, literal, depth, self._config)
+        found, plan = nearest(connection, moment, vector, depth, self._config)
         if not query.restricted:
             return found, plan
         kept = wanted(connection, moment, query, found)
         if len(kept) < depth < _MOST_TESTED:
-            found, plan = nearest(connection, moment, literal, _MOST_TESTED, self._config)
+            found, plan = nearest(connection, moment, vector, _MOST_TESTED, self._config)
             kept = wanted(connection, moment, query, found)
         return kept[:depth], plan
 
@@ -208,8 +209,8 @@ class Searcher:
         self._check(Query(""), query_vector, k, "vector")
         with self._postgres.serving(tenant, groups) as connection:
             moment = _moment(connection, at)
-            literal = _vector_literal(query_vector, moment, model_digest)
-            return _hits(connection, moment, exact(connection, moment, literal, k))
+            vector = _halves(query_vector, moment, model_digest)
+            return _hits(connection, moment, exact(connection, moment, vector, k))
 
     def _check(self, query: Query, query_vector: object, k: int, mode: str) -> None:
         config = self._config
@@ -274,8 +275,8 @@ def _moment(connection: Connection[Row], at: Point | None) -> _Moment:
     )
 
 
-def _vector_literal(vector: Any, moment: _Moment, model_digest: str | None) -> str:
-    """A query's vector as pgvector reads it, after what would make its answer meaningless is ruled out."""
+def _halves(vector: Any, moment: _Moment, model_digest: str | None) -> HalfVector:
+    """A query's vector as pgvector takes it, after what would make its answer meaningless is ruled out."""
     if model_digest != moment.model_digest:
         said = f"model {model_digest}" if model_digest else "a model that was not named"
         raise ModelMismatch(f"the query's vector is from {said} and the index is from {moment.model_digest}")
@@ -290,7 +291,7 @@ def _vector_literal(vector: Any, moment: _Moment, model_digest: str | None) -> s
         raise InvalidQuery("the query's vector holds NaN, an infinity or a number too large for a half float")
     if not halves.any():
         raise InvalidQuery("the query's vector is zero: it points nowhere")
-    return f"[{','.join(map(str, values.tolist()))}]"
+    return HalfVector(halves)
 
 
 def _hits(connection: Connection[Row], moment: _Moment, best: list[Candidate]) -> list[Hit]:
