@@ -10,10 +10,12 @@ from pgvector import HalfVector
 from psycopg import Connection
 from pydantic import BaseModel, Field
 
+from retrieval.demands import Moment as Demanding
+from retrieval.demands import demanded
 from retrieval.fusion import Candidate, best_first
 from retrieval.postgres import Row
-from retrieval.postings import BLOCK, HEADING_TF, LENGTH, TEXT_TF, TITLE_TF
-from retrieval.query import Query, literal
+from retrieval.postings import BLOCK, HEADING_TF, LENGTH, TEXT_TF, TITLE_TF, held_by_chunk
+from retrieval.query import Query
 
 _POOL_PER_HIT = 4
 """How many of the chunks that score best by the words that are read are looked at, for each asked for."""
@@ -46,32 +48,17 @@ class LexicalConfig(BaseModel):
     """The most postings that one search reads to find its candidates, from the rarest word on."""
 
 
-class Moment(Protocol):
+class Moment(Demanding, Protocol):
     """What one search reads from start to end, as far as words are concerned."""
 
     @property
-    def generation(self) -> int:
-        """Which model and chunker."""
-        ...
-
-    @property
     def epoch(self) -> int:
-        """How many changes into it."""
-        ...
-
-    @property
-    def languages(self) -> dict[str, int]:
-        """Those of the tenant's chunks, and how many are in each."""
+        """How many changes into the generation."""
         ...
 
     @property
     def mean_length(self) -> float:
         """Of a chunk, in lexemes."""
-        ...
-
-    @property
-    def visible(self) -> str:
-        """The condition on a row of the index."""
         ...
 
 
@@ -186,9 +173,7 @@ class Bm25:
             The ranking, and whether others were passed over that hold an essential word, valid or not.
         """
         moment, common = self._moment, [word for word in self._words if word not in essential]
-        conditions, arguments = _conditions(
-            self._connection, moment, self._query, {word.lexeme for word in essential}
-        )
+        demands = demanded(self._connection, moment, self._query, {word.lexeme for word in essential})
         dearer = _BLOCKS_PER_LOOKUP * BLOCK * (pool + len(also))
         scanned = [word for word in common if word.chunk_count <= dearer]
         looked_up = common[len(scanned) :]
@@ -212,7 +197,7 @@ class Bm25:
                         WHERE p.generation = {moment.generation:d} AND p.lexeme = words.lexeme {bound}
                     ) postings
                 ) counted
-                GROUP BY chunk_no {conditions.held}
+                GROUP BY chunk_no {demands.held}
             ), cut AS MATERIALIZED (
                 SELECT array_agg(score) AS best
                 FROM (SELECT score FROM found ORDER BY score DESC LIMIT %(pool)s + 1) best
@@ -235,7 +220,7 @@ class Bm25:
                 FROM (SELECT chunk_no, score FROM scored WHERE ranked ORDER BY score DESC OFFSET 0) best
                 CROSS JOIN LATERAL (
                     SELECT chunk_id, {similarity} AS similarity FROM headwater.chunks c
-                    WHERE c.chunk_no = best.chunk_no AND {moment.visible} {conditions.tested} LIMIT 1
+                    WHERE c.chunk_no = best.chunk_no AND {moment.visible} {demands.tested} LIMIT 1
                 ) chunks
                 ORDER BY score DESC FETCH FIRST %(depth)s ROWS WITH TIES
             )
@@ -245,7 +230,7 @@ class Bm25:
             SELECT NULL, NULL, cardinality(best), NULL FROM cut
             """,
             self._arguments
-            | arguments
+            | demands.arguments
             | {
                 "lexemes": [word.lexeme for word in essential],
                 "weights": [word.weight for word in essential],
@@ -296,7 +281,7 @@ def _added(moment: Moment, looked_up: bool) -> str:
         FROM unnest(%(commonest)s::text[], %(commonest_weights)s::float8[]) AS words (lexeme, weight)
         CROSS JOIN asked
         JOIN headwater.chunks c ON c.chunk_no = asked.chunk_no AND c.generation = {moment.generation:d}
-        CROSS JOIN LATERAL ({_held(moment)}) held
+        CROSS JOIN LATERAL ({held_by_chunk(moment.generation)}) held
     """
     return f"""
     SELECT chunk_no, {_SCORE} AS added
@@ -320,34 +305,6 @@ def _added(moment: Moment, looked_up: bool) -> str:
     ) counted
     GROUP BY chunk_no
     """
-
-
-def _held(moment: Moment) -> str:
-    """SQL for whether chunk `c` holds `words.lexeme`: a row with its `counts`, or none."""
-    # The blocks of a scope follow one another, so the last that begins before a chunk is the one it is in.
-    return f"""
-        SELECT counts[place] AS counts FROM (
-            SELECT p.chunk_nos, p.counts, width_bucket(c.chunk_no::integer, p.chunk_nos) AS place
-            FROM headwater.postings p
-            WHERE p.generation = {moment.generation:d} AND p.scope = c.scope AND p.lexeme = words.lexeme
-                AND p.first_no <= c.chunk_no
-            ORDER BY p.first_no DESC LIMIT 1
-        ) block WHERE chunk_nos[place] = c.chunk_no
-    """
-
-
-def wanted(
-    connection: Connection[Row], moment: Moment, query: Query, candidates: Sequence[Candidate]
-) -> list[Candidate]:
-    """Those of another ranking's candidates that hold the query's phrases and nothing it leaves out."""
-    conditions, arguments = _conditions(connection, moment, query, set())
-    rows = connection.execute(
-        f"SELECT chunk_no FROM headwater.chunks c WHERE chunk_no = ANY(%(candidates)s) AND {moment.visible} "
-        f"{conditions.tested}",
-        arguments | {"candidates": [candidate.chunk_no for candidate in candidates]},
-    ).fetchall()
-    kept = {row[0] for row in rows}
-    return [candidate for candidate in candidates if candidate.chunk_no in kept]
 
 
 def _words(connection: Connection[Row], moment: Moment, words: str, config: LexicalConfig) -> list[_Word]:
@@ -397,57 +354,3 @@ def _affordable(words: Sequence[_Word], max_postings: int) -> int:
         if place and total > max_postings:
             return place
     return len(words)
-
-
-@dataclass(frozen=True)
-class _Conditions:
-    """What a chunk must meet beside its score, as SQL.
-
-    Attributes:
-        held: On the lexemes of one chunk, grouped: a HAVING clause or nothing. Needed for a phrase's chunk to
-            be a candidate at all, where not every chunk that was found is looked at.
-        tested: On a row `c` of `headwater.chunks`, to be added to a WHERE clause.
-    """
-
-    held: str
-    tested: str
-
-
-def _conditions(
-    connection: Connection[Row], moment: Moment, query: Query, read: set[str]
-) -> tuple[_Conditions, dict[str, Any]]:
-    """A query's phrases and exclusions as SQL, and its arguments; `read` are lexemes read in full."""
-    arguments: dict[str, Any] = {}
-    held, tested = [], []
-    passage = "concat_ws(E'\\n', c.title, c.heading, c.text)"
-    for number, phrase in enumerate(query.phrases):
-        name = f"phrase_{number}"
-        arguments[name] = literal(phrase)
-        tested.append(f"AND {passage} ~* %({name})s")
-        readings = []
-        for place, lexemes in enumerate(_lexemes(connection, moment, phrase) if read else []):
-            arguments[f"{name}_{place}"] = sorted(lexemes & read)
-            readings.append(f"array_agg(lexeme) @> %({name}_{place})s::text[]")
-        if readings:
-            held.append(f"({' OR '.join(readings)})")
-    for number, phrase in enumerate(query.without_phrases):
-        arguments[f"without_{number}"] = literal(phrase)
-        tested.append(f"AND {passage} !~* %(without_{number})s")
-    unwanted = [_lexemes(connection, moment, word) for word in query.without_words]
-    if unwanted:
-        arguments["without"] = sorted(set().union(*(each for readings in unwanted for each in readings)))
-        tested.append(
-            "AND NOT EXISTS (SELECT FROM unnest(%(without)s::text[]) AS words (lexeme) "
-            f"CROSS JOIN LATERAL ({_held(moment)}) held)"
-        )
-    return _Conditions(f"HAVING {' AND '.join(held)}" if held else "", " ".join(tested)), arguments
-
-
-def _lexemes(connection: Connection[Row], moment: Moment, text: str) -> list[set[str]]:
-    """A text's lexemes, once for each language of the tenant that reads it differently."""
-    rows = connection.execute(
-        "SELECT DISTINCT (SELECT coalesce(array_agg(lexeme ORDER BY lexeme), '{}') "
-        "FROM headwater.terms(language, %s, true)) FROM unnest(%s::text[]) AS language",
-        (text, list(moment.languages)),
-    ).fetchall()
-    return [set(lexemes) for (lexemes,) in rows]

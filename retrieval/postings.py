@@ -217,6 +217,20 @@ def insert_frequencies(
     )
 
 
+def held_by_chunk(generation: int) -> str:
+    """SQL for whether chunk `c` holds `words.lexeme`: a row with its `counts`, or none."""
+    # The blocks of a scope follow one another, so the last that begins before a chunk is the one it is in.
+    return f"""
+        SELECT counts[place] AS counts FROM (
+            SELECT p.chunk_nos, p.counts, width_bucket(c.chunk_no::integer, p.chunk_nos) AS place
+            FROM headwater.postings p
+            WHERE p.generation = {generation:d} AND p.scope = c.scope AND p.lexeme = words.lexeme
+                AND p.first_no <= c.chunk_no
+            ORDER BY p.first_no DESC LIMIT 1
+        ) block WHERE chunk_nos[place] = c.chunk_no
+    """
+
+
 def remove(connection: Connection[Row], generation: int, dead: sql.Composable) -> None:
     """Takes chunks out of the blocks; `dead` is a relation of them, as `read_terms` makes it."""
     connection.execute(

@@ -10,8 +10,9 @@ from pgvector import HalfVector
 from psycopg import Connection
 from pydantic import Field
 
+from retrieval.demands import wanted
 from retrieval.fusion import Candidate, fuse
-from retrieval.lexical import Bm25, LexicalConfig, Ranking, wanted
+from retrieval.lexical import Bm25, LexicalConfig, Ranking
 from retrieval.moments import Point, UnknownRelease
 from retrieval.nearest import LARGEST_EF_SEARCH, NearestConfig, Plan, exact, nearest
 from retrieval.postgres import Postgres, Row
