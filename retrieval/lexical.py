@@ -14,7 +14,7 @@ from retrieval.demands import Moment as Demanding
 from retrieval.demands import demanded
 from retrieval.fusion import Candidate, best_first
 from retrieval.postgres import Row
-from retrieval.postings import BLOCK, HEADING_TF, LENGTH, TEXT_TF, TITLE_TF, held_by_chunk
+from retrieval.postings import BLOCK, HEADING_TF, IN_TEXT_ALONE, LENGTH, TEXT_TF, TITLE_TF, held_by_chunk
 from retrieval.query import Query
 
 _POOL_PER_HIT = 4
@@ -88,8 +88,10 @@ class _Word:
 # weight tf / (tf + k1 (1 - b + b length / mean)), with tf once: PostgreSQL works it out wherever it stands,
 # and that is most of what a posting costs. Rounded, so that the order of a sum never decides between equals.
 _SCORE = "round(1e9 * sum(weight / (1 + (%(length_0)s::float8 + %(length_1)s::float8 * length) / tf))) / 1e9"
+# Most chunks that hold a word hold it in their text alone.
 _COUNTED = (
-    f"{LENGTH} AS length, %(title)s * {TITLE_TF} + %(heading)s * {HEADING_TF} + %(text)s * {TEXT_TF} AS tf"
+    f"{LENGTH} AS length, %(text)s * {TEXT_TF} + CASE WHEN {IN_TEXT_ALONE} THEN 0 "
+    f"ELSE %(title)s * {TITLE_TF} + %(heading)s * {HEADING_TF} END AS tf"
 )
 
 

@@ -26,6 +26,7 @@ TEXT_TF = "(counts & 65535)"
 TITLE_TF = "((counts >> 16) & 255)"
 HEADING_TF = "((counts >> 24) & 255)"
 LENGTH = "(counts >> 32)"
+IN_TEXT_ALONE = f"counts & {0xFFFF << 16} = 0"
 
 
 def insert_words(connection: Connection[Row], generation: int, count: int, on_progress: Progress) -> None:
