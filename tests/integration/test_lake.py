@@ -193,3 +193,11 @@ def test_an_append_overtaken_after_its_check_writes_nothing(
     with pytest.raises(Fenced):
         lake.append(DUPLICATES, rows, lineage("slow"))
     assert [commit.lineage.run_id for commit in lake.commits(DUPLICATES.name)] == ["quick"]
+
+
+def test_hours_of_work_do_not_fill_the_code_cache(spark: SparkSession) -> None:
+    """48 MB, what a JVM of one tier reserves by itself, were full after a thousand small jobs."""
+    jvm = spark._jvm
+    assert jvm is not None
+    pools = jvm.java.lang.management.ManagementFactory.getMemoryPoolMXBeans()
+    assert sum(pool.getUsage().getMax() for pool in pools if "Code" in pool.getName()) >= 240 << 20
