@@ -243,6 +243,7 @@ class Bm25:
                 "most_added": sum(word.weight for word in common),
                 "most": most,
                 "pool": pool,
+                # Where nothing is added to a score, those that are not valid would leave places open.
                 "best": depth if common and pool < _ALL else _ALL,
                 "also": list(also),
                 "vector": vector,
