@@ -58,7 +58,7 @@ type: $(VENV)/.installed-dev  ## mypy
 
 dev: setup $(VENV)/.installed-dev  ## Dagster's development server on http://127.0.0.1:3000
 	mkdir -p $(STATE)/dagster
-	$(BIN)/python -m orchestration.dagster_home $(STATE)/dagster
+	$(BIN)/python -m orchestration.services.dagster_home $(STATE)/dagster
 	DAGSTER_HOME=$(STATE)/dagster $(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1
 
 bench: setup $(VENV)/.installed-dev  ## one benchmark, BENCH=dedupe unless told
@@ -96,7 +96,7 @@ $(BIN)/uv: | $(BIN)/python
 
 # Java is asked for first: better to hear of it now than after the download.
 $(VENV)/.installed: requirements.txt pyproject.toml | $(BIN)/python $(UV)
-	$(BIN)/python -m orchestration.java
+	$(BIN)/python -m orchestration.environment.java
 	$(INSTALL) -r requirements.txt
 	$(UV) pip install --python $(BIN)/python --no-deps --no-build-isolation --quiet -e .
 	touch $@
@@ -105,6 +105,6 @@ $(VENV)/.installed-%: requirements-%.txt $(VENV)/.installed
 	$(INSTALL) -r $<
 	touch $@
 
-$(VENV)/.ready: $(VENV)/.installed orchestration/setup.py orchestration/jars.py orchestration/class_archive.py
-	$(BIN)/python -m orchestration.setup
+$(VENV)/.ready: $(VENV)/.installed orchestration/environment/setup.py orchestration/environment/jars.py orchestration/environment/class_archive.py
+	$(BIN)/python -m orchestration.environment.setup
 	touch $@

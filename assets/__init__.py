@@ -1,0 +1,1 @@
+"""What is made? The layers as thin Dagster assets over pure functions."""

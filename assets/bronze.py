@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 
-from assets.lake import Lake
-from assets.report import described, report
-from assets.step import begin
-from assets.tables import RAW_DOCUMENTS
-from assets.transforms.revisions import (
+from assets.dagster.metadata import described, report
+from assets.engine.step import begin
+from assets.lake.lake import Lake
+from assets.lake.tables import RAW_DOCUMENTS
+from assets.sources.revisions import (
     STATE,
     revisions,
     revisions_here,
@@ -24,7 +24,7 @@ from assets.transforms.revisions import (
     tombstones,
     vanished_documents,
 )
-from assets.transforms.sources import (
+from assets.sources.sources import (
     Source,
     SourceError,
     SourceRegistry,

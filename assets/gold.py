@@ -15,15 +15,15 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from assets.ids import config_digest
-from assets.lake import Lake
+from assets.dagster.metadata import described, report
+from assets.engine.step import WORK_BYTES, Step, begin, mapped
+from assets.lake.ids import config_digest
+from assets.lake.lake import Lake
+from assets.lake.tables import CHUNKS, DOCUMENTS, DUPLICATES, EMBEDDINGS
 from assets.recipe import Recipe
-from assets.report import described, report
-from assets.step import WORK_BYTES, Step, begin, mapped
-from assets.tables import CHUNKS, DOCUMENTS, DUPLICATES, EMBEDDINGS
-from retrieval.chunker import CHUNK_COLUMNS, chunk_batches
-from retrieval.embedder import EMBEDDING_COLUMNS, encode_batches
-from retrieval.embedding_model import EmbeddingModel
+from retrieval.chunking.chunker import CHUNK_COLUMNS, chunk_batches
+from retrieval.embedding.embedder import EMBEDDING_COLUMNS, encode_batches
+from retrieval.embedding.embedding_model import EmbeddingModel
 
 _TEXT_KEY = ["tenant", "text_sha256"]
 _FEW_TEXTS = 256

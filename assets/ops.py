@@ -14,20 +14,20 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from assets.dagster.metadata import POLICIES, evaluation_chart, release_charts, report
+from assets.dagster.retry import retried
 from assets.gold import chunker_digest
-from assets.lake import Lake
-from assets.lineage import CODE_VERSION, Lineage
+from assets.lake.lake import Lake
+from assets.lake.lineage import CODE_VERSION, Lineage
+from assets.lake.tables import CHUNKS, DOCUMENTS, DUPLICATES, RAW_DOCUMENTS, RELEASES
 from assets.recipe import Recipe
-from assets.report import POLICIES, evaluation_chart, release_charts, report
-from assets.retry import retried
-from assets.tables import CHUNKS, DOCUMENTS, DUPLICATES, RAW_DOCUMENTS, RELEASES
-from assets.transforms.sources import SourceRegistry
-from quality.release_gate import ANN_RECALL, decide
-from retrieval.embedding_model import EmbeddingModel
-from retrieval.evaluate import Question, ann_recall, evaluate, known_item_questions, load_questions
-from retrieval.index import Index, IndexState, Point, Release, UnknownRelease
-from retrieval.query import Query
-from retrieval.search import MODES, Mode, Searcher
+from assets.sources.sources import SourceRegistry
+from quality.evaluation.evaluate import Question, ann_recall, evaluate, known_item_questions, load_questions
+from quality.evaluation.release_gate import ANN_RECALL, decide
+from retrieval.embedding.embedding_model import EmbeddingModel
+from retrieval.index.index import Index, IndexState, Point, Release, UnknownRelease
+from retrieval.search.query import Query
+from retrieval.search.search import MODES, Mode, Searcher
 
 _K = 10
 _KNOWN_ITEMS = 50

@@ -2,14 +2,14 @@
 
 from pydantic import BaseModel
 
-from assets.transforms.bounded import ParserLimits
-from assets.transforms.minhash import MinHashConfig
-from assets.transforms.signals import QualityThresholds
+from assets.dedup.minhash import MinHashConfig
+from assets.parsing.sandbox import ParserLimits
+from assets.text.signals import QualityThresholds
 from quality.drift import DriftConfig
-from quality.release_gate import ReleaseGate
-from retrieval.chunker import ChunkerConfig
-from retrieval.embedder import EmbedderConfig
-from retrieval.search import SearchConfig
+from quality.evaluation.release_gate import ReleaseGate
+from retrieval.chunking.chunker import ChunkerConfig
+from retrieval.embedding.embedder import EmbedderConfig
+from retrieval.search.search import SearchConfig
 
 
 class Recipe(BaseModel):

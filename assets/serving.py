@@ -6,16 +6,16 @@ import dagster as dg
 import duckdb
 import pyarrow as pa
 
-from assets.delta import register
+from assets.dagster.metadata import POLICIES, asset_key
+from assets.dagster.retry import retried
 from assets.gold import chunker_digest
-from assets.lake import Lake
-from assets.lineage import CODE_VERSION, Lineage
+from assets.lake.delta import register
+from assets.lake.lake import Lake
+from assets.lake.lineage import CODE_VERSION, Lineage
+from assets.lake.tables import CHUNKS, DOCUMENTS, EMBEDDINGS, RELEASES
 from assets.recipe import Recipe
-from assets.report import POLICIES, asset_key
-from assets.retry import retried
-from assets.tables import CHUNKS, DOCUMENTS, EMBEDDINGS, RELEASES
-from retrieval.embedding_model import EmbeddingModel
-from retrieval.index import Index, IndexState
+from retrieval.embedding.embedding_model import EmbeddingModel
+from retrieval.index.index import Index, IndexState
 
 _BATCH_ROWS = 2048
 

@@ -14,17 +14,17 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from assets.ids import config_digest
-from assets.lake import Lake
+from assets.dagster.metadata import described, report
+from assets.dedup.minhash import SIGNATURE_SCHEMA, signature_batches
+from assets.dedup.near_duplicates import Duplicates, find_duplicates, find_duplicates_in_spark
+from assets.engine.step import GONE, WORK_BYTES, Step, begin, mapped
+from assets.lake.ids import config_digest
+from assets.lake.lake import Lake
+from assets.lake.tables import DOCUMENTS, DUPLICATES, QUARANTINE, RAW_DOCUMENTS, SIGNATURES
+from assets.parsing.parse import PARSED_SCHEMA, PARSER_VERSION, parse_batches
 from assets.recipe import Recipe
-from assets.report import described, report
-from assets.step import GONE, WORK_BYTES, Step, begin, mapped
-from assets.tables import DOCUMENTS, DUPLICATES, QUARANTINE, RAW_DOCUMENTS, SIGNATURES
-from assets.transforms.minhash import SIGNATURE_SCHEMA, signature_batches
-from assets.transforms.near_duplicates import Duplicates, find_duplicates, find_duplicates_in_spark
-from assets.transforms.parse import PARSED_SCHEMA, PARSER_VERSION, parse_batches
-from assets.transforms.registry import SourceRegistry
-from assets.transforms.revisions import latest_bodies, latest_bodies_here
+from assets.sources.registry import SourceRegistry
+from assets.sources.revisions import latest_bodies, latest_bodies_here
 from retrieval.access import SEPARATOR
 
 DRIVER_DOCUMENT_CAP = 2_000_000

@@ -1,5 +1,5 @@
 """When it runs, and with what."""
 
-from orchestration.offline import go_offline
+from orchestration.environment.offline import go_offline
 
 go_offline()

@@ -3,9 +3,9 @@
 import dagster as dg
 
 from assets import bronze, gold, ops, serving, silver
-from assets.drift import drift_checks
-from assets.gates import GATES, conservation
-from orchestration.automation import (
+from assets.dagster.checks import GATES, conservation
+from assets.dagster.drift import drift_checks
+from orchestration.automation.automation import (
     alerts,
     arrivals,
     automations,

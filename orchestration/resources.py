@@ -4,15 +4,15 @@ from typing import Any
 
 import dagster as dg
 
-from assets.lake import Lake
-from assets.transforms.registry import SourceRegistry
-from orchestration.alerts import Alert
-from orchestration.liveness import PROCESS_TAG, this_process
+from assets.lake.lake import Lake
+from assets.sources.registry import SourceRegistry
+from orchestration.automation.alerts import Alert
+from orchestration.automation.liveness import PROCESS_TAG, this_process
 from orchestration.settings import Settings, open_lake
-from retrieval.embedding_model import EmbeddingModel
-from retrieval.index import Index
-from retrieval.postgres import Postgres
-from retrieval.search import Searcher
+from retrieval.embedding.embedding_model import EmbeddingModel
+from retrieval.index.index import Index
+from retrieval.search.search import Searcher
+from retrieval.store.postgres import Postgres
 
 
 def resources(settings: Settings) -> dict[str, Any]:

@@ -8,13 +8,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from assets.lake import Lake
+from assets.engine.spark import SparkConfig
+from assets.lake.lake import Lake
 from assets.recipe import Recipe
-from assets.spark import SparkConfig
-from inference.engines import GeneratorConfig
-from orchestration.state import bring_up_to_date
-from retrieval.postgres import PostgresConfig
-from retrieval.rerank import RerankerConfig
+from inference.engines.engines import GeneratorConfig
+from orchestration.migrations import bring_up_to_date
+from retrieval.rerank.rerank import RerankerConfig
+from retrieval.store.postgres import PostgresConfig
 
 _OTHER_VARIABLES = ("HEADWATER_DEBUG",)
 """What the environment may say beside settings: a traceback for each error."""

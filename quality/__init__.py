@@ -1,0 +1,1 @@
+"""Is it good enough? Suites, gates, drift, personal data, evaluation."""

@@ -1,0 +1,1 @@
+"""Where is it said? Chunks, vectors, the index, and search over it."""

@@ -10,14 +10,14 @@ import pytest
 from pyspark.sql import SparkSession
 
 if TYPE_CHECKING:
-    from retrieval.postgres import Postgres
+    from retrieval.store.postgres import Postgres
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
-    from assets.spark import SparkConfig, spark_session
+    from assets.engine.spark import SparkConfig, spark_session
 
     session = spark_session(SparkConfig(driver_memory="2g"), tmp_path_factory.mktemp("spark"))
     yield session
@@ -26,7 +26,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator["Postgres"]:
-    from retrieval.postgres import Postgres, PostgresConfig
+    from retrieval.store.postgres import Postgres, PostgresConfig
 
     # Not pytest's own folder: every run that starts closes that to all but its user, and as root the server's
     # is another. A space in the path, because users have them.

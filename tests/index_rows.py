@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from retrieval.index import Index
-from retrieval.postgres import Postgres
-from retrieval.search import Hit
+from retrieval.index.index import Index
+from retrieval.search.search import Hit
+from retrieval.store.postgres import Postgres
 
 DIMENSION = 8
 

@@ -5,15 +5,17 @@ from contextlib import contextmanager
 
 import pytest
 
-from assets import gates, gold, silver, step
-from assets.transforms import sources
+from assets import gold, silver
+from assets.dagster import checks
+from assets.engine import step
+from assets.sources import sources
 
 LIMITS = (
     (step, "DRIVER_BYTES"),
     *((silver, name) for name in ("WORK_BYTES", "DRIVER_DOCUMENT_CAP", "DRIVER_LAKE_CAP")),
     *((gold, name) for name in ("WORK_BYTES", "_FEW_TEXTS")),
     *((sources, name) for name in ("_FEW_FILES", "_FEW_BYTES")),
-    (gates, "DRIVER_GATE_BYTES"),
+    (checks, "DRIVER_GATE_BYTES"),
 )
 
 

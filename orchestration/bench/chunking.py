@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from orchestration.bench.report import BenchResult
 from orchestration.settings import Settings
-from retrieval.chunker import ChunkerConfig, chunk, load_tokenizer
-from retrieval.embedder import Embedder
-from retrieval.embedding_model import EmbeddingModel
-from retrieval.whole import replacing
+from retrieval.atomic_files import replacing
+from retrieval.chunking.chunker import ChunkerConfig, chunk, load_tokenizer
+from retrieval.embedding.embedder import Embedder
+from retrieval.embedding.embedding_model import EmbeddingModel
 
 SIZES_TOKENS = (100, 160, 200, 240, 400)
 TOP = 5

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from datasketch import MinHash, MinHashLSH
 
-from assets.transforms.minhash import MinHashConfig, bands, shingle_jaccard, signatures, warm_up
+from assets.dedup.minhash import MinHashConfig, bands, shingle_jaccard, signatures, warm_up
 from orchestration.bench import dedupe_lake
 from orchestration.bench.report import BenchResult
 

@@ -16,12 +16,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from assets.lake import Lake
-from assets.lineage import CODE_VERSION, Lineage
+from assets.dedup.minhash import MinHashConfig, bands, shingle_jaccard, signature_batches, signatures
+from assets.engine.spark import SparkConfig
+from assets.lake.lake import Lake
+from assets.lake.lineage import CODE_VERSION, Lineage
+from assets.lake.tables import DOCUMENTS, DUPLICATES, SIGNATURES, Table
 from assets.recipe import Recipe
-from assets.spark import SparkConfig
-from assets.tables import DOCUMENTS, DUPLICATES, SIGNATURES, Table
-from assets.transforms.minhash import MinHashConfig, bands, shingle_jaccard, signature_batches, signatures
 from orchestration.bench.report import watched
 
 _CHUNK_DOCUMENTS = 100_000

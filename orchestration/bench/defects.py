@@ -255,7 +255,7 @@ def _wrong_language(source: Source, random: Random) -> Source:
 
 
 def _oversize(source: Source, random: Random) -> Source:
-    from assets.transforms.extract import MAX_SIZE_BYTES
+    from assets.parsing.extract import MAX_SIZE_BYTES
 
     return replace(source, body=source.body * (MAX_SIZE_BYTES // len(source.body) + 1))
 

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from ir_measures import Qrel, ScoredDoc, calc_aggregate, nDCG
 
-from assets.transforms.environment_corpus import list_environment, read_environment
+from assets.sources.environment_corpus import list_environment, read_environment
 from orchestration.bench.report import BenchResult
-from retrieval.embedder import Embedder, EmbedderConfig, Quantization
+from retrieval.embedding.embedder import Embedder, EmbedderConfig, Quantization
 
 _DOCUMENTS = 288
 _SLICE = 96

@@ -10,8 +10,8 @@ import justext  # type: ignore[import-untyped]
 import numpy as np
 from lxml import html  # type: ignore[import-untyped]
 
-from assets.transforms.blocks import ExtractionError
-from assets.transforms.extract import extract
+from assets.parsing.blocks import ExtractionError
+from assets.parsing.extract import extract
 from orchestration.bench.report import BenchResult
 
 _WORD = re.compile(r"\w+")

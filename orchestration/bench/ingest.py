@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from assets.transforms.registry import Source, SourceRegistry
+from assets.sources.registry import Source, SourceRegistry
 from orchestration.bench.dedupe import real_prose
 from orchestration.bench.report import BenchResult, watched
 
@@ -87,7 +87,7 @@ def _ingested(source: Source) -> dict[str, float]:
         settings = Settings(home=Path(home))
         SourceRegistry(settings.sources_file).add(source)
         done = watched(
-            "orchestration.cli", "run", "--select", f'+key:"{_UNTIL}"', "--json", HEADWATER_HOME=home
+            "orchestration.cli.main", "run", "--select", f'+key:"{_UNTIL}"', "--json", HEADWATER_HOME=home
         )
         steps: dict[str, float] = json.loads(done.output)["seconds"]
         lake = open_lake(settings)

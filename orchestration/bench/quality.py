@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from assets.ids import doc_id
+from assets.dedup.minhash import MinHashConfig, signature_batches
+from assets.lake.ids import doc_id
+from assets.lake.tables import DOCUMENTS, DUPLICATES, TABLES
+from assets.parsing.parse import parse_batches
 from assets.recipe import Recipe
-from assets.tables import DOCUMENTS, DUPLICATES, TABLES
-from assets.transforms.environment_corpus import list_environment, read_environment
-from assets.transforms.minhash import MinHashConfig, signature_batches
-from assets.transforms.parse import parse_batches
-from assets.transforms.registry import ENVIRONMENT
-from assets.transforms.signals import SIGNALS
+from assets.sources.environment_corpus import list_environment, read_environment
+from assets.sources.registry import ENVIRONMENT
+from assets.text.signals import SIGNALS
 from orchestration.bench.defects import DEFECTS, TABLE_DEFECTS, Defect, Row, Rows, Source, near_copy
 from orchestration.bench.report import BenchResult
 from quality.gate import verdict
@@ -85,7 +85,7 @@ def run() -> BenchResult:
         each kind, of all (`caught`), the mean over the kinds, and the shares of sound documents and of sound
         versions that were stopped.
     """
-    from assets.spark import SparkConfig, spark_session
+    from assets.engine.spark import SparkConfig, spark_session
 
     random = Random(_SEED)  # noqa: S311 - a bench must repeat itself
     rows = _corpus()
@@ -227,7 +227,7 @@ def _stopped_by(defect: Defect, source: Source, random: Random) -> str | None:
 
 def _duplicates(documents: list[Row]) -> list[Row]:
     """The rows of silver.duplicates for these documents: doc_id, canonical_id, method."""
-    from assets.transforms.near_duplicates import find_duplicates
+    from assets.dedup.near_duplicates import find_duplicates
 
     config = MinHashConfig()
     columns = ("doc_id", "tenant", "text", "text_sha256", "first_seen_at")
@@ -322,7 +322,7 @@ def _drifting(documents: list[Row], random: Random) -> tuple[_Tally, _Tally]:
 
 def _version(documents: list[Row], random: Random) -> Rows:
     """A sound version of the gated tables; its vectors are random unit ones, for a gate reads no meaning."""
-    from retrieval.chunker import chunk_batches
+    from retrieval.chunking.chunker import chunk_batches
 
     recipe = Recipe()
     rows = [{name: row.get(name) for name in DOCUMENTS.schema.names} | _RUN for row in documents]
@@ -350,7 +350,7 @@ def _version(documents: list[Row], random: Random) -> Rows:
 
 
 def _tokenizer(recipe: Recipe) -> Path:
-    from retrieval.embedding_model import EmbeddingModel
+    from retrieval.embedding.embedding_model import EmbeddingModel
 
     return EmbeddingModel.of(recipe.embedder, Path()).tokenizer_path
 

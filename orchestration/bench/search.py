@@ -18,9 +18,9 @@ from orchestration.bench import search_floors
 from orchestration.bench.plot import Line, plot
 from orchestration.bench.report import BenchResult, machine
 from orchestration.bench.search_corpus import Corpus, Query, chunk_id
-from retrieval.index import Index, IndexState
-from retrieval.postgres import Postgres, PostgresConfig, one_value
-from retrieval.search import Mode, Searcher
+from retrieval.index.index import Index, IndexState
+from retrieval.search.search import Mode, Searcher
+from retrieval.store.postgres import Postgres, PostgresConfig, one_value
 
 if TYPE_CHECKING:
     from orchestration.settings import Settings

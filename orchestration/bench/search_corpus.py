@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from assets.transforms.environment_corpus import list_environment, read_environment
-from retrieval.embedder import Embedder, EmbedderConfig
-from retrieval.whole import replacing
+from assets.sources.environment_corpus import list_environment, read_environment
+from retrieval.atomic_files import replacing
+from retrieval.embedding.embedder import Embedder, EmbedderConfig
 
 _SEED = 2026
 _PASSAGES = 2_000

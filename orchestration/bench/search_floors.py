@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 
 from orchestration.bench.search_corpus import Corpus, Query
-from retrieval.binary_copy import vectors
-from retrieval.index import IndexConfig
-from retrieval.nearest import grown_ef_search
-from retrieval.search import SearchConfig
+from retrieval.index.binary_copy import vectors
+from retrieval.index.index import IndexConfig
+from retrieval.search.search import SearchConfig
+from retrieval.search.vector import grown_ef_search
 
 NAMES = ("bm25s", "faiss")
 _WARM_UP = 20

@@ -237,8 +237,8 @@ def install(watch: Watch) -> None:
     import psycopg
     from pyspark.sql.readwriter import DataFrameWriter
 
-    import assets.lake
-    import retrieval.embedded
+    import assets.lake.lake
+    import retrieval.store.embedded_server
 
     if os.environ.get("EFFECTS_SPARK"):
         from spark_only import LIMITS
@@ -279,7 +279,13 @@ def install(watch: Watch) -> None:
         files(lambda _: _merged_by_spark),
     )  # fmt: skip
 
-    wrap(retrieval.embedded.EmbeddedServer, "_initdb", watch, lambda *_: "initdb", half_way(_INITDB_S))
+    wrap(
+        retrieval.store.embedded_server.EmbeddedServer,
+        "_initdb",
+        watch,
+        lambda *_: "initdb",
+        half_way(_INITDB_S),
+    )
     wrap(psycopg.Cursor, "execute", watch, statement, once_sent)
     wrap(psycopg.Copy, "write", watch, lambda *_: "copy a piece", half_a_piece)
     wrap(psycopg.Connection, "commit", watch, commit, once_commit_is_sent)
@@ -302,7 +308,7 @@ def headwater(arguments: list[str]) -> None:
         watch = Watch(arguments)
         install(watch)
         arguments = watch.command
-    from orchestration.cli import main
+    from orchestration.cli.main import main
 
     sys.argv = ["headwater", *arguments]
     main()
@@ -315,7 +321,12 @@ def serve() -> None:
     """
     import importlib
 
-    for module in ("orchestration.definitions", "orchestration.ingest", "quality.gx", "delta.tables"):
+    for module in (
+        "orchestration.definitions",
+        "orchestration.operations.ingest",
+        "quality.gx",
+        "delta.tables",
+    ):
         importlib.import_module(module)
     for line in sys.stdin:
         asked = json.loads(line)

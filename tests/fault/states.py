@@ -15,11 +15,11 @@ from typing import Any
 
 import psutil
 
-from assets.lake import Lake
-from assets.tables import RELEASES, TABLES
-from orchestration.answering import Desk
+from assets.lake.lake import Lake
+from assets.lake.tables import RELEASES, TABLES
+from inference.answering.answering import Desk
 from orchestration.settings import Settings, open_lake
-from retrieval.postgres import Postgres
+from retrieval.store.postgres import Postgres
 
 HERE = Path(__file__).parent
 KILLED = -9
@@ -34,7 +34,7 @@ def environment(home: Path) -> dict[str, str]:
 
 
 def command(driver: tuple[str, ...], arguments: tuple[str, ...]) -> list[str]:
-    program = [str(HERE / "effects.py"), *driver] if driver else ["-m", "orchestration.cli"]
+    program = [str(HERE / "effects.py"), *driver] if driver else ["-m", "orchestration.cli.main"]
     return [sys.executable, *program, *arguments]
 
 

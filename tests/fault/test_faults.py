@@ -19,7 +19,7 @@ import pytest
 from report import Report
 from states import States, command, copy, differences, environment, headwater, orphans, stop
 
-from orchestration.runs import dagster_instance
+from orchestration.operations.runs import dagster_instance
 from orchestration.settings import Settings
 
 FAULTS = bool(os.environ.get("HEADWATER_FAULT"))

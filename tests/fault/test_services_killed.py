@@ -16,9 +16,9 @@ import pytest
 from report import Report
 from states import States, differences
 
-from orchestration import services
-from orchestration.liveness import PROCESS_TAG
-from orchestration.runs import dagster_instance
+from orchestration.automation.liveness import PROCESS_TAG
+from orchestration.operations.runs import dagster_instance
+from orchestration.services import services
 from orchestration.settings import Settings
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -18,10 +18,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from free_ports import free_ports
 
-from assets.transforms.registry import Source, SourceRegistry
-from orchestration import services
-from orchestration.answering import Desk
-from orchestration.runs import dagster_instance
+from assets.sources.registry import Source, SourceRegistry
+from inference.answering.answering import Desk
+from orchestration.operations.runs import dagster_instance
+from orchestration.services import services
 from orchestration.settings import Settings
 
 MINUTES = int(os.environ.get("HEADWATER_SOAK_MINUTES", "0"))

@@ -2,9 +2,9 @@
 
 import pyarrow as pa
 
-from assets.lake import Lake
-from assets.lineage import Lineage
-from assets.tables import Table
+from assets.lake.lake import Lake
+from assets.lake.lineage import Lineage
+from assets.lake.tables import Table
 
 
 def write(lake: Lake, table: Table, rows: list[dict], **inputs: int) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from assets.transforms.registry import Source, SourceRegistry
+from assets.sources.registry import Source, SourceRegistry
 from orchestration.definitions import definitions
 from orchestration.settings import Settings
 from quality.suites import SUITES

@@ -10,15 +10,15 @@ import pytest
 from pyspark.sql import SparkSession
 
 from assets import silver
+from assets.dedup.minhash import MinHashConfig
 from assets.recipe import Recipe
-from assets.transforms.minhash import MinHashConfig
-from orchestration.answering import Desk
-from orchestration.backup import BackupError, backup, restore
-from orchestration.ingest import build
+from inference.answering.answering import Desk
+from orchestration.migrations import STATE_VERSION, NewerState, bring_up_to_date
+from orchestration.operations.backup import BackupError, backup, restore
+from orchestration.operations.ingest import build
+from orchestration.operations.trace import Tracer
 from orchestration.settings import Settings, open_lake
-from orchestration.state import STATE_VERSION, NewerState, bring_up_to_date
-from orchestration.trace import Tracer
-from retrieval.postgres import Postgres
+from retrieval.store.postgres import Postgres
 
 STATE_0 = Path(__file__).parent / "state-0.tar.gz"
 """The tables and sources that the first release's code made of `DOCS_0`."""

@@ -12,11 +12,11 @@ import pytest
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
-from assets.ids import doc_id
-from assets.transforms.files import local_listing
-from assets.transforms.revisions import revisions
-from assets.transforms.sources import Source, list_source, read_source
-from inference.answer import LONGEST_QUESTION, BadQuestion, checked_question
+from assets.lake.ids import doc_id
+from assets.sources.files import local_listing
+from assets.sources.revisions import revisions
+from assets.sources.sources import Source, list_source, read_source
+from inference.answering.answer import LONGEST_QUESTION, BadQuestion, checked_question
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 HEADWATER = str(Path(sys.executable).parent / "headwater")

@@ -15,7 +15,7 @@ from orchestration.bench import search, search_floors
 from orchestration.bench.plot import Line, plot
 from orchestration.bench.search_corpus import Corpus
 from orchestration.settings import Settings
-from retrieval.binary_copy import vectors
+from retrieval.index.binary_copy import vectors
 
 DIMENSION = 384
 

@@ -9,9 +9,9 @@ import pytest
 from free_ports import free_ports
 from playwright.sync_api import Page, sync_playwright
 
-from assets.transforms.registry import Source, SourceRegistry
-from orchestration import services
-from orchestration.runs import dagster_instance
+from assets.sources.registry import Source, SourceRegistry
+from orchestration.operations.runs import dagster_instance
+from orchestration.services import services
 from orchestration.settings import Settings
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -8,17 +8,17 @@ import pyarrow as pa
 import pytest
 from index_rows import DIMENSION, Chunk, batch
 
-from assets.gates import passed_with
-from assets.lake import Lake, Unaudited
-from assets.lineage import Lineage
+from assets.dagster.checks import passed_with
+from assets.engine.spark import SparkConfig
+from assets.lake.lake import Lake, Unaudited
+from assets.lake.lineage import Lineage
+from assets.lake.tables import AUDITS, DOCUMENTS, RAW_DOCUMENTS, RELEASES
 from assets.ops import last_decision, record, roll_back
-from assets.spark import SparkConfig
-from assets.tables import AUDITS, DOCUMENTS, RAW_DOCUMENTS, RELEASES
-from assets.transforms.fetched import LISTING
-from assets.transforms.revisions import STATE, stale_files
-from retrieval.index import Index
-from retrieval.moments import IndexState
-from retrieval.postgres import Postgres
+from assets.sources.fetched import LISTING
+from assets.sources.revisions import STATE, stale_files
+from retrieval.index.index import Index
+from retrieval.index.types import IndexState
+from retrieval.store.postgres import Postgres
 
 AHEAD = timedelta(hours=1)
 
@@ -39,8 +39,8 @@ def set_back(monkeypatch: pytest.MonkeyPatch) -> Any:
         def now(cls, tz: Any = None) -> "datetime":  # type: ignore[override]
             return datetime.now(tz) + AHEAD
 
-    monkeypatch.setattr("assets.lake.datetime", Ahead)
-    return lambda: monkeypatch.setattr("assets.lake.datetime", datetime)
+    monkeypatch.setattr("assets.lake.lake.datetime", Ahead)
+    return lambda: monkeypatch.setattr("assets.lake.lake.datetime", datetime)
 
 
 def test_the_last_audit_counts(lake: Lake, set_back: Any) -> None:

@@ -12,11 +12,11 @@ import typer.main
 from index_rows import Chunk, batch
 from typer.testing import CliRunner
 
-from orchestration.cli import app
+from orchestration.cli.main import app
 from orchestration.settings import Settings
-from retrieval.embedding_model import EmbeddingModel
-from retrieval.index import Index
-from retrieval.postgres import Postgres
+from retrieval.embedding.embedding_model import EmbeddingModel
+from retrieval.index.index import Index
+from retrieval.store.postgres import Postgres
 
 HEADWATER = str(Path(sys.executable).parent / "headwater")
 

@@ -9,12 +9,12 @@ import pytest
 from lake_rows import write
 from test_gx import chunk, document
 
-from assets.drift import drift_checks, look, over_time
-from assets.gates import audit
-from assets.lake import Lake, Unaudited
+from assets.dagster.checks import audit
+from assets.dagster.drift import drift_checks, look, over_time
+from assets.engine.spark import SparkConfig
+from assets.lake.lake import Lake, Unaudited
+from assets.lake.tables import CHUNKS, DOCUMENTS, DRIFT, EMBEDDINGS
 from assets.recipe import Recipe
-from assets.spark import SparkConfig
-from assets.tables import CHUNKS, DOCUMENTS, DRIFT, EMBEDDINGS
 from quality.drift import DriftConfig
 from quality.suites import SUITES
 
@@ -30,7 +30,7 @@ def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
     def refuse(*_: object) -> None:
         raise AssertionError("drift started Spark")
 
-    monkeypatch.setattr("assets.spark.spark_session", refuse)
+    monkeypatch.setattr("assets.engine.spark.spark_session", refuse)
     return lake
 
 

@@ -9,8 +9,8 @@ import pytest
 from cross_encoders import save_cross_encoder
 from typer.testing import CliRunner, Result
 
-from orchestration.cli import app
-from retrieval.embedder import Embedder
+from orchestration.cli.main import app
+from retrieval.embedding.embedder import Embedder
 
 DOCUMENTS = {
     "copper": ("Copper", "Copper conducts electricity well and resists corrosion in sea water."),

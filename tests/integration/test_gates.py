@@ -7,11 +7,11 @@ import pytest
 from lake_rows import write
 from test_gx import TEXTS, document
 
-from assets.gates import GATES, audit, conserved, passed_with
-from assets.lake import Lake, Unaudited
+from assets.dagster.checks import GATES, audit, conserved, passed_with
+from assets.engine.spark import SparkConfig
+from assets.lake.lake import Lake, Unaudited
+from assets.lake.tables import DOCUMENTS, DUPLICATES, QUARANTINE, RAW_DOCUMENTS, SIGNATURES, TABLES
 from assets.recipe import Recipe
-from assets.spark import SparkConfig
-from assets.tables import DOCUMENTS, DUPLICATES, QUARANTINE, RAW_DOCUMENTS, SIGNATURES, TABLES
 from quality.suites import SUITES
 
 SUITE = SUITES[DOCUMENTS.name]
@@ -55,7 +55,7 @@ def test_a_verdict_is_kept_and_read_by_consumers(lake):
 def test_another_code_version_audits_anew(lake, monkeypatch):
     good = write(lake, DOCUMENTS, [document(0, TEXTS[0])])
     audit(lake, SUITE, good, {}, "run-1")
-    monkeypatch.setattr("assets.gates.CODE_VERSION", "another")
+    monkeypatch.setattr("assets.dagster.checks.CODE_VERSION", "another")
     assert passed_with(lake, DOCUMENTS.name, good) is None
 
 

@@ -14,8 +14,8 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from assets.tables import TABLES
-from assets.transforms.signals import SIGNALS
+from assets.lake.tables import TABLES
+from assets.text.signals import SIGNALS
 from quality.gate import verdict
 from quality.gx import Tables as Measurable
 from quality.gx import Unmeasured, docs_page, measure, run_suite

@@ -8,12 +8,12 @@ import pyarrow as pa
 import pytest
 from index_rows import DIMENSION, Chunk, batch
 
-from retrieval.binary_copy import InvalidBatch
-from retrieval.index import Index, IndexConfig
-from retrieval.moments import Fenced, IndexState, ReleaseExists, UnknownRelease
-from retrieval.postgres import Postgres
-from retrieval.progress import watched
-from retrieval.search import Searcher
+from retrieval.index.binary_copy import InvalidBatch
+from retrieval.index.index import Index, IndexConfig
+from retrieval.index.progress import watched
+from retrieval.index.types import Fenced, IndexState, ReleaseExists, UnknownRelease
+from retrieval.search.search import Searcher
+from retrieval.store.postgres import Postgres
 
 ROWS = [
     Chunk("a", "The river rises in the mountains", title="Rivers"),

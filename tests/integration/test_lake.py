@@ -7,11 +7,11 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 
-from assets.lake import Lake, Unaudited
-from assets.lineage import Fenced, Lineage
-from assets.spark import SparkConfig
-from assets.step import GONE, Step, begin
-from assets.tables import DOCUMENTS, DUPLICATES, SIGNATURES, TABLES, Table
+from assets.engine.spark import SparkConfig
+from assets.engine.step import GONE, Step, begin
+from assets.lake.lake import Lake, Unaudited
+from assets.lake.lineage import Fenced, Lineage
+from assets.lake.tables import DOCUMENTS, DUPLICATES, SIGNATURES, TABLES, Table
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def lake(spark: SparkSession, tmp_path: Path) -> Lake:
 def either(lake: Lake, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Lake:
     """The lake with changes that this process holds, and with changes too large for it."""
     if request.param == "merged by Spark":
-        monkeypatch.setattr("assets.step.DRIVER_BYTES", -1)
+        monkeypatch.setattr("assets.engine.step.DRIVER_BYTES", -1)
     return lake
 
 
@@ -185,11 +185,11 @@ def test_an_append_overtaken_after_its_check_writes_nothing(
     write = deltalake.write_deltalake
 
     def late(*args: object, **kwargs: object) -> None:
-        monkeypatch.setattr("assets.lake.write_deltalake", write)
+        monkeypatch.setattr("assets.lake.lake.write_deltalake", write)
         lake.append(DUPLICATES, rows, lineage("quick"))
         write(*args, **kwargs)
 
-    monkeypatch.setattr("assets.lake.write_deltalake", late)
+    monkeypatch.setattr("assets.lake.lake.write_deltalake", late)
     with pytest.raises(Fenced):
         lake.append(DUPLICATES, rows, lineage("slow"))
     assert [commit.lineage.run_id for commit in lake.commits(DUPLICATES.name)] == ["quick"]

@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from index_rows import DIMENSION, Chunk, batch, emptied, found
 
-from retrieval import lexical
-from retrieval.moments import IndexState
-from retrieval.postgres import Postgres
-from retrieval.query import Query, literal
-from retrieval.search import SearchConfig, Searcher
+from retrieval.index.types import IndexState
+from retrieval.search import lexical
+from retrieval.search.query import Query, literal
+from retrieval.search.search import SearchConfig, Searcher
+from retrieval.store.postgres import Postgres
 
 # The English stemmer leaves these as they are, so that the reference needs none.
 WORDS = ["river", "stone", "salt", "wind", "harbor", "copper"]

@@ -6,8 +6,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from orchestration.dagster_home import write_dagster_home
-from orchestration.services import services
+from orchestration.services.dagster_home import write_dagster_home
+from orchestration.services.services import services
 from orchestration.settings import Settings
 
 SECRET = "the patient's name is Ada"

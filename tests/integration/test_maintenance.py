@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from index_rows import DIMENSION, Chunk, batch, emptied
 
-from assets.lake import FEW_FILES, Lake
-from assets.lineage import Lineage
-from assets.maintenance import needed_versions, tidy
-from assets.spark import SparkConfig
-from assets.step import begin
-from assets.tables import CHUNKS, DOCUMENTS, DUPLICATES, SIGNATURES
-from retrieval import generation as steps
-from retrieval.postgres import Postgres
-from retrieval.search import SearchConfig, Searcher
+from assets.engine.spark import SparkConfig
+from assets.engine.step import begin
+from assets.lake.lake import FEW_FILES, Lake
+from assets.lake.lineage import Lineage
+from assets.lake.maintenance import needed_versions, tidy
+from assets.lake.tables import CHUNKS, DOCUMENTS, DUPLICATES, SIGNATURES
+from retrieval.index import build as steps
+from retrieval.search.search import SearchConfig, Searcher
+from retrieval.store.postgres import Postgres
 
 
 @dataclass

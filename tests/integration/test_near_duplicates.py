@@ -13,8 +13,8 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from assets.transforms.minhash import MinHashConfig, bands, shingle_jaccard, signature_batches, signatures
-from assets.transforms.near_duplicates import Duplicates, find_duplicates, find_duplicates_in_spark
+from assets.dedup.minhash import MinHashConfig, bands, shingle_jaccard, signature_batches, signatures
+from assets.dedup.near_duplicates import Duplicates, find_duplicates, find_duplicates_in_spark
 
 CONFIG = MinHashConfig(
     shingle_words=2, permutations=24, bands=12, rows=2, jaccard_threshold=0.5, hot_bucket=3

@@ -7,7 +7,7 @@ import sys
 import pytest
 from cut_off import cut_off
 
-from orchestration.offline import SWITCHES
+from orchestration.environment.offline import SWITCHES
 
 pytestmark = pytest.mark.network
 
@@ -24,7 +24,7 @@ def test_the_network_is_cut() -> None:
 def test_the_embedder_needs_no_network() -> None:
     script = """
 import orchestration
-from retrieval.embedder import Embedder, EmbedderConfig
+from retrieval.embedding.embedder import Embedder, EmbedderConfig
 print(Embedder(EmbedderConfig()).encode(["Where is it said?"]).shape)
 """
     done = cut_off([sys.executable, "-c", script])

@@ -18,11 +18,18 @@ import pytest
 from index_rows import DIMENSION, Chunk, batch
 from psycopg.conninfo import conninfo_to_dict
 
-from retrieval.embedded import EmbeddedServer, ServerConfig, ServerError
-from retrieval.index import Index
-from retrieval.moments import IndexState
-from retrieval.postgres import SCHEMA_VERSION, DatabaseError, Postgres, PostgresConfig, Unavailable, one_value
-from retrieval.search import Searcher
+from retrieval.index.index import Index
+from retrieval.index.types import IndexState
+from retrieval.search.search import Searcher
+from retrieval.store.embedded_server import EmbeddedServer, ServerConfig, ServerError
+from retrieval.store.postgres import (
+    SCHEMA_VERSION,
+    DatabaseError,
+    Postgres,
+    PostgresConfig,
+    Unavailable,
+    one_value,
+)
 
 SMALL = ServerConfig(shared_buffers_mb=16, maintenance_work_mem_mb=16, max_connections=10)
 
@@ -172,7 +179,7 @@ def test_processes_share_one_server_that_outlives_them(postgres: Postgres) -> No
     postgres.server.start()
     pid = (postgres.server.data / "postmaster.pid").read_text().split()[0]
     script = (
-        "import sys; from pathlib import Path; from retrieval.postgres import Postgres\n"
+        "import sys; from pathlib import Path; from retrieval.store.postgres import Postgres\n"
         "with Postgres(Path(sys.argv[1])).owner() as c:\n"
         "    print(c.execute('SELECT max(version) FROM headwater.schema_version').fetchone()[0])"
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestration.processes import (
+from orchestration.services.processes import (
     ServiceError,
     Started,
     born_s,

@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from assets.transforms.environment_corpus import list_environment
-from assets.transforms.fetched import FETCHED, file_path
-from assets.transforms.files import list_files, local_listing
-from assets.transforms.registry import Source, SourceEmpty, SourceUnreachable, UnreadableRows
-from assets.transforms.rows import read_rows
-from assets.transforms.sources import list_source, quick_listing, read_source
+from assets.sources.environment_corpus import list_environment
+from assets.sources.fetched import FETCHED, file_path
+from assets.sources.files import list_files, local_listing
+from assets.sources.registry import Source, SourceEmpty, SourceUnreachable, UnreadableRows
+from assets.sources.rows import read_rows
+from assets.sources.sources import list_source, quick_listing, read_source
 
 ODD_NAMES = [
     "a b.txt",

@@ -9,10 +9,10 @@ import pytest
 from cross_encoders import save_cross_encoder
 from index_rows import Chunk, batch
 
-from orchestration.answering import Desk
+from inference.answering.answering import Desk
 from orchestration.settings import Settings
-from retrieval.embedding_model import EmbeddingModel
-from retrieval.rerank import RerankerConfig
+from retrieval.embedding.embedding_model import EmbeddingModel
+from retrieval.rerank.rerank import RerankerConfig
 
 TEXTS = {
     "danube": "The Danube rises in the Black Forest in Germany.",

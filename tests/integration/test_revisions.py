@@ -4,12 +4,12 @@ from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 
-from assets.ids import doc_id
-from assets.lake import Lake
-from assets.tables import RAW_DOCUMENTS
-from assets.transforms.fetched import FETCHED, fetched_row
-from assets.transforms.registry import Source
-from assets.transforms.revisions import STATE, revisions, revisions_here, tombstones
+from assets.lake.ids import doc_id
+from assets.lake.lake import Lake
+from assets.lake.tables import RAW_DOCUMENTS
+from assets.sources.fetched import FETCHED, fetched_row
+from assets.sources.registry import Source
+from assets.sources.revisions import STATE, revisions, revisions_here, tombstones
 
 THEN, NOW = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 2, tzinfo=UTC)
 SOURCE = Source(name="docs", location="/docs", tenant="acmé")

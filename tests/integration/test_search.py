@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from index_rows import DIMENSION, Chunk, batch, emptied, found
 
-from retrieval.moments import IndexState, UnknownRelease
-from retrieval.nearest import Plan, nearest
-from retrieval.postgres import Postgres, one_value
-from retrieval.query import InvalidQuery
-from retrieval.search import ModelMismatch, NothingReleased, SearchConfig, Searcher, _moment
+from retrieval.index.types import IndexState, UnknownRelease
+from retrieval.search.query import InvalidQuery
+from retrieval.search.search import ModelMismatch, NothingReleased, SearchConfig, Searcher, _moment
+from retrieval.search.vector import Plan, nearest
+from retrieval.store.postgres import Postgres, one_value
 
 ROWS = [
     Chunk("stone", "stone stone wind", title="River", vector=(1, 0, 0, 0, 0, 0, 0, 0.1)),

@@ -11,10 +11,10 @@ import pytest
 from dagster import DagsterInstance
 from free_ports import free_ports
 
-from orchestration import services
-from orchestration.dagster_home import write_dagster_home
-from orchestration.java import UnsupportedJava
-from orchestration.processes import ServiceError, members, read_pid_file
+from orchestration.environment.java import UnsupportedJava
+from orchestration.services import services
+from orchestration.services.dagster_home import write_dagster_home
+from orchestration.services.processes import ServiceError, members, read_pid_file
 from orchestration.settings import Settings
 
 

@@ -9,16 +9,16 @@ from deltalake import write_deltalake
 from pyspark.sql import SparkSession
 from spark_only import spark_only
 
-from assets.lake import Lake
-from assets.report import funnel
-from assets.tables import TABLES
-from assets.transforms.registry import Source, SourceRegistry
-from orchestration.answering import Desk
-from orchestration.ingest import build
-from orchestration.runs import RunFailed, execute
+from assets.dagster.metadata import funnel
+from assets.lake.lake import Lake
+from assets.lake.tables import TABLES
+from assets.sources.registry import Source, SourceRegistry
+from inference.answering.answering import Desk
+from orchestration.operations.ingest import build
+from orchestration.operations.runs import RunFailed, execute
+from orchestration.operations.trace import Trace, Tracer
+from orchestration.services.status import status
 from orchestration.settings import Settings, open_lake
-from orchestration.status import status
-from orchestration.trace import Trace, Tracer
 
 TOPICS = {
     "glaciers": "A glacier is a persistent body of dense ice that moves under its own weight. It forms where "
@@ -224,7 +224,7 @@ def test_a_file_that_comes_back_is_found_again(settings: Settings, corpus: Path)
 
 def test_rollback_repoints_and_holds_until_something_new(settings: Settings) -> None:
     from assets.ops import roll_back
-    from retrieval.index import UnknownRelease
+    from retrieval.index.index import UnknownRelease
 
     desk = Desk(settings)
     with pytest.raises(UnknownRelease, match=r"r9\.9"):

@@ -13,9 +13,9 @@ import pytest
 from deltalake import DeltaTable, Schema, write_deltalake
 from free_ports import free_ports
 
-from assets.tables import TABLES
-from orchestration.java import require_java
-from orchestration.processes import listening, start, stop, wait_until
+from assets.lake.tables import TABLES
+from orchestration.environment.java import require_java
+from orchestration.services.processes import listening, start, stop, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +38,7 @@ def port(lake: Path) -> Iterator[int]:
     [number] = free_ports(1)
     environment = os.environ | {"HEADWATER_HOME": str(home), "HEADWATER_THRIFT_PORT": str(number)}
     log, pid_file = home / "thrift.log", home / "thrift.pid"
-    started = start([sys.executable, "-m", "orchestration.thrift"], pid_file, log, environment)
+    started = start([sys.executable, "-m", "orchestration.services.jdbc"], pid_file, log, environment)
     try:
         wait_until(lambda: listening(number), started, log, timeout_s=180)
         yield number
@@ -99,7 +99,7 @@ def test_writes_are_restricted_to_the_folders_named(tmp_path: Path) -> None:
     script = """
 import sys
 from pathlib import Path
-from orchestration.read_only import restrict_writes
+from orchestration.services.landlock import restrict_writes
 mine, theirs = Path(sys.argv[1]), Path(sys.argv[2])
 if not restrict_writes([mine, Path("/dev/null")]):
     sys.exit(3)

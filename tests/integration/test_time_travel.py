@@ -13,17 +13,17 @@ import pyarrow as pa
 import pytest
 from index_rows import DIMENSION, Chunk, batch
 
-from assets.transforms.blocks import ExtractionError
-from assets.transforms.extract import extract
-from assets.transforms.kinds import media_type
-from retrieval.as_of import InvalidMoment, release_as_of
-from retrieval.chunker import ChunkerConfig, chunk_batches
-from retrieval.embedder import EmbedderConfig, packaged_model
-from retrieval.embedding_model import EmbeddingModel
-from retrieval.index import Index
-from retrieval.moments import IndexState, Release, UnknownRelease
-from retrieval.postgres import Postgres
-from retrieval.search import Hit, Mode, Searcher
+from assets.parsing.blocks import ExtractionError
+from assets.parsing.content_type import media_type
+from assets.parsing.extract import extract
+from retrieval.chunking.chunker import ChunkerConfig, chunk_batches
+from retrieval.embedding.embedder import EmbedderConfig, packaged_model
+from retrieval.embedding.embedding_model import EmbeddingModel
+from retrieval.index.index import Index
+from retrieval.index.types import IndexState, Release, UnknownRelease
+from retrieval.search.as_of import InvalidMoment, release_as_of
+from retrieval.search.search import Hit, Mode, Searcher
+from retrieval.store.postgres import Postgres
 
 VECTOR_SIZE = 64
 QUESTIONS = [

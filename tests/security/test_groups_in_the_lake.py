@@ -8,15 +8,15 @@ import pytest
 from pyspark.sql import SparkSession
 from typer.testing import CliRunner
 
-from assets.lake import Lake
-from assets.transforms.registry import Source, SourceRegistry
-from orchestration.answering import Desk
-from orchestration.cli import app
-from orchestration.ingest import build
-from orchestration.replay import UnknownAnswer, replay
+from assets.lake.lake import Lake
+from assets.sources.registry import Source, SourceRegistry
+from inference.answering.answering import Desk
+from orchestration.cli.main import app
+from orchestration.operations.ingest import build
+from orchestration.operations.replay import UnknownAnswer, replay
 from orchestration.settings import Settings, open_lake
-from retrieval.postgres import Postgres
-from retrieval.search import ModelMismatch
+from retrieval.search.search import ModelMismatch
+from retrieval.store.postgres import Postgres
 
 HANDBOOK = {
     "holidays.md": "# Holidays\n\nEverybody has thirty days of holiday a year and may carry five over.",

@@ -15,10 +15,10 @@ from index_rows import DIMENSION, Chunk, batch
 from psycopg import Connection
 
 from retrieval.access import SEPARATOR, access_token
-from retrieval.index import Index
-from retrieval.moments import IndexState
-from retrieval.postgres import Postgres, PostgresConfig
-from retrieval.search import Searcher
+from retrieval.index.index import Index
+from retrieval.index.types import IndexState
+from retrieval.search.search import Searcher
+from retrieval.store.postgres import Postgres, PostgresConfig
 
 TENANTS = [f"tenant {n}" for n in range(12)]
 GROUPS = ("audit", "board", "clerks")

@@ -5,8 +5,8 @@ import os
 import sys
 import time
 
-from assets.transforms import extract, parser_process
-from assets.transforms.blocks import Block, Content
+from assets.parsing import extract, worker
+from assets.parsing.blocks import Block, Content
 
 
 def _sleep(body: bytes) -> Content:
@@ -43,4 +43,4 @@ HOSTILE = {f"test/{each.__name__.strip('_')}": each for each in _PARSERS}
 
 if __name__ == "__main__":
     extract._READERS.update(HOSTILE)
-    parser_process.main(sys.argv[1:])
+    worker.main(sys.argv[1:])

@@ -15,12 +15,12 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from assets import retry
-from assets.retry import retried
-from orchestration.alerts import Alert
-from orchestration.automation import alerts, reaper
-from orchestration.liveness import PROCESS_TAG, alive, this_process
-from orchestration.processes import born_s
+from assets.dagster import retry
+from assets.dagster.retry import retried
+from orchestration.automation.alerts import Alert
+from orchestration.automation.automation import alerts, reaper
+from orchestration.automation.liveness import PROCESS_TAG, alive, this_process
+from orchestration.services.processes import born_s
 
 FAILURE = {"run_id": "r", "job": "refresh", "failed": "gold__chunks", "message": "broken"}
 

@@ -3,9 +3,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from inference.answer import BadQuestion, ReleasePin, answer_question, checked_question
-from inference.prompt import Draft, Quote, build_messages, read_reply
-from retrieval.context import ContextConfig, ContextPassage, assemble
+from inference.answering.answer import BadQuestion, ReleasePin, answer_question, checked_question
+from inference.answering.context import ContextConfig, ContextPassage, assemble
+from inference.answering.prompt import Draft, Quote, build_messages, read_reply
 
 DOCUMENT = "Preface. 😀 Rivers rise in hills. They end in the sea, always.\nThe sea is salt."
 

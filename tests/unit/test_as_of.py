@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from retrieval.as_of import InvalidMoment, release_as_of
-from retrieval.moments import LiveSince, Release, UnknownRelease
+from retrieval.index.types import LiveSince, Release, UnknownRelease
+from retrieval.search.as_of import InvalidMoment, release_as_of
 
 DAY = timedelta(days=1)
 FIRST = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from assets.transforms.extract import extract
+from assets.parsing.extract import extract
 from orchestration.bench import html
 
 PROSE = "The sink takes every byte that it is given and keeps none of them at all. " * 6

@@ -14,12 +14,12 @@ from pyspark.sql import SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
 from test_parse import INPUT, parsed, row
 
-from assets.transforms import bounded, kinds
-from assets.transforms.blocks import ExtractionError
-from assets.transforms.bounded import BoundedParser, ParserLimits
-from assets.transforms.extract import extract
-from assets.transforms.parse import PARSED_SCHEMA, parse_batches
-from assets.transforms.signals import QualityThresholds
+from assets.parsing import content_type, sandbox
+from assets.parsing.blocks import ExtractionError
+from assets.parsing.extract import extract
+from assets.parsing.parse import PARSED_SCHEMA, parse_batches
+from assets.parsing.sandbox import BoundedParser, ParserLimits
+from assets.text.signals import QualityThresholds
 
 MARKDOWN = b"# Widget\n\nSome words about the widget.\n"
 ODT = (
@@ -32,10 +32,10 @@ LIMITS = ParserLimits(timeout_s=3, memory_bytes=1 << 29)
 
 @pytest.fixture(autouse=True)
 def hostile(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(bounded, "_CHILD_MODULE", "hostile_parser")
-    monkeypatch.setattr(bounded, "_parsers", {})
+    monkeypatch.setattr(sandbox, "_CHILD_MODULE", "hostile_parser")
+    monkeypatch.setattr(sandbox, "_parsers", {})
     yield
-    for parser in bounded._parsers.values():
+    for parser in sandbox._parsers.values():
         parser.close()
 
 
@@ -102,9 +102,9 @@ def test_the_process_has_no_secrets_and_keeps_its_socket_to_itself(
 
 def test_a_hanging_process_ends_soon_after_the_one_that_asked() -> None:
     code = (
-        "from assets.transforms import bounded\n"
-        "bounded._CHILD_MODULE = 'hostile_parser'\n"
-        "parser = bounded.BoundedParser(bounded.ParserLimits(timeout_s=1))\n"
+        "from assets.parsing import sandbox\n"
+        "sandbox._CHILD_MODULE = 'hostile_parser'\n"
+        "parser = sandbox.BoundedParser(sandbox.ParserLimits(timeout_s=1))\n"
         "print(parser._started() and parser._child.pid, flush=True)\n"
         "parser.extract(b'x', 'test/sleep')\n"
     )
@@ -122,8 +122,8 @@ def test_a_hanging_process_ends_soon_after_the_one_that_asked() -> None:
 
 def test_more_text_than_the_limit_is_refused_where_it_was_made() -> None:
     # A small file can hold much text; the signals of the pipeline take many times its size.
-    repeated = make_zip({"content.xml": ODT.format("word " * 30_000), "mimetype": kinds.ODT})
-    [found] = parsed(row(repeated, kinds.ODT), max_text_chars=100_000)
+    repeated = make_zip({"content.xml": ODT.format("word " * 30_000), "mimetype": content_type.ODT})
+    [found] = parsed(row(repeated, content_type.ODT), max_text_chars=100_000)
     assert len(repeated) < 5000
     assert (found["expectation"], "149,999 characters" in found["reason"]) == ("oversize", True)
 
@@ -133,9 +133,9 @@ def test_holds_in_spark_workers(spark: SparkSession) -> None:
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         sys.path.insert(0, here)
-        bounded._CHILD_MODULE = "hostile_parser"
+        sandbox._CHILD_MODULE = "hostile_parser"
         yield from parse_batches(batches, QualityThresholds(), LIMITS)
-        bounded.bounded_parser(LIMITS).close()  # the worker serves other tests
+        sandbox.bounded_parser(LIMITS).close()  # the worker serves other tests
 
     rows = [row(b"%s%d" % (MARKDOWN, n), "text/markdown") for n in range(6)]
     rows[1:1] = [row(b"some bytes", f"test/{name}") for name in ("sleep", "allocate", "abort")]

@@ -7,10 +7,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from assets.tables import CHUNKS
-from retrieval.chunker import CHUNK_COLUMNS, ChunkerConfig, chunk, chunk_batches, load_tokenizer
-from retrieval.embedder import packaged_model
-from retrieval.sentences import sentence_spans
+from assets.lake.tables import CHUNKS
+from retrieval.chunking.chunker import CHUNK_COLUMNS, ChunkerConfig, chunk, chunk_batches, load_tokenizer
+from retrieval.chunking.sentences import sentence_spans
+from retrieval.embedding.embedder import packaged_model
 
 TOKENIZER_PATH = packaged_model() / "tokenizer.json"
 TOKENIZER = load_tokenizer(TOKENIZER_PATH)

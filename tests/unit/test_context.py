@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval.chunker import ChunkerConfig, chunk, load_tokenizer
-from retrieval.context import ContextConfig, assemble, distinct, estimated_tokens, source_line
-from retrieval.embedder import packaged_model
+from inference.answering.context import ContextConfig, assemble, distinct, estimated_tokens, source_line
+from retrieval.chunking.chunker import ChunkerConfig, chunk, load_tokenizer
+from retrieval.embedding.embedder import packaged_model
 
 TOKENIZER = load_tokenizer(packaged_model() / "tokenizer.json")
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assets.transforms.damage import cut_off, markup_line_ratio, mojibake_ratio
+from assets.text.damage import cut_off, markup_line_ratio, mojibake_ratio
 
 SENTENCE = "The service reads its settings from a file that stands beside the program."
 WRAPPED = (

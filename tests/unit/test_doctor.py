@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestration import doctor
+from orchestration.environment import doctor
 from orchestration.settings import Settings
-from retrieval.embedder import EmbedderConfig
+from retrieval.embedding.embedder import EmbedderConfig
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from assets.tables import EMBEDDINGS
-from retrieval.embedder import (
+from assets.lake.tables import EMBEDDINGS
+from retrieval.embedding.embedder import (
     EMBEDDING_COLUMNS,
     Embedder,
     EmbedderConfig,
@@ -19,8 +19,8 @@ from retrieval.embedder import (
     encode_batches,
     packaged_model,
 )
-from retrieval.embedding_model import EmbeddingModel
-from retrieval.model_folder import UnsupportedModel, model_digest, read_model_folder
+from retrieval.embedding.embedding_model import EmbeddingModel
+from retrieval.embedding.model_folder import UnsupportedModel, model_digest, read_model_folder
 
 PROJECT = Path(__file__).parents[2]
 
@@ -115,7 +115,7 @@ def test_the_order_and_the_batches_do_not_change_vectors(tiny, tiny_model, cache
 
 
 def test_more_texts_than_one_window_keep_their_order(tiny, monkeypatch):
-    monkeypatch.setattr("retrieval.embedder._WINDOW", 3)
+    monkeypatch.setattr("retrieval.embedding.embedder._WINDOW", 3)
     np.testing.assert_allclose(tiny.encode(TEXTS)[-1], tiny.encode(TEXTS[-1:])[0], atol=1e-5)
 
 
@@ -177,7 +177,7 @@ def test_a_conversion_that_fails_leaves_nothing_behind(tiny_model, tmp_path, mon
 
 
 def test_prepared_once_the_model_is_not_converted_again(tiny_model, cache, monkeypatch):
-    monkeypatch.setitem(sys.modules, "retrieval.conversion", None)
+    monkeypatch.setitem(sys.modules, "retrieval.embedding.conversion", None)
     assert Embedder.prepare(EmbedderConfig(model=tiny_model), cache).is_file()
 
 
@@ -250,7 +250,7 @@ def test_a_fast_form_is_used_only_where_its_vectors_are_close_enough(
     """This machine may have no bfloat16: its name is kept, its float32 kernels stand in for it."""
     import openvino
 
-    from retrieval import embedder as module
+    from retrieval.embedding import embedder as module
 
     config = EmbedderConfig(model=tiny_model, quantization=quantization)
     Embedder.prepare(config, tmp_path)
@@ -282,7 +282,7 @@ def test_the_steps_of_an_int8_model_are_the_same_without_int8_instructions():
     """The packaged model, as a machine without AVX-512 runs it, beside how this machine does."""
     import openvino
 
-    from retrieval import embedder as module
+    from retrieval.embedding import embedder as module
 
     config = EmbedderConfig(quantization="int8")
     path = Embedder.prepare(config)
@@ -312,7 +312,7 @@ def test_threads_are_not_pinned_to_cores_that_another_process_pins_its_own_to(ti
 def test_encoding_needs_no_torch_and_nothing_is_reported_home(tiny_model, cache, tmp_path):
     code = """
 import sys, pathlib
-from retrieval.embedder import Embedder, EmbedderConfig
+from retrieval.embedding.embedder import Embedder, EmbedderConfig
 model, cache = map(pathlib.Path, sys.argv[1:])
 Embedder(EmbedderConfig(model=model), cache).encode(["a text"])
 loaded = {name.split(".")[0] for name, module in sys.modules.items() if module is not None}

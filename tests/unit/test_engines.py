@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inference.endpoint import OpenAIEngine
-from inference.engines import ExtractiveConfig, ExtractiveEngine, GeneratorConfig, build_engine
-from inference.prompt import EngineError
-from retrieval.embedder import Embedder, EmbedderConfig, packaged_model
+from inference.answering.prompt import EngineError
+from inference.engines.endpoint import OpenAIEngine
+from inference.engines.engines import ExtractiveConfig, ExtractiveEngine, GeneratorConfig, build_engine
+from retrieval.embedding.embedder import Embedder, EmbedderConfig, packaged_model
 
 
 @dataclass

@@ -10,13 +10,13 @@ import pyarrow.compute as pc
 import pytest
 
 import orchestration
-from assets.transforms.environment_corpus import (
+from assets.sources.environment_corpus import (
     MAX_FILE_BYTES,
     list_environment,
     read_environment,
     site_packages,
 )
-from assets.transforms.fetched import FETCHED, LISTING
+from assets.sources.fetched import FETCHED, LISTING
 
 QUESTIONS = Path(orchestration.__file__).with_name("demo_questions.jsonl")
 UNANSWERABLE = Path(orchestration.__file__).with_name("demo_unanswerable.jsonl")

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from ir_measures import RR, R, nDCG
 
-from retrieval.evaluate import (
+from quality.evaluation.evaluate import (
     BadQuestions,
     Question,
     ann_recall,

@@ -13,12 +13,12 @@ from documents import make_docx, make_epub, make_odt, make_pdf, make_pptx, make_
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from assets.transforms import kinds
-from assets.transforms.blocks import Block, Content, Extracted, ExtractionError, assemble
-from assets.transforms.extract import extract
-from assets.transforms.formats.packages import COMPOUND_FILE
-from assets.transforms.kinds import DOCX, media_type
-from assets.transforms.normalize import normalize
+from assets.parsing import content_type
+from assets.parsing.blocks import Block, Content, Extracted, ExtractionError, assemble
+from assets.parsing.content_type import DOCX, media_type
+from assets.parsing.extract import extract
+from assets.parsing.formats.zip_package import COMPOUND_FILE
+from assets.text.normalize import normalize
 
 KINDS = [
     "text/plain",
@@ -32,18 +32,18 @@ KINDS = [
     "text/tab-separated-values",
     "application/json",
     "application/x-ndjson",
-    kinds.PPTX,
-    kinds.XLSX,
-    kinds.XLS,
-    kinds.ODT,
-    kinds.EPUB,
-    kinds.RTF,
-    kinds.EML,
-    kinds.MSG,
-    kinds.DOC,
-    kinds.XML,
-    kinds.IPYNB,
-    kinds.ORG,
+    content_type.PPTX,
+    content_type.XLSX,
+    content_type.XLS,
+    content_type.ODT,
+    content_type.EPUB,
+    content_type.RTF,
+    content_type.EML,
+    content_type.MSG,
+    content_type.DOC,
+    content_type.XML,
+    content_type.IPYNB,
+    content_type.ORG,
 ]
 EXPECTATIONS = {"empty", "oversize", "unsupported_media_type", "encrypted", "unreadable", "no_text"}
 
@@ -167,17 +167,17 @@ MAIL = (
         ("notes.txt", "Plain words, no mark.".encode("utf-16-be"), "text/plain"),
         ("mail.txt", MAIL, "message/rfc822"),
         ("film.txt", b"1\n00:00:01,000 --> 00:00:04,000\nGood evening.\n\n" * 8, "text/srt"),
-        ("a.zip", make_pptx(), kinds.PPTX),
-        ("a.zip", make_xlsx(), kinds.XLSX),
-        ("a.docx", make_odt(), kinds.ODT),
+        ("a.zip", make_pptx(), content_type.PPTX),
+        ("a.zip", make_xlsx(), content_type.XLSX),
+        ("a.docx", make_odt(), content_type.ODT),
         ("a.zip", make_zip({"mimetype": "text/html", "a": "It says what it is not."}), "application/zip"),
-        ("a.zip", make_epub(), kinds.EPUB),
-        ("a.doc", b"{\\rtf1\\ansi Not what its name says.\\par}", kinds.RTF),
-        ("a.pdf", b"<?xml version='1.0'?>\n<r><c>a</c><c>b</c></r>\n" * 1, kinds.XML),
+        ("a.zip", make_epub(), content_type.EPUB),
+        ("a.doc", b"{\\rtf1\\ansi Not what its name says.\\par}", content_type.RTF),
+        ("a.pdf", b"<?xml version='1.0'?>\n<r><c>a</c><c>b</c></r>\n" * 1, content_type.XML),
         ("a.xml", b"<?xml version='1.0'?>\n<!DOCTYPE html>\n" + HTML[HTML.index(b"<html") :], "text/html"),
-        ("n.json", b'{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}', kinds.IPYNB),
-        ("a.org", b"* Heading\n\nSome words of text.\n", kinds.ORG),
-        ("a.xls", COMPOUND_FILE + b"\x00" * 600, kinds.COMPOUND),
+        ("n.json", b'{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}', content_type.IPYNB),
+        ("a.org", b"* Heading\n\nSome words of text.\n", content_type.ORG),
+        ("a.xls", COMPOUND_FILE + b"\x00" * 600, content_type.COMPOUND),
         ("a.jpg", make_pdf([["A PDF, whatever it is called."]]), "application/pdf"),
         ("a.txt", b"From: home\nTo: work\nDate: Monday\nstops:\n  - the baker's\n", "text/plain"),
         ("a.txt", b"Name: x\nFrom: here\n\nA list of fields is not a message.\n", "text/plain"),
@@ -344,7 +344,7 @@ def test_zip_that_is_no_docx() -> None:
 
 
 def test_docx_bomb_is_refused_unread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("assets.transforms.formats.packages.MAX_UNPACKED_BYTES", 1000)
+    monkeypatch.setattr("assets.parsing.formats.zip_package.MAX_UNPACKED_BYTES", 1000)
     assert failure(make_docx(), DOCX).expectation == "oversize"
 
 
@@ -424,18 +424,18 @@ SEEDS = {
     DOCX: make_docx(),
     "text/csv": b'a,b\n"1",2\n',
     "application/json": b'{"a": [1, {"b": "c"}]}',
-    kinds.PPTX: make_pptx(),
-    kinds.XLSX: make_xlsx(),
-    kinds.ODT: make_odt(),
-    kinds.EPUB: make_epub(),
-    kinds.RTF: b"{\\rtf1\\ansi Words\\par\\trowd a\\cell b\\cell\\row}",
-    kinds.EML: MAIL,
-    kinds.MSG: COMPOUND_FILE + b"\x00" * 600,
-    kinds.DOC: COMPOUND_FILE + b"\x00" * 600,
-    kinds.XLS: COMPOUND_FILE + b"\x00" * 600,
-    kinds.XML: b"<a><title>T</title><b>c</b></a>",
-    kinds.IPYNB: b'{"nbformat": 4, "cells": [{"cell_type": "code", "source": ["x"], "outputs": []}]}',
-    kinds.ORG: b"#+TITLE: T\n* Head :tag:\n[[a][b]]\n",
+    content_type.PPTX: make_pptx(),
+    content_type.XLSX: make_xlsx(),
+    content_type.ODT: make_odt(),
+    content_type.EPUB: make_epub(),
+    content_type.RTF: b"{\\rtf1\\ansi Words\\par\\trowd a\\cell b\\cell\\row}",
+    content_type.EML: MAIL,
+    content_type.MSG: COMPOUND_FILE + b"\x00" * 600,
+    content_type.DOC: COMPOUND_FILE + b"\x00" * 600,
+    content_type.XLS: COMPOUND_FILE + b"\x00" * 600,
+    content_type.XML: b"<a><title>T</title><b>c</b></a>",
+    content_type.IPYNB: b'{"nbformat": 4, "cells": [{"cell_type": "code", "source": ["x"], "outputs": []}]}',
+    content_type.ORG: b"#+TITLE: T\n* Head :tag:\n[[a][b]]\n",
 }
 
 
@@ -462,7 +462,7 @@ def test_parsers_are_not_loaded_before_they_are_needed() -> None:
 
     heavy = "trafilatura docx pptx python_calamine striprtf oxmsg olefile docutils magika pypdfium2"
     heavy += " markdown_it charset_normalizer py3langid lxml"
-    code = f"import assets.transforms.extract, sys; print([m for m in {heavy.split()!r} if m in sys.modules])"
+    code = f"import assets.parsing.extract, sys; print([m for m in {heavy.split()!r} if m in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "[]"
 

@@ -7,12 +7,12 @@ import pytest
 from documents import make_epub, make_odt, make_pptx, make_xlsx, make_zip
 from test_extract import check_offsets, failure, outcome
 
-from assets.transforms import kinds
-from assets.transforms.extract import Extracted, extract
-from assets.transforms.files import documents_of
-from assets.transforms.formats import packages
-from assets.transforms.formats.legacy import legacy_paragraphs
-from assets.transforms.kinds import media_type
+from assets.parsing import content_type
+from assets.parsing.content_type import media_type
+from assets.parsing.extract import Extracted, extract
+from assets.parsing.formats import packages
+from assets.parsing.formats.doc import legacy_paragraphs
+from assets.sources.files import documents_of
 
 
 def read(body: bytes, kind: str) -> Extracted:
@@ -26,7 +26,7 @@ def headings(found: Extracted) -> list[tuple[int, str]]:
 
 
 def test_slides_are_pages_with_titles_lists_tables_and_notes() -> None:
-    found = read(make_pptx(), kinds.PPTX)
+    found = read(make_pptx(), content_type.PPTX)
     assert found.title == "The plan"
     assert headings(found) == [(1, "Plans")]
     assert found.text == (
@@ -37,7 +37,7 @@ def test_slides_are_pages_with_titles_lists_tables_and_notes() -> None:
 
 
 def test_sheets_are_pages_of_records() -> None:
-    found = read(make_xlsx(), kinds.XLSX)
+    found = read(make_xlsx(), content_type.XLSX)
     assert headings(found) == [(1, "Prices"), (1, "Notes")]
     assert found.text == (
         "Prices\n\nfruit: fig\nprice: 2.5\nsince: 2026-01-02\nsum: 5\n\nNotes\n\nPrices are by weight."
@@ -46,7 +46,7 @@ def test_sheets_are_pages_of_records() -> None:
 
 
 def test_opendocument_structure() -> None:
-    found = read(make_odt(), kinds.ODT)
+    found = read(make_odt(), content_type.ODT)
     assert found.title == "Report"
     assert headings(found) == [(2, "Results")]
     assert found.text == (
@@ -55,14 +55,14 @@ def test_opendocument_structure() -> None:
 
 
 def test_book_is_read_in_the_order_of_its_spine() -> None:
-    found = read(make_epub(), kinds.EPUB)
+    found = read(make_epub(), content_type.EPUB)
     assert found.title == "The Book"
     assert found.text == "One\n\nIt begins.\n\nTwo\n\nThe end."
     assert headings(found) == [(1, "One"), (1, "Two")]
     locked = '<encryption><CipherReference URI="OEBPS/text/one.xhtml"/></encryption>'
-    assert failure(make_epub(encryption=locked), kinds.EPUB).expectation == "encrypted"
+    assert failure(make_epub(encryption=locked), content_type.EPUB).expectation == "encrypted"
     font = '<encryption><CipherReference URI="OEBPS/font.otf"/></encryption>'
-    assert read(make_epub(encryption=font), kinds.EPUB).title == "The Book"
+    assert read(make_epub(encryption=font), content_type.EPUB).title == "The Book"
 
 
 def test_rtf_paragraphs_and_tables() -> None:
@@ -70,7 +70,7 @@ def test_rtf_paragraphs_and_tables() -> None:
         rb"{\rtf1\ansi\ansicpg1252{\info{\title Minutes}}{\pard Gr\'fc\'dfe \u8364?5\par}"
         rb"{\trowd a\cell b\cell\row c\cell d\cell\row}{\pard The end\par}}"
     )
-    found = read(body, kinds.RTF)
+    found = read(body, content_type.RTF)
     assert found.title == "Minutes"
     assert found.text == "Grüße €5\n\na | b\nc | d\n\nThe end"
 
@@ -109,15 +109,15 @@ x
 
 
 def test_mail_headers_plain_body_and_attachment_names() -> None:
-    found = read(MAIL.encode(), kinds.EML)
+    found = read(MAIL.encode(), content_type.EML)
     assert found.title == "Grüße"
     assert found.text == (
         "From: Jürgen <j@a.example>\nTo: b@b.example\nSubject: Grüße\n\n"
         "Dear Bob, schöne Grüße\n\nAttachments: plan.pdf"
     )
-    assert media_type(MAIL.encode(), "a.txt") == kinds.EML
+    assert media_type(MAIL.encode(), "a.txt") == content_type.EML
     without_plain = MAIL.replace("sch=F6ne Gr=FC=DFe", "").replace("Dear Bob, ", "")
-    assert "Dear Bob, as a page" in read(without_plain.encode(), kinds.EML).text
+    assert "Dear Bob, as a page" in read(without_plain.encode(), content_type.EML).text
 
 
 def test_attached_files_are_documents_of_their_own(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_attached_files_are_documents_of_their_own(tmp_path: Path) -> None:
 def test_mail_nested_without_end_is_bounded() -> None:
     parts = "".join(f"Content-Type: multipart/mixed; boundary=b{n}\n\n--b{n}\n" for n in range(2000))
     body = f"From: a@b.example\nTo: c@d.example\nSubject: deep\n{parts}Content-Type: text/plain\n\nbottom\n"
-    error = outcome(body.encode(), kinds.EML)
+    error = outcome(body.encode(), content_type.EML)
     assert error is None or error.expectation == "unreadable"
 
 
@@ -150,7 +150,7 @@ def test_xml_fields_prose_and_headings() -> None:
     body = b"""<?xml version="1.0"?><book><title>Guide</title><chapter><title>Start</title>
 <para>Press <b>the</b> button.</para><!-- unseen --></chapter>
 <part><name>bolt</name><size>3</size></part><part><name>nut</name></part></book>"""
-    found = read(body, kinds.XML)
+    found = read(body, content_type.XML)
     assert found.title == "Guide"
     assert headings(found) == [(1, "Guide"), (2, "Start")]
     assert found.text == "Guide\n\nStart\n\nPress the button.\n\nname: bolt\nsize: 3\n\nname: nut"
@@ -160,19 +160,19 @@ def test_xml_that_declares_entities_is_refused() -> None:
     levels = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 10))
     bomb = f'<!DOCTYPE x [<!ENTITY l0 "lol">{levels}]><x>&l9;</x>'
     for body in (bomb.encode(), bomb.encode("utf-16")):
-        assert "declares entities" in failure(body, kinds.XML).reason
+        assert "declares entities" in failure(body, content_type.XML).reason
     outside = b'<!DOCTYPE x [<!ENTITY f SYSTEM "file:///etc/passwd">]><x>&f;</x>'
-    assert "declares entities" in failure(outside, kinds.XML).reason
-    assert read(b'<!DOCTYPE x SYSTEM "http://h.example/x.dtd"><x>words</x>', kinds.XML).text == "words"
+    assert "declares entities" in failure(outside, content_type.XML).reason
+    assert read(b'<!DOCTYPE x SYSTEM "http://h.example/x.dtd"><x>words</x>', content_type.XML).text == "words"
 
 
 @pytest.mark.parametrize("depth", [100, 5000, 200_000])
 def test_xml_depth_is_bounded(depth: int) -> None:
     body = b"<a>" * depth + b"deep" + b"</a>" * depth
     if depth == 100:
-        assert read(body, kinds.XML).text == "a: deep"
+        assert read(body, content_type.XML).text == "a: deep"
     else:
-        assert failure(body, kinds.XML).expectation == "unreadable"
+        assert failure(body, content_type.XML).expectation == "unreadable"
 
 
 def test_notebook_cells_and_outputs() -> None:
@@ -193,14 +193,14 @@ def test_notebook_cells_and_outputs() -> None:
             ],
         },
     ]
-    found = read(json.dumps({"nbformat": 4, "cells": cells}).encode(), kinds.IPYNB)
+    found = read(json.dumps({"nbformat": 4, "cells": cells}).encode(), content_type.IPYNB)
     assert found.title == "Study"
     assert found.text == "Study\n\nSome words.\n\n1 / 0\n\none\ntwo\n\n3\n\nZeroDivisionError: by zero"
 
 
 def test_org_headings_and_links() -> None:
     body = b"#+TITLE: Notes\n* TODO First :tag:\nSee [[https://x.example][the site]].\n** Second\n# no\nEnd\n"
-    found = read(body, kinds.ORG)
+    found = read(body, content_type.ORG)
     assert found.title == "Notes"
     assert headings(found) == [(1, "First"), (2, "Second")]
     assert found.text == "First\n\nSee the site.\n\nSecond\n\nEnd"
@@ -212,7 +212,7 @@ def test_binary_word_tables_fields_and_order() -> None:
     assert blocks == ["Before", "a | b\nc | d", "After the site\nnext"]
 
 
-PACKAGES = [kinds.DOCX, kinds.PPTX, kinds.XLSX, kinds.ODT, kinds.EPUB]
+PACKAGES = [content_type.DOCX, content_type.PPTX, content_type.XLSX, content_type.ODT, content_type.EPUB]
 
 
 @pytest.mark.parametrize("kind", PACKAGES)
@@ -226,7 +226,7 @@ def test_zip_bombs_are_refused_unread(kind: str) -> None:
 
 def test_many_parts_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packages, "MAX_PARTS", 2)
-    assert failure(make_xlsx(), kinds.XLSX).expectation == "oversize"
+    assert failure(make_xlsx(), content_type.XLSX).expectation == "oversize"
 
 
 def test_a_part_that_unpacks_to_more_than_it_says_is_cut() -> None:
@@ -234,13 +234,13 @@ def test_a_part_that_unpacks_to_more_than_it_says_is_cut() -> None:
     directory = body.rindex(b"PK\x01\x02")
     body[directory + 24 : directory + 28] = (50).to_bytes(4, "little")
     assert zipfile.ZipFile(io.BytesIO(body)).getinfo("content.xml").file_size == 50
-    assert failure(bytes(body), kinds.ODT).expectation == "unreadable"
+    assert failure(bytes(body), content_type.ODT).expectation == "unreadable"
 
 
 @pytest.mark.parametrize("kind", PACKAGES)
 def test_packages_locked_as_compound_files_are_called_encrypted(kind: str) -> None:
     assert failure(packages.COMPOUND_FILE + b"\x00" * 512, kind).expectation in {"encrypted", "unreadable"}
-    assert "password" in failure(b"x", kinds.PROTECTED).reason
+    assert "password" in failure(b"x", content_type.PROTECTED).reason
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_packages_locked_as_compound_files_are_called_encrypted(kind: str) -> No
         ("image/png", "Pictures are not read"),
         ("audio/mpeg", "Sound recordings are not read"),
         ("video/mp4", "Films are not read"),
-        (kinds.PPT, "Legacy PowerPoint presentations"),
+        (content_type.PPT, "Legacy PowerPoint presentations"),
         ("application/zip", "ZIP archives are not read"),
         ("application/x-strange", "Files of type application/x-strange"),
     ],
@@ -266,7 +266,10 @@ def test_ragged_rows_lose_no_cell() -> None:
     assert found.text == "name: fig\nprice: 3\nnote: ripe\nby weight\n\nname: pear\n\nname: plum\nprice: 4"
 
 
-@pytest.mark.parametrize("kind", [*PACKAGES, kinds.RTF, kinds.MSG, kinds.DOC, kinds.XLS, "application/pdf"])
+@pytest.mark.parametrize(
+    "kind",
+    [*PACKAGES, content_type.RTF, content_type.MSG, content_type.DOC, content_type.XLS, "application/pdf"],
+)
 def test_a_file_that_is_not_what_its_name_says_is_refused_or_read_as_it_is(kind: str) -> None:
     text = b"Only a plain sentence, whatever the name says.\n"
     assert failure(text, kind).expectation == "unreadable"  # were the media type to come from a name
@@ -285,4 +288,4 @@ def test_a_cell_that_is_alone_in_its_row_stands_for_itself() -> None:
 
 def test_org_marks_of_code_are_no_text() -> None:
     body = b"* Use ~a.py~\nSee =b.c= and ~d e~, not x=1 or y=2, a ~ b, =.\n"
-    assert read(body, kinds.ORG).text == "Use a.py\n\nSee b.c and d e, not x=1 or y=2, a ~ b, =."
+    assert read(body, content_type.ORG).text == "Use a.py\n\nSee b.c and d e, not x=1 or y=2, a ~ b, =."

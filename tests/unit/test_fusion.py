@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.fusion import Candidate, fuse
+from retrieval.search.fusion import Candidate, fuse
 
 
 def candidates(names: str) -> list[Candidate]:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from documents import make_docx, make_epub, make_odt, make_pdf, make_pptx, make_xlsx, make_zip
 
-from assets.transforms.blocks import Extracted, ExtractionError
-from assets.transforms.bounded import BoundedParser, ParserLimits
-from assets.transforms.kinds import media_type
+from assets.parsing.blocks import Extracted, ExtractionError
+from assets.parsing.content_type import media_type
+from assets.parsing.sandbox import BoundedParser, ParserLimits
 
 WORD = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
 MAIL = b"From: a@b.example\nTo: c@d.example\nSubject: s\nMIME-Version: 1.0\n"

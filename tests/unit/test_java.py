@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.java import UnsupportedJava, find_java, parse_version, require_java
+from orchestration.environment.java import UnsupportedJava, find_java, parse_version, require_java
 
 
 def fake_java(folder: Path, said: str, status: int = 0) -> Path:
@@ -84,7 +84,7 @@ def test_set_up_stops_before_the_download(only_path: Path) -> None:
     fake_java(only_path, 'openjdk version "11.0.22" 2024-01-16')
     # -S: no package is installed yet when set-up asks.
     done = subprocess.run(
-        [sys.executable, "-S", "-m", "orchestration.java"],
+        [sys.executable, "-S", "-m", "orchestration.environment.java"],
         capture_output=True,
         text=True,
         cwd=Path(__file__).parents[2],

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from assets.transforms.minhash import (
+from assets.dedup.minhash import (
     SIGNATURE_SCHEMA,
     MinHashConfig,
     bands,

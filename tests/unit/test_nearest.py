@@ -2,7 +2,7 @@
 
 import pytest
 
-from retrieval.nearest import LARGEST_EF_SEARCH, NearestConfig, grown_ef_search
+from retrieval.search.vector import LARGEST_EF_SEARCH, NearestConfig, grown_ef_search
 
 
 @pytest.mark.parametrize(

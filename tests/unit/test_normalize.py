@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from assets.transforms.normalize import normalize
+from assets.text.normalize import normalize
 
 
 @settings(deadline=None)  # the first call imports ftfy

@@ -11,12 +11,12 @@ import pytest
 from documents import make_docx, make_pdf
 from pyspark.sql import SparkSession
 
-from assets.tables import DOCUMENTS
-from assets.transforms import parse
-from assets.transforms.bounded import ParserLimits
-from assets.transforms.kinds import media_type
-from assets.transforms.parse import PARSED_SCHEMA, parse_batches
-from assets.transforms.signals import SIGNALS, QualityThresholds
+from assets.lake.tables import DOCUMENTS
+from assets.parsing import parse
+from assets.parsing.content_type import media_type
+from assets.parsing.parse import PARSED_SCHEMA, parse_batches
+from assets.parsing.sandbox import ParserLimits
+from assets.text.signals import SIGNALS, QualityThresholds
 
 SEEN = datetime(2026, 1, 2, tzinfo=UTC)
 INPUT = pa.schema(

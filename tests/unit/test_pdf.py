@@ -3,7 +3,7 @@
 import pytest
 from documents import make_drawn_pdf, make_pdf
 
-from assets.transforms.extract import extract
+from assets.parsing.extract import extract
 
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "while", "it", "rains"]
 BODY = ["Some lines of text", "that stand on each page", "one under the other."]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from retrieval.quantization import _best_steps, _Channels, calibration_texts, int8_digest, quantize
+from retrieval.embedding.quantization import _best_steps, _Channels, calibration_texts, int8_digest, quantize
 
 LEVELS = 256
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.query import InvalidQuery, Query, literal
+from retrieval.search.query import InvalidQuery, Query, literal
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quality.release_gate import ReleaseGate, decide
+from quality.evaluation.release_gate import ReleaseGate, decide
 
 GATE = ReleaseGate(tolerance=0.02, floor_ndcg=0.5, floor_recall=0.9)
 

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from retrieval.cross_encoder import CrossEncoder
-from retrieval.embedder import packaged_model
-from retrieval.rerank import RerankerConfig, build_reranker, rerank
-from retrieval.reranker import EndpointReranker, RerankError
-from retrieval.search import Hit
+from retrieval.embedding.embedder import packaged_model
+from retrieval.rerank.cross_encoder import CrossEncoder
+from retrieval.rerank.rerank import RerankerConfig, build_reranker, rerank
+from retrieval.rerank.reranker import EndpointReranker, RerankError
+from retrieval.search.search import Hit
 
 TEXTS = ["Bread rises.", "The Danube rises in the Black Forest.", "Rivers are old.", "Salt is cheap."]
 
@@ -302,7 +302,7 @@ def test_a_service_that_drips_is_left_when_the_time_is_over(service):
 
 
 def test_a_reply_without_end_is_not_read(service, monkeypatch):
-    monkeypatch.setattr("retrieval.reranker._LARGEST_REPLY_BYTES", 1000)
+    monkeypatch.setattr("retrieval.rerank.reranker._LARGEST_REPLY_BYTES", 1000)
     service.reply = b" " * 100_000
     assert "more than" in at(service).kept_because
 

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 from pydantic import ValidationError
 
-from assets.transforms.blocks import ExtractionError
-from assets.transforms.bounded import BoundedParser, ParserLimits
-from assets.transforms.extract import extract
+from assets.parsing.blocks import ExtractionError
+from assets.parsing.extract import extract
+from assets.parsing.sandbox import BoundedParser, ParserLimits
 
 LINES = [
     "Lease of the harbor crane",

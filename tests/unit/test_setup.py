@@ -10,9 +10,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from assets.spark import JARS
-from orchestration import jars
-from orchestration.doctor import locked_versions
+from assets.engine.spark import JARS
+from orchestration.environment import jars
+from orchestration.environment.doctor import locked_versions
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

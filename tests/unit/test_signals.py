@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assets.transforms.language import language
-from assets.transforms.normalize import normalize
-from assets.transforms.signals import SIGNALS, QualityThresholds, quality_signals, rejections
+from assets.text.language import language
+from assets.text.normalize import normalize
+from assets.text.signals import SIGNALS, QualityThresholds, quality_signals, rejections
 
 RANDOM = random.Random(7)
 LICENCE = (

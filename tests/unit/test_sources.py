@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from assets.bronze import check_shrink
-from assets.transforms.fetched import LISTING, file_path, file_uri, listing_digest
-from assets.transforms.files import local_listing
-from assets.transforms.registry import (
+from assets.sources.fetched import LISTING, file_path, file_uri, listing_digest
+from assets.sources.files import local_listing
+from assets.sources.registry import (
     DuplicateSource,
     Source,
     SourceEmpty,

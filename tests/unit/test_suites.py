@@ -5,8 +5,8 @@ from string import Formatter
 
 import pytest
 
-from assets.tables import TABLES
-from assets.transforms.signals import SIGNALS
+from assets.lake.tables import TABLES
+from assets.text.signals import SIGNALS
 from quality.gate import Conservation, ExpectationResult, verdict
 from quality.suites import SUITES, Expectation, Suite, bounds
 

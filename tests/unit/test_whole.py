@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.dagster_home import write_dagster_home
-from retrieval.whole import replacing
+from orchestration.services.dagster_home import write_dagster_home
+from retrieval.atomic_files import replacing
 
 
 def test_readers_see_one_writers_whole_text(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""What does Dagster show and check? Gates, drift, metadata, charts, retries."""

@@ -1,0 +1,345 @@
+"""Whether what came is like what was there: the `drift` checks, and the windows that they have compared.
+
+A window is the documents that a range of a table's versions wrote. Each is compared once with all that stood
+before it, without a JVM. What was found and the version up to which was looked go into one commit of
+`ops.drift`, so a check with nothing new reads that commit's log entry and no more. A batch that is too
+small waits: the next window begins where the last one ended.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import dagster as dg
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from assets.dagster import charts
+from assets.dagster.metadata import asset_key
+from assets.lake.ids import config_digest
+from assets.lake.lake import Lake
+from assets.lake.lineage import CODE_VERSION, Lineage
+from assets.lake.tables import CHUNKS, DOCUMENTS, DRIFT, EMBEDDINGS, Table
+from assets.recipe import Recipe
+from assets.text.signals import SIGNALS
+from quality.drift import DriftConfig, Finding, centroid, compare
+from retrieval.embedding.embedding_model import EmbeddingModel
+
+_CATEGORIES = ("language", "source")
+_BINNED = ("char_count",)
+_VECTOR_DOCUMENTS = 2000
+"""Documents compared by their vectors on either side: more give no surer mean, and resampling is slow."""
+_SHOWN_WINDOWS = 30
+
+Vectors = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Window:
+    """The documents of some versions of a table, compared with those before.
+
+    Attributes:
+        since: The version up to which an earlier window looked; None for the first.
+        until: The version up to which this one did.
+        findings: One a test; empty where nothing could be compared.
+        skipped: Why not, or None.
+    """
+
+    since: int | None
+    until: int
+    findings: tuple[Finding, ...] = ()
+    skipped: str | None = None
+
+    @property
+    def drifted(self) -> tuple[Finding, ...]:
+        """The findings above their thresholds."""
+        return tuple(each for each in self.findings if each.drifted)
+
+    def __str__(self) -> str:
+        """What was found, in a sentence."""
+        if self.skipped:
+            return self.skipped
+        told = "; ".join(map(str, self.drifted))
+        return told or f"{len(self.findings)} tests, none above its threshold"
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """How many documents came and stood before, and how to compare them."""
+
+    came: int
+    before: int
+    compared: Callable[[], list[Finding]]
+
+
+def look(
+    lake: Lake, table: Table, config: DriftConfig, run_id: str, model_digest: str | None = None
+) -> Window:
+    """Compares what a table's newest version brought, or recalls what was found when that was done.
+
+    Where drift blocks, a window that drifted is accepted only by a person: until then later documents are
+    compared together with it, or the next batch would let it pass.
+
+    Args:
+        lake: Where the tables are.
+        table: `silver.documents` or `gold.embeddings`.
+        config: Thresholds, and whether drift blocks.
+        run_id: The Dagster run.
+        model_digest: Whose vectors are compared; for embeddings.
+    """
+    until = lake.version(table.name)
+    ends = [
+        commit.lineage.inputs[table.name]
+        for commit in lake.commits(DRIFT.name)
+        if table.name in commit.lineage.inputs
+    ]
+    if until in ends:
+        return _recalled(lake, table, until)
+    if config.on_drift == "block" and ends:
+        refused = _drifted_ends(lake, table)
+        ends = [end for end in ends if end not in refused]
+    since = max(ends, default=None)
+    if since is None:
+        window = Window(
+            None, until, skipped="nothing stood before: the next documents are compared with these"
+        )
+        _record(lake, table, window, config, run_id)
+        return window
+    samples = (
+        _documents(lake, since, until, config)
+        if table == DOCUMENTS
+        else _vectors(lake, since, until, config, model_digest or "")
+    )
+    least = config.min_documents
+    if samples.came < least:
+        return Window(since, until, skipped=f"{samples.came} documents came: waiting for {least}")
+    if samples.before < least:
+        reason = f"{samples.before} documents stood before: {least} are needed to compare with"
+        window = Window(since, until, skipped=reason)
+    else:
+        window = Window(since, until, tuple(samples.compared()))
+    _record(lake, table, window, config, run_id)
+    return window
+
+
+def blocked_by_drift(lake: Lake, table: str, recipe: Recipe, model: EmbeddingModel, run_id: str) -> bool:
+    """Whether drift closes a table's gate: it is watched, drift blocks, and its newest window drifted."""
+    watched = _WATCHED.get(table)
+    if watched is None or recipe.drift.on_drift != "block":
+        return False
+    return bool(look(lake, watched, recipe.drift, run_id, model.digest).drifted)
+
+
+def _documents(lake: Lake, since: int, until: int, config: DriftConfig) -> _Samples:
+    written, _ = lake.changed_keys(DOCUMENTS.name, "doc_id", since, until)
+    tables = {
+        "documents": lake.delta(DOCUMENTS.name, until),
+        "came": pa.table({"doc_id": pa.array(written, pa.string())}),
+    }
+    count = lake.query("select count(*) as n from documents semi join came using (doc_id)", **tables)
+    came = count["n"][0].as_py()
+    total = lake.query("select count(*) as n from documents", **tables)["n"][0].as_py()
+
+    def compared() -> list[Finding]:
+        columns = ", ".join(f'"{name}"' for name in (*SIGNALS, *_CATEGORIES, *_BINNED))
+        # An id is a digest, so the first ones are a sample, and the same one each time.
+        batch, reference = (
+            lake.query(
+                f"select {columns} from documents {join} join came using (doc_id) order by doc_id limit ?",
+                [config.max_documents],
+                **tables,
+            )
+            for join in ("semi", "anti")
+        )
+        return compare(
+            batch, reference, config, numbers=tuple(SIGNALS), categories=_CATEGORIES, binned=_BINNED
+        )
+
+    return _Samples(came, total - came, compared)
+
+
+def _vectors(lake: Lake, since: int, until: int, config: DriftConfig, model_digest: str) -> _Samples:
+    written, _ = lake.changed_keys(EMBEDDINGS.name, "text_sha256", since, until)
+    tables = {
+        "embeddings": lake.delta(EMBEDDINGS.name, until),
+        "chunks": lake.delta(CHUNKS.name, lake.inputs_of(EMBEDDINGS.name, until)[CHUNKS.name]),
+        "came": pa.table({"text_sha256": pa.array(written, pa.string())}),
+    }
+    # A document came when any of its texts did.
+    owners = """
+        with owners as (
+            select doc_id, bool_or(came.text_sha256 is not null) as is_new
+            from chunks left join came using (text_sha256) group by doc_id
+        )
+    """
+    counts = lake.query(
+        f"{owners} select count_if(is_new) as came, count_if(not is_new) as before from owners", **tables
+    ).to_pylist()[0]
+
+    def compared() -> list[Finding]:
+        batch, reference = (
+            _means(
+                lake.query(
+                    f"""{owners}, chosen as (
+                        select doc_id from owners where is_new = ? order by doc_id limit {_VECTOR_DOCUMENTS}
+                    )
+                    select c.doc_id, e.vector from chosen join chunks c using (doc_id)
+                    join embeddings e on e.tenant = c.tenant and e.text_sha256 = c.text_sha256
+                    where e.model_digest = ? order by c.doc_id
+                    """,
+                    [is_new, model_digest],
+                    **tables,
+                )
+            )
+            for is_new in (True, False)
+        )
+        return [centroid(batch, reference, config)] if len(batch) and len(reference) else []
+
+    return _Samples(int(counts["came"]), int(counts["before"]), compared)
+
+
+def _means(rows: pa.Table) -> Vectors:
+    """The mean vector of each document, from rows of doc_id and vector in the order of doc_id."""
+    if not len(rows):
+        return np.empty((0, 0), np.float32)
+    flat = rows["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    vectors = flat.reshape(len(rows), -1)
+    owner = rows["doc_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+    starts = np.flatnonzero(np.append(True, owner[1:] != owner[:-1]))
+    lengths = np.diff(np.append(starts, len(owner)))
+    return np.asarray(np.add.reduceat(vectors, starts, axis=0) / lengths[:, None], np.float32)
+
+
+def _record(lake: Lake, table: Table, window: Window, config: DriftConfig, run_id: str) -> None:
+    """Writes the findings and the new watermark in one commit."""
+    rows = [
+        {
+            "table": table.name,
+            "since": window.since,
+            "until": window.until,
+            "column": finding.column,
+            "test": finding.test,
+            "statistic": finding.statistic,
+            "threshold": finding.threshold,
+            "drifted": finding.drifted,
+            "run_id": run_id,
+            "measured_at": datetime.now(UTC),
+        }
+        for finding in window.findings
+    ]
+    lake.append(
+        DRIFT,
+        pa.Table.from_pylist(rows, DRIFT.schema),
+        Lineage(
+            run_id=run_id,
+            asset="ops/drift",
+            code_version=CODE_VERSION,
+            config_digest=config_digest("drift", config),
+            inputs={table.name: window.until},
+        ),
+    )
+
+
+def _recalled(lake: Lake, table: Table, until: int) -> Window:
+    rows = lake.query(
+        """
+        select since, "column", test, statistic, threshold from drift where "table" = ? and until = ?
+        order by statistic / threshold desc
+        """,
+        [table.name, until],
+        drift=lake.delta(DRIFT.name),
+    ).to_pylist()
+    if not rows:
+        return Window(None, until, skipped="nothing came since the last look")
+    findings = (Finding(row["column"], row["test"], row["statistic"], row["threshold"]) for row in rows)
+    return Window(rows[0]["since"], until, tuple(findings))
+
+
+def _drifted_ends(lake: Lake, table: Table) -> set[int]:
+    rows = lake.query(
+        'select distinct until from drift where "table" = ? and drifted',
+        [table.name],
+        drift=lake.delta(DRIFT.name),
+    )
+    return set(rows["until"].to_pylist())
+
+
+def over_time(lake: Lake, table: Table) -> str:
+    """The last windows as Markdown: a picture and a table of how near each came to its threshold."""
+    rows = lake.query(
+        f"""
+        select until, max(measured_at)::date as "day", max(statistic / threshold) as share,
+               arg_max("column", statistic / threshold) as "column", count_if(drifted) as drifted
+        from drift where "table" = ? group by until order by until desc limit {_SHOWN_WINDOWS}
+        """,
+        [table.name],
+        drift=lake.delta(DRIFT.name),
+    ).to_pylist()[::-1]
+    if not rows:
+        return "No window has been compared yet."
+    picture = charts.lines(
+        "Each window's largest statistic over its threshold",
+        [str(row["until"]) for row in rows],
+        {"share": [row["share"] for row in rows]},
+        limit=1,
+    )
+    lines = [
+        f"| {row['until']} | {row['day']} | {row['column']} | {row['share']:.2f} | {row['drifted']} |"
+        for row in reversed(rows)
+    ]
+    return "\n".join(
+        [
+            picture,
+            "",
+            "| version | day | nearest column | statistic / threshold | tests above |",
+            "|---|---|---|---|---|",
+            *lines,
+        ]
+    )
+
+
+def build_drift_check(table: Table, what: str, blocks: bool) -> dg.AssetChecksDefinition:
+    """The drift check of one table: an error that blocks, or a warning."""
+
+    @dg.asset_check(
+        asset=asset_key(table.name),
+        name="drift",
+        description=f"Whether {what} that came are like those before; a warning unless the recipe blocks.",
+        # Not always: a blocking check that only warns would hold what follows by itself.
+        blocking=blocks,
+    )
+    def drift(
+        context: dg.AssetCheckExecutionContext,
+        lake: dg.ResourceParam[Lake],
+        recipe: dg.ResourceParam[Recipe],
+        model: dg.ResourceParam[EmbeddingModel],
+    ) -> dg.AssetCheckResult:
+        digest = model.digest if table == EMBEDDINGS else None
+        window = look(lake, table, recipe.drift, context.run.run_id, digest)
+        return dg.AssetCheckResult(
+            passed=not window.drifted,
+            severity=dg.AssetCheckSeverity.ERROR if blocks else dg.AssetCheckSeverity.WARN,
+            description=str(window),
+            metadata={
+                "since_version": -1 if window.since is None else window.since,
+                "until_version": window.until,
+                "tests": len(window.findings),
+                "drifted": [each.column for each in window.drifted],
+                "over_time": dg.MetadataValue.md(over_time(lake, table)),
+            },
+        )
+
+    return drift
+
+
+_WATCHED = {DOCUMENTS.name: DOCUMENTS, EMBEDDINGS.name: EMBEDDINGS}
+
+
+def drift_checks(config: DriftConfig) -> list[dg.AssetChecksDefinition]:
+    """The drift check of every watched table."""
+    blocks = config.on_drift == "block"
+    return [
+        build_drift_check(DOCUMENTS, "the documents", blocks),
+        build_drift_check(EMBEDDINGS, "the vectors of the documents", blocks),
+    ]

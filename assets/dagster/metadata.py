@@ -1,0 +1,321 @@
+"""What Dagster shows of a step: rows, bytes, seconds, schema, column lineage, versions, a sample, charts."""
+
+import json
+import time
+from collections.abc import Callable, Collection, Mapping
+from datetime import timedelta
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+from dagster import MetadataValue
+
+from assets.dagster import charts
+from assets.lake.lake import Lake
+from assets.lake.lineage import CODE_VERSION
+from assets.lake.tables import Table
+
+_COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
+    "silver.documents": {
+        "doc_id": ("bronze.raw_documents.doc_id",),
+        "content_sha256": ("bronze.raw_documents.content_sha256",),
+        "title": ("bronze.raw_documents.body", "bronze.raw_documents.title"),
+        "text": ("bronze.raw_documents.body",),
+        "text_sha256": ("bronze.raw_documents.body",),
+        "language": ("bronze.raw_documents.body",),
+        "headings": ("bronze.raw_documents.body",),
+        "first_seen_at": ("bronze.raw_documents.first_seen_at",),
+    },
+    "silver.quarantine": {
+        "doc_id": ("bronze.raw_documents.doc_id",),
+        "reason": ("bronze.raw_documents.body", "bronze.raw_documents.error"),
+    },
+    "silver.signatures": {
+        "doc_id": ("silver.documents.doc_id",),
+        "signature": ("silver.documents.text",),
+        "bands": ("silver.documents.text",),
+    },
+    "silver.duplicates": {
+        "doc_id": ("silver.signatures.doc_id",),
+        "canonical_id": ("silver.signatures.bands", "silver.documents.first_seen_at"),
+        "jaccard": ("silver.documents.text",),
+    },
+    "gold.chunks": {
+        "chunk_id": ("silver.documents.doc_id", "silver.documents.text"),
+        "doc_id": ("silver.documents.doc_id", "silver.duplicates.doc_id"),
+        "text": ("silver.documents.text",),
+        "heading": ("silver.documents.headings",),
+    },
+    "gold.embeddings": {
+        "text_sha256": ("gold.chunks.text_sha256",),
+        "vector": ("gold.chunks.text",),
+    },
+}
+"""Which columns each column is made from, for Dagster's column lineage."""
+
+_PRIVATE = {
+    "body",
+    "text",
+    "title",
+    "question",
+    "answer",
+    "citations",
+    "vector",
+    "signature",
+    "bands",
+    "headings",
+}
+"""Columns that a sample leaves out: they can hold personal data, or are of no use to a reader."""
+
+
+def _bars(title: str, rows: pa.Table) -> str:
+    return charts.bars(title, dict(zip(*(column.to_pylist() for column in rows.columns), strict=True)))
+
+
+def _histogram(title: str, rows: pa.Table) -> str:
+    return charts.histogram(title, rows.column(0).to_numpy())
+
+
+def _log_histogram(title: str, rows: pa.Table) -> str:
+    return charts.histogram(title, rows.column(0).to_numpy(), log=True)
+
+
+_CHARTS: dict[str, dict[str, tuple[Callable[[str, pa.Table], str], str]]] = {
+    "bronze.raw_documents": {
+        "documents a media type": (
+            _bars,
+            """
+            select coalesce(media_type, 'not told') as kind, count(*) as n from (
+                select arg_max(media_type, revision) as media_type, arg_max(deleted, revision) as deleted
+                from t group by doc_id
+            ) where not deleted group by 1 order by n desc, kind limit 12
+            """,
+        ),
+    },
+    "silver.documents": {
+        "characters a document": (_log_histogram, "select char_count::double from t"),
+        "documents a language": (
+            _bars,
+            "select language, count(*) as n from t group by 1 order by n desc, language limit 12",
+        ),
+        "share of words with a letter": (_histogram, "select alphabetic_word_ratio::double from t"),
+        "share of characters in repeated lines": (
+            _histogram,
+            "select duplicate_line_char_fraction::double from t",
+        ),
+    },
+    "silver.quarantine": {
+        "documents a reason": (
+            _bars,
+            """
+            select stage || ': ' || expectation as why, count(*) as n from t
+            group by 1 order by n desc, why limit 15
+            """,
+        ),
+    },
+    "silver.duplicates": {
+        "Jaccard similarity to the document kept": (
+            _histogram,
+            "select jaccard from t where method <> 'exact'",
+        ),
+    },
+    "gold.chunks": {"tokens a chunk": (_histogram, "select token_count::double from t")},
+}
+"""What is drawn of each table: a title, how, and the query over the table `t`."""
+
+_SHOWN_RELEASES = 50
+_SAMPLE_CHARS = 48
+"""Of a value in a sample: one cell of JSON would fill the page."""
+
+
+POLICIES: dict[str, Any] = {
+    # Every day's run materializes everything, changed or not: two days without are worth a look.
+    "freshness_policy": dg.FreshnessPolicy.time_window(
+        fail_window=timedelta(hours=49), warn_window=timedelta(hours=25)
+    ),
+    # An input that says what it said before starts nothing, and nothing follows from one whose gate failed.
+    "automation_condition": dg.AutomationCondition.eager().replace(
+        "any_deps_updated",
+        dg.AutomationCondition.any_deps_match(dg.AutomationCondition.data_version_changed()),
+    )
+    & dg.AutomationCondition.all_deps_blocking_checks_passed(),
+}
+"""When an asset is made without being asked, and when it is too old."""
+
+
+def asset_key(name: str) -> dg.AssetKey:
+    """The asset key of `layer.table`."""
+    return dg.AssetKey(name.split("."))
+
+
+def described(
+    table: Table, *inputs: Table, kinds: Collection[str] = ("spark", "deltalake")
+) -> dict[str, Any]:
+    """What Dagster shows of the asset that makes a table: for `dg.asset` and `dg.AssetSpec`."""
+    return {
+        "key": asset_key(table.name),
+        "deps": [asset_key(each.name) for each in inputs],
+        "description": table.about,
+        "group_name": table.name.partition(".")[0],
+        "kinds": set(kinds),
+        "owners": ["team:headwater"],
+        "code_version": CODE_VERSION,
+        **POLICIES,
+    }
+
+
+def report(lake: Lake, table: Table, *, key: dg.AssetKey | None = None, **extra: Any) -> dg.MaterializeResult:
+    """The result of a step over a table, as it stands after it.
+
+    Args:
+        lake: Where the table is.
+        table: The table.
+        key: The asset's key where it is not the table's name.
+        **extra: Further metadata, name to value.
+    """
+    newest = lake.delta(table.name)
+    commit = lake.last_commit(table.name)
+    files = pa.table(newest.get_add_actions())
+    metadata: dict[str, Any] = {
+        "seconds": _seconds(),
+        "size_bytes": sum(files["size_bytes"].to_pylist()),
+        "files": files.num_rows,
+        "delta_version": newest.version(),
+        **extra,
+        "sample": _sample(lake, table),
+        "dagster/row_count": lake.query("select count(*) as n from t", t=newest)["n"][0].as_py(),
+        "dagster/column_schema": _schema(table),
+        "dagster/uri": lake.path(table.name),
+        "last_release": _last_release(lake),
+    }
+    if table.name in _CHARTS:
+        drawn = [
+            draw(title, lake.query(query, t=newest)) for title, (draw, query) in _CHARTS[table.name].items()
+        ]
+        metadata = {"charts": MetadataValue.md("\n\n".join(drawn))} | metadata
+    if table.name in _COLUMNS:
+        metadata["dagster/column_lineage"] = _column_lineage(_COLUMNS[table.name])
+    if commit is not None:
+        metadata |= {
+            "input_versions": commit.lineage.inputs,
+            "code_version": commit.lineage.code_version,
+            "committed_by_run": commit.lineage.run_id,
+            "commit_metrics": {k: v for k, v in commit.metrics.items() if isinstance(v, int | str)},
+        }
+    return dg.MaterializeResult(
+        asset_key=key or asset_key(table.name),
+        metadata=metadata,
+        data_version=dg.DataVersion(lake.content_digest(table)),
+    )
+
+
+def _seconds() -> float:
+    """How long the step that is running has taken so far."""
+    context = dg.AssetExecutionContext.get()
+    [step] = context.instance.get_run_step_stats(
+        context.run_id, [context.get_step_execution_context().step.key]
+    )
+    return round(time.time() - (step.start_time or time.time()), 2)
+
+
+def _last_release(lake: Lake) -> str:
+    """The release that was made last; what is materialized now is in the next, but for `ops/release`."""
+    rows = lake.query(
+        "select release_id from releases where decision = 'released' order by decided_at desc limit 1",
+        releases=lake.delta("ops.releases"),
+    )
+    return rows["release_id"][0].as_py() if rows.num_rows else "none"
+
+
+def _schema(table: Table) -> dg.TableSchema:
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                field.name,
+                str(field.type),
+                constraints=dg.TableColumnConstraints(
+                    nullable=field.nullable, unique=table.key == (field.name,)
+                ),
+            )
+            for field in table.schema
+        ]
+    )
+
+
+def _column_lineage(columns: Mapping[str, tuple[str, ...]]) -> dg.TableColumnLineage:
+    def source(path: str) -> dg.TableColumnDep:
+        name, _, column = path.rpartition(".")
+        return dg.TableColumnDep(asset_key=asset_key(name), column_name=column)
+
+    return dg.TableColumnLineage({column: [source(p) for p in paths] for column, paths in columns.items()})
+
+
+def _sample(lake: Lake, table: Table) -> MetadataValue:
+    columns = [name for name in table.schema.names if name not in _PRIVATE]
+    quoted = ", ".join(f'left("{name}"::varchar, {_SAMPLE_CHARS}) as "{name}"' for name in columns)
+    key = ", ".join(f'"{name}"' for name in table.key)
+    rows = lake.query(f"select {quoted} from t order by {key} limit 5", t=lake.delta(table.name)).to_pylist()
+    return MetadataValue.table(
+        [dg.TableRecord({k: v or "" for k, v in row.items()}) for row in rows],
+        dg.TableSchema([dg.TableColumn(name) for name in columns]),
+    )
+
+
+def evaluation_chart(figures: Mapping[str, float]) -> MetadataValue:
+    """What each search mode reached on the evaluation questions, a bar a measure."""
+    modes = {"fused": "", "vector": "/vector", "lexical": "/lexical"}
+    bars = {
+        f"{measure}, {mode}": figures[measure + suffix]
+        for measure in ("ndcg@10", "recall@10", "rr@10")
+        for mode, suffix in modes.items()
+        if measure + suffix in figures
+    }
+    return MetadataValue.md(charts.bars(f"{figures.get('questions', 0):,.0f} questions", bars))
+
+
+def release_charts(lake: Lake) -> MetadataValue:
+    """What the documents became, stage by stage, and what each release was measured at."""
+    rows = lake.query(
+        f"""
+        select release_id, arg_max(metrics, decided_at) as metrics from releases
+        where decision <> 'refused' group by 1 order by min(decided_at) desc limit {_SHOWN_RELEASES}
+        """,
+        releases=lake.delta("ops.releases"),
+    ).to_pylist()[::-1]
+    measured = [json.loads(row["metrics"]) for row in rows]
+    names = {"fused": "ndcg@10", "lexical": "ndcg@10/lexical", "vector": "ndcg@10/vector"}
+    drawn = (
+        charts.bars("rows a stage", funnel(lake)),
+        charts.lines(
+            "nDCG@10 over releases",
+            [row["release_id"] for row in rows],
+            {label: [each.get(name, float("nan")) for each in measured] for label, name in names.items()},
+        ),
+    )
+    return MetadataValue.md("\n\n".join(drawn))
+
+
+def funnel(lake: Lake) -> dict[str, int]:
+    """How many documents each stage kept, by the newest versions.
+
+    Returns:
+        `raw`, `exact_duplicates`, `near_duplicates`, `quarantined`, `documents`, `chunks` and `embedded`;
+        `raw` is the sum of `documents`, the duplicates and `quarantined` when every stage is up to date.
+    """
+    counts = lake.query(
+        """
+        select
+          (select count(*) from (select arg_max(deleted, revision) as deleted from raw group by doc_id)
+           where not deleted) as raw,
+          (select count(*) from duplicates where method = 'exact') as exact_duplicates,
+          (select count(*) from duplicates where method <> 'exact') as near_duplicates,
+          (select count(*) from quarantine) as quarantined,
+          (select count(*) from documents) - (select count(*) from duplicates) as documents,
+          (select count(*) from chunks) as chunks,
+          (select count(*) from embeddings) as embedded
+        """,
+        raw=lake.delta("bronze.raw_documents"),
+        **{name: lake.delta(f"silver.{name}") for name in ("duplicates", "quarantine", "documents")},
+        **{name: lake.delta(f"gold.{name}") for name in ("chunks", "embeddings")},
+    )
+    return counts.to_pylist()[0]

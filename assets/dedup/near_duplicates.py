@@ -1,0 +1,350 @@
+"""Which documents another one stands for: exact duplicates, near-duplicates, and the clusters they make.
+
+The result is a function of the current documents alone. `find_duplicates` computes it for all of them, or
+only for what a batch of changes can have touched, and then gives the same rows as for all.
+
+* Documents that not the same people see (those of other tenants, or for other groups) are never compared.
+* Seniority is `(first_seen_at, doc_id)`. Of documents with the same text, the most senior is the text's
+  representative; the others are exact duplicates of it, and only the representative is compared further.
+* Two representatives that share an LSH band are a candidate pair. A bucket (a tenant's representatives with
+  one band value) can be large, so only its `hot_bucket` most senior members are compared with the others: the
+  pairs grow with a bucket's size and not with its square.
+* A candidate pair whose exact Jaccard similarity reaches the threshold is an edge. Connected components over
+  these edges and the exact duplicates are clusters; the most senior document of each is its canonical one.
+
+What a batch touches. An edge can appear or vanish only where a document changed, where a change made another
+document a text's representative or no longer so, or where a change moved a document over the rank
+`hot_bucket` in a bucket. These documents and all of the clusters that they were in are *dirty*, and all their
+edges are computed again. A cluster without a dirty document has kept its edges, so its standing rows can
+stand for them; it is *touched* when it has a new edge to a dirty one.
+"""
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import pyarrow as pa
+from deltalake import DeltaTable
+from pyspark.sql import DataFrame
+
+from assets.dedup.minhash import MinHashConfig
+from assets.engine.relations import LocalRelations, Relations, SparkRelations
+
+Rows = TypeVar("Rows", pa.Table, DataFrame)
+
+
+@dataclass(frozen=True)
+class Duplicates(Generic[Rows]):
+    """What was found.
+
+    Attributes:
+        rows: doc_id, canonical_id, matched_id, jaccard (float64), method (`exact` or `minhash`): the rows
+            that silver.duplicates shall have for the affected documents.
+        affected: doc_id: every document that was decided about. A row of silver.duplicates of one of these
+            that is not in `rows` is out of date and to be deleted.
+        candidate_pairs: Pairs whose exact similarity was computed.
+        similar_pairs: Those of them that reach the threshold.
+        hot_buckets: LSH buckets with more members than are compared with all, of those looked into.
+    """
+
+    rows: Rows
+    affected: Rows
+    candidate_pairs: int
+    similar_pairs: int
+    hot_buckets: int
+
+
+def find_duplicates(
+    documents: DeltaTable | pa.Table,
+    signatures: DeltaTable | pa.Table,
+    previous: DeltaTable | pa.Table,
+    config: MinHashConfig,
+    changed: pa.Table | None = None,
+    replaced: pa.Table | None = None,
+    seen_by: str = "tenant",
+) -> Duplicates[pa.Table]:
+    """Finds every document's duplicate row, or those that a batch of changes can have touched, with DuckDB.
+
+    Args:
+        documents: All current documents: doc_id, tenant, text, text_sha256, first_seen_at.
+        signatures: Their signatures: doc_id, bands (null where a text has no word).
+        previous: silver.duplicates as it stands: doc_id, canonical_id, matched_id, jaccard, method; the
+            result for the documents as they were before the changes.
+        config: Threshold and bucket limit; its other settings must be those of the signatures.
+        changed: doc_id of the documents inserted, changed or removed since `previous`; None computes all.
+        replaced: doc_id and bands of the signatures that `changed` replaced or removed, as they were (the
+            change feed's pre-images). Needed with `changed`, for they tell which buckets lost a member.
+        seen_by: SQL over `documents` for who sees one, where a tenant is not all that decides it.
+
+    Returns:
+        The rows and the documents that they decide about.
+
+    Raises:
+        ValueError: When `changed` comes without `replaced`.
+    """
+    tables = {"documents": documents, "signatures": signatures, "previous": previous}
+    if changed is not None:
+        tables |= {"changed": changed.select(["doc_id"]), "replaced": _with_replaced(replaced)}
+    on = LocalRelations(tables, config)
+    try:
+        counts = _decide(on, config, seen_by, all_of_them=changed is None)
+        outcome = on.table("outcome")
+    finally:
+        on.close()
+    return Duplicates(outcome.filter(outcome["canonical_id"].is_valid()), outcome.select(["doc_id"]), *counts)
+
+
+def find_duplicates_in_spark(
+    documents: DataFrame,
+    signatures: DataFrame,
+    previous: DataFrame,
+    config: MinHashConfig,
+    changed: DataFrame | None = None,
+    replaced: DataFrame | None = None,
+    seen_by: str = "tenant",
+) -> Duplicates[DataFrame]:
+    """`find_duplicates` where all the work is Spark's. Both frames hold no input open.
+
+    Raises:
+        ValueError: When `changed` comes without `replaced`.
+    """
+    frames = {"documents": documents, "signatures": signatures, "previous": previous}
+    if changed is not None:
+        frames |= {"changed": changed.select("doc_id").distinct(), "replaced": _with_replaced(replaced)}
+    on = SparkRelations(frames, config)
+    counts = _decide(on, config, seen_by, all_of_them=changed is None)
+    outcome = on.table("outcome").localCheckpoint()
+    return Duplicates(outcome.where("canonical_id IS NOT NULL"), outcome.select("doc_id"), *counts)
+
+
+def _with_replaced(replaced: Rows | None) -> Rows:
+    if replaced is None:
+        raise ValueError("changed without replaced: pass the bands that the changed documents had before")
+    return replaced
+
+
+def _decide(on: Relations, config: MinHashConfig, seen_by: str, all_of_them: bool) -> tuple[int, int, int]:
+    """Defines `outcome`: each affected document with its row, or nulls for none.
+
+    Args:
+        on: Holds `documents`, `signatures` and `previous`; `changed` and `replaced` too unless all are due.
+        config: Threshold and bucket limit.
+        seen_by: SQL for who sees a document.
+        all_of_them: Whether all documents are decided about.
+
+    Returns:
+        The numbers of candidate pairs, of similar ones among them, and of hot buckets.
+    """
+    on.define(
+        "members",
+        f"SELECT doc_id, {seen_by} AS tenant, text_sha256, unix_micros(first_seen_at) AS seen "
+        "FROM {documents}",
+        reused=True,
+    )
+    if all_of_them:
+        every = "SELECT doc_id FROM {members} UNION SELECT doc_id FROM {previous}"
+        on.define("dirty", every, reused=True)
+    else:
+        _define_dirty(on, config)
+    on.define(
+        "exact",
+        _SHARING_TEXT.replace("{ids}", "{dirty}")
+        + " SEMI JOIN {dirty} USING (doc_id) WHERE doc_id <> matched_id",
+        reused=True,
+    )
+    _define_edges(on, "edges", "dirty", config)
+    candidates, hot = on.row("SELECT count_if(wanted), coalesce(sum(hot), 0) FROM {edges_compared}")
+    (similar,) = on.row("SELECT count(*) FROM {edges}")
+
+    # A touched cluster's standing rows hold it together; new edges may join it to others.
+    on.define(
+        "ends",
+        """
+        SELECT doc_id FROM (
+            SELECT matched_id AS doc_id FROM {exact}
+            UNION SELECT left_id FROM {edges} UNION SELECT right_id FROM {edges}
+        ) ANTI JOIN {dirty} USING (doc_id)
+        """,
+    )
+    on.define(
+        "touched",
+        """
+        SELECT doc_id, canonical_id, matched_id, jaccard, method FROM {previous} SEMI JOIN (
+            SELECT canonical_id FROM {previous} SEMI JOIN {ends} USING (doc_id)
+            UNION SELECT p.canonical_id FROM {previous} AS p JOIN {ends} AS e ON p.canonical_id = e.doc_id
+        ) USING (canonical_id) ANTI JOIN {dirty} USING (doc_id)
+        """,
+        reused=True,
+    )
+    on.define(
+        "links",
+        """
+        SELECT doc_id AS left_id, matched_id AS right_id FROM {exact}
+        UNION ALL SELECT left_id, right_id FROM {edges}
+        UNION ALL SELECT doc_id, canonical_id FROM {touched}
+        """,
+    )
+    on.define_components("components", "links")
+    on.define(
+        "canonical",
+        """
+        SELECT doc_id, first_value(doc_id) OVER (PARTITION BY component ORDER BY seen, doc_id) AS canonical_id
+        FROM {components} JOIN {members} ON node = doc_id
+        """,
+        reused=True,
+    )
+
+    # A cluster's canonical document had no row. Where it is canonical no more, nothing kept says what it
+    # resembles: look all its edges up.
+    on.define(
+        "demoted",
+        """
+        SELECT doc_id FROM {canonical} SEMI JOIN (SELECT canonical_id AS doc_id FROM {touched}) USING (doc_id)
+        WHERE doc_id <> canonical_id
+        """,
+        reused=True,
+    )
+    if on.row("SELECT count(*) FROM {demoted}") == (0,):
+        on.define("more", "SELECT left_id, right_id, jaccard FROM {edges} WHERE false")
+    else:
+        _define_edges(on, "more", "demoted", config)
+    on.define(
+        "outcome",
+        """
+        SELECT doc_id, canonical_id, matched_id, jaccard, method
+        FROM (SELECT doc_id FROM {dirty} UNION SELECT doc_id FROM {canonical}) LEFT JOIN (
+            SELECT doc_id, canonical_id, matched_id, jaccard, method,
+                row_number() OVER (PARTITION BY doc_id ORDER BY jaccard DESC, matched_id) AS place
+            FROM (
+                SELECT doc_id, matched_id, CAST(1 AS DOUBLE) AS jaccard, 'exact' AS method FROM {exact}
+                UNION ALL SELECT left_id, right_id, jaccard, 'minhash' FROM {edges}
+                UNION ALL SELECT right_id, left_id, jaccard, 'minhash' FROM {edges}
+                UNION ALL SELECT left_id, right_id, jaccard, 'minhash' FROM {more}
+                UNION ALL SELECT right_id, left_id, jaccard, 'minhash' FROM {more}
+                UNION ALL SELECT doc_id, matched_id, jaccard, method FROM {touched}
+            ) JOIN {canonical} USING (doc_id) WHERE doc_id <> canonical_id
+        ) USING (doc_id) WHERE coalesce(place, 1) = 1
+        """,
+    )
+    return candidates, similar, int(hot)
+
+
+_SHARING_TEXT = """
+    SELECT doc_id, matched_id FROM (
+        SELECT doc_id, first_value(doc_id) OVER (
+            PARTITION BY tenant, text_sha256 ORDER BY seen, doc_id
+        ) AS matched_id
+        FROM {members} SEMI JOIN (
+            SELECT tenant, text_sha256 FROM {members} SEMI JOIN {ids} USING (doc_id)
+        ) USING (tenant, text_sha256)
+    )
+"""
+"""The documents with the text of one of `ids`, each with that text's representative as matched_id."""
+
+_BANDS = "SELECT explode(bands) AS band FROM {signatures} SEMI JOIN {ids} USING (doc_id)"
+"""The bands of the documents of `ids`."""
+
+_RANKED = """
+    SELECT tenant, band, doc_id,
+        row_number() OVER (PARTITION BY tenant, band ORDER BY seen, doc_id) - 1 AS place
+    FROM (
+        SELECT /*+ REPARTITION(tenant, band) */ tenant, band, doc_id, seen,
+            row_number() OVER (PARTITION BY tenant, band, text_sha256 ORDER BY seen, doc_id) AS place_of_text
+        FROM (
+            SELECT doc_id, band FROM (SELECT doc_id, explode(bands) AS band FROM {signatures})
+            SEMI JOIN {values} USING (band)
+        ) JOIN {members} USING (doc_id)
+    ) WHERE place_of_text = 1
+"""
+"""The representatives in every bucket of `values`, by seniority from 0.
+
+Documents with the same text share every band, so a bucket knows its texts' representatives by itself.
+"""
+
+
+def _define_edges(on: Relations, name: str, ids: str, config: MinHashConfig) -> None:
+    """Defines all edges of the documents in the table `ids`: left_id, right_id, jaccard.
+
+    Their bands are looked up among all, from the small side. Defines `{name}_compared` on the way, where
+    `hot` counts the hot buckets whose most senior member and first member beyond the limit a pair is: each
+    hot bucket has exactly one such pair, so the sum counts hot buckets without a pass of its own.
+    """
+    on.define(f"{name}_values", f"SELECT DISTINCT band FROM ({_BANDS.replace('{ids}', f'{{{ids}}}')})")
+    on.define(
+        f"{name}_ranked",
+        f"""
+        SELECT r.tenant, r.band, r.doc_id, r.place, i.doc_id IS NOT NULL AS due
+        FROM ({_RANKED.replace("{values}", f"{{{name}_values}}")}) AS r
+        LEFT JOIN {{{ids}}} AS i ON r.doc_id = i.doc_id
+        """,
+        reused=True,
+    )
+    on.define(
+        f"{name}_pairs",
+        f"""
+        SELECT a.doc_id AS left_id, b.doc_id AS right_id, bool_or(a.due OR b.due) AS wanted,
+            count_if(a.place = 0 AND b.place = {{hot_bucket}}) AS hot
+        FROM {{{name}_ranked}} AS a JOIN {{{name}_ranked}} AS b
+            ON a.tenant = b.tenant AND a.band = b.band AND a.place < b.place
+        WHERE a.place < {{hot_bucket}} AND (a.due OR b.due OR (a.place = 0 AND b.place = {{hot_bucket}}))
+        GROUP BY a.doc_id, b.doc_id
+        """,
+        hot_bucket=config.hot_bucket,
+    )
+    on.define_compared(f"{name}_compared", f"{name}_pairs")
+    on.define(
+        name,
+        f"SELECT left_id, right_id, jaccard FROM {{{name}_compared}} "
+        "WHERE wanted AND jaccard >= CAST({threshold} AS DOUBLE)",
+        threshold=config.jaccard_threshold,
+    )
+
+
+def _define_dirty(on: Relations, config: MinHashConfig) -> None:
+    """Defines `dirty`: the documents whose edges may differ from those that `previous` was made from."""
+    # Each change moves others in its bucket by one place at most. Bands are counted over all tenants, which
+    # can only widen the window.
+    on.define(
+        "moved",
+        """
+        SELECT band, count(*) AS moves FROM (
+            {changed_bands} UNION ALL SELECT explode(bands) AS band FROM {replaced}
+        ) GROUP BY band
+        """.replace("{changed_bands}", _BANDS.replace("{ids}", "{changed}")),
+    )
+    on.define(
+        "crossing",
+        f"""
+        SELECT DISTINCT doc_id FROM ({_RANKED.replace("{values}", "{moved}")}) JOIN {{moved}} USING (band)
+        WHERE place >= {{hot_bucket}} - moves AND place < {{hot_bucket}} + moves
+        """,
+        hot_bucket=config.hot_bucket,
+    )
+    # Where a changed document is now the representative of a text, those that shared it before follow.
+    on.define("sharing", _SHARING_TEXT.replace("{ids}", "{changed}") + " WHERE doc_id <> matched_id")
+    on.define(
+        "seeds",
+        """
+        SELECT doc_id FROM {changed} UNION SELECT doc_id FROM {crossing}
+        UNION SELECT s.doc_id FROM {sharing} AS s JOIN {changed} AS c ON s.matched_id = c.doc_id
+        """,
+    )
+    # An exact duplicate hangs on its cluster by one edge of its own: without it the others are as they were.
+    on.define(
+        "broken",
+        """
+        WITH joints AS (
+            SELECT doc_id FROM {seeds}
+            ANTI JOIN (SELECT doc_id FROM {previous} WHERE method = 'exact') USING (doc_id)
+        )
+        SELECT canonical_id FROM {previous} SEMI JOIN joints USING (doc_id)
+        UNION SELECT p.canonical_id FROM {previous} AS p JOIN joints AS j ON p.canonical_id = j.doc_id
+        """,
+    )
+    on.define(
+        "dirty",
+        """
+        SELECT doc_id FROM {seeds} UNION SELECT canonical_id FROM {broken}
+        UNION SELECT doc_id FROM {previous} SEMI JOIN {broken} USING (canonical_id)
+        """,
+        reused=True,
+    )

@@ -1,0 +1,1 @@
+"""How is a table brought up to date? One step, run by DuckDB in this process or by Spark."""

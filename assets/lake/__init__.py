@@ -1,0 +1,1 @@
+"""What is stored? Tables, versions, commits and the lineage that they carry."""

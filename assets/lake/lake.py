@@ -1,0 +1,368 @@
+"""The lake: where its tables are, what their commits say, and which version of one may be read.
+
+Reading a version, a commit or an audit needs no JVM: delta-rs does it in milliseconds. Spark starts when an
+asset has rows to make, and not before; not even its Python package is imported until then.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pyarrow as pa
+from deltalake import DeltaTable, Schema, write_deltalake
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
+
+from assets.lake.delta import data_files, register
+from assets.lake.lineage import CODE_VERSION, Commit, Lineage, commit_properties, overtaken, writer
+from assets.lake.tables import AUDITS, TABLES, Table
+from assets.sources.fetched import hadoop_literal
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+    from assets.engine.spark import SparkConfig
+
+
+_PROPERTIES = {
+    "delta.enableChangeDataFeed": "true",
+    "delta.enableDeletionVectors": "false",
+    # Lineage lives in the commits: Delta would forget them after thirty days.
+    "delta.logRetentionDuration": "interval 3650 days",
+}
+
+
+FEW_FILES = 32
+"""Spark reads so many Parquet files as they are: to read a table's log itself takes its JVM seconds."""
+
+_MAINTENANCE = {"OPTIMIZE", "VACUUM START", "VACUUM END", "ADD COLUMN"}
+"""Operations that change no row."""
+
+
+class Unaudited(RuntimeError):
+    """A gated table has no version that passed its gate."""
+
+
+class Lake:
+    """The Delta tables of one state folder.
+
+    Args:
+        root: The folder of the tables; any Hadoop file system by URI.
+        spark: How Spark runs.
+        scratch: A local folder for Spark's own files.
+        docs_dir: Where Data Docs are written.
+    """
+
+    def __init__(self, root: str | Path, spark: SparkConfig, scratch: Path, docs_dir: Path) -> None:
+        self.root = str(root)
+        self.docs_dir = docs_dir
+        self._spark_config = spark
+        self._scratch = scratch
+
+    @cached_property
+    def spark(self) -> SparkSession:
+        """The Spark session, started on first use."""
+        from assets.engine.spark import spark_session
+
+        return spark_session(self._spark_config, self._scratch)
+
+    def path(self, name: str) -> str:
+        """The folder of `layer.table`."""
+        return f"{self.root}/{name.replace('.', '/')}"
+
+    def ensure(self) -> None:
+        """Creates every table that is not there yet, empty, with its declared columns."""
+        for table in TABLES.values():
+            if not DeltaTable.is_deltatable(self.path(table.name)):
+                DeltaTable.create(
+                    self.path(table.name),
+                    schema=Schema.from_arrow(table.schema),
+                    mode="ignore",
+                    name=table.name,
+                    description=table.about,
+                    configuration=_PROPERTIES,
+                )
+
+    def add_missing_columns(self) -> None:
+        """Adds columns that tables are declared with and do not have: NULL in the rows that are there."""
+        for table in TABLES.values():
+            found = self.delta(table.name)
+            there = {field.name for field in found.schema().fields}
+            declared = Schema.from_arrow(table.schema).fields
+            if missing := [field for field in declared if field.name not in there]:
+                found.alter.add_columns(missing)
+
+    def delta(self, name: str, version: int | None = None) -> DeltaTable:
+        """The table as delta-rs sees it, at a version or the newest.
+
+        Raises:
+            KeyError: When the lake has no such table or version.
+        """
+        try:
+            return DeltaTable(self.path(name), version=version)
+        except TableNotFoundError as error:
+            raise KeyError(f"no table {name} at {self.path(name)}") from error
+        except Exception as error:
+            if version is None:
+                raise
+            raise KeyError(f"{name} has no version {version}: {error}") from error
+
+    def version(self, name: str) -> int:
+        """The newest version of a table."""
+        return self.delta(name).version()
+
+    @staticmethod
+    def query(
+        sql: str, parameters: list[Any] | dict[str, Any] | None = None, /, **tables: DeltaTable | pa.Table
+    ) -> pa.Table:
+        """Answers SQL over the tables named, with DuckDB and no JVM.
+
+        Args:
+            sql: One statement, in which each keyword argument's name is a table.
+            parameters: Values for its `?` or `$name` places.
+            **tables: What each name stands for.
+        """
+        with duckdb.connect() as connection:
+            for name, table in tables.items():
+                register(connection, name, table)
+            return connection.sql(sql, params=parameters).to_arrow_table()
+
+    def frame(self, name: str, version: int | None = None) -> DataFrame:
+        """The table as a Spark frame, at a version or the newest."""
+        from pyspark.sql.types import StructType
+
+        table = self.delta(name, version)
+        files = data_files(table)
+        if files and len(files) <= FEW_FILES:
+            schema = StructType.fromJson(json.loads(table.schema().to_json()))
+            return self.spark.read.schema(schema).parquet(*map(hadoop_literal, files))
+        return self.spark.read.format("delta").option("versionAsOf", table.version()).load(self.path(name))
+
+    def changes(self, name: str, since: int, until: int) -> DataFrame:
+        """The change data feed of the versions after `since` up to and with `until`.
+
+        Columns: the table's, `_change_type`, `_commit_version` and `_commit_timestamp`.
+        """
+        reader = self.spark.read.format("delta").option("readChangeFeed", "true")
+        return (
+            reader.option("startingVersion", since + 1).option("endingVersion", until).load(self.path(name))
+        )
+
+    def small_feed(self, name: str, since: int, until: int, limit_bytes: int) -> pa.Table | None:
+        """The change feed as in `changes`, read without a JVM, or None where it is larger than a limit."""
+        feed = pa.RecordBatchReader.from_stream(
+            self.delta(name).load_cdf(starting_version=since + 1, ending_version=until)
+        )
+        batches, size_bytes = [], 0
+        for batch in feed:
+            size_bytes += batch.nbytes
+            if size_bytes > limit_bytes:
+                return None
+            batches.append(batch)
+        return pa.Table.from_batches(batches, feed.schema)
+
+    def changed_keys(self, name: str, column: str, since: int, until: int) -> tuple[list[str], list[str]]:
+        """The values of a column in rows written, and in rows deleted, after `since` up to and with `until`.
+
+        Returns:
+            (written, deleted): the last commit that names a value decides.
+        """
+        if since >= until:
+            return [], []
+        feed = self.delta(name).load_cdf(
+            starting_version=since + 1,
+            ending_version=until,
+            columns=[column, "_change_type", "_commit_version"],
+        )
+        last = self.query(
+            f"""
+            select "{column}" as key, arg_max(_change_type, _commit_version) = 'delete' as gone
+            from feed where _change_type <> 'update_preimage' group by 1
+            """,
+            feed=pa.RecordBatchReader.from_stream(feed).read_all(),
+        )
+        keys, gone = last["key"].to_pylist(), last["gone"].to_pylist()
+        return (
+            [key for key, left in zip(keys, gone, strict=True) if not left],
+            [key for key, left in zip(keys, gone, strict=True) if left],
+        )
+
+    def commits(self, name: str, limit: int | None = None) -> Iterator[Commit]:
+        """The commits that Headwater made to a table, newest first."""
+        for entry in self.delta(name).history(limit):
+            text = entry.get("userMetadata")
+            if not text:
+                continue
+            yield Commit(
+                table=name,
+                version=entry["version"],
+                committed_at=datetime.fromtimestamp(entry["timestamp"] / 1000, UTC),
+                operation=entry.get("operation", ""),
+                metrics=entry.get("operationMetrics") or {},
+                lineage=Lineage.model_validate_json(text),
+            )
+
+    def last_commit(self, name: str) -> Commit | None:
+        """The newest commit that an asset made to a table; maintenance commits carry no lineage."""
+        newest = next(self.commits(name, limit=20), None)
+        return newest or next(self.commits(name), None)
+
+    def inputs_of(self, name: str, version: int) -> dict[str, int]:
+        """The versions of its inputs that a version of a table was made from.
+
+        Raises:
+            LookupError: When nothing has been written to it yet.
+        """
+        for commit in self.commits(name):
+            if commit.version <= version:
+                return commit.lineage.inputs
+        raise LookupError(f"{name} has not been made yet: run `headwater run`")
+
+    def pinned(self, name: str, version: int) -> dict[str, int]:
+        """Every table behind a version of one, with the version that it was made from, and itself."""
+        pins = {name: version}
+        for each, at in self.inputs_of(name, version).items() if version else ():
+            pins = self.pinned(each, at) | pins
+        return pins
+
+    def audited_version(self, name: str) -> int | None:
+        """The newest version of a table whose last audit passed, or None."""
+        audits = self.query(
+            """
+            select max(version) as version from (
+                select version from audits where "table" = ? group by version
+                having arg_max(passed, audited_at)
+            )
+            """,
+            [name],
+            audits=self.delta(AUDITS.name),
+        )
+        version = audits["version"][0].as_py()
+        return None if version is None else self.settled_version(name, version)
+
+    def settled_version(self, name: str, version: int) -> int:
+        """The newest version of a table that has the rows of this one: maintenance makes versions too."""
+        table = self.delta(name)
+        newest = table.version()
+        if newest <= version:
+            return version
+        for entry in table.history(newest - version):
+            if entry["operation"] not in _MAINTENANCE:
+                newest = entry["version"] - 1
+        return max(newest, version)
+
+    def readable_version(self, table: Table) -> int:
+        """The version that a consumer may read: the last audited one where the table is gated.
+
+        Raises:
+            Unaudited: When the table is gated and no version of it has passed.
+        """
+        if not table.gated:
+            return self.version(table.name)
+        version = self.audited_version(table.name)
+        if version is None:
+            raise Unaudited(
+                f"{table.name} has no version that passed its gate: run it with its checks "
+                f"(`headwater run`), or see what failed with "
+                f'`headwater sql "select * from ops.audits where not passed"`'
+            )
+        return version
+
+    def stamp(self, table: Table, column: str) -> datetime:
+        """The time to write into a column that says which row of a table is the newest.
+
+        Now, but after every row that is there: a clock that was set back would make an old verdict the last.
+        """
+        found = self.query(f'select max("{column}") as newest from t', t=self.delta(table.name))
+        newest, now = found["newest"][0].as_py(), datetime.now(UTC)
+        if newest is not None and newest.tzinfo is None:  # written by Spark as INT96, which names no zone
+            newest = newest.replace(tzinfo=UTC)
+        return now if newest is None else max(now, newest + timedelta(microseconds=1))
+
+    def record_audit(self, name: str, version: int, passed: bool, failed: list[str], run_id: str) -> None:
+        """Writes a gate's verdict on one version of a table."""
+        row = {
+            "table": name,
+            "version": version,
+            "passed": passed,
+            "failed": failed,
+            "run_id": run_id,
+            "audited_at": self.stamp(AUDITS, "audited_at"),
+        }
+        self.append(
+            AUDITS,
+            pa.Table.from_pylist([row], AUDITS.schema),
+            Lineage(
+                run_id=run_id,
+                asset="ops/audits",
+                code_version=CODE_VERSION,
+                config_digest="",
+                inputs={name: version},
+            ),
+        )
+
+    def append(self, table: Table, rows: pa.Table, lineage: Lineage, since: int | None = None) -> int:
+        """Appends a few rows without a JVM; with no rows it writes the commit alone.
+
+        Args:
+            table: Where to.
+            rows: What to append.
+            lineage: What the commit says of itself.
+            since: The version that the turn was taken at, where there is one.
+
+        Returns:
+            The table's version after it.
+
+        Raises:
+            Fenced: The lineage has a turn, and another writer took it or a later one, or has written since
+                that version; nothing was written.
+        """
+        # Opened before the check: a commit that comes after it is then one that this one conflicts with.
+        target = self.delta(table.name, since)
+        if lineage.fence:
+            self.check_turn(table, lineage)
+        try:
+            write_deltalake(target, rows, mode="append", commit_properties=commit_properties(table, lineage))
+        except CommitFailedError as error:
+            raise overtaken(table, lineage) from error
+        if lineage.fence:
+            self.check_written(table, lineage)
+        return self.version(table.name)
+
+    def turn(self, table: Table) -> int:
+        """The turn of a table's last writer; the next one's is higher by one."""
+        return self.delta(table.name).transaction_version(writer(table)) or 0
+
+    def check_turn(self, table: Table, lineage: Lineage) -> None:
+        """Raises `Fenced` where a turn has passed."""
+        if self.turn(table) >= lineage.fence:
+            raise overtaken(table, lineage)
+
+    def check_written(self, table: Table, lineage: Lineage) -> None:
+        """Raises `Fenced` where a commit is not there: Delta skips a repeated or older turn silently."""
+        if lineage not in (commit.lineage for commit in self.commits(table.name, limit=5)):
+            raise overtaken(table, lineage)
+
+    def content_digest(self, table: Table, version: int | None = None) -> str:
+        """A digest of what a table holds, whatever the order of its rows and files: its data version.
+
+        The sum of a hash of each row's content columns, so that it is the same for the same rows however
+        they came (an incremental hash of a multiset: Clarke et al., "Incremental Multiset Hash Functions",
+        ASIACRYPT 2003).
+        """
+        columns = ", ".join(f'coalesce("{column}"::varchar, chr(0))' for column in table.content)
+        digest = self.query(
+            f"""
+            select count(*) as n, sum(md5_number_upper(row)::hugeint) as high,
+                   sum(md5_number_lower(row)::hugeint) as low
+            from (select concat_ws(chr(31), {columns}) as row from t)
+            """,
+            t=self.delta(table.name, version),
+        ).to_pylist()[0]
+        high, low = int(digest["high"] or 0) % 2**64, int(digest["low"] or 0) % 2**64
+        return f"{digest['n']}-{high:016x}{low:016x}"

@@ -1,0 +1,81 @@
+"""What a commit says of itself, and whose turn it was to write it."""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from deltalake import CommitProperties, Transaction
+from pydantic import BaseModel
+
+from assets.lake.tables import Table
+
+
+def _code_version() -> str:
+    """The package version and a digest of the code that makes rows."""
+    rooms = [Path(__file__).parents[2] / room for room in ("assets", "quality", "retrieval", "inference")]
+    files = sorted(path for room in rooms for path in room.rglob("*") if path.suffix in (".py", ".sql"))
+    digest = hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
+    return f"{version('headwater')}+{digest[:12]}"
+
+
+CODE_VERSION = _code_version()
+
+
+class Lineage(BaseModel, frozen=True):
+    """What every commit says of itself, in its `userMetadata`.
+
+    Attributes:
+        run_id: The Dagster run that wrote it.
+        asset: The asset key, `layer/table`.
+        code_version: The version of Headwater's code.
+        config_digest: A digest of the settings that decide the output.
+        inputs: Every table that was read, with the version up to which it was consumed.
+        fence: The writer's turn: each commit of a table has a higher one than the commit before it.
+    """
+
+    run_id: str
+    asset: str
+    code_version: str
+    config_digest: str
+    inputs: dict[str, int]
+    fence: int = 0
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One commit of a Delta table that Headwater made."""
+
+    table: str
+    version: int
+    committed_at: datetime
+    operation: str
+    metrics: dict[str, Any]
+    lineage: Lineage
+
+
+class Fenced(RuntimeError):
+    """Another writer committed to the table since this one took its turn."""
+
+
+def writer(table: Table) -> str:
+    """The name under which a table's writers take turns."""
+    return f"headwater/{table.name}"
+
+
+def commit_properties(table: Table, lineage: Lineage) -> CommitProperties:
+    """What a commit by delta-rs carries: its lineage, and the writer's turn where it has one."""
+    return CommitProperties(
+        custom_metadata={"userMetadata": lineage.model_dump_json()},
+        app_transactions=[Transaction(writer(table), lineage.fence)] if lineage.fence else None,
+    )
+
+
+def overtaken(table: Table, lineage: Lineage) -> Fenced:
+    """What is raised where another writer was faster."""
+    return Fenced(
+        f"{table.name}: another run has written since this one began (turn {lineage.fence}); "
+        f"nothing was written: run again"
+    )

@@ -1,0 +1,75 @@
+"""Maintenance: few files a table, no bytes kept longer than wanted, an index as large as its rows."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import partial
+
+from assets.lake.lake import FEW_FILES, Lake
+from assets.lake.tables import TABLES
+from retrieval.index.index import Release
+
+
+@dataclass(frozen=True)
+class Tidied:
+    """What maintenance did to one table.
+
+    Attributes:
+        table: `layer.table`.
+        files_before: Its newest version's files.
+        files_after: The same afterwards.
+        files_removed: Files of versions that nobody needs, deleted from storage.
+    """
+
+    table: str
+    files_before: int
+    files_after: int
+    files_removed: int
+
+
+def needed_versions(lake: Lake, releases: Collection[Release]) -> dict[str, set[int]]:
+    """The versions of each table that something still points at.
+
+    Those are the newest; the one that passed its gate; the one that each consumer last read, which its next
+    step starts from; and those that the releases pin, so that their answers can still be walked back.
+    """
+    needed: dict[str, set[int]] = {name: {lake.version(name)} for name in TABLES}
+    for name, table in TABLES.items():
+        commit = lake.last_commit(name)
+        for read, version in commit.lineage.inputs.items() if commit else ():
+            needed.get(read, set()).add(version)
+        audited = lake.audited_version(name) if table.gated else None
+        if audited is not None:
+            needed[name].add(audited)
+    for release in releases:
+        for name, version in release.details["versions"].items():
+            needed[name].add(version)
+    return needed
+
+
+def tidy(lake: Lake, name: str, needed: Collection[int], retention_days: int) -> Tidied:
+    """Compacts a table of many files, and deletes files that only old, unneeded versions have.
+
+    Compacting changes no row: whoever reads the table's changes sees none, and a version that passed its gate
+    has passed as compacted too (`Lake.settled_version`).
+
+    Args:
+        lake: Where the table is.
+        name: `layer.table`.
+        needed: Versions whose files stay, whatever their age.
+        retention_days: How long files of other versions stay.
+    """
+    table = lake.delta(name)
+    before = len(table.file_uris())
+    if before > FEW_FILES:
+        table.optimize.compact()
+        table = lake.delta(name)
+    vacuum = partial(
+        table.vacuum,
+        retention_hours=24 * retention_days,
+        enforce_retention_duration=False,
+        keep_versions=sorted(needed),
+    )
+    removed = vacuum(dry_run=True)
+    if removed:  # with nothing to delete it would commit all the same, and a new version is audited anew
+        removed = vacuum(dry_run=False)
+    return Tidied(name, before, len(lake.delta(name).file_uris()), len(removed))

@@ -1,0 +1,1 @@
+"""What does a file say? Bytes to text and structure, within bounds of time and memory."""

@@ -1,0 +1,212 @@
+"""What kind of file bytes are, by their content."""
+
+import io
+import re
+import zipfile
+from functools import cache
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from assets.parsing.blocks import ExtractionError
+from assets.parsing.decode import CONTROL, decode, is_ebcdic
+from assets.parsing.formats.zip_package import COMPOUND_FILE, has_many_parts
+
+if TYPE_CHECKING:
+    from magika import Magika
+
+_OOXML = "application/vnd.openxmlformats-officedocument."
+DOCX = f"{_OOXML}wordprocessingml.document"
+PPTX = f"{_OOXML}presentationml.presentation"
+XLSX = f"{_OOXML}spreadsheetml.sheet"
+XLSB = "application/vnd.ms-excel.sheet.binary.macroenabled.12"
+_OPENDOCUMENT = "application/vnd.oasis.opendocument."
+ODT, ODP, ODS = (f"{_OPENDOCUMENT}{name}" for name in ("text", "presentation", "spreadsheet"))
+EPUB = "application/epub+zip"
+DOC, XLS, PPT = "application/msword", "application/vnd.ms-excel", "application/vnd.ms-powerpoint"
+MSG = "application/vnd.ms-outlook"
+EML = "message/rfc822"
+PDF = "application/pdf"
+RTF = "application/rtf"
+XML = "application/xml"
+IPYNB = "application/x-ipynb+json"
+ORG = "text/x-org"
+PROTECTED = "application/x-ooxml-protected"
+"""An office document that is encrypted as a whole, so that its kind does not show."""
+COMPOUND = "application/x-ole-storage"
+EMPTY = "application/x-empty"
+UNKNOWN = "application/octet-stream"
+
+_HEAD_BYTES = 4096
+# Text kinds that content often can't tell apart: here, and only here, the name's extension decides.
+_BY_EXTENSION = {
+    ".txt": "text/plain",
+    ".md": "text/markdown",
+    ".markdown": "text/markdown",
+    ".rst": "text/x-rst",
+    ".org": ORG,
+    ".csv": "text/csv",
+    ".tsv": "text/tab-separated-values",
+}
+_BY_LABEL = {
+    "txt": "text/plain",
+    "markdown": "text/markdown",
+    "rst": "text/x-rst",
+    "html": "text/html",
+    "csv": "text/csv",
+    "tsv": "text/tab-separated-values",
+    "json": "application/json",
+    "jsonl": "application/x-ndjson",
+    "ipynb": IPYNB,
+    "xml": XML,
+    "rtf": RTF,
+    "eml": EML,
+    "mht": EML,
+    "unknown": UNKNOWN,
+    "empty": EMPTY,
+}
+_BY_PART = {
+    "word/document.xml": DOCX,
+    "word/document2.xml": DOCX,  # what Office 365 has written
+    "ppt/presentation.xml": PPTX,
+    "xl/workbook.xml": XLSX,
+    "xl/workbook.bin": XLSB,
+    "META-INF/container.xml": EPUB,
+}
+_BY_STREAM = {
+    "EncryptedPackage": PROTECTED,
+    "WordDocument": DOC,
+    "Workbook": XLS,
+    "Book": XLS,  # Excel 5 and 95
+    "PowerPoint Document": PPT,
+    "__properties_version1.0": MSG,
+}
+_MAX_MIMETYPE_BYTES = 100
+# What such text doesn't begin with or hold, and text that wants another reader does: markup,
+# JSON, TeX, the header lines of mail, calendars and cards, PEM, subtitles, translations.
+_OTHER_TEXT = re.compile(
+    rb"\A\s*(?:[<{\[%\\]|[\w.-]+:|-----BEGIN|WEBVTT)|</(?:p|div|body|html)>|\d --> \d|^msgid ", re.MULTILINE
+)
+# Magika's text labels whose markup would be read as words, and which have no reader.
+_MARKED_UP = {"svg", "ics", "vcard", "tex", "pem", "srt", "po"}
+_HEADER_LINES = re.compile(rb"\A\s*(?:From [^\n]*\n)?(?:[\w-]{1,60}:[^\n]*\n(?:[ \t]+\S[^\n]*\n)*){2,}")
+_FROM_ADDRESS = re.compile(rb"^from:[^\n]*@", re.MULTILINE | re.IGNORECASE)
+_HEADER_NAME = re.compile(rb"^([\w-]{1,60}):", re.MULTILINE)
+# No one of them alone makes a message; a list of fields may begin with a date or a subject.
+_MAIL_HEADERS = {
+    b"from",
+    b"to",
+    b"subject",
+    b"date",
+    b"message-id",
+    b"mime-version",
+    b"received",
+    b"return-path",
+}
+_NOTEBOOK = re.compile(rb'"nbformat"\s*:\s*\d')
+# A page that is well-formed XML: its outermost element is html, whatever declarations and remarks precede it.
+_XHTML = re.compile(rb"\A\s*(?:<\?[^>]*>\s*|<!--[^>]*-->\s*|<!DOCTYPE[^>]*>\s*)*<html[\s>]", re.IGNORECASE)
+
+
+def media_type(body: bytes, name: str = "") -> str:
+    """What kind of file the bytes are, by their content.
+
+    Args:
+        body: The file; its beginning and end are looked at, and the directory of what is a container.
+        name: Its name or URI. The extension only decides between plain text, Markdown, reStructuredText,
+            Org and CSV, which content often can't tell apart.
+
+    Returns:
+        A media type; `application/x-empty` for no bytes or only whitespace, `application/octet-stream` for
+        bytes of no known kind, `text/plain` for source code.
+    """
+    sample = body if len(body) <= 2 * _HEAD_BYTES else body[:_HEAD_BYTES] + body[-_HEAD_BYTES:]
+    if not sample.strip() and not body.strip():
+        return EMPTY
+    if body.startswith(b"%PDF-"):
+        return PDF
+    if body.startswith(COMPOUND_FILE):
+        return _compound_kind(body)
+    if body.startswith(b"PK\x03\x04") and (packed := _package_kind(body)):
+        return packed
+    if body.startswith(b"{\\rtf"):
+        return RTF
+    sample = _as_utf8(sample)
+    if _is_mail(sample):
+        return EML
+    if b"%PDF-" in body[:1024]:  # readers allow that much before it
+        return PDF
+    named = _BY_EXTENSION.get(PurePosixPath(name).suffix.lower())
+    # Magika takes 20 ms of processor time a file. Most files are what these few looks say they are.
+    if named and _is_utf8(sample) and not _OTHER_TEXT.search(sample):
+        return named
+    found = _magika().identify_bytes(sample).output
+    label = str(found.label)
+    if label in _BY_LABEL:
+        kind = _BY_LABEL[label]
+    else:
+        kind = "text/plain" if found.is_text and label not in _MARKED_UP else found.mime_type
+    if kind == XML and _XHTML.match(sample):
+        return "text/html"
+    if kind == "application/json" and _NOTEBOOK.search(sample):
+        return IPYNB
+    return named if named and (kind in _BY_EXTENSION.values()) else kind
+
+
+def _package_kind(body: bytes) -> str | None:
+    """What a ZIP file holds, by the names of its parts; None when it is only an archive."""
+    if has_many_parts(body):
+        return None
+    try:
+        with zipfile.ZipFile(io.BytesIO(body)) as archive:
+            names = set(archive.namelist())
+            if "mimetype" in names and archive.getinfo("mimetype").file_size <= _MAX_MIMETYPE_BYTES:
+                said = archive.read("mimetype").decode("ascii", "replace").strip()
+                if said == EPUB or said.startswith(_OPENDOCUMENT):
+                    return said.removesuffix("-template")
+    except Exception:  # zipfile names no set of errors that broken files give
+        return None
+    return next((kind for part, kind in _BY_PART.items() if part in names), None)
+
+
+def _compound_kind(body: bytes) -> str:
+    from olefile import OleFileIO
+
+    try:
+        with OleFileIO(io.BytesIO(body)) as compound:
+            return next((kind for name, kind in _BY_STREAM.items() if compound.exists(name)), COMPOUND)
+    except Exception:  # olefile names no set of errors that broken files give
+        return COMPOUND
+
+
+def _is_mail(sample: bytes) -> bool:
+    """Whether it begins with header lines among which are some that only messages have together."""
+    head = _HEADER_LINES.match(sample)
+    if head is None:
+        return False
+    names = {name.lower() for name in _HEADER_NAME.findall(head[0])} & _MAIL_HEADERS
+    # Settings have "from" and "to" as well, but no address in them.
+    sent = names & {b"received", b"message-id"} or _FROM_ADDRESS.search(head[0])
+    return len(names) >= 2 and bool(sent)
+
+
+def _is_utf8(sample: bytes) -> bool:
+    """Whether it is UTF-8 without control characters, but for characters cut where the sample was joined."""
+    text = sample.decode("utf-8", "replace")
+    return text.count("\ufffd") <= 6 and not CONTROL.search(text)
+
+
+def _as_utf8(sample: bytes) -> bytes:
+    """UTF-16, UTF-32 and EBCDIC as UTF-8, which is what the model was trained on."""
+    if b"\x00" not in sample and not is_ebcdic(sample):
+        return sample
+    try:
+        return decode(sample).encode("utf-8", "replace")
+    except ExtractionError:
+        return sample
+
+
+@cache
+def _magika() -> "Magika":
+    from magika import Magika
+
+    return Magika()

@@ -1,0 +1,164 @@
+"""Bytes to text and structure: what a file of a known kind says."""
+
+from collections.abc import Callable
+
+from assets.parsing import content_type
+from assets.parsing.blocks import Block, Content, Extracted, ExtractionError, assemble
+from assets.parsing.decode import decode
+from assets.parsing.formats.doc import read_doc
+from assets.parsing.formats.docx import read_docx
+from assets.parsing.formats.epub import read_epub
+from assets.parsing.formats.html import read_html
+from assets.parsing.formats.mail import read_eml, read_msg
+from assets.parsing.formats.markdown import read_markdown
+from assets.parsing.formats.notebook import read_notebook
+from assets.parsing.formats.opendocument import read_opendocument
+from assets.parsing.formats.org import read_org
+from assets.parsing.formats.pdf import read_pdf
+from assets.parsing.formats.pptx import read_pptx
+from assets.parsing.formats.records import read_delimited, read_json
+from assets.parsing.formats.restructuredtext import read_rst
+from assets.parsing.formats.rtf import read_rtf
+from assets.parsing.formats.sheets import read_sheets
+from assets.parsing.formats.xml import read_xml
+
+MAX_SIZE_BYTES = 64 << 20
+"""The largest body that is parsed unless a caller says otherwise."""
+
+PLAIN_TEXT = "text/plain"
+UTF8_TEXT = "text/plain; charset=utf-8"
+"""Text known to be sound UTF-8, as row sources give it: decoded without detection."""
+
+
+def _read_text(body: bytes) -> Content:
+    return Content([Block(decode(body))])
+
+
+_READERS: dict[str, Callable[[bytes], Content]] = {
+    PLAIN_TEXT: _read_text,
+    "text/markdown": read_markdown,
+    "text/x-rst": read_rst,
+    content_type.ORG: read_org,
+    "text/html": read_html,
+    "application/xhtml+xml": read_html,
+    content_type.XML: read_xml,
+    "text/xml": read_xml,
+    "application/pdf": read_pdf,
+    content_type.DOCX: read_docx,
+    content_type.PPTX: read_pptx,
+    content_type.XLSX: read_sheets,
+    content_type.XLSB: read_sheets,
+    content_type.XLS: read_sheets,
+    content_type.ODS: read_sheets,
+    content_type.ODT: read_opendocument,
+    content_type.ODP: read_opendocument,
+    content_type.DOC: read_doc,
+    content_type.RTF: read_rtf,
+    "text/rtf": read_rtf,
+    content_type.EPUB: read_epub,
+    content_type.EML: read_eml,
+    content_type.MSG: read_msg,
+    content_type.IPYNB: read_notebook,
+    "text/csv": read_delimited,
+    "text/tab-separated-values": read_delimited,
+    "application/json": read_json,
+    "application/x-ndjson": read_json,
+}
+# What a person calls kinds that have one, in the reason why a file can not be read.
+_READ = dict.fromkeys(_READERS, "The text file") | {
+    "text/html": "The HTML page",
+    "application/xhtml+xml": "The XHTML page",
+    content_type.XML: "The XML file",
+    "text/xml": "The XML file",
+    "application/pdf": "The PDF",
+    content_type.DOCX: "The Word document",
+    content_type.DOC: "The Word document",
+    content_type.PPTX: "The PowerPoint presentation",
+    content_type.XLSX: "The spreadsheet",
+    content_type.XLSB: "The spreadsheet",
+    content_type.XLS: "The spreadsheet",
+    content_type.ODS: "The spreadsheet",
+    content_type.ODT: "The OpenDocument text",
+    content_type.ODP: "The OpenDocument presentation",
+    content_type.RTF: "The RTF document",
+    "text/rtf": "The RTF document",
+    content_type.EPUB: "The book",
+    content_type.EML: "The message",
+    content_type.MSG: "The Outlook message",
+    content_type.IPYNB: "The notebook",
+    "text/csv": "The table",
+    "text/tab-separated-values": "The table",
+    "application/json": "The JSON",
+    "application/x-ndjson": "The JSON",
+}
+# What a person calls kinds that have no reader.
+_UNREAD = {
+    "image/": "Pictures",
+    "audio/": "Sound recordings",
+    "video/": "Films",
+    "font/": "Fonts",
+    "application/zip": "ZIP archives",
+    "application/gzip": "Compressed files",
+    "application/x-tar": "Archives",
+    "application/x-7z-compressed": "Archives",
+    "application/vnd.oasis.opendocument.": "OpenDocument drawings, formulas and the like",
+    content_type.PPT: "Legacy PowerPoint presentations (.ppt; save them as .pptx)",
+    content_type.COMPOUND: "Compound files that are neither office documents nor Outlook messages",
+}
+
+
+def extract(
+    body: bytes, media_type: str, max_size_bytes: int = MAX_SIZE_BYTES, ocr: bool = False
+) -> Extracted:
+    """The normalised text, title, headings and page offsets of a document.
+
+    Args:
+        body: The document's bytes.
+        media_type: As `kinds.media_type` found it; parameters other than "charset=utf-8" are ignored.
+        max_size_bytes: Larger bodies are refused before they are parsed.
+        ocr: Whether pages of a PDF without a text layer are recognised, which wants the extra `ocr`.
+
+    Raises:
+        ExtractionError: With expectation `empty`, `oversize`, `unsupported_media_type`, `encrypted`,
+            `unreadable` or `no_text`; nothing else is raised, whatever the bytes, but MemoryError.
+    """
+    if not body:
+        raise ExtractionError("empty", "The file has no bytes.")
+    if len(body) > max_size_bytes:
+        limit = f"the limit is {max_size_bytes:,}"
+        raise ExtractionError("oversize", f"The document has {len(body):,} bytes; {limit}.")
+    if media_type == UTF8_TEXT:
+        return assemble(Content([Block(body.decode("utf-8", "replace"))]))
+    kind = media_type.partition(";")[0].strip().lower()
+    reader = _read_scanned if ocr and kind == "application/pdf" else _READERS.get(kind)
+    if reader is None:
+        raise _refusal(kind)
+    try:
+        return assemble(reader(body))
+    except (ExtractionError, MemoryError):
+        raise
+    except Exception as error:
+        # The parsers name no set of errors that broken files give, so every one of them is that here.
+        if isinstance(error, RecursionError):
+            raise ExtractionError("unreadable", f"{_READ[kind]} is nested too deeply to be read.") from error
+        reason = f"{_READ[kind]} is damaged: {type(error).__name__}: {str(error)[:200]}"
+        raise ExtractionError("unreadable", reason) from error
+
+
+def _read_scanned(body: bytes) -> Content:
+    from assets.parsing.formats.ocr import recognised
+
+    return read_pdf(body, recognised)
+
+
+def _refusal(kind: str) -> ExtractionError:
+    if kind == content_type.EMPTY:
+        return ExtractionError("empty", "The file holds nothing but whitespace.")
+    if kind == content_type.PROTECTED:
+        return ExtractionError("encrypted", "The office document opens only with a password.")
+    if kind == content_type.UNKNOWN:
+        return ExtractionError("unsupported_media_type", "The bytes are of no kind of file that is known.")
+    name = next((name for beginning, name in _UNREAD.items() if kind.startswith(beginning)), None)
+    if name is None:
+        return ExtractionError("unsupported_media_type", f"Files of type {kind} are not read.")
+    return ExtractionError("unsupported_media_type", f"{name} are not read ({kind}).")

@@ -1,0 +1,59 @@
+"""EPUB books to blocks: the chapters in reading order."""
+
+import posixpath
+import zipfile
+from typing import Any
+from urllib.parse import unquote
+
+from assets.parsing.blocks import Block, Content, ExtractionError
+from assets.parsing.formats.html import visible_blocks
+from assets.parsing.formats.xml import parse_xml
+from assets.parsing.formats.zip_package import open_package, read_part
+
+_KIND = "EPUB book"
+_CONTAINER = "META-INF/container.xml"
+_ENCRYPTION = "META-INF/encryption.xml"
+_OPF = "{http://www.idpf.org/2007/opf}"
+_TITLE = "{http://purl.org/dc/elements/1.1/}title"
+
+
+def read_epub(body: bytes) -> Content:
+    """The visible text of each chapter of the spine; the title is the book's own.
+
+    Raises:
+        ExtractionError: `encrypted` when chapters are under rights management, `oversize` for a bomb,
+            `unreadable`.
+    """
+    archive = open_package(body, _KIND)
+    container = parse_xml(read_part(archive, _CONTAINER, _KIND), _KIND)
+    path = next((element.get("full-path") for element in container.iter("{*}rootfile")), None)
+    if not path:
+        raise ExtractionError("unreadable", "The EPUB book does not say where its contents are listed.")
+    package = parse_xml(read_part(archive, path, _KIND), _KIND)
+    chapters = _chapters(package, posixpath.dirname(path))
+    locked = _locked(archive)
+    blocks: list[Block] = []
+    for chapter in chapters:
+        if chapter in locked:
+            raise ExtractionError("encrypted", "The EPUB book's chapters are under rights management.")
+        blocks += visible_blocks(read_part(archive, chapter, _KIND))
+    title = package.find(f".//{_TITLE}")
+    return Content(blocks, None if title is None else title.text)
+
+
+def _chapters(package: Any, folder: str) -> list[str]:
+    """Paths of the spine's documents, in order; what it doesn't list is not part of the reading order."""
+    items = {item.get("id"): item for item in package.iter(f"{_OPF}item")}
+    found = []
+    for reference in package.iter(f"{_OPF}itemref"):
+        item = items.get(reference.get("idref"))
+        if item is not None and "html" in item.get("media-type", ""):
+            found.append(posixpath.normpath(posixpath.join(folder, unquote(item.get("href", "")))))
+    return list(dict.fromkeys(found))  # each once, as the format has it
+
+
+def _locked(archive: zipfile.ZipFile) -> set[str]:
+    if _ENCRYPTION not in archive.namelist():
+        return set()
+    listing = parse_xml(read_part(archive, _ENCRYPTION, _KIND), _KIND)
+    return {unquote(element.get("URI", "")) for element in listing.iter("{*}CipherReference")}

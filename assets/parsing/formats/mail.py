@@ -1,0 +1,159 @@
+"""E-mail messages (EML, MSG) to blocks."""
+
+import email
+import email.policy
+import io
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from email.header import decode_header, make_header
+from email.message import Message
+from itertools import islice
+
+from assets.parsing.blocks import Block, Content, single_line
+from assets.parsing.content_type import EML, MSG
+from assets.parsing.decode import decode
+from assets.parsing.formats.html import visible_blocks
+
+_HEADERS = ("From", "To", "Cc", "Bcc", "Date", "Subject")
+_MAX_DEPTH = 20  # of parts in parts
+_MAX_ATTACHMENTS = 1000
+_LONGEST_HEADER_CHARS = 100_000
+_SIGNATURES = {"application/pgp-signature", "application/pkcs7-signature", "application/x-pkcs7-signature"}
+
+
+def read_eml(body: bytes) -> Content:
+    """The main headers as lines, the body (plain text before HTML), and the attachments' names.
+
+    The messages of a digest follow one another. The title is the subject.
+    """
+    # compat32: the newer policy raises on many headers that real mail has.
+    return _message(email.message_from_bytes(_as_ascii_superset(body), policy=email.policy.compat32))
+
+
+def read_msg(body: bytes) -> Content:
+    """An Outlook message, as `read_eml` has one."""
+    from oxmsg import Message as OutlookMessage
+
+    message = OutlookMessage.load(io.BytesIO(body))
+    headers = {name.title(): value for name, value in message.message_headers.items()}
+    headers.setdefault("From", message.sender or "")
+    headers.setdefault("To", ", ".join(f"{each.name} <{each.email_address}>" for each in message.recipients))
+    headers.setdefault("Subject", message.subject or "")
+    if message.sent_date is not None:
+        headers.setdefault("Date", message.sent_date.isoformat(" "))
+    said = [Block(message.body or "")]
+    if not _has_text(said) and message.html_body:
+        said = visible_blocks(message.html_body.encode())
+    attached = [each.file_name or "unnamed" for each in message.attachments]
+    return _content({name: headers.get(name, "") for name in _HEADERS}, said, attached)
+
+
+def attachments(body: bytes, media_type: str) -> Iterator[tuple[str, bytes]]:
+    """The attached files of a message, each with its name; those of messages within it come with them.
+
+    Args:
+        body: The message.
+        media_type: Its kind: EML, or MSG; anything else has none.
+
+    Yields:
+        Name and bytes. Names are told apart by a number where they are the same.
+    """
+    found: Iterable[tuple[str, bytes]] = ()
+    if media_type == EML:
+        message = email.message_from_bytes(_as_ascii_superset(body), policy=email.policy.compat32)
+        found = ((name, _attached_bytes(part)) for name, part in _attached(message, 0))
+    elif media_type == MSG:
+        from oxmsg import Message as OutlookMessage
+
+        outlook = OutlookMessage.load(io.BytesIO(body))
+        found = ((each.file_name or "unnamed", each.file_bytes or b"") for each in outlook.attachments)
+    seen: Counter[str] = Counter()
+    for name, content in islice(found, _MAX_ATTACHMENTS):
+        seen[name] += 1
+        yield (name if seen[name] == 1 else f"{name} {seen[name]}"), content
+
+
+def _attached_bytes(part: Message) -> bytes:
+    if part.get_content_type() == "message/rfc822":
+        return b"".join(inner.as_bytes() for inner in part.get_payload() if isinstance(inner, Message))
+    payload = part.get_payload(decode=True)
+    return payload if isinstance(payload, bytes) else b""
+
+
+def _content(headers: dict[str, str], said: Iterable[Block], attached: list[str]) -> Content:
+    shown = {name: single_line(value) for name, value in headers.items()}
+    blocks = [Block("\n".join(f"{name}: {value}" for name, value in shown.items() if value)), *said]
+    if attached:
+        blocks.append(Block(f"Attachments: {', '.join(map(single_line, attached))}"))
+    return Content(blocks, shown.get("Subject") or None)
+
+
+def _message(message: Message) -> Content:
+    headers = {name: ", ".join(map(_decoded, message.get_all(name, []))) for name in _HEADERS}
+    return _content(headers, _said(message, 0), [name for name, _ in _attached(message, 0)])
+
+
+def _as_ascii_superset(body: bytes) -> bytes:
+    """UTF-16, which mail programs never send but people save, as UTF-8."""
+    return decode(body).encode() if b"\x00" in body[:200] else body.lstrip()
+
+
+def _decoded(header: object) -> str:
+    if len(str(header)) > _LONGEST_HEADER_CHARS:
+        return str(header)[:_LONGEST_HEADER_CHARS]  # decoding takes the square of its length
+    try:
+        return str(make_header(decode_header(str(header))))
+    except (LookupError, ValueError, UnicodeError):  # an encoded word that is none
+        return str(header)
+
+
+def _is_attached(part: Message) -> bool:
+    return part.get_content_disposition() == "attachment" or (
+        part.get_filename() is not None and not part.get_content_type().startswith("text/")
+    )
+
+
+def _said(part: Message, depth: int) -> list[Block]:
+    """The blocks of a part's text: of alternatives the plain one, of other parts each."""
+    kind = part.get_content_type()
+    if depth > _MAX_DEPTH or (depth and _is_attached(part)):
+        return []
+    if part.is_multipart():
+        inner = [each for each in part.get_payload() if isinstance(each, Message)]
+        if kind == "message/rfc822":
+            return _message(inner[0]).blocks if inner and depth < _MAX_DEPTH else []
+        found = [(each.get_content_type(), _said(each, depth + 1)) for each in inner]
+        if kind == "multipart/alternative":
+            found.sort(key=lambda each: each[0] != "text/plain")
+            return next((blocks for _, blocks in found if _has_text(blocks)), [])
+        return [block for _, blocks in found for block in blocks]
+    if kind == "text/html":
+        return visible_blocks(_unicode(part).encode("utf-8", "replace"))
+    return [Block(_unicode(part))] if kind in {"text/plain", "text/enriched", "text/markdown"} else []
+
+
+def _has_text(blocks: list[Block]) -> bool:
+    return any(block.text.strip() for block in blocks)
+
+
+def _unicode(part: Message) -> str:
+    payload = part.get_payload(decode=True)
+    raw = payload if isinstance(payload, bytes) else b""
+    charset = part.get_content_charset()
+    if charset and charset not in {"us-ascii", "unknown-8bit", "iso-8859-1"}:
+        try:
+            return raw.decode(charset)
+        except (LookupError, UnicodeDecodeError, ValueError):
+            pass
+    # What programs that don't know the encoding claim; its superset, or UTF-8, is what they send.
+    return decode(raw) if raw else ""
+
+
+def _attached(part: Message, depth: int) -> Iterator[tuple[str, Message]]:
+    if depth and _is_attached(part):
+        if part.get_content_type() not in _SIGNATURES:
+            yield _decoded(part.get_filename() or "unnamed"), part
+    elif part.is_multipart() and part.get_content_type() != "message/rfc822" and depth <= _MAX_DEPTH:
+        for inner in part.get_payload():
+            if isinstance(inner, Message):
+                yield from _attached(inner, depth + 1)

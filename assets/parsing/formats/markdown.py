@@ -1,0 +1,97 @@
+"""Markdown (CommonMark with tables) to blocks."""
+
+import re
+from functools import cache
+from typing import TYPE_CHECKING
+
+from assets.parsing.blocks import Block, Content, bulleted, table_row
+from assets.parsing.decode import decode
+
+if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
+    from markdown_it.tree import SyntaxTreeNode
+
+_FRONT_MATTER = re.compile(r"\A---[ \t]*\n((?:[\w-]+:.*\n|[ \t#-].*\n|\n)*?)---[ \t]*(?:\n|\Z)")
+_FRONT_TITLE = re.compile(r"^title:[ \t]*(['\"]?)(.+?)\1[ \t]*$", re.MULTILINE)
+_LINE_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
+
+
+def read_markdown(body: bytes) -> Content:
+    """Markdown as text: headings, link texts, code, lists and tables kept; images and tags dropped."""
+    return markdown_content(decode(body))
+
+
+def markdown_content(source: str) -> Content:
+    """Blocks of Markdown source; the title is the front matter's, if there is one."""
+    from markdown_it.tree import SyntaxTreeNode
+
+    source = source.replace("\r\n", "\n")
+    title = None
+    if front := _FRONT_MATTER.match(source):
+        found = _FRONT_TITLE.search(front[1])
+        title = found[2] if found else None
+        source = source[front.end() :]
+    return Content(_blocks(SyntaxTreeNode(_parser().parse(source))), title)
+
+
+@cache
+def _parser() -> "MarkdownIt":
+    from markdown_it import MarkdownIt
+
+    parser = MarkdownIt("commonmark", {"maxNesting": 100}).enable(["table", "strikethrough"])
+    # Addresses are dropped: checking and escaping each would take a sixth of the time.
+    parser.normalizeLink = lambda url: url  # type: ignore[method-assign]
+    return parser
+
+
+def _blocks(parent: "SyntaxTreeNode") -> list[Block]:
+    blocks: list[Block] = []
+    for node in parent.children:
+        match node.type:
+            case "heading":
+                text = _inline(node) or _inline(node, alternatives=True)
+                blocks.append(Block(text, level=int(node.tag[1])))
+            case "paragraph":
+                blocks.append(Block(_inline(node)))
+            case "fence" | "code_block":
+                blocks.append(Block(node.content))
+            case "bullet_list":
+                blocks.append(Block(bulleted(map(_item, node.children))))
+            case "ordered_list":
+                first = int(node.attrs.get("start", 1))
+                blocks.append(Block(bulleted(map(_item, node.children), first)))
+            case "table":
+                rows = [row for group in node.children for row in group.children]
+                lines = (table_row(_inline(cell) for cell in row.children) for row in rows)
+                blocks.append(Block("\n".join(line for line in lines if line)))
+            case "html_block":
+                from assets.parsing.formats.html import html_fragment
+
+                blocks += html_fragment(node.content)
+            case "blockquote":
+                blocks += _blocks(node)
+    return blocks
+
+
+def _item(node: "SyntaxTreeNode") -> str:
+    return "\n".join(block.text.strip("\n") for block in _blocks(node) if block.text.strip())
+
+
+def _inline(node: "SyntaxTreeNode", alternatives: bool = False) -> str:
+    """The visible text of inline nodes; of images their alternative text when that is all there is."""
+    parts: list[str] = []
+    for child in node.children:
+        match child.type:
+            case "text" | "code_inline":
+                parts.append(child.content)
+            case "softbreak":
+                parts.append(" ")
+            case "hardbreak":
+                parts.append("\n")
+            case "html_inline":
+                parts.append("\n" if _LINE_BREAK.fullmatch(child.content) else "")
+            case "image":
+                parts.append(child.content if alternatives else "")
+            case _:
+                parts.append(_inline(child, alternatives))
+    return re.sub(" {2,}", " ", "".join(parts)).strip()

@@ -1,0 +1,56 @@
+"""Jupyter notebooks (IPYNB) to blocks."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from assets.parsing.blocks import Block, Content, ExtractionError
+from assets.parsing.decode import decode
+from assets.parsing.formats.markdown import markdown_content
+
+_MAX_OUTPUT_CHARS = 20_000
+"""Of one output; more is a log or a dump."""
+
+
+def read_notebook(body: bytes) -> Content:
+    """Markdown as text with its headings, code as it stands, and the text of outputs, in the cells' order.
+
+    Of an error its name and message stay, without the traceback; pictures and HTML outputs are left out.
+
+    Raises:
+        ExtractionError: `unreadable` when it is not a notebook's JSON.
+    """
+    try:
+        notebook = json.loads(decode(body), strict=False)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ExtractionError("unreadable", f"The notebook is not sound JSON: {error}.") from error
+    if not isinstance(notebook, dict):
+        raise ExtractionError("unreadable", "The notebook's JSON is not an object.")
+    # Before version 4 cells lay in worksheets.
+    sheets = notebook.get("worksheets") or [notebook]
+    blocks: list[Block] = []
+    for cell in (cell for sheet in sheets for cell in sheet.get("cells") or []):
+        source = _text(cell.get("source") or cell.get("input"))
+        match cell.get("cell_type"):
+            case "markdown":
+                blocks += markdown_content(source).blocks
+            case "heading":
+                blocks.append(Block(source, int(cell.get("level", 1))))
+            case _:
+                blocks += [Block(source), *map(Block, _outputs(cell))]
+    title = (notebook.get("metadata") or {}).get("title")
+    return Content(blocks, title if isinstance(title, str) else None)
+
+
+def _outputs(cell: dict[str, Any]) -> Iterator[str]:
+    for output in cell.get("outputs") or []:
+        if "ename" in output:
+            yield f"{output['ename']}: {output.get('evalue', '')}"
+        else:
+            data = output.get("data") or output
+            yield _text(data.get("text/plain") or data.get("text"))[:_MAX_OUTPUT_CHARS]
+
+
+def _text(value: object) -> str:
+    """A notebook's multi-line string, which may be a list of its lines."""
+    return "".join(map(str, value)) if isinstance(value, list) else str(value or "")

@@ -1,0 +1,109 @@
+"""OpenDocument text and presentations (ODT, ODP) to blocks."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from assets.parsing.blocks import Block, Content, ExtractionError, bulleted, table_row
+from assets.parsing.formats.xml import parse_xml
+from assets.parsing.formats.zip_package import open_package, read_part
+
+_KIND = "OpenDocument file"
+_NS = "{urn:oasis:names:tc:opendocument:xmlns:%s:1.0}"
+_TEXT, _TABLE, _DRAW, _OFFICE = (_NS % name for name in ("text", "table", "drawing", "office"))
+_PRESENTATION = _NS % "presentation"
+_TITLE = "{http://purl.org/dc/elements/1.1/}title"
+# Deleted text, reviewers' remarks, and what fields of tables of contents are made from.
+_UNSAID = {f"{_TEXT}tracked-changes", f"{_OFFICE}annotation", f"{_TEXT}index-title-template"}
+_UNSAID |= {f"{_TEXT}table-of-content-source", f"{_OFFICE}forms", f"{_PRESENTATION}settings"}
+_MAX_REPEAT = 100
+
+
+def read_opendocument(body: bytes) -> Content:
+    """Paragraphs, headings by outline level, lists, tables a line a row, notes; a page a slide.
+
+    Headers, footers, annotations and deleted text are left out. The title is the one in the document's
+    properties.
+
+    Raises:
+        ExtractionError: `encrypted`, `oversize` for a bomb, `unreadable`.
+    """
+    archive = open_package(body, _KIND)
+    if b"encryption-data" in (
+        archive.read("META-INF/manifest.xml") if "META-INF/manifest.xml" in archive.namelist() else b""
+    ):
+        raise ExtractionError("encrypted", "The OpenDocument file opens only with a password.")
+    root = parse_xml(read_part(archive, "content.xml", _KIND), _KIND)
+    title = None
+    if "meta.xml" in archive.namelist():
+        found = parse_xml(read_part(archive, "meta.xml", _KIND), _KIND).find(f".//{_TITLE}")
+        title = None if found is None else found.text
+    content = root.find(f"{_OFFICE}body")
+    if content is None or not len(content):
+        raise ExtractionError("unreadable", "The OpenDocument file has no body.")
+    slides = content.findall(f"{_OFFICE}presentation/{_DRAW}page")
+    if not slides:
+        return Content(list(_blocks(content, None)), title)
+    blocks = [block for number, slide in enumerate(slides, 1) for block in _blocks(slide, number)]
+    return Content(blocks, title, len(slides))
+
+
+def _blocks(parent: Any, page: int | None) -> Iterator[Block]:
+    for element in parent:
+        if element.tag in _UNSAID:
+            continue
+        if element.tag == f"{_TEXT}h":
+            level = element.get(f"{_TEXT}outline-level", "1")
+            text = _inline(element)
+            yield Block(text, (int(level) if level.isdigit() else 1) if text.strip() else None, page)
+        elif element.tag == f"{_TEXT}p":
+            yield Block(_inline(element), None, page)
+        elif element.tag == f"{_TEXT}list":
+            yield Block(_list(element), None, page)
+        elif element.tag == f"{_TABLE}table":
+            rows = (table_row(_cells(row)) for row in element.iter(f"{_TABLE}table-row"))
+            yield Block("\n".join(filter(None, rows)), None, page)
+        elif element.tag == f"{_DRAW}frame" and element.get(f"{_PRESENTATION}class") == "title":
+            yield Block(" ".join(block.text for block in _blocks(element, page)), 1, page)
+        else:
+            yield from _blocks(element, page)  # sections, frames, indexes, tracked changes
+
+
+def _list(element: Any) -> str:
+    items = (
+        "\n".join(block.text for block in _blocks(item, None) if block.text.strip())
+        for item in element
+        if item.tag in {f"{_TEXT}list-item", f"{_TEXT}list-header"}
+    )
+    return bulleted(items)
+
+
+def _cells(row: Any) -> Iterator[str]:
+    for cell in row.iterchildren(f"{_TABLE}table-cell", f"{_TABLE}covered-table-cell"):
+        text = " ".join(block.text for block in _blocks(cell, None))
+        repeated = cell.get(f"{_TABLE}number-columns-repeated", "1")
+        yield from [text] * (min(int(repeated), _MAX_REPEAT) if repeated.isdigit() else 1)
+
+
+def _inline(element: Any) -> str:
+    return "".join(_pieces(element))
+
+
+def _pieces(element: Any) -> Iterator[str]:
+    yield element.text or ""
+    for child in element:
+        if child.tag == f"{_TEXT}s":
+            count = child.get(f"{_TEXT}c", "1")
+            yield " " * (min(int(count), _MAX_REPEAT) if count.isdigit() else 1)
+        elif child.tag == f"{_TEXT}tab":
+            yield "\t"
+        elif child.tag == f"{_TEXT}line-break":
+            yield "\n"
+        elif child.tag == f"{_TEXT}note":
+            note = child.find(f"{_TEXT}note-body")
+            if note is not None:
+                yield f" [{' '.join(block.text for block in _blocks(note, None))}]"
+        elif child.tag == f"{_DRAW}frame":
+            yield "\n".join(block.text for block in _blocks(child, None))
+        elif child.tag not in _UNSAID:
+            yield from _pieces(child)
+        yield child.tail or ""

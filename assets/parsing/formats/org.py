@@ -1,0 +1,36 @@
+"""Org-mode files to blocks."""
+
+import re
+
+from assets.parsing.blocks import Block, Content
+from assets.parsing.decode import decode
+
+_HEADING = re.compile(r"(\*+)[ \t]+(?:(?:TODO|DONE)[ \t]+)?(.*?)(?:[ \t]+:[\w@#%:]+:)?[ \t]*")
+_TITLE = re.compile(r"#\+title:[ \t]*(.+)", re.IGNORECASE)
+# Keywords and the fences of blocks, comments, and the drawers' lines.
+_MARKUP = re.compile(r"[ \t]*(?:#\+\w+.*|#(?: .*)?|:[A-Z_-]+:.*)")
+_LINK = re.compile(r"\[\[([^\[\]]+)\](?:\[([^\[\]]+)\])?\]")
+
+# Code and verbatim text; the marks stand at a word's edges, as Org has it.
+_VERBATIM = re.compile(r"(?<![\w=~])([=~])(\S|\S.{0,300}?\S)\1(?![\w=~])")
+
+
+def read_org(body: bytes) -> Content:
+    """Headings by their stars, everything else as it stands, less keywords, comments and drawers' lines."""
+    title, blocks, lines = None, [], list[str]()
+    for line in decode(body).splitlines():
+        heading, named = _HEADING.fullmatch(line), _TITLE.fullmatch(line)
+        if heading or named:
+            blocks.append(Block("\n".join(lines)))
+            lines = []
+        if heading:
+            blocks.append(Block(_shown(heading[2]), level=len(heading[1])))
+        elif named:
+            title = named[1]
+        elif not _MARKUP.fullmatch(line):
+            lines.append(_shown(line))
+    return Content([*blocks, Block("\n".join(lines))], title)
+
+
+def _shown(text: str) -> str:
+    return _VERBATIM.sub(r"\2", _LINK.sub(lambda link: link[2] or link[1], text))

@@ -1,0 +1,176 @@
+"""CSV, TSV, JSON and JSON Lines to blocks: a block a record, a line a value."""
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+
+from assets.parsing.blocks import Block, Content, ExtractionError, table_row
+from assets.parsing.decode import decode
+
+_DELIMITERS = ",;\t|"
+_SNIFFED_CHARS = 1 << 16
+_RECORDS_A_BLOCK = 1000
+_TITLE_KEYS = ("title", "name")
+# The module's default of 128 KiB a cell is below the documents that people keep in columns.
+csv.field_size_limit(1 << 27)
+
+
+def read_delimited(body: bytes) -> Content:
+    """Rows of CSV or TSV as "column: value" lines, or as they stand where there is no header.
+
+    The delimiter is found by content. Text most of whose lines are one cell, or that is no table after all,
+    is kept as it is.
+    """
+    text = decode(body)
+    delimiter = _delimiter(text)
+    try:
+        widths = Counter(map(len, _rows(text, delimiter)))
+    except csv.Error:
+        return Content([Block(text)])
+    if 2 * widths[1] >= widths.total():
+        return Content([Block(text)])
+    return Content(row_blocks(_rows(text, delimiter)))
+
+
+def _rows(text: str, delimiter: str) -> Iterator[list[str]]:
+    """Rows that are not wholly empty, one at a time: as lists a table takes thirty times its size."""
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    return (row for row in rows if any(map(str.strip, row)))
+
+
+def row_blocks(rows: Iterable[list[str]]) -> list[Block]:
+    """A table's rows: captions above it, then a paragraph a record where the first row names the columns.
+
+    Rows may differ in length: cells beyond the header stand without a name.
+
+    Args:
+        rows: Cells as text; none of the rows wholly empty.
+    """
+    rows = iter(rows)
+    above: list[Block] = []
+    first = next(rows, None)
+    while first is not None and sum(map(bool, map(str.strip, first))) == 1:
+        above.append(Block(table_row(first)))
+        first = next(rows, None)
+    if first is None:
+        return above
+    second = next(rows, None)
+    if second is None:
+        return [*above, Block(table_row(first))]
+    rows = chain([second], rows)
+    header = _header(first)
+    if header is None:
+        return [*above, Block("\n".join(map(table_row, chain([first], rows))))]
+    while records := "\n\n".join(_record(header, row) for row in islice(rows, _RECORDS_A_BLOCK)):
+        above.append(Block(records))
+    return above
+
+
+def _delimiter(text: str) -> str:
+    """The character that cuts most lines of the beginning into the same number of cells, of two and more."""
+    lines = [line for line in text[:_SNIFFED_CHARS].splitlines()[:100] if line.strip()]
+
+    def agreement(delimiter: str) -> int:
+        widths = Counter(map(len, csv.reader(lines, delimiter=delimiter)))
+        return max((count for width, count in widths.items() if width > 1), default=0)
+
+    return max(_DELIMITERS, key=agreement)
+
+
+def _header(row: list[str]) -> list[str] | None:
+    """A first row's names when it can be a header: they differ, none empty but the first, none a number."""
+    names = [name.strip() for name in row]
+    if len(set(names)) < len(names) or not all(names[1:]):
+        return None
+    return None if any(map(_is_number, names)) else names
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text.replace(",", ""))
+    except ValueError:
+        return False
+    return True
+
+
+def _record(header: list[str], row: list[str]) -> str:
+    lines = [
+        f"{name}: {value}" if name else value
+        for name, value in zip(header, map(str.strip, row), strict=False)
+        if value
+    ]
+    if len(row) > len(header):
+        lines += filter(None, map(str.strip, row[len(header) :]))
+    return "\n".join(lines)
+
+
+def read_json(body: bytes) -> Content:
+    """JSON or JSON Lines as "path: value" lines, a block for each element of an outermost list or each line.
+
+    Numbers stand as they were written; nulls and empty strings are left out. The title is the outermost
+    object's `title` or `name`.
+
+    Raises:
+        ExtractionError: `unreadable` when it is neither, with the line where it breaks.
+    """
+    text = decode(body).strip()
+    records = _parsed(text)
+    title = None
+    if len(records) == 1 and isinstance(records[0], dict):
+        title = next((found for key in _TITLE_KEYS if isinstance(found := records[0].get(key), str)), None)
+    return Content([Block("\n".join(_lines(record, ""))) for record in records], title)
+
+
+def _parsed(text: str) -> list[object]:
+    # Numbers as strings: 1.10 is a version as often as a float, and no integer is too long.
+    decoder = json.JSONDecoder(strict=False, parse_int=str, parse_float=str, parse_constant=str)
+    try:
+        whole = decoder.decode(text)
+    except json.JSONDecodeError as whole_error:
+        lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+        if len(lines) < 2:
+            raise _unreadable(f"line {whole_error.lineno}: {whole_error.msg}") from whole_error
+        records = []
+        for number, line in lines:
+            try:
+                records.append(decoder.decode(line.strip()))
+            except json.JSONDecodeError as error:
+                # Where the first line stands alone it was meant to be JSON Lines; else one document.
+                fault = (
+                    f"line {number}: {error.msg}"
+                    if records
+                    else f"line {whole_error.lineno}: {whole_error.msg}"
+                )
+                raise _unreadable(fault) from error
+        return records
+    except RecursionError as error:
+        raise _unreadable("it is nested too deeply") from error
+    return whole if isinstance(whole, list) else [whole]
+
+
+def _unreadable(fault: str) -> ExtractionError:
+    return ExtractionError("unreadable", f"The JSON can not be parsed, {fault}.")
+
+
+def _lines(value: object, path: str) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _lines(inner, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list):
+        if any(isinstance(inner, dict | list) for inner in value):
+            for index, inner in enumerate(value):
+                yield from _lines(inner, f"{path}[{index}]")
+        elif shown := ", ".join(filter(None, map(_shown, value))):
+            yield f"{path}: {shown}" if path else shown
+    elif shown := _shown(value):
+        joint = ":\n" if "\n" in shown else ": "
+        yield f"{path}{joint}{shown}" if path else shown
+
+
+def _shown(scalar: object) -> str:
+    if isinstance(scalar, bool):
+        return str(scalar).lower()
+    return "" if scalar is None else str(scalar).strip()

@@ -1,0 +1,39 @@
+"""RTF to blocks."""
+
+import re
+
+from assets.parsing.blocks import Block, Content, ExtractionError, table_row
+
+_TITLE = re.compile(r"\{\\title\s([^{}\\]{1,500})\}")
+
+
+def read_rtf(body: bytes) -> Content:
+    """Paragraphs and table rows as striprtf has them; styles, pictures and headers are left out.
+
+    Raises:
+        ExtractionError: `unreadable` when it does not begin as RTF.
+    """
+    from striprtf.striprtf import rtf_to_text
+
+    # RTF is ASCII; bytes above it are in the code page that it names, which Latin-1 hands on unchanged.
+    source = body.decode("latin-1").lstrip("\xef\xbb\xbf \r\n\t")
+    if not source.startswith("{\\rtf"):
+        raise ExtractionError("unreadable", "The file does not begin as RTF does.")
+    text = rtf_to_text(source, errors="replace")
+    # A table's row is a line that ends in the bar after its last cell.
+    lines = (table_row(line.split("|")) if line.endswith("|") else line for line in text.split("\n"))
+    title = _TITLE.search(source)
+    return Content([Block(line) for line in _paragraphs(list(lines), text)], title[1] if title else None)
+
+
+def _paragraphs(lines: list[str], text: str) -> list[str]:
+    """Lines that follow each other in a table stay together; every other line is a paragraph."""
+    paragraphs: list[str] = []
+    in_table = False
+    for line, raw in zip(lines, text.split("\n"), strict=True):
+        if raw.endswith("|") and in_table:
+            paragraphs[-1] += f"\n{line}"
+        else:
+            paragraphs.append(line)
+        in_table = raw.endswith("|")
+    return paragraphs

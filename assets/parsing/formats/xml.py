@@ -1,0 +1,101 @@
+"""XML to blocks, and the one place where XML is parsed: no entities, no DTD, no network."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from assets.parsing.blocks import Block, Content, ExtractionError
+
+_DECLARES_ENTITY = re.compile(rb"<!ENTITY\s|<\x00?!\x00E\x00N\x00T\x00I\x00T\x00Y\x00")
+_TITLES = {"title", "head", "heading", "caption", "h1", "h2", "h3", "h4", "h5", "h6"}
+# Elements whose names say nothing that their text doesn't.
+_PROSE = {"p", "para", "simpara", "li", "item", "text", "td", "th", "cell", "entry", "line", "body", "note"}
+_LABELLED_CHARS = 200
+_MAX_DEPTH = 200
+
+
+def parse_xml(body: bytes, kind: str) -> Any:
+    """The root element of untrusted XML, without comments and processing instructions.
+
+    Raises:
+        ExtractionError: `unreadable` when it is not well-formed, nests deeper than libxml2 goes (256), or
+            declares entities: they are what XML bombs and the reading of other files are made of.
+    """
+    from lxml import etree  # type: ignore[import-untyped]
+
+    if _DECLARES_ENTITY.search(body):
+        raise ExtractionError(
+            "unreadable", f"The {kind} declares entities of its own, which are not expanded."
+        )
+    parser = etree.XMLParser(
+        resolve_entities=False,
+        load_dtd=False,
+        no_network=True,
+        dtd_validation=False,
+        huge_tree=False,
+        remove_comments=True,
+        remove_pis=True,
+    )
+    try:
+        return etree.fromstring(body, parser)
+    except etree.XMLSyntaxError as error:
+        raise ExtractionError("unreadable", f"The {kind} is not well-formed XML: {error.msg}.") from error
+
+
+def read_xml(body: bytes) -> Content:
+    """The text of elements: prose as paragraphs, short fields as "name: value" lines, a block a record.
+
+    Elements called title, head or the like are headings, by their depth. Attributes are left out.
+
+    Raises:
+        ExtractionError: `unreadable`, as `parse_xml`.
+    """
+    return Content(list(_blocks(parse_xml(body, "file"), 1)))
+
+
+def _name(element: Any) -> str:
+    tag = element.tag if isinstance(element.tag, str) else ""
+    return tag.rpartition("}")[2]
+
+
+def _blocks(element: Any, depth: int) -> Iterator[Block]:
+    fields: list[str] = []
+    for child in element:
+        if _is_text(child) or depth > _MAX_DEPTH:
+            text, name = _text(child), _name(child)
+            if not text:
+                continue
+            short = len(text) <= _LABELLED_CHARS and "\n" not in text
+            if short and name.lower() not in _TITLES and name.lower() not in _PROSE:
+                fields.append(f"{name}: {text}")
+                continue
+            if fields:
+                yield Block("\n".join(fields))
+                fields = []
+            if short and name.lower() in _TITLES:
+                yield Block(text, level=min(depth, 6))
+            else:
+                yield Block(text)
+            continue
+        if fields:
+            yield Block("\n".join(fields))
+            fields = []
+        yield from _blocks(child, depth + 1)
+    if fields:
+        yield Block("\n".join(fields))
+    if not len(element) and depth == 1:
+        yield Block(element.text or "")
+
+
+def _text(element: Any) -> str:
+    """Its text, on one line where it has markup among it; a leaf's lines as they are but indentation."""
+    if len(element):
+        return " ".join("".join(element.itertext()).split())
+    return "\n".join(map(str.strip, (element.text or "").strip().splitlines()))
+
+
+def _is_text(element: Any) -> bool:
+    """Whether it holds text of its own: a leaf, or words with markup among them."""
+    if not len(element):
+        return True
+    return bool((element.text or "").strip()) or any((child.tail or "").strip() for child in element)

@@ -1,0 +1,196 @@
+"""Parsing within bounds of time and memory: a process of its own for what a document could do to its parser.
+
+A parser that hangs, takes all memory or crashes its interpreter costs its document, and nobody else's. The
+process lives as long as the one that uses it, because starting one takes as long as parsing a hundred
+documents. It is started afresh, never forked: locks and threads of a Spark worker do not survive a fork.
+"""
+
+import contextlib
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import IO
+
+from pydantic import BaseModel, Field, model_validator
+
+from assets.parsing.blocks import Extracted, ExtractionError, Heading
+from assets.parsing.extract import MAX_SIZE_BYTES, PLAIN_TEXT, UTF8_TEXT, extract
+
+_CHILD_MODULE = "assets.parsing.worker"
+# Decoding has no state that bytes can lead astray: such text, when small, is worth no round trip.
+_TRUSTED = {PLAIN_TEXT, UTF8_TEXT}
+_TRUSTED_BYTES = 1 << 20
+_ANSWER_BYTES = 1 << 30
+# What the parsers' process is given of the environment. It reads what strangers wrote, so no secrets.
+_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SYSTEMROOT")
+# What native code says on its standard error when an allocation fails, before it aborts.
+_NO_MEMORY = (b"memory allocation of", b"bad_alloc", b"MemoryError", b"out of memory", b"Out of memory")
+
+
+class ParserLimits(BaseModel):
+    """What the parsing of one document may take."""
+
+    max_size_bytes: int = Field(default=MAX_SIZE_BYTES, ge=1)
+    """A larger document is quarantined unparsed."""
+    max_text_chars: int = Field(default=20_000_000, ge=1)
+    """A document with more text is quarantined: its quality signals would take 64 bytes a character, outside
+    these bounds. It is seven times War and Peace; a table of that size is a source of rows."""
+    timeout_s: float = Field(default=60, gt=0)
+    """The longest that parsing one document may take, by the clock."""
+    memory_bytes: int = Field(default=2 << 30, ge=1 << 28)
+    """The most address space that a parsers' process may take; macOS does not enforce it."""
+    ocr: bool = False
+    """Whether pages of a PDF without a text layer are recognised (`make setup EXTRAS=ocr`); a page takes
+    seconds, so a long scan wants more of `timeout_s`."""
+
+    @model_validator(mode="after")
+    def _installed(self) -> "ParserLimits":
+        if self.ocr and importlib.util.find_spec("rapidocr") is None:
+            raise ValueError("ocr is on and RapidOCR is not installed: make setup EXTRAS=ocr")
+        return self
+
+
+class BoundedParser:
+    """`extract` in another process, which is replaced when a document has spoilt it.
+
+    Not for use by several threads at once.
+
+    Args:
+        limits: Time and memory for each document.
+    """
+
+    def __init__(self, limits: ParserLimits) -> None:
+        self.limits = limits
+        self._child: subprocess.Popen[bytes] | None = None
+        self._errors: IO[bytes] | None = None
+        self._pipe: Connection | None = None
+        self._parsed = 0
+
+    def extract(self, body: bytes, media_type: str) -> Extracted:
+        """As `extract.extract`; plain text of up to 1 MiB is read in this process.
+
+        Raises:
+            ExtractionError: Those of `extract`, and `timeout`, `out_of_memory` and `crashed`.
+        """
+        if len(body) > self.limits.max_size_bytes or (media_type in _TRUSTED and len(body) <= _TRUSTED_BYTES):
+            return extract(body, media_type, self.limits.max_size_bytes)
+        used = self._parsed > 0
+        try:
+            return self._ask(body, media_type)
+        except ExtractionError as error:
+            # What earlier documents left behind must not be this one's fault: once more, in a fresh process.
+            if not (used and error.expectation in {"crashed", "out_of_memory"}):
+                raise
+        return self._ask(body, media_type)
+
+    def close(self) -> None:
+        """Ends the process, if there is one."""
+        if self._child is not None:
+            self._child.kill()
+            self._child.wait()
+        for end in (self._pipe, self._errors):
+            if end is not None:
+                end.close()
+        self._child = self._pipe = self._errors = None
+        self._parsed = 0
+
+    def _ask(self, body: bytes, media_type: str) -> Extracted:
+        pipe = self._started()
+        try:
+            pipe.send_bytes(b"%s\n%s" % (media_type.encode(), body))
+            if not pipe.poll(self.limits.timeout_s):
+                self.close()
+                raise self._timeout()
+            answer = json.loads(pipe.recv_bytes(_ANSWER_BYTES))
+        except (EOFError, OSError, ValueError) as error:
+            raise self._death() from error
+        self._parsed += 1
+        if "expectation" in answer:
+            if answer["expectation"] == "out_of_memory":
+                self.close()
+                raise self._out_of_memory()
+            raise ExtractionError(answer["expectation"], answer["reason"])
+        headings = [Heading(*heading) for heading in answer["headings"]]
+        return Extracted(answer["title"], answer["text"], headings, answer["pages"])
+
+    def _started(self) -> Connection:
+        """The pipe to the process, which is started when there is none."""
+        if self._pipe is not None:
+            return self._pipe
+        self._pipe, theirs = Pipe()
+        # A file, because nobody reads a pipe while the process works.
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
+        limits = [
+            str(bound)
+            for bound in (
+                self.limits.memory_bytes,
+                self.limits.timeout_s,
+                self.limits.max_size_bytes,
+                self.limits.max_text_chars,
+                int(self.limits.ocr),
+            )
+        ]
+        environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+        # A worker's import path can have been given at run time; more threads would only take address space.
+        environment["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+        environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+        try:
+            self._child = subprocess.Popen(
+                [sys.executable, "-P", "-B", "-m", _CHILD_MODULE, *limits],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=self._errors,
+                env=environment,
+                start_new_session=True,  # an interrupt at the terminal is the parent's to handle
+            )
+        finally:
+            theirs.close()
+        return self._pipe
+
+    def _death(self) -> ExtractionError:
+        """Why the process ended; it is cleared away."""
+        assert self._child is not None  # noqa: S101 - one was asked
+        assert self._errors is not None  # noqa: S101
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._child.wait(5)
+        status = self._child.poll()
+        self._errors.seek(0)
+        said = self._errors.read(1 << 16)
+        self.close()
+        if status == -signal.SIGKILL or any(words in said for words in _NO_MEMORY):
+            return self._out_of_memory()
+        if status == -signal.SIGALRM:
+            return self._timeout()
+        how = "no sound answer" if status is None else f"exit status {status}"
+        if status is not None and status < 0:
+            with contextlib.suppress(ValueError):
+                how = signal.Signals(-status).name
+        return ExtractionError("crashed", f"The parser crashed on the document ({how}).")
+
+    def _timeout(self) -> ExtractionError:
+        limit = f"{self.limits.timeout_s:g} s"
+        return ExtractionError("timeout", f"The parser had not finished after {limit} and was stopped.")
+
+    def _out_of_memory(self) -> ExtractionError:
+        limit = f"{self.limits.memory_bytes >> 20:,} MiB"
+        return ExtractionError("out_of_memory", f"The parser needed more memory than the limit of {limit}.")
+
+
+_parsers: dict[tuple[int, str], BoundedParser] = {}
+
+
+def bounded_parser(limits: ParserLimits) -> BoundedParser:
+    """This process's parser with these limits: Spark keeps its workers, and they their parsers."""
+    key = (os.getpid(), limits.model_dump_json())
+    if key not in _parsers:
+        # Of a parent that forked this process; its pipe is not ours to close.
+        _parsers.clear()
+        _parsers[key] = BoundedParser(limits)
+    return _parsers[key]

@@ -1,0 +1,80 @@
+"""The process that parses documents one after another: `python -m assets.parsing.worker`.
+
+Its standard input is a socket: a media type, a line feed and a body in, a JSON object out; JSON because what
+comes from a process that strangers' bytes have gone through is data, never objects. It ends when the socket
+closes. Arguments: address space in bytes, seconds a document, bytes a document, characters of its text, and 1
+where scans are recognised.
+"""
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import sys
+from multiprocessing.connection import Connection
+
+from assets.parsing.blocks import ExtractionError
+from assets.parsing.extract import extract
+
+_GRACE_S = 5.0
+_MAX_WRITTEN_BYTES = 1 << 20
+
+
+def main(arguments: list[str]) -> None:
+    """Answers until the other end closes."""
+    memory_bytes, max_size_bytes, max_text_chars = (int(arguments[index]) for index in (0, 2, 3))
+    timeout_s, ocr = float(arguments[1]), arguments[4] == "1"
+    _confine(memory_bytes)
+    # The descriptor's own number is freed, so that no parser reads from the socket.
+    pipe = Connection(os.dup(0))
+    with open(os.devnull) as nothing:  # noqa: PTH123 - a descriptor is wanted
+        os.dup2(nothing.fileno(), 0)
+    while True:
+        try:
+            media_type, _, body = pipe.recv_bytes().partition(b"\n")
+        except (EOFError, OSError):
+            return
+        # The one who asks stops waiting first. Should it be gone, nobody else would end a parser that hangs:
+        # the signal's default action ends the process also inside native code.
+        signal.setitimer(signal.ITIMER_REAL, timeout_s + _GRACE_S)
+        answer = _answer(body, media_type.decode(), max_size_bytes, max_text_chars, ocr)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        try:
+            pipe.send_bytes(answer)
+        except OSError:
+            return
+        del body, answer
+
+
+def _confine(memory_bytes: int) -> None:
+    """Bounds memory, and what can be written: no core dumps, no files beyond a few messages."""
+    bounds = {
+        resource.RLIMIT_AS: memory_bytes,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_FSIZE: _MAX_WRITTEN_BYTES,
+    }
+    for kind, bound in bounds.items():
+        with contextlib.suppress(ValueError, OSError):  # macOS has no bound on address space
+            resource.setrlimit(kind, (bound, bound))
+
+
+def _answer(body: bytes, media_type: str, max_size_bytes: int, max_text_chars: int, ocr: bool) -> bytes:
+    try:
+        found = extract(body, media_type, max_size_bytes, ocr)
+        if len(found.text) > max_text_chars:
+            reason = (
+                f"The document's text has {len(found.text):,} characters; the limit is {max_text_chars:,}."
+            )
+            raise ExtractionError("oversize", reason)
+        headings = [(heading.char_start, heading.level, heading.title) for heading in found.headings]
+        answer = {"title": found.title, "text": found.text, "headings": headings, "pages": found.pages}
+        return json.dumps(answer, ensure_ascii=False).encode()
+    except ExtractionError as error:
+        return json.dumps({"expectation": error.expectation, "reason": error.reason}).encode()
+    except MemoryError:
+        return b'{"expectation": "out_of_memory"}'
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,223 @@
+"""Files of rows, a document each: JSONL, CSV, TSV and Parquet, read by Spark from any of its file systems.
+
+A row's address is its file's, `#`, and its percent-encoded id: the id column, else `_id` or `id`, else a hash
+of the text. Never its position, which shifts for every row when one is put in before them. Rows that share an
+id are told apart by `~2`, `~3` … in the order of their texts' hashes.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import reduce
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
+
+import pyarrow as pa
+from pyspark.errors import AnalysisException
+from pyspark.sql import Column, DataFrame, SparkSession, Window
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+from pyspark.sql.pandas.types import from_arrow_type
+
+from assets.sources.fetched import FETCHED, LISTING, file_path, hadoop_literal
+from assets.sources.registry import JSON_LINES, SEPARATED, Source, UnreadableRows
+
+TEXT = "text/plain; charset=utf-8"
+_SAMPLE_ROWS = 1000
+_CORRUPT = "_malformed"
+_FILE = "_file"
+# The checksummed local file system, Hadoop's default, can't open a name with a colon.
+_READING = {
+    "fs.file.impl": "org.apache.hadoop.fs.RawLocalFileSystem",
+    "fs.file.impl.disable.cache": "true",
+    "ignoreMissingFiles": "true",
+    "ignoreCorruptFiles": "true",
+}
+
+
+def read_rows(spark: SparkSession, source: Source, files: pa.Table) -> DataFrame:
+    """Reads every row of some files as a document.
+
+    Every row and file is accounted for: empty and missing texts are kept as empty bodies, and a line that is
+    no row of its file, or a file that has no row or can't be read, becomes a row with an error.
+
+    Args:
+        spark: The session.
+        source: Names the columns.
+        files: The rows of its listing that are to be read.
+
+    Returns:
+        A frame with the schema `FETCHED`; the body is the text in UTF-8.
+
+    Raises:
+        UnreadableRows: When a file lacks a named column, or is of no format that has rows.
+    """
+    paths: dict[str, list[str]] = defaultdict(list)
+    for uri in files["uri"].to_pylist():
+        suffix = PurePosixPath(uri).suffix.lower()
+        kind = "json" if suffix in JSON_LINES else suffix
+        if kind not in ("json", ".parquet", *SEPARATED):
+            raise UnreadableRows(
+                f"source {source.name}: {uri} has no rows that can be read: leave it out with a glob such as "
+                "**/*.{jsonl,ndjson,csv,tsv,parquet}, or drop the text column to read files whole"
+            )
+        # A file that went away since it was listed would fail the others too.
+        if not source.local_root or Path(file_path(uri)).is_file():
+            paths[kind].append(unquote(uri))
+    frames = [_none(spark)]
+    for kind, of_kind in paths.items():
+        if kind == "json":
+            frames.append(_json(spark, source, of_kind))
+        elif kind == ".parquet":
+            frames.append(_parquet(spark, source, of_kind))
+        else:
+            frames += [_separated(spark, source, group, kind) for group in _by_header(spark, of_kind)]
+    rows = reduce(DataFrame.unionByName, frames)
+    listed = _with_paths(spark, files)
+    return _documents(rows, listed).unionByName(_without_rows(rows, listed))
+
+
+def _with_paths(spark: SparkSession, files: pa.Table) -> DataFrame:
+    """The listing with each file's path as Spark reports it with a row, percent-encoding undone."""
+    return spark.createDataFrame(files).withColumn(
+        _FILE, _decoded(F.regexp_replace("uri", "^file://", "file:"))
+    )
+
+
+def _decoded(encoded: Column) -> Column:
+    # url_decode is for forms, where a plus means a space.
+    return F.url_decode(F.replace(encoded, F.lit("+"), F.lit("%2B")))
+
+
+def _from_file() -> Column:
+    return _decoded(F.regexp_replace("_metadata.file_path", "^file:///", "file:/")).alias(_FILE)
+
+
+def _documents(rows: DataFrame, files: DataFrame) -> DataFrame:
+    """Rows of (file, id, title, text, malformed) as `FETCHED`."""
+    body = F.coalesce(F.col("text"), F.lit("")).cast("binary")
+    rows = rows.withColumn("body", F.when(F.col("malformed").isNull(), body))
+    rows = rows.withColumn("content_sha256", F.sha2("body", 256))
+    digest = F.substring(F.coalesce("content_sha256", F.sha2(F.col("malformed").cast("binary"), 256)), 1, 16)
+    rows = rows.withColumn("id", F.coalesce("id", digest))
+    same = Window.partitionBy(_FILE, "id").orderBy("content_sha256", "title", "malformed")
+    nth = F.row_number().over(same)
+    # An id never holds a plain "~" once it is encoded, so the suffix can't be mistaken for part of one.
+    encoded = F.replace(F.url_encode("id"), F.lit("+"), F.lit("%20"))
+    row_uri = F.concat("uri", F.lit("#"), encoded, F.when(nth > 1, F.concat(F.lit("~"), nth)).otherwise(""))
+    columns = {
+        "uri": row_uri,
+        "media_type": F.when(F.col("malformed").isNull(), F.lit(TEXT)),
+        "size_bytes": F.octet_length("body").cast("bigint"),
+        "error": F.concat(F.lit("unreadable: not a row of this file: "), F.substring("malformed", 1, 200)),
+    }
+    return rows.join(F.broadcast(files), _FILE).withColumns(columns).select(*FETCHED.names)
+
+
+def _without_rows(rows: DataFrame, files: DataFrame) -> DataFrame:
+    """The files that gave no row, as `FETCHED`."""
+    error = F.lit("unreadable: it went away, holds no rows, or is not what its name says")
+    rest = {f.name: F.lit(None).cast(from_arrow_type(f.type)) for f in FETCHED if f.name not in LISTING.names}
+    silent = files.join(F.broadcast(rows.select(_FILE).distinct()), _FILE, "left_anti")
+    return silent.withColumns(rest | {"error": error}).select(*FETCHED.names)
+
+
+def _none(spark: SparkSession) -> DataFrame:
+    columns = (_FILE, "id", "title", "text", "malformed")
+    return spark.createDataFrame(
+        [], T.StructType([T.StructField(column, T.StringType()) for column in columns])
+    )
+
+
+def _json(spark: SparkSession, source: Source, paths: list[str]) -> DataFrame:
+    lines = spark.read.options(**_READING).text([hadoop_literal(path) for path in paths])
+    lines = lines.select(_from_file(), F.regexp_replace("value", "^\ufeff", "").alias("line"))
+    lines = lines.where(F.trim("line") != "")
+    # The columns of a sample instead of Spark's inference, which would read every file twice.
+    keys = F.explode(F.expr("json_object_keys(line)")).alias("key")
+    sample = lines.limit(_SAMPLE_ROWS).select(keys).distinct().collect()
+    if not sample:
+        return lines.select(
+            _FILE,
+            *[F.lit(None).cast("string").alias(c) for c in ("id", "title", "text")],
+            F.col("line").alias("malformed"),
+        )
+    title, name = _chosen(source, sorted(row.key for row in sample), paths)
+    wanted = dict.fromkeys(column for column in (source.text_column, title, name) if column)
+    schema = T.StructType([T.StructField(column, T.StringType()) for column in (*wanted, _CORRUPT)])
+    parsed = F.from_json("line", schema, {"columnNameOfCorruptRecord": _CORRUPT})
+    return _selected(lines.select(_FILE, parsed.alias("row")), source, title, name, "row.")
+
+
+def _parquet(spark: SparkSession, source: Source, paths: list[str]) -> DataFrame:
+    reader = spark.read.options(**_READING).option("mergeSchema", True)
+    try:
+        rows = reader.parquet(*[hadoop_literal(path) for path in paths])
+    except AnalysisException as error:
+        if error.getCondition() != "UNABLE_TO_INFER_SCHEMA":
+            raise
+        return _none(spark)  # none of them is Parquet
+    title, name = _chosen(source, rows.columns, paths)
+    return _selected(
+        rows.select("*", _from_file(), F.lit(None).cast("string").alias(_CORRUPT)), source, title, name
+    )
+
+
+def _separated(spark: SparkSession, source: Source, paths: list[str], suffix: str) -> DataFrame:
+    """CSV or TSV files with one header. A short row lacks its last columns; a long one is malformed.
+
+    A long row is most often a text with a comma that was not quoted: its parts would be taken for the text.
+    """
+    reader = spark.read.options(**_READING).option("header", True).option("sep", SEPARATED[suffix])
+    # Quotes as RFC 4180 has them; Spark's own default is a backslash.
+    reader = reader.option("escape", '"').option("multiLine", True).option("columnPruning", False)
+    found = [hadoop_literal(path) for path in paths]
+    columns = reader.csv(found[0]).columns
+    if not columns:
+        return _none(spark)
+    title, name = _chosen(source, columns, paths)
+    schema = T.StructType([T.StructField(column, T.StringType()) for column in (*columns, _CORRUPT)])
+    rows = reader.schema(schema).option("columnNameOfCorruptRecord", _CORRUPT).csv(found)
+    short = F.col(f"`{columns[-1]}`").isNull()
+    malformed = F.when(~short, F.col(_CORRUPT))
+    return _selected(rows.select("*", _from_file()).withColumn(_CORRUPT, malformed), source, title, name)
+
+
+def _by_header(spark: SparkSession, paths: list[str]) -> list[list[str]]:
+    """Groups files by their first line: Spark would read all of them by the columns of one."""
+    if len(paths) == 1:
+        return [paths]
+    lines = spark.read.options(**_READING).text([hadoop_literal(path) for path in paths])
+    starts = lines.select(_from_file(), "value").where("_metadata.file_block_start = 0")
+    headers = starts.groupBy(_FILE).agg(F.first("value").alias("header")).collect()
+    of_header: dict[str, list[str]] = defaultdict(list)
+    for row in sorted(headers):
+        of_header[row.header].append(row[_FILE])
+    return list(of_header.values())
+
+
+def _chosen(source: Source, columns: Sequence[str], paths: list[str]) -> tuple[str | None, str | None]:
+    """The title and id columns, after checking that all named columns are there."""
+    for column in (source.text_column, source.id_column, source.title_column):
+        if column and column not in columns:
+            others = f" and {len(paths) - 1} like it" if len(paths) > 1 else ""
+            raise UnreadableRows(
+                f"source {source.name}: there is no column {column!r} in {paths[0]}{others}; "
+                f"its columns are: {', '.join(columns) or 'none'}"
+            )
+    title = source.title_column or ("title" if "title" in columns else None)
+    return title, source.id_column or next((c for c in ("_id", "id") if c in columns), None)
+
+
+def _selected(
+    rows: DataFrame, source: Source, title: str | None, name: str | None, within: str = ""
+) -> DataFrame:
+    def text_of(column: str | None) -> Column:
+        return F.col(f"{within}`{column}`").cast("string") if column else F.lit(None).cast("string")
+
+    return rows.select(
+        _FILE,
+        text_of(name).alias("id"),
+        text_of(title).alias("title"),
+        text_of(source.text_column).alias("text"),
+        text_of(_CORRUPT).alias("malformed"),
+    )

@@ -1,0 +1,1 @@
+"""What is a text like? Normal form, language, tokens, quality signals, damage."""

@@ -1,0 +1,363 @@
+"""Quality signals of a text and the thresholds that keep a document out.
+
+The heuristics and their names are those of Gopher (Rae et al. 2021, arXiv:2112.11446, appendix A.1.1 and
+table A1), C4 (Raffel et al. 2020, arXiv:1910.10683, section 2.2) and FineWeb (Penedo et al. 2024,
+arXiv:2406.17557, section 3.6). Those papers filter a crawl for training; here a person chose the documents,
+so every signal is kept as a column and only the thresholds that speak of damage are on.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pydantic import BaseModel
+
+from assets.text.damage import cut_off, markup_line_ratio, mojibake_ratio
+from assets.text.language import NO_LANGUAGE
+from assets.text.tokens import PRIME, Hashes, Index, fold, tokens
+
+SIGNALS: dict[str, pa.DataType] = {
+    "word_count": pa.int32(),
+    "mean_word_length": pa.float64(),
+    "symbol_to_word_ratio": pa.float64(),
+    "alphabetic_word_ratio": pa.float64(),
+    "alphanumeric_word_ratio": pa.float64(),
+    "stop_word_count": pa.int32(),
+    "line_count": pa.int32(),
+    "bullet_line_ratio": pa.float64(),
+    "ellipsis_line_ratio": pa.float64(),
+    "terminal_punctuation_line_ratio": pa.float64(),
+    "short_line_ratio": pa.float64(),
+    "newline_to_word_ratio": pa.float64(),
+    "duplicate_line_fraction": pa.float64(),
+    "duplicate_line_char_fraction": pa.float64(),
+    "duplicate_paragraph_fraction": pa.float64(),
+    "duplicate_paragraph_char_fraction": pa.float64(),
+    "top_2_gram_char_fraction": pa.float64(),
+    "top_3_gram_char_fraction": pa.float64(),
+    "top_4_gram_char_fraction": pa.float64(),
+    "duplicate_5_gram_char_fraction": pa.float64(),
+    "duplicate_10_gram_char_fraction": pa.float64(),
+    "curly_bracket_ratio": pa.float64(),
+    "lorem_ipsum_word_ratio": pa.float64(),
+    "boilerplate_line_ratio": pa.float64(),
+    "replacement_char_ratio": pa.float64(),
+    "letter_coincidence": pa.float64(),
+    "markup_line_ratio": pa.float64(),
+    "mojibake_ratio": pa.float64(),
+    "cut_off": pa.int32(),
+}
+"""The signal columns of `silver.documents` and their types; `quality_signals` says what each is."""
+
+_STOP_WORDS = "the be to of and that have with"
+# Words of the printers' filler that running Latin, or any other language, hardly has.
+_LOREM_IPSUM = (
+    "lorem ipsum dolor amet consectetur adipiscing elit eiusmod tempor incididunt labore magna aliqua veniam"
+    " nostrud exercitation ullamco laboris aliquip commodo consequat aute irure reprehenderit voluptate"
+    " cillum fugiat pariatur excepteur occaecat cupidatat proident deserunt mollit laborum dolore"
+)
+_POLICY = (
+    *("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies"),
+    *("enable javascript", "javascript is disabled", "javascript is required", "accept cookies"),
+)
+# What pages put around their text. Only in short lines, as RefinedWeb does (Penedo et al. 2023,
+# arXiv:2306.01116, appendix G.2): prose speaks of passwords and navigation too.
+_FURNITURE = re.compile(
+    r"\b(?:sign(?:ed)?[ -]?(?:in|up|out)|log(?:ged)?[ -]?(?:in|out)|register|(?:my|your|an?"
+    r"|free) account|password|cookies?|javascript|your browser|privacy|terms (?:of|and)"
+    r"|rights reserved|newsletter|subscribe|e-?mail address|follow us|share (?:on|this)|tweet|like us"
+    r"|skip to|(?:back|return) to|home ?page|menu|navigation|contact(?: us)?|about(?: us)?|site ?map"
+    r"|read more|(?:learn|show|see|load) more|next page|previous page|loading|not found|powered by"
+    r"|items in cart|added? to cart|checkout|advertisement)\b",
+    re.IGNORECASE,
+)
+_FURNITURE_WORDS = 10
+_BULLETS = "-*•‣▪▫■□●○◦◆◇–·►"
+_TERMINAL = ".!?\"'”’。！？…"
+_SHORT_LINE_CHARS = 30  # FineWeb's
+_MIN_LETTERS = 200  # fewer say nothing about how letters are distributed
+
+_DOT, _ELLIPSIS = 0x2E, 0x2026
+
+
+class QualityThresholds(BaseModel):
+    """What a document must hold to be kept. `min_X` and `max_X` bound the signal X; None turns one off.
+
+    The defaults let short READMEs, licences, API listings, tables and questions with answers pass, and keep
+    out filler, fragments, symbol soup, binary as text and text that repeats itself throughout.
+    """
+
+    languages: list[str] | None = None
+    """ISO 639 codes that are kept; None keeps all, also what is undetermined."""
+    max_no_language_word_count: int | None = 50
+    """Words of a text that is in no language (`zxx`); a longer one is gibberish, not a list of names."""
+    min_word_count: int | None = 3
+    """Gopher asks for 50 words; an entry of a FAQ is a document here."""
+    max_word_count: int | None = None
+    """Gopher: 100,000; a manual has more."""
+    min_mean_word_length: float | None = None
+    """Gopher: 3. Off: it is 1 in Chinese and Japanese, where each character counts as a word."""
+    max_mean_word_length: float | None = 40
+    """Gopher: 10. Above 40 characters it is encoded data, not words; dotted names of an API stay below."""
+    max_symbol_to_word_ratio: float | None = 1.0
+    """Gopher: 0.1 hash signs or ellipses a word; commented configuration has more."""
+    min_alphabetic_word_ratio: float | None = None
+    """Gopher: 0.8 of words with a letter. Off: a table of numbers has none."""
+    min_alphanumeric_word_ratio: float | None = 0.3
+    """Of words with a letter or digit; below it is symbol soup."""
+    min_stop_word_count: int | None = None
+    """Gopher: 2 different ones of eight English words. Off: it speaks of English only."""
+    max_bullet_line_ratio: float | None = None
+    """Gopher: 0.9. Off: a changelog is all bullets."""
+    max_ellipsis_line_ratio: float | None = 0.9
+    """Gopher: 0.3 of lines end in an ellipsis."""
+    min_terminal_punctuation_line_ratio: float | None = None
+    """FineWeb: 0.12. Off: tables and API listings end no line with punctuation."""
+    max_short_line_ratio: float | None = None
+    """FineWeb: 0.67. Off for the same reason."""
+    max_newline_to_word_ratio: float | None = None
+    """FineWeb: 0.3. Off for the same reason."""
+    repetition_from_word_count: int = 50
+    """Shorter documents pass the thresholds about repetition: an entry of "yes" and "no" is no spam."""
+    max_duplicate_line_fraction: float | None = 0.95
+    """Gopher: 0.3. Records share many of their lines, so only near-total repetition counts."""
+    max_duplicate_line_char_fraction: float | None = 0.9
+    """Gopher: 0.2."""
+    max_duplicate_paragraph_fraction: float | None = 0.9
+    """Gopher: 0.3."""
+    max_duplicate_paragraph_char_fraction: float | None = 0.9
+    """Gopher: 0.2."""
+    max_top_2_gram_char_fraction: float | None = 0.8
+    """Gopher: 0.2. Columns with one value fill most of a table's records."""
+    max_top_3_gram_char_fraction: float | None = 0.9
+    """Gopher: 0.18."""
+    max_top_4_gram_char_fraction: float | None = 0.95
+    """Gopher: 0.16."""
+    max_duplicate_5_gram_char_fraction: float | None = None
+    """Gopher: 0.15. Off: records of one form share their phrases."""
+    max_duplicate_10_gram_char_fraction: float | None = 0.95
+    """Gopher: 0.10."""
+    max_curly_bracket_ratio: float | None = None
+    """C4 drops every page with a curly bracket. Off: these documents hold code."""
+    max_lorem_ipsum_word_ratio: float | None = 0.3
+    """C4 drops every page that says "lorem ipsum"; documentation of templates may quote it."""
+    max_boilerplate_line_ratio: float | None = 0.5
+    """C4 drops lines about cookies, policies and JavaScript; here a document that is mostly such lines."""
+    max_replacement_char_ratio: float | None = 0.05
+    """Characters that could not be decoded."""
+    min_letter_coincidence: float | None = 0.042
+    """Languages in alphabets lie above 0.055, letters drawn at random at 0.038."""
+    max_markup_line_ratio: float | None = 0.2
+    """Documentation of templates shows tags; a page taken for plain text has them on most lines."""
+    max_mojibake_ratio: float | None = 0.05
+    """Of the characters outside ASCII; what remains after repair was lost for good."""
+    max_cut_off: int | None = 0
+    """Texts that stop in the middle of something are half-fetched or half-pasted; None lets them pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why a document is kept out: the threshold's name, and value and threshold in a sentence."""
+
+    expectation: str
+    reason: str
+
+
+def rejections(
+    signals: Mapping[str, float | None], language: str, thresholds: QualityThresholds
+) -> list[Rejection]:
+    """Every threshold that a document fails, in the order of the thresholds' declaration.
+
+    Args:
+        signals: As `quality_signals` gives them; a signal that is None fails nothing.
+        language: As `language.language` gives it.
+        thresholds: The bounds, both ends allowed.
+    """
+    found = []
+    if thresholds.languages is not None and language not in thresholds.languages:
+        wanted = ", ".join(thresholds.languages)
+        found.append(Rejection("languages", f"language is {language}, not one of {wanted}"))
+    words = signals["word_count"] or 0
+    values = dict(signals, no_language_word_count=words if language == NO_LANGUAGE else 0)
+    for name, bound in thresholds:
+        side, _, signal = name.partition("_")
+        if side not in ("min", "max") or bound is None:
+            continue
+        if words < thresholds.repetition_from_word_count and signal.startswith(("duplicate_", "top_")):
+            continue
+        value = values[signal]
+        if value is not None and (value < bound if side == "min" else value > bound):
+            comparison = "below the minimum" if side == "min" else "above the maximum"
+            found.append(Rejection(name, f"{signal} is {value:.4g}, {comparison} of {bound:g}"))
+    return found
+
+
+def quality_signals(text: str) -> dict[str, int | float | None]:
+    """All signals of one text, in numpy over its code points: no Python object a word.
+
+    A word is a run of characters between whitespace, compared without case; in scripts that write no spaces
+    (Chinese, Japanese, Thai and their neighbours) each character is one. A line or paragraph counts when it
+    holds a word. Characters are those of words; whitespace counts for nothing.
+
+    - Gopher, A.1.1: `word_count`; `mean_word_length`; `symbol_to_word_ratio` of hash signs and ellipses;
+      `alphabetic_word_ratio` of words that hold a letter, `alphanumeric_word_ratio` a letter or digit;
+      `stop_word_count` of different stop words; `bullet_line_ratio` and `ellipsis_line_ratio` of lines that
+      start or end so.
+    - Gopher, table A1: `duplicate_*_fraction` of lines and paragraphs that occurred before, and of the
+      characters in them; `top_N_gram_char_fraction` of characters in the N-gram that occurs most often, if
+      more than once; `duplicate_N_gram_char_fraction` of characters in N-grams that occurred before, each
+      character counted once.
+    - C4, 2.2: `curly_bracket_ratio` a character; `lorem_ipsum_word_ratio`; `boilerplate_line_ratio` of
+      lines about policies, cookies and JavaScript, and of short lines that are a page's furniture.
+    - FineWeb, 3.6: `terminal_punctuation_line_ratio`; `short_line_ratio` of lines up to 30 characters;
+      `newline_to_word_ratio`.
+    - `replacement_char_ratio`: U+FFFD a character. `letter_coincidence`: the chance that two of the text's
+      basic Latin letters are equal (the index of coincidence, Friedman 1922), None for fewer than 200.
+    - `markup_line_ratio`, `mojibake_ratio` and `cut_off`: as `damage` says.
+
+    Args:
+        text: Normalised text; at least one word for the ratios to mean anything.
+
+    Returns:
+        One value a key of `SIGNALS`.
+    """
+    if not text.strip():
+        return dict.fromkeys(SIGNALS, 0) | {"letter_coincidence": None}
+    codes = np.frombuffer(text.encode("utf-32-le", "replace"), dtype=np.uint32)
+    words = tokens(codes)
+    n_words = len(words.hashes)
+    n_lines = len(words.line_starts)
+    line_ends = np.append(words.line_starts[1:], n_words) - 1
+    first, last = words.starts[words.line_starts], words.ends[line_ends] - 1
+    line_hashes = fold(words.hashes, words.line_starts)
+    line_chars = np.add.reduceat(words.lengths, words.line_starts)
+    paragraph_hashes = fold(line_hashes, words.paragraph_starts)
+    paragraph_chars = np.add.reduceat(line_chars, words.paragraph_starts)
+    final = words.codes[last]
+    three_dots = [words.codes[np.maximum(last - step, 0)] == _DOT for step in range(3)]
+    dots = (final == _ELLIPSIS) | ((last >= 2) & np.logical_and.reduce(three_dots))
+    symbols = text.count("#") + text.count("...") + text.count("…")
+    duplicate_lines = _repeats(line_hashes, line_chars)
+    duplicate_paragraphs = _repeats(paragraph_hashes, paragraph_chars)
+    vocabulary = _vocabulary()
+    return {
+        "word_count": n_words,
+        "mean_word_length": len(words.codes) / n_words,
+        "symbol_to_word_ratio": symbols / n_words,
+        "alphabetic_word_ratio": float(words.alphabetic.mean()),
+        "alphanumeric_word_ratio": float(words.alphanumeric.mean()),
+        "stop_word_count": int(np.isin(vocabulary.stop_words, words.hashes).sum()),
+        "line_count": n_lines,
+        "bullet_line_ratio": float(np.isin(words.codes[first], vocabulary.bullets).mean()),
+        "ellipsis_line_ratio": float(dots.mean()),
+        "terminal_punctuation_line_ratio": float(np.isin(final, vocabulary.terminal).mean()),
+        "short_line_ratio": float(
+            (words.positions[last] - words.positions[first] < _SHORT_LINE_CHARS).mean()
+        ),
+        "newline_to_word_ratio": text.count("\n") / n_words,
+        "duplicate_line_fraction": duplicate_lines[0],
+        "duplicate_line_char_fraction": duplicate_lines[1],
+        "duplicate_paragraph_fraction": duplicate_paragraphs[0],
+        "duplicate_paragraph_char_fraction": duplicate_paragraphs[1],
+        **_n_gram_fractions(words.hashes, words.lengths),
+        "curly_bracket_ratio": (text.count("{") + text.count("}")) / len(codes),
+        "lorem_ipsum_word_ratio": float(np.isin(words.hashes, vocabulary.lorem_ipsum).mean()),
+        "boilerplate_line_ratio": _boilerplate_lines(text) / n_lines,
+        "replacement_char_ratio": text.count("\ufffd") / len(codes),
+        "letter_coincidence": _coincidence(words.folded),
+        "markup_line_ratio": markup_line_ratio(text, n_lines),
+        "mojibake_ratio": mojibake_ratio(text),
+        "cut_off": cut_off(text),
+    }
+
+
+def _repeats(hashes: Hashes, chars: Index) -> tuple[float, float]:
+    """The fraction of segments that occurred before, and of the characters in them."""
+    again = np.ones(len(hashes), dtype=np.bool_)
+    again[np.unique(hashes, return_index=True)[1]] = False
+    return float(again.mean()), float(chars[again].sum() / chars.sum())
+
+
+def _n_gram_fractions(hashes: Hashes, lengths: Index) -> dict[str, float]:
+    fractions = {}
+    total = int(lengths.sum())
+    ends = np.append(0, np.cumsum(lengths))
+    grams = hashes
+    for n in range(2, 11):
+        # Horner's rule from the n-grams of one word fewer.
+        grams = grams[:-1] * PRIME + hashes[n - 1 :] if len(grams) else grams
+        if n in (2, 3, 4):
+            fractions[f"top_{n}_gram_char_fraction"] = _top(grams, ends[n:] - ends[:-n], total)
+        elif n in (5, 10):
+            fractions[f"duplicate_{n}_gram_char_fraction"] = _covered(grams, n, lengths, total)
+    return fractions
+
+
+def _top(grams: Hashes, chars: Index, total: int) -> float:
+    if len(grams) == 0:
+        return 0.0
+    _, index, counts = np.unique(grams, return_index=True, return_counts=True)
+    most = counts.max()
+    if most == 1:
+        return 0.0
+    # Occurrences of "a a" in "a a a" overlap.
+    return min(1.0, float(most * chars[index[counts == most]].max() / total))
+
+
+def _covered(grams: Hashes, n: int, lengths: Index, total: int) -> float:
+    if len(grams) == 0:
+        return 0.0
+    again = np.ones(len(grams), dtype=np.int8)
+    again[np.unique(grams, return_index=True)[1]] = 0
+    edges = np.zeros(len(lengths) + 1, dtype=np.int32)
+    edges[: len(grams)] += again
+    edges[n : n + len(grams)] -= again
+    return float(lengths[np.cumsum(edges)[:-1] > 0].sum() / total)
+
+
+def _boilerplate_lines(text: str) -> int:
+    lowered = text.lower()
+    phrases = [phrase for phrase in _POLICY if phrase in lowered]
+    if not phrases and not _FURNITURE.search(lowered):
+        return 0
+    return sum(
+        any(phrase in line for phrase in phrases)
+        or (len(line.split(None, _FURNITURE_WORDS)) <= _FURNITURE_WORDS and bool(_FURNITURE.search(line)))
+        for line in lowered.split("\n")
+    )
+
+
+def _coincidence(folded: npt.NDArray[np.uint32]) -> float | None:
+    letters = folded[(folded >= ord("a")) & (folded <= ord("z"))]
+    n = len(letters)
+    if n < _MIN_LETTERS:
+        return None
+    counts = np.bincount(letters)
+    return float((counts * (counts - 1)).sum() / (n * (n - 1)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Vocabulary:
+    """The fixed words as hashes and characters as code points."""
+
+    stop_words: Hashes
+    lorem_ipsum: Hashes
+    bullets: npt.NDArray[np.uint32]
+    terminal: npt.NDArray[np.uint32]
+
+
+@cache
+def _vocabulary() -> _Vocabulary:
+    def points(text: str) -> npt.NDArray[np.uint32]:
+        return np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
+
+    return _Vocabulary(
+        stop_words=tokens(points(_STOP_WORDS)).hashes,
+        lorem_ipsum=tokens(points(_LOREM_IPSUM)).hashes,
+        bullets=points(_BULLETS),
+        terminal=points(_TERMINAL),
+    )

@@ -1,0 +1,172 @@
+"""An answer: its words, the verbatim quotes they stand on, and what each was read from."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from inference.answering.context import Passage
+from inference.answering.prompt import Draft
+from inference.engines.engines import Engine
+
+LONGEST_QUESTION = 4000
+"""Characters; what is longer is a document and not a question."""
+
+_NO_EVIDENCE = "Nothing found in the documents speaks to this question."
+
+
+class BadQuestion(ValueError):
+    """The question can not be asked; says why."""
+
+
+class CitablePassage(Passage, Protocol):
+    """A passage that knows where it stands in the lake; `retrieval.search.search.Hit` is one."""
+
+    @property
+    def chunk_id(self) -> str:
+        """The chunk."""
+        ...
+
+    @property
+    def uri(self) -> str:
+        """Where the document came from."""
+        ...
+
+    @property
+    def content_sha256(self) -> str:
+        """Of the document's bytes."""
+        ...
+
+
+@dataclass(frozen=True)
+class ReleasePin:
+    """What an answer is given from.
+
+    Attributes:
+        release_id: The live release.
+        model_digest: The embedding model that its index is made with.
+        documents_version: The version of `silver.documents` that it pins.
+    """
+
+    release_id: str
+    model_digest: str
+    documents_version: int
+
+
+@dataclass(frozen=True)
+class Citation:
+    """Where a quote stands, checkable without Headwater.
+
+    Attributes:
+        doc_id: The document.
+        uri: Where it came from.
+        content_sha256: Of its bytes.
+        table_version: The version of `silver.documents` whose text the span is of.
+        chunk_id: The chunk that was retrieved.
+        char_start: Where in the document's text the quote begins, in code points.
+        char_end: One past where it ends.
+        quote: The text of that span.
+    """
+
+    doc_id: str
+    uri: str
+    content_sha256: str
+    table_version: int
+    chunk_id: str
+    char_start: int
+    char_end: int
+    quote: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer as it is given and kept.
+
+    Attributes:
+        answer_id: 32 hex digits, new for each answer.
+        answer: The words, with `[n]` for the n-th citation; when refused, why there is no answer.
+        refused: True when the evidence was too weak; then nothing is cited.
+        citations: In the order of their numbers.
+        release: The release it was given from.
+        model_digest: The embedding model it was retrieved with.
+        engine: What wrote it.
+    """
+
+    answer_id: str
+    answer: str
+    refused: bool
+    citations: tuple[Citation, ...]
+    release: str
+    model_digest: str
+    engine: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object of `headwater ask --json`."""
+        return {
+            "answer_id": self.answer_id,
+            "answer": self.answer,
+            "citations": [asdict(citation) for citation in self.citations],
+            "release": self.release,
+            "model_digest": self.model_digest,
+        }
+
+
+def checked_question(question: str) -> str:
+    """The question without surrounding space.
+
+    Raises:
+        BadQuestion: When it is empty, has no letter or digit, or is longer than 4,000 characters.
+    """
+    question = question.strip()
+    if not any(character.isalnum() for character in question):
+        raise BadQuestion('the question is empty: write one, such as `headwater ask "What is …?"`')
+    if len(question) > LONGEST_QUESTION:
+        raise BadQuestion(f"the question has {len(question)} characters; the most is {LONGEST_QUESTION}")
+    return question
+
+
+def answer_question(
+    question: str, hits: Sequence[CitablePassage], engine: Engine, release: ReleasePin
+) -> Answer:
+    """Answers a question from what was retrieved for it.
+
+    Args:
+        question: As it was asked.
+        hits: Chunks of one tenant, best first.
+        engine: What chooses or writes the words.
+        release: What the hits were read from.
+
+    Raises:
+        BadQuestion: When the question can not be asked.
+        EngineError: When the engine fails.
+    """
+    question = checked_question(question)
+    draft = engine.answer(question, hits) if hits else Draft(_NO_EVIDENCE, refused=True)
+    return Answer(
+        answer_id=uuid.uuid4().hex,
+        answer=draft.text,
+        refused=draft.refused,
+        citations=tuple(_citations(draft, hits, release)),
+        release=release.release_id,
+        model_digest=release.model_digest,
+        engine=engine.name,
+    )
+
+
+def _citations(draft: Draft, hits: Sequence[CitablePassage], release: ReleasePin) -> list[Citation]:
+    citations = []
+    for quote in draft.quotes:
+        hit = hits[quote.passage]
+        citations.append(
+            Citation(
+                doc_id=hit.doc_id,
+                uri=hit.uri,
+                content_sha256=hit.content_sha256,
+                table_version=release.documents_version,
+                chunk_id=hit.chunk_id,
+                char_start=hit.char_start + quote.start,
+                char_end=hit.char_start + quote.end,
+                quote=hit.text[quote.start : quote.end],
+            )
+        )
+    return citations

@@ -1,0 +1,1 @@
+"""What turns a question and passages into words? Extractive, local model, endpoint."""

@@ -1,0 +1,136 @@
+"""Answers from any service that speaks OpenAI's chat protocol: vLLM, llama.cpp, a managed one."""
+
+import os
+import time
+from collections.abc import Sequence
+
+import httpx
+
+from inference.answering.context import ContextConfig, Passage, assemble
+from inference.answering.prompt import Draft, EngineError, build_messages, read_reply
+
+_ATTEMPTS = 4
+_LONGEST_WAIT_S = 30.0
+
+
+class OpenAIEngine:
+    """Generates through `POST {base_url}/chat/completions`."""
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        api_key_env: str | None = None,
+        timeout_s: float = 60.0,
+        max_new_tokens: int = 300,
+        backoff_s: float = 0.5,
+        context: ContextConfig | None = None,
+    ) -> None:
+        """Names the service; nothing is sent yet.
+
+        Args:
+            base_url: With or without the closing `/v1`.
+            model: Its name at the service.
+            api_key_env: The environment variable that holds the key, read at each call and never kept.
+            timeout_s: For one attempt.
+            max_new_tokens: The longest answer.
+            backoff_s: The wait before the second attempt; doubled before each further one.
+            context: Which passages are shown, and in which order.
+        """
+        root = base_url.rstrip("/").removesuffix("/v1")
+        self._url = f"{root}/v1/chat/completions"
+        self._model = model
+        self._api_key_env = api_key_env
+        self._timeout_s = timeout_s
+        self._max_new_tokens = max_new_tokens
+        self._backoff_s = backoff_s
+        self._context = context or ContextConfig()
+
+    @property
+    def name(self) -> str:
+        """The model and the protocol."""
+        return f"openai:{self._model}"
+
+    def answer(self, question: str, passages: Sequence[Passage]) -> Draft:
+        """Generates an answer and keeps what the passages support.
+
+        Raises:
+            EngineError: When the service can't be reached, refuses, or answers in another form, or when not
+                even one passage fits into the budget.
+        """
+        context = assemble(passages, self._context)
+        if not context:
+            raise EngineError(
+                f"no passage fits into {self._context.max_tokens} tokens: set "
+                "HEADWATER_GENERATOR__CONTEXT__MAX_TOKENS higher"
+            )
+        body = {
+            "model": self._model,
+            "messages": build_messages(question, context),
+            "temperature": 0,
+            "max_tokens": self._max_new_tokens,
+        }
+        response = self._post(body)
+        try:
+            reply = response.json()["choices"][0]["message"]["content"]
+        except (ValueError, LookupError, TypeError) as error:
+            raise EngineError(
+                f"{self._url} did not answer in OpenAI's chat form: check the base URL"
+            ) from error
+        return read_reply(reply or "", context, passages)
+
+    def _post(self, body: dict[str, object]) -> httpx.Response:
+        headers = self._headers()
+        with httpx.Client(timeout=self._timeout_s) as client:
+            for attempt in range(1, _ATTEMPTS + 1):
+                try:
+                    response = client.post(self._url, json=body, headers=headers)
+                except httpx.TransportError as error:
+                    fault = f"{type(error).__name__}: {error}"
+                    wait_s = self._backoff_s * 2 ** (attempt - 1)
+                except httpx.InvalidURL as error:
+                    raise EngineError(f"{self._url} is not a URL: {error}") from error
+                else:
+                    if response.is_success:
+                        return response
+                    fault = _fault(response, headers)
+                    if response.status_code != 429 and response.status_code < 500:
+                        raise EngineError(f"{self._url} refused: {fault}")
+                    wait_s = _retry_after_s(response) or self._backoff_s * 2 ** (attempt - 1)
+                if attempt < _ATTEMPTS:
+                    time.sleep(min(wait_s, _LONGEST_WAIT_S))
+        raise EngineError(
+            f"{self._url} failed {_ATTEMPTS} times, last with {fault}: check that the service runs there"
+        )
+
+    def _headers(self) -> dict[str, str]:
+        if self._api_key_env is None:
+            return {}
+        key = os.environ.get(self._api_key_env)
+        if not key:
+            raise EngineError(
+                f"the environment variable {self._api_key_env} holds no key for {self._url}: "
+                "set it, or unset the setting that names it"
+            )
+        return {"Authorization": f"Bearer {key}"}
+
+
+def _fault(response: httpx.Response, headers: dict[str, str]) -> str:
+    cure = {
+        401: "; check the key",
+        403: "; check the key's rights",
+        404: "; check the base URL and the model's name",
+        413: "; ask for fewer passages",
+    }.get(response.status_code, "")
+    # Some services repeat the key that they refuse, and errors end in logs.
+    key = headers.get("Authorization", "").removeprefix("Bearer ")
+    message = response.text.replace(key, "…") if key else response.text
+    return f"HTTP {response.status_code} {message.strip()[:200]!r}{cure}"
+
+
+def _retry_after_s(response: httpx.Response) -> float | None:
+    """The wait that the service asks for, when it names seconds (its other form, a date, is rare)."""
+    try:
+        return max(0.0, float(response.headers["retry-after"]))
+    except (KeyError, ValueError):
+        return None

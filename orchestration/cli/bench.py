@@ -1,0 +1,140 @@
+"""`headwater bench`: ours beside the alternative, measured in the same run."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestration.cli.terminal import Json, console, progress, read_settings, working
+
+if TYPE_CHECKING:
+    from orchestration.bench.report import BenchResult
+
+app = typer.Typer(no_args_is_help=True, help="Measure ours beside the alternative, in the same run.")
+
+
+def _print(result: "BenchResult", json_: bool) -> None:
+    if json_:
+        sys.stdout.write(result.to_json() + "\n")
+    else:
+        console.print(result)
+
+
+@app.command()
+def chunking(
+    data: Annotated[Path, typer.Option(help="A folder in the layout of chunking_evaluation.")],
+    json_: Json = False,
+) -> None:
+    """What of the passages that answer is found, by our chunker and a recursive splitter at equal sizes.
+
+    Example: `headwater bench chunking --data ~/chunking-eval`
+    """
+    from orchestration.bench import chunking as bench
+
+    settings = read_settings()
+    with working():
+        result = bench.run(settings, data)
+    _print(result, json_)
+
+
+@app.command()
+def dedupe(
+    rows: Annotated[int, typer.Option(min=10_000, help="Documents of the largest lake.")] = 100_000,
+    json_: Json = False,
+) -> None:
+    """Deduplication beside datasketch, and what it takes to add 1% to lakes of several sizes.
+
+    Example: `headwater bench dedupe --json`
+    """
+    from orchestration.bench import dedupe as bench
+
+    with working():
+        result = bench.run(largest=rows)
+    _print(result, json_)
+
+
+@app.command()
+def embed(
+    data: Annotated[
+        Path | None, typer.Option(help="A folder in BEIR's layout, to measure ranking on too.")
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Documents embedded a second beside sentence-transformers, and what the speed costs in ranking.
+
+    Example: `headwater bench embed --data ~/scifact`
+    """
+    from orchestration.bench import embed as bench
+
+    with working():
+        result = bench.run(data)
+    _print(result, json_)
+
+
+@app.command()
+def html(
+    data: Annotated[
+        Path, typer.Option(help="A folder of HTML files, such as a programming language's docs.")
+    ],
+    pages: Annotated[int, typer.Option(min=1, help="How many of them.")] = 200,
+    json_: Json = False,
+) -> None:
+    """What of the main part of real pages is found, by our reader, by jusText and by taking all text.
+
+    Example: `headwater bench html --data ~/.rustup/toolchains/stable/share/doc/rust/html/book`
+    """
+    from orchestration.bench import html as bench
+
+    with working():
+        result = bench.run(data.expanduser(), pages)
+    _print(result, json_)
+
+
+@app.command()
+def ingest(
+    data: Annotated[Path | None, typer.Option(help="A folder of files to ingest too.")] = None,
+    rows: Annotated[int, typer.Option(min=10_000, help="Documents of the large lake.")] = 100_000,
+    json_: Json = False,
+) -> None:
+    """Seconds a stage from the source to chunks, of lakes of two sizes.
+
+    Example: `headwater bench ingest --data ~/medquad --rows 1000000 --json`
+    """
+    from orchestration.bench import ingest as bench
+
+    with working():
+        result = bench.run(data, rows)
+    _print(result, json_)
+
+
+@app.command()
+def quality(json_: Json = False) -> None:
+    """What of many kinds of injected defects is caught, and how many sound documents are stopped.
+
+    Example: `headwater bench quality`
+    """
+    from orchestration.bench import quality as bench
+
+    with working():
+        result = bench.run()
+    _print(result, json_)
+
+
+@app.command()
+def search(
+    chunks: Annotated[int, typer.Option(min=1000, help="How many.")] = 100_000,
+    tenants: Annotated[int, typer.Option(min=1, help="Of how many tenants; the first has half.")] = 100,
+    clients: Annotated[int, typer.Option(min=1, help="How many ask at once.")] = 8,
+    json_: Json = False,
+) -> None:
+    """Latency, recall and throughput of every mode under row-level security, beside bm25s and faiss.
+
+    Example: `headwater bench search --chunks 10000 --tenants 20 --clients 4`
+    """
+    from orchestration.bench import search as bench
+
+    settings = read_settings()
+    with working():
+        result = bench.run(settings, chunks, tenants, clients, progress)
+    _print(result, json_)

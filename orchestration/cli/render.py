@@ -1,0 +1,90 @@
+"""How results look in a terminal."""
+
+import re
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.text import Text
+from rich.tree import Tree
+
+from orchestration.operations.trace import Node, Trace
+
+_ID_SHOWN = 12
+_HIDDEN = {
+    "inputs",
+    "versions",
+    "metrics",
+    "code_version",
+    "doc_id",
+    "quote",
+    "content_sha256",
+    "text_sha256",
+}
+"""Details that `--json` has in full and a tree has no room for."""
+
+
+def funnel_line(funnel: dict[str, int]) -> str:
+    """The funnel in one line, as an equation."""
+    return (
+        f"{funnel['raw']} raw = {funnel['documents']} documents + {funnel['exact_duplicates']} exact + "
+        f"{funnel['near_duplicates']} near duplicates + {funnel['quarantined']} quarantined; "
+        f"{funnel['chunks']} chunks, {funnel['embedded']} embedded"
+    )
+
+
+def answer_text(question: str, answer: dict[str, Any]) -> RenderableType:
+    """An answer with its numbered citations."""
+    body = Text(answer["answer"])
+    for number, citation in enumerate(answer["citations"], 1):
+        body.append(f"\n\n[{number}] ", style="bold")
+        body.append(f"{citation['uri']}  chars {citation['char_start']}–{citation['char_end']}", style="cyan")
+    footer = f"answer {answer['answer_id']} · release {answer['release']}"
+    return Panel(body, title=Text(question), title_align="left", subtitle=footer, subtitle_align="right")
+
+
+def trace_tree(trace: Trace) -> RenderableType:
+    """Both walks as trees."""
+    parts: list[RenderableType] = []
+    for name, nodes in (("made from", trace.backward), ("made from it", trace.forward)):
+        if nodes:
+            root = Tree(Text(f"{trace.kind} {trace.id} — {name}", style="bold"))
+            for node in nodes:
+                _grow(root, node)
+            parts.append(root)
+    if trace.verified is not None:
+        verdict = "every hash and span holds" if trace.verified else "something does not hold"
+        parts.append(Text(f"verified: {verdict}", style="green" if trace.verified else "bold red"))
+    return Group(*parts)
+
+
+def _grow(branch: Tree, node: Node) -> None:
+    label = Text()
+    label.append(node.kind, style="bold")
+    label.append(f" {_short(node.id)} ", style="cyan")
+    details = {
+        key: value
+        for key, value in node.details.items()
+        if key not in _HIDDEN and value not in (None, "", [])
+    }
+    label.append(" ".join(f"{key}={_short(str(value))}" for key, value in details.items()), style="dim")
+    for name, holds in node.checks.items():
+        label.append(f" {'✓' if holds else '✗'} {name}", style="green" if holds else "bold red")
+    if "quote" in node.details:
+        label.append(f"\n“{' '.join(node.details['quote'].split())}”", style="italic")
+    grown = branch.add(label)
+    for child in node.children:
+        _grow(grown, child)
+
+
+def _short(text: str) -> str:
+    """Hashes and run ids by their beginning; anything else whole."""
+    return text[:_ID_SHOWN] if re.fullmatch(r"[0-9a-f]{32,}|[0-9a-f-]{36}", text) else text
+
+
+def source_name(location: str, taken: set[str]) -> str:
+    """A name for a source that was only given a place: its last part, numbered when taken."""
+    stem = location.rstrip("/").rpartition("/")[2]
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[:48] or "documents"
+    candidates = [name, *(f"{name}-{number}" for number in range(2, len(taken) + 3))]
+    return next(candidate for candidate in candidates if candidate not in taken)

@@ -1,0 +1,138 @@
+"""`headwater up`, `down`, `status`, `doctor`, `backup`, `restore`: keeping a state folder at work."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from orchestration.cli.terminal import (
+    Json,
+    console,
+    print_json,
+    print_table,
+    progress,
+    read_settings,
+    working,
+)
+
+
+def up(json_: Json = False) -> None:
+    """Start the web UI, the daemon and the SQL endpoint, on loopback.
+
+    Example: `HEADWATER_WEB_PORT=3100 headwater up`
+    """
+    from orchestration.services import services
+
+    settings = read_settings()
+    with working():
+        from orchestration.settings import open_lake
+
+        open_lake(settings)
+        found = services.up(settings, progress)
+    _print_services(found, json_)
+
+
+def down(json_: Json = False) -> None:
+    """Stop everything that `up` started.
+
+    Example: `headwater down`
+    """
+    from orchestration.services import services
+
+    stopped = services.down(read_settings(), progress)
+    if json_:
+        print_json({"stopped": stopped})
+    else:
+        console.print(f"stopped: {', '.join(stopped) or 'nothing ran'}")
+
+
+def status(json_: Json = False) -> None:
+    """Say what runs, what is live, how fresh it is, and what failed.
+
+    Example: `headwater status --json`
+    """
+    from dataclasses import asdict
+
+    from orchestration.services.status import status as whole
+
+    found = whole(read_settings())
+    if json_:
+        print_json(found.to_dict())
+        return
+    _print_services(found.services, json_=False)
+    print_table([found.live or {"release": "nothing is released yet: headwater ingest PATH"}], "live")
+    print_table([asdict(run) for run in found.runs], "last runs")
+    for problem in found.problems:
+        console.print(f"[bold red]✗[/] {problem}", soft_wrap=True)
+    if not found.problems:
+        console.print("nothing is wrong")
+
+
+def doctor(json_: Json = False) -> None:
+    """Check Java, disk, ports, versions and models, and name the cure for what is missing.
+
+    Example: `headwater doctor`
+    """
+    from dataclasses import asdict
+
+    from orchestration.environment.doctor import checks
+
+    found = checks(read_settings())
+    if json_:
+        print_json([asdict(check) for check in found])
+    else:
+        print_table([asdict(check) | {"ok": "✓" if check.ok else "✗"} for check in found])
+    if not all(check.ok for check in found):
+        raise typer.Exit(1)
+
+
+def backup(
+    file: Annotated[Path, typer.Argument(help="The tar file to write.")],
+    json_: Json = False,
+) -> None:
+    """Write the whole state folder to one file, while it is in use.
+
+    Example: `headwater backup ~/headwater-monday.tar`
+    """
+    from orchestration.operations.backup import backup as write
+
+    settings = read_settings()
+    with working():
+        made = write(settings, file.expanduser().absolute(), progress)
+    if json_:
+        print_json(made)
+    else:
+        size_mb = made["size_bytes"] / 1e6
+        console.print(f"{made['file']}: {made['files']} files, {size_mb:.1f} MB, release {made['release']}")
+
+
+def restore(
+    file: Annotated[Path, typer.Argument(help="What `headwater backup` wrote.")],
+    json_: Json = False,
+) -> None:
+    """Make an empty state folder what a backup holds.
+
+    Example: `HEADWATER_HOME=~/restored headwater restore ~/headwater-monday.tar`
+    """
+    from orchestration.operations.backup import restore as take_back
+
+    settings = read_settings()
+    with working():
+        made = take_back(settings, file.expanduser().absolute(), progress)
+    if json_:
+        print_json(made)
+    else:
+        console.print(f"{settings.home}: release {made['release']}, {made['chunks']} chunks served")
+
+
+def _print_services(found: list[Any], json_: bool) -> None:
+    from dataclasses import asdict
+
+    rows = [asdict(each) for each in found]
+    if json_:
+        print_json(rows)
+        return
+    for row in rows:
+        row["uptime_s"] = None if row["uptime_s"] is None else f"{row['uptime_s']:.0f}"
+        row["healthy"] = "✓" if row["healthy"] else "✗"
+    print_table(rows)

@@ -1,0 +1,98 @@
+"""`headwater source`: where documents come from."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from orchestration.cli.terminal import Groups, Json, Tenant, console, print_json, print_table, read_settings
+
+app = typer.Typer(no_args_is_help=True, help="Where documents come from.")
+
+
+@app.command()
+def add(
+    name: Annotated[str, typer.Argument(help="Letters, digits, - and _.")],
+    location: Annotated[str, typer.Argument(help="A folder, file or URI, or `python-environment`.")],
+    tenant: Tenant = "default",
+    glob: Annotated[str, typer.Option(help="Which files, relative to the folder.")] = "**/*",
+    text_column: Annotated[str | None, typer.Option(help="A row a document: the column of its text.")] = None,
+    id_column: Annotated[str | None, typer.Option(help="The column that names a row.")] = None,
+    title_column: Annotated[str | None, typer.Option(help="The column of its title.")] = None,
+    group: Groups = None,
+    questions: Annotated[
+        str | None, typer.Option(help='JSON lines of {"question", "uri"} that releases are measured on.')
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Add a source; `headwater run` reads it.
+
+    Example: `headwater source add handbook ~/handbook --tenant acme --glob '**/*.md'`
+    """
+    from assets.sources.registry import Source, SourceRegistry
+
+    values: dict[str, Any] = {
+        "name": name,
+        "location": location,
+        "tenant": tenant,
+        "glob": glob,
+        "text_column": text_column,
+        "id_column": id_column,
+        "title_column": title_column,
+        "groups": tuple(group) if group else None,
+        "questions": str(Path(questions).expanduser().absolute()) if questions else None,
+    }
+    source = Source(**{key: value for key, value in values.items() if value is not None})
+    SourceRegistry(read_settings().sources_file).add(source)
+    if json_:
+        print_json(source.model_dump())
+    else:
+        console.print(f"added {source.name}: {source.location} ({source.kind}); `headwater run` reads it")
+
+
+@app.command("list")
+def list_(json_: Json = False) -> None:
+    """List the sources.
+
+    Example: `headwater source list --json`
+    """
+    from assets.sources.registry import SourceRegistry
+
+    rows = [source.model_dump() for source in SourceRegistry(read_settings().sources_file).list()]
+    if json_:
+        print_json(rows)
+    else:
+        shown = ("name", "location", "kind", "tenant", "groups", "glob", "text_column", "questions")
+        rows = [row | {"groups": ", ".join(row["groups"])} for row in rows]
+        print_table([{name: row[name] for name in shown} for row in rows])
+
+
+@app.command()
+def access(name: str, group: Groups = None, json_: Json = False) -> None:
+    """Say which groups may see a source's documents; without `--group`, everybody of its tenant.
+
+    Example: `headwater source access handbook --group staff --group legal`
+    """
+    from assets.sources.registry import SourceRegistry
+
+    source = SourceRegistry(read_settings().sources_file).give_to(name, group or ())
+    if json_:
+        print_json(source.model_dump())
+        return
+    who = ", ".join(source.groups) or "everybody"
+    console.print(f"{source.name}: {who} of {source.tenant}; `headwater run` takes it to the index")
+
+
+@app.command()
+def remove(name: str, json_: Json = False) -> None:
+    """Remove a source; its documents leave with the next release.
+
+    Example: `headwater source remove handbook`
+    """
+    from assets.sources.registry import SourceRegistry
+
+    removed = SourceRegistry(read_settings().sources_file).remove(name)
+    if json_:
+        print_json(removed.model_dump())
+    else:
+        console.print(f"removed {removed.name}; `headwater run` takes its documents out of the index")

@@ -1,0 +1,58 @@
+"""The last step of `make setup`: what no package carries, put into the environment once."""
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+
+from assets.engine.spark import JARS
+from orchestration.environment import jars
+from orchestration.environment.class_archive import make_archive
+from orchestration.environment.java import UnsupportedJava, require_java
+
+
+@contextlib.contextmanager
+def _step(title: str) -> Iterator[None]:
+    print(f"{title} ... ", end="", file=sys.stderr, flush=True)
+    began_s = time.monotonic()
+    try:
+        yield
+    except BaseException:
+        print("failed", file=sys.stderr)
+        raise
+    print(f"{time.monotonic() - began_s:.1f} s", file=sys.stderr)
+
+
+def prepare() -> None:
+    """Puts the Delta jars, the default embedder and compiled kernels into the environment where they are not.
+
+    Raises:
+        UnsupportedJava: Spark has no Java to run on.
+        JarError: The jars could not be fetched, or are not the pinned ones.
+    """
+    java = require_java()
+    if jars.wrong(JARS):
+        with _step(f"Delta jars ({jars.PACKAGE})"):
+            jars.resolve(JARS)
+    with _step("Default embedder, converted for OpenVINO"):
+        # Read when they are imported; what they would print is no help here.
+        os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
+        from retrieval.embedding.embedder import Embedder, EmbedderConfig
+
+        Embedder.prepare(EmbedderConfig())
+    with _step("MinHash kernels, compiled"):
+        from assets.dedup.minhash import warm_up
+
+        warm_up()
+    with _step("Java class archive, so that Spark starts faster"):
+        made = make_archive(java)
+    if not made:
+        print("  this Java can not make one: Spark works, and starts slower", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    try:
+        prepare()
+    except (UnsupportedJava, jars.JarError) as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,58 @@
+"""The state folder's version: an older one is brought up to date, a newer one is left alone."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from assets.lake.lake import Lake
+from retrieval.atomic_files import replacing
+
+MIGRATIONS: list[Callable[[Lake], None]] = [
+    # 0 to 1: the first state folders had no version. Quality signals were added to `silver.documents`.
+    lambda lake: lake.add_missing_columns(),
+    # 1 to 2: who may see a document, and what an answer was chosen from.
+    lambda lake: lake.add_missing_columns(),
+]
+"""What makes a folder of version N one of version N + 1. Each can be run again after it was cut off."""
+
+STATE_VERSION = len(MIGRATIONS)
+
+
+class NewerState(RuntimeError):
+    """The state folder was made by a newer Headwater than this one."""
+
+
+def state_version(home: Path) -> int:
+    """The version of a state folder; 0 for a new one.
+
+    Raises:
+        NewerState: It is of a later version than this Headwater knows.
+    """
+    file = home / "state.json"
+    version: int = json.loads(file.read_text())["version"] if file.is_file() else 0
+    if version > STATE_VERSION:
+        raise NewerState(
+            f"{home} has state version {version} and this Headwater knows {STATE_VERSION}: update Headwater, "
+            "or name another folder with HEADWATER_HOME"
+        )
+    return version
+
+
+def bring_up_to_date(home: Path, lake: Lake) -> None:
+    """Runs the migrations that a state folder has not seen; a new folder gets the newest version.
+
+    Args:
+        home: The state folder.
+        lake: Its tables; those that are missing are made.
+
+    Raises:
+        NewerState: The folder is of a later version; nothing was touched.
+    """
+    file = home / "state.json"
+    version = state_version(home)
+    home.mkdir(parents=True, exist_ok=True)
+    lake.ensure()
+    for number in range(version, STATE_VERSION):
+        MIGRATIONS[number](lake)
+        with replacing(file) as fresh:
+            fresh.write_text(json.dumps({"version": number + 1}) + "\n")

@@ -1,0 +1,193 @@
+"""The whole state of a folder in one file, and back.
+
+The index is dumped first and the tables are copied after it: each index lineage then points at versions that
+the copy has, whatever a run writes meanwhile, and the next run after a restore goes on from there.
+"""
+
+import hashlib
+import io
+import json
+import shutil
+import sqlite3
+import tarfile
+import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from assets.lake.lake import Lake
+from assets.lake.tables import CHUNKS
+from orchestration.migrations import STATE_VERSION
+from orchestration.settings import Settings, open_lake
+from retrieval.index.index import Index
+from retrieval.store.postgres import Postgres
+
+_DUMP = "postgres.dump"
+_MANIFEST = "manifest.json"
+
+
+class BackupError(RuntimeError):
+    """A backup can not be made or taken back; says why and what to do."""
+
+
+def backup(settings: Settings, target: Path, progress: Callable[[str], None]) -> dict[str, Any]:
+    """Writes everything that a state folder holds to one tar file, whole or not at all.
+
+    Args:
+        settings: Of the state folder.
+        target: The file; it must not be there yet.
+        progress: Told, a line at a time, what is being copied.
+
+    Returns:
+        `file`, `size_bytes`, `files` and the live `release` (None before the first).
+
+    Raises:
+        BackupError: The file is there already, or a part of the state is elsewhere.
+    """
+    if target.exists():
+        raise BackupError(f"{target} is there already: name another file, or move it away")
+    if settings.postgres.url or settings.lake:
+        raise BackupError("the tables or PostgreSQL are not in the state folder: back them up where they are")
+    open_lake(settings)
+    postgres = Postgres(settings.home, settings.postgres)
+    unfinished = target.with_name(target.name + ".unfinished")
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="headwater-backup-", dir=settings.home) as scratch,
+            tarfile.open(unfinished, "w") as archive,
+        ):
+            digests: dict[str, str] = {}
+            live = Index(postgres).live()
+            progress("the index")
+            postgres.dump(Path(scratch) / _DUMP)
+            _add(archive, Path(scratch) / _DUMP, _DUMP, digests)
+            progress("the tables")
+            for file in _tables(settings.home / "lake"):
+                _add(archive, file, str(file.relative_to(settings.home)), digests)
+            for name in ("sources.json", "state.json"):
+                if (settings.home / name).is_file():
+                    _add(archive, settings.home / name, name, digests)
+            progress("the runs")
+            for file in sorted(settings.dagster_home.rglob("*.db")):
+                copy = Path(scratch) / "copy.db"
+                _copy_sqlite(file, copy)
+                _add(archive, copy, str(file.relative_to(settings.home)), digests)
+                copy.unlink()
+            manifest = {
+                "state_version": STATE_VERSION,
+                "headwater": version("headwater"),
+                "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+                "release": live.release_id if live else None,
+                "sha256": digests,
+            }
+            # Last, so that a file that was cut off has none.
+            body = json.dumps(manifest, indent=1).encode()
+            entry = tarfile.TarInfo(_MANIFEST)
+            entry.size = len(body)
+            archive.addfile(entry, io.BytesIO(body))
+        unfinished.replace(target)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return {
+        "file": str(target),
+        "size_bytes": target.stat().st_size,
+        "files": len(digests),
+        "release": manifest["release"],
+    }
+
+
+def restore(settings: Settings, source: Path, progress: Callable[[str], None]) -> dict[str, Any]:
+    """Makes a state folder from a backup, whole or not at all.
+
+    Args:
+        settings: Of the state folder, which must be empty or not there.
+        source: What `backup` wrote.
+        progress: Told, a line at a time, what is being done.
+
+    Returns:
+        `release`, `files`, and `chunks`: how many the live release serves.
+
+    Raises:
+        BackupError: The folder is in use, the file is not a whole backup, or what it holds does not agree.
+    """
+    home = settings.home
+    # A command that failed has left its log in a folder that is otherwise empty.
+    if home.exists() and {path.name for path in home.iterdir()} - {"logs"}:
+        raise BackupError(f"{home} is not empty: name another folder with HEADWATER_HOME, or move it away")
+    if not source.is_file():
+        raise BackupError(f"there is no file {source}")
+    beside = home.with_name(home.name + ".restoring")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    aside = settings.model_copy(update={"home": beside})
+    postgres = Postgres(beside, settings.postgres)
+    try:
+        progress("the tables")
+        manifest = _unpack(source, beside)
+        progress("the index")
+        postgres.restore(beside / _DUMP)
+        (beside / _DUMP).unlink()
+        chunks = _served(open_lake(aside), Index(postgres))
+        postgres.stop()
+        shutil.rmtree(home, ignore_errors=True)
+        beside.rename(home)
+    except BaseException:
+        postgres.stop()
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    return {"release": manifest["release"], "files": len(manifest["sha256"]), "chunks": chunks}
+
+
+def _tables(lake: Path) -> list[Path]:
+    """The files of the tables, logs first: whatever a log names was written before it."""
+    files = [path for path in sorted(lake.rglob("*")) if path.is_file()]
+    return sorted(files, key=lambda path: "_delta_log" not in path.parts)
+
+
+def _add(archive: tarfile.TarFile, file: Path, name: str, digests: dict[str, str]) -> None:
+    with file.open("rb") as body:
+        digests[name] = hashlib.file_digest(body, "sha256").hexdigest()
+    archive.add(file, name, recursive=False)
+
+
+def _copy_sqlite(file: Path, copy: Path) -> None:
+    """A consistent copy of a database that others may be writing."""
+    with sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True) as live, sqlite3.connect(copy) as made:
+        live.backup(made)
+    made.close()
+    live.close()
+
+
+def _unpack(source: Path, folder: Path) -> dict[str, Any]:
+    try:
+        with tarfile.open(source) as archive:
+            archive.extractall(folder, filter="data")  # nothing lands outside the folder
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise BackupError(f"{source} is not a whole backup: {error}") from error
+    if not (folder / _MANIFEST).is_file():
+        raise BackupError(f"{source} is not a whole backup: it has no {_MANIFEST}, which is written last")
+    manifest: dict[str, Any] = json.loads((folder / _MANIFEST).read_text())
+    for name, digest in manifest["sha256"].items():
+        with (folder / name).open("rb") as body:
+            if hashlib.file_digest(body, "sha256").hexdigest() != digest:
+                raise BackupError(f"{source}: {name} is not what was backed up (its SHA-256 differs)")
+    (folder / _MANIFEST).unlink()
+    return manifest
+
+
+def _served(lake: Lake, index: Index) -> int:
+    """How many chunks the live release serves; all of them must be in the version of the table it pins."""
+    live = index.live()
+    if live is None:
+        return 0
+    served = index.snapshot(live).select(["chunk_id"])
+    lost = lake.query(
+        "select count(*) as n from served anti join chunks using (chunk_id)",
+        served=served,
+        chunks=lake.delta(CHUNKS.name, live.details["versions"][CHUNKS.name]),
+    )["n"][0].as_py()
+    if lost:
+        raise BackupError(f"release {live.release_id} serves {lost} chunks that the tables do not have")
+    return served.num_rows

@@ -1,0 +1,48 @@
+"""The demo: a lake from the software installed beside it, and questions answered, cited and traced."""
+
+from collections.abc import Callable
+from importlib import resources
+from typing import Any
+
+from assets.sources.registry import ENVIRONMENT, Source, SourceRegistry
+from inference.answering.answering import Desk
+from orchestration.operations.ingest import build
+from orchestration.settings import Settings
+
+SOURCE = "demo"
+QUESTIONS = (
+    "What does the nonlocal statement do?",
+    "Which library turns a PDF page into an image?",
+    "How is the temperature in Paris today?",
+)
+"""Two that the corpus answers and one that it can not."""
+
+
+def questions_file() -> str:
+    """The packaged evaluation questions about the demo's corpus."""
+    return str(resources.files("orchestration.operations") / "demo_questions.jsonl")
+
+
+def demo(settings: Settings, progress: Callable[[str], None]) -> dict[str, Any]:
+    """Builds the demo's lake and asks it three questions.
+
+    Returns:
+        What `headwater demo --json` prints.
+
+    Raises:
+        RunFailed: When a step failed or a gate held.
+    """
+    registry = SourceRegistry(settings.sources_file)
+    wanted = Source(name=SOURCE, location=ENVIRONMENT, questions=questions_file())
+    there = {source.name: source for source in registry.list()}.get(SOURCE)
+    if there is not None and there != wanted:
+        registry.remove(SOURCE)
+    if there != wanted:
+        registry.add(wanted)
+    built = build(settings, progress)
+    desk = Desk(settings)
+    answers = []
+    for question in QUESTIONS:
+        progress(f"asking: {question}")
+        answers.append({"question": question, **desk.ask(question, wanted.tenant).to_dict()})
+    return built | {"answers": answers}

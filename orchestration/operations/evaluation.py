@@ -1,0 +1,282 @@
+"""`headwater evaluate`: a test collection in an index of its own, searched in every mode."""
+
+import contextlib
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from ir_measures import RR, R, nDCG
+
+from assets.text.language import language
+from assets.text.normalize import normalize
+from inference.answering.answering import SearchMode
+from orchestration.settings import Settings
+from quality.evaluation.beir import Collection
+from quality.evaluation.evaluate import (
+    CHUNKS_PER_DOCUMENT,
+    SearchFunction,
+    paired_bootstrap,
+    query_metrics,
+    rank_documents,
+)
+from retrieval.atomic_files import replacing
+from retrieval.chunking.chunker import Chunk, chunk, load_tokenizer
+from retrieval.embedding.embedding_model import EmbeddingModel
+from retrieval.index.build import CHUNK_COLUMNS
+from retrieval.index.index import Index, IndexState
+from retrieval.rerank.rerank import build_reranker, second_look
+from retrieval.rerank.reranker import Reranker
+from retrieval.search.query import Query
+from retrieval.search.search import MODES, Hit, Mode, Searcher
+from retrieval.store.postgres import Postgres, PostgresConfig
+
+Chunks = Literal["default", "document"]
+MEASURES = {"ndcg@10": nDCG @ 10, "recall@100": R @ 100, "mrr@10": RR @ 10}
+RERANKED: SearchMode = "reranked"
+_DEPTH = 100
+_TENANT = "evaluation"
+_LONGEST_CHUNK = 200_000
+"""Characters of a document that is one chunk: a text search vector of PostgreSQL holds a megabyte at most."""
+_EMBEDDED_AT_A_TIME = 1024
+_BATCH_ROWS = 1024
+
+
+class CannotEvaluate(ValueError):
+    """The collection does not go with the options; says what would."""
+
+
+@dataclass(frozen=True)
+class ModeResult:
+    """What one search mode reached.
+
+    Attributes:
+        values: Each of `MEASURES`, (queries,) float64.
+        p50_ms: Median time of a search; the query was embedded before.
+        p95_ms: 95th percentile.
+    """
+
+    values: Mapping[str, npt.NDArray[np.float64]]
+    p50_ms: float
+    p95_ms: float
+
+    def interval(self, measure: str) -> tuple[float, float, float]:
+        """The mean of a measure and its 95% bootstrap interval."""
+        return float(self.values[measure].mean()), *paired_bootstrap(self.values[measure])
+
+
+@dataclass(frozen=True)
+class CollectionResult:
+    """What every mode reached on a collection."""
+
+    dataset: str
+    documents: int
+    modes: Mapping[str, ModeResult]
+
+    @property
+    def queries(self) -> int:
+        """How many were asked."""
+        return len(next(iter(self.modes.values())).values["ndcg@10"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `headwater evaluate --json` prints it."""
+        modes = {
+            name: {measure: float(values.mean()) for measure, values in mode.values.items()}
+            | {"p50_ms": mode.p50_ms, "p95_ms": mode.p95_ms}
+            for name, mode in self.modes.items()
+        }
+        return {
+            "dataset": self.dataset,
+            "documents": self.documents,
+            "queries": self.queries,
+            "modes": modes,
+        }
+
+    def compare(self, one: str, other: str) -> dict[str, dict[str, float]]:
+        """For each measure, how much `one` is above `other`, with the paired bootstrap's 95% interval.
+
+        Raises:
+            CannotEvaluate: There is no such mode.
+        """
+        for name in (one, other):
+            if name not in self.modes:
+                raise CannotEvaluate(
+                    f"there is no mode {name!r} to compare; there are {', '.join(self.modes)}"
+                )
+        compared = {}
+        for measure in MEASURES:
+            differences = self.modes[one].values[measure] - self.modes[other].values[measure]
+            low, high = paired_bootstrap(differences)
+            compared[measure] = {"difference": float(differences.mean()), "low": low, "high": high}
+        return compared
+
+
+def modes(settings: Settings) -> tuple[SearchMode, ...]:
+    """What is measured: every ranking, and the second look where one is configured."""
+    return (*MODES, RERANKED) if settings.reranker.configured else MODES
+
+
+def evaluate_collection(
+    settings: Settings, collection: Collection, chunks: Chunks, progress: Callable[[str], None]
+) -> CollectionResult:
+    """Cuts, embeds and indexes a collection in a scratch server of its own, and asks its queries.
+
+    The live lake and its index are not touched. The scratch folder lies in the state folder and is removed;
+    vectors are kept there by text and model, so that a second evaluation embeds nothing.
+
+    Raises:
+        CannotEvaluate: A document is too long to be one chunk.
+        RerankError: The configured reranker's folder is not one.
+    """
+    reranker = build_reranker(settings.reranker) if settings.reranker.configured else None
+    model = EmbeddingModel.of(settings.recipe.embedder, settings.home)
+    vectors = _Vectors(settings.home / "evaluations" / f"vectors-{model.digest}.parquet", model, progress)
+    rows = pa.Table.from_pylist(list(_rows(collection, settings, model, chunks)))
+    words = {text: Query.plain(text).words for text in collection.queries.values()}
+    vectors.add([*rows.column("text").to_pylist(), *words.values()])
+    with _scratch(settings.home) as postgres:
+        progress(f"indexing {rows.num_rows} chunks of {len(collection.documents)} documents")
+        state = _build(postgres, model, rows, vectors)
+        searcher = Searcher(postgres, settings.recipe.search)
+
+        def search(mode: Mode, text: str, k: int) -> list[Hit]:
+            vector = vectors.of(words[text])
+            query = Query.plain(text)
+            return searcher.search(_TENANT, query, vector, k, mode, state, model_digest=model.digest)
+
+        def reranked(by: Reranker, text: str, k: int) -> list[Hit]:
+            looked = second_look(partial(search, "hybrid", text), words[text], k, by, settings.reranker)
+            if looked.kept_because:
+                progress(f"not reranked, the fused order stands: {looked.kept_because}")
+            return looked.hits
+
+        searches: dict[str, SearchFunction] = {mode: partial(search, mode) for mode in MODES}
+        if reranker:
+            searches[RERANKED] = partial(reranked, reranker)
+
+        results: dict[str, ModeResult] = {}
+        per_document = 1 if chunks == "document" else CHUNKS_PER_DOCUMENT
+        for mode, ask in searches.items():
+            progress(f"asking {len(collection.queries)} queries: {mode}")
+            # The first searches read the index from disk.
+            rank_documents(dict(list(collection.queries.items())[:10]), ask, _DEPTH, per_document)
+            ranking = rank_documents(collection.queries, ask, _DEPTH, per_document)
+            values = query_metrics(MEASURES, collection.relevant, ranking)
+            results[mode] = ModeResult(values, ranking.p50_ms, ranking.p95_ms)
+    return CollectionResult(collection.name, len(collection.documents), results)
+
+
+def _rows(
+    collection: Collection, settings: Settings, model: EmbeddingModel, chunks: Chunks
+) -> Iterator[dict[str, Any]]:
+    """The rows of the index, without their vectors."""
+    tokenizer = load_tokenizer(model.tokenizer_path)
+    for doc_id, document in collection.documents.items():
+        title = " ".join(normalize(document.title).split())
+        # As a file would hold it: its title is its first heading.
+        text = normalize(f"{title}\n\n{document.text}")
+        headings = [{"char_start": 0, "level": 1, "title": title}] if title else []
+        if chunks == "document" and len(text) > _LONGEST_CHUNK:
+            raise CannotEvaluate(
+                f"document {doc_id!r} has {len(text)} characters, and as one chunk it may have "
+                f"{_LONGEST_CHUNK}: use --chunks default"
+            )
+        if chunks == "document":
+            spans = [Chunk(0, len(text), title or None, len(tokenizer.encode(text)))] if text else []
+        else:
+            spans = chunk(text, headings, tokenizer, settings.recipe.chunker)
+        spoken = language(text)
+        for ordinal, span in enumerate(spans):
+            body = text[span.char_start : span.char_end]
+            yield {
+                "chunk_id": hashlib.sha256(f"{doc_id}\x1f{ordinal}".encode()).hexdigest(),
+                "doc_id": doc_id,
+                "tenant": _TENANT,
+                "uri": f"beir:{collection.name}/{doc_id}",
+                "title": title or None,
+                "heading": span.heading,
+                "content_sha256": _sha256(text),
+                "ordinal": ordinal,
+                "char_start": span.char_start,
+                "char_end": span.char_end,
+                "text": body,
+                "text_sha256": _sha256(body),
+                "language": spoken,
+                "token_count": span.token_count,
+            }
+
+
+def _build(postgres: Postgres, model: EmbeddingModel, rows: pa.Table, vectors: "_Vectors") -> IndexState:
+    def batches() -> Iterator[pa.RecordBatch]:
+        for batch in rows.to_batches(_BATCH_ROWS):
+            found = np.stack([vectors.of(text) for text in batch.column("text").to_pylist()])
+            column = pa.FixedSizeListArray.from_arrays(pa.array(found.ravel()), found.shape[1])
+            yield batch.select(CHUNK_COLUMNS.names).append_column("vector", column)
+
+    return Index(postgres).build(model.digest, "evaluation", model.embedder.dimension, batches(), {})
+
+
+@contextlib.contextmanager
+def _scratch(home: Path) -> Iterator[Postgres]:
+    """An embedded PostgreSQL in a folder that goes with it; never the one that is configured for the lake."""
+    home.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="evaluation-", dir=home))
+    # As root the server runs as another user, who has to get there.
+    folder.chmod(0o755)
+    postgres = Postgres(folder, PostgresConfig())
+    try:
+        yield postgres
+    finally:
+        postgres.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Vectors:
+    """Vectors of texts by their hash, kept in a file of one model."""
+
+    def __init__(self, path: Path, model: EmbeddingModel, progress: Callable[[str], None]) -> None:
+        self._path, self._model, self._progress = path, model, progress
+        self._found: dict[str, npt.NDArray[np.float32]] = {}
+        if path.is_file():
+            table = pq.read_table(path)
+            values = table.column("vector").combine_chunks().flatten().to_numpy().reshape(table.num_rows, -1)
+            self._found = dict(zip(table.column("text_sha256").to_pylist(), values, strict=True))
+
+    def of(self, text: str) -> npt.NDArray[np.float32]:
+        """The vector of a text that was added."""
+        return self._found[_sha256(text)]
+
+    def add(self, texts: Sequence[str]) -> None:
+        """Embeds those that have no vector yet; what was embedded before an interruption is kept."""
+        missing = [text for text in dict.fromkeys(texts) if _sha256(text) not in self._found]
+        # Long and short ones apart: a batch of like lengths needs no padding.
+        missing.sort(key=len)
+        for done in range(0, len(missing), _EMBEDDED_AT_A_TIME):
+            self._progress(f"embedding {len(missing) - done} texts")
+            some = missing[done : done + _EMBEDDED_AT_A_TIME]
+            vectors = self._model.embedder.encode(some)
+            self._found |= {_sha256(text): vector for text, vector in zip(some, vectors, strict=True)}
+            self._save()
+
+    def _save(self) -> None:
+        values = np.stack(list(self._found.values()))
+        table = pa.table(
+            {
+                "text_sha256": pa.array(list(self._found)),
+                "vector": pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1]),
+            }
+        )
+        with replacing(self._path) as fresh:
+            pq.write_table(table, fresh)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,57 @@
+"""From paths to a release: folders become sources, and everything is brought up to date with them."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from assets.dagster.metadata import funnel
+from assets.sources.registry import Source, SourceRegistry
+from assets.sources.sources import quick_listing
+from inference.answering.answering import Desk
+from orchestration.cli.render import source_name
+from orchestration.operations.runs import RunFailed, execute
+from orchestration.settings import Settings, open_lake
+
+
+def add_paths(registry: SourceRegistry, paths: Sequence[str], tenant: str) -> list[Source]:
+    """Makes a source of each path that is none yet: all of them, or none where one can not be read.
+
+    Returns:
+        The sources that were added.
+
+    Raises:
+        SourceError: A path of this machine is missing, can not be listed, or holds no document.
+    """
+    known, added = registry.list(), list[Source]()
+    for path in paths:
+        taken = {source.name for source in (*known, *added)}
+        wanted = Source(name=source_name(path, taken), location=path, tenant=tenant)
+        place = (wanted.location, wanted.glob, wanted.tenant)
+        if all((s.location, s.glob, s.tenant) != place for s in (*known, *added)):
+            added.append(wanted)
+    for source in added:
+        quick_listing(source)
+    for source in added:
+        registry.add(source)
+    return added
+
+
+def build(settings: Settings, progress: Callable[[str], None]) -> dict[str, Any]:
+    """Brings everything up to date from the sources to the release.
+
+    Returns:
+        `funnel`, `release`, `metrics` and `seconds` as `headwater ingest --json` prints them.
+
+    Raises:
+        RunFailed: When a step failed or a gate held; what was live stays live.
+    """
+    outcome = execute(settings, None, progress)
+    if outcome.failures:
+        raise RunFailed("\n".join(outcome.failures))
+    release = Desk(settings).live()
+    return {
+        "funnel": funnel(open_lake(settings)),
+        "release": release.release_id,
+        "metrics": release.details["metrics"],
+        "seconds": outcome.seconds,
+        "run_id": outcome.run_id,
+    }

@@ -1,0 +1,156 @@
+"""A run from the command line: the same job that the web UI launches, in this process."""
+
+import logging
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import dagster as dg
+from dagster import DagsterEventType
+from dagster_shared.error import SerializableErrorInfo
+
+from orchestration.automation.liveness import PROCESS_TAG, reap, this_process
+from orchestration.environment.java import require_java
+from orchestration.migrations import state_version
+from orchestration.services.dagster_home import write_dagster_home
+from orchestration.settings import Settings
+
+
+class RunFailed(RuntimeError):
+    """A run ended without doing all it was asked; says which step or gate, and why."""
+
+
+@dataclass
+class Outcome:
+    """What a run did.
+
+    Attributes:
+        run_id: Its id, as the web UI shows it.
+        seconds: Wall time of each asset and gate.
+        failures: What stopped it, one line each; empty when it did all it was asked.
+    """
+
+    run_id: str
+    seconds: dict[str, float] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def dagster_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
+    """The Dagster instance of a state folder, for the command line and the services alike."""
+    write_dagster_home(settings.dagster_home, settings.log_format)
+    os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
+    warnings.filterwarnings("ignore", "Handling yaml-defined logging", dg.BetaWarning)  # the JSON log
+    with dg.DagsterInstance.get() as instance:
+        yield instance
+
+
+def execute(settings: Settings, select: str | None, progress: Callable[[str], None]) -> Outcome:
+    """Brings the lake, the index and the release up to date, in this process.
+
+    Args:
+        settings: Of the state folder.
+        select: An asset selection such as `key:"silver/documents"+`; None for everything.
+        progress: Told, a line at a time, what begins and what ended.
+
+    Raises:
+        NewerState: The state folder was made by a newer Headwater.
+        UnsupportedJava: When Spark has no Java to run on.
+    """
+    state_version(settings.home)
+    require_java()
+    from orchestration.automation.automation import refresh
+    from orchestration.definitions import definitions
+
+    watch = _Watch(progress)
+    defs = definitions(settings, {"console": watch.definition()})
+    job = defs.resolve_job_def(refresh.name)
+    with dagster_instance(settings) as instance:
+        for run_id in reap(instance):
+            progress(f"run {run_id[:8]} died before it ended; going on from what it committed")
+        selection = None
+        if select is not None:
+            # Documents and quarantine are written by one step: who wants the one gets both.
+            chosen = dg.AssetSelection.from_string(select).required_multi_asset_neighbors()
+            selection = list(chosen.resolve(defs.resolve_asset_graph()))
+        result = job.execute_in_process(
+            instance=instance,
+            asset_selection=selection,
+            run_config={"loggers": {"console": {}}},  # Dagster asks a logger only when it is configured
+            tags={PROCESS_TAG: this_process()},
+            raise_on_error=False,
+        )
+    return Outcome(result.run_id, watch.seconds, _failures(result))
+
+
+class _Watch(logging.Handler):
+    """Follows a run's events: says what begins and ends, and keeps the times.
+
+    Attributes:
+        seconds: Wall time of each step that ended.
+    """
+
+    def __init__(self, progress: Callable[[str], None]) -> None:
+        super().__init__(logging.DEBUG)
+        self.seconds: dict[str, float] = {}
+        self._progress = progress
+        self._began: dict[str, float] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hears one log record; those that carry a step's event are told."""
+        event = getattr(record, "dagster_meta", {}).get("dagster_event")
+        if event is None or event.step_key is None:
+            return
+        name = event.step_key
+        if event.event_type == DagsterEventType.STEP_START:
+            self._began[name] = time.monotonic()
+            self._progress(f"{name} …")
+        elif event.event_type in (DagsterEventType.STEP_SUCCESS, DagsterEventType.STEP_FAILURE):
+            self.seconds[name] = round(time.monotonic() - self._began[name], 2)
+            ended = "done" if event.event_type == DagsterEventType.STEP_SUCCESS else "FAILED"
+            self._progress(f"{name} {ended} in {self.seconds[name]:.1f} s")
+
+    def definition(self) -> dg.LoggerDefinition:
+        """This handler as a Dagster logger."""
+
+        def build(_: dg.InitLoggerContext) -> logging.Logger:
+            logger = logging.Logger("headwater", logging.DEBUG)
+            logger.addHandler(self)
+            return logger
+
+        return dg.LoggerDefinition(build)
+
+
+def _said(error: SerializableErrorInfo) -> str:
+    """An error in words; that of a connection to a JVM that is gone says nothing of it."""
+    by_py4j = any("py4j" in line for line in error.stack)
+    if by_py4j and error.cls_name in ("ConnectionRefusedError", "ConnectionResetError", "Py4JNetworkError"):
+        return (
+            "Spark's JVM has ended: it was killed, or the machine had no memory left for it "
+            "(HEADWATER_SPARK__DRIVER_MEMORY is what it takes); run again, it goes on from what was committed"
+        )
+    return error.message.strip()
+
+
+def _failures(result: dg.ExecuteInProcessResult) -> list[str]:
+    """What stopped a run, a line each: the cause of each failed step, each check more than a warning."""
+    found = []
+    for event in result.all_events:
+        if event.event_type == DagsterEventType.STEP_FAILURE:
+            error = event.step_failure_data.error
+            found.append(f"{event.step_key}: {_said(error.cause or error) if error else 'failed'}")
+        elif event.event_type == DagsterEventType.ASSET_CHECK_EVALUATION:
+            check = event.asset_check_evaluation_data
+            if not check.passed and (check.blocking or check.severity == dg.AssetCheckSeverity.ERROR):
+                seen = check.metadata.get("observed")
+                detail = check.description or (f"observed {seen.value}" if seen else "no detail")
+                found.append(f"gate {check.asset_key.to_user_string()}: {check.check_name} failed ({detail})")
+        elif event.event_type == DagsterEventType.RUN_FAILURE and not found and event.job_failure_data.error:
+            error = event.job_failure_data.error
+            found.append(_said(error.cause or error))
+    if not result.success and not found:
+        found.append(f"run {result.run_id} failed: see its log in the web UI (`headwater up`)")
+    return found

@@ -1,0 +1,151 @@
+"""SQL over the lake, read-only: with DuckDB and no JVM, or the same on Spark."""
+
+import itertools
+import re
+
+import duckdb
+import pyarrow as pa
+
+from assets.lake.delta import register
+from assets.lake.lake import Lake
+from assets.lake.tables import LAYERS, TABLES
+
+_NAME = re.compile(rf"\b({'|'.join(LAYERS)})\.(\w+)(?:@(\d+))?")
+
+LINEAGE_SCHEMA = pa.schema(
+    [
+        ("table", pa.string()),
+        ("version", pa.int64()),
+        ("committed_at", pa.timestamp("us", tz="UTC")),
+        ("operation", pa.string()),
+        ("run_id", pa.string()),
+        ("asset", pa.string()),
+        ("code_version", pa.string()),
+        ("config_digest", pa.string()),
+        ("inputs", pa.map_(pa.string(), pa.int64())),
+    ]
+)
+"""The columns of `ops.lineage`, a row a commit."""
+
+
+class ReadOnly(ValueError):
+    """The statement is not a query."""
+
+
+class InvalidQuery(ValueError):
+    """The query could not be answered as it is written."""
+
+
+def lineage(lake: Lake) -> pa.Table:
+    """`ops.lineage`: every commit of every table, from the commits themselves."""
+    return pa.Table.from_pylist(
+        [
+            {
+                "table": commit.table,
+                "version": commit.version,
+                "committed_at": commit.committed_at,
+                "operation": commit.operation,
+                "inputs": list(commit.lineage.inputs.items()),
+                **commit.lineage.model_dump(exclude={"inputs", "fence"}),
+            }
+            for name in TABLES
+            for commit in lake.commits(name)
+        ],
+        LINEAGE_SCHEMA,
+    )
+
+
+def query(lake: Lake, statement: str) -> pa.Table:
+    """Answers one query with DuckDB.
+
+    Args:
+        lake: The lake; its tables are `layer.table`, and `layer.table@N` is a table as of version N.
+        statement: One SELECT, DESCRIBE, SHOW or EXPLAIN; it can reach no file outside the lake.
+
+    Raises:
+        ReadOnly: When it would write, or is more than one statement.
+        InvalidQuery: When it can not be parsed or names what is not there.
+    """
+    names, rewritten = _versions(statement)
+    with duckdb.connect() as connection:
+        _check_reads(connection, rewritten)
+        for layer in LAYERS:
+            connection.execute(f"create schema {layer}")
+        for name, version in names | {(name, None) for name in TABLES}:
+            if name != "ops.lineage" and name not in TABLES:
+                continue
+            view = _view(name, version)
+            source = f"source_{name.replace('.', '_')}_{version}"
+            try:
+                data = lineage(lake) if name == "ops.lineage" else lake.delta(name, version)
+            except KeyError as error:
+                raise InvalidQuery(str(error.args[0])) from error
+            register(connection, source, data)
+            connection.execute(f"create view {view} as from {source}")
+        connection.execute("set allowed_directories = [?]", [f"{lake.root}/"])
+        connection.execute("set enable_external_access = false; set lock_configuration = true")
+        try:
+            return connection.sql(rewritten).to_arrow_table()
+        except duckdb.Error as error:
+            raise InvalidQuery(f"{error}\nTables: {', '.join([*TABLES, 'ops.lineage'])}") from error
+
+
+def query_spark(lake: Lake, statement: str) -> pa.Table:
+    """Answers the same query on Spark, with the same names; the arguments and errors of `query`."""
+    names, rewritten = _versions(statement)
+    with duckdb.connect() as connection:
+        _check_reads(connection, rewritten)
+    spark = lake.spark
+    for layer in LAYERS:
+        spark.sql(f"create database if not exists {layer}")
+    for name, version in names:
+        view = f"headwater_{name.replace('.', '_')}_{version if version is not None else 'newest'}"
+        if name == "ops.lineage":
+            spark.createDataFrame(lineage(lake)).createOrReplaceTempView(view)
+        elif name in TABLES:
+            lake.frame(name, version).createOrReplaceTempView(view)
+        else:
+            raise InvalidQuery(f"no table {name}. Tables: {', '.join([*TABLES, 'ops.lineage'])}")
+        rewritten = rewritten.replace(_view(name, version), view)
+    try:
+        return spark.sql(rewritten).toArrow()
+    except Exception as error:
+        raise InvalidQuery(str(error).splitlines()[0]) from error
+
+
+def _view(name: str, version: int | None) -> str:
+    """The name under which a version of a table is found."""
+    layer, _, table = name.partition(".")
+    return f'{layer}."{table}"' if version is None else f'{layer}."{table}@{version}"'
+
+
+def _versions(statement: str) -> tuple[set[tuple[str, int | None]], str]:
+    """The tables that a statement names, and the statement with each version's view in its place."""
+    masked = list(statement)
+    tokens = [*duckdb.tokenize(statement), (len(statement), None)]
+    for (start, kind), (end, _) in itertools.pairwise(tokens):
+        if kind in (duckdb.token_type.string_const, duckdb.token_type.comment):
+            masked[start:end] = " " * (end - start)
+    names, pieces, last = set(), [], 0
+    for match in _NAME.finditer("".join(masked)):
+        layer, table, version = match.groups()
+        name, at = f"{layer}.{table}", int(version) if version else None
+        names.add((name, at))
+        pieces += [statement[last : match.start()], _view(name, at)]
+        last = match.end()
+    return names, "".join([*pieces, statement[last:]])
+
+
+def _check_reads(connection: duckdb.DuckDBPyConnection, statement: str) -> None:
+    try:
+        statements = connection.extract_statements(statement)
+    except duckdb.Error as error:
+        raise InvalidQuery(str(error)) from error
+    if len(statements) != 1:
+        raise ReadOnly(f"one query at a time: this is {len(statements)} statements")
+    kind = statements[0].type
+    if kind not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
+        raise ReadOnly(
+            f"the lake is read-only here: a {kind.name} statement was refused; "
+            f"its tables are written by the asset graph (`headwater run`)"
+        )

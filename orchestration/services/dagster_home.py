@@ -1,0 +1,75 @@
+"""Dagster's own settings, written into the state folder."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from orchestration.services.logs import run_log
+from retrieval.atomic_files import replacing
+
+SPARK_POOL = "spark"
+"""The pool of every asset that runs Spark: one at a time, for one session fills the machine."""
+
+
+def dagster_settings(home: Path, log_format: str) -> dict[str, object]:
+    """What `dagster.yaml` holds.
+
+    Args:
+        home: DAGSTER_HOME; runs, events and schedules are kept in it, in SQLite.
+        log_format: "json" for the runs' log beside it.
+    """
+    return {
+        "python_logs": run_log(home.parent / "logs" / "runs.jsonl") if log_format == "json" else {},
+        "telemetry": {"enabled": False},
+        "nux": {"enabled": False},  # asks for an e-mail address
+        "storage": {"sqlite": {"base_dir": str(home)}},
+        "concurrency": {
+            # By op, not by run: a run that only reads does not wait for another's Spark.
+            "pools": {"default_limit": 1, "granularity": "op"},
+            "runs": {"max_concurrent_runs": 2},
+        },
+        # Fails runs that never started, and frees the pool of those whose process died.
+        "run_monitoring": {
+            "enabled": True,
+            "start_timeout_seconds": 300,
+            "cancel_timeout_seconds": 60,
+            "free_slots_after_run_end_seconds": 30,
+        },
+        # A sensor that looks every half minute leaves a million ticks a year.
+        "retention": {
+            "schedule": {"purge_after_days": 90},
+            "sensor": {
+                "purge_after_days": {"skipped": 1, "success": 30, "failure": 90, "started": 1},
+            },
+            "auto_materialize": {
+                "purge_after_days": {"skipped": 1, "success": 30, "failure": 90, "started": 1},
+            },
+        },
+    }
+
+
+def write_dagster_home(home: Path, log_format: str = "text") -> Path:
+    """Makes the folder that DAGSTER_HOME names, with its `dagster.yaml`; the same again changes nothing.
+
+    Args:
+        home: The folder, in the state folder.
+        log_format: As `Settings` has it.
+
+    Returns:
+        The file.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    if log_format == "json":
+        (home.parent / "logs").mkdir(exist_ok=True)
+    path = home / "dagster.yaml"
+    text = "# Written by Headwater at every start; set what you need through HEADWATER_* instead.\n"
+    text += json.dumps(dagster_settings(home, log_format), indent=2) + "\n"  # JSON is YAML too
+    if not path.is_file() or path.read_text() != text:
+        with replacing(path) as fresh:
+            fresh.write_text(text)
+    return path
+
+
+if __name__ == "__main__":
+    write_dagster_home(Path(sys.argv[1]), os.environ.get("HEADWATER_LOG_FORMAT", "text"))

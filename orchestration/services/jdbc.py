@@ -1,0 +1,147 @@
+"""The JDBC endpoint: Spark's Thrift server on loopback (`python -m orchestration.services.jdbc`).
+
+What clients can do: read every table as `layer.table`, also at a version (`VERSION AS OF`); what they make
+themselves is gone with the server. On Linux the server's process may write nowhere but in its scratch folder,
+so a statement that changes a table of the lake fails whatever it says. Elsewhere, and for a lake in an object
+store, only the rights of this process's user hold it back. There are no users or tenants here: whoever may
+connect to loopback on this machine reads every tenant's rows.
+"""
+
+import logging
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pyspark import SparkContext
+
+from assets.engine.spark import SparkConfig, spark_session
+from assets.lake.tables import TABLES
+from orchestration.services.landlock import restrict_writes
+from orchestration.services.logs import JsonLines
+from orchestration.services.processes import holder, port_free
+from orchestration.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+logger = logging.getLogger(__name__)
+
+_LOOK_AGAIN_S = 20.0
+"""How long a table that was just made may be missing."""
+
+
+def server_config(spark: SparkConfig, memory: str, port: int, scratch: Path) -> SparkConfig:
+    """The settings of the server's Spark.
+
+    Args:
+        spark: The settings of runs; the master and further settings are the same here.
+        memory: Of its driver, in Java's notation.
+        port: Of loopback.
+        scratch: A folder for what its clients make.
+    """
+    return spark.model_copy(
+        update={
+            "driver_memory": memory,
+            "conf": {
+                "spark.sql.hive.thriftServer.async": "true",
+                "spark.hadoop.hive.server2.thrift.bind.host": "127.0.0.1",
+                "spark.hadoop.hive.server2.thrift.port": str(port),
+                "spark.hadoop.hive.server2.transport.mode": "binary",
+                "spark.hadoop.hive.exec.scratchdir": str(scratch / "hive"),
+                "spark.hadoop.hive.exec.local.scratchdir": str(scratch / "hive-local"),
+                "spark.hadoop.hive.downloaded.resources.dir": str(scratch / "hive-resources"),
+                "spark.hadoop.hive.server2.logging.operation.log.location": str(scratch / "hive-log"),
+                # Derby, which only holds what the Hive classes want to see on starting.
+                "spark.hadoop.javax.jdo.option.ConnectionURL": "jdbc:derby:memory:metastore;create=true",
+            }
+            | spark.conf,
+        }
+    )
+
+
+def register(spark: "SparkSession", root: str, names: Iterable[str]) -> list[str]:
+    """Makes tables of the lake known to SQL under their names.
+
+    Args:
+        spark: The session; its catalog is shared by all that clients open.
+        root: The folder of the tables.
+        names: Each `layer.table`.
+
+    Returns:
+        Those that were not known and are now; a table without its first commit is left for another time.
+    """
+    from delta.tables import DeltaTable
+
+    known = []
+    for name in names:
+        path = f"{root}/{name.replace('.', '/')}"
+        if spark.catalog.tableExists(name) or not DeltaTable.isDeltaTable(spark, path):
+            continue
+        spark.sql(f"CREATE DATABASE IF NOT EXISTS {name.partition('.')[0]}")
+        location = path.replace("\\", "\\\\").replace("'", "\\'")
+        spark.sql(f"CREATE TABLE IF NOT EXISTS {name} USING delta LOCATION '{location}'")
+        known.append(name)
+    return known
+
+
+def serve(settings: Settings, stopping: threading.Event) -> None:
+    """Runs the server until it is told to stop.
+
+    Args:
+        settings: Of the state folder.
+        stopping: Set to end it.
+
+    Raises:
+        OSError: The port is taken.
+    """
+    if not port_free(settings.thrift_port):
+        raise OSError(
+            f"port {settings.thrift_port} of 127.0.0.1 is taken by {holder(settings.thrift_port)}: "
+            "stop that, or set HEADWATER_THRIFT_PORT to a free port"
+        )
+    scratch = settings.home / "thrift"
+    shutil.rmtree(scratch, ignore_errors=True)
+    (scratch / "tmp").mkdir(parents=True)
+    # Java's, Hive's and native libraries' temporary files too.
+    os.environ["TMPDIR"] = os.environ["SPARK_LOCAL_DIRS"] = str(scratch / "tmp")
+    os.environ["JDK_JAVA_OPTIONS"] = f'-Djava.io.tmpdir="{scratch / "tmp"}" -Dderby.system.home="{scratch}"'
+    os.chdir(scratch)
+    if restrict_writes([scratch, Path("/dev/null")]):
+        logger.info("this process may write to %s and nowhere else", scratch)
+    else:
+        logger.warning("this system has no Landlock: clients may change tables as far as this user may")
+    config = server_config(settings.spark, settings.thrift_memory, settings.thrift_port, scratch)
+    spark = spark_session(config, scratch / "spark")
+    logger.info("%d tables", len(register(spark, settings.lake_root, TABLES)))
+    package: Any = getattr(SparkContext._jvm, "org.apache.spark.sql.hive.thriftserver")
+    server = package.HiveThriftServer2.startWithContext(spark._jsparkSession.sqlContext())
+    logger.info("listening on jdbc:hive2://127.0.0.1:%d", settings.thrift_port)
+    while not stopping.wait(_LOOK_AGAIN_S):
+        for name in register(spark, settings.lake_root, TABLES):
+            logger.info("new table %s", name)
+    server.stop()
+    spark.stop()
+
+
+def main() -> None:
+    """Runs the server of the state folder that the environment names, until SIGTERM."""
+    settings = Settings()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    if settings.log_format == "json":
+        logging.getLogger().handlers[0].setFormatter(JsonLines())
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    try:
+        serve(settings, stopping)
+    except OSError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

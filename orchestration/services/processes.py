@@ -1,0 +1,214 @@
+"""Starts processes that outlive the command that started them, finds them again, and stops them whole.
+
+Each leads a process group of its own, and a file remembers its pid together with when it started: after a
+crash or a reboot another process can have the same pid, never both. That is counted from the system's start,
+for the clock may be set.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from retrieval.atomic_files import replacing
+
+_TICK_S = 0.02
+"""Start times are counted in ticks of a hundredth of a second."""
+
+
+class ServiceError(RuntimeError):
+    """A service could not be started or stopped, or its port is taken."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """A process that was started, as its file remembers it.
+
+    Attributes:
+        pid: Of the process, and so of its group.
+        born_s: When the process started, as `born_s` tells it.
+    """
+
+    pid: int
+    born_s: float
+
+
+def born_s(process: psutil.Process) -> float:
+    """When a process started, in seconds since the system did: the same also after the clock was set."""
+    return process.create_time() - psutil.boot_time()
+
+
+def read_pid_file(path: Path) -> Started | None:
+    """What a pid file remembers; None where there is none or it was cut off by a crash."""
+    try:
+        return Started(**json.loads(path.read_text()))
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
+        return None
+
+
+def leader(started: Started) -> psutil.Process | None:
+    """The process itself while it runs; None when it ended, also when its pid now belongs to another."""
+    try:
+        process = psutil.Process(started.pid)
+        if abs(born_s(process) - started.born_s) > _TICK_S:
+            return None
+        return process if process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.NoSuchProcess:
+        return None
+
+
+def members(started: Started) -> list[psutil.Process]:
+    """Every process of the group that runs, also when its leader was killed and its children were not."""
+    try:
+        if abs(born_s(psutil.Process(started.pid)) - started.born_s) > _TICK_S:
+            return []  # given to another process: the kernel does that only when the group is empty
+    except psutil.NoSuchProcess:
+        pass
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            if (
+                os.getpgid(process.pid) == started.pid
+                and born_s(process) > started.born_s - _TICK_S
+                and process.status() != psutil.STATUS_ZOMBIE
+            ):
+                found.append(process)
+    return found
+
+
+def start(command: Sequence[str], pid_file: Path, log: Path, environment: Mapping[str, str]) -> Started:
+    """Starts a process in a session of its own, its output appended to a log.
+
+    Args:
+        command: The program and its arguments.
+        pid_file: Remembers it.
+        log: What it prints; a log above 20 MB is set aside first, one generation of it.
+        environment: All of its environment.
+    """
+    pid_file.parent.mkdir(parents=True, exist_ok=True)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    if log.is_file() and log.stat().st_size > 20_000_000:
+        log.replace(log.with_suffix(".old.log"))
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=dict(environment),
+            start_new_session=True,
+        )
+    started = Started(process.pid, born_s(psutil.Process(process.pid)))
+    with replacing(pid_file) as fresh:
+        fresh.write_text(json.dumps(asdict(started)))
+    return started
+
+
+def stop(pid_file: Path, grace_s: float = 15.0) -> bool:
+    """Stops a whole process group and forgets it: asks first, and kills what has not ended in time.
+
+    Args:
+        pid_file: What `start` wrote; the same again does nothing.
+        grace_s: Seconds between asking and killing.
+
+    Returns:
+        Whether anything ran.
+
+    Raises:
+        ServiceError: Something survived, or belongs to another user.
+    """
+    started = read_pid_file(pid_file)
+    running = members(started) if started else []
+    if started and running:
+        try:
+            os.killpg(started.pid, signal.SIGTERM)
+            _, alive = psutil.wait_procs(running, timeout=grace_s)
+            # Asked again for who is there: a process may have started another meanwhile.
+            if alive or members(started):
+                os.killpg(started.pid, signal.SIGKILL)
+                psutil.wait_procs(members(started), timeout=5)
+        except ProcessLookupError:
+            pass
+        except PermissionError as error:
+            raise ServiceError(
+                f"process group {started.pid} of {pid_file.stem} belongs to another user: stop it as them"
+            ) from error
+        if left := members(started):
+            pids = ", ".join(str(process.pid) for process in left)
+            raise ServiceError(f"{pid_file.stem} could not be stopped: processes {pids} survived")
+    pid_file.unlink(missing_ok=True)
+    return bool(running)
+
+
+def wait_until(
+    healthy: Callable[[], bool], started: Started, log: Path, timeout_s: float, log_from: int = 0
+) -> None:
+    """Waits for a process to be of use.
+
+    Args:
+        healthy: Asked a few times a second.
+        started: The process.
+        log: Its log, quoted when it fails.
+        timeout_s: How long it may take.
+        log_from: Where in the log, in bytes, this start begins.
+
+    Raises:
+        ServiceError: It ended, or was not of use in time; with the last lines of its log.
+    """
+    deadline_s = time.monotonic() + timeout_s
+    while not healthy():
+        # Not `leader`: as our own child it would stay a zombie, and is reaped here.
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(started.pid, os.WNOHANG)
+        ended = leader(started) is None
+        if ended or time.monotonic() > deadline_s:
+            what = "ended before it was ready" if ended else f"was not ready within {timeout_s:g} s"
+            with log.open("rb") as file:
+                file.seek(log_from)
+                said = file.read()[-3000:].decode(errors="replace").strip()
+            raise ServiceError(f"{log.stem} {what}; its log {log} ends:\n{said}")
+        time.sleep(0.25)
+
+
+def holder(port: int) -> str:
+    """Who listens on a port of this machine, in words; `another process` where the system does not tell."""
+    try:
+        for connection in psutil.net_connections("tcp"):
+            listens = connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,)
+            if listens and connection.pid:
+                process = psutil.Process(connection.pid)
+                return f"process {process.pid} ({' '.join(process.cmdline())[:120] or process.name()})"
+    except psutil.Error:
+        pass
+    return "another process"
+
+
+def port_free(port: int) -> bool:
+    """Whether a service could listen on this port of loopback."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def listening(address: int | Path, timeout_s: float = 1.0) -> bool:
+    """Whether something accepts connections on a port of loopback, or on a Unix socket."""
+    family = socket.AF_UNIX if isinstance(address, Path) else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.settimeout(timeout_s)
+        try:
+            probe.connect(str(address) if isinstance(address, Path) else ("127.0.0.1", address))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,314 @@
+"""The services of one state folder: PostgreSQL, Dagster's web UI and daemon, and the JDBC endpoint.
+
+All listen on loopback or on Unix sockets in the state folder. The web UI and the daemon share one code
+server, so the definitions are loaded once, and its runs stop with it.
+"""
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import psycopg
+
+from orchestration.environment.java import require_java
+from orchestration.services.dagster_home import write_dagster_home
+from orchestration.services.processes import (
+    ServiceError,
+    Started,
+    born_s,
+    holder,
+    leader,
+    listening,
+    port_free,
+    read_pid_file,
+    start,
+    stop,
+    wait_until,
+)
+from retrieval.store.postgres import Postgres
+
+if TYPE_CHECKING:
+    from orchestration.settings import Settings
+
+# A Unix socket's address holds 107 bytes.
+_LONGEST_SOCKET = 100
+
+
+@dataclass(frozen=True)
+class Service:
+    """One process of ours.
+
+    Attributes:
+        name: Of its pid file and log.
+        command: The program and its arguments.
+        address: Where people reach it.
+        healthy: Whether it is of use.
+        timeout_s: How long it may take to be.
+        port: The port that it takes, if any.
+        setting: The setting that names the port.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    address: str
+    healthy: Callable[[], bool]
+    timeout_s: float
+    port: int | None = None
+    setting: str | None = None
+
+
+@dataclass(frozen=True)
+class Status:
+    """How one service is.
+
+    Attributes:
+        service: Its name.
+        pid: Of its process; None when it does not run or is not ours.
+        address: Where it is reached.
+        uptime_s: Seconds since it started; None when it does not run or is not ours.
+        healthy: Whether it is of use now.
+    """
+
+    service: str
+    pid: int | None
+    address: str
+    uptime_s: float | None
+    healthy: bool
+
+
+def services(settings: "Settings") -> list[Service]:
+    """Our own processes, in the order in which they start."""
+    code_socket = _socket(settings.home)
+    workspace = settings.home / "run" / "workspace.yaml"
+    python, web = sys.executable, f"http://127.0.0.1:{settings.web_port}"
+    logs = ("--log-format", "json") if settings.log_format == "json" else ()
+    return [
+        Service(
+            "code",
+            (
+                python, "-m", "dagster", "api", "grpc", "-s", str(code_socket),
+                "-m", "orchestration.definitions", "--use-python-environment-entry-point", *logs,
+            ),
+            str(code_socket),
+            lambda: listening(code_socket),
+            timeout_s=180,
+        ),
+        Service(
+            "web",
+            (
+                python, "-m", "dagster_webserver", "-h", "127.0.0.1", "-p", str(settings.web_port),
+                "-w", str(workspace), "--suppress-warnings", *logs,
+            ),
+            web,
+            lambda: _code_loaded(web),
+            timeout_s=120,
+            port=settings.web_port,
+            setting="HEADWATER_WEB_PORT",
+        ),
+        Service(
+            "daemon",
+            (python, "-m", "dagster._daemon", "run", "-w", str(workspace), *logs),
+            "",
+            lambda: _daemon_beats(settings.dagster_home),
+            timeout_s=120,
+        ),
+        Service(
+            "thrift",
+            (python, "-m", "orchestration.services.jdbc"),
+            f"jdbc:hive2://127.0.0.1:{settings.thrift_port}",
+            lambda: listening(settings.thrift_port),
+            timeout_s=180,
+            port=settings.thrift_port,
+            setting="HEADWATER_THRIFT_PORT",
+        ),
+    ]  # fmt: skip
+
+
+def up(settings: "Settings", report: Callable[[str], None]) -> list[Status]:
+    """Starts what does not run yet, and waits until all of it is of use.
+
+    Args:
+        settings: Of the state folder; services read the same from their environment.
+        report: Told, a line at a time, what is being waited for and what is ready.
+
+    Raises:
+        UnsupportedJava: Spark has no Java to run on.
+        ServiceError: A port is taken, or a service did not start; what was started stays, and `up` goes on
+            from there.
+        DatabaseError, ServerError: PostgreSQL can not be used.
+    """
+    wanted = services(settings)
+    stopped = [service for service in wanted if _running(settings, service) is None]
+    for service in stopped:
+        stop(_pid_file(settings, service.name))  # what a killed leader left behind, its port included
+    for service in stopped:
+        _require_port(service)
+    require_java()
+    postgres = Postgres(settings.home, settings.postgres)
+    if postgres.server and not postgres.server.running():
+        report("postgres: starting")
+    with postgres.owner():
+        pass
+    postgres.close()
+    write_dagster_home(settings.dagster_home, settings.log_format)
+    workspace = {"load_from": [{"grpc_server": {"socket": wanted[0].address, "location_name": "headwater"}}]}
+    _run_folder(settings).mkdir(parents=True, exist_ok=True)
+    (_run_folder(settings) / "workspace.yaml").write_text(json.dumps(workspace))  # JSON is YAML too
+    starting: list[tuple[Service, Started, int]] = []
+    for service in stopped:
+        log = _log(settings, service.name)
+        size_bytes = log.stat().st_size if log.is_file() and log.stat().st_size <= 20_000_000 else 0
+        report(f"{service.name}: starting")
+        environment = os.environ | {
+            "HEADWATER_HOME": str(settings.home),
+            "DAGSTER_HOME": str(settings.dagster_home),
+            "PYTHONUNBUFFERED": "1",
+        }
+        started = start(service.command, _pid_file(settings, service.name), log, environment)
+        starting.append((service, started, size_bytes))
+        # The web UI and the daemon would fill their logs with failures to reach the code server.
+        if service.name == "code" or service is stopped[-1]:
+            for waited, process, log_from in starting:
+                log = _log(settings, waited.name)
+                wait_until(waited.healthy, process, log, waited.timeout_s, log_from)
+                report(f"{waited.name}: ready{f' at {waited.address}' if waited.address else ''}")
+            starting.clear()
+    return status(settings)
+
+
+def down(settings: "Settings", report: Callable[[str], None]) -> list[str]:
+    """Stops everything that runs, runs in progress included, also what a killed service left behind.
+
+    Returns:
+        The names of what was stopped; empty when nothing ran.
+
+    Raises:
+        ServiceError, ServerError: Something could not be stopped.
+    """
+    stopped = []
+    # The daemon first, so that it launches nothing into what is going away.
+    for service in sorted(services(settings), key=lambda service: service.name != "daemon"):
+        report(f"{service.name}: stopping")
+        if stop(_pid_file(settings, service.name)):
+            stopped.append(service.name)
+    postgres = Postgres(settings.home, settings.postgres)
+    if postgres.server and postgres.server.running():
+        report("postgres: stopping")
+        postgres.stop()
+        stopped.append("postgres")
+    _socket(settings.home).unlink(missing_ok=True)
+    return stopped
+
+
+def status(settings: "Settings") -> list[Status]:
+    """How each service is, PostgreSQL first. Starts nothing."""
+    found = [_postgres_status(settings)]
+    for service in services(settings):
+        started = _running(settings, service)
+        found.append(
+            Status(
+                service.name,
+                started.pid if started else None,
+                service.address,
+                _uptime_s(started.born_s) if started else None,
+                started is not None and service.healthy(),
+            )
+        )
+    return found
+
+
+def _postgres_status(settings: "Settings") -> Status:
+    postgres = Postgres(settings.home, settings.postgres)
+    if postgres.server is None:
+        url = settings.postgres.url.get_secret_value() if settings.postgres.url else ""
+        parts = psycopg.conninfo.conninfo_to_dict(url)
+        try:
+            psycopg.connect(url, connect_timeout=5).close()
+            healthy = True
+        except psycopg.Error:
+            healthy = False
+        return Status("postgres", None, f"{parts.get('host')}:{parts.get('port', 5432)}", None, healthy)
+    if not postgres.server.running():
+        return Status("postgres", None, str(postgres.server.data), None, healthy=False)
+    pid = int((postgres.server.data / "postmaster.pid").read_text().split()[0])
+    return Status(
+        "postgres", pid, str(postgres.server.data), _uptime_s(born_s(psutil.Process(pid))), healthy=True
+    )
+
+
+def _uptime_s(since_boot_s: float) -> float:
+    return time.time() - psutil.boot_time() - since_boot_s
+
+
+def _require_port(service: Service) -> None:
+    if service.port is not None and not port_free(service.port):
+        raise ServiceError(
+            f"port {service.port} of 127.0.0.1, which {service.name} needs, is taken by "
+            f"{holder(service.port)}: stop that, or set {service.setting} to a free port"
+        )
+
+
+def _running(settings: "Settings", service: Service) -> Started | None:
+    started = read_pid_file(_pid_file(settings, service.name))
+    return started if started and leader(started) else None
+
+
+def _run_folder(settings: "Settings") -> Path:
+    return settings.home / "run"
+
+
+def _pid_file(settings: "Settings", name: str) -> Path:
+    return _run_folder(settings) / f"{name}.pid"
+
+
+def _log(settings: "Settings", name: str) -> Path:
+    return settings.home / "logs" / f"{name}.log"
+
+
+def _socket(home: Path) -> Path:
+    path = home / "run" / "code.sock"
+    if len(os.fsencode(path)) <= _LONGEST_SOCKET:
+        return path
+    name = hashlib.sha256(os.fsencode(home)).hexdigest()[:16]
+    folder = Path(tempfile.gettempdir()) / f"headwater-run-{os.geteuid()}-{name}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
+        raise ServiceError(f"{folder} belongs to somebody else; remove it, or use a shorter state folder")
+    return folder / "code.sock"
+
+
+def _code_loaded(web: str) -> bool:
+    """Whether the web UI answers and has loaded the definitions."""
+    query = "{workspaceOrError{... on Workspace{locationEntries{locationOrLoadError{__typename}}}}}"
+    request = urllib.request.Request(  # noqa: S310 - a constant scheme and host
+        f"{web}/graphql", json.dumps({"query": query}).encode(), {"Content-Type": "application/json"}
+    )
+    # A proxy of the environment has no business on loopback.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=5) as response:
+            entries = json.load(response)["data"]["workspaceOrError"].get("locationEntries", [])
+    except (OSError, ValueError, KeyError, TypeError, urllib.error.URLError):
+        return False
+    loaded = [(entry["locationOrLoadError"] or {}).get("__typename") for entry in entries]
+    return loaded == ["RepositoryLocation"]
+
+
+def _daemon_beats(dagster_home: Path) -> bool:
+    """Whether every kind of daemon has said within the last minute that it lives, and none that it failed."""
+    from dagster import DagsterInstance
+
+    with DagsterInstance.from_config(str(dagster_home)) as instance:
+        beats = instance.get_daemon_heartbeats()
+    fresh = [beat for beat in beats.values() if time.time() - beat.timestamp < 60]
+    return len(fresh) >= 3 and not any(beat.errors for beat in fresh)

@@ -1,0 +1,118 @@
+"""What runs, what is live, how fresh it is, and what failed last."""
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+
+from assets.lake.tables import AUDITS
+from orchestration.operations.runs import dagster_instance
+from orchestration.services import services
+from orchestration.settings import Settings, open_lake
+from retrieval.index.index import Index
+from retrieval.store.postgres import Postgres
+
+_RUNS_SHOWN = 5
+_FAILED = dg.DagsterRunStatus.FAILURE.value
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One run, as the web UI has it."""
+
+    run_id: str
+    job: str
+    state: str
+    started_at: str | None
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The state of one state folder.
+
+    Attributes:
+        services: Each service.
+        live: The live release, its age and its quality; None before the first.
+        runs: The newest runs.
+        problems: What is wrong now, each with what to do about it.
+    """
+
+    services: list[services.Status]
+    live: dict[str, Any] | None
+    runs: list[RunRow]
+    problems: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `headwater status --json` prints it."""
+        return asdict(self)
+
+
+def status(settings: Settings) -> Whole:
+    """Looks at a state folder; starts nothing."""
+    found = services.status(settings)
+    live = None
+    if any(each.service == "postgres" and each.healthy for each in found):
+        release = Index(Postgres(settings.home, settings.postgres)).live()
+        if release is not None:
+            age = datetime.now(UTC) - release.released_at
+            live = {
+                "release": release.release_id,
+                "released_at": release.released_at.isoformat(timespec="seconds"),
+                "age_h": round(age.total_seconds() / 3600, 1),
+                "ndcg@10": round(release.details["metrics"]["ndcg@10"], 3),
+            }
+    with dagster_instance(settings) as instance:
+        records = instance.get_run_records(limit=_RUNS_SHOWN)
+    runs = [_run(record) for record in records]
+    return Whole(
+        found, live, runs, [*_services_down(found), *_last_run_failed(runs), *_gates_closed(settings)]
+    )
+
+
+def _services_down(found: list[services.Status]) -> list[str]:
+    down = [each.service for each in found if each.pid is not None and not each.healthy]
+    return (
+        [f"{', '.join(down)} runs and does not answer: `headwater down`, then `headwater up`"] if down else []
+    )
+
+
+def _last_run_failed(runs: list[RunRow]) -> list[str]:
+    ended = [run for run in runs if run.state in (dg.DagsterRunStatus.SUCCESS.value, _FAILED)]
+    if not ended or ended[0].state != _FAILED:
+        return []
+    run = ended[0]
+    return [
+        f"the last run, {run.run_id[:8]} ({run.job}), failed: its page in the web UI says where; "
+        "`headwater run` goes on from what it committed"
+    ]
+
+
+def _gates_closed(settings: Settings) -> list[str]:
+    """The gated tables whose newest audit failed: what comes after them reads an older version."""
+    lake = open_lake(settings)
+    failed = lake.query(
+        """
+        select "table", version, array_to_string(failed, ', ') as failed from (
+            select *, row_number() over (partition by "table" order by audited_at desc) as place from audits
+        ) where place = 1 and not passed order by "table"
+        """,
+        audits=lake.delta(AUDITS.name),
+    )
+    return [
+        f"the gate of {row['table']} is closed at version {row['version']} ({row['failed']}): what comes "
+        f"after it reads the last version that passed; mend the cause, then `headwater run`"
+        for row in failed.to_pylist()
+    ]
+
+
+def _run(record: dg.RunRecord) -> RunRow:
+    begun, ended = record.start_time, record.end_time
+    return RunRow(
+        run_id=record.dagster_run.run_id,
+        job=record.dagster_run.job_name,
+        state=record.dagster_run.status.value,
+        started_at=datetime.fromtimestamp(begun, UTC).isoformat(timespec="seconds") if begun else None,
+        seconds=round(ended - begun, 1) if begun and ended else None,
+    )

@@ -1,0 +1,1 @@
+"""Where is a text divided? Sentences, and chunks as exact spans."""

@@ -1,0 +1,376 @@
+"""Divides a document into chunks: exact spans that follow its structure, under a budget of tokens."""
+
+import hashlib
+import math
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel, Field, model_validator
+from tokenizers import Tokenizer
+
+from retrieval.chunking.sentences import Boundary, pieces
+
+CHUNKER_VERSION = "3"
+"""Raised when the same text and configuration would give other spans."""
+
+CHARACTERS_PER_TOKEN = 16
+"""A token that covers more text than this is counted as several: a tokenizer turns a word of a megabyte into
+one unknown token, and a chunk must still be of a size that a person can read. English has about 4.5."""
+
+_BADNESS = {
+    Boundary.SECTION: 0.0,
+    Boundary.PARAGRAPH: 0.0,
+    Boundary.SENTENCE: 0.0,
+    Boundary.LINE: 0.25,
+    Boundary.WORD: 0.5,
+}
+"""Of places to divide a long paragraph: in parts of the budget that a better one may be further from even."""
+
+CHUNK_COLUMNS = pa.schema(
+    [
+        pa.field("chunk_id", pa.string(), nullable=False),
+        pa.field("doc_id", pa.string(), nullable=False),
+        pa.field("tenant", pa.string(), nullable=False),
+        pa.field("ordinal", pa.int32(), nullable=False),
+        pa.field("char_start", pa.int32(), nullable=False),
+        pa.field("char_end", pa.int32(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("text_sha256", pa.string(), nullable=False),
+        pa.field("token_count", pa.int32(), nullable=False),
+        pa.field("heading", pa.string()),
+    ]
+)
+"""What `chunk_batches` yields: `gold.chunks` without the run id."""
+
+
+class ChunkerConfig(BaseModel):
+    """How documents are divided."""
+
+    max_tokens: int = Field(default=240, ge=8)
+    """The most tokens a chunk may have, without the tokenizer's special ones; the model reads 254.
+
+    Fewer find more in the same room and cost more rows: chunks that fill 5,000 characters hold 80% of the
+    wanted ones at 240 and 81% at 160 (`headwater bench chunking`, docs/context.md)."""
+    min_tokens: int = Field(default=64, ge=1)
+    """A new heading or paragraph ends a chunk only when the chunk has this many tokens."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "ChunkerConfig":
+        if self.min_tokens * 2 > self.max_tokens:
+            raise ValueError(
+                f"min_tokens ({self.min_tokens}) must be at most half of max_tokens ({self.max_tokens})"
+            )
+        return self
+
+    @property
+    def digest(self) -> str:
+        """Hex SHA-256 over the settings and the version of the method."""
+        return hashlib.sha256(f"{CHUNKER_VERSION}{self.model_dump_json()}".encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A span of a document: `text[char_start:char_end]`, in code points.
+
+    Attributes:
+        char_start: Where it begins; never whitespace.
+        char_end: One past where it ends.
+        heading: The headings in force where it begins, as `A > B > C`; None before the first.
+        token_count: Tokens by the embedder's tokenizer, without the special ones.
+    """
+
+    char_start: int
+    char_end: int
+    heading: str | None
+    token_count: int
+
+
+@dataclass(slots=True)
+class _Unit:
+    """The least that is packed: a heading line, a sentence, a line, or a part of one that was too long."""
+
+    start: int
+    end: int
+    boundary: Boundary
+    is_heading: bool
+    tokens: int = 0
+
+    @property
+    def cost(self) -> int:
+        return max(self.tokens, (self.end - self.start) // CHARACTERS_PER_TOKEN)
+
+
+@lru_cache(maxsize=4)
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Loads a `tokenizer.json` for counting: without truncation or padding.
+
+    Raises:
+        FileNotFoundError: When there is no such file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no tokenizer at {path}: name the folder of a model with a tokenizer.json")
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def chunk(
+    text: str,
+    headings: Sequence[Mapping[str, Any]] | None,
+    tokenizer: Tokenizer,
+    config: ChunkerConfig,
+) -> list[Chunk]:
+    """Divides a text into chunks, in time linear in its length.
+
+    Structure decides first: once the current chunk has `min_tokens`, a heading opens a new one, and so does a
+    paragraph that does not fit into it. A paragraph too long for a chunk is divided into as few as hold it,
+    evenly, at sentences before lines before words: nearly full chunks with a small rest find less
+    (docs/context.md). It shares a chunk with nothing but what is smaller than `min_tokens` before it. A small
+    rest at the end of the document joins the chunk before it where both fit.
+
+    Args:
+        text: The normalised text of the document.
+        headings: Its headings: `char_start`, `level`, `title`. Ones that do not begin a word are ignored.
+        tokenizer: The embedder's, from `load_tokenizer`.
+        config: The budget.
+
+    Returns:
+        Chunks in order that do not overlap and together hold every character that is not whitespace.
+    """
+    outline = _outline(text, headings or [])
+    units = _units(text, outline, tokenizer, config)
+    chunks: list[Chunk] = []
+    path = _HeadingPath(outline)
+    for first, last in _pack(units, config):
+        start = units[first].start
+        tokens = sum(unit.tokens for unit in units[first:last])
+        chunks.append(Chunk(start, units[last - 1].end, path.at(start), tokens))
+    return chunks
+
+
+def _outline(text: str, headings: Sequence[Mapping[str, Any]]) -> list[tuple[int, int, str]]:
+    """The usable headings as sorted `(char_start, level, title)`, one a position."""
+    found: dict[int, tuple[int, str]] = {}
+    for heading in headings:
+        start = heading["char_start"]
+        begins_word = 0 <= start < len(text) and not text[start].isspace()
+        if begins_word and (start == 0 or text[start - 1].isspace()):
+            found.setdefault(start, (heading["level"], " ".join((heading["title"] or "").split())))
+    return [(start, *found[start]) for start in sorted(found)]
+
+
+class _HeadingPath:
+    """The path of headings at a position; asked in ascending order, so each heading is visited once."""
+
+    def __init__(self, outline: list[tuple[int, int, str]]) -> None:
+        self._outline = outline
+        self._next = 0
+        self._stack: list[tuple[int, str]] = []
+
+    def at(self, position: int) -> str | None:
+        while self._next < len(self._outline) and self._outline[self._next][0] <= position:
+            _, level, title = self._outline[self._next]
+            while self._stack and self._stack[-1][0] >= level:
+                self._stack.pop()
+            self._stack.append((level, title))
+            self._next += 1
+        return " > ".join(title for _, title in self._stack if title) or None
+
+
+def _units(
+    text: str, outline: list[tuple[int, int, str]], tokenizer: Tokenizer, config: ChunkerConfig
+) -> list[_Unit]:
+    # Half the budget, so that a heading and the piece after it always fit together.
+    limit = config.max_tokens // 2
+    units = [
+        part
+        for start, end, boundary, is_heading in _sectioned(text, outline)
+        for part in _by_length(text, _Unit(start, end, boundary, is_heading), limit * CHARACTERS_PER_TOKEN)
+    ]
+    _count(text, units, tokenizer)
+    if any(unit.tokens > limit for unit in units):
+        units = [
+            part
+            for unit in units
+            for part in ([unit] if unit.tokens <= limit else _by_tokens(text, unit, limit, tokenizer))
+        ]
+    return units
+
+
+def _count(text: str, units: list[_Unit], tokenizer: Tokenizer) -> None:
+    # One call for the document: the tokens stay in the tokenizer's memory and only their numbers come back.
+    encodings = tokenizer.encode_batch_fast([text[u.start : u.end] for u in units], add_special_tokens=False)
+    for unit, encoding in zip(units, encodings, strict=True):
+        unit.tokens = len(encoding)
+
+
+def _sectioned(text: str, outline: list[tuple[int, int, str]]) -> Iterator[tuple[int, int, Boundary, bool]]:
+    """The pieces of a text with every heading line as a piece of its own that opens a section."""
+    position = 0
+    for start, _, title in outline:
+        if start < position:  # inside the line of the heading before it
+            continue
+        yield from _shifted(text, position, start)
+        line_end = text.find("\n", start + len(title))
+        position = len(text) if line_end < 0 else line_end
+        line = text[start:position]
+        yield start, start + len(line.rstrip()), Boundary.SECTION, True
+    yield from _shifted(text, position, len(text))
+
+
+def _shifted(text: str, start: int, end: int) -> Iterator[tuple[int, int, Boundary, bool]]:
+    for piece_start, piece_end, boundary in pieces(text[start:end]):
+        yield start + piece_start, start + piece_end, boundary, False
+
+
+def _by_length(text: str, unit: _Unit, limit: int) -> Iterator[_Unit]:
+    """Divides a unit into parts of at most `limit` characters, at a space where there is one."""
+    start, boundary = unit.start, unit.boundary
+    while unit.end - start > limit:
+        space = text.rfind(" ", start, start + limit)
+        cut = space if space > start else start + limit
+        part_end = start + len(text[start:cut].rstrip())
+        yield _Unit(start, part_end, boundary, unit.is_heading)
+        start = cut
+        while text[start].isspace():  # ends: a unit's last character is not whitespace
+            start += 1
+        boundary = Boundary.WORD if start > part_end else Boundary.INSIDE
+    yield _Unit(start, unit.end, boundary, unit.is_heading)
+
+
+def _by_tokens(text: str, unit: _Unit, limit: int, tokenizer: Tokenizer) -> list[_Unit]:
+    """Divides a unit into parts of at most `limit` tokens: between words, else between tokens."""
+    body = text[unit.start : unit.end]
+    encoding = tokenizer.encode(body, add_special_tokens=False)
+    offsets = np.array(encoding.offsets, dtype=np.int64)[:, 0]
+    parts: list[_Unit] = []
+    expected: list[int] = []
+    first, boundary = 0, unit.boundary
+    while first < len(offsets):
+        last = min(first + limit, len(offsets))
+        if last < len(offsets):
+            last = next(
+                (i for i in range(last, first + limit // 2, -1) if body[offsets[i] - 1].isspace()), last
+            )
+            # Several tokens may stand for one character, and a character is not divided.
+            while last > first + 1 and offsets[last] == offsets[last - 1]:
+                last -= 1
+            while last < len(offsets) and offsets[last] <= offsets[first]:
+                last += 1
+        # A tokenizer may leave out characters, so a part ends where the next begins, not at its last token.
+        begin = int(offsets[first]) if first else 0
+        end = int(offsets[last]) if last < len(offsets) else len(body)
+        part = body[begin:end].strip()
+        if part:
+            begin += len(body[begin:end]) - len(body[begin:end].lstrip())
+            parts.append(_Unit(unit.start + begin, unit.start + begin + len(part), boundary, unit.is_heading))
+            expected.append(last - first)
+        boundary, first = Boundary.WORD, last
+    _count(text, parts, tokenizer)
+    for before, (part_unit, tokens) in enumerate(zip(parts[1:], expected[1:], strict=True)):
+        if part_unit.tokens != tokens or parts[before].tokens != expected[before]:
+            part_unit.boundary = Boundary.INSIDE
+    return parts
+
+
+def _pack(units: list[_Unit], config: ChunkerConfig) -> list[tuple[int, int]]:
+    """Groups units into chunks, as `(first, one past last)`."""
+    costs = [0, *accumulate(unit.cost for unit in units)]
+    groups: list[tuple[int, int]] = []
+    first = 0
+    for start, end in _paragraphs(units):
+        # The two halves of a word count differently together, so the budget could not be kept.
+        must_open = units[start].boundary == Boundary.INSIDE
+        opens = units[start].boundary == Boundary.SECTION or costs[end] - costs[first] > config.max_tokens
+        if first < start and (must_open or (opens and costs[start] - costs[first] >= config.min_tokens)):
+            groups.append((first, start))
+            first = start
+        if costs[end] - costs[first] > config.max_tokens:
+            groups += _divided(units, costs, first, end, config.max_tokens)
+            first = end
+    if first < len(units):
+        groups.append((first, len(units)))
+    if len(groups) > 1 and units[groups[-1][0]].boundary != Boundary.INSIDE:
+        (before, rest), (_, end) = groups[-2:]
+        small = costs[end] - costs[rest] < config.min_tokens
+        if small and costs[end] - costs[before] <= config.max_tokens:
+            groups[-2:] = [(before, end)]
+    return groups
+
+
+def _paragraphs(units: list[_Unit]) -> Iterator[tuple[int, int]]:
+    """Runs of units, as `(first, one past last)`: a paragraph each, headings with the one after them."""
+    first = 0
+    for i in range(1, len(units)):
+        boundary = units[i].boundary
+        after_heading = units[i - 1].is_heading
+        if boundary == Boundary.INSIDE or (boundary >= Boundary.PARAGRAPH and not after_heading):
+            yield first, i
+            first = i
+    if units:
+        yield first, len(units)
+
+
+def _divided(
+    units: list[_Unit], costs: list[int], first: int, end: int, max_tokens: int
+) -> Iterator[tuple[int, int]]:
+    """Divides a run that is too long for a chunk into as few as hold it, as even as its sentences allow."""
+    while (rest := costs[end] - costs[first]) > max_tokens and end - first > 1:
+        even = costs[first] + rest / math.ceil(rest / max_tokens)
+
+        def badness(cut: int, even: float = even) -> float:
+            after_heading = units[cut - 1].is_heading
+            return abs(costs[cut] - even) / max_tokens + _BADNESS[units[cut].boundary] + after_heading
+
+        # A unit above the budget, one character of many tokens, is a chunk of its own.
+        beyond = max(first + 2, bisect_right(costs, costs[first] + max_tokens, first, end))
+        cut = min(range(first + 1, beyond), key=badness)
+        yield first, cut
+        first = cut
+    yield first, end
+
+
+def chunk_batches(
+    batches: Iterator[pa.RecordBatch], config: ChunkerConfig, tokenizer_path: Path
+) -> Iterator[pa.RecordBatch]:
+    """Chunks documents; for Spark's `mapInArrow`.
+
+    Args:
+        batches: Columns `doc_id`, `tenant`, `text` (strings) and `headings` (list of structs).
+        config: The budget.
+        tokenizer_path: The embedder's `tokenizer.json`.
+
+    Yields:
+        `CHUNK_COLUMNS`, one batch a batch.
+    """
+    tokenizer = load_tokenizer(tokenizer_path)
+    for batch in batches:
+        columns: dict[str, list[Any]] = {name: [] for name in CHUNK_COLUMNS.names}
+        for doc_id, tenant, text, headings in zip(
+            *(batch.column(name).to_pylist() for name in ("doc_id", "tenant", "text", "headings")),
+            strict=True,
+        ):
+            for ordinal, piece in enumerate(chunk(text, headings, tokenizer, config)):
+                body = text[piece.char_start : piece.char_end]
+                # Of the chunk's own text: an edit further on leaves the chunks before it as they were.
+                text_sha256 = hashlib.sha256(body.encode()).hexdigest()
+                identity = "\x1f".join([doc_id, text_sha256, str(piece.char_start)])
+                columns["chunk_id"].append(hashlib.sha256(identity.encode()).hexdigest())
+                columns["doc_id"].append(doc_id)
+                columns["tenant"].append(tenant)
+                columns["ordinal"].append(ordinal)
+                columns["char_start"].append(piece.char_start)
+                columns["char_end"].append(piece.char_end)
+                columns["text"].append(body)
+                columns["text_sha256"].append(text_sha256)
+                columns["token_count"].append(piece.token_count)
+                columns["heading"].append(piece.heading)
+        yield pa.RecordBatch.from_pydict(columns, schema=CHUNK_COLUMNS)

@@ -1,0 +1,1 @@
+"""What is a text's vector? Model folders, conversion, quantization, encoding."""

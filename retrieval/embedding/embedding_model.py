@@ -1,0 +1,57 @@
+"""The embedding model by name: its identity without loading it, and itself when something is embedded."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from retrieval.embedding.embedder import (
+    DEFAULT_CACHE,
+    Embedder,
+    EmbedderConfig,
+    packaged_model,
+    vectors_digest,
+)
+from retrieval.embedding.model_folder import ModelFolder, read_model_folder
+
+
+@dataclass(frozen=True)
+class EmbeddingModel:
+    """Which model embeds, in one state folder.
+
+    Attributes:
+        config: The model and its limits.
+        cache: Where its converted form is.
+    """
+
+    config: EmbedderConfig
+    cache: Path
+
+    @classmethod
+    def of(cls, config: EmbedderConfig, state: Path) -> "EmbeddingModel":
+        """The packaged model, which set-up converted, or another one, converted in the state folder."""
+        packaged = config.model == packaged_model()
+        return cls(config, DEFAULT_CACHE if packaged else state / "models")
+
+    @cached_property
+    def _folder(self) -> ModelFolder:
+        return read_model_folder(self.config.model)
+
+    @cached_property
+    def digest(self) -> str:
+        """Hex SHA-256 over weights, tokenizer, configuration and quantisation."""
+        return vectors_digest(self._folder, self.cache, self.config.quantization)
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """The model's `tokenizer.json`."""
+        return self._folder.tokenizer_path
+
+    def prepare(self) -> None:
+        """Converts the model where that has not been done; see `Embedder.prepare`."""
+        Embedder.prepare(self.config, self.cache)
+
+    @cached_property
+    def embedder(self) -> Embedder:
+        """The model itself, converted and loaded when first asked for."""
+        self.prepare()
+        return Embedder(self.config, self.cache)

@@ -1,0 +1,1 @@
+"""How is the index built, changed and released?"""

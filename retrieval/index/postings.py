@@ -1,0 +1,287 @@
+"""The steps that keep the postings, which chunks hold a lexeme, and the counts that BM25 needs beside them.
+
+They lie in blocks: a row holds up to `BLOCK` postings of one lexeme in one scope, by ascending chunk number,
+which takes a tenth of the room that a row each would. A change only adds blocks. What it closes stays in
+them: whoever finds a chunk looks at the chunk's own row for whether it is valid. `remove` takes out what no
+kept moment shows, `repack` puts together what many small changes have left behind.
+"""
+
+from psycopg import Connection, sql
+from psycopg.sql import SQL, Identifier, Literal
+
+from retrieval.index.build import Progress, partition
+from retrieval.store.postgres import Row, one_value
+
+BLOCK = 120
+"""Postings a block: twelve bytes each, so that five blocks fill a page of PostgreSQL."""
+
+_SORTED_CHUNKS = 500_000
+"""Chunks whose words are put into blocks at a time: some gigabytes on disk, while it lasts."""
+_READ_CHUNKS = 20_000
+"""Chunks after whose words it is said how far they have come."""
+
+# How often a chunk holds a lexeme in each of its fields, and how long it is in lexemes: one 64-bit number.
+_PACK = "(least(heading_tf, 255) << 24) | (least(title_tf, 255) << 16) | least(text_tf, 65535)"
+TEXT_TF = "(counts & 65535)"
+TITLE_TF = "((counts >> 16) & 255)"
+HEADING_TF = "((counts >> 24) & 255)"
+LENGTH = "(counts >> 32)"
+IN_TEXT_ALONE = f"counts & {0xFFFF << 16} = 0"
+
+
+def insert_words(connection: Connection[Row], generation: int, count: int, on_progress: Progress) -> None:
+    """Fills postings, statistics and frequencies of a loaded generation, a part of its chunks at a time.
+
+    Args:
+        connection: Of the owner, in a transaction.
+        generation: Whose chunks are loaded, and nothing else of it.
+        count: How many they are, numbered from 0.
+        on_progress: Called with `words`, then `postings`, and the chunks whose words are read, and in blocks.
+    """
+    for first in range(0, count, _SORTED_CHUNKS):
+        end = min(count, first + _SORTED_CHUNKS)
+        for start in range(first, end, _READ_CHUNKS):
+            until = min(end, start + _READ_CHUNKS)
+            part = SQL("(SELECT * FROM {} WHERE chunk_no >= {} AND chunk_no < {})").format(
+                partition("chunks", generation), Literal(start), Literal(until)
+            )
+            terms = read_terms(connection, "terms", part)
+            on_progress("words", until)
+        insert_postings(connection, generation, terms)
+        nothing = SQL("(SELECT * FROM {} WHERE false)").format(terms)
+        insert_statistics(connection, generation, 1, terms, nothing)
+        connection.execute("DROP TABLE terms")
+        on_progress("postings", end)
+    count_frequencies(connection, generation)
+
+
+def read_terms(connection: Connection[Row], into: str, chunks: sql.Composable) -> Identifier:
+    """Puts what chunks say into a temporary table: of each its length, lexemes and how often it holds them.
+
+    Args:
+        connection: Of the owner, in a transaction, at whose end the table goes.
+        into: Its name; it is made where it is not there.
+        chunks: A relation with chunk_no, scope, language, title, heading and text.
+
+    Returns:
+        Its name: chunk_no, scope, language, length, lexemes and counts (arrays of one length).
+    """
+    connection.execute(
+        SQL("""
+            CREATE TEMPORARY TABLE IF NOT EXISTS {into} (
+                chunk_no bigint, scope text COLLATE "C", language text COLLATE "C", length bigint,
+                lexemes text[], counts bigint[]
+            ) ON COMMIT DROP;
+            INSERT INTO {into}
+            SELECT c.chunk_no, c.scope, c.language, coalesce(w.length, 0) AS length, w.lexemes, w.counts
+            FROM {chunks} c
+            CROSS JOIN LATERAL (
+                SELECT sum(title_tf + heading_tf + text_tf)::bigint AS length, array_agg(lexeme) AS lexemes,
+                    array_agg({pack}) AS counts
+                FROM (
+                    SELECT lexeme, sum(title_tf) AS title_tf, sum(heading_tf) AS heading_tf,
+                        sum(text_tf) AS text_tf
+                    FROM (
+                        SELECT lexeme, tf AS title_tf, 0 AS heading_tf, 0 AS text_tf
+                        FROM headwater.terms(c.language, c.title, false)
+                        UNION ALL
+                        SELECT lexeme, 0, tf, 0 FROM headwater.terms(c.language, c.heading, false)
+                        UNION ALL
+                        SELECT lexeme, 0, 0, tf FROM headwater.terms(c.language, c.text, false)
+                    ) fields
+                    GROUP BY lexeme
+                ) words
+            ) w
+        """).format(into=Identifier(into), chunks=chunks, pack=SQL(_PACK))
+    )
+    connection.execute(SQL("ANALYZE {}").format(Identifier(into)))
+    return Identifier(into)
+
+
+def insert_postings(connection: Connection[Row], generation: int, terms: sql.Composable) -> int:
+    """Adds the blocks of chunks whose numbers are all higher than those that are there; returns how many."""
+    entries = SQL(
+        "(SELECT scope, lexeme, chunk_no, (length << 32) | count AS counts "
+        "FROM {terms} CROSS JOIN LATERAL unnest(lexemes, counts) AS words (lexeme, count))"
+    ).format(terms=terms)
+    return _insert_blocks(connection, generation, entries)
+
+
+def _insert_blocks(
+    connection: Connection[Row], generation: int, entries: sql.Composable, gone: sql.Composable | None = None
+) -> int:
+    statement = SQL("""
+        {gone}
+        INSERT INTO {postings} (generation, first_no, scope, lexeme, chunk_nos, counts)
+        SELECT {generation}, min(chunk_no), scope, lexeme,
+            array_agg(chunk_no::integer ORDER BY chunk_no), array_agg(counts ORDER BY chunk_no)
+        FROM (
+            SELECT chunk_no, scope, lexeme, counts,
+                (row_number() OVER (PARTITION BY scope, lexeme ORDER BY chunk_no) - 1) / {block} AS block
+            FROM {entries} entries
+        ) numbered
+        GROUP BY scope, lexeme, block
+    """)
+    return connection.execute(
+        statement.format(
+            gone=gone or SQL(""),
+            postings=partition("postings", generation),
+            generation=Literal(generation),
+            block=Literal(BLOCK),
+            entries=entries,
+        )
+    ).rowcount
+
+
+def insert_statistics(
+    connection: Connection[Row], generation: int, epoch: int, added: sql.Composable, closed: sql.Composable
+) -> None:
+    """Writes what an epoch changes of the chunk counts and lengths that BM25 needs.
+
+    Args:
+        connection: Of the owner.
+        generation: Whose.
+        epoch: The new one.
+        added: A relation of the chunks that it adds, as `read_terms` makes it.
+        closed: The same of the chunks that it closes.
+    """
+    connection.execute(
+        SQL("""
+            WITH moved AS (
+                SELECT scope, language, sum(sign) AS chunks, sum(sign * length) AS length
+                FROM (
+                    SELECT scope, language, length, 1 AS sign FROM {added}
+                    UNION ALL
+                    SELECT scope, language, length, -1 FROM {closed}
+                ) rows
+                GROUP BY scope, language
+            )
+            INSERT INTO headwater.statistics (generation, scope, language, epoch, chunk_count, total_length)
+            SELECT {generation}, scope, language, {epoch},
+                coalesce(before.chunk_count, 0) + moved.chunks,
+                coalesce(before.total_length, 0) + moved.length
+            FROM moved
+            LEFT JOIN LATERAL (
+                SELECT chunk_count, total_length FROM headwater.statistics s
+                WHERE s.generation = {generation} AND s.scope = moved.scope AND s.language = moved.language
+                ORDER BY epoch DESC LIMIT 1
+            ) before ON true
+            -- A generation that is being built comes in parts.
+            ON CONFLICT (generation, scope, language, epoch)
+            DO UPDATE SET chunk_count = excluded.chunk_count, total_length = excluded.total_length
+        """).format(added=added, closed=closed, generation=Literal(generation), epoch=Literal(epoch))
+    )
+
+
+def count_frequencies(connection: Connection[Row], generation: int) -> None:
+    """Writes how many chunks hold each lexeme in a generation's first epoch, whose postings are all there."""
+    connection.execute(
+        SQL("""
+            INSERT INTO {frequencies} (generation, epoch, chunk_count, scope, lexeme)
+            SELECT {generation}, 1, sum(cardinality(chunk_nos)), scope, lexeme
+            FROM {postings} GROUP BY scope, lexeme
+        """).format(
+            frequencies=partition("frequencies", generation),
+            postings=partition("postings", generation),
+            generation=Literal(generation),
+        )
+    )
+
+
+def insert_frequencies(
+    connection: Connection[Row], generation: int, epoch: int, added: sql.Composable, closed: sql.Composable
+) -> None:
+    """Writes what an epoch changes of the number of chunks that hold a lexeme; arguments as above."""
+    connection.execute(
+        SQL("""
+            INSERT INTO {frequencies} (generation, epoch, chunk_count, scope, lexeme)
+            SELECT {generation}, {epoch}, coalesce(before.chunk_count, 0) + moved.chunks, scope, lexeme
+            FROM (
+                SELECT scope, lexeme, sum(sign) AS chunks FROM (
+                    SELECT scope, unnest(lexemes) AS lexeme, 1 AS sign FROM {added}
+                    UNION ALL
+                    SELECT scope, unnest(lexemes), -1 FROM {closed}
+                ) postings
+                GROUP BY scope, lexeme HAVING sum(sign) <> 0
+            ) moved
+            LEFT JOIN LATERAL (
+                SELECT chunk_count FROM {frequencies} f
+                WHERE f.scope = moved.scope AND f.lexeme = moved.lexeme ORDER BY epoch DESC LIMIT 1
+            ) before ON true
+        """).format(
+            frequencies=partition("frequencies", generation),
+            added=added,
+            closed=closed,
+            generation=Literal(generation),
+            epoch=Literal(epoch),
+        )
+    )
+
+
+def held_by_chunk(generation: int) -> str:
+    """SQL for whether chunk `c` holds `words.lexeme`: a row with its `counts`, or none."""
+    # The blocks of a scope follow one another, so the last that begins before a chunk is the one it is in.
+    return f"""
+        SELECT counts[place] AS counts FROM (
+            SELECT p.chunk_nos, p.counts, width_bucket(c.chunk_no::integer, p.chunk_nos) AS place
+            FROM headwater.postings p
+            WHERE p.generation = {generation:d} AND p.scope = c.scope AND p.lexeme = words.lexeme
+                AND p.first_no <= c.chunk_no
+            ORDER BY p.first_no DESC LIMIT 1
+        ) block WHERE chunk_nos[place] = c.chunk_no
+    """
+
+
+def remove(connection: Connection[Row], generation: int, dead: sql.Composable) -> None:
+    """Takes chunks out of the blocks; `dead` is a relation of them, as `read_terms` makes it."""
+    connection.execute(
+        SQL("""
+            WITH gone AS (
+                DELETE FROM {postings} p USING (
+                    SELECT DISTINCT scope, lexeme, block.first_no
+                    FROM (SELECT scope, unnest(lexemes) AS lexeme, chunk_no FROM {dead}) entries
+                    CROSS JOIN LATERAL (
+                        SELECT first_no FROM {postings} b
+                        WHERE b.scope = entries.scope AND b.lexeme = entries.lexeme
+                            AND b.first_no <= entries.chunk_no
+                        ORDER BY first_no DESC LIMIT 1
+                    ) block
+                ) touched
+                WHERE p.scope = touched.scope AND p.lexeme = touched.lexeme AND p.first_no = touched.first_no
+                RETURNING p.*
+            )
+            INSERT INTO {postings} (generation, first_no, scope, lexeme, chunk_nos, counts)
+            SELECT {generation}, min(chunk_no), scope, lexeme, array_agg(chunk_no ORDER BY chunk_no),
+                array_agg(count ORDER BY chunk_no)
+            FROM gone CROSS JOIN LATERAL unnest(chunk_nos, counts) AS entries (chunk_no, count)
+            WHERE chunk_no NOT IN (SELECT chunk_no FROM {dead})
+            GROUP BY scope, lexeme, first_no
+        """).format(postings=partition("postings", generation), dead=dead, generation=Literal(generation))
+    )
+
+
+def repack(connection: Connection[Row], generation: int) -> int:
+    """Puts the postings of lexemes in order that take more than twice the blocks they need.
+
+    Whoever reads sees the same postings before and after; the caller keeps other writers away.
+
+    Returns:
+        How many lexemes, each counted once a scope.
+    """
+    connection.execute(
+        SQL("""
+            CREATE TEMPORARY TABLE crumbled ON COMMIT DROP AS
+            SELECT scope, lexeme FROM {postings} GROUP BY scope, lexeme
+            HAVING count(*) > 2 * ceil(sum(cardinality(chunk_nos)) / {block}::float8)
+        """).format(postings=partition("postings", generation), block=Literal(BLOCK))
+    )
+    gone = SQL(
+        "WITH gone AS (DELETE FROM {postings} p USING crumbled c "
+        "WHERE p.scope = c.scope AND p.lexeme = c.lexeme RETURNING p.*)"
+    ).format(postings=partition("postings", generation))
+    entries = SQL(
+        "(SELECT scope, lexeme, chunk_no, count AS counts "
+        "FROM gone CROSS JOIN LATERAL unnest(chunk_nos, counts) AS words (chunk_no, count))"
+    )
+    _insert_blocks(connection, generation, entries, gone)
+    return int(one_value(connection, "SELECT count(*) FROM crumbled"))

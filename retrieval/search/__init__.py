@@ -1,0 +1,1 @@
+"""Which chunks answer a query? Words, vectors, their fusion, filters."""

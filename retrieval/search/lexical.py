@@ -1,0 +1,367 @@
+"""The chunks that hold a query's words, ranked by BM25 over the postings, in plain SQL."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from pgvector import HalfVector
+from psycopg import Connection
+from pydantic import BaseModel, Field
+
+from retrieval.index.postings import (
+    BLOCK,
+    HEADING_TF,
+    IN_TEXT_ALONE,
+    LENGTH,
+    TEXT_TF,
+    TITLE_TF,
+    held_by_chunk,
+)
+from retrieval.search.filters import Moment as Demanding
+from retrieval.search.filters import demanded
+from retrieval.search.fusion import Candidate, best_first
+from retrieval.search.query import Query
+from retrieval.store.postgres import Row
+
+_POOL_PER_HIT = 4
+"""How many of the chunks that score best by the words that are read are looked at, for each asked for."""
+_SMALLEST_POOL = 400
+_ALL = (1 << 31) - 2
+_BLOCKS_PER_LOOKUP = 6
+"""Blocks that are gone through in the time in which one of them is found for one chunk."""
+
+_IDENTIFIER = re.compile(r"[:/@=+#_\\]|\d\.\d")
+
+
+class LexicalConfig(BaseModel):
+    """How words are scored."""
+
+    bm25_k1: float = Field(default=0.9, ge=0)
+    """How soon repetitions of a word stop counting."""
+    bm25_b: float = Field(default=0.4, ge=0, le=1)
+    """How much a long chunk is held back: 0 not at all, 1 fully."""
+    title_weight: float = Field(default=2.0, gt=0)
+    """How often a word in the document's title counts."""
+    heading_weight: float = Field(default=1.0, gt=0)
+    """How often a word in the path of headings counts."""
+    text_weight: float = Field(default=1.0, gt=0)
+    """How often a word in the chunk's own text counts."""
+    identifier_weight: float = Field(default=2.0, gt=0)
+    """How often an identifier such as `std::vector` or `4.4.0` counts, beside the words in it."""
+    max_words: int = Field(default=128, ge=1)
+    """The most lexemes that one search looks for; of a longer query the rarest."""
+    max_postings: int = Field(default=12_000, ge=1)
+    """The most postings that one search reads to find its candidates, from the rarest word on."""
+
+
+class Moment(Demanding, Protocol):
+    """What one search reads from start to end, as far as words are concerned."""
+
+    @property
+    def epoch(self) -> int:
+        """How many changes into the generation."""
+        ...
+
+    @property
+    def mean_length(self) -> float:
+        """Of a chunk, in lexemes."""
+        ...
+
+
+class Ranking(NamedTuple):
+    """What a lexical search finds.
+
+    Attributes:
+        best: The chunks that score most, best first, equals by chunk_id.
+        scores: Those of the chunks that were asked about besides, 0 where one holds no word of the query.
+        similarities: Of the vectors of the best ones to the query's, where they were wanted.
+    """
+
+    best: list[Candidate]
+    scores: dict[int, float]
+    similarities: dict[int, float]
+
+
+@dataclass(frozen=True)
+class _Word:
+    """A lexeme of the query: what it weighs, and how many postings it has."""
+
+    lexeme: str
+    weight: float
+    chunk_count: int
+
+
+# weight tf / (tf + k1 (1 - b + b length / mean)), with tf once: PostgreSQL works it out wherever it stands,
+# and that is most of what a posting costs. Rounded, so that the order of a sum never decides between equals.
+_SCORE = "round(1e9 * sum(weight / (1 + (%(length_0)s::float8 + %(length_1)s::float8 * length) / tf))) / 1e9"
+# Most chunks that hold a word hold it in their text alone.
+_COUNTED = (
+    f"{LENGTH} AS length, %(text)s * {TEXT_TF} + CASE WHEN {IN_TEXT_ALONE} THEN 0 "
+    f"ELSE %(title)s * {TITLE_TF} + %(heading)s * {HEADING_TF} END AS tf"
+)
+
+
+class Bm25:
+    """One query's BM25 over weighted fields, with Lucene's idf, at one moment of the index.
+
+    A lexeme's frequency in a chunk is the weighted sum of those in its fields (Robertson, Zaragoza and
+    Taylor, "Simple BM25 Extension to Multiple Weighted Fields", 2004); a chunk's length is that of all
+    fields. This variant of BM25 is "Lucene (accurate)" in Kamphuis et al., "Which BM25 Do You Mean?" (2020).
+
+    Args:
+        connection: Of the serving role.
+        moment: What is read.
+        query: What is asked.
+        config: How words are scored.
+    """
+
+    def __init__(
+        self, connection: Connection[Row], moment: Moment, query: Query, config: LexicalConfig
+    ) -> None:
+        self._connection, self._moment, self._query, self._config = connection, moment, query, config
+        self._words = _words(connection, moment, query.words, config)
+        self._affordable = _affordable(self._words, config.max_postings)
+        self._arguments: dict[str, Any] = {
+            "title": config.title_weight,
+            "heading": config.heading_weight,
+            "text": config.text_weight,
+            "length_0": config.bm25_k1 * (1 - config.bm25_b),
+            # Without a mean there is no posting that it could be used for.
+            "length_1": config.bm25_k1 * config.bm25_b / (moment.mean_length or 1.0),
+        }
+
+    def best(self, depth: int, also: Sequence[int] = (), vector: HalfVector | None = None) -> Ranking:
+        """The best `depth` chunks that hold a word of the query, and what else it demands.
+
+        No search reads more than `max_postings` to find them: words are taken from the rarest on while their
+        postings fit, and always the rarest. The others only add their part to the best chunks found so, as
+        the non-essential lists of MaxScore do (Turtle and Flood, 1995) but without its guarantee. While all
+        fit, which is every query of a small tenant, the ranking is exact; every score is, always.
+
+        Args:
+            depth: How many.
+            also: The numbers of chunks whose scores are wanted besides, whatever their place.
+            vector: The query's, where the similarity to it is wanted.
+        """
+        if not self._words:
+            return Ranking([], {}, {})
+        return self._ranked(self._words[: self._affordable], depth, also, vector)
+
+    def filled(self, depth: int) -> list[Candidate]:
+        """`best`, and where those are too few, the best of the chunks that hold common words alone."""
+        best = {c.chunk_no: c for c in self.best(depth).best}
+        for word in self._words[self._affordable :]:
+            if len(best) >= depth:
+                break
+            best |= {c.chunk_no: c for c in self._ranked([word], depth, (), None).best}
+        return sorted(best.values(), key=best_first)[:depth]
+
+    def _ranked(
+        self, essential: Sequence[_Word], depth: int, also: Sequence[int], vector: HalfVector | None
+    ) -> Ranking:
+        """`best` among the chunks that hold one of the essential words."""
+        pool = max(_POOL_PER_HIT * depth, _SMALLEST_POOL)
+        ranking, more = self._read(essential, depth, also, vector, pool)
+        if len(ranking.best) < depth and more:
+            # What was best is not valid at this moment, or not what the query demands.
+            ranking, _ = self._read(essential, depth, also, vector, _ALL)
+        return ranking
+
+    def _read(
+        self,
+        essential: Sequence[_Word],
+        depth: int,
+        also: Sequence[int],
+        vector: HalfVector | None,
+        pool: int,
+    ) -> tuple[Ranking, bool]:
+        """`_ranked` among the `pool` that score most by essential words, and those equal to the last.
+
+        Returns:
+            The ranking, and whether others were passed over that hold an essential word, valid or not.
+        """
+        moment, common = self._moment, [word for word in self._words if word not in essential]
+        demands = demanded(self._connection, moment, self._query, {word.lexeme for word in essential})
+        dearer = _BLOCKS_PER_LOOKUP * BLOCK * (pool + len(also))
+        scanned = [word for word in common if word.chunk_count <= dearer]
+        looked_up = common[len(scanned) :]
+        # Only a word that is too common by itself is not read whole. Of it the newest are: what is closed has
+        # its postings still, which are the older ones.
+        most = self._config.max_postings
+        similarity = "1 - (embedding <=> %(vector)s::halfvec)" if vector else "NULL::float8"
+        bound = "ORDER BY p.first_no DESC LIMIT %(most)s" if essential[0].chunk_count > most else ""
+        # Those that even all of the common words would not bring among the best are not asked about. Of the
+        # others, what is tested on the text is tested from the best on, until there are enough.
+        rows = self._connection.execute(
+            f"""
+            WITH found AS MATERIALIZED (
+                SELECT chunk_no, {_SCORE} AS score
+                FROM (
+                    SELECT lexeme, weight, chunk_no, {_COUNTED}
+                    FROM unnest(%(lexemes)s::text[], %(weights)s::float8[]) AS words (lexeme, weight)
+                    CROSS JOIN LATERAL (
+                        SELECT unnest(p.chunk_nos) AS chunk_no, unnest(p.counts) AS counts
+                        FROM headwater.postings p
+                        WHERE p.generation = {moment.generation:d} AND p.lexeme = words.lexeme {bound}
+                    ) postings
+                ) counted
+                GROUP BY chunk_no {demands.held}
+            ), cut AS MATERIALIZED (
+                SELECT array_agg(score) AS best
+                FROM (SELECT score FROM found ORDER BY score DESC LIMIT %(pool)s + 1) best
+            ), picked AS MATERIALIZED (
+                SELECT chunk_no, score, score >= {_cut("%(pool)s")} AS ranked
+                FROM found WHERE score >= {_cut("%(pool)s")} OR {_ASKED}
+            ), asked AS MATERIALIZED (
+                SELECT chunk_no, score, ranked FROM picked
+                WHERE score >= {_cut("%(best)s")} - %(most_added)s OR {_ASKED}
+                UNION ALL
+                SELECT chunk_no, 0, false FROM unnest(%(also)s::integer[]) AS also (chunk_no)
+                WHERE chunk_no NOT IN (SELECT chunk_no FROM picked)
+            ), scored AS MATERIALIZED (
+                SELECT chunk_no, score + coalesce(added, 0) AS score, ranked
+                FROM asked LEFT JOIN ({_added(moment, bool(looked_up)) if common else _NOTHING}) more
+                USING (chunk_no)
+            )
+            (
+                SELECT chunk_no, chunk_id, score, similarity
+                FROM (SELECT chunk_no, score FROM scored WHERE ranked ORDER BY score DESC OFFSET 0) best
+                CROSS JOIN LATERAL (
+                    SELECT chunk_id, {similarity} AS similarity FROM headwater.chunks c
+                    WHERE c.chunk_no = best.chunk_no AND {moment.visible} {demands.tested} LIMIT 1
+                ) chunks
+                ORDER BY score DESC FETCH FIRST %(depth)s ROWS WITH TIES
+            )
+            UNION ALL
+            SELECT chunk_no, NULL, score, NULL FROM scored WHERE {_ASKED}
+            UNION ALL
+            SELECT NULL, NULL, cardinality(best), NULL FROM cut
+            """,
+            self._arguments
+            | demands.arguments
+            | {
+                "lexemes": [word.lexeme for word in essential],
+                "weights": [word.weight for word in essential],
+                "common": [word.lexeme for word in scanned],
+                "common_weights": [word.weight for word in scanned],
+                "commonest": [word.lexeme for word in looked_up],
+                "commonest_weights": [word.weight for word in looked_up],
+                "most_added": sum(word.weight for word in common),
+                "most": most,
+                "pool": pool,
+                # Where nothing is added to a score, those that are not valid would leave places open.
+                "best": depth if common and pool < _ALL else _ALL,
+                "also": list(also),
+                "vector": vector,
+                "depth": depth,
+            },
+        ).fetchall()
+        best = [Candidate(*row[:3]) for row in rows if row[1] is not None]
+        best.sort(key=best_first)
+        scores = {chunk_no: score for chunk_no, chunk_id, score, _ in rows if chunk_id is None}
+        similarities = {row[0]: row[3] for row in rows if row[3] is not None}
+        found = scores.pop(None) or 0
+        more = found > pool or (found > depth and bool(common))
+        return Ranking(best[:depth], scores, similarities), more
+
+
+_NOTHING = "SELECT 0 AS chunk_no, 0 AS added WHERE false"
+_ASKED = "chunk_no = ANY(%(also)s::integer[])"
+
+
+def _cut(place: str) -> str:
+    """SQL for the score of the chunk at a place, from 1, among those found; 0 where there are fewer."""
+    return f"coalesce((SELECT best[{place}] FROM cut), 0)"
+
+
+def _added(moment: Moment, looked_up: bool) -> str:
+    """SQL for what the common words add to the chunks that are `asked` about; none for those that hold none.
+
+    Every block of a word is gone through, for the chunks that lie between its first and its last. Of a word
+    that has too many of them, each chunk's is looked up.
+
+    Args:
+        moment: What is read.
+        looked_up: Whether there are such words.
+    """
+    lookups = f"""
+        UNION ALL
+        SELECT weight, c.chunk_no, counts
+        FROM unnest(%(commonest)s::text[], %(commonest_weights)s::float8[]) AS words (lexeme, weight)
+        CROSS JOIN asked
+        JOIN headwater.chunks c ON c.chunk_no = asked.chunk_no AND c.generation = {moment.generation:d}
+        CROSS JOIN LATERAL ({held_by_chunk(moment.generation)}) held
+    """
+    return f"""
+    SELECT chunk_no, {_SCORE} AS added
+    FROM (
+        SELECT weight, chunk_no, {_COUNTED}
+        FROM (
+            SELECT weight, chunk_no, counts[width_bucket(chunk_no, chunk_nos)] AS counts
+            FROM (
+                SELECT weight, p.chunk_nos, p.counts, unnest(nos[
+                    width_bucket(p.first_no::integer - 1, nos) + 1
+                    : width_bucket(p.chunk_nos[cardinality(p.chunk_nos)], nos)
+                ]) AS chunk_no
+                FROM (SELECT array_agg(chunk_no ORDER BY chunk_no) AS nos FROM asked) sorted
+                CROSS JOIN unnest(%(common)s::text[], %(common_weights)s::float8[]) AS words (lexeme, weight)
+                JOIN headwater.postings p
+                    ON p.generation = {moment.generation:d} AND p.lexeme = words.lexeme
+            ) blocks
+            WHERE chunk_nos[width_bucket(chunk_no, chunk_nos)] = chunk_no
+            {lookups if looked_up else ""}
+        ) postings
+    ) counted
+    GROUP BY chunk_no
+    """
+
+
+def _words(connection: Connection[Row], moment: Moment, words: str, config: LexicalConfig) -> list[_Word]:
+    """The query's lexemes that the tenant's chunks hold, rarest first.
+
+    A lexeme is as rare as it is among the chunks of those languages that read the query so: `the` is no word
+    of an English chunk, and must not look rare for being found in the one chunk whose language is not known.
+    """
+    rows = connection.execute(
+        """
+        SELECT lexeme, asked, among, sum(chunk_count)::bigint
+        FROM (
+            SELECT lexeme, max(tf) AS asked, sum(chunks)::bigint AS among
+            FROM unnest(%(languages)s::text[], %(chunks)s::bigint[]) AS languages (language, chunks)
+            CROSS JOIN LATERAL headwater.terms(language, %(words)s, true) GROUP BY lexeme
+        ) terms
+        CROSS JOIN LATERAL (
+            SELECT DISTINCT ON (scope) chunk_count FROM headwater.frequencies f
+            WHERE f.lexeme = terms.lexeme AND generation = %(generation)s AND epoch <= %(epoch)s
+            ORDER BY scope, epoch DESC
+        ) newest
+        GROUP BY lexeme, asked, among HAVING sum(chunk_count) > 0 ORDER BY sum(chunk_count), lexeme
+        LIMIT %(most)s
+        """,
+        {
+            "languages": list(moment.languages),
+            "chunks": list(moment.languages.values()),
+            "words": words,
+            "most": config.max_words,
+            "generation": moment.generation,
+            "epoch": moment.epoch,
+        },
+    ).fetchall()
+    found = []
+    for lexeme, asked, among, holding in rows:
+        idf = math.log1p((max(among - holding, 0) + 0.5) / (holding + 0.5))
+        times = asked * (config.identifier_weight if _IDENTIFIER.search(lexeme) else 1.0)
+        found.append(_Word(lexeme, times * idf, holding))
+    return found
+
+
+def _affordable(words: Sequence[_Word], max_postings: int) -> int:
+    """How many words, from the rarest on, have no more postings together than may be read; at least one."""
+    total = 0
+    for place, word in enumerate(words):
+        total += word.chunk_count
+        if place and total > max_postings:
+            return place
+    return len(words)

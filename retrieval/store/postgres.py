@@ -1,0 +1,343 @@
+"""Connections to the serving database: as the owner that writes the index, or as a tenant that reads it."""
+
+import contextlib
+import re
+import subprocess
+import threading
+from collections.abc import Collection, Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from pgvector import HalfVector
+from pgvector.psycopg.halfvec import HalfVectorBinaryDumper
+from psycopg import Connection, sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg_pool import ConnectionPool, PoolTimeout
+from pydantic import BaseModel, Field, SecretStr, field_validator
+
+from retrieval.access import KEY_BYTES, access_token, checked_tenant, group_set, new_access_key
+from retrieval.store.embedded_server import EmbeddedServer, ServerConfig
+
+SCHEMA_VERSION = 4
+"""Raised with every change of schema.sql that a database made before has to take over."""
+
+_DATABASE = "headwater"
+_SCHEMA_LOCK = 0x48656164  # an advisory lock's key, the same in every process
+Row = tuple[Any, ...]
+
+
+class DatabaseError(RuntimeError):
+    """The serving database can not be used as it is."""
+
+
+class Unavailable(DatabaseError):
+    """No connection could be had in time, or it was lost."""
+
+
+class PostgresConfig(BaseModel):
+    """Where the serving database is; without a URL the embedded server runs in the state folder."""
+
+    url: SecretStr | None = None
+    """Of an administrator (PostgreSQL >= 16 with pgvector >= 0.8): makes the schema and roles, and writes."""
+    serving_url: SecretStr | None = None
+    """Of the role `headwater_serving`; by default `url` with that user and no password (pgpass)."""
+    access_key: SecretStr | None = None
+    """The secret of `headwater.access_key`, in hex, for a process that only serves: with it and `serving_url`
+    no administrator's `url` is needed. Others read it as the owner."""
+
+    @field_validator("access_key")
+    @classmethod
+    def _hex(cls, key: SecretStr | None) -> SecretStr | None:
+        if key and not re.fullmatch(rf"[0-9a-fA-F]{{{2 * KEY_BYTES}}}", key.get_secret_value()):
+            raise ValueError(f"the access key is {2 * KEY_BYTES} hex digits")
+        return key
+
+    pool_size: int = Field(default=4, ge=1)
+    """Connections that one process keeps for each of its two roles."""
+    pool_timeout_s: float = Field(default=10.0, gt=0)
+    """How long to wait for one of them before an error says so."""
+    statement_timeout_s: float = Field(default=30.0, gt=0)
+    """The longest that one serving query may run."""
+    server: ServerConfig = ServerConfig()
+    """What the embedded server may take of the machine."""
+
+
+class Postgres:
+    """The serving database, embedded in a state folder or reached by URL.
+
+    Nothing happens before the first connection is asked for: then the server is started where it is embedded,
+    and `schema.sql` is applied where it is not yet. One object a process; safe to share between threads.
+
+    Args:
+        state: The state folder; the embedded server's data lie in `state/postgres`.
+        config: Where the database is and how many connections to hold.
+    """
+
+    def __init__(self, state: Path, config: PostgresConfig | None = None) -> None:
+        self.config = config or PostgresConfig()
+        self.server = None if self.config.url else EmbeddedServer(state / "postgres", self.config.server)
+        self._opening = threading.Lock()
+        self._administrator: str | None = None
+        self._pools: dict[str, ConnectionPool[Connection[Row]]] = {}
+        self._key: bytes | None = None
+
+    @contextlib.contextmanager
+    def owner(self) -> Iterator[Connection[Row]]:
+        """A connection that owns the tables, in a transaction: committed at the end, rolled back on an error.
+
+        Raises:
+            Unavailable: None was free, or the database did not answer, within `pool_timeout_s`.
+            DatabaseError: The schema could not be applied.
+        """
+        with self._pooled("headwater_owner") as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def maintenance(self) -> Iterator[Connection[Row]]:
+        """A connection of its own as the owner, outside transactions: for VACUUM and session locks."""
+        with psycopg.connect(self._conninfo("headwater_owner"), autocommit=True) as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def serving(self, tenant: str, groups: Collection[str] = ()) -> Iterator[Connection[Row]]:
+        """A read-only connection that sees one tenant's rows, in one repeatable-read transaction.
+
+        What it sees is proven to the database for this transaction alone, so that no SQL that is sent through
+        the connection can make it another tenant's (docs/security.md).
+
+        Args:
+            tenant: Whose rows.
+            groups: Those that the user is in; rows that are for other groups are not seen.
+
+        Raises:
+            ValueError: No tenant was given, or a group that can not be one.
+            Unavailable: As in `owner`.
+        """
+        checked_tenant(tenant)
+        group_set(groups)
+        key = self._access_key()
+        with self._pooled("headwater_serving") as connection:
+            try:
+                # A lock takes no snapshot, so it comes first. A drop of a generation waits from now on,
+                # and one that was dropped before is also gone from what is read next.
+                *_, begun = connection.execute(
+                    "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; "
+                    "LOCK TABLE ONLY headwater.chunks, ONLY headwater.postings, ONLY headwater.frequencies "
+                    "IN ACCESS SHARE MODE; SELECT headwater.this_transaction()"
+                ).results()
+                (transaction,) = begun.fetchone() or ("",)
+                token = access_token(key, transaction, tenant, groups)
+                connection.execute("SELECT set_config('headwater.access', %s, true)", (token,))
+                yield connection
+            finally:
+                if not connection.closed:
+                    _end_session(connection)
+
+    def _access_key(self) -> bytes:
+        if self._key is None:
+            if self.config.access_key:
+                self._key = bytes.fromhex(self.config.access_key.get_secret_value())
+            else:
+                with self.owner() as connection:
+                    self._key = one_value(connection, "SELECT secret FROM headwater.access_key")
+        return self._key or b""
+
+    def dump(self, target: Path) -> None:
+        """Writes the index to a file, as of one moment; writers go on.
+
+        Raises:
+            DatabaseError: It could not be written.
+        """
+        self._run("pg_dump", "--format=custom", "--compress=1", "--schema=headwater", f"--file={target}")
+
+    def restore(self, source: Path) -> None:
+        """Makes the index what `dump` wrote; what was there before goes.
+
+        Raises:
+            DatabaseError: The file is not such a dump; nothing was changed.
+        """
+        self._run(
+            "pg_restore", "--clean", "--if-exists", "--single-transaction", "--exit-on-error", str(source)
+        )
+        self.close()  # the schema may be an older one, and the access key is another
+
+    def _run(self, program: str, *arguments: str) -> None:
+        """Runs one of PostgreSQL's programs on the embedded server's database."""
+        if self.server is None:
+            raise DatabaseError("PostgreSQL is not the embedded one: use its own tools")
+        command: list[str | Path] = [
+            self.server.programs / program,
+            f"--dbname={self._administrator_conninfo()}",
+            *arguments,
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise DatabaseError(f"{program} failed: {done.stderr.strip()[-1000:]}")
+
+    def close(self) -> None:
+        """Gives this process's connections back; an embedded server keeps running for the others."""
+        with self._opening:
+            pools, self._pools, self._administrator, self._key = list(self._pools.values()), {}, None, None
+        for pool in pools:
+            pool.close()
+
+    def stop(self) -> None:
+        """Closes, and stops the server where it is the embedded one."""
+        self.close()
+        if self.server:
+            self.server.stop()
+
+    @contextlib.contextmanager
+    def _pooled(self, role: str) -> Iterator[Connection[Row]]:
+        try:
+            pool = self._pool(role)
+            connection = pool.getconn()
+        except PoolTimeout as error:
+            if self.server is None or self.server.running():
+                raise Unavailable(
+                    f"no connection to PostgreSQL within {self.config.pool_timeout_s:g} s: all "
+                    f"{self.config.pool_size} of this process are in use, or it does not answer"
+                ) from error
+            # Killed, or stopped by another process: this one may outlive that.
+            self.close()
+            pool = self._pool(role)
+            connection = pool.getconn()
+        try:
+            with connection:
+                yield connection
+        except psycopg.OperationalError as error:
+            if connection.broken:
+                raise Unavailable(
+                    "PostgreSQL ended the connection before it had answered; it may be restarting: ask again"
+                ) from error
+            raise
+        finally:
+            # `with connection` ended its transaction; it closes only what it opened itself.
+            pool.putconn(connection)
+
+    def _pool(self, role: str) -> ConnectionPool[Connection[Row]]:
+        with self._opening:
+            pool = self._pools.get(role)
+        if pool is not None:
+            return pool
+        conninfo = self._conninfo(role)
+        with self._opening:
+            if role not in self._pools:
+                self._pools[role] = ConnectionPool(
+                    conninfo,
+                    min_size=0,
+                    max_size=self.config.pool_size,
+                    timeout=self.config.pool_timeout_s,
+                    configure=_configure_serving if role == "headwater_serving" else _configure,
+                    check=ConnectionPool.check_connection,
+                    open=True,
+                    name=role,
+                )
+            return self._pools[role]
+
+    def _conninfo(self, role: str) -> str:
+        settings = "-c search_path=headwater,public"
+        if role == "headwater_owner":
+            return make_conninfo(
+                self._administrator_conninfo(), options=f"{settings} -c role=headwater_owner"
+            )
+        # Given here they hold against what the role may set as its own defaults.
+        timeout_ms = round(self.config.statement_timeout_s * 1000)
+        settings += (
+            f" -c statement_timeout={timeout_ms} -c default_transaction_read_only=on -c row_security=on"
+        )
+        if self.config.serving_url:
+            if not self.config.access_key:
+                self._administrator_conninfo()  # makes the schema where it is not there yet
+            return make_conninfo(self.config.serving_url.get_secret_value(), options=settings)
+        parts: dict[str, Any] = dict(conninfo_to_dict(self._administrator_conninfo()))
+        parts.pop("password", None)
+        return make_conninfo(**{**parts, "user": role, "options": settings})
+
+    def _administrator_conninfo(self) -> str:
+        with self._opening:
+            if self._administrator is None:
+                if self.config.url:
+                    conninfo = self.config.url.get_secret_value()
+                elif self.server:
+                    conninfo = _with_database(self.server.start())
+                try:
+                    with psycopg.connect(conninfo, connect_timeout=10) as connection:
+                        apply_schema(connection)
+                except psycopg.Error as error:
+                    host = conninfo_to_dict(conninfo).get("host")
+                    raise DatabaseError(f"the serving database at {host} can not be used: {error}") from error
+                self._administrator = conninfo
+            return self._administrator
+
+
+def _configure(connection: Connection[Row]) -> None:
+    # Plans differ by tenant and generation, and a generic one would not know which partition it reads.
+    connection.prepare_threshold = None
+
+
+def _configure_serving(connection: Connection[Row]) -> None:
+    _configure(connection)
+    # `serving` begins and ends a transaction itself: each in one message with what else is to be done then.
+    connection.autocommit = True
+    # As text, a vector's numbers would each be written and read again.
+    connection.adapters.register_dumper(HalfVector, HalfVectorBinaryDumper)
+    # Loads pgvector into the session: before that its settings take any value and none is looked at.
+    connection.execute("SELECT '[1]'::public.halfvec")
+
+
+def _end_session(connection: Connection[Row]) -> None:
+    """Ends a transaction that wrote nothing, and what it can leave to the next: settings, cursors, locks.
+
+    `DISCARD ALL` without the plans of our own functions. A session that does not let go of it is closed.
+    """
+    try:
+        connection.execute(
+            "ROLLBACK; RESET SESSION AUTHORIZATION; RESET ALL; CLOSE ALL; DEALLOCATE ALL; UNLISTEN *; "
+            "SELECT pg_advisory_unlock_all()"
+        )
+    except psycopg.Error:
+        connection.close()
+
+
+def _with_database(server: str) -> str:
+    with psycopg.connect(server, autocommit=True) as connection:
+        if not one_value(connection, "SELECT true FROM pg_database WHERE datname = %s", _DATABASE):
+            with contextlib.suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(_DATABASE)))
+    return make_conninfo(server, dbname=_DATABASE)
+
+
+def apply_schema(connection: Connection[Row]) -> None:
+    """Makes the schema and roles as schema.sql says, once a version, in one transaction.
+
+    Raises:
+        DatabaseError: The database was made by a newer Headwater.
+        psycopg.Error: The connection's role may not do it, or pgvector is missing.
+    """
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", (_SCHEMA_LOCK,))
+        if one_value(connection, "SELECT to_regclass('headwater.schema_version')"):
+            version = one_value(connection, "SELECT coalesce(max(version), 0) FROM headwater.schema_version")
+            if version == SCHEMA_VERSION:
+                return
+            if version > SCHEMA_VERSION:
+                raise DatabaseError(
+                    f"the serving database has schema version {version} and this Headwater knows "
+                    f"{SCHEMA_VERSION}: update Headwater"
+                )
+        connection.execute((resources.files("retrieval.store") / "schema.sql").read_bytes())
+        connection.execute(
+            "INSERT INTO headwater.access_key (secret, inner_pad, outer_pad) VALUES (%s, %s, %s) "
+            "ON CONFLICT DO NOTHING",
+            new_access_key(),
+        )
+        connection.execute("INSERT INTO headwater.schema_version (version) VALUES (%s)", (SCHEMA_VERSION,))
+
+
+def one_value(connection: Connection[Row], query: Any, *values: Any) -> Any:
+    """The first column of a query's first row, or None where there is no row."""
+    row = connection.execute(query, values or None).fetchone()
+    return row[0] if row else None
