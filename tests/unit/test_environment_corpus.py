@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pytest
 
-import orchestration
+import orchestration.operations
 from assets.sources.environment_corpus import (
     MAX_FILE_BYTES,
     list_environment,
@@ -18,8 +18,8 @@ from assets.sources.environment_corpus import (
 )
 from assets.sources.fetched import FETCHED, LISTING
 
-QUESTIONS = Path(orchestration.__file__).with_name("demo_questions.jsonl")
-UNANSWERABLE = Path(orchestration.__file__).with_name("demo_unanswerable.jsonl")
+QUESTIONS = Path(orchestration.operations.__file__).with_name("demo_questions.jsonl")
+UNANSWERABLE = Path(orchestration.operations.__file__).with_name("demo_unanswerable.jsonl")
 
 
 def lines(path: Path) -> list[dict]:

@@ -10,7 +10,7 @@ from test_extract import check_offsets, failure, outcome
 from assets.parsing import content_type
 from assets.parsing.content_type import media_type
 from assets.parsing.extract import Extracted, extract
-from assets.parsing.formats import packages
+from assets.parsing.formats import zip_package
 from assets.parsing.formats.doc import legacy_paragraphs
 from assets.sources.files import documents_of
 
@@ -225,7 +225,7 @@ def test_zip_bombs_are_refused_unread(kind: str) -> None:
 
 
 def test_many_parts_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packages, "MAX_PARTS", 2)
+    monkeypatch.setattr(zip_package, "MAX_PARTS", 2)
     assert failure(make_xlsx(), content_type.XLSX).expectation == "oversize"
 
 
@@ -239,7 +239,7 @@ def test_a_part_that_unpacks_to_more_than_it_says_is_cut() -> None:
 
 @pytest.mark.parametrize("kind", PACKAGES)
 def test_packages_locked_as_compound_files_are_called_encrypted(kind: str) -> None:
-    assert failure(packages.COMPOUND_FILE + b"\x00" * 512, kind).expectation in {"encrypted", "unreadable"}
+    assert failure(zip_package.COMPOUND_FILE + b"\x00" * 512, kind).expectation in {"encrypted", "unreadable"}
     assert "password" in failure(b"x", content_type.PROTECTED).reason
 
 

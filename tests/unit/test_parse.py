@@ -141,7 +141,7 @@ def test_messy_files_are_kept_or_quarantined_with_a_reason(shared_data: Path) ->
                 rows.append(row(body, media_type(body, member.name)) | {"uri": member.name})
     found = parsed(*rows)
     assert Counter((each["stage"], each["expectation"]) for each in found) == {
-        (None, None): 108,
+        (None, None): 107,
         ("extract", "unsupported_media_type"): 11,
         ("extract", "no_text"): 2,
         ("extract", "encrypted"): 1,
