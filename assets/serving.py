@@ -1,5 +1,6 @@
 """Serving: the retrieval index in PostgreSQL, made from gold and changed only as gold changed."""
 
+import logging
 from collections.abc import Iterator
 
 import dagster as dg
@@ -16,6 +17,8 @@ from assets.lake.tables import CHUNKS, DOCUMENTS, EMBEDDINGS, RELEASES
 from assets.recipe import Recipe
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index, IndexState
+
+logger = logging.getLogger(__name__)
 
 _BATCH_ROWS = 2048
 
@@ -53,6 +56,11 @@ def index_rows(
         yield from connection.sql(rows, params={"model": model_digest}).to_arrow_reader(_BATCH_ROWS)
 
 
+def _has_changes(lake: Lake, seen: dict[str, int], pins: dict[str, int]) -> bool:
+    """True when what an index of some table versions lacks of others can be read as changes."""
+    return all(lake.has_changes(name, seen[name], pins[name]) for name in (CHUNKS.name, DOCUMENTS.name))
+
+
 def refresh(
     lake: Lake, index: Index, state: IndexState | None, lineage: Lineage, key: tuple[str, str, int]
 ) -> IndexState:
@@ -70,6 +78,12 @@ def refresh(
     """
     model_digest, chunker, dimension = key
     pins, record = lineage.inputs, lineage.model_dump()
+    if state is not None and not _has_changes(lake, state.lineage["inputs"], pins):
+        logger.warning(
+            "the index is built anew: files that its changes since %s are read from were deleted",
+            state.lineage["inputs"],
+        )
+        state = None
     if state is None:
         rows = index_rows(lake, pins, model_digest, None)
         named = lake.query("select max(generation) as n from releases", releases=lake.delta(RELEASES.name))

@@ -5,6 +5,7 @@ the rows and the new watermark, so neither is there without the other. With noth
 commit; with news there is one even if no row changes, for the watermark moves.
 """
 
+import logging
 import operator
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from assets.lake.delta import stored_bytes
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION, Lineage, commit_properties, overtaken, writer
 from assets.lake.tables import Table
+
+logger = logging.getLogger(__name__)
 
 DRIVER_BYTES = 256 * 1024 * 1024
 """What this process holds of a change at once; more is read and merged by Spark."""
@@ -334,6 +337,18 @@ def begin(
     last = lake.last_commit(table.name)
     rebuild = last is None or last.lineage.config_digest != config_digest
     consumed = {} if last is None else last.lineage.inputs
+    windows = {
+        each.name: _window(lake, each.name, consumed.get(each.name), until) for each, until in inputs.items()
+    }
+    for name, window in windows.items():
+        if not rebuild and not lake.has_changes(name, window.since, window.until):
+            logger.warning(
+                "%s is made anew: files that the changes of %s after version %s are read from were deleted",
+                table.name,
+                name,
+                window.since,
+            )
+            rebuild = True
     return Step(
         lake=lake,
         table=table,
@@ -346,10 +361,7 @@ def begin(
             inputs={each.name: until for each, until in inputs.items()},
             fence=lake.turn(table) + 1,
         ),
-        windows={
-            each.name: _window(lake, each.name, consumed.get(each.name), until)
-            for each, until in inputs.items()
-        },
+        windows=windows,
         rebuild=rebuild,
     )
 

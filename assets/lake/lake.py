@@ -153,6 +153,26 @@ class Lake:
             reader.option("startingVersion", since + 1).option("endingVersion", until).load(self.path(name))
         )
 
+    def has_changes(self, name: str, since: int | None, until: int) -> bool:
+        """True when the change feed of the versions after `since` up to and with `until` can be read.
+
+        VACUUM deletes files that no kept version has, and a feed reads those of every version in it. Only
+        their footers are read here.
+        """
+        if since is None or since >= until:
+            return True
+        feed = self.delta(name).load_cdf(
+            starting_version=since + 1, ending_version=until, columns=["_commit_version"]
+        )
+        try:
+            for _ in pa.RecordBatchReader.from_stream(feed):
+                pass
+        except (pa.ArrowInvalid, OSError) as error:
+            if "not found" not in str(error):
+                raise
+            return False
+        return True
+
     def small_feed(self, name: str, since: int, until: int, limit_bytes: int) -> pa.Table | None:
         """The change feed as in `changes`, read without a JVM, or None where it is larger than a limit."""
         feed = pa.RecordBatchReader.from_stream(

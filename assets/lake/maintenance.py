@@ -1,6 +1,6 @@
 """Maintenance: few files a table, no bytes kept longer than wanted, an index as large as its rows."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -26,17 +26,28 @@ class Tidied:
     files_removed: int
 
 
-def needed_versions(lake: Lake, releases: Collection[Release]) -> dict[str, set[int]]:
+def needed_versions(
+    lake: Lake, releases: Collection[Release], consumed: Iterable[Mapping[str, int]] = ()
+) -> dict[str, set[int]]:
     """The versions of each table that something still points at.
 
-    Those are the newest; the one that passed its gate; the one that each consumer last read, which its next
-    step starts from; and those that the releases pin, so that their answers can still be walked back.
+    Those are the newest; the one that passed its gate; all from the one that a consumer last read, since its
+    next step reads the changes of every version after it; and those that the releases pin, so that their
+    answers can still be walked back.
+
+    Args:
+        lake: The tables.
+        releases: The releases that are kept.
+        consumed: For each further consumer, such as the index, the versions of the tables that it last read.
     """
-    needed: dict[str, set[int]] = {name: {lake.version(name)} for name in TABLES}
+    newest = {name: lake.version(name) for name in TABLES}
+    needed: dict[str, set[int]] = {name: {version} for name, version in newest.items()}
+    commits = [lake.last_commit(name) for name in TABLES]
+    inputs = [*consumed, *(commit.lineage.inputs for commit in commits if commit)]
+    for name, version in [pair for read in inputs for pair in read.items()]:
+        if name in needed:
+            needed[name].update(range(version, newest[name] + 1))
     for name, table in TABLES.items():
-        commit = lake.last_commit(name)
-        for read, version in commit.lineage.inputs.items() if commit else ():
-            needed.get(read, set()).add(version)
         audited = lake.audited_version(name) if table.gated else None
         if audited is not None:
             needed[name].add(audited)

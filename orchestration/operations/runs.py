@@ -101,7 +101,10 @@ class _Watch(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Hears one log record; those that carry a step's event are told."""
-        event = getattr(record, "dagster_meta", {}).get("dagster_event")
+        meta = getattr(record, "dagster_meta", {})
+        event = meta.get("dagster_event")
+        if event is None and record.levelno >= logging.WARNING:
+            self._progress(f"warning: {meta.get('orig_message') or record.getMessage()}")
         if event is None or event.step_key is None:
             return
         name = event.step_key

@@ -20,7 +20,12 @@ def dagster_settings(home: Path, log_format: str) -> dict[str, object]:
         log_format: "json" for the runs' log beside it.
     """
     return {
-        "python_logs": run_log(home.parent / "logs" / "runs.jsonl") if log_format == "json" else {},
+        "python_logs": {
+            # What our own modules log during a run is part of the run's log.
+            "managed_python_loggers": ["assets", "retrieval", "inference"],
+            "python_log_level": "INFO",
+            **(run_log(home.parent / "logs" / "runs.jsonl") if log_format == "json" else {}),
+        },
         "telemetry": {"enabled": False},
         "nux": {"enabled": False},  # asks for an e-mail address
         "storage": {"sqlite": {"base_dir": str(home)}},

@@ -79,6 +79,15 @@ class Index:
             ).fetchone()
         return IndexState(*row) if row else None
 
+    def newest_state(self) -> IndexState | None:
+        """The newest finished generation of any model and chunker, or None before the first."""
+        with self._postgres.owner() as connection:
+            row = connection.execute(
+                "SELECT generation, epoch, model_digest, chunker_digest, dimension, lineage "
+                "FROM headwater.index_state WHERE status = 'ready' ORDER BY generation DESC LIMIT 1"
+            ).fetchone()
+        return IndexState(*row) if row else None
+
     def build(
         self,
         model_digest: str,

@@ -9,7 +9,7 @@ import pytest
 from index_rows import DIMENSION, Chunk, batch, emptied
 
 from assets.engine.spark import SparkConfig
-from assets.engine.step import begin
+from assets.engine.step import GONE, begin
 from assets.lake.lake import FEW_FILES, Lake
 from assets.lake.lineage import Lineage
 from assets.lake.maintenance import needed_versions, tidy
@@ -81,6 +81,64 @@ def test_compaction_and_vacuum_change_no_row_and_start_no_work(lake: Lake) -> No
     assert lake.settled_version(DUPLICATES.name, newest) < lake.version(DUPLICATES.name)
     again = begin(lake, CHUNKS, {DUPLICATES: lake.version(DUPLICATES.name)}, run_id="next", config_digest="c")
     assert not again.idle
+
+
+def read_by_chunks(lake: Lake, version: int, fence: int) -> None:
+    lineage = Lineage(
+        run_id="run", asset="gold/chunks", code_version="", config_digest="c",
+        inputs={DUPLICATES.name: version}, fence=fence,
+    )  # fmt: skip
+    lake.append(CHUNKS, CHUNKS.schema.empty_table(), lineage)
+
+
+def lagging(lake: Lake) -> int:
+    """A consumer that has read the first row, and what came since: a row, another that went, and a merge."""
+    first = append(lake, 1)
+    read_by_chunks(lake, first, 1)
+    append(lake, 2)
+    append(lake, 3)
+    lake.delta(DUPLICATES.name).delete("doc_id = '" + f"{2:064x}" + "'")
+    lake.delta(DUPLICATES.name).update({"method": "'near'"}, predicate=f"doc_id = '{3:064x}'")
+    return first
+
+
+def test_a_consumer_that_lags_behind_retention_still_reads_its_changes(lake: Lake) -> None:
+    first = lagging(lake)
+    needed = needed_versions(lake, [])[DUPLICATES.name]
+    assert needed == set(range(first, lake.version(DUPLICATES.name) + 1))
+    tidy(lake, DUPLICATES.name, needed, retention_days=0)
+    step = begin(lake, CHUNKS, {DUPLICATES: lake.version(DUPLICATES.name)}, run_id="next", config_digest="c")
+    assert not step.rebuild
+    changes = step.changed_here(DUPLICATES)
+    assert changes is not None
+    assert dict(zip(changes["doc_id"].to_pylist(), changes[GONE].to_pylist(), strict=True)) == {
+        f"{2:064x}": True,
+        f"{3:064x}": False,
+    }
+
+
+def test_the_versions_that_the_index_last_read_are_needed_and_all_after_them(lake: Lake) -> None:
+    versions = [append(lake, number) for number in range(1, 5)]
+    needed = needed_versions(lake, [], [{DUPLICATES.name: versions[1]}])
+    assert needed[DUPLICATES.name] == set(versions[1:])
+
+
+def test_a_consumer_whose_changes_were_deleted_starts_anew_and_says_so(
+    lake: Lake, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = lagging(lake)
+    newest = lake.version(DUPLICATES.name)
+    assert lake.has_changes(DUPLICATES.name, first, newest)
+    # As a VACUUM by another tool does, which knows nothing of our consumers.
+    tidy(lake, DUPLICATES.name, {newest}, retention_days=0)
+    assert not lake.has_changes(DUPLICATES.name, first, newest)
+    step = begin(lake, CHUNKS, {DUPLICATES: newest}, run_id="next", config_digest="c")
+    assert step.rebuild
+    assert "gold.chunks is made anew" in caplog.text
+    assert "silver.duplicates" in caplog.text
+    changes = step.changed_here(DUPLICATES)
+    assert changes is not None
+    assert sorted(changes["doc_id"].to_pylist()) == rows(lake) == [f"{1:064x}", f"{3:064x}"]
 
 
 def test_files_that_nothing_needs_are_deleted_after_their_time(lake: Lake) -> None:
@@ -176,5 +234,5 @@ def test_what_is_needed_follows_every_consumer(lake: Lake) -> None:
     for number in range(1, 4):
         append(lake, number)
     needed = needed_versions(lake, [])
-    assert needed[DUPLICATES.name] == {0, 3}
+    assert needed[DUPLICATES.name] == {0, 1, 2, 3}
     assert needed[DOCUMENTS.name] == {0}
