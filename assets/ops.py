@@ -185,10 +185,10 @@ def append_decision(lake: Lake, row: dict[str, Any], run_id: str, seen: int) -> 
         lake: Where it is.
         row: The decision.
         run_id: The Dagster run that takes it.
-        seen: The turn of the newest decision that this one takes into account.
+        seen: The fencing token of the newest decision that this one takes into account.
 
     Raises:
-        Fenced: Another was taken since; nothing was written.
+        WriteConflict: Another was taken since; nothing was written.
     """
     lineage = Lineage(
         run_id=run_id,
@@ -231,7 +231,7 @@ def retrieval_quality(
     searcher: dg.ResourceParam[Searcher],
 ) -> dg.AssetCheckResult:
     """Whether the candidate may go live; the verdict is written down for `ops/release`."""
-    turn = lake.turn(RELEASES)
+    token = lake.fencing_token(RELEASES)
     state, live = candidate(search_index, recipe, model), search_index.live()
     seen = last_decision(lake, state)
     if seen is not None and seen["decision"] != "refused":
@@ -249,7 +249,7 @@ def retrieval_quality(
         before = measure(asked, canonical, searcher, model, live, groups) if same else live.details["metrics"]
     decision = decide(figures, before, recipe.gate)
     verdict = "approved" if decision.released else "refused"
-    record(lake, state, verdict, decision.reason, figures, context.run.run_id, turn)
+    record(lake, state, verdict, decision.reason, figures, context.run.run_id, token)
     return dg.AssetCheckResult(
         passed=decision.released,
         description=decision.reason,
@@ -308,9 +308,9 @@ def go_live(lake: Lake, index: Index, state: IndexState, run_id: str, model: Emb
 
     Raises:
         NotApproved: When the state was refused, or not evaluated.
-        Fenced: Another decision was taken meanwhile.
+        WriteConflict: Another decision was taken meanwhile.
     """
-    turn = lake.turn(RELEASES)
+    token = lake.fencing_token(RELEASES)
     name, live, seen = release_id(state), index.live(), last_decision(lake, state)
     if seen is None or seen["decision"] == "refused":
         why = "it was not evaluated" if seen is None else f"it was refused: {seen['reason']}"
@@ -331,7 +331,7 @@ def go_live(lake: Lake, index: Index, state: IndexState, run_id: str, model: Emb
         }
         live = index.release(name, state, live.release_id if live else None, details)
     # The pointer first: a decision that is written down is one that holds.
-    record(lake, state, "released", seen["reason"], metrics, run_id, turn)
+    record(lake, state, "released", seen["reason"], metrics, run_id, token)
     return live
 
 
@@ -366,5 +366,5 @@ def roll_back(lake: Lake, index: Index, to: str | None) -> Release:
             "metrics": json.dumps(live.details["metrics"], sort_keys=True),
             "versions": json.dumps(live.details["versions"], sort_keys=True),
         }
-        append_decision(lake, row, "", lake.turn(RELEASES))
+        append_decision(lake, row, "", lake.fencing_token(RELEASES))
     return made

@@ -10,7 +10,7 @@ import psycopg
 from retrieval.store.postgres import Unavailable
 
 TRANSIENT = (psycopg.OperationalError, Unavailable, ConnectionError, TimeoutError)
-"""Faults that pass by themselves. Bad data, a failed gate, a lost turn or a full disk do not."""
+"""Faults that pass by themselves. Bad data, a failed gate, a write conflict or a full disk do not."""
 
 _TRIES = 4
 _FIRST_WAIT_S = 2.0

@@ -20,7 +20,7 @@ from pyspark.sql.types import ArrayType, BinaryType, StringType
 
 from assets.lake.delta import stored_bytes
 from assets.lake.lake import Lake
-from assets.lake.lineage import CODE_VERSION, Lineage, commit_properties, overtaken, writer
+from assets.lake.lineage import CODE_VERSION, Lineage, commit_properties, write_conflict, writer_id
 from assets.lake.tables import Table
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Step:
-    """What one run of one asset reads, and its turn to write.
+    """What one run of one asset reads, and its fencing token.
 
     Attributes:
         lake: Where the tables are.
@@ -161,7 +161,7 @@ class Step:
                 of the output.
 
         Raises:
-            Fenced: When another run has written meanwhile; nothing was written.
+            WriteConflict: When another run has written meanwhile; nothing was written.
         """
         if self.rebuild:
             scope = None
@@ -192,7 +192,7 @@ class Step:
                 be measured.
 
         Raises:
-            Fenced: When another run has written meanwhile; nothing was written.
+            WriteConflict: When another run has written meanwhile; nothing was written.
         """
         if isinstance(rows, pa.Table):
             self.lake.append(self.table, self._conformed(rows), self.lineage, self.version)
@@ -228,7 +228,7 @@ class Step:
 
     def _merge_here(self, rows: pa.Table, scope: pa.Table | None) -> None:
         target = self.lake.delta(self.table.name, self.version)
-        self.lake.check_turn(self.table, self.lineage)
+        self.lake.check_fencing_token(self.table, self.lineage)
         keys = ", ".join(f'"{c}"' for c in self.table.key)
         tables = {"t": target, "s": rows} | ({} if scope is None else {"scope": scope})
         within = "" if scope is None else f"semi join scope using ({', '.join(scope.column_names)})"
@@ -274,7 +274,7 @@ class Step:
                 .execute()
             )
         except CommitFailedError as error:
-            raise overtaken(self.table, self.lineage) from error
+            raise write_conflict(self.table, self.lineage) from error
         self.lake.check_written(self.table, self.lineage)
 
     def _merge_in_spark(self, rows: DataFrame, scope: DataFrame | None) -> None:
@@ -298,11 +298,11 @@ class Step:
         self._commit(merge.execute if self.version else lambda: self._append(rows))
 
     def _commit(self, write: Callable[[], object]) -> None:
-        """Writes through Spark with the lineage and the turn in the commit itself."""
-        self.lake.check_turn(self.table, self.lineage)
+        """Writes through Spark with the lineage and the fencing token in the commit itself."""
+        self.lake.check_fencing_token(self.table, self.lineage)
         settings = {
             "spark.databricks.delta.commitInfo.userMetadata": self.lineage.model_dump_json(),
-            "spark.databricks.delta.write.txnAppId": writer(self.table),
+            "spark.databricks.delta.write.txnAppId": writer_id(self.table),
             "spark.databricks.delta.write.txnVersion": str(self.lineage.fence),
         }
         conf = self.lake.spark.conf
@@ -324,7 +324,7 @@ def begin(
     run_id: str,
     config_digest: str,
 ) -> Step:
-    """Takes the turn to write a table and says which versions of its inputs are new.
+    """Takes a fencing token for a table and says which versions of its inputs are new.
 
     Args:
         lake: Where the tables are.
@@ -359,7 +359,7 @@ def begin(
             code_version=CODE_VERSION,
             config_digest=config_digest,
             inputs={each.name: until for each, until in inputs.items()},
-            fence=lake.turn(table) + 1,
+            fence=lake.fencing_token(table) + 1,
         ),
         windows=windows,
         rebuild=rebuild,

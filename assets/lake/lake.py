@@ -19,7 +19,7 @@ from deltalake import DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
 from assets.lake.delta import data_files, register
-from assets.lake.lineage import CODE_VERSION, Commit, Lineage, commit_properties, overtaken, writer
+from assets.lake.lineage import CODE_VERSION, Commit, Lineage, commit_properties, write_conflict, writer_id
 from assets.lake.tables import AUDITS, TABLES, Table
 from assets.sources.fetched import hadoop_literal
 
@@ -333,40 +333,40 @@ class Lake:
             table: Where to.
             rows: What to append.
             lineage: What the commit says of itself.
-            since: The version that the turn was taken at, where there is one.
+            since: The version that the fencing token was taken at, where there is one.
 
         Returns:
             The table's version after it.
 
         Raises:
-            Fenced: The lineage has a turn, and another writer took it or a later one, or has written since
-                that version; nothing was written.
+            WriteConflict: The lineage has a fencing token, and another writer took it or a later one, or has
+                written since that version; nothing was written.
         """
         # Opened before the check: a commit that comes after it is then one that this one conflicts with.
         target = self.delta(table.name, since)
         if lineage.fence:
-            self.check_turn(table, lineage)
+            self.check_fencing_token(table, lineage)
         try:
             write_deltalake(target, rows, mode="append", commit_properties=commit_properties(table, lineage))
         except CommitFailedError as error:
-            raise overtaken(table, lineage) from error
+            raise write_conflict(table, lineage) from error
         if lineage.fence:
             self.check_written(table, lineage)
         return self.version(table.name)
 
-    def turn(self, table: Table) -> int:
-        """The turn of a table's last writer; the next one's is higher by one."""
-        return self.delta(table.name).transaction_version(writer(table)) or 0
+    def fencing_token(self, table: Table) -> int:
+        """Returns the fencing token of a table's last commit; the next commit takes one more."""
+        return self.delta(table.name).transaction_version(writer_id(table)) or 0
 
-    def check_turn(self, table: Table, lineage: Lineage) -> None:
-        """Raises `Fenced` where a turn has passed."""
-        if self.turn(table) >= lineage.fence:
-            raise overtaken(table, lineage)
+    def check_fencing_token(self, table: Table, lineage: Lineage) -> None:
+        """Raises `WriteConflict` when another writer took this fencing token or a later one."""
+        if self.fencing_token(table) >= lineage.fence:
+            raise write_conflict(table, lineage)
 
     def check_written(self, table: Table, lineage: Lineage) -> None:
-        """Raises `Fenced` where a commit is not there: Delta skips a repeated or older turn silently."""
+        """Raises `WriteConflict` when the commit is not there: Delta skips a repeated or older token silently."""
         if lineage not in (commit.lineage for commit in self.commits(table.name, limit=5)):
-            raise overtaken(table, lineage)
+            raise write_conflict(table, lineage)
 
     def content_digest(self, table: Table, version: int | None = None) -> str:
         """A digest of what a table holds, whatever the order of its rows and files: its data version.

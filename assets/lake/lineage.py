@@ -1,4 +1,4 @@
-"""What a commit says of itself, and whose turn it was to write it."""
+"""What a commit says of itself, and the fencing token by which a writer that was overtaken is refused."""
 
 import hashlib
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Lineage(BaseModel, frozen=True):
         code_version: The version of Headwater's code.
         config_digest: A digest of the settings that decide the output.
         inputs: Every table that was read, with the version up to which it was consumed.
-        fence: The writer's turn: each commit of a table has a higher one than the commit before it.
+        fence: The writer's fencing token: each commit of a table has a higher one than the commit before it.
     """
 
     run_id: str
@@ -56,26 +56,26 @@ class Commit:
     lineage: Lineage
 
 
-class Fenced(RuntimeError):
-    """Another writer committed to the table since this one took its turn."""
+class WriteConflict(RuntimeError):
+    """Another writer committed to the table since this one took its fencing token."""
 
 
-def writer(table: Table) -> str:
-    """The name under which a table's writers take turns."""
+def writer_id(table: Table) -> str:
+    """Returns the Delta application id under which a table's writers take fencing tokens."""
     return f"headwater/{table.name}"
 
 
 def commit_properties(table: Table, lineage: Lineage) -> CommitProperties:
-    """What a commit by delta-rs carries: its lineage, and the writer's turn where it has one."""
+    """Returns what a commit by delta-rs carries: its lineage, and the fencing token where it has one."""
     return CommitProperties(
         custom_metadata={"userMetadata": lineage.model_dump_json()},
-        app_transactions=[Transaction(writer(table), lineage.fence)] if lineage.fence else None,
+        app_transactions=[Transaction(writer_id(table), lineage.fence)] if lineage.fence else None,
     )
 
 
-def overtaken(table: Table, lineage: Lineage) -> Fenced:
-    """What is raised where another writer was faster."""
-    return Fenced(
-        f"{table.name}: another run has written since this one began (turn {lineage.fence}); "
+def write_conflict(table: Table, lineage: Lineage) -> WriteConflict:
+    """Returns the error to raise when another writer was faster."""
+    return WriteConflict(
+        f"{table.name}: another run has written since this one began (fencing token {lineage.fence}); "
         f"nothing was written: run again"
     )

@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 from assets.engine.spark import SparkConfig
 from assets.engine.step import GONE, Step, begin
 from assets.lake.lake import Lake, Unaudited
-from assets.lake.lineage import Fenced, Lineage
+from assets.lake.lineage import Lineage, WriteConflict
 from assets.lake.tables import DOCUMENTS, DUPLICATES, SIGNATURES, TABLES, Table
 
 
@@ -122,7 +122,7 @@ def test_changed_gives_the_last_state_of_each_key(either: Lake) -> None:
 def test_a_writer_that_was_overtaken_writes_nothing(lake: Lake) -> None:
     slow = step(lake, run="slow")
     step(lake, run="quick").merge(duplicates(lake, ("a", "x", 0.9)))
-    with pytest.raises(Fenced, match=r"silver\.duplicates"):
+    with pytest.raises(WriteConflict, match=r"silver\.duplicates"):
         slow.merge(duplicates(lake, ("z", "x", 0.1)))
     assert held(lake) == {"a": 0.9}
 
@@ -131,8 +131,8 @@ def test_a_writer_overtaken_after_its_check_is_told(either: Lake, monkeypatch: p
     lake = either
     slow = step(lake, run="slow")
     step(lake, run="quick").merge(duplicates(lake, ("a", "x", 0.9)))
-    monkeypatch.setattr(Lake, "check_turn", lambda self, table, lineage: None)
-    with pytest.raises(Fenced):
+    monkeypatch.setattr(Lake, "check_fencing_token", lambda self, table, lineage: None)
+    with pytest.raises(WriteConflict):
         slow.merge(duplicates(lake, ("z", "x", 0.1)))
     assert held(lake) == {"a": 0.9}
 
@@ -190,7 +190,7 @@ def test_an_append_overtaken_after_its_check_writes_nothing(
         write(*args, **kwargs)
 
     monkeypatch.setattr("assets.lake.lake.write_deltalake", late)
-    with pytest.raises(Fenced):
+    with pytest.raises(WriteConflict):
         lake.append(DUPLICATES, rows, lineage("slow"))
     assert [commit.lineage.run_id for commit in lake.commits(DUPLICATES.name)] == ["quick"]
 
