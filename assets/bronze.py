@@ -4,6 +4,7 @@
 an old answer can be walked back to the bytes it was made from.
 """
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import reduce
 
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 
-from assets.dagster.metadata import described, report
+from assets.dagster.metadata import asset_key, described, report
 from assets.engine.step import begin
 from assets.lake.lake import Lake
 from assets.lake.tables import RAW_DOCUMENTS
@@ -34,6 +35,9 @@ from assets.sources.sources import (
     quick_read,
     read_source,
 )
+
+SOURCES_READ = "sources_read"
+"""The check of `bronze/raw_documents` that fails, as a warning, while a source can not be read."""
 
 _FEW_DOCUMENTS = 10
 
@@ -77,7 +81,36 @@ def arrivals(
     return rows, pc.sum(stale["file_size_bytes"]).as_py() or 0
 
 
-@dg.asset(**described(RAW_DOCUMENTS), pool="spark")
+def sources_read(registered: Sequence[Source], faults: Mapping[str, SourceError]) -> dg.AssetCheckResult:
+    """The check result that shows which sources could not be read, by name, and why.
+
+    Raises:
+        SourceError: None of several sources could be read, or the only one could not.
+    """
+    if faults and len(faults) == len(registered):
+        if len(faults) == 1:
+            raise next(iter(faults.values()))
+        raise SourceError("\n".join(str(fault) for fault in faults.values()))
+    return dg.AssetCheckResult(
+        passed=not faults,
+        check_name=SOURCES_READ,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="; ".join(str(fault) for fault in faults.values()) or None,
+        metadata={name: str(fault) for name, fault in faults.items()},
+    )
+
+
+@dg.asset(
+    **described(RAW_DOCUMENTS),
+    pool="spark",
+    check_specs=[
+        dg.AssetCheckSpec(
+            SOURCES_READ,
+            asset=asset_key(RAW_DOCUMENTS.name),
+            description="Every source could be read. One that could not keeps its documents as they were.",
+        )
+    ],
+)
 def raw_documents(
     context: dg.AssetExecutionContext,
     lake: dg.ResourceParam[Lake],
@@ -94,11 +127,18 @@ def raw_documents(
         )
     now = lake.stamp(RAW_DOCUMENTS, "fetched_at")
     found, read_bytes, left = list[pa.Table | DataFrame](), 0, state
+    faults: dict[str, SourceError] = {}
     for source in registered:
         ours = pc.and_(pc.equal(left["tenant"], source.tenant), pc.equal(left["source"], source.name))
-        rows, size_bytes = arrivals(lake, source, left.filter(ours), now, max_shrink)
+        known, left = left.filter(ours), left.filter(pc.invert(ours))
+        try:
+            rows, size_bytes = arrivals(lake, source, known, now, max_shrink)
+        except SourceError as fault:  # it fails alone: its documents stay as they are
+            context.log.warning(str(fault))
+            faults[source.name] = fault
+            continue
         found, read_bytes = [*found, *rows], read_bytes + size_bytes
-        left = left.filter(pc.invert(ours))
+    checked = sources_read(registered, faults)
     # What no source claims any more was taken from the configuration: its documents go as vanished files do.
     orphans = left.filter(pc.invert(left["deleted"]))
     if orphans.num_rows:
@@ -109,4 +149,5 @@ def raw_documents(
     elif found:
         frames = [lake.spark.createDataFrame(rows) if isinstance(rows, pa.Table) else rows for rows in found]
         step.append(reduce(DataFrame.unionByName, frames), read_bytes)
-    return report(lake, RAW_DOCUMENTS, sources=len(registered))
+    made = report(lake, RAW_DOCUMENTS, sources=len(registered), sources_not_read=sorted(faults))
+    return made._replace(check_results=[checked])

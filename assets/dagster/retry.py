@@ -7,13 +7,28 @@ from typing import Any
 import dagster as dg
 import psycopg
 
-from retrieval.store.postgres import Unavailable
+from retrieval.store.postgres import DatabaseUnavailable
 
-TRANSIENT = (psycopg.OperationalError, Unavailable, ConnectionError, TimeoutError)
-"""Faults that pass by themselves. Bad data, a failed gate, a write conflict or a full disk do not."""
+_PASSING_SQLSTATES = ("57P01", "57P02", "57P03", "53300")
+"""The server was shut down, crashed, is starting, or has no connection left."""
+_CONNECTION_SQLSTATES = "08"
+"""The class of every fault of a connection."""
 
 _TRIES = 4
 _FIRST_WAIT_S = 2.0
+
+
+def is_transient(error: Exception) -> bool:
+    """Whether a fault passes by itself: a connection that failed, was lost, or timed out.
+
+    PostgreSQL's operational errors are told apart by their SQLSTATE (PostgreSQL's manual, appendix A): a full
+    disk, a cancelled statement or a lock that was not to be had is one too, and would only come again. An
+    error without a SQLSTATE was raised by the client: the server has not answered.
+    """
+    if isinstance(error, psycopg.OperationalError):
+        state = error.sqlstate
+        return state is None or state.startswith(_CONNECTION_SQLSTATES) or state in _PASSING_SQLSTATES
+    return isinstance(error, DatabaseUnavailable | ConnectionError | TimeoutError)
 
 
 def retried(compute: Callable[..., Any]) -> Callable[..., Any]:
@@ -26,7 +41,9 @@ def retried(compute: Callable[..., Any]) -> Callable[..., Any]:
     def attempt(context: dg.AssetExecutionContext, **resources: Any) -> Any:
         try:
             return compute(context, **resources)
-        except TRANSIENT as error:
+        except Exception as error:
+            if not is_transient(error):
+                raise
             context.log.warning(f"{type(error).__name__}: {error}; trying again")
             wait_s = _FIRST_WAIT_S * 2**context.retry_number
             raise dg.RetryRequested(max_retries=_TRIES - 1, seconds_to_wait=wait_s) from error

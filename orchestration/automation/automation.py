@@ -36,13 +36,19 @@ daily = dg.ScheduleDefinition(
 def arrivals(
     context: dg.SensorEvaluationContext, sources: dg.ResourceParam[SourceRegistry]
 ) -> dg.SensorResult | dg.SkipReason:
-    """Compares each local source's listing with the one that the last run was started for."""
+    """Compares each local source's listing with the one that the last run was started for.
+
+    The cursor holds a line per source: its name, its digest and that of its listing. A source that can not be
+    listed keeps its line, so that neither its going nor its coming back unchanged starts a run.
+    """
+    last = {line.partition("=")[0]: line for line in (context.cursor or "").splitlines()}
     digests, unreachable = [], []
     for source in sources.list():
         try:
             listing = quick_listing(source)
         except SourceError as error:
             unreachable.append(str(error))
+            digests += [last[source.name]] if source.name in last else []
             continue
         if listing is not None:
             digests.append(f"{source.name}={source.digest}={listing_digest(listing)}")

@@ -12,6 +12,7 @@ import dagster as dg
 from dagster import DagsterEventType
 from dagster_shared.error import SerializableErrorInfo
 
+from assets.bronze import SOURCES_READ
 from orchestration.automation.liveness import PROCESS_TAG, reap, this_process
 from orchestration.environment.java import require_java
 from orchestration.migrations import state_version
@@ -31,11 +32,14 @@ class Outcome:
         run_id: Its id, as the web UI shows it.
         seconds: Wall time of each asset and gate.
         failures: What stopped it, one line each; empty when it did all it was asked.
+        unread_sources: The sources that could not be read, by name, with the reason; the run went on without
+            them, and their documents are as they were.
     """
 
     run_id: str
     seconds: dict[str, float] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
+    unread_sources: dict[str, str] = field(default_factory=dict)
 
 
 @contextmanager
@@ -83,7 +87,10 @@ def execute(settings: Settings, select: str | None, progress: Callable[[str], No
             tags={PROCESS_TAG: this_process()},
             raise_on_error=False,
         )
-    return Outcome(result.run_id, watch.seconds, _failures(result))
+    unread = _unread_sources(result)
+    for fault in unread.values():
+        progress(f"warning: {fault}; its documents are as they were")
+    return Outcome(result.run_id, watch.seconds, _failures(result), unread)
 
 
 class _Watch(logging.Handler):
@@ -136,6 +143,18 @@ def _said(error: SerializableErrorInfo) -> str:
             "(HEADWATER_SPARK__DRIVER_MEMORY is what it takes); run again, it goes on from what was committed"
         )
     return error.message.strip()
+
+
+def _unread_sources(result: dg.ExecuteInProcessResult) -> dict[str, str]:
+    """What the check of the sources says: why each of those that failed could not be read, by name."""
+    return {
+        name: str(reason.value)
+        for event in result.all_events
+        if event.event_type == DagsterEventType.ASSET_CHECK_EVALUATION
+        for check in [event.asset_check_evaluation_data]
+        if check.check_name == SOURCES_READ
+        for name, reason in check.metadata.items()
+    }
 
 
 def _failures(result: dg.ExecuteInProcessResult) -> list[str]:

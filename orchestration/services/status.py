@@ -6,7 +6,9 @@ from typing import Any
 
 import dagster as dg
 
-from assets.lake.tables import AUDITS
+from assets.bronze import SOURCES_READ
+from assets.dagster.metadata import asset_key
+from assets.lake.tables import AUDITS, RAW_DOCUMENTS
 from orchestration.operations.runs import dagster_instance
 from orchestration.services import services
 from orchestration.settings import Settings, open_lake
@@ -65,10 +67,10 @@ def status(settings: Settings) -> Whole:
             }
     with dagster_instance(settings) as instance:
         records = instance.get_run_records(limit=_RUNS_SHOWN)
+        unread = _sources_unread(instance)
     runs = [_run(record) for record in records]
-    return Whole(
-        found, live, runs, [*_services_down(found), *_last_run_failed(runs), *_gates_closed(settings)]
-    )
+    problems = [*_services_down(found), *_last_run_failed(runs), *unread, *_gates_closed(settings)]
+    return Whole(found, live, runs, problems)
 
 
 def _services_down(found: list[services.Status]) -> list[str]:
@@ -86,6 +88,20 @@ def _last_run_failed(runs: list[RunRow]) -> list[str]:
     return [
         f"the last run, {run.run_id[:8]} ({run.job}), failed: its page in the web UI says where; "
         "`headwater run` goes on from what it committed"
+    ]
+
+
+def _sources_unread(instance: dg.DagsterInstance) -> list[str]:
+    """The sources that the newest reading of the sources had to leave out, one sentence each."""
+    key = dg.AssetCheckKey(asset_key(RAW_DOCUMENTS.name), SOURCES_READ)
+    record = instance.event_log_storage.get_latest_asset_check_execution_by_key([key]).get(key)
+    evaluation = record.evaluation if record else None
+    if evaluation is None or evaluation.passed:
+        return []
+    return [
+        f"source {name} could not be read ({reason.value}): its documents are as they were; "
+        "mend that, then `headwater run`"
+        for name, reason in evaluation.metadata.items()
     ]
 
 

@@ -1,5 +1,6 @@
 """Who is told of a failure, what is tried again, and how a dead run is found."""
 
+import errno
 import json
 import os
 import subprocess
@@ -16,11 +17,12 @@ import pytest
 from pydantic import SecretStr
 
 from assets.dagster import retry
-from assets.dagster.retry import retried
+from assets.dagster.retry import is_transient, retried
 from orchestration.automation.alerts import Alert
 from orchestration.automation.automation import alerts, reaper
 from orchestration.automation.liveness import PROCESS_TAG, alive, this_process
 from orchestration.services.processes import born_s
+from retrieval.store.postgres import DatabaseUnavailable, Postgres
 
 FAILURE = {"run_id": "r", "job": "refresh", "failed": "gold__chunks", "message": "broken"}
 
@@ -117,6 +119,48 @@ def test_only_what_passes_by_itself_is_tried_again(monkeypatch: pytest.MonkeyPat
     assert attempts(monkeypatch, away, ConnectionResetError()) == (3, True)
     assert attempts(monkeypatch, *[away] * 9) == (4, False)
     assert attempts(monkeypatch, ValueError("bad data")) == (1, False)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        psycopg.errors.DiskFull("could not extend file: No space left on device"),
+        psycopg.errors.QueryCanceled("canceling statement due to user request"),
+        psycopg.errors.OutOfMemory("out of memory"),
+        psycopg.errors.LockNotAvailable("canceling statement due to lock timeout"),
+        psycopg.errors.ProgramLimitExceeded("string is too long for tsvector"),
+        OSError(errno.ENOSPC, "No space left on device"),
+    ],
+    ids=lambda fault: type(fault).__name__,
+)
+def test_a_fault_of_the_work_itself_is_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    assert attempts(monkeypatch, fault) == (1, False)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        psycopg.errors.AdminShutdown("terminating connection due to administrator command"),
+        psycopg.errors.CrashShutdown("terminating connection because of crash of another server process"),
+        psycopg.errors.CannotConnectNow("the database system is starting up"),
+        psycopg.errors.ConnectionFailure("connection lost"),
+        psycopg.errors.ConnectionTimeout("connection timeout expired"),
+        psycopg.errors.TooManyConnections("sorry, too many clients already"),
+        DatabaseUnavailable("no connection to PostgreSQL within 30 s"),
+    ],
+    ids=lambda fault: type(fault).__name__,
+)
+def test_a_database_that_is_away_is_asked_again(monkeypatch: pytest.MonkeyPatch, fault: Exception) -> None:
+    assert attempts(monkeypatch, fault) == (2, True)
+
+
+def test_a_cancelled_statement_of_a_real_server_is_no_transient_fault(postgres: Postgres) -> None:
+    with pytest.raises(psycopg.errors.QueryCanceled) as cancelled, postgres.owner() as connection:
+        connection.execute("SET LOCAL statement_timeout = 50")
+        connection.execute("SELECT pg_sleep(5)")
+    assert not is_transient(cancelled.value)
 
 
 def test_a_run_whose_process_was_killed_is_ended() -> None:

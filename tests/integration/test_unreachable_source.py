@@ -1,0 +1,97 @@
+"""A source that can not be read fails alone: it is shown, its documents stay, and the others go on."""
+
+import shutil
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from assets.sources.registry import Source, SourceRegistry
+from orchestration.definitions import definitions
+from orchestration.operations.runs import Outcome, execute
+from orchestration.services.status import status
+from orchestration.settings import Settings, open_lake
+
+BRONZE = 'key:"bronze/raw_documents"'
+TENANTS = ("acme", "globex")
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """A state folder with a source of one document per tenant, both read."""
+    settings = Settings(home=tmp_path / "home")
+    for tenant in TENANTS:
+        folder = tmp_path / tenant
+        folder.mkdir()
+        (folder / "a.md").write_text(f"What {tenant} wrote.")
+        SourceRegistry(settings.sources_file).add(Source(name=tenant, location=str(folder), tenant=tenant))
+    assert run(settings).failures == []
+    return settings
+
+
+def run(settings: Settings) -> Outcome:
+    return execute(settings, BRONZE, lambda line: None)
+
+
+def documents(settings: Settings) -> set[tuple[str, str]]:
+    """Tenant and file name of every document that is not deleted."""
+    lake = open_lake(settings)
+    found = lake.query(
+        """
+        select tenant, parse_filename(uri) as name from raw where uri is not null
+        group by all having not arg_max(deleted, revision)
+        """,
+        raw=lake.delta("bronze.raw_documents"),
+    )
+    return {(row["tenant"], row["name"]) for row in found.to_pylist()}
+
+
+def test_an_unreachable_source_fails_alone_and_is_shown(settings: Settings, tmp_path: Path) -> None:
+    shutil.move(tmp_path / "acme", tmp_path / "away")
+    (tmp_path / "globex" / "b.md").write_text("What globex wrote since.")
+    outcome = run(settings)
+    assert outcome.failures == []
+    assert outcome.unread_sources.keys() == {"acme"}
+    assert str(tmp_path / "acme") in outcome.unread_sources["acme"]
+    assert documents(settings) == {("acme", "a.md"), ("globex", "a.md"), ("globex", "b.md")}
+    [problem] = [problem for problem in status(settings).problems if "acme" in problem]
+    assert "could not be read" in problem
+    shutil.move(tmp_path / "away", tmp_path / "acme")
+    (tmp_path / "acme" / "c.md").write_text("What acme wrote since.")
+    assert run(settings).unread_sources == {}
+    assert ("acme", "c.md") in documents(settings)
+    assert not [problem for problem in status(settings).problems if "acme" in problem]
+
+
+def test_a_run_fails_when_no_source_can_be_read(settings: Settings, tmp_path: Path) -> None:
+    for tenant in TENANTS:
+        shutil.move(tmp_path / tenant, tmp_path / f"{tenant}-away")
+    [failure] = run(settings).failures
+    assert all(str(tmp_path / tenant) in failure for tenant in TENANTS)
+    assert len(documents(settings)) == len(TENANTS)
+
+
+def test_the_sensor_waits_for_an_unreachable_source(settings: Settings, tmp_path: Path) -> None:
+    """Neither its going nor its coming back unchanged starts a run, and changes elsewhere still do."""
+    sensor = definitions(settings).resolve_sensor_def("arrivals")
+    cursor = None
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def runs_requested() -> int:
+            nonlocal cursor
+            resources = {"sources": SourceRegistry(settings.sources_file)}
+            tick = sensor.evaluate_tick(
+                dg.build_sensor_context(instance, cursor=cursor, resources=resources)
+            )
+            cursor = tick.cursor or cursor
+            return len(tick.run_requests or [])
+
+        assert [runs_requested(), runs_requested()] == [1, 0]
+        shutil.move(tmp_path / "acme", tmp_path / "away")
+        assert runs_requested() == 0
+        (tmp_path / "globex" / "b.md").write_text("What globex wrote since.")
+        assert [runs_requested(), runs_requested()] == [1, 0]
+        shutil.move(tmp_path / "away", tmp_path / "acme")
+        assert runs_requested() == 0
+        (tmp_path / "acme" / "b.md").write_text("What acme wrote since.")
+        assert [runs_requested(), runs_requested()] == [1, 0]
