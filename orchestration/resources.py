@@ -7,7 +7,7 @@ import dagster as dg
 from assets.lake.lake import Lake
 from assets.sources.registry import SourceRegistry
 from orchestration.automation.alerts import Alert
-from orchestration.automation.liveness import PROCESS_TAG, this_process
+from orchestration.automation.dead_runs import run_process_tags
 from orchestration.settings import Settings, open_lake
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index
@@ -34,7 +34,7 @@ def resources(settings: Settings) -> dict[str, Any]:
     def lake(context: dg.InitResourceContext) -> Lake:
         # Every run asks for the lake first: from here on it can be told whether its process lives.
         if context.run is not None and context.instance is not None:
-            context.instance.add_run_tags(context.run.run_id, {PROCESS_TAG: this_process()})
+            context.instance.add_run_tags(context.run.run_id, run_process_tags())
         return open_lake(settings)
 
     return hardcoded | {"lake": dg.ResourceDefinition(lake)}

@@ -11,7 +11,7 @@ from assets.sources.fetched import listing_digest
 from assets.sources.registry import SourceError, SourceRegistry
 from assets.sources.sources import quick_listing
 from orchestration.automation.alerts import Alert
-from orchestration.automation.liveness import reap
+from orchestration.automation.dead_runs import end_dead_runs
 from retrieval.index.index import Index
 
 refresh = dg.define_asset_job(
@@ -104,7 +104,7 @@ nightly = dg.ScheduleDefinition(
 )
 def reaper(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """Looks for the process of every run in progress."""
-    dead = reap(context.instance)
+    dead = end_dead_runs(context.instance)
     return dg.SkipReason(f"ended {', '.join(dead)}" if dead else "every run in progress has its process")
 
 

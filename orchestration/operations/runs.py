@@ -13,7 +13,7 @@ from dagster import DagsterEventType
 from dagster_shared.error import SerializableErrorInfo
 
 from assets.bronze import SOURCES_READ
-from orchestration.automation.liveness import PROCESS_TAG, reap, this_process
+from orchestration.automation.dead_runs import end_dead_runs, run_process_tags
 from orchestration.environment.java import require_java
 from orchestration.migrations import state_version
 from orchestration.services.dagster_home import write_dagster_home
@@ -73,7 +73,7 @@ def execute(settings: Settings, select: str | None, progress: Callable[[str], No
     defs = definitions(settings, {"console": watch.definition()})
     job = defs.resolve_job_def(refresh.name)
     with dagster_instance(settings) as instance:
-        for run_id in reap(instance):
+        for run_id in end_dead_runs(instance):
             progress(f"run {run_id[:8]} died before it ended; going on from what it committed")
         selection = None
         if select is not None:
@@ -84,7 +84,7 @@ def execute(settings: Settings, select: str | None, progress: Callable[[str], No
             instance=instance,
             asset_selection=selection,
             run_config={"loggers": {"console": {}}},  # Dagster asks a logger only when it is configured
-            tags={PROCESS_TAG: this_process()},
+            tags=run_process_tags(),
             raise_on_error=False,
         )
     unread = _unread_sources(result)

@@ -34,14 +34,14 @@ class Started:
 
     Attributes:
         pid: Of the process, and so of its group.
-        born_s: When the process started, as `born_s` tells it.
+        born_s: When the process started, as `started_since_boot_s` tells it.
     """
 
     pid: int
     born_s: float
 
 
-def born_s(process: psutil.Process) -> float:
+def started_since_boot_s(process: psutil.Process) -> float:
     """When a process started, in seconds since the system did: the same also after the clock was set."""
     return process.create_time() - psutil.boot_time()
 
@@ -58,7 +58,7 @@ def leader(started: Started) -> psutil.Process | None:
     """The process itself while it runs; None when it ended, also when its pid now belongs to another."""
     try:
         process = psutil.Process(started.pid)
-        if abs(born_s(process) - started.born_s) > _TICK_S:
+        if abs(started_since_boot_s(process) - started.born_s) > _TICK_S:
             return None
         return process if process.status() != psutil.STATUS_ZOMBIE else None
     except psutil.NoSuchProcess:
@@ -68,7 +68,7 @@ def leader(started: Started) -> psutil.Process | None:
 def members(started: Started) -> list[psutil.Process]:
     """Every process of the group that runs, also when its leader was killed and its children were not."""
     try:
-        if abs(born_s(psutil.Process(started.pid)) - started.born_s) > _TICK_S:
+        if abs(started_since_boot_s(psutil.Process(started.pid)) - started.born_s) > _TICK_S:
             return []  # given to another process: the kernel does that only when the group is empty
     except psutil.NoSuchProcess:
         pass
@@ -77,7 +77,7 @@ def members(started: Started) -> list[psutil.Process]:
         with contextlib.suppress(psutil.Error, ProcessLookupError):
             if (
                 os.getpgid(process.pid) == started.pid
-                and born_s(process) > started.born_s - _TICK_S
+                and started_since_boot_s(process) > started.born_s - _TICK_S
                 and process.status() != psutil.STATUS_ZOMBIE
             ):
                 found.append(process)
@@ -106,7 +106,7 @@ def start(command: Sequence[str], pid_file: Path, log: Path, environment: Mappin
             env=dict(environment),
             start_new_session=True,
         )
-    started = Started(process.pid, born_s(psutil.Process(process.pid)))
+    started = Started(process.pid, started_since_boot_s(psutil.Process(process.pid)))
     with replacing(pid_file) as fresh:
         fresh.write_text(json.dumps(asdict(started)))
     return started

@@ -25,13 +25,13 @@ from orchestration.services.dagster_home import write_dagster_home
 from orchestration.services.processes import (
     ServiceError,
     Started,
-    born_s,
     holder,
     leader,
     listening,
     port_free,
     read_pid_file,
     start,
+    started_since_boot_s,
     stop,
     wait_until,
 )
@@ -242,7 +242,11 @@ def _postgres_status(settings: "Settings") -> Status:
         return Status("postgres", None, str(postgres.server.data), None, healthy=False)
     pid = int((postgres.server.data / "postmaster.pid").read_text().split()[0])
     return Status(
-        "postgres", pid, str(postgres.server.data), _uptime_s(born_s(psutil.Process(pid))), healthy=True
+        "postgres",
+        pid,
+        str(postgres.server.data),
+        _uptime_s(started_since_boot_s(psutil.Process(pid))),
+        healthy=True,
     )
 
 

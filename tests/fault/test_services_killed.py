@@ -16,7 +16,7 @@ import pytest
 from report import Report
 from states import States, differences
 
-from orchestration.automation.liveness import PROCESS_TAG
+from orchestration.automation.dead_runs import RUN_PROCESS_TAG
 from orchestration.operations.runs import dagster_instance
 from orchestration.services import services
 from orchestration.settings import Settings
@@ -90,7 +90,7 @@ def worker(settings: Settings) -> tuple[str, int]:
         with dagster_instance(settings) as instance:
             runs = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
         for run in runs:
-            pid = int(run.tags.get(PROCESS_TAG, "0@").partition("@")[0])
+            pid = json.loads(run.tags.get(RUN_PROCESS_TAG, "{}")).get("pid")
             if pid and psutil.pid_exists(pid):
                 found.append((run.run_id, pid))
         return bool(found)

@@ -15,13 +15,13 @@ import pytest
 from orchestration.services.processes import (
     ServiceError,
     Started,
-    born_s,
     holder,
     leader,
     members,
     port_free,
     read_pid_file,
     start,
+    started_since_boot_s,
     stop,
     wait_until,
 )
@@ -78,7 +78,9 @@ def test_a_pid_that_was_given_to_another_is_left_alone(tmp_path: Path) -> None:
     try:
         pid_file = tmp_path / "ours.pid"
         pid_file.write_text(
-            json.dumps({"pid": stranger.pid, "born_s": born_s(psutil.Process(stranger.pid)) - 1})
+            json.dumps(
+                {"pid": stranger.pid, "born_s": started_since_boot_s(psutil.Process(stranger.pid)) - 1}
+            )
         )
         ours = read_pid_file(pid_file)
         assert ours is not None

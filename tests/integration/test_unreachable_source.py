@@ -80,9 +80,7 @@ def test_the_sensor_waits_for_an_unreachable_source(settings: Settings, tmp_path
         def runs_requested() -> int:
             nonlocal cursor
             resources = {"sources": SourceRegistry(settings.sources_file)}
-            tick = sensor.evaluate_tick(
-                dg.build_sensor_context(instance, cursor=cursor, resources=resources)
-            )
+            tick = sensor.evaluate_tick(dg.build_sensor_context(instance, cursor=cursor, resources=resources))
             cursor = tick.cursor or cursor
             return len(tick.run_requests or [])
 

@@ -20,8 +20,7 @@ from assets.dagster import retry
 from assets.dagster.retry import is_transient, retried
 from orchestration.automation.alerts import Alert
 from orchestration.automation.automation import alerts, reaper
-from orchestration.automation.liveness import PROCESS_TAG, alive, this_process
-from orchestration.services.processes import born_s
+from orchestration.automation.dead_runs import RUN_PROCESS_TAG, RunProcess, end_dead_runs
 from retrieval.store.postgres import DatabaseUnavailable, Postgres
 
 FAILURE = {"run_id": "r", "job": "refresh", "failed": "gold__chunks", "message": "broken"}
@@ -163,32 +162,75 @@ def test_a_cancelled_statement_of_a_real_server_is_no_transient_fault(postgres: 
     assert not is_transient(cancelled.value)
 
 
-def test_a_run_whose_process_was_killed_is_ended() -> None:
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    mark = f"{process.pid}@{born_s(psutil.Process(process.pid)):.2f}"
-    assert alive(mark)
-    assert alive(this_process())
+def started_runs(instance: dg.DagsterInstance, *processes: RunProcess) -> list[str]:
+    """The ids of runs in progress, one per process."""
 
     @dg.job
     def refresh() -> None:
         pass
 
-    instance = dg.DagsterInstance.ephemeral()
-    runs = [
-        instance.create_run_for_job(refresh, tags={PROCESS_TAG: tag}, status=dg.DagsterRunStatus.STARTED)
-        for tag in (mark, this_process())
+    return [
+        instance.create_run_for_job(
+            refresh,
+            tags={RUN_PROCESS_TAG: process.model_dump_json()},
+            status=dg.DagsterRunStatus.STARTED,
+        ).run_id
+        for process in processes
     ]
+
+
+def test_a_run_whose_process_was_killed_is_ended() -> None:
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    killed, ours = RunProcess.of_pid(process.pid), RunProcess.of_pid()
+    assert not killed.is_dead
+    assert not ours.is_dead
+    instance = dg.DagsterInstance.ephemeral()
+    runs = started_runs(instance, killed, ours)
     process.kill()
     # Nobody has asked for it yet: its pid is still taken.
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     reaper(dg.build_sensor_context(instance))
     process.wait()
-    states = [instance.get_run_by_id(run.run_id).status for run in runs]  # type: ignore[union-attr]
+    states = [instance.get_run_by_id(run_id).status for run_id in runs]  # type: ignore[union-attr]
     assert states == [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.STARTED]
 
 
+def test_a_run_of_another_host_is_left_alone() -> None:
+    """Its process can not be seen from here, and its pid means nothing here."""
+    code = (
+        "from orchestration.automation.dead_runs import RunProcess as P; print(P.of_pid().model_dump_json())"
+    )
+    command = [
+        "unshare",
+        "--uts",
+        "sh",
+        "-c",
+        'hostname elsewhere && exec "$@"',
+        "sh",
+        sys.executable,
+        "-c",
+        code,
+    ]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    except FileNotFoundError:
+        pytest.skip("this machine has no unshare")
+    if "unshare" in done.stderr:
+        pytest.skip("this machine lets no namespace be made")
+    elsewhere = RunProcess.model_validate_json(done.stdout)
+    here = RunProcess.of_pid()
+    assert (elsewhere.boot_id, elsewhere.host) != (here.boot_id, here.host)
+    instance = dg.DagsterInstance.ephemeral()
+    # The same pid on this host has ended, and so has one of before this host was started anew.
+    ended = elsewhere.model_copy(update={"host": here.host})
+    rebooted = here.model_copy(update={"boot_id": "an-earlier-one"})
+    other, *dead = started_runs(instance, elsewhere, ended, rebooted)
+    assert sorted(end_dead_runs(instance)) == sorted(dead)
+    assert instance.get_run_by_id(other).status == dg.DagsterRunStatus.STARTED  # type: ignore[union-attr]
+
+
 def test_a_run_goes_on_when_the_clock_is_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    mark, began = this_process(), psutil.boot_time()
+    process, began = RunProcess.of_pid(), psutil.boot_time()
     # What the system says of its own start follows the clock.
     monkeypatch.setattr(psutil._psplatform, "boot_time", lambda: began - 3600)
-    assert alive(mark)
+    assert not process.is_dead

@@ -1,0 +1,107 @@
+"""Ends runs whose process died: such a run would be in progress for ever, and hold its place in the pools."""
+
+import socket
+from functools import cache
+from pathlib import Path
+from typing import Self
+
+import dagster as dg
+import psutil
+from dagster import DagsterRunStatus
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from orchestration.services.processes import started_since_boot_s
+
+RUN_PROCESS_TAG = "headwater/process"
+"""The tag of a run that holds its `RunProcess`, as JSON."""
+
+_UNFINISHED = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_MACHINE_ID = Path("/etc/machine-id")
+
+
+class RunProcess(BaseModel):
+    """The process that executes a run, named so that no other process is taken for it.
+
+    Attributes:
+        host: The machine's name and, where it has one, its machine-id (systemd's machine-id(5)).
+        boot_id: Which start of the machine; empty where the system does not tell.
+        pid: Of the process.
+        started_s: When it started, in seconds since the machine did: a recycled pid has another start.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    host: str
+    boot_id: str
+    pid: int
+    started_s: float
+
+    @classmethod
+    def of_pid(cls, pid: int | None = None) -> Self:
+        """Returns the identity of a running process of this machine; of this process by default.
+
+        Raises:
+            psutil.NoSuchProcess: No process has this pid.
+        """
+        process = psutil.Process(pid)
+        return cls(
+            host=_host(),
+            boot_id=_boot_id(),
+            pid=process.pid,
+            started_s=round(started_since_boot_s(process), 2),
+        )
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it is known to have ended: what runs on another host can not be known here."""
+        if self.host != _host():
+            return False
+        try:
+            # One that was killed stays in the table until its parent has asked for it.
+            zombie = psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE
+            return zombie or RunProcess.of_pid(self.pid) != self
+        except psutil.NoSuchProcess:
+            return True
+
+
+@cache
+def _host() -> str:
+    machine_id = _MACHINE_ID.read_text().strip() if _MACHINE_ID.is_file() else ""
+    return f"{socket.gethostname()} {machine_id}".strip()
+
+
+@cache
+def _boot_id() -> str:
+    return _BOOT_ID.read_text().strip() if _BOOT_ID.is_file() else ""
+
+
+def run_process_tags() -> dict[str, str]:
+    """Returns the tags of a run that this process executes."""
+    return {RUN_PROCESS_TAG: RunProcess.of_pid().model_dump_json()}
+
+
+def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Fails the runs whose process died on this host, and gives their place in the pools back.
+
+    Runs of other hosts are left alone: their own daemon, or the next run there, ends them.
+
+    Returns:
+        Their run ids.
+    """
+    dead = []
+    for run in instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED)):
+        process = _tagged_process(run)
+        if process is not None and process.is_dead:
+            instance.report_run_failed(run, f"its process ({process.pid} of {process.host}) died")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+            dead.append(run.run_id)
+    return dead
+
+
+def _tagged_process(run: dg.DagsterRun) -> RunProcess | None:
+    """The process that a run's tag names; None where it names none that can be judged."""
+    try:
+        return RunProcess.model_validate_json(run.tags.get(RUN_PROCESS_TAG, ""))
+    except ValidationError:
+        return None
