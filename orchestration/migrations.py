@@ -7,15 +7,13 @@ from pathlib import Path
 from assets.lake.lake import Lake
 from retrieval.atomic_files import replacing
 
-MIGRATIONS: list[Callable[[Lake], None]] = [
-    # 0 to 1: the first state folders had no version. Quality signals were added to `silver.documents`.
-    lambda lake: lake.add_missing_columns(),
-    # 1 to 2: who may see a document, and what an answer was chosen from.
-    lambda lake: lake.add_missing_columns(),
-]
-"""What makes a folder of version N one of version N + 1. Each can be run again after it was cut off."""
+MIGRATIONS: dict[int, Callable[[Lake], None]] = {
+    # Every column has a comment.
+    3: Lake.conform_columns,
+}
+"""The steps to each version of the state folder, in order. Each can be run again after it was cut off."""
 
-STATE_VERSION = len(MIGRATIONS)
+STATE_VERSION = max(MIGRATIONS)
 
 
 class NewerState(RuntimeError):
@@ -52,7 +50,8 @@ def bring_up_to_date(home: Path, lake: Lake) -> None:
     version = state_version(home)
     home.mkdir(parents=True, exist_ok=True)
     lake.ensure()
-    for number in range(version, STATE_VERSION):
-        MIGRATIONS[number](lake)
-        with replacing(file) as fresh:
-            fresh.write_text(json.dumps({"version": number + 1}) + "\n")
+    for number, migrate in sorted(MIGRATIONS.items()):
+        if number > version:
+            migrate(lake)
+            with replacing(file) as fresh:
+                fresh.write_text(json.dumps({"version": number}) + "\n")

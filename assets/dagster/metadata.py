@@ -11,6 +11,7 @@ import pyarrow as pa
 from dagster import MetadataValue
 
 from assets.dagster import charts
+from assets.lake.columns import column_comment
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
 from assets.lake.tables import Table
@@ -184,7 +185,7 @@ def report(lake: Lake, table: Table, *, key: dg.AssetKey | None = None, **extra:
         **extra,
         "sample": _sample(lake, table),
         "dagster/row_count": lake.query("select count(*) as n from t", t=newest)["n"][0].as_py(),
-        "dagster/column_schema": _schema(table),
+        "dagster/column_schema": table_schema(table),
         "dagster/uri": lake.path(table.name),
         "last_release": _last_release(lake),
     }
@@ -227,12 +228,14 @@ def _last_release(lake: Lake) -> str:
     return rows["release_id"][0].as_py() if rows.num_rows else "none"
 
 
-def _schema(table: Table) -> dg.TableSchema:
+def table_schema(table: Table) -> dg.TableSchema:
+    """The columns of a table as the web UI lists them: name, type, comment, constraints."""
     return dg.TableSchema(
         columns=[
             dg.TableColumn(
                 field.name,
                 str(field.type),
+                description=column_comment(field),
                 constraints=dg.TableColumnConstraints(
                     nullable=field.nullable, unique=table.key == (field.name,)
                 ),

@@ -40,7 +40,7 @@ _PROPERTIES = {
 FEW_FILES = 32
 """Spark reads so many Parquet files as they are: to read a table's log itself takes its JVM seconds."""
 
-_MAINTENANCE = {"OPTIMIZE", "VACUUM START", "VACUUM END", "ADD COLUMN"}
+_MAINTENANCE = {"OPTIMIZE", "VACUUM START", "VACUUM END", "ADD COLUMN", "UPDATE FIELD METADATA"}
 """Operations that change no row."""
 
 
@@ -88,14 +88,20 @@ class Lake:
                     configuration=_PROPERTIES,
                 )
 
-    def add_missing_columns(self) -> None:
-        """Adds columns that tables are declared with and do not have: NULL in the rows that are there."""
+    def conform_columns(self) -> None:
+        """Gives older tables the columns and comments that they are declared with.
+
+        An added column holds NULL in the rows that are there. Where nothing is missing, no commit is made.
+        """
         for table in TABLES.values():
             found = self.delta(table.name)
-            there = {field.name for field in found.schema().fields}
             declared = Schema.from_arrow(table.schema).fields
+            there = {field.name: field for field in found.schema().fields}
             if missing := [field for field in declared if field.name not in there]:
                 found.alter.add_columns(missing)
+            for field in declared:
+                if field.name in there and there[field.name].metadata != field.metadata:
+                    found.alter.set_column_metadata(field.name, field.metadata)
 
     def delta(self, name: str, version: int | None = None) -> DeltaTable:
         """The table as delta-rs sees it, at a version or the newest.

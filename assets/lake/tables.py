@@ -4,19 +4,19 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from assets.lake.columns import column
 from assets.text.signals import SIGNALS
 
 LAYERS = ("bronze", "silver", "gold", "ops")
 
 _TEXT = pa.string()
 _TIME = pa.timestamp("us", tz="UTC")
-
-
-def _required(name: str, kind: pa.DataType = _TEXT) -> pa.Field:
-    return pa.field(name, kind, nullable=False)
-
-
-_GROUPS = pa.field("access_groups", pa.string())  # as `retrieval.access.group_set`; NULL is everybody
+_GROUPS = column(
+    "access_groups",
+    "Groups of the tenant that may see the row, as one string; NULL is everybody.",
+    nullable=True,
+)
+_RUN_ID = column("OpenLineage_RunId", "Dagster run that wrote the row.")
 
 
 @dataclass(frozen=True)
@@ -52,22 +52,34 @@ RAW_DOCUMENTS = Table(
     "bronze.raw_documents",
     pa.schema(
         [
-            _required("doc_id"),
-            _required("revision", pa.int32()),
-            _required("tenant"),
-            _required("source"),
-            _required("uri"),
-            pa.field("title", pa.string()),
-            pa.field("media_type", pa.string()),
-            pa.field("content_sha256", pa.string()),
-            pa.field("size_bytes", pa.int64()),
-            pa.field("body", pa.binary()),
-            pa.field("file_size_bytes", pa.int64()),
-            pa.field("file_modified_at", _TIME),
-            pa.field("error", pa.string()),
-            _required("first_seen_at", _TIME),
-            _required("fetched_at", _TIME),
-            _required("deleted", pa.bool_()),
+            column("doc_id", "SHA-256 of tenant, source and URI: the document's identity."),
+            column("revision", "Number of this revision of the document, from 1.", pa.int32()),
+            column("tenant", "Tenant that the document belongs to."),
+            column("source", "Name of the source that it was read from."),
+            column("uri", "Where the document is: a file's URI, with #n for a row of a file."),
+            column("title", "Title that the source gives, such as a column of a row file.", nullable=True),
+            column("media_type", "Media type by content, such as text/html.", nullable=True),
+            column("content_sha256", "SHA-256 of the bytes in body.", nullable=True),
+            column("size_bytes", "Number of bytes in body.", pa.int64(), nullable=True),
+            column(
+                "body",
+                "The document's bytes as they came; NULL in a tombstone and where reading failed.",
+                pa.binary(),
+                nullable=True,
+            ),
+            column(
+                "file_size_bytes",
+                "Size of the file that holds the document, when it was read.",
+                pa.int64(),
+                nullable=True,
+            ),
+            column(
+                "file_modified_at", "Modification time of that file, when it was read.", _TIME, nullable=True
+            ),
+            column("error", "Why the document could not be read, or NULL.", nullable=True),
+            column("first_seen_at", "When the document was first read.", _TIME),
+            column("fetched_at", "When this revision was read.", _TIME),
+            column("deleted", "True in a tombstone: the source no longer has the document.", pa.bool_()),
         ]
     ),
     key=("doc_id", "revision"),
@@ -80,29 +92,36 @@ DOCUMENTS = Table(
     "silver.documents",
     pa.schema(
         [
-            _required("doc_id"),
-            _required("tenant"),
-            _required("source"),
-            _required("uri"),
-            _required("content_sha256"),
-            pa.field("media_type", pa.string()),
-            pa.field("title", pa.string()),
-            _required("text"),
-            _required("text_sha256"),
-            _required("language"),
-            _required("char_count", pa.int32()),
-            *[pa.field(name, kind) for name, kind in SIGNALS.items()],
-            _required("pii_count", pa.int32()),
-            pa.field(
+            column("doc_id", "SHA-256 of tenant, source and URI: the document's identity."),
+            column("tenant", "Tenant that the document belongs to."),
+            column("source", "Name of the source that it was read from."),
+            column("uri", "Where the document is."),
+            column("content_sha256", "SHA-256 of the bytes that the text was read from."),
+            column("media_type", "Media type by content, such as text/html.", nullable=True),
+            column("title", "Title, from the source or from the document itself.", nullable=True),
+            column("text", "Normalised text: NFC, line feeds, no control characters."),
+            column("text_sha256", "SHA-256 of the text in UTF-8."),
+            column("language", "ISO 639-1 code of the text's language."),
+            column("char_count", "Number of characters in the text.", pa.int32()),
+            *SIGNALS.values(),
+            column("pii_count", "Number of spans that look like personal data.", pa.int32()),
+            column(
                 "headings",
+                "Headings in order: where each begins in the text, its level from 1, its title.",
                 pa.list_(
                     pa.struct([("char_start", pa.int32()), ("level", pa.int32()), ("title", pa.string())])
                 ),
+                nullable=True,
             ),
-            pa.field("pages", pa.list_(pa.int32())),
+            column(
+                "pages",
+                "Character position at which each page begins, where the format has pages.",
+                pa.list_(pa.int32()),
+                nullable=True,
+            ),
             _GROUPS,
-            _required("first_seen_at", _TIME),
-            _required("OpenLineage_RunId"),
+            column("first_seen_at", "When the document was first read.", _TIME),
+            _RUN_ID,
         ]
     ),
     key=("doc_id",),
@@ -115,15 +134,19 @@ QUARANTINE = Table(
     "silver.quarantine",
     pa.schema(
         [
-            _required("doc_id"),
-            _required("tenant"),
-            _required("source"),
-            _required("uri"),
-            pa.field("content_sha256", pa.string()),
-            _required("stage"),
-            _required("expectation"),
-            _required("reason"),
-            _required("OpenLineage_RunId"),
+            column("doc_id", "SHA-256 of tenant, source and URI: the document's identity."),
+            column("tenant", "Tenant that the document belongs to."),
+            column("source", "Name of the source that it was read from."),
+            column("uri", "Where the document is."),
+            column(
+                "content_sha256",
+                "SHA-256 of the bytes that were refused, NULL where none could be read.",
+                nullable=True,
+            ),
+            column("stage", "Stage that refused the document: read, parse, quality …"),
+            column("expectation", "Name of the expectation that the document failed."),
+            column("reason", "What was found, in a sentence."),
+            _RUN_ID,
         ]
     ),
     key=("doc_id",),
@@ -135,13 +158,15 @@ SIGNATURES = Table(
     "silver.signatures",
     pa.schema(
         [
-            _required("doc_id"),
-            _required("config_hash"),
-            _required("text_sha256"),
-            pa.field("signature", pa.binary()),
-            pa.field("bands", pa.list_(pa.int64())),
+            column("doc_id", "Document that the signature is of."),
+            column("config_hash", "Digest of the MinHash settings; only equal ones are comparable."),
+            column("text_sha256", "SHA-256 of the text that was signed."),
+            column(
+                "signature", "MinHash signature: little-endian unsigned integers.", pa.binary(), nullable=True
+            ),
+            column("bands", "Hash of each LSH band of the signature.", pa.list_(pa.int64()), nullable=True),
             _GROUPS,
-            _required("OpenLineage_RunId"),
+            _RUN_ID,
         ]
     ),
     key=("doc_id",),
@@ -153,12 +178,16 @@ DUPLICATES = Table(
     "silver.duplicates",
     pa.schema(
         [
-            _required("doc_id"),
-            _required("canonical_id"),
-            _required("matched_id"),
-            _required("jaccard", pa.float64()),
-            _required("method"),
-            _required("OpenLineage_RunId"),
+            column("doc_id", "Document that another one stands for."),
+            column("canonical_id", "Document that stands for it."),
+            column("matched_id", "Document whose likeness put it into the cluster."),
+            column(
+                "jaccard",
+                "Jaccard similarity of the shingles of both texts, 1 for an exact duplicate.",
+                pa.float64(),
+            ),
+            column("method", "How they were matched: exact or near."),
+            _RUN_ID,
         ]
     ),
     key=("doc_id",),
@@ -170,17 +199,23 @@ CHUNKS = Table(
     "gold.chunks",
     pa.schema(
         [
-            _required("chunk_id"),
-            _required("doc_id"),
-            _required("tenant"),
-            _required("ordinal", pa.int32()),
-            _required("char_start", pa.int32()),
-            _required("char_end", pa.int32()),
-            _required("text"),
-            _required("text_sha256"),
-            _required("token_count", pa.int32()),
-            pa.field("heading", pa.string()),
-            _required("OpenLineage_RunId"),
+            column("chunk_id", "SHA-256 of document, text digest and start: the chunk's identity."),
+            column("doc_id", "Document that the chunk is a span of."),
+            column("tenant", "Tenant that the document belongs to."),
+            column("ordinal", "Place of the chunk in its document, from 0.", pa.int32()),
+            column(
+                "char_start", "Position of the chunk's first character in the document's text.", pa.int32()
+            ),
+            column("char_end", "Position after its last character.", pa.int32()),
+            column("text", "documents.text[char_start:char_end]."),
+            column("text_sha256", "SHA-256 of the chunk's text in UTF-8."),
+            column(
+                "token_count",
+                "Number of tokens by the embedder's tokenizer, without special ones.",
+                pa.int32(),
+            ),
+            column("heading", "Path of the headings that the chunk stands under.", nullable=True),
+            _RUN_ID,
         ]
     ),
     key=("chunk_id",),
@@ -193,11 +228,11 @@ EMBEDDINGS = Table(
     "gold.embeddings",
     pa.schema(
         [
-            _required("tenant"),
-            _required("text_sha256"),
-            _required("model_digest"),
-            pa.field("vector", pa.list_(pa.float32())),
-            _required("OpenLineage_RunId"),
+            column("tenant", "Tenant whose chunks have the text."),
+            column("text_sha256", "SHA-256 of the text that was embedded."),
+            column("model_digest", "Digest of the embedding model and its settings."),
+            column("vector", "Unit vector of the text.", pa.list_(pa.float32()), nullable=True),
+            _RUN_ID,
         ]
     ),
     key=("tenant", "text_sha256", "model_digest"),
@@ -210,14 +245,15 @@ ANSWERS = Table(
     "gold.answers",
     pa.schema(
         [
-            _required("answer_id"),
-            _required("tenant"),
-            _required("question"),
-            pa.field("answer", pa.string()),
-            _required("refused", pa.bool_()),
-            _required("engine"),
-            pa.field(
+            column("answer_id", "Identity of the answer."),
+            column("tenant", "Tenant that asked."),
+            column("question", "The question as it was asked."),
+            column("answer", "The answer's text; NULL where it was refused.", nullable=True),
+            column("refused", "True where the documents did not answer the question.", pa.bool_()),
+            column("engine", "Engine that wrote the answer."),
+            column(
                 "citations",
+                "Verbatim quotes that the answer stands on, and where each is.",
                 pa.list_(
                     pa.struct(
                         [
@@ -232,12 +268,18 @@ ANSWERS = Table(
                         ]
                     )
                 ),
+                nullable=True,
             ),
-            _required("release_id"),
-            _required("model_digest"),
-            pa.field("retrieved", pa.list_(pa.string())),  # chunk ids, best first
-            _GROUPS,  # of the user who asked
-            _required("answered_at", _TIME),
+            column("release_id", "Release that was searched."),
+            column("model_digest", "Digest of the embedding model of that release."),
+            column(
+                "retrieved",
+                "Ids of the chunks that were retrieved, best first.",
+                pa.list_(pa.string()),
+                nullable=True,
+            ),
+            _GROUPS,
+            column("answered_at", "When the answer was given.", _TIME),
         ]
     ),
     key=("answer_id",),
@@ -249,15 +291,15 @@ RELEASES = Table(
     "ops.releases",
     pa.schema(
         [
-            _required("release_id"),
-            _required("decision"),  # released | refused | rolled_back
-            pa.field("reason", pa.string()),
-            _required("generation", pa.int32()),
-            _required("epoch", pa.int64()),
-            _required("model_digest"),
-            _required("metrics"),  # JSON object, name to number
-            _required("versions"),  # JSON object, table to Delta version
-            _required("decided_at", _TIME),
+            column("release_id", "Name of the release, such as r1.2: generation and epoch."),
+            column("decision", "What was decided: approved, released, refused or rolled_back."),
+            column("reason", "Why, in a sentence.", nullable=True),
+            column("generation", "Generation of the index.", pa.int32()),
+            column("epoch", "Epoch of that generation.", pa.int64()),
+            column("model_digest", "Digest of its embedding model."),
+            column("metrics", "JSON object: what was measured, name to number."),
+            column("versions", "JSON object: table to the Delta version that the release pins."),
+            column("decided_at", "When; later than every decision before it.", _TIME),
         ]
     ),
     key=("release_id", "decided_at"),
@@ -269,12 +311,12 @@ AUDITS = Table(
     "ops.audits",
     pa.schema(
         [
-            _required("table"),
-            _required("version", pa.int64()),
-            _required("passed", pa.bool_()),
-            _required("failed", pa.list_(pa.string())),
-            _required("run_id"),
-            _required("audited_at", _TIME),
+            column("table", "Table that the gate audited."),
+            column("version", "Version of the table.", pa.int64()),
+            column("passed", "True where no blocking expectation failed.", pa.bool_()),
+            column("failed", "Names of the blocking expectations that failed.", pa.list_(pa.string())),
+            column("run_id", "Dagster run of the audit."),
+            column("audited_at", "When; later than every audit before it.", _TIME),
         ]
     ),
     key=("table", "version", "audited_at"),
@@ -286,16 +328,21 @@ DRIFT = Table(
     "ops.drift",
     pa.schema(
         [
-            _required("table"),
-            pa.field("since", pa.int64()),
-            _required("until", pa.int64()),
-            _required("column"),
-            _required("test"),  # ks | psi | centroid
-            _required("statistic", pa.float64()),
-            _required("threshold", pa.float64()),
-            _required("drifted", pa.bool_()),
-            _required("run_id"),
-            _required("measured_at", _TIME),
+            column("table", "Table that was compared."),
+            column(
+                "since",
+                "Version before the batch, which is the reference; NULL for a first batch.",
+                pa.int64(),
+                nullable=True,
+            ),
+            column("until", "Version with the batch.", pa.int64()),
+            column("column", "Column that was compared."),
+            column("test", "Test: ks, psi or centroid."),
+            column("statistic", "The test's statistic.", pa.float64()),
+            column("threshold", "Value above which the batch has drifted.", pa.float64()),
+            column("drifted", "True where the statistic is above the threshold.", pa.bool_()),
+            column("run_id", "Dagster run of the comparison."),
+            column("measured_at", "When.", _TIME),
         ]
     ),
     key=("table", "until", "column", "test"),

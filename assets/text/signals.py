@@ -16,42 +16,114 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import BaseModel
 
+from assets.lake.columns import column
 from assets.text.damage import cut_off, markup_line_ratio, mojibake_ratio
 from assets.text.language import NO_LANGUAGE
 from assets.text.tokens import PRIME, Hashes, Index, fold, tokens
 
-SIGNALS: dict[str, pa.DataType] = {
-    "word_count": pa.int32(),
-    "mean_word_length": pa.float64(),
-    "symbol_to_word_ratio": pa.float64(),
-    "alphabetic_word_ratio": pa.float64(),
-    "alphanumeric_word_ratio": pa.float64(),
-    "stop_word_count": pa.int32(),
-    "line_count": pa.int32(),
-    "bullet_line_ratio": pa.float64(),
-    "ellipsis_line_ratio": pa.float64(),
-    "terminal_punctuation_line_ratio": pa.float64(),
-    "short_line_ratio": pa.float64(),
-    "newline_to_word_ratio": pa.float64(),
-    "duplicate_line_fraction": pa.float64(),
-    "duplicate_line_char_fraction": pa.float64(),
-    "duplicate_paragraph_fraction": pa.float64(),
-    "duplicate_paragraph_char_fraction": pa.float64(),
-    "top_2_gram_char_fraction": pa.float64(),
-    "top_3_gram_char_fraction": pa.float64(),
-    "top_4_gram_char_fraction": pa.float64(),
-    "duplicate_5_gram_char_fraction": pa.float64(),
-    "duplicate_10_gram_char_fraction": pa.float64(),
-    "curly_bracket_ratio": pa.float64(),
-    "lorem_ipsum_word_ratio": pa.float64(),
-    "boilerplate_line_ratio": pa.float64(),
-    "replacement_char_ratio": pa.float64(),
-    "letter_coincidence": pa.float64(),
-    "markup_line_ratio": pa.float64(),
-    "mojibake_ratio": pa.float64(),
-    "cut_off": pa.int32(),
+SIGNALS: dict[str, pa.Field] = {
+    field.name: field
+    for field in (
+        column("word_count", "Number of words.", pa.int32(), nullable=True),
+        column("mean_word_length", "Mean number of characters per word.", pa.float64(), nullable=True),
+        column("symbol_to_word_ratio", "Hash signs and ellipses per word.", pa.float64(), nullable=True),
+        column("alphabetic_word_ratio", "Share of words with a letter.", pa.float64(), nullable=True),
+        column(
+            "alphanumeric_word_ratio", "Share of words with a letter or digit.", pa.float64(), nullable=True
+        ),
+        column(
+            "stop_word_count",
+            "Number of occurrences of Gopher's eight English stop words.",
+            pa.int32(),
+            nullable=True,
+        ),
+        column("line_count", "Number of lines that are not blank.", pa.int32(), nullable=True),
+        column("bullet_line_ratio", "Share of lines that begin with a bullet.", pa.float64(), nullable=True),
+        column(
+            "ellipsis_line_ratio", "Share of lines that end with an ellipsis.", pa.float64(), nullable=True
+        ),
+        column(
+            "terminal_punctuation_line_ratio",
+            "Share of lines that end with terminal punctuation.",
+            pa.float64(),
+            nullable=True,
+        ),
+        column("short_line_ratio", "Share of lines of up to 30 characters.", pa.float64(), nullable=True),
+        column("newline_to_word_ratio", "Line feeds per word.", pa.float64(), nullable=True),
+        column(
+            "duplicate_line_fraction",
+            "Share of lines that repeat an earlier one.",
+            pa.float64(),
+            nullable=True,
+        ),
+        column(
+            "duplicate_line_char_fraction", "Share of characters in such lines.", pa.float64(), nullable=True
+        ),
+        column(
+            "duplicate_paragraph_fraction",
+            "Share of paragraphs that repeat an earlier one.",
+            pa.float64(),
+            nullable=True,
+        ),
+        column(
+            "duplicate_paragraph_char_fraction",
+            "Share of characters in such paragraphs.",
+            pa.float64(),
+            nullable=True,
+        ),
+        column(
+            "top_2_gram_char_fraction",
+            "Share of characters in the most frequent 2-gram of words.",
+            pa.float64(),
+            nullable=True,
+        ),
+        column(
+            "top_3_gram_char_fraction",
+            "Share of characters in the most frequent 3-gram of words.",
+            pa.float64(),
+            nullable=True,
+        ),
+        column(
+            "top_4_gram_char_fraction",
+            "Share of characters in the most frequent 4-gram of words.",
+            pa.float64(),
+            nullable=True,
+        ),
+        column(
+            "duplicate_5_gram_char_fraction",
+            "Share of characters in repeated 5-grams of words.",
+            pa.float64(),
+            nullable=True,
+        ),
+        column(
+            "duplicate_10_gram_char_fraction",
+            "Share of characters in repeated 10-grams of words.",
+            pa.float64(),
+            nullable=True,
+        ),
+        column("curly_bracket_ratio", "Curly brackets per character.", pa.float64(), nullable=True),
+        column(
+            "lorem_ipsum_word_ratio", "Share of words of printers' filler text.", pa.float64(), nullable=True
+        ),
+        column(
+            "boilerplate_line_ratio",
+            "Share of lines about policies, cookies or page furniture.",
+            pa.float64(),
+            nullable=True,
+        ),
+        column("replacement_char_ratio", "U+FFFD per character.", pa.float64(), nullable=True),
+        column(
+            "letter_coincidence",
+            "Chance that two of the text's basic Latin letters are equal; NULL for fewer than 200.",
+            pa.float64(),
+            nullable=True,
+        ),
+        column("markup_line_ratio", "Share of lines that are markup left in.", pa.float64(), nullable=True),
+        column("mojibake_ratio", "Share of letters that a wrong decoding left.", pa.float64(), nullable=True),
+        column("cut_off", "1 where the text stops in the middle, else 0.", pa.int32(), nullable=True),
+    )
 }
-"""The signal columns of `silver.documents` and their types; `quality_signals` says what each is."""
+"""The signal columns of `silver.documents`; `quality_signals` says which paper each is from."""
 
 _STOP_WORDS = "the be to of and that have with"
 # Words of the printers' filler that running Latin, or any other language, hardly has.

@@ -1,0 +1,60 @@
+"""Every column says what it holds: where the table lies, in Spark's catalogue and in the web UI."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, Schema
+from pyspark.sql import SparkSession
+
+from assets.dagster.metadata import table_schema
+from assets.engine.spark import SparkConfig
+from assets.lake.columns import column_comment
+from assets.lake.lake import Lake
+from assets.lake.tables import TABLES, Table
+
+NAMED = pytest.mark.parametrize("table", TABLES.values(), ids=list(TABLES))
+
+
+@pytest.fixture(scope="module")
+def lake(spark: SparkSession, module_folder: Path) -> Lake:
+    lake = Lake(module_folder / "lake", SparkConfig(), module_folder / "scratch", module_folder / "docs")
+    lake.ensure()
+    return lake
+
+
+@NAMED
+def test_delta_and_the_web_ui_show_one_comment_a_column(lake: Lake, table: Table) -> None:
+    declared = {field.name: column_comment(field) for field in table.schema}
+    assert all(declared.values())
+    stored = lake.delta(table.name).schema().fields
+    assert {field.name: field.metadata["comment"] for field in stored} == declared
+    assert {column.name: column.description for column in table_schema(table).columns} == declared
+
+
+def test_spark_shows_the_comments(lake: Lake) -> None:
+    path = lake.path("silver.documents")
+    described = lake.spark.sql(f"DESCRIBE TABLE delta.`{path}`").collect()
+    assert {row["col_name"]: row["comment"] for row in described if row["col_name"] == "language"} == {
+        "language": "ISO 639-1 code of the text's language."
+    }
+
+
+def test_an_older_table_gets_columns_and_comments_once_and_its_rows_stay_read(tmp_path: Path) -> None:
+    lake = Lake(tmp_path / "lake", SparkConfig(), tmp_path / "scratch", tmp_path / "docs")
+    table = TABLES["silver.duplicates"]
+    old = [field.remove_metadata() for field in table.schema if field.name != "method"]
+    DeltaTable.create(lake.path(table.name), schema=Schema.from_arrow(pa.schema(old)))
+    lake.ensure()
+    consumed = lake.version(table.name)
+    lake.conform_columns()
+    fields = lake.delta(table.name).schema().fields
+    assert {field.name: field.metadata.get("comment") for field in fields} == {
+        field.name: column_comment(field) for field in table.schema
+    }
+    newest = lake.version(table.name)
+    assert newest > consumed
+    # A consumer of the version before has nothing new to read.
+    assert lake.settled_version(table.name, consumed) == newest
+    lake.conform_columns()
+    assert lake.version(table.name) == newest
