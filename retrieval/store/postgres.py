@@ -32,7 +32,7 @@ class DatabaseError(RuntimeError):
     """The serving database can not be used as it is."""
 
 
-class Unavailable(DatabaseError):
+class DatabaseUnavailable(DatabaseError):
     """No connection could be had in time, or it was lost."""
 
 
@@ -88,7 +88,7 @@ class Postgres:
         """A connection that owns the tables, in a transaction: committed at the end, rolled back on an error.
 
         Raises:
-            Unavailable: None was free, or the database did not answer, within `pool_timeout_s`.
+            DatabaseUnavailable: None was free, or the database did not answer, within `pool_timeout_s`.
             DatabaseError: The schema could not be applied.
         """
         with self._pooled("headwater_owner") as connection:
@@ -113,7 +113,7 @@ class Postgres:
 
         Raises:
             ValueError: No tenant was given, or a group that can not be one.
-            Unavailable: As in `owner`.
+            DatabaseUnavailable: As in `owner`.
         """
         checked_tenant(tenant)
         group_set(groups)
@@ -196,7 +196,7 @@ class Postgres:
             connection = pool.getconn()
         except PoolTimeout as error:
             if self.server is None or self.server.running():
-                raise Unavailable(
+                raise DatabaseUnavailable(
                     f"no connection to PostgreSQL within {self.config.pool_timeout_s:g} s: all "
                     f"{self.config.pool_size} of this process are in use, or it does not answer"
                 ) from error
@@ -209,7 +209,7 @@ class Postgres:
                 yield connection
         except psycopg.OperationalError as error:
             if connection.broken:
-                raise Unavailable(
+                raise DatabaseUnavailable(
                     "PostgreSQL ended the connection before it had answered; it may be restarting: ask again"
                 ) from error
             raise

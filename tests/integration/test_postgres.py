@@ -25,9 +25,9 @@ from retrieval.store.embedded_server import EmbeddedServer, ServerConfig, Server
 from retrieval.store.postgres import (
     SCHEMA_VERSION,
     DatabaseError,
+    DatabaseUnavailable,
     Postgres,
     PostgresConfig,
-    Unavailable,
     one_value,
 )
 
@@ -147,7 +147,7 @@ def test_a_restart_in_the_middle_of_a_query_is_an_error_that_says_so_and_no_more
             assert asking.wait(30)
             assert mine.server
             mine.server.stop()
-            with pytest.raises(Unavailable, match=r"before it had answered.*ask again"):
+            with pytest.raises(DatabaseUnavailable, match=r"before it had answered.*ask again"):
                 answer.result(timeout=30)
             mine.server.start()
             with mine.serving("x") as connection:
@@ -317,7 +317,7 @@ def test_waiting_for_a_connection_is_bounded(postgres: Postgres) -> None:
     try:
         with (
             narrow.serving("x"),
-            pytest.raises(Unavailable, match=r"within 0\.3 s: all 1"),
+            pytest.raises(DatabaseUnavailable, match=r"within 0\.3 s: all 1"),
             narrow.serving("x"),
         ):
             pass
