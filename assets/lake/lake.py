@@ -370,7 +370,7 @@ class Lake:
             raise write_conflict(table, lineage)
 
     def check_written(self, table: Table, lineage: Lineage) -> None:
-        """Raises `WriteConflict` where the commit is missing: Delta skips a repeated or older token silently."""
+        """Raises `WriteConflict` without the commit: Delta skips a repeated or older token silently."""
         if lineage not in (commit.lineage for commit in self.commits(table.name, limit=5)):
             raise write_conflict(table, lineage)
 
