@@ -5,138 +5,31 @@ The candidate is evaluated by a blocking check on `serving/index`, which writes 
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
-from functools import partial
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from assets.dagster.metadata import POLICIES, evaluation_chart, release_charts, report
 from assets.dagster.retry import retried
 from assets.gold import chunker_digest
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION, Lineage
-from assets.lake.tables import CHUNKS, DOCUMENTS, DUPLICATES, RAW_DOCUMENTS, RELEASES
+from assets.lake.tables import RELEASES
 from assets.recipe import Recipe
+from assets.release_evaluation import canonical_documents, evaluate_index_state, evaluation_questions
 from assets.sources.sources import SourceRegistry
-from quality.evaluation.evaluate import Question, ann_recall, evaluate, known_item_questions, load_questions
-from quality.evaluation.release_gate import ANN_RECALL, decide
+from quality.evaluation.release_gate import decide
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index, IndexState, Point, Release, UnknownRelease
-from retrieval.search.query import Query
-from retrieval.search.search import MODES, Mode, Searcher
+from retrieval.search.search import Searcher
 
-_K = 10
-_KNOWN_ITEMS = 50
 INDEX_KEY = dg.AssetKey(["serving", "index"])
 
 
 class NotApproved(RuntimeError):
     """The index's newest state has not passed its evaluation."""
-
-
-def questions_by_tenant(
-    lake: Lake, sources: SourceRegistry, pins: Mapping[str, int]
-) -> dict[str, list[Question]]:
-    """What the index is asked: the sources' own questions, or without any, sentences from its chunks.
-
-    A question all of whose documents have left their source is not asked: nothing could answer it.
-    """
-    live = lake.query(
-        """
-        select tenant, uri from raw group by all having not arg_max(deleted, revision)
-        """,
-        raw=lake.delta(RAW_DOCUMENTS.name, pins[RAW_DOCUMENTS.name]),
-    )
-    known = set(zip(live["tenant"].to_pylist(), live["uri"].to_pylist(), strict=True))
-    asked: dict[str, list[Question]] = {}
-    for source in sources.list():
-        if source.questions is None:
-            continue
-        questions = load_questions(Path(source.questions))
-        answerable = [q for q in questions if any((source.tenant, uri) in known for uri in q.expected)]
-        asked.setdefault(source.tenant, []).extend(answerable)
-    if not any(asked.values()):
-        chunks = lake.delta(CHUNKS.name, pins[CHUNKS.name]).to_pyarrow_table(
-            columns=["chunk_id", "doc_id", "tenant", "text"]
-        )
-        for tenant in chunks["tenant"].unique().to_pylist():
-            theirs = chunks.filter(pc.equal(chunks["tenant"], tenant))
-            asked[tenant] = known_item_questions(theirs, _KNOWN_ITEMS, seed=0)
-    return {tenant: questions for tenant, questions in asked.items() if questions}
-
-
-def canonical_documents(lake: Lake, pins: Mapping[str, int]) -> dict[str, dict[str, str]]:
-    """For each tenant, from every URI and doc_id to the doc_id of the document that stands for it."""
-    rows = lake.query(
-        """
-        select tenant, uri, d.doc_id, coalesce(canonical_id, d.doc_id) as canonical_id
-        from documents d left join duplicates using (doc_id)
-        """,
-        documents=lake.delta(DOCUMENTS.name, pins[DOCUMENTS.name]),
-        duplicates=lake.delta(DUPLICATES.name, pins[DUPLICATES.name]),
-    )
-    found: dict[str, dict[str, str]] = {}
-    for row in rows.to_pylist():
-        names = found.setdefault(row["tenant"], {})
-        names[row["uri"]] = names[row["doc_id"]] = row["canonical_id"]
-    return found
-
-
-def measure(
-    asked: Mapping[str, Sequence[Question]],
-    canonical: Mapping[str, Mapping[str, str]],
-    searcher: Searcher,
-    model: EmbeddingModel,
-    at: Point,
-    groups: Mapping[str, Collection[str]],
-) -> dict[str, float]:
-    """Asks every question of one moment of the index.
-
-    Args:
-        asked: Each tenant's questions.
-        canonical: As `canonical_documents` gives it.
-        searcher: The search.
-        model: What embeds the questions; the index's own model.
-        at: The moment.
-        groups: Each tenant's; the questions are asked by somebody who is in all of them.
-
-    Returns:
-        `ndcg@10`, `recall@10` and `rr@10` of the hybrid search, the same of the others as `ndcg@10/lexical`,
-        `ann_recall@10` of the vector search against an exact one, `questions`, and `p50_ms` and `p95_ms`.
-    """
-    texts = list(dict.fromkeys(q.question for questions in asked.values() for q in questions))
-    vectors = dict(zip(texts, model.embedder.encode(texts), strict=True))
-    total = sum(len(questions) for questions in asked.values())
-    sums: dict[str, float] = {"questions": float(total)}
-
-    def search(tenant: str, mode: Mode, question: str, k: int) -> Any:
-        vector = vectors[question]
-        asker = groups.get(tenant, ())
-        return searcher.search(
-            tenant, Query.plain(question), vector, k, mode, at, model_digest=model.digest, groups=asker
-        )
-
-    near, exact = [], []
-    for tenant, questions in asked.items():
-        share = len(questions) / total
-        for mode in MODES:
-            result = evaluate(questions, partial(search, tenant, mode), canonical.get(tenant, {}), _K)
-            suffix = "" if mode == "hybrid" else f"/{mode}"
-            figures = result.metrics | {"p50_ms": result.p50_ms, "p95_ms": result.p95_ms}
-            for name, value in figures.items():
-                sums[name + suffix] = sums.get(name + suffix, 0.0) + share * value
-        for question in questions:
-            vector = vectors[question.question]
-            near.append([hit.chunk_id for hit in search(tenant, "vector", question.question, _K)])
-            truth = searcher.exact_neighbours(
-                tenant, vector, _K, at, model_digest=model.digest, groups=groups.get(tenant, ())
-            )
-            exact.append([hit.chunk_id for hit in truth])
-    return sums | {ANN_RECALL: ann_recall(near, exact)}
 
 
 def release_id(point: Point) -> str:
@@ -239,14 +132,18 @@ def retrieval_quality(
             passed=True, metadata=json.loads(seen["metrics"]), description=seen["reason"]
         )
     pins = state.lineage["inputs"]
-    asked, canonical = questions_by_tenant(lake, sources, pins), canonical_documents(lake, pins)
+    questions, canonical = evaluation_questions(lake, sources, pins), canonical_documents(lake, pins)
     groups = search_index.groups()
-    figures = measure(asked, canonical, searcher, model, state, groups) if asked else {}
+
+    def evaluated(at: Point) -> dict[str, float]:
+        return evaluate_index_state(questions, canonical, searcher, model, at, groups)
+
+    figures = evaluated(state) if questions else {}
     # A live release of another model is judged by what it was released with: its vectors are not these.
     before = None
     if live is not None:
         same = live.details["model_digest"] == model.digest
-        before = measure(asked, canonical, searcher, model, live, groups) if same else live.details["metrics"]
+        before = evaluated(live) if same and questions else live.details["metrics"]
     decision = decide(figures, before, recipe.gate)
     verdict = "approved" if decision.released else "refused"
     record(lake, state, verdict, decision.reason, figures, context.run.run_id, token)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import psutil
 
 from orchestration.bench import search_floors
-from orchestration.bench.plot import Line, plot
+from orchestration.bench.line_chart import Line, line_chart_svg
 from orchestration.bench.report import BenchResult, machine
 from orchestration.bench.search_corpus import Corpus, Query, chunk_id
 from retrieval.index.index import Index, IndexState
@@ -346,6 +346,8 @@ def _plotted(home: Path) -> Path:
     ]
     file = home / "search.svg"
     file.write_text(
-        plot("chunks", {"95th percentile, ms": latency, f"recall@{_K} of the vector search": recall})
+        line_chart_svg(
+            "chunks", {"95th percentile, ms": latency, f"recall@{_K} of the vector search": recall}
+        )
     )
     return file

@@ -25,32 +25,35 @@ def evaluate(
     ],
     split: Annotated[str, typer.Option(help="Which judgements.")] = "test",
     chunks: Annotated[
-        Literal["default", "document"], typer.Option(help="Cut as the lake cuts, or one chunk a document.")
+        Literal["default", "document"],
+        typer.Option(help="Chunk as the lake does, or one chunk per document."),
     ] = "default",
     compare: Annotated[
-        tuple[str, str] | None, typer.Option(metavar="A B", help="Two modes: how much A is above B.")
+        tuple[str, str] | None, typer.Option(metavar="A B", help="Two modes: print how much A is above B.")
     ] = None,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw it, as SVG.")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw a bar chart, as SVG.")] = None,
     json_: Json = False,
 ) -> None:
-    """Measure every search mode on a test collection, in an index of its own that is removed after.
+    """Measure every search mode on a test collection, in a scratch index that is removed afterwards.
 
     Example: `headwater evaluate ~/scifact --chunks document --compare hybrid lexical`
     """
-    from orchestration.operations.evaluation import MEASURES, evaluate_collection, modes
-    from quality.evaluation.beir import load_collection
-    from quality.evaluation.plot import evaluation_svg
+    from orchestration.operations.evaluation import evaluate_in_scratch_index, search_modes
+    from quality.evaluation.beir_collection import load_collection
+    from quality.evaluation.collection_evaluation import MEASURES
+    from quality.evaluation.evaluation_chart import evaluation_svg
     from retrieval.search.query import InvalidQuery
 
     settings = read_settings()
-    known = modes(settings)
+    known = search_modes(settings)
     for name in compare or ():
         if name not in known:
             raise InvalidQuery(f"there is no mode {name!r} to compare; there are {', '.join(known)}")
     if plot and not plot.expanduser().parent.is_dir():
         raise typer.BadParameter(f"--plot: there is no folder {plot.expanduser().parent}")
     with working():
-        result = evaluate_collection(settings, load_collection(folder.expanduser(), split), chunks, progress)
+        collection = load_collection(folder.expanduser(), split)
+        result = evaluate_in_scratch_index(settings, collection, chunks, progress)
     found: dict[str, Any] = result.to_dict()
     if compare:
         found["comparison"] = {"a": compare[0], "b": compare[1], **result.compare(*compare)}

@@ -1,11 +1,10 @@
-"""`headwater evaluate`: a test collection in an index of its own, searched in every mode."""
+"""`headwater evaluate`: builds a scratch index of a test collection and hands its search functions over."""
 
 import contextlib
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -14,20 +13,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from ir_measures import RR, R, nDCG
 
 from assets.text.language import language
 from assets.text.normalize import normalize
 from inference.answering.answering import SearchMode
 from orchestration.settings import Settings
-from quality.evaluation.beir import Collection
-from quality.evaluation.evaluate import (
-    CHUNKS_PER_DOCUMENT,
-    SearchFunction,
-    paired_bootstrap,
-    query_metrics,
-    rank_documents,
-)
+from quality.evaluation.beir_collection import Collection
+from quality.evaluation.collection_evaluation import CollectionEvaluation, evaluate_collection
+from quality.evaluation.retrieval_metrics import CHUNKS_PER_DOCUMENT, SearchFunction
 from retrieval.atomic_files import replacing
 from retrieval.chunking.chunker import Chunk, chunk, load_tokenizer
 from retrieval.embedding.embedding_model import EmbeddingModel
@@ -40,9 +33,7 @@ from retrieval.search.search import MODES, Hit, Mode, Searcher
 from retrieval.store.postgres import Postgres, PostgresConfig
 
 Chunks = Literal["default", "document"]
-MEASURES = {"ndcg@10": nDCG @ 10, "recall@100": R @ 100, "mrr@10": RR @ 10}
 RERANKED: SearchMode = "reranked"
-_DEPTH = 100
 _TENANT = "evaluation"
 _LONGEST_CHUNK = 200_000
 """Characters of a document that is one chunk: a text search vector of PostgreSQL holds a megabyte at most."""
@@ -54,80 +45,15 @@ class CannotEvaluate(ValueError):
     """The collection does not go with the options; says what would."""
 
 
-@dataclass(frozen=True)
-class ModeResult:
-    """What one search mode reached.
-
-    Attributes:
-        values: Each of `MEASURES`, (queries,) float64.
-        p50_ms: Median time of a search; the query was embedded before.
-        p95_ms: 95th percentile.
-    """
-
-    values: Mapping[str, npt.NDArray[np.float64]]
-    p50_ms: float
-    p95_ms: float
-
-    def interval(self, measure: str) -> tuple[float, float, float]:
-        """The mean of a measure and its 95% bootstrap interval."""
-        return float(self.values[measure].mean()), *paired_bootstrap(self.values[measure])
-
-
-@dataclass(frozen=True)
-class CollectionResult:
-    """What every mode reached on a collection."""
-
-    dataset: str
-    documents: int
-    modes: Mapping[str, ModeResult]
-
-    @property
-    def queries(self) -> int:
-        """How many were asked."""
-        return len(next(iter(self.modes.values())).values["ndcg@10"])
-
-    def to_dict(self) -> dict[str, Any]:
-        """As `headwater evaluate --json` prints it."""
-        modes = {
-            name: {measure: float(values.mean()) for measure, values in mode.values.items()}
-            | {"p50_ms": mode.p50_ms, "p95_ms": mode.p95_ms}
-            for name, mode in self.modes.items()
-        }
-        return {
-            "dataset": self.dataset,
-            "documents": self.documents,
-            "queries": self.queries,
-            "modes": modes,
-        }
-
-    def compare(self, one: str, other: str) -> dict[str, dict[str, float]]:
-        """For each measure, how much `one` is above `other`, with the paired bootstrap's 95% interval.
-
-        Raises:
-            CannotEvaluate: There is no such mode.
-        """
-        for name in (one, other):
-            if name not in self.modes:
-                raise CannotEvaluate(
-                    f"there is no mode {name!r} to compare; there are {', '.join(self.modes)}"
-                )
-        compared = {}
-        for measure in MEASURES:
-            differences = self.modes[one].values[measure] - self.modes[other].values[measure]
-            low, high = paired_bootstrap(differences)
-            compared[measure] = {"difference": float(differences.mean()), "low": low, "high": high}
-        return compared
-
-
-def modes(settings: Settings) -> tuple[SearchMode, ...]:
-    """What is measured: every ranking, and the second look where one is configured."""
+def search_modes(settings: Settings) -> tuple[SearchMode, ...]:
+    """Returns the modes that are measured: every ranking, and the reranked one where it is configured."""
     return (*MODES, RERANKED) if settings.reranker.configured else MODES
 
 
-def evaluate_collection(
+def evaluate_in_scratch_index(
     settings: Settings, collection: Collection, chunks: Chunks, progress: Callable[[str], None]
-) -> CollectionResult:
-    """Cuts, embeds and indexes a collection in a scratch server of its own, and asks its queries.
+) -> CollectionEvaluation:
+    """Chunks, embeds and indexes a collection in a server of its own, and asks its queries in every mode.
 
     The live lake and its index are not touched. The scratch folder lies in the state folder and is removed;
     vectors are kept there by text and model, so that a second evaluation embeds nothing.
@@ -138,7 +64,7 @@ def evaluate_collection(
     """
     reranker = build_reranker(settings.reranker) if settings.reranker.configured else None
     model = EmbeddingModel.of(settings.recipe.embedder, settings.home)
-    vectors = _Vectors(settings.home / "evaluations" / f"vectors-{model.digest}.parquet", model, progress)
+    vectors = _VectorCache(settings.home / "evaluations" / f"vectors-{model.digest}.parquet", model, progress)
     rows = pa.Table.from_pylist(list(_rows(collection, settings, model, chunks)))
     words = {text: Query.plain(text).words for text in collection.queries.values()}
     vectors.add([*rows.column("text").to_pylist(), *words.values()])
@@ -162,16 +88,9 @@ def evaluate_collection(
         if reranker:
             searches[RERANKED] = partial(reranked, reranker)
 
-        results: dict[str, ModeResult] = {}
-        per_document = 1 if chunks == "document" else CHUNKS_PER_DOCUMENT
-        for mode, ask in searches.items():
-            progress(f"asking {len(collection.queries)} queries: {mode}")
-            # The first searches read the index from disk.
-            rank_documents(dict(list(collection.queries.items())[:10]), ask, _DEPTH, per_document)
-            ranking = rank_documents(collection.queries, ask, _DEPTH, per_document)
-            values = query_metrics(MEASURES, collection.relevant, ranking)
-            results[mode] = ModeResult(values, ranking.p50_ms, ranking.p95_ms)
-    return CollectionResult(collection.name, len(collection.documents), results)
+        return evaluate_collection(
+            collection, searches, 1 if chunks == "document" else CHUNKS_PER_DOCUMENT, progress
+        )
 
 
 def _rows(
@@ -214,7 +133,7 @@ def _rows(
             }
 
 
-def _build(postgres: Postgres, model: EmbeddingModel, rows: pa.Table, vectors: "_Vectors") -> IndexState:
+def _build(postgres: Postgres, model: EmbeddingModel, rows: pa.Table, vectors: "_VectorCache") -> IndexState:
     def batches() -> Iterator[pa.RecordBatch]:
         for batch in rows.to_batches(_BATCH_ROWS):
             found = np.stack([vectors.of(text) for text in batch.column("text").to_pylist()])
@@ -239,7 +158,7 @@ def _scratch(home: Path) -> Iterator[Postgres]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-class _Vectors:
+class _VectorCache:
     """Vectors of texts by their hash, kept in a file of one model."""
 
     def __init__(self, path: Path, model: EmbeddingModel, progress: Callable[[str], None]) -> None:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from orchestration.bench import search, search_floors
-from orchestration.bench.plot import Line, plot
+from orchestration.bench.line_chart import Line, line_chart_svg
 from orchestration.bench.search_corpus import Corpus
 from orchestration.settings import Settings
 from retrieval.index.binary_copy import vectors
@@ -85,10 +85,22 @@ def test_a_small_run_measures_everything(home: Path, monkeypatch: pytest.MonkeyP
     assert again.figures["build_s"] == figures["build_s"]
 
 
-def test_a_plot_names_every_line_that_has_points() -> None:
-    drawn = plot(
-        "chunks", {"a < b": [Line("x", [(10, 1), (1000, 7)]), Line("none", [])], "two": [Line("y", [(5, 0)])]}
-    )
-    texts = [each.text for each in ET.fromstring(drawn).iter() if each.tag.endswith("text")]
+def test_a_chart_names_every_line_that_has_points_and_draws_each_point() -> None:
+    panels = {"a < b": [Line("x", [(10, 1), (1000, 7)]), Line("none", [])], "two": [Line("y", [(5, 0)])]}
+    chart = ET.fromstring(line_chart_svg("chunks", panels))
+    texts = [each.text for each in chart.iter() if each.tag.endswith("text")]
     assert {"a < b", "two", "x", "y", "chunks", "10", "100", "1,000"} <= set(texts)
     assert "none" not in texts
+    # Markers of the panels, without those of ticks and legends.
+    groups = [each for each in chart.iter() if (each.get("id") or "").startswith("axes_")]
+    data_lines = [
+        [use for use in line.iter() if use.tag.endswith("use")]
+        for group in groups
+        for line in group
+        if (line.get("id") or "").startswith("line2d_")
+    ]
+    assert [len(markers) for markers in data_lines] == [2, 1]
+    first, second = data_lines[0]
+    assert float(first.get("x") or 0) < float(second.get("x") or 0)
+    assert float(first.get("y") or 0) > float(second.get("y") or 0)  # y grows downwards in SVG
+    assert line_chart_svg("chunks", panels) == line_chart_svg("chunks", panels)

@@ -70,7 +70,12 @@ def test_every_mode_is_measured(collection: Path, home: Path, tmp_path: Path, ch
     compared = result["comparison"]
     assert (compared["a"], compared["b"]) == ("hybrid", "lexical")
     assert compared["ndcg@10"] == {"difference": 0.0, "low": 0.0, "high": 0.0}
-    assert ElementTree.parse(picture).getroot().tag.endswith("svg")
+    chart = ElementTree.parse(picture).getroot()
+    assert chart.tag.endswith("svg")
+    texts = [each.text for each in chart.iter() if each.tag.endswith("text")]
+    assert {"ndcg@10", "recall@100", "mrr@10", "lexical", "vector", "hybrid"} <= set(texts)
+    assert "small: 6 documents, 3 queries" in texts
+    assert texts.count("1.000") == 9  # each bar's mean
 
 
 def test_a_configured_reranker_is_a_mode(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from quality.evaluation.beir import BadCollection, Document, load_collection
+from quality.evaluation.beir_collection import BadCollection, Document, load_collection
 
 CORPUS = [{"_id": "d1", "title": "Copper", "text": "It conducts."}, {"_id": "d2", "text": "Salt."}]
 QUERIES = [{"_id": "q1", "text": "what conducts"}, {"_id": "q2", "text": "unjudged"}]

@@ -1,0 +1,157 @@
+"""Evaluates a state of the index on every tenant's questions: the lake's part of the release gate."""
+
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from assets.lake.lake import Lake
+from assets.lake.tables import CHUNKS, DOCUMENTS, DUPLICATES, RAW_DOCUMENTS
+from assets.sources.registry import SourceRegistry
+from quality.evaluation.questions import Question, known_item_questions, load_questions
+from quality.evaluation.release_metrics import release_metrics
+from retrieval.chunking.sentences import sentence_spans
+from retrieval.embedding.embedding_model import EmbeddingModel
+from retrieval.index.index import Point
+from retrieval.search.query import Query
+from retrieval.search.search import MODES, Hit, Mode, Searcher
+
+_KNOWN_ITEMS_PER_TENANT = 50
+_SAMPLED_PER_QUESTION = 4
+"""Documents sampled per known-item question: some chunks hold no sentence."""
+
+
+def evaluation_questions(
+    lake: Lake, sources: SourceRegistry, pins: Mapping[str, int]
+) -> dict[str, list[Question]]:
+    """Returns each tenant's questions: its sources' own, or sentences from its chunks where they have none.
+
+    A question all of whose documents have left their source is not asked: nothing could answer it. A tenant
+    is left out only when it has no sentence to ask for.
+    """
+    questions = _source_questions(lake, sources, pins)
+    sampled = sample_documents(
+        lake, pins[CHUNKS.name], _SAMPLED_PER_QUESTION * _KNOWN_ITEMS_PER_TENANT, except_tenants=questions
+    )
+    for tenant, documents in sampled.items():
+        known_items = known_item_questions(documents, _KNOWN_ITEMS_PER_TENANT, sentence_spans)
+        if known_items:
+            questions[tenant] = known_items
+    return questions
+
+
+def _source_questions(
+    lake: Lake, sources: SourceRegistry, pins: Mapping[str, int]
+) -> dict[str, list[Question]]:
+    asked = [(source.tenant, source.questions) for source in sources.list() if source.questions]
+    if not asked:
+        return {}
+    live = lake.query(
+        "select tenant, uri from raw group by all having not arg_max(deleted, revision)",
+        raw=lake.delta(RAW_DOCUMENTS.name, pins[RAW_DOCUMENTS.name]),
+    )
+    known = set(zip(live["tenant"].to_pylist(), live["uri"].to_pylist(), strict=True))
+    questions: dict[str, list[Question]] = {}
+    for tenant, file in asked:
+        for question in load_questions(Path(file)):
+            if any((tenant, uri) in known for uri in question.expected):
+                questions.setdefault(tenant, []).append(question)
+    return questions
+
+
+def sample_documents(
+    lake: Lake, chunks_version: int, limit: int, except_tenants: Collection[str] = ()
+) -> dict[str, list[tuple[str, str]]]:
+    """Samples documents of each tenant, one chunk of each, in SQL: no other chunk's text is kept in memory.
+
+    Args:
+        lake: The tables.
+        chunks_version: The version of `gold.chunks` to sample from.
+        limit: The most documents per tenant.
+        except_tenants: Tenants that are left out.
+
+    Returns:
+        `(doc_id, text of a chunk)` by tenant. A document's rank and its chunk follow from a hash of the chunk
+        ids, so that the same chunks give the same sample in whatever order they are stored.
+    """
+    rows = lake.query(
+        """
+        with ranked as (
+            select tenant, doc_id, min(struct_pack(rank := sha256(concat_ws(chr(31), '0', chunk_id)),
+                                                   chunk_id := chunk_id)) as first
+            from chunks where not list_contains($except_tenants::varchar[], tenant) group by tenant, doc_id
+        ), sampled as (
+            select first.rank as rank, first.chunk_id as chunk_id from ranked
+            qualify row_number() over (partition by tenant order by first.rank) <= $limit
+        )
+        select tenant, doc_id, text from chunks join sampled using (chunk_id) order by tenant, rank
+        """,
+        {"except_tenants": list(except_tenants), "limit": limit},
+        chunks=lake.delta(CHUNKS.name, chunks_version),
+    )
+    sampled: dict[str, list[tuple[str, str]]] = {}
+    for row in rows.to_pylist():
+        sampled.setdefault(row["tenant"], []).append((row["doc_id"], row["text"]))
+    return sampled
+
+
+def canonical_documents(lake: Lake, pins: Mapping[str, int]) -> dict[str, dict[str, str]]:
+    """Returns for each tenant, from every URI and doc_id, the doc_id of the document that stands for it."""
+    rows = lake.query(
+        """
+        select tenant, uri, d.doc_id, coalesce(canonical_id, d.doc_id) as canonical_id
+        from documents d left join duplicates using (doc_id)
+        """,
+        documents=lake.delta(DOCUMENTS.name, pins[DOCUMENTS.name]),
+        duplicates=lake.delta(DUPLICATES.name, pins[DUPLICATES.name]),
+    )
+    found: dict[str, dict[str, str]] = {}
+    for row in rows.to_pylist():
+        names = found.setdefault(row["tenant"], {})
+        names[row["uri"]] = names[row["doc_id"]] = row["canonical_id"]
+    return found
+
+
+def evaluate_index_state(
+    questions: Mapping[str, Sequence[Question]],
+    canonical: Mapping[str, Mapping[str, str]],
+    searcher: Searcher,
+    model: EmbeddingModel,
+    at: Point,
+    groups: Mapping[str, Collection[str]],
+) -> dict[str, float]:
+    """Asks every question of one state of the index, in every mode.
+
+    Args:
+        questions: Each tenant's.
+        canonical: As `canonical_documents` gives it.
+        searcher: The search.
+        model: What embeds the questions; the index's own model.
+        at: The state of the index.
+        groups: Each tenant's; the questions are asked by somebody who is in all of them.
+
+    Returns:
+        The figures of `quality.evaluation.release_metrics.release_metrics`.
+    """
+    texts = list(dict.fromkeys(each.question for asked in questions.values() for each in asked))
+    vectors = dict(zip(texts, model.embedder.encode(texts), strict=True))
+
+    def search(mode: Mode, tenant: str, question: str, k: int) -> list[Hit]:
+        return searcher.search(
+            tenant,
+            Query.plain(question),
+            vectors[question],
+            k,
+            mode,
+            at,
+            model_digest=model.digest,
+            groups=groups.get(tenant, ()),
+        )
+
+    def exact_search(tenant: str, question: str, k: int) -> list[Hit]:
+        return searcher.exact_neighbours(
+            tenant, vectors[question], k, at, model_digest=model.digest, groups=groups.get(tenant, ())
+        )
+
+    return release_metrics(
+        questions, canonical, {mode: partial(search, mode) for mode in MODES}, exact_search
+    )

@@ -1,0 +1,120 @@
+"""What every search mode reaches on a test collection, with intervals over its queries."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from ir_measures import RR, R, nDCG
+
+from quality.evaluation.beir_collection import Collection
+from quality.evaluation.retrieval_metrics import (
+    SearchFunction,
+    paired_bootstrap,
+    query_metrics,
+    rank_documents,
+)
+
+MEASURES = {"ndcg@10": nDCG @ 10, "recall@100": R @ 100, "mrr@10": RR @ 10}
+_DEPTH = 100
+_WARM_UP_QUERIES = 10
+"""Searches before those that are timed: the first ones read the index from disk."""
+
+
+class UnknownMode(ValueError):
+    """There is no such search mode; the message lists those there are."""
+
+
+@dataclass(frozen=True)
+class ModeEvaluation:
+    """What one search mode reached.
+
+    Attributes:
+        values: Each of `MEASURES`, (queries,) float64.
+        p50_ms: Median time of a search; the query was embedded before.
+        p95_ms: 95th percentile of the times.
+    """
+
+    values: Mapping[str, npt.NDArray[np.float64]]
+    p50_ms: float
+    p95_ms: float
+
+    def interval(self, measure: str) -> tuple[float, float, float]:
+        """Returns the mean of a measure and its 95% bootstrap interval, as `(mean, low, high)`."""
+        return float(self.values[measure].mean()), *paired_bootstrap(self.values[measure])
+
+
+@dataclass(frozen=True)
+class CollectionEvaluation:
+    """What every mode reached on a collection.
+
+    Attributes:
+        dataset: The collection's name.
+        documents: How many it has.
+        modes: What each mode reached, by its name.
+    """
+
+    dataset: str
+    documents: int
+    modes: Mapping[str, ModeEvaluation]
+
+    @property
+    def queries(self) -> int:
+        """How many queries were asked."""
+        return len(next(iter(self.modes.values())).values["ndcg@10"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the form that `headwater evaluate --json` prints."""
+        modes = {
+            name: {measure: float(values.mean()) for measure, values in mode.values.items()}
+            | {"p50_ms": mode.p50_ms, "p95_ms": mode.p95_ms}
+            for name, mode in self.modes.items()
+        }
+        return {
+            "dataset": self.dataset,
+            "documents": self.documents,
+            "queries": self.queries,
+            "modes": modes,
+        }
+
+    def compare(self, one: str, other: str) -> dict[str, dict[str, float]]:
+        """Returns how much `one` is above `other` in each measure, with the paired bootstrap's 95% interval.
+
+        Raises:
+            UnknownMode: There is no such mode.
+        """
+        for name in (one, other):
+            if name not in self.modes:
+                raise UnknownMode(f"there is no mode {name!r} to compare; there are {', '.join(self.modes)}")
+        compared = {}
+        for measure in MEASURES:
+            differences = self.modes[one].values[measure] - self.modes[other].values[measure]
+            low, high = paired_bootstrap(differences)
+            compared[measure] = {"difference": float(differences.mean()), "low": low, "high": high}
+        return compared
+
+
+def evaluate_collection(
+    collection: Collection,
+    searches: Mapping[str, SearchFunction],
+    chunks_per_document: int,
+    progress: Callable[[str], None],
+) -> CollectionEvaluation:
+    """Asks a collection's queries in every mode.
+
+    Args:
+        collection: Its documents are in the index that `searches` search.
+        searches: The search by mode.
+        chunks_per_document: How many chunks to ask for, per document wanted.
+        progress: Receives a line per mode.
+    """
+    modes: dict[str, ModeEvaluation] = {}
+    first_queries = dict(list(collection.queries.items())[:_WARM_UP_QUERIES])
+    for mode, search in searches.items():
+        progress(f"asking {len(collection.queries)} queries: {mode}")
+        rank_documents(first_queries, search, _DEPTH, chunks_per_document)
+        ranking = rank_documents(collection.queries, search, _DEPTH, chunks_per_document)
+        values = query_metrics(MEASURES, collection.relevant, ranking)
+        modes[mode] = ModeEvaluation(values, ranking.p50_ms, ranking.p95_ms)
+    return CollectionEvaluation(collection.name, len(collection.documents), modes)

@@ -1,0 +1,67 @@
+"""The figures that the release gate judges: every tenant's questions, asked in every search mode."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from quality.evaluation.questions import Question
+from quality.evaluation.release_gate import ANN_RECALL
+from quality.evaluation.retrieval_metrics import RankedChunk, SearchEvaluation, ann_recall, evaluate_search
+
+_K = 10
+_JUDGED_MODE = "hybrid"
+"""Its metrics have plain names; those of another mode have `/mode` behind them."""
+_VECTOR_MODE = "vector"
+
+TenantSearch = Callable[[str, str, int], Sequence[RankedChunk]]
+"""Takes a tenant, a question and a number of chunks; returns the chunks, best first."""
+
+
+def release_metrics(
+    questions: Mapping[str, Sequence[Question]],
+    canonical: Mapping[str, Mapping[str, str]],
+    searches: Mapping[str, TenantSearch],
+    exact_search: TenantSearch,
+) -> dict[str, float]:
+    """Measures one state of the index on every tenant's questions.
+
+    Args:
+        questions: Each tenant's; every tenant has at least one.
+        canonical: For each tenant, from URI and doc_id to the doc_id of the document that stands for it.
+        searches: The search by mode, `hybrid` and `vector` among them.
+        exact_search: The vector search that compares with every chunk.
+
+    Returns:
+        `ndcg@10`, `recall@10` and `rr@10` of the hybrid search as means over all questions, `p50_ms` and
+        `p95_ms` as percentiles over all of its searches; the same of another mode as `ndcg@10/lexical`;
+        `ann_recall@10` of the vector search against the exact one; and `questions`, their number.
+    """
+    figures = {"questions": float(sum(map(len, questions.values())))}
+    for mode, search in searches.items():
+        by_tenant = [
+            evaluate_search(asked, partial(search, tenant), canonical.get(tenant, {}), _K)
+            for tenant, asked in questions.items()
+        ]
+        suffix = "" if mode == _JUDGED_MODE else f"/{mode}"
+        figures |= {name + suffix: value for name, value in _pooled(by_tenant).items()}
+    asked_of = [(tenant, each.question) for tenant, asked in questions.items() for each in asked]
+    near, exact = (
+        [[hit.chunk_id for hit in search(tenant, question, _K)] for tenant, question in asked_of]
+        for search in (searches[_VECTOR_MODE], exact_search)
+    )
+    return figures | {ANN_RECALL: ann_recall(near, exact)}
+
+
+def _pooled(evaluations: Sequence[SearchEvaluation]) -> dict[str, float]:
+    def over_all(parts: list[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+        return np.concatenate(parts)
+
+    milliseconds = over_all([each.milliseconds for each in evaluations])
+    means = {
+        name: float(over_all([each.values[name] for each in evaluations]).mean())
+        for name in evaluations[0].values
+    }
+    p50_ms, p95_ms = np.percentile(milliseconds, [50, 95])
+    return means | {"p50_ms": float(p50_ms), "p95_ms": float(p95_ms)}

@@ -1,0 +1,92 @@
+"""What the release gate asks: questions for every tenant, sampled without reading every chunk."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from lake_rows import write
+from test_gx import chunk, document
+
+from assets.engine.spark import SparkConfig
+from assets.lake.lake import Lake
+from assets.lake.tables import CHUNKS, RAW_DOCUMENTS
+from assets.release_evaluation import evaluation_questions, sample_documents
+from assets.sources.registry import Source, SourceRegistry
+
+TENANTS = {"asked": 3, "large": 300, "small": 2}
+
+
+def rows_of(tenant: str) -> list[dict]:
+    """Two chunks of each of a tenant's documents."""
+    rows = []
+    for number in range(TENANTS[tenant]):
+        text = f"It opens so. The middle of document {number} of {tenant} says this. It ends."
+        whole = document(number, text) | {"tenant": tenant, "doc_id": f"{tenant}-{number}"}
+        rows += [chunk(whole, 0, 0, len(text)), chunk(whole, 1, 13, len(text))]
+    return rows
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    folder = tmp_path_factory.mktemp("lake")
+    made = Lake(folder / "lake", SparkConfig(), folder / "scratch", folder / "docs")
+    made.ensure()
+    return made
+
+
+@pytest.fixture(scope="module")
+def pins(lake: Lake) -> dict[str, int]:
+    raw = {
+        **dict.fromkeys(RAW_DOCUMENTS.schema.names),
+        **{"doc_id": "asked-0", "revision": 0, "tenant": "asked", "source": "docs", "uri": "file:///asked"},
+        **{"first_seen_at": 0, "fetched_at": 0, "deleted": False},
+    }
+    return {
+        RAW_DOCUMENTS.name: write(lake, RAW_DOCUMENTS, [raw]),
+        CHUNKS.name: write(lake, CHUNKS, [row for tenant in TENANTS for row in rows_of(tenant)]),
+    }
+
+
+def registry(tmp_path: Path, uris: Sequence[str]) -> SourceRegistry:
+    (tmp_path / "docs").mkdir()
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text("\n".join(json.dumps({"question": f"What of {uri}?", "uri": uri}) for uri in uris))
+    sources = SourceRegistry(tmp_path / "sources.json")
+    sources.add(
+        Source(name="docs", tenant="asked", location=str(tmp_path / "docs"), questions=str(questions))
+    )
+    return sources
+
+
+def test_tenants_without_questions_are_asked_too(lake: Lake, pins: dict[str, int], tmp_path: Path) -> None:
+    asked = evaluation_questions(lake, registry(tmp_path, ["file:///asked", "file:///gone"]), pins)
+    assert [each.question for each in asked["asked"]] == ["What of file:///asked?"]
+    assert {tenant: len(questions) for tenant, questions in asked.items()} == {
+        "asked": 1,
+        "large": 50,
+        "small": 2,
+    }
+    assert all("of large says" in each.question for each in asked["large"])
+
+
+def test_a_tenant_whose_questions_can_not_be_answered_is_asked_for_its_chunks(
+    lake: Lake, pins: dict[str, int], tmp_path: Path
+) -> None:
+    asked = evaluation_questions(lake, registry(tmp_path, ["file:///gone"]), pins)
+    assert sorted(each.expected for each in asked["asked"]) == [("asked-0",), ("asked-1",), ("asked-2",)]
+
+
+def test_a_sample_is_bounded_per_tenant_and_the_same_for_the_same_chunks(
+    lake: Lake, pins: dict[str, int]
+) -> None:
+    sampled = sample_documents(lake, pins[CHUNKS.name], 40, except_tenants={"asked"})
+    assert {tenant: len({doc_id for doc_id, _ in found}) for tenant, found in sampled.items()} == {
+        "large": 40,
+        "small": 2,
+    }
+    assert sampled == sample_documents(lake, pins[CHUNKS.name], 40, except_tenants={"asked"})
+    fewer = sample_documents(lake, pins[CHUNKS.name], 10, except_tenants={"asked"})
+    assert fewer["large"] == sampled["large"][:10]
+    # In no order that the lake stores them in: the first documents by name would be one source's.
+    assert [doc_id for doc_id, _ in sampled["large"]] != sorted(doc_id for doc_id, _ in sampled["large"])
