@@ -21,8 +21,8 @@ from assets.lake.ids import config_digest
 from assets.lake.lake import Lake
 from assets.lake.tables import CHUNKS, DOCUMENTS, DUPLICATES, EMBEDDINGS
 from assets.recipe import Recipe
-from retrieval.chunking.chunker import CHUNK_COLUMNS, chunk_batches
-from retrieval.embedding.embedder import EMBEDDING_COLUMNS, encode_batches
+from retrieval.chunking.chunker import CHUNK_COLUMNS, chunk_document_batches
+from retrieval.embedding.embedder import EMBEDDING_COLUMNS, embed_batches
 from retrieval.embedding.embedding_model import EmbeddingModel
 
 _TEXT_KEY = ["tenant", "text_sha256"]
@@ -57,7 +57,7 @@ def chunks(
         config_digest=chunker_digest(recipe, model),
     )
     if not step.idle:
-        cut = partial(chunk_batches, config=recipe.chunker, tokenizer_path=model.tokenizer_path)
+        cut = partial(chunk_document_batches, config=recipe.chunker, tokenizer_path=model.tokenizer_path)
         changed = (step.changed_here(table, WORK_BYTES) for table in (DOCUMENTS, DUPLICATES))
         here = [rows for rows in changed if rows is not None]
         if len(here) == 2:
@@ -111,7 +111,7 @@ def embeddings(
     )
     if not step.idle:
         model.prepare()
-        encode = partial(encode_batches, config=recipe.embedder, cache=model.cache)
+        encode = partial(embed_batches, config=recipe.embedder, cache=model.cache)
         here = step.changed_here(CHUNKS, WORK_BYTES)
         if here is not None and here.num_rows <= _FEW_TEXTS:
             _embed_here(step, here.select(_TEXT_KEY), model, encode)

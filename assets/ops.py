@@ -22,8 +22,8 @@ from assets.release_evaluation import canonical_documents, evaluate_index_state,
 from assets.sources.sources import SourceRegistry
 from quality.evaluation.release_gate import decide
 from retrieval.embedding.embedding_model import EmbeddingModel
-from retrieval.index.index import Index, IndexState, Point, Release, UnknownRelease
-from retrieval.search.search import Searcher
+from retrieval.index.index import Index, IndexPoint, IndexRelease, IndexState, UnknownRelease
+from retrieval.search.searcher import Searcher
 
 INDEX_KEY = dg.AssetKey(["serving", "index"])
 
@@ -32,12 +32,12 @@ class NotApproved(RuntimeError):
     """The index's newest state has not passed its evaluation."""
 
 
-def release_id(point: Point) -> str:
+def release_id(point: IndexPoint) -> str:
     """The name of a moment of the index, the same for the same moment."""
     return f"r{point.generation}.{point.epoch}"
 
 
-def last_decision(lake: Lake, point: Point) -> dict[str, Any] | None:
+def last_decision(lake: Lake, point: IndexPoint) -> dict[str, Any] | None:
     """The newest row of `ops.releases` about a moment of the index, or None where nothing was decided."""
     rows = lake.query(
         "select * from releases where release_id = ? order by decided_at desc limit 1",
@@ -135,7 +135,7 @@ def retrieval_quality(
     questions, canonical = evaluation_questions(lake, sources, pins), canonical_documents(lake, pins)
     groups = search_index.groups()
 
-    def evaluated(at: Point) -> dict[str, float]:
+    def evaluated(at: IndexPoint) -> dict[str, float]:
         return evaluate_index_state(questions, canonical, searcher, model, at, groups)
 
     figures = evaluated(state) if questions else {}
@@ -195,7 +195,7 @@ def release(
     )
 
 
-def go_live(lake: Lake, index: Index, state: IndexState, run_id: str, model: EmbeddingModel) -> Release:
+def go_live(lake: Lake, index: Index, state: IndexState, run_id: str, model: EmbeddingModel) -> IndexRelease:
     """Makes an approved state of the index the one that is served.
 
     A state that was rolled back from stays so until the index changes again.
@@ -232,7 +232,7 @@ def go_live(lake: Lake, index: Index, state: IndexState, run_id: str, model: Emb
     return live
 
 
-def roll_back(lake: Lake, index: Index, to: str | None) -> Release:
+def roll_back(lake: Lake, index: Index, to: str | None) -> IndexRelease:
     """Makes an earlier release live again.
 
     Args:

@@ -9,7 +9,7 @@ from quality.drift import DriftConfig
 from quality.evaluation.release_gate import ReleaseGate
 from retrieval.chunking.chunker import ChunkerConfig
 from retrieval.embedding.embedder import EmbedderConfig
-from retrieval.search.search import SearchConfig
+from retrieval.search.searcher import SearchConfig
 
 
 class Recipe(BaseModel):

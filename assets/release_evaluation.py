@@ -11,9 +11,9 @@ from quality.evaluation.questions import Question, known_item_questions, load_qu
 from quality.evaluation.release_metrics import release_metrics
 from retrieval.chunking.sentences import sentence_spans
 from retrieval.embedding.embedding_model import EmbeddingModel
-from retrieval.index.index import Point
-from retrieval.search.query import Query
-from retrieval.search.search import MODES, Hit, Mode, Searcher
+from retrieval.index.index import IndexPoint
+from retrieval.search.query import SearchQuery
+from retrieval.search.searcher import RETRIEVAL_MODES, RetrievalMode, Searcher, SearchHit
 
 _KNOWN_ITEMS_PER_TENANT = 50
 _SAMPLED_PER_QUESTION = 4
@@ -116,7 +116,7 @@ def evaluate_index_state(
     canonical: Mapping[str, Mapping[str, str]],
     searcher: Searcher,
     model: EmbeddingModel,
-    at: Point,
+    at: IndexPoint,
     groups: Mapping[str, Collection[str]],
 ) -> dict[str, float]:
     """Asks every question of one state of the index, in every mode.
@@ -135,10 +135,10 @@ def evaluate_index_state(
     texts = list(dict.fromkeys(each.question for asked in questions.values() for each in asked))
     vectors = dict(zip(texts, model.embedder.encode(texts), strict=True))
 
-    def search(mode: Mode, tenant: str, question: str, k: int) -> list[Hit]:
+    def search(mode: RetrievalMode, tenant: str, question: str, k: int) -> list[SearchHit]:
         return searcher.search(
             tenant,
-            Query.plain(question),
+            SearchQuery.plain(question),
             vectors[question],
             k,
             mode,
@@ -147,11 +147,11 @@ def evaluate_index_state(
             groups=groups.get(tenant, ()),
         )
 
-    def exact_search(tenant: str, question: str, k: int) -> list[Hit]:
+    def exact_search(tenant: str, question: str, k: int) -> list[SearchHit]:
         return searcher.exact_neighbours(
             tenant, vectors[question], k, at, model_digest=model.digest, groups=groups.get(tenant, ())
         )
 
     return release_metrics(
-        questions, canonical, {mode: partial(search, mode) for mode in MODES}, exact_search
+        questions, canonical, {mode: partial(search, mode) for mode in RETRIEVAL_MODES}, exact_search
     )

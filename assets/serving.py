@@ -74,7 +74,7 @@ def refresh(
         key: The model's digest, the chunker's, and the vectors' dimension.
 
     Raises:
-        Fenced: When another run has changed the index meanwhile; nothing was changed.
+        IndexConflict: When another run has changed the index meanwhile; nothing was changed.
     """
     model_digest, chunker, dimension = key
     pins, record = lineage.inputs, lineage.model_dump()

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from assets.lake.lake import Lake
-from retrieval.atomic_files import replacing
+from retrieval.atomic_files import atomic_file
 
 MIGRATIONS: dict[int, Callable[[Lake], None]] = {
     # Every column has a comment.
@@ -53,5 +53,5 @@ def bring_up_to_date(home: Path, lake: Lake) -> None:
     for number, migrate in sorted(MIGRATIONS.items()):
         if number > version:
             migrate(lake)
-            with replacing(file) as fresh:
+            with atomic_file(file) as fresh:
                 fresh.write_text(json.dumps({"version": number}) + "\n")

@@ -11,7 +11,7 @@ from orchestration.automation.dead_runs import run_process_tags
 from orchestration.settings import Settings, open_lake
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index
-from retrieval.search.search import Searcher
+from retrieval.search.searcher import Searcher
 from retrieval.store.postgres import Postgres
 
 

@@ -13,7 +13,7 @@ from assets.lake.lake import Lake
 from assets.recipe import Recipe
 from inference.engines.engines import GeneratorConfig
 from orchestration.migrations import bring_up_to_date
-from retrieval.rerank.rerank import RerankerConfig
+from retrieval.rerank.reranker import RerankerConfig
 from retrieval.store.postgres import PostgresConfig
 
 _OTHER_VARIABLES = ("HEADWATER_DEBUG",)

@@ -12,10 +12,10 @@ from collections.abc import Collection, Iterable
 import pyarrow as pa
 import pyarrow.compute as pc
 
-SEPARATOR = "\x1f"
+SCOPE_SEPARATOR = "\x1f"
 """Between tenant and groups in a scope; no name holds it."""
 
-KEY_BYTES = 64
+ACCESS_KEY_BYTES = 64
 """Of the access key: one block of SHA-256, so that it is used as it is (RFC 2104)."""
 
 _INNER, _OUTER = 0x36, 0x5C
@@ -35,7 +35,7 @@ def checked_tenant(tenant: str) -> str:
     return tenant
 
 
-def group_set(groups: Iterable[str]) -> str | None:
+def encode_access_groups(groups: Iterable[str]) -> str | None:
     """Groups as the lake and the index keep them: sorted, once each, joined by commas; None for everybody.
 
     Raises:
@@ -48,16 +48,16 @@ def group_set(groups: Iterable[str]) -> str | None:
     return ",".join(names) or None
 
 
-def scopes(tenants: pa.StringArray, group_sets: pa.StringArray) -> pa.StringArray:
+def encode_scopes(tenants: pa.StringArray, group_sets: pa.StringArray) -> pa.StringArray:
     """Each row's scope from its tenant and its `group_set`, null or empty for everybody."""
     separated = pc.if_else(pc.equal(pc.fill_null(group_sets, ""), ""), None, group_sets)
-    with_groups = pc.binary_join_element_wise(tenants, separated, SEPARATOR)
+    with_groups = pc.binary_join_element_wise(tenants, separated, SCOPE_SEPARATOR)
     return pc.coalesce(with_groups, tenants)
 
 
 def new_access_key() -> tuple[bytes, bytes, bytes]:
     """A new secret, and it with HMAC's inner and outer pad: a row of `headwater.access_key`."""
-    secret = secrets.token_bytes(KEY_BYTES)
+    secret = secrets.token_bytes(ACCESS_KEY_BYTES)
     return secret, bytes(b ^ _INNER for b in secret), bytes(b ^ _OUTER for b in secret)
 
 
@@ -76,7 +76,7 @@ def access_token(secret: bytes, transaction: str, tenant: str, groups: Collectio
     Raises:
         ValueError: The tenant or a group can not be one.
     """
-    group_set(groups)
+    encode_access_groups(groups)
     claim = json.dumps({"tenant": checked_tenant(tenant), "groups": sorted(set(groups))})
     proof = hmac.new(secret, f"{transaction} {claim}".encode(), "sha256").hexdigest()
     return proof + claim

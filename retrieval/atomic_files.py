@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
     """A scratch path that becomes the file `path` when the block ends; the last writer's is kept."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # A name of its own for each writer: under a shared one, the first to finish takes the other's file away.
@@ -22,7 +22,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def written_whole(folder: Path) -> Iterator[Path]:
+def atomic_folder(folder: Path) -> Iterator[Path]:
     """A scratch folder that becomes `folder` when the block ends; the first writer's is kept."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder.parent))

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
-from retrieval.embedding.embedder import packaged_model
+from retrieval.embedding.embedder import packaged_embedding_model
 
 
 def save_cross_encoder(folder: Path, labels: int = 1) -> Path:
@@ -20,5 +20,5 @@ def save_cross_encoder(folder: Path, labels: int = 1) -> Path:
     }
     config = BertConfig(vocab_size=30522, num_labels=labels, initializer_range=0.5, **sizes)
     BertForSequenceClassification(config).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(packaged_model(), model_max_length=64).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(packaged_embedding_model(), model_max_length=64).save_pretrained(folder)
     return folder

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from retrieval.index.index import Index
-from retrieval.search.search import Hit
+from retrieval.search.searcher import SearchHit
 from retrieval.store.postgres import Postgres
 
 DIMENSION = 8
@@ -76,5 +76,5 @@ def emptied(postgres: Postgres) -> Index:
     return index
 
 
-def found(hits: list[Hit]) -> list[str]:
+def found(hits: list[SearchHit]) -> list[str]:
     return [hit.uri.removeprefix("file:///") for hit in hits]

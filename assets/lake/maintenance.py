@@ -6,7 +6,7 @@ from functools import partial
 
 from assets.lake.lake import FEW_FILES, Lake
 from assets.lake.tables import TABLES
-from retrieval.index.index import Release
+from retrieval.index.index import IndexRelease
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Tidied:
 
 
 def needed_versions(
-    lake: Lake, releases: Collection[Release], consumed: Iterable[Mapping[str, int]] = ()
+    lake: Lake, releases: Collection[IndexRelease], consumed: Iterable[Mapping[str, int]] = ()
 ) -> dict[str, set[int]]:
     """The versions of each table that something still points at.
 

@@ -14,8 +14,8 @@ from urllib.parse import unquote_to_bytes
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from retrieval.access import group_set
-from retrieval.atomic_files import replacing
+from retrieval.access import encode_access_groups
+from retrieval.atomic_files import atomic_file
 
 ENVIRONMENT = "python-environment"
 """The location that means the demo's corpus: what is installed beside Headwater."""
@@ -120,13 +120,13 @@ class Source(BaseModel):
         if (self.kind == ENVIRONMENT) != (self.location == ENVIRONMENT):
             raise ValueError(f"a source of kind {self.kind} can not be at {self.location}")
         glob_pattern(self.glob)
-        group_set(self.groups)
+        encode_access_groups(self.groups)
         return self
 
     @property
     def access_groups(self) -> str | None:
         """Its groups as the lake keeps them; see `group_set`."""
-        return group_set(self.groups)
+        return encode_access_groups(self.groups)
 
     @cached_property
     def local_root(self) -> Path | None:
@@ -272,5 +272,5 @@ class SourceRegistry:
 
     def _write(self, sources: Sequence[Source]) -> None:
         text = json.dumps({"sources": [s.model_dump(exclude_defaults=True) for s in sources]}, indent=2)
-        with replacing(self._path) as fresh:
+        with atomic_file(self._path) as fresh:
             fresh.write_text(text + "\n", encoding="utf-8")

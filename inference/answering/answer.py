@@ -20,7 +20,7 @@ class BadQuestion(ValueError):
 
 
 class CitablePassage(Passage, Protocol):
-    """A passage that knows where it stands in the lake; `retrieval.search.search.Hit` is one."""
+    """A passage that knows where it stands in the lake; `retrieval.search.searcher.SearchHit` is one."""
 
     @property
     def chunk_id(self) -> str:

@@ -15,21 +15,22 @@ from assets.lake.tables import ANSWERS
 from inference.answering.answer import Answer, ReleasePin, answer_question, checked_question
 from inference.engines.engines import build_engine
 from orchestration.settings import Settings, open_lake
-from retrieval.access import group_set
+from retrieval.access import encode_access_groups
 from retrieval.embedding.embedder import EmbedderConfig
 from retrieval.embedding.embedding_model import EmbeddingModel
-from retrieval.index.index import Index, Release
-from retrieval.rerank.rerank import Reranked, build_reranker, second_look
+from retrieval.index.index import Index, IndexRelease
 from retrieval.rerank.reranker import Reranker
+from retrieval.rerank.reranking import RerankedHits, build_reranker, search_and_rerank
 from retrieval.search.as_of import release_as_of
-from retrieval.search.query import Query
-from retrieval.search.search import Hit, Mode, ModelMismatch, NothingReleased, Searcher
-from retrieval.search.vector import Plan
+from retrieval.search.query import SearchQuery
+from retrieval.search.searcher import QueryModelMismatch, RetrievalMode, Searcher, SearchHit
+from retrieval.search.snapshot import NoLiveRelease
+from retrieval.search.vector_search import VectorSearchPlan
 from retrieval.store.postgres import Postgres
 
 logger = logging.getLogger(__name__)
 
-SearchMode = Mode | Literal["reranked"]
+SearchMode = RetrievalMode | Literal["reranked"]
 
 PASSAGES = 10
 """Chunks retrieved for a question."""
@@ -49,15 +50,15 @@ class Desk:
         self._searcher = Searcher(self._postgres, settings.recipe.search)
         self._model = EmbeddingModel.of(settings.recipe.embedder, settings.home)
 
-    def live(self) -> Release:
+    def live(self) -> IndexRelease:
         """The release that answers come from.
 
         Raises:
-            NothingReleased: When there is none yet.
+            NoLiveRelease: When there is none yet.
         """
         release = self.index.live()
         if release is None:
-            raise NothingReleased("nothing is released yet: `headwater demo`, or `headwater ingest PATH`")
+            raise NoLiveRelease("nothing is released yet: `headwater demo`, or `headwater ingest PATH`")
         return release
 
     @property
@@ -69,13 +70,13 @@ class Desk:
     def _reranker(self) -> Reranker:
         return build_reranker(self._settings.reranker)
 
-    def as_of(self, moment: str) -> Release:
+    def as_of(self, moment: str) -> IndexRelease:
         """The release that a moment means: its name, or a time at which it was live.
 
         Raises:
-            InvalidMoment: When it is neither, or a time to come.
+            InvalidAsOf: When it is neither, or a time to come.
             UnknownRelease: When nothing was live then, or what was is no longer kept.
-            NothingReleased: When there is nothing at all.
+            NoLiveRelease: When there is nothing at all.
         """
         self.live()
         releases, history = self.index.releases(), self.index.live_history()
@@ -83,33 +84,33 @@ class Desk:
 
     def search(
         self,
-        query: str | Query,
+        query: str | SearchQuery,
         k: int,
         mode: SearchMode,
         tenant: str,
-        at: Release | None = None,
+        at: IndexRelease | None = None,
         groups: Collection[str] = (),
-        on_plan: Callable[[Plan], object] = lambda plan: None,
-        on_reranked: Callable[[Reranked], object] = lambda looked: None,
-    ) -> list[Hit]:
+        on_plan: Callable[[VectorSearchPlan], object] = lambda plan: None,
+        on_reranked: Callable[[RerankedHits], object] = lambda looked: None,
+    ) -> list[SearchHit]:
         """The best chunks of a release, the live one unless given; see `Searcher.search`.
 
         Mode `reranked` is `hybrid` and a second look. Where that fails or is late, the fused order stands and
         a warning is logged; `on_reranked` is called with what came of it.
 
         Raises:
-            ModelMismatch: When the release was made with a model that is no longer there.
+            QueryModelMismatch: When the release was made with a model that is no longer there.
             RerankError: There is no reranker, or its folder is not one.
         """
         reranker = self._reranker if mode == "reranked" else None
         release = at or self.live()
-        query = Query.parse(query) if isinstance(query, str) else query
+        query = SearchQuery.parse(query) if isinstance(query, str) else query
         vector, digest = None, self._model.digest
         if mode != "lexical" and query.words:
             model = self._model_of(release)
             vector, digest = model.embedder.encode([query.words])[0], model.digest
 
-        def ranked(depth: int) -> list[Hit]:
+        def ranked(depth: int) -> list[SearchHit]:
             return self._searcher.search(
                 tenant,
                 query,
@@ -124,17 +125,17 @@ class Desk:
 
         if reranker is None:
             return ranked(k)
-        looked = second_look(ranked, query.words, k, reranker, self._settings.reranker)
+        looked = search_and_rerank(ranked, query.words, k, reranker, self._settings.reranker)
         on_reranked(looked)
-        if looked.kept_because:
-            logger.warning("not reranked, the fused order stands: %s", looked.kept_because)
+        if looked.fallback_reason:
+            logger.warning("not reranked, the fused order stands: %s", looked.fallback_reason)
         return looked.hits
 
     def ask(
         self,
         question: str,
         tenant: str,
-        at: Release | None = None,
+        at: IndexRelease | None = None,
         groups: Collection[str] = (),
     ) -> Answer:
         """Answers a question from a release and keeps the answer in `gold.answers`.
@@ -147,13 +148,13 @@ class Desk:
 
         Raises:
             BadQuestion: When it is empty or too long.
-            NothingReleased: When there is nothing to answer from.
+            NoLiveRelease: When there is nothing to answer from.
             EngineError: When the configured generator fails.
         """
         question = checked_question(question)
         release = at or self.live()
         # Of a question every character is meant: its quotes and hyphens are not ours.
-        hits = self.search(Query.plain(question), PASSAGES, self.best_mode, tenant, release, groups)
+        hits = self.search(SearchQuery.plain(question), PASSAGES, self.best_mode, tenant, release, groups)
         pin = ReleasePin(
             release.release_id,
             release.details["model_digest"],
@@ -168,7 +169,7 @@ class Desk:
     def _lake(self) -> Lake:
         return open_lake(self._settings)
 
-    def _model_of(self, release: Release) -> EmbeddingModel:
+    def _model_of(self, release: IndexRelease) -> EmbeddingModel:
         """The model that a release's vectors are from: the one in use, or where it was when released."""
         wanted = release.details["model_digest"]
         if wanted == self._model.digest:
@@ -178,7 +179,7 @@ class Desk:
             model = EmbeddingModel.of(config, self._settings.home)
             if model.digest == wanted:
                 return model
-        raise ModelMismatch(
+        raise QueryModelMismatch(
             f"release {release.release_id} was made with model {wanted}, which is not at {config.model} any "
             "more: put it there again, or search with --mode lexical"
         )
@@ -189,8 +190,8 @@ def keep(
     answer: Answer,
     question: str,
     tenant: str,
-    release: Release,
-    hits: Sequence[Hit],
+    release: IndexRelease,
+    hits: Sequence[SearchHit],
     groups: Collection[str],
 ) -> None:
     """Appends an answer to `gold.answers`, with what it was chosen from and the versions behind that."""
@@ -205,7 +206,7 @@ def keep(
         "release_id": answer.release,
         "model_digest": answer.model_digest,
         "retrieved": [hit.chunk_id for hit in hits],
-        "access_groups": group_set(groups),
+        "access_groups": encode_access_groups(groups),
         "answered_at": datetime.now(UTC),
     }
     lineage = Lineage(

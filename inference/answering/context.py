@@ -23,7 +23,7 @@ _TELLING = re.compile(r"\b(?:\w*\d\w*|not|no|never|none|cannot|without|\w+n['’
 
 
 class Passage(Protocol):
-    """A retrieved chunk; `retrieval.search.search.Hit` is one."""
+    """A retrieved chunk; `retrieval.search.searcher.SearchHit` is one."""
 
     @property
     def text(self) -> str:

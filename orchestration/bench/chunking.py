@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from orchestration.bench.report import BenchResult
 from orchestration.settings import Settings
-from retrieval.atomic_files import replacing
-from retrieval.chunking.chunker import ChunkerConfig, chunk, load_tokenizer
+from retrieval.atomic_files import atomic_file
+from retrieval.chunking.chunker import ChunkerConfig, load_chunk_tokenizer, split_into_chunks
 from retrieval.embedding.embedder import Embedder
 from retrieval.embedding.embedding_model import EmbeddingModel
 
@@ -113,12 +113,14 @@ def _starts(texts: Sequence[str]) -> list[int]:
 
 
 def _ours(tokenizer_path: Path) -> Split:
-    tokenizer, default = load_tokenizer(tokenizer_path), ChunkerConfig()
+    tokenizer, default = load_chunk_tokenizer(tokenizer_path), ChunkerConfig()
 
     def split(text: str, size: int) -> list[Span]:
         least = size * default.min_tokens // default.max_tokens
         config = ChunkerConfig(max_tokens=size, min_tokens=least)
-        return [(piece.char_start, piece.char_end) for piece in chunk(text, None, tokenizer, config)]
+        return [
+            (piece.char_start, piece.char_end) for piece in split_into_chunks(text, None, tokenizer, config)
+        ]
 
     return split
 
@@ -128,7 +130,7 @@ def _theirs(tokenizer_path: Path) -> Split:
         from langchain_text_splitters import RecursiveCharacterTextSplitter
     except ImportError as error:
         raise NoChunkingSet("langchain-text-splitters is not installed: make setup EXTRAS=dev") from error
-    tokenizer = load_tokenizer(tokenizer_path)
+    tokenizer = load_chunk_tokenizer(tokenizer_path)
 
     @lru_cache(maxsize=1 << 17)  # it counts each word again and again
     def tokens(text: str) -> int:
@@ -167,7 +169,7 @@ def _vectors(embedder: Embedder, cache: Path, texts: Sequence[str]) -> npt.NDArr
         distinct = sorted(set(texts))
         place = {text: i for i, text in enumerate(distinct)}
         vectors = embedder.encode(distinct)[[place[text] for text in texts]]
-        with replacing(kept) as fresh:
+        with atomic_file(kept) as fresh:
             np.save(fresh, vectors)
     return np.load(kept)
 

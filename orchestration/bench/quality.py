@@ -322,7 +322,7 @@ def _drifting(documents: list[Row], random: Random) -> tuple[_Tally, _Tally]:
 
 def _version(documents: list[Row], random: Random) -> Rows:
     """A sound version of the gated tables; its vectors are random unit ones, for a gate reads no meaning."""
-    from retrieval.chunking.chunker import chunk_batches
+    from retrieval.chunking.chunker import chunk_document_batches
 
     recipe = Recipe()
     rows = [{name: row.get(name) for name in DOCUMENTS.schema.names} | _RUN for row in documents]
@@ -330,7 +330,7 @@ def _version(documents: list[Row], random: Random) -> Rows:
     table = pa.table({name: [row[name] for row in rows] for name in columns})
     chunks = [
         row | _RUN
-        for batch in chunk_batches(iter(table.to_batches()), recipe.chunker, _tokenizer(recipe))
+        for batch in chunk_document_batches(iter(table.to_batches()), recipe.chunker, _tokenizer(recipe))
         for row in batch.to_pylist()
     ]
     drawn = np.random.default_rng(random.randrange(1 << 32))

@@ -19,14 +19,14 @@ from orchestration.bench.line_chart import Line, line_chart_svg
 from orchestration.bench.report import BenchResult, machine
 from orchestration.bench.search_corpus import Corpus, Query, chunk_id
 from retrieval.index.index import Index, IndexState
-from retrieval.search.search import Mode, Searcher
-from retrieval.store.postgres import Postgres, PostgresConfig, one_value
+from retrieval.search.searcher import RetrievalMode, Searcher
+from retrieval.store.postgres import Postgres, PostgresConfig, fetch_value
 
 if TYPE_CHECKING:
     from orchestration.settings import Settings
 
 _K = 10
-_MODES: tuple[Mode, ...] = get_args(Mode)
+_MODES: tuple[RetrievalMode, ...] = get_args(RetrievalMode)
 _MODEL = "bench"
 _QUERIES = 400
 _RECALL_QUERIES = 100
@@ -126,7 +126,7 @@ class _Load:
 def _ask(
     searcher: Searcher,
     queries: list[Query],
-    mode: Mode,
+    mode: RetrievalMode,
     clients: int,
     seconds: float | None,
     stop: threading.Event | None = None,
@@ -228,7 +228,7 @@ def _server(postgres: Postgres) -> psutil.Process:
     return psutil.Process(int((folder / "postmaster.pid").read_text().splitlines()[0]))
 
 
-def _processor_ms(postgres: Postgres, searcher: Searcher, queries: list[Query], mode: Mode) -> _Load:
+def _processor_ms(postgres: Postgres, searcher: Searcher, queries: list[Query], mode: RetrievalMode) -> _Load:
     """What each query costs of processor time, here and in the server: the same whatever else runs."""
     server = [Path(f"/proc/{process.pid}/schedstat") for process in _server(postgres).children()]
 
@@ -254,10 +254,10 @@ def _sizes(postgres: Postgres, state: IndexState) -> dict[str, float]:
     )
     with postgres.owner() as connection:
         sizes = {
-            "graph_mb": one_value(connection, graph_of, chunks),
-            "chunks_mb": one_value(connection, "SELECT pg_total_relation_size(%s::regclass)", chunks),
-            "postings_mb": one_value(connection, "SELECT pg_total_relation_size(%s::regclass)", postings),
-            "database_mb": one_value(connection, "SELECT pg_database_size(current_database())"),
+            "graph_mb": fetch_value(connection, graph_of, chunks),
+            "chunks_mb": fetch_value(connection, "SELECT pg_total_relation_size(%s::regclass)", chunks),
+            "postings_mb": fetch_value(connection, "SELECT pg_total_relation_size(%s::regclass)", postings),
+            "database_mb": fetch_value(connection, "SELECT pg_database_size(current_database())"),
         }
     return {name: float(size_bytes) / 1e6 for name, size_bytes in sizes.items()}
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from assets.sources.environment_corpus import list_environment, read_environment
-from retrieval.atomic_files import replacing
+from retrieval.atomic_files import atomic_file
 from retrieval.embedding.embedder import Embedder, EmbedderConfig
 
 _SEED = 2026
@@ -158,7 +158,7 @@ def _embedded(folder: Path) -> tuple[list[str], list[str], npt.NDArray[np.float3
         column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
         asked = np.arange(len(vectors)) >= len(passages)
         table = pa.table({"text": passages + questions, "asked": pa.array(asked), "vector": column})
-        with replacing(file) as fresh:
+        with atomic_file(file) as fresh:
             pq.write_table(table, fresh)
     table = pq.read_table(file)
     texts = table["text"].to_pylist()

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 
 from orchestration.bench.search_corpus import Corpus, Query
-from retrieval.index.binary_copy import vectors
+from retrieval.index.binary_copy import vectors_as_matrix
 from retrieval.index.index import IndexConfig
-from retrieval.search.search import SearchConfig
-from retrieval.search.vector import grown_ef_search
+from retrieval.search.searcher import SearchConfig
+from retrieval.search.vector_search import scaled_ef_search
 
 NAMES = ("bm25s", "faiss")
 _WARM_UP = 20
@@ -57,12 +57,12 @@ def _faiss(corpus: Corpus, queries: list[Query], k: int) -> dict[str, float]:
     """Vector: HNSW with our parameters over float32, inner product of vectors of length 1."""
     import faiss
 
-    rows = np.concatenate([vectors(batch.column("vector")) for batch in corpus.batches()])
+    rows = np.concatenate([vectors_as_matrix(batch.column("vector")) for batch in corpus.batches()])
     began = time.perf_counter()
     built = IndexConfig()
     graph = faiss.IndexHNSWFlat(rows.shape[1], built.hnsw_m, faiss.METRIC_INNER_PRODUCT)
     graph.hnsw.efConstruction = built.hnsw_ef_construction
-    graph.hnsw.efSearch = grown_ef_search(SearchConfig(), len(rows))
+    graph.hnsw.efSearch = scaled_ef_search(SearchConfig(), len(rows))
     graph.add(rows)
     build_s = time.perf_counter() - began
     asked = np.stack([query.vector for query in queries])

@@ -42,13 +42,13 @@ def evaluate(
     from quality.evaluation.beir_collection import load_collection
     from quality.evaluation.collection_evaluation import MEASURES
     from quality.evaluation.evaluation_chart import evaluation_svg
-    from retrieval.search.query import InvalidQuery
+    from retrieval.search.query import InvalidSearchQuery
 
     settings = read_settings()
     known = search_modes(settings)
     for name in compare or ():
         if name not in known:
-            raise InvalidQuery(f"there is no mode {name!r} to compare; there are {', '.join(known)}")
+            raise InvalidSearchQuery(f"there is no mode {name!r} to compare; there are {', '.join(known)}")
     if plot and not plot.expanduser().parent.is_dir():
         raise typer.BadParameter(f"--plot: there is no folder {plot.expanduser().parent}")
     with working():

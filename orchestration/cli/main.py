@@ -221,12 +221,12 @@ def search(
     from dataclasses import asdict
 
     from inference.answering.answering import Desk
-    from retrieval.rerank.rerank import Reranked
-    from retrieval.search.vector import Plan
+    from retrieval.rerank.reranking import RerankedHits
+    from retrieval.search.vector_search import VectorSearchPlan
 
     settings = read_settings()
-    plans: list[Plan] = []
-    looks: list[Reranked] = []
+    plans: list[VectorSearchPlan] = []
+    looks: list[RerankedHits] = []
     with working():
         desk = Desk(settings)
         mode = mode or desk.best_mode
@@ -237,7 +237,7 @@ def search(
         "asked": k,
         "found": len(hits),
         "vector": asdict(plans[0]) if plans else None,
-        "reranked": looks[0].told() if looks else None,
+        "reranked": looks[0].summary() if looks else None,
     }
     names = ("rank", "score", "chunk_id", "doc_id", "uri", "char_start", "char_end", "text")
     rows = [{name: getattr(hit, name) for name in names} for hit in hits]
@@ -258,7 +258,7 @@ def search(
     ]
     print_table(shown)
     if explain and looks:
-        console.print(f"second look: {looks[0].in_words()}", soft_wrap=True)
+        console.print(f"second look: {looks[0].explanation()}", soft_wrap=True)
     if explain and plans:
         console.print(f"vectors: {plans[0].method}; {plans[0].why}", soft_wrap=True)
         console.print(", ".join(f"{name} = {value}" for name, value in plans[0].settings.items()))

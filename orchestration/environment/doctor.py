@@ -13,8 +13,8 @@ from orchestration.environment import jars
 from orchestration.environment.java import UnsupportedJava, require_java
 from orchestration.services.processes import holder, members, port_free, read_pid_file
 from orchestration.settings import Settings
-from retrieval.embedding.embedder import DEFAULT_CACHE, converted_model
-from retrieval.embedding.model_folder import UnsupportedModel, model_digest, read_model_folder
+from retrieval.embedding.embedder import DEFAULT_MODEL_CACHE, converted_model_path
+from retrieval.embedding.model_folder import UnsupportedEmbeddingModel, model_folder_digest, read_model_folder
 from retrieval.store.postgres import DatabaseError, Postgres
 
 MIN_DISK_GIB = 5
@@ -102,8 +102,10 @@ def _embedder(settings: Settings) -> Check:
     config = settings.recipe.embedder
     try:
         folder = read_model_folder(config.model)
-        converted = converted_model(DEFAULT_CACHE, model_digest(folder, DEFAULT_CACHE))
-    except (UnsupportedModel, OSError) as error:
+        converted = converted_model_path(
+            DEFAULT_MODEL_CACHE, model_folder_digest(folder, DEFAULT_MODEL_CACHE)
+        )
+    except (UnsupportedEmbeddingModel, OSError) as error:
         cure = "set HEADWATER_RECIPE__EMBEDDER__MODEL to a sentence-transformers folder"
         return Check("Embedder", ok=False, found=str(error), cure=cure)
     if not converted.is_file():

@@ -21,15 +21,15 @@ from orchestration.settings import Settings
 from quality.evaluation.beir_collection import Collection
 from quality.evaluation.collection_evaluation import CollectionEvaluation, evaluate_collection
 from quality.evaluation.retrieval_metrics import CHUNKS_PER_DOCUMENT, SearchFunction
-from retrieval.atomic_files import replacing
-from retrieval.chunking.chunker import Chunk, chunk, load_tokenizer
+from retrieval.atomic_files import atomic_file
+from retrieval.chunking.chunker import Chunk, load_chunk_tokenizer, split_into_chunks
 from retrieval.embedding.embedding_model import EmbeddingModel
-from retrieval.index.build import CHUNK_COLUMNS
+from retrieval.index.build import INDEX_COLUMNS
 from retrieval.index.index import Index, IndexState
-from retrieval.rerank.rerank import build_reranker, second_look
 from retrieval.rerank.reranker import Reranker
-from retrieval.search.query import Query
-from retrieval.search.search import MODES, Hit, Mode, Searcher
+from retrieval.rerank.reranking import build_reranker, search_and_rerank
+from retrieval.search.query import SearchQuery
+from retrieval.search.searcher import RETRIEVAL_MODES, RetrievalMode, Searcher, SearchHit
 from retrieval.store.postgres import Postgres, PostgresConfig
 
 Chunks = Literal["default", "document"]
@@ -47,7 +47,7 @@ class CannotEvaluate(ValueError):
 
 def search_modes(settings: Settings) -> tuple[SearchMode, ...]:
     """Returns the modes that are measured: every ranking, and the reranked one where it is configured."""
-    return (*MODES, RERANKED) if settings.reranker.configured else MODES
+    return (*RETRIEVAL_MODES, RERANKED) if settings.reranker.configured else RETRIEVAL_MODES
 
 
 def evaluate_in_scratch_index(
@@ -66,25 +66,25 @@ def evaluate_in_scratch_index(
     model = EmbeddingModel.of(settings.recipe.embedder, settings.home)
     vectors = _VectorCache(settings.home / "evaluations" / f"vectors-{model.digest}.parquet", model, progress)
     rows = pa.Table.from_pylist(list(_rows(collection, settings, model, chunks)))
-    words = {text: Query.plain(text).words for text in collection.queries.values()}
+    words = {text: SearchQuery.plain(text).words for text in collection.queries.values()}
     vectors.add([*rows.column("text").to_pylist(), *words.values()])
     with _scratch(settings.home) as postgres:
         progress(f"indexing {rows.num_rows} chunks of {len(collection.documents)} documents")
         state = _build(postgres, model, rows, vectors)
         searcher = Searcher(postgres, settings.recipe.search)
 
-        def search(mode: Mode, text: str, k: int) -> list[Hit]:
+        def search(mode: RetrievalMode, text: str, k: int) -> list[SearchHit]:
             vector = vectors.of(words[text])
-            query = Query.plain(text)
+            query = SearchQuery.plain(text)
             return searcher.search(_TENANT, query, vector, k, mode, state, model_digest=model.digest)
 
-        def reranked(by: Reranker, text: str, k: int) -> list[Hit]:
-            looked = second_look(partial(search, "hybrid", text), words[text], k, by, settings.reranker)
-            if looked.kept_because:
-                progress(f"not reranked, the fused order stands: {looked.kept_because}")
+        def reranked(by: Reranker, text: str, k: int) -> list[SearchHit]:
+            looked = search_and_rerank(partial(search, "hybrid", text), words[text], k, by, settings.reranker)
+            if looked.fallback_reason:
+                progress(f"not reranked, the fused order stands: {looked.fallback_reason}")
             return looked.hits
 
-        searches: dict[str, SearchFunction] = {mode: partial(search, mode) for mode in MODES}
+        searches: dict[str, SearchFunction] = {mode: partial(search, mode) for mode in RETRIEVAL_MODES}
         if reranker:
             searches[RERANKED] = partial(reranked, reranker)
 
@@ -97,7 +97,7 @@ def _rows(
     collection: Collection, settings: Settings, model: EmbeddingModel, chunks: Chunks
 ) -> Iterator[dict[str, Any]]:
     """The rows of the index, without their vectors."""
-    tokenizer = load_tokenizer(model.tokenizer_path)
+    tokenizer = load_chunk_tokenizer(model.tokenizer_path)
     for doc_id, document in collection.documents.items():
         title = " ".join(normalize(document.title).split())
         # As a file would hold it: its title is its first heading.
@@ -111,7 +111,7 @@ def _rows(
         if chunks == "document":
             spans = [Chunk(0, len(text), title or None, len(tokenizer.encode(text)))] if text else []
         else:
-            spans = chunk(text, headings, tokenizer, settings.recipe.chunker)
+            spans = split_into_chunks(text, headings, tokenizer, settings.recipe.chunker)
         spoken = language(text)
         for ordinal, span in enumerate(spans):
             body = text[span.char_start : span.char_end]
@@ -138,7 +138,7 @@ def _build(postgres: Postgres, model: EmbeddingModel, rows: pa.Table, vectors: "
         for batch in rows.to_batches(_BATCH_ROWS):
             found = np.stack([vectors.of(text) for text in batch.column("text").to_pylist()])
             column = pa.FixedSizeListArray.from_arrays(pa.array(found.ravel()), found.shape[1])
-            yield batch.select(CHUNK_COLUMNS.names).append_column("vector", column)
+            yield batch.select(INDEX_COLUMNS.names).append_column("vector", column)
 
     return Index(postgres).build(model.digest, "evaluation", model.embedder.dimension, batches(), {})
 
@@ -193,7 +193,7 @@ class _VectorCache:
                 "vector": pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1]),
             }
         )
-        with replacing(self._path) as fresh:
+        with atomic_file(self._path) as fresh:
             pq.write_table(table, fresh)
 
 

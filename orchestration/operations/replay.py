@@ -7,7 +7,7 @@ from typing import Any
 from assets.lake.lake import Lake
 from assets.lake.tables import ANSWERS
 from inference.answering.answering import PASSAGES, Desk
-from retrieval.search.search import Hit
+from retrieval.search.searcher import SearchHit
 
 
 class UnknownAnswer(LookupError):
@@ -36,8 +36,8 @@ class Replay:
     live_release_id: str
     then: tuple[str, ...]
     whole: bool
-    at_release: tuple[Hit, ...]
-    now: tuple[Hit, ...]
+    at_release: tuple[SearchHit, ...]
+    now: tuple[SearchHit, ...]
 
     @property
     def reproduced(self) -> bool:
@@ -111,7 +111,7 @@ def replay(lake: Lake, desk: Desk, answer_id: str) -> Replay:
     Raises:
         UnknownAnswer: When there is no such answer.
         UnknownRelease: When its release is no longer kept; says what is.
-        ModelMismatch: When its release's embedding model is gone.
+        QueryModelMismatch: When its release's embedding model is gone.
     """
     row = stored_answer(lake, answer_id)
     release, live = desk.as_of(row["release_id"]), desk.live()
@@ -132,5 +132,5 @@ def replay(lake: Lake, desk: Desk, answer_id: str) -> Replay:
     )
 
 
-def _shown(hits: Sequence[Hit]) -> list[dict[str, Any]]:
+def _shown(hits: Sequence[SearchHit]) -> list[dict[str, Any]]:
     return [{"rank": hit.rank, "score": hit.score, "chunk_id": hit.chunk_id, "uri": hit.uri} for hit in hits]

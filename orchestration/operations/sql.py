@@ -32,7 +32,7 @@ class ReadOnly(ValueError):
     """The statement is not a query."""
 
 
-class InvalidQuery(ValueError):
+class InvalidSearchQuery(ValueError):
     """The query could not be answered as it is written."""
 
 
@@ -64,7 +64,7 @@ def query(lake: Lake, statement: str) -> pa.Table:
 
     Raises:
         ReadOnly: When it would write, or is more than one statement.
-        InvalidQuery: When it can not be parsed or names what is not there.
+        InvalidSearchQuery: When it can not be parsed or names what is not there.
     """
     names, rewritten = _versions(statement)
     with duckdb.connect() as connection:
@@ -79,7 +79,7 @@ def query(lake: Lake, statement: str) -> pa.Table:
             try:
                 data = lineage(lake) if name == "ops.lineage" else lake.delta(name, version)
             except KeyError as error:
-                raise InvalidQuery(str(error.args[0])) from error
+                raise InvalidSearchQuery(str(error.args[0])) from error
             register(connection, source, data)
             connection.execute(f"create view {view} as from {source}")
         connection.execute("set allowed_directories = [?]", [f"{lake.root}/"])
@@ -87,7 +87,7 @@ def query(lake: Lake, statement: str) -> pa.Table:
         try:
             return connection.sql(rewritten).to_arrow_table()
         except duckdb.Error as error:
-            raise InvalidQuery(f"{error}\nTables: {', '.join([*TABLES, 'ops.lineage'])}") from error
+            raise InvalidSearchQuery(f"{error}\nTables: {', '.join([*TABLES, 'ops.lineage'])}") from error
 
 
 def query_spark(lake: Lake, statement: str) -> pa.Table:
@@ -105,12 +105,12 @@ def query_spark(lake: Lake, statement: str) -> pa.Table:
         elif name in TABLES:
             lake.frame(name, version).createOrReplaceTempView(view)
         else:
-            raise InvalidQuery(f"no table {name}. Tables: {', '.join([*TABLES, 'ops.lineage'])}")
+            raise InvalidSearchQuery(f"no table {name}. Tables: {', '.join([*TABLES, 'ops.lineage'])}")
         rewritten = rewritten.replace(_view(name, version), view)
     try:
         return spark.sql(rewritten).toArrow()
     except Exception as error:
-        raise InvalidQuery(str(error).splitlines()[0]) from error
+        raise InvalidSearchQuery(str(error).splitlines()[0]) from error
 
 
 def _view(name: str, version: int | None) -> str:
@@ -140,7 +140,7 @@ def _check_reads(connection: duckdb.DuckDBPyConnection, statement: str) -> None:
     try:
         statements = connection.extract_statements(statement)
     except duckdb.Error as error:
-        raise InvalidQuery(str(error)) from error
+        raise InvalidSearchQuery(str(error)) from error
     if len(statements) != 1:
         raise ReadOnly(f"one query at a time: this is {len(statements)} statements")
     kind = statements[0].type

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from orchestration.services.logs import run_log
-from retrieval.atomic_files import replacing
+from retrieval.atomic_files import atomic_file
 
 SPARK_POOL = "spark"
 """The pool of every asset that runs Spark: one at a time, for one session fills the machine."""
@@ -71,7 +71,7 @@ def write_dagster_home(home: Path, log_format: str = "text") -> Path:
     text = "# Written by Headwater at every start; set what you need through HEADWATER_* instead.\n"
     text += json.dumps(dagster_settings(home, log_format), indent=2) + "\n"  # JSON is YAML too
     if not path.is_file() or path.read_text() != text:
-        with replacing(path) as fresh:
+        with atomic_file(path) as fresh:
             fresh.write_text(text)
     return path
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from retrieval.atomic_files import replacing
+from retrieval.atomic_files import atomic_file
 
 _TICK_S = 0.02
 """Start times are counted in ticks of a hundredth of a second."""
@@ -107,7 +107,7 @@ def start(command: Sequence[str], pid_file: Path, log: Path, environment: Mappin
             start_new_session=True,
         )
     started = Started(process.pid, started_since_boot_s(psutil.Process(process.pid)))
-    with replacing(pid_file) as fresh:
+    with atomic_file(pid_file) as fresh:
         fresh.write_text(json.dumps(asdict(started)))
     return started
 

@@ -145,7 +145,7 @@ def up(settings: "Settings", report: Callable[[str], None]) -> list[Status]:
         UnsupportedJava: Spark has no Java to run on.
         ServiceError: A port is taken, or a service did not start; what was started stays, and `up` goes on
             from there.
-        DatabaseError, ServerError: PostgreSQL can not be used.
+        DatabaseError, EmbeddedServerError: PostgreSQL can not be used.
     """
     wanted = services(settings)
     stopped = [service for service in wanted if _running(settings, service) is None]
@@ -193,7 +193,7 @@ def down(settings: "Settings", report: Callable[[str], None]) -> list[str]:
         The names of what was stopped; empty when nothing ran.
 
     Raises:
-        ServiceError, ServerError: Something could not be stopped.
+        ServiceError, EmbeddedServerError: Something could not be stopped.
     """
     stopped = []
     # The daemon first, so that it launches nothing into what is going away.

@@ -15,7 +15,7 @@ import pyarrow as pa
 from pydantic import BaseModel, Field, model_validator
 from tokenizers import Tokenizer
 
-from retrieval.chunking.sentences import Boundary, pieces
+from retrieval.chunking.sentences import TextBoundary, split_at_boundaries
 
 CHUNKER_VERSION = "3"
 """Raised when the same text and configuration would give other spans."""
@@ -25,11 +25,11 @@ CHARACTERS_PER_TOKEN = 16
 one unknown token, and a chunk must still be of a size that a person can read. English has about 4.5."""
 
 _BADNESS = {
-    Boundary.SECTION: 0.0,
-    Boundary.PARAGRAPH: 0.0,
-    Boundary.SENTENCE: 0.0,
-    Boundary.LINE: 0.25,
-    Boundary.WORD: 0.5,
+    TextBoundary.SECTION: 0.0,
+    TextBoundary.PARAGRAPH: 0.0,
+    TextBoundary.SENTENCE: 0.0,
+    TextBoundary.LINE: 0.25,
+    TextBoundary.WORD: 0.5,
 }
 """Of places to divide a long paragraph: in parts of the budget that a better one may be further from even."""
 
@@ -98,7 +98,7 @@ class _Unit:
 
     start: int
     end: int
-    boundary: Boundary
+    boundary: TextBoundary
     is_heading: bool
     tokens: int = 0
 
@@ -108,7 +108,7 @@ class _Unit:
 
 
 @lru_cache(maxsize=4)
-def load_tokenizer(path: Path) -> Tokenizer:
+def load_chunk_tokenizer(path: Path) -> Tokenizer:
     """Loads a `tokenizer.json` for counting: without truncation or padding.
 
     Raises:
@@ -122,7 +122,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
     return tokenizer
 
 
-def chunk(
+def split_into_chunks(
     text: str,
     headings: Sequence[Mapping[str, Any]] | None,
     tokenizer: Tokenizer,
@@ -212,7 +212,9 @@ def _count(text: str, units: list[_Unit], tokenizer: Tokenizer) -> None:
         unit.tokens = len(encoding)
 
 
-def _sectioned(text: str, outline: list[tuple[int, int, str]]) -> Iterator[tuple[int, int, Boundary, bool]]:
+def _sectioned(
+    text: str, outline: list[tuple[int, int, str]]
+) -> Iterator[tuple[int, int, TextBoundary, bool]]:
     """The pieces of a text with every heading line as a piece of its own that opens a section."""
     position = 0
     for start, _, title in outline:
@@ -222,12 +224,12 @@ def _sectioned(text: str, outline: list[tuple[int, int, str]]) -> Iterator[tuple
         line_end = text.find("\n", start + len(title))
         position = len(text) if line_end < 0 else line_end
         line = text[start:position]
-        yield start, start + len(line.rstrip()), Boundary.SECTION, True
+        yield start, start + len(line.rstrip()), TextBoundary.SECTION, True
     yield from _shifted(text, position, len(text))
 
 
-def _shifted(text: str, start: int, end: int) -> Iterator[tuple[int, int, Boundary, bool]]:
-    for piece_start, piece_end, boundary in pieces(text[start:end]):
+def _shifted(text: str, start: int, end: int) -> Iterator[tuple[int, int, TextBoundary, bool]]:
+    for piece_start, piece_end, boundary in split_at_boundaries(text[start:end]):
         yield start + piece_start, start + piece_end, boundary, False
 
 
@@ -242,7 +244,7 @@ def _by_length(text: str, unit: _Unit, limit: int) -> Iterator[_Unit]:
         start = cut
         while text[start].isspace():  # ends: a unit's last character is not whitespace
             start += 1
-        boundary = Boundary.WORD if start > part_end else Boundary.INSIDE
+        boundary = TextBoundary.WORD if start > part_end else TextBoundary.INSIDE
     yield _Unit(start, unit.end, boundary, unit.is_heading)
 
 
@@ -273,11 +275,11 @@ def _by_tokens(text: str, unit: _Unit, limit: int, tokenizer: Tokenizer) -> list
             begin += len(body[begin:end]) - len(body[begin:end].lstrip())
             parts.append(_Unit(unit.start + begin, unit.start + begin + len(part), boundary, unit.is_heading))
             expected.append(last - first)
-        boundary, first = Boundary.WORD, last
+        boundary, first = TextBoundary.WORD, last
     _count(text, parts, tokenizer)
     for before, (part_unit, tokens) in enumerate(zip(parts[1:], expected[1:], strict=True)):
         if part_unit.tokens != tokens or parts[before].tokens != expected[before]:
-            part_unit.boundary = Boundary.INSIDE
+            part_unit.boundary = TextBoundary.INSIDE
     return parts
 
 
@@ -288,8 +290,8 @@ def _pack(units: list[_Unit], config: ChunkerConfig) -> list[tuple[int, int]]:
     first = 0
     for start, end in _paragraphs(units):
         # The two halves of a word count differently together, so the budget could not be kept.
-        must_open = units[start].boundary == Boundary.INSIDE
-        opens = units[start].boundary == Boundary.SECTION or costs[end] - costs[first] > config.max_tokens
+        must_open = units[start].boundary == TextBoundary.INSIDE
+        opens = units[start].boundary == TextBoundary.SECTION or costs[end] - costs[first] > config.max_tokens
         if first < start and (must_open or (opens and costs[start] - costs[first] >= config.min_tokens)):
             groups.append((first, start))
             first = start
@@ -298,7 +300,7 @@ def _pack(units: list[_Unit], config: ChunkerConfig) -> list[tuple[int, int]]:
             first = end
     if first < len(units):
         groups.append((first, len(units)))
-    if len(groups) > 1 and units[groups[-1][0]].boundary != Boundary.INSIDE:
+    if len(groups) > 1 and units[groups[-1][0]].boundary != TextBoundary.INSIDE:
         (before, rest), (_, end) = groups[-2:]
         small = costs[end] - costs[rest] < config.min_tokens
         if small and costs[end] - costs[before] <= config.max_tokens:
@@ -312,7 +314,7 @@ def _paragraphs(units: list[_Unit]) -> Iterator[tuple[int, int]]:
     for i in range(1, len(units)):
         boundary = units[i].boundary
         after_heading = units[i - 1].is_heading
-        if boundary == Boundary.INSIDE or (boundary >= Boundary.PARAGRAPH and not after_heading):
+        if boundary == TextBoundary.INSIDE or (boundary >= TextBoundary.PARAGRAPH and not after_heading):
             yield first, i
             first = i
     if units:
@@ -338,7 +340,7 @@ def _divided(
     yield first, end
 
 
-def chunk_batches(
+def chunk_document_batches(
     batches: Iterator[pa.RecordBatch], config: ChunkerConfig, tokenizer_path: Path
 ) -> Iterator[pa.RecordBatch]:
     """Chunks documents; for Spark's `mapInArrow`.
@@ -351,14 +353,14 @@ def chunk_batches(
     Yields:
         `CHUNK_COLUMNS`, one batch a batch.
     """
-    tokenizer = load_tokenizer(tokenizer_path)
+    tokenizer = load_chunk_tokenizer(tokenizer_path)
     for batch in batches:
         columns: dict[str, list[Any]] = {name: [] for name in CHUNK_COLUMNS.names}
         for doc_id, tenant, text, headings in zip(
             *(batch.column(name).to_pylist() for name in ("doc_id", "tenant", "text", "headings")),
             strict=True,
         ):
-            for ordinal, piece in enumerate(chunk(text, headings, tokenizer, config)):
+            for ordinal, piece in enumerate(split_into_chunks(text, headings, tokenizer, config)):
                 body = text[piece.char_start : piece.char_end]
                 # Of the chunk's own text: an edit further on leaves the chunks before it as they were.
                 text_sha256 = hashlib.sha256(body.encode()).hexdigest()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from enum import IntEnum
 
 
-class Boundary(IntEnum):
+class TextBoundary(IntEnum):
     """How strong the division before a piece of text is; a higher value is a better place to cut."""
 
     INSIDE = 0
@@ -65,14 +65,14 @@ def _ends_in_abbreviation(text: str, end: int) -> bool:
     return word.lower() in _ABBREVIATIONS or (len(word) == 2 and word[0].isupper() and word[1] == ".")
 
 
-def pieces(text: str) -> Iterator[tuple[int, int, Boundary]]:
+def split_at_boundaries(text: str) -> Iterator[tuple[int, int, TextBoundary]]:
     """Divides a text at every line and sentence end.
 
     Yields:
         `(start, end, boundary before it)` in order. Pieces have no leading or trailing whitespace, none is
         empty, and together they hold every character that is not whitespace.
     """
-    start, boundary = 0, Boundary.PARAGRAPH
+    start, boundary = 0, TextBoundary.PARAGRAPH
     for match in _BREAK.finditer(text):
         gap = match["lines"]
         if gap is None and _ends_in_abbreviation(text, match.start()):
@@ -80,15 +80,17 @@ def pieces(text: str) -> Iterator[tuple[int, int, Boundary]]:
         yield from _stripped(text, start, match.start(), boundary)
         start = match.end()
         if gap is None:
-            boundary = Boundary.SENTENCE
+            boundary = TextBoundary.SENTENCE
         elif gap.count("\n") > 1 or _divides_paragraphs(text, match.start(), match.end()):
-            boundary = Boundary.PARAGRAPH
+            boundary = TextBoundary.PARAGRAPH
         elif _LIST_ITEM.match(text, start):
-            boundary = Boundary.SENTENCE
+            boundary = TextBoundary.SENTENCE
         else:
             # Hard-wrapped prose ends lines anywhere; only a line that ends a sentence is more.
             boundary = (
-                Boundary.SENTENCE if text[match.start() - 1 : match.start()] in ".!?:" else Boundary.LINE
+                TextBoundary.SENTENCE
+                if text[match.start() - 1 : match.start()] in ".!?:"
+                else TextBoundary.LINE
             )
     yield from _stripped(text, start, len(text), boundary)
 
@@ -101,7 +103,9 @@ def _divides_paragraphs(text: str, line_end: int, next_start: int) -> bool:
     return max(line_end - line_start, next_end - next_start) > _LONGEST_WRAPPED_LINE
 
 
-def _stripped(text: str, start: int, end: int, boundary: Boundary) -> Iterator[tuple[int, int, Boundary]]:
+def _stripped(
+    text: str, start: int, end: int, boundary: TextBoundary
+) -> Iterator[tuple[int, int, TextBoundary]]:
     piece = text[start:end]
     body = piece.strip()
     if body:
@@ -124,8 +128,8 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
             spans.append((lines[0][0], lines[-1][1]))
         lines.clear()
 
-    for start, end, boundary in pieces(text):
-        if boundary >= Boundary.SENTENCE:
+    for start, end, boundary in split_at_boundaries(text):
+        if boundary >= TextBoundary.SENTENCE:
             close()
         lines.append((start, end))
     close()

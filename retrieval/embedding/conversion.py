@@ -7,7 +7,7 @@ import openvino
 import torch
 from transformers import AutoModel
 
-from retrieval.atomic_files import written_whole
+from retrieval.atomic_files import atomic_folder
 from retrieval.embedding.model_folder import ModelFolder
 
 
@@ -26,9 +26,9 @@ class _MeanPooled(torch.nn.Module):
         return torch.nn.functional.normalize(mean, dim=-1)
 
 
-def convert(folder: ModelFolder, target: Path) -> None:
+def convert_to_openvino(folder: ModelFolder, target: Path) -> None:
     """Writes the OpenVINO form of a model to `target` (`…/model.xml`); see `written_whole`."""
-    with written_whole(target.parent) as scratch:
+    with atomic_folder(target.parent) as scratch:
         # Eager attention traces to a graph that OpenVINO fuses itself. Files on this machine only.
         transformer = AutoModel.from_pretrained(
             folder.path, attn_implementation="eager", local_files_only=True, dtype=torch.float32

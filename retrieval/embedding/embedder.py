@@ -15,9 +15,14 @@ import pyarrow as pa
 from pydantic import BaseModel, Field
 from tokenizers import Encoding, Tokenizer
 
-from retrieval.atomic_files import written_whole
-from retrieval.embedding.model_folder import ModelFolder, model_digest, read_model_folder, remember
-from retrieval.embedding.quantization import calibration_texts, int8_digest
+from retrieval.atomic_files import atomic_folder
+from retrieval.embedding.model_folder import (
+    ModelFolder,
+    model_folder_digest,
+    read_model_folder,
+    write_model_cache,
+)
+from retrieval.embedding.quantization import calibration_texts, int8_model_digest
 
 if TYPE_CHECKING:
     import openvino
@@ -26,7 +31,7 @@ if TYPE_CHECKING:
 # Recorded as absent before that, nothing is sent and no consent file is written.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
-DEFAULT_CACHE = Path(sys.prefix) / "share" / "headwater" / "models"
+DEFAULT_MODEL_CACHE = Path(sys.prefix) / "share" / "headwater" / "models"
 """Where set-up puts converted models: in the environment, shared by every state folder."""
 
 EMBEDDING_COLUMNS = pa.schema(
@@ -59,7 +64,7 @@ _LENGTH_STEP = 8
 """Batch widths are multiples of this: OpenVINO prepares its kernels anew for each shape it has not seen."""
 
 
-def packaged_model() -> Path:
+def packaged_embedding_model() -> Path:
     """The folder of all-MiniLM-L6-v2 inside the installed package that carries it.
 
     Raises:
@@ -76,7 +81,7 @@ def packaged_model() -> Path:
 class EmbedderConfig(BaseModel):
     """Which model embeds, and how."""
 
-    model: Path = Field(default_factory=packaged_model)
+    model: Path = Field(default_factory=packaged_embedding_model)
     """A sentence-transformers folder; the default is inside an installed package."""
     quantization: Quantization = "none"
     """`int8` makes other vectors, with a digest of their own, the same on every machine to within rounding:
@@ -94,7 +99,7 @@ class QuantizationLoss(RuntimeError):
     """The model's vectors change too much when it is quantised."""
 
 
-class ModelNotPrepared(RuntimeError):
+class EmbedderNotPrepared(RuntimeError):
     """The model has not been converted for OpenVINO on this machine."""
 
 
@@ -115,7 +120,7 @@ class Embedder:
     numeric_form: NumericForm
 
     def __init__(
-        self, config: EmbedderConfig, cache: Path = DEFAULT_CACHE, threads: int | None = None
+        self, config: EmbedderConfig, cache: Path = DEFAULT_MODEL_CACHE, threads: int | None = None
     ) -> None:
         """Loads a prepared model.
 
@@ -125,25 +130,25 @@ class Embedder:
             threads: Processor threads; None for all that this machine has.
 
         Raises:
-            ModelNotPrepared: When `prepare` has not run for this model in this cache.
-            UnsupportedModel: When the folder is not a model that the embedder runs.
+            EmbedderNotPrepared: When `prepare` has not run for this model in this cache.
+            UnsupportedEmbeddingModel: When the folder is not a model that the embedder runs.
         """
         folder = read_model_folder(config.model)
-        self.digest = vectors_digest(folder, cache, config.quantization)
+        self.digest = embedding_digest(folder, cache, config.quantization)
         self.max_tokens = folder.max_tokens
         self.tokenizer_path = folder.tokenizer_path
         self._batch_tokens = config.batch_tokens
         self._tokenizer = _truncating_tokenizer(folder)
-        converted = converted_model(cache, self.digest)
+        converted = converted_model_path(cache, self.digest)
         if not converted.is_file():
-            raise ModelNotPrepared(
+            raise EmbedderNotPrepared(
                 f"{config.model} is not converted in {cache}: run `make setup`, or Embedder.prepare"
             )
         self.numeric_form, self._model = self._fastest(converted, config, threads)
         self.dimension = self._model.output(0).partial_shape[1].get_length()
 
     @staticmethod
-    def prepare(config: EmbedderConfig, cache: Path = DEFAULT_CACHE) -> Path:
+    def prepare(config: EmbedderConfig, cache: Path = DEFAULT_MODEL_CACHE) -> Path:
         """Converts the model for OpenVINO, once; needs torch and transformers, no network.
 
         Safe to call from several processes at a time and again after it was interrupted.
@@ -152,20 +157,20 @@ class Embedder:
             The converted model's file in `cache`.
 
         Raises:
-            UnsupportedModel: When the folder is not a model that the embedder runs.
+            UnsupportedEmbeddingModel: When the folder is not a model that the embedder runs.
             QuantizationLoss: When it is to be quantised, and is not close enough to itself any more.
         """
         folder = read_model_folder(config.model)
-        target = converted_model(cache, vectors_digest(folder, cache, config.quantization))
+        target = converted_model_path(cache, embedding_digest(folder, cache, config.quantization))
         if target.is_file():
             return target
-        floats = converted_model(cache, model_digest(folder, cache))
+        floats = converted_model_path(cache, model_folder_digest(folder, cache))
         if not floats.is_file():
             from retrieval.embedding.conversion import (
-                convert,  # torch takes seconds to import and only this needs it
+                convert_to_openvino,  # torch takes seconds to import and only this needs it
             )
 
-            convert(folder, floats)
+            convert_to_openvino(folder, floats)
         if config.quantization == "int8":
             _quantize(folder, floats, target, config)
         return target
@@ -207,7 +212,7 @@ class Embedder:
             if form not in measured:
                 exact = _compile(core, converted, "f32", threads)
                 measured[form] = self._least_cosine(model, exact)
-                remember(measured_path, json.dumps(measured))
+                write_model_cache(measured_path, json.dumps(measured))
             if measured[form] >= least:
                 return form, model
         return "f32", _compile(core, converted, "f32", threads)
@@ -220,12 +225,12 @@ def _quantize(folder: ModelFolder, floats: Path, target: Path, config: EmbedderC
     """Writes the int8 form of a converted model to `target`, if its vectors are close enough."""
     import openvino
 
-    from retrieval.embedding.quantization import quantize
+    from retrieval.embedding.quantization import quantize_model
 
     tokenizer = _truncating_tokenizer(folder)
     tokens = [encoding.ids for encoding in tokenizer.encode_batch_fast(calibration_texts())]
-    with written_whole(target.parent) as scratch:
-        openvino.save_model(quantize(floats, tokens), scratch / target.name, compress_to_fp16=False)
+    with atomic_folder(target.parent) as scratch:
+        openvino.save_model(quantize_model(floats, tokens), scratch / target.name, compress_to_fp16=False)
         core = openvino.Core()
         compiled = [_compile(core, model, "f32", None) for model in (scratch / target.name, floats)]
         cosine = _least_cosine(tokenizer, *compiled)
@@ -249,13 +254,13 @@ def _least_cosine(
     return float((vectors[0] * vectors[1]).sum(axis=1).min())
 
 
-def vectors_digest(folder: ModelFolder, cache: Path, quantization: Quantization) -> str:
+def embedding_digest(folder: ModelFolder, cache: Path, quantization: Quantization) -> str:
     """Hex SHA-256: the identity of the vectors that a model makes; quantised ones are others."""
-    floats = model_digest(folder, cache)
-    return int8_digest(floats) if quantization == "int8" else floats
+    floats = model_folder_digest(folder, cache)
+    return int8_model_digest(floats) if quantization == "int8" else floats
 
 
-def converted_model(cache: Path, digest: str) -> Path:
+def converted_model_path(cache: Path, digest: str) -> Path:
     """Where the OpenVINO form of the model with this digest lies in a cache."""
     return cache / digest / "model.xml"
 
@@ -324,8 +329,11 @@ def _of_process(config: str, cache: Path, threads: int) -> Embedder:
     return Embedder(EmbedderConfig.model_validate_json(config), cache, threads)
 
 
-def encode_batches(
-    batches: Iterator[pa.RecordBatch], config: EmbedderConfig, cache: Path = DEFAULT_CACHE, threads: int = 1
+def embed_batches(
+    batches: Iterator[pa.RecordBatch],
+    config: EmbedderConfig,
+    cache: Path = DEFAULT_MODEL_CACHE,
+    threads: int = 1,
 ) -> Iterator[pa.RecordBatch]:
     """Embeds texts; for Spark's `mapInArrow`. The model is loaded once a worker process.
 

@@ -5,11 +5,11 @@ from functools import cached_property
 from pathlib import Path
 
 from retrieval.embedding.embedder import (
-    DEFAULT_CACHE,
+    DEFAULT_MODEL_CACHE,
     Embedder,
     EmbedderConfig,
-    packaged_model,
-    vectors_digest,
+    embedding_digest,
+    packaged_embedding_model,
 )
 from retrieval.embedding.model_folder import ModelFolder, read_model_folder
 
@@ -29,8 +29,8 @@ class EmbeddingModel:
     @classmethod
     def of(cls, config: EmbedderConfig, state: Path) -> "EmbeddingModel":
         """The packaged model, which set-up converted, or another one, converted in the state folder."""
-        packaged = config.model == packaged_model()
-        return cls(config, DEFAULT_CACHE if packaged else state / "models")
+        packaged = config.model == packaged_embedding_model()
+        return cls(config, DEFAULT_MODEL_CACHE if packaged else state / "models")
 
     @cached_property
     def _folder(self) -> ModelFolder:
@@ -39,7 +39,7 @@ class EmbeddingModel:
     @cached_property
     def digest(self) -> str:
         """Hex SHA-256 over weights, tokenizer, configuration and quantisation."""
-        return vectors_digest(self._folder, self.cache, self.config.quantization)
+        return embedding_digest(self._folder, self.cache, self.config.quantization)
 
     @property
     def tokenizer_path(self) -> Path:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retrieval.atomic_files import replacing
+from retrieval.atomic_files import atomic_file
 
 
-class UnsupportedModel(ValueError):
+class UnsupportedEmbeddingModel(ValueError):
     """The folder is not a model that the embedder can run as its authors meant it."""
 
 
@@ -41,26 +41,26 @@ def read_model_folder(path: Path) -> ModelFolder:
     normalisation, without a prompt before the text.
 
     Raises:
-        UnsupportedModel: When a file is missing, or the model does anything else.
+        UnsupportedEmbeddingModel: When a file is missing, or the model does anything else.
     """
     modules = _json(path, "modules.json")
     kinds = [module["type"].rpartition(".")[2] for module in modules]
     if kinds[:2] != ["Transformer", "Pooling"] or kinds[2:] not in ([], ["Normalize"]):
-        raise UnsupportedModel(
+        raise UnsupportedEmbeddingModel(
             f"{path} has the modules {', '.join(kinds)}; supported are Transformer, Pooling and Normalize"
         )
     transformer, pooling = modules[0]["path"], modules[1]["path"]
     if transformer:
-        raise UnsupportedModel(
+        raise UnsupportedEmbeddingModel(
             f"{path} keeps its transformer in {transformer!r}; supported is the folder itself"
         )
     _require_mean_pooling(path, _json(path, f"{pooling}/config.json"))
     _require_no_prompt(path)
     weights = sorted(file.name for file in path.glob("*.safetensors"))
     if not weights:
-        raise UnsupportedModel(f"{path} has no *.safetensors: save the model's weights in that form")
+        raise UnsupportedEmbeddingModel(f"{path} has no *.safetensors: save the model's weights in that form")
     if not (path / "tokenizer.json").is_file():
-        raise UnsupportedModel(f"{path} has no tokenizer.json: save the model with a fast tokenizer")
+        raise UnsupportedEmbeddingModel(f"{path} has no tokenizer.json: save the model with a fast tokenizer")
     optional = ["sentence_bert_config.json", "config_sentence_transformers.json", "tokenizer_config.json"]
     files = ["modules.json", "config.json", f"{pooling}/config.json", "tokenizer.json", *weights]
     files += [name for name in optional if (path / name).is_file()]
@@ -71,9 +71,11 @@ def _json(path: Path, name: str) -> Any:
     try:
         return json.loads((path / name).read_text())
     except FileNotFoundError:
-        raise UnsupportedModel(f"{path} has no {name}: it is not a sentence-transformers folder") from None
+        raise UnsupportedEmbeddingModel(
+            f"{path} has no {name}: it is not a sentence-transformers folder"
+        ) from None
     except json.JSONDecodeError as error:
-        raise UnsupportedModel(f"{path / name} is not JSON: {error}") from error
+        raise UnsupportedEmbeddingModel(f"{path / name} is not JSON: {error}") from error
 
 
 def _require_mean_pooling(path: Path, config: dict[str, Any]) -> None:
@@ -81,7 +83,7 @@ def _require_mean_pooling(path: Path, config: dict[str, Any]) -> None:
     modes = [config["pooling_mode"]] if "pooling_mode" in config else []
     modes += [name for name, on in config.items() if name.startswith("pooling_mode_") and on is True]
     if modes not in (["mean"], ["pooling_mode_mean_tokens"]):
-        raise UnsupportedModel(f"{path} pools by {modes}; supported is the mean over tokens")
+        raise UnsupportedEmbeddingModel(f"{path} pools by {modes}; supported is the mean over tokens")
 
 
 def _require_no_prompt(path: Path) -> None:
@@ -91,9 +93,13 @@ def _require_no_prompt(path: Path) -> None:
         config = _json(path, name)
         prompts = {key: text for key, text in config.get("prompts", {}).items() if text}
         if config.get("default_prompt_name") or prompts:
-            raise UnsupportedModel(f"{path} puts a prompt before its texts ({prompts}); supported is none")
+            raise UnsupportedEmbeddingModel(
+                f"{path} puts a prompt before its texts ({prompts}); supported is none"
+            )
         if config.get("do_lower_case"):
-            raise UnsupportedModel(f"{path} lower-cases outside its tokenizer; supported is inside it")
+            raise UnsupportedEmbeddingModel(
+                f"{path} lower-cases outside its tokenizer; supported is inside it"
+            )
 
 
 def _max_tokens(path: Path) -> int:
@@ -109,7 +115,7 @@ def _max_tokens(path: Path) -> int:
     return min(limits)
 
 
-def model_digest(folder: ModelFolder, cache: Path) -> str:
+def model_folder_digest(folder: ModelFolder, cache: Path) -> str:
     """Hex SHA-256 over the names and bytes of the model's files: the identity of the vectors it makes.
 
     Remembered in `cache` under the files' sizes and times, so that weights are not hashed at each start.
@@ -126,14 +132,14 @@ def model_digest(folder: ModelFolder, cache: Path) -> str:
         with (folder.path / name).open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
         digest.update(f"{name}\x1f{content}\n".encode())
-    remember(remembered, digest.hexdigest())
+    write_model_cache(remembered, digest.hexdigest())
     return digest.hexdigest()
 
 
-def remember(path: Path, text: str) -> None:
+def write_model_cache(path: Path, text: str) -> None:
     """Writes a small file; a cache that can not be written only costs time."""
     try:
-        with replacing(path) as fresh:
+        with atomic_file(path) as fresh:
             fresh.write_text(text)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):

@@ -39,7 +39,7 @@ _LEVELS = 256
 Array = npt.NDArray[np.float32]
 
 
-def int8_digest(float_digest: str) -> str:
+def int8_model_digest(float_digest: str) -> str:
     """Hex SHA-256: the identity of the vectors that the int8 form of a model makes."""
     texts = hashlib.sha256(_TEXTS.read_bytes()).hexdigest()
     return hashlib.sha256(f"{float_digest}\x1fint8\x1f{_METHOD}\x1f{texts}".encode()).hexdigest()
@@ -91,7 +91,7 @@ class _Steps:
     error: float
 
 
-def quantize(source: Path, tokens: Sequence[Sequence[int]]) -> "openvino.Model":
+def quantize_model(source: Path, tokens: Sequence[Sequence[int]]) -> "openvino.Model":
     """Quantises a converted model.
 
     Args:

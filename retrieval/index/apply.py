@@ -7,35 +7,35 @@ import pyarrow as pa
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier, Literal
 
-from retrieval.index.binary_copy import InvalidBatch
+from retrieval.index.binary_copy import InvalidIndexBatch
 from retrieval.index.build import (
-    STORED,
-    Numbering,
+    STORED_COLUMNS,
+    RowNumbering,
     copy_chunks,
     insert_scopes,
-    partition,
-    rows_to_copy,
+    numbered_rows,
+    partition_name,
 )
 from retrieval.index.postings import (
-    insert_frequencies,
+    insert_bm25_statistics,
+    insert_changed_frequencies,
     insert_postings,
-    insert_statistics,
-    read_terms,
-    remove,
+    read_chunk_lexemes,
+    remove_postings,
 )
-from retrieval.store.postgres import Row, one_value
+from retrieval.store.postgres import DatabaseRow, fetch_value
 
 # What makes a chunk another row; its chunk_id makes it another chunk.
-_ATTRIBUTES = [*(name for name in STORED if name != "chunk_id"), "embedding"]
+_ATTRIBUTES = [*(name for name in STORED_COLUMNS if name != "chunk_id"), "embedding"]
 # What its words are read from.
 _SAID = SQL("chunk_no, scope, language, title, heading, text")
 
 
-def stage(
-    connection: Connection[Row],
+def stage_index_changes(
+    connection: Connection[DatabaseRow],
     upserts: Iterable[pa.RecordBatch],
     removed: Iterable[str],
-    numbering: Numbering,
+    numbering: RowNumbering,
 ) -> int:
     """Puts a change into temporary tables `incoming` and `removed`; returns the next free chunk number."""
     last_no = numbering.first_chunk_no
@@ -48,22 +48,22 @@ def stage(
         "CREATE TEMPORARY TABLE incoming (LIKE headwater.chunks INCLUDING STORAGE) ON COMMIT DROP; "
         'CREATE TEMPORARY TABLE removed (chunk_id text COLLATE "C" PRIMARY KEY) ON COMMIT DROP'
     )
-    copy_chunks(connection, Identifier("incoming"), rows_to_copy(upserts, numbering, count), freeze=False)
+    copy_chunks(connection, Identifier("incoming"), numbered_rows(upserts, numbering, count), freeze=False)
     with connection.cursor() as cursor, cursor.copy("COPY removed FROM STDIN") as stream:
         for chunk_id in set(removed):
             stream.write_row((chunk_id,))
     try:
         connection.execute("CREATE UNIQUE INDEX ON incoming (chunk_id)")
     except psycopg.errors.UniqueViolation as error:
-        raise InvalidBatch(f"two rows have one chunk_id: {error.diag.message_detail}") from error
-    both = one_value(connection, "SELECT chunk_id FROM incoming JOIN removed USING (chunk_id) LIMIT 1")
+        raise InvalidIndexBatch(f"two rows have one chunk_id: {error.diag.message_detail}") from error
+    both = fetch_value(connection, "SELECT chunk_id FROM incoming JOIN removed USING (chunk_id) LIMIT 1")
     if both:
-        raise InvalidBatch(f"chunk {both} is both removed and put in")
+        raise InvalidIndexBatch(f"chunk {both} is both removed and put in")
     connection.execute("ANALYZE incoming; ANALYZE removed")
     return last_no
 
 
-def merge(connection: Connection[Row], number: int, epoch: int) -> bool:
+def merge_staged_changes(connection: Connection[DatabaseRow], number: int, epoch: int) -> bool:
     """Makes what was staged the rows of `epoch`; returns whether it changes anything."""
     connection.execute(
         SQL("""
@@ -93,15 +93,17 @@ def merge(connection: Connection[Row], number: int, epoch: int) -> bool:
     )
     connection.execute("INSERT INTO headwater.chunks SELECT * FROM incoming")
     insert_scopes(connection, Identifier("incoming"))
-    added = read_terms(connection, "terms_added", Identifier("incoming"))
-    closed = read_terms(connection, "terms_closed", Identifier("closed"))
+    added = read_chunk_lexemes(connection, "terms_added", Identifier("incoming"))
+    closed = read_chunk_lexemes(connection, "terms_closed", Identifier("closed"))
     insert_postings(connection, number, added)
-    insert_statistics(connection, number, epoch, added, closed)
-    insert_frequencies(connection, number, epoch, added, closed)
-    return bool(one_value(connection, "SELECT EXISTS (SELECT FROM incoming) OR EXISTS (SELECT FROM closed)"))
+    insert_bm25_statistics(connection, number, epoch, added, closed)
+    insert_changed_frequencies(connection, number, epoch, added, closed)
+    return bool(
+        fetch_value(connection, "SELECT EXISTS (SELECT FROM incoming) OR EXISTS (SELECT FROM closed)")
+    )
 
 
-def prune(connection: Connection[Row], number: int, epochs: list[int]) -> int:
+def prune_epochs(connection: Connection[DatabaseRow], number: int, epochs: list[int]) -> int:
     """Removes a generation's rows that none of `epochs` shows; returns how many chunks."""
     connection.execute(
         SQL("""
@@ -110,17 +112,17 @@ def prune(connection: Connection[Row], number: int, epochs: list[int]) -> int:
             WHERE valid_to IS NOT NULL AND NOT EXISTS (
                 SELECT FROM unnest({epochs}::bigint[]) AS epoch WHERE valid_from <= epoch AND epoch < valid_to
             )
-        """).format(said=_SAID, chunks=partition("chunks", number), epochs=Literal(epochs))
+        """).format(said=_SAID, chunks=partition_name("chunks", number), epochs=Literal(epochs))
     )
-    remove(connection, number, read_terms(connection, "terms_dead", Identifier("dead")))
+    remove_postings(connection, number, read_chunk_lexemes(connection, "terms_dead", Identifier("dead")))
     removed = connection.execute(
         SQL("DELETE FROM {chunks} WHERE chunk_no IN (SELECT chunk_no FROM dead)").format(
-            chunks=partition("chunks", number)
+            chunks=partition_name("chunks", number)
         )
     ).rowcount
     connection.execute("DROP TABLE dead, terms_dead")  # one generation after another, in one transaction
     # A lexeme that no kept moment knows goes as well: it can be somebody's name.
-    frequencies = partition("frequencies", number)
+    frequencies = partition_name("frequencies", number)
     for statement in (
         """
         DELETE FROM {frequencies} s

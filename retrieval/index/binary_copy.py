@@ -11,17 +11,17 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-TRAILER = b"\xff\xff"
+COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+COPY_TRAILER = b"\xff\xff"
 
 _BATCH_ROWS = 4096  # bounds memory: a batch is held once as Arrow and once as the stream
 
 
-class InvalidBatch(ValueError):
+class InvalidIndexBatch(ValueError):
     """A record batch that can not be indexed; says which column and which row."""
 
 
-def copy_stream(batches: Iterator[pa.RecordBatch]) -> Iterator[memoryview | bytes]:
+def binary_copy_stream(batches: Iterator[pa.RecordBatch]) -> Iterator[memoryview | bytes]:
     """Encodes batches of one schema as one binary COPY stream.
 
     Args:
@@ -31,16 +31,16 @@ def copy_stream(batches: Iterator[pa.RecordBatch]) -> Iterator[memoryview | byte
         Pieces of the stream: header, rows, trailer.
 
     Raises:
-        InvalidBatch: A column's type has no encoding here, or a vector does not fit a `halfvec`.
+        InvalidIndexBatch: A column's type has no encoding here, or a vector does not fit a `halfvec`.
     """
-    yield HEADER
+    yield COPY_HEADER
     for batch in batches:
         for start in range(0, batch.num_rows, _BATCH_ROWS):
-            yield memoryview(encode_rows(batch.slice(start, _BATCH_ROWS)))
-    yield TRAILER
+            yield memoryview(encode_copy_rows(batch.slice(start, _BATCH_ROWS)))
+    yield COPY_TRAILER
 
 
-def encode_rows(batch: pa.RecordBatch) -> pa.Buffer:
+def encode_copy_rows(batch: pa.RecordBatch) -> pa.Buffer:
     """Encodes a batch's rows: each the number of its fields, then each field's length and bytes.
 
     Every column becomes one or two binary columns; Arrow joins them row by row, so that the joined column's
@@ -57,27 +57,31 @@ def encode_rows(batch: pa.RecordBatch) -> pa.Buffer:
         elif pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind):
             parts.append(_halfvecs(column, name))
         else:
-            raise InvalidBatch(f"column {name!r} is {kind}, which is not an integer, a string or a vector")
+            raise InvalidIndexBatch(
+                f"column {name!r} is {kind}, which is not an integer, a string or a vector"
+            )
     rows = pc.binary_join_element_wise(*parts, b"")
     offsets = np.frombuffer(rows.buffers()[1], np.int32, count + 1, rows.offset * 4)
     return rows.buffers()[2].slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
 
 
-def vectors(column: pa.Array, name: str = "vector") -> npt.NDArray[np.float32]:
+def vectors_as_matrix(column: pa.Array, name: str = "vector") -> npt.NDArray[np.float32]:
     """A column of vectors as one array, (rows, dimension) float32, without a copy where Arrow allows.
 
     Raises:
-        InvalidBatch: A vector is missing, or they differ in length.
+        InvalidIndexBatch: A vector is missing, or they differ in length.
     """
     if column.null_count:
         row = int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
-        raise InvalidBatch(f"column {name!r} has no vector in row {row} of its batch")
+        raise InvalidIndexBatch(f"column {name!r} has no vector in row {row} of its batch")
     values = column.flatten().cast(pa.float32()).to_numpy(zero_copy_only=False)
     if len(column) == 0:
         return values.reshape(0, 0)
     lengths = pc.list_value_length(column).to_numpy(zero_copy_only=False)
     if lengths.min() != lengths.max():
-        raise InvalidBatch(f"column {name!r} has vectors of {lengths.min()} and of {lengths.max()} numbers")
+        raise InvalidIndexBatch(
+            f"column {name!r} has vectors of {lengths.min()} and of {lengths.max()} numbers"
+        )
     return values.reshape(len(column), int(lengths[0]))
 
 
@@ -108,7 +112,7 @@ def _strings(column: pa.Array) -> list[pa.Array]:
 
 
 def _halfvecs(column: pa.Array, name: str) -> pa.Array:
-    values = vectors(column, name)
+    values = vectors_as_matrix(column, name)
     dimension = values.shape[1]
     field = np.zeros(
         len(values),
@@ -120,10 +124,12 @@ def _halfvecs(column: pa.Array, name: str) -> pa.Array:
         halves = values.astype(np.float16)
     if not np.isfinite(halves).all():
         row = int(np.flatnonzero(~np.isfinite(halves).all(axis=1))[0])
-        raise InvalidBatch(f"column {name!r}, row {row} of its batch: not every number fits a half float")
+        raise InvalidIndexBatch(
+            f"column {name!r}, row {row} of its batch: not every number fits a half float"
+        )
     if not halves.any(axis=1).all():
         row = int(np.flatnonzero(~halves.any(axis=1))[0])
-        raise InvalidBatch(
+        raise InvalidIndexBatch(
             f"column {name!r}, row {row} of its batch: the vector is zero, so no angle to it exists"
         )
     field["values"] = halves

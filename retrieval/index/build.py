@@ -10,14 +10,14 @@ import pyarrow.compute as pc
 from psycopg import Connection, sql
 from psycopg.sql import SQL, Identifier, Literal
 
-from retrieval.access import SEPARATOR, scopes
-from retrieval.index.binary_copy import InvalidBatch, copy_stream, vectors
-from retrieval.store.postgres import Row, one_value
+from retrieval.access import SCOPE_SEPARATOR, encode_scopes
+from retrieval.index.binary_copy import InvalidIndexBatch, binary_copy_stream, vectors_as_matrix
+from retrieval.store.postgres import DatabaseRow, fetch_value
 
 Progress = Callable[[str, int], None]
 """Called with a stage and the rows it has done."""
 
-CHUNK_COLUMNS = pa.schema(
+INDEX_COLUMNS = pa.schema(
     [
         pa.field("char_start", pa.int32(), nullable=False),
         pa.field("char_end", pa.int32(), nullable=False),
@@ -37,13 +37,13 @@ CHUNK_COLUMNS = pa.schema(
 )
 """What a batch must hold, in any order, beside `vector`: (fixed-size) lists of float32 of one length."""
 
-GROUPS = pa.field("access_groups", pa.string())
+GROUPS_COLUMN = pa.field("access_groups", pa.string())
 """What a batch may hold too: each row's `group_set`; without it everybody of the tenant may read them."""
 
-STORED = ["scope" if name == "tenant" else name for name in CHUNK_COLUMNS.names]
+STORED_COLUMNS = ["scope" if name == "tenant" else name for name in INDEX_COLUMNS.names]
 """The columns of a chunk's row that come from a batch, but for the vector."""
 
-_COPIED = ["generation", "chunk_no", "valid_from", *STORED, "embedding"]
+_COPIED = ["generation", "chunk_no", "valid_from", *STORED_COLUMNS, "embedding"]
 _PARTITIONED = ("chunks", "postings", "frequencies")
 _EMPTY_GRAPH_BYTES = 1 << 20
 """A graph smaller than that is not worth its rebuilding."""
@@ -54,7 +54,7 @@ _PAGE_BYTES = 8160
 
 
 @dataclass(frozen=True)
-class Numbering:
+class RowNumbering:
     """What every row of one load shares, and the number of its first."""
 
     generation: int
@@ -63,31 +63,31 @@ class Numbering:
     dimension: int
 
 
-def partition(table: str, generation: int) -> Identifier:
+def partition_name(table: str, generation: int) -> Identifier:
     """The name of a generation's part of a partitioned table."""
     return Identifier("headwater", f"{table}_g{generation}")
 
 
-def rows_to_copy(
-    batches: Iterable[pa.RecordBatch], numbering: Numbering, loaded: Progress
+def numbered_rows(
+    batches: Iterable[pa.RecordBatch], numbering: RowNumbering, loaded: Progress
 ) -> Iterator[pa.RecordBatch]:
     """Checks batches of chunks and gives them their generation, row numbers and first epoch.
 
     Raises:
-        InvalidBatch: A column is missing or has another type, a value is missing or can not be stored, or a
-            vector's length is not the generation's.
+        InvalidIndexBatch: A column is missing or has another type, a value is missing or cannot be stored, or
+            a vector has another length than the generation's.
     """
     number = numbering.first_chunk_no
     for batch in batches:
-        missing = {*CHUNK_COLUMNS.names, "vector"} - set(batch.schema.names)
+        missing = {*INDEX_COLUMNS.names, "vector"} - set(batch.schema.names)
         if missing:
-            raise InvalidBatch(f"a batch of chunks has no column {', '.join(sorted(missing))}")
-        columns = [_checked(batch, field) for field in CHUNK_COLUMNS]
-        place = CHUNK_COLUMNS.get_field_index("tenant")
+            raise InvalidIndexBatch(f"a batch of chunks has no column {', '.join(sorted(missing))}")
+        columns = [_checked(batch, field) for field in INDEX_COLUMNS]
+        place = INDEX_COLUMNS.get_field_index("tenant")
         columns[place] = _scopes(batch, columns[place])
-        dimension = vectors(batch.column("vector")).shape[1]
+        dimension = vectors_as_matrix(batch.column("vector")).shape[1]
         if batch.num_rows and dimension != numbering.dimension:
-            raise InvalidBatch(
+            raise InvalidIndexBatch(
                 f"a batch holds vectors of {dimension} numbers and the index is for {numbering.dimension}: "
                 "they come from different models"
             )
@@ -111,44 +111,44 @@ def _checked(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
     try:
         column = column.cast(field.type)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise InvalidBatch(
+        raise InvalidIndexBatch(
             f"column {field.name!r} is {batch.schema.field(field.name).type}: {error}"
         ) from error
     if column.null_count and not field.nullable:
-        raise InvalidBatch(f"column {field.name!r} lacks a value in {column.null_count} rows of a batch")
+        raise InvalidIndexBatch(f"column {field.name!r} lacks a value in {column.null_count} rows of a batch")
     if pa.types.is_string(field.type):
         nul = pc.index(pc.match_substring(pc.fill_null(column, ""), "\0"), True).as_py()
         if nul >= 0:
             chunk_id = batch.column("chunk_id")[nul].as_py()
-            raise InvalidBatch(
+            raise InvalidIndexBatch(
                 f"column {field.name!r} of chunk {chunk_id!r} holds a NUL, which PostgreSQL can not"
             )
     return column
 
 
 def _scopes(batch: pa.RecordBatch, tenants: pa.Array) -> pa.Array:
-    if pc.any(pc.match_substring(tenants, SEPARATOR)).as_py():
-        raise InvalidBatch(
+    if pc.any(pc.match_substring(tenants, SCOPE_SEPARATOR)).as_py():
+        raise InvalidIndexBatch(
             "column 'tenant' holds a control character that separates a tenant from its groups"
         )
-    if GROUPS.name not in batch.schema.names:
+    if GROUPS_COLUMN.name not in batch.schema.names:
         return tenants
-    return scopes(tenants, _checked(batch, GROUPS))
+    return encode_scopes(tenants, _checked(batch, GROUPS_COLUMN))
 
 
-def create_partitions(connection: Connection[Row], generation: int) -> None:
+def create_partitions(connection: Connection[DatabaseRow], generation: int) -> None:
     """Makes a generation's tables beside the others, not attached yet: nobody waits and nobody sees them."""
     for table in _PARTITIONED:
         _create_partition(connection, table, generation)
 
 
-def _create_partition(connection: Connection[Row], table: str, generation: int) -> None:
+def _create_partition(connection: Connection[DatabaseRow], table: str, generation: int) -> None:
     connection.execute(
         SQL(
             "CREATE TABLE {part} (LIKE headwater.{table} INCLUDING STORAGE INCLUDING CONSTRAINTS, "
             "CONSTRAINT one_generation CHECK (generation = {generation})) {options}"
         ).format(
-            part=partition(table, generation),
+            part=partition_name(table, generation),
             table=Identifier(table),
             generation=Literal(generation),
             # Room on each page lets a chunk be closed in place, without new entries in its indexes. What is
@@ -158,34 +158,34 @@ def _create_partition(connection: Connection[Row], table: str, generation: int) 
     )
     # EXPLAIN of a query for a word or a name would say how often rows have it that one may not see.
     connection.execute(
-        "SELECT headwater.keep_no_statistics(%s)", (partition(table, generation).as_string(connection),)
+        "SELECT headwater.keep_no_statistics(%s)", (partition_name(table, generation).as_string(connection),)
     )
 
 
 def copy_chunks(
-    connection: Connection[Row], into: Identifier, rows: Iterator[pa.RecordBatch], freeze: bool
+    connection: Connection[DatabaseRow], into: Identifier, rows: Iterator[pa.RecordBatch], freeze: bool
 ) -> None:
     """Loads rows through one binary COPY; `freeze` needs a table made in this transaction.
 
     Raises:
-        InvalidBatch: As in `rows_to_copy`.
+        InvalidIndexBatch: As in `rows_to_copy`.
     """
     copy = SQL("COPY {into} ({columns}) FROM STDIN WITH (FORMAT binary, FREEZE {freeze})").format(
         into=into, columns=SQL(", ").join(map(Identifier, _COPIED)), freeze=Literal(freeze)
     )
     with connection.cursor() as cursor, cursor.copy(copy) as stream:
-        for piece in copy_stream(rows):
+        for piece in binary_copy_stream(rows):
             stream.write(piece)
 
 
-def sort_by_scope(connection: Connection[Row], generation: int) -> None:
+def sort_chunks_by_scope(connection: Connection[DatabaseRow], generation: int) -> None:
     """Lays loaded chunks of one scope side by side, numbered so: what a tenant reads is on fewer pages.
 
     Chunks that come later lie where there is room.
     """
-    chunks, unsorted = partition("chunks", generation), Identifier(f"unsorted_g{generation}")
+    chunks, unsorted = partition_name("chunks", generation), Identifier(f"unsorted_g{generation}")
     several = SQL("SELECT EXISTS (SELECT FROM {chunks} WHERE scope <> (SELECT scope FROM {chunks} LIMIT 1))")
-    if not one_value(connection, several.format(chunks=chunks)):
+    if not fetch_value(connection, several.format(chunks=chunks)):
         return
     connection.execute(SQL("ALTER TABLE {} RENAME TO {}").format(chunks, unsorted))
     _create_partition(connection, "chunks", generation)
@@ -202,7 +202,7 @@ def sort_by_scope(connection: Connection[Row], generation: int) -> None:
     )
 
 
-def index_chunks(connection: Connection[Row], generation: int) -> None:
+def create_chunk_indexes(connection: Connection[DatabaseRow], generation: int) -> None:
     """Indexes loaded chunks by identity and scope.
 
     Raises:
@@ -214,20 +214,26 @@ def index_chunks(connection: Connection[Row], generation: int) -> None:
         "UNIQUE INDEX ON {} (chunk_no) INCLUDE (generation, scope)",
         "INDEX ON {} (scope)",
     ):
-        connection.execute(SQL("CREATE " + columns).format(partition("chunks", generation)))
+        connection.execute(SQL("CREATE " + columns).format(partition_name("chunks", generation)))
 
 
-def index_words(connection: Connection[Row], generation: int) -> None:
+def create_posting_indexes(connection: Connection[DatabaseRow], generation: int) -> None:
     """Indexes a generation's postings and frequencies, when they are all there."""
     for table, columns in (
         ("postings", "(scope, lexeme, first_no)"),
         ("frequencies", "(scope, lexeme, epoch) INCLUDE (generation, chunk_count)"),
     ):
-        connection.execute(SQL("CREATE UNIQUE INDEX ON {} " + columns).format(partition(table, generation)))
+        connection.execute(
+            SQL("CREATE UNIQUE INDEX ON {} " + columns).format(partition_name(table, generation))
+        )
 
 
-def create_graph(
-    connection: Connection[Row], generation: int, dimension: int, hnsw_m: int, hnsw_ef_construction: int
+def create_hnsw_graph(
+    connection: Connection[DatabaseRow],
+    generation: int,
+    dimension: int,
+    hnsw_m: int,
+    hnsw_ef_construction: int,
 ) -> None:
     """Makes a loaded generation's HNSW graph: by far the longest part of a build."""
     connection.execute(
@@ -235,7 +241,7 @@ def create_graph(
             "CREATE INDEX ON {chunks} USING hnsw ((embedding::halfvec({dimension})) halfvec_cosine_ops) "
             "WITH (m = {m}, ef_construction = {ef_construction})"
         ).format(
-            chunks=partition("chunks", generation),
+            chunks=partition_name("chunks", generation),
             dimension=Literal(dimension),
             m=Literal(hnsw_m),
             ef_construction=Literal(hnsw_ef_construction),
@@ -243,18 +249,18 @@ def create_graph(
     )
 
 
-def insert_scopes(connection: Connection[Row], chunks: sql.Composable) -> None:
+def insert_scopes(connection: Connection[DatabaseRow], chunks: sql.Composable) -> None:
     """Lists the groups that rows in `chunks` are for, so that a reader in one of them finds their scope."""
     connection.execute(
         SQL("""
             INSERT INTO headwater.scopes (scope, tenant, groups)
             SELECT scope, split_part(scope, {mark}, 1), string_to_array(split_part(scope, {mark}, 2), ',')
             FROM {chunks} WHERE strpos(scope, {mark}) > 0 GROUP BY scope ON CONFLICT DO NOTHING
-        """).format(chunks=chunks, mark=Literal(SEPARATOR))
+        """).format(chunks=chunks, mark=Literal(SCOPE_SEPARATOR))
     )
 
 
-def attach_partitions(connection: Connection[Row], generation: int) -> None:
+def attach_partitions(connection: Connection[DatabaseRow], generation: int) -> None:
     """Makes a loaded generation part of the whole; readers of other generations are not held up."""
     for table in _PARTITIONED:
         # A grant given by mistake on the part itself would go around the whole's policies. Only now, because
@@ -264,30 +270,36 @@ def attach_partitions(connection: Connection[Row], generation: int) -> None:
             "ALTER TABLE {part} FORCE ROW LEVEL SECURITY",
             "CREATE POLICY owner_writes ON {part} TO headwater_owner USING (true)",
         ):
-            connection.execute(SQL(statement).format(part=partition(table, generation)))
+            connection.execute(SQL(statement).format(part=partition_name(table, generation)))
         connection.execute(
             SQL("ALTER TABLE headwater.{table} ATTACH PARTITION {part} FOR VALUES IN ({generation})").format(
-                table=Identifier(table), part=partition(table, generation), generation=Literal(generation)
+                table=Identifier(table),
+                part=partition_name(table, generation),
+                generation=Literal(generation),
             )
         )
         connection.execute(
-            SQL("ALTER TABLE {part} DROP CONSTRAINT one_generation").format(part=partition(table, generation))
+            SQL("ALTER TABLE {part} DROP CONSTRAINT one_generation").format(
+                part=partition_name(table, generation)
+            )
         )
 
 
-def drop_partitions(connection: Connection[Row], generation: int) -> None:
+def drop_partitions(connection: Connection[DatabaseRow], generation: int) -> None:
     """Drops a generation's tables; waits for the transactions that read the index."""
     for table in _PARTITIONED:
-        connection.execute(SQL("DROP TABLE IF EXISTS {}").format(partition(table, generation)))
+        connection.execute(SQL("DROP TABLE IF EXISTS {}").format(partition_name(table, generation)))
 
 
-def vacuum(connection: Connection[Row], generation: int) -> None:
+def vacuum_partitions(connection: Connection[DatabaseRow], generation: int) -> None:
     """Cleans and analyses a generation, but for the entries of removed chunks in their indexes."""
     for table in _PARTITIONED:
-        connection.execute(SQL("VACUUM (ANALYZE) {}").format(partition(table, generation)))
+        connection.execute(SQL("VACUUM (ANALYZE) {}").format(partition_name(table, generation)))
 
 
-def clean_indexes(connection: Connection[Row], generation: int, dimension: int, hnsw_m: int) -> bool:
+def clean_hnsw_graph(
+    connection: Connection[DatabaseRow], generation: int, dimension: int, hnsw_m: int
+) -> bool:
     """Takes removed chunks out of their indexes: of a small graph always, of a large one when it pays.
 
     To take a row out of an HNSW graph VACUUM looks for new neighbours for all that had it as one, one by one:
@@ -313,7 +325,7 @@ def clean_indexes(connection: Connection[Row], generation: int, dimension: int, 
     if bloated:
         connection.execute(SQL("REINDEX INDEX CONCURRENTLY {}").format(SQL(graph.name)))
     if bloated or graph.rows < _LARGE_GRAPH_ROWS:
-        connection.execute(SQL("VACUUM (INDEX_CLEANUP ON) {}").format(partition("chunks", generation)))
+        connection.execute(SQL("VACUUM (INDEX_CLEANUP ON) {}").format(partition_name("chunks", generation)))
     return bloated
 
 
@@ -323,13 +335,13 @@ class _Graph(NamedTuple):
     rows: int
 
 
-def _graph(connection: Connection[Row], generation: int) -> _Graph | None:
+def _graph(connection: Connection[DatabaseRow], generation: int) -> _Graph | None:
     """A generation's HNSW graph; its rows are those that the last VACUUM counted."""
     found = connection.execute(
         "SELECT i.indexrelid::regclass::text, pg_relation_size(i.indexrelid), "
         "greatest(t.reltuples, 0)::bigint FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid "
         "JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam "
         "WHERE a.amname = 'hnsw' AND t.oid = %s::regclass",
-        (partition("chunks", generation).as_string(connection),),
+        (partition_name("chunks", generation).as_string(connection),),
     ).fetchone()
     return _Graph(*found) if found else None

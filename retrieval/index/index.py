@@ -20,20 +20,20 @@ from pydantic import BaseModel, Field
 from retrieval.index import apply as epochs
 from retrieval.index import build as steps
 from retrieval.index import postings as words
-from retrieval.index.binary_copy import InvalidBatch
-from retrieval.index.build import CHUNK_COLUMNS, Numbering, Progress, partition
+from retrieval.index.binary_copy import InvalidIndexBatch
+from retrieval.index.build import INDEX_COLUMNS, Progress, RowNumbering, partition_name
 from retrieval.index.progress import watched
 from retrieval.index.types import (
-    Fenced,
+    IndexConflict,
+    IndexPoint,
+    IndexRelease,
     IndexState,
     Lineage,
-    LiveSince,
-    Point,
-    Release,
+    LiveHistoryEntry,
     ReleaseExists,
     UnknownRelease,
 )
-from retrieval.store.postgres import Postgres, Row, one_value
+from retrieval.store.postgres import DatabaseRow, Postgres, fetch_value
 
 INDEX_VERSION = 3
 """Raised when what a generation stores changes: older ones are rebuilt beside, then retired."""
@@ -106,15 +106,15 @@ class Index:
             model_digest: Of the embedding model.
             chunker_digest: Of the chunker.
             dimension: Numbers in a vector.
-            batches: The chunks, as `CHUNK_COLUMNS` and `vector`; read once.
+            batches: The chunks, as `INDEX_COLUMNS` and `vector`; read once.
             lineage: What they were made from.
             on_progress: Called with a stage and the rows it has done.
             after: The new generation's number is higher, also where the index was lost and is made again:
                 what was decided of an old generation must not be taken for this one's.
 
         Raises:
-            Fenced: Another build is running.
-            InvalidBatch: A batch can not be indexed, or two rows have one chunk_id.
+            IndexConflict: Another build is running.
+            InvalidIndexBatch: A batch can not be indexed, or two rows have one chunk_id.
         """
         with self._postgres.maintenance() as connection, _only_builder(connection):
             connection.execute("DELETE FROM headwater.index_state WHERE status = 'building'")
@@ -123,31 +123,33 @@ class Index:
                 "WHERE %(after)s > (SELECT coalesce(max(generation), 0) FROM headwater.index_state)",
                 {"after": after},
             )
-            number = one_value(
+            number = fetch_value(
                 connection,
                 "INSERT INTO headwater.index_state "
                 "(model_digest, chunker_digest, index_version, dimension, lineage, status) "
                 "VALUES (%s, %s, %s, %s, %s, 'building') RETURNING generation",
                 model_digest, chunker_digest, INDEX_VERSION, dimension, Jsonb(lineage),
             )  # fmt: skip
-            chunks = partition("chunks", number)
+            chunks = partition_name("chunks", number)
             with connection.transaction():
                 steps.create_partitions(connection, number)
-                rows = steps.rows_to_copy(batches, Numbering(number, 1, 0, dimension), on_progress)
+                rows = steps.numbered_rows(batches, RowNumbering(number, 1, 0, dimension), on_progress)
                 steps.copy_chunks(connection, chunks, rows, freeze=True)
-                count = one_value(connection, SQL("SELECT count(*) FROM {}").format(chunks))
-                steps.sort_by_scope(connection, number)
+                count = fetch_value(connection, SQL("SELECT count(*) FROM {}").format(chunks))
+                steps.sort_chunks_by_scope(connection, number)
                 try:
-                    steps.index_chunks(connection, number)
+                    steps.create_chunk_indexes(connection, number)
                 except psycopg.errors.UniqueViolation as error:
-                    raise InvalidBatch(f"two rows have one chunk_id: {error.diag.message_detail}") from error
+                    raise InvalidIndexBatch(
+                        f"two rows have one chunk_id: {error.diag.message_detail}"
+                    ) from error
                 on_progress("indexed", count)
                 steps.insert_scopes(connection, chunks)
-                words.insert_words(connection, number, count, on_progress)
-                steps.index_words(connection, number)
+                words.fill_postings(connection, number, count, on_progress)
+                steps.create_posting_indexes(connection, number)
                 on_progress("postings", count)
                 with watched(self._postgres, connection, "graph", on_progress):
-                    steps.create_graph(
+                    steps.create_hnsw_graph(
                         connection, number, dimension, self._config.hnsw_m, self._config.hnsw_ef_construction
                     )
                 on_progress("graph", count)
@@ -157,7 +159,7 @@ class Index:
                     "SET status = 'ready', next_chunk_no = %s, changed_at = now() WHERE generation = %s",
                     (count, number),
                 )
-            steps.vacuum(connection, number)
+            steps.vacuum_partitions(connection, number)
         return IndexState(number, 1, model_digest, chunker_digest, dimension, lineage)
 
     def apply(
@@ -179,8 +181,8 @@ class Index:
             lineage: What the generation is made from after the change.
 
         Raises:
-            Fenced: The generation is no longer at `state.epoch`; nothing was changed.
-            InvalidBatch: As in `build`, or a chunk is both removed and upserted.
+            IndexConflict: The generation is no longer at `state.epoch`; nothing was changed.
+            InvalidIndexBatch: As in `build`, or a chunk is both removed and upserted.
         """
         number, epoch = state.generation, state.epoch + 1
         with self._postgres.owner() as connection:
@@ -191,13 +193,13 @@ class Index:
             ).fetchone()
             if row is None or row[2] != "ready" or row[0] != state.epoch:
                 now = f"is {row[2]} at epoch {row[0]}" if row else "is gone"
-                raise Fenced(
+                raise IndexConflict(
                     f"generation {number} {now}, and the change was worked out from epoch {state.epoch}"
                 )
-            last_no = epochs.stage(
-                connection, upserts, removed_chunk_ids, Numbering(number, epoch, row[1], state.dimension)
+            last_no = epochs.stage_index_changes(
+                connection, upserts, removed_chunk_ids, RowNumbering(number, epoch, row[1], state.dimension)
             )
-            changed = epochs.merge(connection, number, epoch)
+            changed = epochs.merge_staged_changes(connection, number, epoch)
             if not changed:
                 epoch = state.epoch
             connection.execute(
@@ -207,10 +209,10 @@ class Index:
             )
         if changed:
             with self._postgres.maintenance() as connection:
-                steps.vacuum(connection, number)
+                steps.vacuum_partitions(connection, number)
         return IndexState(number, epoch, state.model_digest, state.chunker_digest, state.dimension, lineage)
 
-    def snapshot(self, point: Point) -> pa.Table:
+    def snapshot(self, point: IndexPoint) -> pa.Table:
         """The rows that a reader at `point` sees, of every tenant, by chunk_id.
 
         Returns:
@@ -218,7 +220,7 @@ class Index:
             char_start, char_end (int32).
         """
         kinds = {
-            name: CHUNK_COLUMNS.field(name).type
+            name: INDEX_COLUMNS.field(name).type
             for name in (
                 "chunk_id", "tenant", "doc_id", "uri", "content_sha256", "text_sha256", "language", "ordinal",
                 "char_start", "char_end",
@@ -245,8 +247,8 @@ class Index:
         )
 
     def release(
-        self, release_id: str, point: Point, expected: str | None, details: dict[str, Any]
-    ) -> Release:
+        self, release_id: str, point: IndexPoint, expected: str | None, details: dict[str, Any]
+    ) -> IndexRelease:
         """Makes a moment of the index live under a name, if `expected` is still the live release.
 
         Args:
@@ -256,7 +258,7 @@ class Index:
             details: What it was judged by and what it pins.
 
         Raises:
-            Fenced: Another release went live meanwhile.
+            IndexConflict: Another release went live meanwhile.
             ReleaseExists: The name is taken.
             UnknownRelease: The generation is not there, or has not come to that epoch.
         """
@@ -286,40 +288,40 @@ class Index:
             _swap(connection, expected, release_id)
             return _releases(connection, release_id)[0]
 
-    def rollback(self, release_id: str) -> Release:
+    def rollback(self, release_id: str) -> IndexRelease:
         """Makes an earlier release live again.
 
         Raises:
             UnknownRelease: There is no such release; lists those there are.
-            Fenced: Another release went live at the same time.
+            IndexConflict: Another release went live at the same time.
         """
         with self._postgres.owner() as connection:
             known = {release.release_id: release for release in _releases(connection)}
             if release_id not in known:
                 names = ", ".join(known) or "none"
                 raise UnknownRelease(f"there is no release {release_id!r} to go back to; known: {names}")
-            live = one_value(connection, "SELECT release_id FROM headwater.live FOR UPDATE")
+            live = fetch_value(connection, "SELECT release_id FROM headwater.live FOR UPDATE")
             _swap(connection, live, release_id)
         return known[release_id]
 
-    def live(self) -> Release | None:
+    def live(self) -> IndexRelease | None:
         """The release that searches read, or None before the first."""
         with self._postgres.owner() as connection:
-            name = one_value(connection, "SELECT release_id FROM headwater.live")
+            name = fetch_value(connection, "SELECT release_id FROM headwater.live")
             return _releases(connection, name)[0] if name else None
 
-    def releases(self) -> list[Release]:
+    def releases(self) -> list[IndexRelease]:
         """Every release that can still be served, newest first."""
         with self._postgres.owner() as connection:
             return _releases(connection)
 
-    def live_history(self) -> list[LiveSince]:
+    def live_history(self) -> list[LiveHistoryEntry]:
         """What was live since when, oldest first; releases that are no longer kept are in it too."""
         with self._postgres.owner() as connection:
             rows = connection.execute(
                 "SELECT live_since, release_id FROM headwater.live_history ORDER BY live_since"
             ).fetchall()
-        return [LiveSince(*row) for row in rows]
+        return [LiveHistoryEntry(*row) for row in rows]
 
     def groups(self) -> dict[str, list[str]]:
         """Each tenant's groups that documents were given to; tenants without any are not in it."""
@@ -365,9 +367,9 @@ class Index:
                     connection.execute(
                         "SELECT FROM headwater.index_state WHERE generation = %s FOR UPDATE", (number,)
                     )
-                    words.repack(connection, number)
-                steps.vacuum(connection, number)
-                rebuilt += steps.clean_indexes(connection, number, dimension, self._config.hnsw_m)
+                    words.repack_postings(connection, number)
+                steps.vacuum_partitions(connection, number)
+                rebuilt += steps.clean_hnsw_graph(connection, number, dimension, self._config.hnsw_m)
         return {"generations": len(ready), "graphs_rebuilt": rebuilt}
 
     def prune(self, keep: Iterable[tuple[int, int]]) -> int:
@@ -384,7 +386,7 @@ class Index:
             How many chunk rows were removed from generations that stay.
 
         Raises:
-            Fenced: Readers did not let go of a dropped generation in time; nothing was changed.
+            IndexConflict: Readers did not let go of a dropped generation in time; nothing was changed.
         """
         kept = set(keep)
         with self._postgres.owner() as connection:
@@ -411,12 +413,12 @@ class Index:
             for number, newest in states:
                 kept_epochs = sorted(epoch for kept_number, epoch in kept if kept_number == number)
                 if kept_epochs:
-                    removed[number] = epochs.prune(connection, number, [*kept_epochs, newest])
+                    removed[number] = epochs.prune_epochs(connection, number, [*kept_epochs, newest])
                     continue
                 try:
                     steps.drop_partitions(connection, number)
                 except psycopg.errors.LockNotAvailable as error:
-                    raise Fenced(f"generation {number} is being read; prune again later") from error
+                    raise IndexConflict(f"generation {number} is being read; prune again later") from error
                 connection.execute("DELETE FROM headwater.statistics WHERE generation = %s", (number,))
                 connection.execute(
                     "UPDATE headwater.index_state SET status = 'retired', changed_at = now() "
@@ -426,19 +428,19 @@ class Index:
         if any(removed.values()):
             with self._postgres.maintenance() as connection:
                 for number in removed:
-                    steps.vacuum(connection, number)
+                    steps.vacuum_partitions(connection, number)
         return sum(removed.values())
 
 
 @contextlib.contextmanager
-def _only_builder(connection: Connection[Row]) -> Iterator[None]:
+def _only_builder(connection: Connection[DatabaseRow]) -> Iterator[None]:
     """Keeps other builds out.
 
     Raises:
-        Fenced: Another one is running.
+        IndexConflict: Another one is running.
     """
-    if not one_value(connection, "SELECT pg_try_advisory_lock(%s)", _BUILD_LOCK):
-        raise Fenced("another build of the index is running; wait for it to end")
+    if not fetch_value(connection, "SELECT pg_try_advisory_lock(%s)", _BUILD_LOCK):
+        raise IndexConflict("another build of the index is running; wait for it to end")
     try:
         yield
     finally:
@@ -447,18 +449,18 @@ def _only_builder(connection: Connection[Row]) -> Iterator[None]:
             connection.execute("SELECT pg_advisory_unlock(%s)", (_BUILD_LOCK,))
 
 
-def _swap(connection: Connection[Row], expected: str | None, release_id: str) -> None:
-    if not one_value(connection, "SELECT headwater.swap_live(%s, %s)", expected, release_id):
-        live = one_value(connection, "SELECT release_id FROM headwater.live")
-        raise Fenced(
+def _swap(connection: Connection[DatabaseRow], expected: str | None, release_id: str) -> None:
+    if not fetch_value(connection, "SELECT headwater.swap_live(%s, %s)", expected, release_id):
+        live = fetch_value(connection, "SELECT release_id FROM headwater.live")
+        raise IndexConflict(
             f"{live!r} is live, not {expected!r}, which {release_id!r} was judged against; judge it again"
         )
 
 
-def _releases(connection: Connection[Row], release_id: str | None = None) -> list[Release]:
+def _releases(connection: Connection[DatabaseRow], release_id: str | None = None) -> list[IndexRelease]:
     rows = connection.execute(
         "SELECT release_id, generation, epoch, released_at, details FROM headwater.releases "
         "WHERE %(name)s::text IS NULL OR release_id = %(name)s ORDER BY released_at DESC, release_id",
         {"name": release_id},
     ).fetchall()
-    return [Release(*row) for row in rows]
+    return [IndexRelease(*row) for row in rows]

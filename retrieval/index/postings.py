@@ -9,10 +9,10 @@ kept moment shows, `repack` puts together what many small changes have left behi
 from psycopg import Connection, sql
 from psycopg.sql import SQL, Identifier, Literal
 
-from retrieval.index.build import Progress, partition
-from retrieval.store.postgres import Row, one_value
+from retrieval.index.build import Progress, partition_name
+from retrieval.store.postgres import DatabaseRow, fetch_value
 
-BLOCK = 120
+POSTINGS_PER_BLOCK = 120
 """Postings a block: twelve bytes each, so that five blocks fill a page of PostgreSQL."""
 
 _SORTED_CHUNKS = 500_000
@@ -22,14 +22,16 @@ _READ_CHUNKS = 20_000
 
 # How often a chunk holds a lexeme in each of its fields, and how long it is in lexemes: one 64-bit number.
 _PACK = "(least(heading_tf, 255) << 24) | (least(title_tf, 255) << 16) | least(text_tf, 65535)"
-TEXT_TF = "(counts & 65535)"
-TITLE_TF = "((counts >> 16) & 255)"
-HEADING_TF = "((counts >> 24) & 255)"
-LENGTH = "(counts >> 32)"
-IN_TEXT_ALONE = f"counts & {0xFFFF << 16} = 0"
+TEXT_TF_SQL = "(counts & 65535)"
+TITLE_TF_SQL = "((counts >> 16) & 255)"
+HEADING_TF_SQL = "((counts >> 24) & 255)"
+CHUNK_LENGTH_SQL = "(counts >> 32)"
+IN_TEXT_ONLY_SQL = f"counts & {0xFFFF << 16} = 0"
 
 
-def insert_words(connection: Connection[Row], generation: int, count: int, on_progress: Progress) -> None:
+def fill_postings(
+    connection: Connection[DatabaseRow], generation: int, count: int, on_progress: Progress
+) -> None:
     """Fills postings, statistics and frequencies of a loaded generation, a part of its chunks at a time.
 
     Args:
@@ -43,19 +45,19 @@ def insert_words(connection: Connection[Row], generation: int, count: int, on_pr
         for start in range(first, end, _READ_CHUNKS):
             until = min(end, start + _READ_CHUNKS)
             part = SQL("(SELECT * FROM {} WHERE chunk_no >= {} AND chunk_no < {})").format(
-                partition("chunks", generation), Literal(start), Literal(until)
+                partition_name("chunks", generation), Literal(start), Literal(until)
             )
-            terms = read_terms(connection, "terms", part)
+            terms = read_chunk_lexemes(connection, "terms", part)
             on_progress("words", until)
         insert_postings(connection, generation, terms)
         nothing = SQL("(SELECT * FROM {} WHERE false)").format(terms)
-        insert_statistics(connection, generation, 1, terms, nothing)
+        insert_bm25_statistics(connection, generation, 1, terms, nothing)
         connection.execute("DROP TABLE terms")
         on_progress("postings", end)
-    count_frequencies(connection, generation)
+    insert_first_frequencies(connection, generation)
 
 
-def read_terms(connection: Connection[Row], into: str, chunks: sql.Composable) -> Identifier:
+def read_chunk_lexemes(connection: Connection[DatabaseRow], into: str, chunks: sql.Composable) -> Identifier:
     """Puts what chunks say into a temporary table: of each its length, lexemes and how often it holds them.
 
     Args:
@@ -98,7 +100,7 @@ def read_terms(connection: Connection[Row], into: str, chunks: sql.Composable) -
     return Identifier(into)
 
 
-def insert_postings(connection: Connection[Row], generation: int, terms: sql.Composable) -> int:
+def insert_postings(connection: Connection[DatabaseRow], generation: int, terms: sql.Composable) -> int:
     """Adds the blocks of chunks whose numbers are all higher than those that are there; returns how many."""
     entries = SQL(
         "(SELECT scope, lexeme, chunk_no, (length << 32) | count AS counts "
@@ -108,7 +110,10 @@ def insert_postings(connection: Connection[Row], generation: int, terms: sql.Com
 
 
 def _insert_blocks(
-    connection: Connection[Row], generation: int, entries: sql.Composable, gone: sql.Composable | None = None
+    connection: Connection[DatabaseRow],
+    generation: int,
+    entries: sql.Composable,
+    gone: sql.Composable | None = None,
 ) -> int:
     statement = SQL("""
         {gone}
@@ -125,16 +130,20 @@ def _insert_blocks(
     return connection.execute(
         statement.format(
             gone=gone or SQL(""),
-            postings=partition("postings", generation),
+            postings=partition_name("postings", generation),
             generation=Literal(generation),
-            block=Literal(BLOCK),
+            block=Literal(POSTINGS_PER_BLOCK),
             entries=entries,
         )
     ).rowcount
 
 
-def insert_statistics(
-    connection: Connection[Row], generation: int, epoch: int, added: sql.Composable, closed: sql.Composable
+def insert_bm25_statistics(
+    connection: Connection[DatabaseRow],
+    generation: int,
+    epoch: int,
+    added: sql.Composable,
+    closed: sql.Composable,
 ) -> None:
     """Writes what an epoch changes of the chunk counts and lengths that BM25 needs.
 
@@ -173,7 +182,7 @@ def insert_statistics(
     )
 
 
-def count_frequencies(connection: Connection[Row], generation: int) -> None:
+def insert_first_frequencies(connection: Connection[DatabaseRow], generation: int) -> None:
     """Writes how many chunks hold each lexeme in a generation's first epoch, whose postings are all there."""
     connection.execute(
         SQL("""
@@ -181,15 +190,19 @@ def count_frequencies(connection: Connection[Row], generation: int) -> None:
             SELECT {generation}, 1, sum(cardinality(chunk_nos)), scope, lexeme
             FROM {postings} GROUP BY scope, lexeme
         """).format(
-            frequencies=partition("frequencies", generation),
-            postings=partition("postings", generation),
+            frequencies=partition_name("frequencies", generation),
+            postings=partition_name("postings", generation),
             generation=Literal(generation),
         )
     )
 
 
-def insert_frequencies(
-    connection: Connection[Row], generation: int, epoch: int, added: sql.Composable, closed: sql.Composable
+def insert_changed_frequencies(
+    connection: Connection[DatabaseRow],
+    generation: int,
+    epoch: int,
+    added: sql.Composable,
+    closed: sql.Composable,
 ) -> None:
     """Writes what an epoch changes of the number of chunks that hold a lexeme; arguments as above."""
     connection.execute(
@@ -209,7 +222,7 @@ def insert_frequencies(
                 WHERE f.scope = moved.scope AND f.lexeme = moved.lexeme ORDER BY epoch DESC LIMIT 1
             ) before ON true
         """).format(
-            frequencies=partition("frequencies", generation),
+            frequencies=partition_name("frequencies", generation),
             added=added,
             closed=closed,
             generation=Literal(generation),
@@ -218,7 +231,7 @@ def insert_frequencies(
     )
 
 
-def held_by_chunk(generation: int) -> str:
+def chunk_posting_sql(generation: int) -> str:
     """SQL for whether chunk `c` holds `words.lexeme`: a row with its `counts`, or none."""
     # The blocks of a scope follow one another, so the last that begins before a chunk is the one it is in.
     return f"""
@@ -232,7 +245,7 @@ def held_by_chunk(generation: int) -> str:
     """
 
 
-def remove(connection: Connection[Row], generation: int, dead: sql.Composable) -> None:
+def remove_postings(connection: Connection[DatabaseRow], generation: int, dead: sql.Composable) -> None:
     """Takes chunks out of the blocks; `dead` is a relation of them, as `read_terms` makes it."""
     connection.execute(
         SQL("""
@@ -256,11 +269,13 @@ def remove(connection: Connection[Row], generation: int, dead: sql.Composable) -
             FROM gone CROSS JOIN LATERAL unnest(chunk_nos, counts) AS entries (chunk_no, count)
             WHERE chunk_no NOT IN (SELECT chunk_no FROM {dead})
             GROUP BY scope, lexeme, first_no
-        """).format(postings=partition("postings", generation), dead=dead, generation=Literal(generation))
+        """).format(
+            postings=partition_name("postings", generation), dead=dead, generation=Literal(generation)
+        )
     )
 
 
-def repack(connection: Connection[Row], generation: int) -> int:
+def repack_postings(connection: Connection[DatabaseRow], generation: int) -> int:
     """Puts the postings of lexemes in order that take more than twice the blocks they need.
 
     Whoever reads sees the same postings before and after; the caller keeps other writers away.
@@ -273,15 +288,15 @@ def repack(connection: Connection[Row], generation: int) -> int:
             CREATE TEMPORARY TABLE crumbled ON COMMIT DROP AS
             SELECT scope, lexeme FROM {postings} GROUP BY scope, lexeme
             HAVING count(*) > 2 * ceil(sum(cardinality(chunk_nos)) / {block}::float8)
-        """).format(postings=partition("postings", generation), block=Literal(BLOCK))
+        """).format(postings=partition_name("postings", generation), block=Literal(POSTINGS_PER_BLOCK))
     )
     gone = SQL(
         "WITH gone AS (DELETE FROM {postings} p USING crumbled c "
         "WHERE p.scope = c.scope AND p.lexeme = c.lexeme RETURNING p.*)"
-    ).format(postings=partition("postings", generation))
+    ).format(postings=partition_name("postings", generation))
     entries = SQL(
         "(SELECT scope, lexeme, chunk_no, count AS counts "
         "FROM gone CROSS JOIN LATERAL unnest(chunk_nos, counts) AS words (chunk_no, count))"
     )
     _insert_blocks(connection, generation, entries, gone)
-    return int(one_value(connection, "SELECT count(*) FROM crumbled"))
+    return int(fetch_value(connection, "SELECT count(*) FROM crumbled"))

@@ -8,7 +8,7 @@ import psycopg
 from psycopg import Connection
 
 from retrieval.index.build import Progress
-from retrieval.store.postgres import Postgres, Row
+from retrieval.store.postgres import DatabaseRow, Postgres
 
 _EVERY_S = 5.0
 
@@ -16,7 +16,7 @@ _EVERY_S = 5.0
 @contextmanager
 def watched(
     postgres: Postgres,
-    building: Connection[Row],
+    building: Connection[DatabaseRow],
     stage: str,
     on_progress: Progress,
     every_s: float = _EVERY_S,

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 Lineage = dict[str, Any]
 
 
-class Fenced(RuntimeError):
+class IndexConflict(RuntimeError):
     """Another writer was faster; nothing was changed. Read the state again and decide anew."""
 
 
@@ -19,7 +19,7 @@ class ReleaseExists(ValueError):
     """A release of that name was made before."""
 
 
-class Point(Protocol):
+class IndexPoint(Protocol):
     """A moment of the index that can be read."""
 
     @property
@@ -55,7 +55,7 @@ class IndexState:
 
 
 @dataclass(frozen=True)
-class Release:
+class IndexRelease:
     """A moment of the index under a name.
 
     Attributes:
@@ -74,7 +74,7 @@ class Release:
 
 
 @dataclass(frozen=True)
-class LiveSince:
+class LiveHistoryEntry:
     """When a release went live; it was until the next one did.
 
     Attributes:

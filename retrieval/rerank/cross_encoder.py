@@ -14,7 +14,7 @@ from retrieval.rerank.reranker import RerankError
 _MOST_TOKENS = 512
 
 
-class CrossEncoder:
+class CrossEncoderReranker:
     """Scores pairs with a sentence-transformers CrossEncoder folder, on a GPU where there is one.
 
     Nogueira and Cho, "Passage Re-ranking with BERT" (2019).

@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from retrieval.index.types import LiveSince, Release, UnknownRelease
+from retrieval.index.types import IndexRelease, LiveHistoryEntry, UnknownRelease
 
 
-class InvalidMoment(ValueError):
+class InvalidAsOf(ValueError):
     """What was given names no moment: it is neither a release nor a time, or a time to come."""
 
 
 def release_as_of(
-    moment: str, releases: Sequence[Release], history: Sequence[LiveSince], now: datetime
-) -> Release:
+    moment: str, releases: Sequence[IndexRelease], history: Sequence[LiveHistoryEntry], now: datetime
+) -> IndexRelease:
     """The release that a moment means.
 
     Args:
@@ -22,7 +22,7 @@ def release_as_of(
         now: The present, with its time zone.
 
     Raises:
-        InvalidMoment: It is neither, or lies in the future.
+        InvalidAsOf: It is neither, or lies in the future.
         UnknownRelease: Nothing was live then, or what was is no longer kept; says what is.
     """
     kept = {release.release_id: release for release in releases}
@@ -34,12 +34,12 @@ def release_as_of(
     try:
         time = datetime.fromisoformat(moment).astimezone()
     except (ValueError, OverflowError) as error:
-        raise InvalidMoment(
+        raise InvalidAsOf(
             f"{moment!r} is neither a release nor a time: give a name from `headwater releases`, or a time "
             f"such as 2026-03-01T12:00+00:00; {_window(kept, history)}"
         ) from error
     if time > now:
-        raise InvalidMoment(f"{moment} lies in the future: it is {now.isoformat(timespec='seconds')}")
+        raise InvalidAsOf(f"{moment} lies in the future: it is {now.isoformat(timespec='seconds')}")
     live = [each.release_id for each in history if each.live_since <= time]
     if not live:
         raise UnknownRelease(f"nothing was released at {moment}: {_window(kept, history)}")
@@ -50,7 +50,7 @@ def release_as_of(
     return kept[live[-1]]
 
 
-def _window(kept: dict[str, Release], history: Sequence[LiveSince]) -> str:
+def _window(kept: dict[str, IndexRelease], history: Sequence[LiveHistoryEntry]) -> str:
     """What can be read: the kept releases, and since when one of them has been live."""
     since = [each for each in history if each.release_id in kept]
     if not since:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 
-class Candidate(NamedTuple):
+class SearchCandidate(NamedTuple):
     """A chunk that a ranking proposes.
 
     Attributes:
@@ -21,18 +21,18 @@ class Candidate(NamedTuple):
     score: float
 
 
-def best_first(candidate: Candidate) -> tuple[float, str]:
+def ranking_key(candidate: SearchCandidate) -> tuple[float, str]:
     """What a ranking is sorted by: best first, equal scores by chunk_id."""
     return -candidate.score, candidate.chunk_id
 
 
-def fuse(
-    candidates: Sequence[Candidate],
+def fuse_rankings(
+    candidates: Sequence[SearchCandidate],
     lexical: npt.NDArray[np.float64],
     vector: npt.NDArray[np.float64],
     vector_weight: float,
     sample: int,
-) -> list[Candidate]:
+) -> list[SearchCandidate]:
     """The convex combination of both standardised scores of every chunk that either ranking proposes.
 
     Each score counts as its distance from a sample's mean, in its standard deviations: of the same chunks for
@@ -57,8 +57,10 @@ def fuse(
     combined += vector_weight * _standardised(vector, sample)
     # Rounded, so that equals stay equal however their sums were made.
     scores = np.round(1.0 / (1.0 + np.exp(-combined)), 9).tolist()
-    fused = [Candidate(c.chunk_no, c.chunk_id, score) for c, score in zip(candidates, scores, strict=True)]
-    return sorted(fused, key=best_first)
+    fused = [
+        SearchCandidate(c.chunk_no, c.chunk_id, score) for c, score in zip(candidates, scores, strict=True)
+    ]
+    return sorted(fused, key=ranking_key)
 
 
 def _standardised(scores: npt.NDArray[np.float64], sample: int) -> npt.NDArray[np.float64]:

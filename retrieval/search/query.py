@@ -19,12 +19,12 @@ _MOST_DEMANDS = 16  # each is tested on the text of every candidate
 _APOSTROPHES = "'’ʼ"
 
 
-class InvalidQuery(ValueError):
+class InvalidSearchQuery(ValueError):
     """A search that can not be run; says what is wrong with it."""
 
 
 @dataclass(frozen=True)
-class Query:
+class SearchQuery:
     """A search as it is carried out.
 
     Attributes:
@@ -45,19 +45,19 @@ class Query:
         return bool(self.phrases or self.without_words or self.without_phrases)
 
     @classmethod
-    def plain(cls, text: str) -> "Query":
+    def plain(cls, text: str) -> "SearchQuery":
         """A text of which every character is meant: a question, or a sentence from somewhere."""
         return cls(unicodedata.normalize("NFC", text).strip())
 
     @classmethod
-    def parse(cls, text: str) -> "Query":
+    def parse(cls, text: str) -> "SearchQuery":
         """Reads the query language: `"a phrase"`, `-word`, `-"a phrase"`; everything else is words.
 
         A minus leaves out only what begins with a letter and is longer than that: `-v`, `--verbose` and `-5`
         are words. A quote that is never closed is none.
 
         Raises:
-            InvalidQuery: Everything in it is to be left out, or it makes more than 16 demands.
+            InvalidSearchQuery: Everything in it is to be left out, or it makes more than 16 demands.
         """
         words: list[str] = []
         phrases: list[str] = []
@@ -76,14 +76,16 @@ class Query:
             elif word:
                 words.append((part["minus"] or "") + word)
         if not words and (without_words or without_phrases):
-            raise InvalidQuery("the query only says what to leave out: add a word to look for")
+            raise InvalidSearchQuery("the query only says what to leave out: add a word to look for")
         demands = len(phrases) + len(without_words) + len(without_phrases)
         if demands > _MOST_DEMANDS:
-            raise InvalidQuery(f"the query has {demands} phrases and exclusions; at most {_MOST_DEMANDS}")
+            raise InvalidSearchQuery(
+                f"the query has {demands} phrases and exclusions; at most {_MOST_DEMANDS}"
+            )
         return cls(" ".join(words), tuple(phrases), tuple(without_words), tuple(without_phrases))
 
 
-def literal(phrase: str) -> str:
+def phrase_regex(phrase: str) -> str:
     """A PostgreSQL regular expression, for `~*`, that finds a passage as it stands.
 
     Between two of its words any run of characters that belong to no word may stand: a line break, a hyphen,

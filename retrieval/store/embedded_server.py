@@ -42,7 +42,7 @@ _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  only asked for its size
 _LONGEST_SOCKET_FOLDER = 90
 
 
-class ServerError(RuntimeError):
+class EmbeddedServerError(RuntimeError):
     """The embedded PostgreSQL could not be made, started or stopped."""
 
 
@@ -50,7 +50,7 @@ def _an_eighth_of_memory_mb() -> int:
     return max(256, min(2048, psutil.virtual_memory().total >> 23))
 
 
-class ServerConfig(BaseModel):
+class EmbeddedServerConfig(BaseModel):
     """What the embedded server may take of the machine; the defaults suit 2 cores and 8 GiB or more."""
 
     shared_buffers_mb: int = Field(default_factory=_an_eighth_of_memory_mb)
@@ -75,7 +75,7 @@ class EmbeddedServer:
         config: What it may take of the machine.
     """
 
-    def __init__(self, data: Path, config: ServerConfig) -> None:
+    def __init__(self, data: Path, config: EmbeddedServerConfig) -> None:
         self.data = data.expanduser().resolve()
         self.config = config
         self.programs = _binaries()
@@ -87,7 +87,7 @@ class EmbeddedServer:
         """Starts the server unless it runs, and returns how to reach it as its administrator.
 
         Raises:
-            ServerError: It could not be made or started; says why and where its log is.
+            EmbeddedServerError: It could not be made or started; says why and where its log is.
         """
         self.data.mkdir(parents=True, exist_ok=True)
         with self._lock():
@@ -97,14 +97,14 @@ class EmbeddedServer:
                 self._configure()
                 self._start()
             elif not self._wait_until_ready(running.pid, self.running):
-                raise ServerError(f"PostgreSQL ended while it was starting; see {self.log}")
+                raise EmbeddedServerError(f"PostgreSQL ended while it was starting; see {self.log}")
             return self._conninfo()
 
     def stop(self) -> None:
         """Stops the server, whoever started it; open transactions are rolled back.
 
         Raises:
-            ServerError: It did not end in time.
+            EmbeddedServerError: It did not end in time.
         """
         if not self.data.exists():
             return
@@ -117,7 +117,7 @@ class EmbeddedServer:
             deadline_s = time.monotonic() + _STOP_TIMEOUT_S
             while self._process() is not None:
                 if time.monotonic() > deadline_s:
-                    raise ServerError(
+                    raise EmbeddedServerError(
                         f"PostgreSQL (process {server.pid}) still runs {_STOP_TIMEOUT_S} s after it was told "
                         f"to stop; see {self.log}"
                     )
@@ -167,12 +167,12 @@ class EmbeddedServer:
         if (self.data / "PG_VERSION").exists():
             return
         if any(self.data.iterdir()):
-            raise ServerError(f"{self.data} is not empty and holds no PostgreSQL data; move it away")
+            raise EmbeddedServerError(f"{self.data} is not empty and holds no PostgreSQL data; move it away")
         try:
             # The text search parser asks the C library's LC_CTYPE what a letter is: under plain C every
             # character beyond ASCII is one, and words keep their curly quotes and dashes.
             self._initdb("C.UTF-8")
-        except ServerError:
+        except EmbeddedServerError:
             logger.warning("no C.UTF-8 locale here: lexical search will take typographic quotes for letters")
             self._initdb("C")
 
@@ -192,7 +192,7 @@ class EmbeddedServer:
             stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, **self._as_user(),
         )  # fmt: skip
         if made.returncode:
-            raise ServerError(f"initdb failed in {unfinished}: {made.stderr.strip()}")
+            raise EmbeddedServerError(f"initdb failed in {unfinished}: {made.stderr.strip()}")
         unfinished.rename(self.data)
 
     def _open_to_system_user(self) -> None:
@@ -209,7 +209,7 @@ class EmbeddedServer:
             ]
             made = subprocess.run(command, capture_output=True, text=True, check=False)
             if made.returncode:
-                raise ServerError(
+                raise EmbeddedServerError(
                     f"PostgreSQL does not run as root and the user {_SYSTEM_USER!r} could not be made "
                     f"({made.stderr.strip()}): make it, or run as another user"
                 ) from None
@@ -228,7 +228,9 @@ class EmbeddedServer:
         folder = Path(tempfile.gettempdir()) / f"headwater-{os.geteuid()}-{name}"
         folder.mkdir(mode=0o700, exist_ok=True)
         if folder.is_symlink() or folder.stat().st_uid not in {os.geteuid(), self.data.stat().st_uid}:
-            raise ServerError(f"{folder} belongs to somebody else; remove it, or use a shorter state folder")
+            raise EmbeddedServerError(
+                f"{folder} belongs to somebody else; remove it, or use a shorter state folder"
+            )
         if self._user:
             shutil.chown(folder, self._user)
         return folder
@@ -305,7 +307,7 @@ class EmbeddedServer:
             said = self.log.read_bytes()[said_before:].decode(errors="replace")[-2000:]
             # Workers of a server that was killed take a moment to notice.
             if "still in use" not in said or time.monotonic() > deadline_s:
-                raise ServerError(f"PostgreSQL did not start; its log {self.log} ends:\n{said}")
+                raise EmbeddedServerError(f"PostgreSQL did not start; its log {self.log} ends:\n{said}")
             time.sleep(0.3)
 
     def _child_lives(self) -> bool:
@@ -320,7 +322,7 @@ class EmbeddedServer:
             if lines[:1] == [str(pid)] and [line.strip() for line in lines[7:8]] == ["ready"]:
                 return True
             if time.monotonic() > deadline_s:
-                raise ServerError(
+                raise EmbeddedServerError(
                     f"PostgreSQL (process {pid}) is not ready after {self.config.start_timeout_s} s; it may "
                     f"be recovering from a crash: see {self.log}"
                 )
@@ -331,7 +333,7 @@ class EmbeddedServer:
         # The fifth line is the socket's folder; a process with another TMPDIR would guess it wrong.
         lines = self._pid_file()
         if len(lines) < 5:
-            raise ServerError(
+            raise EmbeddedServerError(
                 f"{self.data / 'postmaster.pid'} is cut off; stop the server and start it again"
             )
         return make_conninfo(host=lines[4], port=int(lines[3]), user="postgres", dbname="postgres")

@@ -17,15 +17,21 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import ConnectionPool, PoolTimeout
 from pydantic import BaseModel, Field, SecretStr, field_validator
 
-from retrieval.access import KEY_BYTES, access_token, checked_tenant, group_set, new_access_key
-from retrieval.store.embedded_server import EmbeddedServer, ServerConfig
+from retrieval.access import (
+    ACCESS_KEY_BYTES,
+    access_token,
+    checked_tenant,
+    encode_access_groups,
+    new_access_key,
+)
+from retrieval.store.embedded_server import EmbeddedServer, EmbeddedServerConfig
 
 SCHEMA_VERSION = 4
 """Raised with every change of schema.sql that a database made before has to take over."""
 
 _DATABASE = "headwater"
 _SCHEMA_LOCK = 0x48656164  # an advisory lock's key, the same in every process
-Row = tuple[Any, ...]
+DatabaseRow = tuple[Any, ...]
 
 
 class DatabaseError(RuntimeError):
@@ -50,8 +56,8 @@ class PostgresConfig(BaseModel):
     @field_validator("access_key")
     @classmethod
     def _hex(cls, key: SecretStr | None) -> SecretStr | None:
-        if key and not re.fullmatch(rf"[0-9a-fA-F]{{{2 * KEY_BYTES}}}", key.get_secret_value()):
-            raise ValueError(f"the access key is {2 * KEY_BYTES} hex digits")
+        if key and not re.fullmatch(rf"[0-9a-fA-F]{{{2 * ACCESS_KEY_BYTES}}}", key.get_secret_value()):
+            raise ValueError(f"the access key is {2 * ACCESS_KEY_BYTES} hex digits")
         return key
 
     pool_size: int = Field(default=4, ge=1)
@@ -60,7 +66,7 @@ class PostgresConfig(BaseModel):
     """How long to wait for one of them before an error says so."""
     statement_timeout_s: float = Field(default=30.0, gt=0)
     """The longest that one serving query may run."""
-    server: ServerConfig = ServerConfig()
+    server: EmbeddedServerConfig = EmbeddedServerConfig()
     """What the embedded server may take of the machine."""
 
 
@@ -80,11 +86,11 @@ class Postgres:
         self.server = None if self.config.url else EmbeddedServer(state / "postgres", self.config.server)
         self._opening = threading.Lock()
         self._administrator: str | None = None
-        self._pools: dict[str, ConnectionPool[Connection[Row]]] = {}
+        self._pools: dict[str, ConnectionPool[Connection[DatabaseRow]]] = {}
         self._key: bytes | None = None
 
     @contextlib.contextmanager
-    def owner(self) -> Iterator[Connection[Row]]:
+    def owner(self) -> Iterator[Connection[DatabaseRow]]:
         """A connection that owns the tables, in a transaction: committed at the end, rolled back on an error.
 
         Raises:
@@ -95,13 +101,13 @@ class Postgres:
             yield connection
 
     @contextlib.contextmanager
-    def maintenance(self) -> Iterator[Connection[Row]]:
+    def maintenance(self) -> Iterator[Connection[DatabaseRow]]:
         """A connection of its own as the owner, outside transactions: for VACUUM and session locks."""
         with psycopg.connect(self._conninfo("headwater_owner"), autocommit=True) as connection:
             yield connection
 
     @contextlib.contextmanager
-    def serving(self, tenant: str, groups: Collection[str] = ()) -> Iterator[Connection[Row]]:
+    def serving(self, tenant: str, groups: Collection[str] = ()) -> Iterator[Connection[DatabaseRow]]:
         """A read-only connection that sees one tenant's rows, in one repeatable-read transaction.
 
         What it sees is proven to the database for this transaction alone, so that no SQL that is sent through
@@ -116,7 +122,7 @@ class Postgres:
             DatabaseUnavailable: As in `owner`.
         """
         checked_tenant(tenant)
-        group_set(groups)
+        encode_access_groups(groups)
         key = self._access_key()
         with self._pooled("headwater_serving") as connection:
             try:
@@ -141,7 +147,7 @@ class Postgres:
                 self._key = bytes.fromhex(self.config.access_key.get_secret_value())
             else:
                 with self.owner() as connection:
-                    self._key = one_value(connection, "SELECT secret FROM headwater.access_key")
+                    self._key = fetch_value(connection, "SELECT secret FROM headwater.access_key")
         return self._key or b""
 
     def dump(self, target: Path) -> None:
@@ -190,7 +196,7 @@ class Postgres:
             self.server.stop()
 
     @contextlib.contextmanager
-    def _pooled(self, role: str) -> Iterator[Connection[Row]]:
+    def _pooled(self, role: str) -> Iterator[Connection[DatabaseRow]]:
         try:
             pool = self._pool(role)
             connection = pool.getconn()
@@ -217,7 +223,7 @@ class Postgres:
             # `with connection` ended its transaction; it closes only what it opened itself.
             pool.putconn(connection)
 
-    def _pool(self, role: str) -> ConnectionPool[Connection[Row]]:
+    def _pool(self, role: str) -> ConnectionPool[Connection[DatabaseRow]]:
         with self._opening:
             pool = self._pools.get(role)
         if pool is not None:
@@ -273,12 +279,12 @@ class Postgres:
             return self._administrator
 
 
-def _configure(connection: Connection[Row]) -> None:
+def _configure(connection: Connection[DatabaseRow]) -> None:
     # Plans differ by tenant and generation, and a generic one would not know which partition it reads.
     connection.prepare_threshold = None
 
 
-def _configure_serving(connection: Connection[Row]) -> None:
+def _configure_serving(connection: Connection[DatabaseRow]) -> None:
     _configure(connection)
     # `serving` begins and ends a transaction itself: each in one message with what else is to be done then.
     connection.autocommit = True
@@ -288,7 +294,7 @@ def _configure_serving(connection: Connection[Row]) -> None:
     connection.execute("SELECT '[1]'::public.halfvec")
 
 
-def _end_session(connection: Connection[Row]) -> None:
+def _end_session(connection: Connection[DatabaseRow]) -> None:
     """Ends a transaction that wrote nothing, and what it can leave to the next: settings, cursors, locks.
 
     `DISCARD ALL` without the plans of our own functions. A session that does not let go of it is closed.
@@ -304,13 +310,13 @@ def _end_session(connection: Connection[Row]) -> None:
 
 def _with_database(server: str) -> str:
     with psycopg.connect(server, autocommit=True) as connection:
-        if not one_value(connection, "SELECT true FROM pg_database WHERE datname = %s", _DATABASE):
+        if not fetch_value(connection, "SELECT true FROM pg_database WHERE datname = %s", _DATABASE):
             with contextlib.suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(_DATABASE)))
     return make_conninfo(server, dbname=_DATABASE)
 
 
-def apply_schema(connection: Connection[Row]) -> None:
+def apply_schema(connection: Connection[DatabaseRow]) -> None:
     """Makes the schema and roles as schema.sql says, once a version, in one transaction.
 
     Raises:
@@ -319,8 +325,10 @@ def apply_schema(connection: Connection[Row]) -> None:
     """
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_SCHEMA_LOCK,))
-        if one_value(connection, "SELECT to_regclass('headwater.schema_version')"):
-            version = one_value(connection, "SELECT coalesce(max(version), 0) FROM headwater.schema_version")
+        if fetch_value(connection, "SELECT to_regclass('headwater.schema_version')"):
+            version = fetch_value(
+                connection, "SELECT coalesce(max(version), 0) FROM headwater.schema_version"
+            )
             if version == SCHEMA_VERSION:
                 return
             if version > SCHEMA_VERSION:
@@ -337,7 +345,7 @@ def apply_schema(connection: Connection[Row]) -> None:
         connection.execute("INSERT INTO headwater.schema_version (version) VALUES (%s)", (SCHEMA_VERSION,))
 
 
-def one_value(connection: Connection[Row], query: Any, *values: Any) -> Any:
+def fetch_value(connection: Connection[DatabaseRow], query: Any, *values: Any) -> Any:
     """The first column of a query's first row, or None where there is no row."""
     row = connection.execute(query, values or None).fetchone()
     return row[0] if row else None

@@ -15,7 +15,7 @@ from orchestration.bench import search, search_floors
 from orchestration.bench.line_chart import Line, line_chart_svg
 from orchestration.bench.search_corpus import Corpus
 from orchestration.settings import Settings
-from retrieval.index.binary_copy import vectors
+from retrieval.index.binary_copy import vectors_as_matrix
 
 DIMENSION = 384
 
@@ -48,7 +48,9 @@ def test_the_corpus_is_skewed_and_the_same_each_time(home: Path) -> None:
     sizes = Counter(table["tenant"].to_pylist())
     assert sizes["tenant-0"] == pytest.approx(6000, rel=0.05)
     assert sizes["tenant-1"] > 3 * sizes["tenant-5"] > 0
-    assert np.linalg.norm(vectors(table["vector"].combine_chunks()), axis=1) == pytest.approx(1, abs=1e-5)
+    assert np.linalg.norm(vectors_as_matrix(table["vector"].combine_chunks()), axis=1) == pytest.approx(
+        1, abs=1e-5
+    )
     assert len(set(table["text"].to_pylist())) == 12_000
     # A changed chunk is the same chunk, of the same tenant, and says something else.
     (changed,) = corpus.batches(5000, 100, salt=3)

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pytest
 from index_rows import DIMENSION, Chunk, batch
 
-from retrieval.index.binary_copy import InvalidBatch
+from retrieval.index.binary_copy import InvalidIndexBatch
 from retrieval.index.index import Index, IndexConfig
 from retrieval.index.progress import watched
-from retrieval.index.types import Fenced, IndexState, ReleaseExists, UnknownRelease
-from retrieval.search.search import Searcher
+from retrieval.index.types import IndexConflict, IndexState, ReleaseExists, UnknownRelease
+from retrieval.search.searcher import Searcher
 from retrieval.store.postgres import Postgres
 
 ROWS = [
@@ -154,7 +154,7 @@ def test_of_two_writers_one_is_fenced_and_changes_nothing(index: Index) -> None:
         barrier.wait()
         try:
             outcomes.append(index.apply(first, [batch([Chunk(name, f"text of {name}")])], [], {"by": name}))
-        except Fenced as error:
+        except IndexConflict as error:
             outcomes.append(error)
 
     writers = [threading.Thread(target=write, args=(name,)) for name in ("x", "y")]
@@ -164,9 +164,9 @@ def test_of_two_writers_one_is_fenced_and_changes_nothing(index: Index) -> None:
         writer.join()
     won = [outcome for outcome in outcomes if isinstance(outcome, IndexState)]
     assert len(won) == 1
-    assert sum(isinstance(outcome, Fenced) for outcome in outcomes) == 1
+    assert sum(isinstance(outcome, IndexConflict) for outcome in outcomes) == 1
     assert names(index, won[0]) == {"a", "b", "c", "d", won[0].lineage["by"]}
-    with pytest.raises(Fenced, match="worked out from epoch 1"):
+    with pytest.raises(IndexConflict, match="worked out from epoch 1"):
         index.apply(first, [], [ROWS[0].chunk_id], {})
 
 
@@ -198,7 +198,7 @@ def statuses(postgres: Postgres) -> list[str]:
 
 def test_a_second_build_at_the_same_time_is_refused(index: Index) -> None:
     def nested() -> Iterator[pa.RecordBatch]:
-        with pytest.raises(Fenced, match="another build"):
+        with pytest.raises(IndexConflict, match="another build"):
             build(index)
         yield batch(ROWS)
 
@@ -241,18 +241,18 @@ def test_a_batch_that_can_not_be_indexed_is_refused_with_its_reason(
     else:
         arrays[position] = values
     bad = pa.RecordBatch.from_arrays(arrays, names=columns)
-    with pytest.raises(InvalidBatch, match=said):
+    with pytest.raises(InvalidIndexBatch, match=said):
         index.build("model", "chunker", DIMENSION, [bad], {})
     assert index.state("model", "chunker") is None
     state = build(index, [])
-    with pytest.raises(InvalidBatch, match=said):
+    with pytest.raises(InvalidIndexBatch, match=said):
         index.apply(state, [bad], [], {})
     assert index.state("model", "chunker") == state
 
 
 def test_a_chunk_both_removed_and_put_in_is_refused(index: Index) -> None:
     state = build(index)
-    with pytest.raises(InvalidBatch, match="both removed and put in"):
+    with pytest.raises(InvalidIndexBatch, match="both removed and put in"):
         index.apply(state, [batch(ROWS[:1])], [ROWS[0].chunk_id], {})
 
 
@@ -263,7 +263,7 @@ def test_release_swaps_only_from_the_expected_one(index: Index) -> None:
     assert index.live() == released
     assert released.details == {"ndcg@10": 0.7}
     second = index.apply(first, [], [ROWS[0].chunk_id], {})
-    with pytest.raises(Fenced, match="'r1' is live, not None"):
+    with pytest.raises(IndexConflict, match="'r1' is live, not None"):
         index.release("r2", second, None, {})
     with pytest.raises(ReleaseExists, match="'r1'"):
         index.release("r1", second, "r1", {})
@@ -328,7 +328,7 @@ def test_prune_drops_generations_that_nothing_kept_reads(index: Index, postgres:
     assert parts is not None
     assert parts[0] is None
     assert parts[1] is not None
-    with pytest.raises(Fenced, match="is retired"):
+    with pytest.raises(IndexConflict, match="is retired"):
         index.apply(old, [], [], {})
 
 
@@ -338,7 +338,7 @@ def test_prune_gives_up_while_a_reader_holds_the_generation(index: Index, postgr
     index.release("r2", build(index), "r1", {})
     impatient = Index(postgres, IndexConfig(lock_timeout_s=0.2))
     with postgres.serving("acme") as reader:
-        with pytest.raises(Fenced, match="being read"):
+        with pytest.raises(IndexConflict, match="being read"):
             impatient.prune([])
         seen = reader.execute(
             "SELECT count(*) FROM headwater.chunks WHERE generation = %s", (old.generation,)

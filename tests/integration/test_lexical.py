@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from index_rows import DIMENSION, Chunk, batch, emptied, found
 
 from retrieval.index.types import IndexState
-from retrieval.search import lexical
-from retrieval.search.query import Query, literal
-from retrieval.search.search import SearchConfig, Searcher
+from retrieval.search import lexical_search
+from retrieval.search.query import SearchQuery, phrase_regex
+from retrieval.search.searcher import SearchConfig, Searcher
 from retrieval.store.postgres import Postgres
 
 # The English stemmer leaves these as they are, so that the reference needs none.
@@ -100,8 +100,8 @@ def test_bm25_equals_the_reference_at_every_epoch(
                 # Where words are too common to be read, what is found scores the same, whether all of their
                 # blocks are gone through for it or its own is looked up.
                 bounded = Searcher(postgres, config.model_copy(update={"max_postings": 1}))
-                for blocks in (lexical._BLOCKS_PER_LOOKUP, 0):
-                    with mock.patch.object(lexical, "_BLOCKS_PER_LOOKUP", blocks):
+                for blocks in (lexical_search._BLOCKS_PER_LOOKUP, 0):
+                    with mock.patch.object(lexical_search, "_BLOCKS_PER_LOOKUP", blocks):
                         hits = bounded.search(tenant, " ".join(query), None, 100, "lexical", at=state)
                     scores = {hit.chunk_id: hit.score for hit in hits}
                     assert scores == pytest.approx({name: want[name] for name in scores}, abs=1e-6)
@@ -328,14 +328,14 @@ def test_the_query_language_finds_what_a_person_expects(
     assert hits[:1] == ([first] if first else [])
     assert set(hits[1:]) == others
     # What a search demands holds in every mode: the vectors bring nothing in that it rules out.
-    if Query.parse(query).restricted:
+    if SearchQuery.parse(query).restricted:
         vector = LANGUAGE[0].embedding()
         for mode in ("hybrid", "vector"):
             allowed = found(searcher.search("acme", query, vector, 5, mode, state, model_digest="model"))
             assert set(hits) <= set(allowed) or mode == "vector"
-            for phrase in Query.parse(query).phrases:
+            for phrase in SearchQuery.parse(query).phrases:
                 texts = {chunk.name: chunk.text for chunk in LANGUAGE}
-                assert all(re.search(literal(phrase), texts[name], re.IGNORECASE) for name in allowed)
+                assert all(re.search(phrase_regex(phrase), texts[name], re.IGNORECASE) for name in allowed)
 
 
 def test_a_vector_search_goes_on_until_it_has_what_is_not_ruled_out(

@@ -15,7 +15,7 @@ from assets.lake.lineage import Lineage
 from assets.lake.maintenance import needed_versions, tidy
 from assets.lake.tables import CHUNKS, DOCUMENTS, DUPLICATES, SIGNATURES
 from retrieval.index import build as steps
-from retrieval.search.search import SearchConfig, Searcher
+from retrieval.search.searcher import SearchConfig, Searcher
 from retrieval.store.postgres import Postgres
 
 

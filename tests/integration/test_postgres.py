@@ -20,18 +20,18 @@ from psycopg.conninfo import conninfo_to_dict
 
 from retrieval.index.index import Index
 from retrieval.index.types import IndexState
-from retrieval.search.search import Searcher
-from retrieval.store.embedded_server import EmbeddedServer, ServerConfig, ServerError
+from retrieval.search.searcher import Searcher
+from retrieval.store.embedded_server import EmbeddedServer, EmbeddedServerConfig, EmbeddedServerError
 from retrieval.store.postgres import (
     SCHEMA_VERSION,
     DatabaseError,
     DatabaseUnavailable,
     Postgres,
     PostgresConfig,
-    one_value,
+    fetch_value,
 )
 
-SMALL = ServerConfig(shared_buffers_mb=16, maintenance_work_mem_mb=16, max_connections=10)
+SMALL = EmbeddedServerConfig(shared_buffers_mb=16, maintenance_work_mem_mb=16, max_connections=10)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_who_finds_a_server_that_is_starting_waits_for_it(
     kill(server)
     with monkeypatch.context() as patch:
         patch.setattr(server, "_wait_until_ready", lambda pid, lives: True)
-        with contextlib.suppress(ServerError):  # what is in its file by then
+        with contextlib.suppress(EmbeddedServerError):  # what is in its file by then
             server.start()
     deadline_s = time.monotonic() + 30
     while not server.running():
@@ -151,7 +151,7 @@ def test_a_restart_in_the_middle_of_a_query_is_an_error_that_says_so_and_no_more
                 answer.result(timeout=30)
             mine.server.start()
             with mine.serving("x") as connection:
-                assert one_value(connection, "SELECT 7") == 7
+                assert fetch_value(connection, "SELECT 7") == 7
         finally:
             mine.stop()
 
@@ -169,7 +169,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     data = tmp_path / "postgres"
     data.mkdir()
     (data / "thesis.txt").write_text("mine")
-    with pytest.raises(ServerError, match="not empty and holds no PostgreSQL data"):
+    with pytest.raises(EmbeddedServerError, match="not empty and holds no PostgreSQL data"):
         EmbeddedServer(data, SMALL).start()
     assert (data / "thesis.txt").read_text() == "mine"
 

@@ -12,7 +12,7 @@ from index_rows import Chunk, batch
 from inference.answering.answering import Desk
 from orchestration.settings import Settings
 from retrieval.embedding.embedding_model import EmbeddingModel
-from retrieval.rerank.rerank import RerankerConfig
+from retrieval.rerank.reranker import RerankerConfig
 
 TEXTS = {
     "danube": "The Danube rises in the Black Forest in Germany.",

@@ -7,10 +7,11 @@ import pytest
 from index_rows import DIMENSION, Chunk, batch, emptied, found
 
 from retrieval.index.types import IndexState, UnknownRelease
-from retrieval.search.query import InvalidQuery
-from retrieval.search.search import ModelMismatch, NothingReleased, SearchConfig, Searcher, _moment
-from retrieval.search.vector import Plan, nearest
-from retrieval.store.postgres import Postgres, one_value
+from retrieval.search.query import InvalidSearchQuery
+from retrieval.search.searcher import QueryModelMismatch, SearchConfig, Searcher
+from retrieval.search.snapshot import NoLiveRelease, read_snapshot
+from retrieval.search.vector_search import VectorSearchPlan, search_nearest_vectors
+from retrieval.store.postgres import Postgres, fetch_value
 
 ROWS = [
     Chunk("stone", "stone stone wind", title="River", vector=(1, 0, 0, 0, 0, 0, 0, 0.1)),
@@ -91,27 +92,27 @@ GOOD = [1.0] * DIMENSION
 @pytest.mark.parametrize(
     ("arguments", "error", "said"),
     [
-        ({"mode": "psychic"}, InvalidQuery, "no mode 'psychic'; there are hybrid, lexical, vector"),
-        ({"k": 0}, InvalidQuery, "k is 0; it is a whole number from 1 to 1000"),
-        ({"k": -1}, InvalidQuery, "k is -1"),
-        ({"k": 1_000_000}, InvalidQuery, "k is 1000000"),
-        ({"k": 2.5}, InvalidQuery, r"k is 2\.5"),
-        ({"query": "  "}, InvalidQuery, "the query is empty"),
-        ({"query": "a\0b"}, InvalidQuery, "NUL"),
-        ({"query": '-wind -"stone"'}, InvalidQuery, "only says what to leave out"),
-        ({"query": "x" * 100_000}, InvalidQuery, "100000 characters; at most 4000"),
-        ({"query": "wind -" + "x" * 100_000}, InvalidQuery, "100005 characters; at most 4000"),
-        ({"query": '"' * 100_000}, InvalidQuery, "the query is empty"),
-        ({"query": "wind -a\0b"}, InvalidQuery, "NUL"),
-        ({"query": '"wind" ' * 17}, InvalidQuery, "17 phrases and exclusions; at most 16"),
-        ({"query_vector": None}, InvalidQuery, "a hybrid search needs the query's vector"),
-        ({"query_vector": [1.0] * 7}, InvalidQuery, r"shape \(7,\); the index holds \(8,\)"),
-        ({"query_vector": [GOOD]}, InvalidQuery, r"shape \(1, 8\)"),
-        ({"query_vector": [0.0] * 8}, InvalidQuery, "is zero"),
-        ({"query_vector": [math.nan] * 8}, InvalidQuery, "NaN"),
-        ({"query_vector": [1e9] * 8}, InvalidQuery, "too large"),
-        ({"model_digest": "another"}, ModelMismatch, "from model another and the index is from model"),
-        ({"model_digest": None}, ModelMismatch, "not named"),
+        ({"mode": "psychic"}, InvalidSearchQuery, "no mode 'psychic'; there are hybrid, lexical, vector"),
+        ({"k": 0}, InvalidSearchQuery, "k is 0; it is a whole number from 1 to 1000"),
+        ({"k": -1}, InvalidSearchQuery, "k is -1"),
+        ({"k": 1_000_000}, InvalidSearchQuery, "k is 1000000"),
+        ({"k": 2.5}, InvalidSearchQuery, r"k is 2\.5"),
+        ({"query": "  "}, InvalidSearchQuery, "the query is empty"),
+        ({"query": "a\0b"}, InvalidSearchQuery, "NUL"),
+        ({"query": '-wind -"stone"'}, InvalidSearchQuery, "only says what to leave out"),
+        ({"query": "x" * 100_000}, InvalidSearchQuery, "100000 characters; at most 4000"),
+        ({"query": "wind -" + "x" * 100_000}, InvalidSearchQuery, "100005 characters; at most 4000"),
+        ({"query": '"' * 100_000}, InvalidSearchQuery, "the query is empty"),
+        ({"query": "wind -a\0b"}, InvalidSearchQuery, "NUL"),
+        ({"query": '"wind" ' * 17}, InvalidSearchQuery, "17 phrases and exclusions; at most 16"),
+        ({"query_vector": None}, InvalidSearchQuery, "a hybrid search needs the query's vector"),
+        ({"query_vector": [1.0] * 7}, InvalidSearchQuery, r"shape \(7,\); the index holds \(8,\)"),
+        ({"query_vector": [GOOD]}, InvalidSearchQuery, r"shape \(1, 8\)"),
+        ({"query_vector": [0.0] * 8}, InvalidSearchQuery, "is zero"),
+        ({"query_vector": [math.nan] * 8}, InvalidSearchQuery, "NaN"),
+        ({"query_vector": [1e9] * 8}, InvalidSearchQuery, "too large"),
+        ({"model_digest": "another"}, QueryModelMismatch, "from model another and the index is from model"),
+        ({"model_digest": None}, QueryModelMismatch, "not named"),
         ({"tenant": ""}, ValueError, "no tenant"),
         (
             {"at": IndexState(999, 1, "", "", 8, {})},
@@ -133,7 +134,7 @@ def test_before_the_first_release_there_is_nothing_to_search(postgres: Postgres)
     index = emptied(postgres)
     state = index.build("model", "chunker", DIMENSION, [batch(ROWS)], {})
     searcher = Searcher(postgres)
-    with pytest.raises(NothingReleased):
+    with pytest.raises(NoLiveRelease):
         searcher.search("acme", "wind", None, 3, "lexical")
     assert searcher.search("acme", "wind", None, 3, "lexical", at=state)
 
@@ -153,7 +154,7 @@ def test_the_graph_finds_what_comparing_every_row_finds(postgres: Postgres) -> N
     graph = Searcher(postgres, SearchConfig(graph_row_cost=0, ef_search=40))
     for tenant in ("small", "large"):
         found_of_all = []
-        plans: list[Plan] = []
+        plans: list[VectorSearchPlan] = []
         for query in rng.normal(size=(20, DIMENSION)).astype(np.float32):
             exact = graph.exact_neighbours(tenant, query, 20, at=state, model_digest="model")
             hits = graph.search(
@@ -185,8 +186,8 @@ def test_the_cheaper_way_to_the_nearest_is_taken_and_said(postgres: Postgres) ->
     state = index.build("model", "chunker", DIMENSION, [batch(rows)], {})
     searcher = Searcher(postgres, SearchConfig(ef_search=40))
 
-    def plan(tenant: str, k: int) -> Plan:
-        plans: list[Plan] = []
+    def plan(tenant: str, k: int) -> VectorSearchPlan:
+        plans: list[VectorSearchPlan] = []
         hits = searcher.search(
             tenant, "", [1.0] * DIMENSION, k, "vector", at=state, model_digest="model", on_plan=plans.append
         )
@@ -224,13 +225,15 @@ def test_the_graph_is_used_where_the_database_does_not_know_the_tenants_size(pos
         f"WHERE a.amname = 'hnsw' AND i.indrelid = 'headwater.chunks_g{state.generation}'::regclass"
     )
     with postgres.serving("large") as connection:
-        moment = _moment(connection, state)
-        assert one_value(connection, scans) == 0
-        _, plan = nearest(connection, moment, str([1.0] * DIMENSION), 10, SearchConfig(ef_search=40))
+        moment = read_snapshot(connection, state)
+        assert fetch_value(connection, scans) == 0
+        _, plan = search_nearest_vectors(
+            connection, moment, str([1.0] * DIMENSION), 10, SearchConfig(ef_search=40)
+        )
         assert plan.method == "graph"
-        assert one_value(connection, scans) == 1
+        assert fetch_value(connection, scans) == 1
         # What comes after in the same transaction may sort again.
-        assert one_value(connection, "SELECT current_setting('enable_sort')") == "on"
+        assert fetch_value(connection, "SELECT current_setting('enable_sort')") == "on"
 
 
 def test_a_search_reads_one_release_while_another_goes_live(postgres: Postgres) -> None:

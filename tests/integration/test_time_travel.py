@@ -16,13 +16,13 @@ from index_rows import DIMENSION, Chunk, batch
 from assets.parsing.blocks import ExtractionError
 from assets.parsing.content_type import media_type
 from assets.parsing.extract import extract
-from retrieval.chunking.chunker import ChunkerConfig, chunk_batches
-from retrieval.embedding.embedder import EmbedderConfig, packaged_model
+from retrieval.chunking.chunker import ChunkerConfig, chunk_document_batches
+from retrieval.embedding.embedder import EmbedderConfig, packaged_embedding_model
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index
-from retrieval.index.types import IndexState, Release, UnknownRelease
-from retrieval.search.as_of import InvalidMoment, release_as_of
-from retrieval.search.search import Hit, Mode, Searcher
+from retrieval.index.types import IndexRelease, IndexState, UnknownRelease
+from retrieval.search.as_of import InvalidAsOf, release_as_of
+from retrieval.search.searcher import RetrievalMode, Searcher, SearchHit
 from retrieval.store.postgres import Postgres
 
 VECTOR_SIZE = 64
@@ -40,7 +40,7 @@ QUESTIONS = [
     "email attachments",
     "detectron2 model",
 ]
-MODES: tuple[Mode, ...] = ("hybrid", "lexical", "vector")
+MODES: tuple[RetrievalMode, ...] = ("hybrid", "lexical", "vector")
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def version_rows(folder: Path, tokenizer: Path, vectors: dict[str, np.ndarray]) 
             }
         )
     given = pa.RecordBatch.from_pylist(documents)
-    [cut] = chunk_batches(iter([given]), ChunkerConfig(), tokenizer)
+    [cut] = chunk_document_batches(iter([given]), ChunkerConfig(), tokenizer)
     of = {document["doc_id"]: document for document in documents}
     texts = cut["text"].to_pylist()
     for text in texts:
@@ -113,7 +113,7 @@ def test_as_of_each_of_seven_versions_search_equals_a_lake_of_that_version_alone
     folders = [path for path in tmp_path.rglob("*") if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
     folders.sort(key=lambda path: tuple(map(int, path.name.split("."))))
     assert len(folders) == 7
-    tokenizer = EmbeddingModel.of(EmbedderConfig(model=packaged_model()), tmp_path).tokenizer_path
+    tokenizer = EmbeddingModel.of(EmbedderConfig(model=packaged_embedding_model()), tmp_path).tokenizer_path
     vectors: dict[str, np.ndarray] = {}
     versions = {folder.name: version_rows(folder, tokenizer, vectors) for folder in folders}
 
@@ -136,7 +136,9 @@ def test_as_of_each_of_seven_versions_search_equals_a_lake_of_that_version_alone
     searcher, compared, differing = Searcher(postgres), 0, 0
     asked = {question: embedded(question) for question in QUESTIONS}
 
-    def search(question: str, mode: Mode, at: IndexState | Release, model: str) -> list[Hit]:
+    def search(
+        question: str, mode: RetrievalMode, at: IndexState | IndexRelease, model: str
+    ) -> list[SearchHit]:
         return searcher.search("docs", question, asked[question], 20, mode, at, model_digest=model)
 
     for number, rows in enumerate(versions.values(), start=1):
@@ -189,7 +191,7 @@ def test_a_time_is_what_was_live_then_also_after_going_back(index: Index, postgr
     assert found(now.isoformat()) == {"third edition"}  # another generation
     with pytest.raises(UnknownRelease, match="nothing was released"):
         found((times[0] - instant).isoformat())
-    with pytest.raises(InvalidMoment, match="future"):
+    with pytest.raises(InvalidAsOf, match="future"):
         found((now + timedelta(hours=1)).isoformat())
     # Pruned, a release is out of the window, by name and by time; the history still knows of it.
     index.prune([(first.generation, first.epoch)])
@@ -215,7 +217,7 @@ def test_readers_see_whole_editions_and_never_a_superseded_one(index: Index, pos
     released, done, wrong, searches = 0, threading.Event(), list[str](), [0, 0, 0]
     searcher = Searcher(postgres)
 
-    def read(which: int, mode: Mode) -> None:
+    def read(which: int, mode: RetrievalMode) -> None:
         while not done.is_set() and not wrong:
             least = released
             hits = searcher.search("acme", "passage", [1.0] + [0.0] * 7, 100, mode, model_digest="model")
@@ -227,7 +229,7 @@ def test_readers_see_whole_editions_and_never_a_superseded_one(index: Index, pos
                 wrong.append(f"{mode}: edition {said} while {least} to {most} were live")
             searches[which] += 1
 
-    def quietly(which: int, mode: Mode) -> None:
+    def quietly(which: int, mode: RetrievalMode) -> None:
         try:
             read(which, mode)
         except Exception as error:

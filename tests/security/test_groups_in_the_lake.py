@@ -15,7 +15,7 @@ from orchestration.cli.main import app
 from orchestration.operations.ingest import build
 from orchestration.operations.replay import UnknownAnswer, replay
 from orchestration.settings import Settings, open_lake
-from retrieval.search.search import ModelMismatch
+from retrieval.search.searcher import QueryModelMismatch
 from retrieval.store.postgres import Postgres
 
 HANDBOOK = {
@@ -166,6 +166,6 @@ def test_an_older_release_is_asked_with_its_own_model(settings: Settings) -> Non
     assert desk._model_of(release).digest == release.details["model_digest"]
     gone = release.details | {"model_digest": "another", "embedder": {"model": str(settings.home / "gone")}}
     release = type(release)(release.release_id, release.generation, release.epoch, release.released_at, gone)
-    with pytest.raises(ModelMismatch, match="put it there again, or search with --mode lexical"):
+    with pytest.raises(QueryModelMismatch, match="put it there again, or search with --mode lexical"):
         desk.search("director", 3, "hybrid", "acme", release)
     assert desk.search("holiday", 3, "lexical", "acme", release)

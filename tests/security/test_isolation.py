@@ -14,10 +14,10 @@ import pytest
 from index_rows import DIMENSION, Chunk, batch
 from psycopg import Connection
 
-from retrieval.access import SEPARATOR, access_token
+from retrieval.access import SCOPE_SEPARATOR, access_token
 from retrieval.index.index import Index
 from retrieval.index.types import IndexState
-from retrieval.search.search import Searcher
+from retrieval.search.searcher import Searcher
 from retrieval.store.postgres import Postgres, PostgresConfig
 
 TENANTS = [f"tenant {n}" for n in range(12)]
@@ -110,7 +110,7 @@ def test_ten_thousand_probes_return_no_foreign_row(
                     (
                         [row.chunk_id for row in asked],
                         [row.text.split()[0] for row in asked],
-                        [SEPARATOR.join(filter(None, (row.tenant, row.groups))) for row in asked],
+                        [SCOPE_SEPARATOR.join(filter(None, (row.tenant, row.groups))) for row in asked],
                         [row.tenant for row in asked],
                         [str(row.embedding().tolist()) for row in asked],
                     ),
@@ -163,11 +163,11 @@ def test_a_search_finds_what_its_user_may_read_and_scores_it_by_that_alone(
     assert search(TENANTS[0], (), "lexical") == {hit.chunk_id: hit.score for hit in hits}
 
 
-@pytest.mark.parametrize("tenant", ["", "a\0b", f"{TENANTS[0]}{SEPARATOR}board", "a\nb"])
+@pytest.mark.parametrize("tenant", ["", "a\0b", f"{TENANTS[0]}{SCOPE_SEPARATOR}board", "a\nb"])
 def test_names_that_could_be_taken_for_another_scope_are_refused(postgres: Postgres, tenant: str) -> None:
     with pytest.raises(ValueError, match="no tenant"), postgres.serving(tenant):
         pass
-    for group in ("", "a,b", f"a{SEPARATOR}b"):
+    for group in ("", "a,b", f"a{SCOPE_SEPARATOR}b"):
         with pytest.raises(ValueError, match="can not name a group"), postgres.serving("x", [group]):
             pass
 
@@ -364,7 +364,7 @@ def test_a_plan_made_for_one_tenant_shows_the_next_its_own_rows(
             assert sum(row[1] for row in rows) == sum(
                 may_read(chunk, tenant, groups) for chunk in CHUNKS.values()
             )
-            assert {row[0].partition(SEPARATOR)[0] for row in rows} == {tenant}
+            assert {row[0].partition(SCOPE_SEPARATOR)[0] for row in rows} == {tenant}
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="no tenant is set"):
             connection.execute("EXECUTE seen")
 

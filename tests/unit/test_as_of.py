@@ -4,25 +4,25 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from retrieval.index.types import LiveSince, Release, UnknownRelease
-from retrieval.search.as_of import InvalidMoment, release_as_of
+from retrieval.index.types import IndexRelease, LiveHistoryEntry, UnknownRelease
+from retrieval.search.as_of import InvalidAsOf, release_as_of
 
 DAY = timedelta(days=1)
 FIRST = datetime(2026, 3, 1, 12, tzinfo=UTC)
 NOW = FIRST + 30 * DAY
 # r1.4 was rolled back to r1.3 on the tenth day; r1.1 and r1.2 are no longer kept.
 HISTORY = [
-    LiveSince(FIRST, "r1.1"),
-    LiveSince(FIRST + 2 * DAY, "r1.2"),
-    LiveSince(FIRST + 4 * DAY, "r1.3"),
-    LiveSince(FIRST + 8 * DAY, "r1.4"),
-    LiveSince(FIRST + 10 * DAY, "r1.3"),
-    LiveSince(FIRST + 20 * DAY, "r2.1"),
+    LiveHistoryEntry(FIRST, "r1.1"),
+    LiveHistoryEntry(FIRST + 2 * DAY, "r1.2"),
+    LiveHistoryEntry(FIRST + 4 * DAY, "r1.3"),
+    LiveHistoryEntry(FIRST + 8 * DAY, "r1.4"),
+    LiveHistoryEntry(FIRST + 10 * DAY, "r1.3"),
+    LiveHistoryEntry(FIRST + 20 * DAY, "r2.1"),
 ]
 KEPT = [
-    Release("r2.1", 2, 1, FIRST + 20 * DAY, {}),
-    Release("r1.4", 1, 4, FIRST + 8 * DAY, {}),
-    Release("r1.3", 1, 3, FIRST + 4 * DAY, {}),
+    IndexRelease("r2.1", 2, 1, FIRST + 20 * DAY, {}),
+    IndexRelease("r1.4", 1, 4, FIRST + 8 * DAY, {}),
+    IndexRelease("r1.3", 1, 3, FIRST + 4 * DAY, {}),
 ]
 
 
@@ -56,12 +56,12 @@ def test_a_moment_means_what_was_live_then(moment: str, release: str) -> None:
         ((FIRST - DAY).isoformat(), UnknownRelease, "nothing was released at"),
         ((FIRST + DAY).isoformat(), UnknownRelease, "release r1.1, which was live at .* is no longer kept"),
         ("r1.2", UnknownRelease, "release r1.2 is no longer kept"),
-        ((NOW + DAY).isoformat(), InvalidMoment, "lies in the future"),
-        ("r9.9", InvalidMoment, "neither a release nor a time"),
-        ("yesterday", InvalidMoment, "headwater releases"),
-        ("", InvalidMoment, "neither"),
-        ("2026-13-45", InvalidMoment, "neither"),
-        ("r1.3'; DROP TABLE headwater.live; --", InvalidMoment, "neither"),
+        ((NOW + DAY).isoformat(), InvalidAsOf, "lies in the future"),
+        ("r9.9", InvalidAsOf, "neither a release nor a time"),
+        ("yesterday", InvalidAsOf, "headwater releases"),
+        ("", InvalidAsOf, "neither"),
+        ("2026-13-45", InvalidAsOf, "neither"),
+        ("r1.3'; DROP TABLE headwater.live; --", InvalidAsOf, "neither"),
     ],
 )
 def test_a_moment_that_can_not_be_read_is_told_with_what_can(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from orchestration.bench import chunking
 from orchestration.settings import Settings
-from retrieval.embedding.embedder import packaged_model
+from retrieval.embedding.embedder import packaged_embedding_model
 
 spans = st.lists(
     st.tuples(st.integers(0, 60), st.integers(1, 20)).map(lambda pair: (pair[0], sum(pair))), min_size=1
@@ -69,7 +69,7 @@ def test_our_chunks_hold_the_span_that_a_question_wants(tmp_path, monkeypatch):
 
 def test_both_splitters_give_exact_spans_of_the_size_asked_for():
     pytest.importorskip("langchain_text_splitters")
-    tokenizer = packaged_model() / "tokenizer.json"
+    tokenizer = packaged_embedding_model() / "tokenizer.json"
     for split in (chunking._ours(tokenizer), chunking._theirs(tokenizer)):
         for text in TEXTS.values():
             cut = split(text, 40)

@@ -8,12 +8,18 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from assets.lake.tables import CHUNKS
-from retrieval.chunking.chunker import CHUNK_COLUMNS, ChunkerConfig, chunk, chunk_batches, load_tokenizer
+from retrieval.chunking.chunker import (
+    CHUNK_COLUMNS,
+    ChunkerConfig,
+    chunk_document_batches,
+    load_chunk_tokenizer,
+    split_into_chunks,
+)
 from retrieval.chunking.sentences import sentence_spans
-from retrieval.embedding.embedder import packaged_model
+from retrieval.embedding.embedder import packaged_embedding_model
 
-TOKENIZER_PATH = packaged_model() / "tokenizer.json"
-TOKENIZER = load_tokenizer(TOKENIZER_PATH)
+TOKENIZER_PATH = packaged_embedding_model() / "tokenizer.json"
+TOKENIZER = load_chunk_tokenizer(TOKENIZER_PATH)
 SMALL = ChunkerConfig(max_tokens=16, min_tokens=4)
 
 
@@ -22,12 +28,12 @@ def count(text):
 
 
 def bodies(text, headings=(), config=SMALL):
-    return [text[c.char_start : c.char_end] for c in chunk(text, headings, TOKENIZER, config)]
+    return [text[c.char_start : c.char_end] for c in split_into_chunks(text, headings, TOKENIZER, config)]
 
 
 def assert_exact(text, headings, config):
     """What holds for every text: order, no overlap, no loss, tight spans, the budget."""
-    chunks = chunk(text, headings, TOKENIZER, config)
+    chunks = split_into_chunks(text, headings, TOKENIZER, config)
     position = 0
     for piece in chunks:
         body = text[piece.char_start : piece.char_end]
@@ -72,7 +78,7 @@ def test_every_character_is_in_exactly_one_chunk(text, headings):
 )
 def test_token_count_is_what_the_tokenizer_gives_for_the_chunk_alone(text):
     text = " ".join(text)
-    for piece in chunk(text, [], TOKENIZER, SMALL):
+    for piece in split_into_chunks(text, [], TOKENIZER, SMALL):
         assert piece.token_count == count(text[piece.char_start : piece.char_end])
 
 
@@ -100,7 +106,7 @@ def test_a_heading_opens_a_chunk_and_its_path_travels_with_it():
         "Guide\nThis is about rivers.\n\nSource\nA river has a source high up.\n\nMouth\nIt ends in the sea."
     )
     headings = outline(text, (1, "Guide"), (2, "Source"), (2, "Mouth"))
-    chunks = chunk(text, headings, TOKENIZER, SMALL)
+    chunks = split_into_chunks(text, headings, TOKENIZER, SMALL)
     assert [text[c.char_start : c.char_end].split("\n")[0] for c in chunks] == ["Guide", "Source", "Mouth"]
     assert [c.heading for c in chunks] == ["Guide", "Guide > Source", "Guide > Mouth"]
 
@@ -141,7 +147,7 @@ def test_a_character_of_more_tokens_than_the_budget_is_lost_nowhere():
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     text = "\n\n".join(["a \ufdfa\ufdfa b", "\ufdfa", "\ufdfa" * 3])
-    chunks = chunk(text, [], tokenizer, SMALL)
+    chunks = split_into_chunks(text, [], tokenizer, SMALL)
     assert max(piece.token_count for piece in chunks) > SMALL.max_tokens
     parts = [text[c.char_start : c.char_end] for c in chunks]
     assert all(parts)
@@ -163,7 +169,9 @@ def test_headings_that_do_not_begin_a_word_are_ignored():
     text = "alpha beta gamma"
     for start in (-1, 2, 5, 16, 10**6):
         assert (
-            chunk(text, [{"char_start": start, "level": 1, "title": "x"}], TOKENIZER, SMALL)[0].heading
+            split_into_chunks(text, [{"char_start": start, "level": 1, "title": "x"}], TOKENIZER, SMALL)[
+                0
+            ].heading
             is None
         )
 
@@ -192,7 +200,7 @@ def test_hostile_megabytes_stay_exact_and_of_readable_size(text):
 def test_time_grows_with_the_length_and_not_faster():
     def seconds(text):
         began = time.process_time()
-        chunk(text, [{"char_start": 0, "level": 1, "title": "A"}], TOKENIZER, ChunkerConfig())
+        split_into_chunks(text, [{"char_start": 0, "level": 1, "title": "A"}], TOKENIZER, ChunkerConfig())
         return time.process_time() - began
 
     paragraph = (
@@ -212,7 +220,7 @@ def test_batches_have_the_columns_of_the_table_and_stable_ids():
     batch = pa.RecordBatch.from_pydict(
         {"doc_id": ["d1", "d2"], "tenant": ["t", "t"], "text": [text, ""], "headings": headings}
     )
-    (out,) = chunk_batches(iter([batch]), SMALL, TOKENIZER_PATH)
+    (out,) = chunk_document_batches(iter([batch]), SMALL, TOKENIZER_PATH)
     assert out.schema == CHUNK_COLUMNS
     assert out.schema.names == [n for n in CHUNKS.schema.names if n != "OpenLineage_RunId"]
     rows = out.to_pylist()
@@ -233,7 +241,7 @@ def test_configuration_is_checked_and_has_a_digest():
 
 def test_a_missing_tokenizer_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="no tokenizer at"):
-        load_tokenizer(tmp_path / "tokenizer.json")
+        load_chunk_tokenizer(tmp_path / "tokenizer.json")
 
 
 @pytest.mark.parametrize(

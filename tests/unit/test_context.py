@@ -5,10 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference.answering.context import ContextConfig, assemble, distinct, estimated_tokens, source_line
-from retrieval.chunking.chunker import ChunkerConfig, chunk, load_tokenizer
-from retrieval.embedding.embedder import packaged_model
+from retrieval.chunking.chunker import ChunkerConfig, load_chunk_tokenizer, split_into_chunks
+from retrieval.embedding.embedder import packaged_embedding_model
 
-TOKENIZER = load_tokenizer(packaged_model() / "tokenizer.json")
+TOKENIZER = load_chunk_tokenizer(packaged_embedding_model() / "tokenizer.json")
 
 
 @dataclass
@@ -44,7 +44,7 @@ def retrieved(draw):
         Passage(text[piece.char_start : piece.char_end], str(number), piece.char_start, *titles)
         for number, text in enumerate(texts)
         for titles in [draw(st.sampled_from([(None, None), ("A title", "A > B")]))]
-        for piece in chunk(text, [], TOKENIZER, config)
+        for piece in split_into_chunks(text, [], TOKENIZER, config)
     ]
     return texts, draw(st.permutations(chunks))[: draw(st.integers(1, 12))]
 

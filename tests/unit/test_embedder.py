@@ -14,13 +14,13 @@ from retrieval.embedding.embedder import (
     EMBEDDING_COLUMNS,
     Embedder,
     EmbedderConfig,
-    ModelNotPrepared,
+    EmbedderNotPrepared,
     QuantizationLoss,
-    encode_batches,
-    packaged_model,
+    embed_batches,
+    packaged_embedding_model,
 )
 from retrieval.embedding.embedding_model import EmbeddingModel
-from retrieval.embedding.model_folder import UnsupportedModel, model_digest, read_model_folder
+from retrieval.embedding.model_folder import UnsupportedEmbeddingModel, model_folder_digest, read_model_folder
 
 PROJECT = Path(__file__).parents[2]
 
@@ -53,7 +53,7 @@ def tiny_model(tmp_path_factory):
     )
     bert.save_pretrained(folder / "bert")
     for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json"):
-        shutil.copy(packaged_model() / name, folder / "bert")
+        shutil.copy(packaged_embedding_model() / name, folder / "bert")
     transformer = modules.Transformer(str(folder / "bert"), max_seq_length=64)
     pooling = modules.Pooling(32, pooling_mode="mean")
     model = SentenceTransformer(modules=[transformer, pooling], device="cpu")
@@ -123,7 +123,7 @@ def test_arrow_batches_become_rows_of_the_table(tiny_model, cache, tiny):
     batch = pa.RecordBatch.from_pydict(
         {"tenant": ["t", "u"], "text_sha256": ["a", "b"], "text": ["one text", "another"]}
     )
-    (out,) = encode_batches(iter([batch]), EmbedderConfig(model=tiny_model), cache)
+    (out,) = embed_batches(iter([batch]), EmbedderConfig(model=tiny_model), cache)
     assert out.schema == EMBEDDING_COLUMNS
     assert out.schema.names == [n for n in EMBEDDINGS.schema.names if n != "OpenLineage_RunId"]
     assert out.column("tenant").to_pylist() == ["t", "u"]
@@ -132,11 +132,11 @@ def test_arrow_batches_become_rows_of_the_table(tiny_model, cache, tiny):
         np.array(out.column("vector").to_pylist()), tiny.encode(["one text", "another"]), atol=1e-5
     )
     empty = batch.slice(0, 0)
-    assert next(encode_batches(iter([empty]), EmbedderConfig(model=tiny_model), cache)).num_rows == 0
+    assert next(embed_batches(iter([empty]), EmbedderConfig(model=tiny_model), cache)).num_rows == 0
 
 
 def test_an_unprepared_model_says_what_to_do(tiny_model, tmp_path):
-    with pytest.raises(ModelNotPrepared, match="make setup"):
+    with pytest.raises(EmbedderNotPrepared, match="make setup"):
         Embedder(EmbedderConfig(model=tiny_model), tmp_path)
 
 
@@ -147,7 +147,7 @@ def test_a_conversion_is_whole_or_absent_and_the_first_of_two_is_kept(
     import openvino
 
     config = EmbedderConfig(model=tiny_model)
-    digest = model_digest(read_model_folder(tiny_model), tmp_path)
+    digest = model_folder_digest(read_model_folder(tiny_model), tmp_path)
     save_model = openvino.save_model
 
     def save(model, path, **options):
@@ -182,26 +182,26 @@ def test_prepared_once_the_model_is_not_converted_again(tiny_model, cache, monke
 
 
 def test_the_digest_follows_content_and_not_place(tiny_model, tmp_path, cache):
-    digest = model_digest(read_model_folder(tiny_model), cache)
+    digest = model_folder_digest(read_model_folder(tiny_model), cache)
     copy = shutil.copytree(tiny_model, tmp_path / "copy")
-    assert model_digest(read_model_folder(copy), tmp_path) == digest
+    assert model_folder_digest(read_model_folder(copy), tmp_path) == digest
     weights = copy / "model.safetensors"
     changed = bytearray(weights.read_bytes())
     changed[-1] ^= 1
     weights.write_bytes(changed)
-    assert model_digest(read_model_folder(copy), tmp_path) != digest
+    assert model_folder_digest(read_model_folder(copy), tmp_path) != digest
 
 
 def test_the_digest_is_remembered_and_needs_no_writable_cache(tiny_model, tmp_path, monkeypatch):
     folder = read_model_folder(tiny_model)
-    digest = model_digest(folder, tmp_path)
+    digest = model_folder_digest(folder, tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr("hashlib.file_digest", lambda *_: pytest.fail("hashed again"))
-        assert model_digest(folder, tmp_path) == digest
+        assert model_folder_digest(folder, tmp_path) == digest
     monkeypatch.setattr(
         "tempfile.NamedTemporaryFile", lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "denied"))
     )
-    assert model_digest(folder, tmp_path / "other") == digest
+    assert model_folder_digest(folder, tmp_path / "other") == digest
 
 
 @pytest.mark.parametrize(
@@ -215,22 +215,22 @@ def test_the_digest_is_remembered_and_needs_no_writable_cache(tiny_model, tmp_pa
 )
 def test_a_model_that_would_give_other_vectors_is_refused(tiny_model, tmp_path, name, changes, message):
     config = edited(tiny_model, tmp_path / "model", name, **changes)
-    with pytest.raises(UnsupportedModel, match=message):
+    with pytest.raises(UnsupportedEmbeddingModel, match=message):
         Embedder.prepare(config, tmp_path / "cache")
 
 
 def test_further_modules_and_missing_files_are_refused(tiny_model, tmp_path):
-    with pytest.raises(UnsupportedModel, match=r"no modules\.json"):
+    with pytest.raises(UnsupportedEmbeddingModel, match=r"no modules\.json"):
         read_model_folder(tmp_path)
     target = shutil.copytree(tiny_model, tmp_path / "model")
     modules = json.loads((target / "modules.json").read_text())
     dense = {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"}
     (target / "modules.json").write_text(json.dumps([*modules, dense]))
-    with pytest.raises(UnsupportedModel, match="Dense"):
+    with pytest.raises(UnsupportedEmbeddingModel, match="Dense"):
         read_model_folder(target)
     (target / "modules.json").write_text(json.dumps(modules))
     (target / "model.safetensors").unlink()
-    with pytest.raises(UnsupportedModel, match="safetensors"):
+    with pytest.raises(UnsupportedEmbeddingModel, match="safetensors"):
         read_model_folder(target)
 
 

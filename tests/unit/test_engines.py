@@ -15,7 +15,7 @@ import pytest
 from inference.answering.prompt import EngineError
 from inference.engines.endpoint import OpenAIEngine
 from inference.engines.engines import ExtractiveConfig, ExtractiveEngine, GeneratorConfig, build_engine
-from retrieval.embedding.embedder import Embedder, EmbedderConfig, packaged_model
+from retrieval.embedding.embedder import Embedder, EmbedderConfig, packaged_embedding_model
 
 
 @dataclass
@@ -258,7 +258,7 @@ def tiny_model(tmp_path_factory):
     LlamaForCausalLM(
         LlamaConfig(vocab_size=30522, max_position_embeddings=256, **sizes, num_key_value_heads=2)
     ).save_pretrained(folder)
-    words = Tokenizer.from_file(str(packaged_model() / "tokenizer.json"))
+    words = Tokenizer.from_file(str(packaged_embedding_model() / "tokenizer.json"))
     words.no_truncation()
     words.no_padding()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="[SEP]", pad_token="[PAD]")

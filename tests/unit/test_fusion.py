@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.search.fusion import Candidate, fuse
+from retrieval.search.fusion import SearchCandidate, fuse_rankings
 
 
-def candidates(names: str) -> list[Candidate]:
-    return [Candidate(ord(name), name, math.nan) for name in names]
+def candidates(names: str) -> list[SearchCandidate]:
+    return [SearchCandidate(ord(name), name, math.nan) for name in names]
 
 
 def fused(names: str, lexical: list[float], vector: list[float], weight: float = 0.5) -> dict[str, float]:
-    ranking = fuse(candidates(names), np.array(lexical), np.array(vector), weight, len(names))
+    ranking = fuse_rankings(candidates(names), np.array(lexical), np.array(vector), weight, len(names))
     return {candidate.chunk_id: candidate.score for candidate in ranking}
 
 
@@ -39,7 +39,7 @@ def test_neither_scale_nor_offset_of_a_ranking_matters() -> None:
 def test_a_ranking_that_tells_nothing_leaves_the_other_in_its_order() -> None:
     assert list(fused("abc", [0.0, 0.0, 0.0], [0.2, 0.9, 0.5])) == ["b", "c", "a"]
     assert list(fused("abc", [2.0, 9.0, 5.0], [0.1, 0.1, 0.1])) == ["b", "c", "a"]
-    assert fuse([], np.array([]), np.array([]), 0.5, 0) == []
+    assert fuse_rankings([], np.array([]), np.array([]), 0.5, 0) == []
 
 
 def test_equals_are_ordered_by_chunk_id() -> None:
@@ -54,9 +54,9 @@ rankings = st.lists(st.tuples(st.floats(0, 1e3), st.floats(-1, 1)), max_size=12)
 def test_fusion_keeps_every_candidate_once_and_prefers_what_both_prefer(
     scores: list[tuple[float, float]], weight: float
 ) -> None:
-    pool = [Candidate(number, f"{number:02}", 0.0) for number in range(len(scores))]
+    pool = [SearchCandidate(number, f"{number:02}", 0.0) for number in range(len(scores))]
     lexical, vector = np.array(scores).reshape(-1, 2).T
-    ranking = fuse(pool, lexical, vector, weight, len(pool))
+    ranking = fuse_rankings(pool, lexical, vector, weight, len(pool))
     assert sorted(c.chunk_no for c in ranking) == list(range(len(scores)))
     assert all(0 <= c.score <= 1 for c in ranking)
     assert [(-c.score, c.chunk_id) for c in ranking] == sorted((-c.score, c.chunk_id) for c in ranking)
@@ -72,9 +72,9 @@ def test_what_is_beyond_the_sample_changes_no_score(
     sampled: list[tuple[float, float]], beyond: list[tuple[float, float]], weight: float
 ) -> None:
     def scores(pairs: list[tuple[float, float]]) -> dict[int, float]:
-        pool = [Candidate(number, f"{number:02}", 0.0) for number in range(len(pairs))]
+        pool = [SearchCandidate(number, f"{number:02}", 0.0) for number in range(len(pairs))]
         lexical, vector = np.array(pairs).T
-        return {c.chunk_no: c.score for c in fuse(pool, lexical, vector, weight, len(sampled))}
+        return {c.chunk_no: c.score for c in fuse_rankings(pool, lexical, vector, weight, len(sampled))}
 
     alone, together = scores(sampled), scores(sampled + beyond)
     assert {number: together[number] for number in alone} == alone

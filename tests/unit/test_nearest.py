@@ -2,12 +2,12 @@
 
 import pytest
 
-from retrieval.search.vector import LARGEST_EF_SEARCH, NearestConfig, grown_ef_search
+from retrieval.search.vector_search import MAX_EF_SEARCH, VectorSearchConfig, scaled_ef_search
 
 
 @pytest.mark.parametrize(
     ("rows", "held"),
-    [(-1, 350), (0, 350), (100_000, 350), (800_000, 700), (1_000_000, 754), (10**9, LARGEST_EF_SEARCH)],
+    [(-1, 350), (0, 350), (100_000, 350), (800_000, 700), (1_000_000, 754), (10**9, MAX_EF_SEARCH)],
 )
 def test_ef_search_grows_with_the_cube_root_of_the_rows(rows: int, held: int) -> None:
-    assert grown_ef_search(NearestConfig(), rows) == held
+    assert scaled_ef_search(VectorSearchConfig(), rows) == held

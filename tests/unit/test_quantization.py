@@ -6,7 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from retrieval.embedding.quantization import _best_steps, _Channels, calibration_texts, int8_digest, quantize
+from retrieval.embedding.quantization import (
+    _best_steps,
+    _Channels,
+    calibration_texts,
+    int8_model_digest,
+    quantize_model,
+)
 
 LEVELS = 256
 
@@ -52,7 +58,7 @@ def test_a_layer_in_eight_bits_gives_nearly_what_it_gave(tmp_path, largest):
     weight = random.normal(size=(32, 64)).astype(np.float32)
     weight[:, 7] /= largest
     linear(tmp_path / "model.xml", weight, channels)
-    model = quantize(tmp_path / "model.xml", [list(range(50))])
+    model = quantize_model(tmp_path / "model.xml", [list(range(50))])
     assert kinds(model).count("FakeQuantize") == 2
     exact, quantised = outputs(tmp_path / "model.xml"), outputs(model)
     error = np.sqrt(((exact - quantised) ** 2).mean() / (exact**2).mean())
@@ -64,7 +70,7 @@ def test_a_layer_that_would_lose_too_much_stays_in_floats(tmp_path):
     sizes[0] = 1000  # one rare token whose every channel takes all the steps
     weight = np.random.default_rng(2).normal(size=(32, 64)).astype(np.float32)
     linear(tmp_path / "model.xml", weight, sizes)
-    model = quantize(tmp_path / "model.xml", [[0], *[list(range(1, 50))] * 40])
+    model = quantize_model(tmp_path / "model.xml", [[0], *[list(range(1, 50))] * 40])
     assert "FakeQuantize" not in kinds(model)
     np.testing.assert_array_equal(outputs(model), outputs(tmp_path / "model.xml"))
 
@@ -88,8 +94,8 @@ def test_zero_is_a_step_and_all_that_was_seen_is_within_half_a_step_of_one(value
 
 
 def test_the_identity_of_int8_vectors_is_not_that_of_the_float_ones_and_follows_it():
-    assert int8_digest("a") not in ("a", int8_digest("b"))
-    assert int8_digest("a") == int8_digest("a")
+    assert int8_model_digest("a") not in ("a", int8_model_digest("b"))
+    assert int8_model_digest("a") == int8_model_digest("a")
 
 
 def test_ranges_are_taken_from_texts_of_every_length():

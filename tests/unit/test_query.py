@@ -6,57 +6,57 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.search.query import InvalidQuery, Query, literal
+from retrieval.search.query import InvalidSearchQuery, SearchQuery, phrase_regex
 
 
 @pytest.mark.parametrize(
     ("text", "query"),
     [
-        ("plain words", Query("plain words")),
-        ('"state of  the art" search', Query("state of the art search", ("state of the art",))),
-        ("jaguar -car", Query("jaguar", without_words=("car",))),
-        ('jaguar -"big cat"', Query("jaguar", without_phrases=("big cat",))),
-        ("spark -delta-spark==4.4.1", Query("spark", without_phrases=("delta-spark==4.4.1",))),
-        ("犬 -山川", Query("犬", without_phrases=("山川",))),
-        ("“typographic quotes”", Query("typographic quotes", ("typographic quotes",))),
+        ("plain words", SearchQuery("plain words")),
+        ('"state of  the art" search', SearchQuery("state of the art search", ("state of the art",))),
+        ("jaguar -car", SearchQuery("jaguar", without_words=("car",))),
+        ('jaguar -"big cat"', SearchQuery("jaguar", without_phrases=("big cat",))),
+        ("spark -delta-spark==4.4.1", SearchQuery("spark", without_phrases=("delta-spark==4.4.1",))),
+        ("犬 -山川", SearchQuery("犬", without_phrases=("山川",))),
+        ("“typographic quotes”", SearchQuery("typographic quotes", ("typographic quotes",))),
         # Options, numbers, compounds and dashes are no exclusions.
-        ("ls -l --all -5 well-known - it", Query("ls -l --all -5 well-known - it")),
-        ("a-b -- c", Query("a-b -- c")),
-        ('an open "quote', Query("an open quote")),
-        ('empty "" and " ? "', Query("empty and")),
-        ("cafe\u0301", Query("caf\u00e9")),
-        ("  ", Query("")),
+        ("ls -l --all -5 well-known - it", SearchQuery("ls -l --all -5 well-known - it")),
+        ("a-b -- c", SearchQuery("a-b -- c")),
+        ('an open "quote', SearchQuery("an open quote")),
+        ('empty "" and " ? "', SearchQuery("empty and")),
+        ("cafe\u0301", SearchQuery("caf\u00e9")),
+        ("  ", SearchQuery("")),
     ],
 )
-def test_a_query_is_read_as_it_is_meant(text: str, query: Query) -> None:
-    assert Query.parse(text) == query
+def test_a_query_is_read_as_it_is_meant(text: str, query: SearchQuery) -> None:
+    assert SearchQuery.parse(text) == query
 
 
 @pytest.mark.parametrize("text", ["-car", '-"big cat"', "-car -std::vector"])
 def test_a_query_that_looks_for_nothing_is_refused(text: str) -> None:
-    with pytest.raises(InvalidQuery, match="only says what to leave out"):
-        Query.parse(text)
+    with pytest.raises(InvalidSearchQuery, match="only says what to leave out"):
+        SearchQuery.parse(text)
 
 
 def test_every_character_of_a_question_is_meant() -> None:
     question = 'What does "nonlocal" do -really?'
-    assert Query.plain(question) == Query(question)
-    assert not Query.plain(question).restricted
+    assert SearchQuery.plain(question) == SearchQuery(question)
+    assert not SearchQuery.plain(question).restricted
 
 
 @given(st.text(max_size=200))
 def test_any_text_is_a_query_or_is_refused_as_one(text: str) -> None:
     try:
-        query = Query.parse(text)
-    except InvalidQuery:
+        query = SearchQuery.parse(text)
+    except InvalidSearchQuery:
         return
     for phrase in (*query.phrases, *query.without_phrases):
-        re.compile(literal(phrase))
+        re.compile(phrase_regex(phrase))
 
 
 @given(st.text(max_size=60).map(lambda text: " ".join(text.split())).filter(lambda t: re.search(r"\w", t)))
 def test_a_passage_is_found_in_itself(passage: str) -> None:
-    assert re.search(literal(passage), f"... {passage} ...")
+    assert re.search(phrase_regex(passage), f"... {passage} ...")
 
 
 @pytest.mark.parametrize(
@@ -75,4 +75,4 @@ def test_a_passage_is_found_in_itself(passage: str) -> None:
     ],
 )
 def test_a_passage_is_found_where_it_stands(phrase: str, text: str, there: bool) -> None:
-    assert bool(re.search(literal(phrase), text, re.IGNORECASE)) is there
+    assert bool(re.search(phrase_regex(phrase), text, re.IGNORECASE)) is there

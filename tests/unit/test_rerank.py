@@ -13,18 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from retrieval.embedding.embedder import packaged_model
-from retrieval.rerank.cross_encoder import CrossEncoder
-from retrieval.rerank.rerank import RerankerConfig, build_reranker, rerank
-from retrieval.rerank.reranker import EndpointReranker, RerankError
-from retrieval.search.search import Hit
+from retrieval.embedding.embedder import packaged_embedding_model
+from retrieval.rerank.cross_encoder import CrossEncoderReranker
+from retrieval.rerank.endpoint_reranker import EndpointReranker
+from retrieval.rerank.reranker import RerankerConfig, RerankError
+from retrieval.rerank.reranking import build_reranker, rerank_hits
+from retrieval.search.searcher import SearchHit
 
 TEXTS = ["Bread rises.", "The Danube rises in the Black Forest.", "Rivers are old.", "Salt is cheap."]
 
 
 def hits(texts=TEXTS):
     return [
-        Hit(i, 1 / i, f"c{i}", f"d{i}", f"file:///{i}", "A title", None, "0" * 64, 0, len(text), text)
+        SearchHit(i, 1 / i, f"c{i}", f"d{i}", f"file:///{i}", "A title", None, "0" * 64, 0, len(text), text)
         for i, text in enumerate(texts, 1)
     ]
 
@@ -59,8 +60,8 @@ def test_the_same_hits_come_back_best_first_and_those_not_looked_at_behind(score
     found = hits([f"text {i}" for i in range(len(scores) + behind)])
     config = RerankerConfig(candidates=max(1, len(scores)))
     given_scores = scores or ([0.0] if behind else [])
-    outcome = rerank("q", found, Fixed(given_scores), config)
-    assert outcome.kept_because is None
+    outcome = rerank_hits("q", found, Fixed(given_scores), config)
+    assert outcome.fallback_reason is None
     assert sorted(order(outcome)) == sorted(hit.chunk_id for hit in found)
     assert [hit.rank for hit in outcome.hits] == list(range(1, len(found) + 1))
     head = outcome.hits[: len(given_scores)]
@@ -69,15 +70,15 @@ def test_the_same_hits_come_back_best_first_and_those_not_looked_at_behind(score
 
 
 def test_equal_scores_stay_in_the_fused_order():
-    assert order(rerank("q", hits(), Fixed([1.0] * 4), RerankerConfig())) == ["c1", "c2", "c3", "c4"]
+    assert order(rerank_hits("q", hits(), Fixed([1.0] * 4), RerankerConfig())) == ["c1", "c2", "c3", "c4"]
 
 
 @pytest.mark.parametrize("scores", [[1.0], [1.0] * 5, [1.0, math.nan, 1.0, 1.0], [math.inf] * 4])
 def test_scores_that_are_none_leave_the_fused_order_untouched(scores):
-    outcome = rerank("q", hits(), Fixed(scores), RerankerConfig())
+    outcome = rerank_hits("q", hits(), Fixed(scores), RerankerConfig())
     assert outcome.hits == hits()
     assert outcome.by is None
-    assert "finite score" in outcome.kept_because
+    assert "finite score" in outcome.fallback_reason
 
 
 def test_what_takes_too_long_is_left_behind():
@@ -90,10 +91,10 @@ def test_what_takes_too_long_is_left_behind():
             release.wait(60)
             return [0.0] * len(texts)
 
-    outcome = rerank("q", hits(), Slow(), RerankerConfig(budget_s=0.05))
+    outcome = rerank_hits("q", hits(), Slow(), RerankerConfig(budget_s=0.05))
     release.set()
     assert outcome.hits == hits()
-    assert "slow was not done in 0.05 s" in outcome.kept_because
+    assert "slow was not done in 0.05 s" in outcome.fallback_reason
 
 
 # A cross-encoder on this machine.
@@ -112,7 +113,7 @@ def test_a_folder_orders_as_sentence_transformers_does(cross_encoder):
         *(f"{text} {text} A river, number {i}." for i, text in enumerate(TEXTS * 4)),
         "long " * 200,
     ]
-    ours = CrossEncoder(cross_encoder, batch=3).scores("Where does it rise?", texts, math.inf)
+    ours = CrossEncoderReranker(cross_encoder, batch=3).scores("Where does it rise?", texts, math.inf)
     reference = Reference(str(cross_encoder), device="cpu", activation_fn=torch.nn.Identity())
     theirs = reference.predict([("Where does it rise?", text) for text in texts], show_progress_bar=False)
     assert ours == pytest.approx(theirs.tolist(), abs=1e-4)
@@ -122,7 +123,7 @@ def test_a_folder_orders_as_sentence_transformers_does(cross_encoder):
 def test_a_folder_reranks(cross_encoder):
     config = RerankerConfig(model=cross_encoder, budget_s=30)
     reranker = build_reranker(config)
-    outcome = rerank("Where?", hits(), reranker, config)
+    outcome = rerank_hits("Where?", hits(), reranker, config)
     assert outcome.by == f"cross-encoder {cross_encoder.name}"
     shown = [f"A title\n{text}" for text in TEXTS]
     scores = dict(zip(("c1", "c2", "c3", "c4"), reranker.scores("Where?", shown, math.inf), strict=True))
@@ -131,14 +132,14 @@ def test_a_folder_reranks(cross_encoder):
 
 def test_a_deadline_that_has_passed_stops_it(cross_encoder):
     with pytest.raises(TimeoutError):
-        CrossEncoder(cross_encoder, 2).scores("q", TEXTS, time.monotonic() - 1)
+        CrossEncoderReranker(cross_encoder, 2).scores("q", TEXTS, time.monotonic() - 1)
 
 
 def test_a_query_longer_than_the_model_reads_leaves_the_fused_order(cross_encoder):
     config = RerankerConfig(model=cross_encoder, budget_s=30)
-    outcome = rerank("word " * 100, hits(), build_reranker(config), config)
+    outcome = rerank_hits("word " * 100, hits(), build_reranker(config), config)
     assert outcome.hits == hits()
-    assert "failed" in outcome.kept_because
+    assert "failed" in outcome.fallback_reason
 
 
 def test_a_wrong_folder_is_refused_and_named(tmp_path, cross_encoder):
@@ -147,7 +148,7 @@ def test_a_wrong_folder_is_refused_and_named(tmp_path, cross_encoder):
     with pytest.raises(RerankError, match="can not be loaded"):
         build_reranker(RerankerConfig(model=tmp_path))
     with pytest.raises(RerankError, match=r"lacks classifier\.bias.*CrossEncoder's folder"):
-        build_reranker(RerankerConfig(model=packaged_model()))
+        build_reranker(RerankerConfig(model=packaged_embedding_model()))
     with pytest.raises(RerankError, match="3 labels"):
         build_reranker(RerankerConfig(model=save_cross_encoder(tmp_path / "three", labels=3)))
     (tmp_path / "damaged").mkdir()
@@ -221,7 +222,7 @@ def service():
 
 def at(service, budget_s=30, **options):
     config = RerankerConfig(endpoint=service.url, budget_s=budget_s, **options)
-    return rerank("Where does the Danube rise?", hits(), build_reranker(config), config)
+    return rerank_hits("Where does the Danube rise?", hits(), build_reranker(config), config)
 
 
 def test_a_service_is_asked_in_its_protocol_and_orders(service):
@@ -277,7 +278,7 @@ def test_nonsense_leaves_the_fused_order_and_is_told(service, reply):
     service.reply = reply
     outcome = at(service)
     assert outcome.hits == hits()
-    assert "rerank form" in outcome.kept_because or "finite score" in outcome.kept_because
+    assert "rerank form" in outcome.fallback_reason or "finite score" in outcome.fallback_reason
 
 
 @pytest.mark.parametrize(
@@ -288,7 +289,7 @@ def test_a_refusal_leaves_the_fused_order_and_names_the_cure(service, status, sa
     service.status = status
     outcome = at(service)
     assert outcome.hits == hits()
-    assert said in outcome.kept_because
+    assert said in outcome.fallback_reason
     assert len(service.asked) == 1
 
 
@@ -297,33 +298,33 @@ def test_a_service_that_drips_is_left_when_the_time_is_over(service):
     began = time.monotonic()
     outcome = at(service, budget_s=0.2)
     assert outcome.hits == hits()
-    assert "not done in 0.2 s" in outcome.kept_because
+    assert "not done in 0.2 s" in outcome.fallback_reason
     assert time.monotonic() - began < 20  # the whole reply would take minutes more than its budget
 
 
 def test_a_reply_without_end_is_not_read(service, monkeypatch):
-    monkeypatch.setattr("retrieval.rerank.reranker._LARGEST_REPLY_BYTES", 1000)
+    monkeypatch.setattr("retrieval.rerank.endpoint_reranker._LARGEST_REPLY_BYTES", 1000)
     service.reply = b" " * 100_000
-    assert "more than" in at(service).kept_because
+    assert "more than" in at(service).fallback_reason
 
 
 def test_a_service_that_is_not_there_is_told():
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     config = RerankerConfig(endpoint=f"http://127.0.0.1:{port}/rerank", budget_s=30)
-    outcome = rerank("q", hits(), build_reranker(config), config)
+    outcome = rerank_hits("q", hits(), build_reranker(config), config)
     assert outcome.hits == hits()
-    assert f"127.0.0.1:{port}" in outcome.kept_because
-    assert "check that the service runs" in outcome.kept_because
+    assert f"127.0.0.1:{port}" in outcome.fallback_reason
+    assert "check that the service runs" in outcome.fallback_reason
 
 
 def test_the_key_is_sent_and_never_shown(service, caplog):
     service.status, service.reply = 401, b"bad key sk-secret"
     with caplog.at_level(logging.DEBUG):
         config = RerankerConfig(endpoint=service.url, api_key=SecretStr("sk-secret"), budget_s=30)
-        outcome = rerank("q", hits(), build_reranker(config), config)
+        outcome = rerank_hits("q", hits(), build_reranker(config), config)
     assert service.asked[0][1]["Authorization"] == "Bearer sk-secret"
-    for shown in (outcome.kept_because, caplog.text, str(config), config.model_dump_json()):
+    for shown in (outcome.fallback_reason, caplog.text, str(config), config.model_dump_json()):
         assert "sk-secret" not in shown
 
 
@@ -335,7 +336,7 @@ def test_what_is_not_a_url_is_refused(url):
 
 def test_an_address_that_no_request_can_be_sent_to_leaves_the_fused_order():
     config = RerankerConfig(endpoint="http://[bad", budget_s=30)
-    assert "can not be asked" in rerank("q", hits(), build_reranker(config), config).kept_because
+    assert "can not be asked" in rerank_hits("q", hits(), build_reranker(config), config).fallback_reason
 
 
 def test_secrets_in_the_address_or_odd_keys_are_not_shown():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestration.services.dagster_home import write_dagster_home
-from retrieval.atomic_files import replacing
+from retrieval.atomic_files import atomic_file
 
 
 def test_readers_see_one_writers_whole_text(tmp_path: Path) -> None:
@@ -15,7 +15,7 @@ def test_readers_see_one_writers_whole_text(tmp_path: Path) -> None:
     texts = {letter: letter * 100_000 for letter in "abcd"}
 
     def write(letter: str) -> str:
-        with replacing(path) as fresh:
+        with atomic_file(path) as fresh:
             fresh.write_text(texts[letter])
         return path.read_text()
 
@@ -30,7 +30,7 @@ def test_a_writer_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     path.write_text("before")
 
     def write() -> None:
-        with replacing(path) as fresh:
+        with atomic_file(path) as fresh:
             fresh.write_text("half")
             raise OSError("disk full")
 

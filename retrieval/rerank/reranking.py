@@ -5,13 +5,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, Field, SecretStr, model_validator
-
-from retrieval.rerank.reranker import EndpointReranker, Reranker, RerankError
-from retrieval.search.search import Hit
+from retrieval.rerank.reranker import Reranker, RerankerConfig, RerankError
+from retrieval.search.searcher import SearchHit
 
 _BATCH = 8
 """Pairs scored at a time: few, so that little is done in vain when the time is over."""
@@ -19,59 +16,29 @@ _BATCH = 8
 T = TypeVar("T")
 
 
-class RerankerConfig(BaseModel):
-    """What looks again at the best of the fused order. Without a model or an endpoint nothing does."""
-
-    model: Path | None = None
-    """A sentence-transformers CrossEncoder folder: a sequence classifier of one label, and its tokenizer."""
-    endpoint: str | None = None
-    """The whole URL of a rerank service, such as `http://127.0.0.1:8000/v1/rerank`."""
-    endpoint_model: str | None = None
-    """The model's name at the endpoint; some serve only one and need none."""
-    api_key: SecretStr | None = None
-    """The endpoint's key, sent as a bearer token; None when it needs none."""
-    candidates: int = Field(default=50, ge=1, le=1000)
-    """How many of the fused order are looked at; what comes after them stays behind them."""
-    budget_s: float = Field(default=1.0, gt=0)
-    """After this time the fused order stands. Loading a model's folder, once a process, is not counted."""
-
-    @model_validator(mode="after")
-    def _one_reranker(self) -> "RerankerConfig":
-        if self.model and self.endpoint:
-            raise ValueError("both a model and an endpoint are given: choose one reranker")
-        if (self.endpoint_model or self.api_key) and not self.endpoint:
-            raise ValueError("endpoint_model or api_key is given and no endpoint")
-        return self
-
-    @property
-    def configured(self) -> bool:
-        """Whether there is anything that reranks."""
-        return self.model is not None or self.endpoint is not None
-
-
 @dataclass(frozen=True)
-class Reranked:
+class RerankedHits:
     """Hits after the second look.
 
     Attributes:
         hits: In the reranker's order with its scores, or as they came.
         by: What ordered them; None when they stand as they came.
-        kept_because: Why they stand as they came; None when they were reordered.
+        fallback_reason: Why they stand as they came; None when they were reordered.
         seconds: What the second look took.
     """
 
-    hits: list[Hit]
+    hits: list[SearchHit]
     by: str | None
-    kept_because: str | None
+    fallback_reason: str | None
     seconds: float
 
-    def told(self) -> dict[str, str | float | None]:
+    def summary(self) -> dict[str, str | float | None]:
         """All but the hits."""
-        return {"by": self.by, "kept_because": self.kept_because, "seconds": round(self.seconds, 3)}
+        return {"by": self.by, "fallback_reason": self.fallback_reason, "seconds": round(self.seconds, 3)}
 
-    def in_words(self) -> str:
+    def explanation(self) -> str:
         """What ordered the hits, or why nothing did."""
-        ordered = f"ordered by {self.by}" if self.by else f"the fused order stands: {self.kept_because}"
+        ordered = f"ordered by {self.by}" if self.by else f"the fused order stands: {self.fallback_reason}"
         return f"{ordered}, {self.seconds:.2f} s"
 
 
@@ -82,18 +49,22 @@ def build_reranker(config: RerankerConfig) -> Reranker:
         RerankError: When nothing is configured, or the folder is not a cross-encoder.
     """
     if config.endpoint:
+        from retrieval.rerank.endpoint_reranker import EndpointReranker  # imports an HTTP client
+
         return EndpointReranker(config.endpoint, config.endpoint_model, config.api_key)
     if config.model:
-        from retrieval.rerank.cross_encoder import CrossEncoder  # imports torch, which takes seconds
+        from retrieval.rerank.cross_encoder import CrossEncoderReranker  # imports torch, which takes seconds
 
-        return CrossEncoder(config.model, _BATCH)
+        return CrossEncoderReranker(config.model, _BATCH)
     raise RerankError(
         "no reranker is configured: set HEADWATER_RERANKER__MODEL to a CrossEncoder's folder, or "
         "HEADWATER_RERANKER__ENDPOINT to the URL of a rerank service"
     )
 
 
-def rerank(query: str, hits: Sequence[Hit], reranker: Reranker, config: RerankerConfig) -> Reranked:
+def rerank_hits(
+    query: str, hits: Sequence[SearchHit], reranker: Reranker, config: RerankerConfig
+) -> RerankedHits:
     """Orders the first `candidates` hits by how well they answer the query; the others follow as they came.
 
     The order is the reranker's or the one that came in, never a mixture of both: when it fails, answers
@@ -120,15 +91,15 @@ def rerank(query: str, hits: Sequence[Hit], reranker: Reranker, config: Reranker
     except (RerankError, TimeoutError) as error:
         late = f"{reranker.name} was not done in {config.budget_s:g} s (budget_s)"
         reason = str(error) if isinstance(error, RerankError) else late
-        return Reranked(list(hits), None, reason, time.monotonic() - began)
+        return RerankedHits(list(hits), None, reason, time.monotonic() - began)
     order = sorted(range(len(head)), key=lambda i: (-scores[i], i))
     ordered = [replace(head[i], rank=rank, score=scores[i]) for rank, i in enumerate(order, 1)]
-    return Reranked(ordered + list(hits[len(head) :]), reranker.name, None, time.monotonic() - began)
+    return RerankedHits(ordered + list(hits[len(head) :]), reranker.name, None, time.monotonic() - began)
 
 
-def second_look(
-    search: Callable[[int], list[Hit]], query: str, k: int, reranker: Reranker, config: RerankerConfig
-) -> Reranked:
+def search_and_rerank(
+    search: Callable[[int], list[SearchHit]], query: str, k: int, reranker: Reranker, config: RerankerConfig
+) -> RerankedHits:
     """The best `k` hits of a search after `rerank`: more are asked for, since the best may lie deeper.
 
     Args:
@@ -138,11 +109,11 @@ def second_look(
         reranker: From `build_reranker`.
         config: How many are looked at, and how long.
     """
-    looked = rerank(query, search(max(k, config.candidates)), reranker, config)
+    looked = rerank_hits(query, search(max(k, config.candidates)), reranker, config)
     return replace(looked, hits=looked.hits[:k])
 
 
-def _shown(hit: Hit) -> str:
+def _shown(hit: SearchHit) -> str:
     """A hit as a person would be shown it: a chunk alone often doesn't name what it is about."""
     source = " > ".join(part for part in (hit.title, hit.heading) if part)
     return f"{source}\n{hit.text}" if source else hit.text

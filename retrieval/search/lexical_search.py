@@ -4,26 +4,26 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from pgvector import HalfVector
 from psycopg import Connection
 from pydantic import BaseModel, Field
 
 from retrieval.index.postings import (
-    BLOCK,
-    HEADING_TF,
-    IN_TEXT_ALONE,
-    LENGTH,
-    TEXT_TF,
-    TITLE_TF,
-    held_by_chunk,
+    CHUNK_LENGTH_SQL,
+    HEADING_TF_SQL,
+    IN_TEXT_ONLY_SQL,
+    POSTINGS_PER_BLOCK,
+    TEXT_TF_SQL,
+    TITLE_TF_SQL,
+    chunk_posting_sql,
 )
-from retrieval.search.filters import Moment as Demanding
-from retrieval.search.filters import demanded
-from retrieval.search.fusion import Candidate, best_first
-from retrieval.search.query import Query
-from retrieval.store.postgres import Row
+from retrieval.search.filters import query_filters
+from retrieval.search.fusion import SearchCandidate, ranking_key
+from retrieval.search.query import SearchQuery
+from retrieval.search.snapshot import Snapshot
+from retrieval.store.postgres import DatabaseRow
 
 _POOL_PER_HIT = 4
 """How many of the chunks that score best by the words that are read are looked at, for each asked for."""
@@ -56,21 +56,7 @@ class LexicalConfig(BaseModel):
     """The most postings that one search reads to find its candidates, from the rarest word on."""
 
 
-class Moment(Demanding, Protocol):
-    """What one search reads from start to end, as far as words are concerned."""
-
-    @property
-    def epoch(self) -> int:
-        """How many changes into the generation."""
-        ...
-
-    @property
-    def mean_length(self) -> float:
-        """Of a chunk, in lexemes."""
-        ...
-
-
-class Ranking(NamedTuple):
+class LexicalRanking(NamedTuple):
     """What a lexical search finds.
 
     Attributes:
@@ -79,7 +65,7 @@ class Ranking(NamedTuple):
         similarities: Of the vectors of the best ones to the query's, where they were wanted.
     """
 
-    best: list[Candidate]
+    best: list[SearchCandidate]
     scores: dict[int, float]
     similarities: dict[int, float]
 
@@ -98,13 +84,13 @@ class _Word:
 _SCORE = "round(1e9 * sum(weight / (1 + (%(length_0)s::float8 + %(length_1)s::float8 * length) / tf))) / 1e9"
 # Most chunks that hold a word hold it in their text alone.
 _COUNTED = (
-    f"{LENGTH} AS length, %(text)s * {TEXT_TF} + CASE WHEN {IN_TEXT_ALONE} THEN 0 "
-    f"ELSE %(title)s * {TITLE_TF} + %(heading)s * {HEADING_TF} END AS tf"
+    f"{CHUNK_LENGTH_SQL} AS length, %(text)s * {TEXT_TF_SQL} + CASE WHEN {IN_TEXT_ONLY_SQL} THEN 0 "
+    f"ELSE %(title)s * {TITLE_TF_SQL} + %(heading)s * {HEADING_TF_SQL} END AS tf"
 )
 
 
-class Bm25:
-    """One query's BM25 over weighted fields, with Lucene's idf, at one moment of the index.
+class Bm25Search:
+    """One query's BM25 over weighted fields, with Lucene's idf, at one snapshot of the index.
 
     A lexeme's frequency in a chunk is the weighted sum of those in its fields (Robertson, Zaragoza and
     Taylor, "Simple BM25 Extension to Multiple Weighted Fields", 2004); a chunk's length is that of all
@@ -112,16 +98,20 @@ class Bm25:
 
     Args:
         connection: Of the serving role.
-        moment: What is read.
+        snapshot: What is read.
         query: What is asked.
         config: How words are scored.
     """
 
     def __init__(
-        self, connection: Connection[Row], moment: Moment, query: Query, config: LexicalConfig
+        self,
+        connection: Connection[DatabaseRow],
+        snapshot: Snapshot,
+        query: SearchQuery,
+        config: LexicalConfig,
     ) -> None:
-        self._connection, self._moment, self._query, self._config = connection, moment, query, config
-        self._words = _words(connection, moment, query.words, config)
+        self._connection, self._snapshot, self._query, self._config = connection, snapshot, query, config
+        self._words = _words(connection, snapshot, query.words, config)
         self._affordable = _affordable(self._words, config.max_postings)
         self._arguments: dict[str, Any] = {
             "title": config.title_weight,
@@ -129,10 +119,10 @@ class Bm25:
             "text": config.text_weight,
             "length_0": config.bm25_k1 * (1 - config.bm25_b),
             # Without a mean there is no posting that it could be used for.
-            "length_1": config.bm25_k1 * config.bm25_b / (moment.mean_length or 1.0),
+            "length_1": config.bm25_k1 * config.bm25_b / (snapshot.mean_length or 1.0),
         }
 
-    def best(self, depth: int, also: Sequence[int] = (), vector: HalfVector | None = None) -> Ranking:
+    def best(self, depth: int, also: Sequence[int] = (), vector: HalfVector | None = None) -> LexicalRanking:
         """The best `depth` chunks that hold a word of the query, and what else it demands.
 
         No search reads more than `max_postings` to find them: words are taken from the rarest on while their
@@ -146,26 +136,26 @@ class Bm25:
             vector: The query's, where the similarity to it is wanted.
         """
         if not self._words:
-            return Ranking([], {}, {})
+            return LexicalRanking([], {}, {})
         return self._ranked(self._words[: self._affordable], depth, also, vector)
 
-    def filled(self, depth: int) -> list[Candidate]:
+    def filled(self, depth: int) -> list[SearchCandidate]:
         """`best`, and where those are too few, the best of the chunks that hold common words alone."""
         best = {c.chunk_no: c for c in self.best(depth).best}
         for word in self._words[self._affordable :]:
             if len(best) >= depth:
                 break
             best |= {c.chunk_no: c for c in self._ranked([word], depth, (), None).best}
-        return sorted(best.values(), key=best_first)[:depth]
+        return sorted(best.values(), key=ranking_key)[:depth]
 
     def _ranked(
         self, essential: Sequence[_Word], depth: int, also: Sequence[int], vector: HalfVector | None
-    ) -> Ranking:
+    ) -> LexicalRanking:
         """`best` among the chunks that hold one of the essential words."""
         pool = max(_POOL_PER_HIT * depth, _SMALLEST_POOL)
         ranking, more = self._read(essential, depth, also, vector, pool)
         if len(ranking.best) < depth and more:
-            # What was best is not valid at this moment, or not what the query demands.
+            # What was best is not valid at this snapshot, or not what the query demands.
             ranking, _ = self._read(essential, depth, also, vector, _ALL)
         return ranking
 
@@ -176,15 +166,15 @@ class Bm25:
         also: Sequence[int],
         vector: HalfVector | None,
         pool: int,
-    ) -> tuple[Ranking, bool]:
+    ) -> tuple[LexicalRanking, bool]:
         """`_ranked` among the `pool` that score most by essential words, and those equal to the last.
 
         Returns:
             The ranking, and whether others were passed over that hold an essential word, valid or not.
         """
-        moment, common = self._moment, [word for word in self._words if word not in essential]
-        demands = demanded(self._connection, moment, self._query, {word.lexeme for word in essential})
-        dearer = _BLOCKS_PER_LOOKUP * BLOCK * (pool + len(also))
+        snapshot, common = self._snapshot, [word for word in self._words if word not in essential]
+        filters = query_filters(self._connection, snapshot, self._query, {word.lexeme for word in essential})
+        dearer = _BLOCKS_PER_LOOKUP * POSTINGS_PER_BLOCK * (pool + len(also))
         scanned = [word for word in common if word.chunk_count <= dearer]
         looked_up = common[len(scanned) :]
         # Only a word that is too common by itself is not read whole. Of it the newest are: what is closed has
@@ -204,10 +194,10 @@ class Bm25:
                     CROSS JOIN LATERAL (
                         SELECT unnest(p.chunk_nos) AS chunk_no, unnest(p.counts) AS counts
                         FROM headwater.postings p
-                        WHERE p.generation = {moment.generation:d} AND p.lexeme = words.lexeme {bound}
+                        WHERE p.generation = {snapshot.generation:d} AND p.lexeme = words.lexeme {bound}
                     ) postings
                 ) counted
-                GROUP BY chunk_no {demands.held}
+                GROUP BY chunk_no {filters.having}
             ), cut AS MATERIALIZED (
                 SELECT array_agg(score) AS best
                 FROM (SELECT score FROM found ORDER BY score DESC LIMIT %(pool)s + 1) best
@@ -222,7 +212,7 @@ class Bm25:
                 WHERE chunk_no NOT IN (SELECT chunk_no FROM picked)
             ), scored AS MATERIALIZED (
                 SELECT chunk_no, score + coalesce(added, 0) AS score, ranked
-                FROM asked LEFT JOIN ({_added(moment, bool(looked_up)) if common else _NOTHING}) more
+                FROM asked LEFT JOIN ({_added(snapshot, bool(looked_up)) if common else _NOTHING}) more
                 USING (chunk_no)
             )
             (
@@ -230,7 +220,7 @@ class Bm25:
                 FROM (SELECT chunk_no, score FROM scored WHERE ranked ORDER BY score DESC OFFSET 0) best
                 CROSS JOIN LATERAL (
                     SELECT chunk_id, {similarity} AS similarity FROM headwater.chunks c
-                    WHERE c.chunk_no = best.chunk_no AND {moment.visible} {demands.tested} LIMIT 1
+                    WHERE c.chunk_no = best.chunk_no AND {snapshot.visible} {filters.where} LIMIT 1
                 ) chunks
                 ORDER BY score DESC FETCH FIRST %(depth)s ROWS WITH TIES
             )
@@ -240,7 +230,7 @@ class Bm25:
             SELECT NULL, NULL, cardinality(best), NULL FROM cut
             """,
             self._arguments
-            | demands.arguments
+            | filters.arguments
             | {
                 "lexemes": [word.lexeme for word in essential],
                 "weights": [word.weight for word in essential],
@@ -258,13 +248,13 @@ class Bm25:
                 "depth": depth,
             },
         ).fetchall()
-        best = [Candidate(*row[:3]) for row in rows if row[1] is not None]
-        best.sort(key=best_first)
+        best = [SearchCandidate(*row[:3]) for row in rows if row[1] is not None]
+        best.sort(key=ranking_key)
         scores = {chunk_no: score for chunk_no, chunk_id, score, _ in rows if chunk_id is None}
         similarities = {row[0]: row[3] for row in rows if row[3] is not None}
         found = scores.pop(None) or 0
         more = found > pool or (found > depth and bool(common))
-        return Ranking(best[:depth], scores, similarities), more
+        return LexicalRanking(best[:depth], scores, similarities), more
 
 
 _NOTHING = "SELECT 0 AS chunk_no, 0 AS added WHERE false"
@@ -276,14 +266,14 @@ def _cut(place: str) -> str:
     return f"coalesce((SELECT best[{place}] FROM cut), 0)"
 
 
-def _added(moment: Moment, looked_up: bool) -> str:
+def _added(snapshot: Snapshot, looked_up: bool) -> str:
     """SQL for what the common words add to the chunks that are `asked` about; none for those that hold none.
 
     Every block of a word is gone through, for the chunks that lie between its first and its last. Of a word
     that has too many of them, each chunk's is looked up.
 
     Args:
-        moment: What is read.
+        snapshot: What is read.
         looked_up: Whether there are such words.
     """
     lookups = f"""
@@ -291,8 +281,8 @@ def _added(moment: Moment, looked_up: bool) -> str:
         SELECT weight, c.chunk_no, counts
         FROM unnest(%(commonest)s::text[], %(commonest_weights)s::float8[]) AS words (lexeme, weight)
         CROSS JOIN asked
-        JOIN headwater.chunks c ON c.chunk_no = asked.chunk_no AND c.generation = {moment.generation:d}
-        CROSS JOIN LATERAL ({held_by_chunk(moment.generation)}) held
+        JOIN headwater.chunks c ON c.chunk_no = asked.chunk_no AND c.generation = {snapshot.generation:d}
+        CROSS JOIN LATERAL ({chunk_posting_sql(snapshot.generation)}) held
     """
     return f"""
     SELECT chunk_no, {_SCORE} AS added
@@ -308,7 +298,7 @@ def _added(moment: Moment, looked_up: bool) -> str:
                 FROM (SELECT array_agg(chunk_no ORDER BY chunk_no) AS nos FROM asked) sorted
                 CROSS JOIN unnest(%(common)s::text[], %(common_weights)s::float8[]) AS words (lexeme, weight)
                 JOIN headwater.postings p
-                    ON p.generation = {moment.generation:d} AND p.lexeme = words.lexeme
+                    ON p.generation = {snapshot.generation:d} AND p.lexeme = words.lexeme
             ) blocks
             WHERE chunk_nos[width_bucket(chunk_no, chunk_nos)] = chunk_no
             {lookups if looked_up else ""}
@@ -318,7 +308,9 @@ def _added(moment: Moment, looked_up: bool) -> str:
     """
 
 
-def _words(connection: Connection[Row], moment: Moment, words: str, config: LexicalConfig) -> list[_Word]:
+def _words(
+    connection: Connection[DatabaseRow], snapshot: Snapshot, words: str, config: LexicalConfig
+) -> list[_Word]:
     """The query's lexemes that the tenant's chunks hold, rarest first.
 
     A lexeme is as rare as it is among the chunks of those languages that read the query so: `the` is no word
@@ -341,12 +333,12 @@ def _words(connection: Connection[Row], moment: Moment, words: str, config: Lexi
         LIMIT %(most)s
         """,
         {
-            "languages": list(moment.languages),
-            "chunks": list(moment.languages.values()),
+            "languages": list(snapshot.languages),
+            "chunks": list(snapshot.languages.values()),
             "words": words,
             "most": config.max_words,
-            "generation": moment.generation,
-            "epoch": moment.epoch,
+            "generation": snapshot.generation,
+            "epoch": snapshot.epoch,
         },
     ).fetchall()
     found = []

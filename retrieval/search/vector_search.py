@@ -8,28 +8,29 @@ docs/scaling.md.
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from typing import Literal
 
 from pgvector import HalfVector
 from psycopg import Connection
 from pydantic import BaseModel, Field
 
-from retrieval.search.fusion import Candidate
-from retrieval.store.postgres import Row
+from retrieval.search.fusion import SearchCandidate
+from retrieval.search.snapshot import Snapshot
+from retrieval.store.postgres import DatabaseRow
 
-LARGEST_EF_SEARCH = 1000
+MAX_EF_SEARCH = 1000
 """pgvector's own limit; a LIMIT above `ef_search` is cut to it without a word."""
 
 
 _ROWS_OF_EF_SEARCH = 100_000
 
 
-class NearestConfig(BaseModel):
+class VectorSearchConfig(BaseModel):
     """How near vectors are found."""
 
     graph_row_cost: float = Field(default=10.0, ge=0)
     """What a row costs that the HNSW search meets, in rows compared one by one; 0 always takes the graph."""
-    ef_search: int = Field(default=350, ge=1, le=LARGEST_EF_SEARCH)
+    ef_search: int = Field(default=350, ge=1, le=MAX_EF_SEARCH)
     """Candidates the HNSW search holds in a graph of up to 100,000 rows, never fewer than are asked for; in a
     larger one they grow with the cube root of its rows."""
     max_scan_tuples: int = Field(default=100_000, ge=1)
@@ -37,15 +38,15 @@ class NearestConfig(BaseModel):
 
 
 @dataclass(frozen=True)
-class Plan:
+class VectorSearchPlan:
     """How the nearest chunks were found, and why so.
 
     Attributes:
         method: `exact` compared every chunk of the tenant, `graph` followed the HNSW graph, and `graph, then
             exact` did both, since the graph gave too few.
         why: In words, with the numbers that decided it.
-        tenant_chunks: Chunks of the tenant at this moment.
-        graph_rows: Rows in the graph, of all tenants and moments.
+        tenant_chunks: Chunks of the tenant at this snapshot.
+        graph_rows: Rows in the graph, of all tenants and epochs.
         ef_search: Candidates that the graph's search holds.
         asked: How many were asked for.
         found: How many there are; fewer than asked for only where the tenant has no more.
@@ -62,67 +63,42 @@ class Plan:
     settings: dict[str, str] = field(default_factory=dict)
 
 
-class Moment(Protocol):
-    """What one search reads from start to end, as far as vectors are concerned."""
-
-    @property
-    def generation(self) -> int:
-        """Whose graph."""
-        ...
-
-    @property
-    def dimension(self) -> int:
-        """Numbers in a vector."""
-        ...
-
-    @property
-    def chunk_count(self) -> int:
-        """Chunks of the tenant."""
-        ...
-
-    @property
-    def graph_rows(self) -> int:
-        """Rows in the graph, of all tenants and moments, as last counted; -1 where they never were."""
-        ...
-
-    @property
-    def visible(self) -> str:
-        """The condition on a row of `headwater.chunks`."""
-        ...
-
-
-def nearest(
-    connection: Connection[Row], moment: Moment, vector: HalfVector, depth: int, config: NearestConfig
-) -> tuple[list[Candidate], Plan]:
+def search_nearest_vectors(
+    connection: Connection[DatabaseRow],
+    snapshot: Snapshot,
+    vector: HalfVector,
+    depth: int,
+    config: VectorSearchConfig,
+) -> tuple[list[SearchCandidate], VectorSearchPlan]:
     """The `depth` nearest chunks, or all there are, nearest first; and how they were found."""
-    plan = _plan(moment, depth, config)
+    plan = _plan(snapshot, depth, config)
     if plan.method == "graph":
-        settings = _set(connection, moment, plan.ef_search, config)
-        found = _by_graph(connection, moment, vector, depth)
+        settings = _set(connection, snapshot, plan.ef_search, config)
+        found = _by_graph(connection, snapshot, vector, depth)
         connection.execute("SET LOCAL enable_sort = on")
         plan = replace(plan, settings=settings)
-        if len(found) < min(depth, moment.chunk_count):
+        if len(found) < min(depth, snapshot.chunk_count):
             why = f"{plan.why}; but it gave {len(found)}, so every chunk was compared"
             plan = replace(plan, method="graph, then exact", why=why)
     if plan.method != "graph":
-        found = exact(connection, moment, vector, depth)
+        found = search_all_vectors(connection, snapshot, vector, depth)
     return found, replace(plan, found=len(found))
 
 
-def grown_ef_search(config: NearestConfig, rows: int) -> int:
+def scaled_ef_search(config: VectorSearchConfig, rows: int) -> int:
     """The candidates that the search of a graph of so many rows holds."""
     grown = config.ef_search * max(1.0, rows / _ROWS_OF_EF_SEARCH) ** (1 / 3)
-    return min(round(grown), LARGEST_EF_SEARCH)
+    return min(round(grown), MAX_EF_SEARCH)
 
 
-def _plan(moment: Moment, depth: int, config: NearestConfig) -> Plan:
-    chunks, rows = moment.chunk_count, max(moment.graph_rows, moment.chunk_count)
-    ef_search = max(grown_ef_search(config, rows), depth)
+def _plan(snapshot: Snapshot, depth: int, config: VectorSearchConfig) -> VectorSearchPlan:
+    chunks, rows = snapshot.chunk_count, max(snapshot.graph_rows, snapshot.chunk_count)
+    ef_search = max(scaled_ef_search(config, rows), depth)
     met = max(ef_search, math.ceil(depth * rows / chunks)) if chunks else 0
     cost = met * config.graph_row_cost
     method: Literal["exact", "graph"] = "exact" if chunks <= cost else "graph"
-    if depth > LARGEST_EF_SEARCH:
-        method, why = "exact", f"{depth} are asked for, and the graph gives at most {LARGEST_EF_SEARCH}"
+    if depth > MAX_EF_SEARCH:
+        method, why = "exact", f"{depth} are asked for, and the graph gives at most {MAX_EF_SEARCH}"
     elif chunks <= ef_search * config.graph_row_cost:
         why = f"comparing {chunks} chunks costs no more than the {ef_search} rows that the graph holds ready"
     else:
@@ -130,11 +106,11 @@ def _plan(moment: Moment, depth: int, config: NearestConfig) -> Plan:
             f"the tenant has {chunks} of {rows} rows ({chunks / rows:.1%}), so the graph meets about {met} "
             f"for {depth} of its own, which cost as much as comparing {cost:.0f}"
         )
-    return Plan(method, why, chunks, rows, ef_search, depth)
+    return VectorSearchPlan(method, why, chunks, rows, ef_search, depth)
 
 
 def _set(
-    connection: Connection[Row], moment: Moment, ef_search: int, config: NearestConfig
+    connection: Connection[DatabaseRow], snapshot: Snapshot, ef_search: int, config: VectorSearchConfig
 ) -> dict[str, str]:
     """Makes pgvector go on until there are enough, and reads back what it took.
 
@@ -144,7 +120,7 @@ def _set(
     most = config.max_scan_tuples
     if config.graph_row_cost:
         # By then comparing every chunk would have been done.
-        most = min(most, max(ef_search, round(moment.chunk_count / config.graph_row_cost)))
+        most = min(most, max(ef_search, round(snapshot.chunk_count / config.graph_row_cost)))
     wanted = {
         "hnsw.ef_search": str(ef_search),
         "hnsw.iterative_scan": "relaxed_order",
@@ -164,34 +140,38 @@ def _set(
     return found
 
 
-def _by_graph(connection: Connection[Row], moment: Moment, vector: HalfVector, depth: int) -> list[Candidate]:
-    indexed = f"embedding::halfvec({moment.dimension:d})"
+def _by_graph(
+    connection: Connection[DatabaseRow], snapshot: Snapshot, vector: HalfVector, depth: int
+) -> list[SearchCandidate]:
+    indexed = f"embedding::halfvec({snapshot.dimension:d})"
     # Relaxed order returns rows nearly sorted: the outer sort makes it whole.
     rows = connection.execute(
         f"""
         WITH near AS MATERIALIZED (
             SELECT chunk_no, chunk_id, {indexed} <=> %(vector)s::halfvec AS distance
-            FROM headwater.chunks WHERE {moment.visible}
+            FROM headwater.chunks WHERE {snapshot.visible}
             ORDER BY {indexed} <=> %(vector)s::halfvec LIMIT %(depth)s
         )
         SELECT chunk_no, chunk_id, 1 - distance FROM near ORDER BY distance, chunk_id
         """,
         {"vector": vector, "depth": depth},
     ).fetchall()
-    return [Candidate(*row) for row in rows]
+    return [SearchCandidate(*row) for row in rows]
 
 
-def exact(connection: Connection[Row], moment: Moment, vector: HalfVector, depth: int) -> list[Candidate]:
+def search_all_vectors(
+    connection: Connection[DatabaseRow], snapshot: Snapshot, vector: HalfVector, depth: int
+) -> list[SearchCandidate]:
     """The `depth` nearest chunks by comparing every one; nearest first."""
     # Without the cast to the dimension this is not the HNSW index's expression, so every row is compared.
     rows = connection.execute(
         f"""
         SELECT chunk_no, chunk_id, 1 - distance FROM (
             SELECT chunk_no, chunk_id, embedding <=> %(vector)s::halfvec AS distance
-            FROM headwater.chunks WHERE {moment.visible}
+            FROM headwater.chunks WHERE {snapshot.visible}
             ORDER BY distance, chunk_id LIMIT %(depth)s
         ) near ORDER BY distance, chunk_id
         """,
         {"vector": vector, "depth": depth},
     ).fetchall()
-    return [Candidate(*row) for row in rows]
+    return [SearchCandidate(*row) for row in rows]
