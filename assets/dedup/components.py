@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from scipy.sparse import coo_array  # type: ignore[import-untyped]
-from scipy.sparse.csgraph import connected_components as scipy_components  # type: ignore[import-untyped]
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components as scipy_components
 
 DRIVER_EDGE_CAP = 5_000_000
 """Edges up to which the driver does it: about 1 GB for ids of 64 characters, and seconds against minutes."""

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from report import Report
-from states import States
+
+from fault.report import Report
+from fault.states import States
 
 
 @pytest.fixture(scope="session")

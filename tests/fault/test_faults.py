@@ -16,9 +16,9 @@ from pathlib import Path
 import dagster as dg
 import psutil
 import pytest
-from report import Report
-from states import States, command, copy, differences, environment, headwater, orphans, stop
 
+from fault.report import Report
+from fault.states import States, command, copy, differences, environment, headwater, orphans, stop
 from orchestration.operations.runs import dagster_instance
 from orchestration.settings import Settings
 

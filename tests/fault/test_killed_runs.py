@@ -8,8 +8,9 @@ HEADWATER_FAULT_EACH set it also kills at each point alone, on a fresh copy: to 
 import os
 
 import pytest
-from report import Report
-from states import KILLED, States, differences, headwater, stop
+
+from fault.report import Report
+from fault.states import KILLED, States, differences, headwater, stop
 
 FAULTS = bool(os.environ.get("HEADWATER_FAULT"))
 EACH = bool(os.environ.get("HEADWATER_FAULT_EACH"))

@@ -13,9 +13,9 @@ from typing import Any
 import dagster as dg
 import psutil
 import pytest
-from report import Report
-from states import States, differences
 
+from fault.report import Report
+from fault.states import States, differences
 from orchestration.automation.dead_runs import RUN_PROCESS_TAG
 from orchestration.operations.runs import dagster_instance
 from orchestration.services import services

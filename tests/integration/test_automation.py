@@ -3,6 +3,7 @@
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -48,7 +49,7 @@ def test_changed_data_goes_on_and_unchanged_data_does_not(defs: dg.Definitions) 
     for suite in SUITES:
         checked(instance, suite.replace(".", "/"), passed=True)
 
-    def look(cursor: object = None) -> dg.EvaluateAutomationConditionsResult:
+    def look(cursor: Any = None) -> dg.EvaluateAutomationConditionsResult:
         return dg.evaluate_automation_conditions(defs=defs, instance=instance, cursor=cursor)
 
     first = look()

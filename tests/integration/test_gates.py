@@ -1,10 +1,12 @@
 """A gate's verdict is a row of the lake, and every document is accounted for."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import dagster as dg
 import pytest
 from lake_rows import write
+from pyspark.sql import SparkSession
 from test_gx import TEXTS, document
 
 from assets.dagster.checks import GATES, audit, conserved, passed_with
@@ -18,7 +20,7 @@ SUITE = SUITES[DOCUMENTS.name]
 
 
 @pytest.fixture
-def lake(tmp_path, spark) -> Lake:
+def lake(tmp_path: Path, spark: SparkSession) -> Lake:
     lake = Lake(tmp_path / "lake", SparkConfig(), tmp_path / "scratch", tmp_path / "docs")
     lake.ensure()
     return lake
@@ -37,7 +39,7 @@ def refused(doc_id: str) -> dict:
     return {name: doc_id if name == "doc_id" else "x" for name in QUARANTINE.schema.names}
 
 
-def test_a_verdict_is_kept_and_read_by_consumers(lake):
+def test_a_verdict_is_kept_and_read_by_consumers(lake: Lake) -> None:
     with pytest.raises(Unaudited):
         lake.readable_version(DOCUMENTS)
     good = write(lake, DOCUMENTS, [document(number, text) for number, text in enumerate(TEXTS)])
@@ -52,14 +54,14 @@ def test_a_verdict_is_kept_and_read_by_consumers(lake):
     assert passed_with(lake, DOCUMENTS.name, bad) is None
 
 
-def test_another_code_version_audits_anew(lake, monkeypatch):
+def test_another_code_version_audits_anew(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     good = write(lake, DOCUMENTS, [document(0, TEXTS[0])])
     audit(lake, SUITE, good, {}, "run-1")
     monkeypatch.setattr("assets.dagster.checks.CODE_VERSION", "another")
     assert passed_with(lake, DOCUMENTS.name, good) is None
 
 
-def test_the_checks_in_dagster(lake):
+def test_the_checks_in_dagster(lake: Lake) -> None:
     gate = next(each for each in GATES if {key.name for key in each.check_keys} >= {"pages_in_order"})
     version = write(lake, DOCUMENTS, [document(0, TEXTS[0]) | {"pages": [9, 1]}])
     asset = dg.AssetSpec(dg.AssetKey(["silver", "documents"]))
@@ -79,14 +81,14 @@ def test_the_checks_in_dagster(lake):
     assert {name for name, each in first.items() if not each.passed} == {"pages_in_order"}
     assert first["pages_in_order"].severity == dg.AssetCheckSeverity.WARN
     assert first["row_count"].metadata["observed"].value == 1
-    assert first["row_count"].metadata["data_docs"].value.startswith("file://")
+    assert str(first["row_count"].metadata["data_docs"].value).startswith("file://")
     assert lake.readable_version(DOCUMENTS) == version
     again = run()
     assert {name for name, each in again.items() if not each.passed} == {"pages_in_order"}
     assert lake.version("ops.audits") == 1
 
 
-def test_conservation_counts_every_document(lake):
+def test_conservation_counts_every_document(lake: Lake) -> None:
     names = {number: document(number, text) for number, text in enumerate(TEXTS)}
     ids = {number: row["doc_id"] for number, row in names.items()}
     version = write(
@@ -116,7 +118,7 @@ def test_conservation_counts_every_document(lake):
     assert (counts.lost, counts.stray) == (1, 1)
 
 
-def test_gates_cover_the_gated_tables_with_blocking_errors():
+def test_gates_cover_the_gated_tables_with_blocking_errors() -> None:
     checks = {(spec.asset_key.to_user_string(), spec.name): spec for g in GATES for spec in g.check_specs}
     for name, suite in SUITES.items():
         assert TABLES[name].gated

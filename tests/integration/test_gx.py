@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import duckdb
@@ -23,10 +24,10 @@ from quality.suites import SUITES, Expectation, Suite
 
 Rows = list[dict[str, Any]]
 Tables = dict[str, Rows]
-Mutation = Callable[[Tables], None]
+Mutation = Callable[[Tables], object]
 
 MODEL = "model"
-PARAMETERS = {"token_budget": 240, "model_digest": MODEL}
+PARAMETERS: dict[str, str | int | float] = {"token_budget": 240, "model_digest": MODEL}
 # Letters outside the Basic Multilingual Plane: two UTF-16 units and four UTF-8 bytes each.
 TEXTS = ["# Plain\nwords and more words", "𝒜𝒷𝒸 naïve 😀😀 text\n𝒟𝒽 end", "third"]
 
@@ -262,14 +263,16 @@ DEFECTS: list[tuple[str, str, Mutation, set[str]]] = [
 
 
 @pytest.mark.parametrize("suite", SUITES.values(), ids=SUITES)
-def test_sound_tables_pass(engine, suite):
+def test_sound_tables_pass(engine: Engine, suite: Suite) -> None:
     assert failing(engine, sound(), suite) == set()
 
 
 @pytest.mark.parametrize(
     ("table", "name", "mutate", "also"), DEFECTS, ids=[f"{each[0]}-{each[1]}" for each in DEFECTS]
 )
-def test_a_defect_fails_its_expectation_and_no_other(engine, table, name, mutate, also):
+def test_a_defect_fails_its_expectation_and_no_other(
+    engine: Engine, table: str, name: str, mutate: Mutation, also: set[str]
+) -> None:
     tables = sound()
     mutate(tables)
     assert failing(engine, tables, SUITES[table]) == {name} | also
@@ -282,7 +285,7 @@ NULL_GATES = {
 
 
 @pytest.mark.parametrize("suite", SUITES.values(), ids=SUITES)
-def test_each_null_fails_its_gate(engine, suite):
+def test_each_null_fails_its_gate(engine: Engine, suite: Suite) -> None:
     tables = sound()
     gates = NULL_GATES[suite.table]
     rows = [dict(tables[suite.table][0]) for _ in gates]
@@ -294,7 +297,7 @@ def test_each_null_fails_its_gate(engine, suite):
 
 
 @pytest.mark.parametrize("suite", SUITES.values(), ids=SUITES)
-def test_great_expectations_judges_every_measure(engine, suite):
+def test_great_expectations_judges_every_measure(engine: Engine, suite: Suite) -> None:
     tables = sound()
     tables[suite.table] += [dict(tables[suite.table][0]), dict.fromkeys(tables[suite.table][0])]
     results = run_suite(engine(tables, suite), suite, parameters=PARAMETERS)
@@ -304,7 +307,7 @@ def test_great_expectations_judges_every_measure(engine, suite):
     assert {each.name: each.severity for each in results} == severities
 
 
-def test_every_expectation_has_a_defect():
+def test_every_expectation_has_a_defect() -> None:
     tried = {(table, name) for table, name, _, _ in DEFECTS} | {
         (t, n) for t, names in NULL_GATES.items() for n in names
     }
@@ -313,7 +316,7 @@ def test_every_expectation_has_a_defect():
 
 
 @pytest.mark.parametrize("suite", SUITES.values(), ids=SUITES)
-def test_an_empty_table_fails(engine, suite):
+def test_an_empty_table_fails(engine: Engine, suite: Suite) -> None:
     tables = sound()
     tables[suite.table] = []
     results = run_suite(engine(tables, suite), suite, parameters=PARAMETERS)
@@ -321,7 +324,9 @@ def test_an_empty_table_fails(engine, suite):
     assert not verdict(suite, results).passed
 
 
-def test_nothing_raw_leaves_a_suite(engine, tmp_path, caplog, capfd):
+def test_nothing_raw_leaves_a_suite(
+    engine: Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
     secret, digits = "hunter2-correct-horse", "4111111111111111"
     tables = sound()
     for table in (documents, chunks):
@@ -341,7 +346,7 @@ def test_nothing_raw_leaves_a_suite(engine, tmp_path, caplog, capfd):
     assert not any(secret in text or digits in text for text in everything)
 
 
-def test_data_docs_show_counts_and_call_nobody(engine, tmp_path):
+def test_data_docs_show_counts_and_call_nobody(engine: Engine, tmp_path: Path) -> None:
     tables = sound()
     tables[documents][0]["language"] = "English"
     suite = SUITES[documents]
@@ -353,7 +358,7 @@ def test_data_docs_show_counts_and_call_nobody(engine, tmp_path):
 
 
 @pytest.mark.parametrize("expression", ["max(char_count)", "CAST('nan' AS DOUBLE)"])
-def test_a_measure_without_a_number_is_an_error(engine, expression):
+def test_a_measure_without_a_number_is_an_error(engine: Engine, expression: str) -> None:
     suite = Suite(
         documents, "SELECT * FROM {documents}", (Expectation("bad", expression, "why.", at_most=0),)
     )
@@ -361,7 +366,7 @@ def test_a_measure_without_a_number_is_an_error(engine, expression):
         measure(engine({documents: []}, suite), suite, {})
 
 
-def test_a_suite_is_a_few_jobs(spark):
+def test_a_suite_is_a_few_jobs(spark: SparkSession) -> None:
     suite = SUITES[documents]
     tables = sound()
     tables[documents] = [document(number, f"text number {number}") for number in range(1000)]
@@ -371,4 +376,4 @@ def test_a_suite_is_a_few_jobs(spark):
         assert set(measure(made, suite, PARAMETERS)) == {each.name for each in suite.expectations}
         assert len(spark.sparkContext.statusTracker().getJobIdsForGroup("suite")) <= 3
     finally:
-        spark.sparkContext.setLocalProperty("spark.jobGroup.id", None)
+        spark.sparkContext.setLocalProperty("spark.jobGroup.id", "")

@@ -1,6 +1,7 @@
 """A step's commit carries its rows, its lineage and its watermark, or is not there at all."""
 
 from pathlib import Path
+from typing import Any
 
 import deltalake
 import pyarrow as pa
@@ -93,7 +94,9 @@ def test_other_settings_rebuild_everything(lake: Lake) -> None:
 def test_a_step_with_news_but_no_rows_moves_the_watermark(lake: Lake) -> None:
     first = step(lake)
     first.merge(duplicates(lake))
-    assert lake.last_commit(DUPLICATES.name).lineage == first.lineage
+    last = lake.last_commit(DUPLICATES.name)
+    assert last is not None
+    assert last.lineage == first.lineage
     assert held(lake) == {}
     assert step(lake).idle
 
@@ -184,7 +187,7 @@ def test_an_append_overtaken_after_its_check_writes_nothing(
     rows = pa.Table.from_pylist([], DUPLICATES.schema)
     write = deltalake.write_deltalake
 
-    def late(*args: object, **kwargs: object) -> None:
+    def late(*args: Any, **kwargs: Any) -> None:
         monkeypatch.setattr("assets.lake.lake.write_deltalake", write)
         lake.append(DUPLICATES, rows, lineage("quick"))
         write(*args, **kwargs)

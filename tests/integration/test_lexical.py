@@ -384,7 +384,8 @@ def test_every_candidate_has_both_scores(postgres: Postgres) -> None:
 def test_a_longer_list_scores_what_a_shorter_one_holds_the_same(postgres: Postgres) -> None:
     rng = np.random.default_rng(4)
     state = emptied(postgres).build("model", "chunker", DIMENSION, [batch(rivers_and_stones(rng))], {})
-    searcher, vector = Searcher(postgres, SearchConfig(candidates=10)), rng.normal(size=DIMENSION)
+    searcher = Searcher(postgres, SearchConfig(candidates=10))
+    vector = rng.normal(size=DIMENSION).astype(np.float32)
 
     def scores(k: int) -> dict[str, float]:
         hits = searcher.search("acme", "river stone", vector, k, at=state, model_digest="model")

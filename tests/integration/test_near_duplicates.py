@@ -129,7 +129,15 @@ def table(rows: Rows) -> pa.Table:
     return pa.Table.from_pylist(data, DUPLICATES)
 
 
-def in_spark(spark: SparkSession, *tables: pa.Table, config: MinHashConfig, **more: pa.Table) -> Duplicates:
+def in_spark(
+    spark: SparkSession,
+    documents: pa.Table,
+    signatures: pa.Table,
+    previous: pa.Table,
+    config: MinHashConfig,
+    changed: pa.Table | None = None,
+    replaced: pa.Table | None = None,
+) -> Duplicates:
     """`find_duplicates_in_spark` of Arrow tables."""
 
     def frame(rows: pa.Table) -> DataFrame:
@@ -137,8 +145,14 @@ def in_spark(spark: SparkSession, *tables: pa.Table, config: MinHashConfig, **mo
         # Spark can not take an Arrow table of lists without a row.
         return spark.createDataFrame(rows) if rows.num_rows else spark.createDataFrame([], schema)
 
-    frames = {name: frame(rows) for name, rows in more.items()}
-    found = find_duplicates_in_spark(*map(frame, tables), config, **frames)
+    found = find_duplicates_in_spark(
+        frame(documents),
+        frame(signatures),
+        frame(previous),
+        config,
+        changed=None if changed is None else frame(changed),
+        replaced=None if replaced is None else frame(replaced),
+    )
     return replace(found, rows=found.rows.toArrow(), affected=found.affected.toArrow())
 
 
@@ -204,7 +218,7 @@ def vocabularies(rng: random.Random) -> dict[str, list[list[str]]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
-def test_any_sequence_of_changes_gives_the_rows_of_one_full_computation(seed: int):
+def test_any_sequence_of_changes_gives_the_rows_of_one_full_computation(seed: int) -> None:
     rng = random.Random(seed)
     base = vocabularies(rng)
     corpus: Corpus = {}
@@ -224,7 +238,7 @@ def test_any_sequence_of_changes_gives_the_rows_of_one_full_computation(seed: in
 
 
 @pytest.mark.slow
-def test_changes_followed_in_spark_alone(spark: SparkSession):
+def test_changes_followed_in_spark_alone(spark: SparkSession) -> None:
     rng = random.Random(3)
     base = vocabularies(rng)
     before: Corpus = {}
@@ -249,7 +263,7 @@ def words(*changes: tuple[int, str]) -> str:
     return " ".join(text)
 
 
-def test_tenants_are_never_compared_and_exact_copies_follow_the_cluster():
+def test_tenants_are_never_compared_and_exact_copies_follow_the_cluster() -> None:
     corpus = {
         "a": Doc("one", words(), 5),
         "b": Doc("one", words((3, "x")), 1),
@@ -268,13 +282,13 @@ def test_tenants_are_never_compared_and_exact_copies_follow_the_cluster():
     }
 
 
-def test_a_full_computation_takes_away_the_rows_of_documents_that_are_gone():
+def test_a_full_computation_takes_away_the_rows_of_documents_that_are_gone() -> None:
     found = full({"a": Doc("one", words(), 0)}, standing={"gone": ("a", "a", 1.0, "exact")})
     assert set(found.affected["doc_id"].to_pylist()) == {"a", "gone"}
     assert found.rows.num_rows == 0
 
 
-def test_when_the_representative_goes_another_is_promoted():
+def test_when_the_representative_goes_another_is_promoted() -> None:
     before = {"a": Doc("t", words(), 0), "b": Doc("t", words((1, "x")), 1), "c": Doc("t", words(), 2)}
     after = {doc_id: doc for doc_id, doc in before.items() if doc_id != "a"}
     rows = follow(before, after, reference(before))
@@ -283,7 +297,7 @@ def test_when_the_representative_goes_another_is_promoted():
     assert rows["c"][:2] == ("b", "b")
 
 
-def test_a_new_document_that_bridges_two_clusters_merges_them():
+def test_a_new_document_that_bridges_two_clusters_merges_them() -> None:
     """The younger cluster's canonical document had no row: its own best match has to be found again."""
     first, last = [(i, f"x{i}") for i in range(4)], [(i, f"y{i}") for i in range(20, 24)]
     before = {
@@ -301,7 +315,7 @@ def test_a_new_document_that_bridges_two_clusters_merges_them():
     assert rows["c"][1] == "d"
 
 
-def test_a_removal_lets_documents_move_up_in_a_full_bucket():
+def test_a_removal_lets_documents_move_up_in_a_full_bucket() -> None:
     """Documents behind an unlike senior one in a bucket of one place become comparable without it."""
     config = CONFIG.model_copy(update={"permutations": 1, "bands": 1, "rows": 1, "hot_bucket": 1})
     rng = random.Random(5)
@@ -320,7 +334,7 @@ def test_a_removal_lets_documents_move_up_in_a_full_bucket():
     assert follow(after, before, reference(after, config), config) == {}
 
 
-def test_changes_without_what_they_replaced_are_refused():
+def test_changes_without_what_they_replaced_are_refused() -> None:
     nothing = table({})
     with pytest.raises(ValueError, match="changed without replaced"):
         find_duplicates(nothing, nothing, nothing, CONFIG, changed=nothing)

@@ -17,6 +17,7 @@ import psycopg
 import pytest
 from index_rows import DIMENSION, Chunk, batch
 from psycopg.conninfo import conninfo_to_dict
+from pydantic import SecretStr
 
 from retrieval.index.index import Index
 from retrieval.index.types import IndexState
@@ -190,7 +191,7 @@ def test_processes_share_one_server_that_outlives_them(postgres: Postgres) -> No
 
 
 def test_a_url_reaches_a_server_that_somebody_else_runs(server: EmbeddedServer, tmp_path: Path) -> None:
-    mine = Postgres(tmp_path / "state", PostgresConfig(url=server.start()))
+    mine = Postgres(tmp_path / "state", PostgresConfig(url=SecretStr(server.start())))
     try:
         state = Index(mine).build("model", "chunker", DIMENSION, [batch([Chunk("a", "text")])], {})
         with mine.serving("acme") as connection:
@@ -208,7 +209,7 @@ def test_a_url_reaches_a_server_that_somebody_else_runs(server: EmbeddedServer, 
 
 
 def test_a_database_that_does_not_answer_is_named(tmp_path: Path) -> None:
-    nowhere = Postgres(tmp_path, PostgresConfig(url=f"postgresql:///x?host={tmp_path}"))
+    nowhere = Postgres(tmp_path, PostgresConfig(url=SecretStr(f"postgresql:///x?host={tmp_path}")))
     with pytest.raises(DatabaseError, match=str(tmp_path)), nowhere.owner():
         pass
 

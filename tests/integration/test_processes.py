@@ -129,7 +129,7 @@ def test_a_service_is_found_again_when_the_clock_was_set_back(
 ) -> None:
     started, child = family(tmp_path)
     began = psutil.boot_time()
-    monkeypatch.setattr(psutil._psplatform, "boot_time", lambda: began - 3600)
+    monkeypatch.setattr("psutil._psplatform.boot_time", lambda: began - 3600)
     found = leader(started)
     assert found is not None
     assert found.pid == started.pid

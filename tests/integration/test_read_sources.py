@@ -3,12 +3,15 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyspark.sql import SparkSession
 
 from assets.sources.environment_corpus import list_environment
 from assets.sources.fetched import FETCHED, file_path
@@ -33,7 +36,7 @@ ODD_NAMES = [
 ]
 
 
-def read(spark, source: Source, listing: pa.Table | None = None) -> dict[str, dict]:
+def read(spark: SparkSession, source: Source, listing: pa.Table | None = None) -> dict[str, dict]:
     frame = read_source(spark, source, list_source(spark, source) if listing is None else listing)
     table = frame.toArrow()
     assert table.schema.names == FETCHED.names
@@ -43,18 +46,18 @@ def read(spark, source: Source, listing: pa.Table | None = None) -> dict[str, di
     return rows
 
 
-def rows_of(spark, path: Path, **columns) -> dict[str, dict]:
+def rows_of(spark: SparkSession, path: Path, **columns: Any) -> dict[str, dict]:
     """The rows of one file or folder by what follows the file's address."""
     source = Source(name="rows", location=str(path), **({"text_column": "text"} | columns))
     return {uri.partition("#")[2]: row for uri, row in read(spark, source).items()}
 
 
-def write_jsonl(path: Path, *rows) -> Path:
+def write_jsonl(path: Path, *rows: dict[str, Any]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
 
 
-def test_odd_names_are_listed_read_and_found_again(spark, tmp_path):
+def test_odd_names_are_listed_read_and_found_again(spark: SparkSession, tmp_path: Path) -> None:
     for name in ODD_NAMES:
         (tmp_path / name).write_text(f"the text of {name}", encoding="utf-8")
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff.txt")).write_text("not UTF-8")
@@ -68,7 +71,7 @@ def test_odd_names_are_listed_read_and_found_again(spark, tmp_path):
     assert {Path(file_path(uri)).name for uri in rows} >= set(ODD_NAMES)
 
 
-def test_what_can_not_be_read_is_a_row_and_not_the_end(spark, tmp_path):
+def test_what_can_not_be_read_is_a_row_and_not_the_end(spark: SparkSession, tmp_path: Path) -> None:
     (tmp_path / "good.md").write_text("# Good\n")
     (tmp_path / "gone.md").write_text("soon gone")
     (tmp_path / "folder.md").write_text("soon a folder")
@@ -93,7 +96,7 @@ def test_what_can_not_be_read_is_a_row_and_not_the_end(spark, tmp_path):
     )
 
 
-def test_size_and_time_are_the_listings(spark, tmp_path):
+def test_size_and_time_are_the_listings(spark: SparkSession, tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
     file.write_text("before")
     source = Source(name="docs", location=str(tmp_path))
@@ -106,7 +109,7 @@ def test_size_and_time_are_the_listings(spark, tmp_path):
 
 
 @pytest.fixture
-def elsewhere(spark, tmp_path):
+def elsewhere(spark: SparkSession, tmp_path: Path) -> Iterator[tuple[Path, Source]]:
     """A folder behind a Hadoop file system that is not this machine's, as far as Headwater can tell."""
     conf = spark.sparkContext._jsc.hadoopConfiguration()
     conf.set("fs.viewfs.impl.disable.cache", "true")
@@ -115,7 +118,7 @@ def elsewhere(spark, tmp_path):
     conf.unset("fs.viewfs.mounttable.elsewhere.link./docs")
 
 
-def test_other_file_systems_through_hadoop(spark, elsewhere):
+def test_other_file_systems_through_hadoop(spark: SparkSession, elsewhere: tuple[Path, Source]) -> None:
     folder, source = elsewhere
     (folder / "sub").mkdir()
     names = [name for name in ODD_NAMES if ":" not in name and "*" not in name]
@@ -141,7 +144,9 @@ def test_other_file_systems_through_hadoop(spark, elsewhere):
     assert gone["error"].startswith("unreadable:")
 
 
-def test_an_unreachable_root_is_an_error_that_names_it(spark, elsewhere):
+def test_an_unreachable_root_is_an_error_that_names_it(
+    spark: SparkSession, elsewhere: tuple[Path, Source]
+) -> None:
     _, far = elsewhere
     missing = far.model_copy(update={"location": "viewfs://elsewhere/docs/missing"})
     with pytest.raises(SourceUnreachable, match=r"source far: .*viewfs://elsewhere/docs/missing"):
@@ -152,7 +157,7 @@ def test_an_unreachable_root_is_an_error_that_names_it(spark, elsewhere):
         list_source(spark, far)
 
 
-def test_jsonl_ids_titles_and_empty_texts(spark, tmp_path):
+def test_jsonl_ids_titles_and_empty_texts(spark: SparkSession, tmp_path: Path) -> None:
     file = write_jsonl(
         tmp_path / "r:o w#s.jsonl",
         {"_id": "a/b c", "title": "Tea", "text": "Steep it – gently."},
@@ -184,7 +189,9 @@ def test_jsonl_ids_titles_and_empty_texts(spark, tmp_path):
     assert rows[broken]["body"] is None
 
 
-def test_rows_without_an_id_are_named_by_their_text_wherever_they_stand(spark, tmp_path):
+def test_rows_without_an_id_are_named_by_their_text_wherever_they_stand(
+    spark: SparkSession, tmp_path: Path
+) -> None:
     texts = ["one", "two", "one"]
     first = rows_of(spark, write_jsonl(tmp_path / "a.jsonl", *({"text": t} for t in texts)))
     one, two = (hashlib.sha256(t.encode()).hexdigest()[:16] for t in ("one", "two"))
@@ -193,14 +200,14 @@ def test_rows_without_an_id_are_named_by_their_text_wherever_they_stand(spark, t
     assert {one, two} < set(again)
 
 
-def test_rows_that_share_an_id_are_all_kept(spark, tmp_path):
+def test_rows_that_share_an_id_are_all_kept(spark: SparkSession, tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "a.jsonl", *({"id": "same~2", "text": t} for t in "cab"))
     rows = rows_of(spark, file)
     assert set(rows) == {"same%7E2", "same%7E2~2", "same%7E2~3"}
     assert {row["body"] for row in rows.values()} == {b"a", b"b", b"c"}
 
 
-def test_csv_quotes_line_ends_and_ragged_rows(spark, tmp_path):
+def test_csv_quotes_line_ends_and_ragged_rows(spark: SparkSession, tmp_path: Path) -> None:
     file = tmp_path / "a.csv"
     file.write_text(
         "key,text,note\r\n"
@@ -221,7 +228,7 @@ def test_csv_quotes_line_ends_and_ragged_rows(spark, tmp_path):
     assert len(rows) == 5
 
 
-def test_files_with_other_columns_in_one_folder(spark, tmp_path):
+def test_files_with_other_columns_in_one_folder(spark: SparkSession, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("id,text\n1,first\n")
     (tmp_path / "b.csv").write_text("text,id\nsecond,1\n")
     (tmp_path / "c.tsv").write_text("id\ttext\n1\tthird, with a comma\n")
@@ -238,7 +245,9 @@ def test_files_with_other_columns_in_one_folder(spark, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
-def test_a_missing_column_names_itself_the_file_and_what_there_is(spark, tmp_path, name):
+def test_a_missing_column_names_itself_the_file_and_what_there_is(
+    spark: SparkSession, tmp_path: Path, name: str
+) -> None:
     file = tmp_path / name
     if name == "a.csv":
         file.write_text("id,body\n1,x\n")
@@ -252,13 +261,15 @@ def test_a_missing_column_names_itself_the_file_and_what_there_is(spark, tmp_pat
         rows_of(spark, file, text_column="body", id_column="key")
 
 
-def test_a_file_without_rows_can_not_be_a_source_of_rows(spark, tmp_path):
+def test_a_file_without_rows_can_not_be_a_source_of_rows(spark: SparkSession, tmp_path: Path) -> None:
     (tmp_path / "readme.md").write_text("# Read me")
     with pytest.raises(UnreadableRows, match=r"readme\.md has no rows"):
         rows_of(spark, tmp_path)
 
 
-def test_files_of_rows_that_have_none_are_reported_and_stop_nothing(spark, tmp_path):
+def test_files_of_rows_that_have_none_are_reported_and_stop_nothing(
+    spark: SparkSession, tmp_path: Path
+) -> None:
     write_jsonl(tmp_path / "good.jsonl", {"id": 1, "text": "x"})
     for name in ("empty.jsonl", "empty.csv", "gone.csv", "broken.parquet"):
         (tmp_path / name).write_bytes(b"not Parquet" if "parquet" in name else b"")
@@ -275,7 +286,7 @@ def test_files_of_rows_that_have_none_are_reported_and_stop_nothing(spark, tmp_p
         assert row["file_modified_at"] is not None
 
 
-def test_rows_of_files_with_odd_names(spark, tmp_path):
+def test_rows_of_files_with_odd_names(spark: SparkSession, tmp_path: Path) -> None:
     names = [name.replace(".txt", ".jsonl") for name in ODD_NAMES]
     files = [write_jsonl(tmp_path / name, {"id": 1, "text": name}) for name in names]
     source = Source(name="rows", location=str(tmp_path), text_column="text")
@@ -283,7 +294,7 @@ def test_rows_of_files_with_odd_names(spark, tmp_path):
     assert {row.uri: row.body.decode() for row in rows} == {f"{file.as_uri()}#1": file.name for file in files}
 
 
-def test_the_environment_is_a_source(spark):
+def test_the_environment_is_a_source(spark: SparkSession) -> None:
     source = Source(name="demo", location="python-environment")
     listing = list_source(spark, source)
     assert listing.equals(quick_listing(source))

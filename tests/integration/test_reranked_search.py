@@ -4,12 +4,13 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cross_encoders import save_cross_encoder
 from index_rows import Chunk, batch
 
-from inference.answering.answering import Desk
+from inference.answering.answering import Desk, SearchMode
 from orchestration.settings import Settings
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.rerank.reranker import RerankerConfig
@@ -43,7 +44,7 @@ def cross_encoder(module_folder: Path) -> Path:
     return save_cross_encoder(module_folder / "cross-encoder")
 
 
-def asked(settings: Settings, mode: str | None, **options: object) -> list[tuple[str, int, float]]:
+def asked(settings: Settings, mode: SearchMode | None, **options: Any) -> list[tuple[str, int, float]]:
     desk = Desk(settings.model_copy(update={"reranker": RerankerConfig(**options)}))
     hits = desk.search("Where does the Danube rise?", 2, mode or desk.best_mode, "acme")
     return [(hit.text, hit.rank, round(hit.score, 4)) for hit in hits]

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
+from pyspark.sql import SparkSession
 
 from assets.lake.ids import doc_id
 from assets.lake.lake import Lake
@@ -35,7 +36,7 @@ def by_name(rows: pa.Table) -> dict[str, dict]:
     return {row["uri"].removeprefix("file:///"): row for row in rows.to_pylist()}
 
 
-def test_both_ways_append_the_same(spark):
+def test_both_ways_append_the_same(spark: SparkSession) -> None:
     nothing = state(RAW_DOCUMENTS.schema.empty_table())
     before = read(THEN, same=b"same", touched=b"touched", edited=b"old", failed=None, mended=None, went=b"w")
     first = revisions_here(before, nothing, SOURCE, THEN)
@@ -62,7 +63,7 @@ def test_both_ways_append_the_same(spark):
     assert here["touched"]["file_modified_at"] == later
 
 
-def test_a_first_reading_is_the_same_both_ways(spark):
+def test_a_first_reading_is_the_same_both_ways(spark: SparkSession) -> None:
     nothing = state(RAW_DOCUMENTS.schema.empty_table())
     found = read(THEN, one=b"1", failed=None)
     frame = revisions(spark.createDataFrame(found), nothing, SOURCE, NOW).toArrow()

@@ -110,7 +110,7 @@ def test_dagster_takes_its_settings(tmp_path: Path) -> None:
         assert instance.run_monitoring_enabled
         pools = instance.get_concurrency_config().pool_config
         assert pools.default_pool_limit == 1
-        assert pools.pool_granularity.value == "op"
+        assert str(pools.pool_granularity) == "PoolGranularity.OP"
 
 
 def test_dagsters_settings_are_written_once(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from deltalake import write_deltalake
@@ -19,6 +20,7 @@ from orchestration.operations.runs import RunFailed, execute
 from orchestration.operations.trace import Trace, Tracer
 from orchestration.services.status import status
 from orchestration.settings import Settings, open_lake
+from retrieval.search.searcher import RetrievalMode
 
 TOPICS = {
     "glaciers": "A glacier is a persistent body of dense ice that moves under its own weight. It forms where "
@@ -47,7 +49,7 @@ def write_corpus(folder: Path) -> None:
     (folder / "broken.pdf").write_bytes(b"%PDF-1.7\nnot really")
 
 
-def rows(lake: Lake, name: str) -> list[dict[str, object]]:
+def rows(lake: Lake, name: str) -> list[dict[str, Any]]:
     """A table's rows without what says when or by whom they were written; vectors rounded."""
     left_out = {"OpenLineage_RunId", "first_seen_at", "vector"}
     table = lake.delta(name).to_pyarrow_table()
@@ -102,7 +104,7 @@ def test_every_document_is_accounted_for(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("mode", ["hybrid", "lexical", "vector"])
-def test_search_finds_the_document(settings: Settings, mode: str) -> None:
+def test_search_finds_the_document(settings: Settings, mode: RetrievalMode) -> None:
     hits = Desk(settings).search("how do workers tell where nectar is", 3, mode, "default")
     assert "bees" in hits[0].uri
     assert [hit.rank for hit in hits] == list(range(1, len(hits) + 1))

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from index_rows import DIMENSION, Chunk, batch
 from psycopg import Connection
+from pydantic import SecretStr
 
 from retrieval.access import SCOPE_SEPARATOR, access_token
 from retrieval.index.index import Index
@@ -435,7 +436,9 @@ def test_a_process_that_only_serves_needs_the_key_and_no_administrator(
     url = postgres._conninfo("headwater_serving")
     right = key_of(postgres).hex()
     for secret, proven in ((right, True), ("0" * 128, False)):
-        only_serves = Postgres(tmp_path, PostgresConfig(serving_url=url, access_key=secret))
+        only_serves = Postgres(
+            tmp_path, PostgresConfig(serving_url=SecretStr(url), access_key=SecretStr(secret))
+        )
         try:
             search = Searcher(only_serves).search
             if proven:
@@ -447,7 +450,7 @@ def test_a_process_that_only_serves_needs_the_key_and_no_administrator(
             only_serves.close()
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match="128 hex digits"):
-        PostgresConfig(access_key="secret")
+        PostgresConfig(access_key=SecretStr("secret"))
 
 
 def test_a_small_tenant_beside_a_large_one_finds_its_true_neighbours(postgres: Postgres) -> None:

@@ -37,9 +37,9 @@ def make_pdf(pages: Sequence[Sequence[str]], title: str = "", encrypted: bool = 
     out = io.BytesIO()
     out.write(b"%PDF-1.4\n")
     offsets = []
-    for number, content in enumerate(objects, 1):
+    for number, body in enumerate(objects, 1):
         offsets.append(out.tell())
-        out.write(b"%d 0 obj\n%s\nendobj\n" % (number, content))
+        out.write(b"%d 0 obj\n%s\nendobj\n" % (number, body))
     xref = out.tell()
     out.write(b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1))
     out.writelines(b"%010d 00000 n \n" % offset for offset in offsets)

@@ -233,5 +233,5 @@ def test_a_run_of_another_host_is_left_alone() -> None:
 def test_a_run_goes_on_when_the_clock_is_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
     process, began = RunProcess.of_pid(), psutil.boot_time()
     # What the system says of its own start follows the clock.
-    monkeypatch.setattr(psutil._psplatform, "boot_time", lambda: began - 3600)
+    monkeypatch.setattr("psutil._psplatform.boot_time", lambda: began - 3600)
     assert not process.is_dead

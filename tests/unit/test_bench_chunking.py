@@ -1,4 +1,6 @@
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,9 @@ spans = st.lists(
 
 
 @given(retrieved=spans, wanted=spans)
-def test_overlap_is_what_counting_characters_gives(retrieved, wanted):
+def test_overlap_is_what_counting_characters_gives(
+    retrieved: list[tuple[int, int]], wanted: list[tuple[int, int]]
+) -> None:
     recall, precision, iou = chunking.overlap(retrieved, wanted)
     asked = {i for start, end in wanted for i in range(start, end)}
     got = [i for start, end in retrieved for i in range(start, end)]
@@ -26,7 +30,7 @@ def test_overlap_is_what_counting_characters_gives(retrieved, wanted):
 
 
 @given(cut=spans, budget=st.integers(1, 100))
-def test_a_budget_is_filled_and_never_exceeded(cut, budget):
+def test_a_budget_is_filled_and_never_exceeded(cut: list[tuple[int, int]], budget: int) -> None:
     filling = list(chunking._filling(cut, np.arange(len(cut)), budget))
     assert chunking._length(filling) == min(budget, chunking._length(cut))
     assert filling[:-1] == cut[: len(filling) - 1]
@@ -39,7 +43,7 @@ TEXTS = {
 }
 
 
-def written(folder, references):
+def written(folder: Path, references: list[tuple[str, list[Any], str]]) -> Path:
     (folder / "corpora").mkdir(parents=True)
     for name, text in TEXTS.items():
         (folder / "corpora" / f"{name}.md").write_text(text)
@@ -51,7 +55,9 @@ def written(folder, references):
     return folder
 
 
-def test_our_chunks_hold_the_span_that_a_question_wants(tmp_path, monkeypatch):
+def test_our_chunks_hold_the_span_that_a_question_wants(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(chunking, "SIZES_TOKENS", (30,))
     monkeypatch.setattr(chunking, "_theirs", chunking._ours)  # the other library is not needed for this
     span = {"start_index": 0, "end_index": 37}
@@ -67,7 +73,7 @@ def test_our_chunks_hold_the_span_that_a_question_wants(tmp_path, monkeypatch):
     assert {file: file.stat().st_mtime_ns for file in (settings.home / "bench").iterdir()} == kept
 
 
-def test_both_splitters_give_exact_spans_of_the_size_asked_for():
+def test_both_splitters_give_exact_spans_of_the_size_asked_for() -> None:
     pytest.importorskip("langchain_text_splitters")
     tokenizer = packaged_embedding_model() / "tokenizer.json"
     for split in (chunking._ours(tokenizer), chunking._theirs(tokenizer)):
@@ -78,12 +84,14 @@ def test_both_splitters_give_exact_spans_of_the_size_asked_for():
 
 
 @pytest.mark.parametrize("references", [[("q", [{"start_index": 1}], "rivers")], [("q", [], "stones")]])
-def test_questions_in_another_form_are_named_by_record(tmp_path, references):
+def test_questions_in_another_form_are_named_by_record(
+    tmp_path: Path, references: list[tuple[str, list[Any], str]]
+) -> None:
     data = written(tmp_path, references)
     with pytest.raises(chunking.NoChunkingSet, match=r"questions_df\.csv, record 2"):
         chunking.run(Settings(home=tmp_path / "home"), data)
 
 
-def test_a_folder_that_is_something_else_is_refused(tmp_path):
+def test_a_folder_that_is_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(chunking.NoChunkingSet, match=r"no questions_df\.csv"):
         chunking.run(Settings(home=tmp_path / "home"), tmp_path)

@@ -3,7 +3,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import psutil
@@ -131,10 +131,10 @@ def test_more_text_than_the_limit_is_refused_where_it_was_made() -> None:
 def test_holds_in_spark_workers(spark: SparkSession) -> None:
     here = str(Path(__file__).parent)
 
-    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         sys.path.insert(0, here)
         sandbox._CHILD_MODULE = "hostile_parser"
-        yield from parse_batches(batches, QualityThresholds(), LIMITS)
+        yield from parse_batches(iter(batches), QualityThresholds(), LIMITS)
         sandbox.bounded_parser(LIMITS).close()  # the worker serves other tests
 
     rows = [row(b"%s%d" % (MARKDOWN, n), "text/markdown") for n in range(6)]

@@ -1,5 +1,8 @@
 import hashlib
 import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -10,6 +13,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from assets.lake.tables import CHUNKS
 from retrieval.chunking.chunker import (
     CHUNK_COLUMNS,
+    Chunk,
     ChunkerConfig,
     chunk_document_batches,
     load_chunk_tokenizer,
@@ -23,15 +27,15 @@ TOKENIZER = load_chunk_tokenizer(TOKENIZER_PATH)
 SMALL = ChunkerConfig(max_tokens=16, min_tokens=4)
 
 
-def count(text):
+def count(text: str) -> int:
     return len(TOKENIZER.encode(text, add_special_tokens=False))
 
 
-def bodies(text, headings=(), config=SMALL):
+def bodies(text: str, headings: Sequence[dict[str, Any]] = (), config: ChunkerConfig = SMALL) -> list[str]:
     return [text[c.char_start : c.char_end] for c in split_into_chunks(text, headings, TOKENIZER, config)]
 
 
-def assert_exact(text, headings, config):
+def assert_exact(text: str, headings: Sequence[dict[str, Any]], config: ChunkerConfig) -> list[Chunk]:
     """What holds for every text: order, no overlap, no loss, tight spans, the budget."""
     chunks = split_into_chunks(text, headings, TOKENIZER, config)
     position = 0
@@ -68,7 +72,7 @@ outlines = st.lists(
 @example(text="\n" * 50, headings=[{"char_start": 3, "level": 1, "title": "x"}])
 @example(text="x" * 5000, headings=[])
 @example(text="ab" * 60 + " " + "世" * 90 + "😀" * 40, headings=[])
-def test_every_character_is_in_exactly_one_chunk(text, headings):
+def test_every_character_is_in_exactly_one_chunk(text: str, headings: Sequence[dict[str, Any]]) -> None:
     assert_exact(text, headings, SMALL)
 
 
@@ -76,13 +80,13 @@ def test_every_character_is_in_exactly_one_chunk(text, headings):
 @given(
     text=st.lists(st.sampled_from(["the", "river", "rises,", "flows.", "\n", "\n\n", "😀", "世界", "(no)"]))
 )
-def test_token_count_is_what_the_tokenizer_gives_for_the_chunk_alone(text):
+def test_token_count_is_what_the_tokenizer_gives_for_the_chunk_alone(text: str) -> None:
     text = " ".join(text)
     for piece in split_into_chunks(text, [], TOKENIZER, SMALL):
         assert piece.token_count == count(text[piece.char_start : piece.char_end])
 
 
-def test_a_full_chunk_is_cut_at_a_paragraph_rather_than_at_a_sentence():
+def test_a_full_chunk_is_cut_at_a_paragraph_rather_than_at_a_sentence() -> None:
     text = "One two three four five. Six seven eight.\n\nNine ten eleven. Twelve thirteen fourteen fifteen."
     assert bodies(text) == [
         "One two three four five. Six seven eight.",
@@ -90,18 +94,18 @@ def test_a_full_chunk_is_cut_at_a_paragraph_rather_than_at_a_sentence():
     ]
 
 
-def test_a_full_chunk_is_cut_at_a_sentence_rather_than_in_one():
+def test_a_full_chunk_is_cut_at_a_sentence_rather_than_in_one() -> None:
     text = (
         "One two three four five six seven. Eight nine ten eleven twelve thirteen fourteen fifteen sixteen."
     )
     assert bodies(text)[0] == "One two three four five six seven."
 
 
-def outline(text, *titles):
+def outline(text: str, *titles: tuple[int, str]) -> list[dict[str, Any]]:
     return [{"char_start": text.index(title), "level": level, "title": title} for level, title in titles]
 
 
-def test_a_heading_opens_a_chunk_and_its_path_travels_with_it():
+def test_a_heading_opens_a_chunk_and_its_path_travels_with_it() -> None:
     text = (
         "Guide\nThis is about rivers.\n\nSource\nA river has a source high up.\n\nMouth\nIt ends in the sea."
     )
@@ -111,14 +115,14 @@ def test_a_heading_opens_a_chunk_and_its_path_travels_with_it():
     assert [c.heading for c in chunks] == ["Guide", "Guide > Source", "Guide > Mouth"]
 
 
-def test_a_heading_is_not_left_alone_at_the_end_of_a_chunk():
+def test_a_heading_is_not_left_alone_at_the_end_of_a_chunk() -> None:
     text = "One two three four five six seven eight nine ten eleven.\n\nTitle\n\nTwelve thirteen fourteen."
     for config in (SMALL, ChunkerConfig(max_tokens=40, min_tokens=20)):
         for body in bodies(text, outline(text, (1, "Title")), config):
             assert not body.endswith("Title")
 
 
-def test_a_line_too_long_to_be_wrapped_is_a_paragraph():
+def test_a_line_too_long_to_be_wrapped_is_a_paragraph() -> None:
     long = "Rivers rise in hills, and they end in the sea, as all of them do. " * 3
     text = f"{long}Short end. \n Bread is baked. Salt is cheap.\n{long}"
     cut = bodies(text, config=ChunkerConfig(max_tokens=57, min_tokens=8))
@@ -127,7 +131,7 @@ def test_a_line_too_long_to_be_wrapped_is_a_paragraph():
     assert sentence_spans(wrapped) == [(0, len(wrapped))]
 
 
-def test_a_paragraph_too_long_for_a_chunk_is_divided_evenly_and_stands_alone():
+def test_a_paragraph_too_long_for_a_chunk_is_divided_evenly_and_stands_alone() -> None:
     sentence = "Rivers rise in hills and end in seas."
     before, long, after = "Before it. " * 4, " ".join([sentence] * 4), "After it. " * 4
     assert count(long) == 36
@@ -135,14 +139,14 @@ def test_a_paragraph_too_long_for_a_chunk_is_divided_evenly_and_stands_alone():
     assert cut == [before.strip(), *[f"{sentence} {sentence}"] * 2, after.strip()]
 
 
-def test_a_paragraph_too_long_for_a_chunk_takes_in_what_is_too_small_before_it():
+def test_a_paragraph_too_long_for_a_chunk_takes_in_what_is_too_small_before_it() -> None:
     sentence = "Rivers rise in hills and end in seas."
     long = " ".join([sentence] * 4)
     cut = bodies(f"Rivers\n\n{long}\n\nBread", config=ChunkerConfig(max_tokens=32, min_tokens=8))
     assert cut == [f"Rivers\n\n{sentence} {sentence}", f"{sentence} {sentence}\n\nBread"]
 
 
-def test_a_character_of_more_tokens_than_the_budget_is_lost_nowhere():
+def test_a_character_of_more_tokens_than_the_budget_is_lost_nowhere() -> None:
     tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
@@ -154,18 +158,18 @@ def test_a_character_of_more_tokens_than_the_budget_is_lost_nowhere():
     assert "".join("".join(parts).split()) == "".join(text.split())
 
 
-def test_a_small_rest_joins_the_chunk_before_it():
+def test_a_small_rest_joins_the_chunk_before_it() -> None:
     text = "One two three four five six seven.\n\nEnd\nBye."
     assert len(bodies(text, outline(text, (1, "End")))) == 1
 
 
-def test_sections_below_the_least_size_share_a_chunk():
+def test_sections_below_the_least_size_share_a_chunk() -> None:
     text = "A\none two\n\nB\nthree four\n\nC\nfive six"
     headings = outline(text, (1, "A"), (1, "B"), (1, "C"))
     assert len(bodies(text, headings, ChunkerConfig(max_tokens=60, min_tokens=30))) == 1
 
 
-def test_headings_that_do_not_begin_a_word_are_ignored():
+def test_headings_that_do_not_begin_a_word_are_ignored() -> None:
     text = "alpha beta gamma"
     for start in (-1, 2, 5, 16, 10**6):
         assert (
@@ -190,15 +194,15 @@ def test_headings_that_do_not_begin_a_word_are_ignored():
     ],
     ids=["word", "newlines", "spaces", "cjk", "dots", "lines", "space-newline", "initials"],
 )
-def test_hostile_megabytes_stay_exact_and_of_readable_size(text):
+def test_hostile_megabytes_stay_exact_and_of_readable_size(text: str) -> None:
     config = ChunkerConfig()
     for piece in assert_exact(text, [], config):
         body = text[piece.char_start : piece.char_end]
         assert len("".join(body.split())) <= config.max_tokens * 16
 
 
-def test_time_grows_with_the_length_and_not_faster():
-    def seconds(text):
+def test_time_grows_with_the_length_and_not_faster() -> None:
+    def seconds(text: str) -> float:
         began = time.process_time()
         split_into_chunks(text, [{"char_start": 0, "level": 1, "title": "A"}], TOKENIZER, ChunkerConfig())
         return time.process_time() - began
@@ -212,7 +216,7 @@ def test_time_grows_with_the_length_and_not_faster():
     assert large < 8 * small * 3 + 0.5
 
 
-def test_batches_have_the_columns_of_the_table_and_stable_ids():
+def test_batches_have_the_columns_of_the_table_and_stable_ids() -> None:
     text = (
         "😀 One two three four five. Six seven eight.\n\n𝒳 Nine ten eleven. Twelve thirteen fourteen fifteen."
     )
@@ -233,13 +237,13 @@ def test_batches_have_the_columns_of_the_table_and_stable_ids():
         assert row["chunk_id"] == hashlib.sha256(identity.encode()).hexdigest()
 
 
-def test_configuration_is_checked_and_has_a_digest():
+def test_configuration_is_checked_and_has_a_digest() -> None:
     with pytest.raises(ValueError, match="at most half"):
         ChunkerConfig(max_tokens=100, min_tokens=60)
     assert ChunkerConfig().digest == ChunkerConfig().digest != SMALL.digest
 
 
-def test_a_missing_tokenizer_is_named(tmp_path):
+def test_a_missing_tokenizer_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no tokenizer at"):
         load_chunk_tokenizer(tmp_path / "tokenizer.json")
 
@@ -258,5 +262,5 @@ def test_a_missing_tokenizer_is_named(tmp_path):
         (" \n ", []),
     ],
 )
-def test_sentences_are_exact_spans(text, sentences):
+def test_sentences_are_exact_spans(text: str, sentences: list[str]) -> None:
     assert [text[start:end] for start, end in sentence_spans(text)] == sentences

@@ -36,13 +36,13 @@ def as_table(edges: list[tuple[str, str]]) -> pa.Table:
 
 @settings(deadline=None)
 @given(EDGES)
-def test_components_of_agrees_with_a_search(pairs):
+def test_components_of_agrees_with_a_search(pairs: list[tuple[int, int]]) -> None:
     edges = [(f"n{left}", f"n{right}") for left, right in pairs]
     found = components_of(as_table(edges)).to_pydict()
     assert dict(zip(found["node"], found["component"], strict=True)) == by_search(edges)
 
 
-def test_distributed_components_agree_with_the_driver(spark: SparkSession):
+def test_distributed_components_agree_with_the_driver(spark: SparkSession) -> None:
     # A long path is the worst case for methods that walk; the rest are stars, cycles, a self-loop, an island.
     path = [(f"p{(i * 17) % 30:02}", f"p{((i + 1) * 17) % 30:02}") for i in range(29)]
     star = [("s00", f"s{i:02}") for i in range(1, 9)]
@@ -55,5 +55,5 @@ def test_distributed_components_agree_with_the_driver(spark: SparkSession):
         assert len(rows) == len(by_search(edges))
 
 
-def test_no_edges_have_no_components(spark: SparkSession):
+def test_no_edges_have_no_components(spark: SparkSession) -> None:
     assert connected_components(spark.createDataFrame(as_table([]))).count() == 0

@@ -20,11 +20,11 @@ class Passage:
     heading: str | None = None
 
     @property
-    def char_end(self):
+    def char_end(self) -> int:
         return self.char_start + len(self.text)
 
 
-def apart(*texts):
+def apart(*texts: str) -> list[Passage]:
     return [Passage(text, doc_id=str(i)) for i, text in enumerate(texts)]
 
 
@@ -36,7 +36,7 @@ documents = st.lists(st.tuples(words, gaps), min_size=1, max_size=120).map(
 
 
 @st.composite
-def retrieved(draw):
+def retrieved(draw: st.DrawFn) -> tuple[list[str], list[Passage]]:
     """Documents, and chunks of them in any order, as a search would return them."""
     texts = draw(st.lists(documents, min_size=1, max_size=3))
     config = ChunkerConfig(max_tokens=12, min_tokens=3)
@@ -56,7 +56,9 @@ configs = st.builds(
 
 @settings(max_examples=200, deadline=None)
 @given(found=retrieved(), config=configs)
-def test_spans_are_exact_the_budget_is_kept_and_nothing_is_invented(found, config):
+def test_spans_are_exact_the_budget_is_kept_and_nothing_is_invented(
+    found: tuple[list[str], list[Passage]], config: ContextConfig
+) -> None:
     texts, passages = found
     context = assemble(passages, config)
     members = [i for shown in context for i in shown.members]
@@ -81,7 +83,9 @@ def test_spans_are_exact_the_budget_is_kept_and_nothing_is_invented(found, confi
 
 @settings(max_examples=200, deadline=None)
 @given(found=retrieved(), config=configs)
-def test_neighbours_are_never_shown_apart_and_the_best_are_at_the_edges(found, config):
+def test_neighbours_are_never_shown_apart_and_the_best_are_at_the_edges(
+    found: tuple[list[str], list[Passage]], config: ContextConfig
+) -> None:
     _, passages = found
     context = assemble(passages, config)
     ends = {(passages[p.members[0]].doc_id, p.char_end) for p in context}
@@ -93,18 +97,18 @@ def test_neighbours_are_never_shown_apart_and_the_best_are_at_the_edges(found, c
 
 @settings(max_examples=100, deadline=None)
 @given(found=retrieved())
-def test_with_room_for_all_every_distinct_chunk_is_shown(found):
+def test_with_room_for_all_every_distinct_chunk_is_shown(found: tuple[list[str], list[Passage]]) -> None:
     _, passages = found
     shown = {i for p in assemble(passages, ContextConfig(max_tokens=100_000)) for i in p.members}
     assert shown == set(distinct(passages))
 
 
-def test_the_best_is_first_the_second_last_and_the_worst_in_the_middle():
+def test_the_best_is_first_the_second_last_and_the_worst_in_the_middle() -> None:
     passages = apart("one fish", "two birds", "three cats", "four dogs", "five cows")
     assert [p.members for p in assemble(passages, ContextConfig())] == [(0,), (2,), (4,), (3,), (1,)]
 
 
-def test_neighbours_become_one_passage_and_what_is_between_keeps_others_apart():
+def test_neighbours_become_one_passage_and_what_is_between_keeps_others_apart() -> None:
     text = "First part.\n\nSecond part.\n\nThird part that was not found.\n\nFourth."
     found = [
         Passage(part, char_start=text.index(part)) for part in ("Second part.", "Fourth.", "First part.")
@@ -117,7 +121,7 @@ def test_neighbours_become_one_passage_and_what_is_between_keeps_others_apart():
     assert text[context[0].char_start : context[0].char_end] == context[0].text
 
 
-def test_the_same_span_of_two_documents_is_not_merged():
+def test_the_same_span_of_two_documents_is_not_merged() -> None:
     assert len(assemble([Passage("One.", "a"), Passage("Two.", "b", 5)], ContextConfig())) == 2
 
 
@@ -135,15 +139,17 @@ LICENCE = "Permission is hereby granted, free of charge, to any person obtaining
         ("", [0, 1]),
     ],
 )
-def test_what_a_better_passage_says_already_is_left_out_and_what_differs_is_kept(second, kept):
+def test_what_a_better_passage_says_already_is_left_out_and_what_differs_is_kept(
+    second: str, kept: bool
+) -> None:
     assert distinct(apart(LICENCE * 4, second), same=0.8) == kept
 
 
-def test_a_longer_passage_that_holds_a_better_one_is_kept():
+def test_a_longer_passage_that_holds_a_better_one_is_kept() -> None:
     assert distinct(apart(LICENCE, LICENCE + "The dough must rest for an hour before it is baked.")) == [0, 1]
 
 
-def test_when_not_all_fit_another_subject_is_preferred_to_more_of_the_same():
+def test_when_not_all_fit_another_subject_is_preferred_to_more_of_the_same() -> None:
     passages = apart(
         "the river rises in the black hills and falls to the sea",
         "the river rises in the white hills and falls to the sea",
@@ -160,7 +166,7 @@ def test_when_not_all_fit_another_subject_is_preferred_to_more_of_the_same():
     }
 
 
-def test_a_passage_that_is_too_long_leaves_room_for_those_that_fit():
+def test_a_passage_that_is_too_long_leaves_room_for_those_that_fit() -> None:
     passages = apart("long " * 1000, "short and sweet")
     assert [p.members for p in assemble(passages, ContextConfig(max_tokens=100))] == [(1,)]
     assert assemble(passages, ContextConfig(max_tokens=5)) == []
@@ -168,5 +174,5 @@ def test_a_passage_that_is_too_long_leaves_room_for_those_that_fit():
 
 
 @pytest.mark.parametrize("text", ["", "\n", "世" * 500, "x" * 10_000, "\ud800 lone"])
-def test_odd_texts_are_shown_as_they_are(text):
+def test_odd_texts_are_shown_as_they_are(text: str) -> None:
     assert [p.text for p in assemble([Passage(text)], ContextConfig(max_tokens=10**6))] == [text]

@@ -29,7 +29,7 @@ def described(repository: dg.RepositoryDefinition) -> dict[str, object]:
                 "description": graph.get(key).description,
                 "kinds": sorted(graph.get(key).kinds),
                 "owners": sorted(graph.get(key).owners),
-                "pools": sorted(graph.get(key).pools),
+                "pools": sorted(graph.get(key).pools or ()),
                 "parents": sorted(parent.to_user_string() for parent in graph.get(key).parent_keys),
                 "versioned": graph.get(key).code_version is not None,
             }

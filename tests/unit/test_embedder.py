@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, Literal, Never
 
 import numpy as np
 import pyarrow as pa
@@ -34,7 +35,7 @@ TEXTS = [
 
 
 @pytest.fixture(scope="module")
-def tiny_model(tmp_path_factory):
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random model of two narrow layers: all that a large one has, and converted in a second."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers import models as modules
@@ -62,18 +63,18 @@ def tiny_model(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory, tiny_model):
+def cache(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     folder = tmp_path_factory.mktemp("models")
     Embedder.prepare(EmbedderConfig(model=tiny_model), folder)
     return folder
 
 
 @pytest.fixture
-def tiny(tiny_model, cache):
+def tiny(tiny_model: Path, cache: Path) -> Embedder:
     return Embedder(EmbedderConfig(model=tiny_model), cache, threads=1)
 
 
-def edited(tiny_model, target, name, **changes):
+def edited(tiny_model: Path, target: Path, name: str, **changes: Any) -> EmbedderConfig:
     """A copy of the model with some keys of one of its files changed."""
     shutil.copytree(tiny_model, target)
     config = json.loads((target / name).read_text())
@@ -81,7 +82,7 @@ def edited(tiny_model, target, name, **changes):
     return EmbedderConfig(model=target)
 
 
-def test_vectors_equal_those_of_the_packaged_models_own_library():
+def test_vectors_equal_those_of_the_packaged_models_own_library() -> None:
     from sentence_transformers import SentenceTransformer
 
     config = EmbedderConfig()
@@ -96,7 +97,7 @@ def test_vectors_equal_those_of_the_packaged_models_own_library():
     assert embedder.max_tokens == 256
 
 
-def test_a_model_without_a_normalise_module_gives_unit_vectors_too(tiny, tiny_model):
+def test_a_model_without_a_normalise_module_gives_unit_vectors_too(tiny: Embedder, tiny_model: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
     reference = SentenceTransformer(str(tiny_model), device="cpu", local_files_only=True)
@@ -106,7 +107,9 @@ def test_a_model_without_a_normalise_module_gives_unit_vectors_too(tiny, tiny_mo
     assert (vectors * expected).sum(axis=1).min() >= 0.9999 or tiny.numeric_form != "f32"
 
 
-def test_the_order_and_the_batches_do_not_change_vectors(tiny, tiny_model, cache):
+def test_the_order_and_the_batches_do_not_change_vectors(
+    tiny: Embedder, tiny_model: Path, cache: Path
+) -> None:
     one_by_one = Embedder(EmbedderConfig(model=tiny_model, batch_tokens=1), cache, threads=1)
     np.testing.assert_allclose(one_by_one.encode(TEXTS), tiny.encode(TEXTS), atol=1e-5)
     np.testing.assert_allclose(tiny.encode(TEXTS[::-1])[::-1], tiny.encode(TEXTS), atol=1e-5)
@@ -114,12 +117,12 @@ def test_the_order_and_the_batches_do_not_change_vectors(tiny, tiny_model, cache
     assert tiny.encode([]).shape == (0, 32)
 
 
-def test_more_texts_than_one_window_keep_their_order(tiny, monkeypatch):
+def test_more_texts_than_one_window_keep_their_order(tiny: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("retrieval.embedding.embedder._WINDOW", 3)
     np.testing.assert_allclose(tiny.encode(TEXTS)[-1], tiny.encode(TEXTS[-1:])[0], atol=1e-5)
 
 
-def test_arrow_batches_become_rows_of_the_table(tiny_model, cache, tiny):
+def test_arrow_batches_become_rows_of_the_table(tiny_model: Path, cache: Path, tiny: Embedder) -> None:
     batch = pa.RecordBatch.from_pydict(
         {"tenant": ["t", "u"], "text_sha256": ["a", "b"], "text": ["one text", "another"]}
     )
@@ -135,22 +138,22 @@ def test_arrow_batches_become_rows_of_the_table(tiny_model, cache, tiny):
     assert next(embed_batches(iter([empty]), EmbedderConfig(model=tiny_model), cache)).num_rows == 0
 
 
-def test_an_unprepared_model_says_what_to_do(tiny_model, tmp_path):
+def test_an_unprepared_model_says_what_to_do(tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(EmbedderNotPrepared, match="make setup"):
         Embedder(EmbedderConfig(model=tiny_model), tmp_path)
 
 
 @pytest.mark.parametrize("winner_first", [False, True], ids=["alone", "another process was first"])
 def test_a_conversion_is_whole_or_absent_and_the_first_of_two_is_kept(
-    tiny_model, tmp_path, monkeypatch, winner_first
-):
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, winner_first: bool
+) -> None:
     import openvino
 
     config = EmbedderConfig(model=tiny_model)
     digest = model_folder_digest(read_model_folder(tiny_model), tmp_path)
     save_model = openvino.save_model
 
-    def save(model, path, **options):
+    def save(model: Any, path: Path, **options: Any) -> None:
         assert not (tmp_path / digest / "model.xml").exists()
         save_model(model, path, **options)
         if winner_first:
@@ -164,10 +167,12 @@ def test_a_conversion_is_whole_or_absent_and_the_first_of_two_is_kept(
     assert Embedder(config, tmp_path, threads=1).encode(["text"]).shape == (1, 32)
 
 
-def test_a_conversion_that_fails_leaves_nothing_behind(tiny_model, tmp_path, monkeypatch):
+def test_a_conversion_that_fails_leaves_nothing_behind(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import openvino
 
-    def full(*_, **__):
+    def full(*_: Any, **__: Any) -> Never:
         raise OSError(28, "no space left on device")
 
     monkeypatch.setattr(openvino, "save_model", full)
@@ -176,12 +181,14 @@ def test_a_conversion_that_fails_leaves_nothing_behind(tiny_model, tmp_path, mon
     assert {path.name for path in tmp_path.iterdir()} == {"digests"}
 
 
-def test_prepared_once_the_model_is_not_converted_again(tiny_model, cache, monkeypatch):
+def test_prepared_once_the_model_is_not_converted_again(
+    tiny_model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "retrieval.embedding.conversion", None)
     assert Embedder.prepare(EmbedderConfig(model=tiny_model), cache).is_file()
 
 
-def test_the_digest_follows_content_and_not_place(tiny_model, tmp_path, cache):
+def test_the_digest_follows_content_and_not_place(tiny_model: Path, tmp_path: Path, cache: Path) -> None:
     digest = model_folder_digest(read_model_folder(tiny_model), cache)
     copy = shutil.copytree(tiny_model, tmp_path / "copy")
     assert model_folder_digest(read_model_folder(copy), tmp_path) == digest
@@ -192,7 +199,9 @@ def test_the_digest_follows_content_and_not_place(tiny_model, tmp_path, cache):
     assert model_folder_digest(read_model_folder(copy), tmp_path) != digest
 
 
-def test_the_digest_is_remembered_and_needs_no_writable_cache(tiny_model, tmp_path, monkeypatch):
+def test_the_digest_is_remembered_and_needs_no_writable_cache(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = read_model_folder(tiny_model)
     digest = model_folder_digest(folder, tmp_path)
     with monkeypatch.context() as patch:
@@ -213,13 +222,15 @@ def test_the_digest_is_remembered_and_needs_no_writable_cache(tiny_model, tmp_pa
         ("sentence_bert_config.json", {"do_lower_case": True}, "lower-cases"),
     ],
 )
-def test_a_model_that_would_give_other_vectors_is_refused(tiny_model, tmp_path, name, changes, message):
+def test_a_model_that_would_give_other_vectors_is_refused(
+    tiny_model: Path, tmp_path: Path, name: str, changes: Any, message: str
+) -> None:
     config = edited(tiny_model, tmp_path / "model", name, **changes)
     with pytest.raises(UnsupportedEmbeddingModel, match=message):
         Embedder.prepare(config, tmp_path / "cache")
 
 
-def test_further_modules_and_missing_files_are_refused(tiny_model, tmp_path):
+def test_further_modules_and_missing_files_are_refused(tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedEmbeddingModel, match=r"no modules\.json"):
         read_model_folder(tmp_path)
     target = shutil.copytree(tiny_model, tmp_path / "model")
@@ -245,8 +256,14 @@ def test_further_modules_and_missing_files_are_refused(tiny_model, tmp_path):
     ],
 )
 def test_a_fast_form_is_used_only_where_its_vectors_are_close_enough(
-    tiny_model, tmp_path, monkeypatch, quantization, has, cosine, form
-):
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    quantization: Literal["none", "int8"],
+    has: list[str],
+    cosine: float,
+    form: str,
+) -> None:
     """This machine may have no bfloat16: its name is kept, its float32 kernels stand in for it."""
     import openvino
 
@@ -266,7 +283,9 @@ def test_a_fast_form_is_used_only_where_its_vectors_are_close_enough(
     assert Embedder(config, tmp_path, threads=1).numeric_form == form
 
 
-def test_int8_vectors_are_near_the_float_ones_and_named_otherwise(tiny_model, cache, tiny):
+def test_int8_vectors_are_near_the_float_ones_and_named_otherwise(
+    tiny_model: Path, cache: Path, tiny: Embedder
+) -> None:
     config = EmbedderConfig(model=tiny_model, quantization="int8")
     path = Embedder.prepare(config, cache)
     quantised = Embedder(config, cache, threads=1)
@@ -278,7 +297,7 @@ def test_int8_vectors_are_near_the_float_ones_and_named_otherwise(tiny_model, ca
     np.testing.assert_allclose(quantised.encode(TEXTS[::-1])[::-1], quantised.encode(TEXTS), atol=1e-5)
 
 
-def test_the_steps_of_an_int8_model_are_the_same_without_int8_instructions():
+def test_the_steps_of_an_int8_model_are_the_same_without_int8_instructions() -> None:
     """The packaged model, as a machine without AVX-512 runs it, beside how this machine does."""
     import openvino
 
@@ -296,7 +315,7 @@ def test_the_steps_of_an_int8_model_are_the_same_without_int8_instructions():
     assert (elsewhere * expected).sum(axis=1).min() >= 0.99
 
 
-def test_a_model_that_loses_too_much_is_not_quantised(tiny_model, cache, tmp_path):
+def test_a_model_that_loses_too_much_is_not_quantised(tiny_model: Path, cache: Path, tmp_path: Path) -> None:
     config = EmbedderConfig(model=tiny_model, quantization="int8", min_int8_cosine=1.0)
     floats = EmbeddingModel(EmbedderConfig(model=tiny_model), cache).digest
     shutil.copytree(cache / floats, tmp_path / floats)
@@ -305,11 +324,13 @@ def test_a_model_that_loses_too_much_is_not_quantised(tiny_model, cache, tmp_pat
     assert {path.name for path in tmp_path.iterdir()} == {floats, "digests"}
 
 
-def test_threads_are_not_pinned_to_cores_that_another_process_pins_its_own_to(tiny):
+def test_threads_are_not_pinned_to_cores_that_another_process_pins_its_own_to(tiny: Embedder) -> None:
     assert tiny._model.get_property("ENABLE_CPU_PINNING") is False
 
 
-def test_encoding_needs_no_torch_and_nothing_is_reported_home(tiny_model, cache, tmp_path):
+def test_encoding_needs_no_torch_and_nothing_is_reported_home(
+    tiny_model: Path, cache: Path, tmp_path: Path
+) -> None:
     code = """
 import sys, pathlib
 from retrieval.embedding.embedder import Embedder, EmbedderConfig

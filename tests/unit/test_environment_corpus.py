@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
@@ -31,17 +32,17 @@ def expected(question: dict) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def listing():
+def listing() -> pa.Table:
     return list_environment()
 
 
 @pytest.fixture(scope="module")
-def documents(listing):
+def documents(listing: pa.Table) -> pa.Table:
     return read_environment(listing)
 
 
 @pytest.fixture
-def site(tmp_path):
+def site(tmp_path: Path) -> Path:
     """A folder of one distribution, under the names that wheels give theirs."""
     info = tmp_path / "Some_Thing-1.0.dist-info"
     (info / "licenses" / "vendor").mkdir(parents=True)
@@ -63,11 +64,11 @@ def site(tmp_path):
     return tmp_path
 
 
-def of_distributions(table):
+def of_distributions(table: pa.Table) -> pa.Table:
     return table.filter(pc.invert(pc.starts_with(table["uri"], "python-environment://python/")))
 
 
-def test_documents_of_a_distribution(site):
+def test_documents_of_a_distribution(site: Path) -> None:
     listing = of_distributions(list_environment([site]))
     assert listing["uri"].to_pylist() == [
         "python-environment://bare/METADATA",
@@ -87,7 +88,7 @@ def test_documents_of_a_distribution(site):
     assert rows["bare/METADATA"]["body"] == b""
 
 
-def test_a_text_that_goes_away_is_an_error_row(site):
+def test_a_text_that_goes_away_is_an_error_row(site: Path) -> None:
     listing = of_distributions(list_environment([site]))
     (site / "Some_Thing-1.0.dist-info" / "COPYING.txt").unlink()
     errors = {
@@ -96,7 +97,7 @@ def test_a_text_that_goes_away_is_an_error_row(site):
     assert errors == {"python-environment://some-thing/COPYING.txt": "unreadable: it is no longer installed"}
 
 
-def test_a_changed_file_shows_in_the_listing(site):
+def test_a_changed_file_shows_in_the_listing(site: Path) -> None:
     before = list_environment([site])
     assert before.equals(list_environment([site]))
     os.utime(site / "Some_Thing-1.0.dist-info" / "METADATA", ns=(1, 1))
@@ -107,7 +108,7 @@ def test_a_changed_file_shows_in_the_listing(site):
     assert changed == ["python-environment://some-thing/METADATA"]
 
 
-def test_this_environment_has_all_three_kinds_in_one_order(listing, documents):
+def test_this_environment_has_all_three_kinds_in_one_order(listing: pa.Table, documents: pa.Table) -> None:
     assert listing.schema == LISTING
     assert documents.schema == FETCHED
     uris = listing["uri"].to_pylist()
@@ -125,13 +126,13 @@ def test_this_environment_has_all_three_kinds_in_one_order(listing, documents):
     assert site_packages()
 
 
-def test_licences_repeat_each_other(documents):
+def test_licences_repeat_each_other(documents: pa.Table) -> None:
     """What the deduplication of the demo has to show for itself."""
     licences = documents.filter(pc.match_substring(documents["uri"], "LICEN"))
     assert pc.count_distinct(licences["content_sha256"]).as_py() < licences.num_rows
 
 
-def test_every_demo_question_has_its_document(documents):
+def test_every_demo_question_has_its_document(documents: pa.Table) -> None:
     questions = lines(QUESTIONS)
     assert len(questions) >= 40
     assert all(set(q) == {"question", "uri"} for q in questions)
@@ -140,7 +141,7 @@ def test_every_demo_question_has_its_document(documents):
     assert missing == []
 
 
-def test_demo_questions_are_distinct_and_not_copied_from_their_document(documents):
+def test_demo_questions_are_distinct_and_not_copied_from_their_document(documents: pa.Table) -> None:
     questions = lines(QUESTIONS)
     asked = [q["question"] for q in questions + lines(UNANSWERABLE)]
     assert len({question.casefold() for question in asked}) == len(asked)
@@ -152,7 +153,7 @@ def test_demo_questions_are_distinct_and_not_copied_from_their_document(document
         assert not [run for run in runs if run in text], q["question"]
 
 
-def test_unanswerable_questions_name_no_document():
+def test_unanswerable_questions_name_no_document() -> None:
     questions = lines(UNANSWERABLE)
     assert len(questions) >= 10
     assert all(set(q) == {"question"} for q in questions)

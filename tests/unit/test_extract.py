@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from assets.parsing import content_type
 from assets.parsing.blocks import Block, Content, Extracted, ExtractionError, assemble
 from assets.parsing.content_type import DOCX, media_type
-from assets.parsing.extract import extract
+from assets.parsing.extract import MAX_SIZE_BYTES, extract
 from assets.parsing.formats.zip_package import COMPOUND_FILE
 from assets.text.normalize import normalize
 
@@ -138,9 +138,9 @@ def outcome(body: bytes, kind: str) -> ExtractionError | None:
     return error
 
 
-def failure(body: bytes, kind: str, **limits: int) -> ExtractionError:
+def failure(body: bytes, kind: str, max_size_bytes: int = MAX_SIZE_BYTES) -> ExtractionError:
     with pytest.raises(ExtractionError) as caught:
-        extract(body, kind, **limits)
+        extract(body, kind, max_size_bytes)
     assert caught.value.reason.endswith(".") or "is damaged" in caught.value.reason
     return caught.value
 

@@ -1,6 +1,7 @@
 """The MinHash kernel: what it estimates, what it takes for a word, and how it reads Arrow's buffers."""
 
 import random
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -50,7 +51,7 @@ def shingles(words: list[str], size: int) -> set[tuple[str, ...]]:
 
 
 @given(WORDS, WORDS, st.integers(1, 6))
-def test_jaccard_is_that_of_the_sets_of_shingles(left, right, size):
+def test_jaccard_is_that_of_the_sets_of_shingles(left: Any, right: Any, size: int) -> None:
     a, b = shingles(left, size), shingles(right, size)
     expected = len(a & b) / len(a | b) if a | b else 0.0
     assert (
@@ -60,14 +61,14 @@ def test_jaccard_is_that_of_the_sets_of_shingles(left, right, size):
 
 
 @given(WORDS, st.randoms(use_true_random=False))
-def test_a_signature_depends_on_the_set_and_not_on_the_order(words, rng):
+def test_a_signature_depends_on_the_set_and_not_on_the_order(words: list[str], rng: random.Random) -> None:
     config = CONFIG.model_copy(update={"shingle_words": 1})
     shuffled = words * 2
     rng.shuffle(shuffled)
     assert (one(" ".join(words), config) == one(" ".join(shuffled), config)).all()
 
 
-def test_signatures_estimate_jaccard_without_bias_and_within_the_binomial_error():
+def test_signatures_estimate_jaccard_without_bias_and_within_the_binomial_error() -> None:
     rng = random.Random(7)
     for shared in (20, 50, 80, 95):
         left, right = [], []
@@ -97,7 +98,9 @@ def test_signatures_estimate_jaccard_without_bias_and_within_the_binomial_error(
     st.booleans(),
 )
 @settings(deadline=None)
-def test_slices_nulls_chunks_and_large_strings_read_the_same_bytes(texts, start, length, large):
+def test_slices_nulls_chunks_and_large_strings_read_the_same_bytes(
+    texts: list[str | None], start: int, length: int, large: bool
+) -> None:
     kind = pa.large_string() if large else pa.string()
     array = pa.array(texts, kind)
     expected = (
@@ -113,7 +116,7 @@ def test_slices_nulls_chunks_and_large_strings_read_the_same_bytes(texts, start,
 
 @given(st.text(max_size=200))
 @settings(max_examples=300, deadline=None)
-def test_any_unicode_resembles_itself_or_has_no_word(text):
+def test_any_unicode_resembles_itself_or_has_no_word(text: Any) -> None:
     without_word = bool((one(text) == 0xFFFFFFFF).all())
     assert jaccard_of(text, text) == (0.0 if without_word else 1.0)
 
@@ -127,31 +130,31 @@ def test_any_unicode_resembles_itself_or_has_no_word(text):
         ("これは、日本語の文章です", "これは 日本語の文章です"),
     ],
 )
-def test_case_punctuation_and_space_do_not_matter(left, right):
+def test_case_punctuation_and_space_do_not_matter(left: Any, right: Any) -> None:
     assert jaccard_of(left, right) == 1.0
 
 
-def test_text_without_spaces_has_shingles_of_characters():
+def test_text_without_spaces_has_shingles_of_characters() -> None:
     text = "今日は天気がとても良いので公園を散歩しました" * 1
     assert 0.5 < jaccard_of(text, text + "楽") < 1.0
     assert jaccard_of(text, "昨夜の会議では予算について長い議論がありましたよ") == 0.0
     assert jaccard_of("naïve café", "nave caf") == 0.0
 
 
-def test_a_short_text_is_one_shingle_of_all_its_words():
+def test_a_short_text_is_one_shingle_of_all_its_words() -> None:
     assert jaccard_of("only three words", "Only three words!") == 1.0
     assert jaccard_of("only three words", "only three") == 0.0
 
 
 @pytest.mark.parametrize("text", [None, "", "  \n\t", "— … ! 。"])
-def test_a_text_without_words_is_a_candidate_for_nothing(text):
+def test_a_text_without_words_is_a_candidate_for_nothing(text: Any) -> None:
     batch = pa.record_batch({"doc_id": ["a"], "text": pa.array([text], pa.string()), "text_sha256": ["t"]})
     (signed,) = signature_batches(iter([batch]), CONFIG)
     assert signed["bands"].to_pylist() == [None]
     assert with_itself(batch["text"]).tolist() == [0.0]
 
 
-def test_batches_carry_ids_signatures_and_bands():
+def test_batches_carry_ids_signatures_and_bands() -> None:
     texts = pa.array(["one two three four five six", "", "one two three four five six", None, "seven eight"])
     batch = pa.record_batch({"doc_id": list("abcde"), "text": texts, "text_sha256": list("vwxyz")}).slice(1)
     (signed,) = signature_batches(iter([batch]), CONFIG)
@@ -164,7 +167,7 @@ def test_batches_carry_ids_signatures_and_bands():
     assert signed["bands"].to_pylist() == [None, values[1], None, values[3]]
 
 
-def test_bands_agree_exactly_where_their_rows_agree():
+def test_bands_agree_exactly_where_their_rows_agree() -> None:
     rng = np.random.default_rng(3)
     left = rng.integers(0, 2**32, (50, CONFIG.permutations), np.uint32)
     right = np.where(rng.random(left.shape) < 0.9, left, left + np.uint32(1))
@@ -176,14 +179,14 @@ def test_bands_agree_exactly_where_their_rows_agree():
     )
 
 
-def test_signatures_stay_what_they_were():
+def test_signatures_stay_what_they_were() -> None:
     """Signatures are kept in the lake: a change here must raise KERNEL_VERSION."""
     signed = one("The quick brown fox jumps over the lazy dog, naïvely: 今日は.")
     assert signed[:4].tolist() == [535527648, 227611660, 448920636, 344544935]
     assert bands(signed[None, :], CONFIG)[0, 0] == -4154667605989601428
 
 
-def test_config_hash_follows_the_signature_settings_only():
+def test_config_hash_follows_the_signature_settings_only() -> None:
     for decides in ({"jaccard_threshold": 0.9}, {"hot_bucket": 9}):
         assert MinHashConfig(**decides).config_hash == CONFIG.config_hash
         assert MinHashConfig(**decides).decision_hash != CONFIG.decision_hash
@@ -197,19 +200,19 @@ def test_config_hash_follows_the_signature_settings_only():
     assert (one("a b c d e f") != one("a b c d e f", MinHashConfig(seed=2))).mean() > 0.9
 
 
-def test_settings_that_do_not_fit_are_refused():
+def test_settings_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValidationError, match=r"bands \* rows must equal permutations, but 16 \* 8 = 128"):
         MinHashConfig(permutations=100)
 
 
-def test_other_columns_and_missing_texts_are_refused():
+def test_other_columns_and_missing_texts_are_refused() -> None:
     with pytest.raises(TypeError, match="texts are int64"):
         signatures(pa.array([1]), CONFIG)
     with pytest.raises(IndexError, match="pairs name texts 0 to 1, and there are 1"):
         shingle_jaccard(pa.array(["a"]), np.array([0]), np.array([1]), CONFIG)
 
 
-def test_jaccard_of_many_pairs_is_that_of_each():
+def test_jaccard_of_many_pairs_is_that_of_each() -> None:
     texts = pa.array(["a b c d e f g", None, "", "a b c d e f", "x y", "a b c d e f g h"])
     left, right = (side.ravel() for side in np.meshgrid(np.arange(6), np.arange(6), indexing="ij"))
     together = shingle_jaccard(texts, left, right, CONFIG).reshape(6, 6)

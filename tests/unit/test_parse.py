@@ -1,6 +1,6 @@
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -44,7 +44,7 @@ def row(body: bytes | None, media_type: str | None, title: str | None = None) ->
     }
 
 
-def parsed(*rows: dict[str, Any], **limits: float) -> list[dict[str, Any]]:
+def parsed(*rows: dict[str, Any], **limits: Any) -> list[dict[str, Any]]:
     batches = iter([pa.RecordBatch.from_pylist(list(rows), schema=INPUT)])
     [batch] = parse_batches(batches, QualityThresholds(), ParserLimits(**limits))
     assert batch.schema == PARSED_SCHEMA
@@ -155,8 +155,8 @@ def test_messy_files_are_kept_or_quarantined_with_a_reason(shared_data: Path) ->
 def test_runs_in_spark(spark: SparkSession) -> None:
     from pyspark.sql.pandas.types import from_arrow_schema
 
-    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        return parse_batches(batches, QualityThresholds())
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        return parse_batches(iter(batches), QualityThresholds())
 
     rows = [row(f"This is document number {n} of some.".encode(), "text/plain") for n in range(5)]
     rows.append(row(b"", "text/plain"))

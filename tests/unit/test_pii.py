@@ -58,18 +58,18 @@ NOT_PERSONAL = {
 
 @pytest.mark.parametrize(("kind", "value"), FOUND)
 @pytest.mark.parametrize("around", ["{}", "see {} for it", "é({})", "<{}>,", "a: {}.\nb"])
-def test_finds_each_kind_with_its_exact_span(kind, value, around):
+def test_finds_each_kind_with_its_exact_span(kind: str, value: str, around: str) -> None:
     text = around.format(value)
     (match,) = find_pii(text)
     assert (match.kind, text[match.start : match.end]) == (kind, value)
 
 
 @pytest.mark.parametrize("value", NOT_PERSONAL.values(), ids=NOT_PERSONAL)
-def test_leaves_what_only_looks_like_it(value):
+def test_leaves_what_only_looks_like_it(value: str) -> None:
     assert find_pii(f"see {value} for it") == []
 
 
-def test_counts_once_where_kinds_overlap_and_in_order():
+def test_counts_once_where_kinds_overlap_and_in_order() -> None:
     text = "+1 415 555 2671, mail ada@lovelace.org, IBAN GB82 WEST 1234 5698 7654 32 AND MORE"
     assert [match.kind for match in find_pii(text)] == ["phone", "email", "iban"]
     counts = count_pii([text, "", "nothing here"])
@@ -78,7 +78,7 @@ def test_counts_once_where_kinds_overlap_and_in_order():
 
 
 @given(st.text(alphabet="+-.() @0123456789abcDE:/x\n𝟙é", max_size=200))
-def test_matches_are_ordered_disjoint_and_inside_the_text(text):
+def test_matches_are_ordered_disjoint_and_inside_the_text(text: str) -> None:
     matches = find_pii(text)
     ends = [0, *(match.end for match in matches)]
     assert all(end <= match.start < match.end <= len(text) for end, match in zip(ends, matches, strict=False))
@@ -89,7 +89,7 @@ def test_matches_are_ordered_disjoint_and_inside_the_text(text):
     st.text(alphabet="abc é\n,;", max_size=30),
     st.text(alphabet="abc é\n,;", max_size=30),
 )
-def test_finds_whatever_stands_around(found, before, after):
+def test_finds_whatever_stands_around(found: tuple[str, str], before: str, after: str) -> None:
     kind, value = found
     assert kind in {match.kind for match in find_pii(f"{before} {value} {after}")}
 
@@ -97,7 +97,7 @@ def test_finds_whatever_stands_around(found, before, after):
 @pytest.mark.parametrize(
     "unit", ["+", "1", "4", "1 ", "4-", "1.", "(1", "@a.", "a@", "A", "AA11", "DE89 3704 ", "+1 ", "a@b.io "]
 )
-def test_time_grows_linearly_on_hostile_text(unit):
+def test_time_grows_linearly_on_hostile_text(unit: str) -> None:
     def seconds(size: int) -> float:
         text = unit * (size // len(unit))
         best = float("inf")
@@ -111,7 +111,7 @@ def test_time_grows_linearly_on_hostile_text(unit):
     assert seconds(320_000) < 64 * seconds(20_000) + 0.1
 
 
-def test_recall_on_labelled_texts(shared_data: Path):
+def test_recall_on_labelled_texts(shared_data: Path) -> None:
     archive = shared_data / "pii-small.tar.gz"
     if not archive.exists():
         pytest.skip(f"no {archive}")
@@ -124,7 +124,9 @@ def test_recall_on_labelled_texts(shared_data: Path):
     }
     with tarfile.open(archive) as tar:
         member = next(name for name in tar.getnames() if name.endswith("generated_small.json"))
-        rows = json.load(tar.extractfile(member))
+        file = tar.extractfile(member)
+        assert file is not None
+        rows = json.load(file)
     labelled, found = set(), set()
     for number, row in enumerate(rows):
         labelled |= {

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def linear(path: Path, weight: np.ndarray, sizes: np.ndarray) -> None:
     openvino.save_model(model, path, compress_to_fp16=False)
 
 
-def outputs(model) -> np.ndarray:
+def outputs(model: Any) -> np.ndarray:
     import openvino
 
     options = {"INFERENCE_PRECISION_HINT": "f32", "LP_TRANSFORMS_MODE": "NO"}
@@ -44,14 +45,14 @@ def outputs(model) -> np.ndarray:
     return compiled({"input_ids": ids, "attention_mask": np.ones_like(ids)})[0][0]
 
 
-def kinds(model) -> list[str]:
+def kinds(model: Any) -> list[str]:
     return [node.get_type_name() for node in model.get_ops()]
 
 
 @pytest.mark.parametrize(
     "largest", [1.0, 40.0], ids=["even channels", "one channel is forty times the others"]
 )
-def test_a_layer_in_eight_bits_gives_nearly_what_it_gave(tmp_path, largest):
+def test_a_layer_in_eight_bits_gives_nearly_what_it_gave(tmp_path: Path, largest: float) -> None:
     random = np.random.default_rng(1)
     channels = np.ones(64, np.float32)
     channels[7] = largest
@@ -65,7 +66,7 @@ def test_a_layer_in_eight_bits_gives_nearly_what_it_gave(tmp_path, largest):
     assert 0 < error < 0.03
 
 
-def test_a_layer_that_would_lose_too_much_stays_in_floats(tmp_path):
+def test_a_layer_that_would_lose_too_much_stays_in_floats(tmp_path: Path) -> None:
     sizes = np.ones((50, 64), np.float32)
     sizes[0] = 1000  # one rare token whose every channel takes all the steps
     weight = np.random.default_rng(2).normal(size=(32, 64)).astype(np.float32)
@@ -79,7 +80,9 @@ finite = st.floats(-1e4, 1e4, width=32)
 
 
 @given(values=arrays(np.float32, (5, 6), elements=finite), weight=arrays(np.float32, (3, 6), elements=finite))
-def test_zero_is_a_step_and_all_that_was_seen_is_within_half_a_step_of_one(values, weight):
+def test_zero_is_a_step_and_all_that_was_seen_is_within_half_a_step_of_one(
+    values: np.ndarray, weight: np.ndarray
+) -> None:
     seen = _Channels.none(6)
     seen.see(values)
     steps = _best_steps(seen, weight)
@@ -93,12 +96,12 @@ def test_zero_is_a_step_and_all_that_was_seen_is_within_half_a_step_of_one(value
     assert scaled.max() <= steps.high + slack
 
 
-def test_the_identity_of_int8_vectors_is_not_that_of_the_float_ones_and_follows_it():
+def test_the_identity_of_int8_vectors_is_not_that_of_the_float_ones_and_follows_it() -> None:
     assert int8_model_digest("a") not in ("a", int8_model_digest("b"))
     assert int8_model_digest("a") == int8_model_digest("a")
 
 
-def test_ranges_are_taken_from_texts_of_every_length():
+def test_ranges_are_taken_from_texts_of_every_length() -> None:
     words = sorted(len(text.split()) for text in calibration_texts())
     assert words[0] == 1
     assert words[-1] > 200

@@ -9,7 +9,7 @@ from quality.evaluation.release_gate import ReleaseGate, decide
 GATE = ReleaseGate(tolerance=0.02, floor_ndcg=0.5, floor_recall=0.9)
 
 
-def metrics(ndcg, recall=1.0):
+def metrics(ndcg: float, recall: float = 1.0) -> dict[str, float]:
     return {"ndcg@10": ndcg, "ann_recall@10": recall}
 
 
@@ -28,13 +28,15 @@ def metrics(ndcg, recall=1.0):
         (metrics(0.9), {"ndcg@10": 0.9}, False, "ann_recall@10 of the live release was not measured"),
     ],
 )
-def test_a_candidate_goes_live_only_when_every_figure_holds(candidate, live, released, reason):
+def test_a_candidate_goes_live_only_when_every_figure_holds(
+    candidate: dict[str, float], live: dict[str, float] | None, released: bool, reason: str
+) -> None:
     decision = decide(candidate, live, GATE)
     assert decision.released is released
     assert reason in decision.reason
 
 
-def test_every_fault_is_named():
+def test_every_fault_is_named() -> None:
     reason = decide(metrics(0.1, 0.1), None, GATE).reason
     assert "ndcg@10" in reason
     assert "ann_recall@10" in reason
@@ -44,7 +46,9 @@ unit = st.floats(0, 1)
 
 
 @given(unit, unit, unit, unit)
-def test_what_is_released_never_falls_by_more_than_the_tolerance(ndcg, recall, live_ndcg, live_recall):
+def test_what_is_released_never_falls_by_more_than_the_tolerance(
+    ndcg: float, recall: float, live_ndcg: float, live_recall: float
+) -> None:
     if decide(metrics(ndcg, recall), metrics(live_ndcg, live_recall), GATE).released:
         assert ndcg >= max(live_ndcg - GATE.tolerance, GATE.floor_ndcg)
         assert recall >= max(live_recall - GATE.tolerance, GATE.floor_recall)

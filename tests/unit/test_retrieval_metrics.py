@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,19 +16,19 @@ from quality.evaluation.retrieval_metrics import (
 )
 
 
-@dataclass
+@dataclass(frozen=True)
 class Found:
     doc_id: str
 
 
-def searcher(results):
+def searcher(results: dict[str, list[str]]) -> Callable[[str, int], list[Found]]:
     return lambda question, k: [Found(doc) for doc in results[question]][:k]
 
 
 CANONICAL = {name: name for name in ("a", "b", "c")} | {"file:///a": "a", "file:///copy-of-a": "a"}
 
 
-def test_metrics_are_those_of_the_ranking():
+def test_metrics_are_those_of_the_ranking() -> None:
     questions = [Question("first", ("file:///a",)), Question("second", ("b",)), Question("none", ("c",))]
     result = evaluate_search(
         questions, searcher({"first": ["a", "b"], "second": ["a", "b"], "none": ["a"]}), CANONICAL
@@ -39,35 +40,35 @@ def test_metrics_are_those_of_the_ranking():
     assert (result.milliseconds >= 0).all()
 
 
-def test_a_document_counts_once_however_many_chunks_were_found():
+def test_a_document_counts_once_however_many_chunks_were_found() -> None:
     result = evaluate_search([Question("q", ("b",))], searcher({"q": ["a"] * 30 + ["b"]}), CANONICAL)
     assert result.metrics["rr@10"] == pytest.approx(1 / 2)
 
 
-def test_a_duplicates_uri_stands_for_the_document_that_was_kept():
+def test_a_duplicates_uri_stands_for_the_document_that_was_kept() -> None:
     result = evaluate_search([Question("q", ("file:///copy-of-a",))], searcher({"q": ["a"]}), CANONICAL)
     assert result.metrics["ndcg@10"] == 1.0
     assert result.unmatched == ()
 
 
-def test_a_document_that_the_lake_lost_lowers_the_figure_and_is_named():
+def test_a_document_that_the_lake_lost_lowers_the_figure_and_is_named() -> None:
     questions = [Question("q", ("file:///gone",)), Question("r", ("a",))]
     result = evaluate_search(questions, searcher({"q": ["a"], "r": ["a"]}), CANONICAL)
     assert result.metrics["recall@10"] == 0.5
     assert result.unmatched == ("file:///gone",)
 
 
-def test_a_search_that_finds_nothing_scores_zero():
+def test_a_search_that_finds_nothing_scores_zero() -> None:
     result = evaluate_search([Question("q", ("a",))], searcher({"q": []}), CANONICAL)
     assert set(result.metrics.values()) == {0.0}
 
 
-def test_no_questions_is_an_error():
+def test_no_questions_is_an_error() -> None:
     with pytest.raises(ValueError, match="no questions"):
         evaluate_search([], searcher({}), CANONICAL)
 
 
-def test_recall_against_the_exact_search_ignores_order():
+def test_recall_against_the_exact_search_ignores_order() -> None:
     assert ann_recall([["a", "b"], ["c"]], [["b", "a"], ["d"]]) == pytest.approx(2 / 3)
     with pytest.raises(ValueError, match="found nothing"):
         ann_recall([[]], [[]])
@@ -75,7 +76,7 @@ def test_recall_against_the_exact_search_ignores_order():
         ann_recall([["a"]], [])
 
 
-def test_graded_judgements_and_depth_count_as_the_metrics_define():
+def test_graded_judgements_and_depth_count_as_the_metrics_define() -> None:
     queries = {"1": "first", "2": "second", "3": "third"}
     relevant = {"1": {"a": 2, "b": 1}, "2": {"c": 1}, "3": {"a": 1}}
     ranking = rank_documents(
@@ -89,7 +90,7 @@ def test_graded_judgements_and_depth_count_as_the_metrics_define():
     assert values["mrr"] == pytest.approx([1.0, 0.5, 0.0])
 
 
-def test_the_bootstrap_interval_holds_the_mean_and_narrows_with_more_queries():
+def test_the_bootstrap_interval_holds_the_mean_and_narrows_with_more_queries() -> None:
     rng = np.random.default_rng(1)
     few, many = rng.normal(0.1, 1, 30), rng.normal(0.1, 1, 3000)
     for values in (few, many):

@@ -122,8 +122,7 @@ def plain_signals(text: str) -> dict[str, float]:
     """The same definitions in plain Python."""
     words = text.lower().split()
     lines = [line.split() for line in text.lower().split("\n") if line.strip()]
-    seen: list[list[str]] = []
-    again = [line in seen or bool(seen.append(line)) for line in lines]
+    again = [line in lines[:at] for at, line in enumerate(lines)]
     grams = [tuple(words[at : at + 5]) for at in range(len(words) - 4)]
     covered = {at + step for at, gram in enumerate(grams) if gram in grams[:at] for step in range(5)}
     total = sum(map(len, words))

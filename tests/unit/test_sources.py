@@ -4,7 +4,9 @@ import json
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,15 +30,15 @@ from assets.sources.registry import (
 NAMES = st.binary(min_size=1, max_size=40).filter(lambda name: b"/" not in name and b"\0" not in name)
 
 
-def source(folder: Path, **settings) -> Source:
+def source(folder: Path, **settings: Any) -> Source:
     return Source(name="docs", location=str(folder), **settings)
 
 
-def names(listing) -> list[str]:
+def names(listing: pa.Table) -> list[str]:
     return [Path(file_path(uri)).name for uri in listing["uri"].to_pylist()]
 
 
-def test_kind_follows_from_location_and_text_column(tmp_path):
+def test_kind_follows_from_location_and_text_column(tmp_path: Path) -> None:
     assert source(tmp_path).kind == "files"
     assert source(tmp_path / "rows.jsonl").kind == "files"
     assert source(tmp_path / "rows.jsonl", text_column="text").kind == "rows"
@@ -60,7 +62,7 @@ def test_kind_follows_from_location_and_text_column(tmp_path):
         ({"colour": "red"}, "colour"),
     ],
 )
-def test_a_source_that_makes_no_sense_is_refused(settings, said):
+def test_a_source_that_makes_no_sense_is_refused(settings: Any, said: str | None) -> None:
     settings = {"name": "docs", "location": "/docs"} | settings
     if said is None:
         assert Source(**settings)  # an open bracket is a character, as in a shell
@@ -69,7 +71,9 @@ def test_a_source_that_makes_no_sense_is_refused(settings, said):
         Source(**settings)
 
 
-def test_relative_home_and_file_uri_locations_become_absolute(tmp_path, monkeypatch):
+def test_relative_home_and_file_uri_locations_become_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/someone")
     assert Source(name="a", location="docs/").location == str(tmp_path / "docs")
@@ -79,7 +83,9 @@ def test_relative_home_and_file_uri_locations_become_absolute(tmp_path, monkeypa
     assert Source(name="a", location="s3a://bucket/a b").local_root is None
 
 
-def test_a_location_with_wildcards_is_a_folder_and_a_glob(tmp_path, monkeypatch):
+def test_a_location_with_wildcards_is_a_folder_and_a_glob(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     found = Source(name="a", location="/data/20*/**/*.md")
     assert (found.location, found.glob) == ("/data", "20*/**/*.md")
@@ -90,7 +96,7 @@ def test_a_location_with_wildcards_is_a_folder_and_a_glob(tmp_path, monkeypatch)
     assert literal.location == str(tmp_path / "really [this]")
 
 
-def test_digest_changes_with_what_is_read_and_not_with_the_questions(tmp_path):
+def test_digest_changes_with_what_is_read_and_not_with_the_questions(tmp_path: Path) -> None:
     assert source(tmp_path).digest != source(tmp_path, glob="*.md").digest
     assert source(tmp_path).digest == source(tmp_path, questions="q.jsonl").digest
 
@@ -112,13 +118,13 @@ def test_digest_changes_with_what_is_read_and_not_with_the_questions(tmp_path):
         ("[]]", ["]"], ["a"]),
     ],
 )
-def test_globs(glob, matched, unmatched):
+def test_globs(glob: str, matched: list[str], unmatched: list[str]) -> None:
     pattern = glob_pattern(glob)
     assert [path for path in matched + unmatched if pattern.fullmatch(path)] == matched
 
 
 @given(NAMES)
-def test_any_name_survives_the_way_to_a_uri_and_back(name):
+def test_any_name_survives_the_way_to_a_uri_and_back(name: Any) -> None:
     path = os.fsdecode(b"/folder/" + name)
     uri = file_uri(path)
     assert uri.isascii()
@@ -127,7 +133,7 @@ def test_any_name_survives_the_way_to_a_uri_and_back(name):
 
 
 @given(st.text(min_size=1).filter(lambda t: "/" not in t and "\0" not in t and t not in (".", "..")))
-def test_uris_are_those_of_pathlib(name):
+def test_uris_are_those_of_pathlib(name: Any) -> None:
     try:
         path = Path("/folder") / name
         expected = path.as_uri()
@@ -136,7 +142,7 @@ def test_uris_are_those_of_pathlib(name):
     assert file_uri(str(path)) == expected
 
 
-def test_registry_remembers_in_order_and_replaces_whole(tmp_path):
+def test_registry_remembers_in_order_and_replaces_whole(tmp_path: Path) -> None:
     registry = SourceRegistry(tmp_path / "state" / "sources.json")
     assert registry.list() == []
     first = Source(name="b", location=str(tmp_path), tenant="t", glob="*.md")
@@ -150,7 +156,7 @@ def test_registry_remembers_in_order_and_replaces_whole(tmp_path):
     assert not list((tmp_path / "state").glob("*.tmp"))
 
 
-def test_registry_refuses_duplicates_missing_folders_and_unknown_names(tmp_path):
+def test_registry_refuses_duplicates_missing_folders_and_unknown_names(tmp_path: Path) -> None:
     registry = SourceRegistry(tmp_path / "sources.json")
     registry.add(source(tmp_path))
     with pytest.raises(DuplicateSource, match=r"'docs' is there already.*remove docs"):
@@ -167,14 +173,14 @@ def test_registry_refuses_duplicates_missing_folders_and_unknown_names(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"sources": [{"name": "a b", "location": "/"}]}', "\xff"])
-def test_registry_says_which_file_is_broken(tmp_path, text):
+def test_registry_says_which_file_is_broken(tmp_path: Path, text: str) -> None:
     path = tmp_path / "sources.json"
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(SourceError, match=str(path)):
         SourceRegistry(path).list()
 
 
-def test_two_writers_lose_nothing(tmp_path):
+def test_two_writers_lose_nothing(tmp_path: Path) -> None:
     path = tmp_path / "sources.json"
 
     def add(worker: int) -> None:
@@ -190,7 +196,7 @@ def test_two_writers_lose_nothing(tmp_path):
     assert len(json.loads(path.read_text())["sources"]) == 40
 
 
-def test_listing_has_sizes_times_and_every_visible_file_once(tmp_path):
+def test_listing_has_sizes_times_and_every_visible_file_once(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "b.md").write_bytes(b"12345")
     os.utime(tmp_path / "sub" / "b.md", ns=(0, 1_700_000_000_123_456_789))
@@ -208,7 +214,7 @@ def test_listing_has_sizes_times_and_every_visible_file_once(tmp_path):
     assert names(local_listing(source(tmp_path / "sub" / "b.md"))) == ["b.md"]
 
 
-def test_links_are_followed_once_and_loops_end(tmp_path):
+def test_links_are_followed_once_and_loops_end(tmp_path: Path) -> None:
     real = tmp_path / "docs" / "real"
     real.mkdir(parents=True)
     (real / "a.txt").touch()
@@ -227,7 +233,7 @@ def test_links_are_followed_once_and_loops_end(tmp_path):
     assert found == {"real/a.txt", "linked/b.txt", "dangling.txt", "c.txt", "real/self"}
 
 
-def test_a_root_that_is_gone_is_not_an_empty_folder(tmp_path):
+def test_a_root_that_is_gone_is_not_an_empty_folder(tmp_path: Path) -> None:
     gone = source(tmp_path / "gone")
     with pytest.raises(SourceUnreachable, match=r"source docs: can not list .*gone"):
         local_listing(gone)
@@ -239,12 +245,14 @@ def test_a_root_that_is_gone_is_not_an_empty_folder(tmp_path):
         local_listing(source(tmp_path / "gone", glob="**/*.md"))
 
 
-def test_a_folder_that_can_not_be_listed_stops_the_source(tmp_path, monkeypatch):
+def test_a_folder_that_can_not_be_listed_stops_the_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "a.txt").touch()
     scandir = os.scandir
 
-    def refuse(path):
+    def refuse(path: Any) -> Any:
         if str(path).endswith("sub"):
             raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)
@@ -254,7 +262,7 @@ def test_a_folder_that_can_not_be_listed_stops_the_source(tmp_path, monkeypatch)
         local_listing(source(tmp_path))
 
 
-def test_the_cursor_changes_when_a_file_comes_goes_or_is_written(tmp_path):
+def test_the_cursor_changes_when_a_file_comes_goes_or_is_written(tmp_path: Path) -> None:
     cursors = []
 
     def look() -> None:
@@ -278,7 +286,9 @@ def test_the_cursor_changes_when_a_file_comes_goes_or_is_written(tmp_path):
     [(5, 5, 0.5, False), (10, 12, 0.5, False), (11, 12, 0.5, True), (50, 100, 0.5, False),
      (51, 100, 0.5, True), (100, 100, 1.0, False), (11, 1000, 0.0, True)],
 )  # fmt: skip
-def test_a_source_that_shrank_by_much_is_asked_about_first(tmp_path, vanished, known, share, stops):
+def test_a_source_that_shrank_by_much_is_asked_about_first(
+    tmp_path: Path, vanished: int, known: int, share: float, stops: bool
+) -> None:
     if not stops:
         check_shrink(source(tmp_path), vanished, known, share)
         return

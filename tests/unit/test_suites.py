@@ -20,12 +20,12 @@ def results_of(suite: Suite, failing: set[str]) -> list[ExpectationResult]:
     ]
 
 
-def test_every_gated_table_has_a_suite():
+def test_every_gated_table_has_a_suite() -> None:
     assert set(SUITES) == {table.name for table in TABLES.values() if table.gated}
 
 
 @pytest.mark.parametrize("suite", SUITES.values(), ids=SUITES)
-def test_every_suite_has_a_row_count_and_a_null_gate_for_what_it_relies_on(suite):
+def test_every_suite_has_a_row_count_and_a_null_gate_for_what_it_relies_on(suite: Suite) -> None:
     names = {each.name for each in suite.expectations}
     (count,) = [each for each in suite.expectations if each.name == "row_count"]
     assert count.at_least == 1
@@ -35,7 +35,7 @@ def test_every_suite_has_a_row_count_and_a_null_gate_for_what_it_relies_on(suite
 
 
 @pytest.mark.parametrize("suite", SUITES.values(), ids=SUITES)
-def test_names_are_unique_and_dagsters(suite):
+def test_names_are_unique_and_dagsters(suite: Suite) -> None:
     names = [each.name for each in suite.expectations]
     assert len(set(names)) == len(names)
     assert all(re.fullmatch(r"[A-Za-z0-9_]+", name) for name in names)
@@ -44,19 +44,19 @@ def test_names_are_unique_and_dagsters(suite):
 @pytest.mark.parametrize(
     ("suite", "expectation"), EXPECTATIONS, ids=[f"{s.table}-{e.name}" for s, e in EXPECTATIONS]
 )
-def test_every_expectation_is_bounded_and_says_why(suite, expectation):
+def test_every_expectation_is_bounded_and_says_why(suite: Suite, expectation: Expectation) -> None:
     assert expectation.at_least is not None or expectation.at_most is not None
     assert expectation.why.endswith(".")
     parameters = {name for _, name, _, _ in Formatter().parse(expectation.measure) if name}
     assert parameters <= set(suite.parameters)
 
 
-def test_every_quality_signal_has_a_range():
+def test_every_quality_signal_has_a_range() -> None:
     (ranges,) = [e for e in SUITES["silver.documents"].expectations if e.name == "signals_in_range"]
     assert set(re.findall(r"[a-z_0-9]+", ranges.measure)) >= set(SIGNALS)
 
 
-def test_suites_load_without_anything_slow():
+def test_suites_load_without_anything_slow() -> None:
     script = (
         "import sys, quality.suites, quality.gate;"
         "sys.exit(any(n in sys.modules for n in ('pyspark', 'great_expectations', 'pandas', 'numpy')))"
@@ -64,7 +64,7 @@ def test_suites_load_without_anything_slow():
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
-def test_bounds_in_words():
+def test_bounds_in_words() -> None:
     assert bounds(Expectation("x", "count(*)", "why.", at_least=1)) == "at least 1"
     assert (
         bounds(Expectation("x", "count(*)", "why.", at_least=0, at_most=0.02))
@@ -72,7 +72,7 @@ def test_bounds_in_words():
     )
 
 
-def test_a_gate_opens_when_no_error_failed():
+def test_a_gate_opens_when_no_error_failed() -> None:
     suite = SUITES["silver.documents"]
     assert verdict(suite, results_of(suite, set())).passed
     warned = verdict(suite, results_of(suite, {"pages_in_order"}))
@@ -82,14 +82,14 @@ def test_a_gate_opens_when_no_error_failed():
     assert set(closed.failed) == {"pages_in_order", "text_not_null"}
 
 
-def test_a_gate_stays_closed_without_results_or_expectations():
+def test_a_gate_stays_closed_without_results_or_expectations() -> None:
     suite = SUITES["gold.chunks"]
     assert not verdict(suite, []).passed
     assert verdict(suite, results_of(suite, set())[1:]).failed == ("row_count",)
     assert not verdict(Suite("x.y", "SELECT 1", ()), []).passed
 
 
-def test_conservation_holds_only_without_faults():
+def test_conservation_holds_only_without_faults() -> None:
     even = Conservation(raw=10, kept=6, duplicates=3, quarantined=1)
     assert even.holds
     assert str(even) == "10 raw = 6 kept + 3 duplicates + 1 quarantined"

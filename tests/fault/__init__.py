@@ -1,0 +1,1 @@
+"""Runs, services and PostgreSQL that are killed, and disks that are full."""
