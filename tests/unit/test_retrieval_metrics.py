@@ -19,6 +19,7 @@ from quality.evaluation.retrieval_metrics import (
 @dataclass(frozen=True)
 class Found:
     doc_id: str
+    chunk_id: str = "of this document"
 
 
 def searcher(results: dict[str, list[str]]) -> Callable[[str, int], list[Found]]:
