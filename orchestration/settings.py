@@ -8,8 +8,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from assets.engine.spark import SparkConfig
 from assets.lake.lake import Lake
+from assets.lake.spark import SparkConfig
 from assets.recipe import Recipe
 from inference.engines.engines import GeneratorConfig
 from orchestration.migrations import bring_up_to_date

@@ -17,7 +17,7 @@ SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
-    from assets.engine.spark import SparkConfig, spark_session
+    from assets.lake.spark import SparkConfig, spark_session
 
     session = spark_session(SparkConfig(driver_memory="2g"), tmp_path_factory.mktemp("spark"))
     yield session

@@ -10,8 +10,8 @@ import dagster as dg
 import pyarrow as pa
 from dagster import MetadataValue
 
+from assets.columns import column_comment
 from assets.dagster import charts
-from assets.lake.columns import column_comment
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
 from assets.lake.tables import Table

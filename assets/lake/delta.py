@@ -7,6 +7,11 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 
+def hadoop_literal(path: str) -> str:
+    """A path that Hadoop won't take for a glob."""
+    return "".join("\\" + c if c in "*?[]{}\\" else c for c in path)
+
+
 def data_files(table: DeltaTable) -> list[str]:
     """Where a table's files are: paths on this machine, which delta-rs gives percent-encoded, else URIs."""
     return [unquote(file) if file.startswith("/") else file for file in table.file_uris()]

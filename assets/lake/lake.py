@@ -18,15 +18,14 @@ import pyarrow as pa
 from deltalake import DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
-from assets.lake.delta import data_files, register
+from assets.lake.delta import data_files, hadoop_literal, register
 from assets.lake.lineage import CODE_VERSION, Commit, Lineage, commit_properties, write_conflict, writer_id
 from assets.lake.tables import AUDITS, TABLES, Table
-from assets.sources.fetched import hadoop_literal
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-    from assets.engine.spark import SparkConfig
+    from assets.lake.spark import SparkConfig
 
 
 _PROPERTIES = {
@@ -67,7 +66,7 @@ class Lake:
     @cached_property
     def spark(self) -> SparkSession:
         """The Spark session, started on first use."""
-        from assets.engine.spark import spark_session
+        from assets.lake.spark import spark_session
 
         return spark_session(self._spark_config, self._scratch)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from assets.lake.columns import column
+from assets.columns import column
 from assets.text.signals import SIGNALS
 
 LAYERS = ("bronze", "silver", "gold", "ops")

@@ -94,8 +94,3 @@ def file_uri(path: str) -> str:
 def file_path(uri: str) -> str:
     """The path of a `file://` URI: the inverse of `file_uri`."""
     return os.fsdecode(unquote_to_bytes(uri.removeprefix("file://")))
-
-
-def hadoop_literal(path: str) -> str:
-    """A path that Hadoop won't take for a glob."""
-    return "".join("\\" + c if c in "*?[]{}\\" else c for c in path)

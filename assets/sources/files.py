@@ -22,6 +22,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from assets.lake.delta import hadoop_literal
 from assets.parsing.content_type import EML, MSG, media_type
 from assets.parsing.formats.mail import attachments
 from assets.sources.fetched import (
@@ -32,7 +33,6 @@ from assets.sources.fetched import (
     fetched_row,
     file_path,
     file_uri,
-    hadoop_literal,
 )
 from assets.sources.registry import Source, SourceEmpty, SourceUnreachable, glob_pattern
 

@@ -18,7 +18,8 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 from pyspark.sql.pandas.types import from_arrow_type
 
-from assets.sources.fetched import FETCHED, LISTING, file_path, hadoop_literal
+from assets.lake.delta import hadoop_literal
+from assets.sources.fetched import FETCHED, LISTING, file_path
 from assets.sources.registry import JSON_LINES, SEPARATED, Source, UnreadableRows
 
 TEXT = "text/plain; charset=utf-8"

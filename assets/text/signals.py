@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import BaseModel
 
-from assets.lake.columns import column
+from assets.columns import column
 from assets.text.damage import cut_off, markup_line_ratio, mojibake_ratio
 from assets.text.language import NO_LANGUAGE
 from assets.text.tokens import PRIME, Hashes, Index, fold, tokens

@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from assets.dedup.minhash import MinHashConfig, bands, shingle_jaccard, signature_batches, signatures
-from assets.engine.spark import SparkConfig
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION, Lineage
+from assets.lake.spark import SparkConfig
 from assets.lake.tables import DOCUMENTS, DUPLICATES, SIGNATURES, Table
 from assets.recipe import Recipe
 from orchestration.bench.report import watched

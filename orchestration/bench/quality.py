@@ -85,7 +85,7 @@ def run() -> BenchResult:
         each kind, of all (`caught`), the mean over the kinds, and the shares of sound documents and of sound
         versions that were stopped.
     """
-    from assets.engine.spark import SparkConfig, spark_session
+    from assets.lake.spark import SparkConfig, spark_session
 
     random = Random(_SEED)  # noqa: S311 - a bench must repeat itself
     rows = _corpus()

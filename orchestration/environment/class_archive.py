@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from assets.engine.spark import CLASS_ARCHIVE, JARS, SparkConfig, java_options, spark_session
+from assets.lake.spark import CLASS_ARCHIVE, JARS, SparkConfig, java_options, spark_session
 from orchestration.environment.java import Java
 
 

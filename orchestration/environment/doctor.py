@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from assets.engine.spark import JARS
+from assets.lake.spark import JARS
 from orchestration.environment import jars
 from orchestration.environment.java import UnsupportedJava, require_java
 from orchestration.services.processes import holder, members, port_free, read_pid_file

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from assets.engine.spark import JARS
+from assets.lake.spark import JARS
 from orchestration.environment import jars
 from orchestration.environment.class_archive import make_archive
 from orchestration.environment.java import UnsupportedJava, require_java

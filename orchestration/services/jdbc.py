@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyspark import SparkContext
 
-from assets.engine.spark import SparkConfig, spark_session
+from assets.lake.spark import SparkConfig, spark_session
 from assets.lake.tables import TABLES
 from orchestration.services.landlock import restrict_writes
 from orchestration.services.logs import JsonLines

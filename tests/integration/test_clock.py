@@ -9,9 +9,9 @@ import pytest
 from index_rows import DIMENSION, Chunk, batch
 
 from assets.dagster.checks import passed_with
-from assets.engine.spark import SparkConfig
 from assets.lake.lake import Lake, Unaudited
 from assets.lake.lineage import Lineage
+from assets.lake.spark import SparkConfig
 from assets.lake.tables import AUDITS, DOCUMENTS, RAW_DOCUMENTS, RELEASES
 from assets.ops import last_decision, record, roll_back
 from assets.sources.fetched import LISTING

@@ -7,10 +7,10 @@ import pytest
 from deltalake import DeltaTable, Schema
 from pyspark.sql import SparkSession
 
+from assets.columns import column_comment
 from assets.dagster.metadata import table_schema
-from assets.engine.spark import SparkConfig
-from assets.lake.columns import column_comment
 from assets.lake.lake import Lake
+from assets.lake.spark import SparkConfig
 from assets.lake.tables import TABLES, Table
 
 NAMED = pytest.mark.parametrize("table", TABLES.values(), ids=list(TABLES))

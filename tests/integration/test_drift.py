@@ -11,8 +11,8 @@ from test_gx import chunk, document
 
 from assets.dagster.checks import audit
 from assets.dagster.drift import drift_checks, look, over_time
-from assets.engine.spark import SparkConfig
 from assets.lake.lake import Lake, Unaudited
+from assets.lake.spark import SparkConfig
 from assets.lake.tables import CHUNKS, DOCUMENTS, DRIFT, EMBEDDINGS
 from assets.recipe import Recipe
 from quality.drift import DriftConfig
@@ -30,7 +30,7 @@ def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
     def refuse(*_: object) -> None:
         raise AssertionError("drift started Spark")
 
-    monkeypatch.setattr("assets.engine.spark.spark_session", refuse)
+    monkeypatch.setattr("assets.lake.spark.spark_session", refuse)
     return lake
 
 

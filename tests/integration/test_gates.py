@@ -10,8 +10,8 @@ from pyspark.sql import SparkSession
 from test_gx import TEXTS, document
 
 from assets.dagster.checks import GATES, audit, conserved, passed_with
-from assets.engine.spark import SparkConfig
 from assets.lake.lake import Lake, Unaudited
+from assets.lake.spark import SparkConfig
 from assets.lake.tables import DOCUMENTS, DUPLICATES, QUARANTINE, RAW_DOCUMENTS, SIGNATURES, TABLES
 from assets.recipe import Recipe
 from quality.suites import SUITES

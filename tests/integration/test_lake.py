@@ -8,10 +8,10 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 
-from assets.engine.spark import SparkConfig
 from assets.engine.step import GONE, Step, begin
 from assets.lake.lake import Lake, Unaudited
 from assets.lake.lineage import Lineage, WriteConflict
+from assets.lake.spark import SparkConfig
 from assets.lake.tables import DOCUMENTS, DUPLICATES, SIGNATURES, TABLES, Table
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from index_rows import DIMENSION, Chunk, batch, emptied
 
-from assets.engine.spark import SparkConfig
 from assets.engine.step import GONE, begin
 from assets.lake.lake import FEW_FILES, Lake
 from assets.lake.lineage import Lineage
 from assets.lake.maintenance import needed_versions, tidy
+from assets.lake.spark import SparkConfig
 from assets.lake.tables import CHUNKS, DOCUMENTS, DUPLICATES, SIGNATURES
 from retrieval.index import build as steps
 from retrieval.search.searcher import SearchConfig, Searcher

@@ -8,8 +8,8 @@ import pytest
 from lake_rows import write
 from test_gx import chunk, document
 
-from assets.engine.spark import SparkConfig
 from assets.lake.lake import Lake
+from assets.lake.spark import SparkConfig
 from assets.lake.tables import CHUNKS, RAW_DOCUMENTS
 from assets.release_evaluation import evaluation_questions, sample_documents
 from assets.sources.registry import Source, SourceRegistry

@@ -10,7 +10,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from assets.engine.spark import JARS
+from assets.lake.spark import JARS
 from orchestration.environment import jars
 from orchestration.environment.doctor import locked_versions
 
