@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from assets.lake.lake import Lake
 from assets.lake.spark import SparkConfig
 from assets.recipe import Recipe
-from inference.engines.engines import GeneratorConfig
+from inference.engines.generator import GeneratorConfig
 from orchestration.migrations import bring_up_to_date
 from retrieval.rerank.reranker import RerankerConfig
 from retrieval.store.postgres import PostgresConfig

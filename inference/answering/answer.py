@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from inference.answering.context import Passage
-from inference.answering.prompt import Draft
-from inference.engines.engines import Engine
+from inference.engines.protocol import Draft, Engine, Passage
 
 LONGEST_QUESTION = 4000
 """Characters; what is longer is a document and not a question."""
@@ -15,7 +13,7 @@ LONGEST_QUESTION = 4000
 _NO_EVIDENCE = "Nothing found in the documents speaks to this question."
 
 
-class BadQuestion(ValueError):
+class InvalidQuestion(ValueError):
     """The question can not be asked; says why."""
 
 
@@ -111,17 +109,17 @@ class Answer:
         }
 
 
-def checked_question(question: str) -> str:
+def validate_question(question: str) -> str:
     """The question without surrounding space.
 
     Raises:
-        BadQuestion: When it is empty, has no letter or digit, or is longer than 4,000 characters.
+        InvalidQuestion: When it is empty, has no letter or digit, or is longer than 4,000 characters.
     """
     question = question.strip()
     if not any(character.isalnum() for character in question):
-        raise BadQuestion('the question is empty: write one, such as `headwater ask "What is …?"`')
+        raise InvalidQuestion('the question is empty: write one, such as `headwater ask "What is …?"`')
     if len(question) > LONGEST_QUESTION:
-        raise BadQuestion(f"the question has {len(question)} characters; the most is {LONGEST_QUESTION}")
+        raise InvalidQuestion(f"the question has {len(question)} characters; the most is {LONGEST_QUESTION}")
     return question
 
 
@@ -137,10 +135,10 @@ def answer_question(
         release: What the hits were read from.
 
     Raises:
-        BadQuestion: When the question can not be asked.
+        InvalidQuestion: When the question can not be asked.
         EngineError: When the engine fails.
     """
-    question = checked_question(question)
+    question = validate_question(question)
     draft = engine.answer(question, hits) if hits else Draft(_NO_EVIDENCE, refused=True)
     return Answer(
         answer_id=uuid.uuid4().hex,

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import httpx
 
-from inference.answering.context import ContextConfig, Passage, assemble
-from inference.answering.prompt import Draft, EngineError, build_messages, read_reply
+from inference.answering.cited_reply import parse_cited_reply
+from inference.answering.prompt_assembly import PromptConfig, assemble_prompt_passages, build_chat_messages
+from inference.engines.protocol import Draft, EngineError, Passage
 
 _ATTEMPTS = 4
 _LONGEST_WAIT_S = 30.0
@@ -24,7 +25,7 @@ class OpenAIEngine:
         timeout_s: float = 60.0,
         max_new_tokens: int = 300,
         backoff_s: float = 0.5,
-        context: ContextConfig | None = None,
+        context: PromptConfig | None = None,
     ) -> None:
         """Names the service; nothing is sent yet.
 
@@ -44,7 +45,7 @@ class OpenAIEngine:
         self._timeout_s = timeout_s
         self._max_new_tokens = max_new_tokens
         self._backoff_s = backoff_s
-        self._context = context or ContextConfig()
+        self._context = context or PromptConfig()
 
     @property
     def name(self) -> str:
@@ -58,7 +59,7 @@ class OpenAIEngine:
             EngineError: When the service can't be reached, refuses, or answers in another form, or when not
                 even one passage fits into the budget.
         """
-        context = assemble(passages, self._context)
+        context = assemble_prompt_passages(passages, self._context)
         if not context:
             raise EngineError(
                 f"no passage fits into {self._context.max_tokens} tokens: set "
@@ -66,7 +67,7 @@ class OpenAIEngine:
             )
         body = {
             "model": self._model,
-            "messages": build_messages(question, context),
+            "messages": build_chat_messages(question, context),
             "temperature": 0,
             "max_tokens": self._max_new_tokens,
         }
@@ -77,7 +78,7 @@ class OpenAIEngine:
             raise EngineError(
                 f"{self._url} did not answer in OpenAI's chat form: check the base URL"
             ) from error
-        return read_reply(reply or "", context, passages)
+        return parse_cited_reply(reply or "", context, passages)
 
     def _post(self, body: dict[str, object]) -> httpx.Response:
         headers = self._headers()

@@ -7,14 +7,20 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from inference.answering.context import ContextConfig, ContextPassage, Passage, assemble
-from inference.answering.prompt import Draft, EngineError, build_messages, read_reply
+from inference.answering.cited_reply import parse_cited_reply
+from inference.answering.prompt_assembly import (
+    PromptConfig,
+    PromptPassage,
+    assemble_prompt_passages,
+    build_chat_messages,
+)
+from inference.engines.protocol import Draft, EngineError, Passage
 
 
 class LocalEngine:
     """Generates greedily, on a GPU where there is one."""
 
-    def __init__(self, path: Path, max_new_tokens: int = 300, context: ContextConfig | None = None) -> None:
+    def __init__(self, path: Path, max_new_tokens: int = 300, context: PromptConfig | None = None) -> None:
         """Loads the model; nothing is fetched.
 
         Args:
@@ -28,7 +34,7 @@ class LocalEngine:
         if not path.exists():
             raise EngineError(f"no model at {path}: name a model's folder or a .gguf file")
         self._max_new_tokens = max_new_tokens
-        self._context = context or ContextConfig()
+        self._context = context or PromptConfig()
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         folder, options = path, {}
         if path.is_file():
@@ -61,17 +67,15 @@ class LocalEngine:
                 pad_token_id=self._tokenizer.pad_token_id or self._tokenizer.eos_token_id,
             )
         reply = self._tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)
-        return read_reply(reply, context, passages)
+        return parse_cited_reply(reply, context, passages)
 
-    def _prompt(
-        self, question: str, passages: Sequence[Passage]
-    ) -> tuple[torch.Tensor, list[ContextPassage]]:
+    def _prompt(self, question: str, passages: Sequence[Passage]) -> tuple[torch.Tensor, list[PromptPassage]]:
         """Token ids of shape (1, tokens): the best passages, as many as fit beside the answer; and those."""
         room = self._model.config.max_position_embeddings - self._max_new_tokens
         for count in range(len(passages), 0, -1):
-            context = assemble(passages[:count], self._context)
+            context = assemble_prompt_passages(passages[:count], self._context)
             ids = self._tokenizer.apply_chat_template(
-                build_messages(question, context),
+                build_chat_messages(question, context),
                 add_generation_prompt=True,
                 return_tensors="pt",
                 return_dict=True,

@@ -54,13 +54,13 @@ def replay(answer_id: AnswerId, json_: Json = False) -> None:
 
     Example: `headwater answers replay 0f3c…`
     """
-    from inference.answering.answering import Desk
+    from orchestration.operations.ask import open_query_service
     from orchestration.operations.replay import replay as run
     from orchestration.settings import open_lake
 
     settings = read_settings()
     with working():
-        found = run(open_lake(settings), Desk(settings), answer_id).to_dict()
+        found = run(open_lake(settings), open_query_service(settings), answer_id).to_dict()
     if json_:
         print_json(found)
         return

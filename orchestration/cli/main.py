@@ -183,14 +183,14 @@ def ask(
 
     Example: `headwater ask "How do I pin a dependency?" --as-of 2026-03-01`
     """
-    from inference.answering.answering import Desk
     from orchestration.cli.render import answer_text
+    from orchestration.operations.ask import open_query_service
 
     settings = read_settings()
     with working():
-        desk = Desk(settings)
-        at = desk.as_of(as_of) if as_of else None
-        answer = desk.ask(question, tenant, at, group or ()).to_dict()
+        service = open_query_service(settings)
+        at = service.release_as_of(as_of) if as_of else None
+        answer = service.ask(question, tenant, at, group or ()).to_dict()
     if json_:
         print_json(answer)
     else:
@@ -220,7 +220,7 @@ def search(
     """
     from dataclasses import asdict
 
-    from inference.answering.answering import Desk
+    from orchestration.operations.ask import open_query_service
     from retrieval.rerank.reranking import RerankedHits
     from retrieval.search.vector_search import VectorSearchPlan
 
@@ -228,10 +228,10 @@ def search(
     plans: list[VectorSearchPlan] = []
     looks: list[RerankedHits] = []
     with working():
-        desk = Desk(settings)
-        mode = mode or desk.best_mode
-        at = desk.as_of(as_of) if as_of else None
-        hits = desk.search(query, k, mode, tenant, at, group or (), plans.append, looks.append)
+        service = open_query_service(settings)
+        mode = mode or service.default_mode
+        at = service.release_as_of(as_of) if as_of else None
+        hits = service.search(query, k, mode, tenant, at, group or (), plans.append, looks.append)
     plan = {
         "mode": mode,
         "asked": k,
@@ -337,10 +337,10 @@ def releases(json_: Json = False) -> None:
 
     Example: `headwater releases --json`
     """
-    from inference.answering.answering import Desk
+    from orchestration.operations.ask import open_query_service
 
-    desk = Desk(read_settings())
-    live = desk.index.live()
+    service = open_query_service(read_settings())
+    live = service.index.live()
     rows = [
         {
             "release": each.release_id,
@@ -351,7 +351,7 @@ def releases(json_: Json = False) -> None:
             "metrics": each.details["metrics"],
             "versions": each.details["versions"],
         }
-        for each in desk.index.releases()
+        for each in service.index.releases()
     ]
     if json_:
         print_json(rows)
@@ -374,11 +374,11 @@ def rollback(
     Example: `headwater rollback r1.2`
     """
     from assets.ops import roll_back
-    from inference.answering.answering import Desk
+    from orchestration.operations.ask import open_query_service
     from orchestration.settings import open_lake
 
     settings = read_settings()
-    made = roll_back(open_lake(settings), Desk(settings).index, release)
+    made = roll_back(open_lake(settings), open_query_service(settings).index, release)
     if json_:
         print_json({"release": made.release_id, "generation": made.generation, "epoch": made.epoch})
     else:

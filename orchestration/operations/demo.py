@@ -5,7 +5,7 @@ from importlib import resources
 from typing import Any
 
 from assets.sources.registry import ENVIRONMENT, Source, SourceRegistry
-from inference.answering.answering import Desk
+from orchestration.operations.ask import open_query_service
 from orchestration.operations.ingest import build
 from orchestration.settings import Settings
 
@@ -40,9 +40,9 @@ def demo(settings: Settings, progress: Callable[[str], None]) -> dict[str, Any]:
     if there != wanted:
         registry.add(wanted)
     built = build(settings, progress)
-    desk = Desk(settings)
+    service = open_query_service(settings)
     answers = []
     for question in QUESTIONS:
         progress(f"asking: {question}")
-        answers.append({"question": question, **desk.ask(question, wanted.tenant).to_dict()})
+        answers.append({"question": question, **service.ask(question, wanted.tenant).to_dict()})
     return built | {"answers": answers}

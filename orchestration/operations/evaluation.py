@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from assets.text.language import language
 from assets.text.normalize import normalize
-from inference.answering.answering import SearchMode
+from inference.answering.query_service import SearchMode
 from orchestration.settings import Settings
 from quality.evaluation.beir_collection import Collection
 from quality.evaluation.collection_evaluation import CollectionEvaluation, evaluate_collection

@@ -6,8 +6,8 @@ from typing import Any
 from assets.dagster.metadata import funnel
 from assets.sources.registry import Source, SourceRegistry
 from assets.sources.sources import quick_listing
-from inference.answering.answering import Desk
 from orchestration.cli.render import source_name
+from orchestration.operations.ask import open_query_service
 from orchestration.operations.runs import RunFailed, execute
 from orchestration.settings import Settings, open_lake
 
@@ -47,7 +47,7 @@ def build(settings: Settings, progress: Callable[[str], None]) -> dict[str, Any]
     outcome = execute(settings, None, progress)
     if outcome.failures:
         raise RunFailed("\n".join(outcome.failures))
-    release = Desk(settings).live()
+    release = open_query_service(settings).live_release()
     return {
         "funnel": funnel(open_lake(settings)),
         "release": release.release_id,

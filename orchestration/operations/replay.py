@@ -6,7 +6,7 @@ from typing import Any
 
 from assets.lake.lake import Lake
 from assets.lake.tables import ANSWERS
-from inference.answering.answering import PASSAGES, Desk
+from inference.answering.query_service import PASSAGES_PER_QUESTION, QueryService
 from retrieval.search.searcher import SearchHit
 
 
@@ -105,7 +105,7 @@ def stored_answer(lake: Lake, answer_id: str) -> dict[str, Any]:
     return dict(rows[0])
 
 
-def replay(lake: Lake, desk: Desk, answer_id: str) -> Replay:
+def replay(lake: Lake, service: QueryService, answer_id: str) -> Replay:
     """Retrieves for an answer's question again, as who asked it: from its release and from the live one.
 
     Raises:
@@ -114,10 +114,10 @@ def replay(lake: Lake, desk: Desk, answer_id: str) -> Replay:
         QueryModelMismatch: When its release's embedding model is gone.
     """
     row = stored_answer(lake, answer_id)
-    release, live = desk.as_of(row["release_id"]), desk.live()
+    release, live = service.release_as_of(row["release_id"]), service.live_release()
     groups = (row["access_groups"] or "").split(",") if row["access_groups"] else []
     rankings = (
-        tuple(desk.search(row["question"], PASSAGES, "hybrid", row["tenant"], at, groups))
+        tuple(service.search(row["question"], PASSAGES_PER_QUESTION, "hybrid", row["tenant"], at, groups))
         for at in (release, live)
     )
     cited = dict.fromkeys(citation["chunk_id"] for citation in row["citations"] or ())

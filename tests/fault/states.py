@@ -17,7 +17,7 @@ import psutil
 
 from assets.lake.lake import Lake
 from assets.lake.tables import RELEASES, TABLES
-from inference.answering.answering import Desk
+from orchestration.operations.ask import open_query_service
 from orchestration.settings import Settings, open_lake
 from retrieval.store.postgres import Postgres
 
@@ -121,8 +121,8 @@ def end_of(home: Path) -> dict[str, Any]:
     A build that was killed has used up a generation's number, so those are left out as well.
     """
     settings = Settings(home=home)
-    lake, desk = open_lake(settings), Desk(settings)
-    live = desk.live()
+    lake, service = open_lake(settings), open_query_service(settings)
+    live = service.live_release()
     data = [name for name in TABLES if not name.startswith("ops.") and name != "gold.answers"]
     # Each commit of an asset has its own turn, higher than the one before it: no writer was doubled.
     doubled = []
@@ -130,7 +130,7 @@ def end_of(home: Path) -> dict[str, Any]:
         turns = [commit.lineage.fence for commit in lake.commits(name)]
         if turns != sorted(set(turns), reverse=True):
             doubled.append(name)
-    with desk.index._postgres.owner() as connection:
+    with service.index._postgres.owner() as connection:
         states = connection.execute(
             "SELECT generation, epoch, status FROM headwater.index_state ORDER BY generation"
         ).fetchall()
@@ -152,8 +152,8 @@ def end_of(home: Path) -> dict[str, Any]:
         "partitions of no generation": sorted({name for (name,) in parts} ^ set(wanted)),
         "decisions": sorted([row["epoch"], row["decision"]] for row in decided),
         "live": live.epoch,
-        "index": sorted(json.dumps(row) for row in desk.index.snapshot(live).to_pylist()),
-        "answer": [hit.chunk_id for hit in desk.search("who pins the hashes", 5, "hybrid", "default")],
+        "index": sorted(json.dumps(row) for row in service.index.snapshot(live).to_pylist()),
+        "answer": [hit.chunk_id for hit in service.search("who pins the hashes", 5, "hybrid", "default")],
     }
 
 

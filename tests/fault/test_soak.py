@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from free_ports import free_ports
 
 from assets.sources.registry import Source, SourceRegistry
-from inference.answering.answering import Desk
+from orchestration.operations.ask import open_query_service
 from orchestration.operations.runs import dagster_instance
 from orchestration.services import services
 from orchestration.settings import Settings
@@ -93,9 +93,9 @@ def test_an_hour_of_changes(settings: Settings, module_folder: Path) -> None:
 
 
 def served(settings: Settings) -> set[str]:
-    desk = Desk(settings)
-    live = desk.index.live()
+    service = open_query_service(settings)
+    live = service.index.live()
     if live is None:
         return set()
-    uris = desk.index.snapshot(live)["uri"].to_pylist()
+    uris = service.index.snapshot(live)["uri"].to_pylist()
     return {Path(unquote(urlparse(uri).path)).name for uri in uris}

@@ -12,8 +12,8 @@ from pyspark.sql import SparkSession
 from assets import silver
 from assets.dedup.minhash import MinHashConfig
 from assets.recipe import Recipe
-from inference.answering.answering import Desk
 from orchestration.migrations import STATE_VERSION, NewerState, bring_up_to_date
+from orchestration.operations.ask import open_query_service
 from orchestration.operations.backup import BackupError, backup, restore
 from orchestration.operations.ingest import build
 from orchestration.operations.trace import Tracer
@@ -57,9 +57,9 @@ def settings(spark: SparkSession, module_folder: Path) -> Settings:
 
 def test_an_older_state_folder_is_gone_on_from(settings: Settings) -> None:
     assert json.loads((settings.home / "state.json").read_text()) == {"version": STATE_VERSION}
-    desk = Desk(settings)
-    assert "tides" in desk.search("what pulls the oceans", 1, "hybrid", "default")[0].uri
-    assert "bees" in desk.search("waggle dance of the workers", 1, "hybrid", "default")[0].uri
+    service = open_query_service(settings)
+    assert "tides" in service.search("what pulls the oceans", 1, "hybrid", "default")[0].uri
+    assert "bees" in service.search("waggle dance of the workers", 1, "hybrid", "default")[0].uri
 
 
 def test_what_an_older_code_signed_is_compared_anew(tmp_path: Path) -> None:
@@ -82,18 +82,18 @@ def test_a_newer_state_folder_is_left_alone(tmp_path: Path) -> None:
 
 def test_what_was_backed_up_is_there_again(settings: Settings, module_folder: Path) -> None:
     file = module_folder / "backup.tar"
-    desk = Desk(settings)
-    answer = desk.ask("What pulls the oceans?", "default")
+    service = open_query_service(settings)
+    answer = service.ask("What pulls the oceans?", "default")
     made = backup(settings, file, print)
-    assert made["release"] == desk.live().release_id
+    assert made["release"] == service.live_release().release_id
     with pytest.raises(BackupError, match="already"):
         backup(settings, file, print)
     again = Settings(home=module_folder / "restored")
     found = restore(again, file, print)
-    assert found["chunks"] == desk.index.snapshot(desk.live()).num_rows
-    other = Desk(again)
-    assert other.live() == desk.live()
-    assert other.index.snapshot(other.live()).equals(desk.index.snapshot(desk.live()))
+    assert found["chunks"] == service.index.snapshot(service.live_release()).num_rows
+    other = open_query_service(again)
+    assert other.live_release() == service.live_release()
+    assert other.index.snapshot(other.live_release()).equals(service.index.snapshot(service.live_release()))
     traced = Tracer(open_lake(again), other.index.document_rows, verify=True).trace(answer.answer_id)
     assert traced.verified
     with pytest.raises(BackupError, match="not empty"):

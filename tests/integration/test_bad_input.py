@@ -16,7 +16,7 @@ from assets.lake.ids import doc_id
 from assets.sources.files import local_listing
 from assets.sources.revisions import revisions
 from assets.sources.sources import Source, list_source, read_source
-from inference.answering.answer import LONGEST_QUESTION, BadQuestion, checked_question
+from inference.answering.answer import LONGEST_QUESTION, InvalidQuestion, validate_question
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 HEADWATER = str(Path(sys.executable).parent / "headwater")
@@ -147,9 +147,9 @@ def test_names_of_255_bytes_with_anything_in_them(spark: SparkSession, tmp_path:
 @pytest.mark.parametrize("question", ["x" * 100_000, "why? " * 20_000])
 def test_a_question_of_100_000_characters_is_refused_by_its_length(question: str) -> None:
     with pytest.raises(
-        BadQuestion, match=rf"the question has [\d,]+ characters; the most is {LONGEST_QUESTION}"
+        InvalidQuestion, match=rf"the question has [\d,]+ characters; the most is {LONGEST_QUESTION}"
     ):
-        checked_question(question)
+        validate_question(question)
 
 
 def headwater(home: Path, *arguments: str, before: str = "") -> subprocess.CompletedProcess[str]:

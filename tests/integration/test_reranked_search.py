@@ -1,4 +1,4 @@
-"""A desk with a reranker: the real index and embedder, and a cross-encoder or an endpoint beside them."""
+"""A query service with a reranker: the real index and embedder, and a cross-encoder or an endpoint."""
 
 import logging
 from collections.abc import Iterator
@@ -10,7 +10,8 @@ import pytest
 from cross_encoders import save_cross_encoder
 from index_rows import Chunk, batch
 
-from inference.answering.answering import Desk, SearchMode
+from inference.answering.query_service import SearchMode
+from orchestration.operations.ask import open_query_service
 from orchestration.settings import Settings
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.rerank.reranker import RerankerConfig
@@ -32,11 +33,11 @@ def settings(module_folder: Path) -> Iterator[Settings]:
         replace(Chunk(name, text), vector=tuple(vector.tolist()))
         for (name, text), vector in zip(TEXTS.items(), vectors, strict=True)
     ]
-    desk = Desk(settings)
-    built = desk.index.build(model.digest, "chunker", vectors.shape[1], [batch(rows)], {})
-    desk.index.release("live", built, None, {"model_digest": model.digest})
+    service = open_query_service(settings)
+    built = service.index.build(model.digest, "chunker", vectors.shape[1], [batch(rows)], {})
+    service.index.release("live", built, None, {"model_digest": model.digest})
     yield settings
-    desk._postgres.stop()
+    service._searcher._postgres.stop()
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +46,8 @@ def cross_encoder(module_folder: Path) -> Path:
 
 
 def asked(settings: Settings, mode: SearchMode | None, **options: Any) -> list[tuple[str, int, float]]:
-    desk = Desk(settings.model_copy(update={"reranker": RerankerConfig(**options)}))
-    hits = desk.search("Where does the Danube rise?", 2, mode or desk.best_mode, "acme")
+    service = open_query_service(settings.model_copy(update={"reranker": RerankerConfig(**options)}))
+    hits = service.search("Where does the Danube rise?", 2, mode or service.default_mode, "acme")
     return [(hit.text, hit.rank, round(hit.score, 4)) for hit in hits]
 
 

@@ -14,7 +14,7 @@ from assets.dagster.metadata import funnel
 from assets.lake.lake import Lake
 from assets.lake.tables import TABLES
 from assets.sources.registry import Source, SourceRegistry
-from inference.answering.answering import Desk
+from orchestration.operations.ask import open_query_service
 from orchestration.operations.ingest import build
 from orchestration.operations.runs import RunFailed, execute
 from orchestration.operations.trace import Trace, Tracer
@@ -69,8 +69,8 @@ def make_home(home: Path, corpus: Path) -> Settings:
 
 
 def trace(settings: Settings, identity: str) -> Trace:
-    desk = Desk(settings)
-    return Tracer(open_lake(settings), desk.index.document_rows, verify=True).trace(identity)
+    service = open_query_service(settings)
+    return Tracer(open_lake(settings), service.index.document_rows, verify=True).trace(identity)
 
 
 @pytest.fixture(scope="module")
@@ -105,13 +105,13 @@ def test_every_document_is_accounted_for(settings: Settings) -> None:
 
 @pytest.mark.parametrize("mode", ["hybrid", "lexical", "vector"])
 def test_search_finds_the_document(settings: Settings, mode: RetrievalMode) -> None:
-    hits = Desk(settings).search("how do workers tell where nectar is", 3, mode, "default")
+    hits = open_query_service(settings).search("how do workers tell where nectar is", 3, mode, "default")
     assert "bees" in hits[0].uri
     assert [hit.rank for hit in hits] == list(range(1, len(hits) + 1))
 
 
 def test_an_answer_is_cited_verbatim_and_traced_to_its_bytes(settings: Settings, corpus: Path) -> None:
-    answer = Desk(settings).ask("What causes the tides?", "default")
+    answer = open_query_service(settings).ask("What causes the tides?", "default")
     assert not answer.refused
     cited = answer.citations[0]
     lake = open_lake(settings)
@@ -130,7 +130,7 @@ def test_an_answer_is_cited_verbatim_and_traced_to_its_bytes(settings: Settings,
 
 
 def test_a_document_is_traced_forward_to_answers(settings: Settings, corpus: Path) -> None:
-    answer = Desk(settings).ask("What is a glacier?", "default")
+    answer = open_query_service(settings).ask("What is a glacier?", "default")
     found = trace(settings, (corpus / "glaciers.md").as_uri())
     nodes = list(_walk(found.to_dict()["forward"]))
     assert {"document", "chunk", "embedding", "index", "answer"} <= {node["kind"] for node in nodes}
@@ -140,7 +140,7 @@ def test_a_document_is_traced_forward_to_answers(settings: Settings, corpus: Pat
 
 
 def test_what_the_documents_do_not_say_is_not_answered(settings: Settings) -> None:
-    answer = Desk(settings).ask("Who won the chess world championship in 1972?", "default")
+    answer = open_query_service(settings).ask("Who won the chess world championship in 1972?", "default")
     assert answer.refused
     assert answer.citations == ()
 
@@ -151,7 +151,7 @@ def test_running_again_with_nothing_new_writes_nothing(settings: Settings) -> No
     outcome = execute(settings, None, print)
     assert outcome.failures == []
     assert {name: v for name, v in versions(lake).items() if name != "gold.answers"} == before
-    assert Desk(settings).live().release_id == "r1.1"
+    assert open_query_service(settings).live_release().release_id == "r1.1"
 
 
 def test_tampered_bytes_do_not_verify(settings: Settings, module_folder: Path, corpus: Path) -> None:
@@ -188,12 +188,12 @@ def test_changes_reach_the_release_and_equal_a_full_rebuild(
     (corpus / "glaciers.md").unlink()
     built = build(settings, print)
     assert built["release"] == "r1.2"
-    desk = Desk(settings)
-    assert "volcano" in desk.search("molten rock from an eruption", 1, "hybrid", "default")[0].uri
-    assert "bees" in desk.search("waggle dance of the honey bee", 1, "hybrid", "default")[0].uri
+    service = open_query_service(settings)
+    assert "volcano" in service.search("molten rock from an eruption", 1, "hybrid", "default")[0].uri
+    assert "bees" in service.search("waggle dance of the honey bee", 1, "hybrid", "default")[0].uri
     assert all(
         "persistent body of dense ice" not in hit.text
-        for hit in desk.search("glacier ice", 10, "hybrid", "default")
+        for hit in service.search("glacier ice", 10, "hybrid", "default")
     )
 
     # Spark makes anew what this process has followed change by change.
@@ -209,7 +209,7 @@ def test_changes_reach_the_release_and_equal_a_full_rebuild(
     for name in ("gold.chunks", "gold.embeddings"):
         left = sorted(str(row["text_sha256"]) for row in rows(ours, name))
         assert left == sorted(str(row["text_sha256"]) for row in rows(theirs, name)), name
-    snapshot = desk.index.snapshot(desk.live())
+    snapshot = service.index.snapshot(service.live_release())
     assert sorted(snapshot["chunk_id"].to_pylist()) == sorted(
         row["chunk_id"] for row in rows(ours, "gold.chunks")
     )
@@ -220,7 +220,10 @@ def test_a_file_that_comes_back_is_found_again(settings: Settings, corpus: Path)
     built = build(settings, print)
     assert built["release"] == "r1.3"
     assert (
-        "glaciers" in Desk(settings).search("dense ice under its own weight", 1, "hybrid", "default")[0].uri
+        "glaciers"
+        in open_query_service(settings)
+        .search("dense ice under its own weight", 1, "hybrid", "default")[0]
+        .uri
     )
 
 
@@ -228,15 +231,17 @@ def test_rollback_repoints_and_holds_until_something_new(settings: Settings) -> 
     from assets.ops import roll_back
     from retrieval.index.index import UnknownRelease
 
-    desk = Desk(settings)
+    service = open_query_service(settings)
     with pytest.raises(UnknownRelease, match=r"r9\.9"):
-        roll_back(open_lake(settings), desk.index, "r9.9")
-    assert roll_back(open_lake(settings), desk.index, None).release_id == "r1.2"
-    assert all("glaciers" not in hit.uri for hit in desk.search("glacier dense ice", 10, "hybrid", "default"))
+        roll_back(open_lake(settings), service.index, "r9.9")
+    assert roll_back(open_lake(settings), service.index, None).release_id == "r1.2"
+    assert all(
+        "glaciers" not in hit.uri for hit in service.search("glacier dense ice", 10, "hybrid", "default")
+    )
     assert execute(settings, None, print).failures == []
-    assert desk.live().release_id == "r1.2"
-    roll_back(open_lake(settings), desk.index, "r1.3")
-    assert desk.live().release_id == "r1.3"
+    assert service.live_release().release_id == "r1.2"
+    roll_back(open_lake(settings), service.index, "r1.3")
+    assert service.live_release().release_id == "r1.3"
 
 
 def test_a_failed_gate_holds_for_whoever_comes_after(settings: Settings, corpus: Path) -> None:
@@ -258,7 +263,7 @@ def test_a_failed_gate_holds_for_whoever_comes_after(settings: Settings, corpus:
     assert lake.version("gold.chunks") == chunks
     with pytest.raises(RunFailed):
         build(settings, print)
-    assert Desk(settings).live().release_id == "r1.3"
+    assert open_query_service(settings).live_release().release_id == "r1.3"
     lake.delta("silver.documents").delete("doc_id = '" + "0" * 64 + "'")
     assert execute(settings, None, print).failures == []
     assert lake.audited_version("silver.documents") == lake.version("silver.documents")

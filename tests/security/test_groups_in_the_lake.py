@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from assets.lake.lake import Lake
 from assets.sources.registry import Source, SourceRegistry
-from inference.answering.answering import Desk
 from orchestration.cli.main import app
+from orchestration.operations.ask import open_query_service
 from orchestration.operations.ingest import build
 from orchestration.operations.replay import UnknownAnswer, replay
 from orchestration.settings import Settings, open_lake
@@ -51,8 +51,8 @@ def settings(spark: SparkSession, module_folder: Path) -> Any:
 
 
 def found(settings: Settings, query: str, *groups: str, at: str | None = None) -> set[str]:
-    desk = Desk(settings)
-    hits = desk.search(query, 10, "hybrid", "acme", desk.as_of(at) if at else None, groups)
+    service = open_query_service(settings)
+    hits = service.search(query, 10, "hybrid", "acme", service.release_as_of(at) if at else None, groups)
     return {Path(hit.uri).name.replace("%20", " ") for hit in hits}
 
 
@@ -72,27 +72,27 @@ def test_groups_decide_what_is_found_and_what_stands_for_what(settings: Settings
     assert by_source == {"handbook": None, "payroll": "board,finance"}
     # A text for fewer people neither stands for one that all may read nor has one of those stand for it.
     assert lake.delta("silver.duplicates").to_pyarrow_table().num_rows == 0
-    assert Desk(settings).index.groups() == {"acme": ["board", "finance"]}
+    assert open_query_service(settings).index.groups() == {"acme": ["board", "finance"]}
 
 
 def test_an_answer_is_made_of_what_its_reader_may_see(settings: Settings) -> None:
-    desk, question = Desk(settings), "What does the director earn?"
-    told = desk.ask(question, "acme", groups=["finance"])
+    service, question = open_query_service(settings), "What does the director earn?"
+    told = service.ask(question, "acme", groups=["finance"])
     assert "two hundred thousand" in told.answer
-    kept_from = desk.ask(question, "acme")
+    kept_from = service.ask(question, "acme")
     assert "thousand" not in kept_from.answer
-    again = replay(open_lake(settings), desk, told.answer_id)
+    again = replay(open_lake(settings), service, told.answer_id)
     assert again.reproduced
     assert again.whole
     assert [hit.chunk_id for hit in again.at_release] == list(again.then)
     with pytest.raises(UnknownAnswer, match="answers list"):
-        replay(open_lake(settings), desk, "none")
+        replay(open_lake(settings), service, "none")
 
 
 def test_other_groups_take_hold_with_the_next_run(settings: Settings) -> None:
-    desk, lake = Desk(settings), open_lake(settings)
+    service, lake = open_query_service(settings), open_lake(settings)
     before = {name: lake.version(name) for name in ("bronze.raw_documents", "gold.embeddings")}
-    answer = desk.ask("What does the director earn?", "acme", groups=["finance"])
+    answer = service.ask("What does the director earn?", "acme", groups=["finance"])
     SourceRegistry(settings.sources_file).give_to("payroll", ["auditors"])
     SourceRegistry(settings.sources_file).give_to("handbook", ["staff"])
     assert build(settings, print)["release"] == "r1.2"
@@ -107,7 +107,7 @@ def test_other_groups_take_hold_with_the_next_run(settings: Settings) -> None:
     ]
     # As of the release before, it is as it was then.
     assert found(settings, query, "finance", at="r1.1") == {*HANDBOOK, *PAYROLL}
-    replayed = replay(lake, desk, answer.answer_id).to_dict()
+    replayed = replay(lake, service, answer.answer_id).to_dict()
     assert replayed["reproduced"]
     assert (replayed["release"], replayed["live"], replayed["now"]) == ("r1.1", "r1.2", [])
     assert len(replayed["until_now"]["went"]) == len(replayed["then"]) == 4
@@ -161,11 +161,11 @@ def test_the_command_line_takes_groups_and_moments(
 
 
 def test_an_older_release_is_asked_with_its_own_model(settings: Settings) -> None:
-    desk = Desk(settings)
-    release = desk.as_of("r1.1")
-    assert desk._model_of(release).digest == release.details["model_digest"]
+    service = open_query_service(settings)
+    release = service.release_as_of("r1.1")
+    assert service._models.model_of(release).digest == release.details["model_digest"]
     gone = release.details | {"model_digest": "another", "embedder": {"model": str(settings.home / "gone")}}
     release = type(release)(release.release_id, release.generation, release.epoch, release.released_at, gone)
-    with pytest.raises(QueryModelMismatch, match="put it there again, or search with --mode lexical"):
-        desk.search("director", 3, "hybrid", "acme", release)
-    assert desk.search("holiday", 3, "lexical", "acme", release)
+    with pytest.raises(QueryModelMismatch, match="put it back there, or search with --mode lexical"):
+        service.search("director", 3, "hybrid", "acme", release)
+    assert service.search("holiday", 3, "lexical", "acme", release)

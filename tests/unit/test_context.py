@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.answering.context import ContextConfig, assemble, distinct, estimated_tokens, source_line
+from inference.answering.prompt_assembly import (
+    PromptConfig,
+    assemble_prompt_passages,
+    distinct_passages,
+    estimate_prompt_tokens,
+    passage_source_line,
+)
 from retrieval.chunking.chunker import ChunkerConfig, load_chunk_tokenizer, split_into_chunks
 from retrieval.embedding.embedder import packaged_embedding_model
 
@@ -50,22 +56,23 @@ def retrieved(draw: st.DrawFn) -> tuple[list[str], list[Passage]]:
 
 
 configs = st.builds(
-    ContextConfig, max_tokens=st.integers(1, 400), diversity=st.floats(0, 1), same=st.floats(0.1, 1)
+    PromptConfig, max_tokens=st.integers(1, 400), diversity=st.floats(0, 1), same=st.floats(0.1, 1)
 )
 
 
 @settings(max_examples=200, deadline=None)
 @given(found=retrieved(), config=configs)
 def test_spans_are_exact_the_budget_is_kept_and_nothing_is_invented(
-    found: tuple[list[str], list[Passage]], config: ContextConfig
+    found: tuple[list[str], list[Passage]], config: PromptConfig
 ) -> None:
     texts, passages = found
-    context = assemble(passages, config)
+    context = assemble_prompt_passages(passages, config)
     members = [i for shown in context for i in shown.members]
     assert len(set(members)) == len(members)
-    assert set(members) <= set(distinct(passages, config.same))
+    assert set(members) <= set(distinct_passages(passages, config.same))
     assert (
-        sum(estimated_tokens(p.text) + estimated_tokens(source_line(p)) for p in context) <= config.max_tokens
+        sum(estimate_prompt_tokens(p.text) + estimate_prompt_tokens(passage_source_line(p)) for p in context)
+        <= config.max_tokens
     )
     for shown in context:
         parts = [passages[i] for i in shown.members]
@@ -84,10 +91,10 @@ def test_spans_are_exact_the_budget_is_kept_and_nothing_is_invented(
 @settings(max_examples=200, deadline=None)
 @given(found=retrieved(), config=configs)
 def test_neighbours_are_never_shown_apart_and_the_best_are_at_the_edges(
-    found: tuple[list[str], list[Passage]], config: ContextConfig
+    found: tuple[list[str], list[Passage]], config: PromptConfig
 ) -> None:
     _, passages = found
-    context = assemble(passages, config)
+    context = assemble_prompt_passages(passages, config)
     ends = {(passages[p.members[0]].doc_id, p.char_end) for p in context}
     assert not any((passages[p.members[0]].doc_id, p.char_start) in ends for p in context)
     best = [min(shown.members) for shown in context]
@@ -99,13 +106,21 @@ def test_neighbours_are_never_shown_apart_and_the_best_are_at_the_edges(
 @given(found=retrieved())
 def test_with_room_for_all_every_distinct_chunk_is_shown(found: tuple[list[str], list[Passage]]) -> None:
     _, passages = found
-    shown = {i for p in assemble(passages, ContextConfig(max_tokens=100_000)) for i in p.members}
-    assert shown == set(distinct(passages))
+    shown = {
+        i for p in assemble_prompt_passages(passages, PromptConfig(max_tokens=100_000)) for i in p.members
+    }
+    assert shown == set(distinct_passages(passages))
 
 
 def test_the_best_is_first_the_second_last_and_the_worst_in_the_middle() -> None:
     passages = apart("one fish", "two birds", "three cats", "four dogs", "five cows")
-    assert [p.members for p in assemble(passages, ContextConfig())] == [(0,), (2,), (4,), (3,), (1,)]
+    assert [p.members for p in assemble_prompt_passages(passages, PromptConfig())] == [
+        (0,),
+        (2,),
+        (4,),
+        (3,),
+        (1,),
+    ]
 
 
 def test_neighbours_become_one_passage_and_what_is_between_keeps_others_apart() -> None:
@@ -113,7 +128,7 @@ def test_neighbours_become_one_passage_and_what_is_between_keeps_others_apart() 
     found = [
         Passage(part, char_start=text.index(part)) for part in ("Second part.", "Fourth.", "First part.")
     ]
-    context = assemble(found, ContextConfig())
+    context = assemble_prompt_passages(found, PromptConfig())
     assert [(p.members, p.text) for p in context] == [
         ((2, 0), "First part.\n\nSecond part."),
         ((1,), "Fourth."),
@@ -122,7 +137,7 @@ def test_neighbours_become_one_passage_and_what_is_between_keeps_others_apart() 
 
 
 def test_the_same_span_of_two_documents_is_not_merged() -> None:
-    assert len(assemble([Passage("One.", "a"), Passage("Two.", "b", 5)], ContextConfig())) == 2
+    assert len(assemble_prompt_passages([Passage("One.", "a"), Passage("Two.", "b", 5)], PromptConfig())) == 2
 
 
 LICENCE = "Permission is hereby granted, free of charge, to any person obtaining a copy of this software. "
@@ -142,11 +157,13 @@ LICENCE = "Permission is hereby granted, free of charge, to any person obtaining
 def test_what_a_better_passage_says_already_is_left_out_and_what_differs_is_kept(
     second: str, kept: bool
 ) -> None:
-    assert distinct(apart(LICENCE * 4, second), same=0.8) == kept
+    assert distinct_passages(apart(LICENCE * 4, second), same=0.8) == kept
 
 
 def test_a_longer_passage_that_holds_a_better_one_is_kept() -> None:
-    assert distinct(apart(LICENCE, LICENCE + "The dough must rest for an hour before it is baked.")) == [0, 1]
+    assert distinct_passages(
+        apart(LICENCE, LICENCE + "The dough must rest for an hour before it is baked.")
+    ) == [0, 1]
 
 
 def test_when_not_all_fit_another_subject_is_preferred_to_more_of_the_same() -> None:
@@ -155,12 +172,16 @@ def test_when_not_all_fit_another_subject_is_preferred_to_more_of_the_same() -> 
         "the river rises in the white hills and falls to the sea",
         "bread is baked from flour and water with salt and yeast",
     )
-    room = 2 * (estimated_tokens(passages[0].text) + 12) + 3
-    assert {p.members for p in assemble(passages, ContextConfig(max_tokens=room, diversity=0.5))} == {
+    room = 2 * (estimate_prompt_tokens(passages[0].text) + 12) + 3
+    assert {
+        p.members for p in assemble_prompt_passages(passages, PromptConfig(max_tokens=room, diversity=0.5))
+    } == {
         (0,),
         (2,),
     }
-    assert {p.members for p in assemble(passages, ContextConfig(max_tokens=room, diversity=0))} == {
+    assert {
+        p.members for p in assemble_prompt_passages(passages, PromptConfig(max_tokens=room, diversity=0))
+    } == {
         (0,),
         (1,),
     }
@@ -168,11 +189,13 @@ def test_when_not_all_fit_another_subject_is_preferred_to_more_of_the_same() -> 
 
 def test_a_passage_that_is_too_long_leaves_room_for_those_that_fit() -> None:
     passages = apart("long " * 1000, "short and sweet")
-    assert [p.members for p in assemble(passages, ContextConfig(max_tokens=100))] == [(1,)]
-    assert assemble(passages, ContextConfig(max_tokens=5)) == []
-    assert assemble([], ContextConfig()) == []
+    assert [p.members for p in assemble_prompt_passages(passages, PromptConfig(max_tokens=100))] == [(1,)]
+    assert assemble_prompt_passages(passages, PromptConfig(max_tokens=5)) == []
+    assert assemble_prompt_passages([], PromptConfig()) == []
 
 
 @pytest.mark.parametrize("text", ["", "\n", "世" * 500, "x" * 10_000, "\ud800 lone"])
 def test_odd_texts_are_shown_as_they_are(text: str) -> None:
-    assert [p.text for p in assemble([Passage(text)], ContextConfig(max_tokens=10**6))] == [text]
+    assert [p.text for p in assemble_prompt_passages([Passage(text)], PromptConfig(max_tokens=10**6))] == [
+        text
+    ]

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inference.answering.prompt import Draft, EngineError
 from inference.engines.endpoint import OpenAIEngine
-from inference.engines.engines import ExtractiveConfig, ExtractiveEngine, GeneratorConfig, build_engine
+from inference.engines.extractive import ExtractiveConfig, ExtractiveEngine
+from inference.engines.generator import GeneratorConfig, build_engine
 from inference.engines.local import LocalEngine
+from inference.engines.protocol import Draft, EngineError
 from retrieval.embedding.embedder import Embedder, EmbedderConfig, packaged_embedding_model
 
 

@@ -1,32 +1,14 @@
-"""What turns a question and passages into an answer: sentences chosen, or words generated."""
+"""Answers by quoting the sentences of the passages that are nearest to the question."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field
 
-from inference.answering.context import ContextConfig, Passage, distinct
-from inference.answering.prompt import Draft, Quote
+from inference.answering.prompt_assembly import distinct_passages
+from inference.engines.protocol import Draft, Passage, Quote
 from retrieval.chunking.sentences import sentence_spans
-
-
-class Engine(Protocol):
-    """Anything that answers from passages."""
-
-    @property
-    def name(self) -> str:
-        """What it is, as kept with each answer."""
-        ...
-
-    def answer(self, question: str, passages: Sequence[Passage]) -> Draft:
-        """Answers from the passages, which are best first and not empty.
-
-        Raises:
-            EngineError: When it fails; a question that can't be answered is a draft that says so.
-        """
-        ...
 
 
 class Encoder(Protocol):
@@ -58,59 +40,6 @@ class ExtractiveConfig(BaseModel):
     sentences."""
 
 
-class GeneratorConfig(BaseModel):
-    """What writes answers. Without a model or an endpoint they are extracted, with nothing invented."""
-
-    model: Path | None = None
-    """A folder with a causal language model in transformers' form, or a GGUF file."""
-    endpoint: str | None = None
-    """The base URL of an OpenAI-compatible service, such as `http://127.0.0.1:8000/v1`."""
-    endpoint_model: str | None = None
-    """The model's name at the endpoint."""
-    api_key_env: str | None = None
-    """The environment variable that holds the endpoint's key; None when it needs none."""
-    timeout_s: float = Field(default=60.0, gt=0)
-    """How long one call to the endpoint may take."""
-    max_new_tokens: int = Field(default=300, ge=1)
-    """The longest answer that is generated."""
-    context: ContextConfig = ContextConfig()
-    """Which of the retrieved passages a generator is shown, and in which order."""
-    extractive: ExtractiveConfig = ExtractiveConfig()
-    """How sentences are chosen when nothing generates."""
-
-    @model_validator(mode="after")
-    def _one_generator(self) -> "GeneratorConfig":
-        if self.model and self.endpoint:
-            raise ValueError("both a model and an endpoint are given: choose one generator")
-        if self.endpoint and not self.endpoint_model:
-            raise ValueError(f"endpoint_model is missing: name the model to use at {self.endpoint}")
-        return self
-
-
-def build_engine(config: GeneratorConfig, encoder: Encoder) -> Engine:
-    """The engine that a configuration names.
-
-    Raises:
-        EngineError: When the local model can't be loaded.
-    """
-    if config.endpoint and config.endpoint_model:
-        from inference.engines.endpoint import OpenAIEngine
-
-        return OpenAIEngine(
-            config.endpoint,
-            config.endpoint_model,
-            config.api_key_env,
-            config.timeout_s,
-            config.max_new_tokens,
-            context=config.context,
-        )
-    if config.model:
-        from inference.engines.local import LocalEngine  # imports torch, which takes seconds
-
-        return LocalEngine(config.model, config.max_new_tokens, config.context)
-    return ExtractiveEngine(encoder, config.extractive)
-
-
 class ExtractiveEngine:
     """Quotes the sentences that are nearest to the question, word for word."""
 
@@ -124,7 +53,7 @@ class ExtractiveEngine:
         """Quotes up to `sentences` sentences, or refuses when none is near enough to the question."""
         quotes = [
             Quote(index, start, end)
-            for index in distinct(passages)[: self._config.passages]
+            for index in distinct_passages(passages)[: self._config.passages]
             for start, end in sentence_spans(passages[index].text)
         ]
         if not quotes:

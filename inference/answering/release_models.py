@@ -1,0 +1,51 @@
+"""Which embedding model does a release's index need? The one in use, or an older one, loaded once."""
+
+from functools import lru_cache
+from pathlib import Path
+
+from retrieval.embedding.embedder import EmbedderConfig
+from retrieval.embedding.embedding_model import EmbeddingModel
+from retrieval.index.types import IndexRelease
+from retrieval.search.searcher import QueryModelMismatch
+
+MAX_OLD_MODELS = 2
+"""How many models of earlier releases stay loaded; the least recently used goes first."""
+
+
+class ReleaseModels:
+    """The embedding models of releases, by digest.
+
+    Args:
+        current: The model in use.
+        state: The state folder, where models are converted.
+    """
+
+    def __init__(self, current: EmbeddingModel, state: Path) -> None:
+        self.current = current
+        self._state = state
+        self._old = lru_cache(maxsize=MAX_OLD_MODELS)(self._find)
+
+    def model_of(self, release: IndexRelease) -> EmbeddingModel:
+        """Returns the model that made a release's vectors.
+
+        Raises:
+            QueryModelMismatch: When that model is not where it was when the release was made.
+        """
+        digest = release.details["model_digest"]
+        if digest == self.current.digest:
+            return self.current
+        config = EmbedderConfig.model_validate(release.details.get("embedder", {}))
+        model = self._old(digest, config.model_dump_json())
+        if model is None:
+            raise QueryModelMismatch(
+                f"release {release.release_id} was made with model {digest}, which is no longer at "
+                f"{config.model}: put it back there, or search with --mode lexical"
+            )
+        return model
+
+    def _find(self, digest: str, config_json: str) -> EmbeddingModel | None:
+        config = EmbedderConfig.model_validate_json(config_json)
+        if not config.model.is_dir():
+            return None
+        model = EmbeddingModel.of(config, self._state)
+        return model if model.digest == digest else None
