@@ -1,6 +1,7 @@
-"""Dependencies point one way: orchestration → assets → (quality, retrieval, inference)."""
+"""Dependencies point one way, between the rooms and between the packages inside them."""
 
 import ast
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,23 +15,69 @@ ALLOWED = {
     "retrieval": {"retrieval"},
     "inference": {"inference", "retrieval"},
 }
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for room in ROOMS
+    for path in sorted((ROOT / room).rglob("*.py"))
+}
+MOST_LINES = 400
+MOST_MODULES = 14
 
 
-def imported_rooms(path: Path) -> set[str]:
+def imported(path: Path) -> set[str]:
+    """The modules of ours that a file imports, by full name."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        names = []
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module]
-        found |= {name.partition(".")[0] for name in names}
-    return found & set(ROOMS)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return found & MODULES.keys()
+
+
+def package(module: str) -> str:
+    """The package of a room that a module is in; a module that lies directly in a room is one by itself."""
+    return ".".join(module.split(".")[:2])
 
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_imports_only_what_is_below_it(room: str) -> None:
-    files = sorted((ROOT / room).rglob("*.py"))
-    assert files
-    wrong = {str(path.relative_to(ROOT)): imported_rooms(path) - ALLOWED[room] for path in files}
-    assert {name: rooms for name, rooms in wrong.items() if rooms} == {}
+    wrong = {
+        name: others
+        for name, path in MODULES.items()
+        if name.split(".")[0] == room
+        and (others := {each.split(".")[0] for each in imported(path)} - ALLOWED[room])
+    }
+    assert wrong == {}
+
+
+def test_packages_import_each_other_one_way() -> None:
+    below: dict[str, set[str]] = {}
+    for name, path in MODULES.items():
+        if name not in ROOMS:
+            needs = {package(each) for each in imported(path) if each not in ROOMS}
+            below.setdefault(package(name), set()).update(needs - {package(name)})
+    try:
+        TopologicalSorter(below).prepare()
+    except CycleError as error:
+        pytest.fail(" → ".join(reversed(error.args[1])))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_is_short_enough_to_hold_one_question(name: str) -> None:
+    assert len(MODULES[name].read_text().splitlines()) <= MOST_LINES
+
+
+def test_a_package_says_which_question_it_answers_and_a_newcomer_oversees_it() -> None:
+    packages = {path.parent for path in MODULES.values()}
+    for folder in packages:
+        modules = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
+        # Formats are a list by nature: a reader per format.
+        assert len(modules) <= MOST_MODULES or folder.name == "formats", folder
+        docstring = ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
+        assert docstring, f"{folder} has no docstring"
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("retrieval/**/*.sql")), ids=lambda path: path.name)
+def test_an_sql_file_is_short_enough_to_hold_one_question(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= MOST_LINES
