@@ -21,106 +21,45 @@ from assets.text.damage import cut_off, markup_line_ratio, mojibake_ratio
 from assets.text.language import NO_LANGUAGE
 from assets.text.tokens import PRIME, Hashes, Index, fold, tokens
 
+
+def _signal(name: str, comment: str, kind: pa.DataType | None = None) -> pa.Field:
+    return column(name, comment, kind or pa.float64(), nullable=True)
+
+
 SIGNALS: dict[str, pa.Field] = {
     field.name: field
     for field in (
-        column("word_count", "Number of words.", pa.int32(), nullable=True),
-        column("mean_word_length", "Mean number of characters per word.", pa.float64(), nullable=True),
-        column("symbol_to_word_ratio", "Hash signs and ellipses per word.", pa.float64(), nullable=True),
-        column("alphabetic_word_ratio", "Share of words with a letter.", pa.float64(), nullable=True),
-        column(
-            "alphanumeric_word_ratio", "Share of words with a letter or digit.", pa.float64(), nullable=True
+        _signal("word_count", "Number of words.", pa.int32()),
+        _signal("mean_word_length", "Mean number of characters per word."),
+        _signal("symbol_to_word_ratio", "Hash signs and ellipses per word."),
+        _signal("alphabetic_word_ratio", "Share of words with a letter."),
+        _signal("alphanumeric_word_ratio", "Share of words with a letter or digit."),
+        _signal("stop_word_count", "Number of occurrences of Gopher's eight English stop words.", pa.int32()),
+        _signal("line_count", "Number of lines that are not blank.", pa.int32()),
+        _signal("bullet_line_ratio", "Share of lines that begin with a bullet."),
+        _signal("ellipsis_line_ratio", "Share of lines that end with an ellipsis."),
+        _signal("terminal_punctuation_line_ratio", "Share of lines that end with terminal punctuation."),
+        _signal("short_line_ratio", "Share of lines of up to 30 characters."),
+        _signal("newline_to_word_ratio", "Line feeds per word."),
+        _signal("duplicate_line_fraction", "Share of lines that repeat an earlier one."),
+        _signal("duplicate_line_char_fraction", "Share of characters in such lines."),
+        _signal("duplicate_paragraph_fraction", "Share of paragraphs that repeat an earlier one."),
+        _signal("duplicate_paragraph_char_fraction", "Share of characters in such paragraphs."),
+        _signal("top_2_gram_char_fraction", "Share of characters in the most frequent pair of words."),
+        _signal("top_3_gram_char_fraction", "Share of characters in the most frequent triple of words."),
+        _signal("top_4_gram_char_fraction", "Share of characters in the most frequent four words."),
+        _signal("duplicate_5_gram_char_fraction", "Share of characters in repeated 5-grams of words."),
+        _signal("duplicate_10_gram_char_fraction", "Share of characters in repeated 10-grams of words."),
+        _signal("curly_bracket_ratio", "Curly brackets per character."),
+        _signal("lorem_ipsum_word_ratio", "Share of words of printers' filler text."),
+        _signal("boilerplate_line_ratio", "Share of lines about policies, cookies or page furniture."),
+        _signal("replacement_char_ratio", "U+FFFD per character."),
+        _signal(
+            "letter_coincidence", "Chance that two basic Latin letters are equal; NULL for fewer than 200."
         ),
-        column(
-            "stop_word_count",
-            "Number of occurrences of Gopher's eight English stop words.",
-            pa.int32(),
-            nullable=True,
-        ),
-        column("line_count", "Number of lines that are not blank.", pa.int32(), nullable=True),
-        column("bullet_line_ratio", "Share of lines that begin with a bullet.", pa.float64(), nullable=True),
-        column(
-            "ellipsis_line_ratio", "Share of lines that end with an ellipsis.", pa.float64(), nullable=True
-        ),
-        column(
-            "terminal_punctuation_line_ratio",
-            "Share of lines that end with terminal punctuation.",
-            pa.float64(),
-            nullable=True,
-        ),
-        column("short_line_ratio", "Share of lines of up to 30 characters.", pa.float64(), nullable=True),
-        column("newline_to_word_ratio", "Line feeds per word.", pa.float64(), nullable=True),
-        column(
-            "duplicate_line_fraction",
-            "Share of lines that repeat an earlier one.",
-            pa.float64(),
-            nullable=True,
-        ),
-        column(
-            "duplicate_line_char_fraction", "Share of characters in such lines.", pa.float64(), nullable=True
-        ),
-        column(
-            "duplicate_paragraph_fraction",
-            "Share of paragraphs that repeat an earlier one.",
-            pa.float64(),
-            nullable=True,
-        ),
-        column(
-            "duplicate_paragraph_char_fraction",
-            "Share of characters in such paragraphs.",
-            pa.float64(),
-            nullable=True,
-        ),
-        column(
-            "top_2_gram_char_fraction",
-            "Share of characters in the most frequent 2-gram of words.",
-            pa.float64(),
-            nullable=True,
-        ),
-        column(
-            "top_3_gram_char_fraction",
-            "Share of characters in the most frequent 3-gram of words.",
-            pa.float64(),
-            nullable=True,
-        ),
-        column(
-            "top_4_gram_char_fraction",
-            "Share of characters in the most frequent 4-gram of words.",
-            pa.float64(),
-            nullable=True,
-        ),
-        column(
-            "duplicate_5_gram_char_fraction",
-            "Share of characters in repeated 5-grams of words.",
-            pa.float64(),
-            nullable=True,
-        ),
-        column(
-            "duplicate_10_gram_char_fraction",
-            "Share of characters in repeated 10-grams of words.",
-            pa.float64(),
-            nullable=True,
-        ),
-        column("curly_bracket_ratio", "Curly brackets per character.", pa.float64(), nullable=True),
-        column(
-            "lorem_ipsum_word_ratio", "Share of words of printers' filler text.", pa.float64(), nullable=True
-        ),
-        column(
-            "boilerplate_line_ratio",
-            "Share of lines about policies, cookies or page furniture.",
-            pa.float64(),
-            nullable=True,
-        ),
-        column("replacement_char_ratio", "U+FFFD per character.", pa.float64(), nullable=True),
-        column(
-            "letter_coincidence",
-            "Chance that two of the text's basic Latin letters are equal; NULL for fewer than 200.",
-            pa.float64(),
-            nullable=True,
-        ),
-        column("markup_line_ratio", "Share of lines that are markup left in.", pa.float64(), nullable=True),
-        column("mojibake_ratio", "Share of letters that a wrong decoding left.", pa.float64(), nullable=True),
-        column("cut_off", "1 where the text stops in the middle, else 0.", pa.int32(), nullable=True),
+        _signal("markup_line_ratio", "Share of lines that are markup left in."),
+        _signal("mojibake_ratio", "Share of letters that a wrong decoding left."),
+        _signal("cut_off", "1 where the text stops in the middle, else 0.", pa.int32()),
     )
 }
 """The signal columns of `silver.documents`; `quality_signals` says which paper each is from."""

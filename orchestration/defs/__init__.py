@@ -1,0 +1,1 @@
+"""Where `dg` looks for components; Headwater's definitions are in `orchestration.definitions`."""
