@@ -5,17 +5,15 @@ import dagster as dg
 from assets import bronze, gold, ops, serving, silver
 from assets.dagster.checks import GATES, conservation
 from assets.dagster.drift import drift_checks
-from orchestration.automation.automation import (
-    alerts,
-    arrivals,
-    automations,
-    daily,
-    maintenance,
-    nightly,
-    reaper,
-    refresh,
+from orchestration.automation.jobs import maintenance_job, refresh_job
+from orchestration.automation.schedules import daily_schedule, nightly_schedule
+from orchestration.automation.sensors import (
+    arrivals_sensor,
+    automation_sensor,
+    dead_runs_sensor,
+    failed_run_sensor,
 )
-from orchestration.resources import resources
+from orchestration.resources import dagster_resources
 from orchestration.settings import Settings
 
 ASSETS = [
@@ -32,7 +30,9 @@ ASSETS = [
 CHECKS = [*GATES, conservation, ops.retrieval_quality]
 
 
-def definitions(settings: Settings, loggers: dict[str, dg.LoggerDefinition] | None = None) -> dg.Definitions:
+def build_definitions(
+    settings: Settings, loggers: dict[str, dg.LoggerDefinition] | None = None
+) -> dg.Definitions:
     """The definitions over one state folder.
 
     Args:
@@ -42,14 +42,14 @@ def definitions(settings: Settings, loggers: dict[str, dg.LoggerDefinition] | No
     return dg.Definitions(
         assets=ASSETS,
         asset_checks=[*CHECKS, *drift_checks(settings.recipe.drift)],
-        jobs=[refresh, maintenance],
-        schedules=[daily, nightly],
-        sensors=[arrivals, automations, reaper, alerts],
-        resources=resources(settings),
+        jobs=[refresh_job, maintenance_job],
+        schedules=[daily_schedule, nightly_schedule],
+        sensors=[arrivals_sensor, automation_sensor, dead_runs_sensor, failed_run_sensor],
+        resources=dagster_resources(settings),
         loggers=loggers,
         # One process a run, so that there is one Spark session a run.
         executor=dg.in_process_executor,
     )
 
 
-defs = definitions(Settings())
+defs = build_definitions(Settings())

@@ -36,7 +36,7 @@ def state_version(home: Path) -> int:
     return version
 
 
-def bring_up_to_date(home: Path, lake: Lake) -> None:
+def migrate_state(home: Path, lake: Lake) -> None:
     """Runs the migrations that a state folder has not seen; a new folder gets the newest version.
 
     Args:

@@ -6,7 +6,7 @@ import dagster as dg
 
 from assets.lake.lake import Lake
 from assets.sources.registry import SourceRegistry
-from orchestration.automation.alerts import Alert
+from orchestration.automation.alerts import FailureAlert
 from orchestration.automation.dead_runs import run_process_tags
 from orchestration.settings import Settings, open_lake
 from retrieval.embedding.embedding_model import EmbeddingModel
@@ -15,7 +15,7 @@ from retrieval.search.searcher import Searcher
 from retrieval.store.postgres import Postgres
 
 
-def resources(settings: Settings) -> dict[str, Any]:
+def dagster_resources(settings: Settings) -> dict[str, Any]:
     """The resources of the definitions, by name; nothing starts before an asset asks for it."""
     postgres = Postgres(settings.home, settings.postgres)
     made = {
@@ -27,7 +27,7 @@ def resources(settings: Settings) -> dict[str, Any]:
         "releases_kept": settings.releases_kept,
         "max_shrink": settings.max_shrink,
         "retention_days": settings.retention_days,
-        "alert": Alert(settings.alert_webhook, tuple(settings.alert_command)),
+        "alert": FailureAlert(settings.alert_webhook, tuple(settings.alert_command)),
     }
     hardcoded = {name: dg.ResourceDefinition.hardcoded_resource(value) for name, value in made.items()}
 

@@ -12,7 +12,7 @@ from assets.lake.lake import Lake
 from assets.lake.spark import SparkConfig
 from assets.recipe import Recipe
 from inference.engines.generator import GeneratorConfig
-from orchestration.migrations import bring_up_to_date
+from orchestration.migrations import migrate_state
 from retrieval.rerank.reranker import RerankerConfig
 from retrieval.store.postgres import PostgresConfig
 
@@ -85,13 +85,13 @@ def open_lake(settings: Settings) -> Lake:
         NewerState: The folder was made by a newer Headwater.
     """
     lake = Lake(settings.lake_root, settings.spark, settings.home / "spark", settings.home / "data_docs")
-    bring_up_to_date(settings.home, lake)
+    migrate_state(settings.home, lake)
     return lake
 
 
-def unknown(settings: Settings) -> dict[str, str | None]:
+def unknown_variables(settings: Settings) -> dict[str, str | None]:
     """Variables of the environment that are named like a setting and are none, each with the likeliest."""
-    names = [row["setting"] for row in listed(settings)]
+    names = [row["setting"] for row in list_settings(settings)]
     # A group may be set as a whole, in JSON.
     known = {*_OTHER_VARIABLES, *(name.rsplit("__", above)[0] for name in names for above in range(4))}
     ours = [name for name in sorted(os.environ) if name.upper().startswith("HEADWATER_")]
@@ -102,13 +102,13 @@ def unknown(settings: Settings) -> dict[str, str | None]:
     }
 
 
-def listed(settings: BaseModel, prefix: str = "HEADWATER_") -> list[dict[str, str]]:
+def list_settings(settings: BaseModel, prefix: str = "HEADWATER_") -> list[dict[str, str]]:
     """Every setting with its environment variable, its value and where that comes from."""
     rows = []
     for name in type(settings).model_fields:
         value, variable = getattr(settings, name), f"{prefix}{name}".upper()
         if isinstance(value, BaseModel):
-            rows += listed(value, f"{variable}__")
+            rows += list_settings(value, f"{variable}__")
             continue
         origin = "environment" if variable in os.environ else "default"
         rows.append({"setting": variable, "value": str(value), "from": origin})

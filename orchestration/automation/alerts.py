@@ -11,7 +11,7 @@ _TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True)
-class Alert:
+class FailureAlert:
     """Where a failure is told.
 
     Attributes:

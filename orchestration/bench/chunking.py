@@ -18,8 +18,8 @@ from retrieval.chunking.chunker import ChunkerConfig, load_chunk_tokenizer, spli
 from retrieval.embedding.embedder import Embedder
 from retrieval.embedding.embedding_model import EmbeddingModel
 
-SIZES_TOKENS = (100, 160, 200, 240, 400)
-TOP = 5
+CHUNK_SIZES_TOKENS = (100, 160, 200, 240, 400)
+TOP_CHUNKS = 5
 BUDGET_CHARS = 5000
 """Chunks of different sizes are compared fairly only where they fill the same room: about 1,200 tokens."""
 
@@ -41,7 +41,7 @@ class _Wanted:
     spans: list[Span]
 
 
-def run(settings: Settings, data: Path) -> BenchResult:
+def bench_chunking(settings: Settings, data: Path) -> BenchResult:
     """Cuts the same texts with both at equal sizes, and retrieves with our embedder, exactly.
 
     Vectors are kept in the state folder (`bench/`): a run that was cut off goes on where it stopped.
@@ -68,7 +68,7 @@ def run(settings: Settings, data: Path) -> BenchResult:
     cache = settings.home / "bench"
     questions = _vectors(model.embedder, cache, [each.question for each in wanted])
     figures, ratios = {"questions": float(len(wanted))}, {}
-    for size in SIZES_TOKENS:
+    for size in CHUNK_SIZES_TOKENS:
         scores = {}
         for name, split in splitters.items():
             spans, vectors = _cut(texts, split, size, partial(_vectors, model.embedder, cache))
@@ -185,11 +185,11 @@ def _scores(
     """Each measure as an array over the questions."""
     rows = []
     for each, order in zip(wanted, ranking, strict=True):
-        best = [spans[i] for i in order[:TOP]]
-        recall, precision, iou = overlap(best, each.spans)
-        within, _, _ = overlap(list(_filling(spans, order, BUDGET_CHARS)), each.spans)
+        best = [spans[i] for i in order[:TOP_CHUNKS]]
+        recall, precision, iou = span_overlap(best, each.spans)
+        within, _, _ = span_overlap(list(_filling(spans, order, BUDGET_CHARS)), each.spans)
         rows.append((recall, precision, iou, within))
-    names = (f"recall@{TOP}", f"precision@{TOP}", f"iou@{TOP}", _BUDGETED)
+    names = (f"recall@{TOP_CHUNKS}", f"precision@{TOP_CHUNKS}", f"iou@{TOP_CHUNKS}", _BUDGETED)
     return dict(zip(names, np.array(rows).T, strict=True))
 
 
@@ -204,7 +204,7 @@ def _filling(spans: Sequence[Span], order: npt.NDArray[np.int64], budget: int) -
             return
 
 
-def overlap(retrieved: Sequence[Span], wanted: Sequence[Span]) -> tuple[float, float, float]:
+def span_overlap(retrieved: Sequence[Span], wanted: Sequence[Span]) -> tuple[float, float, float]:
     """Recall, precision and intersection over union of retrieved characters.
 
     Args:

@@ -27,7 +27,7 @@ _BINS = (0.5, 0.6, 0.7, 0.8, 0.9)
 _PRIME = (1 << 61) - 1
 
 
-def run(megabytes: int = 100, largest: int = 100_000) -> BenchResult:
+def bench_dedupe(megabytes: int = 100, largest: int = 100_000) -> BenchResult:
     """Measures the kernel, the bands, a whole deduplication, and adding 1% to lakes of several sizes.
 
     A core's rate is by the thread's processor time, whatever else the machine does, and everything from
@@ -66,7 +66,7 @@ def run(megabytes: int = 100, largest: int = 100_000) -> BenchResult:
     }
     figures |= _recall(pieces, config, rng)
     with tempfile.TemporaryDirectory(prefix="headwater-bench-") as folder:
-        made = dedupe_lake.whole(texts, Path(folder))
+        made = dedupe_lake.dedupe_whole_lake(texts, Path(folder))
     figures |= {f"whole_{name}": value for name, value in made.items()}
     figures["whole_candidate_precision"] = made["similar_pairs"] / max(1, made["candidate_pairs"])
     began, began_cpu = time.perf_counter(), time.thread_time()
@@ -79,7 +79,7 @@ def run(megabytes: int = 100, largest: int = 100_000) -> BenchResult:
     lakes: dict[int, dict[str, float]] = {}
     for documents in sorted({max(10_000, largest // part) for part in (100, 10, 1)}):
         with tempfile.TemporaryDirectory(prefix="headwater-bench-") as folder:
-            lakes[documents] = dedupe_lake.added(documents, words, Path(folder))
+            lakes[documents] = dedupe_lake.dedupe_added_documents(documents, words, Path(folder))
         figures |= {f"lake_{documents}_{name}": value for name, value in lakes[documents].items()}
     smallest = min(lakes)
     for documents in sorted(lakes)[1:]:
@@ -96,7 +96,7 @@ def _an_added(measured: dict[str, float], parts: tuple[str, ...]) -> float:
     return sum(measured[part] for part in parts) / measured["added"]
 
 
-def real_prose() -> Iterator[str]:
+def installed_prose() -> Iterator[str]:
     """What installed distributions say about themselves, a text a file."""
     for distribution in importlib.metadata.distributions():
         for file in distribution.files or []:
@@ -107,7 +107,7 @@ def real_prose() -> Iterator[str]:
 
 def _pieces() -> Iterator[list[str]]:
     """Real prose cut into documents of so many words."""
-    for text in real_prose():
+    for text in installed_prose():
         words = text.split(" ")
         for at in range(0, len(words), _DOCUMENT_WORDS):
             yield words[at : at + _DOCUMENT_WORDS]

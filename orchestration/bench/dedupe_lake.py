@@ -22,7 +22,7 @@ from assets.lake.lineage import CODE_VERSION, Lineage
 from assets.lake.spark import SparkConfig
 from assets.lake.tables import DOCUMENTS, DUPLICATES, SIGNATURES, Table
 from assets.recipe import Recipe
-from orchestration.bench.report import watched
+from orchestration.bench.report import run_measured
 
 _CHUNK_DOCUMENTS = 100_000
 _COPY_EVERY = 20
@@ -37,7 +37,7 @@ _WRITTEN = """
 """
 
 
-def whole(texts: list[str], folder: Path) -> dict[str, float]:
+def dedupe_whole_lake(texts: list[str], folder: Path) -> dict[str, float]:
     """Deduplicates documents that all come at once, in a fresh process.
 
     Args:
@@ -57,7 +57,7 @@ def whole(texts: list[str], folder: Path) -> dict[str, float]:
     return _measured(folder) | {"documents": len(texts)}
 
 
-def added(documents: int, words: pa.StringArray, folder: Path) -> dict[str, float]:
+def dedupe_added_documents(documents: int, words: pa.StringArray, folder: Path) -> dict[str, float]:
     """Adds 1% to a lake of short documents (60 to 100 words) that were deduplicated before.
 
     The lake's rows are written as the assets would have. A quarter of the batch are exact copies of documents
@@ -205,7 +205,7 @@ def _pass(lake: Lake) -> None:
 
 
 def _measured(folder: Path) -> dict[str, float]:
-    done = watched("orchestration.bench.dedupe_lake", str(folder))
+    done = run_measured("orchestration.bench.dedupe_lake", str(folder))
     told: dict[str, float] = json.loads(done.output.splitlines()[-1])
     return {"process_s": done.seconds, "process_cpu_s": done.cpu_s, "peak_mb": done.peak_mb} | told
 
@@ -216,7 +216,7 @@ def _timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def main(folder: Path) -> None:
+def run_dedupe_assets(folder: Path) -> None:
     """Runs both assets and prints seconds and counts as one JSON object."""
     import dagster as dg
 
@@ -240,4 +240,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    run_dedupe_assets(Path(sys.argv[1]))

@@ -19,7 +19,7 @@ Rows = dict[str, list[Row]]
 
 
 @dataclass(frozen=True)
-class Source:
+class SpoiledSource:
     """A document as it came, with the text that a sound reading of it gives.
 
     Attributes:
@@ -34,7 +34,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Defect:
+class DocumentDefect:
     """One kind of damage to a document.
 
     Attributes:
@@ -45,8 +45,8 @@ class Defect:
     """
 
     kind: str
-    spoil: Callable[[Source, Random], Source]
-    fits: Callable[[Source], bool] = lambda source: True
+    spoil: Callable[[SpoiledSource, Random], SpoiledSource]
+    fits: Callable[[SpoiledSource], bool] = lambda source: True
     mended: bool = False
 
 
@@ -156,16 +156,16 @@ _FILLER = (
 )
 
 
-def _plain(source: Source, text: str) -> Source:
+def _plain(source: SpoiledSource, text: str) -> SpoiledSource:
     return replace(source, body=text.encode(), media_type="text/plain", text=text)
 
 
-def _truncated(source: Source, random: Random) -> Source:
+def _truncated(source: SpoiledSource, random: Random) -> SpoiledSource:
     """Cut at any byte between a tenth and nine tenths."""
     return replace(source, body=source.body[: int(len(source.body) * random.uniform(0.1, 0.9))])
 
 
-def _torn_record(source: Source, random: Random) -> Source:
+def _torn_record(source: SpoiledSource, random: Random) -> SpoiledSource:
     """The document as a JSON record whose transfer broke off."""
     record = json.dumps({"title": "Record", "text": source.text}, ensure_ascii=random.random() < 0.5).encode()
     return replace(
@@ -173,7 +173,7 @@ def _torn_record(source: Source, random: Random) -> Source:
     )
 
 
-def _mojibake(source: Source, random: Random) -> Source:
+def _mojibake(source: SpoiledSource, random: Random) -> SpoiledSource:
     """UTF-8 read as Windows-1252, once or twice, by a program that keeps or replaces what is undefined."""
     text = source.body.decode("utf-8", "replace")
     errors = random.choice(("keep", "replace"))
@@ -186,7 +186,7 @@ def _mojibake(source: Source, random: Random) -> Source:
     return replace(source, body=text.encode())
 
 
-def _wrong_encoding(source: Source, random: Random) -> Source:
+def _wrong_encoding(source: SpoiledSource, random: Random) -> SpoiledSource:
     """Bytes in another encoding than UTF-8, and nothing that says so."""
     text = source.body.decode("utf-8", "replace")
     choices = ["utf-16-le", "utf-16-be", "cp500"]
@@ -195,7 +195,7 @@ def _wrong_encoding(source: Source, random: Random) -> Source:
     return replace(source, body=text.encode(random.choice(choices), "replace"))
 
 
-def _markup(source: Source, random: Random) -> Source:
+def _markup(source: SpoiledSource, random: Random) -> SpoiledSource:
     """The document as a web page, whole or its body alone, taken for plain text."""
     paragraphs = [escape(each.strip()) for each in source.text.split("\n\n") if each.strip()]
     shapes = ("<p>{}</p>", '<div class="section"><p>{}</p></div>', "<li>{}</li>")
@@ -207,7 +207,7 @@ def _markup(source: Source, random: Random) -> Source:
     return _plain(source, body)
 
 
-def _repeated_lines(source: Source, random: Random) -> Source:
+def _repeated_lines(source: SpoiledSource, random: Random) -> SpoiledSource:
     """One to three lines in a row said over and over, until the text is ten to thirty times as long."""
     lines = [line for line in source.text.split("\n") if line.strip()]
     at = random.randrange(len(lines))
@@ -216,16 +216,16 @@ def _repeated_lines(source: Source, random: Random) -> Source:
     return _plain(source, source.text + "\n" + "\n".join([block] * times))
 
 
-def _boilerplate(source: Source, random: Random) -> Source:
+def _boilerplate(source: SpoiledSource, random: Random) -> SpoiledSource:
     lines = random.sample(_PAGE_FURNITURE, random.randint(8, 20))
     return _plain(source, "\n".join(lines))
 
 
-def _empty(source: Source, random: Random) -> Source:
+def _empty(source: SpoiledSource, random: Random) -> SpoiledSource:
     return _plain(source, random.choice(("", " \n\t\n", "\n" * 40, "\ufeff", "\u00a0\n\u2003")))
 
 
-def _gibberish(source: Source, random: Random) -> Source:
+def _gibberish(source: SpoiledSource, random: Random) -> SpoiledSource:
     """Each word as so many letters drawn at random, or the whole as its own compressed bytes in base64."""
     if random.random() < 0.3:
         coded = base64.b64encode(zlib.compress(source.body)).decode()
@@ -240,55 +240,55 @@ def _gibberish(source: Source, random: Random) -> Source:
     )
 
 
-def _filler(source: Source, random: Random) -> Source:
+def _filler(source: SpoiledSource, random: Random) -> SpoiledSource:
     return _plain(source, "\n\n".join(random.choices(_FILLER, k=random.randint(3, 12))))
 
 
-def _binary(source: Source, random: Random) -> Source:
+def _binary(source: SpoiledSource, random: Random) -> SpoiledSource:
     """Compressed bytes under the name of text."""
     return replace(source, body=zlib.compress(source.body) + random.randbytes(64))
 
 
-def _wrong_language(source: Source, random: Random) -> Source:
+def _wrong_language(source: SpoiledSource, random: Random) -> SpoiledSource:
     articles = _OTHER_LANGUAGES[random.choice(sorted(_OTHER_LANGUAGES))]
     return _plain(source, "\n\n".join(random.sample(articles, random.randint(2, 5))))
 
 
-def _oversize(source: Source, random: Random) -> Source:
+def _oversize(source: SpoiledSource, random: Random) -> SpoiledSource:
     from assets.parsing.extract import MAX_SIZE_BYTES
 
     return replace(source, body=source.body * (MAX_SIZE_BYTES // len(source.body) + 1))
 
 
-def _undecodable(source: Source, random: Random) -> Source:
+def _undecodable(source: SpoiledSource, random: Random) -> SpoiledSource:
     """Every character outside ASCII lost to U+FFFD by a program that knew ASCII only."""
     return replace(source, body=source.body.decode("ascii", "replace").encode())
 
 
-def _has_foreign_letters(source: Source) -> bool:
+def _has_foreign_letters(source: SpoiledSource) -> bool:
     return not source.text.isascii()
 
 
-DEFECTS: tuple[Defect, ...] = (
-    Defect("truncated", _truncated),
-    Defect("torn_record", _torn_record),
-    Defect("mojibake", _mojibake, _has_foreign_letters, mended=True),
-    Defect("undecodable", _undecodable, _has_foreign_letters),
-    Defect("wrong_encoding", _wrong_encoding, mended=True),
-    Defect("wrong_language", _wrong_language),
-    Defect("markup_left_in", _markup),
-    Defect("repeated_lines", _repeated_lines),
-    Defect("boilerplate_only", _boilerplate),
-    Defect("filler", _filler),
-    Defect("empty", _empty),
-    Defect("gibberish", _gibberish),
-    Defect("binary_as_text", _binary),
-    Defect("oversize", _oversize),
+DOCUMENT_DEFECTS: tuple[DocumentDefect, ...] = (
+    DocumentDefect("truncated", _truncated),
+    DocumentDefect("torn_record", _torn_record),
+    DocumentDefect("mojibake", _mojibake, _has_foreign_letters, mended=True),
+    DocumentDefect("undecodable", _undecodable, _has_foreign_letters),
+    DocumentDefect("wrong_encoding", _wrong_encoding, mended=True),
+    DocumentDefect("wrong_language", _wrong_language),
+    DocumentDefect("markup_left_in", _markup),
+    DocumentDefect("repeated_lines", _repeated_lines),
+    DocumentDefect("boilerplate_only", _boilerplate),
+    DocumentDefect("filler", _filler),
+    DocumentDefect("empty", _empty),
+    DocumentDefect("gibberish", _gibberish),
+    DocumentDefect("binary_as_text", _binary),
+    DocumentDefect("oversize", _oversize),
 )
 """What the parser and its filters have to catch."""
 
 
-def near_copy(text: str, random: Random) -> str:
+def near_duplicate_of(text: str, random: Random) -> str:
     """The text as another copy reads: about a word in two hundred changed, and a new first line."""
     words = text.split(" ")
     for at in random.sample(range(len(words)), max(1, len(words) // 200)):

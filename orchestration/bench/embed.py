@@ -24,11 +24,11 @@ _REFERENCE = "sentence_transformers"
 Encode = Callable[[Sequence[str]], npt.NDArray[np.float32]]
 
 
-class NoReference(RuntimeError):
+class NoEmbeddingReference(RuntimeError):
     """The library that ours is compared with, or the collection to compare them on, is not there."""
 
 
-def run(data: Path | None = None) -> BenchResult:
+def bench_embedding(data: Path | None = None) -> BenchResult:
     """Embeds the same texts with ours, ours in int8 and theirs, each with all cores, by the clock.
 
     Args:
@@ -76,7 +76,9 @@ def _theirs() -> Encode:
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
-        raise NoReference("sentence-transformers is not installed: make setup EXTRAS=train") from error
+        raise NoEmbeddingReference(
+            "sentence-transformers is not installed: make setup EXTRAS=train"
+        ) from error
     model = SentenceTransformer(str(EmbedderConfig().model), device="cpu")
 
     def encode(texts: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -135,5 +137,5 @@ def _ndcg(data: Path, encode: Encode) -> float:
 
 def _jsonl(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
-        raise NoReference(f"there is no {path}: name a folder in BEIR's layout")
+        raise NoEmbeddingReference(f"there is no {path}: name a folder in BEIR's layout")
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]

@@ -21,11 +21,11 @@ _UNSEEN = "descendant::script | descendant::style | descendant::noscript | desce
 _MAIN = "//main | //*[@role='main']"
 
 
-class NoPages(ValueError):
+class NoHtmlPages(ValueError):
     """There is nothing to measure on."""
 
 
-def run(data: Path, pages: int = 200) -> BenchResult:
+def bench_html(data: Path, pages: int = 200) -> BenchResult:
     """Reads pages that name their main part, which is then the gold, and compares 4-grams of words.
 
     Each page is read as it is, and once more without what names its parts (its tags become `div`, and their
@@ -54,7 +54,7 @@ def run(data: Path, pages: int = 200) -> BenchResult:
         if count == pages:
             break
     if not count:
-        raise NoPages(f"no HTML file below {data} has one <main> of {_FEWEST_WORDS} words or more")
+        raise NoHtmlPages(f"no HTML file below {data} has one <main> of {_FEWEST_WORDS} words or more")
     figures = {"pages": float(count)}
     for name, values in found.items():
         means = np.mean(values, axis=0)

@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from assets.sources.registry import Source, SourceRegistry
-from orchestration.bench.dedupe import real_prose
-from orchestration.bench.report import BenchResult, watched
+from orchestration.bench.dedupe import installed_prose
+from orchestration.bench.report import BenchResult, run_measured
 
 _SMALL_ROWS = 10_000
 _FILE_ROWS = 100_000
@@ -26,7 +26,7 @@ _GUARDED = {"silver_documents_gate": "documents", "gold_chunks_gate": "gold__chu
 """Each gate's step, and the step that makes what it guards."""
 
 
-def run(data: Path | None = None, rows: int = 100_000) -> BenchResult:
+def bench_ingest(data: Path | None = None, rows: int = 100_000) -> BenchResult:
     """Runs everything from the source to `gold/chunks` and its gates, each time in a fresh state folder.
 
     Embeddings and the index are left out: `bench embed` measures the model, which would take all the time.
@@ -86,7 +86,7 @@ def _ingested(source: Source) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="headwater-bench-") as home:
         settings = Settings(home=Path(home))
         SourceRegistry(settings.sources_file).add(source)
-        done = watched(
+        done = run_measured(
             "orchestration.cli.main", "run", "--select", f'+key:"{_UNTIL}"', "--json", HEADWATER_HOME=home
         )
         steps: dict[str, float] = json.loads(done.output)["seconds"]
@@ -119,7 +119,7 @@ def _size_bytes(folder: Path) -> int:
 
 
 def _sentences() -> Iterator[str]:
-    for text in real_prose():
+    for text in installed_prose():
         for paragraph in text.split("\n\n"):
             if paragraph.isascii():
                 yield from _SENTENCE.findall(" ".join(paragraph.split()))

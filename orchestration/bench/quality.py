@@ -22,7 +22,15 @@ from assets.recipe import Recipe
 from assets.sources.environment_corpus import list_environment, read_environment
 from assets.sources.registry import ENVIRONMENT
 from assets.text.signals import SIGNALS
-from orchestration.bench.defects import DEFECTS, TABLE_DEFECTS, Defect, Row, Rows, Source, near_copy
+from orchestration.bench.defects import (
+    DOCUMENT_DEFECTS,
+    TABLE_DEFECTS,
+    DocumentDefect,
+    Row,
+    Rows,
+    SpoiledSource,
+    near_duplicate_of,
+)
 from orchestration.bench.report import BenchResult
 from quality.gate import verdict
 from quality.suites import SUITES
@@ -68,7 +76,7 @@ class _Tally:
             reasons[f"{kind}_by_{by}"] += 1
 
 
-def run() -> BenchResult:
+def bench_quality() -> BenchResult:
     """Injects each kind of defect at a known rate into the software's own texts and counts what is stopped.
 
     A document is stopped when it is quarantined or found to be a duplicate; a version of a table when its
@@ -97,7 +105,7 @@ def run() -> BenchResult:
             canonical = _canonical(_duplicates(kept))
             halves = _halves(rows, canonical)
             sources = {
-                row["doc_id"]: Source(rows[row["doc_id"]]["body"], row["media_type"], row["text"])
+                row["doc_id"]: SpoiledSource(rows[row["doc_id"]]["body"], row["media_type"], row["text"])
                 for row in kept
                 if row["word_count"] >= _MIN_WORDS
             }
@@ -196,11 +204,11 @@ def _halves(rows: dict[str, Row], canonical: dict[str, str]) -> tuple[list[str],
 
 
 def _spoiled(
-    sources: dict[str, Source], half: list[str], random: Random, reasons: Counter[str]
+    sources: dict[str, SpoiledSource], half: list[str], random: Random, reasons: Counter[str]
 ) -> dict[str, _Tally]:
     """Runs every kind of spoiled document through the parser and its filters."""
     tallies = {}
-    for defect in DEFECTS:
+    for defect in DOCUMENT_DEFECTS:
         tally = tallies[defect.kind] = _Tally()
         fitting = [identity for identity in half if identity in sources and defect.fits(sources[identity])]
         wanted = _PER_KIND // 5 if defect.kind == "oversize" else _PER_KIND
@@ -209,7 +217,7 @@ def _spoiled(
     return tallies
 
 
-def _stopped_by(defect: Defect, source: Source, random: Random) -> str | None:
+def _stopped_by(defect: DocumentDefect, source: SpoiledSource, random: Random) -> str | None:
     """What stopped the document when it was spoiled; None when nothing did."""
     spoiled = defect.spoil(source, random)
     row = dict.fromkeys(_INPUT.names) | {
@@ -254,7 +262,7 @@ def _copied(
     later = datetime(2026, 2, 1, tzinfo=UTC)
     copies = {}
     for row in random.sample(long, min(_PER_KIND, len(long))):
-        text = near_copy(row["text"], random)
+        text = near_duplicate_of(row["text"], random)
         identity = doc_id("bench", "copies", row["uri"])
         digest = sha256(text.encode()).hexdigest()
         copies[identity] = row | {
@@ -291,7 +299,7 @@ def _drifting(documents: list[Row], random: Random) -> tuple[_Tally, _Tally]:
     """Compares resampled batches with the other documents: sound ones, and a tenth as many shifted ones."""
     from quality.drift import compare
 
-    spoil = next(defect.spoil for defect in DEFECTS if defect.kind == "wrong_language")
+    spoil = next(defect.spoil for defect in DOCUMENT_DEFECTS if defect.kind == "wrong_language")
     columns = (*SIGNALS, "language", "char_count")
     config = Recipe().drift
     sound, shifted = _Tally(), _Tally()
@@ -301,7 +309,7 @@ def _drifting(documents: list[Row], random: Random) -> tuple[_Tally, _Tally]:
         tally = sound if at < _DRIFT_BATCHES else shifted
         if tally is shifted:
             for place in range(round(_DRIFT_SHARE * len(batch))):
-                source = spoil(Source(b"", "text/plain", ""), random)
+                source = spoil(SpoiledSource(b"", "text/plain", ""), random)
                 row = dict.fromkeys(_INPUT.names) | {"body": source.body, "media_type": source.media_type}
                 [batch[place]] = _parse_one(row, None)
         here, before = (

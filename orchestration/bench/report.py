@@ -27,7 +27,7 @@ _VECTOR_FLAGS = (
 """Instructions, as Linux names them, that decide how fast vectors and matrices are multiplied."""
 
 
-def machine() -> dict[str, str | int | float]:
+def machine_description() -> dict[str, str | int | float]:
     """Names this machine: processor, cores, memory and system; a figure means nothing without them."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
@@ -45,7 +45,7 @@ def machine() -> dict[str, str | int | float]:
 
 
 @dataclass(frozen=True)
-class Watched:
+class MeasuredProcess:
     """What a command printed and took.
 
     Attributes:
@@ -62,7 +62,7 @@ class Watched:
     peak_mb: float
 
 
-def watched(module: str, *arguments: str, **environment: str) -> Watched:
+def run_measured(module: str, *arguments: str, **environment: str) -> MeasuredProcess:
     """Runs `python -m module` in a process of its own and watches its memory.
 
     Raises:
@@ -85,7 +85,7 @@ def watched(module: str, *arguments: str, **environment: str) -> Watched:
     watcher.join()
     if child.returncode:
         raise RuntimeError(f"{module} {' '.join(arguments)} failed:\n{errors[-2000:]}")
-    return Watched(output, seconds, sum(cpu_s.values()), max(resident) / 1e6)
+    return MeasuredProcess(output, seconds, sum(cpu_s.values()), max(resident) / 1e6)
 
 
 def _watch(process: psutil.Process, resident: list[int], cpu_s: dict[int, float]) -> None:
@@ -109,13 +109,14 @@ class BenchResult:
         bench: Its name, as in `headwater bench NAME`.
         figures: What was measured; the unit is in the name.
         ratios: Figures beside one another, all of the same run.
-        machine: Where it ran; see `machine`. Its load average tells whether it had the cores to itself.
+        machine: Where it ran; see `machine_description`. Its load average says whether the bench had the
+            cores to itself.
     """
 
     bench: str
     figures: dict[str, float]
     ratios: dict[str, float]
-    machine: dict[str, str | int | float] = field(default_factory=machine)
+    machine: dict[str, str | int | float] = field(default_factory=machine_description)
 
     def to_json(self) -> str:
         """One JSON object: bench, machine, figures, ratios."""

@@ -16,8 +16,8 @@ import psutil
 
 from orchestration.bench import search_floors
 from orchestration.bench.line_chart import Line, line_chart_svg
-from orchestration.bench.report import BenchResult, machine
-from orchestration.bench.search_corpus import Corpus, Query, chunk_id
+from orchestration.bench.report import BenchResult, machine_description
+from orchestration.bench.search_corpus import BenchCorpus, BenchQuery, bench_chunk_id
 from retrieval.index.index import Index, IndexState
 from retrieval.search.searcher import RetrievalMode, Searcher
 from retrieval.store.postgres import Postgres, PostgresConfig, fetch_value
@@ -37,7 +37,7 @@ _CHANGED = 0.01
 """The share of the chunks that is added, changed and deleted, a third of it each."""
 
 
-def run(
+def bench_search(
     settings: "Settings",
     chunks: int = 100_000,
     tenants: int = 100,
@@ -66,7 +66,7 @@ def run(
     """
     home = settings.home / "bench"
     folder = home / f"search-{chunks}-{tenants}"
-    corpus = Corpus(chunks, tenants, home)
+    corpus = BenchCorpus(chunks, tenants, home)
     queries = corpus.queries(_QUERIES)
     config = PostgresConfig(pool_size=clients + 2, server=settings.postgres.server)
     postgres = Postgres(folder, config)
@@ -92,7 +92,7 @@ def run(
         figures |= changed
     finally:
         postgres.stop()
-    floors = search_floors.run(corpus, queries, _K, progress)
+    floors = search_floors.bench_search_floors(corpus, queries, _K, progress)
     figures |= floors
     for mode, floor in (("lexical", "bm25s"), ("vector", "faiss")):
         if f"{floor}_p50_ms" in floors:
@@ -125,7 +125,7 @@ class _Load:
 
 def _ask(
     searcher: Searcher,
-    queries: list[Query],
+    queries: list[BenchQuery],
     mode: RetrievalMode,
     clients: int,
     seconds: float | None,
@@ -165,7 +165,7 @@ def _ask(
 
 
 def _built(
-    index: Index, postgres: Postgres, corpus: Corpus, folder: Path, progress: Callable[[str], None]
+    index: Index, postgres: Postgres, corpus: BenchCorpus, folder: Path, progress: Callable[[str], None]
 ) -> tuple[IndexState, dict[str, float]]:
     record = folder / "build.json"
     name = f"{corpus.chunks}/{corpus.tenants}"
@@ -193,7 +193,7 @@ def _built(
     figures |= {
         "build_s": sum(stages.values()),
         "build_server_memory_mb": max(memory),
-        "build_load_average": float(machine()["load_average"]),
+        "build_load_average": float(machine_description()["load_average"]),
     }
     record.write_text(json.dumps(figures))
     return state, figures
@@ -228,7 +228,9 @@ def _server(postgres: Postgres) -> psutil.Process:
     return psutil.Process(int((folder / "postmaster.pid").read_text().splitlines()[0]))
 
 
-def _processor_ms(postgres: Postgres, searcher: Searcher, queries: list[Query], mode: RetrievalMode) -> _Load:
+def _processor_ms(
+    postgres: Postgres, searcher: Searcher, queries: list[BenchQuery], mode: RetrievalMode
+) -> _Load:
     """What each query costs of processor time, here and in the server: the same whatever else runs."""
     server = [Path(f"/proc/{process.pid}/schedstat") for process in _server(postgres).children()]
 
@@ -262,7 +264,7 @@ def _sizes(postgres: Postgres, state: IndexState) -> dict[str, float]:
     return {name: float(size_bytes) / 1e6 for name, size_bytes in sizes.items()}
 
 
-def _recall(searcher: Searcher, queries: list[Query]) -> float:
+def _recall(searcher: Searcher, queries: list[BenchQuery]) -> float:
     """The mean share of the true nearest `_K` chunks, or all of a tenant's, that the vector search finds."""
     shares = []
     for query in queries:
@@ -278,8 +280,8 @@ def _while_changing(
     index: Index,
     postgres: Postgres,
     searcher: Searcher,
-    corpus: Corpus,
-    queries: list[Query],
+    corpus: BenchCorpus,
+    queries: list[BenchQuery],
     state: IndexState,
     clients: int,
     progress: Callable[[str], None],
@@ -320,13 +322,13 @@ def _while_changing(
     return figures, load.percentile(95) / quiet.percentile(95)
 
 
-def _change(index: Index, corpus: Corpus, state: IndexState) -> IndexState:
+def _change(index: Index, corpus: BenchCorpus, state: IndexState) -> IndexState:
     """Adds, changes and deletes a third of `_CHANGED` each; what, depends on the epoch."""
     part = max(1, round(corpus.chunks * _CHANGED / 3))
     added = corpus.batches(corpus.chunks + state.epoch * part, part)
     first = 2 * state.epoch * part % max(1, corpus.chunks - 2 * part)
     changed = corpus.batches(first, part, salt=state.epoch)
-    removed = [chunk_id(number) for number in range(first + part, first + 2 * part)]
+    removed = [bench_chunk_id(number) for number in range(first + part, first + 2 * part)]
     return index.apply(state, [*added, *changed], removed, {})
 
 
@@ -338,7 +340,7 @@ def _plotted(home: Path) -> Path:
         Line(mode, [(each["chunks"], each[f"{mode}_alone_p95_ms"]) for each in results]) for mode in _MODES
     ] + [
         Line(floor, [(r["chunks"], r[f"{floor}_p95_ms"]) for r in results if f"{floor}_p95_ms" in r])
-        for floor in search_floors.NAMES
+        for floor in search_floors.FLOOR_NAMES
     ]
     recall = [
         Line(name, [(each["chunks"], each[figure]) for each in results if figure in each])

@@ -33,7 +33,7 @@ _BATCH_ROWS = 5_000
 
 
 @dataclass(frozen=True)
-class Query:
+class BenchQuery:
     """A question that a client asks.
 
     Attributes:
@@ -47,7 +47,7 @@ class Query:
     vector: npt.NDArray[np.float32]
 
 
-class Corpus:
+class BenchCorpus:
     """So many chunks of so many tenants, the same at every call.
 
     The first tenant holds half of the chunks; the others hold parts of the other half by Zipf's law, so that
@@ -82,13 +82,13 @@ class Corpus:
         for start in range(first, end, _BATCH_ROWS):
             yield self._batch(np.arange(start, min(start + _BATCH_ROWS, end)), salt)
 
-    def queries(self, count: int) -> list[Query]:
+    def queries(self, count: int) -> list[BenchQuery]:
         """What the clients ask: a tenant asks as often as it has chunks."""
         rng = np.random.default_rng(_SEED + 1)
         tenants = rng.choice(self.tenants, count, p=self._shares)
         places = rng.permutation(len(self._questions))[np.arange(count) % len(self._questions)]
         return [
-            Query(_name(tenant), self._questions[place], self._question_vectors[place])
+            BenchQuery(_name(tenant), self._questions[place], self._question_vectors[place])
             for tenant, place in zip(tenants, places, strict=True)
         ]
 
@@ -108,7 +108,7 @@ class Corpus:
         vectors += rng.normal(0, _NOISE / dimension**0.5, vectors.shape).astype(np.float32)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         tenants = np.searchsorted(np.cumsum(self._shares)[:-1], _uniform(numbers), side="right")
-        identity = pa.array([chunk_id(number) for number in numbers])
+        identity = pa.array([bench_chunk_id(number) for number in numbers])
         size = pc.utf8_length(text).cast(pa.int32())
         columns = {
             "char_start": np.zeros(count, np.int32),
@@ -130,7 +130,7 @@ class Corpus:
         return pa.RecordBatch.from_pydict(columns)
 
 
-def chunk_id(number: int) -> str:
+def bench_chunk_id(number: int) -> str:
     """Of the chunk with that number."""
     return f"{number:064x}"
 

@@ -6,17 +6,19 @@ from collections.abc import Callable
 
 import numpy as np
 
-from orchestration.bench.search_corpus import Corpus, Query
+from orchestration.bench.search_corpus import BenchCorpus, BenchQuery
 from retrieval.index.binary_copy import vectors_as_matrix
 from retrieval.index.index import IndexConfig
 from retrieval.search.searcher import SearchConfig
 from retrieval.search.vector_search import scaled_ef_search
 
-NAMES = ("bm25s", "faiss")
+FLOOR_NAMES = ("bm25s", "faiss")
 _WARM_UP = 20
 
 
-def run(corpus: Corpus, queries: list[Query], k: int, progress: Callable[[str], None]) -> dict[str, float]:
+def bench_search_floors(
+    corpus: BenchCorpus, queries: list[BenchQuery], k: int, progress: Callable[[str], None]
+) -> dict[str, float]:
     """Builds both over the whole corpus and asks them one query after the other, in one thread.
 
     Returns:
@@ -36,7 +38,7 @@ def _installed(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
 
-def _bm25s(corpus: Corpus, queries: list[Query], k: int) -> dict[str, float]:
+def _bm25s(corpus: BenchCorpus, queries: list[BenchQuery], k: int) -> dict[str, float]:
     """Lexical: its own tokenizer, English stop words, no stemmer, every score worked out beforehand."""
     import bm25s
 
@@ -46,14 +48,14 @@ def _bm25s(corpus: Corpus, queries: list[Query], k: int) -> dict[str, float]:
     model.index(bm25s.tokenize(texts, stopwords="en", show_progress=False), show_progress=False)
     build_s = time.perf_counter() - began
 
-    def ask(query: Query) -> object:
+    def ask(query: BenchQuery) -> object:
         words = bm25s.tokenize(query.text, stopwords="en", return_ids=False, show_progress=False)
         return model.retrieve(words, k=k, show_progress=False)
 
     return {"bm25s_build_s": build_s} | _latency("bm25s", queries, ask)
 
 
-def _faiss(corpus: Corpus, queries: list[Query], k: int) -> dict[str, float]:
+def _faiss(corpus: BenchCorpus, queries: list[BenchQuery], k: int) -> dict[str, float]:
     """Vector: HNSW with our parameters over float32, inner product of vectors of length 1."""
     import faiss
 
@@ -76,7 +78,7 @@ def _faiss(corpus: Corpus, queries: list[Query], k: int) -> dict[str, float]:
     return {"faiss_build_s": build_s, f"faiss_recall@{k}": float(recall)} | latency
 
 
-def _latency(name: str, queries: list[Query], ask: Callable[[Query], object]) -> dict[str, float]:
+def _latency(name: str, queries: list[BenchQuery], ask: Callable[[BenchQuery], object]) -> dict[str, float]:
     for query in queries[:_WARM_UP]:
         ask(query)
     milliseconds = []

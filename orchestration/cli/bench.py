@@ -21,8 +21,8 @@ def _print(result: "BenchResult", json_: bool) -> None:
         console.print(result)
 
 
-@app.command()
-def chunking(
+@app.command("chunking")
+def bench_chunking_command(
     data: Annotated[Path, typer.Option(help="A folder in the layout of chunking_evaluation.")],
     json_: Json = False,
 ) -> None:
@@ -30,16 +30,16 @@ def chunking(
 
     Example: `headwater bench chunking --data ~/chunking-eval`
     """
-    from orchestration.bench import chunking as bench
+    from orchestration.bench.chunking import bench_chunking
 
     settings = read_settings()
     with working():
-        result = bench.run(settings, data)
+        result = bench_chunking(settings, data)
     _print(result, json_)
 
 
-@app.command()
-def dedupe(
+@app.command("dedupe")
+def bench_dedupe_command(
     rows: Annotated[int, typer.Option(min=10_000, help="Documents of the largest lake.")] = 100_000,
     json_: Json = False,
 ) -> None:
@@ -47,15 +47,15 @@ def dedupe(
 
     Example: `headwater bench dedupe --json`
     """
-    from orchestration.bench import dedupe as bench
+    from orchestration.bench.dedupe import bench_dedupe
 
     with working():
-        result = bench.run(largest=rows)
+        result = bench_dedupe(largest=rows)
     _print(result, json_)
 
 
-@app.command()
-def embed(
+@app.command("embed")
+def bench_embed_command(
     data: Annotated[
         Path | None, typer.Option(help="A folder in BEIR's layout, to measure ranking on too.")
     ] = None,
@@ -65,15 +65,15 @@ def embed(
 
     Example: `headwater bench embed --data ~/scifact`
     """
-    from orchestration.bench import embed as bench
+    from orchestration.bench.embed import bench_embedding
 
     with working():
-        result = bench.run(data)
+        result = bench_embedding(data)
     _print(result, json_)
 
 
-@app.command()
-def html(
+@app.command("html")
+def bench_html_command(
     data: Annotated[
         Path, typer.Option(help="A folder of HTML files, such as a programming language's docs.")
     ],
@@ -84,15 +84,15 @@ def html(
 
     Example: `headwater bench html --data ~/.rustup/toolchains/stable/share/doc/rust/html/book`
     """
-    from orchestration.bench import html as bench
+    from orchestration.bench.html import bench_html
 
     with working():
-        result = bench.run(data.expanduser(), pages)
+        result = bench_html(data.expanduser(), pages)
     _print(result, json_)
 
 
-@app.command()
-def ingest(
+@app.command("ingest")
+def bench_ingest_command(
     data: Annotated[Path | None, typer.Option(help="A folder of files to ingest too.")] = None,
     rows: Annotated[int, typer.Option(min=10_000, help="Documents of the large lake.")] = 100_000,
     json_: Json = False,
@@ -101,28 +101,28 @@ def ingest(
 
     Example: `headwater bench ingest --data ~/medquad --rows 1000000 --json`
     """
-    from orchestration.bench import ingest as bench
+    from orchestration.bench.ingest import bench_ingest
 
     with working():
-        result = bench.run(data, rows)
+        result = bench_ingest(data, rows)
     _print(result, json_)
 
 
-@app.command()
-def quality(json_: Json = False) -> None:
+@app.command("quality")
+def bench_quality_command(json_: Json = False) -> None:
     """What of many kinds of injected defects is caught, and how many sound documents are stopped.
 
     Example: `headwater bench quality`
     """
-    from orchestration.bench import quality as bench
+    from orchestration.bench.quality import bench_quality
 
     with working():
-        result = bench.run()
+        result = bench_quality()
     _print(result, json_)
 
 
-@app.command()
-def search(
+@app.command("search")
+def bench_search_command(
     chunks: Annotated[int, typer.Option(min=1000, help="How many.")] = 100_000,
     tenants: Annotated[int, typer.Option(min=1, help="Of how many tenants; the first has half.")] = 100,
     clients: Annotated[int, typer.Option(min=1, help="How many ask at once.")] = 8,
@@ -132,9 +132,9 @@ def search(
 
     Example: `headwater bench search --chunks 10000 --tenants 20 --clients 4`
     """
-    from orchestration.bench import search as bench
+    from orchestration.bench.search import bench_search
 
     settings = read_settings()
     with working():
-        result = bench.run(settings, chunks, tenants, clients, progress)
+        result = bench_search(settings, chunks, tenants, clients, progress)
     _print(result, json_)

@@ -1,4 +1,4 @@
-"""`headwater up`, `down`, `status`, `doctor`, `backup`, `restore`: keeping a state folder at work."""
+"""`headwater up`, `down`, `status`, `doctor`, `settings`, `backup`, `restore`: running a state folder."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,44 +16,44 @@ from orchestration.cli.terminal import (
 )
 
 
-def up(json_: Json = False) -> None:
+def up_command(json_: Json = False) -> None:
     """Start the web UI, the daemon and the SQL endpoint, on loopback.
 
     Example: `HEADWATER_WEB_PORT=3100 headwater up`
     """
-    from orchestration.services import services
+    from orchestration.services import lifecycle
 
     settings = read_settings()
     with working():
         from orchestration.settings import open_lake
 
         open_lake(settings)
-        found = services.up(settings, progress)
+        found = lifecycle.start_services(settings, progress)
     _print_services(found, json_)
 
 
-def down(json_: Json = False) -> None:
+def down_command(json_: Json = False) -> None:
     """Stop everything that `up` started.
 
     Example: `headwater down`
     """
-    from orchestration.services import services
+    from orchestration.services import lifecycle
 
-    stopped = services.down(read_settings(), progress)
+    stopped = lifecycle.stop_services(read_settings(), progress)
     if json_:
         print_json({"stopped": stopped})
     else:
         console.print(f"stopped: {', '.join(stopped) or 'nothing ran'}")
 
 
-def status(json_: Json = False) -> None:
+def status_command(json_: Json = False) -> None:
     """Say what runs, what is live, how fresh it is, and what failed.
 
     Example: `headwater status --json`
     """
     from dataclasses import asdict
 
-    from orchestration.services.status import status as whole
+    from orchestration.services.status import state_status as whole
 
     found = whole(read_settings())
     if json_:
@@ -68,16 +68,16 @@ def status(json_: Json = False) -> None:
         console.print("nothing is wrong")
 
 
-def doctor(json_: Json = False) -> None:
+def doctor_command(json_: Json = False) -> None:
     """Check Java, disk, ports, versions and models, and name the cure for what is missing.
 
     Example: `headwater doctor`
     """
     from dataclasses import asdict
 
-    from orchestration.environment.doctor import checks
+    from orchestration.environment.doctor import check_machine
 
-    found = checks(read_settings())
+    found = check_machine(read_settings())
     if json_:
         print_json([asdict(check) for check in found])
     else:
@@ -86,7 +86,21 @@ def doctor(json_: Json = False) -> None:
         raise typer.Exit(1)
 
 
-def backup(
+def settings_command(json_: Json = False) -> None:
+    """List every setting with its environment variable, value and origin.
+
+    Example: `HEADWATER_RECIPE__MINHASH__JACCARD_THRESHOLD=0.9 headwater settings`
+    """
+    from orchestration.settings import list_settings
+
+    rows = list_settings(read_settings())
+    if json_:
+        print_json(rows)
+    else:
+        print_table(rows)
+
+
+def backup_command(
     file: Annotated[Path, typer.Argument(help="The tar file to write.")],
     json_: Json = False,
 ) -> None:
@@ -94,7 +108,7 @@ def backup(
 
     Example: `headwater backup ~/headwater-monday.tar`
     """
-    from orchestration.operations.backup import backup as write
+    from orchestration.operations.backup import write_backup as write
 
     settings = read_settings()
     with working():
@@ -106,7 +120,7 @@ def backup(
         console.print(f"{made['file']}: {made['files']} files, {size_mb:.1f} MB, release {made['release']}")
 
 
-def restore(
+def restore_command(
     file: Annotated[Path, typer.Argument(help="What `headwater backup` wrote.")],
     json_: Json = False,
 ) -> None:
@@ -114,7 +128,7 @@ def restore(
 
     Example: `HEADWATER_HOME=~/restored headwater restore ~/headwater-monday.tar`
     """
-    from orchestration.operations.backup import restore as take_back
+    from orchestration.operations.backup import restore_backup as take_back
 
     settings = read_settings()
     with working():

@@ -10,8 +10,8 @@ from orchestration.cli.terminal import Groups, Json, Tenant, console, print_json
 app = typer.Typer(no_args_is_help=True, help="Where documents come from.")
 
 
-@app.command()
-def add(
+@app.command("add")
+def source_add_command(
     name: Annotated[str, typer.Argument(help="Letters, digits, - and _.")],
     location: Annotated[str, typer.Argument(help="A folder, file or URI, or `python-environment`.")],
     tenant: Tenant = "default",
@@ -51,7 +51,7 @@ def add(
 
 
 @app.command("list")
-def list_(json_: Json = False) -> None:
+def source_list_command(json_: Json = False) -> None:
     """List the sources.
 
     Example: `headwater source list --json`
@@ -67,8 +67,8 @@ def list_(json_: Json = False) -> None:
         print_table([{name: row[name] for name in shown} for row in rows])
 
 
-@app.command()
-def access(name: str, group: Groups = None, json_: Json = False) -> None:
+@app.command("access")
+def source_access_command(name: str, group: Groups = None, json_: Json = False) -> None:
     """Say which groups may see a source's documents; without `--group`, everybody of its tenant.
 
     Example: `headwater source access handbook --group staff --group legal`
@@ -83,8 +83,8 @@ def access(name: str, group: Groups = None, json_: Json = False) -> None:
     console.print(f"{source.name}: {who} of {source.tenant}; `headwater run` takes it to the index")
 
 
-@app.command()
-def remove(name: str, json_: Json = False) -> None:
+@app.command("remove")
+def source_remove_command(name: str, json_: Json = False) -> None:
     """Remove a source; its documents leave with the next release.
 
     Example: `headwater source remove handbook`

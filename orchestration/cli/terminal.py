@@ -39,7 +39,7 @@ def read_settings() -> "Settings":
     """
     from pydantic import ValidationError
 
-    from orchestration.settings import Settings, unknown
+    from orchestration.settings import Settings, unknown_variables
 
     try:
         settings = Settings()
@@ -49,7 +49,7 @@ def read_settings() -> "Settings":
             for fault in error.errors()
         )
         raise typer.BadParameter(f"settings: {faults}") from error
-    for variable, meant in unknown(settings).items():
+    for variable, meant in unknown_variables(settings).items():
         hint = f"did you mean {meant}?" if meant else "`headwater settings` lists them all"
         log.print(f"warning: {variable} is no setting and changes nothing; {hint}", markup=False)
     settings.home.mkdir(parents=True, exist_ok=True)

@@ -11,10 +11,10 @@ import tempfile
 from pathlib import Path
 
 from assets.lake.spark import CLASS_ARCHIVE, JARS, SparkConfig, java_options, spark_session
-from orchestration.environment.java import Java
+from orchestration.environment.java import JavaInstallation
 
 
-def archive_key(java: Java, jars: Path = JARS) -> str:
+def class_archive_key(java: JavaInstallation, jars: Path = JARS) -> str:
     """What an archive depends on, as a digest: the JVM, Spark, and the jars beside it."""
     import pyspark
 
@@ -25,7 +25,7 @@ def archive_key(java: Java, jars: Path = JARS) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def make_archive(java: Java, target: Path = CLASS_ARCHIVE) -> bool:
+def make_class_archive(java: JavaInstallation, target: Path = CLASS_ARCHIVE) -> bool:
     """Makes the archive unless there is one for this JVM and these jars.
 
     A process of its own does a small piece of everything that Headwater does with Spark; its JVM writes the
@@ -39,7 +39,7 @@ def make_archive(java: Java, target: Path = CLASS_ARCHIVE) -> bool:
         Whether the archive is there now. Without one everything works and Spark starts slower, so that a JVM
         that can not make one is no error.
     """
-    key, key_file = archive_key(java), target.with_suffix(".key")
+    key, key_file = class_archive_key(java), target.with_suffix(".key")
     if target.is_file() and key_file.is_file() and key_file.read_text() == key:
         return True
     fresh = target.with_suffix(".new.jsa")
@@ -56,13 +56,13 @@ def make_archive(java: Java, target: Path = CLASS_ARCHIVE) -> bool:
     return True
 
 
-def _loads(java: Java, archive: Path) -> bool:
+def _loads(java: JavaInstallation, archive: Path) -> bool:
     """Whether the JVM starts from an archive: one that a full disk cut off would crash it."""
     command = [str(java.program), f"-XX:SharedArchiveFile={archive}", "-Xshare:auto", "-version"]
     return archive.is_file() and not subprocess.run(command, capture_output=True, check=False).returncode
 
 
-def exercise(archive: Path, scratch: Path) -> None:
+def exercise_spark(archive: Path, scratch: Path) -> None:
     """Uses Spark as the assets do, in a JVM that archives what it loaded once it ends.
 
     Args:
@@ -114,4 +114,4 @@ def exercise(archive: Path, scratch: Path) -> None:
 
 
 if __name__ == "__main__":
-    exercise(Path(sys.argv[1]), Path(sys.argv[2]))
+    exercise_spark(Path(sys.argv[1]), Path(sys.argv[2]))

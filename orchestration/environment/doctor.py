@@ -11,7 +11,7 @@ from pathlib import Path
 from assets.lake.spark import JARS
 from orchestration.environment import jars
 from orchestration.environment.java import UnsupportedJava, require_java
-from orchestration.services.processes import holder, members, port_free, read_pid_file
+from orchestration.services.processes import is_port_free, port_holder, process_group, read_pid_file
 from orchestration.settings import Settings
 from retrieval.embedding.embedder import DEFAULT_MODEL_CACHE, converted_model_path
 from retrieval.embedding.model_folder import UnsupportedEmbeddingModel, model_folder_digest, read_model_folder
@@ -20,12 +20,20 @@ from retrieval.store.postgres import DatabaseError, Postgres
 MIN_DISK_GIB = 5
 """Room for a small lake, its index and Spark's shuffle files."""
 
-PACKAGES = ("pyspark", "delta-spark", "deltalake", "duckdb", "dagster", "great-expectations", "openvino")
+CHECKED_PACKAGES = (
+    "pyspark",
+    "delta-spark",
+    "deltalake",
+    "duckdb",
+    "dagster",
+    "great-expectations",
+    "openvino",
+)
 """Those whose versions decide whether the parts fit together."""
 
 
 @dataclass(frozen=True)
-class Check:
+class MachineCheck:
     """One thing that was looked at.
 
     Attributes:
@@ -41,7 +49,7 @@ class Check:
     cure: str = ""
 
 
-def checks(settings: Settings) -> list[Check]:
+def check_machine(settings: Settings) -> list[MachineCheck]:
     """Everything that Headwater needs of this machine. Starts PostgreSQL, and stops it if it did not run."""
     return [
         _java(),
@@ -56,20 +64,20 @@ def checks(settings: Settings) -> list[Check]:
     ]
 
 
-def _java() -> Check:
+def _java() -> MachineCheck:
     try:
         java = require_java()
     except UnsupportedJava as error:
         found, _, cure = str(error).partition("; ")
-        return Check("Java", ok=False, found=found, cure=cure)
-    return Check("Java", ok=True, found=f"{java.version} ({java.program})")
+        return MachineCheck("Java", ok=False, found=found, cure=cure)
+    return MachineCheck("Java", ok=True, found=f"{java.version} ({java.program})")
 
 
-def _python() -> Check:
+def _python() -> MachineCheck:
     version = ".".join(map(str, sys.version_info[:3]))
     ok = (3, 11) <= sys.version_info < (3, 14)
     cure = "" if ok else "make clean, then make setup PYTHON=/path/to/python3.12"
-    return Check("Python", ok, f"{version} ({sys.executable})", cure)
+    return MachineCheck("Python", ok, f"{version} ({sys.executable})", cure)
 
 
 def locked_versions(text: str) -> dict[str, str]:
@@ -78,27 +86,29 @@ def locked_versions(text: str) -> dict[str, str]:
     return {name: version for name, _, version in pins}
 
 
-def _packages() -> Iterator[Check]:
+def _packages() -> Iterator[MachineCheck]:
     lock = Path(__file__).parents[2] / "requirements.txt"
     wanted = locked_versions(lock.read_text()) if lock.is_file() else {}
-    for name in PACKAGES:
+    for name in CHECKED_PACKAGES:
         try:
             version = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            yield Check(name, ok=False, found="not installed", cure="make setup")
+            yield MachineCheck(name, ok=False, found="not installed", cure="make setup")
             continue
         ok = version == wanted.get(name, version)
-        yield Check(name, ok, version, "" if ok else f"make setup (the locked version is {wanted[name]})")
+        yield MachineCheck(
+            name, ok, version, "" if ok else f"make setup (the locked version is {wanted[name]})"
+        )
 
 
-def _jars() -> Check:
-    if faults := jars.wrong(JARS):
+def _jars() -> MachineCheck:
+    if faults := jars.jar_faults(JARS):
         cure = f"remove {JARS} and .venv/.ready, then make setup"
-        return Check("Delta jars", ok=False, found="; ".join(faults), cure=cure)
-    return Check("Delta jars", ok=True, found=f"{len(jars.PINNED)} in {JARS}")
+        return MachineCheck("Delta jars", ok=False, found="; ".join(faults), cure=cure)
+    return MachineCheck("Delta jars", ok=True, found=f"{len(jars.PINNED_JARS)} in {JARS}")
 
 
-def _embedder(settings: Settings) -> Check:
+def _embedder(settings: Settings) -> MachineCheck:
     config = settings.recipe.embedder
     try:
         folder = read_model_folder(config.model)
@@ -107,49 +117,51 @@ def _embedder(settings: Settings) -> Check:
         )
     except (UnsupportedEmbeddingModel, OSError) as error:
         cure = "set HEADWATER_RECIPE__EMBEDDER__MODEL to a sentence-transformers folder"
-        return Check("Embedder", ok=False, found=str(error), cure=cure)
+        return MachineCheck("Embedder", ok=False, found=str(error), cure=cure)
     if not converted.is_file():
         found = f"{config.model} is not converted for OpenVINO"
-        return Check("Embedder", ok=False, found=found, cure="python -m orchestration.environment.setup")
-    return Check("Embedder", ok=True, found=str(config.model))
+        return MachineCheck(
+            "Embedder", ok=False, found=found, cure="python -m orchestration.environment.setup"
+        )
+    return MachineCheck("Embedder", ok=True, found=str(config.model))
 
 
 def _existing(path: Path) -> Path:
     return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
-def _home(home: Path) -> Check:
+def _home(home: Path) -> MachineCheck:
     folder = _existing(home)
     ok = folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
     found = f"{home}{'' if folder == home else ' (not made yet)'}"
     cure = "" if ok else f"make {folder} writable for you, or set HEADWATER_HOME to a folder that is"
-    return Check("State folder", ok, found, cure)
+    return MachineCheck("State folder", ok, found, cure)
 
 
-def _disk(home: Path) -> Check:
+def _disk(home: Path) -> MachineCheck:
     free_gib = shutil.disk_usage(_existing(home)).free / 2**30
     ok = free_gib >= MIN_DISK_GIB
     cure = "" if ok else f"free {MIN_DISK_GIB} GiB, or set HEADWATER_HOME to a folder on a larger disk"
-    return Check("Disk", ok, f"{free_gib:.0f} GiB free at {home}", cure)
+    return MachineCheck("Disk", ok, f"{free_gib:.0f} GiB free at {home}", cure)
 
 
-def _ports(settings: Settings) -> Iterator[Check]:
+def _ports(settings: Settings) -> Iterator[MachineCheck]:
     ports = (
         ("Web port", "web", settings.web_port, "HEADWATER_WEB_PORT"),
         ("JDBC port", "thrift", settings.thrift_port, "HEADWATER_THRIFT_PORT"),
     )
     for name, service, port, setting in ports:
         started = read_pid_file(settings.home / "run" / f"{service}.pid")
-        if port_free(port):
-            yield Check(name, ok=True, found=f"{port} is free")
-        elif started and members(started):
-            yield Check(name, ok=True, found=f"{port} is in use by our own {service} service")
+        if is_port_free(port):
+            yield MachineCheck(name, ok=True, found=f"{port} is free")
+        elif started and process_group(started):
+            yield MachineCheck(name, ok=True, found=f"{port} is in use by our own {service} service")
         else:
             cure = f"stop that, or set {setting} to a free port"
-            yield Check(name, ok=False, found=f"{port} is taken by {holder(port)}", cure=cure)
+            yield MachineCheck(name, ok=False, found=f"{port} is taken by {port_holder(port)}", cure=cure)
 
 
-def _postgres(settings: Settings) -> Check:
+def _postgres(settings: Settings) -> MachineCheck:
     postgres = Postgres(settings.home, settings.postgres)
     try:
         ran = postgres.server is None or postgres.server.running()
@@ -161,5 +173,5 @@ def _postgres(settings: Settings) -> Check:
             postgres.stop()
     except (DatabaseError, RuntimeError, OSError) as error:
         where = f"its log in {settings.home}/postgres" if postgres.server else "HEADWATER_POSTGRES__URL"
-        return Check("PostgreSQL", ok=False, found=str(error), cure=f"see {where}")
-    return Check("PostgreSQL", ok=True, found=f"{row[0] if row else '?'}{'' if ran else ' (starts)'}")
+        return MachineCheck("PostgreSQL", ok=False, found=str(error), cure=f"see {where}")
+    return MachineCheck("PostgreSQL", ok=True, found=f"{row[0] if row else '?'}{'' if ran else ' (starts)'}")

@@ -9,10 +9,10 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-PACKAGE = "io.delta:delta-spark_4.1_2.13:4.4.0"
+DELTA_PACKAGE = "io.delta:delta-spark_4.1_2.13:4.4.0"
 """For Spark 4.1 and its Scala; its version is that of the Python package `delta-spark`."""
 
-PINNED = {
+PINNED_JARS = {
     f"io.delta_{name}-4.4.0.jar": sha256
     for name, sha256 in (
         ("delta-spark_4.1_2.13", "75a9400986853c061f5109f012547de2545a5759e5e752e5ef633dabe16a4f10"),
@@ -50,7 +50,7 @@ class JarError(RuntimeError):
     """The jars could not be had, or are not the pinned ones."""
 
 
-def wrong(folder: Path, pinned: Mapping[str, str] = PINNED) -> list[str]:
+def jar_faults(folder: Path, pinned: Mapping[str, str] = PINNED_JARS) -> list[str]:
     """What is not as pinned in a folder of jars, one sentence each; empty when all is well."""
     faults = []
     for name, expected in pinned.items():
@@ -65,7 +65,7 @@ def wrong(folder: Path, pinned: Mapping[str, str] = PINNED) -> list[str]:
     return faults
 
 
-def resolve(target: Path) -> None:
+def fetch_jars(target: Path) -> None:
     """Fetches the pinned jars through Spark's own resolver and puts them into a folder.
 
     The resolver reads its proxies and mirrors from where it always does (`DEFAULT_ARTIFACT_REPOSITORY`,
@@ -84,7 +84,7 @@ def resolve(target: Path) -> None:
         script.touch()
         command: list[str | Path] = [
             Path(pyspark.__path__[0]) / "bin" / "spark-submit", "--master", "local[1]",
-            "--packages", PACKAGE, "--exclude-packages", ",".join(_NOT_NEEDED),
+            "--packages", DELTA_PACKAGE, "--exclude-packages", ",".join(_NOT_NEEDED),
             "--conf", f"spark.jars.ivy={scratch}/ivy", "--conf", f"spark.local.dir={scratch}", script,
         ]  # fmt: skip
         environment = os.environ | {"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable}
@@ -93,9 +93,9 @@ def resolve(target: Path) -> None:
         )
         fetched = Path(scratch) / "ivy" / "jars"
         if done.returncode or not fetched.is_dir():
-            raise JarError(f"{PACKAGE} could not be fetched:\n{(done.stdout + done.stderr)[-4000:]}")
-        if faults := wrong(fetched):
-            raise JarError(f"what was fetched for {PACKAGE} is not what is pinned: {'; '.join(faults)}")
+            raise JarError(f"{DELTA_PACKAGE} could not be fetched:\n{(done.stdout + done.stderr)[-4000:]}")
+        if faults := jar_faults(fetched):
+            raise JarError(f"what was fetched for {DELTA_PACKAGE} is not what is pinned: {'; '.join(faults)}")
         target.parent.mkdir(parents=True, exist_ok=True)
         fresh = target.with_name(target.name + ".new")
         shutil.rmtree(fresh, ignore_errors=True)

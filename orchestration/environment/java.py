@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-SUPPORTED = (17, 21)
+SUPPORTED_JAVA = (17, 21)
 """The versions that Spark 4.1 runs on."""
 
 _CURE = (
@@ -26,7 +26,7 @@ class UnsupportedJava(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Java:
+class JavaInstallation:
     """One Java installation.
 
     Attributes:
@@ -44,7 +44,7 @@ class Java:
         return numbers[1] if numbers[0] == 1 and len(numbers) > 1 else numbers[0]
 
 
-def parse_version(said: str) -> str | None:
+def parse_java_version(said: str) -> str | None:
     """The version in what `java -version` prints, or None where there is none.
 
     Args:
@@ -55,7 +55,7 @@ def parse_version(said: str) -> str | None:
     return found.group(1) if found else None
 
 
-def find_java() -> Java:
+def find_java() -> JavaInstallation:
     """The Java that Spark's launcher would take: that of JAVA_HOME where it is set, else the PATH's.
 
     Raises:
@@ -73,23 +73,23 @@ def find_java() -> Java:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UnsupportedJava(f"{program} does not run ({error}); {_CURE}") from error
-    version = parse_version(done.stderr + done.stdout)
+    version = parse_java_version(done.stderr + done.stdout)
     if done.returncode or version is None:
         said = (done.stderr + done.stdout).strip()[:300]
         raise UnsupportedJava(
             f"`{program} -version` answered {said!r} (exit status {done.returncode}); {_CURE}"
         )
-    return Java(Path(program), version)
+    return JavaInstallation(Path(program), version)
 
 
-def require_java() -> Java:
+def require_java() -> JavaInstallation:
     """The Java that Spark will use.
 
     Raises:
         UnsupportedJava: There is none, or its version is none that Spark runs on; the message is the cure.
     """
     java = find_java()
-    if java.major not in SUPPORTED:
+    if java.major not in SUPPORTED_JAVA:
         raise UnsupportedJava(
             f"Java {java.version} ({java.program}) is not one that Spark 4.1 runs on; {_CURE}"
         )

@@ -5,7 +5,7 @@
 
 import os
 
-SWITCHES = {
+OFFLINE_SWITCHES = {
     "DO_NOT_TRACK": "1",
     "DAGSTER_DISABLE_TELEMETRY": "1",
     "GX_ANALYTICS_ENABLED": "false",
@@ -22,5 +22,5 @@ SWITCHES = {
 
 def go_offline() -> None:
     """Sets each switch that the user has not set otherwise."""
-    for name, value in SWITCHES.items():
+    for name, value in OFFLINE_SWITCHES.items():
         os.environ.setdefault(name, value)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from assets.lake.spark import JARS
 from orchestration.environment import jars
-from orchestration.environment.class_archive import make_archive
+from orchestration.environment.class_archive import make_class_archive
 from orchestration.environment.java import UnsupportedJava, require_java
 
 
@@ -24,7 +24,7 @@ def _step(title: str) -> Iterator[None]:
     print(f"{time.monotonic() - began_s:.1f} s", file=sys.stderr)
 
 
-def prepare() -> None:
+def prepare_environment() -> None:
     """Puts the Delta jars, the default embedder and compiled kernels into the environment where they are not.
 
     Raises:
@@ -32,9 +32,9 @@ def prepare() -> None:
         JarError: The jars could not be fetched, or are not the pinned ones.
     """
     java = require_java()
-    if jars.wrong(JARS):
-        with _step(f"Delta jars ({jars.PACKAGE})"):
-            jars.resolve(JARS)
+    if jars.jar_faults(JARS):
+        with _step(f"Delta jars ({jars.DELTA_PACKAGE})"):
+            jars.fetch_jars(JARS)
     with _step("Default embedder, converted for OpenVINO"):
         # Read when they are imported; what they would print is no help here.
         os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
@@ -46,13 +46,13 @@ def prepare() -> None:
 
         warm_up()
     with _step("Java class archive, so that Spark starts faster"):
-        made = make_archive(java)
+        made = make_class_archive(java)
     if not made:
         print("  this Java can not make one: Spark works, and starts slower", file=sys.stderr)
 
 
 if __name__ == "__main__":
     try:
-        prepare()
+        prepare_environment()
     except (UnsupportedJava, jars.JarError) as error:
         sys.exit(f"error: {error}")

@@ -32,7 +32,7 @@ class BackupError(RuntimeError):
     """A backup can not be made or taken back; says why and what to do."""
 
 
-def backup(settings: Settings, target: Path, progress: Callable[[str], None]) -> dict[str, Any]:
+def write_backup(settings: Settings, target: Path, progress: Callable[[str], None]) -> dict[str, Any]:
     """Writes everything that a state folder holds to one tar file, whole or not at all.
 
     Args:
@@ -98,7 +98,7 @@ def backup(settings: Settings, target: Path, progress: Callable[[str], None]) ->
     }
 
 
-def restore(settings: Settings, source: Path, progress: Callable[[str], None]) -> dict[str, Any]:
+def restore_backup(settings: Settings, source: Path, progress: Callable[[str], None]) -> dict[str, Any]:
     """Makes a state folder from a backup, whole or not at all.
 
     Args:

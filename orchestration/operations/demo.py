@@ -6,11 +6,11 @@ from typing import Any
 
 from assets.sources.registry import ENVIRONMENT, Source, SourceRegistry
 from orchestration.operations.ask import open_query_service
-from orchestration.operations.ingest import build
+from orchestration.operations.ingest import ingest_and_release
 from orchestration.settings import Settings
 
-SOURCE = "demo"
-QUESTIONS = (
+DEMO_SOURCE = "demo"
+DEMO_QUESTIONS = (
     "What does the nonlocal statement do?",
     "Which library turns a PDF page into an image?",
     "How is the temperature in Paris today?",
@@ -18,12 +18,12 @@ QUESTIONS = (
 """Two that the corpus answers and one that it can not."""
 
 
-def questions_file() -> str:
+def demo_questions_file() -> str:
     """The packaged evaluation questions about the demo's corpus."""
     return str(resources.files("orchestration.operations") / "demo_questions.jsonl")
 
 
-def demo(settings: Settings, progress: Callable[[str], None]) -> dict[str, Any]:
+def run_demo(settings: Settings, progress: Callable[[str], None]) -> dict[str, Any]:
     """Builds the demo's lake and asks it three questions.
 
     Returns:
@@ -33,16 +33,16 @@ def demo(settings: Settings, progress: Callable[[str], None]) -> dict[str, Any]:
         RunFailed: When a step failed or a gate held.
     """
     registry = SourceRegistry(settings.sources_file)
-    wanted = Source(name=SOURCE, location=ENVIRONMENT, questions=questions_file())
-    there = {source.name: source for source in registry.list()}.get(SOURCE)
+    wanted = Source(name=DEMO_SOURCE, location=ENVIRONMENT, questions=demo_questions_file())
+    there = {source.name: source for source in registry.list()}.get(DEMO_SOURCE)
     if there is not None and there != wanted:
-        registry.remove(SOURCE)
+        registry.remove(DEMO_SOURCE)
     if there != wanted:
         registry.add(wanted)
-    built = build(settings, progress)
+    built = ingest_and_release(settings, progress)
     service = open_query_service(settings)
     answers = []
-    for question in QUESTIONS:
+    for question in DEMO_QUESTIONS:
         progress(f"asking: {question}")
         answers.append({"question": question, **service.ask(question, wanted.tenant).to_dict()})
     return built | {"answers": answers}

@@ -8,11 +8,11 @@ from assets.sources.registry import Source, SourceRegistry
 from assets.sources.sources import quick_listing
 from orchestration.cli.render import source_name
 from orchestration.operations.ask import open_query_service
-from orchestration.operations.runs import RunFailed, execute
+from orchestration.operations.runs import RunFailed, execute_run
 from orchestration.settings import Settings, open_lake
 
 
-def add_paths(registry: SourceRegistry, paths: Sequence[str], tenant: str) -> list[Source]:
+def add_sources(registry: SourceRegistry, paths: Sequence[str], tenant: str) -> list[Source]:
     """Makes a source of each path that is none yet: all of them, or none where one can not be read.
 
     Returns:
@@ -35,7 +35,7 @@ def add_paths(registry: SourceRegistry, paths: Sequence[str], tenant: str) -> li
     return added
 
 
-def build(settings: Settings, progress: Callable[[str], None]) -> dict[str, Any]:
+def ingest_and_release(settings: Settings, progress: Callable[[str], None]) -> dict[str, Any]:
     """Brings everything up to date from the sources to the release.
 
     Returns:
@@ -44,7 +44,7 @@ def build(settings: Settings, progress: Callable[[str], None]) -> dict[str, Any]
     Raises:
         RunFailed: When a step failed or a gate held; what was live stays live.
     """
-    outcome = execute(settings, None, progress)
+    outcome = execute_run(settings, None, progress)
     if outcome.failures:
         raise RunFailed("\n".join(outcome.failures))
     release = open_query_service(settings).live_release()

@@ -25,7 +25,7 @@ class RunFailed(RuntimeError):
 
 
 @dataclass
-class Outcome:
+class RunOutcome:
     """What a run did.
 
     Attributes:
@@ -52,7 +52,7 @@ def dagster_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-def execute(settings: Settings, select: str | None, progress: Callable[[str], None]) -> Outcome:
+def execute_run(settings: Settings, select: str | None, progress: Callable[[str], None]) -> RunOutcome:
     """Brings the lake, the index and the release up to date, in this process.
 
     Args:
@@ -66,12 +66,12 @@ def execute(settings: Settings, select: str | None, progress: Callable[[str], No
     """
     state_version(settings.home)
     require_java()
-    from orchestration.automation.automation import refresh
-    from orchestration.definitions import definitions
+    from orchestration.automation.jobs import refresh_job
+    from orchestration.definitions import build_definitions
 
     watch = _Watch(progress)
-    defs = definitions(settings, {"console": watch.definition()})
-    job = defs.resolve_job_def(refresh.name)
+    defs = build_definitions(settings, {"console": watch.definition()})
+    job = defs.resolve_job_def(refresh_job.name)
     with dagster_instance(settings) as instance:
         for run_id in end_dead_runs(instance):
             progress(f"run {run_id[:8]} died before it ended; going on from what it committed")
@@ -90,7 +90,7 @@ def execute(settings: Settings, select: str | None, progress: Callable[[str], No
     unread = _unread_sources(result)
     for fault in unread.values():
         progress(f"warning: {fault}; its documents are as they were")
-    return Outcome(result.run_id, watch.seconds, _failures(result), unread)
+    return RunOutcome(result.run_id, watch.seconds, _failures(result), unread)
 
 
 class _Watch(logging.Handler):

@@ -28,7 +28,7 @@ LINEAGE_SCHEMA = pa.schema(
 """The columns of `ops.lineage`, a row a commit."""
 
 
-class ReadOnly(ValueError):
+class StatementRefused(ValueError):
     """The statement is not a query."""
 
 
@@ -36,7 +36,7 @@ class InvalidSearchQuery(ValueError):
     """The query could not be answered as it is written."""
 
 
-def lineage(lake: Lake) -> pa.Table:
+def lineage_table(lake: Lake) -> pa.Table:
     """`ops.lineage`: every commit of every table, from the commits themselves."""
     return pa.Table.from_pylist(
         [
@@ -55,7 +55,7 @@ def lineage(lake: Lake) -> pa.Table:
     )
 
 
-def query(lake: Lake, statement: str) -> pa.Table:
+def query_with_duckdb(lake: Lake, statement: str) -> pa.Table:
     """Answers one query with DuckDB.
 
     Args:
@@ -77,7 +77,7 @@ def query(lake: Lake, statement: str) -> pa.Table:
             view = _view(name, version)
             source = f"source_{name.replace('.', '_')}_{version}"
             try:
-                data = lineage(lake) if name == "ops.lineage" else lake.delta(name, version)
+                data = lineage_table(lake) if name == "ops.lineage" else lake.delta(name, version)
             except KeyError as error:
                 raise InvalidSearchQuery(str(error.args[0])) from error
             register(connection, source, data)
@@ -90,7 +90,7 @@ def query(lake: Lake, statement: str) -> pa.Table:
             raise InvalidSearchQuery(f"{error}\nTables: {', '.join([*TABLES, 'ops.lineage'])}") from error
 
 
-def query_spark(lake: Lake, statement: str) -> pa.Table:
+def query_with_spark(lake: Lake, statement: str) -> pa.Table:
     """Answers the same query on Spark, with the same names; the arguments and errors of `query`."""
     names, rewritten = _versions(statement)
     with duckdb.connect() as connection:
@@ -101,7 +101,7 @@ def query_spark(lake: Lake, statement: str) -> pa.Table:
     for name, version in names:
         view = f"headwater_{name.replace('.', '_')}_{version if version is not None else 'newest'}"
         if name == "ops.lineage":
-            spark.createDataFrame(lineage(lake)).createOrReplaceTempView(view)
+            spark.createDataFrame(lineage_table(lake)).createOrReplaceTempView(view)
         elif name in TABLES:
             lake.frame(name, version).createOrReplaceTempView(view)
         else:
@@ -142,10 +142,10 @@ def _check_reads(connection: duckdb.DuckDBPyConnection, statement: str) -> None:
     except duckdb.Error as error:
         raise InvalidSearchQuery(str(error)) from error
     if len(statements) != 1:
-        raise ReadOnly(f"one query at a time: this is {len(statements)} statements")
+        raise StatementRefused(f"one query at a time: this is {len(statements)} statements")
     kind = statements[0].type
     if kind not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
-        raise ReadOnly(
+        raise StatementRefused(
             f"the lake is read-only here: a {kind.name} statement was refused; "
             f"its tables are written by the asset graph (`headwater run`)"
         )

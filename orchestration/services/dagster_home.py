@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from orchestration.services.logs import run_log
+from orchestration.services.logs import run_log_settings
 from retrieval.atomic_files import atomic_file
 
 SPARK_POOL = "spark"
@@ -24,7 +24,7 @@ def dagster_settings(home: Path, log_format: str) -> dict[str, object]:
             # What our own modules log during a run is part of the run's log.
             "managed_python_loggers": ["assets", "retrieval", "inference"],
             "python_log_level": "INFO",
-            **(run_log(home.parent / "logs" / "runs.jsonl") if log_format == "json" else {}),
+            **(run_log_settings(home.parent / "logs" / "runs.jsonl") if log_format == "json" else {}),
         },
         "telemetry": {"enabled": False},
         "nux": {"enabled": False},  # asks for an e-mail address

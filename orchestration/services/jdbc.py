@@ -21,9 +21,9 @@ from pyspark import SparkContext
 
 from assets.lake.spark import SparkConfig, spark_session
 from assets.lake.tables import TABLES
-from orchestration.services.landlock import restrict_writes
-from orchestration.services.logs import JsonLines
-from orchestration.services.processes import holder, port_free
+from orchestration.services.landlock import restrict_process_writes
+from orchestration.services.logs import JsonLogFormatter
+from orchestration.services.processes import is_port_free, port_holder
 from orchestration.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _LOOK_AGAIN_S = 20.0
 """How long a table that was just made may be missing."""
 
 
-def server_config(spark: SparkConfig, memory: str, port: int, scratch: Path) -> SparkConfig:
+def jdbc_spark_config(spark: SparkConfig, memory: str, port: int, scratch: Path) -> SparkConfig:
     """The settings of the server's Spark.
 
     Args:
@@ -64,7 +64,7 @@ def server_config(spark: SparkConfig, memory: str, port: int, scratch: Path) -> 
     )
 
 
-def register(spark: "SparkSession", root: str, names: Iterable[str]) -> list[str]:
+def register_jdbc_tables(spark: "SparkSession", root: str, names: Iterable[str]) -> list[str]:
     """Makes tables of the lake known to SQL under their names.
 
     Args:
@@ -89,7 +89,7 @@ def register(spark: "SparkSession", root: str, names: Iterable[str]) -> list[str
     return known
 
 
-def serve(settings: Settings, stopping: threading.Event) -> None:
+def serve_jdbc(settings: Settings, stopping: threading.Event) -> None:
     """Runs the server until it is told to stop.
 
     Args:
@@ -99,9 +99,9 @@ def serve(settings: Settings, stopping: threading.Event) -> None:
     Raises:
         OSError: The port is taken.
     """
-    if not port_free(settings.thrift_port):
+    if not is_port_free(settings.thrift_port):
         raise OSError(
-            f"port {settings.thrift_port} of 127.0.0.1 is taken by {holder(settings.thrift_port)}: "
+            f"port {settings.thrift_port} of 127.0.0.1 is taken by {port_holder(settings.thrift_port)}: "
             "stop that, or set HEADWATER_THRIFT_PORT to a free port"
         )
     scratch = settings.home / "thrift"
@@ -111,37 +111,37 @@ def serve(settings: Settings, stopping: threading.Event) -> None:
     os.environ["TMPDIR"] = os.environ["SPARK_LOCAL_DIRS"] = str(scratch / "tmp")
     os.environ["JDK_JAVA_OPTIONS"] = f'-Djava.io.tmpdir="{scratch / "tmp"}" -Dderby.system.home="{scratch}"'
     os.chdir(scratch)
-    if restrict_writes([scratch, Path("/dev/null")]):
+    if restrict_process_writes([scratch, Path("/dev/null")]):
         logger.info("this process may write to %s and nowhere else", scratch)
     else:
         logger.warning("this system has no Landlock: clients may change tables as far as this user may")
-    config = server_config(settings.spark, settings.thrift_memory, settings.thrift_port, scratch)
+    config = jdbc_spark_config(settings.spark, settings.thrift_memory, settings.thrift_port, scratch)
     spark = spark_session(config, scratch / "spark")
-    logger.info("%d tables", len(register(spark, settings.lake_root, TABLES)))
+    logger.info("%d tables", len(register_jdbc_tables(spark, settings.lake_root, TABLES)))
     package: Any = getattr(SparkContext._jvm, "org.apache.spark.sql.hive.thriftserver")
     server = package.HiveThriftServer2.startWithContext(spark._jsparkSession.sqlContext())
     logger.info("listening on jdbc:hive2://127.0.0.1:%d", settings.thrift_port)
     while not stopping.wait(_LOOK_AGAIN_S):
-        for name in register(spark, settings.lake_root, TABLES):
+        for name in register_jdbc_tables(spark, settings.lake_root, TABLES):
             logger.info("new table %s", name)
     server.stop()
     spark.stop()
 
 
-def main() -> None:
+def run_jdbc_server() -> None:
     """Runs the server of the state folder that the environment names, until SIGTERM."""
     settings = Settings()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     if settings.log_format == "json":
-        logging.getLogger().handlers[0].setFormatter(JsonLines())
+        logging.getLogger().handlers[0].setFormatter(JsonLogFormatter())
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     try:
-        serve(settings, stopping)
+        serve_jdbc(settings, stopping)
     except OSError as error:
         sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
-    main()
+    run_jdbc_server()

@@ -29,7 +29,7 @@ class _PathBeneath(ctypes.Structure):
     _fields_ = (("allowed_access", ctypes.c_uint64), ("parent_fd", ctypes.c_int32))
 
 
-def restrict_writes(writable: Sequence[Path]) -> bool:
+def restrict_process_writes(writable: Sequence[Path]) -> bool:
     """Lets this thread, and every process that it starts from now on, write only below some folders.
 
     Args:

@@ -10,7 +10,7 @@ from typing import Any
 _QUOTING = {"STEP_FAILURE", "STEP_UP_FOR_RETRY", "RUN_FAILURE", "ENGINE_EVENT"}
 
 
-class JsonLines(logging.Formatter):
+class JsonLogFormatter(logging.Formatter):
     """A record of a run as one JSON object: time, level, logger, message, run id, job, step, asset, event.
 
     Of an exception only the class is told, and of a materialization or a check no metadata: both can hold
@@ -49,14 +49,14 @@ class JsonLines(logging.Formatter):
         return json.dumps({name: value for name, value in line.items() if value is not None})
 
 
-def run_log(file: Path) -> dict[str, object]:
-    """`python_logs` of `dagster.yaml`: every record of every run also goes to a file, as `JsonLines`.
+def run_log_settings(file: Path) -> dict[str, object]:
+    """`python_logs` of `dagster.yaml`: every record of every run also goes to a file, as `JsonLogFormatter`.
 
     The file is opened anew when a rotation moved it.
     """
     return {
         "dagster_handler_config": {
-            "formatters": {"json": {"()": f"{JsonLines.__module__}.{JsonLines.__qualname__}"}},
+            "formatters": {"json": {"()": f"{JsonLogFormatter.__module__}.{JsonLogFormatter.__qualname__}"}},
             "handlers": {
                 "runs": {
                     "class": "logging.handlers.WatchedFileHandler",

@@ -29,7 +29,7 @@ class ServiceError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Started:
+class StartedProcess:
     """A process that was started, as its file remembers it.
 
     Attributes:
@@ -46,15 +46,15 @@ def started_since_boot_s(process: psutil.Process) -> float:
     return process.create_time() - psutil.boot_time()
 
 
-def read_pid_file(path: Path) -> Started | None:
+def read_pid_file(path: Path) -> StartedProcess | None:
     """What a pid file remembers; None where there is none or it was cut off by a crash."""
     try:
-        return Started(**json.loads(path.read_text()))
+        return StartedProcess(**json.loads(path.read_text()))
     except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
         return None
 
 
-def leader(started: Started) -> psutil.Process | None:
+def running_process(started: StartedProcess) -> psutil.Process | None:
     """The process itself while it runs; None when it ended, also when its pid now belongs to another."""
     try:
         process = psutil.Process(started.pid)
@@ -65,7 +65,7 @@ def leader(started: Started) -> psutil.Process | None:
         return None
 
 
-def members(started: Started) -> list[psutil.Process]:
+def process_group(started: StartedProcess) -> list[psutil.Process]:
     """Every process of the group that runs, also when its leader was killed and its children were not."""
     try:
         if abs(started_since_boot_s(psutil.Process(started.pid)) - started.born_s) > _TICK_S:
@@ -84,7 +84,9 @@ def members(started: Started) -> list[psutil.Process]:
     return found
 
 
-def start(command: Sequence[str], pid_file: Path, log: Path, environment: Mapping[str, str]) -> Started:
+def start_process(
+    command: Sequence[str], pid_file: Path, log: Path, environment: Mapping[str, str]
+) -> StartedProcess:
     """Starts a process in a session of its own, its output appended to a log.
 
     Args:
@@ -106,17 +108,17 @@ def start(command: Sequence[str], pid_file: Path, log: Path, environment: Mappin
             env=dict(environment),
             start_new_session=True,
         )
-    started = Started(process.pid, started_since_boot_s(psutil.Process(process.pid)))
+    started = StartedProcess(process.pid, started_since_boot_s(psutil.Process(process.pid)))
     with atomic_file(pid_file) as fresh:
         fresh.write_text(json.dumps(asdict(started)))
     return started
 
 
-def stop(pid_file: Path, grace_s: float = 15.0) -> bool:
+def stop_process_group(pid_file: Path, grace_s: float = 15.0) -> bool:
     """Stops a whole process group and forgets it: asks first, and kills what has not ended in time.
 
     Args:
-        pid_file: What `start` wrote; the same again does nothing.
+        pid_file: What `start_process` wrote; the same again does nothing.
         grace_s: Seconds between asking and killing.
 
     Returns:
@@ -126,30 +128,30 @@ def stop(pid_file: Path, grace_s: float = 15.0) -> bool:
         ServiceError: Something survived, or belongs to another user.
     """
     started = read_pid_file(pid_file)
-    running = members(started) if started else []
+    running = process_group(started) if started else []
     if started and running:
         try:
             os.killpg(started.pid, signal.SIGTERM)
             _, alive = psutil.wait_procs(running, timeout=grace_s)
             # Asked again for who is there: a process may have started another meanwhile.
-            if alive or members(started):
+            if alive or process_group(started):
                 os.killpg(started.pid, signal.SIGKILL)
-                psutil.wait_procs(members(started), timeout=5)
+                psutil.wait_procs(process_group(started), timeout=5)
         except ProcessLookupError:
             pass
         except PermissionError as error:
             raise ServiceError(
                 f"process group {started.pid} of {pid_file.stem} belongs to another user: stop it as them"
             ) from error
-        if left := members(started):
+        if left := process_group(started):
             pids = ", ".join(str(process.pid) for process in left)
             raise ServiceError(f"{pid_file.stem} could not be stopped: processes {pids} survived")
     pid_file.unlink(missing_ok=True)
     return bool(running)
 
 
-def wait_until(
-    healthy: Callable[[], bool], started: Started, log: Path, timeout_s: float, log_from: int = 0
+def wait_until_healthy(
+    healthy: Callable[[], bool], started: StartedProcess, log: Path, timeout_s: float, log_from: int = 0
 ) -> None:
     """Waits for a process to be of use.
 
@@ -165,10 +167,10 @@ def wait_until(
     """
     deadline_s = time.monotonic() + timeout_s
     while not healthy():
-        # Not `leader`: as our own child it would stay a zombie, and is reaped here.
+        # Not `running_process`: as our own child it would stay a zombie, and is reaped here.
         with contextlib.suppress(ChildProcessError):
             os.waitpid(started.pid, os.WNOHANG)
-        ended = leader(started) is None
+        ended = running_process(started) is None
         if ended or time.monotonic() > deadline_s:
             what = "ended before it was ready" if ended else f"was not ready within {timeout_s:g} s"
             with log.open("rb") as file:
@@ -178,7 +180,7 @@ def wait_until(
         time.sleep(0.25)
 
 
-def holder(port: int) -> str:
+def port_holder(port: int) -> str:
     """Who listens on a port of this machine, in words; `another process` where the system does not tell."""
     try:
         for connection in psutil.net_connections("tcp"):
@@ -191,7 +193,7 @@ def holder(port: int) -> str:
     return "another process"
 
 
-def port_free(port: int) -> bool:
+def is_port_free(port: int) -> bool:
     """Whether a service could listen on this port of loopback."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -202,7 +204,7 @@ def port_free(port: int) -> bool:
     return True
 
 
-def listening(address: int | Path, timeout_s: float = 1.0) -> bool:
+def is_listening(address: int | Path, timeout_s: float = 1.0) -> bool:
     """Whether something accepts connections on a port of loopback, or on a Unix socket."""
     family = socket.AF_UNIX if isinstance(address, Path) else socket.AF_INET
     with socket.socket(family) as probe:

@@ -10,7 +10,7 @@ from assets.bronze import SOURCES_READ
 from assets.dagster.metadata import asset_key
 from assets.lake.tables import AUDITS, RAW_DOCUMENTS
 from orchestration.operations.runs import dagster_instance
-from orchestration.services import services
+from orchestration.services import lifecycle
 from orchestration.settings import Settings, open_lake
 from retrieval.index.index import Index
 from retrieval.store.postgres import Postgres
@@ -20,7 +20,7 @@ _FAILED = dg.DagsterRunStatus.FAILURE.value
 
 
 @dataclass(frozen=True)
-class RunRow:
+class RunSummary:
     """One run, as the web UI has it."""
 
     run_id: str
@@ -31,7 +31,7 @@ class RunRow:
 
 
 @dataclass(frozen=True)
-class Whole:
+class StateStatus:
     """The state of one state folder.
 
     Attributes:
@@ -41,9 +41,9 @@ class Whole:
         problems: What is wrong now, each with what to do about it.
     """
 
-    services: list[services.Status]
+    services: list[lifecycle.ServiceStatus]
     live: dict[str, Any] | None
-    runs: list[RunRow]
+    runs: list[RunSummary]
     problems: list[str]
 
     def to_dict(self) -> dict[str, Any]:
@@ -51,9 +51,9 @@ class Whole:
         return asdict(self)
 
 
-def status(settings: Settings) -> Whole:
+def state_status(settings: Settings) -> StateStatus:
     """Looks at a state folder; starts nothing."""
-    found = services.status(settings)
+    found = lifecycle.service_statuses(settings)
     live = None
     if any(each.service == "postgres" and each.healthy for each in found):
         release = Index(Postgres(settings.home, settings.postgres)).live()
@@ -70,17 +70,17 @@ def status(settings: Settings) -> Whole:
         unread = _sources_unread(instance)
     runs = [_run(record) for record in records]
     problems = [*_services_down(found), *_last_run_failed(runs), *unread, *_gates_closed(settings)]
-    return Whole(found, live, runs, problems)
+    return StateStatus(found, live, runs, problems)
 
 
-def _services_down(found: list[services.Status]) -> list[str]:
+def _services_down(found: list[lifecycle.ServiceStatus]) -> list[str]:
     down = [each.service for each in found if each.pid is not None and not each.healthy]
     return (
         [f"{', '.join(down)} runs and does not answer: `headwater down`, then `headwater up`"] if down else []
     )
 
 
-def _last_run_failed(runs: list[RunRow]) -> list[str]:
+def _last_run_failed(runs: list[RunSummary]) -> list[str]:
     ended = [run for run in runs if run.state in (dg.DagsterRunStatus.SUCCESS.value, _FAILED)]
     if not ended or ended[0].state != _FAILED:
         return []
@@ -123,9 +123,9 @@ def _gates_closed(settings: Settings) -> list[str]:
     ]
 
 
-def _run(record: dg.RunRecord) -> RunRow:
+def _run(record: dg.RunRecord) -> RunSummary:
     begun, ended = record.start_time, record.end_time
-    return RunRow(
+    return RunSummary(
         run_id=record.dagster_run.run_id,
         job=record.dagster_run.job_name,
         state=record.dagster_run.status.value,

@@ -18,7 +18,7 @@ from fault.report import Report
 from fault.states import States, differences
 from orchestration.automation.dead_runs import RUN_PROCESS_TAG
 from orchestration.operations.runs import dagster_instance
-from orchestration.services import services
+from orchestration.services import lifecycle
 from orchestration.settings import Settings
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -46,7 +46,7 @@ def settings(states: States) -> Iterator[Settings]:
         environment.setenv("HEADWATER_THRIFT_PORT", str(thrift_port))
         settings = Settings(home=home)
         yield settings
-        services.down(settings, print)
+        lifecycle.stop_services(settings, print)
 
 
 def launch(settings: Settings) -> str:
@@ -100,7 +100,7 @@ def worker(settings: Settings) -> tuple[str, int]:
 
 
 def killed(settings: Settings, service: str) -> None:
-    status = next(each for each in services.status(settings) if each.service == service)
+    status = next(each for each in lifecycle.service_statuses(settings) if each.service == service)
     assert status.pid
     process = psutil.Process(status.pid)
     process.kill()
@@ -113,7 +113,7 @@ def killed(settings: Settings, service: str) -> None:
 def test_run_worker_code_server_and_daemon_are_killed(
     settings: Settings, states: States, report: Report
 ) -> None:
-    services.up(settings, print)
+    lifecycle.start_services(settings, print)
     launch(settings)
     run_id, pid = worker(settings)
     family = psutil.Process(pid).children(recursive=True)
@@ -125,7 +125,7 @@ def test_run_worker_code_server_and_daemon_are_killed(
     launch(settings)
     run_id, _ = worker(settings)
     killed(settings, "code")
-    services.up(settings, print)
+    lifecycle.start_services(settings, print)
     wait_for(lambda: run_of(settings, run_id).is_finished)
     second = run_of(settings, run_id).status
 
@@ -133,14 +133,14 @@ def test_run_worker_code_server_and_daemon_are_killed(
     run_id = launch(settings)
     time.sleep(5)
     assert run_of(settings, run_id).status == dg.DagsterRunStatus.QUEUED
-    services.up(settings, print)
+    lifecycle.start_services(settings, print)
     wait_for(lambda: run_of(settings, run_id).is_finished)
     third = run_of(settings, run_id).status
 
     with dagster_instance(settings) as instance:
         # What the sensors began meanwhile ends as well.
         wait_for(lambda: all(run.is_finished for run in instance.get_runs(limit=20)))
-    services.down(settings, print)
+    lifecycle.stop_services(settings, print)
     wrong = differences(settings.home, states.changed_end)
     for fault, status in (
         ("run worker killed", first),

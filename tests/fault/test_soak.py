@@ -21,7 +21,7 @@ from free_ports import free_ports
 from assets.sources.registry import Source, SourceRegistry
 from orchestration.operations.ask import open_query_service
 from orchestration.operations.runs import dagster_instance
-from orchestration.services import services
+from orchestration.services import lifecycle
 from orchestration.settings import Settings
 
 MINUTES = int(os.environ.get("HEADWATER_SOAK_MINUTES", "0"))
@@ -39,7 +39,7 @@ def settings(module_folder: Path) -> Iterator[Settings]:
         settings = Settings(home=module_folder / "home")
         SourceRegistry(settings.sources_file).add(Source(name="docs", location=str(module_folder / "docs")))
         yield settings
-        services.down(settings, print)
+        lifecycle.stop_services(settings, print)
 
 
 def write(folder: Path, number: int, random_: random.Random) -> None:
@@ -48,7 +48,7 @@ def write(folder: Path, number: int, random_: random.Random) -> None:
 
 
 def memory_mb(settings: Settings) -> dict[str, int]:
-    found = {status.service: status.pid for status in services.status(settings)}
+    found = {status.service: status.pid for status in lifecycle.service_statuses(settings)}
     return {
         name: round(psutil.Process(found[name] or 0).memory_info().rss / 1e6)
         for name in ("code", "web", "daemon")
@@ -62,7 +62,7 @@ def test_an_hour_of_changes(settings: Settings, module_folder: Path) -> None:
     folder, random_, number = module_folder / "docs", random.Random(0), 20
     for each in range(number):
         write(folder, each, random_)
-    services.up(settings, print)
+    lifecycle.start_services(settings, print)
     began, samples = time.monotonic(), []
     while time.monotonic() - began < 60 * MINUTES:
         write(folder, number, random_)

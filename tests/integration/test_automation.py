@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from assets.sources.registry import Source, SourceRegistry
-from orchestration.definitions import definitions
+from orchestration.definitions import build_definitions
 from orchestration.settings import Settings
 from quality.suites import SUITES
 
@@ -18,7 +18,7 @@ CHAIN = ("bronze/raw_documents", "silver/documents", "silver/signatures", "silve
 
 @pytest.fixture
 def defs(tmp_path: Path) -> dg.Definitions:
-    return definitions(Settings(home=tmp_path))
+    return build_definitions(Settings(home=tmp_path))
 
 
 def materialized(instance: dg.DagsterInstance, key: str, data_version: str) -> None:
@@ -102,7 +102,7 @@ def test_a_file_that_came_changed_or_went_asks_for_one_run(tmp_path: Path) -> No
     docs.mkdir()
     (docs / "a.md").write_text("Something to read.")
     SourceRegistry(settings.sources_file).add(Source(name="docs", location=str(docs)))
-    sensor = definitions(settings).resolve_sensor_def("arrivals")
+    sensor = build_definitions(settings).resolve_sensor_def("arrivals")
     cursor = None
     with dg.DagsterInstance.ephemeral() as instance:
 

@@ -12,10 +12,10 @@ from pyspark.sql import SparkSession
 from assets import silver
 from assets.dedup.minhash import MinHashConfig
 from assets.recipe import Recipe
-from orchestration.migrations import STATE_VERSION, NewerState, bring_up_to_date
+from orchestration.migrations import STATE_VERSION, NewerState, migrate_state
 from orchestration.operations.ask import open_query_service
-from orchestration.operations.backup import BackupError, backup, restore
-from orchestration.operations.ingest import build
+from orchestration.operations.backup import BackupError, restore_backup, write_backup
+from orchestration.operations.ingest import ingest_and_release
 from orchestration.operations.trace import Tracer
 from orchestration.settings import Settings, open_lake
 from retrieval.store.postgres import Postgres
@@ -44,7 +44,7 @@ def settings(spark: SparkSession, module_folder: Path) -> Settings:
     made = Settings(home=home)
     before = {n: open_lake(made).version(n) for n in ("bronze.raw_documents", "silver.documents")}
     (DOCS_0 / "tides.md").write_text("# Tides\n\nThe moon pulls the oceans into two great bulges of water.\n")
-    built = build(made, print)
+    built = ingest_and_release(made, print)
     assert built["funnel"]["raw"] == 4
     # The index is not in the archive: it is made again, under a name that no decision was ever made about.
     assert built["release"] == "r2.1"
@@ -77,19 +77,19 @@ def test_a_newer_state_folder_is_left_alone(tmp_path: Path) -> None:
         open_lake(Settings(home=tmp_path))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["state.json"]
     lake = open_lake(Settings(home=tmp_path / "new"))
-    bring_up_to_date(tmp_path / "new", lake)
+    migrate_state(tmp_path / "new", lake)
 
 
 def test_what_was_backed_up_is_there_again(settings: Settings, module_folder: Path) -> None:
     file = module_folder / "backup.tar"
     service = open_query_service(settings)
     answer = service.ask("What pulls the oceans?", "default")
-    made = backup(settings, file, print)
+    made = write_backup(settings, file, print)
     assert made["release"] == service.live_release().release_id
     with pytest.raises(BackupError, match="already"):
-        backup(settings, file, print)
+        write_backup(settings, file, print)
     again = Settings(home=module_folder / "restored")
-    found = restore(again, file, print)
+    found = restore_backup(again, file, print)
     assert found["chunks"] == service.index.snapshot(service.live_release()).num_rows
     other = open_query_service(again)
     assert other.live_release() == service.live_release()
@@ -97,28 +97,28 @@ def test_what_was_backed_up_is_there_again(settings: Settings, module_folder: Pa
     traced = Tracer(open_lake(again), other.index.document_rows, verify=True).trace(answer.answer_id)
     assert traced.verified
     with pytest.raises(BackupError, match="not empty"):
-        restore(again, file, print)
+        restore_backup(again, file, print)
     # The next run goes on from there: nothing is new.
-    assert build(again, print)["release"] == made["release"]
+    assert ingest_and_release(again, print)["release"] == made["release"]
     stop(again)
 
 
 def test_a_damaged_backup_makes_nothing(settings: Settings, module_folder: Path) -> None:
     file, home = module_folder / "damaged.tar", module_folder / "nothing"
-    backup(settings, file, print)
+    write_backup(settings, file, print)
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(BackupError, match="not a whole backup"):
-        restore(Settings(home=home), file, print)
+        restore_backup(Settings(home=home), file, print)
     name = next(p for p in (settings.home / "lake").rglob("*.parquet") if "_change_data" not in p.parts)
     body = name.read_bytes()
     assert whole.count(body) >= 1
     file.write_bytes(whole.replace(body, body[:-8] + b"\0\0\0\0PAR1"))
     with pytest.raises(BackupError, match="SHA-256"):
-        restore(Settings(home=home), file, print)
+        restore_backup(Settings(home=home), file, print)
     assert not home.exists()
     assert not home.with_name("nothing.restoring").exists()
     with pytest.raises(BackupError, match="no file"):
-        restore(Settings(home=home), module_folder / "missing.tar", print)
+        restore_backup(Settings(home=home), module_folder / "missing.tar", print)
     shutil.rmtree(DOCS_0.parent, ignore_errors=True)
     stop(settings)

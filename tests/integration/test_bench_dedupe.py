@@ -14,7 +14,7 @@ def test_a_batch_added_to_a_lake_finds_every_copy(tmp_path: Path) -> None:
     letters = string.ascii_lowercase
     words = dedupe_lake.vocabulary(iter([[f"word{one}{other}" for one in letters for other in letters]]))
 
-    measured = dedupe_lake.added(_DOCUMENTS, words, tmp_path)
+    measured = dedupe_lake.dedupe_added_documents(_DOCUMENTS, words, tmp_path)
 
     assert measured["added"] == _DOCUMENTS // 100
     assert measured["found"] == pytest.approx(1)

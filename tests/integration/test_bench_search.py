@@ -13,7 +13,7 @@ import pytest
 
 from orchestration.bench import search, search_floors
 from orchestration.bench.line_chart import Line, line_chart_svg
-from orchestration.bench.search_corpus import Corpus
+from orchestration.bench.search_corpus import BenchCorpus
 from orchestration.settings import Settings
 from retrieval.index.binary_copy import vectors_as_matrix
 
@@ -41,9 +41,9 @@ def home() -> Iterator[Path]:
 
 
 def test_the_corpus_is_skewed_and_the_same_each_time(home: Path) -> None:
-    corpus = Corpus(12_000, 20, home / "bench")
+    corpus = BenchCorpus(12_000, 20, home / "bench")
     table = pa.Table.from_batches(corpus.batches())
-    assert table.equals(pa.Table.from_batches(Corpus(12_000, 20, home / "bench").batches()))
+    assert table.equals(pa.Table.from_batches(BenchCorpus(12_000, 20, home / "bench").batches()))
     assert table.num_rows == len(set(table["chunk_id"].to_pylist())) == 12_000
     sizes = Counter(table["tenant"].to_pylist())
     assert sizes["tenant-0"] == pytest.approx(6000, rel=0.05)
@@ -65,7 +65,7 @@ def test_a_small_run_measures_everything(home: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(search, "_QUERIES", 30)
     monkeypatch.setattr(search_floors, "_installed", lambda name: False)
     said: list[str] = []
-    result = search.run(Settings(home=home), chunks=2000, tenants=5, clients=2, progress=said.append)
+    result = search.bench_search(Settings(home=home), chunks=2000, tenants=5, clients=2, progress=said.append)
     figures = result.figures
     assert figures["chunks"] == 2000
     assert figures["vector_recall@10"] > 0.9
@@ -82,7 +82,7 @@ def test_a_small_run_measures_everything(home: Path, monkeypatch: pytest.MonkeyP
     assert ET.fromstring((home / "bench" / "search.svg").read_text()).tag.endswith("svg")
     # Another run asks the same index.
     said.clear()
-    again = search.run(Settings(home=home), chunks=2000, tenants=5, clients=2, progress=said.append)
+    again = search.bench_search(Settings(home=home), chunks=2000, tenants=5, clients=2, progress=said.append)
     assert any("of an earlier run" in line for line in said)
     assert again.figures["build_s"] == figures["build_s"]
 

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from assets.sources.registry import Source, SourceRegistry
 from orchestration.operations.runs import dagster_instance
-from orchestration.services import services
+from orchestration.services import lifecycle
 from orchestration.settings import Settings
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -36,9 +36,9 @@ def settings(module_folder: Path) -> Iterator[Settings]:
         environment.setenv("HEADWATER_WEB_PORT", str(web_port))
         environment.setenv("HEADWATER_THRIFT_PORT", str(thrift_port))
         settings = Settings(home=module_folder / "home")
-        services.up(settings, print)
+        lifecycle.start_services(settings, print)
         yield settings
-        services.down(settings, print)
+        lifecycle.stop_services(settings, print)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from orchestration.services.dagster_home import write_dagster_home
-from orchestration.services.services import services
+from orchestration.services.lifecycle import service_definitions
 from orchestration.settings import Settings
 
 SECRET = "the patient's name is Ada"
@@ -58,7 +58,11 @@ def test_text_is_the_default_and_services_follow_the_setting(
 ) -> None:
     write_dagster_home(tmp_path / "dagster")
     assert not (tmp_path / "logs").exists()
-    assert not any("--log-format" in service.command for service in services(Settings(home=tmp_path)))
+    assert not any(
+        "--log-format" in service.command for service in service_definitions(Settings(home=tmp_path))
+    )
     monkeypatch.setenv("HEADWATER_LOG_FORMAT", "json")
-    speaking = [service.name for service in services(Settings(home=tmp_path)) if "json" in service.command]
+    speaking = [
+        service.name for service in service_definitions(Settings(home=tmp_path)) if "json" in service.command
+    ]
     assert speaking == ["code", "web", "daemon"]

@@ -7,7 +7,7 @@ import sys
 import pytest
 from cut_off import cut_off
 
-from orchestration.environment.offline import SWITCHES
+from orchestration.environment.offline import OFFLINE_SWITCHES
 
 pytestmark = pytest.mark.network
 
@@ -46,7 +46,7 @@ imported = {name.partition(".")[0] for name in sys.modules}
 print(imported & {"dagster", "great_expectations", "torch", "pyspark"})
 print(os.environ["GX_ANALYTICS_ENABLED"], os.environ["HF_HUB_OFFLINE"])
 """
-    environment = {name: value for name, value in os.environ.items() if name not in SWITCHES}
+    environment = {name: value for name, value in os.environ.items() if name not in OFFLINE_SWITCHES}
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
     assert said.stdout.splitlines() == ["set()", "false 1"]
     # What a user has set stays.

@@ -14,16 +14,16 @@ import pytest
 
 from orchestration.services.processes import (
     ServiceError,
-    Started,
-    holder,
-    leader,
-    members,
-    port_free,
+    StartedProcess,
+    is_port_free,
+    port_holder,
+    process_group,
     read_pid_file,
-    start,
+    running_process,
+    start_process,
     started_since_boot_s,
-    stop,
-    wait_until,
+    stop_process_group,
+    wait_until_healthy,
 )
 
 # A parent that starts a child and says its pid; neither minds being asked to end, if told so.
@@ -37,38 +37,40 @@ time.sleep(600)
 """
 
 
-def family(folder: Path, *arguments: str) -> tuple[Started, int]:
+def family(folder: Path, *arguments: str) -> tuple[StartedProcess, int]:
     log = folder / "family.log"
-    started = start([sys.executable, "-c", FAMILY, *arguments], folder / "family.pid", log, os.environ)
-    wait_until(lambda: log.read_text().strip() != "", started, log, timeout_s=20)
+    started = start_process(
+        [sys.executable, "-c", FAMILY, *arguments], folder / "family.pid", log, os.environ
+    )
+    wait_until_healthy(lambda: log.read_text().strip() != "", started, log, timeout_s=20)
     return started, int(log.read_text())
 
 
 def test_stop_takes_the_children_too(tmp_path: Path) -> None:
     started, child = family(tmp_path)
     assert read_pid_file(tmp_path / "family.pid") == started
-    assert {process.pid for process in members(started)} == {started.pid, child}
-    assert stop(tmp_path / "family.pid")
-    assert not members(started)
+    assert {process.pid for process in process_group(started)} == {started.pid, child}
+    assert stop_process_group(tmp_path / "family.pid")
+    assert not process_group(started)
     assert not psutil.pid_exists(child)
     assert not (tmp_path / "family.pid").exists()
-    assert not stop(tmp_path / "family.pid")
+    assert not stop_process_group(tmp_path / "family.pid")
 
 
 def test_children_of_a_killed_leader_are_stopped(tmp_path: Path) -> None:
     started, child = family(tmp_path)
     os.kill(started.pid, signal.SIGKILL)
     os.waitpid(started.pid, 0)
-    assert leader(started) is None
-    assert [process.pid for process in members(started)] == [child]
-    assert stop(tmp_path / "family.pid")
-    assert not members(started)
+    assert running_process(started) is None
+    assert [process.pid for process in process_group(started)] == [child]
+    assert stop_process_group(tmp_path / "family.pid")
+    assert not process_group(started)
 
 
 def test_what_does_not_listen_is_killed(tmp_path: Path) -> None:
     started, _ = family(tmp_path, "stubborn")
-    assert stop(tmp_path / "family.pid", grace_s=0.5)
-    assert not members(started)
+    assert stop_process_group(tmp_path / "family.pid", grace_s=0.5)
+    assert not process_group(started)
 
 
 def test_a_pid_that_was_given_to_another_is_left_alone(tmp_path: Path) -> None:
@@ -84,9 +86,9 @@ def test_a_pid_that_was_given_to_another_is_left_alone(tmp_path: Path) -> None:
         )
         ours = read_pid_file(pid_file)
         assert ours is not None
-        assert leader(ours) is None
-        assert members(ours) == []
-        assert not stop(pid_file)
+        assert running_process(ours) is None
+        assert process_group(ours) == []
+        assert not stop_process_group(pid_file)
         assert stranger.poll() is None
     finally:
         stranger.kill()
@@ -97,7 +99,7 @@ def test_a_pid_that_was_given_to_another_is_left_alone(tmp_path: Path) -> None:
 def test_a_pid_file_that_was_cut_off_is_no_process(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.pid").write_text(text)
     assert read_pid_file(tmp_path / "x.pid") is None
-    assert not stop(tmp_path / "x.pid")
+    assert not stop_process_group(tmp_path / "x.pid")
 
 
 def test_one_that_ends_at_once_says_why(tmp_path: Path) -> None:
@@ -105,11 +107,11 @@ def test_one_that_ends_at_once_says_why(tmp_path: Path) -> None:
     log.write_text("an older start\n")
     began_s = time.monotonic()
     command = [sys.executable, "-c", "raise SystemExit('the disk is full')"]
-    started = start(command, tmp_path / "short.pid", log, os.environ)
+    started = start_process(command, tmp_path / "short.pid", log, os.environ)
     with pytest.raises(
         ServiceError, match=r"short ended before it was ready; [^\n]*\nthe disk is full"
     ) as caught:
-        wait_until(lambda: False, started, log, timeout_s=60, log_from=15)
+        wait_until_healthy(lambda: False, started, log, timeout_s=60, log_from=15)
     assert "an older start" not in str(caught.value)
     assert time.monotonic() - began_s < 30
 
@@ -119,9 +121,9 @@ def test_who_holds_a_port() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert not port_free(port)
-        assert f"process {os.getpid()} " in holder(port)
-    assert port_free(port)
+        assert not is_port_free(port)
+        assert f"process {os.getpid()} " in port_holder(port)
+    assert is_port_free(port)
 
 
 def test_a_service_is_found_again_when_the_clock_was_set_back(
@@ -130,9 +132,9 @@ def test_a_service_is_found_again_when_the_clock_was_set_back(
     started, child = family(tmp_path)
     began = psutil.boot_time()
     monkeypatch.setattr("psutil._psplatform.boot_time", lambda: began - 3600)
-    found = leader(started)
+    found = running_process(started)
     assert found is not None
     assert found.pid == started.pid
-    assert {process.pid for process in members(started)} == {started.pid, child}
-    assert stop(tmp_path / "family.pid")
+    assert {process.pid for process in process_group(started)} == {started.pid, child}
+    assert stop_process_group(tmp_path / "family.pid")
     assert not psutil.pid_exists(child)

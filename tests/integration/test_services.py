@@ -12,9 +12,9 @@ from dagster import DagsterInstance
 from free_ports import free_ports
 
 from orchestration.environment.java import UnsupportedJava
-from orchestration.services import services
+from orchestration.services import lifecycle
 from orchestration.services.dagster_home import write_dagster_home
-from orchestration.services.processes import ServiceError, members, read_pid_file
+from orchestration.services.processes import ServiceError, process_group, read_pid_file
 from orchestration.settings import Settings
 
 
@@ -27,10 +27,10 @@ def settings(module_folder: Path) -> Iterator[Settings]:
         environment.setenv("HEADWATER_THRIFT_PORT", str(thrift_port))
         settings = Settings(home=module_folder / "a home")
         yield settings
-        services.down(settings, lambda line: None)
+        lifecycle.stop_services(settings, lambda line: None)
 
 
-def by_name(found: list[services.Status]) -> dict[str, services.Status]:
+def by_name(found: list[lifecycle.ServiceStatus]) -> dict[str, lifecycle.ServiceStatus]:
     return {status.service: status for status in found}
 
 
@@ -39,7 +39,7 @@ def test_a_taken_port_is_named_before_anything_starts(settings: Settings) -> Non
         taken.bind(("127.0.0.1", settings.thrift_port))
         taken.listen()
         with pytest.raises(ServiceError) as caught:
-            services.up(settings, lambda line: None)
+            lifecycle.start_services(settings, lambda line: None)
     said = str(caught.value)
     assert f"port {settings.thrift_port} of 127.0.0.1, which thrift needs" in said
     assert f"process {os.getpid()} " in said
@@ -52,14 +52,14 @@ def test_no_java_is_told_before_anything_starts(
 ) -> None:
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
     with pytest.raises(UnsupportedJava, match="install Java 17 or 21"):
-        services.up(settings, lambda line: None)
+        lifecycle.start_services(settings, lambda line: None)
     assert not settings.home.exists()
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_up_status_kill_up_down(settings: Settings) -> None:
-    first = by_name(services.up(settings, lambda line: None))
+    first = by_name(lifecycle.start_services(settings, lambda line: None))
     assert set(first) == {"postgres", "code", "web", "daemon", "thrift"}
     assert all(status.healthy and status.pid for status in first.values())
 
@@ -68,7 +68,7 @@ def test_up_status_kill_up_down(settings: Settings) -> None:
         for name in ("code", "web", "daemon", "thrift")
         for started in [read_pid_file(settings.home / "run" / f"{name}.pid")]
         if started
-        for process in members(started)
+        for process in process_group(started)
     ]
     listening = [
         connection.laddr
@@ -79,7 +79,7 @@ def test_up_status_kill_up_down(settings: Settings) -> None:
     assert {address.ip.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
     assert {settings.web_port, settings.thrift_port} <= {address.port for address in listening}
 
-    again = by_name(services.up(settings, lambda line: None))
+    again = by_name(lifecycle.start_services(settings, lambda line: None))
     assert {name: status.pid for name, status in again.items()} == {
         name: status.pid for name, status in first.items()
     }
@@ -87,18 +87,18 @@ def test_up_status_kill_up_down(settings: Settings) -> None:
     for name in ("web", "thrift"):
         os.kill(first[name].pid or 0, signal.SIGKILL)
         os.waitpid(first[name].pid or 0, 0)
-    broken = by_name(services.status(settings))
+    broken = by_name(lifecycle.service_statuses(settings))
     assert {name for name, status in broken.items() if not status.healthy} == {"web", "thrift"}
     # The code server and the daemon went on; what was killed is started again.
-    repaired = by_name(services.up(settings, lambda line: None))
+    repaired = by_name(lifecycle.start_services(settings, lambda line: None))
     assert all(status.healthy for status in repaired.values())
     assert {name for name in repaired if repaired[name].pid != first[name].pid} == {"web", "thrift"}
 
     os.kill(repaired["daemon"].pid or 0, signal.SIGKILL)
-    stopped = services.down(settings, lambda line: None)
+    stopped = lifecycle.stop_services(settings, lambda line: None)
     assert set(stopped) >= {"code", "web", "thrift", "postgres"}
-    assert not any(status.pid or status.healthy for status in services.status(settings))
-    assert services.down(settings, lambda line: None) == []
+    assert not any(status.pid or status.healthy for status in lifecycle.service_statuses(settings))
+    assert lifecycle.stop_services(settings, lambda line: None) == []
     _, alive = psutil.wait_procs(ours, timeout=5)
     assert alive == []
 

@@ -15,10 +15,10 @@ from assets.lake.lake import Lake
 from assets.lake.tables import TABLES
 from assets.sources.registry import Source, SourceRegistry
 from orchestration.operations.ask import open_query_service
-from orchestration.operations.ingest import build
-from orchestration.operations.runs import RunFailed, execute
+from orchestration.operations.ingest import ingest_and_release
+from orchestration.operations.runs import RunFailed, execute_run
 from orchestration.operations.trace import Trace, Tracer
-from orchestration.services.status import status
+from orchestration.services.status import state_status
 from orchestration.settings import Settings, open_lake
 from retrieval.search.searcher import RetrievalMode
 
@@ -83,7 +83,7 @@ def corpus(module_folder: Path) -> Path:
 def settings(spark: SparkSession, module_folder: Path, corpus: Path) -> Settings:
     """A state folder, with spaces and letters of other alphabets, in which everything was made once."""
     made = make_home(module_folder / "Zustand für später, 状態", corpus)
-    build(made, print)
+    ingest_and_release(made, print)
     return made
 
 
@@ -148,7 +148,7 @@ def test_what_the_documents_do_not_say_is_not_answered(settings: Settings) -> No
 def test_running_again_with_nothing_new_writes_nothing(settings: Settings) -> None:
     lake = open_lake(settings)
     before = {name: version for name, version in versions(lake).items() if name != "gold.answers"}
-    outcome = execute(settings, None, print)
+    outcome = execute_run(settings, None, print)
     assert outcome.failures == []
     assert {name: v for name, v in versions(lake).items() if name != "gold.answers"} == before
     assert open_query_service(settings).live_release().release_id == "r1.1"
@@ -186,7 +186,7 @@ def test_changes_reach_the_release_and_equal_a_full_rebuild(
         "Lava is molten rock that a volcano expels during an eruption of magma."
     )
     (corpus / "glaciers.md").unlink()
-    built = build(settings, print)
+    built = ingest_and_release(settings, print)
     assert built["release"] == "r1.2"
     service = open_query_service(settings)
     assert "volcano" in service.search("molten rock from an eruption", 1, "hybrid", "default")[0].uri
@@ -199,7 +199,7 @@ def test_changes_reach_the_release_and_equal_a_full_rebuild(
     # Spark makes anew what this process has followed change by change.
     fresh = make_home(module_folder / "fresh", corpus)
     with spark_only():
-        build(fresh, print)
+        ingest_and_release(fresh, print)
     ours, theirs = open_lake(settings), open_lake(fresh)
     canonical_of = {r["doc_id"]: r["canonical_id"] for r in rows(ours, "silver.duplicates")}
     assert len(canonical_of) == len(rows(theirs, "silver.duplicates"))
@@ -217,7 +217,7 @@ def test_changes_reach_the_release_and_equal_a_full_rebuild(
 
 def test_a_file_that_comes_back_is_found_again(settings: Settings, corpus: Path) -> None:
     (corpus / "glaciers.md").write_text(f"# About glaciers\n\n{TOPICS['glaciers']}\n")
-    built = build(settings, print)
+    built = ingest_and_release(settings, print)
     assert built["release"] == "r1.3"
     assert (
         "glaciers"
@@ -238,7 +238,7 @@ def test_rollback_repoints_and_holds_until_something_new(settings: Settings) -> 
     assert all(
         "glaciers" not in hit.uri for hit in service.search("glacier dense ice", 10, "hybrid", "default")
     )
-    assert execute(settings, None, print).failures == []
+    assert execute_run(settings, None, print).failures == []
     assert service.live_release().release_id == "r1.2"
     roll_back(open_lake(settings), service.index, "r1.3")
     assert service.live_release().release_id == "r1.3"
@@ -252,22 +252,22 @@ def test_a_failed_gate_holds_for_whoever_comes_after(settings: Settings, corpus:
     import pyarrow as pa
 
     write_deltalake(lake.path("silver.documents"), pa.Table.from_pylist([bad], table.schema), mode="append")
-    outcome = execute(settings, None, print)
+    outcome = execute_run(settings, None, print)
     assert any("silver/documents" in failure for failure in outcome.failures)
-    problems = " ".join(status(settings).problems)
+    problems = " ".join(state_status(settings).problems)
     assert "the last run" in problems
     assert "the gate of silver.documents is closed" in problems
     assert lake.audited_version("silver.documents") == good
-    alone = execute(settings, 'key:"gold/chunks" or key:"silver/signatures"', print)
+    alone = execute_run(settings, 'key:"gold/chunks" or key:"silver/signatures"', print)
     assert alone.failures == []
     assert lake.version("gold.chunks") == chunks
     with pytest.raises(RunFailed):
-        build(settings, print)
+        ingest_and_release(settings, print)
     assert open_query_service(settings).live_release().release_id == "r1.3"
     lake.delta("silver.documents").delete("doc_id = '" + "0" * 64 + "'")
-    assert execute(settings, None, print).failures == []
+    assert execute_run(settings, None, print).failures == []
     assert lake.audited_version("silver.documents") == lake.version("silver.documents")
-    assert status(settings).problems == []
+    assert state_status(settings).problems == []
 
 
 def _walk(nodes: list[dict]) -> "list[dict]":

@@ -15,7 +15,12 @@ from free_ports import free_ports
 
 from assets.lake.tables import TABLES
 from orchestration.environment.java import require_java
-from orchestration.services.processes import listening, start, stop, wait_until
+from orchestration.services.processes import (
+    is_listening,
+    start_process,
+    stop_process_group,
+    wait_until_healthy,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -38,12 +43,12 @@ def port(lake: Path) -> Iterator[int]:
     [number] = free_ports(1)
     environment = os.environ | {"HEADWATER_HOME": str(home), "HEADWATER_THRIFT_PORT": str(number)}
     log, pid_file = home / "thrift.log", home / "thrift.pid"
-    started = start([sys.executable, "-m", "orchestration.services.jdbc"], pid_file, log, environment)
+    started = start_process([sys.executable, "-m", "orchestration.services.jdbc"], pid_file, log, environment)
     try:
-        wait_until(lambda: listening(number), started, log, timeout_s=180)
+        wait_until_healthy(lambda: is_listening(number), started, log, timeout_s=180)
         yield number
     finally:
-        stop(pid_file)
+        stop_process_group(pid_file)
 
 
 def beeline(port: int, *statements: str) -> subprocess.CompletedProcess[str]:

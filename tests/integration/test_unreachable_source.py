@@ -7,9 +7,9 @@ import dagster as dg
 import pytest
 
 from assets.sources.registry import Source, SourceRegistry
-from orchestration.definitions import definitions
-from orchestration.operations.runs import Outcome, execute
-from orchestration.services.status import status
+from orchestration.definitions import build_definitions
+from orchestration.operations.runs import RunOutcome, execute_run
+from orchestration.services.status import state_status
 from orchestration.settings import Settings, open_lake
 
 BRONZE = 'key:"bronze/raw_documents"'
@@ -29,8 +29,8 @@ def settings(tmp_path: Path) -> Settings:
     return settings
 
 
-def run(settings: Settings) -> Outcome:
-    return execute(settings, BRONZE, lambda line: None)
+def run(settings: Settings) -> RunOutcome:
+    return execute_run(settings, BRONZE, lambda line: None)
 
 
 def documents(settings: Settings) -> set[tuple[str, str]]:
@@ -54,13 +54,13 @@ def test_an_unreachable_source_fails_alone_and_is_shown(settings: Settings, tmp_
     assert outcome.unread_sources.keys() == {"acme"}
     assert str(tmp_path / "acme") in outcome.unread_sources["acme"]
     assert documents(settings) == {("acme", "a.md"), ("globex", "a.md"), ("globex", "b.md")}
-    [problem] = [problem for problem in status(settings).problems if "acme" in problem]
+    [problem] = [problem for problem in state_status(settings).problems if "acme" in problem]
     assert "could not be read" in problem
     shutil.move(tmp_path / "away", tmp_path / "acme")
     (tmp_path / "acme" / "c.md").write_text("What acme wrote since.")
     assert run(settings).unread_sources == {}
     assert ("acme", "c.md") in documents(settings)
-    assert not [problem for problem in status(settings).problems if "acme" in problem]
+    assert not [problem for problem in state_status(settings).problems if "acme" in problem]
 
 
 def test_a_run_fails_when_no_source_can_be_read(settings: Settings, tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_run_fails_when_no_source_can_be_read(settings: Settings, tmp_path: Pa
 
 def test_the_sensor_waits_for_an_unreachable_source(settings: Settings, tmp_path: Path) -> None:
     """Neither its going nor its coming back unchanged starts a run, and changes elsewhere still do."""
-    sensor = definitions(settings).resolve_sensor_def("arrivals")
+    sensor = build_definitions(settings).resolve_sensor_def("arrivals")
     cursor = None
     with dg.DagsterInstance.ephemeral() as instance:
 

@@ -12,7 +12,7 @@ from assets.lake.lake import Lake
 from assets.sources.registry import Source, SourceRegistry
 from orchestration.cli.main import app
 from orchestration.operations.ask import open_query_service
-from orchestration.operations.ingest import build
+from orchestration.operations.ingest import ingest_and_release
 from orchestration.operations.replay import UnknownAnswer, replay
 from orchestration.settings import Settings, open_lake
 from retrieval.search.searcher import QueryModelMismatch
@@ -45,7 +45,7 @@ def settings(spark: SparkSession, module_folder: Path) -> Any:
             groups=("finance", "board", "finance"),
         )
     )
-    build(made, print)
+    ingest_and_release(made, print)
     yield made
     Postgres(made.home, made.postgres).stop()
 
@@ -95,7 +95,7 @@ def test_other_groups_take_hold_with_the_next_run(settings: Settings) -> None:
     answer = service.ask("What does the director earn?", "acme", groups=["finance"])
     SourceRegistry(settings.sources_file).give_to("payroll", ["auditors"])
     SourceRegistry(settings.sources_file).give_to("handbook", ["staff"])
-    assert build(settings, print)["release"] == "r1.2"
+    assert ingest_and_release(settings, print)["release"] == "r1.2"
     query = "what does the director earn"
     assert found(settings, query) == set()
     assert found(settings, query, "finance") == set()
@@ -114,12 +114,12 @@ def test_other_groups_take_hold_with_the_next_run(settings: Settings) -> None:
     # Both for the same people again: now one text stands for the other.
     for name in ("payroll", "handbook"):
         SourceRegistry(settings.sources_file).give_to(name, [])
-    assert build(settings, print)["release"] == "r1.3"
+    assert ingest_and_release(settings, print)["release"] == "r1.3"
     assert found(settings, query) - {"notice.md", "notice copy.md"} == {"holidays.md", "salaries.md"}
     assert len(found(settings, query)) == 3
     assert set(column(open_lake(settings), "silver.documents", "uri").values()) == {None}
     versions = {name: lake.version(name) for name in ("silver.documents", "silver.duplicates", "gold.chunks")}
-    build(settings, print)
+    ingest_and_release(settings, print)
     assert {name: lake.version(name) for name in versions} == versions
 
 

@@ -18,9 +18,9 @@ from pydantic import SecretStr
 
 from assets.dagster import retry
 from assets.dagster.retry import is_transient, retried
-from orchestration.automation.alerts import Alert
-from orchestration.automation.automation import alerts, reaper
+from orchestration.automation.alerts import FailureAlert
 from orchestration.automation.dead_runs import RUN_PROCESS_TAG, RunProcess, end_dead_runs
+from orchestration.automation.sensors import dead_runs_sensor, failed_run_sensor
 from retrieval.store.postgres import DatabaseUnavailable, Postgres
 
 FAILURE = {"run_id": "r", "job": "refresh", "failed": "gold__chunks", "message": "broken"}
@@ -71,9 +71,9 @@ def test_a_failed_run_is_told_to_the_webhook_and_the_program(service: HTTPServer
         event,
         instance,
         result.dagster_run,
-        resources={"alert": Alert(webhook(service), command)},
+        resources={"alert": FailureAlert(webhook(service), command)},
     ).for_run_failure()
-    alerts(context)
+    failed_run_sensor(context)
     assert service.told == [json.loads(heard.read_text())]  # type: ignore[attr-defined]
     assert service.told[0]["failed"] == "breaks"  # type: ignore[attr-defined]
     assert "secret words" not in heard.read_text()
@@ -85,14 +85,14 @@ def test_a_webhook_that_fails_does_not_keep_the_program_from_hearing(
     service.answer = 500  # type: ignore[attr-defined]
     heard = tmp_path / "heard"
     with pytest.raises(ExceptionGroup) as error:
-        Alert(webhook(service), ("cp", "/dev/stdin", str(heard))).send(FAILURE)
+        FailureAlert(webhook(service), ("cp", "/dev/stdin", str(heard))).send(FAILURE)
     assert json.loads(heard.read_text()) == FAILURE
     assert "HTTP 500" in str(error.value.exceptions)
     assert "s3cret" not in str(error.value.exceptions)
     with pytest.raises(ExceptionGroup) as unreachable:
-        Alert(SecretStr("http://127.0.0.1:1/hook?key=s3cret")).send(FAILURE)
+        FailureAlert(SecretStr("http://127.0.0.1:1/hook?key=s3cret")).send(FAILURE)
     assert "s3cret" not in str(unreachable.value.exceptions)
-    assert not Alert().wanted
+    assert not FailureAlert().wanted
 
 
 def attempts(monkeypatch: pytest.MonkeyPatch, *faults: Exception) -> tuple[int, bool]:
@@ -190,7 +190,7 @@ def test_a_run_whose_process_was_killed_is_ended() -> None:
     process.kill()
     # Nobody has asked for it yet: its pid is still taken.
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    reaper(dg.build_sensor_context(instance))
+    dead_runs_sensor(dg.build_sensor_context(instance))
     process.wait()
     states = [instance.get_run_by_id(run_id).status for run_id in runs]  # type: ignore[union-attr]
     assert states == [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.STARTED]

@@ -20,7 +20,7 @@ spans = st.lists(
 def test_overlap_is_what_counting_characters_gives(
     retrieved: list[tuple[int, int]], wanted: list[tuple[int, int]]
 ) -> None:
-    recall, precision, iou = chunking.overlap(retrieved, wanted)
+    recall, precision, iou = chunking.span_overlap(retrieved, wanted)
     asked = {i for start, end in wanted for i in range(start, end)}
     got = [i for start, end in retrieved for i in range(start, end)]
     common = len(asked & set(got))
@@ -58,18 +58,18 @@ def written(folder: Path, references: list[tuple[str, list[Any], str]]) -> Path:
 def test_our_chunks_hold_the_span_that_a_question_wants(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chunking, "SIZES_TOKENS", (30,))
+    monkeypatch.setattr(chunking, "CHUNK_SIZES_TOKENS", (30,))
     monkeypatch.setattr(chunking, "_theirs", chunking._ours)  # the other library is not needed for this
     span = {"start_index": 0, "end_index": 37}
     data = written(tmp_path / "data", [("Where does the Danube rise?", [span], "rivers")])
     settings = Settings(home=tmp_path / "home")
-    result = chunking.run(settings, data)
+    result = chunking.bench_chunking(settings, data)
     assert result.figures["headwater_30_recall@5"] == 1
     assert 0 < result.figures["headwater_30_precision@5"] < 0.5
     assert result.ratios["headwater_to_langchain_30_iou@5"] == 1
     kept = {file: file.stat().st_mtime_ns for file in (settings.home / "bench").iterdir()}
     assert len(kept) == 3  # the questions and two texts: the same chunks are not embedded for both
-    assert chunking.run(settings, data).figures == result.figures
+    assert chunking.bench_chunking(settings, data).figures == result.figures
     assert {file: file.stat().st_mtime_ns for file in (settings.home / "bench").iterdir()} == kept
 
 
@@ -89,9 +89,9 @@ def test_questions_in_another_form_are_named_by_record(
 ) -> None:
     data = written(tmp_path, references)
     with pytest.raises(chunking.NoChunkingSet, match=r"questions_df\.csv, record 2"):
-        chunking.run(Settings(home=tmp_path / "home"), data)
+        chunking.bench_chunking(Settings(home=tmp_path / "home"), data)
 
 
 def test_a_folder_that_is_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(chunking.NoChunkingSet, match=r"no questions_df\.csv"):
-        chunking.run(Settings(home=tmp_path / "home"), tmp_path)
+        chunking.bench_chunking(Settings(home=tmp_path / "home"), tmp_path)

@@ -28,11 +28,11 @@ def test_readers_are_measured_on_the_pages_that_name_their_main_part(tmp_path: P
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "page.html").write_text(PAGE)
     (tmp_path / "unnamed.html").write_text(PAGE.replace("main>", "div>"))
-    figures = html.run(tmp_path).figures
+    figures = html.bench_html(tmp_path).figures
     assert figures["pages"] == 1
     assert figures["headwater_f1"] > 0.95
     assert figures["all_text_recall"] == 1
     assert figures["all_text_precision"] < 1
     (tmp_path / "deep" / "page.html").unlink()
-    with pytest.raises(html.NoPages, match="no HTML file"):
-        html.run(tmp_path)
+    with pytest.raises(html.NoHtmlPages, match="no HTML file"):
+        html.bench_html(tmp_path)

@@ -6,7 +6,14 @@ from random import Random
 
 import pytest
 
-from orchestration.bench.defects import DEFECTS, TABLE_DEFECTS, Defect, Rows, Source, near_copy
+from orchestration.bench.defects import (
+    DOCUMENT_DEFECTS,
+    TABLE_DEFECTS,
+    DocumentDefect,
+    Rows,
+    SpoiledSource,
+    near_duplicate_of,
+)
 from orchestration.bench.quality import _stopped_by
 
 PARAGRAPH = (
@@ -15,25 +22,25 @@ PARAGRAPH = (
     "manual’s last chapter names, and a value that can not be read is an error, which says where it stands."
 )
 TEXT = "\n\n".join(f"Chapter {number} of {number + 3}\n\n{PARAGRAPH}" for number in range(3))
-SOURCE = Source(TEXT.encode(), "text/plain", TEXT)
+SOURCE = SpoiledSource(TEXT.encode(), "text/plain", TEXT)
 
 
-@pytest.mark.parametrize("defect", DEFECTS, ids=[each.kind for each in DEFECTS])
-def test_a_spoiled_document_is_another_and_the_same_each_time(defect: Defect) -> None:
+@pytest.mark.parametrize("defect", DOCUMENT_DEFECTS, ids=[each.kind for each in DOCUMENT_DEFECTS])
+def test_a_spoiled_document_is_another_and_the_same_each_time(defect: DocumentDefect) -> None:
     assert defect.fits(SOURCE)
     spoiled = defect.spoil(SOURCE, Random(1))
     assert spoiled.body != SOURCE.body
     assert spoiled == defect.spoil(SOURCE, Random(1))
 
 
-@pytest.mark.parametrize("defect", DEFECTS, ids=[each.kind for each in DEFECTS])
-def test_every_kind_is_caught_by_what_is_there_for_it(defect: Defect) -> None:
+@pytest.mark.parametrize("defect", DOCUMENT_DEFECTS, ids=[each.kind for each in DOCUMENT_DEFECTS])
+def test_every_kind_is_caught_by_what_is_there_for_it(defect: DocumentDefect) -> None:
     caught = [_stopped_by(defect, SOURCE, Random(seed)) is not None for seed in range(5)]
     assert sum(caught) >= (2 if defect.kind == "truncated" else 5)
 
 
 def test_a_near_copy_is_near() -> None:
-    near = near_copy(TEXT, Random(1))
+    near = near_duplicate_of(TEXT, Random(1))
     assert near != TEXT
     assert len(set(TEXT.split()) - set(near.split())) <= 3
 

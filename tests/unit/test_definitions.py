@@ -9,7 +9,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from orchestration.definitions import definitions
+from orchestration.definitions import build_definitions
 from orchestration.settings import Settings
 
 SNAPSHOT = Path(__file__).parent / "definitions.json"
@@ -17,7 +17,7 @@ SNAPSHOT = Path(__file__).parent / "definitions.json"
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> dg.RepositoryDefinition:
-    return definitions(Settings(home=tmp_path_factory.mktemp("home"))).get_repository_def()
+    return build_definitions(Settings(home=tmp_path_factory.mktemp("home"))).get_repository_def()
 
 
 def described(repository: dg.RepositoryDefinition) -> dict[str, object]:

@@ -20,12 +20,12 @@ def settings(module_folder: Path) -> Settings:
         )
 
 
-def found(checks: list[doctor.Check], name: str) -> doctor.Check:
+def found(checks: list[doctor.MachineCheck], name: str) -> doctor.MachineCheck:
     return next(check for check in checks if check.name == name)
 
 
 def test_all_is_well_here(settings: Settings) -> None:
-    checks = doctor.checks(settings)
+    checks = doctor.check_machine(settings)
     assert [check for check in checks if not check.ok or check.cure] == []
     assert {"Java", "Delta jars", "Embedder", "State folder", "Disk", "Web port", "PostgreSQL"} <= {
         check.name for check in checks
@@ -38,7 +38,7 @@ def test_every_fault_has_its_cure(
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "no-java"))
     monkeypatch.setattr(doctor, "JARS", tmp_path / "no-jars")
     monkeypatch.setattr(doctor, "MIN_DISK_GIB", 10**9)
-    monkeypatch.setattr(doctor, "PACKAGES", ("no-such-package",))
+    monkeypatch.setattr(doctor, "CHECKED_PACKAGES", ("no-such-package",))
     settings.recipe.embedder = EmbedderConfig(model=tmp_path / "no-model")
     settings.home = tmp_path / "a-file" / "home"
     (tmp_path / "a-file").touch()
@@ -46,7 +46,7 @@ def test_every_fault_has_its_cure(
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         settings.web_port = taken.getsockname()[1]
-        checks = doctor.checks(settings)
+        checks = doctor.check_machine(settings)
     bad = {check.name: check.cure for check in checks if not check.ok}
     assert set(bad) == {
         "Java",

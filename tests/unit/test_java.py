@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.environment.java import UnsupportedJava, find_java, parse_version, require_java
+from orchestration.environment.java import UnsupportedJava, find_java, parse_java_version, require_java
 
 
 def fake_java(folder: Path, said: str, status: int = 0) -> Path:
@@ -42,7 +42,7 @@ def only_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_versions_are_read(only_path: Path, said: str, version: str, major: int) -> None:
-    assert parse_version(said) == version
+    assert parse_java_version(said) == version
     fake_java(only_path, said)
     assert find_java().major == major
     if major in (17, 21):

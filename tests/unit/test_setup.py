@@ -51,9 +51,9 @@ def test_extras_fit_together() -> None:
 
 
 def test_the_jars_are_those_of_the_packages() -> None:
-    assert jars.PACKAGE.endswith(f":{version('delta-spark')}")
-    assert f"_{'.'.join(version('pyspark').split('.')[:2])}_" in jars.PACKAGE
-    assert jars.wrong(JARS) == []
+    assert jars.DELTA_PACKAGE.endswith(f":{version('delta-spark')}")
+    assert f"_{'.'.join(version('pyspark').split('.')[:2])}_" in jars.DELTA_PACKAGE
+    assert jars.jar_faults(JARS) == []
 
 
 def test_a_jar_that_differs_is_named(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_jar_that_differs_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.jar").write_text("a.jar")
     (tmp_path / "b.jar").write_text("something else")
     (tmp_path / "d.jar").touch()
-    faults = jars.wrong(tmp_path, pinned)
+    faults = jars.jar_faults(tmp_path, pinned)
     assert len(faults) == 3
     assert faults[0].startswith("b.jar has sha256 ")
     assert pinned["b.jar"] in faults[0]
@@ -83,8 +83,8 @@ def test_what_was_fetched_and_is_not_pinned_is_not_installed(
     monkeypatch.setattr("pyspark.__path__", [str(spark)])
     target = tmp_path / "jars"
     with pytest.raises(jars.JarError, match=r"x\.jar does not belong there"):
-        jars.resolve(target)
+        jars.fetch_jars(target)
     assert not target.exists()
     submit.write_text("#!/bin/sh\necho unresolved dependency >&2\nexit 1\n")
     with pytest.raises(jars.JarError, match="unresolved dependency"):
-        jars.resolve(target)
+        jars.fetch_jars(target)

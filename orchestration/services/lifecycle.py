@@ -24,16 +24,16 @@ from orchestration.environment.java import require_java
 from orchestration.services.dagster_home import write_dagster_home
 from orchestration.services.processes import (
     ServiceError,
-    Started,
-    holder,
-    leader,
-    listening,
-    port_free,
+    StartedProcess,
+    is_listening,
+    is_port_free,
+    port_holder,
     read_pid_file,
-    start,
+    running_process,
+    start_process,
     started_since_boot_s,
-    stop,
-    wait_until,
+    stop_process_group,
+    wait_until_healthy,
 )
 from retrieval.store.postgres import Postgres
 
@@ -68,7 +68,7 @@ class Service:
 
 
 @dataclass(frozen=True)
-class Status:
+class ServiceStatus:
     """How one service is.
 
     Attributes:
@@ -86,7 +86,7 @@ class Status:
     healthy: bool
 
 
-def services(settings: "Settings") -> list[Service]:
+def service_definitions(settings: "Settings") -> list[Service]:
     """Our own processes, in the order in which they start."""
     code_socket = _socket(settings.home)
     workspace = settings.home / "run" / "workspace.yaml"
@@ -100,7 +100,7 @@ def services(settings: "Settings") -> list[Service]:
                 "-m", "orchestration.definitions", "--use-python-environment-entry-point", *logs,
             ),
             str(code_socket),
-            lambda: listening(code_socket),
+            lambda: is_listening(code_socket),
             timeout_s=180,
         ),
         Service(
@@ -126,7 +126,7 @@ def services(settings: "Settings") -> list[Service]:
             "thrift",
             (python, "-m", "orchestration.services.jdbc"),
             f"jdbc:hive2://127.0.0.1:{settings.thrift_port}",
-            lambda: listening(settings.thrift_port),
+            lambda: is_listening(settings.thrift_port),
             timeout_s=180,
             port=settings.thrift_port,
             setting="HEADWATER_THRIFT_PORT",
@@ -134,7 +134,7 @@ def services(settings: "Settings") -> list[Service]:
     ]  # fmt: skip
 
 
-def up(settings: "Settings", report: Callable[[str], None]) -> list[Status]:
+def start_services(settings: "Settings", report: Callable[[str], None]) -> list[ServiceStatus]:
     """Starts what does not run yet, and waits until all of it is of use.
 
     Args:
@@ -147,10 +147,12 @@ def up(settings: "Settings", report: Callable[[str], None]) -> list[Status]:
             from there.
         DatabaseError, EmbeddedServerError: PostgreSQL can not be used.
     """
-    wanted = services(settings)
+    wanted = service_definitions(settings)
     stopped = [service for service in wanted if _running(settings, service) is None]
     for service in stopped:
-        stop(_pid_file(settings, service.name))  # what a killed leader left behind, its port included
+        stop_process_group(
+            _pid_file(settings, service.name)
+        )  # what a killed leader left behind, its port included
     for service in stopped:
         _require_port(service)
     require_java()
@@ -164,7 +166,7 @@ def up(settings: "Settings", report: Callable[[str], None]) -> list[Status]:
     workspace = {"load_from": [{"grpc_server": {"socket": wanted[0].address, "location_name": "headwater"}}]}
     _run_folder(settings).mkdir(parents=True, exist_ok=True)
     (_run_folder(settings) / "workspace.yaml").write_text(json.dumps(workspace))  # JSON is YAML too
-    starting: list[tuple[Service, Started, int]] = []
+    starting: list[tuple[Service, StartedProcess, int]] = []
     for service in stopped:
         log = _log(settings, service.name)
         size_bytes = log.stat().st_size if log.is_file() and log.stat().st_size <= 20_000_000 else 0
@@ -174,19 +176,19 @@ def up(settings: "Settings", report: Callable[[str], None]) -> list[Status]:
             "DAGSTER_HOME": str(settings.dagster_home),
             "PYTHONUNBUFFERED": "1",
         }
-        started = start(service.command, _pid_file(settings, service.name), log, environment)
+        started = start_process(service.command, _pid_file(settings, service.name), log, environment)
         starting.append((service, started, size_bytes))
         # The web UI and the daemon would fill their logs with failures to reach the code server.
         if service.name == "code" or service is stopped[-1]:
             for waited, process, log_from in starting:
                 log = _log(settings, waited.name)
-                wait_until(waited.healthy, process, log, waited.timeout_s, log_from)
+                wait_until_healthy(waited.healthy, process, log, waited.timeout_s, log_from)
                 report(f"{waited.name}: ready{f' at {waited.address}' if waited.address else ''}")
             starting.clear()
-    return status(settings)
+    return service_statuses(settings)
 
 
-def down(settings: "Settings", report: Callable[[str], None]) -> list[str]:
+def stop_services(settings: "Settings", report: Callable[[str], None]) -> list[str]:
     """Stops everything that runs, runs in progress included, also what a killed service left behind.
 
     Returns:
@@ -197,9 +199,9 @@ def down(settings: "Settings", report: Callable[[str], None]) -> list[str]:
     """
     stopped = []
     # The daemon first, so that it launches nothing into what is going away.
-    for service in sorted(services(settings), key=lambda service: service.name != "daemon"):
+    for service in sorted(service_definitions(settings), key=lambda service: service.name != "daemon"):
         report(f"{service.name}: stopping")
-        if stop(_pid_file(settings, service.name)):
+        if stop_process_group(_pid_file(settings, service.name)):
             stopped.append(service.name)
     postgres = Postgres(settings.home, settings.postgres)
     if postgres.server and postgres.server.running():
@@ -210,13 +212,13 @@ def down(settings: "Settings", report: Callable[[str], None]) -> list[str]:
     return stopped
 
 
-def status(settings: "Settings") -> list[Status]:
+def service_statuses(settings: "Settings") -> list[ServiceStatus]:
     """How each service is, PostgreSQL first. Starts nothing."""
     found = [_postgres_status(settings)]
-    for service in services(settings):
+    for service in service_definitions(settings):
         started = _running(settings, service)
         found.append(
-            Status(
+            ServiceStatus(
                 service.name,
                 started.pid if started else None,
                 service.address,
@@ -227,7 +229,7 @@ def status(settings: "Settings") -> list[Status]:
     return found
 
 
-def _postgres_status(settings: "Settings") -> Status:
+def _postgres_status(settings: "Settings") -> ServiceStatus:
     postgres = Postgres(settings.home, settings.postgres)
     if postgres.server is None:
         url = settings.postgres.url.get_secret_value() if settings.postgres.url else ""
@@ -237,11 +239,13 @@ def _postgres_status(settings: "Settings") -> Status:
             healthy = True
         except psycopg.Error:
             healthy = False
-        return Status("postgres", None, f"{parts.get('host')}:{parts.get('port', 5432)}", None, healthy)
+        return ServiceStatus(
+            "postgres", None, f"{parts.get('host')}:{parts.get('port', 5432)}", None, healthy
+        )
     if not postgres.server.running():
-        return Status("postgres", None, str(postgres.server.data), None, healthy=False)
+        return ServiceStatus("postgres", None, str(postgres.server.data), None, healthy=False)
     pid = int((postgres.server.data / "postmaster.pid").read_text().split()[0])
-    return Status(
+    return ServiceStatus(
         "postgres",
         pid,
         str(postgres.server.data),
@@ -255,16 +259,16 @@ def _uptime_s(since_boot_s: float) -> float:
 
 
 def _require_port(service: Service) -> None:
-    if service.port is not None and not port_free(service.port):
+    if service.port is not None and not is_port_free(service.port):
         raise ServiceError(
             f"port {service.port} of 127.0.0.1, which {service.name} needs, is taken by "
-            f"{holder(service.port)}: stop that, or set {service.setting} to a free port"
+            f"{port_holder(service.port)}: stop that, or set {service.setting} to a free port"
         )
 
 
-def _running(settings: "Settings", service: Service) -> Started | None:
+def _running(settings: "Settings", service: Service) -> StartedProcess | None:
     started = read_pid_file(_pid_file(settings, service.name))
-    return started if started and leader(started) else None
+    return started if started and running_process(started) else None
 
 
 def _run_folder(settings: "Settings") -> Path:

@@ -1,0 +1,36 @@
+"""The jobs: `refresh` makes everything, `maintenance` keeps the state folder small."""
+
+from collections import Counter
+
+import dagster as dg
+
+from assets.lake.lake import Lake
+from assets.lake.maintenance import needed_versions, tidy
+from assets.lake.tables import TABLES
+from retrieval.index.index import Index
+
+refresh_job = dg.define_asset_job(
+    "refresh", dg.AssetSelection.all(), description="Everything, from the sources to the release."
+)
+
+
+@dg.op(pool="spark", description="Compacts tables, deletes files that nothing needs, cleans the index.")
+def maintenance_op(
+    context: dg.OpExecutionContext,
+    lake: dg.ResourceParam[Lake],
+    search_index: dg.ResourceParam[Index],
+    retention_days: dg.ResourceParam[int],
+) -> None:
+    """Keeps the state folder as large as what it holds. No asset writes meanwhile: it has their pool."""
+    state = search_index.newest_state()
+    needed = needed_versions(lake, search_index.releases(), [state.lineage["inputs"]] if state else [])
+    done = [tidy(lake, name, needed[name], retention_days) for name in TABLES]
+    totals = Counter({"files_removed": sum(each.files_removed for each in done)})
+    totals |= Counter({f"{each.table} files": each.files_after for each in done})
+    context.add_output_metadata({**totals, **search_index.maintain()})
+
+
+@dg.job(name="maintenance", description="Nightly housekeeping; changes no row.")
+def maintenance_job() -> None:
+    """One op, so that it holds the pool from start to end."""
+    maintenance_op()

@@ -1,0 +1,76 @@
+"""`headwater sql` and `trace`: what the tables hold, and what anything was made from."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from orchestration.cli.terminal import Json, console, print_json, print_table, read_settings, working
+
+if TYPE_CHECKING:
+    from orchestration.operations.trace import Trace
+    from orchestration.settings import Settings
+
+
+def sql_command(
+    statement: Annotated[str, typer.Argument(help="One SELECT; `layer.table@N` is a table as of version N.")],
+    format_: Annotated[Literal["table", "csv", "json"], typer.Option("--format")] = "table",
+    json_: Json = False,
+    engine: Annotated[Literal["duckdb", "spark"], typer.Option(help="duckdb needs no JVM.")] = "duckdb",
+) -> None:
+    """Query the lake, read-only.
+
+    Example: `headwater sql "select language, count(*) from silver.documents group by 1"`
+    """
+    from orchestration.operations import sql as lake_sql
+    from orchestration.settings import open_lake
+
+    settings = read_settings()
+    with working():
+        answer = lake_sql.query_with_spark if engine == "spark" else lake_sql.query_with_duckdb
+        result = answer(open_lake(settings), statement)
+    if json_ or format_ == "json":
+        print_json(result.to_pylist())
+    elif format_ == "csv":
+        import pyarrow.csv
+
+        pyarrow.csv.write_csv(result, sys.stdout.buffer)
+    else:
+        print_table(result.to_pylist())
+
+
+def trace_identity(settings: "Settings", identity: str, verify: bool) -> "Trace":
+    """Returns both walks from an answer, chunk, document, release or run."""
+    from orchestration.operations.trace import Tracer
+    from orchestration.settings import open_lake
+    from retrieval.index.index import Index
+    from retrieval.store.postgres import Postgres
+
+    index = Index(Postgres(settings.home, settings.postgres))
+    return Tracer(open_lake(settings), index.document_rows, verify).trace(identity)
+
+
+def trace_command(
+    identity: Annotated[
+        str, typer.Argument(metavar="ID", help="Answer, chunk, document, release, run, URI or hash.")
+    ],
+    verify: Annotated[bool, typer.Option("--verify", help="Recompute every hash and span.")] = False,
+    json_: Json = False,
+) -> None:
+    """Walk from anything back to source bytes, and forward to everything made from it.
+
+    Example: `headwater trace file:///home/me/my-docs/a.md --verify`
+    """
+    from orchestration.cli.render import trace_tree
+
+    settings = read_settings()
+    with working():
+        found = trace_identity(settings, identity, verify)
+    if json_:
+        print_json(found.to_dict())
+    else:
+        console.print(trace_tree(found))
+    if found.verified is False:
+        raise RuntimeError(
+            f"{identity} does not hold against the stored bytes: see the checks that are false"
+        )

@@ -1,0 +1,111 @@
+"""`headwater ask` and `search`: what a release says to a question, and which chunks speak to a query."""
+
+from typing import Annotated, Literal
+
+import typer
+
+from orchestration.cli.terminal import (
+    AsOf,
+    Groups,
+    Json,
+    Tenant,
+    console,
+    print_json,
+    print_table,
+    progress,
+    read_settings,
+    working,
+)
+
+
+def ask_command(
+    question: Annotated[str, typer.Argument(help="In plain words.")],
+    tenant: Tenant = "default",
+    group: Groups = None,
+    as_of: AsOf = None,
+    json_: Json = False,
+) -> None:
+    """Answer a question from the live release, or from an earlier one, with citations.
+
+    Example: `headwater ask "How do I pin a dependency?" --as-of 2026-03-01`
+    """
+    from orchestration.cli.render import answer_text
+    from orchestration.operations.ask import open_query_service
+
+    settings = read_settings()
+    with working():
+        service = open_query_service(settings)
+        at = service.release_as_of(as_of) if as_of else None
+        answer = service.ask(question, tenant, at, group or ()).to_dict()
+    if json_:
+        print_json(answer)
+    else:
+        console.print(answer_text(question, answer))
+
+
+def search_command(
+    query: Annotated[str, typer.Argument(help='Words, "a phrase in quotes", -word to leave out.')],
+    k: Annotated[int, typer.Option("--k", help="How many chunks.")] = 10,
+    mode: Annotated[
+        Literal["hybrid", "lexical", "vector", "reranked"] | None,
+        typer.Option(help="Which lists; reranked where a reranker is configured, else hybrid."),
+    ] = None,
+    tenant: Tenant = "default",
+    group: Groups = None,
+    as_of: AsOf = None,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Say how vectors were compared, and why; JSON: `plan` and `hits`."),
+    ] = False,
+    json_: Json = False,
+) -> None:
+    """Find the chunks that speak to a query; a chunk must hold what is in quotes, and not what has a minus.
+
+    Example: `headwater search "structured logging" --k 5 --mode lexical`
+    """
+    from dataclasses import asdict
+
+    from orchestration.operations.ask import open_query_service
+    from retrieval.rerank.reranking import RerankedHits
+    from retrieval.search.vector_search import VectorSearchPlan
+
+    settings = read_settings()
+    plans: list[VectorSearchPlan] = []
+    looks: list[RerankedHits] = []
+    with working():
+        service = open_query_service(settings)
+        mode = mode or service.default_mode
+        at = service.release_as_of(as_of) if as_of else None
+        hits = service.search(query, k, mode, tenant, at, group or (), plans.append, looks.append)
+    plan = {
+        "mode": mode,
+        "asked": k,
+        "found": len(hits),
+        "vector": asdict(plans[0]) if plans else None,
+        "reranked": looks[0].summary() if looks else None,
+    }
+    names = ("rank", "score", "chunk_id", "doc_id", "uri", "char_start", "char_end", "text")
+    rows = [{name: getattr(hit, name) for name in names} for hit in hits]
+    if len(hits) < k:
+        reason = f"{tenant} has no more" if plans else "no other holds a word of the query"
+        progress(f"{len(hits)} of the {k} chunks asked for: {reason}")
+    if json_:
+        print_json({"plan": plan, "hits": rows} if explain else rows)
+        return
+    shown = [
+        {
+            "rank": r["rank"],
+            "score": f"{r['score']:.3f}",
+            "uri": r["uri"],
+            "text": " ".join(r["text"].split())[:160],
+        }
+        for r in rows
+    ]
+    print_table(shown)
+    if explain and looks:
+        console.print(f"second look: {looks[0].explanation()}", soft_wrap=True)
+    if explain and plans:
+        console.print(f"vectors: {plans[0].method}; {plans[0].why}", soft_wrap=True)
+        console.print(", ".join(f"{name} = {value}" for name, value in plans[0].settings.items()))
+    elif explain:
+        console.print("vectors: not compared; every chunk that holds a word of the query was scored")
