@@ -25,6 +25,7 @@ FOUND = [
     ("phone", "(415) 555-2671"),
     ("phone", "1-415-555-2671"),
     ("phone", "986.291.2294x751"),
+    ("phone", "420-335-7509 ext. 38"),
 ]
 
 NOT_PERSONAL = {
@@ -44,6 +45,9 @@ NOT_PERSONAL = {
     "version after ==": "==58.74.121.78",
     "version after its word": "version 58.74.121.78",
     "object identifier": "1.3.6.1.4.1.311.21.20",
+    "no country's number": "+20191229111838",
+    "area code that nobody has": "200-123-0101",
+    "printed on sample cards": "078-05-1120",
     "bare ten digits": "4155552671",
     "exchange begins with 1": "415-155-2671",
     "mixed separators": "252.227-7013",
