@@ -15,7 +15,7 @@ from assets.dagster.metadata import POLICIES, evaluation_chart, release_charts, 
 from assets.dagster.retry import retried
 from assets.gold import chunker_digest
 from assets.lake.lake import Lake
-from assets.lake.lineage import CODE_VERSION, Lineage
+from assets.lake.lineage import CODE_VERSION
 from assets.lake.tables import RELEASES
 from assets.recipe import Recipe
 from assets.release_evaluation import canonical_documents, evaluate_index_state, evaluation_questions
@@ -23,6 +23,8 @@ from assets.sources.sources import SourceRegistry
 from quality.evaluation.release_gate import decide
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index, IndexPoint, IndexRelease, IndexState, UnknownRelease
+from retrieval.index.types import ReleaseDetails
+from retrieval.lineage import Lineage
 from retrieval.search.searcher import Searcher
 
 INDEX_KEY = dg.AssetKey(["serving", "index"])
@@ -57,7 +59,7 @@ def record(
     seen: int,
 ) -> None:
     """Appends a decision about a moment of the index to `ops.releases`; the rest as `append_decision`."""
-    versions = state.lineage["inputs"]
+    versions = state.lineage.inputs
     row = {
         "release_id": release_id(state),
         "decision": decision,
@@ -131,7 +133,7 @@ def retrieval_quality(
         return dg.AssetCheckResult(
             passed=True, metadata=json.loads(seen["metrics"]), description=seen["reason"]
         )
-    pins = state.lineage["inputs"]
+    pins = state.lineage.inputs
     questions, canonical = evaluation_questions(lake, sources, pins), canonical_documents(lake, pins)
     groups = search_index.groups()
 
@@ -142,8 +144,8 @@ def retrieval_quality(
     # A live release of another model is judged by what it was released with: its vectors are not these.
     before = None
     if live is not None:
-        same = live.details["model_digest"] == model.digest
-        before = evaluated(live) if same and questions else live.details["metrics"]
+        same = live.details.model_digest == model.digest
+        before = evaluated(live) if same and questions else live.details.metrics
     decision = decide(figures, before, recipe.gate)
     verdict = "approved" if decision.released else "refused"
     record(lake, state, verdict, decision.reason, figures, context.run.run_id, token)
@@ -191,7 +193,7 @@ def release(
         generation=live.generation,
         epoch=live.epoch,
         charts=release_charts(lake),
-        **live.details["metrics"],
+        **live.details.metrics,
     )
 
 
@@ -218,14 +220,13 @@ def go_live(lake: Lake, index: Index, state: IndexState, run_id: str, model: Emb
         return live
     metrics = json.loads(seen["metrics"])
     if live is None or live.release_id != name:
-        details = {
-            "metrics": metrics,
-            "versions": state.lineage["inputs"],
-            "model_digest": state.model_digest,
-            # Where it is, so that a question can be asked of this release when another model is in use.
-            "embedder": model.config.model_dump(mode="json"),
-            "run_id": run_id,
-        }
+        details = ReleaseDetails(
+            metrics=metrics,
+            versions=state.lineage.inputs,
+            model_digest=state.model_digest,
+            embedder=model.config,
+            run_id=run_id,
+        )
         live = index.release(name, state, live.release_id if live else None, details)
     # The pointer first: a decision that is written down is one that holds.
     record(lake, state, "released", seen["reason"], metrics, run_id, token)
@@ -259,9 +260,9 @@ def roll_back(lake: Lake, index: Index, to: str | None) -> IndexRelease:
             "reason": f"rolled back to {made.release_id}",
             "generation": live.generation,
             "epoch": live.epoch,
-            "model_digest": live.details["model_digest"],
-            "metrics": json.dumps(live.details["metrics"], sort_keys=True),
-            "versions": json.dumps(live.details["versions"], sort_keys=True),
+            "model_digest": live.details.model_digest,
+            "metrics": json.dumps(live.details.metrics, sort_keys=True),
+            "versions": json.dumps(live.details.versions, sort_keys=True),
         }
         append_decision(lake, row, "", lake.fencing_token(RELEASES))
     return made

@@ -12,11 +12,12 @@ from assets.dagster.retry import retried
 from assets.gold import chunker_digest
 from assets.lake.delta import register
 from assets.lake.lake import Lake
-from assets.lake.lineage import CODE_VERSION, Lineage
+from assets.lake.lineage import CODE_VERSION
 from assets.lake.tables import CHUNKS, DOCUMENTS, EMBEDDINGS, RELEASES
 from assets.recipe import Recipe
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index, IndexState
+from retrieval.lineage import Lineage
 
 logger = logging.getLogger(__name__)
 
@@ -77,19 +78,19 @@ def refresh(
         IndexConflict: When another run has changed the index meanwhile; nothing was changed.
     """
     model_digest, chunker, dimension = key
-    pins, record = lineage.inputs, lineage.model_dump()
-    if state is not None and not _has_changes(lake, state.lineage["inputs"], pins):
+    pins = lineage.inputs
+    if state is not None and not _has_changes(lake, state.lineage.inputs, pins):
         logger.warning(
             "the index is built anew: files that its changes since %s are read from were deleted",
-            state.lineage["inputs"],
+            state.lineage.inputs,
         )
         state = None
     if state is None:
         rows = index_rows(lake, pins, model_digest, None)
         named = lake.query("select max(generation) as n from releases", releases=lake.delta(RELEASES.name))
         after = named["n"][0].as_py() or 0
-        return index.build(model_digest, chunker, dimension, rows, record, after=after)
-    seen = state.lineage["inputs"]
+        return index.build(model_digest, chunker, dimension, rows, lineage, after=after)
+    seen = state.lineage.inputs
     _, removed = lake.changed_keys(CHUNKS.name, "chunk_id", seen[CHUNKS.name], pins[CHUNKS.name])
     # A document can change its title or bytes and keep its chunks, which the index shows beside them.
     touched = {
@@ -98,7 +99,7 @@ def refresh(
         for doc_ids in lake.changed_keys(name, "doc_id", seen[name], pins[name])
         for doc_id in doc_ids
     }
-    return index.apply(state, index_rows(lake, pins, model_digest, sorted(touched)), removed, record)
+    return index.apply(state, index_rows(lake, pins, model_digest, sorted(touched)), removed, lineage)
 
 
 @dg.asset(
@@ -131,14 +132,14 @@ def index(
         config_digest=chunker,
         inputs=pins,
     )
-    if state is None or state.lineage["inputs"] != pins:
+    if state is None or state.lineage.inputs != pins:
         state = refresh(lake, search_index, state, lineage, (model.digest, chunker, model.embedder.dimension))
     return dg.MaterializeResult(
         metadata={
             "generation": state.generation,
             "epoch": state.epoch,
             "model_digest": state.model_digest,
-            "input_versions": state.lineage["inputs"],
+            "input_versions": state.lineage.inputs,
         },
         data_version=dg.DataVersion(f"{state.generation}.{state.epoch}"),
     )

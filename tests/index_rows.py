@@ -7,11 +7,24 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from retrieval.embedding.embedder import EmbedderConfig
 from retrieval.index.index import Index
+from retrieval.index.types import ReleaseDetails
+from retrieval.lineage import Lineage
 from retrieval.search.searcher import SearchHit
 from retrieval.store.postgres import Postgres
 
 DIMENSION = 8
+NO_DETAILS = ReleaseDetails(metrics={}, versions={}, model_digest="", embedder=EmbedderConfig(), run_id="")
+NO_LINEAGE = Lineage(run_id="", asset="serving/index", code_version="", config_digest="", inputs={})
+
+
+def made_from(**versions: int) -> Lineage:
+    return NO_LINEAGE.model_copy(update={"inputs": versions})
+
+
+def made_with(model_digest: str) -> ReleaseDetails:
+    return NO_DETAILS.model_copy(update={"model_digest": model_digest})
 
 
 def sha256(text: str) -> str:

@@ -19,12 +19,13 @@ from assets.dagster import charts
 from assets.dagster.metadata import asset_key
 from assets.lake.ids import config_digest
 from assets.lake.lake import Lake
-from assets.lake.lineage import CODE_VERSION, Lineage
+from assets.lake.lineage import CODE_VERSION
 from assets.lake.tables import CHUNKS, DOCUMENTS, DRIFT, EMBEDDINGS, Table
 from assets.recipe import Recipe
 from assets.text.signals import SIGNALS
 from quality.drift import DriftConfig, Finding, centroid, compare
 from retrieval.embedding.embedding_model import EmbeddingModel
+from retrieval.lineage import Lineage
 
 _CATEGORIES = ("language", "source")
 _BINNED = ("char_count",)

@@ -20,8 +20,9 @@ from pyspark.sql.types import ArrayType, BinaryType, StringType
 
 from assets.lake.delta import stored_bytes
 from assets.lake.lake import Lake
-from assets.lake.lineage import CODE_VERSION, Lineage, commit_properties, write_conflict, writer_id
+from assets.lake.lineage import CODE_VERSION, commit_properties, write_conflict, writer_id
 from assets.lake.tables import Table
+from retrieval.lineage import Lineage
 
 logger = logging.getLogger(__name__)
 

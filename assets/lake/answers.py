@@ -5,10 +5,11 @@ from dataclasses import asdict
 import pyarrow as pa
 
 from assets.lake.lake import Lake
-from assets.lake.lineage import CODE_VERSION, Lineage
+from assets.lake.lineage import CODE_VERSION
 from assets.lake.tables import ANSWERS
 from inference.answering.query_service import AnswerRecord
 from retrieval.access import encode_access_groups
+from retrieval.lineage import Lineage
 
 
 def append_answer(lake: Lake, record: AnswerRecord) -> None:

@@ -19,8 +19,9 @@ from deltalake import DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
 from assets.lake.delta import data_files, hadoop_literal, register
-from assets.lake.lineage import CODE_VERSION, Commit, Lineage, commit_properties, write_conflict, writer_id
+from assets.lake.lineage import CODE_VERSION, Commit, commit_properties, write_conflict, writer_id
 from assets.lake.tables import AUDITS, TABLES, Table
+from retrieval.lineage import Lineage
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from deltalake import CommitProperties, Transaction
-from pydantic import BaseModel
 
 from assets.lake.tables import Table
+from retrieval.lineage import Lineage
 
 
 def _code_version() -> str:
@@ -22,26 +22,6 @@ def _code_version() -> str:
 
 
 CODE_VERSION = _code_version()
-
-
-class Lineage(BaseModel, frozen=True):
-    """What every commit says of itself, in its `userMetadata`.
-
-    Attributes:
-        run_id: The Dagster run that wrote it.
-        asset: The asset key, `layer/table`.
-        code_version: The version of Headwater's code.
-        config_digest: A digest of the settings that decide the output.
-        inputs: Every table that was read, with the version up to which it was consumed.
-        fence: The writer's fencing token: each commit of a table has a higher one than the commit before it.
-    """
-
-    run_id: str
-    asset: str
-    code_version: str
-    config_digest: str
-    inputs: dict[str, int]
-    fence: int = 0
 
 
 @dataclass(frozen=True)

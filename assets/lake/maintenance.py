@@ -52,7 +52,7 @@ def needed_versions(
         if audited is not None:
             needed[name].add(audited)
     for release in releases:
-        for name, version in release.details["versions"].items():
+        for name, version in release.details.versions.items():
             needed[name].add(version)
     return needed
 

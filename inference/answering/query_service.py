@@ -202,8 +202,8 @@ class QueryService:
         question = validate_question(question)
         release = at or self.live_release()
         hits = self.retrieve_passages(question, tenant, release, groups)
-        versions = release.details["versions"]
-        pin = ReleasePin(release.release_id, release.details["model_digest"], versions["silver.documents"])
+        versions = release.details.versions
+        pin = ReleasePin(release.release_id, release.details.model_digest, versions["silver.documents"])
         answer = answer_question(question, hits, self.engine, pin)
         retrieved = tuple(hit.chunk_id for hit in hits)
         self._record(

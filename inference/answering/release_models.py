@@ -31,10 +31,10 @@ class ReleaseModels:
         Raises:
             QueryModelMismatch: When that model is not where it was when the release was made.
         """
-        digest = release.details["model_digest"]
+        digest = release.details.model_digest
         if digest == self.current.digest:
             return self.current
-        config = EmbedderConfig.model_validate(release.details.get("embedder", {}))
+        config = release.details.embedder
         model = self._old(digest, config.model_dump_json())
         if model is None:
             raise QueryModelMismatch(

@@ -23,7 +23,7 @@ def maintenance_op(
 ) -> None:
     """Keeps the state folder as large as what it holds. No asset writes meanwhile: it has their pool."""
     state = search_index.newest_state()
-    needed = needed_versions(lake, search_index.releases(), [state.lineage["inputs"]] if state else [])
+    needed = needed_versions(lake, search_index.releases(), [state.lineage.inputs] if state else [])
     done = [tidy(lake, name, needed[name], retention_days) for name in TABLES]
     totals = Counter({"files_removed": sum(each.files_removed for each in done)})
     totals |= Counter({f"{each.table} files": each.files_after for each in done})

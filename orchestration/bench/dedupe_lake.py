@@ -18,11 +18,12 @@ import pyarrow.compute as pc
 
 from assets.dedup.minhash import MinHashConfig, bands, shingle_jaccard, signature_batches, signatures
 from assets.lake.lake import Lake
-from assets.lake.lineage import CODE_VERSION, Lineage
+from assets.lake.lineage import CODE_VERSION
 from assets.lake.spark import SparkConfig
 from assets.lake.tables import DOCUMENTS, DUPLICATES, SIGNATURES, Table
 from assets.recipe import Recipe
 from orchestration.bench.report import run_measured
+from retrieval.lineage import Lineage
 
 _CHUNK_DOCUMENTS = 100_000
 _COPY_EVERY = 20

@@ -18,7 +18,10 @@ from orchestration.bench import search_floors
 from orchestration.bench.line_chart import Line, line_chart_svg
 from orchestration.bench.report import BenchResult, machine_description
 from orchestration.bench.search_corpus import BenchCorpus, BenchQuery, bench_chunk_id
+from retrieval.embedding.embedder import EmbedderConfig
 from retrieval.index.index import Index, IndexState
+from retrieval.index.types import ReleaseDetails
+from retrieval.lineage import Lineage
 from retrieval.search.searcher import RetrievalMode, Searcher
 from retrieval.store.postgres import Postgres, PostgresConfig, fetch_value
 
@@ -28,6 +31,10 @@ if TYPE_CHECKING:
 _K = 10
 _MODES: tuple[RetrievalMode, ...] = get_args(RetrievalMode)
 _MODEL = "bench"
+_LINEAGE = Lineage(run_id="", asset="serving/index", code_version="", config_digest="bench", inputs={})
+_DETAILS = ReleaseDetails(
+    metrics={}, versions={}, model_digest=_MODEL, embedder=EmbedderConfig(), run_id="bench"
+)
 _QUERIES = 400
 _RECALL_QUERIES = 100
 """Each is also compared with every chunk of its tenant."""
@@ -186,9 +193,9 @@ def _built(
     with postgres.owner():
         pass  # the server runs
     with _most_memory(postgres) as memory:
-        state = index.build(_MODEL, name, 384, corpus.batches(), {}, on_progress)
+        state = index.build(_MODEL, name, 384, corpus.batches(), _LINEAGE, on_progress)
     live = index.live()
-    index.release(f"r{state.generation}", state, live.release_id if live else None, {})
+    index.release(f"r{state.generation}", state, live.release_id if live else None, _DETAILS)
     figures = {f"build_{stage.replace(' ', '_')}_s": seconds for stage, seconds in stages.items()}
     figures |= {
         "build_s": sum(stages.values()),
@@ -305,7 +312,7 @@ def _while_changing(
             for turn in ("first", "second"):
                 state = _change(index, corpus, state)
                 live = index.live()
-                index.release(f"e{state.epoch}", state, live.release_id if live else None, {})
+                index.release(f"e{state.epoch}", state, live.release_id if live else None, _DETAILS)
                 index.prune([])
                 index.maintain()
                 grown_mb = _sizes(postgres, state)["database_mb"] - size_mb
@@ -329,7 +336,7 @@ def _change(index: Index, corpus: BenchCorpus, state: IndexState) -> IndexState:
     first = 2 * state.epoch * part % max(1, corpus.chunks - 2 * part)
     changed = corpus.batches(first, part, salt=state.epoch)
     removed = [bench_chunk_id(number) for number in range(first + part, first + 2 * part)]
-    return index.apply(state, [*added, *changed], removed, {})
+    return index.apply(state, [*added, *changed], removed, _LINEAGE)
 
 
 def _plotted(home: Path) -> Path:

@@ -12,31 +12,28 @@ def releases_command(json_: Json = False) -> None:
 
     Example: `headwater releases --json`
     """
+    from orchestration.cli.render import release_row
     from orchestration.operations.ask import open_query_service
 
-    service = open_query_service(read_settings())
-    live = service.index.live()
-    rows = [
-        {
-            "release": each.release_id,
-            "live": live is not None and each.release_id == live.release_id,
-            "released_at": each.released_at.isoformat(),
-            "generation": each.generation,
-            "epoch": each.epoch,
-            "metrics": each.details["metrics"],
-            "versions": each.details["versions"],
-        }
-        for each in service.index.releases()
-    ]
-    if json_:
-        print_json(rows)
+    index = open_query_service(read_settings()).index
+    live, served = index.live(), index.releases()
+    if not json_:
+        print_table([release_row(each, live) for each in served])
         return
-    for row in rows:
-        metrics, versions = row["metrics"], row["versions"]
-        row["live"] = "●" if row["live"] else ""
-        row["metrics"] = ", ".join(f"{n} {metrics[n]:.3f}" for n in ("ndcg@10", "recall@10") if n in metrics)
-        row["versions"] = " ".join(f"{name}@{version}" for name, version in versions.items())
-    print_table(rows)
+    print_json(
+        [
+            {
+                "release": each.release_id,
+                "live": live is not None and each.release_id == live.release_id,
+                "released_at": each.released_at.isoformat(),
+                "generation": each.generation,
+                "epoch": each.epoch,
+                "metrics": each.details.metrics,
+                "versions": each.details.versions,
+            }
+            for each in served
+        ]
+    )
 
 
 def rollback_command(

@@ -9,6 +9,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from orchestration.operations.trace import Node, Trace
+from retrieval.index.types import IndexRelease
 
 _ID_SHOWN = 12
 _HIDDEN = {
@@ -31,6 +32,20 @@ def funnel_line(funnel: dict[str, int]) -> str:
         f"{funnel['near_duplicates']} near duplicates + {funnel['quarantined']} quarantined; "
         f"{funnel['chunks']} chunks, {funnel['embedded']} embedded"
     )
+
+
+def release_row(release: IndexRelease, live: IndexRelease | None) -> dict[str, Any]:
+    """A release as a row of a table."""
+    metrics = release.details.metrics
+    return {
+        "release": release.release_id,
+        "live": "●" if live is not None and release.release_id == live.release_id else "",
+        "released_at": release.released_at.isoformat(),
+        "generation": release.generation,
+        "epoch": release.epoch,
+        "metrics": ", ".join(f"{n} {metrics[n]:.3f}" for n in ("ndcg@10", "recall@10") if n in metrics),
+        "versions": " ".join(f"{name}@{version}" for name, version in release.details.versions.items()),
+    }
 
 
 def answer_text(question: str, answer: dict[str, Any]) -> RenderableType:

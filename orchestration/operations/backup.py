@@ -186,7 +186,7 @@ def _served(lake: Lake, index: Index) -> int:
     lost = lake.query(
         "select count(*) as n from served anti join chunks using (chunk_id)",
         served=served,
-        chunks=lake.delta(CHUNKS.name, live.details["versions"][CHUNKS.name]),
+        chunks=lake.delta(CHUNKS.name, live.details.versions[CHUNKS.name]),
     )["n"][0].as_py()
     if lost:
         raise BackupError(f"release {live.release_id} serves {lost} chunks that the tables do not have")

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from assets.lake.lineage import CODE_VERSION
 from assets.text.language import language
 from assets.text.normalize import normalize
 from inference.answering.query_service import SearchMode
@@ -26,6 +27,7 @@ from retrieval.chunking.chunker import Chunk, load_chunk_tokenizer, split_into_c
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.build import INDEX_COLUMNS
 from retrieval.index.index import Index, IndexState
+from retrieval.lineage import Lineage
 from retrieval.rerank.reranker import Reranker
 from retrieval.rerank.reranking import build_reranker, search_and_rerank
 from retrieval.search.query import SearchQuery
@@ -140,7 +142,10 @@ def _build(postgres: Postgres, model: EmbeddingModel, rows: pa.Table, vectors: "
             column = pa.FixedSizeListArray.from_arrays(pa.array(found.ravel()), found.shape[1])
             yield batch.select(INDEX_COLUMNS.names).append_column("vector", column)
 
-    return Index(postgres).build(model.digest, "evaluation", model.embedder.dimension, batches(), {})
+    lineage = Lineage(
+        run_id="", asset="serving/index", code_version=CODE_VERSION, config_digest="evaluation", inputs={}
+    )
+    return Index(postgres).build(model.digest, "evaluation", model.embedder.dimension, batches(), lineage)
 
 
 @contextlib.contextmanager

@@ -51,7 +51,7 @@ def ingest_and_release(settings: Settings, progress: Callable[[str], None]) -> d
     return {
         "funnel": funnel(open_lake(settings)),
         "release": release.release_id,
-        "metrics": release.details["metrics"],
+        "metrics": release.details.metrics,
         "seconds": outcome.seconds,
         "run_id": outcome.run_id,
     }

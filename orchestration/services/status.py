@@ -63,7 +63,7 @@ def state_status(settings: Settings) -> StateStatus:
                 "release": release.release_id,
                 "released_at": release.released_at.isoformat(timespec="seconds"),
                 "age_h": round(age.total_seconds() / 3600, 1),
-                "ndcg@10": round(release.details["metrics"]["ndcg@10"], 3),
+                "ndcg@10": round(release.details.metrics["ndcg@10"], 3),
             }
     with dagster_instance(settings) as instance:
         records = instance.get_run_records(limit=_RUNS_SHOWN)

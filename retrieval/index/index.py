@@ -28,11 +28,12 @@ from retrieval.index.types import (
     IndexPoint,
     IndexRelease,
     IndexState,
-    Lineage,
     LiveHistoryEntry,
+    ReleaseDetails,
     ReleaseExists,
     UnknownRelease,
 )
+from retrieval.lineage import Lineage
 from retrieval.store.postgres import DatabaseRow, Postgres, fetch_value
 
 INDEX_VERSION = 3
@@ -77,7 +78,7 @@ class Index:
                 "AND index_version = %s AND status = 'ready' ORDER BY generation DESC LIMIT 1",
                 (model_digest, chunker_digest, INDEX_VERSION),
             ).fetchone()
-        return IndexState(*row) if row else None
+        return _state(row) if row else None
 
     def newest_state(self) -> IndexState | None:
         """The newest finished generation of any model and chunker, or None before the first."""
@@ -86,7 +87,7 @@ class Index:
                 "SELECT generation, epoch, model_digest, chunker_digest, dimension, lineage "
                 "FROM headwater.index_state WHERE status = 'ready' ORDER BY generation DESC LIMIT 1"
             ).fetchone()
-        return IndexState(*row) if row else None
+        return _state(row) if row else None
 
     def build(
         self,
@@ -128,7 +129,8 @@ class Index:
                 "INSERT INTO headwater.index_state "
                 "(model_digest, chunker_digest, index_version, dimension, lineage, status) "
                 "VALUES (%s, %s, %s, %s, %s, 'building') RETURNING generation",
-                model_digest, chunker_digest, INDEX_VERSION, dimension, Jsonb(lineage),
+                model_digest, chunker_digest, INDEX_VERSION, dimension,
+                Jsonb(lineage.model_dump(mode="json")),
             )  # fmt: skip
             chunks = partition_name("chunks", number)
             with connection.transaction():
@@ -205,7 +207,7 @@ class Index:
             connection.execute(
                 "UPDATE headwater.index_state "
                 "SET epoch = %s, next_chunk_no = %s, lineage = %s, changed_at = now() WHERE generation = %s",
-                (epoch, last_no, Jsonb(lineage), number),
+                (epoch, last_no, Jsonb(lineage.model_dump(mode="json")), number),
             )
         if changed:
             with self._postgres.maintenance() as connection:
@@ -247,7 +249,7 @@ class Index:
         )
 
     def release(
-        self, release_id: str, point: IndexPoint, expected: str | None, details: dict[str, Any]
+        self, release_id: str, point: IndexPoint, expected: str | None, details: ReleaseDetails
     ) -> IndexRelease:
         """Makes a moment of the index live under a name, if `expected` is still the live release.
 
@@ -255,7 +257,7 @@ class Index:
             release_id: Its name.
             point: What it serves.
             expected: The release that was live when `point` was judged; None for the first.
-            details: What it was judged by and what it pins.
+            details: What it was judged by and what it was made from.
 
         Raises:
             IndexConflict: Another release went live meanwhile.
@@ -279,7 +281,7 @@ class Index:
                     "INSERT INTO headwater.releases (release_id, generation, epoch, details, released_at) "
                     "SELECT %s, %s, %s, %s, greatest(clock_timestamp(), "
                     "max(released_at) + interval '1 microsecond') FROM headwater.releases",
-                    (release_id, point.generation, point.epoch, Jsonb(details)),
+                    (release_id, point.generation, point.epoch, Jsonb(details.model_dump(mode="json"))),
                 )
             except psycopg.errors.UniqueViolation as error:
                 raise ReleaseExists(
@@ -463,4 +465,13 @@ def _releases(connection: Connection[DatabaseRow], release_id: str | None = None
         "WHERE %(name)s::text IS NULL OR release_id = %(name)s ORDER BY released_at DESC, release_id",
         {"name": release_id},
     ).fetchall()
-    return [IndexRelease(*row) for row in rows]
+    return [
+        IndexRelease(release_id, generation, epoch, released_at, ReleaseDetails.model_validate(details))
+        for release_id, generation, epoch, released_at, details in rows
+    ]
+
+
+def _state(row: DatabaseRow) -> IndexState:
+    generation, epoch, model_digest, chunker_digest, dimension, lineage = row
+    made_from = Lineage.model_validate(lineage)
+    return IndexState(generation, epoch, model_digest, chunker_digest, dimension, made_from)

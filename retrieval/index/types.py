@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Protocol
 
-Lineage = dict[str, Any]
+from pydantic import BaseModel
+
+from retrieval.embedding.embedder import EmbedderConfig
+from retrieval.lineage import Lineage
 
 
 class IndexConflict(RuntimeError):
@@ -54,6 +57,24 @@ class IndexState:
     lineage: Lineage = field(compare=False)
 
 
+class ReleaseDetails(BaseModel, frozen=True):
+    """What a release was judged by and what it was made from.
+
+    Attributes:
+        metrics: Its evaluation, by the name of the metric.
+        versions: The version of every table that it was made from.
+        model_digest: The embedding model of its vectors.
+        embedder: Where that model was, so that it can be asked when another model is in use.
+        run_id: The Dagster run that released it.
+    """
+
+    metrics: dict[str, float]
+    versions: dict[str, int]
+    model_digest: str
+    embedder: EmbedderConfig
+    run_id: str
+
+
 @dataclass(frozen=True)
 class IndexRelease:
     """A moment of the index under a name.
@@ -63,14 +84,14 @@ class IndexRelease:
         generation: Which generation it reads.
         epoch: At which epoch.
         released_at: When it first went live.
-        details: What it was judged by and what it pins.
+        details: What it was judged by and what it was made from.
     """
 
     release_id: str
     generation: int
     epoch: int
     released_at: datetime
-    details: dict[str, Any] = field(compare=False)
+    details: ReleaseDetails = field(compare=False)
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 import pyarrow as pa
 
 from assets.lake.lake import Lake
-from assets.lake.lineage import Lineage
 from assets.lake.tables import Table
+from retrieval.lineage import Lineage
 
 
 def write(lake: Lake, table: Table, rows: list[dict], **inputs: int) -> int:

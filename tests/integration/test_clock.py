@@ -6,11 +6,10 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from index_rows import DIMENSION, Chunk, batch
+from index_rows import DIMENSION, NO_DETAILS, NO_LINEAGE, Chunk, batch
 
 from assets.dagster.checks import passed_with
 from assets.lake.lake import Lake, Unaudited
-from assets.lake.lineage import Lineage
 from assets.lake.spark import SparkConfig
 from assets.lake.tables import AUDITS, DOCUMENTS, RAW_DOCUMENTS, RELEASES
 from assets.ops import last_decision, record, roll_back
@@ -18,6 +17,7 @@ from assets.sources.fetched import LISTING
 from assets.sources.revisions import STATE, stale_files
 from retrieval.index.index import Index
 from retrieval.index.types import IndexState
+from retrieval.lineage import Lineage
 from retrieval.store.postgres import Postgres
 
 AHEAD = timedelta(hours=1)
@@ -56,7 +56,7 @@ def test_the_last_audit_counts(lake: Lake, set_back: Any) -> None:
 
 
 def test_the_last_decision_counts(lake: Lake, set_back: Any) -> None:
-    state = IndexState(1, 1, "model", "chunker", DIMENSION, {"inputs": {}})
+    state = IndexState(1, 1, "model", "chunker", DIMENSION, NO_LINEAGE)
     record(lake, state, "refused", "too low", {}, "before", 0)
     set_back()
     record(lake, state, "approved", "good", {}, "after", 1)
@@ -75,17 +75,16 @@ def test_stamps_follow_the_clock_when_it_is_right(lake: Lake) -> None:
 
 def test_rollback_goes_to_the_release_before(lake: Lake, postgres: Postgres) -> None:
     index = Index(postgres)
-    details = {"model_digest": "model", "metrics": {}, "versions": {}}
-    state = index.build("model of clocks", "chunker", DIMENSION, [batch([Chunk("a", "one")])], {})
+    state = index.build("model of clocks", "chunker", DIMENSION, [batch([Chunk("a", "one")])], NO_LINEAGE)
     live = index.live()
-    index.release("clock 1", state, live.release_id if live else None, details)
+    index.release("clock 1", state, live.release_id if live else None, NO_DETAILS)
     with postgres.owner() as connection:  # it was made by a clock that was ahead
         connection.execute(
             "UPDATE headwater.releases SET released_at = released_at + %s WHERE release_id = 'clock 1'",
             (AHEAD,),
         )
-    state = index.apply(state, [batch([Chunk("b", "two")])], [], {})
-    index.release("clock 2", state, "clock 1", details)
+    state = index.apply(state, [batch([Chunk("b", "two")])], [], NO_LINEAGE)
+    index.release("clock 2", state, "clock 1", NO_DETAILS)
     assert [each.release_id for each in index.releases()][:2] == ["clock 2", "clock 1"]
     assert roll_back(lake, index, None).release_id == "clock 1"
     index.prune([])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import typer.main
-from index_rows import Chunk, batch
+from index_rows import NO_LINEAGE, Chunk, batch, made_with
 from typer.testing import CliRunner
 
 from orchestration.cli.main import app
@@ -110,8 +110,8 @@ def test_a_search_says_how_it_searched_and_when_there_is_no_more(module_folder: 
     postgres = Postgres(settings.home, settings.postgres)
     try:
         index = Index(postgres)
-        state = index.build(model.digest, "chunker", model.embedder.dimension, [batch(rows)], {})
-        index.release("r1", state, None, {"model_digest": model.digest})
+        state = index.build(model.digest, "chunker", model.embedder.dimension, [batch(rows)], NO_LINEAGE)
+        index.release("r1", state, None, made_with(model.digest))
         asked = ("search", "wind", "--k", "5")
         explained = json.loads(headwater(home, *asked, "--explain", "--json").stdout)
         plan = explained["plan"]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import psycopg
 import pyarrow as pa
 import pytest
-from index_rows import DIMENSION, Chunk, batch
+from index_rows import DIMENSION, NO_DETAILS, NO_LINEAGE, Chunk, batch, made_from
 
 from retrieval.index.binary_copy import InvalidIndexBatch
 from retrieval.index.index import Index, IndexConfig
@@ -34,7 +34,7 @@ def index(postgres: Postgres) -> Index:
 
 
 def build(index: Index, rows: list[Chunk] = ROWS) -> IndexState:
-    return index.build("model", "chunker", DIMENSION, [batch(rows)], {"gold.chunks": 1})
+    return index.build("model", "chunker", DIMENSION, [batch(rows)], made_from(chunks=1))
 
 
 def names(index: Index, state: IndexState) -> set[str]:
@@ -68,11 +68,11 @@ def test_build_stores_every_row_as_it_was_given(index: Index, postgres: Postgres
         "chunker",
         DIMENSION,
         [batch(ROWS[:3]), batch([]), batch(ROWS[3:])],
-        {"gold.chunks": 7},
+        made_from(chunks=7),
         lambda stage, rows: progress.append((stage, rows)),
     )
     assert index.state("model", "chunker") == state
-    assert state.lineage == {"gold.chunks": 7}
+    assert state.lineage.inputs == {"chunks": 7}
     assert index.state("model", "another chunker") is None
     given = pa.Table.from_batches([batch(ROWS)])
     snapshot = index.snapshot(state)
@@ -92,35 +92,35 @@ def test_build_stores_every_row_as_it_was_given(index: Index, postgres: Postgres
 
 
 def test_an_empty_index_can_be_built_and_filled_later(index: Index) -> None:
-    state = index.build("model", "chunker", DIMENSION, [], {})
+    state = index.build("model", "chunker", DIMENSION, [], NO_LINEAGE)
     assert index.snapshot(state).num_rows == 0
-    assert names(index, index.apply(state, [batch(ROWS)], [], {})) == {"a", "b", "c", "d"}
+    assert names(index, index.apply(state, [batch(ROWS)], [], NO_LINEAGE)) == {"a", "b", "c", "d"}
 
 
 def test_apply_leaves_the_epoch_before_as_it_was(index: Index) -> None:
     first = build(index)
     changed = Chunk("a", ROWS[0].text, title="Rivers, second edition")
-    second = index.apply(first, [batch([changed, Chunk("e", "Estuary")])], [ROWS[1].chunk_id], {"v": 2})
+    second = index.apply(first, [batch([changed, Chunk("e", "Estuary")])], [ROWS[1].chunk_id], made_from(v=2))
     assert (second.generation, second.epoch) == (first.generation, first.epoch + 1)
     assert names(index, first) == {"a", "b", "c", "d"}
     assert names(index, second) == {"a", "c", "d", "e"}
-    third = index.apply(second, [batch([ROWS[1]])], [], {"v": 3})
+    third = index.apply(second, [batch([ROWS[1]])], [], made_from(v=3))
     assert names(index, third) == {"a", "b", "c", "d", "e"}
     assert names(index, second) == {"a", "c", "d", "e"}
 
 
 def test_apply_without_a_difference_moves_only_the_lineage(index: Index) -> None:
     first = build(index)
-    again = index.apply(first, [batch(ROWS)], ["unknown chunk"], {"gold.chunks": 2})
+    again = index.apply(first, [batch(ROWS)], ["unknown chunk"], made_from(chunks=2))
     assert again.epoch == first.epoch
     stored = index.state("model", "chunker")
     assert stored is not None
-    assert stored.lineage == {"gold.chunks": 2}
+    assert stored.lineage == made_from(chunks=2)
 
 
 def test_a_reader_in_the_middle_of_an_apply_sees_the_old_epoch(index: Index, postgres: Postgres) -> None:
     first = build(index)
-    index.release("r1", first, None, {})
+    index.release("r1", first, None, NO_DETAILS)
     searcher = Searcher(postgres)
     staged, go_on = threading.Event(), threading.Event()
 
@@ -131,7 +131,7 @@ def test_a_reader_in_the_middle_of_an_apply_sees_the_old_epoch(index: Index, pos
 
     states: list[IndexState] = []
     writer = threading.Thread(
-        target=lambda: states.append(index.apply(first, slowly(), [ROWS[0].chunk_id], {}))
+        target=lambda: states.append(index.apply(first, slowly(), [ROWS[0].chunk_id], NO_LINEAGE))
     )
     writer.start()
     assert staged.wait(20)
@@ -153,7 +153,8 @@ def test_of_two_writers_one_is_fenced_and_changes_nothing(index: Index) -> None:
     def write(name: str) -> None:
         barrier.wait()
         try:
-            outcomes.append(index.apply(first, [batch([Chunk(name, f"text of {name}")])], [], {"by": name}))
+            change = made_from(**{name: 1})
+            outcomes.append(index.apply(first, [batch([Chunk(name, f"text of {name}")])], [], change))
         except IndexConflict as error:
             outcomes.append(error)
 
@@ -165,9 +166,9 @@ def test_of_two_writers_one_is_fenced_and_changes_nothing(index: Index) -> None:
     won = [outcome for outcome in outcomes if isinstance(outcome, IndexState)]
     assert len(won) == 1
     assert sum(isinstance(outcome, IndexConflict) for outcome in outcomes) == 1
-    assert names(index, won[0]) == {"a", "b", "c", "d", won[0].lineage["by"]}
+    assert names(index, won[0]) == {"a", "b", "c", "d", *won[0].lineage.inputs}
     with pytest.raises(IndexConflict, match="worked out from epoch 1"):
-        index.apply(first, [], [ROWS[0].chunk_id], {})
+        index.apply(first, [], [ROWS[0].chunk_id], NO_LINEAGE)
 
 
 def test_a_build_that_dies_leaves_nothing_that_is_served(index: Index, postgres: Postgres) -> None:
@@ -183,7 +184,7 @@ def test_a_build_that_dies_leaves_nothing_that_is_served(index: Index, postgres:
         yield batch([Chunk("e", "late")])
 
     with pytest.raises(psycopg.Error):
-        index.build("model", "chunker", DIMENSION, dies(), {})
+        index.build("model", "chunker", DIMENSION, dies(), NO_LINEAGE)
     assert index.state("model", "chunker") is None
     assert statuses(postgres).count("building") == 1
     state = build(index)
@@ -202,13 +203,18 @@ def test_a_second_build_at_the_same_time_is_refused(index: Index) -> None:
             build(index)
         yield batch(ROWS)
 
-    assert names(index, index.build("model", "chunker", DIMENSION, nested(), {})) == {"a", "b", "c", "d"}
+    assert names(index, index.build("model", "chunker", DIMENSION, nested(), NO_LINEAGE)) == {
+        "a",
+        "b",
+        "c",
+        "d",
+    }
 
 
 def test_a_new_model_is_built_beside_the_live_generation(index: Index, postgres: Postgres) -> None:
-    index.release("r1", build(index), None, {})
+    index.release("r1", build(index), None, NO_DETAILS)
     narrow = [Chunk("a", "narrow", vector=(1.0, 2.0))]
-    state = index.build("other model", "chunker", 2, [batch(narrow)], {})
+    state = index.build("other model", "chunker", 2, [batch(narrow)], NO_LINEAGE)
     searcher = Searcher(postgres)
     assert searcher.search("acme", "glaciers", None, 5, "lexical")
     hits = searcher.search("acme", "", [1.0, 2.0], 5, "vector", at=state, model_digest="other model")
@@ -242,42 +248,43 @@ def test_a_batch_that_can_not_be_indexed_is_refused_with_its_reason(
         arrays[position] = values
     bad = pa.RecordBatch.from_arrays(arrays, names=columns)
     with pytest.raises(InvalidIndexBatch, match=said):
-        index.build("model", "chunker", DIMENSION, [bad], {})
+        index.build("model", "chunker", DIMENSION, [bad], NO_LINEAGE)
     assert index.state("model", "chunker") is None
     state = build(index, [])
     with pytest.raises(InvalidIndexBatch, match=said):
-        index.apply(state, [bad], [], {})
+        index.apply(state, [bad], [], NO_LINEAGE)
     assert index.state("model", "chunker") == state
 
 
 def test_a_chunk_both_removed_and_put_in_is_refused(index: Index) -> None:
     state = build(index)
     with pytest.raises(InvalidIndexBatch, match="both removed and put in"):
-        index.apply(state, [batch(ROWS[:1])], [ROWS[0].chunk_id], {})
+        index.apply(state, [batch(ROWS[:1])], [ROWS[0].chunk_id], NO_LINEAGE)
 
 
 def test_release_swaps_only_from_the_expected_one(index: Index) -> None:
     assert index.live() is None
     first = build(index)
-    released = index.release("r1", first, None, {"ndcg@10": 0.7})
+    details = NO_DETAILS.model_copy(update={"metrics": {"ndcg@10": 0.7}, "versions": {"gold.chunks": 3}})
+    released = index.release("r1", first, None, details)
     assert index.live() == released
-    assert released.details == {"ndcg@10": 0.7}
-    second = index.apply(first, [], [ROWS[0].chunk_id], {})
+    assert released.details == details
+    second = index.apply(first, [], [ROWS[0].chunk_id], NO_LINEAGE)
     with pytest.raises(IndexConflict, match="'r1' is live, not None"):
-        index.release("r2", second, None, {})
+        index.release("r2", second, None, NO_DETAILS)
     with pytest.raises(ReleaseExists, match="'r1'"):
-        index.release("r1", second, "r1", {})
+        index.release("r1", second, "r1", NO_DETAILS)
     with pytest.raises(UnknownRelease, match="no epoch 99"):
-        index.release("r2", IndexState(first.generation, 99, "", "", 8, {}), "r1", {})
+        index.release("r2", IndexState(first.generation, 99, "", "", 8, NO_LINEAGE), "r1", NO_DETAILS)
     assert index.live() == released
-    index.release("r2", second, "r1", {})
+    index.release("r2", second, "r1", NO_DETAILS)
     assert [release.release_id for release in index.releases()] == ["r2", "r1"]
 
 
 def test_rollback_repoints_and_names_what_there_is(index: Index, postgres: Postgres) -> None:
     first = build(index)
-    index.release("r1", first, None, {})
-    index.release("r2", index.apply(first, [], [ROWS[0].chunk_id], {}), "r1", {})
+    index.release("r1", first, None, NO_DETAILS)
+    index.release("r2", index.apply(first, [], [ROWS[0].chunk_id], NO_LINEAGE), "r1", NO_DETAILS)
     searcher = Searcher(postgres)
     assert len(searcher.search("acme", "river", None, 5, "lexical")) == 1
     with pytest.raises(UnknownRelease, match=r"no release 'r9'.*known: r2, r1"):
@@ -288,12 +295,12 @@ def test_rollback_repoints_and_names_what_there_is(index: Index, postgres: Postg
 
 def test_prune_removes_what_no_kept_release_shows(index: Index, postgres: Postgres) -> None:
     first = build(index)
-    index.release("r1", first, None, {})
-    second = index.apply(first, [batch([Chunk("e", "Passing estuary")])], [ROWS[0].chunk_id], {})
-    third = index.apply(second, [], [Chunk("e", "").chunk_id], {})
+    index.release("r1", first, None, NO_DETAILS)
+    second = index.apply(first, [batch([Chunk("e", "Passing estuary")])], [ROWS[0].chunk_id], NO_LINEAGE)
+    third = index.apply(second, [], [Chunk("e", "").chunk_id], NO_LINEAGE)
     assert index.prune([(first.generation, first.epoch)]) == 1  # "e" lived between two releases
     assert names(index, first) == {"a", "b", "c", "d"}
-    index.release("r3", third, "r1", {})
+    index.release("r3", third, "r1", NO_DETAILS)
     assert index.prune([]) == 1  # "a", which only r1 showed
     with postgres.owner() as connection:
         left = connection.execute("SELECT count(*) FROM headwater.chunks WHERE valid_to IS NOT NULL")
@@ -308,14 +315,14 @@ def test_prune_removes_what_no_kept_release_shows(index: Index, postgres: Postgr
         index.rollback("r1")
     with pytest.raises(UnknownRelease, match="can not be read"):
         Searcher(postgres).search("acme", "river", None, 5, "lexical", at=first)
-    assert names(index, index.apply(third, [batch(ROWS[:1])], [], {})) == {"a", "b", "c", "d"}
+    assert names(index, index.apply(third, [batch(ROWS[:1])], [], NO_LINEAGE)) == {"a", "b", "c", "d"}
 
 
 def test_prune_drops_generations_that_nothing_kept_reads(index: Index, postgres: Postgres) -> None:
     old = build(index)
-    index.release("r1", old, None, {})
+    index.release("r1", old, None, NO_DETAILS)
     new = build(index, ROWS[:1])
-    index.release("r2", new, "r1", {})
+    index.release("r2", new, "r1", NO_DETAILS)
     index.prune([(old.generation, old.epoch)])
     assert index.snapshot(old).num_rows == 4
     index.prune([])
@@ -329,13 +336,13 @@ def test_prune_drops_generations_that_nothing_kept_reads(index: Index, postgres:
     assert parts[0] is None
     assert parts[1] is not None
     with pytest.raises(IndexConflict, match="is retired"):
-        index.apply(old, [], [], {})
+        index.apply(old, [], [], NO_LINEAGE)
 
 
 def test_prune_gives_up_while_a_reader_holds_the_generation(index: Index, postgres: Postgres) -> None:
     old = build(index)
-    index.release("r1", old, None, {})
-    index.release("r2", build(index), "r1", {})
+    index.release("r1", old, None, NO_DETAILS)
+    index.release("r2", build(index), "r1", NO_DETAILS)
     impatient = Index(postgres, IndexConfig(lock_timeout_s=0.2))
     with postgres.serving("acme") as reader:
         with pytest.raises(IndexConflict, match="being read"):

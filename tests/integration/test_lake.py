@@ -10,9 +10,10 @@ from pyspark.sql import SparkSession
 
 from assets.engine.step import GONE, Step, begin
 from assets.lake.lake import Lake, Unaudited
-from assets.lake.lineage import Lineage, WriteConflict
+from assets.lake.lineage import WriteConflict
 from assets.lake.spark import SparkConfig
 from assets.lake.tables import DOCUMENTS, DUPLICATES, SIGNATURES, TABLES, Table
+from retrieval.lineage import Lineage
 
 
 @pytest.fixture

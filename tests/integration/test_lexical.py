@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from index_rows import DIMENSION, Chunk, batch, emptied, found
+from index_rows import DIMENSION, NO_DETAILS, NO_LINEAGE, Chunk, batch, emptied, found
 
 from retrieval.index.types import IndexState
 from retrieval.search import lexical_search
@@ -69,18 +69,18 @@ def test_bm25_equals_the_reference_at_every_epoch(
     postgres: Postgres, first: list[Chunk], later: list[tuple[list[Chunk], set[str]]], query: list[str]
 ) -> None:
     index, config = emptied(postgres), SearchConfig(title_weight=2.5, heading_weight=0.5)
-    state = index.build("model", "chunker", DIMENSION, [batch(first)], {})
+    state = index.build("model", "chunker", DIMENSION, [batch(first)], NO_LINEAGE)
     held = {chunk.chunk_id: chunk for chunk in first}
     epochs: list[tuple[IndexState, dict[str, Chunk]]] = [(state, dict(held))]
-    index.release("0", state, None, {})
+    index.release("0", state, None, NO_DETAILS)
     for number, (upserts, removed) in enumerate(later, start=1):
         gone = {Chunk(name, "", tenant).chunk_id for name in removed for tenant in ("acme", "other")}
         gone -= {chunk.chunk_id for chunk in upserts}
-        state = index.apply(state, [batch(upserts)], gone, {})
+        state = index.apply(state, [batch(upserts)], gone, NO_LINEAGE)
         held = {name: chunk for name, chunk in held.items() if name not in gone}
         held |= {chunk.chunk_id: chunk for chunk in upserts}
         epochs.append((state, dict(held)))
-        index.release(str(number), state, str(number - 1), {})
+        index.release(str(number), state, str(number - 1), NO_DETAILS)
     # The last is looked at again after the rows that only older epochs show are gone.
     for pruned in (False, True):
         if pruned:
@@ -114,7 +114,7 @@ COMMON = [
 
 
 def test_what_a_common_word_costs_is_bounded(postgres: Postgres) -> None:
-    state = emptied(postgres).build("model", "chunker", DIMENSION, [batch(COMMON)], {})
+    state = emptied(postgres).build("model", "chunker", DIMENSION, [batch(COMMON)], NO_LINEAGE)
     full, bounded = (SearchConfig(max_postings=most) for most in (12_000, 10))
     exact = reference_bm25(COMMON, ["river", "copper"], full)
     assert len(exact) == len(COMMON)
@@ -141,7 +141,7 @@ def test_what_a_common_word_costs_is_bounded(postgres: Postgres) -> None:
 
 
 def test_of_a_long_query_the_rarest_words_are_looked_for(postgres: Postgres) -> None:
-    state = emptied(postgres).build("model", "chunker", DIMENSION, [batch(COMMON)], {})
+    state = emptied(postgres).build("model", "chunker", DIMENSION, [batch(COMMON)], NO_LINEAGE)
     searcher = Searcher(postgres, SearchConfig(max_words=1))
     hits = searcher.search("acme", "river copper stone", None, 100, "lexical", at=state)
     exact = reference_bm25(COMMON, ["copper"], SearchConfig())
@@ -151,7 +151,7 @@ def test_of_a_long_query_the_rarest_words_are_looked_for(postgres: Postgres) -> 
 def test_a_stop_word_of_one_language_is_not_rare_for_being_in_another(postgres: Postgres) -> None:
     rows = [Chunk(f"river {i}", "the river and the stone") for i in range(9)]
     rows.append(Chunk("unknown", "what is the thing", language="und"))
-    state = emptied(postgres).build("model", "chunker", DIMENSION, [batch(rows)], {})
+    state = emptied(postgres).build("model", "chunker", DIMENSION, [batch(rows)], NO_LINEAGE)
     hits = Searcher(postgres).search("acme", "what is the river", None, 20, "lexical", at=state)
     scores = {hit.uri.removeprefix("file:///"): hit.score for hit in hits}
     # It alone holds three of the four words, and alone is in a language that has them: they tell nothing.
@@ -161,11 +161,11 @@ def test_a_stop_word_of_one_language_is_not_rare_for_being_in_another(postgres: 
 def test_a_frequency_that_no_kept_moment_knows_is_gone(postgres: Postgres) -> None:
     index = emptied(postgres)
     first = index.build(
-        "model", "chunker", DIMENSION, [batch([Chunk("a", "jane river"), Chunk("b", "river")])], {}
+        "model", "chunker", DIMENSION, [batch([Chunk("a", "jane river"), Chunk("b", "river")])], NO_LINEAGE
     )
-    second = index.apply(first, [batch([Chunk("a", "stone river")])], [], {})
-    third = index.apply(second, [], [Chunk("b", "").chunk_id], {})
-    index.release("third", third, None, {})
+    second = index.apply(first, [batch([Chunk("a", "stone river")])], [], NO_LINEAGE)
+    third = index.apply(second, [], [Chunk("b", "").chunk_id], NO_LINEAGE)
+    index.release("third", third, None, NO_DETAILS)
     index.prune([])
     with postgres.owner() as connection:
         rows = connection.execute(
@@ -179,9 +179,9 @@ def test_chunks_that_are_gone_do_not_stand_before_those_that_are_there(postgres:
     index = emptied(postgres)
     gone = [Chunk(f"gone {i}", "river " * 9 + "copper") for i in range(250)]
     there = [Chunk(f"there {i}", "river copper" + " stone wind" * (1 + i % 7)) for i in range(60)]
-    first = index.build("model", "chunker", DIMENSION, [batch(gone + there)], {})
-    index.release("before", first, None, {})
-    state = index.apply(first, [], [chunk.chunk_id for chunk in gone], {})
+    first = index.build("model", "chunker", DIMENSION, [batch(gone + there)], NO_LINEAGE)
+    index.release("before", first, None, NO_DETAILS)
+    state = index.apply(first, [], [chunk.chunk_id for chunk in gone], NO_LINEAGE)
     for config in (SearchConfig(), SearchConfig(max_postings=100), SearchConfig(max_postings=50)):
         searcher = Searcher(postgres, config)
         found = {h.chunk_id for h in searcher.search("acme", "river copper", None, 50, "lexical", at=state)}
@@ -201,9 +201,9 @@ def test_chunks_that_are_gone_do_not_hide_those_that_common_words_bring_no_furth
     gone = [Chunk(f"gone {i}", "copper " * 9) for i in range(60)]
     there = [Chunk(f"there {i}", "copper" + " stone wind" * 40) for i in range(3)]
     common = [Chunk(f"common {i}", "river") for i in range(300)]
-    first = index.build("model", "chunker", DIMENSION, [batch(gone + there + common)], {})
-    index.release("before", first, None, {})
-    state = index.apply(first, [], [chunk.chunk_id for chunk in gone], {})
+    first = index.build("model", "chunker", DIMENSION, [batch(gone + there + common)], NO_LINEAGE)
+    index.release("before", first, None, NO_DETAILS)
+    state = index.apply(first, [], [chunk.chunk_id for chunk in gone], NO_LINEAGE)
     searcher = Searcher(postgres, SearchConfig(max_postings=10))
     found = [hit.chunk_id for hit in searcher.search("acme", "copper river", None, 10, "lexical", at=state)]
     assert set(found[:3]) == {chunk.chunk_id for chunk in there}
@@ -214,7 +214,7 @@ def test_common_words_alone_fill_what_rare_ones_leave_open(postgres: Postgres) -
     rows = [Chunk("both", "copper river wind"), Chunk("rare", "copper")]
     rows += [Chunk(f"common {i}", "river wind") for i in range(30)]
     rows += [Chunk(f"one {i}", "stone wind") for i in range(10)]
-    state = emptied(postgres).build("model", "chunker", DIMENSION, [batch(rows)], {})
+    state = emptied(postgres).build("model", "chunker", DIMENSION, [batch(rows)], NO_LINEAGE)
     searcher = Searcher(postgres, SearchConfig(max_postings=41))
     hits = searcher.search("acme", "copper river wind", None, 35, "lexical", at=state)
     exact = reference_bm25(rows, ["copper", "river", "wind"], SearchConfig())
@@ -229,10 +229,10 @@ def test_common_words_alone_fill_what_rare_ones_leave_open(postgres: Postgres) -
 def test_what_small_changes_leave_behind_is_put_together(postgres: Postgres) -> None:
     index = emptied(postgres)
     rows = [Chunk(str(number), f"river stone salt {number}") for number in range(150)]
-    state = index.build("model", "chunker", DIMENSION, [batch(rows[:100])], {})
+    state = index.build("model", "chunker", DIMENSION, [batch(rows[:100])], NO_LINEAGE)
     for row in rows[100:]:
-        state = index.apply(state, [batch([row])], [], {})
-    index.release("crumbled", state, None, {})
+        state = index.apply(state, [batch([row])], [], NO_LINEAGE)
+    index.release("crumbled", state, None, NO_DETAILS)
     searcher = Searcher(postgres)
 
     def seen() -> tuple[list[tuple[str, float]], int]:
@@ -245,7 +245,7 @@ def test_what_small_changes_leave_behind_is_put_together(postgres: Postgres) -> 
     assert (len(before), blocks) == (150, 51)
     index.maintain()
     assert seen() == (before, 2)
-    assert index.apply(state, [], [rows[149].chunk_id], {}).epoch == state.epoch + 1
+    assert index.apply(state, [], [rows[149].chunk_id], NO_LINEAGE).epoch == state.epoch + 1
 
 
 LANGUAGE = [
@@ -275,7 +275,9 @@ LANGUAGE = [
 
 @pytest.fixture(scope="module")
 def language(postgres: Postgres) -> tuple[Searcher, IndexState]:
-    return Searcher(postgres), emptied(postgres).build("model", "chunker", DIMENSION, [batch(LANGUAGE)], {})
+    return Searcher(postgres), emptied(postgres).build(
+        "model", "chunker", DIMENSION, [batch(LANGUAGE)], NO_LINEAGE
+    )
 
 
 @pytest.mark.parametrize(
@@ -363,7 +365,7 @@ def test_every_candidate_has_both_scores(postgres: Postgres) -> None:
     """What only the other ranking proposed is looked up, not taken for the worst."""
     rng = np.random.default_rng(3)
     rows = rivers_and_stones(rng)
-    state = emptied(postgres).build("model", "chunker", DIMENSION, [batch(rows)], {})
+    state = emptied(postgres).build("model", "chunker", DIMENSION, [batch(rows)], NO_LINEAGE)
     vector = rng.normal(size=DIMENSION).astype(np.float32)
     config = SearchConfig(candidates=10, vector_weight=0.5)
     words = reference_bm25(rows, ["river", "stone"], config)
@@ -383,7 +385,9 @@ def test_every_candidate_has_both_scores(postgres: Postgres) -> None:
 
 def test_a_longer_list_scores_what_a_shorter_one_holds_the_same(postgres: Postgres) -> None:
     rng = np.random.default_rng(4)
-    state = emptied(postgres).build("model", "chunker", DIMENSION, [batch(rivers_and_stones(rng))], {})
+    state = emptied(postgres).build(
+        "model", "chunker", DIMENSION, [batch(rivers_and_stones(rng))], NO_LINEAGE
+    )
     searcher = Searcher(postgres, SearchConfig(candidates=10))
     vector = rng.normal(size=DIMENSION).astype(np.float32)
 

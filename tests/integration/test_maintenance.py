@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from index_rows import DIMENSION, Chunk, batch, emptied
+from index_rows import DIMENSION, NO_DETAILS, NO_LINEAGE, Chunk, batch, emptied
 
 from assets.engine.step import GONE, begin
 from assets.lake.lake import FEW_FILES, Lake
-from assets.lake.lineage import Lineage
 from assets.lake.maintenance import needed_versions, tidy
 from assets.lake.spark import SparkConfig
 from assets.lake.tables import CHUNKS, DOCUMENTS, DUPLICATES, SIGNATURES
 from retrieval.index import build as steps
+from retrieval.lineage import Lineage
 from retrieval.search.searcher import SearchConfig, Searcher
 from retrieval.store.postgres import Postgres
 
@@ -166,9 +166,9 @@ def test_a_version_that_passed_has_passed_as_compacted_too(lake: Lake) -> None:
 def test_the_little_that_was_removed_leaves_the_indexes_of_a_small_graph(postgres: Postgres) -> None:
     index = emptied(postgres)
     chunks = [Chunk(f"gone {n}", f"word{n}") for n in range(5000)]
-    state = index.build("gone", "gone", DIMENSION, [batch(chunks)], {})
-    state = index.apply(state, [], [chunks[7].chunk_id], {})
-    index.release("gone", state, None, {})
+    state = index.build("gone", "gone", DIMENSION, [batch(chunks)], NO_LINEAGE)
+    state = index.apply(state, [], [chunks[7].chunk_id], NO_LINEAGE)
+    index.release("gone", state, None, NO_DETAILS)
 
     def cleaned() -> str:
         said: list[str] = []
@@ -194,7 +194,7 @@ def test_a_large_graph_is_made_anew_when_a_fifth_of_it_left(
         Chunk(f"leaves {n}", f"word{n}", vector=tuple(random.normal(size=DIMENSION).tolist()))
         for n in range(2000)
     ]
-    state = index.build("leaves", "leaves", DIMENSION, [batch(chunks)], {})
+    state = index.build("leaves", "leaves", DIMENSION, [batch(chunks)], NO_LINEAGE)
 
     def graph_file() -> object:
         with postgres.maintenance() as connection:
@@ -205,9 +205,9 @@ def test_a_large_graph_is_made_anew_when_a_fifth_of_it_left(
     files = [graph_file()]
     live = None
     for gone, rebuilt in ((chunks[100:300], 0), (chunks[300:600], 1), ([], 0)):
-        state = index.apply(state, [], [chunk.chunk_id for chunk in gone], {})
+        state = index.apply(state, [], [chunk.chunk_id for chunk in gone], NO_LINEAGE)
         if gone:
-            index.release(f"leaves {state.epoch}", state, live, {})
+            index.release(f"leaves {state.epoch}", state, live, NO_DETAILS)
             live = f"leaves {state.epoch}"
         assert index.prune([]) == len(gone)
         held = index.snapshot(state)

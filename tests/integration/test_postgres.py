@@ -15,7 +15,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from index_rows import DIMENSION, Chunk, batch
+from index_rows import DIMENSION, NO_DETAILS, NO_LINEAGE, Chunk, batch
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 
@@ -40,7 +40,7 @@ def state(postgres: Postgres) -> IndexState:
     rows = [
         Chunk(f"{tenant}-{i}", f"word{i} of {tenant}", tenant=tenant) for tenant in "xy" for i in range(200)
     ]
-    return Index(postgres).build("model of roles", "chunker", DIMENSION, [batch(rows)], {})
+    return Index(postgres).build("model of roles", "chunker", DIMENSION, [batch(rows)], NO_LINEAGE)
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +193,7 @@ def test_processes_share_one_server_that_outlives_them(postgres: Postgres) -> No
 def test_a_url_reaches_a_server_that_somebody_else_runs(server: EmbeddedServer, tmp_path: Path) -> None:
     mine = Postgres(tmp_path / "state", PostgresConfig(url=SecretStr(server.start())))
     try:
-        state = Index(mine).build("model", "chunker", DIMENSION, [batch([Chunk("a", "text")])], {})
+        state = Index(mine).build("model", "chunker", DIMENSION, [batch([Chunk("a", "text")])], NO_LINEAGE)
         with mine.serving("acme") as connection:
             assert connection.execute("SELECT text FROM headwater.chunks").fetchall() == [("text",)]
         assert state.epoch == 1
@@ -251,9 +251,9 @@ def test_postings_of_schema_version_2_are_put_into_blocks(module_folder: Path) -
     old = Postgres(folder)
     index = Index(old)
     rows = [Chunk(f"c{i}", "river " * (i % 3) + "stone", title="wind" if i % 2 else None) for i in range(300)]
-    first = index.build("model", "chunker", DIMENSION, [batch(rows)], {})
-    index.release("first", first, None, {})
-    changed = index.apply(first, [batch([Chunk("c7", "salt")])], [rows[9].chunk_id], {})
+    first = index.build("model", "chunker", DIMENSION, [batch(rows)], NO_LINEAGE)
+    index.release("first", first, None, NO_DETAILS)
+    changed = index.apply(first, [batch([Chunk("c7", "salt")])], [rows[9].chunk_id], NO_LINEAGE)
     with old.owner() as connection:
         before = blocks(connection)
         as_posting_rows(connection)
@@ -288,7 +288,9 @@ def test_a_database_of_the_first_schema_is_brought_up_to_date() -> None:
         try:
             index = Index(mine)
             rows = [Chunk("a", "river of x", "x"), Chunk("b", "river of y", "y")]
-            release = index.release("r1", index.build("m", "c", DIMENSION, [batch(rows)], {}), None, {})
+            release = index.release(
+                "r1", index.build("m", "c", DIMENSION, [batch(rows)], NO_LINEAGE), None, NO_DETAILS
+            )
             with mine.owner() as connection:
                 as_posting_rows(connection)
                 for table in ("chunks", "postings", "statistics"):
@@ -334,9 +336,9 @@ def test_an_index_of_schema_version_1_is_searched_before_it_is_built_anew(module
     old = Postgres(folder)
     index = Index(old)
     rows = [Chunk("a", "river river stone", title="River"), Chunk("b", "stone wind"), Chunk("c", "salt")]
-    first = index.build("model", "chunker", DIMENSION, [batch(rows)], {})
-    index.release("first", first, None, {})
-    index.apply(first, [batch([Chunk("d", "salt wind")])], [rows[1].chunk_id], {})
+    first = index.build("model", "chunker", DIMENSION, [batch(rows)], NO_LINEAGE)
+    index.release("first", first, None, NO_DETAILS)
+    index.apply(first, [batch([Chunk("d", "salt wind")])], [rows[1].chunk_id], NO_LINEAGE)
     with old.owner() as connection:
         as_posting_rows(connection)
         for statement in (
@@ -353,7 +355,7 @@ def test_an_index_of_schema_version_1_is_searched_before_it_is_built_anew(module
     old.close()
     new = Postgres(folder)
     try:
-        state = IndexState(first.generation, 2, "model", "chunker", DIMENSION, {})
+        state = IndexState(first.generation, 2, "model", "chunker", DIMENSION, NO_LINEAGE)
         searcher = Searcher(new)
 
         def found(query: str, at: IndexState) -> list[str]:
@@ -363,7 +365,7 @@ def test_an_index_of_schema_version_1_is_searched_before_it_is_built_anew(module
         assert set(found("wind", first)) == {"file:///b"}
         assert set(found("wind", state)) == {"file:///d"}
         # And it can still be changed, until a run has built another.
-        third = Index(new).apply(state, [batch([Chunk("e", "wind")])], [], {})
+        third = Index(new).apply(state, [batch([Chunk("e", "wind")])], [], NO_LINEAGE)
         assert set(found("wind", third)) == {"file:///d", "file:///e"}
         assert Index(new).state("model", "chunker") is None
     finally:

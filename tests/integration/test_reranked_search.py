@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from cross_encoders import save_cross_encoder
-from index_rows import Chunk, batch
+from index_rows import NO_LINEAGE, Chunk, batch, made_with
 
 from inference.answering.query_service import SearchMode
 from orchestration.operations.ask import open_query_service
@@ -34,8 +34,8 @@ def settings(module_folder: Path) -> Iterator[Settings]:
         for (name, text), vector in zip(TEXTS.items(), vectors, strict=True)
     ]
     service = open_query_service(settings)
-    built = service.index.build(model.digest, "chunker", vectors.shape[1], [batch(rows)], {})
-    service.index.release("live", built, None, {"model_digest": model.digest})
+    built = service.index.build(model.digest, "chunker", vectors.shape[1], [batch(rows)], NO_LINEAGE)
+    service.index.release("live", built, None, made_with(model.digest))
     yield settings
     service._searcher._postgres.stop()
 

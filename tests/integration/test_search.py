@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from index_rows import DIMENSION, Chunk, batch, emptied, found
+from index_rows import DIMENSION, NO_DETAILS, NO_LINEAGE, Chunk, batch, emptied, found
 
 from retrieval.index.types import IndexState, UnknownRelease
 from retrieval.search.query import InvalidSearchQuery
@@ -26,7 +26,9 @@ ROWS = [
 @pytest.fixture(scope="module")
 def searcher(postgres: Postgres) -> Searcher:
     index = emptied(postgres)
-    index.release("live", index.build("model", "chunker", DIMENSION, [batch(ROWS)], {}), None, {})
+    index.release(
+        "live", index.build("model", "chunker", DIMENSION, [batch(ROWS)], NO_LINEAGE), None, NO_DETAILS
+    )
     return Searcher(postgres)
 
 
@@ -115,7 +117,7 @@ GOOD = [1.0] * DIMENSION
         ({"model_digest": None}, QueryModelMismatch, "not named"),
         ({"tenant": ""}, ValueError, "no tenant"),
         (
-            {"at": IndexState(999, 1, "", "", 8, {})},
+            {"at": IndexState(999, 1, "", "", 8, NO_LINEAGE)},
             UnknownRelease,
             "generation 999, epoch 1 can not be read",
         ),
@@ -132,7 +134,7 @@ def test_a_search_that_can_not_be_run_says_why(
 
 def test_before_the_first_release_there_is_nothing_to_search(postgres: Postgres) -> None:
     index = emptied(postgres)
-    state = index.build("model", "chunker", DIMENSION, [batch(ROWS)], {})
+    state = index.build("model", "chunker", DIMENSION, [batch(ROWS)], NO_LINEAGE)
     searcher = Searcher(postgres)
     with pytest.raises(NoLiveRelease):
         searcher.search("acme", "wind", None, 3, "lexical")
@@ -148,9 +150,9 @@ def test_the_graph_finds_what_comparing_every_row_finds(postgres: Postgres) -> N
         Chunk(f"{i}", f"text {i}", "small" if i % 50 == 0 else "large", vector=tuple(vectors[i].tolist()))
         for i in range(len(vectors))
     ]
-    state = index.build("model", "chunker", DIMENSION, [batch(rows)], {})
+    state = index.build("model", "chunker", DIMENSION, [batch(rows)], NO_LINEAGE)
     # Rows that are closed stay in the graph, and must not take up the places of the others.
-    state = index.apply(state, [], [row.chunk_id for row in rows[: len(rows) // 2]], {})
+    state = index.apply(state, [], [row.chunk_id for row in rows[: len(rows) // 2]], NO_LINEAGE)
     graph = Searcher(postgres, SearchConfig(graph_row_cost=0, ef_search=40))
     for tenant in ("small", "large"):
         found_of_all = []
@@ -183,7 +185,7 @@ def test_the_cheaper_way_to_the_nearest_is_taken_and_said(postgres: Postgres) ->
         Chunk(f"{i}", "text", "small" if i % 10 == 0 else "large", vector=tuple(vectors[i].tolist()))
         for i in range(len(vectors))
     ]
-    state = index.build("model", "chunker", DIMENSION, [batch(rows)], {})
+    state = index.build("model", "chunker", DIMENSION, [batch(rows)], NO_LINEAGE)
     searcher = Searcher(postgres, SearchConfig(ef_search=40))
 
     def plan(tenant: str, k: int) -> VectorSearchPlan:
@@ -218,7 +220,7 @@ def test_the_graph_is_used_where_the_database_does_not_know_the_tenants_size(pos
         Chunk(f"{i}", "text", "large" if i % 2 else f"small {i}", vector=tuple(vectors[i].tolist()))
         for i in range(len(vectors))
     ]
-    state = index.build("model", "chunker", DIMENSION, [batch(rows)], {})
+    state = index.build("model", "chunker", DIMENSION, [batch(rows)], NO_LINEAGE)
     scans = (
         "SELECT pg_stat_get_xact_numscans(i.indexrelid) FROM pg_index i "
         "JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam "
@@ -238,12 +240,12 @@ def test_the_graph_is_used_where_the_database_does_not_know_the_tenants_size(pos
 
 def test_a_search_reads_one_release_while_another_goes_live(postgres: Postgres) -> None:
     index = emptied(postgres)
-    first = index.build("model", "chunker", DIMENSION, [batch(ROWS)], {})
-    index.release("r1", first, None, {})
+    first = index.build("model", "chunker", DIMENSION, [batch(ROWS)], NO_LINEAGE)
+    index.release("r1", first, None, NO_DETAILS)
     with postgres.serving("acme") as reader:
         before = reader.execute("SELECT release_id FROM headwater.live").fetchone()
-        second = index.apply(first, [], [row.chunk_id for row in ROWS], {})
-        index.release("r2", second, "r1", {})
+        second = index.apply(first, [], [row.chunk_id for row in ROWS], NO_LINEAGE)
+        index.release("r2", second, "r1", NO_DETAILS)
         visible = reader.execute(
             "SELECT count(*) FROM headwater.chunks WHERE generation = %s AND valid_from <= 1 "
             "AND (valid_to IS NULL OR valid_to > 1)",

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from index_rows import DIMENSION, Chunk, batch
+from index_rows import DIMENSION, NO_DETAILS, NO_LINEAGE, Chunk, batch, made_from
 
 from assets.parsing.blocks import ExtractionError
 from assets.parsing.content_type import media_type
@@ -124,11 +124,11 @@ def test_as_of_each_of_seven_versions_search_equals_a_lake_of_that_version_alone
     for number, rows in enumerate(versions.values(), start=1):
         ids = set(rows["chunk_id"].to_pylist())
         if state is None:
-            state = index.build("seven", "chunker", VECTOR_SIZE, [rows], {})
+            state = index.build("seven", "chunker", VECTOR_SIZE, [rows], NO_LINEAGE)
         else:
-            state = index.apply(state, [rows], held - ids, {"version": number})
+            state = index.apply(state, [rows], held - ids, made_from(version=number))
         held = ids
-        index.release(f"v{number}", state, live, {})
+        index.release(f"v{number}", state, live, NO_DETAILS)
         live = f"v{number}"
     assert state is not None
     assert state.epoch == 7
@@ -142,7 +142,7 @@ def test_as_of_each_of_seven_versions_search_equals_a_lake_of_that_version_alone
         return searcher.search("docs", question, asked[question], 20, mode, at, model_digest=model)
 
     for number, rows in enumerate(versions.values(), start=1):
-        alone = index.build(f"alone {number}", "chunker", VECTOR_SIZE, [rows], {})
+        alone = index.build(f"alone {number}", "chunker", VECTOR_SIZE, [rows], NO_LINEAGE)
         then = release_as_of(f"v{number}", index.releases(), index.live_history(), datetime.now(UTC))
         assert index.snapshot(then).equals(index.snapshot(alone))
         for question in QUESTIONS:
@@ -167,13 +167,15 @@ def test_as_of_each_of_seven_versions_search_equals_a_lake_of_that_version_alone
 
 def test_a_time_is_what_was_live_then_also_after_going_back(index: Index, postgres: Postgres) -> None:
     rows = [Chunk("a", "first edition"), Chunk("b", "river")]
-    first = index.build("model", "chunker", DIMENSION, [batch(rows)], {})
-    index.release("t1", first, None, {})
-    second = index.apply(first, [batch([Chunk("c", "second edition")])], [rows[0].chunk_id], {})
-    index.release("t2", second, "t1", {})
+    first = index.build("model", "chunker", DIMENSION, [batch(rows)], NO_LINEAGE)
+    index.release("t1", first, None, NO_DETAILS)
+    second = index.apply(first, [batch([Chunk("c", "second edition")])], [rows[0].chunk_id], NO_LINEAGE)
+    index.release("t2", second, "t1", NO_DETAILS)
     index.rollback("t1")
-    other = index.build("other model", "chunker", DIMENSION, [batch([Chunk("d", "third edition")])], {})
-    index.release("t3", other, "t1", {})
+    other = index.build(
+        "other model", "chunker", DIMENSION, [batch([Chunk("d", "third edition")])], NO_LINEAGE
+    )
+    index.release("t3", other, "t1", NO_DETAILS)
     history = index.live_history()
     assert [each.release_id for each in history] == ["t1", "t2", "t1", "t3"]
     now = datetime.now(UTC)
@@ -212,8 +214,8 @@ def test_readers_see_whole_editions_and_never_a_superseded_one(index: Index, pos
         ]
 
     whole = {number: {row.chunk_id for row in edition(number)} for number in range(11)}
-    state = index.build("model", "chunker", DIMENSION, [batch(edition(0))], {})
-    index.release("e0", state, None, {})
+    state = index.build("model", "chunker", DIMENSION, [batch(edition(0))], NO_LINEAGE)
+    index.release("e0", state, None, NO_DETAILS)
     released, done, wrong, searches = 0, threading.Event(), list[str](), [0, 0, 0]
     searcher = Searcher(postgres)
 
@@ -241,8 +243,8 @@ def test_readers_see_whole_editions_and_never_a_superseded_one(index: Index, pos
     try:
         for number in range(1, 11):
             gone = whole[number - 1] - whole[number]
-            state = index.apply(state, [batch(edition(number))], gone, {})
-            index.release(f"e{number}", state, f"e{number - 1}", {})
+            state = index.apply(state, [batch(edition(number))], gone, NO_LINEAGE)
+            index.release(f"e{number}", state, f"e{number - 1}", NO_DETAILS)
             released = number
             index.prune([])
     finally:

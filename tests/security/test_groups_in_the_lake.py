@@ -1,6 +1,7 @@
 """Groups from a source to a search: through the tables, deduplication, the index and the answers."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from orchestration.operations.ask import open_query_service
 from orchestration.operations.ingest import ingest_and_release
 from orchestration.operations.replay import UnknownAnswer, replay
 from orchestration.settings import Settings, open_lake
+from retrieval.embedding.embedder import EmbedderConfig
 from retrieval.search.searcher import QueryModelMismatch
 from retrieval.store.postgres import Postgres
 
@@ -163,9 +165,10 @@ def test_the_command_line_takes_groups_and_moments(
 def test_an_older_release_is_asked_with_its_own_model(settings: Settings) -> None:
     service = open_query_service(settings)
     release = service.release_as_of("r1.1")
-    assert service._models.model_of(release).digest == release.details["model_digest"]
-    gone = release.details | {"model_digest": "another", "embedder": {"model": str(settings.home / "gone")}}
-    release = type(release)(release.release_id, release.generation, release.epoch, release.released_at, gone)
+    assert service._models.model_of(release).digest == release.details.model_digest
+    elsewhere = EmbedderConfig(model=settings.home / "gone")
+    gone = release.details.model_copy(update={"model_digest": "another", "embedder": elsewhere})
+    release = replace(release, details=gone)
     with pytest.raises(QueryModelMismatch, match="put it back there, or search with --mode lexical"):
         service.search("director", 3, "hybrid", "acme", release)
     assert service.search("holiday", 3, "lexical", "acme", release)

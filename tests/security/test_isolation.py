@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import psycopg
 import pytest
-from index_rows import DIMENSION, Chunk, batch
+from index_rows import DIMENSION, NO_LINEAGE, Chunk, batch
 from psycopg import Connection
 from pydantic import SecretStr
 
@@ -55,7 +55,9 @@ def may_read(chunk: Chunk, tenant: str, groups: tuple[str, ...]) -> bool:
 
 @pytest.fixture(scope="module")
 def state(postgres: Postgres) -> IndexState:
-    return Index(postgres).build("model of access", "chunker", DIMENSION, [batch(CHUNKS.values())], {})
+    return Index(postgres).build(
+        "model of access", "chunker", DIMENSION, [batch(CHUNKS.values())], NO_LINEAGE
+    )
 
 
 def key_of(postgres: Postgres) -> bytes:
@@ -159,7 +161,7 @@ def test_a_search_finds_what_its_user_may_read_and_scores_it_by_that_alone(
             assert set(search(TENANTS[0], groups, mode)) == expected
     # A score counts words; those of texts that one may not see must not be counted.
     public = [row for row in CHUNKS.values() if row.tenant == TENANTS[0] and row.groups is None]
-    alone = Index(postgres).build("alone", "chunker", DIMENSION, [batch(public)], {})
+    alone = Index(postgres).build("alone", "chunker", DIMENSION, [batch(public)], NO_LINEAGE)
     hits = searcher.search(TENANTS[0], "merger salary secret", None, 1000, "lexical", alone)
     assert search(TENANTS[0], (), "lexical") == {hit.chunk_id: hit.score for hit in hits}
 
@@ -460,7 +462,7 @@ def test_a_small_tenant_beside_a_large_one_finds_its_true_neighbours(postgres: P
         Chunk(f"{n}", "text", "small" if n < 100 else "large", vector=tuple(vector))
         for n, vector in enumerate(vectors.tolist())
     ]
-    state = Index(postgres).build("large and small", "chunker", DIMENSION, [batch(rows)], {})
+    state = Index(postgres).build("large and small", "chunker", DIMENSION, [batch(rows)], NO_LINEAGE)
     mine = vectors[:100] / np.linalg.norm(vectors[:100], axis=1, keepdims=True)
     searcher, recalls = Searcher(postgres), []
     for query in rng.normal(size=(50, DIMENSION)).astype(np.float32):

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+from index_rows import NO_DETAILS
 
 from retrieval.index.types import IndexRelease, LiveHistoryEntry, UnknownRelease
 from retrieval.search.as_of import InvalidAsOf, release_as_of
@@ -20,9 +21,9 @@ HISTORY = [
     LiveHistoryEntry(FIRST + 20 * DAY, "r2.1"),
 ]
 KEPT = [
-    IndexRelease("r2.1", 2, 1, FIRST + 20 * DAY, {}),
-    IndexRelease("r1.4", 1, 4, FIRST + 8 * DAY, {}),
-    IndexRelease("r1.3", 1, 3, FIRST + 4 * DAY, {}),
+    IndexRelease("r2.1", 2, 1, FIRST + 20 * DAY, NO_DETAILS),
+    IndexRelease("r1.4", 1, 4, FIRST + 8 * DAY, NO_DETAILS),
+    IndexRelease("r1.3", 1, 3, FIRST + 4 * DAY, NO_DETAILS),
 ]
 
 
