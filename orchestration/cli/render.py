@@ -95,11 +95,3 @@ def _grow(branch: Tree, node: Node) -> None:
 def _short(text: str) -> str:
     """Hashes and run ids by their beginning; anything else whole."""
     return text[:_ID_SHOWN] if re.fullmatch(r"[0-9a-f]{32,}|[0-9a-f-]{36}", text) else text
-
-
-def source_name(location: str, taken: set[str]) -> str:
-    """A name for a source that was only given a place: its last part, numbered when taken."""
-    stem = location.rstrip("/").rpartition("/")[2]
-    name = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[:48] or "documents"
-    candidates = [name, *(f"{name}-{number}" for number in range(2, len(taken) + 3))]
-    return next(candidate for candidate in candidates if candidate not in taken)

@@ -75,7 +75,7 @@ def doctor_command(json_: Json = False) -> None:
     """
     from dataclasses import asdict
 
-    from orchestration.environment.doctor import check_machine
+    from orchestration.operations.doctor import check_machine
 
     found = check_machine(read_settings())
     if json_:

@@ -1,1 +1,1 @@
-"""What must this machine have? Java, jars, class archive, and what `doctor` looks for."""
+"""What must this machine have? Java, the Delta jars, the class archive, and nothing of the network."""

@@ -1,15 +1,23 @@
 """From paths to a release: folders become sources, and everything is brought up to date with them."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from assets.dagster.metadata import funnel
 from assets.sources.registry import Source, SourceRegistry
 from assets.sources.sources import quick_listing
-from orchestration.cli.render import source_name
 from orchestration.operations.ask import open_query_service
 from orchestration.operations.runs import RunFailed, execute_run
 from orchestration.settings import Settings, open_lake
+
+
+def source_name(location: str, taken: set[str]) -> str:
+    """A name for a source that was only given a place: its last part, numbered when taken."""
+    stem = location.rstrip("/").rpartition("/")[2]
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[:48] or "documents"
+    candidates = [name, *(f"{name}-{number}" for number in range(2, len(taken) + 3))]
+    return next(candidate for candidate in candidates if candidate not in taken)
 
 
 def add_sources(registry: SourceRegistry, paths: Sequence[str], tenant: str) -> list[Source]:

@@ -1,11 +1,8 @@
 """A run from the command line: the same job that the web UI launches, in this process."""
 
 import logging
-import os
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import dagster as dg
@@ -16,7 +13,7 @@ from assets.bronze import SOURCES_READ
 from orchestration.automation.dead_runs import end_dead_runs, run_process_tags
 from orchestration.environment.java import require_java
 from orchestration.migrations import state_version
-from orchestration.services.dagster_home import write_dagster_home
+from orchestration.services.dagster_home import dagster_instance
 from orchestration.settings import Settings
 
 
@@ -40,16 +37,6 @@ class RunOutcome:
     seconds: dict[str, float] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     unread_sources: dict[str, str] = field(default_factory=dict)
-
-
-@contextmanager
-def dagster_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
-    """The Dagster instance of a state folder, for the command line and the services alike."""
-    write_dagster_home(settings.dagster_home, settings.log_format)
-    os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
-    warnings.filterwarnings("ignore", "Handling yaml-defined logging", dg.BetaWarning)  # the JSON log
-    with dg.DagsterInstance.get() as instance:
-        yield instance
 
 
 def execute_run(settings: Settings, select: str | None, progress: Callable[[str], None]) -> RunOutcome:

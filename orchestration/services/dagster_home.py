@@ -1,15 +1,21 @@
-"""Dagster's own settings, written into the state folder."""
+"""DAGSTER_HOME of a state folder: Dagster's settings, written into it, and the instance that they make."""
 
 import json
 import os
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestration.services.logs import run_log_settings
 from retrieval.atomic_files import atomic_file
 
-SPARK_POOL = "spark"
-"""The pool of every asset that runs Spark: one at a time, for one session fills the machine."""
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from orchestration.settings import Settings
 
 
 def dagster_settings(home: Path, log_format: str) -> dict[str, object]:
@@ -74,6 +80,18 @@ def write_dagster_home(home: Path, log_format: str = "text") -> Path:
         with atomic_file(path) as fresh:
             fresh.write_text(text)
     return path
+
+
+@contextmanager
+def dagster_instance(settings: "Settings") -> Iterator["dg.DagsterInstance"]:
+    """Opens the Dagster instance of a state folder: its runs, events and schedules."""
+    import dagster as dg
+
+    write_dagster_home(settings.dagster_home, settings.log_format)
+    os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
+    warnings.filterwarnings("ignore", "Handling yaml-defined logging", dg.BetaWarning)  # the JSON log
+    with dg.DagsterInstance.get() as instance:
+        yield instance
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ import dagster as dg
 from assets.bronze import SOURCES_READ
 from assets.dagster.metadata import asset_key
 from assets.lake.tables import AUDITS, RAW_DOCUMENTS
-from orchestration.operations.runs import dagster_instance
 from orchestration.services import lifecycle
+from orchestration.services.dagster_home import dagster_instance
 from orchestration.settings import Settings, open_lake
 from retrieval.index.index import Index
 from retrieval.store.postgres import Postgres

@@ -19,7 +19,7 @@ import pytest
 
 from fault.report import Report
 from fault.states import States, command, copy, differences, environment, headwater, orphans, stop
-from orchestration.operations.runs import dagster_instance
+from orchestration.services.dagster_home import dagster_instance
 from orchestration.settings import Settings
 
 FAULTS = bool(os.environ.get("HEADWATER_FAULT"))

@@ -17,8 +17,8 @@ import pytest
 from fault.report import Report
 from fault.states import States, differences
 from orchestration.automation.dead_runs import RUN_PROCESS_TAG
-from orchestration.operations.runs import dagster_instance
 from orchestration.services import lifecycle
+from orchestration.services.dagster_home import dagster_instance
 from orchestration.settings import Settings
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -20,8 +20,8 @@ from free_ports import free_ports
 
 from assets.sources.registry import Source, SourceRegistry
 from orchestration.operations.ask import open_query_service
-from orchestration.operations.runs import dagster_instance
 from orchestration.services import lifecycle
+from orchestration.services.dagster_home import dagster_instance
 from orchestration.settings import Settings
 
 MINUTES = int(os.environ.get("HEADWATER_SOAK_MINUTES", "0"))

@@ -10,8 +10,8 @@ from free_ports import free_ports
 from playwright.sync_api import Page, sync_playwright
 
 from assets.sources.registry import Source, SourceRegistry
-from orchestration.operations.runs import dagster_instance
 from orchestration.services import lifecycle
+from orchestration.services.dagster_home import dagster_instance
 from orchestration.settings import Settings
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.environment import doctor
+from orchestration.operations import doctor
 from orchestration.settings import Settings
 from retrieval.embedding.embedder import EmbedderConfig
 

@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 
 from assets.lake.spark import JARS
 from orchestration.environment import jars
-from orchestration.environment.doctor import locked_versions
+from orchestration.operations.doctor import locked_versions
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
