@@ -25,13 +25,13 @@ from assets.parsing.parse import PARSED_SCHEMA, PARSER_VERSION, parse_batches
 from assets.recipe import Recipe
 from assets.sources.registry import SourceRegistry
 from assets.sources.revisions import latest_bodies, latest_bodies_here
-from retrieval.access import SCOPE_SEPARATOR
+from retrieval.access import SCOPE_SQL
 
 DRIVER_DOCUMENT_CAP = 2_000_000
 """Documents up to which this process compares all with all: their bands take 0.3 kB each."""
 DRIVER_LAKE_CAP = 20_000_000
 """Documents in whose bands this process looks a batch up: a pass over 0.3 kB each."""
-SEEN_BY = f"concat_ws(chr({ord(SCOPE_SEPARATOR)}), tenant, access_groups)"
+SEEN_BY = SCOPE_SQL
 """A document may only stand for one that the same people see."""
 
 

@@ -1,7 +1,8 @@
-"""Who may read what: the scope that a row carries, and the proof that a reader is who the application says.
+"""Who may read what: the scope that a row carries, and the token that proves who a reader is.
 
-A document belongs to a tenant, and everybody of it may read it unless it was given groups: then those who are
-in one of them. Both are one string, the row's *scope*, so that the database checks one equality.
+A document belongs to a tenant. Everybody of the tenant may read it, unless it was given groups: then only the
+members of at least one of them may. A row carries both as one string, its *scope*, so that the database has
+one equality to check. This module is the only place that encodes a scope or takes one apart.
 """
 
 import hmac
@@ -13,30 +14,39 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 SCOPE_SEPARATOR = "\x1f"
-"""Between tenant and groups in a scope; no name holds it."""
+"""Stands between tenant and groups in a scope; no name may hold it."""
+
+SCOPE_SQL = f"concat_ws(chr({ord(SCOPE_SEPARATOR)}), tenant, access_groups)"
+"""A row's scope from its columns `tenant` and `access_groups`, for Spark and DuckDB."""
+
+SCOPE_TENANT_SQL = f"split_part(scope, chr({ord(SCOPE_SEPARATOR)}), 1)"
+"""The tenant of a column `scope`, for PostgreSQL."""
+
+SCOPE_GROUPS_SQL = f"string_to_array(split_part(scope, chr({ord(SCOPE_SEPARATOR)}), 2), ',')"
+"""The groups of a column `scope` as an array, empty for everybody, for PostgreSQL."""
 
 ACCESS_KEY_BYTES = 64
-"""Of the access key: one block of SHA-256, so that it is used as it is (RFC 2104)."""
+"""Length of the access key: one block of SHA-256, which HMAC uses as it is (RFC 2104)."""
 
 _INNER, _OUTER = 0x36, 0x5C
 _UNPRINTABLE = {*map(chr, range(32)), "\x7f"}
 
 
 def checked_tenant(tenant: str) -> str:
-    """The tenant, if it can be one.
+    """Returns the tenant if it is a valid name of one.
 
     Raises:
         ValueError: It is empty or holds a control character.
     """
     if not tenant or _UNPRINTABLE & set(tenant):
         raise ValueError(
-            f"no tenant: {tenant!r} is none; a search needs the name of the tenant that it is for"
+            f"no tenant: {tenant!r} names none; give the name of the tenant whose documents are searched"
         )
     return tenant
 
 
 def encode_access_groups(groups: Iterable[str]) -> str | None:
-    """Groups as the lake and the index keep them: sorted, once each, joined by commas; None for everybody.
+    """Returns groups as they are stored: sorted, unique, joined by commas; None for everybody.
 
     Raises:
         ValueError: A name is empty, or holds a comma or a control character.
@@ -44,37 +54,44 @@ def encode_access_groups(groups: Iterable[str]) -> str | None:
     names = sorted(set(groups))
     for name in names:
         if not name or "," in name or _UNPRINTABLE & set(name):
-            raise ValueError(f"{name!r} can not name a group: it is empty, or holds a comma or a control")
+            raise ValueError(
+                f"{name!r} can not name a group: it is empty, or holds a comma or a control character"
+            )
     return ",".join(names) or None
 
 
-def encode_scopes(tenants: pa.StringArray, group_sets: pa.StringArray) -> pa.StringArray:
-    """Each row's scope from its tenant and its `group_set`, null or empty for everybody."""
-    separated = pc.if_else(pc.equal(pc.fill_null(group_sets, ""), ""), None, group_sets)
+def encode_scopes(tenants: pa.StringArray, access_groups: pa.StringArray) -> pa.StringArray:
+    """Returns each row's scope.
+
+    Args:
+        tenants: Each row's tenant.
+        access_groups: Each row's `encode_access_groups`; null or empty for everybody.
+    """
+    separated = pc.if_else(pc.equal(pc.fill_null(access_groups, ""), ""), None, access_groups)
     with_groups = pc.binary_join_element_wise(tenants, separated, SCOPE_SEPARATOR)
     return pc.coalesce(with_groups, tenants)
 
 
 def new_access_key() -> tuple[bytes, bytes, bytes]:
-    """A new secret, and it with HMAC's inner and outer pad: a row of `headwater.access_key`."""
+    """Returns a row of `headwater.access_key`: a new secret, and it with HMAC's inner and outer pad."""
     secret = secrets.token_bytes(ACCESS_KEY_BYTES)
     return secret, bytes(b ^ _INNER for b in secret), bytes(b ^ _OUTER for b in secret)
 
 
 def access_token(secret: bytes, transaction: str, tenant: str, groups: Collection[str]) -> str:
-    """What one transaction sets as `headwater.access` to read as a user of a tenant.
+    """Returns the value of `headwater.access` with which one transaction reads as a user of a tenant.
 
     Args:
         secret: The access key.
-        transaction: What `headwater.this_transaction()` says in it.
-        tenant: Whose rows.
-        groups: Those that the user is in.
+        transaction: The value of `headwater.this_transaction()` in that transaction.
+        tenant: The user's tenant.
+        groups: The user's groups.
 
     Returns:
-        HMAC-SHA-256 (64 hex digits) over the transaction and the claim, and the claim, a JSON object.
+        HMAC-SHA-256 (64 hex digits) over the transaction and the claim, followed by the claim, a JSON object.
 
     Raises:
-        ValueError: The tenant or a group can not be one.
+        ValueError: The tenant or a group is no valid name.
     """
     encode_access_groups(groups)
     claim = json.dumps({"tenant": checked_tenant(tenant), "groups": sorted(set(groups))})

@@ -180,25 +180,17 @@ def _built(
     if state is not None and record.is_file():
         progress(f"{folder} holds the index of an earlier run")
         return state, json.loads(record.read_text())
-    stages: dict[str, float] = {}
-    last = time.perf_counter()
-
-    def on_progress(stage: str, rows: int) -> None:
-        nonlocal last
-        now = time.perf_counter()
-        stages[stage] = stages.get(stage, 0.0) + now - last
-        last = now
-        progress(f"{stage}: {rows:,} rows, {stages[stage]:.0f} s")
-
     with postgres.owner():
         pass  # the server runs
+    progress(f"building the index of {corpus.chunks:,} chunks")
+    began = time.perf_counter()
     with _most_memory(postgres) as memory:
-        state = index.build(_MODEL, name, 384, corpus.batches(), _LINEAGE, on_progress)
+        state = index.build(_MODEL, name, 384, corpus.batches(), _LINEAGE)
+    build_s = time.perf_counter() - began
     live = index.live()
     index.release(f"r{state.generation}", state, live.release_id if live else None, _DETAILS)
-    figures = {f"build_{stage.replace(' ', '_')}_s": seconds for stage, seconds in stages.items()}
-    figures |= {
-        "build_s": sum(stages.values()),
+    figures = {
+        "build_s": build_s,
         "build_server_memory_mb": max(memory),
         "build_load_average": float(machine_description()["load_average"]),
     }

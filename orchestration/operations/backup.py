@@ -182,7 +182,7 @@ def _served(lake: Lake, index: Index) -> int:
     live = index.live()
     if live is None:
         return 0
-    served = index.snapshot(live).select(["chunk_id"])
+    served = index.rows_at(live).select(["chunk_id"])
     lost = lake.query(
         "select count(*) as n from served anti join chunks using (chunk_id)",
         served=served,

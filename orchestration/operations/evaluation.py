@@ -25,8 +25,8 @@ from quality.evaluation.retrieval_metrics import CHUNKS_PER_DOCUMENT, SearchFunc
 from retrieval.atomic_files import atomic_file
 from retrieval.chunking.chunker import Chunk, load_chunk_tokenizer, split_into_chunks
 from retrieval.embedding.embedding_model import EmbeddingModel
-from retrieval.index.build import INDEX_COLUMNS
 from retrieval.index.index import Index, IndexState
+from retrieval.index.rows import INDEX_COLUMNS
 from retrieval.lineage import Lineage
 from retrieval.rerank.reranker import Reranker
 from retrieval.rerank.reranking import build_reranker, search_and_rerank

@@ -88,7 +88,7 @@ class Tracer:
     Args:
         lake: The tables.
         index: What PostgreSQL holds of a document: its id to rows of `generation`, `chunk_id`, `valid_from`
-            and `valid_to` (epochs).
+            and `valid_to` (epochs), or `quarantined` with the reason.
         verify: Whether to recompute every hash and span on the way.
     """
 
@@ -324,7 +324,11 @@ class Tracer:
         for row in served:
             if only is not None and row["chunk_id"] not in only:
                 continue
-            node = Node("index", row["chunk_id"], {k: v for k, v in row.items() if k != "chunk_id"})
+            details = {key: value for key, value in row.items() if key != "chunk_id"}
+            if "quarantined" in row:
+                nodes.append(Node("quarantined", row["chunk_id"], details))
+                continue
+            node = Node("index", row["chunk_id"], details)
             node.details["releases"] = sorted(
                 release["release_id"]
                 for release in releases

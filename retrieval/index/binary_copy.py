@@ -1,4 +1,4 @@
-"""Arrow record batches as PostgreSQL's binary COPY stream, without a Python object a row or a float.
+"""Arrow record batches as PostgreSQL's binary COPY stream, without a Python object per row or number.
 
 The format: https://www.postgresql.org/docs/current/sql-copy.html (Binary Format); `halfvec` on the wire:
 its `halfvec_recv` in pgvector's src/halfvec.c.
@@ -18,11 +18,11 @@ _BATCH_ROWS = 4096  # bounds memory: a batch is held once as Arrow and once as t
 
 
 class InvalidIndexBatch(ValueError):
-    """A record batch that can not be indexed; says which column and which row."""
+    """A record batch can not be indexed; the message says which column, and which row where it is one."""
 
 
 def binary_copy_stream(batches: Iterator[pa.RecordBatch]) -> Iterator[memoryview | bytes]:
-    """Encodes batches of one schema as one binary COPY stream.
+    """Yields batches of one schema as one binary COPY stream.
 
     Args:
         batches: Columns of integers, strings and (fixed-size) lists of float32. The lists become `halfvec`.
@@ -41,7 +41,7 @@ def binary_copy_stream(batches: Iterator[pa.RecordBatch]) -> Iterator[memoryview
 
 
 def encode_copy_rows(batch: pa.RecordBatch) -> pa.Buffer:
-    """Encodes a batch's rows: each the number of its fields, then each field's length and bytes.
+    """Returns a batch's rows in COPY's format: the number of fields, then the length and bytes of each.
 
     Every column becomes one or two binary columns; Arrow joins them row by row, so that the joined column's
     data buffer is the stream.
@@ -66,7 +66,7 @@ def encode_copy_rows(batch: pa.RecordBatch) -> pa.Buffer:
 
 
 def vectors_as_matrix(column: pa.Array, name: str = "vector") -> npt.NDArray[np.float32]:
-    """A column of vectors as one array, (rows, dimension) float32, without a copy where Arrow allows.
+    """Returns a column of vectors as one array, (rows, dimension) float32, without a copy where possible.
 
     Raises:
         InvalidIndexBatch: A vector is missing, or they differ in length.
@@ -86,7 +86,7 @@ def vectors_as_matrix(column: pa.Array, name: str = "vector") -> npt.NDArray[np.
 
 
 def _fixed_width(values: npt.NDArray[np.generic]) -> pa.Array:
-    """One binary value an element of a (structured) array."""
+    """Returns each element of a (structured) array as one binary value."""
     width = values.dtype.itemsize
     offsets = np.arange(len(values) + 1, dtype=np.int32) * np.int32(width)
     data = np.ascontiguousarray(values).view(np.uint8)

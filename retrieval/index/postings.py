@@ -1,24 +1,28 @@
-"""The steps that keep the postings, which chunks hold a lexeme, and the counts that BM25 needs beside them.
+"""The postings, which say what chunks hold a lexeme, and the counts that BM25 needs beside them.
 
-They lie in blocks: a row holds up to `BLOCK` postings of one lexeme in one scope, by ascending chunk number,
-which takes a tenth of the room that a row each would. A change only adds blocks. What it closes stays in
-them: whoever finds a chunk looks at the chunk's own row for whether it is valid. `remove` takes out what no
-kept moment shows, `repack` puts together what many small changes have left behind.
+Postings lie in blocks: a row holds up to `POSTINGS_PER_BLOCK` postings of one lexeme in one scope, by
+ascending chunk number, which takes a tenth of the room that one row per posting would. A change only adds
+blocks. What it closes stays in them: whoever finds a chunk looks at the chunk's own row for whether it is
+valid. `remove_postings` takes out what no kept epoch shows, `repack_postings` joins what many small changes
+have left behind.
 """
 
 from psycopg import Connection, sql
 from psycopg.sql import SQL, Identifier, Literal
 
-from retrieval.index.build import Progress, partition_name
+from retrieval.index.partitions import partition_name
 from retrieval.store.postgres import DatabaseRow, fetch_value
 
 POSTINGS_PER_BLOCK = 120
-"""Postings a block: twelve bytes each, so that five blocks fill a page of PostgreSQL."""
+"""Each takes twelve bytes, so that five blocks fill a page of PostgreSQL."""
+
+POSTED_COLUMNS = SQL("chunk_no, scope, language, title, heading, text")
+"""The columns of a chunk that its lexemes are read from."""
 
 _SORTED_CHUNKS = 500_000
-"""Chunks whose words are put into blocks at a time: some gigabytes on disk, while it lasts."""
+"""Chunks whose lexemes are sorted into blocks at a time: some gigabytes on disk while it lasts."""
 _READ_CHUNKS = 20_000
-"""Chunks after whose words it is said how far they have come."""
+"""Chunks whose lexemes are read per statement, so that the server can be interrupted in between."""
 
 # How often a chunk holds a lexeme in each of its fields, and how long it is in lexemes: one 64-bit number.
 _PACK = "(least(heading_tf, 255) << 24) | (least(title_tf, 255) << 16) | least(text_tf, 65535)"
@@ -29,44 +33,38 @@ CHUNK_LENGTH_SQL = "(counts >> 32)"
 IN_TEXT_ONLY_SQL = f"counts & {0xFFFF << 16} = 0"
 
 
-def fill_postings(
-    connection: Connection[DatabaseRow], generation: int, count: int, on_progress: Progress
-) -> None:
+def fill_postings(connection: Connection[DatabaseRow], generation: int, count: int) -> None:
     """Fills postings, statistics and frequencies of a loaded generation, a part of its chunks at a time.
 
     Args:
-        connection: Of the owner, in a transaction.
-        generation: Whose chunks are loaded, and nothing else of it.
-        count: How many they are, numbered from 0.
-        on_progress: Called with `words`, then `postings`, and the chunks whose words are read, and in blocks.
+        connection: The owner's, in a transaction.
+        generation: The generation, of which only the chunks are loaded.
+        count: How many chunks it has, numbered from 0.
     """
     for first in range(0, count, _SORTED_CHUNKS):
         end = min(count, first + _SORTED_CHUNKS)
         for start in range(first, end, _READ_CHUNKS):
-            until = min(end, start + _READ_CHUNKS)
             part = SQL("(SELECT * FROM {} WHERE chunk_no >= {} AND chunk_no < {})").format(
-                partition_name("chunks", generation), Literal(start), Literal(until)
+                partition_name("chunks", generation), Literal(start), Literal(min(end, start + _READ_CHUNKS))
             )
             terms = read_chunk_lexemes(connection, "terms", part)
-            on_progress("words", until)
         insert_postings(connection, generation, terms)
         nothing = SQL("(SELECT * FROM {} WHERE false)").format(terms)
         insert_bm25_statistics(connection, generation, 1, terms, nothing)
         connection.execute("DROP TABLE terms")
-        on_progress("postings", end)
     insert_first_frequencies(connection, generation)
 
 
 def read_chunk_lexemes(connection: Connection[DatabaseRow], into: str, chunks: sql.Composable) -> Identifier:
-    """Puts what chunks say into a temporary table: of each its length, lexemes and how often it holds them.
+    """Reads the lexemes of chunks into a temporary table, which is made where it is not there.
 
     Args:
-        connection: Of the owner, in a transaction, at whose end the table goes.
-        into: Its name; it is made where it is not there.
-        chunks: A relation with chunk_no, scope, language, title, heading and text.
+        connection: The owner's, in a transaction, at whose end the table is dropped.
+        into: The table's name.
+        chunks: A relation with `POSTED_COLUMNS`.
 
     Returns:
-        Its name: chunk_no, scope, language, length, lexemes and counts (arrays of one length).
+        The table: chunk_no, scope, language, length (in lexemes), lexemes and counts (arrays of one length).
     """
     connection.execute(
         SQL("""
@@ -101,7 +99,7 @@ def read_chunk_lexemes(connection: Connection[DatabaseRow], into: str, chunks: s
 
 
 def insert_postings(connection: Connection[DatabaseRow], generation: int, terms: sql.Composable) -> int:
-    """Adds the blocks of chunks whose numbers are all higher than those that are there; returns how many."""
+    """Adds the postings of chunks whose numbers are above all others; returns how many blocks."""
     entries = SQL(
         "(SELECT scope, lexeme, chunk_no, (length << 32) | count AS counts "
         "FROM {terms} CROSS JOIN LATERAL unnest(lexemes, counts) AS words (lexeme, count))"
@@ -145,14 +143,14 @@ def insert_bm25_statistics(
     added: sql.Composable,
     closed: sql.Composable,
 ) -> None:
-    """Writes what an epoch changes of the chunk counts and lengths that BM25 needs.
+    """Writes the chunk counts and lengths that BM25 needs, where an epoch changes them.
 
     Args:
-        connection: Of the owner.
-        generation: Whose.
-        epoch: The new one.
-        added: A relation of the chunks that it adds, as `read_terms` makes it.
-        closed: The same of the chunks that it closes.
+        connection: The owner's.
+        generation: The generation.
+        epoch: The new epoch.
+        added: The chunks that it adds, from `read_chunk_lexemes`.
+        closed: The chunks that it closes, from `read_chunk_lexemes`.
     """
     connection.execute(
         SQL("""
@@ -175,7 +173,7 @@ def insert_bm25_statistics(
                 WHERE s.generation = {generation} AND s.scope = moved.scope AND s.language = moved.language
                 ORDER BY epoch DESC LIMIT 1
             ) before ON true
-            -- A generation that is being built comes in parts.
+            -- A generation is built in parts.
             ON CONFLICT (generation, scope, language, epoch)
             DO UPDATE SET chunk_count = excluded.chunk_count, total_length = excluded.total_length
         """).format(added=added, closed=closed, generation=Literal(generation), epoch=Literal(epoch))
@@ -183,7 +181,7 @@ def insert_bm25_statistics(
 
 
 def insert_first_frequencies(connection: Connection[DatabaseRow], generation: int) -> None:
-    """Writes how many chunks hold each lexeme in a generation's first epoch, whose postings are all there."""
+    """Writes how many chunks hold each lexeme in a generation's first epoch, from all of its postings."""
     connection.execute(
         SQL("""
             INSERT INTO {frequencies} (generation, epoch, chunk_count, scope, lexeme)
@@ -204,7 +202,7 @@ def insert_changed_frequencies(
     added: sql.Composable,
     closed: sql.Composable,
 ) -> None:
-    """Writes what an epoch changes of the number of chunks that hold a lexeme; arguments as above."""
+    """Writes how many chunks hold a lexeme, where an epoch changes it; arguments as above."""
     connection.execute(
         SQL("""
             INSERT INTO {frequencies} (generation, epoch, chunk_count, scope, lexeme)
@@ -232,8 +230,8 @@ def insert_changed_frequencies(
 
 
 def chunk_posting_sql(generation: int) -> str:
-    """SQL for whether chunk `c` holds `words.lexeme`: a row with its `counts`, or none."""
-    # The blocks of a scope follow one another, so the last that begins before a chunk is the one it is in.
+    """Returns SQL for the `counts` of chunk `c` for `words.lexeme`: one row, or none."""
+    # Blocks of a scope follow one another: a chunk is in the last one that begins at or before it.
     return f"""
         SELECT counts[place] AS counts FROM (
             SELECT p.chunk_nos, p.counts, width_bucket(c.chunk_no::integer, p.chunk_nos) AS place
@@ -246,7 +244,7 @@ def chunk_posting_sql(generation: int) -> str:
 
 
 def remove_postings(connection: Connection[DatabaseRow], generation: int, dead: sql.Composable) -> None:
-    """Takes chunks out of the blocks; `dead` is a relation of them, as `read_terms` makes it."""
+    """Takes chunks out of the blocks; `dead` is a table of them, from `read_chunk_lexemes`."""
     connection.execute(
         SQL("""
             WITH gone AS (
@@ -276,12 +274,12 @@ def remove_postings(connection: Connection[DatabaseRow], generation: int, dead: 
 
 
 def repack_postings(connection: Connection[DatabaseRow], generation: int) -> int:
-    """Puts the postings of lexemes in order that take more than twice the blocks they need.
+    """Joins the blocks of lexemes that take more than twice the blocks they need.
 
-    Whoever reads sees the same postings before and after; the caller keeps other writers away.
+    Readers see the same postings before and after; the caller keeps other writers away.
 
     Returns:
-        How many lexemes, each counted once a scope.
+        How many pairs of scope and lexeme were repacked.
     """
     connection.execute(
         SQL("""

@@ -1,4 +1,4 @@
-"""Moments of the index: what can be written to, read and released, and what can go wrong with one."""
+"""The values that the index's callers pass around, and the errors that they handle."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,7 +11,7 @@ from retrieval.lineage import Lineage
 
 
 class IndexConflict(RuntimeError):
-    """Another writer was faster; nothing was changed. Read the state again and decide anew."""
+    """Another writer or reader was first, and nothing was changed. Read the state again, then decide anew."""
 
 
 class UnknownRelease(LookupError):
@@ -23,16 +23,16 @@ class ReleaseExists(ValueError):
 
 
 class IndexPoint(Protocol):
-    """A moment of the index that can be read."""
+    """An epoch of a generation: an `IndexState` or an `IndexRelease`."""
 
     @property
     def generation(self) -> int:
-        """Which model and chunker."""
+        """The generation: one model and one chunker."""
         ...
 
     @property
     def epoch(self) -> int:
-        """How many changes into it."""
+        """The number of changes that the generation has had."""
         ...
 
 
@@ -42,10 +42,10 @@ class IndexState:
 
     Attributes:
         generation: Its number.
-        epoch: Its number of changes; an `apply` names the one it was worked out from.
-        model_digest: Which embedding model its vectors are from.
-        chunker_digest: Which chunker its rows are from.
-        dimension: Numbers in a vector.
+        epoch: The number of its changes. A writer gives it back, so that it can't overtake another one.
+        model_digest: The embedding model that made the vectors.
+        chunker_digest: The chunker that made the rows.
+        dimension: Numbers per vector.
         lineage: What it was made from (design, invariant 1).
     """
 
@@ -77,12 +77,12 @@ class ReleaseDetails(BaseModel, frozen=True):
 
 @dataclass(frozen=True)
 class IndexRelease:
-    """A moment of the index under a name.
+    """An epoch of a generation under a name.
 
     Attributes:
-        release_id: Its name.
-        generation: Which generation it reads.
-        epoch: At which epoch.
+        release_id: The name.
+        generation: The generation that it reads.
+        epoch: The epoch that it reads.
         released_at: When it first went live.
         details: What it was judged by and what it was made from.
     """
@@ -96,11 +96,11 @@ class IndexRelease:
 
 @dataclass(frozen=True)
 class LiveHistoryEntry:
-    """When a release went live; it was until the next one did.
+    """When a release went live; it stayed live until the next entry.
 
     Attributes:
-        live_since: The time.
-        release_id: Which.
+        live_since: When it went live.
+        release_id: The release.
     """
 
     live_since: datetime

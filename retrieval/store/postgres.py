@@ -5,7 +5,6 @@ import re
 import subprocess
 import threading
 from collections.abc import Collection, Iterator
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +21,11 @@ from retrieval.access import (
     access_token,
     checked_tenant,
     encode_access_groups,
-    new_access_key,
 )
 from retrieval.store.embedded_server import EmbeddedServer, EmbeddedServerConfig
-
-SCHEMA_VERSION = 4
-"""Raised with every change of schema.sql that a database made before has to take over."""
+from retrieval.store.schema import SchemaMismatch, apply_schema
 
 _DATABASE = "headwater"
-_SCHEMA_LOCK = 0x48656164  # an advisory lock's key, the same in every process
 DatabaseRow = tuple[Any, ...]
 
 
@@ -74,7 +69,7 @@ class Postgres:
     """The serving database, embedded in a state folder or reached by URL.
 
     Nothing happens before the first connection is asked for: then the server is started where it is embedded,
-    and `schema.sql` is applied where it is not yet. One object a process; safe to share between threads.
+    and its schema is brought up to date. One object a process; safe to share between threads.
 
     Args:
         state: The state folder; the embedded server's data lie in `state/postgres`.
@@ -272,6 +267,8 @@ class Postgres:
                 try:
                     with psycopg.connect(conninfo, connect_timeout=10) as connection:
                         apply_schema(connection)
+                except SchemaMismatch as error:
+                    raise DatabaseError(str(error)) from error
                 except psycopg.Error as error:
                     host = conninfo_to_dict(conninfo).get("host")
                     raise DatabaseError(f"the serving database at {host} can not be used: {error}") from error
@@ -314,35 +311,6 @@ def _with_database(server: str) -> str:
             with contextlib.suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(_DATABASE)))
     return make_conninfo(server, dbname=_DATABASE)
-
-
-def apply_schema(connection: Connection[DatabaseRow]) -> None:
-    """Makes the schema and roles as schema.sql says, once a version, in one transaction.
-
-    Raises:
-        DatabaseError: The database was made by a newer Headwater.
-        psycopg.Error: The connection's role may not do it, or pgvector is missing.
-    """
-    with connection.transaction():
-        connection.execute("SELECT pg_advisory_xact_lock(%s)", (_SCHEMA_LOCK,))
-        if fetch_value(connection, "SELECT to_regclass('headwater.schema_version')"):
-            version = fetch_value(
-                connection, "SELECT coalesce(max(version), 0) FROM headwater.schema_version"
-            )
-            if version == SCHEMA_VERSION:
-                return
-            if version > SCHEMA_VERSION:
-                raise DatabaseError(
-                    f"the serving database has schema version {version} and this Headwater knows "
-                    f"{SCHEMA_VERSION}: update Headwater"
-                )
-        connection.execute((resources.files("retrieval.store") / "schema.sql").read_bytes())
-        connection.execute(
-            "INSERT INTO headwater.access_key (secret, inner_pad, outer_pad) VALUES (%s, %s, %s) "
-            "ON CONFLICT DO NOTHING",
-            new_access_key(),
-        )
-        connection.execute("INSERT INTO headwater.schema_version (version) VALUES (%s)", (SCHEMA_VERSION,))
 
 
 def fetch_value(connection: Connection[DatabaseRow], query: Any, *values: Any) -> Any:

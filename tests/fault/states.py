@@ -152,7 +152,7 @@ def end_of(home: Path) -> dict[str, Any]:
         "partitions of no generation": sorted({name for (name,) in parts} ^ set(wanted)),
         "decisions": sorted([row["epoch"], row["decision"]] for row in decided),
         "live": live.epoch,
-        "index": sorted(json.dumps(row) for row in service.index.snapshot(live).to_pylist()),
+        "index": sorted(json.dumps(row) for row in service.index.rows_at(live).to_pylist()),
         "answer": [hit.chunk_id for hit in service.search("who pins the hashes", 5, "hybrid", "default")],
     }
 

@@ -97,5 +97,5 @@ def served(settings: Settings) -> set[str]:
     live = service.index.live()
     if live is None:
         return set()
-    uris = service.index.snapshot(live)["uri"].to_pylist()
+    uris = service.index.rows_at(live)["uri"].to_pylist()
     return {Path(unquote(urlparse(uri).path)).name for uri in uris}

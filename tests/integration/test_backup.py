@@ -90,10 +90,10 @@ def test_what_was_backed_up_is_there_again(settings: Settings, module_folder: Pa
         write_backup(settings, file, print)
     again = Settings(home=module_folder / "restored")
     found = restore_backup(again, file, print)
-    assert found["chunks"] == service.index.snapshot(service.live_release()).num_rows
+    assert found["chunks"] == service.index.rows_at(service.live_release()).num_rows
     other = open_query_service(again)
     assert other.live_release() == service.live_release()
-    assert other.index.snapshot(other.live_release()).equals(service.index.snapshot(service.live_release()))
+    assert other.index.rows_at(other.live_release()).equals(service.index.rows_at(service.live_release()))
     traced = Tracer(open_lake(again), other.index.document_rows, verify=True).trace(answer.answer_id)
     assert traced.verified
     with pytest.raises(BackupError, match="not empty"):

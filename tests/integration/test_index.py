@@ -10,7 +10,6 @@ from index_rows import DIMENSION, NO_DETAILS, NO_LINEAGE, Chunk, batch, made_fro
 
 from retrieval.index.binary_copy import InvalidIndexBatch
 from retrieval.index.index import Index, IndexConfig
-from retrieval.index.progress import watched
 from retrieval.index.types import IndexConflict, IndexState, ReleaseExists, UnknownRelease
 from retrieval.search.searcher import Searcher
 from retrieval.store.postgres import Postgres
@@ -38,50 +37,21 @@ def build(index: Index, rows: list[Chunk] = ROWS) -> IndexState:
 
 
 def names(index: Index, state: IndexState) -> set[str]:
-    return {uri.removeprefix("file:///") for uri in index.snapshot(state)["uri"].to_pylist()}
-
-
-def test_a_long_build_says_how_far_it_has_come(postgres: Postgres) -> None:
-    said: list[tuple[str, int]] = []
-    with postgres.maintenance() as connection:
-        connection.execute("CREATE TABLE headwater.slow (v public.vector(256))")
-        try:
-            connection.execute(
-                "INSERT INTO headwater.slow SELECT ARRAY(SELECT random() + i FROM generate_series(1, 256))"
-                "::public.vector FROM generate_series(1, 4000) AS i"
-            )
-            with watched(postgres, connection, "graph", lambda *each: said.append(each), every_s=0.05):
-                connection.execute("CREATE INDEX ON headwater.slow USING hnsw (v public.vector_l2_ops)")
-        finally:
-            connection.execute("DROP TABLE headwater.slow")
-    assert said
-    assert {stage for stage, _ in said} == {"graph"}
-    rows = [count for _, count in said]
-    assert rows == sorted(rows)
-    assert 0 < rows[-1] <= 4000
+    return {uri.removeprefix("file:///") for uri in index.rows_at(state)["uri"].to_pylist()}
 
 
 def test_build_stores_every_row_as_it_was_given(index: Index, postgres: Postgres) -> None:
-    progress: list[tuple[str, int]] = []
-    state = index.build(
-        "model",
-        "chunker",
-        DIMENSION,
-        [batch(ROWS[:3]), batch([]), batch(ROWS[3:])],
-        made_from(chunks=7),
-        lambda stage, rows: progress.append((stage, rows)),
-    )
+    batches = [batch(ROWS[:3]), batch([]), batch(ROWS[3:])]
+    state = index.build("model", "chunker", DIMENSION, batches, made_from(chunks=7))
     assert index.state("model", "chunker") == state
     assert state.lineage.inputs == {"chunks": 7}
     assert index.state("model", "another chunker") is None
     given = pa.Table.from_batches([batch(ROWS)])
-    snapshot = index.snapshot(state)
+    snapshot = index.rows_at(state)
     assert snapshot.num_rows == len(ROWS)
     want = given.select(snapshot.schema.names).sort_by("chunk_id")
     # `ordinal` restarts in each batch that the test makes.
     assert snapshot.drop(["ordinal"]).to_pylist() == want.drop(["ordinal"]).to_pylist()
-    assert progress[0] == ("chunks", 3)
-    assert progress[-2:] == [("postings", 4), ("graph", 4)]
     with postgres.owner() as connection:
         stored = connection.execute(
             "SELECT title, heading, text, embedding::real[] FROM headwater.chunks WHERE uri = 'file:///a'"
@@ -93,7 +63,7 @@ def test_build_stores_every_row_as_it_was_given(index: Index, postgres: Postgres
 
 def test_an_empty_index_can_be_built_and_filled_later(index: Index) -> None:
     state = index.build("model", "chunker", DIMENSION, [], NO_LINEAGE)
-    assert index.snapshot(state).num_rows == 0
+    assert index.rows_at(state).num_rows == 0
     assert names(index, index.apply(state, [batch(ROWS)], [], NO_LINEAGE)) == {"a", "b", "c", "d"}
 
 
@@ -224,7 +194,6 @@ def test_a_new_model_is_built_beside_the_live_generation(index: Index, postgres:
 @pytest.mark.parametrize(
     ("column", "values", "said"),
     [
-        ("text", pa.array(["fine", "a\0b"]), r"column 'text' of chunk .* holds a NUL"),
         ("uri", pa.array(["file:///x", None]), "column 'uri' lacks a value in 1 rows"),
         ("ordinal", pa.array(["x", "y"]), "column 'ordinal' is string"),
         ("vector", pa.array([[1.0] * 8, [1.0] * 7]), "vectors of 7 and of 8"),
@@ -324,9 +293,9 @@ def test_prune_drops_generations_that_nothing_kept_reads(index: Index, postgres:
     new = build(index, ROWS[:1])
     index.release("r2", new, "r1", NO_DETAILS)
     index.prune([(old.generation, old.epoch)])
-    assert index.snapshot(old).num_rows == 4
+    assert index.rows_at(old).num_rows == 4
     index.prune([])
-    assert index.snapshot(old).num_rows == 0
+    assert index.rows_at(old).num_rows == 0
     with postgres.owner() as connection:
         parts = connection.execute(
             "SELECT to_regclass(%s), to_regclass(%s)",

@@ -13,7 +13,7 @@ from assets.lake.lake import FEW_FILES, Lake
 from assets.lake.maintenance import needed_versions, tidy
 from assets.lake.spark import SparkConfig
 from assets.lake.tables import CHUNKS, DOCUMENTS, DUPLICATES, SIGNATURES
-from retrieval.index import build as steps
+from retrieval.index import hnsw_graph
 from retrieval.lineage import Lineage
 from retrieval.search.searcher import SearchConfig, Searcher
 from retrieval.store.postgres import Postgres
@@ -186,8 +186,8 @@ def test_the_little_that_was_removed_leaves_the_indexes_of_a_small_graph(postgre
 def test_a_large_graph_is_made_anew_when_a_fifth_of_it_left(
     postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steps, "_LARGE_GRAPH_ROWS", 100)
-    monkeypatch.setattr(steps, "_EMPTY_GRAPH_BYTES", 0)
+    monkeypatch.setattr(hnsw_graph, "_LARGE_GRAPH_ROWS", 100)
+    monkeypatch.setattr(hnsw_graph, "_EMPTY_GRAPH_BYTES", 0)
     index = emptied(postgres)
     random = np.random.default_rng(0)
     chunks = [
@@ -198,7 +198,7 @@ def test_a_large_graph_is_made_anew_when_a_fifth_of_it_left(
 
     def graph_file() -> object:
         with postgres.maintenance() as connection:
-            graph = steps._graph(connection, state.generation)
+            graph = hnsw_graph._graph(connection, state.generation)
             assert graph
             return connection.execute("SELECT pg_relation_filenode(%s)", (graph.name,)).fetchone()
 
@@ -210,9 +210,9 @@ def test_a_large_graph_is_made_anew_when_a_fifth_of_it_left(
             index.release(f"leaves {state.epoch}", state, live, NO_DETAILS)
             live = f"leaves {state.epoch}"
         assert index.prune([]) == len(gone)
-        held = index.snapshot(state)
+        held = index.rows_at(state)
         assert index.maintain()["graphs_rebuilt"] == rebuilt
-        assert index.snapshot(state).equals(held)
+        assert index.rows_at(state).equals(held)
         files.append(graph_file())
     assert files[0] == files[1] != files[2] == files[3]
     nearest = Searcher(postgres, SearchConfig(graph_row_cost=0)).search(

@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -20,17 +19,18 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 
 from retrieval.index.index import Index
+from retrieval.index.rows import MAX_FIELD_BYTES
 from retrieval.index.types import IndexState
 from retrieval.search.searcher import Searcher
 from retrieval.store.embedded_server import EmbeddedServer, EmbeddedServerConfig, EmbeddedServerError
 from retrieval.store.postgres import (
-    SCHEMA_VERSION,
     DatabaseError,
     DatabaseUnavailable,
     Postgres,
     PostgresConfig,
     fetch_value,
 )
+from retrieval.store.schema import SCHEMA_VERSION
 
 SMALL = EmbeddedServerConfig(shared_buffers_mb=16, maintenance_work_mem_mb=16, max_connections=10)
 
@@ -214,103 +214,45 @@ def test_a_database_that_does_not_answer_is_named(tmp_path: Path) -> None:
         pass
 
 
-def as_posting_rows(connection: psycopg.Connection[Any]) -> None:
-    """Makes the postings what they were up to schema version 2: a row each."""
-    connection.execute(
-        "ALTER TABLE headwater.postings RENAME TO blocks; "
-        "CREATE TABLE headwater.postings (generation integer NOT NULL, text_tf integer NOT NULL, "
-        "chunk_no bigint NOT NULL, valid_from bigint NOT NULL, valid_to bigint, length integer NOT NULL, "
-        "title_tf smallint NOT NULL, heading_tf smallint NOT NULL, "
-        'scope text COLLATE "C" NOT NULL, lexeme text COLLATE "C" NOT NULL) PARTITION BY LIST (generation)'
-    )
-    for (number,) in connection.execute("SELECT generation FROM headwater.index_state").fetchall():
-        connection.execute(f"ALTER TABLE headwater.postings_g{number} RENAME TO blocks_g{number}")
-        connection.execute(
-            f"CREATE TABLE headwater.postings_g{number} PARTITION OF headwater.postings "
-            f"FOR VALUES IN ({number})"
-        )
-    connection.execute(
-        "INSERT INTO headwater.postings SELECT b.generation, entry.counts & 65535, entry.chunk_no, "
-        "valid_from, valid_to, entry.counts >> 32, (entry.counts >> 16) & 255, (entry.counts >> 24) & 255, "
-        "b.scope, lexeme "
-        "FROM headwater.blocks b CROSS JOIN unnest(b.chunk_nos, b.counts) AS entry (chunk_no, counts) "
-        "JOIN headwater.chunks c ON c.generation = b.generation AND c.chunk_no = entry.chunk_no"
-    )
-    connection.execute("DROP TABLE headwater.blocks")
-
-
-def blocks(connection: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
-    return connection.execute(
-        "SELECT scope, lexeme, first_no, chunk_nos, counts FROM headwater.postings ORDER BY 1, 2, 3"
-    ).fetchall()
-
-
-def test_postings_of_schema_version_2_are_put_into_blocks(module_folder: Path) -> None:
-    folder = module_folder / "version 2"
-    folder.mkdir()
-    old = Postgres(folder)
-    index = Index(old)
-    rows = [Chunk(f"c{i}", "river " * (i % 3) + "stone", title="wind" if i % 2 else None) for i in range(300)]
-    first = index.build("model", "chunker", DIMENSION, [batch(rows)], NO_LINEAGE)
-    index.release("first", first, None, NO_DETAILS)
-    changed = index.apply(first, [batch([Chunk("c7", "salt")])], [rows[9].chunk_id], NO_LINEAGE)
-    with old.owner() as connection:
-        before = blocks(connection)
-        as_posting_rows(connection)
-        connection.execute("UPDATE headwater.schema_version SET version = 2")
-    old.close()
-    new = Postgres(folder)
-    try:
-        with new.owner() as connection:
-            after = blocks(connection)
-        # Of a lexeme that a change touched, the blocks may lie otherwise: what is in them is the same.
-        assert unpacked(after) == unpacked(before)
-        assert len(after) <= len(before)
-        assert Index(new).state("model", "chunker") == changed
-        for at in (first, changed):
-            hits = Searcher(new).search("acme", "river salt", None, 400, "lexical", at)
-            assert len(hits) == 200
-    finally:
-        new.stop()
-
-
-def unpacked(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    return [
-        (scope, lexeme, *entry)
-        for scope, lexeme, _, chunk_nos, counts in rows
-        for entry in zip(chunk_nos, counts, strict=True)
-    ]
-
-
-def test_a_database_of_the_first_schema_is_brought_up_to_date() -> None:
+def test_a_database_of_the_last_schema_is_brought_to_this_one() -> None:
     with tempfile.TemporaryDirectory() as state:
         mine = Postgres(Path(state), PostgresConfig(server=SMALL))
         try:
             index = Index(mine)
             rows = [Chunk("a", "river of x", "x"), Chunk("b", "river of y", "y")]
-            release = index.release(
-                "r1", index.build("m", "c", DIMENSION, [batch(rows)], NO_LINEAGE), None, NO_DETAILS
-            )
+            built = index.build("m", "c", DIMENSION, [batch(rows)], NO_LINEAGE)
+            index.release("r1", built, None, NO_DETAILS)
+            key = mine._access_key()
             with mine.owner() as connection:
-                as_posting_rows(connection)
-                for table in ("chunks", "postings", "statistics"):
-                    connection.execute(f"DROP POLICY IF EXISTS tenant_reads ON headwater.{table}")
-                    connection.execute(f"ALTER TABLE headwater.{table} RENAME COLUMN scope TO tenant")
+                # Version 4 had no quarantine, and took the clock's word for what was live when.
                 connection.execute(
-                    "ALTER TABLE headwater.postings RENAME COLUMN text_tf TO tf; "
-                    "ALTER TABLE headwater.postings DROP COLUMN title_tf, DROP COLUMN heading_tf; "
-                    "DROP TABLE headwater.frequencies, headwater.live_history, headwater.scopes, "
-                    "headwater.access_key; "
-                    "DROP FUNCTION headwater.visible_scopes, headwater.this_transaction; "
-                    "UPDATE headwater.schema_version SET version = 1"
+                    "DROP TABLE headwater.quarantine; DROP FUNCTION headwater.swap_live; "
+                    "UPDATE headwater.schema_version SET version = 4"
                 )
             mine.close()
             hits = Searcher(mine).search("x", "river", None, 9, "lexical")
             assert [hit.text for hit in hits] == ["river of x"]
-            history = index.live_history()
-            assert [(each.live_since, each.release_id) for each in history] == [(release.released_at, "r1")]
+            assert mine._access_key() == key
+            too_long = Chunk("c", "x" * (MAX_FIELD_BYTES + 1))
+            changed = index.apply(built, [batch([too_long])], [rows[1].chunk_id], NO_LINEAGE)
+            assert index.release("r2", changed, "r1", NO_DETAILS).release_id == "r2"
+            assert [chunk.chunk_id for chunk in index.quarantined(changed)] == [too_long.chunk_id]
         finally:
             mine.stop()
+
+
+def test_a_database_older_than_any_release_is_refused(module_folder: Path) -> None:
+    folder = module_folder / "version 3"
+    folder.mkdir()
+    old = Postgres(folder)
+    try:
+        with old.owner() as connection:
+            connection.execute("UPDATE headwater.schema_version SET version = 3")
+        old.close()
+        with pytest.raises(DatabaseError, match=r"version 3, which no release had: drop its schema"):
+            Index(old).live()
+    finally:
+        old.stop()
 
 
 def test_waiting_for_a_connection_is_bounded(postgres: Postgres) -> None:
@@ -328,48 +270,6 @@ def test_waiting_for_a_connection_is_bounded(postgres: Postgres) -> None:
             pass
     finally:
         narrow.close()
-
-
-def test_an_index_of_schema_version_1_is_searched_before_it_is_built_anew(module_folder: Path) -> None:
-    folder = module_folder / "version 1"
-    folder.mkdir()
-    old = Postgres(folder)
-    index = Index(old)
-    rows = [Chunk("a", "river river stone", title="River"), Chunk("b", "stone wind"), Chunk("c", "salt")]
-    first = index.build("model", "chunker", DIMENSION, [batch(rows)], NO_LINEAGE)
-    index.release("first", first, None, NO_DETAILS)
-    index.apply(first, [batch([Chunk("d", "salt wind")])], [rows[1].chunk_id], NO_LINEAGE)
-    with old.owner() as connection:
-        as_posting_rows(connection)
-        for statement in (
-            "ALTER TABLE headwater.postings RENAME COLUMN text_tf TO tf",
-            "UPDATE headwater.postings SET tf = tf + title_tf + heading_tf",
-            "ALTER TABLE headwater.postings DROP COLUMN title_tf, DROP COLUMN heading_tf",
-            "DROP TABLE headwater.frequencies",
-            "DROP FUNCTION headwater.terms(text, text, boolean)",
-            "UPDATE headwater.index_state SET index_version = 1",
-            "DELETE FROM headwater.schema_version",
-            "INSERT INTO headwater.schema_version (version) VALUES (1)",
-        ):
-            connection.execute(statement)
-    old.close()
-    new = Postgres(folder)
-    try:
-        state = IndexState(first.generation, 2, "model", "chunker", DIMENSION, NO_LINEAGE)
-        searcher = Searcher(new)
-
-        def found(query: str, at: IndexState) -> list[str]:
-            return [hit.uri for hit in searcher.search("acme", query, None, 9, "lexical", at)]
-
-        assert found("river", first) == ["file:///a"]
-        assert set(found("wind", first)) == {"file:///b"}
-        assert set(found("wind", state)) == {"file:///d"}
-        # And it can still be changed, until a run has built another.
-        third = Index(new).apply(state, [batch([Chunk("e", "wind")])], [], NO_LINEAGE)
-        assert set(found("wind", third)) == {"file:///d", "file:///e"}
-        assert Index(new).state("model", "chunker") is None
-    finally:
-        new.stop()
 
 
 def test_without_a_tenant_the_database_itself_refuses(postgres: Postgres, state: IndexState) -> None:

@@ -209,7 +209,7 @@ def test_changes_reach_the_release_and_equal_a_full_rebuild(
     for name in ("gold.chunks", "gold.embeddings"):
         left = sorted(str(row["text_sha256"]) for row in rows(ours, name))
         assert left == sorted(str(row["text_sha256"]) for row in rows(theirs, name)), name
-    snapshot = service.index.snapshot(service.live_release())
+    snapshot = service.index.rows_at(service.live_release())
     assert sorted(snapshot["chunk_id"].to_pylist()) == sorted(
         row["chunk_id"] for row in rows(ours, "gold.chunks")
     )

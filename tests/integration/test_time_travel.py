@@ -144,7 +144,7 @@ def test_as_of_each_of_seven_versions_search_equals_a_lake_of_that_version_alone
     for number, rows in enumerate(versions.values(), start=1):
         alone = index.build(f"alone {number}", "chunker", VECTOR_SIZE, [rows], NO_LINEAGE)
         then = release_as_of(f"v{number}", index.releases(), index.live_history(), datetime.now(UTC))
-        assert index.snapshot(then).equals(index.snapshot(alone))
+        assert index.rows_at(then).equals(index.rows_at(alone))
         for question in QUESTIONS:
             for mode in MODES:
                 travelled, fresh = (

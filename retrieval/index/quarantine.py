@@ -1,0 +1,53 @@
+"""The chunks that a generation leaves out because PostgreSQL can't index them, each with the reason."""
+
+from dataclasses import astuple
+
+from psycopg import Connection
+
+from retrieval.index.rows import QuarantinedChunk, RowNumbering
+from retrieval.store.postgres import DatabaseRow
+
+_COLUMNS = "chunk_id, doc_id, tenant, uri, expectation, reason"
+
+
+def quarantine_chunks(connection: Connection[DatabaseRow], numbering: RowNumbering) -> None:
+    """Writes down the chunks that a load left out."""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            f"INSERT INTO headwater.quarantine (generation, {_COLUMNS}) VALUES (%s, %s, %s, %s, %s, %s, %s) "
+            "ON CONFLICT DO NOTHING",
+            [(numbering.generation, *astuple(chunk)) for chunk in numbering.quarantined],
+        )
+
+
+def replace_quarantined(connection: Connection[DatabaseRow], numbering: RowNumbering) -> None:
+    """Brings a generation's quarantine to a staged change, in which a chunk left out counts as removed.
+
+    Args:
+        connection: The owner's, after `incoming` and `removed` were filled.
+        numbering: The change's.
+    """
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO removed VALUES (%s) ON CONFLICT DO NOTHING",
+            [(chunk.chunk_id,) for chunk in numbering.quarantined],
+        )
+    connection.execute(
+        "DELETE FROM headwater.quarantine WHERE generation = %s "
+        "AND chunk_id IN (SELECT chunk_id FROM incoming UNION ALL SELECT chunk_id FROM removed)",
+        (numbering.generation,),
+    )
+    quarantine_chunks(connection, numbering)
+
+
+def read_quarantined(
+    connection: Connection[DatabaseRow], generation: int | None = None, doc_id: str | None = None
+) -> list[tuple[int, QuarantinedChunk]]:
+    """Returns quarantined chunks with their generations, of one generation or document where one is given."""
+    rows = connection.execute(
+        f"SELECT generation, {_COLUMNS} FROM headwater.quarantine "
+        "WHERE (%(generation)s::integer IS NULL OR generation = %(generation)s) "
+        "AND (%(doc_id)s::text IS NULL OR doc_id = %(doc_id)s) ORDER BY generation, uri, chunk_id",
+        {"generation": generation, "doc_id": doc_id},
+    ).fetchall()
+    return [(row[0], QuarantinedChunk(*row[1:])) for row in rows]

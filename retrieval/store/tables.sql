@@ -1,0 +1,162 @@
+-- What the index stores, and which of it is live.
+--
+-- An index is a *generation*: one embedding model and one chunker. Within it an *epoch* counts its changes. A row
+-- is valid from one epoch to another, so a change never touches what a reader of an older epoch sees. A release
+-- is a pair (generation, epoch); going live moves one pointer, and so does going back.
+
+CREATE TABLE IF NOT EXISTS headwater.schema_version (
+    version integer PRIMARY KEY,
+    applied_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- The planner estimates from samples of all tenants' rows, and EXPLAIN shows its estimates to everybody: so no samples
+-- of texts, names and postings are kept. Without samples the planner assumes the same for every value.
+CREATE OR REPLACE FUNCTION headwater.keep_no_statistics(of regclass) RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    name text;
+BEGIN
+    FOR name IN
+        SELECT attname FROM pg_attribute WHERE attrelid = of AND attnum > 0
+            AND atttypid IN ('text'::regtype, 'integer[]'::regtype, 'bigint[]'::regtype)
+    LOOP
+        EXECUTE format('ALTER TABLE %s ALTER COLUMN %I SET STATISTICS 0', of, name);
+    END LOOP;
+END
+$$;
+
+-- Generations, releases and the live pointer. -----------------------------------------------------------------
+
+CREATE TABLE IF NOT EXISTS headwater.index_state (
+    generation integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    model_digest text NOT NULL,
+    chunker_digest text NOT NULL,
+    index_version integer NOT NULL,
+    dimension integer NOT NULL CHECK (dimension BETWEEN 1 AND 4000),
+    -- Every writer compares and swaps it: a writer that was overtaken changes nothing.
+    epoch bigint NOT NULL DEFAULT 1,
+    next_chunk_no bigint NOT NULL DEFAULT 0,
+    lineage jsonb NOT NULL,
+    status text NOT NULL CHECK (status IN ('building', 'ready', 'retired')),
+    changed_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX IF NOT EXISTS index_state_key ON headwater.index_state (model_digest, chunker_digest, generation);
+
+CREATE TABLE IF NOT EXISTS headwater.releases (
+    release_id text PRIMARY KEY,
+    generation integer NOT NULL REFERENCES headwater.index_state,
+    epoch bigint NOT NULL,
+    released_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    details jsonb NOT NULL
+);
+
+CREATE TABLE IF NOT EXISTS headwater.live (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    release_id text REFERENCES headwater.releases
+);
+INSERT INTO headwater.live DEFAULT VALUES ON CONFLICT DO NOTHING;
+
+-- What was live since when. A rollback makes an older release live again, so a release's own time does not say it.
+-- Entries outlive their releases: a time whose release is gone differs from a time before the first release.
+CREATE TABLE IF NOT EXISTS headwater.live_history (
+    live_since timestamptz NOT NULL DEFAULT clock_timestamp(),
+    release_id text NOT NULL
+);
+-- Makes a release live if `expected` still is. Says when in the history, whose times only grow, also where the clock
+-- was set back: in it the last entry at or before a time is what was live then.
+CREATE OR REPLACE FUNCTION headwater.swap_live(expected text, next text) RETURNS boolean
+LANGUAGE sql
+AS $$
+    SELECT FROM headwater.live FOR UPDATE;
+    WITH swapped AS (
+        UPDATE headwater.live SET release_id = next WHERE release_id IS NOT DISTINCT FROM expected RETURNING 1
+    ), written AS (
+        INSERT INTO headwater.live_history (live_since, release_id)
+        SELECT greatest(
+            clock_timestamp(),
+            (SELECT max(live_since) FROM headwater.live_history) + interval '1 microsecond'
+        ), next
+        FROM swapped WHERE next IS DISTINCT FROM expected
+    )
+    SELECT EXISTS (SELECT FROM swapped);
+$$;
+
+-- Stored rows. Each generation is a partition: loaded beside the others, attached, and dropped whole. -----------
+
+CREATE TABLE IF NOT EXISTS headwater.chunks (
+    generation integer NOT NULL,
+    -- A row's number within its generation, which is short in postings. A chunk's identity is its chunk_id.
+    chunk_no bigint NOT NULL,
+    valid_from bigint NOT NULL,
+    valid_to bigint,
+    char_start integer NOT NULL,
+    char_end integer NOT NULL,
+    ordinal integer NOT NULL,
+    token_count integer NOT NULL,
+    chunk_id text COLLATE "C" NOT NULL,
+    scope text COLLATE "C" NOT NULL,  -- who may read it: see access.sql
+    doc_id text COLLATE "C" NOT NULL,
+    uri text NOT NULL,
+    title text,
+    heading text,
+    content_sha256 text NOT NULL,
+    text text NOT NULL,
+    text_sha256 text NOT NULL,
+    language text COLLATE "C" NOT NULL,
+    -- In the row where it fits: an exact scan reads every vector, and one stored elsewhere costs tenfold.
+    embedding public.halfvec STORAGE MAIN NOT NULL
+) PARTITION BY LIST (generation);
+
+-- Which chunks hold a lexeme: one row per block of them, by ascending number; see retrieval/index/postings.py.
+CREATE TABLE IF NOT EXISTS headwater.postings (
+    generation integer NOT NULL,
+    first_no bigint NOT NULL,
+    scope text COLLATE "C" NOT NULL,
+    lexeme text COLLATE "C" NOT NULL,
+    chunk_nos integer[] NOT NULL,
+    -- For each chunk: its length in lexemes << 32, then how often its headings (<< 24), its title (<< 16) and its
+    -- text hold this lexeme.
+    counts bigint[] NOT NULL
+) PARTITION BY LIST (generation);
+
+-- How many chunks hold a lexeme: one row per epoch that changed it; the newest at or before an epoch holds. So a word's
+-- weight is known before its postings are read, and those of a very common word need not be.
+CREATE TABLE IF NOT EXISTS headwater.frequencies (
+    generation integer NOT NULL,
+    epoch bigint NOT NULL,
+    chunk_count bigint NOT NULL CHECK (chunk_count >= 0),
+    scope text COLLATE "C" NOT NULL,
+    lexeme text COLLATE "C" NOT NULL
+) PARTITION BY LIST (generation);
+
+-- What BM25 needs beside the postings: one row per epoch that changed it; the newest at or before an epoch holds.
+CREATE TABLE IF NOT EXISTS headwater.statistics (
+    generation integer NOT NULL REFERENCES headwater.index_state ON DELETE CASCADE,
+    scope text COLLATE "C" NOT NULL,
+    language text COLLATE "C" NOT NULL,
+    epoch bigint NOT NULL,
+    chunk_count bigint NOT NULL CHECK (chunk_count >= 0),
+    total_length bigint NOT NULL CHECK (total_length >= 0),
+    PRIMARY KEY (generation, scope, language, epoch)
+);
+
+-- The chunks that a generation leaves out because they can't be indexed, each with what it failed and the reason.
+CREATE TABLE IF NOT EXISTS headwater.quarantine (
+    generation integer NOT NULL REFERENCES headwater.index_state ON DELETE CASCADE,
+    chunk_id text COLLATE "C" NOT NULL,
+    doc_id text COLLATE "C" NOT NULL,
+    tenant text COLLATE "C" NOT NULL,
+    uri text NOT NULL,
+    expectation text NOT NULL,
+    reason text NOT NULL,
+    PRIMARY KEY (generation, chunk_id)
+);
+
+-- Statistics keep no samples of any table or partition that holds text.
+SELECT headwater.keep_no_statistics(of) FROM (
+    VALUES ('headwater.statistics'::regclass), ('headwater.quarantine'::regclass) UNION ALL
+    SELECT inhrelid FROM pg_inherits WHERE inhparent IN (
+        'headwater.chunks'::regclass, 'headwater.postings'::regclass, 'headwater.frequencies'::regclass
+    )
+) AS tables (of);
