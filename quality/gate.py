@@ -1,28 +1,29 @@
-"""From results to a verdict, and the count that must come out even. Nothing here touches Spark."""
+"""A gate's verdict, from the results of its expectations; and the equation of documents that must hold."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from quality.suites import Severity, Suite
+from quality.expectations import Expectation, Severity
 
 
 @dataclass(frozen=True)
 class ExpectationResult:
-    """What one expectation came to.
+    """The result of one expectation.
 
     Attributes:
         name: The expectation's name.
-        passed: Whether the measure kept its bounds.
-        severity: What it means when it did not.
-        observed: The measure: a count or a share, never a value from a row.
-        description: Why it is expected.
+        passed: Whether the table meets it.
+        severity: What it means when it does not.
+        observed: The number of rows that do not meet it, or what it counted; never a value from a row. None
+            where there is no such number.
+        error: What kept it from being evaluated, without any value; None where it was.
     """
 
     name: str
     passed: bool
     severity: Severity
-    observed: float
-    description: str
+    observed: float | None = None
+    error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,12 @@ class Verdict:
     failed: tuple[str, ...]
 
 
-def verdict(suite: Suite, results: Collection[ExpectationResult]) -> Verdict:
-    """Judges a table by its suite's results; what has no result has failed."""
-    held = {result.name for result in results if result.passed}
-    failed = [expectation for expectation in suite.expectations if expectation.name not in held]
+def verdict(expectations: Collection[Expectation], results: Collection[ExpectationResult]) -> Verdict:
+    """Judges a table by the results of its expectations; an expectation without a result has failed."""
+    met = {result.name for result in results if result.passed}
+    failed = [expectation for expectation in expectations if expectation.name not in met]
     return Verdict(
-        passed=bool(suite.expectations) and all(expectation.severity == "warn" for expectation in failed),
+        passed=bool(expectations) and all(expectation.severity == "warn" for expectation in failed),
         failed=tuple(expectation.name for expectation in failed),
     )
 

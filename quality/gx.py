@@ -1,108 +1,49 @@
-"""Runs a suite with Great Expectations over one row of measures.
+"""Validates rows with Great Expectations, by its pandas engine or its Spark engine.
 
-Great Expectations on a Spark frame starts a job or more for every metric of every expectation, and its richer
-result formats print the failing values. Here DuckDB, or Spark where the tables are too large for one process,
-computes all of a suite's measures in one query, and Great Expectations validates that one row of counts:
-there is nothing personal in what it sees, says or renders.
+Its richer result formats print failing values, and so do its exceptions. Here a result keeps counts, and the
+kind of an exception: no value of a row leaves, neither in results nor in Data Docs nor in logs.
 """
 
 import logging
-import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import duckdb
-from pyspark.sql import DataFrame
 
+from quality.checked_rows import Parameters, checked_rows_in_duckdb, checked_rows_in_spark
+from quality.data_docs import data_docs_page, write_data_docs
+from quality.expectations import Expectation
 from quality.gate import ExpectationResult
-from quality.suites import SQUARES, Suite, bounds
+from quality.suites import Suite
 
-Parameters = Mapping[str, str | int | float]
-Tables: TypeAlias = Mapping[str, DataFrame] | duckdb.DuckDBPyConnection
+if TYPE_CHECKING:
+    import pandas as pd
+    from pyspark.sql import DataFrame, SparkSession
+
+Tables: TypeAlias = "Mapping[str, DataFrame] | duckdb.DuckDBPyConnection"
 """Frames by table name, or a connection that has each table under the part of its name after the dot."""
 
-_MACROS = (
-    "regexp_like(string, pattern) AS regexp_matches(string, pattern)",
-    "sha2(string, bits) AS sha256(string)",
-    "size(list) AS len(list)",
-)
-"""Spark's names for functions that DuckDB has."""
-_IN_DUCKDB = {
-    # Spark's literals double a backslash.
-    r"\\": "\\",
-    SQUARES: "list_reduce([CAST(0 AS DOUBLE)] || list_transform(vector, x -> CAST(x AS DOUBLE) ** 2), "
-    "(total, x) -> total + x)",
-}
-"""What DuckDB says otherwise."""
+_COUNTS = ("element_count", "unexpected_count", "unexpected_percent", "missing_count", "missing_percent")
+_COUNTING = re.compile(r"row_count|column_count|value_count|proportion|unexpected_rows")
+"""Types of expectations whose observed value is a number of rows, columns or distinct values."""
+_NAME = "headwater_name"
+"""Where an expectation's name stands in what Great Expectations carries of it."""
 
 
-class Unmeasured(RuntimeError):
-    """A measure gave no number: the suite is wrong, and a table it guards must not pass."""
-
-
-def measure(tables: Tables, suite: Suite, parameters: Parameters) -> dict[str, float]:
-    """Computes every measure of a suite in one pass over its tables.
-
-    Args:
-        tables: The suite's table and those it reads.
-        suite: What is measured.
-        parameters: A value for each of the suite's parameters.
-
-    Returns:
-        One number an expectation, by its name.
-
-    Raises:
-        KeyError: When a table or a parameter of the suite is not given.
-        Unmeasured: When a measure is NULL or NaN, which Great Expectations would let pass.
-    """
-    measures = ", ".join(f"CAST({each.measure} AS DOUBLE) AS {each.name}" for each in suite.expectations)
-    query = f"SELECT {measures} FROM ({suite.rows})"
-    values = {name: parameters[name] for name in suite.parameters}
-    if isinstance(tables, duckdb.DuckDBPyConnection):
-        measured = _by_duckdb(tables, suite, query, values)
-    else:
-        measured = _by_spark(tables, suite, query, values)
-    for each in suite.expectations:
-        value = measured.get(each.name)
-        if value is None or math.isnan(value):
-            raise Unmeasured(f"{suite.table}: {each.name} measured {value}: {each.measure}")
-    return measured
-
-
-def _by_spark(
-    frames: Mapping[str, DataFrame], suite: Suite, query: str, values: dict[str, Any]
-) -> dict[str, float]:
-    # Braces in the SQL take frames by their views and values as quoted literals.
-    fills: dict[str, Any] = {name.partition(".")[2]: frames[name] for name in (suite.table, *suite.reads)}
-    row = frames[suite.table].sparkSession.sql(query, **fills, **values).first()
-    return row.asDict() if row else {}
-
-
-def _by_duckdb(
-    connection: duckdb.DuckDBPyConnection, suite: Suite, query: str, values: dict[str, Any]
-) -> dict[str, float]:
-    connection.execute("SET lambda_syntax = 'ENABLE_SINGLE_ARROW'")
-    for macro in _MACROS:
-        connection.execute(f"CREATE OR REPLACE TEMP MACRO {macro}")
-    for sparks, own in _IN_DUCKDB.items():
-        query = query.replace(sparks, own)
-    names = [name.partition(".")[2] for name in (suite.table, *suite.reads)]
-    query = query.format(**{name: name for name in names}, **{name: f"${name}" for name in values})
-    rows: list[dict[str, float]] = connection.sql(query, params=values).to_arrow_table().to_pylist()
-    return rows[0] if rows else {}
+class NotEvaluated(RuntimeError):
+    """An expectation of Headwater's own could not be evaluated: the table that it guards must not pass."""
 
 
 def run_suite(
-    tables: Tables,
-    suite: Suite,
-    docs_dir: Path | None = None,
-    parameters: Parameters | None = None,
+    tables: Tables, suite: Suite, docs_dir: Path | None = None, parameters: Parameters | None = None
 ) -> list[ExpectationResult]:
     """Validates a table against its suite.
 
@@ -113,39 +54,47 @@ def run_suite(
         parameters: A value for each of the suite's parameters.
 
     Returns:
-        One result an expectation, in the suite's order.
+        One result per expectation, in the suite's order.
 
     Raises:
         KeyError: When a table or a parameter of the suite is not given.
-        Unmeasured: When a measure gives no number.
+        NotEvaluated: When Great Expectations could not evaluate an expectation.
     """
-    # Importing it takes seconds of Python, and measuring may take seconds of the JVM: both at once.
-    with ThreadPoolExecutor(1) as pool:
-        importing = pool.submit(_great_expectations)
-        measured = measure(tables, suite, parameters or {})
-        gx = importing.result()
-    return _validate(gx, measured, suite, docs_dir)
+    page = data_docs_page(docs_dir, suite.table) if docs_dir else None
+    if isinstance(tables, duckdb.DuckDBPyConnection):
+        # Importing it takes seconds of Python, and the query may take seconds of DuckDB: both at once.
+        with ThreadPoolExecutor(1) as pool:
+            importing = pool.submit(import_great_expectations)
+            arrow = checked_rows_in_duckdb(tables, suite, parameters or {})
+            importing.result()
+        import pandas as pd
+
+        results = validate(arrow.to_pandas(types_mapper=pd.ArrowDtype), suite.table, suite.expectations, page)
+    else:
+        frame = checked_rows_in_spark(tables, suite, parameters or {}).persist()
+        try:
+            results = validate(frame, suite.table, suite.expectations, page)
+        finally:
+            frame.unpersist()
+    for each in results:
+        if each.error is not None:
+            raise NotEvaluated(f"{suite.table}: {each.name} could not be evaluated: {each.error}")
+    return results
 
 
-def docs_page(docs_dir: Path, table: str) -> Path:
-    """Where a table's Data Docs are: the page of its newest validation."""
-    return docs_dir / table / "index.html"
-
-
-def _great_expectations() -> ModuleType:
+def import_great_expectations() -> ModuleType:
+    """Imports Great Expectations with its telemetry off and without its log messages, which quote values."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read once, at import
     gx = import_module("great_expectations")
-    logging.getLogger("great_expectations").setLevel(logging.WARNING)
+    logging.getLogger("great_expectations").setLevel(logging.CRITICAL)
     return gx
 
 
-def _validate(
-    gx: ModuleType, measured: Mapping[str, float], suite: Suite, docs_dir: Path | None
-) -> list[ExpectationResult]:
-    import pandas as pd
-
+def ephemeral_context() -> Any:
+    """Returns a Great Expectations context in memory: no files, no progress bars, no telemetry."""
+    gx = import_great_expectations()
     types = gx.data_context.types.base
-    context = gx.get_context(
+    return gx.get_context(
         mode="ephemeral",
         # The default configuration has a docs site in a temporary folder that nothing would remove.
         project_config=types.DataContextConfig(
@@ -154,67 +103,148 @@ def _validate(
             analytics_enabled=False,
         ),
     )
-    batch = (
-        context.data_sources.add_pandas("measures")
-        .add_dataframe_asset(suite.table)
-        .add_batch_definition_whole_dataframe("all")
-    )
-    expectations = [
-        gx.expectations.ExpectColumnMaxToBeBetween(
-            column=each.name,
-            min_value=each.at_least,
-            max_value=each.at_most,
-            severity="critical" if each.severity == "error" else "warning",
-            description=f"{bounds(each)}. {each.why}",
+
+
+def validate(
+    rows: "pd.DataFrame | DataFrame",
+    name: str,
+    expectations: Sequence[Expectation],
+    page: Path | None,
+    users_own: bool = False,
+) -> list[ExpectationResult]:
+    """Validates rows by Great Expectations' engine for the kind of frame that they are in.
+
+    Args:
+        rows: A frame of pandas or of Spark.
+        name: What the validation is called in its Data Docs.
+        expectations: What is expected.
+        page: Where to write Data Docs; None for none.
+        users_own: Whether they are a user's: those look at any column, so that only counts are observed.
+
+    Returns:
+        One result per expectation, in their order.
+    """
+    import pandas as pd
+
+    context = ephemeral_context()
+    gx = import_great_expectations()
+    in_pandas = isinstance(rows, pd.DataFrame)
+    sources = context.data_sources
+    source = sources.add_pandas("rows") if in_pandas else sources.add_spark("rows", persist=False)
+    batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
+    suite = gx.ExpectationSuite(name=name, expectations=[gx_expectation(each) for each in expectations])
+    definition = gx.ValidationDefinition(name=name, data=batch, suite=context.suites.add(suite))
+    with _silent(None if in_pandas else rows.sparkSession):
+        outcome = context.validation_definitions.add(definition).run(
+            batch_parameters={"dataframe": rows},
+            result_format={"result_format": "BASIC", "exclude_unexpected_values": True},
         )
-        for each in suite.expectations
-    ]
-    definition = context.validation_definitions.add(
-        gx.ValidationDefinition(
-            name=suite.table,
-            data=batch,
-            suite=context.suites.add(gx.ExpectationSuite(name=suite.table, expectations=expectations)),
-        )
-    )
-    # Python numbers, for Great Expectations can not render numpy 2's.
-    row = pd.DataFrame([{name: _exact(value) for name, value in measured.items()}], dtype=object)
-    # BASIC adds the observed value to BOOLEAN_ONLY: here that is a count.
-    outcome = definition.run(batch_parameters={"dataframe": row}, result_format="BASIC")
-    passed = {each.expectation_config.kwargs["column"]: bool(each.success) for each in outcome.results}
-    if docs_dir is not None:
-        page = docs_page(docs_dir, suite.table)
-        page.parent.mkdir(parents=True, exist_ok=True)
-        page.write_text(_render(outcome), encoding="utf-8")
+    errors: dict[str, str | None] = {}
+    for each in outcome.results:
+        errors[each.expectation_config.meta[_NAME]] = _error(each.exception_info)
+        _keep_counts(each, users_own)
+    found = {each.expectation_config.meta.pop(_NAME): each for each in outcome.results}
+    if page is not None:
+        write_data_docs(page, outcome)
     return [
-        ExpectationResult(each.name, passed[each.name], each.severity, measured[each.name], each.why)
-        for each in suite.expectations
+        ExpectationResult(
+            each.name,
+            bool(found[each.name].success) and errors[each.name] is None,
+            each.severity,
+            _observed(found[each.name].result),
+            errors[each.name],
+        )
+        for each in expectations
     ]
 
 
-def _exact(value: float) -> int | float:
-    return int(value) if value.is_integer() else value
+def gx_expectation(expectation: Expectation) -> Any:
+    """Returns Great Expectations' object of an expectation.
+
+    Raises:
+        ExpectationNotFoundError: It has no expectation of that type.
+        ValidationError: The arguments are not those of that type.
+    """
+    from great_expectations.expectations.registry import get_expectation_impl
+
+    return get_expectation_impl(expectation.type)(
+        **expectation.kwargs,
+        severity="critical" if expectation.severity == "error" else "warning",
+        description=f"{expectation.in_words}. {expectation.why}",
+        meta={_NAME: expectation.name},
+    )
 
 
-# Data Docs load their looks and scripts from six hosts on the internet: a page of ours calls nobody.
-_REMOTE = re.compile(
-    r"<script\b[^>]*\bsrc=[^>]*>\s*</script>|<link\b[^>]*>"
-    r"|<img\b[^>]*\bsrc=[\"']https?:[^>]*>|<footer\b.*?</footer>|background:[^;}]*url\([\"']?https?:[^)]*\)[^;}]*;?",
-    re.DOTALL | re.IGNORECASE,
-)
-_STYLE = """<style>
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 1rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; width: 100%; margin: .3rem 0 1rem; }
-th, td { border-bottom: 1px solid #ddd; padding: .3rem .6rem; text-align: left; vertical-align: top; }
-nav, .sticky, .modal, #ge-cta-footer, button { display: none; }
-.text-success { color: #0a7d33; } .text-danger { color: #b3261e; }
-</style>
-</head>"""
+@contextmanager
+def _silent(spark: "SparkSession | None") -> Iterator[None]:
+    """Keeps Spark's messages about a failing query to itself, in which it quotes values."""
+    if spark is None:
+        yield
+        return
+    logger = logging.getLogger("SQLQueryContextLogger")
+    root = spark.sparkContext._jvm.org.apache.logging.log4j.LogManager.getRootLogger()  # type: ignore[union-attr]
+    before = root.getLevel().toString()
+    spark.sparkContext.setLogLevel("OFF")
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = False
+        spark.sparkContext.setLogLevel(before)
 
 
-def _render(outcome: object) -> str:
-    """The Data Docs page of one validation, complete in itself."""
-    from great_expectations.render.renderer import ValidationResultsPageRenderer
-    from great_expectations.render.view import DefaultJinjaPageView
+def _keep_counts(result: Any, users_own: bool) -> None:
+    """Takes everything but counts out of Great Expectations' result of an expectation."""
+    kept = {name: _plain(result.result[name]) for name in _COUNTS if name in result.result}
+    counted = not users_own or _COUNTING.search(result.expectation_config.type)
+    if counted and isinstance(observed := _plain(result.result.get("observed_value")), int | float):
+        kept["observed_value"] = observed
+    result.result = kept
+    error = _error(result.exception_info)
+    result.exception_info = {
+        "raised_exception": error is not None,
+        "exception_message": error,
+        "exception_traceback": None,
+    }
 
-    page = DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(outcome))
-    return _REMOTE.sub("", page).replace("</head>", _STYLE, 1)
+
+def _plain(value: Any) -> Any:
+    """A Python number for numpy's, which Data Docs can not render."""
+    return value.item() if hasattr(value, "item") else value
+
+
+def _observed(result: Mapping[str, Any]) -> float | None:
+    return result.get("observed_value", result.get("unexpected_count"))
+
+
+def _error(exception_info: Mapping[str, Any]) -> str | None:
+    """Returns the kind of the exception that an expectation raised, None where it raised none.
+
+    Great Expectations gives one exception, or several by the ids of metrics. Their messages and tracebacks quote
+    values, so only the name of a class that there is, or of a condition of Spark's, is taken from them.
+    """
+    several = [each for each in exception_info.values() if isinstance(each, Mapping)] or [exception_info]
+    for raised in several:
+        if raised.get("raised_exception"):
+            trace = raised.get("exception_traceback") or ""
+            # Spark's exceptions say their condition in brackets: `….captured.ParseException: [PARSE_SYNTAX_ERROR] …`
+            condition = re.search(r"^pyspark\.errors\S+: \[([A-Z_.]+)\]", trace, re.MULTILINE)
+            names = [name for name in re.findall(r"\w+", trace) if name in _known_exceptions()]
+            return condition[1] if condition else names[-1] if names else "an exception"
+    return None
+
+
+@cache
+def _known_exceptions() -> frozenset[str]:
+    import builtins
+
+    import great_expectations.exceptions as gx_exceptions
+    import pandas as pd
+
+    rooms = (builtins, gx_exceptions, pd.errors)
+    return frozenset(
+        name
+        for room in rooms
+        for name, value in vars(room).items()
+        if isinstance(value, type) and issubclass(value, Exception) and value is not Exception
+    )

@@ -1,0 +1,130 @@
+"""An expectation of a table in Great Expectations' own terms, as data: its type, its arguments, and why.
+
+Great Expectations lets an empty table, an empty suite, NULL against a pattern and NaN against not-null pass.
+So every suite has `row_count`, every column that must have a value has `not_null`, and a `predicate` that is
+NULL for a row counts as false.
+
+Dagster reads this module each time it loads the definitions: it imports nothing that is slow to load.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Severity = Literal["error", "warn"]
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """One expectation of a suite.
+
+    Attributes:
+        name: The check's name, unique among the checks of its table.
+        type: Great Expectations' name of it, such as `expect_column_values_to_not_be_null`.
+        kwargs: Its arguments.
+        why: What is lost when it fails, for the reader of the check.
+        severity: `error` closes the gate; `warn` is shown and lets pass.
+        columns: The SQL of each column that it looks at, over the suite's rows; empty for a suite that looks
+            at the table's own columns.
+    """
+
+    name: str
+    type: str
+    kwargs: Mapping[str, Any]
+    why: str
+    severity: Severity = "error"
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def in_words(self) -> str:
+        """The type and its arguments, such as `expect_table_row_count_to_be_between(min_value=1)`."""
+        arguments = (f"{name}={json.dumps(value, default=str)}" for name, value in self.kwargs.items())
+        return f"{self.type}({', '.join(arguments)})"
+
+
+def row_count() -> Expectation:
+    """Expects at least one row: most other expectations hold over none."""
+    return Expectation(
+        "row_count",
+        "expect_table_row_count_to_be_between",
+        {"min_value": 1},
+        "An empty table passes every other expectation.",
+    )
+
+
+def not_null(*columns: str) -> tuple[Expectation, ...]:
+    """Expects no NULL in any of the columns, one expectation per column.
+
+    The column that is looked at holds no value, only whether there is one: values may be long texts.
+    """
+    return tuple(
+        Expectation(
+            f"{column}_not_null",
+            "expect_column_values_to_not_be_null",
+            {"column": column},
+            f"A row without {column} can not be used, and NULL passes most other expectations.",
+            columns={column: f"CASE WHEN {column} IS NOT NULL THEN true END"},
+        )
+        for column in columns
+    )
+
+
+def unique(name: str, *columns: str) -> Expectation:
+    """Expects no two rows with the same values; rows with a NULL are left to `not_null`."""
+    one = len(columns) == 1
+    return Expectation(
+        name,
+        "expect_column_values_to_be_unique" if one else "expect_compound_columns_to_be_unique",
+        {"column": columns[0]} if one else {"column_list": list(columns)},
+        f"Two rows with one {' and '.join(columns)} make every MERGE and join on it ambiguous.",
+        columns={column: column for column in columns},
+    )
+
+
+def predicate(
+    name: str, sql: str, why: str, *, among: str | None = None, severity: Severity = "error"
+) -> Expectation:
+    """Expects a condition to be true for every row; NULL is not true.
+
+    Args:
+        name: The check's name, and the name of the boolean column that holds the condition.
+        sql: The condition.
+        why: What is lost when it fails.
+        among: The rows that have to meet it; all unless given.
+        severity: Whether a failure closes the gate.
+    """
+    column = f"coalesce({sql}, false)"
+    return Expectation(
+        name,
+        "expect_column_values_to_be_in_set",
+        {"column": name, "value_set": [True]},
+        why,
+        severity,
+        # Great Expectations leaves out rows where the column is NULL.
+        {name: f"CASE WHEN {among} THEN {column} END" if among else column},
+    )
+
+
+def on_column(
+    name: str,
+    type_: str,
+    column: str,
+    why: str,
+    *,
+    sql: str | None = None,
+    severity: Severity = "error",
+    **kwargs: float | str,
+) -> Expectation:
+    """Returns an expectation of one column's values.
+
+    Args:
+        name: The check's name.
+        type_: Great Expectations' name of the expectation.
+        column: The column.
+        why: What is lost when it fails.
+        sql: What the column holds, where it is not a column of the suite's rows.
+        severity: Whether a failure closes the gate.
+        **kwargs: The expectation's other arguments.
+    """
+    return Expectation(name, type_, {"column": column, **kwargs}, why, severity, {column: sql or column})
