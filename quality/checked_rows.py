@@ -33,9 +33,9 @@ def checked_rows_in_duckdb(
     """
     import sqlglot
 
-    names = {name: name for name in _short_names(suite)}
+    names = {name: name for name in _short_names(suite)} | {name: f":{name}" for name in suite.parameters}
     (query,) = sqlglot.transpile(suite.query.format(**names), read="spark", write="duckdb")
-    return connection.execute(query, _values(suite, parameters)).to_arrow_table()
+    return connection.sql(query, params=_values(suite, parameters)).to_arrow_table()
 
 
 def checked_rows_in_spark(
@@ -51,10 +51,12 @@ def checked_rows_in_spark(
     Raises:
         KeyError: When a table or a parameter is not given.
     """
-    # Braces in the SQL take frames by their views; parameters are bound as values.
-    named = {short: frames[name] for name, short in zip(_tables(suite), _short_names(suite), strict=True)}
+    # Braces in the SQL take frames by their views, and values as quoted literals.
+    fills: dict[str, Any] = {
+        short: frames[name] for name, short in zip(_tables(suite), _short_names(suite), strict=True)
+    }
     session = frames[suite.table].sparkSession
-    return session.sql(suite.query, args=_values(suite, parameters), **named)
+    return session.sql(suite.query, **fills, **_values(suite, parameters))
 
 
 def _tables(suite: Suite) -> tuple[str, ...]:

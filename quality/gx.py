@@ -220,14 +220,14 @@ def _observed(result: Mapping[str, Any]) -> float | None:
 def _error(exception_info: Mapping[str, Any]) -> str | None:
     """Returns the kind of the exception that an expectation raised, None where it raised none.
 
-    Great Expectations gives one exception, or several by the ids of metrics. Their messages and tracebacks quote
-    values, so only the name of a class that there is, or of a condition of Spark's, is taken from them.
+    Great Expectations gives one exception, or several by the ids of metrics. Their messages and tracebacks
+    quote values, so only the name of a known class, or of a condition of Spark's, is taken from them.
     """
     several = [each for each in exception_info.values() if isinstance(each, Mapping)] or [exception_info]
     for raised in several:
         if raised.get("raised_exception"):
             trace = raised.get("exception_traceback") or ""
-            # Spark's exceptions say their condition in brackets: `….captured.ParseException: [PARSE_SYNTAX_ERROR] …`
+            # Spark's exceptions name their condition: `pyspark.errors….ParseException: [SYNTAX_ERROR] …`
             condition = re.search(r"^pyspark\.errors\S+: \[([A-Z_.]+)\]", trace, re.MULTILINE)
             names = [name for name in re.findall(r"\w+", trace) if name in _known_exceptions()]
             return condition[1] if condition else names[-1] if names else "an exception"

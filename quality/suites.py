@@ -4,7 +4,7 @@ A suite's relation has a row per row of its table. Its columns are narrow: a boo
 SQL works out, and keys and numbers; never a text. Great Expectations validates those columns (`quality.gx`).
 
 The SQL is Spark's; `quality.checked_rows` has it run by DuckDB or by Spark. `{documents}` stands for
-`silver.documents`, and so on; `:name` for a parameter.
+`silver.documents`, and so on, and `{token_budget}` for a parameter's value.
 """
 
 from collections.abc import Mapping
@@ -249,7 +249,7 @@ CHUNKS = Suite(
         ),
         predicate(
             "tokens_within_budget",
-            "token_count BETWEEN 0 AND :token_budget",
+            "token_count BETWEEN 0 AND {token_budget}",
             "The embedder cuts off what is over its budget: the end of the chunk could not be found.",
         ),
         on_column(
@@ -271,8 +271,9 @@ EMBEDDINGS = Suite(
         CROSS JOIN (
             SELECT count(*) AS texts_without_vector
             FROM (SELECT DISTINCT tenant, text_sha256 FROM {{chunks}}) AS c
-            ANTI JOIN (SELECT tenant, text_sha256 FROM {{embeddings}} WHERE model_digest = :model_digest) AS v
-            ON c.tenant = v.tenant AND c.text_sha256 = v.text_sha256
+            ANTI JOIN (
+                SELECT tenant, text_sha256 FROM {{embeddings}} WHERE model_digest = {{model_digest}}
+            ) AS v ON c.tenant = v.tenant AND c.text_sha256 = v.text_sha256
         ) AS unembedded
     """,
     reads=("gold.chunks",),
@@ -286,7 +287,7 @@ EMBEDDINGS = Suite(
             "expect_column_unique_value_count_to_be_between",
             "vector_length",
             "The index holds vectors of one length.",
-            sql="CASE WHEN model_digest = :model_digest AND vector IS NOT NULL THEN size(vector) END",
+            sql="CASE WHEN model_digest = {model_digest} AND vector IS NOT NULL THEN size(vector) END",
             max_value=1,
         ),
         predicate(

@@ -36,7 +36,7 @@ from quality.gate import verdict
 from quality.suites import SUITES
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import SparkSession
 
 _SEED = 2026
 _PER_KIND = 100
@@ -115,7 +115,7 @@ def bench_quality() -> BenchResult:
             unique = [row for row in kept if row["doc_id"] in halves[1] and row["doc_id"] not in canonical]
             tallies["near_duplicates"], shadowed = _copied(spark, unique, random, reasons)
             sound_versions = _Tally()
-            tallies |= _gated(spark, unique, random, reasons, sound_versions)
+            tallies |= _gated(unique, random, reasons, sound_versions)
         finally:
             spark.stop()
     stopped = {row["doc_id"] for row in parsed if row["stage"] is not None}
@@ -278,20 +278,18 @@ def _copied(
     return tally, len(found.keys() - copies.keys())
 
 
-def _gated(
-    spark: "SparkSession", documents: list[Row], random: Random, reasons: Counter[str], sound: _Tally
-) -> dict[str, _Tally]:
+def _gated(documents: list[Row], random: Random, reasons: Counter[str], sound: _Tally) -> dict[str, _Tally]:
     """Spoils versions of the tables and looks which gates open."""
     tallies = {kind: _Tally() for kind in TABLE_DEFECTS}
     for _ in range(_BATCHES):
         tables = _version(random.sample(documents, _BATCH_DOCUMENTS), random)
         for table in SUITES:
-            closed = _closed_by(spark, table, tables)
+            closed = _closed_by(table, tables)
             sound.add(closed, table, reasons)
         for kind, (table, spoil) in TABLE_DEFECTS.items():
             spoiled = copy.deepcopy(tables)
             spoil(spoiled, random)
-            tallies[kind].add(_closed_by(spark, table, spoiled), kind, reasons)
+            tallies[kind].add(_closed_by(table, spoiled), kind, reasons)
     return tallies
 
 
@@ -363,23 +361,19 @@ def _tokenizer(recipe: Recipe) -> Path:
     return EmbeddingModel.of(recipe.embedder, Path()).tokenizer_path
 
 
-def _closed_by(spark: "SparkSession", table: str, tables: Rows) -> str | None:
-    """The first expectation that closed the table's gate, or None where it opened."""
+def _closed_by(table: str, tables: Rows) -> str | None:
+    """Returns the first expectation that closed the table's gate, or None where it opened."""
+    import duckdb
+
     from quality.gx import run_suite
 
     suite = SUITES[table]
-    frames = {name: _frame(spark, name, tables[name]) for name in (table, *suite.reads)}
     parameters: dict[str, Any] = {"token_budget": Recipe().chunker.max_tokens, "model_digest": "bench"}
-    judged = verdict(
-        suite, run_suite(frames, suite, None, {name: parameters[name] for name in suite.parameters})
-    )
+    with duckdb.connect() as connection:
+        for name in (table, *suite.reads):
+            # Without Delta's NOT NULL, as something else may have written it.
+            schema = pa.schema([field.with_nullable(True) for field in TABLES[name].schema])
+            connection.register(name.partition(".")[2], pa.Table.from_pylist(tables[name], schema))
+        judged = verdict(suite.expectations, run_suite(connection, suite, None, parameters))
     errors = [each.name for each in suite.expectations if each.severity == "error"]
     return None if judged.passed else next(name for name in judged.failed if name in errors)
-
-
-def _frame(spark: "SparkSession", name: str, rows: list[Row]) -> "DataFrame":
-    """Rows as a table without Delta's NOT NULL, as something else may have written it."""
-    from pyspark.sql.pandas.types import from_arrow_schema
-
-    schema = pa.schema([field.with_nullable(True) for field in TABLES[name].schema])
-    return spark.createDataFrame(pa.Table.from_pylist(rows, schema), from_arrow_schema(schema))

@@ -7,16 +7,17 @@ import pytest
 
 from assets.lake.tables import TABLES
 from assets.text.signals import SIGNALS
+from quality.expectations import Expectation, predicate, row_count
 from quality.gate import Conservation, ExpectationResult, verdict
-from quality.suites import SUITES, Expectation, Suite, bounds
+from quality.gx import gx_expectation
+from quality.suites import SUITES, Suite
 
 EXPECTATIONS = [(suite, each) for suite in SUITES.values() for each in suite.expectations]
 
 
 def results_of(suite: Suite, failing: set[str]) -> list[ExpectationResult]:
     return [
-        ExpectationResult(each.name, each.name not in failing, each.severity, 0.0, each.why)
-        for each in suite.expectations
+        ExpectationResult(each.name, each.name not in failing, each.severity) for each in suite.expectations
     ]
 
 
@@ -28,7 +29,7 @@ def test_every_gated_table_has_a_suite() -> None:
 def test_every_suite_has_a_row_count_and_a_null_gate_for_what_it_relies_on(suite: Suite) -> None:
     names = {each.name for each in suite.expectations}
     (count,) = [each for each in suite.expectations if each.name == "row_count"]
-    assert count.at_least == 1
+    assert count.kwargs["min_value"] == 1
     required = {field.name for field in TABLES[suite.table].schema if not field.nullable}
     ungated = required - set(SIGNALS) - {"OpenLineage_RunId"}
     assert {f"{column}_not_null" for column in ungated} <= names
@@ -44,49 +45,56 @@ def test_names_are_unique_and_dagsters(suite: Suite) -> None:
 @pytest.mark.parametrize(
     ("suite", "expectation"), EXPECTATIONS, ids=[f"{s.table}-{e.name}" for s, e in EXPECTATIONS]
 )
-def test_every_expectation_is_bounded_and_says_why(suite: Suite, expectation: Expectation) -> None:
-    assert expectation.at_least is not None or expectation.at_most is not None
+def test_every_expectation_is_great_expectations_own_and_says_why(
+    suite: Suite, expectation: Expectation
+) -> None:
+    assert gx_expectation(expectation).expectation_type == expectation.type
     assert expectation.why.endswith(".")
-    parameters = {name for _, name, _, _ in Formatter().parse(expectation.measure) if name}
-    assert parameters <= set(suite.parameters)
+    assert (
+        expectation.kwargs.keys() - {"column", "column_list"}
+        or "null" in expectation.type
+        or ("unique" in expectation.type)
+    )
+    formats = [Formatter().parse(sql) for sql in expectation.columns.values()]
+    assert {name for each in formats for _, name, _, _ in each if name} <= set(suite.parameters)
 
 
 def test_every_quality_signal_has_a_range() -> None:
     (ranges,) = [e for e in SUITES["silver.documents"].expectations if e.name == "signals_in_range"]
-    assert set(re.findall(r"[a-z_0-9]+", ranges.measure)) >= set(SIGNALS)
+    assert set(re.findall(r"[a-z_0-9]+", ranges.columns["signals_in_range"])) >= set(SIGNALS)
 
 
 def test_suites_load_without_anything_slow() -> None:
     script = (
         "import sys, quality.suites, quality.gate;"
-        "sys.exit(any(n in sys.modules for n in ('pyspark', 'great_expectations', 'pandas', 'numpy')))"
+        "slow = ('pyspark', 'great_expectations', 'pandas', 'numpy', 'sqlglot');"
+        "sys.exit(any(name in sys.modules for name in slow))"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
-def test_bounds_in_words() -> None:
-    assert bounds(Expectation("x", "count(*)", "why.", at_least=1)) == "at least 1"
-    assert (
-        bounds(Expectation("x", "count(*)", "why.", at_least=0, at_most=0.02))
-        == "at least 0 and at most 0.02"
+def test_an_expectation_in_words() -> None:
+    assert row_count().in_words == "expect_table_row_count_to_be_between(min_value=1)"
+    assert predicate("ok", "a = b", "why.").in_words == (
+        'expect_column_values_to_be_in_set(column="ok", value_set=[true])'
     )
 
 
 def test_a_gate_opens_when_no_error_failed() -> None:
     suite = SUITES["silver.documents"]
-    assert verdict(suite, results_of(suite, set())).passed
-    warned = verdict(suite, results_of(suite, {"pages_in_order"}))
+    assert verdict(suite.expectations, results_of(suite, set())).passed
+    warned = verdict(suite.expectations, results_of(suite, {"pages_in_order"}))
     assert (warned.passed, warned.failed) == (True, ("pages_in_order",))
-    closed = verdict(suite, results_of(suite, {"pages_in_order", "text_not_null"}))
+    closed = verdict(suite.expectations, results_of(suite, {"pages_in_order", "text_not_null"}))
     assert not closed.passed
     assert set(closed.failed) == {"pages_in_order", "text_not_null"}
 
 
 def test_a_gate_stays_closed_without_results_or_expectations() -> None:
     suite = SUITES["gold.chunks"]
-    assert not verdict(suite, []).passed
-    assert verdict(suite, results_of(suite, set())[1:]).failed == ("row_count",)
-    assert not verdict(Suite("x.y", "SELECT 1", ()), []).passed
+    assert not verdict(suite.expectations, []).passed
+    assert verdict(suite.expectations, results_of(suite, set())[1:]).failed == ("row_count",)
+    assert not verdict((), []).passed
 
 
 def test_conservation_holds_only_without_faults() -> None:
