@@ -3,8 +3,9 @@
 import dagster as dg
 
 from assets import bronze, gold, ops, serving, silver
-from assets.dagster.checks import GATES, conservation
+from assets.dagster.conservation import conservation
 from assets.dagster.drift import drift_checks
+from assets.dagster.gates import table_gates
 from orchestration.automation.jobs import maintenance_job, refresh_job
 from orchestration.automation.schedules import daily_schedule, nightly_schedule
 from orchestration.automation.sensors import (
@@ -15,6 +16,7 @@ from orchestration.automation.sensors import (
 )
 from orchestration.resources import dagster_resources
 from orchestration.settings import Settings
+from quality.user_suites import UserSuites
 
 ASSETS = [
     bronze.raw_documents,
@@ -26,8 +28,6 @@ ASSETS = [
     serving.index,
     ops.release,
 ]
-
-CHECKS = [*GATES, conservation, ops.retrieval_quality]
 
 
 def build_definitions(
@@ -41,7 +41,12 @@ def build_definitions(
     """
     return dg.Definitions(
         assets=ASSETS,
-        asset_checks=[*CHECKS, *drift_checks(settings.recipe.drift)],
+        asset_checks=[
+            *table_gates(UserSuites(settings.user_suites_folder).list()),
+            conservation,
+            ops.retrieval_quality,
+            *drift_checks(settings.recipe.drift),
+        ],
         jobs=[refresh_job, maintenance_job],
         schedules=[daily_schedule, nightly_schedule],
         sensors=[arrivals_sensor, automation_sensor, dead_runs_sensor, failed_run_sensor],

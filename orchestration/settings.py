@@ -77,6 +77,11 @@ class Settings(BaseSettings):
         """The file that remembers the sources."""
         return self.home / "sources.json"
 
+    @property
+    def user_suites_folder(self) -> Path:
+        """The folder of the suites that users added to gates."""
+        return self.home / "gates"
+
 
 def open_lake(settings: Settings) -> Lake:
     """The lake of a state folder, with every table there.

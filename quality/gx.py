@@ -134,7 +134,7 @@ def validate(
     batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
     suite = gx.ExpectationSuite(name=name, expectations=[gx_expectation(each) for each in expectations])
     definition = gx.ValidationDefinition(name=name, data=batch, suite=context.suites.add(suite))
-    with _silent(None if in_pandas else rows.sparkSession):
+    with _silent(None if isinstance(rows, pd.DataFrame) else rows.sparkSession):
         outcome = context.validation_definitions.add(definition).run(
             batch_parameters={"dataframe": rows},
             result_format={"result_format": "BASIC", "exclude_unexpected_values": True},

@@ -1,8 +1,8 @@
 """Suites that users add to a table's gate: read from a file, checked, and kept in a folder.
 
-A file is JSON in the form that Great Expectations writes itself, `{"name", "expectations": [{"type", "kwargs"}]}`,
-or Python that makes a `great_expectations.ExpectationSuite`. Python is run once, when the suite is added; what is
-kept is JSON.
+A file is JSON in the form that Great Expectations writes, `{"name", "expectations": [{"type", "kwargs"}]}`,
+or Python that makes a `great_expectations.ExpectationSuite`. Python is run once, when the suite is added;
+what is kept is JSON.
 """
 
 import difflib

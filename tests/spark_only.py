@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pytest
 
 from assets import gold, silver
-from assets.dagster import checks
+from assets.dagster import gates
 from assets.engine import step
 from assets.sources import sources
 
@@ -15,7 +15,7 @@ LIMITS = (
     *((silver, name) for name in ("WORK_BYTES", "DRIVER_DOCUMENT_CAP", "DRIVER_LAKE_CAP")),
     *((gold, name) for name in ("WORK_BYTES", "_FEW_TEXTS")),
     *((sources, name) for name in ("_FEW_FILES", "_FEW_BYTES")),
-    (checks, "DRIVER_GATE_BYTES"),
+    *((gates, name) for name in ("DRIVER_GATE_BYTES", "DRIVER_USER_SUITE_BYTES")),
 )
 
 

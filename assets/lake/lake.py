@@ -310,8 +310,10 @@ class Lake:
             newest = newest.replace(tzinfo=UTC)
         return now if newest is None else max(now, newest + timedelta(microseconds=1))
 
-    def record_audit(self, name: str, version: int, passed: bool, failed: list[str], run_id: str) -> None:
-        """Writes a gate's verdict on one version of a table."""
+    def record_audit(
+        self, name: str, version: int, passed: bool, failed: list[str], run_id: str, suites_digest: str = ""
+    ) -> None:
+        """Writes a gate's verdict on one version of a table; the digest is of the suites that users added."""
         row = {
             "table": name,
             "version": version,
@@ -327,7 +329,7 @@ class Lake:
                 run_id=run_id,
                 asset="ops/audits",
                 code_version=CODE_VERSION,
-                config_digest="",
+                config_digest=suites_digest,
                 inputs={name: version},
             ),
         )

@@ -14,6 +14,7 @@ from orchestration.cli import (
     answers,
     bench,
     evaluate,
+    gates,
     ingest,
     lake,
     releases,
@@ -93,6 +94,7 @@ app.command("releases")(releases.releases_command)
 app.command("rollback")(releases.rollback_command)
 app.command("settings")(services.settings_command)
 app.add_typer(source.app, name="source")
+app.add_typer(gates.app, name="gates")
 app.add_typer(answers.app, name="answers")
 app.add_typer(bench.app, name="bench")
 app.command()(evaluate.evaluate)

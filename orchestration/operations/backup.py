@@ -66,9 +66,13 @@ def write_backup(settings: Settings, target: Path, progress: Callable[[str], Non
             progress("the tables")
             for file in _tables(settings.home / "lake"):
                 _add(archive, file, str(file.relative_to(settings.home)), digests)
-            for name in ("sources.json", "state.json"):
-                if (settings.home / name).is_file():
-                    _add(archive, settings.home / name, name, digests)
+            for file in (
+                settings.sources_file,
+                settings.home / "state.json",
+                *sorted(settings.user_suites_folder.glob("*.json")),
+            ):
+                if file.is_file():
+                    _add(archive, file, str(file.relative_to(settings.home)), digests)
             progress("the runs")
             for file in sorted(settings.dagster_home.rglob("*.db")):
                 copy = Path(scratch) / "copy.db"

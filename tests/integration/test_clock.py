@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from index_rows import DIMENSION, NO_DETAILS, NO_LINEAGE, Chunk, batch
 
-from assets.dagster.checks import passed_with
+from assets.dagster.gates import passed_with
 from assets.lake.lake import Lake, Unaudited
 from assets.lake.spark import SparkConfig
 from assets.lake.tables import AUDITS, DOCUMENTS, RAW_DOCUMENTS, RELEASES

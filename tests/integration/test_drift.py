@@ -9,8 +9,8 @@ import pytest
 from lake_rows import write
 from test_gx import chunk, document
 
-from assets.dagster.checks import audit
 from assets.dagster.drift import drift_checks, look, over_time
+from assets.dagster.gates import audit
 from assets.lake.lake import Lake, Unaudited
 from assets.lake.spark import SparkConfig
 from assets.lake.tables import CHUNKS, DOCUMENTS, DRIFT, EMBEDDINGS

@@ -9,7 +9,8 @@ from lake_rows import write
 from pyspark.sql import SparkSession
 from test_gx import TEXTS, document
 
-from assets.dagster.checks import GATES, audit, conserved, passed_with
+from assets.dagster.conservation import conserved
+from assets.dagster.gates import audit, build_gate, passed_with, table_gates
 from assets.lake.lake import Lake, Unaudited
 from assets.lake.spark import SparkConfig
 from assets.lake.tables import DOCUMENTS, DUPLICATES, QUARANTINE, RAW_DOCUMENTS, SIGNATURES, TABLES
@@ -57,12 +58,12 @@ def test_a_verdict_is_kept_and_read_by_consumers(lake: Lake) -> None:
 def test_another_code_version_audits_anew(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     good = write(lake, DOCUMENTS, [document(0, TEXTS[0])])
     audit(lake, SUITE, good, {}, "run-1")
-    monkeypatch.setattr("assets.dagster.checks.CODE_VERSION", "another")
+    monkeypatch.setattr("assets.dagster.gates.CODE_VERSION", "another")
     assert passed_with(lake, DOCUMENTS.name, good) is None
 
 
 def test_the_checks_in_dagster(lake: Lake) -> None:
-    gate = next(each for each in GATES if {key.name for key in each.check_keys} >= {"pages_in_order"})
+    gate = build_gate(SUITE)
     version = write(lake, DOCUMENTS, [document(0, TEXTS[0]) | {"pages": [9, 1]}])
     asset = dg.AssetSpec(dg.AssetKey(["silver", "documents"]))
     definitions = dg.Definitions(
@@ -119,7 +120,9 @@ def test_conservation_counts_every_document(lake: Lake) -> None:
 
 
 def test_gates_cover_the_gated_tables_with_blocking_errors() -> None:
-    checks = {(spec.asset_key.to_user_string(), spec.name): spec for g in GATES for spec in g.check_specs}
+    checks = {
+        (spec.asset_key.to_user_string(), spec.name): spec for g in table_gates() for spec in g.check_specs
+    }
     for name, suite in SUITES.items():
         assert TABLES[name].gated
         for each in suite.expectations:

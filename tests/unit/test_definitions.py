@@ -26,7 +26,6 @@ def described(repository: dg.RepositoryDefinition) -> dict[str, object]:
         "assets": {
             key.to_user_string(): {
                 "group": graph.get(key).group_name,
-                "description": graph.get(key).description,
                 "kinds": sorted(graph.get(key).kinds),
                 "owners": sorted(graph.get(key).owners),
                 "pools": sorted(graph.get(key).pools or ()),
@@ -36,7 +35,7 @@ def described(repository: dg.RepositoryDefinition) -> dict[str, object]:
             for key in sorted(graph.get_all_asset_keys())
         },
         "checks": {
-            key.to_user_string(): {"blocking": spec.blocking, "description": spec.description}
+            key.to_user_string(): {"blocking": spec.blocking}
             for key in sorted(graph.asset_check_keys, key=str)
             for spec in [graph.get_check_spec(key)]
         },
@@ -58,6 +57,12 @@ def test_the_definitions_are_those_that_were_read(repository: dg.RepositoryDefin
     if os.environ.get("HEADWATER_UPDATE_SNAPSHOTS"):
         SNAPSHOT.write_text(json.dumps(now, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
     assert now == json.loads(SNAPSHOT.read_text())
+
+
+def test_every_asset_and_every_check_is_described(repository: dg.RepositoryDefinition) -> None:
+    graph = repository.asset_graph
+    assert [key for key in graph.get_all_asset_keys() if not graph.get(key).description] == []
+    assert [key for key in graph.asset_check_keys if not graph.get_check_spec(key).description] == []
 
 
 def test_every_asset_key_is_its_folder_and_its_module() -> None:

@@ -1,0 +1,217 @@
+"""Gates: the suites of each gated table as blocking asset checks, and the verdict that consumers go by.
+
+Dagster's own blocking holds inside one run. So a gate also writes its verdict to `ops.audits`, and whoever
+reads a gated table reads its last version that passed (`Lake.readable_version`).
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
+
+import dagster as dg
+import duckdb
+
+from assets.dagster.drift import blocked_by_drift
+from assets.dagster.metadata import asset_key
+from assets.lake.delta import register, stored_bytes
+from assets.lake.lake import Lake
+from assets.lake.lineage import CODE_VERSION
+from assets.lake.tables import AUDITS, TABLES
+from assets.recipe import Recipe
+from quality.data_docs import data_docs_page
+from quality.expectations import Expectation
+from quality.gate import ExpectationResult, verdict
+from quality.gx import run_suite, validate
+from quality.suites import SUITES, Suite
+from quality.user_suites import UserSuite, suites_digest
+from retrieval.embedding.embedding_model import EmbeddingModel
+
+_PARAMETERS: dict[str, Callable[[Recipe, EmbeddingModel], str | int]] = {
+    "token_budget": lambda recipe, _: recipe.chunker.max_tokens,
+    "model_digest": lambda _, model: model.digest,
+}
+"""Where the parameters of the suites come from."""
+
+_RECENT_AUDITS = 100
+DRIVER_GATE_BYTES = 8 << 30
+"""Compressed size of the tables up to which this process looks at them; Spark looks at larger ones."""
+DRIVER_USER_SUITE_BYTES = 256 << 20
+"""The same for the suites of users, whose columns may be long texts: pandas holds them as they are."""
+_LONGEST_DESCRIPTION = 500
+
+
+def table_gates(added: Collection[UserSuite] = ()) -> list[dg.AssetChecksDefinition]:
+    """Returns the gate of every gated table, with the suites that users added to it."""
+    return [
+        build_gate(suite, [each for each in added if each.table == name]) for name, suite in SUITES.items()
+    ]
+
+
+def build_gate(suite: Suite, added: Sequence[UserSuite] = ()) -> dg.AssetChecksDefinition:
+    """Returns the checks of one table: one per expectation, those of severity `error` blocking.
+
+    Args:
+        suite: Headwater's own suite of the table.
+        added: The suites that users added to it.
+    """
+    expectations = _all_expectations(suite, added)
+
+    @dg.multi_asset_check(
+        name=f"{suite.table.replace('.', '_')}_gate",
+        specs=[
+            dg.AssetCheckSpec(
+                expectation.name,
+                asset=asset_key(suite.table),
+                description=f"{expectation.why} Expected: {expectation.in_words}."[:_LONGEST_DESCRIPTION],
+                blocking=expectation.severity == "error",
+            )
+            for expectation in expectations
+        ],
+        description=f"Whether {suite.table} may be read by what comes after it.",
+        pool="spark",
+    )
+    def gate(
+        context: dg.AssetCheckExecutionContext,
+        lake: dg.ResourceParam[Lake],
+        recipe: dg.ResourceParam[Recipe],
+        model: dg.ResourceParam[EmbeddingModel],
+    ) -> Iterator[dg.AssetCheckResult]:
+        version = lake.version(suite.table)
+        warned = passed_with(lake, suite.table, version, added)
+        if warned is not None:
+            results = [
+                ExpectationResult(each.name, each.name not in warned, each.severity) for each in expectations
+            ]
+        else:
+            parameters = {name: _PARAMETERS[name](recipe, model) for name in suite.parameters}
+            run_id = context.run.run_id
+            drifted = blocked_by_drift(lake, suite.table, recipe, model, run_id)
+            results = audit(lake, suite, version, parameters, run_id, ("drift",) if drifted else (), added)
+        pages = {
+            expectation.name: data_docs_page(lake.docs_dir, suite.table, user_suite)
+            for user_suite, some in _by_page(suite, added)
+            for expectation in some
+        }
+        for expectation, result in zip(expectations, results, strict=True):
+            metadata: dict[str, Any] = {
+                "delta_version": version,
+                "data_docs": dg.MetadataValue.url(pages[expectation.name].absolute().as_uri()),
+                "expected": expectation.in_words[:_LONGEST_DESCRIPTION],
+            }
+            if result.observed is not None:
+                metadata["observed"] = result.observed
+            yield dg.AssetCheckResult(
+                passed=result.passed,
+                asset_key=asset_key(suite.table),
+                check_name=expectation.name,
+                severity=(
+                    dg.AssetCheckSeverity.ERROR
+                    if expectation.severity == "error"
+                    else dg.AssetCheckSeverity.WARN
+                ),
+                description=result.error and f"could not be evaluated: {result.error}",
+                metadata=metadata,
+            )
+
+    return gate
+
+
+def _by_page(suite: Suite, added: Sequence[UserSuite]) -> list[tuple[str | None, tuple[Expectation, ...]]]:
+    return [(None, suite.expectations), *((each.name, each.expectations) for each in added)]
+
+
+def _all_expectations(suite: Suite, added: Sequence[UserSuite]) -> list[Expectation]:
+    return [expectation for _, some in _by_page(suite, added) for expectation in some]
+
+
+def audit(
+    lake: Lake,
+    suite: Suite,
+    version: int,
+    parameters: dict[str, str | int],
+    run_id: str,
+    also_failed: tuple[str, ...] = (),
+    added: Sequence[UserSuite] = (),
+) -> list[ExpectationResult]:
+    """Validates one version of a table, beside the versions of its inputs, and records the verdict.
+
+    Args:
+        lake: Where the tables are.
+        suite: What is expected of the table.
+        version: The version to judge.
+        parameters: A value for each of the suite's parameters.
+        run_id: The Dagster run.
+        also_failed: Other checks that close the gate, which have failed for this version.
+        added: The suites that users added to the table.
+
+    Returns:
+        One result per expectation: the suite's in its order, and then those of the added ones.
+
+    Raises:
+        LookupError: When the suite compares the table with its inputs and it was never made.
+        NotEvaluated: When an expectation of the suite could not be evaluated.
+    """
+    inputs = lake.inputs_of(suite.table, version) if suite.reads else {}
+    versions = {suite.table: version} | {name: inputs[name] for name in suite.reads}
+    tables = {name: lake.delta(name, at) for name, at in versions.items()}
+    if sum(map(stored_bytes, tables.values())) <= DRIVER_GATE_BYTES:
+        with duckdb.connect() as connection:
+            for name, table in tables.items():
+                register(connection, name.partition(".")[2], table)
+            results = run_suite(connection, suite, lake.docs_dir, parameters)
+    else:
+        frames = {name: lake.frame(name, at) for name, at in versions.items()}
+        results = run_suite(frames, suite, lake.docs_dir, parameters)
+    for each in added:
+        results += run_user_suite(lake, each, version)
+    judged = verdict(_all_expectations(suite, added), results)
+    failed = [*judged.failed, *also_failed]
+    passed = judged.passed and not also_failed
+    lake.record_audit(suite.table, version, passed, failed, run_id, suites_digest(added))
+    return results
+
+
+def run_user_suite(lake: Lake, suite: UserSuite, version: int) -> list[ExpectationResult]:
+    """Validates one version of a table against a suite that a user added.
+
+    Returns:
+        One result per expectation, in the suite's order; one that could not be evaluated has not passed.
+    """
+    table = lake.delta(suite.table, version)
+    page = data_docs_page(lake.docs_dir, suite.table, suite.name)
+    if suite.needs_spark or stored_bytes(table) > DRIVER_USER_SUITE_BYTES:
+        frame = lake.frame(suite.table, version)
+        return validate(frame, suite.name, suite.expectations, page, users_own=True)
+    columns = suite.columns(TABLES[suite.table].schema.names)
+    # Without a column to look at, its rows can be counted: the key's columns are narrow.
+    names = ", ".join(f'"{name}"' for name in columns or TABLES[suite.table].key)
+    rows = lake.query(f"select {names} from t", t=table).to_pandas()
+    return validate(rows, suite.name, suite.expectations, page, users_own=True)
+
+
+def passed_with(lake: Lake, table: str, version: int, added: Collection[UserSuite] = ()) -> list[str] | None:
+    """Returns the warnings of the audit that a version passed under the code and suites in force.
+
+    A version never changes, so what passed need not be looked at again, and an unchanged lake starts
+    neither Spark nor Great Expectations. What failed is looked at again: it may be the suite that was mended.
+
+    Returns:
+        The names of the expectations that warned, or None when the version has to be audited.
+    """
+    digest = suites_digest(added)
+    same_suites = any(
+        audit.lineage.inputs == {table: version}
+        and audit.lineage.code_version == CODE_VERSION
+        and audit.lineage.config_digest == digest
+        for audit in lake.commits(AUDITS.name, limit=_RECENT_AUDITS)
+    )
+    if not same_suites:
+        return None
+    newest = lake.query(
+        """
+        select passed, failed from audits where "table" = ? and version = ?
+        order by audited_at desc limit 1
+        """,
+        [table, version],
+        audits=lake.delta(AUDITS.name),
+    ).to_pylist()
+    return newest[0]["failed"] if newest and newest[0]["passed"] else None
