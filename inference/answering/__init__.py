@@ -1,1 +1,1 @@
-"""What is the answer, and what does it stand on? Retrieval, context, prompt, citations, record."""
+"""What is the answer, and what does it stand on? Retrieval, engine, citations, record."""

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from inference.engines.protocol import Draft, Engine, Passage
+from inference.engines.protocol import Engine
+from inference.prompting.types import Draft, Passage
 
 LONGEST_QUESTION = 4000
 """Characters; what is longer is a document and not a question."""

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import httpx
 
-from inference.answering.cited_reply import parse_cited_reply
-from inference.answering.prompt_assembly import PromptConfig, assemble_prompt_passages, build_chat_messages
-from inference.engines.protocol import Draft, EngineError, Passage
+from inference.engines.protocol import EngineError
+from inference.prompting.cited_reply import parse_cited_reply
+from inference.prompting.prompt_assembly import PromptConfig, assemble_prompt_passages, build_chat_messages
+from inference.prompting.types import Draft, Passage
 
 _ATTEMPTS = 4
 _LONGEST_WAIT_S = 30.0

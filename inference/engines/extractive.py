@@ -6,8 +6,8 @@ from typing import Protocol
 import numpy as np
 from pydantic import BaseModel, Field
 
-from inference.answering.prompt_assembly import distinct_passages
-from inference.engines.protocol import Draft, Passage, Quote
+from inference.prompting.prompt_assembly import distinct_passages
+from inference.prompting.types import Draft, Passage, Quote
 from retrieval.chunking.sentences import sentence_spans
 
 

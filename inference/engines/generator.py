@@ -4,9 +4,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field, model_validator
 
-from inference.answering.prompt_assembly import PromptConfig
 from inference.engines.extractive import Encoder, ExtractiveConfig, ExtractiveEngine
 from inference.engines.protocol import Engine
+from inference.prompting.prompt_assembly import PromptConfig
 
 
 class GeneratorConfig(BaseModel):

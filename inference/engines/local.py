@@ -7,14 +7,15 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from inference.answering.cited_reply import parse_cited_reply
-from inference.answering.prompt_assembly import (
+from inference.engines.protocol import EngineError
+from inference.prompting.cited_reply import parse_cited_reply
+from inference.prompting.prompt_assembly import (
     PromptConfig,
     PromptPassage,
     assemble_prompt_passages,
     build_chat_messages,
 )
-from inference.engines.protocol import Draft, EngineError, Passage
+from inference.prompting.types import Draft, Passage
 
 
 class LocalEngine:

@@ -4,14 +4,14 @@ from dataclasses import dataclass
 import pytest
 
 from inference.answering.answer import InvalidQuestion, ReleasePin, answer_question, validate_question
-from inference.answering.cited_reply import parse_cited_reply
-from inference.answering.prompt_assembly import (
+from inference.prompting.cited_reply import parse_cited_reply
+from inference.prompting.prompt_assembly import (
     PromptConfig,
     PromptPassage,
     assemble_prompt_passages,
     build_chat_messages,
 )
-from inference.engines.protocol import Draft, Quote
+from inference.prompting.types import Draft, Quote
 
 DOCUMENT = "Preface. 😀 Rivers rise in hills. They end in the sea, always.\nThe sea is salt."
 

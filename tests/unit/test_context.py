@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.answering.prompt_assembly import (
+from inference.prompting.prompt_assembly import (
     PromptConfig,
     assemble_prompt_passages,
     distinct_passages,

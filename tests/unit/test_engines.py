@@ -18,7 +18,8 @@ from inference.engines.endpoint import OpenAIEngine
 from inference.engines.extractive import ExtractiveConfig, ExtractiveEngine
 from inference.engines.generator import GeneratorConfig, build_engine
 from inference.engines.local import LocalEngine
-from inference.engines.protocol import Draft, EngineError
+from inference.engines.protocol import EngineError
+from inference.prompting.types import Draft
 from retrieval.embedding.embedder import Embedder, EmbedderConfig, packaged_embedding_model
 
 

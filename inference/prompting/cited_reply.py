@@ -4,8 +4,8 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from inference.answering.prompt_assembly import PromptPassage
-from inference.engines.protocol import Draft, Passage, Quote
+from inference.prompting.prompt_assembly import PromptPassage
+from inference.prompting.types import Draft, Passage, Quote
 from retrieval.chunking.sentences import sentence_spans
 
 _MARKER = re.compile(r"\s*\[(\d{1,3}(?:\s*[,;]\s*\d{1,3})*)\]")

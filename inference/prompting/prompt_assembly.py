@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from pydantic import BaseModel, Field
 
-from inference.engines.protocol import Passage
+from inference.prompting.types import Passage
 
 REPEATED_SHARE = 0.9
 """The share of a passage's word triples that another must hold for the passage to add nothing to it."""
