@@ -4,108 +4,41 @@ The candidate is evaluated by a blocking check on `serving/index`, which writes 
 `ops/release` makes live only what that verdict approves, also when it is launched on its own.
 """
 
-import json
-from collections.abc import Mapping
-from typing import Any
-
 import dagster as dg
-import pyarrow as pa
 
 from assets.dagster.metadata import POLICIES, evaluation_chart, release_charts, report
 from assets.dagster.retry import retried
 from assets.gold import chunker_digest
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
+from assets.lake.releases import (
+    ReleaseNotApproved,
+    last_verdict,
+    log_verdict,
+    make_release_live,
+    release_name,
+)
 from assets.lake.tables import RELEASES
 from assets.recipe import Recipe
 from assets.release_evaluation import canonical_documents, evaluate_index_state, evaluation_questions
 from assets.sources.sources import SourceRegistry
 from quality.evaluation.release_gate import decide
 from retrieval.embedding.embedding_model import EmbeddingModel
-from retrieval.index.index import Index, IndexPoint, IndexRelease, IndexState, UnknownRelease
-from retrieval.index.types import ReleaseDetails
-from retrieval.lineage import Lineage
+from retrieval.index.index import Index, IndexPoint, IndexState
 from retrieval.search.searcher import Searcher
 
 INDEX_KEY = dg.AssetKey(["serving", "index"])
 
 
-class NotApproved(RuntimeError):
-    """The index's newest state has not passed its evaluation."""
-
-
-def release_id(point: IndexPoint) -> str:
-    """The name of a moment of the index, the same for the same moment."""
-    return f"r{point.generation}.{point.epoch}"
-
-
-def last_decision(lake: Lake, point: IndexPoint) -> dict[str, Any] | None:
-    """The newest row of `ops.releases` about a moment of the index, or None where nothing was decided."""
-    rows = lake.query(
-        "select * from releases where release_id = ? order by decided_at desc limit 1",
-        [release_id(point)],
-        releases=lake.delta(RELEASES.name),
-    ).to_pylist()
-    return rows[0] if rows else None
-
-
-def record(
-    lake: Lake,
-    state: IndexState,
-    decision: str,
-    reason: str,
-    metrics: Mapping[str, float],
-    run_id: str,
-    seen: int,
-) -> None:
-    """Appends a decision about a moment of the index to `ops.releases`; the rest as `append_decision`."""
-    versions = state.lineage.inputs
-    row = {
-        "release_id": release_id(state),
-        "decision": decision,
-        "reason": reason,
-        "generation": state.generation,
-        "epoch": state.epoch,
-        "model_digest": state.model_digest,
-        "metrics": json.dumps(dict(metrics), sort_keys=True),
-        "versions": json.dumps(versions, sort_keys=True),
-    }
-    append_decision(lake, row, run_id, seen)
-
-
-def append_decision(lake: Lake, row: dict[str, Any], run_id: str, seen: int) -> None:
-    """Appends one row to `ops.releases`, as of now.
-
-    Args:
-        lake: Where it is.
-        row: The decision.
-        run_id: The Dagster run that takes it.
-        seen: The fencing token of the newest decision that this one takes into account.
+def newest_index_state(index: Index, recipe: Recipe, model: EmbeddingModel) -> IndexState:
+    """Returns the newest state of the index for the model and chunker in force.
 
     Raises:
-        WriteConflict: Another was taken since; nothing was written.
-    """
-    lineage = Lineage(
-        run_id=run_id,
-        asset="ops/release",
-        code_version=CODE_VERSION,
-        config_digest="",
-        inputs=json.loads(row["versions"]),
-        fence=seen + 1,
-    )
-    rows = [row | {"decided_at": lake.stamp(RELEASES, "decided_at")}]
-    lake.append(RELEASES, pa.Table.from_pylist(rows, RELEASES.schema), lineage)
-
-
-def candidate(index: Index, recipe: Recipe, model: EmbeddingModel) -> IndexState:
-    """The newest state of the index for the model and chunker in force.
-
-    Raises:
-        NotApproved: When there is none.
+        ReleaseNotApproved: When there is none.
     """
     state = index.state(model.digest, chunker_digest(recipe, model))
     if state is None:
-        raise NotApproved("there is no index for this model and chunker: run `headwater run`")
+        raise ReleaseNotApproved("there is no index for this model and chunker: run `headwater run`")
     return state
 
 
@@ -125,14 +58,12 @@ def retrieval_quality(
     search_index: dg.ResourceParam[Index],
     searcher: dg.ResourceParam[Searcher],
 ) -> dg.AssetCheckResult:
-    """Whether the candidate may go live; the verdict is written down for `ops/release`."""
+    """Evaluates the newest state of the index and logs whether it may go live; `ops/release` obeys that."""
     token = lake.fencing_token(RELEASES)
-    state, live = candidate(search_index, recipe, model), search_index.live()
-    seen = last_decision(lake, state)
-    if seen is not None and seen["decision"] != "refused":
-        return dg.AssetCheckResult(
-            passed=True, metadata=json.loads(seen["metrics"]), description=seen["reason"]
-        )
+    state, live = newest_index_state(search_index, recipe, model), search_index.live()
+    verdict = last_verdict(lake, release_name(state))
+    if verdict is not None and verdict.decision == "approved":
+        return dg.AssetCheckResult(passed=True, metadata={**verdict.metrics}, description=verdict.reason)
     pins = state.lineage.inputs
     questions, canonical = evaluation_questions(lake, sources, pins), canonical_documents(lake, pins)
     groups = search_index.groups()
@@ -147,15 +78,14 @@ def retrieval_quality(
         same = live.details.model_digest == model.digest
         before = evaluated(live) if same and questions else live.details.metrics
     decision = decide(figures, before, recipe.gate)
-    verdict = "approved" if decision.released else "refused"
-    record(lake, state, verdict, decision.reason, figures, context.run.run_id, token)
+    log_verdict(lake, state, decision.released, decision.reason, figures, context.run.run_id, token)
     return dg.AssetCheckResult(
         passed=decision.released,
         description=decision.reason,
         metadata={
             "chart": evaluation_chart(figures),
-            "release_id": release_id(state),
-            "live": release_id(live) if live else "none",
+            "release_id": release_name(state),
+            "live": live.release_id if live else "none",
             **figures,
         },
     )
@@ -182,7 +112,8 @@ def release(
     releases_kept: dg.ResourceParam[int],
 ) -> dg.MaterializeResult:
     """Points what is served at the newest index, if its evaluation approved it."""
-    live = go_live(lake, search_index, candidate(search_index, recipe, model), context.run_id, model)
+    state = newest_index_state(search_index, recipe, model)
+    live = make_release_live(lake, search_index, state, context.run_id, model)
     keep = [(each.generation, each.epoch) for each in search_index.releases()[:releases_kept]]
     search_index.prune(keep)
     return report(
@@ -195,74 +126,3 @@ def release(
         charts=release_charts(lake),
         **live.details.metrics,
     )
-
-
-def go_live(lake: Lake, index: Index, state: IndexState, run_id: str, model: EmbeddingModel) -> IndexRelease:
-    """Makes an approved state of the index the one that is served.
-
-    A state that was rolled back from stays so until the index changes again.
-
-    Returns:
-        The release that is live now.
-
-    Raises:
-        NotApproved: When the state was refused, or not evaluated.
-        WriteConflict: Another decision was taken meanwhile.
-    """
-    token = lake.fencing_token(RELEASES)
-    name, live, seen = release_id(state), index.live(), last_decision(lake, state)
-    if seen is None or seen["decision"] == "refused":
-        why = "it was not evaluated" if seen is None else f"it was refused: {seen['reason']}"
-        raise NotApproved(f"release {name} can not go live: {why}; what was live stays live")
-    if seen["decision"] != "approved":
-        if live is None:
-            raise NotApproved(f"release {name} was {seen['decision']} and nothing is live: run again")
-        return live
-    metrics = json.loads(seen["metrics"])
-    if live is None or live.release_id != name:
-        details = ReleaseDetails(
-            metrics=metrics,
-            versions=state.lineage.inputs,
-            model_digest=state.model_digest,
-            embedder=model.config,
-            run_id=run_id,
-        )
-        live = index.release(name, state, live.release_id if live else None, details)
-    # The pointer first: a decision that is written down is one that holds.
-    record(lake, state, "released", seen["reason"], metrics, run_id, token)
-    return live
-
-
-def roll_back(lake: Lake, index: Index, to: str | None) -> IndexRelease:
-    """Makes an earlier release live again.
-
-    Args:
-        lake: Where the decision is written down.
-        index: The index.
-        to: The release; None for the one before the live one.
-
-    Raises:
-        UnknownRelease: When there is no such release, or none before the live one.
-    """
-    live = index.live()
-    if live is None:
-        raise UnknownRelease("nothing is live yet: run `headwater run`")
-    if to is None:
-        earlier = [each for each in index.releases() if each.released_at < live.released_at]
-        if not earlier:
-            raise UnknownRelease(f"{live.release_id} is the first release: there is none before it")
-        to = earlier[0].release_id
-    made = index.rollback(to)
-    if made.release_id != live.release_id:
-        row = {
-            "release_id": live.release_id,
-            "decision": "rolled_back",
-            "reason": f"rolled back to {made.release_id}",
-            "generation": live.generation,
-            "epoch": live.epoch,
-            "model_digest": live.details.model_digest,
-            "metrics": json.dumps(live.details.metrics, sort_keys=True),
-            "versions": json.dumps(live.details.versions, sort_keys=True),
-        }
-        append_decision(lake, row, "", lake.fencing_token(RELEASES))
-    return made

@@ -44,12 +44,12 @@ def rollback_command(
 
     Example: `headwater rollback r1.2`
     """
-    from assets.ops import roll_back
+    from assets.lake.releases import roll_back_release
     from orchestration.operations.ask import open_query_service
     from orchestration.settings import open_lake
 
     settings = read_settings()
-    made = roll_back(open_lake(settings), open_query_service(settings).index, release)
+    made = roll_back_release(open_lake(settings), open_query_service(settings).index, release)
     if json_:
         print_json({"release": made.release_id, "generation": made.generation, "epoch": made.epoch})
     else:

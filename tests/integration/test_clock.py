@@ -10,9 +10,9 @@ from index_rows import DIMENSION, NO_DETAILS, NO_LINEAGE, Chunk, batch
 
 from assets.dagster.gates import passed_with
 from assets.lake.lake import Lake, Unaudited
+from assets.lake.releases import last_verdict, log_verdict, release_name, roll_back_release
 from assets.lake.spark import SparkConfig
 from assets.lake.tables import AUDITS, DOCUMENTS, RAW_DOCUMENTS, RELEASES
-from assets.ops import last_decision, record, roll_back
 from assets.sources.fetched import LISTING
 from assets.sources.revisions import STATE, stale_files
 from retrieval.index.index import Index
@@ -55,14 +55,14 @@ def test_the_last_audit_counts(lake: Lake, set_back: Any) -> None:
     assert lake.readable_version(DOCUMENTS) == 1
 
 
-def test_the_last_decision_counts(lake: Lake, set_back: Any) -> None:
+def test_the_last_verdict_counts(lake: Lake, set_back: Any) -> None:
     state = IndexState(1, 1, "model", "chunker", DIMENSION, NO_LINEAGE)
-    record(lake, state, "refused", "too low", {}, "before", 0)
+    log_verdict(lake, state, False, "too low", {}, "before", 0)
     set_back()
-    record(lake, state, "approved", "good", {}, "after", 1)
-    seen = last_decision(lake, state)
+    log_verdict(lake, state, True, "good", {}, "after", 1)
+    seen = last_verdict(lake, release_name(state))
     assert seen is not None
-    assert seen["decision"] == "approved"
+    assert seen.decision == "approved"
 
 
 def test_stamps_follow_the_clock_when_it_is_right(lake: Lake) -> None:
@@ -86,7 +86,7 @@ def test_rollback_goes_to_the_release_before(lake: Lake, postgres: Postgres) -> 
     state = index.apply(state, [batch([Chunk("b", "two")])], [], NO_LINEAGE)
     index.release("clock 2", state, "clock 1", NO_DETAILS)
     assert [each.release_id for each in index.releases()][:2] == ["clock 2", "clock 1"]
-    assert roll_back(lake, index, None).release_id == "clock 1"
+    assert roll_back_release(lake, index, None).release_id == "clock 1"
     index.prune([])
     with postgres.owner() as connection:
         connection.execute("UPDATE headwater.live SET release_id = NULL")

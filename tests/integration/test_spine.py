@@ -228,19 +228,19 @@ def test_a_file_that_comes_back_is_found_again(settings: Settings, corpus: Path)
 
 
 def test_rollback_repoints_and_holds_until_something_new(settings: Settings) -> None:
-    from assets.ops import roll_back
+    from assets.lake.releases import roll_back_release
     from retrieval.index.index import UnknownRelease
 
     service = open_query_service(settings)
     with pytest.raises(UnknownRelease, match=r"r9\.9"):
-        roll_back(open_lake(settings), service.index, "r9.9")
-    assert roll_back(open_lake(settings), service.index, None).release_id == "r1.2"
+        roll_back_release(open_lake(settings), service.index, "r9.9")
+    assert roll_back_release(open_lake(settings), service.index, None).release_id == "r1.2"
     assert all(
         "glaciers" not in hit.uri for hit in service.search("glacier dense ice", 10, "hybrid", "default")
     )
     assert execute_run(settings, None, print).failures == []
     assert service.live_release().release_id == "r1.2"
-    roll_back(open_lake(settings), service.index, "r1.3")
+    roll_back_release(open_lake(settings), service.index, "r1.3")
     assert service.live_release().release_id == "r1.3"
 
 

@@ -1,0 +1,242 @@
+"""Which release is live, and why: the gate's verdicts, and the log of what went live.
+
+PostgreSQL is the truth about releases: its pointer says what is live and moves by compare-and-swap; its live
+history says what was live before. `ops.releases` follows. The release gate writes its verdict there, since a
+release must be approved before it goes live; moves of the pointer are copied from PostgreSQL afterwards, by
+whoever moved it, or by the next run where that one was killed.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Literal
+
+import pyarrow as pa
+from pydantic import BaseModel
+from tenacity import retry, retry_if_exception_type, stop_after_attempt
+
+from assets.lake.lake import Lake
+from assets.lake.lineage import CODE_VERSION, WriteConflict
+from assets.lake.tables import RELEASES
+from retrieval.embedding.embedding_model import EmbeddingModel
+from retrieval.index.index import Index
+from retrieval.index.types import (
+    IndexPoint,
+    IndexRelease,
+    IndexState,
+    LiveHistoryEntry,
+    ReleaseDetails,
+    UnknownRelease,
+)
+from retrieval.lineage import Lineage
+
+Decision = Literal["approved", "refused", "released", "rolled_back"]
+
+
+class ReleaseNotApproved(RuntimeError):
+    """A state of the index has not passed its evaluation, so it can not go live."""
+
+
+class ReleaseDecision(BaseModel, frozen=True):
+    """A row of `ops.releases`.
+
+    Attributes:
+        release_id: The release.
+        decision: What was decided about it.
+        reason: Why, in a sentence.
+        generation: Its generation of the index.
+        epoch: The epoch of that generation.
+        model_digest: The embedding model of its vectors.
+        metrics: Its evaluation, by the name of the metric.
+        versions: The version of every table that it was made from.
+    """
+
+    release_id: str
+    decision: Decision
+    reason: str
+    generation: int
+    epoch: int
+    model_digest: str
+    metrics: dict[str, float]
+    versions: dict[str, int]
+
+
+def release_name(point: IndexPoint) -> str:
+    """Returns the name of the release of an epoch, such as `r1.2`; the same epoch has the same name."""
+    return f"r{point.generation}.{point.epoch}"
+
+
+def last_verdict(lake: Lake, release_id: str) -> ReleaseDecision | None:
+    """Returns the newest verdict of the release gate on a release, or None when it was not evaluated."""
+    rows = lake.query(
+        """
+        select * from releases where release_id = ? and decision in ('approved', 'refused')
+        order by decided_at desc limit 1
+        """,
+        [release_id],
+        releases=lake.delta(RELEASES.name),
+    ).to_pylist()
+    if not rows:
+        return None
+    row = rows[0]
+    read = {"metrics": json.loads(row["metrics"]), "versions": json.loads(row["versions"])}
+    return ReleaseDecision.model_validate(row | read)
+
+
+def log_verdict(
+    lake: Lake,
+    state: IndexState,
+    approved: bool,
+    reason: str,
+    metrics: dict[str, float],
+    run_id: str,
+    token: int,
+) -> None:
+    """Writes the release gate's verdict on a state of the index.
+
+    Args:
+        lake: The tables.
+        state: What was evaluated.
+        approved: Whether it may go live.
+        reason: Why, in a sentence.
+        metrics: The evaluation.
+        run_id: The Dagster run of the gate.
+        token: The fencing token of `ops.releases` when the evaluation began.
+
+    Raises:
+        WriteConflict: Another decision was logged since then; nothing was written.
+    """
+    decision = ReleaseDecision(
+        release_id=release_name(state),
+        decision="approved" if approved else "refused",
+        reason=reason,
+        generation=state.generation,
+        epoch=state.epoch,
+        model_digest=state.model_digest,
+        metrics=metrics,
+        versions=state.lineage.inputs,
+    )
+    _append(lake, decision, run_id, token)
+
+
+def make_release_live(
+    lake: Lake, index: Index, state: IndexState, run_id: str, model: EmbeddingModel
+) -> IndexRelease:
+    """Makes an approved state of the index live, and brings the log up to date with what is live.
+
+    A state that was rolled back from stays so until the index changes again.
+
+    Returns:
+        The release that is live now.
+
+    Raises:
+        ReleaseNotApproved: When the state was refused, or not evaluated.
+        IndexConflict: When another release went live at the same time.
+    """
+    name, live, verdict = release_name(state), index.live(), last_verdict(lake, release_name(state))
+    if verdict is None or verdict.decision == "refused":
+        why = "it was not evaluated" if verdict is None else f"it was refused: {verdict.reason}"
+        raise ReleaseNotApproved(f"release {name} can not go live: {why}; what was live stays live")
+    if live is None or all(entry.release_id != name for entry in index.live_history()):
+        details = ReleaseDetails(
+            metrics=verdict.metrics,
+            versions=state.lineage.inputs,
+            model_digest=state.model_digest,
+            embedder=model.config,
+            run_id=run_id,
+        )
+        live = index.release(name, state, live.release_id if live else None, details)
+    log_live_history(lake, index, run_id)
+    return live
+
+
+def roll_back_release(lake: Lake, index: Index, to: str | None) -> IndexRelease:
+    """Makes an earlier release live again, and brings the log up to date with it.
+
+    Args:
+        lake: The tables.
+        index: The index.
+        to: The release; None for the one before the live one.
+
+    Raises:
+        UnknownRelease: When there is no such release, or none before the live one.
+        IndexConflict: When another release went live at the same time.
+    """
+    live = index.live()
+    if live is None:
+        raise UnknownRelease("nothing is live yet: run `headwater run`")
+    if to is None:
+        earlier = [each for each in index.releases() if each.released_at < live.released_at]
+        if not earlier:
+            raise UnknownRelease(f"{live.release_id} is the first release: there is none before it")
+        to = earlier[0].release_id
+    restored = index.rollback(to)
+    log_live_history(lake, index, run_id="")
+    return restored
+
+
+@retry(retry=retry_if_exception_type(WriteConflict), stop=stop_after_attempt(5), reraise=True)
+def log_live_history(lake: Lake, index: Index, run_id: str) -> None:
+    """Appends to `ops.releases` every move of the pointer that it does not have yet.
+
+    Releases that are no longer kept are left out: they were logged before they were pruned.
+
+    Raises:
+        WriteConflict: When other writers were faster five times in a row.
+    """
+    token = lake.fencing_token(RELEASES)
+    rows = lake.query("select release_id, decision from releases", releases=lake.delta(RELEASES.name))
+    logged = Counter((row["release_id"], row["decision"]) for row in rows.to_pylist())
+    kept = {release.release_id: release for release in index.releases()}
+    for release_id, decision, reason in _moves(index.live_history()):
+        if logged[release_id, decision] > 0:
+            logged[release_id, decision] -= 1
+            continue
+        release = kept.get(release_id)
+        if release is None:
+            continue
+        verdict = last_verdict(lake, release_id)
+        entry = ReleaseDecision(
+            release_id=release_id,
+            decision=decision,
+            reason=reason or (verdict.reason if verdict else ""),
+            generation=release.generation,
+            epoch=release.epoch,
+            model_digest=release.details.model_digest,
+            metrics=release.details.metrics,
+            versions=release.details.versions,
+        )
+        _append(lake, entry, run_id, token)
+        token += 1
+
+
+def _moves(history: Sequence[LiveHistoryEntry]) -> Iterator[tuple[str, Decision, str]]:
+    """Yields (release, decision, reason) for each move: a release that was live before is gone back to."""
+    seen: set[str] = set()
+    live = ""
+    for entry in history:
+        if entry.release_id not in seen:
+            yield entry.release_id, "released", ""
+        elif entry.release_id != live:
+            yield live, "rolled_back", f"rolled back to {entry.release_id}"
+        seen.add(entry.release_id)
+        live = entry.release_id
+
+
+def _append(lake: Lake, decision: ReleaseDecision, run_id: str, token: int) -> None:
+    decided_at: datetime = lake.stamp(RELEASES, "decided_at")
+    encoded = {
+        "metrics": json.dumps(decision.metrics, sort_keys=True),
+        "versions": json.dumps(decision.versions, sort_keys=True),
+    }
+    row = decision.model_dump() | encoded | {"decided_at": decided_at}
+    lineage = Lineage(
+        run_id=run_id,
+        asset="ops/release",
+        code_version=CODE_VERSION,
+        config_digest="",
+        inputs=decision.versions,
+        fence=token + 1,
+    )
+    lake.append(RELEASES, pa.Table.from_pylist([row], RELEASES.schema), lineage)
