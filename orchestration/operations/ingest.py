@@ -63,11 +63,3 @@ def ingest_and_release(settings: Settings, progress: Callable[[str], None]) -> d
         "seconds": outcome.seconds,
         "run_id": outcome.run_id,
     }
-
-
-def source_name(location: str, taken: set[str]) -> str:
-    """Returns a name for a source at a location: the last part of it, numbered when that name is taken."""
-    stem = location.rstrip("/").rpartition("/")[2]
-    name = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[:48] or "documents"
-    candidates = [name, *(f"{name}-{number}" for number in range(2, len(taken) + 3))]
-    return next(candidate for candidate in candidates if candidate not in taken)
