@@ -25,16 +25,9 @@ from assets.sources.revisions import (
     tombstones,
     vanished_documents,
 )
-from assets.sources.sources import (
-    Source,
-    SourceError,
-    SourceRegistry,
-    SourceShrunk,
-    list_source,
-    quick_listing,
-    quick_read,
-    read_source,
-)
+from assets.sources.source_config import Source, SourceError, SourceShrunk
+from assets.sources.source_reader import list_local_source, list_source, read_local_source, read_source
+from assets.sources.source_registry import SourceRegistry
 
 SOURCES_READ = "sources_read"
 """The check of `bronze/raw_documents` that fails, as a warning, while a source can not be read."""
@@ -62,7 +55,7 @@ def arrivals(
 
     Those of a few files of this machine are a table, read without a JVM.
     """
-    listed = quick_listing(source)
+    listed = list_local_source(source)
     if listed is None:
         listed = list_source(lake.spark, source)
     stale, vanished = stale_files(listed, state), vanished_documents(listed, state)
@@ -72,7 +65,7 @@ def arrivals(
     if stale.num_rows:
         files = pc.list_element(pc.split_pattern(state["uri"], "#", max_splits=1), 0)
         before = state.filter(pc.is_in(files, stale["uri"]))
-        here = quick_read(source, stale)
+        here = read_local_source(source, stale)
         if here is not None:
             rows.append(revisions_here(here, before, source, now))
         else:

@@ -21,7 +21,7 @@ from assets.lake.releases import (
 from assets.lake.tables import RELEASES
 from assets.recipe import Recipe
 from assets.release_evaluation import canonical_documents, evaluate_index_state, evaluation_questions
-from assets.sources.sources import SourceRegistry
+from assets.sources.source_registry import SourceRegistry
 from quality.evaluation.release_gate import decide
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index, IndexPoint, IndexState

@@ -4,7 +4,7 @@ from pydantic import BaseModel
 
 from assets.dedup.minhash import MinHashConfig
 from assets.parsing.sandbox import ParserLimits
-from assets.text.signals import QualityThresholds
+from assets.text.quality_filter import QualityThresholds
 from quality.drift import DriftConfig
 from quality.evaluation.release_gate import ReleaseGate
 from retrieval.chunking.chunker import ChunkerConfig

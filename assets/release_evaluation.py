@@ -6,7 +6,7 @@ from pathlib import Path
 
 from assets.lake.lake import Lake
 from assets.lake.tables import CHUNKS, DOCUMENTS, DUPLICATES, RAW_DOCUMENTS
-from assets.sources.registry import SourceRegistry
+from assets.sources.source_registry import SourceRegistry
 from quality.evaluation.questions import Question, known_item_questions, load_questions
 from quality.evaluation.release_metrics import release_metrics
 from retrieval.chunking.sentences import sentence_spans

@@ -21,10 +21,10 @@ from assets.engine.step import GONE, WORK_BYTES, Step, begin, mapped
 from assets.lake.ids import config_digest
 from assets.lake.lake import Lake
 from assets.lake.tables import DOCUMENTS, DUPLICATES, QUARANTINE, RAW_DOCUMENTS, SIGNATURES
-from assets.parsing.parse import PARSED_SCHEMA, PARSER_VERSION, parse_batches
+from assets.parsing.parse import PARSED_DOCUMENT_SCHEMA, PARSER_VERSION, parse_document_batches
 from assets.recipe import Recipe
-from assets.sources.registry import SourceRegistry
 from assets.sources.revisions import latest_bodies, latest_bodies_here
+from assets.sources.source_registry import SourceRegistry
 from retrieval.access import SCOPE_SQL
 
 DRIVER_DOCUMENT_CAP = 2_000_000
@@ -82,13 +82,16 @@ def documents(
     )
     moved = None if kept.rebuild else given_to_others(lake, kept.version, sources)
     if not (kept.idle and refused.idle and moved is None):
-        parse = partial(parse_batches, thresholds=recipe.quality, limits=recipe.parser)
+        parse = partial(parse_document_batches, thresholds=recipe.quality, limits=recipe.parser)
         here = kept.changed_here(RAW_DOCUMENTS, WORK_BYTES) if moved is None else None
         # The commit to documents carries the watermark, so it comes last.
         if here is not None:
             arrived = latest_bodies_here(here)
             there = arrived.filter(pc.invert(arrived["deleted"])).drop([GONE])
-            found, ids = _given(mapped(there, parse, PARSED_SCHEMA), sources), arrived.select(["doc_id"])
+            found, ids = (
+                _given(mapped(there, parse, PARSED_DOCUMENT_SCHEMA), sources),
+                arrived.select(["doc_id"]),
+            )
             refused.merge(found.filter(found["stage"].is_valid()), ids)
             kept.merge(found.filter(found["stage"].is_null()), ids)
         else:
@@ -96,7 +99,7 @@ def documents(
             parsed = (
                 newest.where("not deleted")
                 .repartition(2 * lake.spark.sparkContext.defaultParallelism)
-                .mapInArrow(parse, from_arrow_schema(PARSED_SCHEMA))
+                .mapInArrow(parse, from_arrow_schema(PARSED_DOCUMENT_SCHEMA))
                 .withColumn("access_groups", access_groups(sources))
                 .persist()
             )

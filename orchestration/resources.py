@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 
 from assets.lake.lake import Lake
-from assets.sources.registry import SourceRegistry
+from assets.sources.source_registry import SourceRegistry
 from orchestration.automation.alerts import FailureAlert
 from orchestration.automation.dead_runs import run_process_tags
 from orchestration.settings import Settings, open_lake

@@ -8,13 +8,12 @@ import pytest
 from assets import gold, silver
 from assets.dagster import gates
 from assets.engine import step
-from assets.sources import sources
 
 LIMITS = (
     (step, "DRIVER_BYTES"),
     *((silver, name) for name in ("WORK_BYTES", "DRIVER_DOCUMENT_CAP", "DRIVER_LAKE_CAP")),
     *((gold, name) for name in ("WORK_BYTES", "_FEW_TEXTS")),
-    *((sources, name) for name in ("_FEW_FILES", "_FEW_BYTES")),
+    *((source_reader, name) for name in ("_FEW_FILES", "_FEW_BYTES")),
     *((gates, name) for name in ("DRIVER_GATE_BYTES", "DRIVER_USER_SUITE_BYTES")),
 )
 

@@ -22,7 +22,7 @@ from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
 from assets.lake.tables import CHUNKS, DOCUMENTS, DRIFT, EMBEDDINGS, Table
 from assets.recipe import Recipe
-from assets.text.signals import SIGNALS
+from assets.text.signals import QUALITY_SIGNALS
 from quality.drift import DriftConfig, Finding, centroid, compare
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.lineage import Lineage
@@ -143,7 +143,7 @@ def _documents(lake: Lake, since: int, until: int, config: DriftConfig) -> _Samp
     total = lake.query("select count(*) as n from documents", **tables)["n"][0].as_py()
 
     def compared() -> list[Finding]:
-        columns = ", ".join(f'"{name}"' for name in (*SIGNALS, *_CATEGORIES, *_BINNED))
+        columns = ", ".join(f'"{name}"' for name in (*QUALITY_SIGNALS, *_CATEGORIES, *_BINNED))
         # An id is a digest, so the first ones are a sample, and the same one each time.
         batch, reference = (
             lake.query(
@@ -154,7 +154,7 @@ def _documents(lake: Lake, since: int, until: int, config: DriftConfig) -> _Samp
             for join in ("semi", "anti")
         )
         return compare(
-            batch, reference, config, numbers=tuple(SIGNALS), categories=_CATEGORIES, binned=_BINNED
+            batch, reference, config, numbers=tuple(QUALITY_SIGNALS), categories=_CATEGORIES, binned=_BINNED
         )
 
     return _Samples(came, total - came, compared)

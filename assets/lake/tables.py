@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from assets.columns import column
-from assets.text.signals import SIGNALS
+from assets.text.signals import QUALITY_SIGNALS
 
 LAYERS = ("bronze", "silver", "gold", "ops")
 
@@ -103,7 +103,7 @@ DOCUMENTS = Table(
             column("text_sha256", "SHA-256 of the text in UTF-8."),
             column("language", "ISO 639-1 code of the text's language."),
             column("char_count", "Number of characters in the text.", pa.int32()),
-            *SIGNALS.values(),
+            *QUALITY_SIGNALS.values(),
             column("pii_count", "Number of spans that look like personal data.", pa.int32()),
             column(
                 "headings",

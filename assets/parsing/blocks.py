@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from assets.text.normalize import normalize
+from assets.text.normalization import normalize_text
 
 # What programs write into a title's place when their user did not.
 _MADE_BY = re.compile(r"^Microsoft (?:Word|PowerPoint|Excel) - ")
@@ -27,7 +27,7 @@ class ExtractionError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class TextBlock:
     """A paragraph, list, table, code block or heading, as a reader found it.
 
     Attributes:
@@ -42,7 +42,7 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
+class DocumentBlocks:
     """What a reader makes of a document's bytes.
 
     Attributes:
@@ -51,13 +51,13 @@ class Content:
         page_count: Number of pages, 0 where the format has none.
     """
 
-    blocks: list[Block]
+    blocks: list[TextBlock]
     title: str | None = None
     page_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Heading:
+class DocumentHeading:
     """A heading and where its line starts in the text."""
 
     char_start: int
@@ -66,7 +66,7 @@ class Heading:
 
 
 @dataclass(frozen=True, slots=True)
-class Extracted:
+class ExtractedDocument:
     """A document's normalised text and its structure.
 
     Attributes:
@@ -78,32 +78,32 @@ class Extracted:
 
     title: str | None
     text: str
-    headings: list[Heading] = field(default_factory=list)
+    headings: list[DocumentHeading] = field(default_factory=list)
     pages: list[int] = field(default_factory=list)
 
 
-def single_line(text: str) -> str:
+def collapse_whitespace(text: str) -> str:
     """Normalised text with every run of whitespace as one space."""
-    return " ".join(normalize(text).split())
+    return " ".join(normalize_text(text).split())
 
 
-def assemble(content: Content) -> Extracted:
+def assemble_document(content: DocumentBlocks) -> ExtractedDocument:
     """Normalises a reader's blocks and joins them with blank lines; offsets are right by construction.
 
     Raises:
         ExtractionError: `no_text` when nothing but whitespace is left.
     """
     parts: list[str] = []
-    headings: list[Heading] = []
+    headings: list[DocumentHeading] = []
     pages: list[int] = []
     length = 0  # of "\n\n".join(parts)
     for block in _merged(content.blocks):
-        text = normalize(block.text) if block.level is None else single_line(block.text)
+        text = normalize_text(block.text) if block.level is None else collapse_whitespace(block.text)
         if not text:
             continue
         start = length + 2 if parts else 0
         if block.level is not None:
-            headings.append(Heading(start, block.level, text))
+            headings.append(DocumentHeading(start, block.level, text))
         # A page without text begins where the next text does.
         pages.extend([start] * ((block.page or 0) - len(pages)))
         parts.append(text)
@@ -112,15 +112,15 @@ def assemble(content: Content) -> Extracted:
         raise ExtractionError("no_text", "The document holds no text.")
     pages.extend([length] * (content.page_count - len(pages)))
     title = _metadata_title(content.title) or _heading_title(headings)
-    return Extracted(title, "\n\n".join(parts), headings, pages)
+    return ExtractedDocument(title, "\n\n".join(parts), headings, pages)
 
 
 def _metadata_title(metadata: str | None) -> str | None:
-    title = _MADE_BY.sub("", single_line(metadata or ""))
+    title = _MADE_BY.sub("", collapse_whitespace(metadata or ""))
     return None if title.casefold() in _PLACEHOLDERS else title
 
 
-def _heading_title(headings: list[Heading]) -> str | None:
+def _heading_title(headings: list[DocumentHeading]) -> str | None:
     """The heading that speaks for the whole: with nothing before it, or the only one on the top level."""
     if headings and headings[0].char_start == 0:
         return headings[0].title
@@ -128,9 +128,9 @@ def _heading_title(headings: list[Heading]) -> str | None:
     return top[0] if len(top) == 1 else None
 
 
-def _merged(blocks: list[Block]) -> Iterable[Block]:
+def _merged(blocks: list[TextBlock]) -> Iterable[TextBlock]:
     """Joins runs of body blocks on one page: one call of the normaliser for thousands of table rows."""
-    run: list[Block] = []
+    run: list[TextBlock] = []
     for block in blocks:
         if run and (block.level is not None or block.page != run[0].page):
             yield _joined(run)
@@ -143,11 +143,11 @@ def _merged(blocks: list[Block]) -> Iterable[Block]:
         yield _joined(run)
 
 
-def _joined(run: list[Block]) -> Block:
+def _joined(run: list[TextBlock]) -> TextBlock:
     return replace(run[0], text="\n\n".join(each.text.strip("\n") for each in run))
 
 
-def bulleted(items: Iterable[str], first: int | None = None) -> str:
+def format_list(items: Iterable[str], first: int | None = None) -> str:
     """List items as lines, continuation lines indented under their item.
 
     Args:
@@ -163,7 +163,7 @@ def bulleted(items: Iterable[str], first: int | None = None) -> str:
     return "\n".join(lines)
 
 
-def table_row(cells: Iterable[str]) -> str:
+def format_table_row(cells: Iterable[str]) -> str:
     """One row of a table as one line: empty when every cell is, a lone cell without its place."""
     texts = [" ".join(cell.split()) for cell in cells]
     if sum(map(bool, texts)) == 1:  # a caption, or a table that only lays out a page

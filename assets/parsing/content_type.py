@@ -8,8 +8,8 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from assets.parsing.blocks import ExtractionError
-from assets.parsing.decode import CONTROL, decode, is_ebcdic
-from assets.parsing.formats.zip_package import COMPOUND_FILE, has_many_parts
+from assets.parsing.decoding import CONTROL_CHARACTERS, decode_text, looks_like_ebcdic
+from assets.parsing.formats.zip_package import OLE_SIGNATURE, exceeds_zip_part_limit
 
 if TYPE_CHECKING:
     from magika import Magika
@@ -30,11 +30,11 @@ RTF = "application/rtf"
 XML = "application/xml"
 IPYNB = "application/x-ipynb+json"
 ORG = "text/x-org"
-PROTECTED = "application/x-ooxml-protected"
+ENCRYPTED_OFFICE = "application/x-ooxml-protected"
 """An office document that is encrypted as a whole, so that its kind does not show."""
-COMPOUND = "application/x-ole-storage"
-EMPTY = "application/x-empty"
-UNKNOWN = "application/octet-stream"
+OLE_COMPOUND = "application/x-ole-storage"
+EMPTY_FILE = "application/x-empty"
+UNKNOWN_BYTES = "application/octet-stream"
 
 _HEAD_BYTES = 4096
 # Text kinds that content often can't tell apart: here, and only here, the name's extension decides.
@@ -61,8 +61,8 @@ _BY_LABEL = {
     "rtf": RTF,
     "eml": EML,
     "mht": EML,
-    "unknown": UNKNOWN,
-    "empty": EMPTY,
+    "unknown": UNKNOWN_BYTES,
+    "empty": EMPTY_FILE,
 }
 _BY_PART = {
     "word/document.xml": DOCX,
@@ -73,7 +73,7 @@ _BY_PART = {
     "META-INF/container.xml": EPUB,
 }
 _BY_STREAM = {
-    "EncryptedPackage": PROTECTED,
+    "EncryptedPackage": ENCRYPTED_OFFICE,
     "WordDocument": DOC,
     "Workbook": XLS,
     "Book": XLS,  # Excel 5 and 95
@@ -107,7 +107,7 @@ _NOTEBOOK = re.compile(rb'"nbformat"\s*:\s*\d')
 _XHTML = re.compile(rb"\A\s*(?:<\?[^>]*>\s*|<!--[^>]*-->\s*|<!DOCTYPE[^>]*>\s*)*<html[\s>]", re.IGNORECASE)
 
 
-def media_type(body: bytes, name: str = "") -> str:
+def detect_media_type(body: bytes, name: str = "") -> str:
     """What kind of file the bytes are, by their content.
 
     Args:
@@ -121,10 +121,10 @@ def media_type(body: bytes, name: str = "") -> str:
     """
     sample = body if len(body) <= 2 * _HEAD_BYTES else body[:_HEAD_BYTES] + body[-_HEAD_BYTES:]
     if not sample.strip() and not body.strip():
-        return EMPTY
+        return EMPTY_FILE
     if body.startswith(b"%PDF-"):
         return PDF
-    if body.startswith(COMPOUND_FILE):
+    if body.startswith(OLE_SIGNATURE):
         return _compound_kind(body)
     if body.startswith(b"PK\x03\x04") and (packed := _package_kind(body)):
         return packed
@@ -154,7 +154,7 @@ def media_type(body: bytes, name: str = "") -> str:
 
 def _package_kind(body: bytes) -> str | None:
     """What a ZIP file holds, by the names of its parts; None when it is only an archive."""
-    if has_many_parts(body):
+    if exceeds_zip_part_limit(body):
         return None
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
@@ -173,9 +173,9 @@ def _compound_kind(body: bytes) -> str:
 
     try:
         with OleFileIO(io.BytesIO(body)) as compound:
-            return next((kind for name, kind in _BY_STREAM.items() if compound.exists(name)), COMPOUND)
+            return next((kind for name, kind in _BY_STREAM.items() if compound.exists(name)), OLE_COMPOUND)
     except Exception:  # olefile names no set of errors that broken files give
-        return COMPOUND
+        return OLE_COMPOUND
 
 
 def _is_mail(sample: bytes) -> bool:
@@ -192,15 +192,15 @@ def _is_mail(sample: bytes) -> bool:
 def _is_utf8(sample: bytes) -> bool:
     """Whether it is UTF-8 without control characters, but for characters cut where the sample was joined."""
     text = sample.decode("utf-8", "replace")
-    return text.count("\ufffd") <= 6 and not CONTROL.search(text)
+    return text.count("\ufffd") <= 6 and not CONTROL_CHARACTERS.search(text)
 
 
 def _as_utf8(sample: bytes) -> bytes:
     """UTF-16, UTF-32 and EBCDIC as UTF-8, which is what the model was trained on."""
-    if b"\x00" not in sample and not is_ebcdic(sample):
+    if b"\x00" not in sample and not looks_like_ebcdic(sample):
         return sample
     try:
-        return decode(sample).encode("utf-8", "replace")
+        return decode_text(sample).encode("utf-8", "replace")
     except ExtractionError:
         return sample
 

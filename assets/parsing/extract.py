@@ -3,8 +3,14 @@
 from collections.abc import Callable
 
 from assets.parsing import content_type
-from assets.parsing.blocks import Block, Content, Extracted, ExtractionError, assemble
-from assets.parsing.decode import decode
+from assets.parsing.blocks import (
+    DocumentBlocks,
+    ExtractedDocument,
+    ExtractionError,
+    TextBlock,
+    assemble_document,
+)
+from assets.parsing.decoding import decode_text
 from assets.parsing.formats.doc import read_doc
 from assets.parsing.formats.docx import read_docx
 from assets.parsing.formats.epub import read_epub
@@ -19,10 +25,10 @@ from assets.parsing.formats.pptx import read_pptx
 from assets.parsing.formats.records import read_delimited, read_json
 from assets.parsing.formats.restructuredtext import read_rst
 from assets.parsing.formats.rtf import read_rtf
-from assets.parsing.formats.sheets import read_sheets
+from assets.parsing.formats.sheets import read_spreadsheet
 from assets.parsing.formats.xml import read_xml
 
-MAX_SIZE_BYTES = 64 << 20
+MAX_DOCUMENT_BYTES = 64 << 20
 """The largest body that is parsed unless a caller says otherwise."""
 
 PLAIN_TEXT = "text/plain"
@@ -30,11 +36,11 @@ UTF8_TEXT = "text/plain; charset=utf-8"
 """Text known to be sound UTF-8, as row sources give it: decoded without detection."""
 
 
-def _read_text(body: bytes) -> Content:
-    return Content([Block(decode(body))])
+def _read_text(body: bytes) -> DocumentBlocks:
+    return DocumentBlocks([TextBlock(decode_text(body))])
 
 
-_READERS: dict[str, Callable[[bytes], Content]] = {
+_READERS: dict[str, Callable[[bytes], DocumentBlocks]] = {
     PLAIN_TEXT: _read_text,
     "text/markdown": read_markdown,
     "text/x-rst": read_rst,
@@ -46,10 +52,10 @@ _READERS: dict[str, Callable[[bytes], Content]] = {
     "application/pdf": read_pdf,
     content_type.DOCX: read_docx,
     content_type.PPTX: read_pptx,
-    content_type.XLSX: read_sheets,
-    content_type.XLSB: read_sheets,
-    content_type.XLS: read_sheets,
-    content_type.ODS: read_sheets,
+    content_type.XLSX: read_spreadsheet,
+    content_type.XLSB: read_spreadsheet,
+    content_type.XLS: read_spreadsheet,
+    content_type.ODS: read_spreadsheet,
     content_type.ODT: read_opendocument,
     content_type.ODP: read_opendocument,
     content_type.DOC: read_doc,
@@ -103,13 +109,13 @@ _UNREAD = {
     "application/x-7z-compressed": "Archives",
     "application/vnd.oasis.opendocument.": "OpenDocument drawings, formulas and the like",
     content_type.PPT: "Legacy PowerPoint presentations (.ppt; save them as .pptx)",
-    content_type.COMPOUND: "Compound files that are neither office documents nor Outlook messages",
+    content_type.OLE_COMPOUND: "Compound files that are neither office documents nor Outlook messages",
 }
 
 
-def extract(
-    body: bytes, media_type: str, max_size_bytes: int = MAX_SIZE_BYTES, ocr: bool = False
-) -> Extracted:
+def extract_document(
+    body: bytes, media_type: str, max_size_bytes: int = MAX_DOCUMENT_BYTES, ocr: bool = False
+) -> ExtractedDocument:
     """The normalised text, title, headings and page offsets of a document.
 
     Args:
@@ -128,13 +134,13 @@ def extract(
         limit = f"the limit is {max_size_bytes:,}"
         raise ExtractionError("oversize", f"The document has {len(body):,} bytes; {limit}.")
     if media_type == UTF8_TEXT:
-        return assemble(Content([Block(body.decode("utf-8", "replace"))]))
+        return assemble_document(DocumentBlocks([TextBlock(body.decode("utf-8", "replace"))]))
     kind = media_type.partition(";")[0].strip().lower()
     reader = _read_scanned if ocr and kind == "application/pdf" else _READERS.get(kind)
     if reader is None:
         raise _refusal(kind)
     try:
-        return assemble(reader(body))
+        return assemble_document(reader(body))
     except (ExtractionError, MemoryError):
         raise
     except Exception as error:
@@ -145,18 +151,18 @@ def extract(
         raise ExtractionError("unreadable", reason) from error
 
 
-def _read_scanned(body: bytes) -> Content:
-    from assets.parsing.formats.ocr import recognised
+def _read_scanned(body: bytes) -> DocumentBlocks:
+    from assets.parsing.formats.ocr import recognise_page
 
-    return read_pdf(body, recognised)
+    return read_pdf(body, recognise_page)
 
 
 def _refusal(kind: str) -> ExtractionError:
-    if kind == content_type.EMPTY:
+    if kind == content_type.EMPTY_FILE:
         return ExtractionError("empty", "The file holds nothing but whitespace.")
-    if kind == content_type.PROTECTED:
+    if kind == content_type.ENCRYPTED_OFFICE:
         return ExtractionError("encrypted", "The office document opens only with a password.")
-    if kind == content_type.UNKNOWN:
+    if kind == content_type.UNKNOWN_BYTES:
         return ExtractionError("unsupported_media_type", "The bytes are of no kind of file that is known.")
     name = next((name for beginning, name in _UNREAD.items() if kind.startswith(beginning)), None)
     if name is None:

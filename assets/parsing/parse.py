@@ -8,12 +8,13 @@ import numpy as np
 import pyarrow as pa
 
 from assets.lake.tables import DOCUMENTS
-from assets.parsing.blocks import ExtractionError, single_line
-from assets.parsing.content_type import media_type
-from assets.parsing.sandbox import BoundedParser, ParserLimits, bounded_parser
-from assets.text.language import language
-from assets.text.normalize import NORMALIZER_VERSION
-from assets.text.signals import QualityThresholds, quality_signals, rejections
+from assets.parsing.blocks import ExtractionError, collapse_whitespace
+from assets.parsing.content_type import detect_media_type
+from assets.parsing.sandbox import ParserLimits, SandboxedParser, sandboxed_parser
+from assets.text.language import detect_language
+from assets.text.normalization import NORMALIZER_VERSION
+from assets.text.quality_filter import QualityThresholds, quality_rejections
+from assets.text.signals import quality_signals
 
 PARSER_VERSION = f"5+normalizer.{NORMALIZER_VERSION}"
 """Raised whenever the same bytes would give another row; with the thresholds it makes the config digest."""
@@ -26,7 +27,7 @@ that their parser misses; how their last sentence ends is their author's busines
 _VERDICT = ("stage", "expectation", "reason")
 _KEPT = ("doc_id", "tenant", "source", "uri", "content_sha256", "media_type", "title", "first_seen_at")
 
-PARSED_SCHEMA = pa.schema(
+PARSED_DOCUMENT_SCHEMA = pa.schema(
     [field.with_nullable(True) for field in DOCUMENTS.schema if field.name != "OpenLineage_RunId"]
     + [pa.field(name, pa.string()) for name in _VERDICT]
 )
@@ -36,7 +37,7 @@ A row with a stage belongs to `silver.quarantine`: what was to come from its byt
 """
 
 
-def parse_batches(
+def parse_document_batches(
     batches: Iterator[pa.RecordBatch],
     thresholds: QualityThresholds,
     limits: ParserLimits | None = None,
@@ -56,13 +57,13 @@ def parse_batches(
     Yields:
         Batches of `PARSED_SCHEMA`.
     """
-    parser = bounded_parser(limits or ParserLimits())
+    parser = sandboxed_parser(limits or ParserLimits())
     for batch in batches:
         rows = [_parsed(row, thresholds, parser) for row in batch.to_pylist()]
-        yield _with_pii(pa.RecordBatch.from_pylist(rows, schema=PARSED_SCHEMA))
+        yield _with_pii(pa.RecordBatch.from_pylist(rows, schema=PARSED_DOCUMENT_SCHEMA))
 
 
-def _parsed(row: dict[str, Any], thresholds: QualityThresholds, parser: BoundedParser) -> dict[str, Any]:
+def _parsed(row: dict[str, Any], thresholds: QualityThresholds, parser: SandboxedParser) -> dict[str, Any]:
     kept = {name: row[name] for name in _KEPT}
     try:
         return kept | _document(row, thresholds, parser)
@@ -73,20 +74,20 @@ def _parsed(row: dict[str, Any], thresholds: QualityThresholds, parser: BoundedP
         return kept | _rejected("extract", "parser_error", f"{type(error).__name__}: {str(error)[:200]}")
 
 
-def _document(row: dict[str, Any], thresholds: QualityThresholds, parser: BoundedParser) -> dict[str, Any]:
+def _document(row: dict[str, Any], thresholds: QualityThresholds, parser: SandboxedParser) -> dict[str, Any]:
     body = row["body"] or b""
-    kind = row["media_type"] or media_type(body, row["uri"])
-    extracted = parser.extract(body, kind)
+    kind = row["media_type"] or detect_media_type(body, row["uri"])
+    extracted = parser.extract_document(body, kind)
     text = extracted.text
     signals = quality_signals(text)
-    spoken = language(text)
-    if failed := rejections(signals | _says_nothing(kind), spoken, thresholds):
+    spoken = detect_language(text)
+    if failed := quality_rejections(signals | _says_nothing(kind), spoken, thresholds):
         return {"media_type": kind} | _rejected(
             "quality", failed[0].expectation, "; ".join(each.reason for each in failed)
         )
     return {
         "media_type": kind,
-        "title": single_line(row["title"] or "") or extracted.title,
+        "title": collapse_whitespace(row["title"] or "") or extracted.title,
         "text": text,
         "text_sha256": sha256(text.encode()).hexdigest(),
         "language": spoken,
@@ -108,7 +109,7 @@ def _says_nothing(kind: str) -> dict[str, None]:
 
 
 def _rejected(stage: str, expectation: str, reason: str) -> dict[str, str]:
-    return {"stage": stage, "expectation": expectation, "reason": single_line(reason)}
+    return {"stage": stage, "expectation": expectation, "reason": collapse_whitespace(reason)}
 
 
 def _with_pii(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -118,5 +119,5 @@ def _with_pii(batch: pa.RecordBatch) -> pa.RecordBatch:
     present = texts.is_valid().to_numpy(zero_copy_only=False)
     counts = np.zeros(len(texts), dtype=np.int32)
     counts[present] = count_pii(texts.drop_null().to_pylist())
-    place = PARSED_SCHEMA.get_field_index("pii_count")
-    return batch.set_column(place, PARSED_SCHEMA.field(place), pa.array(counts, mask=~present))
+    place = PARSED_DOCUMENT_SCHEMA.get_field_index("pii_count")
+    return batch.set_column(place, PARSED_DOCUMENT_SCHEMA.field(place), pa.array(counts, mask=~present))

@@ -20,8 +20,8 @@ from typing import IO
 
 from pydantic import BaseModel, Field, model_validator
 
-from assets.parsing.blocks import Extracted, ExtractionError, Heading
-from assets.parsing.extract import MAX_SIZE_BYTES, PLAIN_TEXT, UTF8_TEXT, extract
+from assets.parsing.blocks import DocumentHeading, ExtractedDocument, ExtractionError
+from assets.parsing.extract import MAX_DOCUMENT_BYTES, PLAIN_TEXT, UTF8_TEXT, extract_document
 
 _CHILD_MODULE = "assets.parsing.worker"
 # Decoding has no state that bytes can lead astray: such text, when small, is worth no round trip.
@@ -37,7 +37,7 @@ _NO_MEMORY = (b"memory allocation of", b"bad_alloc", b"MemoryError", b"out of me
 class ParserLimits(BaseModel):
     """What the parsing of one document may take."""
 
-    max_size_bytes: int = Field(default=MAX_SIZE_BYTES, ge=1)
+    max_size_bytes: int = Field(default=MAX_DOCUMENT_BYTES, ge=1)
     """A larger document is quarantined unparsed."""
     max_text_chars: int = Field(default=20_000_000, ge=1)
     """A document with more text is quarantined: its quality signals would take 64 bytes a character, outside
@@ -57,7 +57,7 @@ class ParserLimits(BaseModel):
         return self
 
 
-class BoundedParser:
+class SandboxedParser:
     """`extract` in another process, which is replaced when a document has spoilt it.
 
     Not for use by several threads at once.
@@ -73,14 +73,14 @@ class BoundedParser:
         self._pipe: Connection | None = None
         self._parsed = 0
 
-    def extract(self, body: bytes, media_type: str) -> Extracted:
+    def extract_document(self, body: bytes, media_type: str) -> ExtractedDocument:
         """As `extract.extract`; plain text of up to 1 MiB is read in this process.
 
         Raises:
             ExtractionError: Those of `extract`, and `timeout`, `out_of_memory` and `crashed`.
         """
         if len(body) > self.limits.max_size_bytes or (media_type in _TRUSTED and len(body) <= _TRUSTED_BYTES):
-            return extract(body, media_type, self.limits.max_size_bytes)
+            return extract_document(body, media_type, self.limits.max_size_bytes)
         used = self._parsed > 0
         try:
             return self._ask(body, media_type)
@@ -101,7 +101,7 @@ class BoundedParser:
         self._child = self._pipe = self._errors = None
         self._parsed = 0
 
-    def _ask(self, body: bytes, media_type: str) -> Extracted:
+    def _ask(self, body: bytes, media_type: str) -> ExtractedDocument:
         pipe = self._started()
         try:
             pipe.send_bytes(b"%s\n%s" % (media_type.encode(), body))
@@ -117,8 +117,8 @@ class BoundedParser:
                 self.close()
                 raise self._out_of_memory()
             raise ExtractionError(answer["expectation"], answer["reason"])
-        headings = [Heading(*heading) for heading in answer["headings"]]
-        return Extracted(answer["title"], answer["text"], headings, answer["pages"])
+        headings = [DocumentHeading(*heading) for heading in answer["headings"]]
+        return ExtractedDocument(answer["title"], answer["text"], headings, answer["pages"])
 
     def _started(self) -> Connection:
         """The pipe to the process, which is started when there is none."""
@@ -183,14 +183,14 @@ class BoundedParser:
         return ExtractionError("out_of_memory", f"The parser needed more memory than the limit of {limit}.")
 
 
-_parsers: dict[tuple[int, str], BoundedParser] = {}
+_parsers: dict[tuple[int, str], SandboxedParser] = {}
 
 
-def bounded_parser(limits: ParserLimits) -> BoundedParser:
+def sandboxed_parser(limits: ParserLimits) -> SandboxedParser:
     """This process's parser with these limits: Spark keeps its workers, and they their parsers."""
     key = (os.getpid(), limits.model_dump_json())
     if key not in _parsers:
         # Of a parent that forked this process; its pipe is not ours to close.
         _parsers.clear()
-        _parsers[key] = BoundedParser(limits)
+        _parsers[key] = SandboxedParser(limits)
     return _parsers[key]

@@ -15,7 +15,7 @@ import sys
 from multiprocessing.connection import Connection
 
 from assets.parsing.blocks import ExtractionError
-from assets.parsing.extract import extract
+from assets.parsing.extract import extract_document
 
 _GRACE_S = 5.0
 _MAX_WRITTEN_BYTES = 1 << 20
@@ -61,7 +61,7 @@ def _confine(memory_bytes: int) -> None:
 
 def _answer(body: bytes, media_type: str, max_size_bytes: int, max_text_chars: int, ocr: bool) -> bytes:
     try:
-        found = extract(body, media_type, max_size_bytes, ocr)
+        found = extract_document(body, media_type, max_size_bytes, ocr)
         if len(found.text) > max_text_chars:
             reason = (
                 f"The document's text has {len(found.text):,} characters; the limit is {max_text_chars:,}."

@@ -1,10 +1,10 @@
-"""The demo's corpus: the texts that come with what is installed beside Headwater.
+"""The demo's corpus: the texts that come with the software installed beside Headwater.
 
-Three kinds of document: the long description of every distribution
+It has three kinds of documents: the long description of every distribution
 (`python-environment://numpy/METADATA`), its licence files (`python-environment://numpy/licenses/LICENSE.txt`,
 the path inside its `.dist-info`), and the language reference that the interpreter carries for `help()`
-(`python-environment://python/topics/assert`). It is real, needs no network, has heavy near-duplication in its
-licences, and changes when packages do.
+(`python-environment://python/topics/assert`). It is real, needs no network, has many near-duplicates among
+its licences, and changes when packages change.
 """
 
 import re
@@ -19,16 +19,22 @@ from urllib.parse import quote
 
 import pyarrow as pa
 
-from assets.sources.fetched import FETCHED, LISTING, fetched_row
-from assets.sources.registry import ENVIRONMENT
+from assets.sources.source_config import PYTHON_ENVIRONMENT
+from assets.sources.source_schemas import (
+    SOURCE_CONTENT_SCHEMA,
+    SOURCE_LISTING_SCHEMA,
+    ListedFile,
+    SourceContent,
+    source_content_batch,
+)
 
-MAX_FILE_BYTES = 32 * 1024
-"""Larger texts are left out. They are changelogs, bundles of other projects' licences, and reference chapters
-whose sections are topics of their own: a third of the bytes, little that the rest does not say, and the demo
-has to embed on two cores within minutes."""
+MAX_ENVIRONMENT_TEXT_BYTES = 32 * 1024
+"""Larger texts are left out, so that the demo embeds the corpus on two cores within minutes. They are
+changelogs, bundles of other projects' licences, and reference chapters whose sections are topics of their
+own: a third of the bytes, and little that the other texts do not say."""
 
 OWN_DISTRIBUTION = "headwater"
-"""Left out: an editable install's description changes with every edit of the README."""
+"""It is left out: the description of an editable install changes with every edit of the README."""
 
 _LICENCE = re.compile(r"licenses/.+|(licen[cs]e|copying|notice|authors|copyright)[^/]*", re.IGNORECASE)
 _LICENCE_TYPES = {".md": "text/markdown", ".rst": "text/x-rst"}
@@ -40,22 +46,23 @@ class _Text:
     uri: str
     path: Path
     dist_info: Path | None
-    """The distribution's folder; None for a topic, whose path is the module that holds them all."""
+    """The folder of the distribution; None for a topic, whose path is the module of all topics."""
 
 
-def site_packages() -> list[Path]:
-    """The folders that the running interpreter's own distributions are installed in."""
+def site_packages_folders() -> list[Path]:
+    """Returns the folders that the running interpreter's own distributions are installed in."""
     return sorted({Path(sysconfig.get_path(scheme)) for scheme in ("purelib", "platlib")})
 
 
-def list_environment(folders: Sequence[Path] | None = None) -> pa.Table:
+def list_environment_corpus(folders: Sequence[Path] | None = None) -> pa.Table:
     """Lists the corpus without reading it.
 
     Args:
-        folders: Where distributions are looked for; by default those of the running interpreter.
+        folders: Folders that distributions are installed in; those of the running interpreter by default.
 
     Returns:
-        Columns uri, file_size_bytes and file_modified_at of the file that holds the text, by uri.
+        A table with the schema `SOURCE_LISTING_SCHEMA`, sorted by uri: size and time of the file of each
+        text.
     """
     rows = []
     for text in _texts(folders):
@@ -63,39 +70,43 @@ def list_environment(folders: Sequence[Path] | None = None) -> pa.Table:
         rows.append((text.uri, stat.st_size, stat.st_mtime_ns // 1000))
     rows.sort()
     columns = zip(*rows, strict=True) if rows else ([], [], [])
-    return pa.table([pa.array(c, f.type) for c, f in zip(columns, LISTING, strict=True)], schema=LISTING)
+    schema = SOURCE_LISTING_SCHEMA
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+    return pa.table(arrays, schema=schema)
 
 
-def read_environment(listing: pa.Table, folders: Sequence[Path] | None = None) -> pa.Table:
+def read_environment_corpus(listing: pa.Table, folders: Sequence[Path] | None = None) -> pa.Table:
     """Reads the listed texts.
 
     The body is the exact bytes of the file, or of the description in a METADATA file; it is empty where a
-    distribution has none. A file that can't be read is a row with an error and no body.
+    distribution has none. A file that can not be read is a row with an error and no body.
 
     Args:
-        listing: Rows of `list_environment`.
-        folders: As for `list_environment`.
+        listing: Rows of `list_environment_corpus`.
+        folders: As for `list_environment_corpus`.
 
     Returns:
-        A table with the schema `FETCHED`, in the order of the listing.
+        A table with the schema `SOURCE_CONTENT_SCHEMA`, in the order of the listing.
     """
     texts = {text.uri: text for text in _texts(folders)}
     headers: dict[Path, Message] = {}
-    rows = []
-    for entry in listing.to_pylist():
-        text = texts.get(entry["uri"])
+    documents = []
+    for file in (ListedFile(**row) for row in listing.to_pylist()):
+        text = texts.get(file.uri)
         try:
             if text is None:
                 raise FileNotFoundError("it is no longer installed")
-            title, media_type, body = _read(text, headers)
-            rows.append(fetched_row(entry, body, title=title, media_type=media_type))
+            title, media_type, body = _read_text(text, headers)
+            documents.append(SourceContent.of(file, body, media_type, title))
         except OSError as error:
-            rows.append(fetched_row(entry, error=f"unreadable: {error.strerror or error}"))
-    return pa.Table.from_pylist(rows, schema=FETCHED)
+            documents.append(SourceContent.failed(file, f"unreadable: {error.strerror or error}"))
+    return pa.Table.from_batches([source_content_batch(documents)], SOURCE_CONTENT_SCHEMA)
 
 
 def _texts(folders: Sequence[Path] | None) -> Iterator[_Text]:
-    for dist_info in sorted(d for folder in folders or site_packages() for d in folder.glob("*.dist-info")):
+    for dist_info in sorted(
+        d for folder in folders or site_packages_folders() for d in folder.glob("*.dist-info")
+    ):
         name = re.sub(r"[-_.]+", "-", dist_info.name.removesuffix(".dist-info").rpartition("-")[0]).lower()
         if name == OWN_DISTRIBUTION:
             continue
@@ -103,18 +114,18 @@ def _texts(folders: Sequence[Path] | None) -> Iterator[_Text]:
             inside = path.relative_to(dist_info).as_posix()
             if inside != "METADATA" and not _LICENCE.fullmatch(inside):
                 continue
-            if path.is_file() and path.stat().st_size <= MAX_FILE_BYTES:
-                yield _Text(f"{ENVIRONMENT}://{name}/{quote(inside)}", path, dist_info)
+            if path.is_file() and path.stat().st_size <= MAX_ENVIRONMENT_TEXT_BYTES:
+                yield _Text(f"{PYTHON_ENVIRONMENT}://{name}/{quote(inside)}", path, dist_info)
     for topic, text in topics.topics.items():
-        if len(text.encode()) <= MAX_FILE_BYTES:
-            yield _Text(f"{ENVIRONMENT}://python/topics/{quote(topic)}", _TOPICS_FILE, None)
+        if len(text.encode()) <= MAX_ENVIRONMENT_TEXT_BYTES:
+            yield _Text(f"{PYTHON_ENVIRONMENT}://python/topics/{quote(topic)}", _TOPICS_FILE, None)
 
 
-def _read(text: _Text, headers: dict[Path, Message]) -> tuple[str, str, bytes]:
-    """The title, media type and bytes of one text.
+def _read_text(text: _Text, headers: dict[Path, Message]) -> tuple[str, str, bytes]:
+    """Returns the title, media type and bytes of one text.
 
-    Titles carry no version: most releases of a package leave the text as it was, and a document whose bytes
-    are the same is not written again, so a version in its title would go stale.
+    Titles have no version: most releases of a package leave the text unchanged, and a document with the same
+    bytes is not written again, so that a version in its title would go stale.
     """
     if text.dist_info is None:
         topic = text.uri.rpartition("/")[2]

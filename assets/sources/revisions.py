@@ -14,8 +14,8 @@ from pyspark.sql import functions as F
 
 from assets.lake.ids import doc_id_column
 from assets.lake.tables import RAW_DOCUMENTS
-from assets.sources.fetched import UNREACHABLE
-from assets.sources.sources import Source
+from assets.sources.source_config import Source
+from assets.sources.source_schemas import UNREACHABLE_FILE_ERRORS
 
 STATE = """
     select doc_id, revision, tenant, source, uri, title, media_type, content_sha256, size_bytes,
@@ -185,7 +185,7 @@ def _refusing_loss(read: DataFrame, known: pa.Table, source: Source) -> DataFram
 
 def _reached(joined: DataFrame, known: pa.Table) -> DataFrame:
     """The rows less those of documents that are known and whose file could not be reached."""
-    lost = F.col("error").isin(*UNREACHABLE)
+    lost = F.col("error").isin(*UNREACHABLE_FILE_ERRORS)
     if pc.any(pc.match_substring(known["uri"], "#")).as_py():  # what is attached to a mail goes with its file
         file = F.coalesce(_file_of("uri"), _file_of("last_uri"))
         lost = F.max(F.coalesce(lost, F.lit(False))).over(Window.partitionBy(file))
@@ -200,7 +200,7 @@ def revisions_here(read: pa.Table, known: pa.Table, source: Source, now: datetim
         "tenant": source.tenant,
         "source": source.name,
         "now": now,
-        "unreachable": list(UNREACHABLE),
+        "unreachable": list(UNREACHABLE_FILE_ERRORS),
     }
     with duckdb.connect() as connection:
         connection.register("found", read)

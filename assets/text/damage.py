@@ -69,7 +69,7 @@ def mojibake_ratio(text: str) -> float:
     return min(1.0, max(unlikely, text.count("\ufffd")) / foreign)
 
 
-def cut_off(text: str) -> int:
+def detect_cut_off(text: str) -> int:
     """1 where a text stops in the middle of something, else 0.
 
     A list, a signature or a command line stops without punctuation too, so an open end alone is no sign.

@@ -18,7 +18,7 @@ _MIN_PROBABILITY = 0.5
 _LETTERS = re.compile(r"[^\W\d_]+")
 
 
-def language(text: str) -> str:
+def detect_language(text: str) -> str:
     """The ISO 639 code of the language that most of a text's beginning is in.
 
     Args:

@@ -7,26 +7,23 @@ so every signal is kept as a column and only the thresholds that speak of damage
 """
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pydantic import BaseModel
 
 from assets.columns import column
-from assets.text.damage import cut_off, markup_line_ratio, mojibake_ratio
-from assets.text.language import NO_LANGUAGE
-from assets.text.tokens import PRIME, Hashes, Index, fold, tokens
+from assets.text.damage import detect_cut_off, markup_line_ratio, mojibake_ratio
+from assets.text.tokens import HASH_PRIME, TokenIndex, WordHashes, hash_segments, tokenize_text
 
 
 def _signal(name: str, comment: str, kind: pa.DataType | None = None) -> pa.Field:
     return column(name, comment, kind or pa.float64(), nullable=True)
 
 
-SIGNALS: dict[str, pa.Field] = {
+QUALITY_SIGNALS: dict[str, pa.Field] = {
     field.name: field
     for field in (
         _signal("word_count", "Number of words.", pa.int32()),
@@ -95,118 +92,6 @@ _MIN_LETTERS = 200  # fewer say nothing about how letters are distributed
 _DOT, _ELLIPSIS = 0x2E, 0x2026
 
 
-class QualityThresholds(BaseModel):
-    """What a document must hold to be kept. `min_X` and `max_X` bound the signal X; None turns one off.
-
-    The defaults let short READMEs, licences, API listings, tables and questions with answers pass, and keep
-    out filler, fragments, symbol soup, binary as text and text that repeats itself throughout.
-    """
-
-    languages: list[str] | None = None
-    """ISO 639 codes that are kept; None keeps all, also what is undetermined."""
-    max_no_language_word_count: int | None = 50
-    """Words of a text that is in no language (`zxx`); a longer one is gibberish, not a list of names."""
-    min_word_count: int | None = 3
-    """Gopher asks for 50 words; an entry of a FAQ is a document here."""
-    max_word_count: int | None = None
-    """Gopher: 100,000; a manual has more."""
-    min_mean_word_length: float | None = None
-    """Gopher: 3. Off: it is 1 in Chinese and Japanese, where each character counts as a word."""
-    max_mean_word_length: float | None = 40
-    """Gopher: 10. Above 40 characters it is encoded data, not words; dotted names of an API stay below."""
-    max_symbol_to_word_ratio: float | None = 1.0
-    """Gopher: 0.1 hash signs or ellipses a word; commented configuration has more."""
-    min_alphabetic_word_ratio: float | None = None
-    """Gopher: 0.8 of words with a letter. Off: a table of numbers has none."""
-    min_alphanumeric_word_ratio: float | None = 0.3
-    """Of words with a letter or digit; below it is symbol soup."""
-    min_stop_word_count: int | None = None
-    """Gopher: 2 different ones of eight English words. Off: it speaks of English only."""
-    max_bullet_line_ratio: float | None = None
-    """Gopher: 0.9. Off: a changelog is all bullets."""
-    max_ellipsis_line_ratio: float | None = 0.9
-    """Gopher: 0.3 of lines end in an ellipsis."""
-    min_terminal_punctuation_line_ratio: float | None = None
-    """FineWeb: 0.12. Off: tables and API listings end no line with punctuation."""
-    max_short_line_ratio: float | None = None
-    """FineWeb: 0.67. Off for the same reason."""
-    max_newline_to_word_ratio: float | None = None
-    """FineWeb: 0.3. Off for the same reason."""
-    repetition_from_word_count: int = 50
-    """Shorter documents pass the thresholds about repetition: an entry of "yes" and "no" is no spam."""
-    max_duplicate_line_fraction: float | None = 0.95
-    """Gopher: 0.3. Records share many of their lines, so only near-total repetition counts."""
-    max_duplicate_line_char_fraction: float | None = 0.9
-    """Gopher: 0.2."""
-    max_duplicate_paragraph_fraction: float | None = 0.9
-    """Gopher: 0.3."""
-    max_duplicate_paragraph_char_fraction: float | None = 0.9
-    """Gopher: 0.2."""
-    max_top_2_gram_char_fraction: float | None = 0.8
-    """Gopher: 0.2. Columns with one value fill most of a table's records."""
-    max_top_3_gram_char_fraction: float | None = 0.9
-    """Gopher: 0.18."""
-    max_top_4_gram_char_fraction: float | None = 0.95
-    """Gopher: 0.16."""
-    max_duplicate_5_gram_char_fraction: float | None = None
-    """Gopher: 0.15. Off: records of one form share their phrases."""
-    max_duplicate_10_gram_char_fraction: float | None = 0.95
-    """Gopher: 0.10."""
-    max_curly_bracket_ratio: float | None = None
-    """C4 drops every page with a curly bracket. Off: these documents hold code."""
-    max_lorem_ipsum_word_ratio: float | None = 0.3
-    """C4 drops every page that says "lorem ipsum"; documentation of templates may quote it."""
-    max_boilerplate_line_ratio: float | None = 0.5
-    """C4 drops lines about cookies, policies and JavaScript; here a document that is mostly such lines."""
-    max_replacement_char_ratio: float | None = 0.05
-    """Characters that could not be decoded."""
-    min_letter_coincidence: float | None = 0.042
-    """Languages in alphabets lie above 0.055, letters drawn at random at 0.038."""
-    max_markup_line_ratio: float | None = 0.2
-    """Documentation of templates shows tags; a page taken for plain text has them on most lines."""
-    max_mojibake_ratio: float | None = 0.05
-    """Of the characters outside ASCII; what remains after repair was lost for good."""
-    max_cut_off: int | None = 0
-    """Texts that stop in the middle of something are half-fetched or half-pasted; None lets them pass."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """Why a document is kept out: the threshold's name, and value and threshold in a sentence."""
-
-    expectation: str
-    reason: str
-
-
-def rejections(
-    signals: Mapping[str, float | None], language: str, thresholds: QualityThresholds
-) -> list[Rejection]:
-    """Every threshold that a document fails, in the order of the thresholds' declaration.
-
-    Args:
-        signals: As `quality_signals` gives them; a signal that is None fails nothing.
-        language: As `language.language` gives it.
-        thresholds: The bounds, both ends allowed.
-    """
-    found = []
-    if thresholds.languages is not None and language not in thresholds.languages:
-        wanted = ", ".join(thresholds.languages)
-        found.append(Rejection("languages", f"language is {language}, not one of {wanted}"))
-    words = signals["word_count"] or 0
-    values = dict(signals, no_language_word_count=words if language == NO_LANGUAGE else 0)
-    for name, bound in thresholds:
-        side, _, signal = name.partition("_")
-        if side not in ("min", "max") or bound is None:
-            continue
-        if words < thresholds.repetition_from_word_count and signal.startswith(("duplicate_", "top_")):
-            continue
-        value = values[signal]
-        if value is not None and (value < bound if side == "min" else value > bound):
-            comparison = "below the minimum" if side == "min" else "above the maximum"
-            found.append(Rejection(name, f"{signal} is {value:.4g}, {comparison} of {bound:g}"))
-    return found
-
-
 def quality_signals(text: str) -> dict[str, int | float | None]:
     """All signals of one text, in numpy over its code points: no Python object a word.
 
@@ -237,16 +122,16 @@ def quality_signals(text: str) -> dict[str, int | float | None]:
         One value a key of `SIGNALS`.
     """
     if not text.strip():
-        return dict.fromkeys(SIGNALS, 0) | {"letter_coincidence": None}
+        return dict.fromkeys(QUALITY_SIGNALS, 0) | {"letter_coincidence": None}
     codes = np.frombuffer(text.encode("utf-32-le", "replace"), dtype=np.uint32)
-    words = tokens(codes)
+    words = tokenize_text(codes)
     n_words = len(words.hashes)
     n_lines = len(words.line_starts)
     line_ends = np.append(words.line_starts[1:], n_words) - 1
     first, last = words.starts[words.line_starts], words.ends[line_ends] - 1
-    line_hashes = fold(words.hashes, words.line_starts)
+    line_hashes = hash_segments(words.hashes, words.line_starts)
     line_chars = np.add.reduceat(words.lengths, words.line_starts)
-    paragraph_hashes = fold(line_hashes, words.paragraph_starts)
+    paragraph_hashes = hash_segments(line_hashes, words.paragraph_starts)
     paragraph_chars = np.add.reduceat(line_chars, words.paragraph_starts)
     final = words.codes[last]
     three_dots = [words.codes[np.maximum(last - step, 0)] == _DOT for step in range(3)]
@@ -282,25 +167,25 @@ def quality_signals(text: str) -> dict[str, int | float | None]:
         "letter_coincidence": _coincidence(words.folded),
         "markup_line_ratio": markup_line_ratio(text, n_lines),
         "mojibake_ratio": mojibake_ratio(text),
-        "cut_off": cut_off(text),
+        "cut_off": detect_cut_off(text),
     }
 
 
-def _repeats(hashes: Hashes, chars: Index) -> tuple[float, float]:
+def _repeats(hashes: WordHashes, chars: TokenIndex) -> tuple[float, float]:
     """The fraction of segments that occurred before, and of the characters in them."""
     again = np.ones(len(hashes), dtype=np.bool_)
     again[np.unique(hashes, return_index=True)[1]] = False
     return float(again.mean()), float(chars[again].sum() / chars.sum())
 
 
-def _n_gram_fractions(hashes: Hashes, lengths: Index) -> dict[str, float]:
+def _n_gram_fractions(hashes: WordHashes, lengths: TokenIndex) -> dict[str, float]:
     fractions = {}
     total = int(lengths.sum())
     ends = np.append(0, np.cumsum(lengths))
     grams = hashes
     for n in range(2, 11):
         # Horner's rule from the n-grams of one word fewer.
-        grams = grams[:-1] * PRIME + hashes[n - 1 :] if len(grams) else grams
+        grams = grams[:-1] * HASH_PRIME + hashes[n - 1 :] if len(grams) else grams
         if n in (2, 3, 4):
             fractions[f"top_{n}_gram_char_fraction"] = _top(grams, ends[n:] - ends[:-n], total)
         elif n in (5, 10):
@@ -308,7 +193,7 @@ def _n_gram_fractions(hashes: Hashes, lengths: Index) -> dict[str, float]:
     return fractions
 
 
-def _top(grams: Hashes, chars: Index, total: int) -> float:
+def _top(grams: WordHashes, chars: TokenIndex, total: int) -> float:
     if len(grams) == 0:
         return 0.0
     _, index, counts = np.unique(grams, return_index=True, return_counts=True)
@@ -319,7 +204,7 @@ def _top(grams: Hashes, chars: Index, total: int) -> float:
     return min(1.0, float(most * chars[index[counts == most]].max() / total))
 
 
-def _covered(grams: Hashes, n: int, lengths: Index, total: int) -> float:
+def _covered(grams: WordHashes, n: int, lengths: TokenIndex, total: int) -> float:
     if len(grams) == 0:
         return 0.0
     again = np.ones(len(grams), dtype=np.int8)
@@ -355,8 +240,8 @@ def _coincidence(folded: npt.NDArray[np.uint32]) -> float | None:
 class _Vocabulary:
     """The fixed words as hashes and characters as code points."""
 
-    stop_words: Hashes
-    lorem_ipsum: Hashes
+    stop_words: WordHashes
+    lorem_ipsum: WordHashes
     bullets: npt.NDArray[np.uint32]
     terminal: npt.NDArray[np.uint32]
 
@@ -367,8 +252,8 @@ def _vocabulary() -> _Vocabulary:
         return np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
 
     return _Vocabulary(
-        stop_words=tokens(points(_STOP_WORDS)).hashes,
-        lorem_ipsum=tokens(points(_LOREM_IPSUM)).hashes,
+        stop_words=tokenize_text(points(_STOP_WORDS)).hashes,
+        lorem_ipsum=tokenize_text(points(_LOREM_IPSUM)).hashes,
         bullets=points(_BULLETS),
         terminal=points(_TERMINAL),
     )

@@ -6,9 +6,9 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-Hashes = npt.NDArray[np.uint64]
-Index = npt.NDArray[np.intp]
-PRIME = np.uint64(0x100000001B3)
+WordHashes = npt.NDArray[np.uint64]
+TokenIndex = npt.NDArray[np.intp]
+HASH_PRIME = np.uint64(0x100000001B3)
 
 # Bits of a character's kind.
 _SPACE, _LETTER, _DIGIT, _ALONE = np.uint8(1), np.uint8(2), np.uint8(4), np.uint8(8)
@@ -22,7 +22,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True, slots=True)
-class Tokens:
+class TextTokens:
     """The words of a text as arrays; `starts` and `ends` index the visible characters.
 
     Attributes:
@@ -38,18 +38,18 @@ class Tokens:
 
     codes: npt.NDArray[np.uint32]
     folded: npt.NDArray[np.uint32]
-    positions: Index
-    starts: Index
-    ends: Index
-    lengths: Index
-    hashes: Hashes
+    positions: TokenIndex
+    starts: TokenIndex
+    ends: TokenIndex
+    lengths: TokenIndex
+    hashes: WordHashes
     alphabetic: npt.NDArray[np.bool_]
     alphanumeric: npt.NDArray[np.bool_]
-    line_starts: Index
-    paragraph_starts: Index
+    line_starts: TokenIndex
+    paragraph_starts: TokenIndex
 
 
-def tokens(codes: npt.NDArray[np.uint32]) -> Tokens:
+def tokenize_text(codes: npt.NDArray[np.uint32]) -> TextTokens:
     """Cuts a text into words, lines and paragraphs.
 
     Args:
@@ -70,14 +70,14 @@ def tokens(codes: npt.NDArray[np.uint32]) -> Tokens:
     line_starts = np.flatnonzero(np.diff(lines, prepend=-1))
     paragraph_starts = np.flatnonzero(np.diff(lines[line_starts], prepend=-2) > 1)
     seen = kind[positions]
-    return Tokens(
+    return TextTokens(
         codes=codes[positions],
         folded=folded,
         positions=positions,
         starts=starts,
         ends=ends,
         lengths=ends - starts,
-        hashes=fold(folded.astype(np.uint64), starts),
+        hashes=hash_segments(folded.astype(np.uint64), starts),
         alphabetic=np.logical_or.reduceat((seen & _LETTER) != 0, starts),
         alphanumeric=np.logical_or.reduceat((seen & (_LETTER | _DIGIT)) != 0, starts),
         line_starts=line_starts,
@@ -85,14 +85,14 @@ def tokens(codes: npt.NDArray[np.uint32]) -> Tokens:
     )
 
 
-def fold(values: Hashes, starts: Index) -> Hashes:
+def hash_segments(values: WordHashes, starts: TokenIndex) -> WordHashes:
     """One polynomial hash modulo 2**64 for each segment of values: words of characters, lines of words."""
     lengths = np.diff(starts, append=len(values))
-    powers = np.cumprod(np.full(int(lengths.max()), PRIME, dtype=np.uint64))
+    powers = np.cumprod(np.full(int(lengths.max()), HASH_PRIME, dtype=np.uint64))
     places = np.arange(len(values)) - np.repeat(starts, lengths)
     mixed = values * _GOLDEN
     mixed ^= mixed >> np.uint64(29)  # else the sum would be linear in the code points
-    hashes: Hashes = np.add.reduceat(mixed * powers[places], starts)
+    hashes: WordHashes = np.add.reduceat(mixed * powers[places], starts)
     return hashes
 
 

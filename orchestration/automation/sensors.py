@@ -2,9 +2,10 @@
 
 import dagster as dg
 
-from assets.sources.fetched import listing_digest
-from assets.sources.registry import SourceError, SourceRegistry
-from assets.sources.sources import quick_listing
+from assets.sources.source_config import SourceError
+from assets.sources.source_reader import list_local_source
+from assets.sources.source_registry import SourceRegistry
+from assets.sources.source_schemas import source_listing_digest
 from orchestration.automation.alerts import FailureAlert
 from orchestration.automation.dead_runs import end_dead_runs
 from orchestration.automation.jobs import refresh_job
@@ -29,13 +30,13 @@ def arrivals_sensor(
     digests, unreachable = [], []
     for source in sources.list():
         try:
-            listing = quick_listing(source)
+            listing = list_local_source(source)
         except SourceError as error:
             unreachable.append(str(error))
             digests += [last[source.name]] if source.name in last else []
             continue
         if listing is not None:
-            digests.append(f"{source.name}={source.digest}={listing_digest(listing)}")
+            digests.append(f"{source.name}={source.digest}={source_listing_digest(listing)}")
     cursor = "\n".join(digests)
     if not digests:
         return dg.SkipReason("; ".join(unreachable) or "no source on this machine: headwater source add")

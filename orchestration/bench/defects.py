@@ -255,9 +255,9 @@ def _wrong_language(source: SpoiledSource, random: Random) -> SpoiledSource:
 
 
 def _oversize(source: SpoiledSource, random: Random) -> SpoiledSource:
-    from assets.parsing.extract import MAX_SIZE_BYTES
+    from assets.parsing.extract import MAX_DOCUMENT_BYTES
 
-    return replace(source, body=source.body * (MAX_SIZE_BYTES // len(source.body) + 1))
+    return replace(source, body=source.body * (MAX_DOCUMENT_BYTES // len(source.body) + 1))
 
 
 def _undecodable(source: SpoiledSource, random: Random) -> SpoiledSource:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from ir_measures import Qrel, ScoredDoc, calc_aggregate, nDCG
 
-from assets.sources.environment_corpus import list_environment, read_environment
+from assets.sources.environment_corpus import list_environment_corpus, read_environment_corpus
 from orchestration.bench.report import BenchResult
 from retrieval.embedding.embedder import Embedder, EmbedderConfig, Quantization
 
@@ -105,7 +105,7 @@ def _in_turns(
 
 def _texts() -> list[str]:
     """Real prose of one length: what the installed software says of itself, cut into documents."""
-    rows = read_environment(list_environment())
+    rows = read_environment_corpus(list_environment_corpus())
     words = [body.decode("utf-8", "replace").split() for body in rows["body"].to_pylist() if body]
     cut = [
         " ".join(each[at : at + _DOCUMENT_WORDS])

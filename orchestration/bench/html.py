@@ -11,7 +11,7 @@ import numpy as np
 from lxml import html  # type: ignore[import-untyped]
 
 from assets.parsing.blocks import ExtractionError
-from assets.parsing.extract import extract
+from assets.parsing.extract import extract_document
 from orchestration.bench.report import BenchResult
 
 _WORD = re.compile(r"\w+")
@@ -94,7 +94,7 @@ def _unnamed(body: bytes) -> bytes:
 
 def _ours(body: bytes) -> str:
     try:
-        return extract(body, "text/html").text
+        return extract_document(body, "text/html").text
     except ExtractionError:
         return ""
 

@@ -17,11 +17,11 @@ import pyarrow as pa
 from assets.dedup.minhash import MinHashConfig, signature_batches
 from assets.lake.ids import doc_id
 from assets.lake.tables import DOCUMENTS, DUPLICATES, TABLES
-from assets.parsing.parse import parse_batches
+from assets.parsing.parse import parse_document_batches
 from assets.recipe import Recipe
-from assets.sources.environment_corpus import list_environment, read_environment
-from assets.sources.registry import ENVIRONMENT
-from assets.text.signals import SIGNALS
+from assets.sources.environment_corpus import list_environment_corpus, read_environment_corpus
+from assets.sources.source_config import PYTHON_ENVIRONMENT
+from assets.text.signals import QUALITY_SIGNALS
 from orchestration.bench.defects import (
     DOCUMENT_DEFECTS,
     TABLE_DEFECTS,
@@ -158,7 +158,7 @@ def _corpus() -> dict[str, Row]:
     """Every text of the environment that has a body, as the parser takes it, by id."""
     rows = {}
     seen = datetime(2026, 1, 1, tzinfo=UTC)
-    for row in read_environment(list_environment()).to_pylist():
+    for row in read_environment_corpus(list_environment_corpus()).to_pylist():
         if row["body"]:
             identity = doc_id("bench", "environment", row["uri"])
             rows[identity] = row | {
@@ -171,7 +171,7 @@ def _corpus() -> dict[str, Row]:
 
 
 def _came_damaged(row: Row) -> bool:
-    return row["uri"].removeprefix(f"{ENVIRONMENT}://") in _CAME_DAMAGED
+    return row["uri"].removeprefix(f"{PYTHON_ENVIRONMENT}://") in _CAME_DAMAGED
 
 
 _INPUT = pa.schema(
@@ -191,7 +191,7 @@ def _parse(rows: dict[str, Row]) -> list[Row]:
 def _parse_one(row: Row, languages: list[str] | None) -> list[Row]:
     thresholds = Recipe().quality.model_copy(update={"languages": languages})
     batch = pa.RecordBatch.from_pylist([{name: row[name] for name in _INPUT.names}], schema=_INPUT)
-    return next(parse_batches(iter([batch]), thresholds)).to_pylist()
+    return next(parse_document_batches(iter([batch]), thresholds)).to_pylist()
 
 
 def _halves(rows: dict[str, Row], canonical: dict[str, str]) -> tuple[list[str], list[str]]:
@@ -298,7 +298,7 @@ def _drifting(documents: list[Row], random: Random) -> tuple[_Tally, _Tally]:
     from quality.drift import compare
 
     spoil = next(defect.spoil for defect in DOCUMENT_DEFECTS if defect.kind == "wrong_language")
-    columns = (*SIGNALS, "language", "char_count")
+    columns = (*QUALITY_SIGNALS, "language", "char_count")
     config = Recipe().drift
     sound, shifted = _Tally(), _Tally()
     for at in range(_DRIFT_BATCHES + _DRIFT_BATCHES // 10):
@@ -317,7 +317,7 @@ def _drifting(documents: list[Row], random: Random) -> tuple[_Tally, _Tally]:
             here,
             before,
             config,
-            numbers=tuple(SIGNALS),
+            numbers=tuple(QUALITY_SIGNALS),
             categories=("language",),
             binned=("char_count",),
         )

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from assets.sources.environment_corpus import list_environment, read_environment
+from assets.sources.environment_corpus import list_environment_corpus, read_environment_corpus
 from retrieval.atomic_files import atomic_file
 from retrieval.embedding.embedder import Embedder, EmbedderConfig
 
@@ -170,7 +170,7 @@ def _embedded(folder: Path) -> tuple[list[str], list[str], npt.NDArray[np.float3
 def _prose() -> tuple[list[str], list[str]]:
     """Passages of what the installed software says of itself, and a part of some as questions."""
     distinct: dict[str, None] = {}
-    for body in read_environment(list_environment())["body"].to_pylist():
+    for body in read_environment_corpus(list_environment_corpus())["body"].to_pylist():
         text = (body or b"").decode("utf-8", "replace")
         words = "".join(c for c in text if c.isprintable() or c.isspace()).split()
         for at in range(0, len(words) - _PASSAGE_WORDS + 1, _PASSAGE_WORDS):

@@ -55,7 +55,7 @@ def ingest_command(
 
     Example: `headwater ingest ~/my-docs && headwater ask "…"`
     """
-    from assets.sources.registry import SourceRegistry
+    from assets.sources.source_registry import SourceRegistry
     from orchestration.cli.render import funnel_line
     from orchestration.operations.ingest import add_sources, ingest_and_release
 

@@ -29,7 +29,8 @@ def source_add_command(
 
     Example: `headwater source add handbook ~/handbook --tenant acme --glob '**/*.md'`
     """
-    from assets.sources.registry import Source, SourceRegistry
+    from assets.sources.source_config import Source
+    from assets.sources.source_registry import SourceRegistry
 
     values: dict[str, Any] = {
         "name": name,
@@ -56,7 +57,7 @@ def source_list_command(json_: Json = False) -> None:
 
     Example: `headwater source list --json`
     """
-    from assets.sources.registry import SourceRegistry
+    from assets.sources.source_registry import SourceRegistry
 
     rows = [source.model_dump() for source in SourceRegistry(read_settings().sources_file).list()]
     if json_:
@@ -73,9 +74,9 @@ def source_access_command(name: str, group: Groups = None, json_: Json = False) 
 
     Example: `headwater source access handbook --group staff --group legal`
     """
-    from assets.sources.registry import SourceRegistry
+    from assets.sources.source_registry import SourceRegistry
 
-    source = SourceRegistry(read_settings().sources_file).give_to(name, group or ())
+    source = SourceRegistry(read_settings().sources_file).set_groups(name, group or ())
     if json_:
         print_json(source.model_dump())
         return
@@ -89,7 +90,7 @@ def source_remove_command(name: str, json_: Json = False) -> None:
 
     Example: `headwater source remove handbook`
     """
-    from assets.sources.registry import SourceRegistry
+    from assets.sources.source_registry import SourceRegistry
 
     removed = SourceRegistry(read_settings().sources_file).remove(name)
     if json_:

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from importlib import resources
 from typing import Any
 
-from assets.sources.registry import ENVIRONMENT, Source, SourceRegistry
+from assets.sources.source_config import PYTHON_ENVIRONMENT, Source
+from assets.sources.source_registry import SourceRegistry
 from orchestration.operations.ask import open_query_service
 from orchestration.operations.ingest import ingest_and_release
 from orchestration.settings import Settings
@@ -33,7 +34,7 @@ def run_demo(settings: Settings, progress: Callable[[str], None]) -> dict[str, A
         RunFailed: When a step failed or a gate held.
     """
     registry = SourceRegistry(settings.sources_file)
-    wanted = Source(name=DEMO_SOURCE, location=ENVIRONMENT, questions=demo_questions_file())
+    wanted = Source(name=DEMO_SOURCE, location=PYTHON_ENVIRONMENT, questions=demo_questions_file())
     there = {source.name: source for source in registry.list()}.get(DEMO_SOURCE)
     if there is not None and there != wanted:
         registry.remove(DEMO_SOURCE)

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from assets.lake.lineage import CODE_VERSION
-from assets.text.language import language
-from assets.text.normalize import normalize
+from assets.text.language import detect_language
+from assets.text.normalization import normalize_text
 from inference.answering.query_service import SearchMode
 from orchestration.settings import Settings
 from quality.evaluation.beir_collection import Collection
@@ -101,9 +101,9 @@ def _rows(
     """The rows of the index, without their vectors."""
     tokenizer = load_chunk_tokenizer(model.tokenizer_path)
     for doc_id, document in collection.documents.items():
-        title = " ".join(normalize(document.title).split())
+        title = " ".join(normalize_text(document.title).split())
         # As a file would hold it: its title is its first heading.
-        text = normalize(f"{title}\n\n{document.text}")
+        text = normalize_text(f"{title}\n\n{document.text}")
         headings = [{"char_start": 0, "level": 1, "title": title}] if title else []
         if chunks == "document" and len(text) > _LONGEST_CHUNK:
             raise CannotEvaluate(
@@ -114,7 +114,7 @@ def _rows(
             spans = [Chunk(0, len(text), title or None, len(tokenizer.encode(text)))] if text else []
         else:
             spans = split_into_chunks(text, headings, tokenizer, settings.recipe.chunker)
-        spoken = language(text)
+        spoken = detect_language(text)
         for ordinal, span in enumerate(spans):
             body = text[span.char_start : span.char_end]
             yield {

@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from assets.dagster.metadata import funnel
-from assets.sources.registry import Source, SourceRegistry
-from assets.sources.sources import quick_listing
+from assets.sources.source_config import Source
+from assets.sources.source_reader import list_local_source
+from assets.sources.source_registry import SourceRegistry
 from orchestration.operations.ask import open_query_service
 from orchestration.operations.runs import RunFailed, execute_run
 from orchestration.settings import Settings, open_lake
@@ -37,7 +38,7 @@ def add_sources(registry: SourceRegistry, paths: Sequence[str], tenant: str) -> 
         if all((s.location, s.glob, s.tenant) != place for s in (*known, *added)):
             added.append(wanted)
     for source in added:
-        quick_listing(source)
+        list_local_source(source)
     for source in added:
         registry.add(source)
     return added

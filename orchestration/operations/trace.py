@@ -12,7 +12,7 @@ from assets.lake.ids import SEPARATOR, doc_id
 from assets.lake.lake import Lake
 from assets.lake.lineage import Commit
 from assets.lake.tables import TABLES
-from assets.parsing.extract import extract
+from assets.parsing.extract import extract_document
 
 Kind = Literal["answer", "chunk", "document", "uri", "content", "run", "release"]
 
@@ -237,7 +237,7 @@ class Tracer:
             }
             if raw:
                 # The parse is deterministic, so the stored bytes must still give the stored text.
-                remade = extract(raw[0]["body"], raw[0]["media_type"]).text
+                remade = extract_document(raw[0]["body"], raw[0]["media_type"]).text
                 node.checks["text_remade_from_bytes"] = remade == row["text"]
         return node
 

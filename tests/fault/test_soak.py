@@ -18,7 +18,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from free_ports import free_ports
 
-from assets.sources.registry import Source, SourceRegistry
+from assets.sources.source_config import Source
+from assets.sources.source_registry import SourceRegistry
 from orchestration.operations.ask import open_query_service
 from orchestration.services import lifecycle
 from orchestration.services.dagster_home import dagster_instance

@@ -8,7 +8,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from assets.sources.registry import Source, SourceRegistry
+from assets.sources.source_config import Source
+from assets.sources.source_registry import SourceRegistry
 from orchestration.definitions import build_definitions
 from orchestration.settings import Settings
 from quality.suites import SUITES

@@ -13,9 +13,10 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from assets.lake.ids import doc_id
-from assets.sources.files import local_listing
+from assets.sources.local_files import list_local_files
 from assets.sources.revisions import revisions
-from assets.sources.sources import Source, list_source, read_source
+from assets.sources.source_config import Source
+from assets.sources.source_reader import list_source, read_source
 from inference.answering.answer import LONGEST_QUESTION, InvalidQuestion, validate_question
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -79,13 +80,13 @@ def test_files_that_vanish_after_they_were_listed_keep_their_documents(
         (folder / name).write_text("Words of it.")
     (folder / "mail.eml").write_bytes(MAIL)
     source = Source(name="docs", location=str(folder))
-    first = appended(spark, source, local_listing(source))
+    first = appended(spark, source, list_local_files(source))
     assert first.keys() == {"kept.md", "lost.md", "mail.eml", "mail.eml#note.txt"}
     for name in ("kept.md", "lost.md", "mail.eml"):
         with (folder / name).open("ab") as file:
             file.write(b" And more.")
     (folder / "new.md").write_text("Never seen.")
-    listing = local_listing(source)
+    listing = list_local_files(source)
     for name in ("lost.md", "mail.eml", "new.md"):
         (folder / name).unlink()
     told = appended(spark, source, listing, known_as(list(first.values()), source))
@@ -118,7 +119,7 @@ def test_a_folder_of_many_files_is_listed_in_time_and_memory_that_grow_with_it(t
     calls = []
     sys.setprofile(lambda frame, event, _: calls.append(1) if event == "call" else None)
     try:
-        listing = local_listing(Source(name="many", location=str(tmp_path)))
+        listing = list_local_files(Source(name="many", location=str(tmp_path)))
     finally:
         sys.setprofile(None)
     assert listing.num_rows == 2000
@@ -129,7 +130,7 @@ def test_thousands_of_empty_files_are_read_each_as_empty(spark: SparkSession, tm
     for number in range(2000):
         (tmp_path / f"{number}.txt").touch()
     source = Source(name="many", location=str(tmp_path))
-    read = read_source(spark, source, local_listing(source))
+    read = read_source(spark, source, list_local_files(source))
     found = read.groupBy("size_bytes", "media_type", "error").count().toArrow().to_pylist()
     assert found == [{"size_bytes": 0, "media_type": "application/x-empty", "error": None, "count": 2000}]
 
@@ -139,7 +140,7 @@ def test_names_of_255_bytes_with_anything_in_them(spark: SparkSession, tmp_path:
     for name in names:
         Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_text("Words in it.")
     source = Source(name="odd", location=str(tmp_path))
-    rows = read_source(spark, source, local_listing(source)).toArrow().to_pylist()
+    rows = read_source(spark, source, list_local_files(source)).toArrow().to_pylist()
     assert [row["body"] for row in rows] == [b"Words in it."] * 3
     assert len({doc_id("t", "s", row["uri"]) for row in rows}) == 3
 

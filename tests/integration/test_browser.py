@@ -9,7 +9,8 @@ import pytest
 from free_ports import free_ports
 from playwright.sync_api import Page, sync_playwright
 
-from assets.sources.registry import Source, SourceRegistry
+from assets.sources.source_config import Source
+from assets.sources.source_registry import SourceRegistry
 from orchestration.services import lifecycle
 from orchestration.services.dagster_home import dagster_instance
 from orchestration.settings import Settings

@@ -13,8 +13,8 @@ from assets.lake.lake import Lake, Unaudited
 from assets.lake.releases import last_verdict, log_verdict, release_name, roll_back_release
 from assets.lake.spark import SparkConfig
 from assets.lake.tables import AUDITS, DOCUMENTS, RAW_DOCUMENTS, RELEASES
-from assets.sources.fetched import LISTING
 from assets.sources.revisions import STATE, stale_files
+from assets.sources.source_schemas import SOURCE_LISTING_SCHEMA
 from retrieval.index.index import Index
 from retrieval.index.types import IndexState
 from retrieval.lineage import Lineage
@@ -114,13 +114,13 @@ def test_what_was_read_again_is_not_stale(lake: Lake, set_back: Any) -> None:
     set_back()
     write(row("b", 2, 11))
     entry = {
-        **dict.fromkeys(LISTING.names),
+        **dict.fromkeys(SOURCE_LISTING_SCHEMA.names),
         **{
             "uri": "file:///mail",
             "file_size_bytes": 11,
             "file_modified_at": datetime(2026, 1, 1, tzinfo=UTC),
         },
     }
-    listing = pa.Table.from_pylist([entry], schema=LISTING)
+    listing = pa.Table.from_pylist([entry], schema=SOURCE_LISTING_SCHEMA)
     state = lake.query(STATE, raw=lake.delta(RAW_DOCUMENTS.name))
     assert stale_files(listing, state).num_rows == 0

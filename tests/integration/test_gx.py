@@ -17,7 +17,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from assets.lake.tables import TABLES
-from assets.text.signals import SIGNALS
+from assets.text.signals import QUALITY_SIGNALS
 from quality.checked_rows import checked_rows_in_duckdb, checked_rows_in_spark
 from quality.data_docs import data_docs_page
 from quality.expectations import on_column
@@ -54,7 +54,7 @@ def document(number: int, text: str) -> dict[str, Any]:
         "text_sha256": sha256(text),
         "language": "en",
         "char_count": len(text),
-        **dict.fromkeys(SIGNALS, 0),
+        **dict.fromkeys(QUALITY_SIGNALS, 0),
         "letter_coincidence": None,
         "pii_count": 0,
         "headings": [{"char_start": 2, "level": 1, "title": text[2:7]}] if text.startswith("#") else [],

@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
-from assets.sources.environment_corpus import list_environment
-from assets.sources.fetched import FETCHED, file_path
-from assets.sources.files import list_files, local_listing
-from assets.sources.registry import Source, SourceEmpty, SourceUnreachable, UnreadableRows
-from assets.sources.rows import read_rows
-from assets.sources.sources import list_source, quick_listing, read_source
+from assets.sources.environment_corpus import list_environment_corpus
+from assets.sources.local_files import list_local_files
+from assets.sources.source_config import Source, SourceEmpty, SourceUnreachable, UnreadableTabularFile
+from assets.sources.source_reader import list_local_source, list_source, read_local_source, read_source
+from assets.sources.source_schemas import SOURCE_CONTENT_SCHEMA, file_uri_to_path
+from assets.sources.tabular_files import read_tabular_files
 
 ODD_NAMES = [
     "a b.txt",
@@ -39,8 +39,8 @@ ODD_NAMES = [
 def read(spark: SparkSession, source: Source, listing: pa.Table | None = None) -> dict[str, dict]:
     frame = read_source(spark, source, list_source(spark, source) if listing is None else listing)
     table = frame.toArrow()
-    assert table.schema.names == FETCHED.names
-    assert [field.type for field in table.schema] == [field.type for field in FETCHED]
+    assert table.schema.names == SOURCE_CONTENT_SCHEMA.names
+    assert [field.type for field in table.schema] == [field.type for field in SOURCE_CONTENT_SCHEMA]
     rows = {row["uri"]: row for row in table.to_pylist()}
     assert len(rows) == table.num_rows, "two rows of one address"
     return rows
@@ -64,11 +64,11 @@ def test_odd_names_are_listed_read_and_found_again(spark: SparkSession, tmp_path
     rows = read(spark, Source(name="odd", location=str(tmp_path)))
     assert len(rows) == len(ODD_NAMES) + 1
     for uri, row in rows.items():
-        body = Path(file_path(uri)).read_bytes()
+        body = Path(file_uri_to_path(uri)).read_bytes()
         assert (row["error"], row["body"], row["size_bytes"]) == (None, body, len(body))
         assert row["content_sha256"] == hashlib.sha256(body).hexdigest()
         assert row["media_type"] == "text/plain"
-    assert {Path(file_path(uri)).name for uri in rows} >= set(ODD_NAMES)
+    assert {Path(file_uri_to_path(uri)).name for uri in rows} >= set(ODD_NAMES)
 
 
 def test_what_can_not_be_read_is_a_row_and_not_the_end(spark: SparkSession, tmp_path: Path) -> None:
@@ -78,11 +78,11 @@ def test_what_can_not_be_read_is_a_row_and_not_the_end(spark: SparkSession, tmp_
     (tmp_path / "dangling.md").symlink_to("nothing")
     os.mkfifo(tmp_path / "pipe.md")
     source = Source(name="docs", location=str(tmp_path))
-    listing = local_listing(source)
+    listing = list_local_files(source)
     (tmp_path / "gone.md").unlink()
     (tmp_path / "folder.md").unlink()
     (tmp_path / "folder.md").mkdir()
-    rows = {Path(file_path(uri)).name: row for uri, row in read(spark, source, listing).items()}
+    rows = {Path(file_uri_to_path(uri)).name: row for uri, row in read(spark, source, listing).items()}
     assert rows["good.md"]["error"] is None
     assert rows["good.md"]["media_type"] == "text/markdown"
     assert {name: row["error"] for name, row in rows.items() if name != "good.md"} == {
@@ -100,7 +100,7 @@ def test_size_and_time_are_the_listings(spark: SparkSession, tmp_path: Path) -> 
     file = tmp_path / "a.txt"
     file.write_text("before")
     source = Source(name="docs", location=str(tmp_path))
-    listing = local_listing(source)
+    listing = list_local_files(source)
     file.write_text("changed after it was listed")
     (row,) = read(spark, source, listing).values()
     assert row["body"] == b"changed after it was listed"
@@ -125,8 +125,8 @@ def test_other_file_systems_through_hadoop(spark: SparkSession, elsewhere: tuple
     for name in names:
         (folder / "sub" / name).write_text(f"the text of {name}", encoding="utf-8")
     (folder / "other.csv").touch()
-    assert quick_listing(source) is None
-    listing = list_files(spark, source)
+    assert list_local_source(source) is None
+    listing = list_source(spark, source)
     assert listing["uri"].to_pylist() == sorted(
         f"viewfs://elsewhere/docs/sub/{quote(name)}" for name in names
     )
@@ -181,7 +181,7 @@ def test_jsonl_ids_titles_and_empty_texts(spark: SparkSession, tmp_path: Path) -
     assert tea["file_size_bytes"] == file.stat().st_size
     assert (
         tea["file_modified_at"]
-        == local_listing(Source(name="a", location=str(file)))["file_modified_at"][0].as_py()
+        == list_local_files(Source(name="a", location=str(file)))["file_modified_at"][0].as_py()
     )
     assert [rows[i]["body"] for i in ("7", "x", "y")] == [b"", b"", b""]
     assert rows["z"]["body"] == b'{"nested":1}'
@@ -255,15 +255,17 @@ def test_a_missing_column_names_itself_the_file_and_what_there_is(
         write_jsonl(file, {"id": 1, "body": "x"})
     else:
         pq.write_table(pa.table({"body": ["x"], "id": [1]}), file)
-    with pytest.raises(UnreadableRows, match=rf"source rows: .*'text' in .*{name}.*: .*(body, id|id, body)"):
+    with pytest.raises(
+        UnreadableTabularFile, match=rf"source rows: .*'text' in .*{name}.*: .*(body, id|id, body)"
+    ):
         rows_of(spark, file)
-    with pytest.raises(UnreadableRows, match="'key'"):
+    with pytest.raises(UnreadableTabularFile, match="'key'"):
         rows_of(spark, file, text_column="body", id_column="key")
 
 
 def test_a_file_without_rows_can_not_be_a_source_of_rows(spark: SparkSession, tmp_path: Path) -> None:
     (tmp_path / "readme.md").write_text("# Read me")
-    with pytest.raises(UnreadableRows, match=r"readme\.md has no rows"):
+    with pytest.raises(UnreadableTabularFile, match=r"readme\.md has no rows"):
         rows_of(spark, tmp_path)
 
 
@@ -275,7 +277,7 @@ def test_files_of_rows_that_have_none_are_reported_and_stop_nothing(
         (tmp_path / name).write_bytes(b"not Parquet" if "parquet" in name else b"")
     (tmp_path / "dangling.jsonl").symlink_to("nothing")
     source = Source(name="rows", location=str(tmp_path), text_column="text")
-    listing = local_listing(source)
+    listing = list_local_files(source)
     (tmp_path / "gone.csv").unlink()
     rows = {Path(uri).name: row for uri, row in read(spark, source, listing).items()}
     assert rows.pop("good.jsonl#1")["body"] == b"x"
@@ -290,19 +292,21 @@ def test_rows_of_files_with_odd_names(spark: SparkSession, tmp_path: Path) -> No
     names = [name.replace(".txt", ".jsonl") for name in ODD_NAMES]
     files = [write_jsonl(tmp_path / name, {"id": 1, "text": name}) for name in names]
     source = Source(name="rows", location=str(tmp_path), text_column="text")
-    rows = read_rows(spark, source, local_listing(source)).select("uri", "body").collect()
+    rows = read_tabular_files(spark, source, list_local_files(source)).select("uri", "body").collect()
     assert {row.uri: row.body.decode() for row in rows} == {f"{file.as_uri()}#1": file.name for file in files}
 
 
 def test_the_environment_is_a_source(spark: SparkSession) -> None:
     source = Source(name="demo", location="python-environment")
     listing = list_source(spark, source)
-    assert listing.equals(quick_listing(source))
+    assert listing.equals(list_local_source(source))
     few = listing.filter(
         pa.compute.is_in(listing["uri"], pa.array(["python-environment://python/topics/assert"]))
     )
     assert few.num_rows == 1
-    (row,) = read(spark, source, few).values()
+    contents = read_local_source(source, few)
+    assert contents is not None
+    (row,) = contents.to_pylist()
     assert row["title"] == "Python: assert"
     assert b"AssertionError" in row["body"]
-    assert listing.equals(list_environment())
+    assert listing.equals(list_environment_corpus())

@@ -12,7 +12,8 @@ from assets.lake.lake import Lake
 from assets.lake.spark import SparkConfig
 from assets.lake.tables import CHUNKS, RAW_DOCUMENTS
 from assets.release_evaluation import evaluation_questions, sample_documents
-from assets.sources.registry import Source, SourceRegistry
+from assets.sources.source_config import Source
+from assets.sources.source_registry import SourceRegistry
 
 TENANTS = {"asked": 3, "large": 300, "small": 2}
 

@@ -8,24 +8,23 @@ from pyspark.sql import SparkSession
 from assets.lake.ids import doc_id
 from assets.lake.lake import Lake
 from assets.lake.tables import RAW_DOCUMENTS
-from assets.sources.fetched import FETCHED, fetched_row
-from assets.sources.registry import Source
 from assets.sources.revisions import STATE, revisions, revisions_here, tombstones
+from assets.sources.source_config import Source
+from assets.sources.source_schemas import ListedFile, SourceContent, source_content_batch
 
 THEN, NOW = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 2, tzinfo=UTC)
 SOURCE = Source(name="docs", location="/docs", tenant="acmé")
 
 
-def entry(uri: str, at: datetime) -> dict:
-    return {"uri": uri, "file_size_bytes": 5, "file_modified_at": at}
-
-
 def read(at: datetime, **bodies: bytes | None) -> pa.Table:
-    rows = [
-        fetched_row(entry(f"file:///{name}", at), body, error="unreadable: gone" if body is None else None)
-        for name, body in bodies.items()
+    files = {ListedFile(f"file:///{name}", 5, at): body for name, body in bodies.items()}
+    documents = [
+        SourceContent.failed(file, "unreadable: gone")
+        if body is None
+        else SourceContent.of(file, body, "text/plain")
+        for file, body in files.items()
     ]
-    return pa.Table.from_pylist(rows, FETCHED)
+    return pa.Table.from_batches([source_content_batch(documents)])
 
 
 def state(raw: pa.Table) -> pa.Table:

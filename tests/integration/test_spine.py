@@ -13,7 +13,8 @@ from spark_only import spark_only
 from assets.dagster.metadata import funnel
 from assets.lake.lake import Lake
 from assets.lake.tables import TABLES
-from assets.sources.registry import Source, SourceRegistry
+from assets.sources.source_config import Source
+from assets.sources.source_registry import SourceRegistry
 from orchestration.operations.ask import open_query_service
 from orchestration.operations.ingest import ingest_and_release
 from orchestration.operations.runs import RunFailed, execute_run

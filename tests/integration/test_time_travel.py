@@ -14,8 +14,8 @@ import pytest
 from index_rows import DIMENSION, NO_DETAILS, NO_LINEAGE, Chunk, batch, made_from
 
 from assets.parsing.blocks import ExtractionError
-from assets.parsing.content_type import media_type
-from assets.parsing.extract import extract
+from assets.parsing.content_type import detect_media_type
+from assets.parsing.extract import extract_document
 from retrieval.chunking.chunker import ChunkerConfig, chunk_document_batches
 from retrieval.embedding.embedder import EmbedderConfig, packaged_embedding_model
 from retrieval.embedding.embedding_model import EmbeddingModel
@@ -69,7 +69,7 @@ def version_rows(folder: Path, tokenizer: Path, vectors: dict[str, np.ndarray]) 
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name, body = path.relative_to(folder).as_posix(), path.read_bytes()
         try:
-            read = extract(body, media_type(body, name))
+            read = extract_document(body, detect_media_type(body, name))
         except ExtractionError:
             continue
         documents.append(

@@ -6,7 +6,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from assets.sources.registry import Source, SourceRegistry
+from assets.sources.source_config import Source
+from assets.sources.source_registry import SourceRegistry
 from orchestration.definitions import build_definitions
 from orchestration.operations.runs import RunOutcome, execute_run
 from orchestration.services.status import state_status

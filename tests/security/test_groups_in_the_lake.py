@@ -10,7 +10,8 @@ from pyspark.sql import SparkSession
 from typer.testing import CliRunner
 
 from assets.lake.lake import Lake
-from assets.sources.registry import Source, SourceRegistry
+from assets.sources.source_config import Source
+from assets.sources.source_registry import SourceRegistry
 from orchestration.cli.main import app
 from orchestration.operations.ask import open_query_service
 from orchestration.operations.ingest import ingest_and_release
@@ -95,8 +96,8 @@ def test_other_groups_take_hold_with_the_next_run(settings: Settings) -> None:
     service, lake = open_query_service(settings), open_lake(settings)
     before = {name: lake.version(name) for name in ("bronze.raw_documents", "gold.embeddings")}
     answer = service.ask("What does the director earn?", "acme", groups=["finance"])
-    SourceRegistry(settings.sources_file).give_to("payroll", ["auditors"])
-    SourceRegistry(settings.sources_file).give_to("handbook", ["staff"])
+    SourceRegistry(settings.sources_file).set_groups("payroll", ["auditors"])
+    SourceRegistry(settings.sources_file).set_groups("handbook", ["staff"])
     assert ingest_and_release(settings, print)["release"] == "r1.2"
     query = "what does the director earn"
     assert found(settings, query) == set()
@@ -115,7 +116,7 @@ def test_other_groups_take_hold_with_the_next_run(settings: Settings) -> None:
     assert len(replayed["until_now"]["went"]) == len(replayed["then"]) == 4
     # Both for the same people again: now one text stands for the other.
     for name in ("payroll", "handbook"):
-        SourceRegistry(settings.sources_file).give_to(name, [])
+        SourceRegistry(settings.sources_file).set_groups(name, [])
     assert ingest_and_release(settings, print)["release"] == "r1.3"
     assert found(settings, query) - {"notice.md", "notice copy.md"} == {"holidays.md", "salaries.md"}
     assert len(found(settings, query)) == 3

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from assets.parsing.extract import extract
+from assets.parsing.extract import extract_document
 from orchestration.bench import html
 
 PROSE = "The sink takes every byte that it is given and keeps none of them at all. " * 6
@@ -15,13 +15,13 @@ PAGE = f"""<html><body><nav><a href="/a">All crates</a> <a href="/b">Search the 
 
 
 def test_the_part_that_a_page_names_is_not_lost() -> None:
-    text = extract(PAGE.encode(), "text/html").text
+    text = extract_document(PAGE.encode(), "text/html").text
     assert "pub fn take_39" in text
     assert "All crates" not in text
     assert "rights reserved" not in text
     # Two parts with that name name none.
     two = PAGE.replace("</main>", "</main><main>other</main>")
-    assert "keeps none of them" in extract(two.encode(), "text/html").text
+    assert "keeps none of them" in extract_document(two.encode(), "text/html").text
 
 
 def test_readers_are_measured_on_the_pages_that_name_their_main_part(tmp_path: Path) -> None:

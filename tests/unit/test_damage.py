@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assets.text.damage import cut_off, markup_line_ratio, mojibake_ratio
+from assets.text.damage import detect_cut_off, markup_line_ratio, mojibake_ratio
 
 SENTENCE = "The service reads its settings from a file that stands beside the program."
 WRAPPED = (
@@ -41,19 +41,19 @@ WHOLE = {
 
 @pytest.mark.parametrize("name", CUT)
 def test_a_text_that_stops_in_the_middle_is_seen(name: str) -> None:
-    assert cut_off(CUT[name]) == 1
+    assert detect_cut_off(CUT[name]) == 1
 
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_a_text_that_only_ends_without_punctuation_is_not(name: str) -> None:
-    assert cut_off(WHOLE[name]) == 0
+    assert detect_cut_off(WHOLE[name]) == 0
 
 
 @settings(deadline=None)
 @given(st.text())
 def test_any_text_has_a_verdict(text: str) -> None:
-    assert cut_off(text) in (0, 1)
-    assert cut_off(text + "\n\n ") == cut_off(text)
+    assert detect_cut_off(text) in (0, 1)
+    assert detect_cut_off(text + "\n\n ") == detect_cut_off(text)
     assert 0 <= mojibake_ratio(text) <= 1
     assert 0 <= markup_line_ratio(text, 1) <= 1
 

@@ -12,12 +12,12 @@ import pytest
 
 import orchestration.operations
 from assets.sources.environment_corpus import (
-    MAX_FILE_BYTES,
-    list_environment,
-    read_environment,
-    site_packages,
+    MAX_ENVIRONMENT_TEXT_BYTES,
+    list_environment_corpus,
+    read_environment_corpus,
+    site_packages_folders,
 )
-from assets.sources.fetched import FETCHED, LISTING
+from assets.sources.source_schemas import SOURCE_CONTENT_SCHEMA, SOURCE_LISTING_SCHEMA
 
 QUESTIONS = Path(orchestration.operations.__file__).with_name("demo_questions.jsonl")
 UNANSWERABLE = Path(orchestration.operations.__file__).with_name("demo_unanswerable.jsonl")
@@ -33,12 +33,12 @@ def expected(question: dict) -> list[str]:
 
 @pytest.fixture(scope="module")
 def listing() -> pa.Table:
-    return list_environment()
+    return list_environment_corpus()
 
 
 @pytest.fixture(scope="module")
 def documents(listing: pa.Table) -> pa.Table:
-    return read_environment(listing)
+    return read_environment_corpus(listing)
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def site(tmp_path: Path) -> Path:
     (info / "licenses" / "vendor" / "NOTICE #1.rst").write_text("Noted.")
     (info / "COPYING.txt").write_text("Copy it.")
     (info / "RECORD").write_text("LICENSE,,")
-    (info / "licenses" / "HUGE").write_bytes(b"x" * (MAX_FILE_BYTES + 1))
+    (info / "licenses" / "HUGE").write_bytes(b"x" * (MAX_ENVIRONMENT_TEXT_BYTES + 1))
     own = tmp_path / "headwater-0.1.0.dist-info"
     own.mkdir()
     (own / "METADATA").write_text("Name: headwater\n\nOurs.")
@@ -69,7 +69,7 @@ def of_distributions(table: pa.Table) -> pa.Table:
 
 
 def test_documents_of_a_distribution(site: Path) -> None:
-    listing = of_distributions(list_environment([site]))
+    listing = of_distributions(list_environment_corpus([site]))
     assert listing["uri"].to_pylist() == [
         "python-environment://bare/METADATA",
         "python-environment://some-thing/COPYING.txt",
@@ -77,7 +77,9 @@ def test_documents_of_a_distribution(site: Path) -> None:
         "python-environment://some-thing/licenses/LICENSE",
         "python-environment://some-thing/licenses/vendor/NOTICE%20%231.rst",
     ]
-    rows = {row["uri"].partition("://")[2]: row for row in read_environment(listing, [site]).to_pylist()}
+    rows = {
+        row["uri"].partition("://")[2]: row for row in read_environment_corpus(listing, [site]).to_pylist()
+    }
     description = rows["some-thing/METADATA"]
     assert description["body"] == b"# Some thing\r\n\r\nIt does something.\r\n"
     assert (description["title"], description["media_type"]) == ("Some.Thing", "text/markdown")
@@ -89,19 +91,21 @@ def test_documents_of_a_distribution(site: Path) -> None:
 
 
 def test_a_text_that_goes_away_is_an_error_row(site: Path) -> None:
-    listing = of_distributions(list_environment([site]))
+    listing = of_distributions(list_environment_corpus([site]))
     (site / "Some_Thing-1.0.dist-info" / "COPYING.txt").unlink()
     errors = {
-        row["uri"]: row["error"] for row in read_environment(listing, [site]).to_pylist() if row["error"]
+        row["uri"]: row["error"]
+        for row in read_environment_corpus(listing, [site]).to_pylist()
+        if row["error"]
     }
     assert errors == {"python-environment://some-thing/COPYING.txt": "unreadable: it is no longer installed"}
 
 
 def test_a_changed_file_shows_in_the_listing(site: Path) -> None:
-    before = list_environment([site])
-    assert before.equals(list_environment([site]))
+    before = list_environment_corpus([site])
+    assert before.equals(list_environment_corpus([site]))
     os.utime(site / "Some_Thing-1.0.dist-info" / "METADATA", ns=(1, 1))
-    after = list_environment([site])
+    after = list_environment_corpus([site])
     changed = [
         old["uri"] for old, new in zip(before.to_pylist(), after.to_pylist(), strict=True) if old != new
     ]
@@ -109,8 +113,8 @@ def test_a_changed_file_shows_in_the_listing(site: Path) -> None:
 
 
 def test_this_environment_has_all_three_kinds_in_one_order(listing: pa.Table, documents: pa.Table) -> None:
-    assert listing.schema == LISTING
-    assert documents.schema == FETCHED
+    assert listing.schema == SOURCE_LISTING_SCHEMA
+    assert documents.schema == SOURCE_CONTENT_SCHEMA
     uris = listing["uri"].to_pylist()
     assert uris == sorted(set(uris)) == documents["uri"].to_pylist()
     kinds = Counter(
@@ -122,8 +126,8 @@ def test_this_environment_has_all_three_kinds_in_one_order(listing: pa.Table, do
     assert kinds["licence"] > 100
     assert not [uri for uri in uris if "://headwater/" in uri]
     assert documents["error"].null_count == documents.num_rows
-    assert pc.max(documents["size_bytes"]).as_py() <= MAX_FILE_BYTES
-    assert site_packages()
+    assert pc.max(documents["size_bytes"]).as_py() <= MAX_ENVIRONMENT_TEXT_BYTES
+    assert site_packages_folders()
 
 
 def test_licences_repeat_each_other(documents: pa.Table) -> None:

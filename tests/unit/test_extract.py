@@ -14,11 +14,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from assets.parsing import content_type
-from assets.parsing.blocks import Block, Content, Extracted, ExtractionError, assemble
-from assets.parsing.content_type import DOCX, media_type
-from assets.parsing.extract import MAX_SIZE_BYTES, extract
-from assets.parsing.formats.zip_package import COMPOUND_FILE
-from assets.text.normalize import normalize
+from assets.parsing.blocks import (
+    DocumentBlocks,
+    ExtractedDocument,
+    ExtractionError,
+    TextBlock,
+    assemble_document,
+)
+from assets.parsing.content_type import DOCX, detect_media_type
+from assets.parsing.extract import MAX_DOCUMENT_BYTES, extract_document
+from assets.parsing.formats.zip_package import OLE_SIGNATURE
+from assets.text.normalization import normalize_text
 
 KINDS = [
     "text/plain",
@@ -119,8 +125,8 @@ HTML = b"""<!DOCTYPE html><html><head><title>Install - Widget docs</title><style
 <script>track()</script><footer>Copyright Widget Inc. All rights reserved.</footer></body></html>"""
 
 
-def check_offsets(found: Extracted) -> None:
-    assert normalize(found.text) == found.text
+def check_offsets(found: ExtractedDocument) -> None:
+    assert normalize_text(found.text) == found.text
     for heading in found.headings:
         assert found.text[heading.char_start :].startswith(heading.title)
         assert heading.char_start == 0 or found.text[heading.char_start - 1] == "\n"
@@ -131,16 +137,16 @@ def check_offsets(found: Extracted) -> None:
 def outcome(body: bytes, kind: str) -> ExtractionError | None:
     """Extracts and checks what came, or the error instead of it."""
     with contextlib.suppress(ExtractionError):
-        check_offsets(extract(body, kind))
+        check_offsets(extract_document(body, kind))
         return None
     error = failure(body, kind)
     assert error.expectation in EXPECTATIONS
     return error
 
 
-def failure(body: bytes, kind: str, max_size_bytes: int = MAX_SIZE_BYTES) -> ExtractionError:
+def failure(body: bytes, kind: str, max_size_bytes: int = MAX_DOCUMENT_BYTES) -> ExtractionError:
     with pytest.raises(ExtractionError) as caught:
-        extract(body, kind, max_size_bytes)
+        extract_document(body, kind, max_size_bytes)
     assert caught.value.reason.endswith(".") or "is damaged" in caught.value.reason
     return caught.value
 
@@ -177,7 +183,7 @@ MAIL = (
         ("a.xml", b"<?xml version='1.0'?>\n<!DOCTYPE html>\n" + HTML[HTML.index(b"<html") :], "text/html"),
         ("n.json", b'{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}', content_type.IPYNB),
         ("a.org", b"* Heading\n\nSome words of text.\n", content_type.ORG),
-        ("a.xls", COMPOUND_FILE + b"\x00" * 600, content_type.COMPOUND),
+        ("a.xls", OLE_SIGNATURE + b"\x00" * 600, content_type.OLE_COMPOUND),
         ("a.jpg", make_pdf([["A PDF, whatever it is called."]]), "application/pdf"),
         ("a.txt", b"From: home\nTo: work\nDate: Monday\nstops:\n  - the baker's\n", "text/plain"),
         ("a.txt", b"Name: x\nFrom: here\n\nA list of fields is not a message.\n", "text/plain"),
@@ -189,7 +195,7 @@ MAIL = (
     ],
 )
 def test_media_type_is_told_by_content(name: str, body: bytes, kind: str) -> None:
-    found = media_type(body, name)
+    found = detect_media_type(body, name)
     if kind == "application/json":
         assert found in {"application/json", "application/x-ndjson"}
     else:
@@ -212,18 +218,18 @@ def test_media_type_is_told_by_content(name: str, body: bytes, kind: str) -> Non
     ],
 )
 def test_text_in_any_encoding(text: str, encoding: str) -> None:
-    assert extract(text.encode(encoding), "text/plain").text == text
+    assert extract_document(text.encode(encoding), "text/plain").text == text
 
 
 def test_a_few_damaged_bytes_do_not_change_the_encoding() -> None:
     body = ("Größe und Straße. " * 50).encode() + b"\xff" + " Ähre".encode()
-    text = extract(body, "text/plain").text
+    text = extract_document(body, "text/plain").text
     assert text.startswith("Größe und Straße.")
     assert text.endswith("\ufffd Ähre")
 
 
 def test_markdown_keeps_words_and_drops_markup() -> None:
-    found = extract(MARKDOWN, "text/markdown")
+    found = extract_document(MARKDOWN, "text/markdown")
     check_offsets(found)
     assert found.title == "Widget"
     assert [(heading.level, heading.title) for heading in found.headings] == [(1, "Widget"), (2, "Usage")]
@@ -235,13 +241,13 @@ def test_markdown_keeps_words_and_drops_markup() -> None:
 
 
 def test_markdown_front_matter_gives_the_title() -> None:
-    found = extract(b"---\ntitle: 'The manual'\ntags: [a]\n---\nBody text.\n", "text/markdown")
+    found = extract_document(b"---\ntitle: 'The manual'\ntags: [a]\n---\nBody text.\n", "text/markdown")
     assert (found.title, found.text) == ("The manual", "Body text.")
-    assert extract(b"---\n\nA rule above.\n\n---\n", "text/markdown").text == "A rule above."
+    assert extract_document(b"---\n\nA rule above.\n\n---\n", "text/markdown").text == "A rule above."
 
 
 def test_rst_reads_no_file_and_loses_no_text(capfd: pytest.CaptureFixture[str]) -> None:
-    found = extract(RST, "text/x-rst")
+    found = extract_document(RST, "text/x-rst")
     check_offsets(found)
     assert found.title == "Widget"
     assert [heading.title for heading in found.headings] == ["Widget", "Usage"]
@@ -257,12 +263,12 @@ def test_rst_reads_no_file_and_loses_no_text(capfd: pytest.CaptureFixture[str]) 
 
 
 def test_rst_does_not_say_the_day_of_parsing() -> None:
-    found = extract(b"Written on |today|.\n\n.. |today| date::\n", "text/x-rst")
+    found = extract_document(b"Written on |today|.\n\n.. |today| date::\n", "text/x-rst")
     assert found.text == "Written on (date)."
 
 
 def test_html_gives_the_main_text() -> None:
-    found = extract(HTML, "text/html")
+    found = extract_document(HTML, "text/html")
     check_offsets(found)
     assert found.title == "Install"
     assert [(heading.level, heading.title) for heading in found.headings] == [
@@ -279,7 +285,8 @@ def test_html_gives_the_main_text() -> None:
 
 def test_html_of_boilerplate_only_is_not_lost() -> None:
     assert (
-        extract(b"<html><body><nav>Only this line</nav></body></html>", "text/html").text == "Only this line"
+        extract_document(b"<html><body><nav>Only this line</nav></body></html>", "text/html").text
+        == "Only this line"
     )
 
 
@@ -289,13 +296,13 @@ def test_html_of_boilerplate_only_is_not_lost() -> None:
 def test_html_says_its_own_encoding(declared: str, encoding: str) -> None:
     word = {"cp1252": "“Größe”", "cp1251": "Привет", "cp932": "こんにちは"}[encoding]
     page = f'<html><head><meta charset="{declared}"></head><body><p>{word}</p></body></html>'
-    assert extract(page.encode(encoding), "text/html").text == word
+    assert extract_document(page.encode(encoding), "text/html").text == word
 
 
 def test_html_entity_bomb_is_harmless() -> None:
     levels = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 10))
     bomb = f'<!DOCTYPE html [<!ENTITY l0 "lol">{levels}]><html><body><p>safe &l9; text</p></body></html>'
-    assert len(extract(bomb.encode(), "text/html").text) < 10 * len(bomb)
+    assert len(extract_document(bomb.encode(), "text/html").text) < 10 * len(bomb)
 
 
 @pytest.mark.parametrize("tag", ["div", "ul><li", "table><tr><td", "b", "h1"])
@@ -306,7 +313,9 @@ def test_html_depth_bomb_does_not_end_the_process(tag: str) -> None:
 
 def test_pdf_pages_paragraphs_and_title() -> None:
     first = ["Widgets are small", "and round.", "", "", "They come in boxes."]
-    found = extract(make_pdf([first, [], ["Second page text"]], title="Widget book"), "application/pdf")
+    found = extract_document(
+        make_pdf([first, [], ["Second page text"]], title="Widget book"), "application/pdf"
+    )
     check_offsets(found)
     assert found.title == "Widget book"
     assert found.text == "Widgets are small\nand round.\n\nThey come in boxes.\n\nSecond page text"
@@ -320,7 +329,7 @@ def test_pdf_that_says_nothing_or_is_locked_or_broken() -> None:
 
 
 def test_docx_headings_tables_and_title() -> None:
-    found = extract(make_docx(), DOCX)
+    found = extract_document(make_docx(), DOCX)
     check_offsets(found)
     assert found.title == "Quarterly report"
     assert [(heading.level, heading.title) for heading in found.headings] == [
@@ -337,7 +346,7 @@ def test_zip_that_is_no_docx() -> None:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         archive.writestr("readme.txt", "hello")
-    assert media_type(out.getvalue(), "report.docx") == "application/zip"
+    assert detect_media_type(out.getvalue(), "report.docx") == "application/zip"
     assert failure(out.getvalue(), DOCX).expectation == "unreadable"
     assert failure(b"PK\x03\x04 torn", DOCX).expectation == "unreadable"
     assert failure(b"\xd0\xcf\x11\xe0 a compound file", DOCX).expectation == "encrypted"
@@ -352,13 +361,13 @@ def test_docx_bomb_is_refused_unread(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_delimited_rows_name_their_columns(delimiter: str) -> None:
     rows = [["name", "price"], ["apple, green", "2.50"], ["pear", ""]]
     body = "\r\n".join(delimiter.join(f'"{cell}"' for cell in row) for row in rows).encode()
-    assert extract(body, "text/csv").text == "name: apple, green\nprice: 2.50\n\nname: pear"
+    assert extract_document(body, "text/csv").text == "name: apple, green\nprice: 2.50\n\nname: pear"
 
 
 def test_delimited_without_header_or_delimiter() -> None:
-    assert extract(b"1,2\n3,4\n", "text/csv").text == "1 | 2\n3 | 4"
-    assert extract(b"just\none\ncolumn\n", "text/csv").text == "just\none\ncolumn"
-    assert extract(b"Stock list,,\nname,price,note\nfig,3,ripe\n", "text/csv").text == (
+    assert extract_document(b"1,2\n3,4\n", "text/csv").text == "1 | 2\n3 | 4"
+    assert extract_document(b"just\none\ncolumn\n", "text/csv").text == "just\none\ncolumn"
+    assert extract_document(b"Stock list,,\nname,price,note\nfig,3,ripe\n", "text/csv").text == (
         "Stock list\n\nname: fig\nprice: 3\nnote: ripe"
     )
 
@@ -367,15 +376,15 @@ def test_json_leaves_with_their_paths() -> None:
     body = (
         b'{"title": "Fig", "version": 1.10, "tags": ["a", "b"], "parts": [{"n": 1}, {"n": null}], "ok": true}'
     )
-    found = extract(body, "application/json")
+    found = extract_document(body, "application/json")
     assert found.title == "Fig"
     assert found.text == "title: Fig\nversion: 1.10\ntags: a, b\nparts[0].n: 1\nok: true"
 
 
 def test_json_lines_and_lists_are_a_block_a_record() -> None:
     expected = "a: 1\n\na: 2"
-    assert extract(b'{"a": 1}\n{"a": 2}\n', "application/x-ndjson").text == expected
-    assert extract(b'[{"a": 1}, {"a": 2}]', "application/json").text == expected
+    assert extract_document(b'{"a": 1}\n{"a": 2}\n', "application/x-ndjson").text == expected
+    assert extract_document(b'[{"a": 1}, {"a": 2}]', "application/json").text == expected
 
 
 def test_broken_json_names_the_line() -> None:
@@ -397,7 +406,7 @@ def test_what_is_refused_says_why() -> None:
 @given(
     st.lists(
         st.builds(
-            Block,
+            TextBlock,
             st.text(max_size=30),
             st.none() | st.integers(1, 6),
             st.none(),
@@ -406,12 +415,14 @@ def test_what_is_refused_says_why() -> None:
     ),
     st.lists(st.integers(1, 5), max_size=8),
 )
-def test_assembled_offsets_hold_for_any_blocks(blocks: list[Block], pages: list[int]) -> None:
-    paged = [Block(block.text, block.level, page) for block, page in zip(blocks, sorted(pages), strict=False)]
-    for content in (Content(blocks), Content(paged, page_count=5)):
-        if not any(normalize(block.text).strip() for block in content.blocks):
+def test_assembled_offsets_hold_for_any_blocks(blocks: list[TextBlock], pages: list[int]) -> None:
+    paged = [
+        TextBlock(block.text, block.level, page) for block, page in zip(blocks, sorted(pages), strict=False)
+    ]
+    for content in (DocumentBlocks(blocks), DocumentBlocks(paged, page_count=5)):
+        if not any(normalize_text(block.text).strip() for block in content.blocks):
             continue
-        found = assemble(content)
+        found = assemble_document(content)
         check_offsets(found)
         assert len(found.pages) == content.page_count
 
@@ -430,9 +441,9 @@ SEEDS = {
     content_type.EPUB: make_epub(),
     content_type.RTF: b"{\\rtf1\\ansi Words\\par\\trowd a\\cell b\\cell\\row}",
     content_type.EML: MAIL,
-    content_type.MSG: COMPOUND_FILE + b"\x00" * 600,
-    content_type.DOC: COMPOUND_FILE + b"\x00" * 600,
-    content_type.XLS: COMPOUND_FILE + b"\x00" * 600,
+    content_type.MSG: OLE_SIGNATURE + b"\x00" * 600,
+    content_type.DOC: OLE_SIGNATURE + b"\x00" * 600,
+    content_type.XLS: OLE_SIGNATURE + b"\x00" * 600,
     content_type.XML: b"<a><title>T</title><b>c</b></a>",
     content_type.IPYNB: b'{"nbformat": 4, "cells": [{"cell_type": "code", "source": ["x"], "outputs": []}]}',
     content_type.ORG: b"#+TITLE: T\n* Head :tag:\n[[a][b]]\n",
@@ -454,7 +465,7 @@ def test_no_bytes_raise_anything_else(kind: str, data: st.DataObject) -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.binary(max_size=500), st.sampled_from(["", "a.txt", "b.csv", "file:///c.rst"]))
 def test_media_type_is_total_and_deterministic(body: bytes, name: str) -> None:
-    assert media_type(body, name) == media_type(body, name)
+    assert detect_media_type(body, name) == detect_media_type(body, name)
 
 
 def test_parsers_are_not_loaded_before_they_are_needed() -> None:
@@ -484,7 +495,7 @@ def test_messy_files_are_read_or_refused(shared_data: Path, capfd: pytest.Captur
             if file is None:
                 continue
             body, name = file.read(), member.name.removeprefix("messy-docs/")
-            if error := outcome(body, media_type(body, name)):
+            if error := outcome(body, detect_media_type(body, name)):
                 refused[error.expectation].add("img" if name.startswith("img/") else name)
             else:
                 read += 1
@@ -495,4 +506,4 @@ def test_messy_files_are_read_or_refused(shared_data: Path, capfd: pytest.Captur
 
 def test_utf16_with_mark_is_its_text() -> None:
     body = codecs.BOM_UTF16_BE + "name,price\nfig,3\n".encode("utf-16-be")
-    assert extract(body, media_type(body, "a.csv")).text == "name: fig\nprice: 3"
+    assert extract_document(body, detect_media_type(body, "a.csv")).text == "name: fig\nprice: 3"

@@ -1,6 +1,7 @@
 import io
 import json
 import zipfile
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -8,20 +9,21 @@ from documents import make_epub, make_odt, make_pptx, make_xlsx, make_zip
 from test_extract import check_offsets, failure, outcome
 
 from assets.parsing import content_type
-from assets.parsing.content_type import media_type
-from assets.parsing.extract import Extracted, extract
+from assets.parsing.content_type import detect_media_type
+from assets.parsing.extract import ExtractedDocument, extract_document
 from assets.parsing.formats import zip_package
-from assets.parsing.formats.doc import legacy_paragraphs
-from assets.sources.files import documents_of
+from assets.parsing.formats.doc import split_doc_paragraphs
+from assets.sources.local_files import file_and_attachments
+from assets.sources.source_schemas import ListedFile
 
 
-def read(body: bytes, kind: str) -> Extracted:
-    found = extract(body, kind)
+def read(body: bytes, kind: str) -> ExtractedDocument:
+    found = extract_document(body, kind)
     check_offsets(found)
     return found
 
 
-def headings(found: Extracted) -> list[tuple[int, str]]:
+def headings(found: ExtractedDocument) -> list[tuple[int, str]]:
     return [(heading.level, heading.title) for heading in found.headings]
 
 
@@ -115,7 +117,7 @@ def test_mail_headers_plain_body_and_attachment_names() -> None:
         "From: Jürgen <j@a.example>\nTo: b@b.example\nSubject: Grüße\n\n"
         "Dear Bob, schöne Grüße\n\nAttachments: plan.pdf"
     )
-    assert media_type(MAIL.encode(), "a.txt") == content_type.EML
+    assert detect_media_type(MAIL.encode(), "a.txt") == content_type.EML
     without_plain = MAIL.replace("sch=F6ne Gr=FC=DFe", "").replace("Dear Bob, ", "")
     assert "Dear Bob, as a page" in read(without_plain.encode(), content_type.EML).text
 
@@ -126,17 +128,17 @@ def test_attached_files_are_documents_of_their_own(tmp_path: Path) -> None:
         "signature.asc", "plan.pdf"
     )
     (tmp_path / "b c.eml").write_text(twice)
-    entry = {"file_size_bytes": 1, "file_modified_at": None}
-    rows = {
-        row["uri"]: row
+    now = datetime.now(UTC)
+    documents = {
+        document.uri: document
         for file in sorted(tmp_path.iterdir())
-        for row in documents_of(entry | {"uri": file.as_uri()}, file.read_bytes())
+        for document in file_and_attachments(ListedFile(file.as_uri(), 1, now), file.read_bytes())
     }
     a, b = (tmp_path / "a.eml").as_uri(), (tmp_path / "b c.eml").as_uri()
-    assert list(rows) == [a, f"{a}#plan.pdf", b, f"{b}#plan.pdf", f"{b}#plan.pdf%202"]
-    assert rows[f"{a}#plan.pdf"]["media_type"] == "application/pdf"
-    assert rows[f"{a}#plan.pdf"]["body"] == b"%PDF-1.7"
-    assert rows[f"{b}#plan.pdf%202"]["body"] == b"x"
+    assert list(documents) == [a, f"{a}#plan.pdf", b, f"{b}#plan.pdf", f"{b}#plan.pdf%202"]
+    assert documents[f"{a}#plan.pdf"].media_type == "application/pdf"
+    assert documents[f"{a}#plan.pdf"].body == b"%PDF-1.7"
+    assert documents[f"{b}#plan.pdf%202"].body == b"x"
 
 
 def test_mail_nested_without_end_is_bounded() -> None:
@@ -208,7 +210,7 @@ def test_org_headings_and_links() -> None:
 
 def test_binary_word_tables_fields_and_order() -> None:
     text = "Before\ra\x07b\x07\x07c\x07d\x07\x07After \x13HYPERLINK x\x14the site\x15\x0bnext\r"
-    blocks = [block.text for block in legacy_paragraphs(text) if block.text]
+    blocks = [block.text for block in split_doc_paragraphs(text) if block.text]
     assert blocks == ["Before", "a | b\nc | d", "After the site\nnext"]
 
 
@@ -225,7 +227,7 @@ def test_zip_bombs_are_refused_unread(kind: str) -> None:
 
 
 def test_many_parts_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zip_package, "MAX_PARTS", 2)
+    monkeypatch.setattr(zip_package, "MAX_ZIP_PARTS", 2)
     assert failure(make_xlsx(), content_type.XLSX).expectation == "oversize"
 
 
@@ -239,8 +241,8 @@ def test_a_part_that_unpacks_to_more_than_it_says_is_cut() -> None:
 
 @pytest.mark.parametrize("kind", PACKAGES)
 def test_packages_locked_as_compound_files_are_called_encrypted(kind: str) -> None:
-    assert failure(zip_package.COMPOUND_FILE + b"\x00" * 512, kind).expectation in {"encrypted", "unreadable"}
-    assert "password" in failure(b"x", content_type.PROTECTED).reason
+    assert failure(zip_package.OLE_SIGNATURE + b"\x00" * 512, kind).expectation in {"encrypted", "unreadable"}
+    assert "password" in failure(b"x", content_type.ENCRYPTED_OFFICE).reason
 
 
 @pytest.mark.parametrize(
@@ -273,7 +275,7 @@ def test_ragged_rows_lose_no_cell() -> None:
 def test_a_file_that_is_not_what_its_name_says_is_refused_or_read_as_it_is(kind: str) -> None:
     text = b"Only a plain sentence, whatever the name says.\n"
     assert failure(text, kind).expectation == "unreadable"  # were the media type to come from a name
-    assert media_type(text, "report.docx") == "text/plain"
+    assert detect_media_type(text, "report.docx") == "text/plain"
 
 
 def test_lines_that_are_mostly_one_cell_are_no_table() -> None:

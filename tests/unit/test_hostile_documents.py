@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from documents import make_docx, make_epub, make_odt, make_pdf, make_pptx, make_xlsx, make_zip
 
-from assets.parsing.blocks import Extracted, ExtractionError
-from assets.parsing.content_type import media_type
-from assets.parsing.sandbox import BoundedParser, ParserLimits
+from assets.parsing.blocks import ExtractedDocument, ExtractionError
+from assets.parsing.content_type import detect_media_type
+from assets.parsing.sandbox import ParserLimits, SandboxedParser
 
 WORD = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
 MAIL = b"From: a@b.example\nTo: c@d.example\nSubject: s\nMIME-Version: 1.0\n"
@@ -29,18 +29,20 @@ REASONS = {
 
 
 @pytest.fixture(scope="module")
-def parser() -> Iterator[BoundedParser]:
-    parser = BoundedParser(ParserLimits(memory_bytes=1 << 30))
+def parser() -> Iterator[SandboxedParser]:
+    parser = SandboxedParser(ParserLimits(memory_bytes=1 << 30))
     yield parser
     parser.close()
 
 
-def outcome(parser: BoundedParser, body: bytes, name: str) -> Extracted | ExtractionError:
+def outcome(parser: SandboxedParser, body: bytes, name: str) -> ExtractedDocument | ExtractionError:
     try:
-        found: Extracted | ExtractionError = parser.extract(body, media_type(body, name))
+        found: ExtractedDocument | ExtractionError = parser.extract_document(
+            body, detect_media_type(body, name)
+        )
     except ExtractionError as error:
         found = error
-    if isinstance(found, Extracted):
+    if isinstance(found, ExtractedDocument):
         found.text.encode()  # no half of a surrogate pair
     else:
         assert found.expectation in REASONS, found
@@ -127,33 +129,33 @@ HOSTILE: dict[str, tuple[str, Callable[[], bytes], str]] = {
 
 
 @pytest.mark.parametrize("what", HOSTILE)
-def test_too_much_of_it_is_read_or_refused_by_name(parser: BoundedParser, what: str) -> None:
+def test_too_much_of_it_is_read_or_refused_by_name(parser: SandboxedParser, what: str) -> None:
     name, make, said = HOSTILE[what]
     found = outcome(parser, make(), name)
-    assert said in (found.text if isinstance(found, Extracted) else found.reason)
+    assert said in (found.text if isinstance(found, ExtractedDocument) else found.reason)
 
 
 @pytest.mark.parametrize(
     "encoding", ["utf-8-sig", "utf-16", "utf-32", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be", "cp037"]
 )
-def test_text_in_wide_and_mainframe_encodings(parser: BoundedParser, encoding: str) -> None:
+def test_text_in_wide_and_mainframe_encodings(parser: SandboxedParser, encoding: str) -> None:
     text = f"{SENTENCE}\n{SENTENCE}"
     found = outcome(parser, text.encode(encoding), "a.txt")
-    assert isinstance(found, Extracted)
+    assert isinstance(found, ExtractedDocument)
     assert found.text == text
 
 
-def test_addresses_are_no_mainframe_text(parser: BoundedParser) -> None:
+def test_addresses_are_no_mainframe_text(parser: SandboxedParser) -> None:
     text = "\n".join(f"user{number}@b{number}.org" for number in range(50))
     found = outcome(parser, text.encode(), "a.txt")
-    assert isinstance(found, Extracted)
+    assert isinstance(found, ExtractedDocument)
     assert found.text == text
 
 
-def test_a_few_bytes_of_no_encoding_cost_themselves_only(parser: BoundedParser) -> None:
+def test_a_few_bytes_of_no_encoding_cost_themselves_only(parser: SandboxedParser) -> None:
     body = f"{SENTENCE}\n".encode() * 5 + b"\x81\xf0\x9f\x98\n" + f"{SENTENCE}\n".encode()
     found = outcome(parser, body, "a.txt")
-    assert isinstance(found, Extracted)
+    assert isinstance(found, ExtractedDocument)
     assert found.text.count(SENTENCE) == 6
 
 
@@ -183,13 +185,13 @@ SOUND = {
 
 
 @pytest.mark.parametrize("name", SOUND)
-def test_damage_anywhere_is_survived(parser: BoundedParser, name: str) -> None:
+def test_damage_anywhere_is_survived(parser: SandboxedParser, name: str) -> None:
     chance = random.Random(name)
     for _ in range(25):
         outcome(parser, damaged(SOUND[name], chance), name)
 
 
-def test_damaged_messy_files_are_survived(parser: BoundedParser, shared_data: Path) -> None:
+def test_damaged_messy_files_are_survived(parser: SandboxedParser, shared_data: Path) -> None:
     chance = random.Random(4)
     with tarfile.open(shared_data / "messy-docs.tar.gz") as archive:
         for member in archive:
@@ -203,8 +205,8 @@ def test_one_chapter_said_without_end_is_stopped() -> None:
         '<package xmlns="http://www.idpf.org/2007/opf"><manifest><item id="a" href="text/one.xhtml"'
         f' media-type="application/xhtml+xml"/></manifest><spine>{spine}</spine></package>'
     ))  # fmt: skip
-    parser = BoundedParser(ParserLimits())
+    parser = SandboxedParser(ParserLimits())
     found = outcome(parser, book, "a.epub")
     parser.close()
-    assert isinstance(found, Extracted)
+    assert isinstance(found, ExtractedDocument)
     assert found.text.count("It begins.") == 1

@@ -13,10 +13,11 @@ from pyspark.sql import SparkSession
 
 from assets.lake.tables import DOCUMENTS
 from assets.parsing import parse
-from assets.parsing.content_type import media_type
-from assets.parsing.parse import PARSED_SCHEMA, parse_batches
+from assets.parsing.content_type import detect_media_type
+from assets.parsing.parse import PARSED_DOCUMENT_SCHEMA, parse_document_batches
 from assets.parsing.sandbox import ParserLimits
-from assets.text.signals import SIGNALS, QualityThresholds
+from assets.text.quality_filter import QualityThresholds
+from assets.text.signals import QUALITY_SIGNALS
 
 SEEN = datetime(2026, 1, 2, tzinfo=UTC)
 INPUT = pa.schema(
@@ -46,8 +47,8 @@ def row(body: bytes | None, media_type: str | None, title: str | None = None) ->
 
 def parsed(*rows: dict[str, Any], **limits: Any) -> list[dict[str, Any]]:
     batches = iter([pa.RecordBatch.from_pylist(list(rows), schema=INPUT)])
-    [batch] = parse_batches(batches, QualityThresholds(), ParserLimits(**limits))
-    assert batch.schema == PARSED_SCHEMA
+    [batch] = parse_document_batches(batches, QualityThresholds(), ParserLimits(**limits))
+    assert batch.schema == PARSED_DOCUMENT_SCHEMA
     assert batch.num_rows == len(rows)
     found: list[dict[str, Any]] = batch.to_pylist()
     return found
@@ -55,7 +56,7 @@ def parsed(*rows: dict[str, Any], **limits: Any) -> list[dict[str, Any]]:
 
 def test_schema_is_the_table_without_its_run_and_with_the_verdict() -> None:
     names = [name for name in DOCUMENTS.schema.names if name != "OpenLineage_RunId"]
-    assert [*names, "stage", "expectation", "reason"] == PARSED_SCHEMA.names
+    assert [*names, "stage", "expectation", "reason"] == PARSED_DOCUMENT_SCHEMA.names
 
 
 def test_accepted_document_has_every_column() -> None:
@@ -71,7 +72,9 @@ def test_accepted_document_has_every_column() -> None:
     assert found["pages"] == []
     assert found["first_seen_at"] == SEEN
     required = [
-        field.name for field in DOCUMENTS.schema if not field.nullable and field.name in PARSED_SCHEMA.names
+        field.name
+        for field in DOCUMENTS.schema
+        if not field.nullable and field.name in PARSED_DOCUMENT_SCHEMA.names
     ]
     assert all(found[name] is not None for name in required)
 
@@ -108,7 +111,8 @@ def test_rejected_documents_keep_their_identity_and_their_place() -> None:
         if got["stage"]:
             assert got["reason"]
             assert all(
-                got[name] is None for name in ("text", "text_sha256", "language", "pii_count", *SIGNALS)
+                got[name] is None
+                for name in ("text", "text_sha256", "language", "pii_count", *QUALITY_SIGNALS)
             )
 
 
@@ -116,7 +120,7 @@ def test_a_failing_parser_quarantines_one_document(monkeypatch: pytest.MonkeyPat
     def broken(text: str) -> str:
         raise ZeroDivisionError("no luck with " + text[:4])
 
-    monkeypatch.setattr(parse, "language", broken)
+    monkeypatch.setattr(parse, "detect_language", broken)
     [found] = parsed(row(b"Fine words, all of them.", "text/plain"))
     assert (found["stage"], found["expectation"]) == ("extract", "parser_error")
     assert found["reason"] == "ZeroDivisionError: no luck with Fine"
@@ -138,7 +142,7 @@ def test_messy_files_are_kept_or_quarantined_with_a_reason(shared_data: Path) ->
         for member in archive:
             if (file := archive.extractfile(member)) is not None:
                 body = file.read()
-                rows.append(row(body, media_type(body, member.name)) | {"uri": member.name})
+                rows.append(row(body, detect_media_type(body, member.name)) | {"uri": member.name})
     found = parsed(*rows)
     assert Counter((each["stage"], each["expectation"]) for each in found) == {
         (None, None): 107,
@@ -156,10 +160,10 @@ def test_runs_in_spark(spark: SparkSession) -> None:
     from pyspark.sql.pandas.types import from_arrow_schema
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        return parse_batches(iter(batches), QualityThresholds())
+        return parse_document_batches(iter(batches), QualityThresholds())
 
     rows = [row(f"This is document number {n} of some.".encode(), "text/plain") for n in range(5)]
     rows.append(row(b"", "text/plain"))
     frame = spark.createDataFrame(pa.Table.from_pylist(rows, schema=INPUT))
-    found = frame.mapInArrow(run, from_arrow_schema(PARSED_SCHEMA)).collect()
+    found = frame.mapInArrow(run, from_arrow_schema(PARSED_DOCUMENT_SCHEMA)).collect()
     assert sorted(str(each["expectation"]) for each in found) == ["None"] * 5 + ["empty"]

@@ -3,7 +3,7 @@
 import pytest
 from documents import make_drawn_pdf, make_pdf
 
-from assets.parsing.extract import extract
+from assets.parsing.extract import extract_document
 
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "while", "it", "rains"]
 BODY = ["Some lines of text", "that stand on each page", "one under the other."]
@@ -11,7 +11,7 @@ Placed = list[tuple[float, float, str]]
 
 
 def text_of(body: bytes) -> str:
-    return extract(body, "application/pdf").text
+    return extract_document(body, "application/pdf").text
 
 
 def body(title: str) -> Placed:
@@ -91,7 +91,7 @@ def test_what_only_looks_like_a_header_is_kept() -> None:
 
 
 def test_a_page_of_nothing_but_its_header_is_empty_and_keeps_the_count() -> None:
-    found = extract(make_pdf([["Notes"], ["Notes"], ["Notes"]]), "application/pdf")
+    found = extract_document(make_pdf([["Notes"], ["Notes"], ["Notes"]]), "application/pdf")
     assert (found.text, found.pages) == ("Notes", [0, 5, 5])
 
 

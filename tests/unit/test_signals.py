@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assets.text.language import language
-from assets.text.normalize import normalize
-from assets.text.signals import SIGNALS, QualityThresholds, quality_signals, rejections
+from assets.text.language import detect_language
+from assets.text.normalization import normalize_text
+from assets.text.quality_filter import QualityThresholds, quality_rejections
+from assets.text.signals import QUALITY_SIGNALS, quality_signals
 
 RANDOM = random.Random(7)
 LICENCE = (
@@ -53,8 +54,10 @@ BAD = {
 
 
 def failed(text: str, thresholds: QualityThresholds | None = None) -> list[str]:
-    text = normalize(text)
-    found = rejections(quality_signals(text), language(text), thresholds or QualityThresholds())
+    text = normalize_text(text)
+    found = quality_rejections(
+        quality_signals(text), detect_language(text), thresholds or QualityThresholds()
+    )
     return [rejection.expectation for rejection in found]
 
 
@@ -71,7 +74,7 @@ def test_what_is_damaged_fails_by_name_and_passes_when_turned_off(threshold: str
 
 
 def test_reason_holds_value_and_threshold() -> None:
-    [rejection] = rejections(quality_signals("Hello"), "und", QualityThresholds())
+    [rejection] = quality_rejections(quality_signals("Hello"), "und", QualityThresholds())
     assert rejection.reason == "word_count is 1, below the minimum of 3"
 
 
@@ -86,7 +89,7 @@ def test_every_threshold_bounds_a_signal() -> None:
     for name in set(QualityThresholds.model_fields) - others:
         side, _, signal = name.partition("_")
         assert side in {"min", "max"}
-        assert signal in SIGNALS
+        assert signal in QUALITY_SIGNALS
 
 
 def test_counts_by_hand() -> None:
@@ -147,9 +150,9 @@ def test_agrees_with_plain_python(text: str) -> None:
 @given(st.text())
 def test_every_text_has_every_signal_in_its_type(text: str) -> None:
     signals = quality_signals(text)
-    assert list(signals) == list(SIGNALS)
-    row = pa.RecordBatch.from_pylist([signals], schema=pa.schema(SIGNALS.values()))
-    for name in SIGNALS:
+    assert list(signals) == list(QUALITY_SIGNALS)
+    row = pa.RecordBatch.from_pylist([signals], schema=pa.schema(QUALITY_SIGNALS.values()))
+    for name in QUALITY_SIGNALS:
         if name.endswith(("_fraction", "_line_ratio")):
             assert 0 <= row.column(name)[0].as_py() <= 1
 
@@ -166,4 +169,4 @@ def test_every_text_has_every_signal_in_its_type(text: str) -> None:
     ],
 )
 def test_language(text: str, code: str) -> None:
-    assert language(text) == code
+    assert detect_language(text) == code

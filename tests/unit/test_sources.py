@@ -13,18 +13,23 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from assets.bronze import check_shrink
-from assets.sources.fetched import LISTING, file_path, file_uri, listing_digest
-from assets.sources.files import local_listing
-from assets.sources.registry import (
+from assets.sources.local_files import list_local_files
+from assets.sources.source_config import (
     DuplicateSource,
     Source,
     SourceEmpty,
     SourceError,
-    SourceRegistry,
     SourceShrunk,
     SourceUnreachable,
     UnknownSource,
-    glob_pattern,
+    compile_source_glob,
+)
+from assets.sources.source_registry import SourceRegistry
+from assets.sources.source_schemas import (
+    SOURCE_LISTING_SCHEMA,
+    file_uri_to_path,
+    path_to_file_uri,
+    source_listing_digest,
 )
 
 NAMES = st.binary(min_size=1, max_size=40).filter(lambda name: b"/" not in name and b"\0" not in name)
@@ -35,7 +40,7 @@ def source(folder: Path, **settings: Any) -> Source:
 
 
 def names(listing: pa.Table) -> list[str]:
-    return [Path(file_path(uri)).name for uri in listing["uri"].to_pylist()]
+    return [Path(file_uri_to_path(uri)).name for uri in listing["uri"].to_pylist()]
 
 
 def test_kind_follows_from_location_and_text_column(tmp_path: Path) -> None:
@@ -119,17 +124,17 @@ def test_digest_changes_with_what_is_read_and_not_with_the_questions(tmp_path: P
     ],
 )
 def test_globs(glob: str, matched: list[str], unmatched: list[str]) -> None:
-    pattern = glob_pattern(glob)
+    pattern = compile_source_glob(glob)
     assert [path for path in matched + unmatched if pattern.fullmatch(path)] == matched
 
 
 @given(NAMES)
 def test_any_name_survives_the_way_to_a_uri_and_back(name: Any) -> None:
     path = os.fsdecode(b"/folder/" + name)
-    uri = file_uri(path)
+    uri = path_to_file_uri(path)
     assert uri.isascii()
     assert not set("# ?\n\"'") & set(uri)
-    assert file_path(uri) == path
+    assert file_uri_to_path(uri) == path
 
 
 @given(st.text(min_size=1).filter(lambda t: "/" not in t and "\0" not in t and t not in (".", "..")))
@@ -139,7 +144,7 @@ def test_uris_are_those_of_pathlib(name: Any) -> None:
         expected = path.as_uri()
     except UnicodeEncodeError:
         return  # a lone surrogate, which no file's name decodes to
-    assert file_uri(str(path)) == expected
+    assert path_to_file_uri(str(path)) == expected
 
 
 def test_registry_remembers_in_order_and_replaces_whole(tmp_path: Path) -> None:
@@ -205,13 +210,13 @@ def test_listing_has_sizes_times_and_every_visible_file_once(tmp_path: Path) -> 
         (tmp_path / hidden).mkdir()
         (tmp_path / hidden / "x.md").touch()
     (tmp_path / ".hidden.md").touch()
-    listing = local_listing(source(tmp_path))
-    assert listing.schema == LISTING
+    listing = list_local_files(source(tmp_path))
+    assert listing.schema == SOURCE_LISTING_SCHEMA
     assert names(listing) == ["a.txt", "b.md"]
     assert listing["file_size_bytes"].to_pylist() == [0, 5]
     assert listing["file_modified_at"].to_pylist()[1].isoformat() == "2023-11-14T22:13:20.123456+00:00"
-    assert names(local_listing(source(tmp_path, glob="**/*.md"))) == ["b.md"]
-    assert names(local_listing(source(tmp_path / "sub" / "b.md"))) == ["b.md"]
+    assert names(list_local_files(source(tmp_path, glob="**/*.md"))) == ["b.md"]
+    assert names(list_local_files(source(tmp_path / "sub" / "b.md"))) == ["b.md"]
 
 
 def test_links_are_followed_once_and_loops_end(tmp_path: Path) -> None:
@@ -228,7 +233,7 @@ def test_links_are_followed_once_and_loops_end(tmp_path: Path) -> None:
     (tmp_path / "docs" / "dangling.txt").symlink_to("nothing")
     (tmp_path / "docs" / "c.txt").symlink_to(outside / "b.txt")
     found = {
-        uri.partition("/docs/")[2] for uri in local_listing(source(tmp_path / "docs"))["uri"].to_pylist()
+        uri.partition("/docs/")[2] for uri in list_local_files(source(tmp_path / "docs"))["uri"].to_pylist()
     }
     assert found == {"real/a.txt", "linked/b.txt", "dangling.txt", "c.txt", "real/self"}
 
@@ -236,13 +241,13 @@ def test_links_are_followed_once_and_loops_end(tmp_path: Path) -> None:
 def test_a_root_that_is_gone_is_not_an_empty_folder(tmp_path: Path) -> None:
     gone = source(tmp_path / "gone")
     with pytest.raises(SourceUnreachable, match=r"source docs: can not list .*gone"):
-        local_listing(gone)
+        list_local_files(gone)
     (tmp_path / "gone").mkdir()
     with pytest.raises(SourceEmpty, match=r"no documents in .*gone"):
-        local_listing(gone)
+        list_local_files(gone)
     (tmp_path / "gone" / "a.txt").touch()
     with pytest.raises(SourceEmpty, match="none of the 1 files"):
-        local_listing(source(tmp_path / "gone", glob="**/*.md"))
+        list_local_files(source(tmp_path / "gone", glob="**/*.md"))
 
 
 def test_a_folder_that_can_not_be_listed_stops_the_source(
@@ -259,14 +264,14 @@ def test_a_folder_that_can_not_be_listed_stops_the_source(
 
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(SourceUnreachable, match=r"/sub \(Permission denied\)"):
-        local_listing(source(tmp_path))
+        list_local_files(source(tmp_path))
 
 
 def test_the_cursor_changes_when_a_file_comes_goes_or_is_written(tmp_path: Path) -> None:
     cursors = []
 
     def look() -> None:
-        cursors.append(listing_digest(local_listing(source(tmp_path))))
+        cursors.append(source_listing_digest(list_local_files(source(tmp_path))))
 
     (tmp_path / "a.txt").write_text("a")
     look()

@@ -6,7 +6,7 @@ from string import Formatter
 import pytest
 
 from assets.lake.tables import TABLES
-from assets.text.signals import SIGNALS
+from assets.text.signals import QUALITY_SIGNALS
 from quality.expectations import Expectation, predicate, row_count
 from quality.gate import Conservation, ExpectationResult, verdict
 from quality.gx import gx_expectation
@@ -31,7 +31,7 @@ def test_every_suite_has_a_row_count_and_a_null_gate_for_what_it_relies_on(suite
     (count,) = [each for each in suite.expectations if each.name == "row_count"]
     assert count.kwargs["min_value"] == 1
     required = {field.name for field in TABLES[suite.table].schema if not field.nullable}
-    ungated = required - set(SIGNALS) - {"OpenLineage_RunId"}
+    ungated = required - set(QUALITY_SIGNALS) - {"OpenLineage_RunId"}
     assert {f"{column}_not_null" for column in ungated} <= names
 
 
@@ -61,7 +61,7 @@ def test_every_expectation_is_great_expectations_own_and_says_why(
 
 def test_every_quality_signal_has_a_range() -> None:
     (ranges,) = [e for e in SUITES["silver.documents"].expectations if e.name == "signals_in_range"]
-    assert set(re.findall(r"[a-z_0-9]+", ranges.columns["signals_in_range"])) >= set(SIGNALS)
+    assert set(re.findall(r"[a-z_0-9]+", ranges.columns["signals_in_range"])) >= set(QUALITY_SIGNALS)
 
 
 def test_suites_load_without_anything_slow() -> None:

@@ -10,8 +10,8 @@ import re
 import struct
 from collections.abc import Iterator
 
-from assets.parsing.blocks import Block, Content, ExtractionError, table_row
-from assets.parsing.decode import decode
+from assets.parsing.blocks import DocumentBlocks, ExtractionError, TextBlock, format_table_row
+from assets.parsing.decoding import decode_text
 
 _ENCRYPTED, _TABLE_1 = 0x0100, 0x0200  # bits of the information block
 _FIELD = re.compile("\x13[^\x13\x14\x15]*(?:\x14([^\x13\x14\x15]*))?\x15")
@@ -19,7 +19,7 @@ _MAX_FIELD_DEPTH = 10
 _CELL, _PARAGRAPH = "\x07", re.compile("[\r\x0c\x0e]")
 
 
-def read_doc(body: bytes) -> Content:
+def read_doc(body: bytes) -> DocumentBlocks:
     """The paragraphs and table rows of a binary Word document; footnotes, headers and notes are left out.
 
     Raises:
@@ -41,7 +41,7 @@ def read_doc(body: bytes) -> Content:
     length = struct.unpack_from("<I", main, 0x4C)[0]  # of the main text, before footnotes and headers
     start, size = struct.unpack_from("<II", main, 0x01A2)
     text = "".join(_pieces(main, table[start : start + size]))[:length]
-    return Content(list(legacy_paragraphs(text)), decode(title) if title else None)
+    return DocumentBlocks(list(split_doc_paragraphs(text)), decode_text(title) if title else None)
 
 
 def _pieces(main: bytes, clx: bytes) -> Iterator[str]:
@@ -64,7 +64,7 @@ def _pieces(main: bytes, clx: bytes) -> Iterator[str]:
             yield main[place : place + 2 * chars].decode("utf-16-le", "replace")
 
 
-def legacy_paragraphs(text: str) -> Iterator[Block]:
+def split_doc_paragraphs(text: str) -> Iterator[TextBlock]:
     """Cuts Word's running text at its marks, and leaves of fields what they show.
 
     A paragraph or page ends in a mark of its own, a table's row in two cell marks: the last cell's and its.
@@ -76,10 +76,10 @@ def legacy_paragraphs(text: str) -> Iterator[Block]:
     rows: list[str] = []
     for paragraph in _PARAGRAPH.split(text):
         *row_ends, rest = re.split("(?<=\x07)\x07", paragraph)
-        rows += filter(None, (table_row(row.split(_CELL)) for row in row_ends))
+        rows += filter(None, (format_table_row(row.split(_CELL)) for row in row_ends))
         if rows and rest.strip():
-            yield Block("\n".join(rows))
+            yield TextBlock("\n".join(rows))
             rows = []
-        yield Block(table_row(rest.split(_CELL)) if _CELL in rest else rest.replace("\x0b", "\n"))
+        yield TextBlock(format_table_row(rest.split(_CELL)) if _CELL in rest else rest.replace("\x0b", "\n"))
     if rows:
-        yield Block("\n".join(rows))
+        yield TextBlock("\n".join(rows))

@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from assets.parsing.blocks import Block, Content, ExtractionError, table_row
-from assets.parsing.formats.zip_package import open_package
+from assets.parsing.blocks import DocumentBlocks, ExtractionError, TextBlock, format_table_row
+from assets.parsing.formats.zip_package import open_zip_package
 
 if TYPE_CHECKING:
     from docx.document import Document
@@ -18,7 +18,7 @@ _UNSAID = {f"{_W}del", f"{_W}moveFrom", f"{_W}instrText", _FALLBACK}
 _HEADING_STYLE = re.compile(r"heading (\d)", re.IGNORECASE)
 
 
-def read_docx(body: bytes) -> Content:
+def read_docx(body: bytes) -> DocumentBlocks:
     """Paragraphs, list items, headings by style or outline level, tables a line a row, text boxes.
 
     Headers, footers, comments and deleted text are left out; inserted text is in. The title is the one in the
@@ -27,7 +27,7 @@ def read_docx(body: bytes) -> Content:
     Raises:
         ExtractionError: `encrypted`, `oversize` for a bomb, `unreadable`.
     """
-    open_package(body, "Word document")
+    open_zip_package(body, "Word document")
     from docx import Document as open_document
 
     try:
@@ -35,7 +35,7 @@ def read_docx(body: bytes) -> Content:
     except (KeyError, ValueError) as error:
         raise ExtractionError("unreadable", f"The file is not a whole Word document: {error}.") from error
     blocks = list(_blocks(document.element.body, _heading_styles(document)))
-    return Content(blocks, document.core_properties.title)
+    return DocumentBlocks(blocks, document.core_properties.title)
 
 
 def _heading_styles(document: "Document") -> dict[str, int]:
@@ -51,25 +51,27 @@ def _heading_styles(document: "Document") -> dict[str, int]:
     return levels
 
 
-def _blocks(parent: Any, styles: dict[str, int]) -> Iterator[Block]:
+def _blocks(parent: Any, styles: dict[str, int]) -> Iterator[TextBlock]:
     items: list[str] = []
     for element in parent:
         listed = element.tag == f"{_W}p" and element.find(f"{_W}pPr/{_W}numPr") is not None
         if items and not listed:
-            yield Block("\n".join(items))
+            yield TextBlock("\n".join(items))
             items = []
         if element.tag == f"{_W}p":
             text, level = "".join(_runs(element)), _level(element, styles)
             if listed and level is None:
                 items.append(f"- {text.strip()}" if text.strip() else "")
             else:
-                yield Block(text, level if text.strip() else None)
+                yield TextBlock(text, level if text.strip() else None)
         elif element.tag == f"{_W}tbl":
-            yield Block("\n".join(filter(None, (table_row(_cells(row)) for row in element.iter(f"{_W}tr")))))
+            yield TextBlock(
+                "\n".join(filter(None, (format_table_row(_cells(row)) for row in element.iter(f"{_W}tr"))))
+            )
         elif element.tag not in _UNSAID:
             yield from _blocks(element, styles)  # content controls, tracked changes, custom XML
     if items:
-        yield Block("\n".join(items))
+        yield TextBlock("\n".join(items))
 
 
 def _level(paragraph: Any, styles: dict[str, int]) -> int | None:

@@ -5,10 +5,10 @@ import zipfile
 from typing import Any
 from urllib.parse import unquote
 
-from assets.parsing.blocks import Block, Content, ExtractionError
-from assets.parsing.formats.html import visible_blocks
+from assets.parsing.blocks import DocumentBlocks, ExtractionError, TextBlock
+from assets.parsing.formats.html import visible_html_blocks
 from assets.parsing.formats.xml import parse_xml
-from assets.parsing.formats.zip_package import open_package, read_part
+from assets.parsing.formats.zip_package import open_zip_package, read_zip_part
 
 _KIND = "EPUB book"
 _CONTAINER = "META-INF/container.xml"
@@ -17,28 +17,28 @@ _OPF = "{http://www.idpf.org/2007/opf}"
 _TITLE = "{http://purl.org/dc/elements/1.1/}title"
 
 
-def read_epub(body: bytes) -> Content:
+def read_epub(body: bytes) -> DocumentBlocks:
     """The visible text of each chapter of the spine; the title is the book's own.
 
     Raises:
         ExtractionError: `encrypted` when chapters are under rights management, `oversize` for a bomb,
             `unreadable`.
     """
-    archive = open_package(body, _KIND)
-    container = parse_xml(read_part(archive, _CONTAINER, _KIND), _KIND)
+    archive = open_zip_package(body, _KIND)
+    container = parse_xml(read_zip_part(archive, _CONTAINER, _KIND), _KIND)
     path = next((element.get("full-path") for element in container.iter("{*}rootfile")), None)
     if not path:
         raise ExtractionError("unreadable", "The EPUB book does not say where its contents are listed.")
-    package = parse_xml(read_part(archive, path, _KIND), _KIND)
+    package = parse_xml(read_zip_part(archive, path, _KIND), _KIND)
     chapters = _chapters(package, posixpath.dirname(path))
     locked = _locked(archive)
-    blocks: list[Block] = []
+    blocks: list[TextBlock] = []
     for chapter in chapters:
         if chapter in locked:
             raise ExtractionError("encrypted", "The EPUB book's chapters are under rights management.")
-        blocks += visible_blocks(read_part(archive, chapter, _KIND))
+        blocks += visible_html_blocks(read_zip_part(archive, chapter, _KIND))
     title = package.find(f".//{_TITLE}")
-    return Content(blocks, None if title is None else title.text)
+    return DocumentBlocks(blocks, None if title is None else title.text)
 
 
 def _chapters(package: Any, folder: str) -> list[str]:
@@ -55,5 +55,5 @@ def _chapters(package: Any, folder: str) -> list[str]:
 def _locked(archive: zipfile.ZipFile) -> set[str]:
     if _ENCRYPTION not in archive.namelist():
         return set()
-    listing = parse_xml(read_part(archive, _ENCRYPTION, _KIND), _KIND)
+    listing = parse_xml(read_zip_part(archive, _ENCRYPTION, _KIND), _KIND)
     return {unquote(element.get("URI", "")) for element in listing.iter("{*}CipherReference")}

@@ -5,8 +5,8 @@ from copy import copy, deepcopy
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from assets.parsing.blocks import Block, Content, ExtractionError, bulleted, table_row
-from assets.parsing.decode import decode
+from assets.parsing.blocks import DocumentBlocks, ExtractionError, TextBlock, format_list, format_table_row
+from assets.parsing.decoding import decode_text
 
 if TYPE_CHECKING:
     from configparser import ConfigParser
@@ -65,7 +65,7 @@ _SPACE = re.compile(r"\s+")
 _HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 
 
-def read_html(body: bytes) -> Content:
+def read_html(body: bytes) -> DocumentBlocks:
     """The main text of a page, found by trafilatura (Barbaresi 2021, doi:10.18653/v1/2021.acl-demo.15).
 
     Where it finds less than most of what the page itself names as its main part, that part stands in: it was
@@ -85,17 +85,17 @@ def read_html(body: bytes) -> Content:
     if _letters(main) < 0.3 * _letters(whole):
         main = whole
     heads = [block.text for block in main if block.level == 1]
-    return Content(main, heads[0] if len(heads) == 1 else root.findtext(".//title"))
+    return DocumentBlocks(main, heads[0] if len(heads) == 1 else root.findtext(".//title"))
 
 
-def visible_blocks(body: bytes) -> list[Block]:
+def visible_html_blocks(body: bytes) -> list[TextBlock]:
     """All visible text of a page that is all content: a mail's body, a book's chapter."""
     if not body.strip():
         return []
     return _body_blocks(_parse(_decode_html(body)), _UNSEEN)
 
 
-def html_fragment(source: str) -> list[Block]:
+def html_fragment_blocks(source: str) -> list[TextBlock]:
     """The visible text of a piece of HTML, such as Markdown holds."""
     if not _TAGS.sub("", source).strip() and not _HEADING.search(source):
         return []  # badges, comments and closing tags: most of what Markdown holds
@@ -115,7 +115,7 @@ def _decode_html(body: bytes) -> str:
             return body.decode("cp1252" if name in {"iso-8859-1", "latin1"} else name, "replace")
         except LookupError:
             pass
-    return decode(body)
+    return decode_text(body)
 
 
 def _parse(source: str) -> "HtmlElement":
@@ -148,7 +148,7 @@ def _settings() -> "ConfigParser":
     return settings
 
 
-def _main_blocks(root: "HtmlElement") -> list[Block]:
+def _main_blocks(root: "HtmlElement") -> list[TextBlock]:
     from trafilatura import bare_extraction
 
     document = bare_extraction(
@@ -157,30 +157,30 @@ def _main_blocks(root: "HtmlElement") -> list[Block]:
     return [] if document is None or document.body is None else _walk(document.body, _UNSEEN)
 
 
-def _named_blocks(root: "HtmlElement") -> list[Block]:
+def _named_blocks(root: "HtmlElement") -> list[TextBlock]:
     """What the page names as its main part, without navigation in it; nothing where it names none, or two."""
     named = root.xpath("//main | //*[@role='main']")
     return _walk(named[0], _UNSEEN | _BOILERPLATE) if len(named) == 1 else []
 
 
-def _body_blocks(root: "HtmlElement", dropped: set[str]) -> list[Block]:
+def _body_blocks(root: "HtmlElement", dropped: set[str]) -> list[TextBlock]:
     body = root.find("body")
     return [] if body is None else _walk(body, dropped)
 
 
-def _letters(blocks: list[Block]) -> int:
+def _letters(blocks: list[TextBlock]) -> int:
     return sum(len(block.text) for block in blocks)
 
 
-def _walk(root: Any, dropped: set[str], above: int = 0) -> list[Block]:
-    blocks: list[Block] = []
+def _walk(root: Any, dropped: set[str], above: int = 0) -> list[TextBlock]:
+    blocks: list[TextBlock] = []
     inline: list[str] = []
 
     def flush(level: int | None = None) -> None:
         text = _inline_text("".join(inline))
         inline.clear()
         if text:
-            blocks.append(Block(text, level))
+            blocks.append(TextBlock(text, level))
 
     def visit(element: Any, depth: int) -> None:
         tag = element.tag
@@ -198,18 +198,18 @@ def _walk(root: Any, dropped: set[str], above: int = 0) -> list[Block]:
             flush(_HEADINGS.get(tag) or _HEADINGS.get(element.get("rend", ""), 2))
         elif tag == "pre" or _is_preformatted(element):
             flush()
-            blocks.append(Block("".join(element.itertext())))
+            blocks.append(TextBlock("".join(element.itertext())))
         elif tag in _LISTS:
             flush()
             items = [_nested(item, dropped, depth) for item in element if item.tag in _ITEMS]
-            blocks.append(Block(bulleted(items, 1 if tag == "ol" else None)))
+            blocks.append(TextBlock(format_list(items, 1 if tag == "ol" else None)))
         elif tag == "table" and not _is_layout(element):
             flush()
             rows = (
                 [_flat(cell, dropped, depth) for cell in row if cell.tag in _CELLS]
                 for row in element.iter(*_ROWS)
             )
-            blocks.append(Block("\n".join(filter(None, map(table_row, rows)))))
+            blocks.append(TextBlock("\n".join(filter(None, map(format_table_row, rows)))))
         else:
             if tag in _CONTAINERS:
                 flush()

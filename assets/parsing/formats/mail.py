@@ -9,10 +9,10 @@ from email.header import decode_header, make_header
 from email.message import Message
 from itertools import islice
 
-from assets.parsing.blocks import Block, Content, single_line
+from assets.parsing.blocks import DocumentBlocks, TextBlock, collapse_whitespace
 from assets.parsing.content_type import EML, MSG
-from assets.parsing.decode import decode
-from assets.parsing.formats.html import visible_blocks
+from assets.parsing.decoding import decode_text
+from assets.parsing.formats.html import visible_html_blocks
 
 _HEADERS = ("From", "To", "Cc", "Bcc", "Date", "Subject")
 _MAX_DEPTH = 20  # of parts in parts
@@ -21,7 +21,7 @@ _LONGEST_HEADER_CHARS = 100_000
 _SIGNATURES = {"application/pgp-signature", "application/pkcs7-signature", "application/x-pkcs7-signature"}
 
 
-def read_eml(body: bytes) -> Content:
+def read_eml(body: bytes) -> DocumentBlocks:
     """The main headers as lines, the body (plain text before HTML), and the attachments' names.
 
     The messages of a digest follow one another. The title is the subject.
@@ -30,7 +30,7 @@ def read_eml(body: bytes) -> Content:
     return _message(email.message_from_bytes(_as_ascii_superset(body), policy=email.policy.compat32))
 
 
-def read_msg(body: bytes) -> Content:
+def read_msg(body: bytes) -> DocumentBlocks:
     """An Outlook message, as `read_eml` has one."""
     from oxmsg import Message as OutlookMessage
 
@@ -41,14 +41,14 @@ def read_msg(body: bytes) -> Content:
     headers.setdefault("Subject", message.subject or "")
     if message.sent_date is not None:
         headers.setdefault("Date", message.sent_date.isoformat(" "))
-    said = [Block(message.body or "")]
+    said = [TextBlock(message.body or "")]
     if not _has_text(said) and message.html_body:
-        said = visible_blocks(message.html_body.encode())
+        said = visible_html_blocks(message.html_body.encode())
     attached = [each.file_name or "unnamed" for each in message.attachments]
     return _content({name: headers.get(name, "") for name in _HEADERS}, said, attached)
 
 
-def attachments(body: bytes, media_type: str) -> Iterator[tuple[str, bytes]]:
+def mail_attachments(body: bytes, media_type: str) -> Iterator[tuple[str, bytes]]:
     """The attached files of a message, each with its name; those of messages within it come with them.
 
     Args:
@@ -80,22 +80,22 @@ def _attached_bytes(part: Message) -> bytes:
     return payload if isinstance(payload, bytes) else b""
 
 
-def _content(headers: dict[str, str], said: Iterable[Block], attached: list[str]) -> Content:
-    shown = {name: single_line(value) for name, value in headers.items()}
-    blocks = [Block("\n".join(f"{name}: {value}" for name, value in shown.items() if value)), *said]
+def _content(headers: dict[str, str], said: Iterable[TextBlock], attached: list[str]) -> DocumentBlocks:
+    shown = {name: collapse_whitespace(value) for name, value in headers.items()}
+    blocks = [TextBlock("\n".join(f"{name}: {value}" for name, value in shown.items() if value)), *said]
     if attached:
-        blocks.append(Block(f"Attachments: {', '.join(map(single_line, attached))}"))
-    return Content(blocks, shown.get("Subject") or None)
+        blocks.append(TextBlock(f"Attachments: {', '.join(map(collapse_whitespace, attached))}"))
+    return DocumentBlocks(blocks, shown.get("Subject") or None)
 
 
-def _message(message: Message) -> Content:
+def _message(message: Message) -> DocumentBlocks:
     headers = {name: ", ".join(map(_decoded, message.get_all(name, []))) for name in _HEADERS}
     return _content(headers, _said(message, 0), [name for name, _ in _attached(message, 0)])
 
 
 def _as_ascii_superset(body: bytes) -> bytes:
     """UTF-16, which mail programs never send but people save, as UTF-8."""
-    return decode(body).encode() if b"\x00" in body[:200] else body.lstrip()
+    return decode_text(body).encode() if b"\x00" in body[:200] else body.lstrip()
 
 
 def _decoded(header: object) -> str:
@@ -113,7 +113,7 @@ def _is_attached(part: Message) -> bool:
     )
 
 
-def _said(part: Message, depth: int) -> list[Block]:
+def _said(part: Message, depth: int) -> list[TextBlock]:
     """The blocks of a part's text: of alternatives the plain one, of other parts each."""
     kind = part.get_content_type()
     if depth > _MAX_DEPTH or (depth and _is_attached(part)):
@@ -128,11 +128,11 @@ def _said(part: Message, depth: int) -> list[Block]:
             return next((blocks for _, blocks in found if _has_text(blocks)), [])
         return [block for _, blocks in found for block in blocks]
     if kind == "text/html":
-        return visible_blocks(_unicode(part).encode("utf-8", "replace"))
-    return [Block(_unicode(part))] if kind in {"text/plain", "text/enriched", "text/markdown"} else []
+        return visible_html_blocks(_unicode(part).encode("utf-8", "replace"))
+    return [TextBlock(_unicode(part))] if kind in {"text/plain", "text/enriched", "text/markdown"} else []
 
 
-def _has_text(blocks: list[Block]) -> bool:
+def _has_text(blocks: list[TextBlock]) -> bool:
     return any(block.text.strip() for block in blocks)
 
 
@@ -146,7 +146,7 @@ def _unicode(part: Message) -> str:
         except (LookupError, UnicodeDecodeError, ValueError):
             pass
     # What programs that don't know the encoding claim; its superset, or UTF-8, is what they send.
-    return decode(raw) if raw else ""
+    return decode_text(raw) if raw else ""
 
 
 def _attached(part: Message, depth: int) -> Iterator[tuple[str, Message]]:

@@ -4,8 +4,8 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING
 
-from assets.parsing.blocks import Block, Content, bulleted, table_row
-from assets.parsing.decode import decode
+from assets.parsing.blocks import DocumentBlocks, TextBlock, format_list, format_table_row
+from assets.parsing.decoding import decode_text
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
@@ -16,12 +16,12 @@ _FRONT_TITLE = re.compile(r"^title:[ \t]*(['\"]?)(.+?)\1[ \t]*$", re.MULTILINE)
 _LINE_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 
 
-def read_markdown(body: bytes) -> Content:
+def read_markdown(body: bytes) -> DocumentBlocks:
     """Markdown as text: headings, link texts, code, lists and tables kept; images and tags dropped."""
-    return markdown_content(decode(body))
+    return read_markdown_source(decode_text(body))
 
 
-def markdown_content(source: str) -> Content:
+def read_markdown_source(source: str) -> DocumentBlocks:
     """Blocks of Markdown source; the title is the front matter's, if there is one."""
     from markdown_it.tree import SyntaxTreeNode
 
@@ -31,7 +31,7 @@ def markdown_content(source: str) -> Content:
         found = _FRONT_TITLE.search(front[1])
         title = found[2] if found else None
         source = source[front.end() :]
-    return Content(_blocks(SyntaxTreeNode(_parser().parse(source))), title)
+    return DocumentBlocks(_blocks(SyntaxTreeNode(_parser().parse(source))), title)
 
 
 @cache
@@ -44,30 +44,30 @@ def _parser() -> "MarkdownIt":
     return parser
 
 
-def _blocks(parent: "SyntaxTreeNode") -> list[Block]:
-    blocks: list[Block] = []
+def _blocks(parent: "SyntaxTreeNode") -> list[TextBlock]:
+    blocks: list[TextBlock] = []
     for node in parent.children:
         match node.type:
             case "heading":
                 text = _inline(node) or _inline(node, alternatives=True)
-                blocks.append(Block(text, level=int(node.tag[1])))
+                blocks.append(TextBlock(text, level=int(node.tag[1])))
             case "paragraph":
-                blocks.append(Block(_inline(node)))
+                blocks.append(TextBlock(_inline(node)))
             case "fence" | "code_block":
-                blocks.append(Block(node.content))
+                blocks.append(TextBlock(node.content))
             case "bullet_list":
-                blocks.append(Block(bulleted(map(_item, node.children))))
+                blocks.append(TextBlock(format_list(map(_item, node.children))))
             case "ordered_list":
                 first = int(node.attrs.get("start", 1))
-                blocks.append(Block(bulleted(map(_item, node.children), first)))
+                blocks.append(TextBlock(format_list(map(_item, node.children), first)))
             case "table":
                 rows = [row for group in node.children for row in group.children]
-                lines = (table_row(_inline(cell) for cell in row.children) for row in rows)
-                blocks.append(Block("\n".join(line for line in lines if line)))
+                lines = (format_table_row(_inline(cell) for cell in row.children) for row in rows)
+                blocks.append(TextBlock("\n".join(line for line in lines if line)))
             case "html_block":
-                from assets.parsing.formats.html import html_fragment
+                from assets.parsing.formats.html import html_fragment_blocks
 
-                blocks += html_fragment(node.content)
+                blocks += html_fragment_blocks(node.content)
             case "blockquote":
                 blocks += _blocks(node)
     return blocks

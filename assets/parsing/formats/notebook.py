@@ -4,15 +4,15 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from assets.parsing.blocks import Block, Content, ExtractionError
-from assets.parsing.decode import decode
-from assets.parsing.formats.markdown import markdown_content
+from assets.parsing.blocks import DocumentBlocks, ExtractionError, TextBlock
+from assets.parsing.decoding import decode_text
+from assets.parsing.formats.markdown import read_markdown_source
 
 _MAX_OUTPUT_CHARS = 20_000
 """Of one output; more is a log or a dump."""
 
 
-def read_notebook(body: bytes) -> Content:
+def read_notebook(body: bytes) -> DocumentBlocks:
     """Markdown as text with its headings, code as it stands, and the text of outputs, in the cells' order.
 
     Of an error its name and message stay, without the traceback; pictures and HTML outputs are left out.
@@ -21,25 +21,25 @@ def read_notebook(body: bytes) -> Content:
         ExtractionError: `unreadable` when it is not a notebook's JSON.
     """
     try:
-        notebook = json.loads(decode(body), strict=False)
+        notebook = json.loads(decode_text(body), strict=False)
     except (json.JSONDecodeError, RecursionError) as error:
         raise ExtractionError("unreadable", f"The notebook is not sound JSON: {error}.") from error
     if not isinstance(notebook, dict):
         raise ExtractionError("unreadable", "The notebook's JSON is not an object.")
     # Before version 4 cells lay in worksheets.
     sheets = notebook.get("worksheets") or [notebook]
-    blocks: list[Block] = []
+    blocks: list[TextBlock] = []
     for cell in (cell for sheet in sheets for cell in sheet.get("cells") or []):
         source = _text(cell.get("source") or cell.get("input"))
         match cell.get("cell_type"):
             case "markdown":
-                blocks += markdown_content(source).blocks
+                blocks += read_markdown_source(source).blocks
             case "heading":
-                blocks.append(Block(source, int(cell.get("level", 1))))
+                blocks.append(TextBlock(source, int(cell.get("level", 1))))
             case _:
-                blocks += [Block(source), *map(Block, _outputs(cell))]
+                blocks += [TextBlock(source), *map(TextBlock, _outputs(cell))]
     title = (notebook.get("metadata") or {}).get("title")
-    return Content(blocks, title if isinstance(title, str) else None)
+    return DocumentBlocks(blocks, title if isinstance(title, str) else None)
 
 
 def _outputs(cell: dict[str, Any]) -> Iterator[str]:

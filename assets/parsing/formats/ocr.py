@@ -16,7 +16,7 @@ _PARAGRAPH_GAP = 0.8  # of a line's height
 _LEAST_CONFIDENCE = 0.5
 
 
-def recognised(page: "PdfPage") -> list[str]:
+def recognise_page(page: "PdfPage") -> list[str]:
     """The text of a page without a text layer, in paragraphs.
 
     Args:

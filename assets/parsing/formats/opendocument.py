@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
-from assets.parsing.blocks import Block, Content, ExtractionError, bulleted, table_row
+from assets.parsing.blocks import DocumentBlocks, ExtractionError, TextBlock, format_list, format_table_row
 from assets.parsing.formats.xml import parse_xml
-from assets.parsing.formats.zip_package import open_package, read_part
+from assets.parsing.formats.zip_package import open_zip_package, read_zip_part
 
 _KIND = "OpenDocument file"
 _NS = "{urn:oasis:names:tc:opendocument:xmlns:%s:1.0}"
@@ -18,7 +18,7 @@ _UNSAID |= {f"{_TEXT}table-of-content-source", f"{_OFFICE}forms", f"{_PRESENTATI
 _MAX_REPEAT = 100
 
 
-def read_opendocument(body: bytes) -> Content:
+def read_opendocument(body: bytes) -> DocumentBlocks:
     """Paragraphs, headings by outline level, lists, tables a line a row, notes; a page a slide.
 
     Headers, footers, annotations and deleted text are left out. The title is the one in the document's
@@ -27,43 +27,43 @@ def read_opendocument(body: bytes) -> Content:
     Raises:
         ExtractionError: `encrypted`, `oversize` for a bomb, `unreadable`.
     """
-    archive = open_package(body, _KIND)
+    archive = open_zip_package(body, _KIND)
     if b"encryption-data" in (
         archive.read("META-INF/manifest.xml") if "META-INF/manifest.xml" in archive.namelist() else b""
     ):
         raise ExtractionError("encrypted", "The OpenDocument file opens only with a password.")
-    root = parse_xml(read_part(archive, "content.xml", _KIND), _KIND)
+    root = parse_xml(read_zip_part(archive, "content.xml", _KIND), _KIND)
     title = None
     if "meta.xml" in archive.namelist():
-        found = parse_xml(read_part(archive, "meta.xml", _KIND), _KIND).find(f".//{_TITLE}")
+        found = parse_xml(read_zip_part(archive, "meta.xml", _KIND), _KIND).find(f".//{_TITLE}")
         title = None if found is None else found.text
     content = root.find(f"{_OFFICE}body")
     if content is None or not len(content):
         raise ExtractionError("unreadable", "The OpenDocument file has no body.")
     slides = content.findall(f"{_OFFICE}presentation/{_DRAW}page")
     if not slides:
-        return Content(list(_blocks(content, None)), title)
+        return DocumentBlocks(list(_blocks(content, None)), title)
     blocks = [block for number, slide in enumerate(slides, 1) for block in _blocks(slide, number)]
-    return Content(blocks, title, len(slides))
+    return DocumentBlocks(blocks, title, len(slides))
 
 
-def _blocks(parent: Any, page: int | None) -> Iterator[Block]:
+def _blocks(parent: Any, page: int | None) -> Iterator[TextBlock]:
     for element in parent:
         if element.tag in _UNSAID:
             continue
         if element.tag == f"{_TEXT}h":
             level = element.get(f"{_TEXT}outline-level", "1")
             text = _inline(element)
-            yield Block(text, (int(level) if level.isdigit() else 1) if text.strip() else None, page)
+            yield TextBlock(text, (int(level) if level.isdigit() else 1) if text.strip() else None, page)
         elif element.tag == f"{_TEXT}p":
-            yield Block(_inline(element), None, page)
+            yield TextBlock(_inline(element), None, page)
         elif element.tag == f"{_TEXT}list":
-            yield Block(_list(element), None, page)
+            yield TextBlock(_list(element), None, page)
         elif element.tag == f"{_TABLE}table":
-            rows = (table_row(_cells(row)) for row in element.iter(f"{_TABLE}table-row"))
-            yield Block("\n".join(filter(None, rows)), None, page)
+            rows = (format_table_row(_cells(row)) for row in element.iter(f"{_TABLE}table-row"))
+            yield TextBlock("\n".join(filter(None, rows)), None, page)
         elif element.tag == f"{_DRAW}frame" and element.get(f"{_PRESENTATION}class") == "title":
-            yield Block(" ".join(block.text for block in _blocks(element, page)), 1, page)
+            yield TextBlock(" ".join(block.text for block in _blocks(element, page)), 1, page)
         else:
             yield from _blocks(element, page)  # sections, frames, indexes, tracked changes
 
@@ -74,7 +74,7 @@ def _list(element: Any) -> str:
         for item in element
         if item.tag in {f"{_TEXT}list-item", f"{_TEXT}list-header"}
     )
-    return bulleted(items)
+    return format_list(items)
 
 
 def _cells(row: Any) -> Iterator[str]:

@@ -2,8 +2,8 @@
 
 import re
 
-from assets.parsing.blocks import Block, Content
-from assets.parsing.decode import decode
+from assets.parsing.blocks import DocumentBlocks, TextBlock
+from assets.parsing.decoding import decode_text
 
 _HEADING = re.compile(r"(\*+)[ \t]+(?:(?:TODO|DONE)[ \t]+)?(.*?)(?:[ \t]+:[\w@#%:]+:)?[ \t]*")
 _TITLE = re.compile(r"#\+title:[ \t]*(.+)", re.IGNORECASE)
@@ -15,21 +15,21 @@ _LINK = re.compile(r"\[\[([^\[\]]+)\](?:\[([^\[\]]+)\])?\]")
 _VERBATIM = re.compile(r"(?<![\w=~])([=~])(\S|\S.{0,300}?\S)\1(?![\w=~])")
 
 
-def read_org(body: bytes) -> Content:
+def read_org(body: bytes) -> DocumentBlocks:
     """Headings by their stars, everything else as it stands, less keywords, comments and drawers' lines."""
     title, blocks, lines = None, [], list[str]()
-    for line in decode(body).splitlines():
+    for line in decode_text(body).splitlines():
         heading, named = _HEADING.fullmatch(line), _TITLE.fullmatch(line)
         if heading or named:
-            blocks.append(Block("\n".join(lines)))
+            blocks.append(TextBlock("\n".join(lines)))
             lines = []
         if heading:
-            blocks.append(Block(_shown(heading[2]), level=len(heading[1])))
+            blocks.append(TextBlock(_shown(heading[2]), level=len(heading[1])))
         elif named:
             title = named[1]
         elif not _MARKUP.fullmatch(line):
             lines.append(_shown(line))
-    return Content([*blocks, Block("\n".join(lines))], title)
+    return DocumentBlocks([*blocks, TextBlock("\n".join(lines))], title)
 
 
 def _shown(text: str) -> str:

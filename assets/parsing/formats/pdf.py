@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from assets.parsing.blocks import Block, Content, ExtractionError
+from assets.parsing.blocks import DocumentBlocks, ExtractionError, TextBlock
 
 if TYPE_CHECKING:
     from pypdfium2 import PdfDocument, PdfPage, PdfTextPage
 
-Recognise = Callable[["PdfPage"], list[str]]
+PageRecogniser = Callable[["PdfPage"], list[str]]
 
 _LIGATURES = str.maketrans({"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"})
 # PDFium marks a word broken at a line's end; it joins the halves or leaves the line end after the mark.
@@ -51,7 +51,7 @@ class _Line:
     last_y: float
 
 
-def read_pdf(body: bytes, recognise: Recognise = lambda page: []) -> Content:
+def read_pdf(body: bytes, recognise: PageRecogniser = lambda page: []) -> DocumentBlocks:
     """The text layer of each page, in paragraphs; bookmarks that stand as a line on their page are headings.
 
     Columns that a page draws line by line across are read one after the other; columns that it draws one
@@ -81,12 +81,12 @@ def read_pdf(body: bytes, recognise: Recognise = lambda page: []) -> Content:
         document.close()
 
 
-def _content(document: "PdfDocument", recognise: Recognise) -> Content:
+def _content(document: "PdfDocument", recognise: PageRecogniser) -> DocumentBlocks:
     if len(document) > _MAX_PAGES:
         limit = f"{_MAX_PAGES:,} is the limit"
         raise ExtractionError("oversize", f"The PDF has {len(document):,} pages; {limit}.")
     bookmarks = _bookmarks(document)
-    blocks: list[Block] = []
+    blocks: list[TextBlock] = []
     edges: deque[tuple[set[str], set[str]]] = deque([(set(), set())] * 2, maxlen=2)
     for number in range(len(document)):
         page = document[number]
@@ -99,7 +99,7 @@ def _content(document: "PdfDocument", recognise: Recognise) -> Content:
         cure = "HEADWATER_RECIPE__PARSER__OCR"
         reason = f"The PDF has no text layer: it is a scan or drawn, and needs OCR ({cure})."
         raise ExtractionError("no_text", reason)
-    return Content(_mended(blocks), document.get_metadata_value("Title"), len(document))
+    return DocumentBlocks(_mended(blocks), document.get_metadata_value("Title"), len(document))
 
 
 def _bookmarks(document: "PdfDocument") -> dict[int, dict[str, int]]:
@@ -308,7 +308,7 @@ def _running_names(text: str, number: int) -> set[str]:
     return names
 
 
-def _mended(blocks: list[Block]) -> list[Block]:
+def _mended(blocks: list[TextBlock]) -> list[TextBlock]:
     """The blocks with the words joined that were broken at a line's end."""
     if not any("\x02" in block.text or "\ufffe" in block.text for block in blocks):
         return blocks
@@ -333,14 +333,14 @@ def _is_compound(left: str, right: str, known: set[str]) -> bool:
     return len(first) > 2 and len(second) > 2 and first in known and second in known
 
 
-def _with_headings(paragraph: str, page: int, bookmarks: dict[str, int]) -> list[Block]:
+def _with_headings(paragraph: str, page: int, bookmarks: dict[str, int]) -> list[TextBlock]:
     """Splits a bookmark's title, which can run over several lines, off the start of a paragraph."""
     if bookmarks:
         lines = paragraph.strip().split("\n")
         for count in range(1, min(3, len(lines)) + 1):
             if level := bookmarks.get(_key(_BROKEN_WORD.sub(r"\1\2", "".join(lines[:count])))):
                 return [
-                    Block(" ".join(lines[:count]), level, page),
+                    TextBlock(" ".join(lines[:count]), level, page),
                     *_with_headings("\n".join(lines[count:]), page, bookmarks),
                 ]
-    return [Block(paragraph, None, page)]
+    return [TextBlock(paragraph, None, page)]

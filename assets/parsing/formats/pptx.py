@@ -4,19 +4,19 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
-from assets.parsing.blocks import Block, Content, ExtractionError, table_row
-from assets.parsing.formats.zip_package import open_package
+from assets.parsing.blocks import DocumentBlocks, ExtractionError, TextBlock, format_table_row
+from assets.parsing.formats.zip_package import open_zip_package
 
 _MAX_DEPTH = 50  # of groups in groups
 
 
-def read_pptx(body: bytes) -> Content:
+def read_pptx(body: bytes) -> DocumentBlocks:
     """Each slide's title as a heading, its text boxes with lists indented, tables a line a row, and notes.
 
     Raises:
         ExtractionError: `encrypted`, `oversize` for a bomb, `unreadable`.
     """
-    open_package(body, "PowerPoint presentation")
+    open_zip_package(body, "PowerPoint presentation")
     from pptx import Presentation
 
     try:
@@ -24,21 +24,21 @@ def read_pptx(body: bytes) -> Content:
     except (KeyError, ValueError) as error:
         reason = f"The file is not a whole PowerPoint presentation: {error}."
         raise ExtractionError("unreadable", reason) from error
-    blocks: list[Block] = []
+    blocks: list[TextBlock] = []
     for number, slide in enumerate(deck.slides, 1):
         title = slide.shapes.title
         if title is not None and title.text_frame.text.strip():
-            blocks.append(Block(title.text_frame.text, 1, number))
+            blocks.append(TextBlock(title.text_frame.text, 1, number))
         blocks += (
-            Block(text, None, number)
+            TextBlock(text, None, number)
             for shape in slide.shapes
             if title is None or shape.shape_id != title.shape_id
             for text in _texts(shape, 0)
         )
         if slide.has_notes_slide and slide.notes_slide.notes_text_frame is not None:
             notes = slide.notes_slide.notes_text_frame.text
-            blocks += [Block(f"Notes: {notes}", None, number)] if notes.strip() else []
-    return Content(blocks, deck.core_properties.title, len(deck.slides))
+            blocks += [TextBlock(f"Notes: {notes}", None, number)] if notes.strip() else []
+    return DocumentBlocks(blocks, deck.core_properties.title, len(deck.slides))
 
 
 def _texts(shape: Any, depth: int) -> Iterator[str]:
@@ -46,7 +46,7 @@ def _texts(shape: Any, depth: int) -> Iterator[str]:
         for inner in shape.shapes if depth < _MAX_DEPTH else ():
             yield from _texts(inner, depth + 1)
     elif getattr(shape, "has_table", False):
-        rows = (table_row(cell.text for cell in row.cells) for row in shape.table.rows)
+        rows = (format_table_row(cell.text for cell in row.cells) for row in shape.table.rows)
         yield "\n".join(filter(None, rows))
     elif shape.has_text_frame:
         paragraphs = [each for each in shape.text_frame.paragraphs if each.text.strip()]

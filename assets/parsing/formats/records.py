@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 
-from assets.parsing.blocks import Block, Content, ExtractionError, table_row
-from assets.parsing.decode import decode
+from assets.parsing.blocks import DocumentBlocks, ExtractionError, TextBlock, format_table_row
+from assets.parsing.decoding import decode_text
 
 _DELIMITERS = ",;\t|"
 _SNIFFED_CHARS = 1 << 16
@@ -18,21 +18,21 @@ _TITLE_KEYS = ("title", "name")
 csv.field_size_limit(1 << 27)
 
 
-def read_delimited(body: bytes) -> Content:
+def read_delimited(body: bytes) -> DocumentBlocks:
     """Rows of CSV or TSV as "column: value" lines, or as they stand where there is no header.
 
     The delimiter is found by content. Text most of whose lines are one cell, or that is no table after all,
     is kept as it is.
     """
-    text = decode(body)
+    text = decode_text(body)
     delimiter = _delimiter(text)
     try:
         widths = Counter(map(len, _rows(text, delimiter)))
     except csv.Error:
-        return Content([Block(text)])
+        return DocumentBlocks([TextBlock(text)])
     if 2 * widths[1] >= widths.total():
-        return Content([Block(text)])
-    return Content(row_blocks(_rows(text, delimiter)))
+        return DocumentBlocks([TextBlock(text)])
+    return DocumentBlocks(table_blocks(_rows(text, delimiter)))
 
 
 def _rows(text: str, delimiter: str) -> Iterator[list[str]]:
@@ -41,7 +41,7 @@ def _rows(text: str, delimiter: str) -> Iterator[list[str]]:
     return (row for row in rows if any(map(str.strip, row)))
 
 
-def row_blocks(rows: Iterable[list[str]]) -> list[Block]:
+def table_blocks(rows: Iterable[list[str]]) -> list[TextBlock]:
     """A table's rows: captions above it, then a paragraph a record where the first row names the columns.
 
     Rows may differ in length: cells beyond the header stand without a name.
@@ -50,22 +50,22 @@ def row_blocks(rows: Iterable[list[str]]) -> list[Block]:
         rows: Cells as text; none of the rows wholly empty.
     """
     rows = iter(rows)
-    above: list[Block] = []
+    above: list[TextBlock] = []
     first = next(rows, None)
     while first is not None and sum(map(bool, map(str.strip, first))) == 1:
-        above.append(Block(table_row(first)))
+        above.append(TextBlock(format_table_row(first)))
         first = next(rows, None)
     if first is None:
         return above
     second = next(rows, None)
     if second is None:
-        return [*above, Block(table_row(first))]
+        return [*above, TextBlock(format_table_row(first))]
     rows = chain([second], rows)
     header = _header(first)
     if header is None:
-        return [*above, Block("\n".join(map(table_row, chain([first], rows))))]
+        return [*above, TextBlock("\n".join(map(format_table_row, chain([first], rows))))]
     while records := "\n\n".join(_record(header, row) for row in islice(rows, _RECORDS_A_BLOCK)):
-        above.append(Block(records))
+        above.append(TextBlock(records))
     return above
 
 
@@ -107,7 +107,7 @@ def _record(header: list[str], row: list[str]) -> str:
     return "\n".join(lines)
 
 
-def read_json(body: bytes) -> Content:
+def read_json(body: bytes) -> DocumentBlocks:
     """JSON or JSON Lines as "path: value" lines, a block for each element of an outermost list or each line.
 
     Numbers stand as they were written; nulls and empty strings are left out. The title is the outermost
@@ -116,12 +116,12 @@ def read_json(body: bytes) -> Content:
     Raises:
         ExtractionError: `unreadable` when it is neither, with the line where it breaks.
     """
-    text = decode(body).strip()
+    text = decode_text(body).strip()
     records = _parsed(text)
     title = None
     if len(records) == 1 and isinstance(records[0], dict):
         title = next((found for key in _TITLE_KEYS if isinstance(found := records[0].get(key), str)), None)
-    return Content([Block("\n".join(_lines(record, ""))) for record in records], title)
+    return DocumentBlocks([TextBlock("\n".join(_lines(record, ""))) for record in records], title)
 
 
 def _parsed(text: str) -> list[object]:

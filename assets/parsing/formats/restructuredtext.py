@@ -5,8 +5,8 @@ import textwrap
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from assets.parsing.blocks import Block, Content, ExtractionError, bulleted, table_row
-from assets.parsing.decode import decode
+from assets.parsing.blocks import DocumentBlocks, ExtractionError, TextBlock, format_list, format_table_row
+from assets.parsing.decoding import decode_text
 
 if TYPE_CHECKING:
     from docutils import nodes
@@ -55,15 +55,15 @@ _SKIPPED = (
 )
 
 
-def read_rst(body: bytes) -> Content:
+def read_rst(body: bytes) -> DocumentBlocks:
     """The text of reStructuredText, Sphinx's roles and directives included: unknown ones give their text.
 
     File insertion and raw output are off; what docutils has to say of the source is left out of the text.
     """
-    return Content(_parsed(decode(body), 0))
+    return DocumentBlocks(_parsed(decode_text(body), 0))
 
 
-def _parsed(source: str, reparsed: int) -> list[Block]:
+def _parsed(source: str, reparsed: int) -> list[TextBlock]:
     from docutils.core import publish_doctree
     from docutils.utils import SystemMessage
 
@@ -74,17 +74,17 @@ def _parsed(source: str, reparsed: int) -> list[Block]:
     return _blocks(document, 1 if document.get("title") else 0, reparsed)
 
 
-def _blocks(parent: "nodes.Node", depth: int, reparsed: int) -> list[Block]:
-    blocks: list[Block] = []
+def _blocks(parent: "nodes.Node", depth: int, reparsed: int) -> list[TextBlock]:
+    blocks: list[TextBlock] = []
     for node in parent.children:
         blocks += _block(node, depth, reparsed)
     return blocks
 
 
-def _block(node: "nodes.Node", depth: int, reparsed: int) -> list[Block]:
+def _block(node: "nodes.Node", depth: int, reparsed: int) -> list[TextBlock]:
     from docutils import nodes
 
-    def inside(child: nodes.Node, deeper: int = 0) -> list[Block]:
+    def inside(child: nodes.Node, deeper: int = 0) -> list[TextBlock]:
         return _blocks(child, depth + deeper, reparsed)
 
     def flat(child: nodes.Node) -> str:
@@ -98,40 +98,40 @@ def _block(node: "nodes.Node", depth: int, reparsed: int) -> list[Block]:
         case nodes.title():
             # The topics, sidebars and admonitions that docutils makes titles for are no part of the outline.
             outline = isinstance(node.parent, nodes.section | nodes.document)
-            return [Block(_inline(node), max(depth, 1) if outline else None)]
+            return [TextBlock(_inline(node), max(depth, 1) if outline else None)]
         case nodes.subtitle():
-            return [Block(_inline(node), depth + 1)]
+            return [TextBlock(_inline(node), depth + 1)]
         case nodes.section():
             return inside(node, 1)
         case nodes.literal_block() | nodes.doctest_block() | nodes.math_block():
-            return [Block(node.astext())]
+            return [TextBlock(node.astext())]
         case nodes.system_message():
             return _salvaged(node, reparsed)
         case nodes.bullet_list():
-            return [Block(bulleted(flat(item) for item in node.children))]
+            return [TextBlock(format_list(flat(item) for item in node.children))]
         case nodes.enumerated_list():
-            return [Block(bulleted((flat(item) for item in node.children), int(node.get("start", 1))))]
+            return [TextBlock(format_list((flat(item) for item in node.children), int(node.get("start", 1))))]
         case nodes.definition_list():
-            return [Block("\n".join(_definition(item, flat) for item in node.children))]
+            return [TextBlock("\n".join(_definition(item, flat) for item in node.children))]
         case nodes.field_list() | nodes.docinfo():
-            return [Block("\n".join(": ".join(map(flat, _pair(each))) for each in node.children))]
+            return [TextBlock("\n".join(": ".join(map(flat, _pair(each))) for each in node.children))]
         case nodes.option_list():
-            return [Block("\n".join(": ".join(map(flat, item.children)) for item in node.children))]
+            return [TextBlock("\n".join(": ".join(map(flat, item.children)) for item in node.children))]
         case nodes.option_group():
-            return [Block(", ".join(option.astext() for option in node.children))]
+            return [TextBlock(", ".join(option.astext() for option in node.children))]
         case nodes.line_block():
-            return [Block("\n".join(_inline(line) for line in node.findall(nodes.line)))]
+            return [TextBlock("\n".join(_inline(line) for line in node.findall(nodes.line)))]
         case nodes.table():
-            caption = [Block(_inline(title)) for title in node.children if isinstance(title, nodes.title)]
-            rows = (table_row(flat(cell) for cell in row.children) for row in node.findall(nodes.row))
-            return [*caption, Block("\n".join(filter(None, rows)))]
+            caption = [TextBlock(_inline(title)) for title in node.children if isinstance(title, nodes.title)]
+            rows = (format_table_row(flat(cell) for cell in row.children) for row in node.findall(nodes.row))
+            return [*caption, TextBlock("\n".join(filter(None, rows)))]
         case nodes.footnote() | nodes.citation():
             label = next((child.astext() for child in node.children if isinstance(child, nodes.label)), "")
-            return [Block(f"[{label}] {flat(node)}" if label else flat(node))]
+            return [TextBlock(f"[{label}] {flat(node)}" if label else flat(node))]
         case nodes.Element() if isinstance(node, nodes.Admonition) and not isinstance(node, nodes.admonition):
-            return [Block(f"{node.tagname.capitalize()}: {flat(node)}")]
+            return [TextBlock(f"{node.tagname.capitalize()}: {flat(node)}")]
         case nodes.TextElement():
-            return [Block(_inline(node))]
+            return [TextBlock(_inline(node))]
         case nodes.Element():
             return inside(node)
     return []
@@ -152,7 +152,7 @@ def _definition(item: "nodes.Node", flat: Callable[["nodes.Node"], str]) -> str:
     return "\n".join([" : ".join(terms), *(textwrap.indent(body, "  ") for body in bodies)])
 
 
-def _salvaged(message: "nodes.Element", reparsed: int) -> list[Block]:
+def _salvaged(message: "nodes.Element", reparsed: int) -> list[TextBlock]:
     """The text of what docutils could not make sense of: it is an error's literal block.
 
     Below errors the same text is in the document too, or it asked for a file or raw output.
@@ -164,17 +164,17 @@ def _salvaged(message: "nodes.Element", reparsed: int) -> list[Block]:
         return []
     directive = _DIRECTIVE.match(source)
     if directive is None:
-        return [Block(source)]
+        return [TextBlock(source)]
     name, argument, rest = directive[1].lower(), directive[2].strip(), textwrap.dedent(directive[3])
     body = rest[_OPTIONS.match(rest).end() :].strip("\n")  # type: ignore[union-attr]
     if name in _WITHOUT_TEXT:
         return []
     if name in _CODE or reparsed >= _MAX_REPARSE:
-        return [Block(body)]
+        return [TextBlock(body)]
     if argument and not name.startswith("version") and "deprecated" not in name:
-        return [Block(_without_role(argument)), *_parsed(body, reparsed + 1)]
+        return [TextBlock(_without_role(argument)), *_parsed(body, reparsed + 1)]
     # "versionadded:: 1.0" says something only together with its name.
-    label = Block(f"{name.removeprefix('version').capitalize()} {argument}".strip())
+    label = TextBlock(f"{name.removeprefix('version').capitalize()} {argument}".strip())
     return [label, *_parsed(body, reparsed + 1)] if argument else _parsed(body, reparsed + 1)
 
 

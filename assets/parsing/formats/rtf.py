@@ -2,12 +2,12 @@
 
 import re
 
-from assets.parsing.blocks import Block, Content, ExtractionError, table_row
+from assets.parsing.blocks import DocumentBlocks, ExtractionError, TextBlock, format_table_row
 
 _TITLE = re.compile(r"\{\\title\s([^{}\\]{1,500})\}")
 
 
-def read_rtf(body: bytes) -> Content:
+def read_rtf(body: bytes) -> DocumentBlocks:
     """Paragraphs and table rows as striprtf has them; styles, pictures and headers are left out.
 
     Raises:
@@ -21,9 +21,11 @@ def read_rtf(body: bytes) -> Content:
         raise ExtractionError("unreadable", "The file does not begin as RTF does.")
     text = rtf_to_text(source, errors="replace")
     # A table's row is a line that ends in the bar after its last cell.
-    lines = (table_row(line.split("|")) if line.endswith("|") else line for line in text.split("\n"))
+    lines = (format_table_row(line.split("|")) if line.endswith("|") else line for line in text.split("\n"))
     title = _TITLE.search(source)
-    return Content([Block(line) for line in _paragraphs(list(lines), text)], title[1] if title else None)
+    return DocumentBlocks(
+        [TextBlock(line) for line in _paragraphs(list(lines), text)], title[1] if title else None
+    )
 
 
 def _paragraphs(lines: list[str], text: str) -> list[str]:

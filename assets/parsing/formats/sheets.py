@@ -5,15 +5,15 @@ import io
 import re
 from collections.abc import Iterable
 
-from assets.parsing.blocks import Block, Content, ExtractionError
-from assets.parsing.formats.records import row_blocks
-from assets.parsing.formats.zip_package import COMPOUND_FILE, open_package
+from assets.parsing.blocks import DocumentBlocks, ExtractionError, TextBlock
+from assets.parsing.formats.records import table_blocks
+from assets.parsing.formats.zip_package import OLE_SIGNATURE, open_zip_package
 
 _MAX_CELLS = 20_000_000
 _UNNAMED = re.compile(r"[^\W\d]+ ?\d+")
 
 
-def read_sheets(body: bytes) -> Content:
+def read_spreadsheet(body: bytes) -> DocumentBlocks:
     """Each sheet's name as a heading and its rows as `read_delimited` has them; formulas as their values.
 
     A name such as "Sheet1" is left out where there is no other sheet. Charts and comments are left out.
@@ -21,23 +21,23 @@ def read_sheets(body: bytes) -> Content:
     Raises:
         ExtractionError: `encrypted`, `oversize` for a bomb or more than 20 million cells, `unreadable`.
     """
-    if not body.startswith(COMPOUND_FILE):
-        open_package(body, "spreadsheet")
+    if not body.startswith(OLE_SIGNATURE):
+        open_zip_package(body, "spreadsheet")
     from python_calamine import CalamineError, CalamineWorkbook, PasswordError, SheetTypeEnum
 
     try:
         book = CalamineWorkbook.from_filelike(io.BytesIO(body))
         names = [each.name for each in book.sheets_metadata if each.typ == SheetTypeEnum.WorkSheet]
-        blocks: list[Block] = []
+        blocks: list[TextBlock] = []
         for number, name in enumerate(names, 1):
             sheet = book.get_sheet_by_name(name)
             if sheet.width * sheet.height > _MAX_CELLS:
                 cells = f"{sheet.width * sheet.height:,}"
                 raise ExtractionError("oversize", f"The sheet {name} has {cells} cells, a bomb's size.")
-            found = row_blocks(_filled(list(map(_shown, row)) for row in sheet.iter_rows()))
+            found = table_blocks(_filled(list(map(_shown, row)) for row in sheet.iter_rows()))
             if found and (len(names) > 1 or not _UNNAMED.fullmatch(name)):
-                blocks.append(Block(name, 1, number))
-            blocks += (Block(block.text, None, number) for block in found)
+                blocks.append(TextBlock(name, 1, number))
+            blocks += (TextBlock(block.text, None, number) for block in found)
     except PasswordError as error:
         raise ExtractionError("encrypted", "The spreadsheet opens only with a password.") from error
     except CalamineError as error:
@@ -47,7 +47,7 @@ def read_sheets(body: bytes) -> Content:
         if type(error).__name__ != "PanicException":
             raise
         raise ExtractionError("unreadable", "The spreadsheet can not be read: it is damaged.") from error
-    return Content(blocks, None, len(names))
+    return DocumentBlocks(blocks, None, len(names))
 
 
 def _filled(rows: Iterable[list[str]]) -> list[list[str]]:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from assets.parsing.blocks import Block, Content, ExtractionError
+from assets.parsing.blocks import DocumentBlocks, ExtractionError, TextBlock
 
 _DECLARES_ENTITY = re.compile(rb"<!ENTITY\s|<\x00?!\x00E\x00N\x00T\x00I\x00T\x00Y\x00")
 _TITLES = {"title", "head", "heading", "caption", "h1", "h2", "h3", "h4", "h5", "h6"}
@@ -42,7 +42,7 @@ def parse_xml(body: bytes, kind: str) -> Any:
         raise ExtractionError("unreadable", f"The {kind} is not well-formed XML: {error.msg}.") from error
 
 
-def read_xml(body: bytes) -> Content:
+def read_xml(body: bytes) -> DocumentBlocks:
     """The text of elements: prose as paragraphs, short fields as "name: value" lines, a block a record.
 
     Elements called title, head or the like are headings, by their depth. Attributes are left out.
@@ -50,7 +50,7 @@ def read_xml(body: bytes) -> Content:
     Raises:
         ExtractionError: `unreadable`, as `parse_xml`.
     """
-    return Content(list(_blocks(parse_xml(body, "file"), 1)))
+    return DocumentBlocks(list(_blocks(parse_xml(body, "file"), 1)))
 
 
 def _name(element: Any) -> str:
@@ -58,7 +58,7 @@ def _name(element: Any) -> str:
     return tag.rpartition("}")[2]
 
 
-def _blocks(element: Any, depth: int) -> Iterator[Block]:
+def _blocks(element: Any, depth: int) -> Iterator[TextBlock]:
     fields: list[str] = []
     for child in element:
         if _is_text(child) or depth > _MAX_DEPTH:
@@ -70,21 +70,21 @@ def _blocks(element: Any, depth: int) -> Iterator[Block]:
                 fields.append(f"{name}: {text}")
                 continue
             if fields:
-                yield Block("\n".join(fields))
+                yield TextBlock("\n".join(fields))
                 fields = []
             if short and name.lower() in _TITLES:
-                yield Block(text, level=min(depth, 6))
+                yield TextBlock(text, level=min(depth, 6))
             else:
-                yield Block(text)
+                yield TextBlock(text)
             continue
         if fields:
-            yield Block("\n".join(fields))
+            yield TextBlock("\n".join(fields))
             fields = []
         yield from _blocks(child, depth + 1)
     if fields:
-        yield Block("\n".join(fields))
+        yield TextBlock("\n".join(fields))
     if not len(element) and depth == 1:
-        yield Block(element.text or "")
+        yield TextBlock(element.text or "")
 
 
 def _text(element: Any) -> str:

@@ -16,10 +16,10 @@ from test_parse import INPUT, parsed, row
 
 from assets.parsing import content_type, sandbox
 from assets.parsing.blocks import ExtractionError
-from assets.parsing.extract import extract
-from assets.parsing.parse import PARSED_SCHEMA, parse_batches
-from assets.parsing.sandbox import BoundedParser, ParserLimits
-from assets.text.signals import QualityThresholds
+from assets.parsing.extract import extract_document
+from assets.parsing.parse import PARSED_DOCUMENT_SCHEMA, parse_document_batches
+from assets.parsing.sandbox import ParserLimits, SandboxedParser
+from assets.text.quality_filter import QualityThresholds
 
 MARKDOWN = b"# Widget\n\nSome words about the widget.\n"
 ODT = (
@@ -32,7 +32,7 @@ LIMITS = ParserLimits(timeout_s=3, memory_bytes=1 << 29)
 
 @pytest.fixture(autouse=True)
 def hostile(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(sandbox, "_CHILD_MODULE", "hostile_parser")
+    monkeypatch.setattr(sandbox, "_CHILD_MODULE", "hostile_worker")
     monkeypatch.setattr(sandbox, "_parsers", {})
     yield
     for parser in sandbox._parsers.values():
@@ -40,15 +40,15 @@ def hostile(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def parser() -> Iterator[BoundedParser]:
-    parser = BoundedParser(LIMITS)
+def parser() -> Iterator[SandboxedParser]:
+    parser = SandboxedParser(LIMITS)
     yield parser
     parser.close()
 
 
-def refusal(parser: BoundedParser, kind: str) -> ExtractionError:
+def refusal(parser: SandboxedParser, kind: str) -> ExtractionError:
     with pytest.raises(ExtractionError) as caught:
-        parser.extract(b"some bytes", kind)
+        parser.extract_document(b"some bytes", kind)
     return caught.value
 
 
@@ -75,38 +75,38 @@ def test_a_spoilt_parser_costs_its_document_only(kind: str, expectation: str, wo
     assert [each["title"] for each in found] == ["Widget", None, "Widget"]
 
 
-def test_what_earlier_documents_left_is_no_later_ones_fault(parser: BoundedParser) -> None:
-    parser.extract(MARKDOWN, "text/markdown")
+def test_what_earlier_documents_left_is_no_later_ones_fault(parser: SandboxedParser) -> None:
+    parser.extract_document(MARKDOWN, "text/markdown")
     assert parser._child is not None
     parser._child.kill()  # as if an earlier document had corrupted its memory
-    assert parser.extract(MARKDOWN, "text/markdown").title == "Widget"
+    assert parser.extract_document(MARKDOWN, "text/markdown").title == "Widget"
 
 
-def test_one_process_serves_many_documents_and_says_the_same(parser: BoundedParser) -> None:
-    assert parser.extract(MARKDOWN, "text/markdown") == extract(MARKDOWN, "text/markdown")
+def test_one_process_serves_many_documents_and_says_the_same(parser: SandboxedParser) -> None:
+    assert parser.extract_document(MARKDOWN, "text/markdown") == extract_document(MARKDOWN, "text/markdown")
     first = parser._child
     assert refusal(parser, "application/pdf").expectation == "unreadable"
-    assert parser.extract(MARKDOWN, "text/markdown").title == "Widget"
+    assert parser.extract_document(MARKDOWN, "text/markdown").title == "Widget"
     assert parser._child is first
-    parser.extract(b"Plain words.", "text/plain")
+    parser.extract_document(b"Plain words.", "text/plain")
     assert parser._parsed == 3
 
 
 def test_the_process_has_no_secrets_and_keeps_its_socket_to_itself(
-    parser: BoundedParser, monkeypatch: pytest.MonkeyPatch
+    parser: SandboxedParser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HEADWATER_SECRET", "hunter2")
-    assert parser.extract(b"x", "test/chatter").text == "secret None and '' was read"
-    assert parser.extract(MARKDOWN, "text/markdown").title == "Widget"
+    assert parser.extract_document(b"x", "test/chatter").text == "secret None and '' was read"
+    assert parser.extract_document(MARKDOWN, "text/markdown").title == "Widget"
 
 
 def test_a_hanging_process_ends_soon_after_the_one_that_asked() -> None:
     code = (
         "from assets.parsing import sandbox\n"
-        "sandbox._CHILD_MODULE = 'hostile_parser'\n"
-        "parser = sandbox.BoundedParser(sandbox.ParserLimits(timeout_s=1))\n"
+        "sandbox._CHILD_MODULE = 'hostile_worker'\n"
+        "parser = sandbox.SandboxedParser(sandbox.ParserLimits(timeout_s=1))\n"
         "print(parser._started() and parser._child.pid, flush=True)\n"
-        "parser.extract(b'x', 'test/sleep')\n"
+        "parser.extract_document(b'x', 'test/sleep')\n"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
     asking = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment)
@@ -133,24 +133,24 @@ def test_holds_in_spark_workers(spark: SparkSession) -> None:
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         sys.path.insert(0, here)
-        sandbox._CHILD_MODULE = "hostile_parser"
-        yield from parse_batches(iter(batches), QualityThresholds(), LIMITS)
-        sandbox.bounded_parser(LIMITS).close()  # the worker serves other tests
+        sandbox._CHILD_MODULE = "hostile_worker"
+        yield from parse_document_batches(iter(batches), QualityThresholds(), LIMITS)
+        sandbox.sandboxed_parser(LIMITS).close()  # the worker serves other tests
 
     rows = [row(b"%s%d" % (MARKDOWN, n), "text/markdown") for n in range(6)]
     rows[1:1] = [row(b"some bytes", f"test/{name}") for name in ("sleep", "allocate", "abort")]
     frame = spark.createDataFrame(pa.Table.from_pylist(rows, schema=INPUT)).coalesce(1)
-    found = frame.mapInArrow(run, from_arrow_schema(PARSED_SCHEMA)).collect()
+    found = frame.mapInArrow(run, from_arrow_schema(PARSED_DOCUMENT_SCHEMA)).collect()
     refused = sorted(each["expectation"] for each in found if each["stage"])
     assert refused == ["crashed", "out_of_memory", "timeout"]
     assert sum(each["title"] == "Widget" for each in found) == 6
 
 
-def test_a_long_line_is_bounded(parser: BoundedParser) -> None:
+def test_a_long_line_is_bounded(parser: SandboxedParser) -> None:
     # 200 MB are refused by their size alone; what is below the limit goes to the process and back.
     with pytest.raises(ExtractionError) as caught:
-        parser.extract(b"x" * (200 << 20), "text/plain")
+        parser.extract_document(b"x" * (200 << 20), "text/plain")
     assert caught.value.expectation == "oversize"
     line = b"words and more of them " * 100_000
-    assert len(parser.extract(line, "text/plain").text) == len(line) - 1
+    assert len(parser.extract_document(line, "text/plain").text) == len(line) - 1
     assert parser._parsed == 1

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from assets.text.normalize import normalize
+from assets.text.normalization import normalize_text
 
 
 @settings(deadline=None)  # the first call imports ftfy
@@ -12,8 +12,8 @@ from assets.text.normalize import normalize
 @example("Ã©\u0301 \x85 donâ€™t")
 @example("a\u00a0\n\n\n\n\n\ud800 b\u2028")
 def test_is_idempotent_and_canonical(text: str) -> None:
-    once = normalize(text)
-    assert normalize(once) == once
+    once = normalize_text(text)
+    assert normalize_text(once) == once
     assert unicodedata.is_normalized("NFC", once)
     assert once.encode("utf-8").decode("utf-8") == once
     assert "\r" not in once
@@ -24,8 +24,8 @@ def test_is_idempotent_and_canonical(text: str) -> None:
 @settings(deadline=None)  # the first call imports ftfy
 @given(st.text(alphabet="aé Ã©â€™\u0301\u0327ç\n\t\x93\x80Â"))
 def test_is_idempotent_where_repairs_meet_composition(text: str) -> None:
-    once = normalize(text)
-    assert normalize(once) == once
+    once = normalize_text(text)
+    assert normalize_text(once) == once
 
 
 @pytest.mark.parametrize(
@@ -46,8 +46,8 @@ def test_is_idempotent_where_repairs_meet_composition(text: str) -> None:
     ],
 )
 def test_repairs_what_is_damaged_and_leaves_what_is_meant(raw: str, expected: str) -> None:
-    assert normalize(raw) == expected
+    assert normalize_text(raw) == expected
 
 
 def test_long_runs_of_spaces_take_linear_time() -> None:
-    assert normalize(" " * 2_000_000 + "x") == " " * 2_000_000 + "x"
+    assert normalize_text(" " * 2_000_000 + "x") == " " * 2_000_000 + "x"

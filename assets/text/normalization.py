@@ -16,7 +16,7 @@ _BLANK_LINES = re.compile("\n{4,}")
 _MAX_PASSES = 10
 
 
-def normalize(text: str) -> str:
+def normalize_text(text: str) -> str:
     """Brings text into its canonical form, in which it stays: normalising again changes nothing.
 
     In this order: line endings to a line feed, mojibake repaired, control characters removed, every space

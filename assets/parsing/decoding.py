@@ -20,7 +20,7 @@ _ENCODINGS = [
     *("iso8859_2", "iso8859_5", "iso8859_7", "koi8_r", "mac_roman", "cp437"),
     *("cp932", "euc_jp", "iso2022_jp", "gb18030", "big5", "euc_kr"),
 ]
-CONTROL = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
+CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 # EBCDIC's letters, digits, space, line ends, point and comma: a mainframe's text consists of them.
 _EBCDIC = f"{string.ascii_letters}{string.digits} .,-\n\x85".encode("cp037")
 _MULTI_BYTE = re.compile("[^\x00-\x7f\ufffd]")
@@ -29,7 +29,7 @@ _WESTERN = re.compile(
 )
 
 
-def decode(body: bytes) -> str:
+def decode_text(body: bytes) -> str:
     """Decodes text of unknown encoding: by its mark, as UTF-16, UTF-32, EBCDIC or UTF-8, else by detection.
 
     Raises:
@@ -40,7 +40,7 @@ def decode(body: bytes) -> str:
             return body.decode(encoding, "replace")
     if wide := _unmarked_wide(body):
         return body.decode(wide, "replace")
-    if is_ebcdic(body):
+    if looks_like_ebcdic(body):
         return body.decode("cp037").replace("\x85", "\n")
     try:
         return _checked(body.decode("utf-8"))
@@ -48,7 +48,7 @@ def decode(body: bytes) -> str:
         return _mostly_utf8(body) or _checked(_detected(body))
 
 
-def is_ebcdic(body: bytes) -> bool:
+def looks_like_ebcdic(body: bytes) -> bool:
     """Whether it looks like a mainframe's text: few of its bytes are letters in any other encoding."""
     sample = body[:4096]
     if sample.count(b"\x40") < 0.05 * len(sample) or b"\x20" in sample:
@@ -101,6 +101,6 @@ def _detected(body: bytes) -> str:
 
 def _checked(text: str) -> str:
     sample = text[:_SAMPLE_BYTES]
-    if len(CONTROL.findall(sample)) > 0.02 * len(sample):
+    if len(CONTROL_CHARACTERS.findall(sample)) > 0.02 * len(sample):
         raise ExtractionError("unreadable", "The bytes are not text: too many control characters.")
     return text

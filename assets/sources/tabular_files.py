@@ -19,10 +19,15 @@ from pyspark.sql import types as T
 from pyspark.sql.pandas.types import from_arrow_type
 
 from assets.lake.delta import hadoop_literal
-from assets.sources.fetched import FETCHED, LISTING, file_path
-from assets.sources.registry import JSON_LINES, SEPARATED, Source, UnreadableRows
+from assets.sources.source_config import (
+    DELIMITERS_BY_SUFFIX,
+    JSON_LINES_SUFFIXES,
+    Source,
+    UnreadableTabularFile,
+)
+from assets.sources.source_schemas import SOURCE_CONTENT_SCHEMA, SOURCE_LISTING_SCHEMA, file_uri_to_path
 
-TEXT = "text/plain; charset=utf-8"
+ROW_MEDIA_TYPE = "text/plain; charset=utf-8"
 _SAMPLE_ROWS = 1000
 _CORRUPT = "_malformed"
 _FILE = "_file"
@@ -35,7 +40,7 @@ _READING = {
 }
 
 
-def read_rows(spark: SparkSession, source: Source, files: pa.Table) -> DataFrame:
+def read_tabular_files(spark: SparkSession, source: Source, files: pa.Table) -> DataFrame:
     """Reads every row of some files as a document.
 
     Every row and file is accounted for: empty and missing texts are kept as empty bodies, and a line that is
@@ -55,14 +60,14 @@ def read_rows(spark: SparkSession, source: Source, files: pa.Table) -> DataFrame
     paths: dict[str, list[str]] = defaultdict(list)
     for uri in files["uri"].to_pylist():
         suffix = PurePosixPath(uri).suffix.lower()
-        kind = "json" if suffix in JSON_LINES else suffix
-        if kind not in ("json", ".parquet", *SEPARATED):
-            raise UnreadableRows(
+        kind = "json" if suffix in JSON_LINES_SUFFIXES else suffix
+        if kind not in ("json", ".parquet", *DELIMITERS_BY_SUFFIX):
+            raise UnreadableTabularFile(
                 f"source {source.name}: {uri} has no rows that can be read: leave it out with a glob such as "
                 "**/*.{jsonl,ndjson,csv,tsv,parquet}, or drop the text column to read files whole"
             )
         # A file that went away since it was listed would fail the others too.
-        if not source.local_root or Path(file_path(uri)).is_file():
+        if not source.local_root or Path(file_uri_to_path(uri)).is_file():
             paths[kind].append(unquote(uri))
     frames = [_none(spark)]
     for kind, of_kind in paths.items():
@@ -107,19 +112,23 @@ def _documents(rows: DataFrame, files: DataFrame) -> DataFrame:
     row_uri = F.concat("uri", F.lit("#"), encoded, F.when(nth > 1, F.concat(F.lit("~"), nth)).otherwise(""))
     columns = {
         "uri": row_uri,
-        "media_type": F.when(F.col("malformed").isNull(), F.lit(TEXT)),
+        "media_type": F.when(F.col("malformed").isNull(), F.lit(ROW_MEDIA_TYPE)),
         "size_bytes": F.octet_length("body").cast("bigint"),
         "error": F.concat(F.lit("unreadable: not a row of this file: "), F.substring("malformed", 1, 200)),
     }
-    return rows.join(F.broadcast(files), _FILE).withColumns(columns).select(*FETCHED.names)
+    return rows.join(F.broadcast(files), _FILE).withColumns(columns).select(*SOURCE_CONTENT_SCHEMA.names)
 
 
 def _without_rows(rows: DataFrame, files: DataFrame) -> DataFrame:
     """The files that gave no row, as `FETCHED`."""
     error = F.lit("unreadable: it went away, holds no rows, or is not what its name says")
-    rest = {f.name: F.lit(None).cast(from_arrow_type(f.type)) for f in FETCHED if f.name not in LISTING.names}
+    rest = {
+        f.name: F.lit(None).cast(from_arrow_type(f.type))
+        for f in SOURCE_CONTENT_SCHEMA
+        if f.name not in SOURCE_LISTING_SCHEMA.names
+    }
     silent = files.join(F.broadcast(rows.select(_FILE).distinct()), _FILE, "left_anti")
-    return silent.withColumns(rest | {"error": error}).select(*FETCHED.names)
+    return silent.withColumns(rest | {"error": error}).select(*SOURCE_CONTENT_SCHEMA.names)
 
 
 def _none(spark: SparkSession) -> DataFrame:
@@ -168,7 +177,7 @@ def _separated(spark: SparkSession, source: Source, paths: list[str], suffix: st
 
     A long row is most often a text with a comma that was not quoted: its parts would be taken for the text.
     """
-    reader = spark.read.options(**_READING).option("header", True).option("sep", SEPARATED[suffix])
+    reader = spark.read.options(**_READING).option("header", True).option("sep", DELIMITERS_BY_SUFFIX[suffix])
     # Quotes as RFC 4180 has them; Spark's own default is a backslash.
     reader = reader.option("escape", '"').option("multiLine", True).option("columnPruning", False)
     found = [hadoop_literal(path) for path in paths]
@@ -201,7 +210,7 @@ def _chosen(source: Source, columns: Sequence[str], paths: list[str]) -> tuple[s
     for column in (source.text_column, source.id_column, source.title_column):
         if column and column not in columns:
             others = f" and {len(paths) - 1} like it" if len(paths) > 1 else ""
-            raise UnreadableRows(
+            raise UnreadableTabularFile(
                 f"source {source.name}: there is no column {column!r} in {paths[0]}{others}; "
                 f"its columns are: {', '.join(columns) or 'none'}"
             )

@@ -6,36 +6,38 @@ import sys
 import time
 
 from assets.parsing import extract, worker
-from assets.parsing.blocks import Block, Content
+from assets.parsing.blocks import DocumentBlocks, TextBlock
 
 
-def _sleep(body: bytes) -> Content:
+def _sleep(body: bytes) -> DocumentBlocks:
     time.sleep(600)
-    return Content([])
+    return DocumentBlocks([])
 
 
-def _allocate(body: bytes) -> Content:
+def _allocate(body: bytes) -> DocumentBlocks:
     held = []
     while True:
         held.append(bytearray(64 << 20))
 
 
-def _abort(body: bytes) -> Content:
+def _abort(body: bytes) -> DocumentBlocks:
     os.abort()
 
 
-def _segfault(body: bytes) -> Content:
+def _segfault(body: bytes) -> DocumentBlocks:
     ctypes.string_at(0)
-    return Content([])
+    return DocumentBlocks([])
 
 
-def _exit(body: bytes) -> Content:
+def _exit(body: bytes) -> DocumentBlocks:
     sys.exit(3)
 
 
-def _chatter(body: bytes) -> Content:
+def _chatter(body: bytes) -> DocumentBlocks:
     print("a parser that prints", flush=True)
-    return Content([Block(f"secret {os.environ.get('HEADWATER_SECRET')} and {sys.stdin.read()!r} was read")])
+    return DocumentBlocks(
+        [TextBlock(f"secret {os.environ.get('HEADWATER_SECRET')} and {sys.stdin.read()!r} was read")]
+    )
 
 
 _PARSERS = (_sleep, _allocate, _abort, _segfault, _exit, _chatter)

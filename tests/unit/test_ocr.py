@@ -8,8 +8,8 @@ from PIL import Image, ImageDraw, ImageFont
 from pydantic import ValidationError
 
 from assets.parsing.blocks import ExtractionError
-from assets.parsing.extract import extract
-from assets.parsing.sandbox import BoundedParser, ParserLimits
+from assets.parsing.extract import extract_document
+from assets.parsing.sandbox import ParserLimits, SandboxedParser
 
 LINES = [
     "Lease of the harbor crane",
@@ -40,15 +40,15 @@ def scanned(*pages: list[str]) -> bytes:
 
 def test_a_scan_is_refused_and_the_cure_named() -> None:
     with pytest.raises(ExtractionError, match=r"needs OCR \(HEADWATER_RECIPE__PARSER__OCR\)") as refused:
-        extract(scanned(LINES), PDF)
+        extract_document(scanned(LINES), PDF)
     assert refused.value.expectation == "no_text"
 
 
 @installed
 def test_a_scan_is_read_in_paragraphs_in_the_parsers_own_process() -> None:
-    parser = BoundedParser(ParserLimits(ocr=True, timeout_s=120))
+    parser = SandboxedParser(ParserLimits(ocr=True, timeout_s=120))
     try:
-        found = parser.extract(scanned(LINES, [], ["Annex: two ropes."]), PDF)
+        found = parser.extract_document(scanned(LINES, [], ["Annex: two ropes."]), PDF)
     finally:
         parser.close()
     paragraphs = ["Lease of the harbor crane", "\n".join(LINES[2:4]), "\n".join(LINES[5:])]
@@ -60,7 +60,7 @@ def test_a_scan_is_read_in_paragraphs_in_the_parsers_own_process() -> None:
 @installed
 def test_pages_in_which_nothing_is_recognised_are_refused() -> None:
     with pytest.raises(ExtractionError, match="no text layer"):
-        extract(scanned([]), PDF, ocr=True)
+        extract_document(scanned([]), PDF, ocr=True)
 
 
 def test_ocr_without_its_packages_is_a_setting_that_makes_no_sense(monkeypatch: pytest.MonkeyPatch) -> None:

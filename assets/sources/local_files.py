@@ -1,0 +1,207 @@
+"""Files of this machine, one document per file: listed and read by Python.
+
+They do not go through Hadoop, which follows a link to its own folder some forty times, can not open a name
+with a colon, loses names in a locale other than UTF-8, and can not say why a file was not read.
+
+Files and folders whose names begin with `.` or `_` are hidden, as in Spark.
+"""
+
+import errno
+import os
+import stat
+from collections import deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pyarrow as pa
+
+from assets.parsing.content_type import EML, MSG, detect_media_type
+from assets.parsing.formats.mail import mail_attachments
+from assets.sources.source_config import Source, SourceEmpty, SourceUnreachable, compile_source_glob
+from assets.sources.source_schemas import (
+    SOURCE_CONTENT_SCHEMA,
+    SOURCE_LISTING_SCHEMA,
+    ListedFile,
+    SourceContent,
+    file_uri_to_path,
+    path_to_file_uri,
+    source_content_batch,
+)
+
+MAX_SOURCE_FILE_BYTES = 256 * 1024 * 1024
+"""A larger file is quarantined unread: Arrow and Spark hold a document as one value, in several copies."""
+
+_BATCH_BYTES = 16 * 1024 * 1024
+
+
+def list_local_files(source: Source) -> pa.Table:
+    """Lists the files of a source on this machine without opening one.
+
+    Links to folders are followed after all real folders, and only to folders that were not listed yet. So
+    every file has one address, and a loop of links ends. A dangling link is listed, and reported when it is
+    read.
+
+    Returns:
+        A table with the schema `SOURCE_LISTING_SCHEMA`, sorted by uri.
+
+    Raises:
+        SourceUnreachable: The root, or a folder under it, is missing or can not be listed.
+        SourceEmpty: There is no file, or none that the glob matches.
+    """
+    root = Path(source.location)
+    try:
+        if not stat.S_ISDIR(root.stat().st_mode):
+            return source_listing(source, [_listed(source.location, root.stat())], 1)
+        matches = compile_source_glob(source.glob).fullmatch
+        prefix = source.location.rstrip("/") + "/"
+        files, seen = [], 0
+        for item in _walk(source.location):
+            seen += 1
+            if matches(item.path.removeprefix(prefix)):
+                files.append(_listed(item.path, _stat(item)))
+    except OSError as error:
+        raise SourceUnreachable(
+            f"source {source.name}: can not list {error.filename or root} ({error.strerror}): "
+            "check that it is there and readable; nothing was changed"
+        ) from error
+    return source_listing(source, files, seen)
+
+
+def _walk(root: str) -> Iterator[os.DirEntry[str]]:
+    """Yields every visible file under a folder; enters each folder once, however many links lead to it."""
+    folders, links, seen = deque([root]), deque[str](), set[tuple[int, int]]()
+    while folders or links:
+        folder = folders.popleft() if folders else links.popleft()
+        try:
+            identity = os.stat(folder)  # noqa: PTH116 - a Path per entry triples the time of a large listing
+            if (identity.st_dev, identity.st_ino) in seen:
+                continue
+            seen.add((identity.st_dev, identity.st_ino))
+            with os.scandir(folder) as found:
+                items = sorted(found, key=lambda item: item.name)
+        except FileNotFoundError:
+            if folder == root:
+                raise
+            continue  # removed since its parent was listed
+        for item in items:
+            if item.name.startswith((".", "_")):
+                continue
+            if _is_folder(item):
+                (links if item.is_symlink() else folders).append(item.path)
+            else:
+                yield item
+
+
+def _is_folder(item: os.DirEntry[str]) -> bool:
+    """Whether the entry is a folder or a link to one. A link to itself is not."""
+    try:
+        return item.is_dir()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return False
+        raise
+
+
+def _stat(item: os.DirEntry[str]) -> os.stat_result:
+    """Returns the state of the file, or of the link itself if it is dangling."""
+    try:
+        return item.stat()
+    except OSError:
+        return item.stat(follow_symlinks=False)
+
+
+def _listed(path: str, state: os.stat_result) -> tuple[str, int, int]:
+    return path_to_file_uri(path), state.st_size, state.st_mtime_ns // 1000
+
+
+def source_listing(source: Source, files: list[tuple[str, int, int]], seen: int) -> pa.Table:
+    """Returns files as a table with the schema `SOURCE_LISTING_SCHEMA`, sorted by uri.
+
+    Args:
+        source: The source that was listed.
+        files: URI, size in bytes and time of change in µs of each file that the glob matches.
+        seen: The number of files under the location, whether or not they match.
+
+    Raises:
+        SourceEmpty: No file matches.
+    """
+    if not files:
+        if seen:
+            raise SourceEmpty(
+                f"source {source.name}: none of the {seen} files in {source.location} matches the glob "
+                f"{source.glob!r}: patterns match the whole relative path, such as **/*.md"
+            )
+        raise SourceEmpty(
+            f"source {source.name}: no documents in {source.location} (names that begin with . or _ are "
+            f"hidden). To remove the documents that came from it: headwater source remove {source.name}"
+        )
+    columns = zip(*sorted(files), strict=True)
+    schema = SOURCE_LISTING_SCHEMA
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+    return pa.table(arrays, schema=schema)
+
+
+def read_local_files(files: pa.Table) -> pa.Table:
+    """Reads listed files of this machine in this process.
+
+    Returns:
+        A table with the schema `SOURCE_CONTENT_SCHEMA`: one row per file, and one per attachment of a
+        message. A file that vanished, can not be read or is larger than `MAX_SOURCE_FILE_BYTES` is a row with
+        an error.
+    """
+    return pa.Table.from_batches(read_local_file_batches(files.to_batches()), SOURCE_CONTENT_SCHEMA)
+
+
+def read_local_file_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """`read_local_files` for batches of a listing, for `DataFrame.mapInArrow`."""
+    documents: list[SourceContent] = []
+    held_bytes = 0
+    for batch in batches:
+        for file in (ListedFile(**row) for row in batch.to_pylist()):
+            try:
+                body = _read_regular_file(file_uri_to_path(file.uri))
+                documents += file_and_attachments(file, body)
+                held_bytes += len(body)
+            except OSError as error:
+                documents.append(SourceContent.failed(file, f"unreadable: {error.strerror}"))
+            if held_bytes >= _BATCH_BYTES:
+                yield source_content_batch(documents)
+                documents, held_bytes = [], 0
+    if documents:
+        yield source_content_batch(documents)
+
+
+def file_and_attachments(file: ListedFile, body: bytes) -> Iterator[SourceContent]:
+    """Yields the document of a file and, if it is a message, one for each attached file.
+
+    The uri of an attachment is the file's, `#`, and its name.
+    """
+    media_type = detect_media_type(body, file.uri)
+    yield SourceContent.of(file, body, media_type)
+    if media_type not in (EML, MSG):
+        return
+    try:
+        for name, content in mail_attachments(body, media_type):
+            uri = f"{file.uri}#{quote(name)}"
+            yield SourceContent.of(file, content, detect_media_type(content, name), uri=uri)
+    except Exception:  # noqa: S110 - a broken message is quarantined, with the reason, when it is parsed
+        pass
+
+
+def too_large_error(size_bytes: int) -> str:
+    """Returns the reason why a file above `MAX_SOURCE_FILE_BYTES` was not read."""
+    return f"{size_bytes} bytes, more than the {MAX_SOURCE_FILE_BYTES} that are read"
+
+
+def _read_regular_file(path: str) -> bytes:
+    """Returns the bytes of a regular file; anything else is an error, and a pipe is not waited for."""
+    # The open file is checked, not the path, which could be replaced between a check and the open.
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(handle, "rb", closefd=True) as file:
+        state = os.fstat(handle)
+        if not stat.S_ISREG(state.st_mode):
+            raise OSError(0, "not a regular file")
+        if state.st_size > MAX_SOURCE_FILE_BYTES:
+            raise OSError(0, too_large_error(state.st_size))
+        return file.read()
