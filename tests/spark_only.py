@@ -8,6 +8,7 @@ import pytest
 from assets import gold, silver
 from assets.dagster import gates
 from assets.engine import step
+from assets.sources import source_reader
 
 LIMITS = (
     (step, "DRIVER_BYTES"),
