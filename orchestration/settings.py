@@ -53,6 +53,10 @@ class Settings(BaseSettings):
     """How Dagster's services log; `json` also writes what runs say to `logs/runs.jsonl`, an object a line."""
     web_port: int = Field(default=3000, ge=1, le=65535)
     """The port of the Dagster web UI, on loopback."""
+    web_hosts: list[str] = []
+    """Names that the web UI answers to beside `localhost`, such as that of a proxy on this machine."""
+    web_password: SecretStr | None = None
+    """The password that the web UI asks for, with the name `headwater`; it asks nobody unless set."""
     thrift_port: int = Field(default=10000, ge=1, le=65535)
     """The port of the JDBC endpoint, on loopback."""
     thrift_memory: str = "1g"

@@ -16,8 +16,14 @@ from orchestration.cli.terminal import (
 )
 
 
-def up_command(json_: Json = False) -> None:
-    """Start the web UI, the daemon and the SQL endpoint, on loopback.
+def up_command(
+    jdbc: Annotated[
+        bool,
+        typer.Option("--jdbc", help="Start the JDBC endpoint too; every user of this machine can use it."),
+    ] = False,
+    json_: Json = False,
+) -> None:
+    """Start the web UI and the daemon, on loopback.
 
     Example: `HEADWATER_WEB_PORT=3100 headwater up`
     """
@@ -28,7 +34,7 @@ def up_command(json_: Json = False) -> None:
         from orchestration.settings import open_lake
 
         open_lake(settings)
-        found = lifecycle.start_services(settings, progress)
+        found = lifecycle.start_services(settings, progress, jdbc=jdbc)
     _print_services(found, json_)
 
 

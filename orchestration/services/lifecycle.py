@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import psycopg
+from pydantic import SecretStr
 
 from orchestration.environment.java import require_java
 from orchestration.services.dagster_home import write_dagster_home
@@ -35,6 +36,7 @@ from orchestration.services.processes import (
     stop_process_group,
     wait_until_healthy,
 )
+from orchestration.services.web_guard import basic_credentials
 from retrieval.store.postgres import Postgres
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ class Service:
         timeout_s: How long it may take to be.
         port: The port that it takes, if any.
         setting: The setting that names the port.
+        on_request: True where it starts only when asked for.
     """
 
     name: str
@@ -65,6 +68,7 @@ class Service:
     timeout_s: float
     port: int | None = None
     setting: str | None = None
+    on_request: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,11 +110,10 @@ def service_definitions(settings: "Settings") -> list[Service]:
         Service(
             "web",
             (
-                python, "-m", "dagster_webserver", "-h", "127.0.0.1", "-p", str(settings.web_port),
-                "-w", str(workspace), "--suppress-warnings", *logs,
+                python, "-W", "ignore", "-m", "orchestration.services.web_server", str(workspace), *logs,
             ),
             web,
-            lambda: _code_loaded(web),
+            lambda: _code_loaded(web, settings.web_password),
             timeout_s=120,
             port=settings.web_port,
             setting="HEADWATER_WEB_PORT",
@@ -130,16 +133,20 @@ def service_definitions(settings: "Settings") -> list[Service]:
             timeout_s=180,
             port=settings.thrift_port,
             setting="HEADWATER_THRIFT_PORT",
+            on_request=True,
         ),
     ]  # fmt: skip
 
 
-def start_services(settings: "Settings", report: Callable[[str], None]) -> list[ServiceStatus]:
+def start_services(
+    settings: "Settings", report: Callable[[str], None], *, jdbc: bool = False
+) -> list[ServiceStatus]:
     """Starts what does not run yet, and waits until all of it is of use.
 
     Args:
         settings: Of the state folder; services read the same from their environment.
         report: Told, a line at a time, what is being waited for and what is ready.
+        jdbc: True to start the JDBC endpoint too, which lets every user of this machine read the lake.
 
     Raises:
         UnsupportedJava: Spark has no Java to run on.
@@ -147,7 +154,12 @@ def start_services(settings: "Settings", report: Callable[[str], None]) -> list[
             from there.
         DatabaseError, EmbeddedServerError: PostgreSQL can not be used.
     """
-    wanted = service_definitions(settings)
+    wanted = [
+        service
+        for service in service_definitions(settings)
+        # What was asked for once is started again after it was killed.
+        if jdbc or not service.on_request or _pid_file(settings, service.name).is_file()
+    ]
     stopped = [service for service in wanted if _running(settings, service) is None]
     for service in stopped:
         stop_process_group(
@@ -217,6 +229,8 @@ def service_statuses(settings: "Settings") -> list[ServiceStatus]:
     found = [_postgres_status(settings)]
     for service in service_definitions(settings):
         started = _running(settings, service)
+        if service.on_request and read_pid_file(_pid_file(settings, service.name)) is None:
+            continue
         found.append(
             ServiceStatus(
                 service.name,
@@ -295,11 +309,14 @@ def _socket(home: Path) -> Path:
     return folder / "code.sock"
 
 
-def _code_loaded(web: str) -> bool:
+def _code_loaded(web: str, password: SecretStr | None) -> bool:
     """Whether the web UI answers and has loaded the definitions."""
     query = "{workspaceOrError{... on Workspace{locationEntries{locationOrLoadError{__typename}}}}}"
+    headers = {"Content-Type": "application/json"}
+    if password is not None:
+        headers["Authorization"] = basic_credentials(password)
     request = urllib.request.Request(  # noqa: S310 - a constant scheme and host
-        f"{web}/graphql", json.dumps({"query": query}).encode(), {"Content-Type": "application/json"}
+        f"{web}/graphql", json.dumps({"query": query}).encode(), headers
     )
     # A proxy of the environment has no business on loopback.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

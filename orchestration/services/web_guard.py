@@ -1,8 +1,8 @@
 """Who may reach the web UI, and what a request must be like: a guard in front of Dagster's own application.
 
 Dagster's web server takes mutations by GET, and any `Host` and `Origin`: a page that a person visits could
-start and delete runs on their machine, and a name that is rebound to 127.0.0.1 could read everything (CWE-352,
-CWE-350).
+start and delete runs on their machine, and a name that is rebound to 127.0.0.1 could read everything
+(CWE-352, CWE-350).
 """
 
 import base64
@@ -53,9 +53,9 @@ class WebAccess:
 class WebGuard:
     """An ASGI application that lets through to another one only what a person at its own pages sends.
 
-    It refuses, with a sentence that says why: a `Host` or `Origin` that is not ours (403); a change by anything
-    but a POST of JSON without a query string (405, 415, 400); and, where a password is set, a request without
-    it (401).
+    It refuses, with a sentence that says why: a `Host` or `Origin` that is not ours (403); a change by
+    anything but a POST of JSON without a query string (405, 415, 400); and, where there is a password, a
+    request without it (401).
     """
 
     def __init__(self, application: ASGIApp, access: WebAccess) -> None:
@@ -93,9 +93,13 @@ class WebGuard:
     def _has_password(self, headers: Headers) -> bool:
         if self._access.password is None:
             return True
-        expected = base64.b64encode(f"{USER}:{self._access.password.get_secret_value()}".encode()).decode()
-        given = headers.get("authorization", "").removeprefix("Basic ")
-        return hmac.compare_digest(given.encode(), expected.encode())
+        given = headers.get("authorization", "")
+        return hmac.compare_digest(given.encode(), basic_credentials(self._access.password).encode())
+
+
+def basic_credentials(password: SecretStr) -> str:
+    """The `Authorization` header of a request with the web UI's password (RFC 7617)."""
+    return "Basic " + base64.b64encode(f"{USER}:{password.get_secret_value()}".encode()).decode()
 
 
 def _refused_change(scope: Scope, headers: Headers) -> Response | None:

@@ -1,21 +1,18 @@
-"""Dagster's web UI behind our guard: `python -m orchestration.services.web_server WORKSPACE`."""
+"""Dagster's web UI behind our guard: `python -m orchestration.services.web_server WORKSPACE [--log-format json]`."""
 
-import logging
 import sys
 
 import uvicorn
 from dagster import DagsterInstance
 
-# Not of Dagster's public interface, which has no application to put anything in front of; it is pinned.
+# Dagster's public interface has no application to put anything in front of; its version is pinned.
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import WorkspaceFileTarget
+from dagster._utils.log import configure_loggers
 from dagster_webserver.app import create_app_from_workspace_process_context
 
-from orchestration.services.logs import JsonLines
 from orchestration.services.web_guard import WebAccess, WebGuard
 from orchestration.settings import Settings
-
-logger = logging.getLogger(__name__)
 
 
 def serve_web_ui(settings: Settings, workspace: str) -> None:
@@ -37,9 +34,6 @@ def serve_web_ui(settings: Settings, workspace: str) -> None:
 
 
 if __name__ == "__main__":
-    configured = Settings()
-    if configured.log_format == "json":
-        handler = logging.StreamHandler()
-        handler.setFormatter(JsonLines())
-        logging.basicConfig(handlers=[handler], level=logging.INFO)
-    serve_web_ui(configured, sys.argv[1])
+    workspace_file, *log_format = sys.argv[1:]
+    configure_loggers(formatter="json" if log_format == ["--log-format", "json"] else "colored")
+    serve_web_ui(Settings(), workspace_file)

@@ -3,6 +3,9 @@
 import os
 import signal
 import socket
+import urllib.error
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from free_ports import free_ports
 from orchestration.environment.java import UnsupportedJava
 from orchestration.services import lifecycle
 from orchestration.services.dagster_home import write_dagster_home
-from orchestration.services.processes import ServiceError, process_group, read_pid_file
+from orchestration.services.processes import ServiceError, is_port_free, process_group, read_pid_file
 from orchestration.settings import Settings
 
 
@@ -34,12 +37,21 @@ def by_name(found: list[lifecycle.ServiceStatus]) -> dict[str, lifecycle.Service
     return {status.service: status for status in found}
 
 
+def asked_by_get(settings: Settings) -> int:
+    """The status of a mutation that a page of another site could ask for with an image's address."""
+    query = urllib.parse.urlencode({"query": "mutation { terminateRuns(runIds: []) { __typename } }"})
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        opener.open(f"http://127.0.0.1:{settings.web_port}/graphql?{query}")
+    return refused.value.code
+
+
 def test_a_taken_port_is_named_before_anything_starts(settings: Settings) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", settings.thrift_port))
         taken.listen()
         with pytest.raises(ServiceError) as caught:
-            lifecycle.start_services(settings, lambda line: None)
+            lifecycle.start_services(settings, lambda line: None, jdbc=True)
     said = str(caught.value)
     assert f"port {settings.thrift_port} of 127.0.0.1, which thrift needs" in said
     assert f"process {os.getpid()} " in said
@@ -59,8 +71,15 @@ def test_no_java_is_told_before_anything_starts(
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_up_status_kill_up_down(settings: Settings) -> None:
-    first = by_name(lifecycle.start_services(settings, lambda line: None))
+    plain = by_name(lifecycle.start_services(settings, lambda line: None))
+    # The JDBC endpoint, which every user of this machine can read the lake through, starts when asked for.
+    assert set(plain) == {"postgres", "code", "web", "daemon"}
+    assert is_port_free(settings.thrift_port)
+    assert asked_by_get(settings) == 405
+
+    first = by_name(lifecycle.start_services(settings, lambda line: None, jdbc=True))
     assert set(first) == {"postgres", "code", "web", "daemon", "thrift"}
+    assert all(first[name].pid == plain[name].pid for name in plain)
     assert all(status.healthy and status.pid for status in first.values())
 
     ours = [

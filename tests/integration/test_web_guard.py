@@ -50,7 +50,9 @@ def test_its_own_pages_work(browser: TestClient) -> None:
     assert browser.get("/", headers={"Accept": "text/html"}).status_code == 200
     assert "graphiql" in browser.get("/graphql", headers={"Accept": "text/html"}).text.lower()
     assert browser.get("/server_info").json()["dagster_version"]
-    with browser.websocket_connect("/graphql", ["graphql-ws"], headers={"Origin": HERE}) as socket:
+    with browser.websocket_connect(
+        "ws://127.0.0.1:3000/graphql", ["graphql-ws"], headers={"Origin": HERE}
+    ) as socket:
         socket.send_json({"type": "connection_init"})
         assert socket.receive_json() == {"type": "connection_ack"}
 
@@ -78,7 +80,7 @@ def test_a_page_of_another_site_changes_nothing(browser: TestClient, origin: str
     assert browser.post("/graphql", json=QUERY, headers={"Origin": origin}).status_code == 403
     with (
         pytest.raises(WebSocketDisconnect),
-        browser.websocket_connect("/graphql", ["graphql-ws"], headers={"Origin": origin}),
+        browser.websocket_connect("ws://127.0.0.1:3000/graphql", ["graphql-ws"], headers={"Origin": origin}),
     ):
         pass
 
@@ -127,7 +129,10 @@ def test_a_password_is_asked_for_on_every_route(instance: dg.DagsterInstance) ->
         assert answer.status_code == 401
         assert answer.headers["WWW-Authenticate"].startswith("Basic")
         assert "s3cret" not in answer.text
-    with pytest.raises(WebSocketDisconnect), browser.websocket_connect("/graphql", ["graphql-ws"]):
+    with (
+        pytest.raises(WebSocketDisconnect),
+        browser.websocket_connect("ws://127.0.0.1:3000/graphql", ["graphql-ws"]),
+    ):
         pass
     wrong = base64.b64encode(b"headwater:s3cre").decode()
     assert browser.get("/server_info", headers={"Authorization": f"Basic {wrong}"}).status_code == 401
