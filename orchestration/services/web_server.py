@@ -1,4 +1,4 @@
-"""Dagster's web UI behind our guard: `python -m orchestration.services.web_server WORKSPACE [--log-format json]`."""
+"""Dagster's web UI behind our guard: `python -m orchestration.services.web_server WORKSPACE [options]`."""
 
 import sys
 
