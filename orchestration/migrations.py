@@ -1,4 +1,4 @@
-"""The state folder's version: an older one is brought up to date, a newer one is left alone."""
+"""Migrations of the state folder: an older one is brought to the newest version, a newer one is left alone."""
 
 import json
 from collections.abc import Callable
@@ -11,7 +11,7 @@ MIGRATIONS: dict[int, Callable[[Lake], None]] = {
     # Every column has a comment.
     3: Lake.conform_columns,
 }
-"""The steps to each version of the state folder, in order. Each can be run again after it was cut off."""
+"""The step that leads to each version, by version. Each can run again after it was interrupted."""
 
 STATE_VERSION = max(MIGRATIONS)
 
@@ -21,7 +21,7 @@ class NewerState(RuntimeError):
 
 
 def state_version(home: Path) -> int:
-    """The version of a state folder; 0 for a new one.
+    """Returns the version of a state folder; 0 for a new one.
 
     Raises:
         NewerState: It is of a later version than this Headwater knows.
@@ -37,7 +37,7 @@ def state_version(home: Path) -> int:
 
 
 def migrate_state(home: Path, lake: Lake) -> None:
-    """Runs the migrations that a state folder has not seen; a new folder gets the newest version.
+    """Runs the migrations that a state folder has not had, in order; a new folder gets the newest version.
 
     Args:
         home: The state folder.

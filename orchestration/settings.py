@@ -1,7 +1,8 @@
-"""Every setting, typed: one field each, overridable as `HEADWATER_<FIELD>`, nested ones by `__`."""
+"""Every setting: a typed field each, set as `HEADWATER_<FIELD>`, in a group as `HEADWATER_<GROUP>__<FIELD>`."""
 
 import difflib
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,11 +18,11 @@ from retrieval.rerank.reranker import RerankerConfig
 from retrieval.store.postgres import PostgresConfig
 
 _OTHER_VARIABLES = ("HEADWATER_DEBUG",)
-"""What the environment may say beside settings: a traceback for each error."""
+"""Variables that are no settings: with HEADWATER_DEBUG an error prints its traceback."""
 
 
 class Settings(BaseSettings):
-    """How one state folder is run."""
+    """The settings of one state folder."""
 
     model_config = SettingsConfigDict(env_prefix="HEADWATER_", env_nested_delimiter="__", extra="forbid")
 
@@ -36,21 +37,21 @@ class Settings(BaseSettings):
     recipe: Recipe = Recipe()
     """How each table is made."""
     generator: GeneratorConfig = GeneratorConfig()
-    """What writes answers; extractive unless a model or an endpoint is given."""
+    """What writes answers; the extractive default unless a model or an endpoint is given."""
     reranker: RerankerConfig = RerankerConfig()
-    """What looks again at the best hits; nothing unless a model or an endpoint is given."""
+    """What reorders the best hits; nothing unless a model or an endpoint is given."""
     max_shrink: float = Field(default=0.5, ge=0, le=1)
-    """The largest share of a source's documents that may go at once; more fails the run."""
+    """The largest share of a source's documents that may be deleted at once; with more, the source is not read."""
     releases_kept: int = Field(default=10, ge=1)
-    """How many releases can be returned to; older rows of the index are removed."""
+    """How many releases are kept, to be asked or rolled back to; what only older ones show is removed."""
     retention_days: int = Field(default=30, ge=0)
-    """How long files of table versions stay that no release, gate or consumer needs any more."""
+    """How long the files of a table version are kept after no release, gate or consumer needs it."""
     alert_webhook: SecretStr | None = None
     """A URL that a failed run is posted to, as JSON."""
     alert_command: list[str] = []
-    """A program and its arguments that is given a failed run, as JSON on its standard input."""
+    """A program with its arguments that gets a failed run as JSON on its standard input."""
     log_format: Literal["text", "json"] = "text"
-    """How Dagster's services log; `json` also writes what runs say to `logs/runs.jsonl`, an object a line."""
+    """How Dagster's services log; `json` also writes the log of runs to `logs/runs.jsonl`, an object per line."""
     web_port: int = Field(default=3000, ge=1, le=65535)
     """The port of the Dagster web UI, on loopback."""
     web_hosts: list[str] = []
@@ -63,7 +64,7 @@ class Settings(BaseSettings):
     """Memory of the JDBC endpoint's JVM, in Java's notation."""
 
     def model_post_init(self, context: Any) -> None:
-        """Makes the state folder's path absolute, so that a run started elsewhere means the same one."""
+        """Makes the path of the state folder absolute, so that it is the same from every working directory."""
         self.home = self.home.expanduser().absolute()
 
     @property
@@ -73,12 +74,12 @@ class Settings(BaseSettings):
 
     @property
     def dagster_home(self) -> Path:
-        """Where Dagster keeps its runs and events."""
+        """The folder in which Dagster keeps its runs and events."""
         return self.home / "dagster"
 
     @property
     def sources_file(self) -> Path:
-        """The file that remembers the sources."""
+        """The file that lists the sources."""
         return self.home / "sources.json"
 
     @property
@@ -88,7 +89,7 @@ class Settings(BaseSettings):
 
 
 def open_lake(settings: Settings) -> Lake:
-    """The lake of a state folder, with every table there.
+    """Opens the lake of a state folder; missing tables are made, an older state is migrated.
 
     Raises:
         NewerState: The folder was made by a newer Headwater.
@@ -99,8 +100,8 @@ def open_lake(settings: Settings) -> Lake:
 
 
 def unknown_variables(settings: Settings) -> dict[str, str | None]:
-    """Variables of the environment that are named like a setting and are none, each with the likeliest."""
-    names = [row["setting"] for row in list_settings(settings)]
+    """Returns the environment's `HEADWATER_` variables that are no setting, each with the likeliest one."""
+    names = [setting.variable for setting in list_settings(settings)]
     # A group may be set as a whole, in JSON.
     known = {*_OTHER_VARIABLES, *(name.rsplit("__", above)[0] for name in names for above in range(4))}
     ours = [name for name in sorted(os.environ) if name.upper().startswith("HEADWATER_")]
@@ -111,8 +112,21 @@ def unknown_variables(settings: Settings) -> dict[str, str | None]:
     }
 
 
-def list_settings(settings: BaseModel, prefix: str = "HEADWATER_") -> list[dict[str, str]]:
-    """Every setting with its environment variable, its value and where that comes from."""
+@dataclass(frozen=True)
+class SettingValue:
+    """One setting: its environment variable, its value, and `environment` or `default`."""
+
+    variable: str
+    value: str
+    origin: str
+
+    def to_dict(self) -> dict[str, str]:
+        """Returns it as `headwater settings --json` prints it."""
+        return {"setting": self.variable, "value": self.value, "from": self.origin}
+
+
+def list_settings(settings: BaseModel, prefix: str = "HEADWATER_") -> list[SettingValue]:
+    """Returns every setting, those of groups included, in the order in which they are declared."""
     rows = []
     for name in type(settings).model_fields:
         value, variable = getattr(settings, name), f"{prefix}{name}".upper()
@@ -120,5 +134,5 @@ def list_settings(settings: BaseModel, prefix: str = "HEADWATER_") -> list[dict[
             rows += list_settings(value, f"{variable}__")
             continue
         origin = "environment" if variable in os.environ else "default"
-        rows.append({"setting": variable, "value": str(value), "from": origin})
+        rows.append(SettingValue(variable, str(value), origin))
     return rows

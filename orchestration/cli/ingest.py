@@ -1,5 +1,6 @@
 """`headwater demo`, `ingest` and `run`: from sources to a release."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -29,17 +30,17 @@ def demo_command(json_: Json = False) -> None:
     with working():
         result = run_demo(settings, progress)
     if json_:
-        print_json(result)
+        print_json(asdict(result.ingested) | {"answers": result.answers})
         return
-    console.print(funnel_line(result["funnel"]))
-    metrics = result["metrics"]
+    console.print(funnel_line(result.ingested.funnel))
+    metrics = result.ingested.metrics
     console.print(
-        f"release [bold]{result['release']}[/]: nDCG@10 {metrics['ndcg@10']:.3f}, "
+        f"release [bold]{result.ingested.release}[/]: nDCG@10 {metrics['ndcg@10']:.3f}, "
         f"recall@10 {metrics['recall@10']:.3f} on {metrics['questions']:.0f} questions\n"
     )
-    for answer in result["answers"]:
+    for answer in result.answers:
         console.print(answer_text(answer["question"], answer))
-    cited = next((answer for answer in result["answers"] if answer["citations"]), None)
+    cited = next((answer for answer in result.answers if answer["citations"]), None)
     if cited is not None:
         console.print(f"[bold]headwater trace {cited['answer_id']} --verify[/]")
         console.print(trace_tree(trace_identity(settings, cited["answer_id"], verify=True)))
@@ -64,10 +65,10 @@ def ingest_command(
     with working():
         result = ingest_and_release(settings, progress)
     if json_:
-        print_json(result)
+        print_json(asdict(result))
     else:
-        console.print(funnel_line(result["funnel"]))
-        console.print(f"live: release [bold]{result['release']}[/]")
+        console.print(funnel_line(result.funnel))
+        console.print(f"live: release [bold]{result.release}[/]")
 
 
 def run_command(
@@ -91,7 +92,7 @@ def run_command(
     with working():
         outcome = execute_run(settings, select, progress)
     if json_:
-        print_json({"run_id": outcome.run_id, "seconds": outcome.seconds, "failures": outcome.failures})
+        print_json(asdict(outcome))
     if outcome.failures:
         raise RunFailed("\n".join(outcome.failures))
     if not json_:

@@ -1,5 +1,6 @@
 """`headwater up`, `down`, `status`, `doctor`, `settings`, `backup`, `restore`: running a state folder."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,16 +58,15 @@ def status_command(json_: Json = False) -> None:
 
     Example: `headwater status --json`
     """
-    from dataclasses import asdict
+    from orchestration.services.status import state_status
 
-    from orchestration.services.status import state_status as whole
-
-    found = whole(read_settings())
+    found = state_status(read_settings())
     if json_:
         print_json(found.to_dict())
         return
     _print_services(found.services, json_=False)
-    print_table([found.live or {"release": "nothing is released yet: headwater ingest PATH"}], "live")
+    nothing = {"release": "nothing is released yet: headwater ingest PATH"}
+    print_table([found.live.to_dict() if found.live else nothing], "live")
     print_table([asdict(run) for run in found.runs], "last runs")
     for problem in found.problems:
         console.print(f"[bold red]✗[/] {problem}", soft_wrap=True)
@@ -79,8 +79,6 @@ def doctor_command(json_: Json = False) -> None:
 
     Example: `headwater doctor`
     """
-    from dataclasses import asdict
-
     from orchestration.operations.doctor import check_machine
 
     found = check_machine(read_settings())
@@ -99,7 +97,7 @@ def settings_command(json_: Json = False) -> None:
     """
     from orchestration.settings import list_settings
 
-    rows = list_settings(read_settings())
+    rows = [setting.to_dict() for setting in list_settings(read_settings())]
     if json_:
         print_json(rows)
     else:
@@ -114,40 +112,38 @@ def backup_command(
 
     Example: `headwater backup ~/headwater-monday.tar`
     """
-    from orchestration.operations.backup import write_backup as write
+    from orchestration.operations.backup import write_backup
 
     settings = read_settings()
     with working():
-        made = write(settings, file.expanduser().absolute(), progress)
+        made = write_backup(settings, file.expanduser().absolute(), progress)
     if json_:
-        print_json(made)
+        print_json(asdict(made))
     else:
-        size_mb = made["size_bytes"] / 1e6
-        console.print(f"{made['file']}: {made['files']} files, {size_mb:.1f} MB, release {made['release']}")
+        size_mb = made.size_bytes / 1e6
+        console.print(f"{made.file}: {made.files} files, {size_mb:.1f} MB, release {made.release}")
 
 
 def restore_command(
     file: Annotated[Path, typer.Argument(help="What `headwater backup` wrote.")],
     json_: Json = False,
 ) -> None:
-    """Make an empty state folder what a backup holds.
+    """Restore a backup into an empty state folder.
 
     Example: `HEADWATER_HOME=~/restored headwater restore ~/headwater-monday.tar`
     """
-    from orchestration.operations.backup import restore_backup as take_back
+    from orchestration.operations.backup import restore_backup
 
     settings = read_settings()
     with working():
-        made = take_back(settings, file.expanduser().absolute(), progress)
+        made = restore_backup(settings, file.expanduser().absolute(), progress)
     if json_:
-        print_json(made)
+        print_json(asdict(made))
     else:
-        console.print(f"{settings.home}: release {made['release']}, {made['chunks']} chunks served")
+        console.print(f"{settings.home}: release {made.release}, {made.chunks} chunks served")
 
 
 def _print_services(found: list[Any], json_: bool) -> None:
-    from dataclasses import asdict
-
     rows = [asdict(each) for each in found]
     if json_:
         print_json(rows)

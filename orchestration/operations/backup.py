@@ -6,16 +6,18 @@ the copy has, whatever a run writes meanwhile, and the next run after a restore 
 
 import hashlib
 import io
-import json
 import shutil
 import sqlite3
 import tarfile
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Self
+
+from pydantic import BaseModel
 
 from assets.lake.lake import Lake
 from assets.lake.tables import CHUNKS
@@ -28,23 +30,68 @@ _DUMP = "postgres.dump"
 _MANIFEST = "manifest.json"
 
 
+class Manifest(BaseModel):
+    """What a backup says of itself, in its last entry: a file that was cut off has none.
+
+    Attributes:
+        state_version: The version of the state folder; see `orchestration.migrations`.
+        headwater: The version of the program.
+        made_at: When it was made, in ISO 8601.
+        release: The id of the live release; None before the first.
+        sha256: The digest (hex) of each file, by its path in the state folder.
+    """
+
+    state_version: int
+    headwater: str
+    made_at: str
+    release: str | None
+    sha256: dict[str, str]
+
+    @classmethod
+    def of_now(cls, release: str | None, sha256: dict[str, str]) -> Self:
+        """Returns the manifest of a backup that is made now."""
+        return cls(
+            state_version=STATE_VERSION,
+            headwater=version("headwater"),
+            made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            release=release,
+            sha256=sha256,
+        )
+
+
+@dataclass(frozen=True)
+class BackupWritten:
+    """A backup that was written; `release` is the id of the live release, None before the first."""
+
+    file: str
+    size_bytes: int
+    files: int
+    release: str | None
+
+
+@dataclass(frozen=True)
+class BackupRestored:
+    """A backup that was restored; `chunks` is how many the live release serves."""
+
+    release: str | None
+    files: int
+    chunks: int
+
+
 class BackupError(RuntimeError):
-    """A backup can not be made or taken back; says why and what to do."""
+    """A backup can not be made or restored; the message says why and what to do."""
 
 
-def write_backup(settings: Settings, target: Path, progress: Callable[[str], None]) -> dict[str, Any]:
+def write_backup(settings: Settings, target: Path, progress: Callable[[str], None]) -> BackupWritten:
     """Writes everything that a state folder holds to one tar file, whole or not at all.
 
     Args:
         settings: Of the state folder.
-        target: The file; it must not be there yet.
-        progress: Told, a line at a time, what is being copied.
-
-    Returns:
-        `file`, `size_bytes`, `files` and the live `release` (None before the first).
+        target: The file; it must not exist yet.
+        progress: Called with the name of each part before it is copied.
 
     Raises:
-        BackupError: The file is there already, or a part of the state is elsewhere.
+        BackupError: The file exists already, or a part of the state is not in the folder.
     """
     if target.exists():
         raise BackupError(f"{target} is there already: name another file, or move it away")
@@ -79,42 +126,27 @@ def write_backup(settings: Settings, target: Path, progress: Callable[[str], Non
                 _copy_sqlite(file, copy)
                 _add(archive, copy, str(file.relative_to(settings.home)), digests)
                 copy.unlink()
-            manifest = {
-                "state_version": STATE_VERSION,
-                "headwater": version("headwater"),
-                "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
-                "release": live.release_id if live else None,
-                "sha256": digests,
-            }
-            # Last, so that a file that was cut off has none.
-            body = json.dumps(manifest, indent=1).encode()
+            manifest = Manifest.of_now(live.release_id if live else None, digests)
+            body = manifest.model_dump_json(indent=1).encode()
             entry = tarfile.TarInfo(_MANIFEST)
             entry.size = len(body)
             archive.addfile(entry, io.BytesIO(body))
         unfinished.replace(target)
     finally:
         unfinished.unlink(missing_ok=True)
-    return {
-        "file": str(target),
-        "size_bytes": target.stat().st_size,
-        "files": len(digests),
-        "release": manifest["release"],
-    }
+    return BackupWritten(str(target), target.stat().st_size, len(digests), manifest.release)
 
 
-def restore_backup(settings: Settings, source: Path, progress: Callable[[str], None]) -> dict[str, Any]:
+def restore_backup(settings: Settings, source: Path, progress: Callable[[str], None]) -> BackupRestored:
     """Makes a state folder from a backup, whole or not at all.
 
     Args:
-        settings: Of the state folder, which must be empty or not there.
-        source: What `backup` wrote.
-        progress: Told, a line at a time, what is being done.
-
-    Returns:
-        `release`, `files`, and `chunks`: how many the live release serves.
+        settings: Of the state folder, which must be empty or missing.
+        source: What `write_backup` wrote.
+        progress: Called with the name of each part before it is restored.
 
     Raises:
-        BackupError: The folder is in use, the file is not a whole backup, or what it holds does not agree.
+        BackupError: The folder is in use, the file is not a whole backup, or its parts do not agree.
     """
     home = settings.home
     # A command that failed has left its log in a folder that is otherwise empty.
@@ -141,11 +173,11 @@ def restore_backup(settings: Settings, source: Path, progress: Callable[[str], N
         postgres.stop()
         shutil.rmtree(beside, ignore_errors=True)
         raise
-    return {"release": manifest["release"], "files": len(manifest["sha256"]), "chunks": chunks}
+    return BackupRestored(manifest.release, len(manifest.sha256), chunks)
 
 
 def _tables(lake: Path) -> list[Path]:
-    """The files of the tables, logs first: whatever a log names was written before it."""
+    """Returns the files of the tables, logs first: whatever a log names was written before it."""
     files = [path for path in sorted(lake.rglob("*")) if path.is_file()]
     return sorted(files, key=lambda path: "_delta_log" not in path.parts)
 
@@ -157,14 +189,14 @@ def _add(archive: tarfile.TarFile, file: Path, name: str, digests: dict[str, str
 
 
 def _copy_sqlite(file: Path, copy: Path) -> None:
-    """A consistent copy of a database that others may be writing."""
+    """Copies a database consistently, also while others write to it."""
     with sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True) as live, sqlite3.connect(copy) as made:
         live.backup(made)
     made.close()
     live.close()
 
 
-def _unpack(source: Path, folder: Path) -> dict[str, Any]:
+def _unpack(source: Path, folder: Path) -> Manifest:
     try:
         with tarfile.open(source) as archive:
             archive.extractall(folder, filter="data")  # nothing lands outside the folder
@@ -172,8 +204,8 @@ def _unpack(source: Path, folder: Path) -> dict[str, Any]:
         raise BackupError(f"{source} is not a whole backup: {error}") from error
     if not (folder / _MANIFEST).is_file():
         raise BackupError(f"{source} is not a whole backup: it has no {_MANIFEST}, which is written last")
-    manifest: dict[str, Any] = json.loads((folder / _MANIFEST).read_text())
-    for name, digest in manifest["sha256"].items():
+    manifest = Manifest.model_validate_json((folder / _MANIFEST).read_text())
+    for name, digest in manifest.sha256.items():
         with (folder / name).open("rb") as body:
             if hashlib.file_digest(body, "sha256").hexdigest() != digest:
                 raise BackupError(f"{source}: {name} is not what was backed up (its SHA-256 differs)")
@@ -182,7 +214,11 @@ def _unpack(source: Path, folder: Path) -> dict[str, Any]:
 
 
 def _served(lake: Lake, index: Index) -> int:
-    """How many chunks the live release serves; all of them must be in the version of the table it pins."""
+    """Returns how many chunks the live release serves.
+
+    Raises:
+        BackupError: Some of them are not in the version of the table that the release pins.
+    """
     live = index.live()
     if live is None:
         return 0

@@ -1,13 +1,14 @@
 """The demo: a lake from the software installed beside it, and questions answered, cited and traced."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
 from assets.sources.source_config import PYTHON_ENVIRONMENT, Source
 from assets.sources.source_registry import SourceRegistry
 from orchestration.operations.ask import open_query_service
-from orchestration.operations.ingest import ingest_and_release
+from orchestration.operations.ingest import IngestResult, ingest_and_release
 from orchestration.settings import Settings
 
 DEMO_SOURCE = "demo"
@@ -16,22 +17,32 @@ DEMO_QUESTIONS = (
     "Which library turns a PDF page into an image?",
     "How is the temperature in Paris today?",
 )
-"""Two that the corpus answers and one that it can not."""
+"""Two questions that the corpus answers, and one that it can not."""
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo made and what it answered."""
+
+    ingested: IngestResult
+    answers: list[dict[str, Any]]
+    """An answer per question, as `headwater ask --json` prints it, with its `question`."""
 
 
 def demo_questions_file() -> str:
-    """The packaged evaluation questions about the demo's corpus."""
+    """Returns the path of the packaged evaluation questions about the demo's corpus."""
     return str(resources.files("orchestration.operations") / "demo_questions.jsonl")
 
 
-def run_demo(settings: Settings, progress: Callable[[str], None]) -> dict[str, Any]:
+def run_demo(settings: Settings, progress: Callable[[str], None]) -> DemoResult:
     """Builds the demo's lake and asks it three questions.
 
-    Returns:
-        What `headwater demo --json` prints.
+    Args:
+        settings: Of the state folder.
+        progress: Called with a line for each step that begins or ends.
 
     Raises:
-        RunFailed: When a step failed or a gate held.
+        RunFailed: A step or a gate failed.
     """
     registry = SourceRegistry(settings.sources_file)
     wanted = Source(name=DEMO_SOURCE, location=PYTHON_ENVIRONMENT, questions=demo_questions_file())
@@ -46,4 +57,4 @@ def run_demo(settings: Settings, progress: Callable[[str], None]) -> dict[str, A
     for question in DEMO_QUESTIONS:
         progress(f"asking: {question}")
         answers.append({"question": question, **service.ask(question, wanted.tenant).to_dict()})
-    return built | {"answers": answers}
+    return DemoResult(built, answers)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from assets.dagster.metadata import funnel
 from assets.sources.source_config import Source
@@ -13,8 +13,29 @@ from orchestration.operations.runs import RunFailed, execute_run
 from orchestration.settings import Settings, open_lake
 
 
+@dataclass(frozen=True)
+class IngestResult:
+    """What an ingest made; `headwater ingest --json` prints it.
+
+    Attributes:
+        funnel: Documents by what became of them, and chunks.
+        release: The id of the live release.
+        metrics: Its measured quality, such as `ndcg@10`.
+        seconds: Wall time of each asset and gate.
+        run_id: Of the run, as the web UI shows it.
+        unread_sources: Why a source could not be read, by its name; its documents are as they were.
+    """
+
+    funnel: dict[str, int]
+    release: str
+    metrics: dict[str, float]
+    seconds: dict[str, float]
+    run_id: str
+    unread_sources: dict[str, str]
+
+
 def source_name(location: str, taken: set[str]) -> str:
-    """A name for a source that was only given a place: its last part, numbered when taken."""
+    """Returns a name for a source that was given only a location: its last part, numbered where taken."""
     stem = location.rstrip("/").rpartition("/")[2]
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[:48] or "documents"
     candidates = [name, *(f"{name}-{number}" for number in range(2, len(taken) + 3))]
@@ -22,7 +43,7 @@ def source_name(location: str, taken: set[str]) -> str:
 
 
 def add_sources(registry: SourceRegistry, paths: Sequence[str], tenant: str) -> list[Source]:
-    """Makes a source of each path that is none yet: all of them, or none where one can not be read.
+    """Adds a source for each path that has none yet: for all of them, or for none if one can not be read.
 
     Returns:
         The sources that were added.
@@ -44,23 +65,25 @@ def add_sources(registry: SourceRegistry, paths: Sequence[str], tenant: str) -> 
     return added
 
 
-def ingest_and_release(settings: Settings, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Brings everything up to date from the sources to the release.
+def ingest_and_release(settings: Settings, progress: Callable[[str], None]) -> IngestResult:
+    """Brings everything up to date, from the sources to the release.
 
-    Returns:
-        `funnel`, `release`, `metrics` and `seconds` as `headwater ingest --json` prints them.
+    Args:
+        settings: Of the state folder.
+        progress: Called with a line for each step that begins or ends.
 
     Raises:
-        RunFailed: When a step failed or a gate held; what was live stays live.
+        RunFailed: A step or a gate failed; what was live stays live.
     """
     outcome = execute_run(settings, None, progress)
     if outcome.failures:
         raise RunFailed("\n".join(outcome.failures))
     release = open_query_service(settings).live_release()
-    return {
-        "funnel": funnel(open_lake(settings)),
-        "release": release.release_id,
-        "metrics": release.details.metrics,
-        "seconds": outcome.seconds,
-        "run_id": outcome.run_id,
-    }
+    return IngestResult(
+        funnel=funnel(open_lake(settings)),
+        release=release.release_id,
+        metrics=release.details.metrics,
+        seconds=outcome.seconds,
+        run_id=outcome.run_id,
+        unread_sources=outcome.unread_sources,
+    )

@@ -1,4 +1,4 @@
-"""What runs, what is live, how fresh it is, and what failed last."""
+"""The status of a state folder: what runs, what is live, how old it is, and what is wrong."""
 
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ _FAILED = dg.DagsterRunStatus.FAILURE.value
 
 @dataclass(frozen=True)
 class RunSummary:
-    """One run, as the web UI has it."""
+    """One run, as the web UI shows it; `started_at` is in ISO 8601, `seconds` is None while it goes on."""
 
     run_id: str
     job: str
@@ -31,40 +31,53 @@ class RunSummary:
 
 
 @dataclass(frozen=True)
+class LiveRelease:
+    """The release that is served.
+
+    Attributes:
+        release: Its id.
+        released_at: In ISO 8601.
+        age_h: Hours since it went live.
+        ndcg_at_10: Its measured nDCG@10.
+    """
+
+    release: str
+    released_at: str
+    age_h: float
+    ndcg_at_10: float
+
+    def to_dict(self) -> dict[str, str | float]:
+        """Returns it as `headwater status --json` prints it."""
+        values = asdict(self)
+        return {"ndcg@10" if name == "ndcg_at_10" else name: value for name, value in values.items()}
+
+
+@dataclass(frozen=True)
 class StateStatus:
-    """The state of one state folder.
+    """The status of one state folder.
 
     Attributes:
         services: Each service.
-        live: The live release, its age and its quality; None before the first.
+        live: The live release; None before the first.
         runs: The newest runs.
-        problems: What is wrong now, each with what to do about it.
+        problems: What is wrong now: a sentence each, with what to do about it.
     """
 
     services: list[lifecycle.ServiceStatus]
-    live: dict[str, Any] | None
+    live: LiveRelease | None
     runs: list[RunSummary]
     problems: list[str]
 
     def to_dict(self) -> dict[str, Any]:
-        """As `headwater status --json` prints it."""
-        return asdict(self)
+        """Returns it as `headwater status --json` prints it."""
+        return asdict(self) | {"live": self.live.to_dict() if self.live else None}
 
 
 def state_status(settings: Settings) -> StateStatus:
-    """Looks at a state folder; starts nothing."""
+    """Returns the status of a state folder; starts nothing."""
     found = lifecycle.service_statuses(settings)
-    live = None
-    if any(each.service == "postgres" and each.healthy for each in found):
-        release = Index(Postgres(settings.home, settings.postgres)).live()
-        if release is not None:
-            age = datetime.now(UTC) - release.released_at
-            live = {
-                "release": release.release_id,
-                "released_at": release.released_at.isoformat(timespec="seconds"),
-                "age_h": round(age.total_seconds() / 3600, 1),
-                "ndcg@10": round(release.details.metrics["ndcg@10"], 3),
-            }
+    served = any(each.service == "postgres" and each.healthy for each in found)
+    live = _live_release(settings) if served else None
     with dagster_instance(settings) as instance:
         records = instance.get_run_records(limit=_RUNS_SHOWN)
         unread = _sources_unread(instance)
@@ -73,10 +86,23 @@ def state_status(settings: Settings) -> StateStatus:
     return StateStatus(found, live, runs, problems)
 
 
+def _live_release(settings: Settings) -> LiveRelease | None:
+    release = Index(Postgres(settings.home, settings.postgres)).live()
+    if release is None:
+        return None
+    age = datetime.now(UTC) - release.released_at
+    return LiveRelease(
+        release=release.release_id,
+        released_at=release.released_at.isoformat(timespec="seconds"),
+        age_h=round(age.total_seconds() / 3600, 1),
+        ndcg_at_10=round(release.details.metrics["ndcg@10"], 3),
+    )
+
+
 def _services_down(found: list[lifecycle.ServiceStatus]) -> list[str]:
     down = [each.service for each in found if each.pid is not None and not each.healthy]
     return (
-        [f"{', '.join(down)} runs and does not answer: `headwater down`, then `headwater up`"] if down else []
+        [f"{', '.join(down)} runs but does not answer: `headwater down`, then `headwater up`"] if down else []
     )
 
 
@@ -87,12 +113,12 @@ def _last_run_failed(runs: list[RunSummary]) -> list[str]:
     run = ended[0]
     return [
         f"the last run, {run.run_id[:8]} ({run.job}), failed: its page in the web UI says where; "
-        "`headwater run` goes on from what it committed"
+        "`headwater run` continues from what it committed"
     ]
 
 
 def _sources_unread(instance: dg.DagsterInstance) -> list[str]:
-    """The sources that the newest reading of the sources had to leave out, one sentence each."""
+    """Returns a sentence per source that could not be read when the sources were read last."""
     key = dg.AssetCheckKey(asset_key(RAW_DOCUMENTS.name), SOURCES_READ)
     record = instance.event_log_storage.get_latest_asset_check_execution_by_key([key]).get(key)
     evaluation = record.evaluation if record else None
@@ -106,7 +132,7 @@ def _sources_unread(instance: dg.DagsterInstance) -> list[str]:
 
 
 def _gates_closed(settings: Settings) -> list[str]:
-    """The gated tables whose newest audit failed: what comes after them reads an older version."""
+    """Returns a sentence per table whose newest audit failed: its consumers read an older version."""
     lake = open_lake(settings)
     failed = lake.query(
         """
@@ -117,8 +143,8 @@ def _gates_closed(settings: Settings) -> list[str]:
         audits=lake.delta(AUDITS.name),
     )
     return [
-        f"the gate of {row['table']} is closed at version {row['version']} ({row['failed']}): what comes "
-        f"after it reads the last version that passed; mend the cause, then `headwater run`"
+        f"the gate of {row['table']} is closed at version {row['version']} ({row['failed']}): its consumers "
+        f"read the last version that passed; mend the cause, then `headwater run`"
         for row in failed.to_pylist()
     ]
 

@@ -45,9 +45,9 @@ def settings(spark: SparkSession, module_folder: Path) -> Settings:
     before = {n: open_lake(made).version(n) for n in ("bronze.raw_documents", "silver.documents")}
     (DOCS_0 / "tides.md").write_text("# Tides\n\nThe moon pulls the oceans into two great bulges of water.\n")
     built = ingest_and_release(made, print)
-    assert built["funnel"]["raw"] == 4
+    assert built.funnel["raw"] == 4
     # The index is not in the archive: it is made again, under a name that no decision was ever made about.
-    assert built["release"] == "r2.1"
+    assert built.release == "r2.1"
     # What the first code read and parsed was gone on from, not made again.
     lake = open_lake(made)
     assert lake.version("bronze.raw_documents") == before["bronze.raw_documents"] + 1
@@ -85,12 +85,12 @@ def test_what_was_backed_up_is_there_again(settings: Settings, module_folder: Pa
     service = open_query_service(settings)
     answer = service.ask("What pulls the oceans?", "default")
     made = write_backup(settings, file, print)
-    assert made["release"] == service.live_release().release_id
+    assert made.release == service.live_release().release_id
     with pytest.raises(BackupError, match="already"):
         write_backup(settings, file, print)
     again = Settings(home=module_folder / "restored")
     found = restore_backup(again, file, print)
-    assert found["chunks"] == service.index.rows_at(service.live_release()).num_rows
+    assert found.chunks == service.index.rows_at(service.live_release()).num_rows
     other = open_query_service(again)
     assert other.live_release() == service.live_release()
     assert other.index.rows_at(other.live_release()).equals(service.index.rows_at(service.live_release()))
@@ -99,7 +99,7 @@ def test_what_was_backed_up_is_there_again(settings: Settings, module_folder: Pa
     with pytest.raises(BackupError, match="not empty"):
         restore_backup(again, file, print)
     # The next run goes on from there: nothing is new.
-    assert ingest_and_release(again, print)["release"] == made["release"]
+    assert ingest_and_release(again, print).release == made.release
     stop(again)
 
 

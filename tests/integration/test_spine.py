@@ -188,7 +188,7 @@ def test_changes_reach_the_release_and_equal_a_full_rebuild(
     )
     (corpus / "glaciers.md").unlink()
     built = ingest_and_release(settings, print)
-    assert built["release"] == "r1.2"
+    assert built.release == "r1.2"
     service = open_query_service(settings)
     assert "volcano" in service.search("molten rock from an eruption", 1, "hybrid", "default")[0].uri
     assert "bees" in service.search("waggle dance of the honey bee", 1, "hybrid", "default")[0].uri
@@ -219,7 +219,7 @@ def test_changes_reach_the_release_and_equal_a_full_rebuild(
 def test_a_file_that_comes_back_is_found_again(settings: Settings, corpus: Path) -> None:
     (corpus / "glaciers.md").write_text(f"# About glaciers\n\n{TOPICS['glaciers']}\n")
     built = ingest_and_release(settings, print)
-    assert built["release"] == "r1.3"
+    assert built.release == "r1.3"
     assert (
         "glaciers"
         in open_query_service(settings)

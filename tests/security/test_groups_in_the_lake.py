@@ -98,7 +98,7 @@ def test_other_groups_take_hold_with_the_next_run(settings: Settings) -> None:
     answer = service.ask("What does the director earn?", "acme", groups=["finance"])
     SourceRegistry(settings.sources_file).set_groups("payroll", ["auditors"])
     SourceRegistry(settings.sources_file).set_groups("handbook", ["staff"])
-    assert ingest_and_release(settings, print)["release"] == "r1.2"
+    assert ingest_and_release(settings, print).release == "r1.2"
     query = "what does the director earn"
     assert found(settings, query) == set()
     assert found(settings, query, "finance") == set()
@@ -117,7 +117,7 @@ def test_other_groups_take_hold_with_the_next_run(settings: Settings) -> None:
     # Both for the same people again: now one text stands for the other.
     for name in ("payroll", "handbook"):
         SourceRegistry(settings.sources_file).set_groups(name, [])
-    assert ingest_and_release(settings, print)["release"] == "r1.3"
+    assert ingest_and_release(settings, print).release == "r1.3"
     assert found(settings, query) - {"notice.md", "notice copy.md"} == {"holidays.md", "salaries.md"}
     assert len(found(settings, query)) == 3
     assert set(column(open_lake(settings), "silver.documents", "uri").values()) == {None}
