@@ -1,4 +1,4 @@
-"""Migrations of the state folder: an older one is brought to the newest version, a newer one is left alone."""
+"""Migrations of the state folder: an older one is brought to this version, a newer one is left alone."""
 
 import json
 from collections.abc import Callable

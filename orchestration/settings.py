@@ -1,4 +1,4 @@
-"""Every setting: a typed field each, set as `HEADWATER_<FIELD>`, in a group as `HEADWATER_<GROUP>__<FIELD>`."""
+"""The settings: typed fields, set as `HEADWATER_<FIELD>`, in a group as `HEADWATER_<GROUP>__<FIELD>`."""
 
 import difflib
 import os
@@ -41,9 +41,9 @@ class Settings(BaseSettings):
     reranker: RerankerConfig = RerankerConfig()
     """What reorders the best hits; nothing unless a model or an endpoint is given."""
     max_shrink: float = Field(default=0.5, ge=0, le=1)
-    """The largest share of a source's documents that may be deleted at once; with more, the source is not read."""
+    """The largest share of a source's documents that may go at once; beyond it the source is not read."""
     releases_kept: int = Field(default=10, ge=1)
-    """How many releases are kept, to be asked or rolled back to; what only older ones show is removed."""
+    """How many releases are kept to be asked or rolled back to; rows that only older ones show are removed."""
     retention_days: int = Field(default=30, ge=0)
     """How long the files of a table version are kept after no release, gate or consumer needs it."""
     alert_webhook: SecretStr | None = None
@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     alert_command: list[str] = []
     """A program with its arguments that gets a failed run as JSON on its standard input."""
     log_format: Literal["text", "json"] = "text"
-    """How Dagster's services log; `json` also writes the log of runs to `logs/runs.jsonl`, an object per line."""
+    """How Dagster's services log; `json` also writes `logs/runs.jsonl`, an object per record of a run."""
     web_port: int = Field(default=3000, ge=1, le=65535)
     """The port of the Dagster web UI, on loopback."""
     web_hosts: list[str] = []
