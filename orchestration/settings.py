@@ -43,7 +43,7 @@ class Settings(BaseSettings):
     max_shrink: float = Field(default=0.5, ge=0, le=1)
     """The largest share of a source's documents that may go at once; beyond it the source is not read."""
     releases_kept: int = Field(default=10, ge=1)
-    """How many releases are kept to be asked or rolled back to; rows that only older ones show are removed."""
+    """How many releases are kept, to be asked or rolled back to; rows of older ones are removed."""
     retention_days: int = Field(default=30, ge=0)
     """How long the files of a table version are kept after no release, gate or consumer needs it."""
     alert_webhook: SecretStr | None = None
@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     """Memory of the JDBC endpoint's JVM, in Java's notation."""
 
     def model_post_init(self, context: Any) -> None:
-        """Makes the path of the state folder absolute, so that it is the same from every working directory."""
+        """Makes the path of the state folder absolute: the same from every working directory."""
         self.home = self.home.expanduser().absolute()
 
     @property
