@@ -7,7 +7,7 @@ asset has rows to make, and not before; not even its Python package is imported 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -40,6 +40,9 @@ _PROPERTIES = {
 FEW_FILES = 32
 """Spark reads so many Parquet files as they are: to read a table's log itself takes its JVM seconds."""
 
+_RECENT_COMMITS = 20
+"""So many of a table's commits are read at first; most questions are about the newest."""
+
 _MAINTENANCE = {"OPTIMIZE", "VACUUM START", "VACUUM END", "ADD COLUMN", "UPDATE FIELD METADATA"}
 """Operations that change no row."""
 
@@ -54,7 +57,7 @@ class Lake:
     Args:
         root: The folder of the tables; any Hadoop file system by URI.
         spark: How Spark runs.
-        scratch: A local folder for Spark's own files.
+        scratch: A local folder for what can be made again: Spark's own files, commits that were read.
         docs_dir: Where Data Docs are written.
     """
 
@@ -70,6 +73,11 @@ class Lake:
         from assets.lake.spark import spark_session
 
         return spark_session(self._spark_config, self._scratch)
+
+    @property
+    def cache_dir(self) -> Path:
+        """A local folder for what can be made again."""
+        return self._scratch
 
     def path(self, name: str) -> str:
         """The folder of `layer.table`."""
@@ -219,8 +227,21 @@ class Lake:
         )
 
     def commits(self, name: str, limit: int | None = None) -> Iterator[Commit]:
-        """The commits that Headwater made to a table, newest first."""
-        for entry in self.delta(name).history(limit):
+        """Yields the commits that Headwater made to a table, newest first, of the last `limit` or of all.
+
+        The log of a table can be long: its older part is only read when a caller asks for that much. Where
+        all are needed, `commits.table_commits` reads each only once.
+        """
+        table = self.delta(name)
+        recent = table.history(limit or _RECENT_COMMITS)
+        yield from self._with_lineage(name, recent)
+        if limit is None and len(recent) == _RECENT_COMMITS:
+            oldest = recent[-1]["version"]
+            yield from self._with_lineage(name, (e for e in table.history() if e["version"] < oldest))
+
+    @staticmethod
+    def _with_lineage(name: str, entries: Iterable[dict[str, Any]]) -> Iterator[Commit]:
+        for entry in entries:
             text = entry.get("userMetadata")
             if not text:
                 continue
@@ -235,8 +256,7 @@ class Lake:
 
     def last_commit(self, name: str) -> Commit | None:
         """The newest commit that an asset made to a table; maintenance commits carry no lineage."""
-        newest = next(self.commits(name, limit=20), None)
-        return newest or next(self.commits(name), None)
+        return next(self.commits(name), None)
 
     def inputs_of(self, name: str, version: int) -> dict[str, int]:
         """The versions of its inputs that a version of a table was made from.

@@ -8,8 +8,8 @@ import typer
 from orchestration.cli.terminal import Json, console, print_json, print_table, read_settings, working
 
 if TYPE_CHECKING:
-    from orchestration.operations.trace import Trace
     from orchestration.settings import Settings
+    from orchestration.tracing.nodes import Trace
 
 
 def sql_command(
@@ -41,13 +41,15 @@ def sql_command(
 
 def trace_identity(settings: "Settings", identity: str, verify: bool) -> "Trace":
     """Returns both walks from an answer, chunk, document, release or run."""
-    from orchestration.operations.trace import Tracer
     from orchestration.settings import open_lake
+    from orchestration.tracing.tracer import Tracer
+    from orchestration.tracing.verify import TraceVerifier
     from retrieval.index.index import Index
     from retrieval.store.postgres import Postgres
 
     index = Index(Postgres(settings.home, settings.postgres))
-    return Tracer(open_lake(settings), index.document_rows, verify).trace(identity)
+    verifier = TraceVerifier(settings.recipe.parser) if verify else None
+    return Tracer(open_lake(settings), index.document_rows, verifier).trace(identity)
 
 
 def trace_command(

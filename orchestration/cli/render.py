@@ -8,7 +8,7 @@ from rich.panel import Panel
 from rich.text import Text
 from rich.tree import Tree
 
-from orchestration.operations.trace import Node, Trace
+from orchestration.tracing.nodes import Trace, TraceNode
 from retrieval.index.types import IndexRelease
 
 _ID_SHOWN = 12
@@ -73,7 +73,7 @@ def trace_tree(trace: Trace) -> RenderableType:
     return Group(*parts)
 
 
-def _grow(branch: Tree, node: Node) -> None:
+def _grow(branch: Tree, node: TraceNode) -> None:
     label = Text()
     label.append(node.kind, style="bold")
     label.append(f" {_short(node.id)} ", style="cyan")

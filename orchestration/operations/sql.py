@@ -6,26 +6,12 @@ import re
 import duckdb
 import pyarrow as pa
 
+from assets.lake.commits import lineage_table
 from assets.lake.delta import register
 from assets.lake.lake import Lake
 from assets.lake.tables import LAYERS, TABLES
 
 _NAME = re.compile(rf"\b({'|'.join(LAYERS)})\.(\w+)(?:@(\d+))?")
-
-LINEAGE_SCHEMA = pa.schema(
-    [
-        ("table", pa.string()),
-        ("version", pa.int64()),
-        ("committed_at", pa.timestamp("us", tz="UTC")),
-        ("operation", pa.string()),
-        ("run_id", pa.string()),
-        ("asset", pa.string()),
-        ("code_version", pa.string()),
-        ("config_digest", pa.string()),
-        ("inputs", pa.map_(pa.string(), pa.int64())),
-    ]
-)
-"""The columns of `ops.lineage`, a row a commit."""
 
 
 class StatementRefused(ValueError):
@@ -34,25 +20,6 @@ class StatementRefused(ValueError):
 
 class InvalidSearchQuery(ValueError):
     """The query could not be answered as it is written."""
-
-
-def lineage_table(lake: Lake) -> pa.Table:
-    """`ops.lineage`: every commit of every table, from the commits themselves."""
-    return pa.Table.from_pylist(
-        [
-            {
-                "table": commit.table,
-                "version": commit.version,
-                "committed_at": commit.committed_at,
-                "operation": commit.operation,
-                "inputs": list(commit.lineage.inputs.items()),
-                **commit.lineage.model_dump(exclude={"inputs", "fence"}),
-            }
-            for name in TABLES
-            for commit in lake.commits(name)
-        ],
-        LINEAGE_SCHEMA,
-    )
 
 
 def query_with_duckdb(lake: Lake, statement: str) -> pa.Table:

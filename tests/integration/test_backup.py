@@ -16,8 +16,9 @@ from orchestration.migrations import STATE_VERSION, NewerState, migrate_state
 from orchestration.operations.ask import open_query_service
 from orchestration.operations.backup import BackupError, restore_backup, write_backup
 from orchestration.operations.ingest import ingest_and_release
-from orchestration.operations.trace import Tracer
 from orchestration.settings import Settings, open_lake
+from orchestration.tracing.tracer import Tracer
+from orchestration.tracing.verify import TraceVerifier
 from retrieval.store.postgres import Postgres
 
 STATE_0 = Path(__file__).parent / "state-0.tar.gz"
@@ -94,7 +95,9 @@ def test_what_was_backed_up_is_there_again(settings: Settings, module_folder: Pa
     other = open_query_service(again)
     assert other.live_release() == service.live_release()
     assert other.index.rows_at(other.live_release()).equals(service.index.rows_at(service.live_release()))
-    traced = Tracer(open_lake(again), other.index.document_rows, verify=True).trace(answer.answer_id)
+    traced = Tracer(open_lake(again), other.index.document_rows, TraceVerifier(settings.recipe.parser)).trace(
+        answer.answer_id
+    )
     assert traced.verified
     with pytest.raises(BackupError, match="not empty"):
         restore_backup(again, file, print)

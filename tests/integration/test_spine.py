@@ -18,9 +18,11 @@ from assets.sources.source_registry import SourceRegistry
 from orchestration.operations.ask import open_query_service
 from orchestration.operations.ingest import ingest_and_release
 from orchestration.operations.runs import RunFailed, execute_run
-from orchestration.operations.trace import Trace, Tracer
 from orchestration.services.status import state_status
 from orchestration.settings import Settings, open_lake
+from orchestration.tracing.nodes import Trace
+from orchestration.tracing.tracer import Tracer
+from orchestration.tracing.verify import TraceVerifier
 from retrieval.search.searcher import RetrievalMode
 
 TOPICS = {
@@ -71,7 +73,9 @@ def make_home(home: Path, corpus: Path) -> Settings:
 
 def trace(settings: Settings, identity: str) -> Trace:
     service = open_query_service(settings)
-    return Tracer(open_lake(settings), service.index.document_rows, verify=True).trace(identity)
+    return Tracer(
+        open_lake(settings), service.index.document_rows, TraceVerifier(settings.recipe.parser)
+    ).trace(identity)
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +172,7 @@ def test_tampered_bytes_do_not_verify(settings: Settings, module_folder: Path, c
 
     table = pa.Table.from_pylist(raw, TABLES["bronze.raw_documents"].schema)
     write_deltalake(lake.path("bronze.raw_documents"), table, mode="overwrite")
-    found = Tracer(lake, lambda _: [], verify=True).trace(uri)
+    found = Tracer(lake, lambda _: [], TraceVerifier(settings.recipe.parser)).trace(uri)
     assert found.verified is False
 
 

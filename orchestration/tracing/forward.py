@@ -1,0 +1,109 @@
+"""Walks forward: from a document or chunk to everything that was made from it."""
+
+from collections.abc import Callable
+from typing import Any
+
+from orchestration.tracing.nodes import TraceNode
+from orchestration.tracing.reader import TraceReader
+from orchestration.tracing.verify import TraceVerifier
+
+
+class ForwardWalk:
+    """Makes nodes of what was made from things.
+
+    Args:
+        reader: Reads rows and commits.
+        document_rows: Returns what the index holds of a document; see `Index.document_rows`.
+        verifier: Recomputes what is shown; None to leave that out.
+    """
+
+    def __init__(
+        self,
+        reader: TraceReader,
+        document_rows: Callable[[str], list[dict[str, Any]]],
+        verifier: TraceVerifier | None,
+    ) -> None:
+        self._reader, self._document_rows, self._verifier = reader, document_rows, verifier
+
+    def from_document(self, doc_id: str) -> list[TraceNode]:
+        """Returns the document's text or why it has none, its duplicates, and all from its chunks."""
+        rows, node = self._reader.rows, self._reader.row_node
+        found = []
+        for row in rows("silver.documents", "doc_id = ?", doc_id):
+            document = node("document", doc_id, "silver.documents", row)
+            document.details["text_sha256"] = row["text_sha256"]
+            found.append(document)
+        for row in rows("silver.quarantine", "doc_id = ?", doc_id):
+            quarantined = node("quarantined", doc_id, "silver.quarantine", row)
+            quarantined.details |= {key: row[key] for key in ("stage", "expectation", "reason")}
+            found.append(quarantined)
+        for row in rows("silver.duplicates", "doc_id = ?", doc_id):
+            duplicate = node("duplicate", row["canonical_id"], "silver.duplicates", row)
+            duplicate.details |= {key: row[key] for key in ("matched_id", "jaccard", "method")}
+            found.append(duplicate)
+        found += [
+            node("stands_for", row["doc_id"], "silver.duplicates", row)
+            for row in rows("silver.duplicates", "canonical_id = ?", doc_id)
+        ]
+        return found + self.from_chunks(rows("gold.chunks", "doc_id = ?", doc_id), doc_id)
+
+    def from_chunks(
+        self, chunks: list[dict[str, Any]], doc_id: str, only: str | None = None
+    ) -> list[TraceNode]:
+        """Returns chunks with their vectors, where they are served, and the answers that cite them.
+
+        Args:
+            chunks: Rows of `gold.chunks`.
+            doc_id: Their document.
+            only: The chunk whose index rows and answers are wanted; None for the whole document's.
+        """
+        return [
+            *self._chunk_nodes(chunks),
+            *self._index_nodes(doc_id, only),
+            *self._citing_answers(doc_id, only),
+        ]
+
+    def _chunk_nodes(self, chunks: list[dict[str, Any]]) -> list[TraceNode]:
+        texts = [chunk["text_sha256"] for chunk in chunks]
+        vectors = self._reader.rows("gold.embeddings", "list_contains(?, text_sha256)", texts)
+        nodes = []
+        for chunk in sorted(chunks, key=lambda row: row["ordinal"]):
+            node = self._reader.row_node("chunk", chunk["chunk_id"], "gold.chunks", chunk)
+            node.details |= {key: chunk[key] for key in ("char_start", "char_end", "text_sha256")}
+            if self._verifier:
+                node.checks = self._verifier.text_checks(chunk)
+            node.children = [
+                self._reader.row_node("embedding", row["text_sha256"], "gold.embeddings", row)
+                for row in vectors
+                if (row["tenant"], row["text_sha256"]) == (chunk["tenant"], chunk["text_sha256"])
+            ]
+            nodes.append(node)
+        return nodes
+
+    def _index_nodes(self, doc_id: str, only: str | None) -> list[TraceNode]:
+        releases = self._reader.rows("ops.releases", "decision = ?", "released")
+        nodes = []
+        for row in self._document_rows(doc_id):
+            if only is not None and row["chunk_id"] != only:
+                continue
+            details = {key: value for key, value in row.items() if key != "chunk_id"}
+            if "quarantined" in row:
+                nodes.append(TraceNode("quarantined", row["chunk_id"], details))
+                continue
+            details["releases"] = sorted(
+                release["release_id"]
+                for release in releases
+                if release["generation"] == row["generation"]
+                and row["valid_from"] <= release["epoch"]
+                and (row["valid_to"] is None or release["epoch"] < row["valid_to"])
+            )
+            nodes.append(TraceNode("index", row["chunk_id"], details))
+        return nodes
+
+    def _citing_answers(self, doc_id: str, only: str | None) -> list[TraceNode]:
+        citing = "list_contains(list_transform(citations, lambda c: c.doc_id), ?)"
+        return [
+            self._reader.answer_node(row)
+            for row in self._reader.rows("gold.answers", citing, doc_id)
+            if only is None or only in {each["chunk_id"] for each in row["citations"]}
+        ]

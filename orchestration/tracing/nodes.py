@@ -1,0 +1,71 @@
+"""A trace: two trees of nodes, one to what a thing was made from and one to what was made from it."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+TraceKind = Literal["answer", "chunk", "document", "uri", "content", "run", "release"]
+
+
+class Untraceable(LookupError):
+    """No answer, chunk, document, content, run or release has that id."""
+
+
+@dataclass
+class TraceNode:
+    """One thing in a trace, with what it was made from or what was made from it.
+
+    Attributes:
+        kind: What it is: `answer`, `release`, `chunk`, `document`, `bytes`, `embedding`, `commit` …
+        id: Its identity.
+        details: What is known of it, as the JSON output shows it: `table`, `run_id`, `code_version` …
+        children: The next step of the walk.
+        checks: Whether each thing that was recomputed from the stored bytes holds, by the check's name.
+    """
+
+    kind: str
+    id: str
+    details: dict[str, Any] = field(default_factory=dict)
+    children: list["TraceNode"] = field(default_factory=list)
+    checks: dict[str, bool] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the node and all below it as plain objects."""
+        found = {"kind": self.kind, "id": self.id, **self.details}
+        if self.checks:
+            found["checks"] = self.checks
+        if self.children:
+            found["children"] = [child.to_dict() for child in self.children]
+        return found
+
+    def holds(self) -> bool:
+        """True when every check here and below holds."""
+        return all(self.checks.values()) and all(child.holds() for child in self.children)
+
+
+@dataclass
+class Trace:
+    """Both walks from one thing.
+
+    Attributes:
+        id: The id that was asked for.
+        kind: What has that id.
+        backward: What it was made from, down to the source's bytes.
+        forward: What was made from it.
+        verified: Whether every hash and span holds against the stored bytes; None when that was not checked.
+    """
+
+    id: str
+    kind: TraceKind
+    backward: list[TraceNode]
+    forward: list[TraceNode]
+    verified: bool | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the trace as `headwater trace --json` prints it."""
+        return {
+            "id": self.id,
+            "kind": self.kind,
+            "backward": [node.to_dict() for node in self.backward],
+            "forward": [node.to_dict() for node in self.forward],
+            "verified": self.verified,
+        }

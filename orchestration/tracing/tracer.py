@@ -1,0 +1,115 @@
+"""Traces any id: finds out what has it, and walks back from there and forward."""
+
+from collections.abc import Callable
+from typing import Any
+
+from assets.lake.lake import Lake
+from orchestration.tracing.backward import BackwardWalk
+from orchestration.tracing.forward import ForwardWalk
+from orchestration.tracing.nodes import Trace, TraceKind, TraceNode, Untraceable
+from orchestration.tracing.reader import TraceReader
+from orchestration.tracing.verify import TraceVerifier
+
+Walks = tuple[list[TraceNode], list[TraceNode]]
+"""What a thing was made from, and what was made from it."""
+
+
+class Tracer:
+    """Walks the lake's rows and commits, and the index for what is served.
+
+    Args:
+        lake: The tables.
+        document_rows: Returns what the index holds of a document; see `Index.document_rows`.
+        verifier: Recomputes every hash and span on the way; None to leave that out.
+    """
+
+    def __init__(
+        self,
+        lake: Lake,
+        document_rows: Callable[[str], list[dict[str, Any]]],
+        verifier: TraceVerifier | None = None,
+    ) -> None:
+        self._reader = TraceReader(lake)
+        self._backward = BackwardWalk(self._reader, verifier)
+        self._forward = ForwardWalk(self._reader, document_rows, verifier)
+        self._verified = verifier is not None
+
+    def trace(self, identity: str) -> Trace:
+        """Returns both walks from whatever an id names.
+
+        Args:
+            identity: An answer's, chunk's or document's id, a URI, a content hash, a run's or release's id.
+
+        Raises:
+            Untraceable: When nothing has that id.
+        """
+        walks: tuple[tuple[TraceKind, Callable[[str], Walks | None]], ...] = (
+            ("answer", self._from_answer),
+            ("release", self._from_release),
+            ("chunk", self._from_chunk),
+            ("document", self._from_document),
+            ("uri", self._from_uri),
+            ("content", self._from_content),
+            ("run", self._from_run),
+        )
+        for kind, walk in walks:
+            found = walk(identity)
+            if found is not None:
+                backward, forward = found
+                verified = all(n.holds() for n in [*backward, *forward]) if self._verified else None
+                return Trace(identity, kind, backward, forward, verified)
+        raise Untraceable(
+            f"nothing has the id {identity!r}: give an answer, chunk, document, release or run id, a URI or "
+            f'a content hash (`headwater sql "select answer_id, question from gold.answers"` lists answers)'
+        )
+
+    # One method per kind of id; each returns None where nothing of that kind has the id.
+
+    def _from_answer(self, identity: str) -> Walks | None:
+        rows = self._reader.rows("gold.answers", "answer_id = ?", identity)
+        return (self._backward.from_answer(rows[0]), []) if rows else None
+
+    def _from_release(self, identity: str) -> Walks | None:
+        if not self._reader.rows("ops.releases", "release_id = ?", identity):
+            return None
+        answers = self._reader.rows("gold.answers", "release_id = ?", identity)
+        return [self._backward.release_node(identity)], [self._reader.answer_node(row) for row in answers]
+
+    def _from_chunk(self, identity: str) -> Walks | None:
+        rows = self._reader.rows("gold.chunks", "chunk_id = ?", identity)
+        if not rows:
+            return None
+        backward = self._backward.chunk_node(rows[0]).children
+        return backward, self._forward.from_chunks(rows, rows[0]["doc_id"], only=identity)
+
+    def _from_document(self, identity: str) -> Walks | None:
+        revisions = self._reader.revisions("doc_id = ?", identity)
+        if not revisions:
+            return None
+        return self._revision_nodes(revisions), self._forward.from_document(identity)
+
+    def _from_uri(self, identity: str) -> Walks | None:
+        return self._from_revisions(self._reader.revisions("uri = ?", identity))
+
+    def _from_content(self, identity: str) -> Walks | None:
+        return self._from_revisions(self._reader.revisions("content_sha256 = ?", identity))
+
+    def _from_revisions(self, revisions: list[dict[str, Any]]) -> Walks | None:
+        if not revisions:
+            return None
+        doc_ids = dict.fromkeys(raw["doc_id"] for raw in revisions)
+        forward = [
+            TraceNode("document", doc_id, children=self._forward.from_document(doc_id)) for doc_id in doc_ids
+        ]
+        return self._revision_nodes(revisions), forward
+
+    def _from_run(self, identity: str) -> Walks | None:
+        commits = self._reader.run_commits(identity)
+        if not commits:
+            return None
+        inputs = sorted({item for commit in commits for item in commit.lineage.inputs.items()})
+        backward = [TraceNode("table", f"{name}@{version}") for name, version in inputs]
+        return backward, [self._reader.commit_node(commit) for commit in commits]
+
+    def _revision_nodes(self, revisions: list[dict[str, Any]]) -> list[TraceNode]:
+        return [self._backward.revision_node(raw) for raw in revisions]

@@ -1,0 +1,78 @@
+"""Recomputes what a trace shows from the stored bytes: hashes, ids, spans, quotes, and the text itself."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+from assets.lake.ids import SEPARATOR, doc_id
+from assets.parsing.blocks import ExtractionError
+from assets.parsing.sandbox import ParserLimits, sandboxed_parser
+
+
+class TraceVerifier:
+    """Checks rows against what they were made from.
+
+    Args:
+        parser: The recipe's parser limits. Documents are parsed again as it says, OCR included, and in
+            the parser's own process, since stored bytes may be hostile.
+    """
+
+    def __init__(self, parser: ParserLimits) -> None:
+        self._parser = sandboxed_parser(parser)
+
+    def citation_checks(
+        self, citation: dict[str, Any], documents: Sequence[dict[str, Any]]
+    ) -> dict[str, bool]:
+        """Checks a citation against the rows of the document version that it names."""
+        start, end = citation["char_start"], citation["char_end"]
+        return {
+            "quote_is_verbatim": any(row["text"][start:end] == citation["quote"] for row in documents),
+            "content_is_cited": any(row["content_sha256"] == citation["content_sha256"] for row in documents),
+        }
+
+    def chunk_checks(self, chunk: dict[str, Any], documents: Sequence[dict[str, Any]]) -> dict[str, bool]:
+        """Checks a chunk's hash, id and span against the rows of its document."""
+        start, end, text = chunk["char_start"], chunk["char_end"], chunk["text"]
+        identity = SEPARATOR.join((chunk["doc_id"], chunk["text_sha256"], str(start)))
+        return {
+            "document_is_stored": bool(documents),
+            "span_matches": any(row["text"][start:end] == text for row in documents),
+            "chunk_id": chunk["chunk_id"] == text_sha256(identity),
+        } | self.text_checks(chunk)
+
+    def text_checks(self, row: dict[str, Any]) -> dict[str, bool]:
+        """Checks the hash of a row's text."""
+        return {"text_sha256": text_sha256(row["text"]) == row["text_sha256"]}
+
+    def document_checks(
+        self, document: dict[str, Any], revisions: Sequence[dict[str, Any]]
+    ) -> dict[str, bool]:
+        """Checks a document's text against its stored bytes: parsing is deterministic and must give it again.
+
+        Args:
+            document: A row of `silver.documents`.
+            revisions: Rows of `bronze.raw_documents` with the bytes that it was made from.
+        """
+        checks = {"bytes_are_stored": bool(revisions)} | self.text_checks(document)
+        if revisions:
+            checks["text_remade_from_bytes"] = self._extracted(revisions[0]) == document["text"]
+        return checks
+
+    def revision_checks(self, raw: dict[str, Any]) -> dict[str, bool]:
+        """Checks the id of a row of `bronze.raw_documents`, and the hash and size of its bytes."""
+        checks = {"doc_id": raw["doc_id"] == doc_id(raw["tenant"], raw["source"], raw["uri"])}
+        if raw["body"] is not None:
+            checks["content_sha256"] = hashlib.sha256(raw["body"]).hexdigest() == raw["content_sha256"]
+            checks["size_bytes"] = len(raw["body"]) == raw["size_bytes"]
+        return checks
+
+    def _extracted(self, raw: dict[str, Any]) -> str | None:
+        try:
+            return self._parser.extract_document(raw["body"], raw["media_type"]).text
+        except ExtractionError:
+            return None
+
+
+def text_sha256(text: str) -> str:
+    """Returns the hex SHA-256 of a text in UTF-8."""
+    return hashlib.sha256(text.encode()).hexdigest()
