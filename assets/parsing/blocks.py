@@ -1,4 +1,4 @@
-"""What every format reader returns, and the one place where its text and offsets are put together."""
+"""What every format reader returns, and how a document's text and offsets are made of it."""
 
 import re
 from collections.abc import Iterable
@@ -6,18 +6,18 @@ from dataclasses import dataclass, field, replace
 
 from assets.text.normalization import normalize_text
 
-# What programs write into a title's place when their user did not.
+# What programs write as the title if their user did not.
 _MADE_BY = re.compile(r"^Microsoft (?:Word|PowerPoint|Excel) - ")
 _PLACEHOLDERS = {"", "untitled", "untitled document", "untitled spreadsheet", "word document", "document"}
 _PLACEHOLDERS |= {"powerpoint presentation", "presentation", "slide 1"}
 
 
 class ExtractionError(Exception):
-    """A document whose text can not be had.
+    """The text of a document can not be extracted.
 
     Attributes:
-        expectation: Machine-readable, snake_case: what was expected of the document and did not hold.
-        reason: A sentence for a person.
+        expectation: The name, in snake_case, of the expectation that the document does not meet.
+        reason: The same as a sentence.
     """
 
     def __init__(self, expectation: str, reason: str) -> None:
@@ -31,9 +31,9 @@ class TextBlock:
     """A paragraph, list, table, code block or heading, as a reader found it.
 
     Attributes:
-        text: Its text, not yet normalised; lines are kept.
-        level: 1 and up when it is a heading, else None.
-        page: The 1-based page that it is on, where the format has pages.
+        text: Its text with line breaks, not yet normalised.
+        level: The level of a heading, from 1; None for any other block.
+        page: The number of its page, from 1; None where the format has no pages.
     """
 
     text: str
@@ -43,12 +43,12 @@ class TextBlock:
 
 @dataclass(frozen=True, slots=True)
 class DocumentBlocks:
-    """What a reader makes of a document's bytes.
+    """What a reader returns for a document.
 
     Attributes:
         blocks: In reading order.
-        title: From the format's metadata, if it has one; a heading is taken when it has not.
-        page_count: Number of pages, 0 where the format has none.
+        title: The title in the format's metadata, if any; without one, a heading becomes the title.
+        page_count: The number of pages; 0 where the format has none.
     """
 
     blocks: list[TextBlock]
@@ -58,7 +58,7 @@ class DocumentBlocks:
 
 @dataclass(frozen=True, slots=True)
 class DocumentHeading:
-    """A heading and where its line starts in the text."""
+    """A heading, and the offset in characters at which its line starts in the text."""
 
     char_start: int
     level: int
@@ -70,10 +70,11 @@ class ExtractedDocument:
     """A document's normalised text and its structure.
 
     Attributes:
-        title: From metadata, or the heading that opens the text, or its only one on the top level; else None.
-        text: Normalised; `normalize(text) == text`.
-        headings: In order; `text[h.char_start:].startswith(h.title)` for each.
-        pages: The character offset where each page begins, never falling; empty when there are no pages.
+        title: The title in the metadata, else the heading that opens the text, else the only top-level
+            heading.
+        text: Normalised: `normalize_text(text) == text`.
+        headings: In order; for each, `text[heading.char_start:].startswith(heading.title)`.
+        pages: The offset in characters at which each page begins, never falling; empty without pages.
     """
 
     title: str | None
@@ -83,15 +84,15 @@ class ExtractedDocument:
 
 
 def collapse_whitespace(text: str) -> str:
-    """Normalised text with every run of whitespace as one space."""
+    """Returns the normalised text with every run of whitespace replaced by one space."""
     return " ".join(normalize_text(text).split())
 
 
 def assemble_document(content: DocumentBlocks) -> ExtractedDocument:
-    """Normalises a reader's blocks and joins them with blank lines; offsets are right by construction.
+    """Normalises blocks and joins them by blank lines; records the offsets of headings and pages.
 
     Raises:
-        ExtractionError: `no_text` when nothing but whitespace is left.
+        ExtractionError: `no_text` if nothing but whitespace is left.
     """
     parts: list[str] = []
     headings: list[DocumentHeading] = []
@@ -104,7 +105,7 @@ def assemble_document(content: DocumentBlocks) -> ExtractedDocument:
         start = length + 2 if parts else 0
         if block.level is not None:
             headings.append(DocumentHeading(start, block.level, text))
-        # A page without text begins where the next text does.
+        # A page without text begins where the next text begins.
         pages.extend([start] * ((block.page or 0) - len(pages)))
         parts.append(text)
         length = start + len(text)
@@ -121,7 +122,7 @@ def _metadata_title(metadata: str | None) -> str | None:
 
 
 def _heading_title(headings: list[DocumentHeading]) -> str | None:
-    """The heading that speaks for the whole: with nothing before it, or the only one on the top level."""
+    """Returns the heading at the start of the text, else the only heading of level 1, else None."""
     if headings and headings[0].char_start == 0:
         return headings[0].title
     top = [heading.title for heading in headings if heading.level == 1]
@@ -129,7 +130,7 @@ def _heading_title(headings: list[DocumentHeading]) -> str | None:
 
 
 def _merged(blocks: list[TextBlock]) -> Iterable[TextBlock]:
-    """Joins runs of body blocks on one page: one call of the normaliser for thousands of table rows."""
+    """Joins consecutive body blocks of a page: thousands of table rows are then normalised in one call."""
     run: list[TextBlock] = []
     for block in blocks:
         if run and (block.level is not None or block.page != run[0].page):
@@ -148,7 +149,7 @@ def _joined(run: list[TextBlock]) -> TextBlock:
 
 
 def format_list(items: Iterable[str], first: int | None = None) -> str:
-    """List items as lines, continuation lines indented under their item.
+    """Returns list items as lines, each with a bullet or number; continuation lines are indented.
 
     Args:
         items: The text of each item.
@@ -164,7 +165,7 @@ def format_list(items: Iterable[str], first: int | None = None) -> str:
 
 
 def format_table_row(cells: Iterable[str]) -> str:
-    """One row of a table as one line: empty when every cell is, a lone cell without its place."""
+    """Returns a table row as one line with ` | ` between cells; a single non-empty cell stands alone."""
     texts = [" ".join(cell.split()) for cell in cells]
     if sum(map(bool, texts)) == 1:  # a caption, or a table that only lays out a page
         return "".join(texts)

@@ -1,4 +1,4 @@
-"""Bytes to text and structure: what a file of a known kind says."""
+"""Bytes of a known media type to text and structure."""
 
 from collections.abc import Callable
 
@@ -29,11 +29,11 @@ from assets.parsing.formats.sheets import read_spreadsheet
 from assets.parsing.formats.xml import read_xml
 
 MAX_DOCUMENT_BYTES = 64 << 20
-"""The largest body that is parsed unless a caller says otherwise."""
+"""The largest body that is parsed by default."""
 
 PLAIN_TEXT = "text/plain"
 UTF8_TEXT = "text/plain; charset=utf-8"
-"""Text known to be sound UTF-8, as row sources give it: decoded without detection."""
+"""The media type of rows' texts: they are valid UTF-8 and need no detection of their encoding."""
 
 
 def _read_text(body: bytes) -> DocumentBlocks:
@@ -70,8 +70,8 @@ _READERS: dict[str, Callable[[bytes], DocumentBlocks]] = {
     "application/json": read_json,
     "application/x-ndjson": read_json,
 }
-# What a person calls kinds that have one, in the reason why a file can not be read.
-_READ = dict.fromkeys(_READERS, "The text file") | {
+# The names of media types with a reader, for the reason why a file can not be read.
+_READABLE_NAMES = dict.fromkeys(_READERS, "The text file") | {
     "text/html": "The HTML page",
     "application/xhtml+xml": "The XHTML page",
     content_type.XML: "The XML file",
@@ -97,8 +97,8 @@ _READ = dict.fromkeys(_READERS, "The text file") | {
     "application/json": "The JSON",
     "application/x-ndjson": "The JSON",
 }
-# What a person calls kinds that have no reader.
-_UNREAD = {
+# The names of media types without a reader, by the beginning of the media type.
+_UNREADABLE_NAMES = {
     "image/": "Pictures",
     "audio/": "Sound recordings",
     "video/": "Films",
@@ -116,17 +116,17 @@ _UNREAD = {
 def extract_document(
     body: bytes, media_type: str, max_size_bytes: int = MAX_DOCUMENT_BYTES, ocr: bool = False
 ) -> ExtractedDocument:
-    """The normalised text, title, headings and page offsets of a document.
+    """Returns the normalised text, title, headings and page offsets of a document.
 
     Args:
         body: The document's bytes.
-        media_type: As `kinds.media_type` found it; parameters other than "charset=utf-8" are ignored.
-        max_size_bytes: Larger bodies are refused before they are parsed.
-        ocr: Whether pages of a PDF without a text layer are recognised, which wants the extra `ocr`.
+        media_type: As `detect_media_type` returns it; parameters other than "charset=utf-8" are ignored.
+        max_size_bytes: A larger body is refused before it is parsed.
+        ocr: Whether to recognise the text of PDF pages that have no text layer; needs the extra `ocr`.
 
     Raises:
-        ExtractionError: With expectation `empty`, `oversize`, `unsupported_media_type`, `encrypted`,
-            `unreadable` or `no_text`; nothing else is raised, whatever the bytes, but MemoryError.
+        ExtractionError: With the expectation `empty`, `oversize`, `unsupported_media_type`, `encrypted`,
+            `unreadable` or `no_text`. Whatever the bytes, only this and MemoryError are raised.
     """
     if not body:
         raise ExtractionError("empty", "The file has no bytes.")
@@ -144,10 +144,12 @@ def extract_document(
     except (ExtractionError, MemoryError):
         raise
     except Exception as error:
-        # The parsers name no set of errors that broken files give, so every one of them is that here.
+        # The libraries do not document which errors broken files cause, so every error counts as one.
         if isinstance(error, RecursionError):
-            raise ExtractionError("unreadable", f"{_READ[kind]} is nested too deeply to be read.") from error
-        reason = f"{_READ[kind]} is damaged: {type(error).__name__}: {str(error)[:200]}"
+            raise ExtractionError(
+                "unreadable", f"{_READABLE_NAMES[kind]} is nested too deeply to be read."
+            ) from error
+        reason = f"{_READABLE_NAMES[kind]} is damaged: {type(error).__name__}: {str(error)[:200]}"
         raise ExtractionError("unreadable", reason) from error
 
 
@@ -164,7 +166,7 @@ def _refusal(kind: str) -> ExtractionError:
         return ExtractionError("encrypted", "The office document opens only with a password.")
     if kind == content_type.UNKNOWN_BYTES:
         return ExtractionError("unsupported_media_type", "The bytes are of no kind of file that is known.")
-    name = next((name for beginning, name in _UNREAD.items() if kind.startswith(beginning)), None)
+    name = next((name for beginning, name in _UNREADABLE_NAMES.items() if kind.startswith(beginning)), None)
     if name is None:
         return ExtractionError("unsupported_media_type", f"Files of type {kind} are not read.")
     return ExtractionError("unsupported_media_type", f"{name} are not read ({kind}).")

@@ -1,6 +1,8 @@
-"""Raw documents to rows of `silver.documents`, or to a reason why not: the function that Spark maps."""
+"""Raw documents to rows of `silver.documents`, or to the reason why a document is quarantined."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
@@ -17,24 +19,46 @@ from assets.text.quality_filter import QualityThresholds, quality_rejections
 from assets.text.signals import quality_signals
 
 PARSER_VERSION = f"5+normalizer.{NORMALIZER_VERSION}"
-"""Raised whenever the same bytes would give another row; with the thresholds it makes the config digest."""
+"""Increased whenever the same bytes would give another row. It is part of the digest of the configuration."""
 
-_TAGS_TAKEN_OUT = ("text/markdown", "text/x-rst", "text/x-org", "text/html", "application/xhtml+xml")
-"""Kinds whose parser takes markup out: tags in their text were quoted, as text or code."""
-_STOP_ANYWHERE = ("text/plain", *_TAGS_TAKEN_OUT)
-"""Kinds whose files may stop anywhere and look whole. Packages, pages, tables, records and mail have an end
-that their parser misses; how their last sentence ends is their author's business."""
+_MARKUP_REMOVED = ("text/markdown", "text/x-rst", "text/x-org", "text/html", "application/xhtml+xml")
+"""Media types whose reader removes markup: tags that are left in the text were quoted, as text or code."""
+_CAN_BE_CUT_OFF = ("text/plain", *_MARKUP_REMOVED)
+"""Media types whose files can be cut off without a reader noticing. Packages, pages, tables, records and mail
+have an end that their reader misses, so how their last sentence ends is up to their author."""
 _VERDICT = ("stage", "expectation", "reason")
-_KEPT = ("doc_id", "tenant", "source", "uri", "content_sha256", "media_type", "title", "first_seen_at")
 
 PARSED_DOCUMENT_SCHEMA = pa.schema(
     [field.with_nullable(True) for field in DOCUMENTS.schema if field.name != "OpenLineage_RunId"]
     + [pa.field(name, pa.string()) for name in _VERDICT]
 )
-"""The columns of `silver.documents` without the run, and `stage`, `expectation`, `reason`.
+"""The columns of `silver.documents` without the run, and `stage`, `expectation` and `reason`.
 
-A row with a stage belongs to `silver.quarantine`: what was to come from its bytes is null.
+A row with a stage belongs to `silver.quarantine`: the columns that its bytes would fill are null.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class RawDocument:
+    """What is parsed of a row of `bronze.raw_documents`.
+
+    Attributes:
+        title: The title that the source gives; it has priority over the one in the document.
+        media_type: As the source found it; None to detect it.
+    """
+
+    doc_id: str
+    tenant: str
+    source: str
+    uri: str
+    title: str | None
+    media_type: str | None
+    content_sha256: str | None
+    body: bytes | None
+    first_seen_at: datetime
+
+
+_RAW_COLUMNS = [field.name for field in fields(RawDocument)]
 
 
 def parse_document_batches(
@@ -42,55 +66,57 @@ def parse_document_batches(
     thresholds: QualityThresholds,
     limits: ParserLimits | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """Parses documents, for `DataFrame.mapInArrow`: as many rows out as in, in the same order.
+    """Parses batches of documents, for `DataFrame.mapInArrow`.
 
-    No document stops it: one that can not be extracted, or that makes a parser fail, hang, crash or run out
-    of memory, or that fails a quality threshold comes out with the stage (`extract` or `quality`), the
-    expectation and the reason.
+    No document stops the run. A document that can not be extracted, that makes a reader fail, hang, crash or
+    run out of memory, or that fails a quality threshold becomes a row with the stage (`extract` or
+    `quality`), the expectation and the reason.
 
     Args:
-        batches: Columns doc_id, tenant, source, uri, title, media_type, content_sha256, body, first_seen_at.
-            A title that is not null wins over the one in the document.
-        thresholds: What a document must hold to be kept.
-        limits: What the parsing of one document may take; the defaults unless given.
+        batches: Batches with the columns of `RawDocument`.
+        thresholds: The quality thresholds that a document must pass.
+        limits: The bounds on parsing one document; the defaults unless given.
 
     Yields:
-        Batches of `PARSED_SCHEMA`.
+        Batches with the schema `PARSED_DOCUMENT_SCHEMA`: one row per document, in the order of the input.
     """
     parser = sandboxed_parser(limits or ParserLimits())
     for batch in batches:
-        rows = [_parsed(row, thresholds, parser) for row in batch.to_pylist()]
+        rows = [
+            _parsed(RawDocument(**row), thresholds, parser) for row in batch.select(_RAW_COLUMNS).to_pylist()
+        ]
         yield _with_pii(pa.RecordBatch.from_pylist(rows, schema=PARSED_DOCUMENT_SCHEMA))
 
 
-def _parsed(row: dict[str, Any], thresholds: QualityThresholds, parser: SandboxedParser) -> dict[str, Any]:
-    kept = {name: row[name] for name in _KEPT}
+def _parsed(raw: RawDocument, thresholds: QualityThresholds, parser: SandboxedParser) -> dict[str, Any]:
+    """Returns one row of `PARSED_DOCUMENT_SCHEMA`, without the count of personal data."""
+    unchanged = {name: getattr(raw, name) for name in _RAW_COLUMNS if name != "body"}
     try:
-        return kept | _document(row, thresholds, parser)
+        return unchanged | _document(raw, thresholds, parser)
     except ExtractionError as error:
-        return kept | _rejected("extract", error.expectation, error.reason)
+        return unchanged | _rejected("extract", error.expectation, error.reason)
     except Exception as error:
-        # Whatever a document does to a parser, the run goes on and the document is accounted for.
-        return kept | _rejected("extract", "parser_error", f"{type(error).__name__}: {str(error)[:200]}")
+        # Whatever a document does to a reader, the run goes on and the document is accounted for.
+        return unchanged | _rejected("extract", "parser_error", f"{type(error).__name__}: {str(error)[:200]}")
 
 
-def _document(row: dict[str, Any], thresholds: QualityThresholds, parser: SandboxedParser) -> dict[str, Any]:
-    body = row["body"] or b""
-    kind = row["media_type"] or detect_media_type(body, row["uri"])
-    extracted = parser.extract_document(body, kind)
+def _document(raw: RawDocument, thresholds: QualityThresholds, parser: SandboxedParser) -> dict[str, Any]:
+    body = raw.body or b""
+    media_type = raw.media_type or detect_media_type(body, raw.uri)
+    extracted = parser.extract_document(body, media_type)
     text = extracted.text
     signals = quality_signals(text)
-    spoken = detect_language(text)
-    if failed := quality_rejections(signals | _says_nothing(kind), spoken, thresholds):
-        return {"media_type": kind} | _rejected(
-            "quality", failed[0].expectation, "; ".join(each.reason for each in failed)
-        )
+    language = detect_language(text)
+    judged = signals | dict.fromkeys(_meaningless_signals(media_type))
+    if failed := quality_rejections(judged, language, thresholds):
+        reason = "; ".join(each.reason for each in failed)
+        return {"media_type": media_type} | _rejected("quality", failed[0].expectation, reason)
     return {
-        "media_type": kind,
-        "title": collapse_whitespace(row["title"] or "") or extracted.title,
+        "media_type": media_type,
+        "title": collapse_whitespace(raw.title or "") or extracted.title,
         "text": text,
         "text_sha256": sha256(text.encode()).hexdigest(),
-        "language": spoken,
+        "language": language,
         "char_count": len(text),
         **signals,
         "headings": [
@@ -101,11 +127,11 @@ def _document(row: dict[str, Any], thresholds: QualityThresholds, parser: Sandbo
     }
 
 
-def _says_nothing(kind: str) -> dict[str, None]:
-    """The signals by which a document of this kind is not judged."""
-    kind = kind.partition(";")[0].strip().lower()
-    signals = () if kind in _STOP_ANYWHERE else ("cut_off",)
-    return dict.fromkeys((*signals, *(("markup_line_ratio",) if kind in _TAGS_TAKEN_OUT else ())))
+def _meaningless_signals(media_type: str) -> list[str]:
+    """Returns the signals that say nothing about documents of a media type."""
+    media_type = media_type.partition(";")[0].strip().lower()
+    signals = [] if media_type in _CAN_BE_CUT_OFF else ["cut_off"]
+    return [*signals, "markup_line_ratio"] if media_type in _MARKUP_REMOVED else signals
 
 
 def _rejected(stage: str, expectation: str, reason: str) -> dict[str, str]:

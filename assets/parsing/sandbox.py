@@ -1,8 +1,8 @@
-"""Parsing within bounds of time and memory: a process of its own for what a document could do to its parser.
+"""Parsing in a sandbox: a separate process with bounds on time, memory and what it can write.
 
-A parser that hangs, takes all memory or crashes its interpreter costs its document, and nobody else's. The
-process lives as long as the one that uses it, because starting one takes as long as parsing a hundred
-documents. It is started afresh, never forked: locks and threads of a Spark worker do not survive a fork.
+A document that makes its reader hang, use all memory or crash the interpreter is lost, but no other document
+is. The process lives as long as its parent, because starting it takes as long as parsing a hundred documents.
+It is never forked: locks and threads of a Spark worker do not survive a fork.
 """
 
 import contextlib
@@ -24,31 +24,32 @@ from assets.parsing.blocks import DocumentHeading, ExtractedDocument, Extraction
 from assets.parsing.extract import MAX_DOCUMENT_BYTES, PLAIN_TEXT, UTF8_TEXT, extract_document
 
 _CHILD_MODULE = "assets.parsing.worker"
-# Decoding has no state that bytes can lead astray: such text, when small, is worth no round trip.
+# Decoding can not hang or crash, so that small texts of these types need no round trip to the process.
 _TRUSTED = {PLAIN_TEXT, UTF8_TEXT}
 _TRUSTED_BYTES = 1 << 20
 _ANSWER_BYTES = 1 << 30
-# What the parsers' process is given of the environment. It reads what strangers wrote, so no secrets.
+# The environment variables that the process gets. It reads what strangers wrote, so it gets no secrets.
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SYSTEMROOT")
-# What native code says on its standard error when an allocation fails, before it aborts.
+# What native code writes to standard error when an allocation fails, before it aborts.
 _NO_MEMORY = (b"memory allocation of", b"bad_alloc", b"MemoryError", b"out of memory", b"Out of memory")
 
 
 class ParserLimits(BaseModel):
-    """What the parsing of one document may take."""
+    """The bounds on parsing one document."""
 
     max_size_bytes: int = Field(default=MAX_DOCUMENT_BYTES, ge=1)
     """A larger document is quarantined unparsed."""
     max_text_chars: int = Field(default=20_000_000, ge=1)
-    """A document with more text is quarantined: its quality signals would take 64 bytes a character, outside
-    these bounds. It is seven times War and Peace; a table of that size is a source of rows."""
+    """A document with more text is quarantined: its quality signals, which are computed outside the sandbox,
+    would take 64 bytes per character. The default is seven times War and Peace; a table of that size is a
+    source of rows."""
     timeout_s: float = Field(default=60, gt=0)
-    """The longest that parsing one document may take, by the clock."""
+    """The longest time that parsing one document may take."""
     memory_bytes: int = Field(default=2 << 30, ge=1 << 28)
-    """The most address space that a parsers' process may take; macOS does not enforce it."""
+    """The largest address space of the process; macOS does not enforce it."""
     ocr: bool = False
-    """Whether pages of a PDF without a text layer are recognised (`make setup EXTRAS=ocr`); a page takes
-    seconds, so a long scan wants more of `timeout_s`."""
+    """Whether to recognise the text of PDF pages without a text layer (`make setup EXTRAS=ocr`). A page takes
+    seconds, so that a long scan needs a larger `timeout_s`."""
 
     @model_validator(mode="after")
     def _installed(self) -> "ParserLimits":
@@ -58,12 +59,12 @@ class ParserLimits(BaseModel):
 
 
 class SandboxedParser:
-    """`extract` in another process, which is replaced when a document has spoilt it.
+    """Runs `extract_document` in another process, which is replaced after a document has broken it.
 
-    Not for use by several threads at once.
+    It is not thread-safe.
 
     Args:
-        limits: Time and memory for each document.
+        limits: The bounds on parsing one document.
     """
 
     def __init__(self, limits: ParserLimits) -> None:
@@ -74,10 +75,11 @@ class SandboxedParser:
         self._parsed = 0
 
     def extract_document(self, body: bytes, media_type: str) -> ExtractedDocument:
-        """As `extract.extract`; plain text of up to 1 MiB is read in this process.
+        """Returns what `extract_document` returns; plain text of up to 1 MiB is read in this process.
 
         Raises:
-            ExtractionError: Those of `extract`, and `timeout`, `out_of_memory` and `crashed`.
+            ExtractionError: With an expectation of `extract_document`, or `timeout`, `out_of_memory` or
+                `crashed`.
         """
         if len(body) > self.limits.max_size_bytes or (media_type in _TRUSTED and len(body) <= _TRUSTED_BYTES):
             return extract_document(body, media_type, self.limits.max_size_bytes)
@@ -85,13 +87,13 @@ class SandboxedParser:
         try:
             return self._ask(body, media_type)
         except ExtractionError as error:
-            # What earlier documents left behind must not be this one's fault: once more, in a fresh process.
+            # An earlier document may have caused it: try again in a new process.
             if not (used and error.expectation in {"crashed", "out_of_memory"}):
                 raise
         return self._ask(body, media_type)
 
     def close(self) -> None:
-        """Ends the process, if there is one."""
+        """Ends the process if it was started."""
         if self._child is not None:
             self._child.kill()
             self._child.wait()
@@ -121,11 +123,11 @@ class SandboxedParser:
         return ExtractedDocument(answer["title"], answer["text"], headings, answer["pages"])
 
     def _started(self) -> Connection:
-        """The pipe to the process, which is started when there is none."""
+        """Returns the pipe to the process, and starts the process if it does not run."""
         if self._pipe is not None:
             return self._pipe
         self._pipe, theirs = Pipe()
-        # A file, because nobody reads a pipe while the process works.
+        # A file, because nobody would read a pipe while the process works.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         limits = [
             str(bound)
@@ -138,7 +140,7 @@ class SandboxedParser:
             )
         ]
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-        # A worker's import path can have been given at run time; more threads would only take address space.
+        # The import path of a Spark worker can be set at run time. More threads would only use address space.
         environment["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
         environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         try:
@@ -148,15 +150,15 @@ class SandboxedParser:
                 stdout=subprocess.DEVNULL,
                 stderr=self._errors,
                 env=environment,
-                start_new_session=True,  # an interrupt at the terminal is the parent's to handle
+                start_new_session=True,  # the parent handles an interrupt at the terminal
             )
         finally:
             theirs.close()
         return self._pipe
 
     def _death(self) -> ExtractionError:
-        """Why the process ended; it is cleared away."""
-        assert self._child is not None  # noqa: S101 - one was asked
+        """Cleans up after the process ended, and returns why it did."""
+        assert self._child is not None  # noqa: S101 - a process was asked
         assert self._errors is not None  # noqa: S101
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._child.wait(5)
@@ -168,7 +170,7 @@ class SandboxedParser:
             return self._out_of_memory()
         if status == -signal.SIGALRM:
             return self._timeout()
-        how = "no sound answer" if status is None else f"exit status {status}"
+        how = "no valid answer" if status is None else f"exit status {status}"
         if status is not None and status < 0:
             with contextlib.suppress(ValueError):
                 how = signal.Signals(-status).name
@@ -187,10 +189,10 @@ _parsers: dict[tuple[int, str], SandboxedParser] = {}
 
 
 def sandboxed_parser(limits: ParserLimits) -> SandboxedParser:
-    """This process's parser with these limits: Spark keeps its workers, and they their parsers."""
+    """Returns this process's parser with these limits; Spark reuses its workers, and they their parser."""
     key = (os.getpid(), limits.model_dump_json())
     if key not in _parsers:
-        # Of a parent that forked this process; its pipe is not ours to close.
+        # Those of a parent that forked this process: their pipes belong to the parent, and stay open.
         _parsers.clear()
         _parsers[key] = SandboxedParser(limits)
     return _parsers[key]

@@ -1,9 +1,9 @@
-"""The process that parses documents one after another: `python -m assets.parsing.worker`.
+"""The sandbox's process, which parses documents one after another: `python -m assets.parsing.worker`.
 
-Its standard input is a socket: a media type, a line feed and a body in, a JSON object out; JSON because what
-comes from a process that strangers' bytes have gone through is data, never objects. It ends when the socket
-closes. Arguments: address space in bytes, seconds a document, bytes a document, characters of its text, and 1
-where scans are recognised.
+Its standard input is a socket. It receives a media type, a line feed and a body, and sends a JSON object. It
+is JSON because a process that has read strangers' bytes may send data, but no pickled objects. It ends when
+the socket closes. Its arguments are the address space in bytes, the seconds per document, the bytes per
+document, the characters of a document's text, and 1 to recognise scans.
 """
 
 import contextlib
@@ -22,11 +22,11 @@ _MAX_WRITTEN_BYTES = 1 << 20
 
 
 def main(arguments: list[str]) -> None:
-    """Answers until the other end closes."""
+    """Parses documents until the socket closes."""
     memory_bytes, max_size_bytes, max_text_chars = (int(arguments[index]) for index in (0, 2, 3))
     timeout_s, ocr = float(arguments[1]), arguments[4] == "1"
     _confine(memory_bytes)
-    # The descriptor's own number is freed, so that no parser reads from the socket.
+    # Standard input becomes the null device, so that no reader reads from the socket.
     pipe = Connection(os.dup(0))
     with open(os.devnull) as nothing:  # noqa: PTH123 - a descriptor is wanted
         os.dup2(nothing.fileno(), 0)
@@ -35,8 +35,8 @@ def main(arguments: list[str]) -> None:
             media_type, _, body = pipe.recv_bytes().partition(b"\n")
         except (EOFError, OSError):
             return
-        # The one who asks stops waiting first. Should it be gone, nobody else would end a parser that hangs:
-        # the signal's default action ends the process also inside native code.
+        # The parent stops waiting earlier. If it is gone, nobody else would end a reader that hangs: the
+        # default action of the signal ends the process even inside native code.
         signal.setitimer(signal.ITIMER_REAL, timeout_s + _GRACE_S)
         answer = _answer(body, media_type.decode(), max_size_bytes, max_text_chars, ocr)
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _confine(memory_bytes: int) -> None:
-    """Bounds memory, and what can be written: no core dumps, no files beyond a few messages."""
+    """Bounds the memory and what can be written: no core dumps, no files larger than a few messages."""
     bounds = {
         resource.RLIMIT_AS: memory_bytes,
         resource.RLIMIT_CORE: 0,
