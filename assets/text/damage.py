@@ -1,12 +1,12 @@
-"""What happened to a text on its way here: markup left in, a wrong decoding, an end that is missing.
+"""Quality signals for damage to a text: markup that was left in, wrong decoding, a missing end.
 
-Each signal is a number that a threshold of `signals.QualityThresholds` bounds. They read the normalised text
-and know nothing of where it came from.
+Each signal is a number that a threshold of `quality_filter.QualityThresholds` bounds. It depends on the
+normalised text only, not on where the text came from.
 """
 
 import re
 
-# The elements that prose is marked up with. Any name would take `<module>` of an API listing for a tag.
+# The elements of prose. A pattern for any name would take `<module>` in an API listing for a tag.
 _TAG = re.compile(
     r"</?(?:a|abbr|article|aside|b|blockquote|body|br|button|center|code|dd|div|dl|dt|em|figure|font|footer"
     r"|form|h[1-6]|head|header|hr|html|i|iframe|img|input|label|li|link|main|meta|nav|ol|option|p|pre|script"
@@ -15,7 +15,7 @@ _TAG = re.compile(
     re.IGNORECASE,
 )
 
-# What announces more, or has not been closed.
+# Ends of a text that announce more, or leave something open.
 _OPEN_END = re.compile(r"(?:[,;:(\[{]|[^\W\d_]-)\Z")
 _OPEN_QUOTE = re.compile(r'(?:\A|[\s(])"[^\s"][^"]*\Z')
 _BRACKETS = (("(", ")"), ("[", "]"), ("{", "}"))
@@ -25,28 +25,31 @@ _DANGLING = re.compile(
     r"|with|without|would|your)\Z",
     re.IGNORECASE,
 )
-"""English words that hardly ever end a sentence."""
+"""English words that rarely end a sentence."""
 _WORD = re.compile(r"[^\W\d_]+")
 _LAST_WORD = re.compile(r"(?:\A|[\s(\"'“‘])([^\W\d_]+)\Z")
 _NOT_PROSE = re.compile(r"\s*(?:[-*+•·|#$%>=:~]|\d+[.)]\s|\.\. )")
-"""How a line of a list, a table, a prompt or a directive begins."""
+"""The beginnings of lines of lists, tables, prompts and directives."""
 _CODE_LINE = re.compile(r"^\s*(?:[#$%>|]|\w+\()", re.MULTILINE)
 _PARAGRAPH = re.compile(r"\n[ \t]*\n")
-_LONG_LINE_CHARS = 50
-_FEW_WORDS = 3
-_SENTENCE_WORDS = 5
-_PROSE_WORDS = 12
-"""Words from which a paragraph is taken for prose, for a sentence, and for more than a name."""
+_WRAPPED_LINE_MIN_CHARS = 50
+"""The length from which a line may be part of a wrapped paragraph."""
+_FRAGMENT_MIN_WORDS = 3
+"""A shorter last paragraph is a name or a heading, which ends as it likes."""
+_SENTENCE_MIN_WORDS = 5
+"""The number of words from which a paragraph with a full stop counts as a sentence."""
+_PROSE_MIN_WORDS = 12
+"""The number of words from which a paragraph counts as prose."""
 _TAIL_CHARS = 4000
-"""Of a last paragraph: a document without blank lines is one."""
+"""How much of the last paragraph is read: a document without blank lines is one paragraph."""
 
 
 def markup_line_ratio(text: str, line_count: int) -> float:
-    """The share of lines that hold an HTML tag: what is left of a page that was taken for plain text.
+    """Returns the share of lines with an HTML tag, which is high for a page that was read as plain text.
 
     Args:
         text: The text.
-        line_count: Its lines with a word.
+        line_count: The number of its lines that have a word.
     """
     if "<" not in text:
         return 0.0
@@ -54,11 +57,12 @@ def markup_line_ratio(text: str, line_count: int) -> float:
 
 
 def mojibake_ratio(text: str) -> float:
-    """Unlikely sequences and U+FFFD, a non-ASCII character: what a wrong decoding left past repair.
+    """Returns the number of unlikely sequences or of U+FFFD per non-ASCII character, whichever is larger.
 
-    The sequences are those of ftfy (Speer, "ftfy", Zenodo 2019, doi:10.5281/zenodo.2591652), module
-    `ftfy.badness`. What ftfy can mend is mended by `normalize` and not seen here. The ratio is to the
-    characters that a wrong decoding can hurt: English has few, and loses them all.
+    Both are traces of a wrong decoding that could not be repaired: `normalize_text` has already repaired what
+    ftfy can. The sequences are those of `ftfy.badness` (Speer, "ftfy", Zenodo 2019,
+    doi:10.5281/zenodo.2591652). The ratio is to non-ASCII characters because a wrong decoding damages only
+    those; an English text has few, and all of them are damaged.
     """
     if text.isascii():
         return 0.0
@@ -70,44 +74,50 @@ def mojibake_ratio(text: str) -> float:
 
 
 def detect_cut_off(text: str) -> int:
-    """1 where a text stops in the middle of something, else 0.
+    """Returns 1 if a text stops in the middle of something, else 0.
 
-    A list, a signature or a command line stops without punctuation too, so an open end alone is no sign.
-    These are: a colon, comma or open bracket as the last character; a bracket that the last paragraph
-    opens and does not close; a word that can't end a sentence; a fragment that begins another word of the
-    text and is never a word in it; and a last paragraph of prose that ends in a bare word, where another
-    one closed its sentence.
+    A missing full stop is no sign: lists, signatures and command lines have none either. The signs are:
 
-    A cut between two sentences, or in a list or a table, leaves no sign and is not seen.
+    - the last character is a colon, comma or open bracket;
+    - the last paragraph opens a bracket or quotation and does not close it;
+    - the last word is one that can not end a sentence, such as "the";
+    - the last word is the beginning of another word of the text, and is nowhere else a word itself;
+    - the last paragraph is prose and ends in a bare word, while another paragraph ends in a full stop.
+
+    A cut between two sentences, or inside a list or a table, is not detected.
     """
     text = text.rstrip()
     paragraphs = [paragraph for paragraph in _PARAGRAPH.split(text) if paragraph.strip()]
     if not paragraphs:
         return 0
     last = paragraphs[-1][-_TAIL_CHARS:]
-    if _OPEN_END.search(last) or _unclosed(last):
+    if _OPEN_END.search(last) or _is_unclosed(last):
         return 1
     found = _LAST_WORD.search(last)
     if found is None:
         return 0
     word = found.group(1)
     words = _WORD.findall(last)
-    if len(words) < _FEW_WORDS:
+    if len(words) < _FRAGMENT_MIN_WORDS:
         return 0
     if _DANGLING.match(word):
         return 1
     if _NOT_PROSE.match(last[last.rfind("\n") + 1 :]) or _CODE_LINE.search(last):
         return 0
-    if len(words) >= _PROSE_WORDS and not word.istitle() and (_wrapped(last) or _closes(paragraphs[:-1])):
+    if (
+        len(words) >= _PROSE_MIN_WORDS
+        and not word.istitle()
+        and (_is_wrapped(last) or _has_sentence(paragraphs[:-1]))
+    ):
         return 1
     folded = word.lower()
     if len(folded) == 1 and folded not in "aix":
         return 1
-    return int(_begins_only(word, text[: -len(word)]))
+    return int(_is_only_a_beginning(word, text[: -len(word)]))
 
 
-def _begins_only(word: str, text: str) -> bool:
-    """Whether a word begins others of a text and is none of them itself."""
+def _is_only_a_beginning(word: str, text: str) -> bool:
+    """Whether other words of a text begin with a word that is nowhere in the text a word itself."""
     inside = rf"(?<![^\W\d_]){re.escape(word)}"
     return (
         re.search(rf"{inside}(?![^\W\d_])", text, re.IGNORECASE) is None
@@ -115,25 +125,25 @@ def _begins_only(word: str, text: str) -> bool:
     )
 
 
-def _wrapped(paragraph: str) -> bool:
-    """Whether it is prose with line breaks: all its lines but the last are long."""
+def _is_wrapped(paragraph: str) -> bool:
+    """Whether a paragraph is wrapped prose: all its lines but the last are long."""
     lines = paragraph.split("\n")[:-1]
-    return bool(lines) and all(len(line) >= _LONG_LINE_CHARS for line in lines)
+    return bool(lines) and all(len(line) >= _WRAPPED_LINE_MIN_CHARS for line in lines)
 
 
-def _closes(paragraphs: list[str]) -> bool:
-    """Whether any paragraph is a sentence with its full stop."""
+def _has_sentence(paragraphs: list[str]) -> bool:
+    """Whether any paragraph ends in a full stop and is long enough to be a sentence."""
     return any(
-        paragraph.rstrip().endswith(".") and len(_WORD.findall(paragraph)) >= _SENTENCE_WORDS
+        paragraph.rstrip().endswith(".") and len(_WORD.findall(paragraph)) >= _SENTENCE_MIN_WORDS
         for paragraph in paragraphs
     )
 
 
-def _unclosed(paragraph: str) -> bool:
-    """Whether a bracket or quotation is opened and not closed."""
+def _is_unclosed(paragraph: str) -> bool:
+    """Whether a paragraph opens a bracket or quotation without closing it."""
     if paragraph.count('"') % 2 and _OPEN_QUOTE.search(paragraph):
         return True
-    # Only what is opened after the last close: an emoticon or a numbered "a)" elsewhere says nothing.
+    # Only brackets opened after the last closing one: an emoticon or a numbered "a)" elsewhere means nothing.
     return any(
         paragraph.rfind(opening) > paragraph.rfind(closing)
         and paragraph.count(opening) > paragraph.count(closing)

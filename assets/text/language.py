@@ -1,4 +1,4 @@
-"""The language of a text, by py3langid, whose model is inside its package (Lui and Baldwin 2012)."""
+"""Detects the language of a text by py3langid (Lui and Baldwin 2012), whose model is inside its package."""
 
 import re
 from functools import cache
@@ -8,25 +8,26 @@ if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
 
 UNDETERMINED = "und"
-"""ISO 639-2's code for a language that is not known."""
+"""The code of ISO 639-2 for an undetermined language."""
 NO_LANGUAGE = "zxx"
-"""ISO 639-2's code for what is no language."""
+"""The code of ISO 639-2 for text in no language."""
 
-_SAMPLE_CHARS = 2000  # it costs half a millisecond a thousand
+_SAMPLE_CHARS = 2000  # half a millisecond per thousand characters
 _MIN_LETTERS = 20
 _MIN_PROBABILITY = 0.5
 _LETTERS = re.compile(r"[^\W\d_]+")
 
 
 def detect_language(text: str) -> str:
-    """The ISO 639 code of the language that most of a text's beginning is in.
+    """Returns the ISO 639 code of the language of a text.
 
     Args:
-        text: Normalised text; its first 2,000 characters are looked at.
+        text: Normalised text, of which the first 2,000 characters are read.
 
     Returns:
-        Two lower-case letters where ISO 639-1 has the language, else the three of ISO 639-3; `zxx` for what
-        is no language; `und` for fewer than 20 letters, and where no language is likelier than all others.
+        Two lower-case letters where ISO 639-1 has the language, else the three letters of ISO 639-3; `zxx`
+        for text in no language; `und` for fewer than 20 letters, and where no language has a probability of
+        0.5.
     """
     sample = text[:_SAMPLE_CHARS]
     letters = " ".join(_LETTERS.findall(sample))

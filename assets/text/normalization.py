@@ -1,14 +1,14 @@
-"""One canonical form of text, so that equal writing has equal bytes, equal hashes and stable offsets."""
+"""Brings text into one canonical form: equal texts have equal bytes and hashes, and offsets are stable."""
 
 import re
 import unicodedata
 
 NORMALIZER_VERSION = "1"
-"""Raised whenever the same input would give other text: it is part of the parser's config digest."""
+"""Increased whenever the same input would give other text. It is part of the parser's version."""
 
 _NEWLINES = re.compile("\r\n|[\r\x0b\x0c\u2028\u2029]")
-# Format characters that show nothing and break search: soft hyphen, byte order marks, the two
-# overrides that can make text read otherwise than it is written, and interlinear anchors.
+# Invisible characters that break search: control characters, soft hyphens, byte order marks, the two
+# overrides of the writing direction, which can make text look other than it is, and interlinear anchors.
 _INVISIBLE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u00ad\ufeff\u202d\u202e\ufff9-\ufffb\ufffe\uffff]")
 _SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -17,19 +17,19 @@ _MAX_PASSES = 10
 
 
 def normalize_text(text: str) -> str:
-    """Brings text into its canonical form, in which it stays: normalising again changes nothing.
+    """Returns text in its canonical form; normalising it again changes nothing.
 
-    In this order: line endings to a line feed, mojibake repaired, control characters removed, every space
-    character to a plain space, Unicode NFC (UAX 15), trailing spaces stripped, at most two blank lines in a
-    row, none at the start or end. Typographic quotes, dashes, ligatures and full-width letters stay as they
-    were written.
+    Line endings become line feeds, mojibake is repaired, control characters are removed, every space
+    character becomes a plain space, characters are composed (Unicode NFC, UAX 15), trailing spaces are
+    stripped, at most two blank lines stay in a row, and none at the start or end. Typographic quotes, dashes,
+    ligatures and full-width letters stay as they were written.
 
     Args:
-        text: Any string; unpaired surrogates become U+FFFD, so that the result is always UTF-8 encodable.
+        text: Any string. Unpaired surrogates become U+FFFD, so that the result can be encoded in UTF-8.
     """
     if text.isascii():
         return _tidy(text)
-    # A repair can bring out a character that composes, or a space at a line's end: to the fixed point.
+    # A repair can produce characters that compose, or a space at a line's end: repeat until nothing changes.
     for _ in range(_MAX_PASSES):
         before, text = text, _tidy(unicodedata.normalize("NFC", _repair(text)))
         if text == before:
@@ -42,7 +42,7 @@ def _repair(text: str) -> str:
         text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     from ftfy import fix_encoding
 
-    # A line at a time: its heuristics are slow, most lines are ASCII, and damage is often a quoted part only.
+    # Line by line: the heuristics are slow, most lines are ASCII, and often only a quoted part is damaged.
     return "\n".join(line if line.isascii() else fix_encoding(line) for line in text.split("\n"))
 
 

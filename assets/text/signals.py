@@ -1,9 +1,9 @@
-"""Quality signals of a text and the thresholds that keep a document out.
+"""Quality signals of a text: numbers that tell prose from damage, repetition and noise.
 
 The heuristics and their names are those of Gopher (Rae et al. 2021, arXiv:2112.11446, appendix A.1.1 and
 table A1), C4 (Raffel et al. 2020, arXiv:1910.10683, section 2.2) and FineWeb (Penedo et al. 2024,
-arXiv:2406.17557, section 3.6). Those papers filter a crawl for training; here a person chose the documents,
-so every signal is kept as a column and only the thresholds that speak of damage are on.
+arXiv:2406.17557, section 3.6). Every signal is a column of `silver.documents`; `quality_filter` has the
+thresholds.
 """
 
 import re
@@ -62,18 +62,18 @@ QUALITY_SIGNALS: dict[str, pa.Field] = {
 """The signal columns of `silver.documents`; `quality_signals` says which paper each is from."""
 
 _STOP_WORDS = "the be to of and that have with"
-# Words of the printers' filler that running Latin, or any other language, hardly has.
+# Words of the printers' filler text that are rare in real Latin and in every other language.
 _LOREM_IPSUM = (
     "lorem ipsum dolor amet consectetur adipiscing elit eiusmod tempor incididunt labore magna aliqua veniam"
     " nostrud exercitation ullamco laboris aliquip commodo consequat aute irure reprehenderit voluptate"
     " cillum fugiat pariatur excepteur occaecat cupidatat proident deserunt mollit laborum dolore"
 )
-_POLICY = (
+_POLICY_PHRASES = (
     *("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies"),
     *("enable javascript", "javascript is disabled", "javascript is required", "accept cookies"),
 )
-# What pages put around their text. Only in short lines, as RefinedWeb does (Penedo et al. 2023,
-# arXiv:2306.01116, appendix G.2): prose speaks of passwords and navigation too.
+# Words that pages put around their text. Only short lines count, as in RefinedWeb (Penedo et al. 2023,
+# arXiv:2306.01116, appendix G.2), because prose mentions passwords and navigation too.
 _FURNITURE = re.compile(
     r"\b(?:sign(?:ed)?[ -]?(?:in|up|out)|log(?:ged)?[ -]?(?:in|out)|register|(?:my|your|an?"
     r"|free) account|password|cookies?|javascript|your browser|privacy|terms (?:of|and)"
@@ -83,43 +83,43 @@ _FURNITURE = re.compile(
     r"|items in cart|added? to cart|checkout|advertisement)\b",
     re.IGNORECASE,
 )
-_FURNITURE_WORDS = 10
+_FURNITURE_LINE_MAX_WORDS = 10
 _BULLETS = "-*•‣▪▫■□●○◦◆◇–·►"
 _TERMINAL = ".!?\"'”’。！？…"
-_SHORT_LINE_CHARS = 30  # FineWeb's
-_MIN_LETTERS = 200  # fewer say nothing about how letters are distributed
+_SHORT_LINE_CHARS = 30  # as in FineWeb
+_MIN_LETTERS = 200  # fewer letters say nothing about how letters are distributed
 
 _DOT, _ELLIPSIS = 0x2E, 0x2026
 
 
 def quality_signals(text: str) -> dict[str, int | float | None]:
-    """All signals of one text, in numpy over its code points: no Python object a word.
+    """Returns all quality signals of a text.
 
-    A word is a run of characters between whitespace, compared without case; in scripts that write no spaces
-    (Chinese, Japanese, Thai and their neighbours) each character is one. A line or paragraph counts when it
-    holds a word. Characters are those of words; whitespace counts for nothing.
+    A word is a run of characters between whitespace, compared without case. In scripts without spaces
+    (Chinese, Japanese, Thai and related scripts) each character is a word. Lines and paragraphs without a
+    word do not count, and whitespace is not counted as characters.
 
     - Gopher, A.1.1: `word_count`; `mean_word_length`; `symbol_to_word_ratio` of hash signs and ellipses;
       `alphabetic_word_ratio` of words that hold a letter, `alphanumeric_word_ratio` a letter or digit;
-      `stop_word_count` of different stop words; `bullet_line_ratio` and `ellipsis_line_ratio` of lines that
-      start or end so.
+      `stop_word_count` of different stop words; `bullet_line_ratio` of lines that begin with a bullet;
+      `ellipsis_line_ratio` of lines that end with an ellipsis.
     - Gopher, table A1: `duplicate_*_fraction` of lines and paragraphs that occurred before, and of the
       characters in them; `top_N_gram_char_fraction` of characters in the N-gram that occurs most often, if
       more than once; `duplicate_N_gram_char_fraction` of characters in N-grams that occurred before, each
       character counted once.
-    - C4, 2.2: `curly_bracket_ratio` a character; `lorem_ipsum_word_ratio`; `boilerplate_line_ratio` of
-      lines about policies, cookies and JavaScript, and of short lines that are a page's furniture.
+    - C4, 2.2: `curly_bracket_ratio` per character; `lorem_ipsum_word_ratio`; `boilerplate_line_ratio` of
+      lines about policies, cookies and JavaScript, and of short lines that pages put around their text.
     - FineWeb, 3.6: `terminal_punctuation_line_ratio`; `short_line_ratio` of lines up to 30 characters;
       `newline_to_word_ratio`.
-    - `replacement_char_ratio`: U+FFFD a character. `letter_coincidence`: the chance that two of the text's
-      basic Latin letters are equal (the index of coincidence, Friedman 1922), None for fewer than 200.
-    - `markup_line_ratio`, `mojibake_ratio` and `cut_off`: as `damage` says.
+    - `replacement_char_ratio`: U+FFFD per character. `letter_coincidence`: the probability that two of the
+      text's basic Latin letters are equal (the index of coincidence, Friedman 1922); None for fewer than 200.
+    - `markup_line_ratio`, `mojibake_ratio` and `cut_off`: see `assets.text.damage`.
 
     Args:
-        text: Normalised text; at least one word for the ratios to mean anything.
+        text: Normalised text. Without a word, all signals are 0, but `letter_coincidence` is None.
 
     Returns:
-        One value a key of `SIGNALS`.
+        One value for each key of `QUALITY_SIGNALS`.
     """
     if not text.strip():
         return dict.fromkeys(QUALITY_SIGNALS, 0) | {"letter_coincidence": None}
@@ -172,7 +172,7 @@ def quality_signals(text: str) -> dict[str, int | float | None]:
 
 
 def _repeats(hashes: WordHashes, chars: TokenIndex) -> tuple[float, float]:
-    """The fraction of segments that occurred before, and of the characters in them."""
+    """Returns the fraction of segments that occurred before, and of characters in such segments."""
     again = np.ones(len(hashes), dtype=np.bool_)
     again[np.unique(hashes, return_index=True)[1]] = False
     return float(again.mean()), float(chars[again].sum() / chars.sum())
@@ -184,7 +184,7 @@ def _n_gram_fractions(hashes: WordHashes, lengths: TokenIndex) -> dict[str, floa
     ends = np.append(0, np.cumsum(lengths))
     grams = hashes
     for n in range(2, 11):
-        # Horner's rule from the n-grams of one word fewer.
+        # Horner's rule: the hash of an n-gram from that of its first n - 1 words.
         grams = grams[:-1] * HASH_PRIME + hashes[n - 1 :] if len(grams) else grams
         if n in (2, 3, 4):
             fractions[f"top_{n}_gram_char_fraction"] = _top(grams, ends[n:] - ends[:-n], total)
@@ -217,12 +217,15 @@ def _covered(grams: WordHashes, n: int, lengths: TokenIndex, total: int) -> floa
 
 def _boilerplate_lines(text: str) -> int:
     lowered = text.lower()
-    phrases = [phrase for phrase in _POLICY if phrase in lowered]
+    phrases = [phrase for phrase in _POLICY_PHRASES if phrase in lowered]
     if not phrases and not _FURNITURE.search(lowered):
         return 0
     return sum(
         any(phrase in line for phrase in phrases)
-        or (len(line.split(None, _FURNITURE_WORDS)) <= _FURNITURE_WORDS and bool(_FURNITURE.search(line)))
+        or (
+            len(line.split(None, _FURNITURE_LINE_MAX_WORDS)) <= _FURNITURE_LINE_MAX_WORDS
+            and bool(_FURNITURE.search(line))
+        )
         for line in lowered.split("\n")
     )
 
@@ -238,7 +241,7 @@ def _coincidence(folded: npt.NDArray[np.uint32]) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class _Vocabulary:
-    """The fixed words as hashes and characters as code points."""
+    """Fixed words as hashes, and fixed characters as code points."""
 
     stop_words: WordHashes
     lorem_ipsum: WordHashes

@@ -1,4 +1,4 @@
-"""A text as arrays of words, lines and paragraphs, without a Python object for any of them."""
+"""Words, lines and paragraphs of a text as numpy arrays, without a Python object per word."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -10,9 +10,9 @@ WordHashes = npt.NDArray[np.uint64]
 TokenIndex = npt.NDArray[np.intp]
 HASH_PRIME = np.uint64(0x100000001B3)
 
-# Bits of a character's kind.
+# Bits of a character's kind: `_ALONE` is a character that is a word by itself.
 _SPACE, _LETTER, _DIGIT, _ALONE = np.uint8(1), np.uint8(2), np.uint8(4), np.uint8(8)
-_LAST = 0xFFFF  # of the basic plane
+_LAST = 0xFFFF  # the last character of the basic plane
 _UNSPACED_SCRIPTS = (
     *((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF)),  # Thai and Lao, Burmese, Khmer
     *((0x2E80, 0x2FDF), (0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF)),  # CJK
@@ -23,17 +23,20 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 @dataclass(frozen=True, slots=True)
 class TextTokens:
-    """The words of a text as arrays; `starts` and `ends` index the visible characters.
+    """The words of a text as arrays.
 
     Attributes:
-        codes: Every visible character's code point, uint32.
-        folded: The same without case.
-        positions: Where each visible character is in the text.
-        starts: First character of each word; `ends` is one past its last; `lengths` their distance.
-        hashes: 64 bits a word; equal words have equal hashes.
-        alphabetic: Whether each word holds a letter; `alphanumeric`, a letter or digit.
-        line_starts: First word of each line that has one.
-        paragraph_starts: First line of each paragraph, in the order of `line_starts`.
+        codes: The code point of each visible character, uint32.
+        folded: The code point of each visible character in lower case, uint32.
+        positions: The offset of each visible character in the text.
+        starts: The index in `codes` of the first character of each word.
+        ends: The index in `codes` after the last character of each word.
+        lengths: The number of characters of each word.
+        hashes: A 64-bit hash of each word without case; equal words have equal hashes.
+        alphabetic: Whether each word has a letter.
+        alphanumeric: Whether each word has a letter or digit.
+        line_starts: The index of the first word of each line that has a word.
+        paragraph_starts: The index in `line_starts` of the first line of each paragraph.
     """
 
     codes: npt.NDArray[np.uint32]
@@ -50,10 +53,10 @@ class TextTokens:
 
 
 def tokenize_text(codes: npt.NDArray[np.uint32]) -> TextTokens:
-    """Cuts a text into words, lines and paragraphs.
+    """Splits a text into words, lines and paragraphs.
 
     Args:
-        codes: Its code points; at least one is not whitespace.
+        codes: The code points of the text; at least one is not whitespace.
     """
     table = _characters()
     small = np.minimum(codes, _LAST)
@@ -86,19 +89,24 @@ def tokenize_text(codes: npt.NDArray[np.uint32]) -> TextTokens:
 
 
 def hash_segments(values: WordHashes, starts: TokenIndex) -> WordHashes:
-    """One polynomial hash modulo 2**64 for each segment of values: words of characters, lines of words."""
+    """Returns a polynomial hash modulo 2**64 of each segment of values, such as the characters of each word.
+
+    Args:
+        values: The values of all segments.
+        starts: The index of the first value of each segment.
+    """
     lengths = np.diff(starts, append=len(values))
     powers = np.cumprod(np.full(int(lengths.max()), HASH_PRIME, dtype=np.uint64))
     places = np.arange(len(values)) - np.repeat(starts, lengths)
     mixed = values * _GOLDEN
-    mixed ^= mixed >> np.uint64(29)  # else the sum would be linear in the code points
+    mixed ^= mixed >> np.uint64(29)  # without this, the sum would be linear in the code points
     hashes: WordHashes = np.add.reduceat(mixed * powers[places], starts)
     return hashes
 
 
 @dataclass(frozen=True, slots=True)
 class _Characters:
-    """Of each character of the basic plane its kinds, as bits, and its lower case."""
+    """The kinds, as bits, and the lower case of each character of the basic plane."""
 
     kinds: npt.NDArray[np.uint8]
     lower: npt.NDArray[np.uint32]
@@ -112,6 +120,6 @@ def _characters() -> _Characters:
     kinds |= np.fromiter(map(str.isdigit, every), np.uint8, len(every)) * _DIGIT
     for first, last in _UNSPACED_SCRIPTS:
         kinds[first : last + 1] |= _ALONE
-    kinds[_LAST] = _LETTER | _ALONE  # what lies beyond the basic plane is mostly ideographs and emoji
+    kinds[_LAST] = _LETTER | _ALONE  # characters beyond the basic plane are mostly ideographs and emoji
     lower = np.fromiter((ord(char.lower()[0]) for char in every), np.uint32, len(every))
     return _Characters(kinds, lower)
