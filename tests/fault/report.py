@@ -6,18 +6,18 @@ from pathlib import Path
 HEAD = """\
 # Faults
 
-Each row is one fault. Those of a run *killed in turn* were made one after another on one folder, in the \
-order of their numbers, each run going on from what the one before it left; then came one run that nothing \
-disturbs. So a row of them says what came of all of them together. (Of the index, what was killed is \
-`headwater run --select 'key:"serving/index"+'`.) Every other row has a fresh copy of a state folder for \
-itself.
+Each row is one fault. The runs *killed in turn* ran one after another on one folder, in the order of \
+their numbers: each continued from what the one before it left, and a run that nothing disturbs came last. \
+Each of these rows therefore states the outcome of all of them together. (For the index, the killed \
+command is `headwater run --select 'key:"serving/index"+'`.) Every other row started from its own fresh \
+copy of a state folder.
 
-*Equal* means: the end is compared row for row with that of a folder which was never disturbed (every table, \
-the index, its partitions, the decisions, the live release, a search), no commit of a table has the turn of \
-another, and no process that was started for the folder still runs.
+*Equal* means that the folder ends row for row like one that was never disturbed (every table, the index, \
+its partitions, the decisions, the live release, a search), that no two commits of a table have the same \
+fencing token, and that no process that was started for the folder still runs.
 
-*Inside* a commit, the table's new files are there and the commit is not; inside a statement, it is sent and \
-not answered; inside a piece of a COPY, half of it is written.
+*Inside* a commit, the new files of the table are written and the commit is not; inside a statement, it is \
+sent and not answered; inside a piece of a COPY, half of it is written.
 
 Made by `make fault`.
 
