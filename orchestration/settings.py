@@ -73,6 +73,11 @@ class Settings(BaseSettings):
         return self.lake or str(self.home / "lake")
 
     @property
+    def answers_dir(self) -> Path:
+        """The folder of the journal of answers."""
+        return self.home / "answers"
+
+    @property
     def dagster_home(self) -> Path:
         """The folder in which Dagster keeps its runs and events."""
         return self.home / "dagster"
@@ -91,11 +96,17 @@ class Settings(BaseSettings):
 def open_lake(settings: Settings) -> Lake:
     """Opens the lake of a state folder; missing tables are made, an older state is migrated.
 
+    Answers that are still in the journal are committed, so that every reader sees them.
+
     Raises:
         NewerState: The folder was made by a newer Headwater.
     """
     lake = Lake(settings.lake_root, settings.spark, settings.home / "spark", settings.home / "data_docs")
     migrate_state(settings.home, lake)
+    if any(settings.answers_dir.glob("journal.*")):
+        from assets.lake.answers import AnswerJournal
+
+        AnswerJournal(settings.answers_dir).commit(lake)
     return lake
 
 

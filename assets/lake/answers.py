@@ -1,39 +1,174 @@
-"""The answers that were given, as rows of `gold.answers`."""
+"""Every answer that was given: kept at once in a journal, and committed to `gold.answers` many at a time.
 
+A commit per answer would make the table's log grow with every question, and all that reads it slower.
+An answer is safe as soon as it is in the journal, a local file. The journal is committed when the service that
+answers is closed, when it is full, and whenever anybody opens the lake of the state folder.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
 
 import pyarrow as pa
+from pydantic import BaseModel, TypeAdapter
 
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
 from assets.lake.tables import ANSWERS
-from inference.answering.query_service import AnswerRecord
+from inference.answering.answer import AnswerRecord, Citation
 from retrieval.access import encode_access_groups
 from retrieval.lineage import Lineage
 
+JOURNAL_ANSWERS = 100
+"""How many answers a service keeps in the journal before it commits them."""
 
-def append_answer(lake: Lake, record: AnswerRecord) -> None:
-    """Appends an answer to `gold.answers`, with what it was chosen from and the versions behind that."""
-    answer = record.answer
-    row = {
-        "answer_id": answer.answer_id,
-        "tenant": record.tenant,
-        "question": record.question,
-        "answer": answer.answer,
-        "refused": answer.refused,
-        "engine": answer.engine,
-        "citations": [asdict(citation) for citation in answer.citations],
-        "release_id": answer.release,
-        "model_digest": answer.model_digest,
-        "retrieved": list(record.retrieved),
-        "access_groups": encode_access_groups(record.groups),
-        "answered_at": record.answered_at,
-    }
+_RECORD = TypeAdapter(AnswerRecord)
+
+
+class UnknownAnswer(LookupError):
+    """No answer has that id."""
+
+
+class StoredAnswer(BaseModel, frozen=True):
+    """A row of `gold.answers`; its columns are described there."""
+
+    answer_id: str
+    tenant: str
+    question: str
+    answer: str | None
+    refused: bool
+    engine: str
+    citations: list[Citation] | None
+    release_id: str
+    model_digest: str
+    retrieved: list[str] | None
+    access_groups: str | None
+    search_mode: str | None
+    answered_at: datetime
+
+    @property
+    def groups(self) -> list[str]:
+        """The groups that the asker was in."""
+        return self.access_groups.split(",") if self.access_groups else []
+
+
+def find_answer(lake: Lake, answer_id: str) -> StoredAnswer:
+    """Returns an answer.
+
+    Raises:
+        UnknownAnswer: When there is none.
+    """
+    rows = lake.query(
+        "select * from answers where answer_id = ?", [answer_id], answers=lake.delta(ANSWERS.name)
+    ).to_pylist()
+    if not rows:
+        raise UnknownAnswer(f"there is no answer {answer_id!r}: `headwater answers list` lists them")
+    return StoredAnswer.model_validate(rows[0])
+
+
+def recent_answers(lake: Lake, limit: int, tenant: str | None) -> list[StoredAnswer]:
+    """Returns the newest answers, of one tenant or of all, newest first."""
+    rows = lake.query(
+        "select * from answers where $tenant is null or tenant = $tenant "
+        "order by answered_at desc limit $limit",
+        {"tenant": tenant, "limit": limit},
+        answers=lake.delta(ANSWERS.name),
+    ).to_pylist()
+    return [StoredAnswer.model_validate(row) for row in rows]
+
+
+class AnswerJournal:
+    """The answers of a state folder that are not in `gold.answers` yet. Several processes may use it at once.
+
+    Args:
+        folder: Where it is, on a local disk.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file = folder / "journal.jsonl"
+        # There while a commit is being made: after a crash, some of the journal may be in the table already.
+        self._committing = folder / "committing"
+
+    def add(self, record: AnswerRecord) -> int:
+        """Writes an answer down, safe from the end of this process and of the machine.
+
+        Returns:
+            How many answers the journal holds now.
+        """
+        with self._locked():
+            lines = self._lines()
+            with self._file.open("r+b" if self._file.exists() else "w+b") as file:
+                end = sum(map(len, lines))
+                file.truncate(end)  # a line that a killed process began
+                file.seek(end)
+                file.write(_RECORD.dump_json(record) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        return len(lines) + 1
+
+    def is_empty(self) -> bool:
+        """True when there is nothing to commit."""
+        return not self._file.exists()
+
+    def commit(self, lake: Lake) -> None:
+        """Moves all answers to `gold.answers`: one commit, or one per release that they were given from."""
+        if self.is_empty():
+            return
+        with self._locked():
+            records = [_RECORD.validate_json(line) for line in self._lines()]
+            if self._committing.exists():
+                stored = lake.delta(ANSWERS.name).to_pyarrow_table(columns=["answer_id"])["answer_id"]
+                known = set(stored.to_pylist())
+                records = [record for record in records if record.answer.answer_id not in known]
+            self._committing.touch()
+            for release_id in dict.fromkeys(record.answer.release for record in records):
+                _append(lake, [record for record in records if record.answer.release == release_id])
+            self._file.unlink(missing_ok=True)
+            self._committing.unlink()
+
+    def _lines(self) -> list[bytes]:
+        """The journal's whole lines."""
+        lines = self._file.read_bytes().splitlines(keepends=True) if self._file.exists() else []
+        return [line for line in lines if line.endswith(b"\n")]
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def _append(lake: Lake, records: list[AnswerRecord]) -> None:
+    """Appends answers from one release to `gold.answers`, in one commit."""
+    rows = [
+        {
+            "answer_id": record.answer.answer_id,
+            "tenant": record.tenant,
+            "question": record.question,
+            "answer": record.answer.answer,
+            "refused": record.answer.refused,
+            "engine": record.answer.engine,
+            "citations": [asdict(citation) for citation in record.answer.citations],
+            "release_id": record.answer.release,
+            "model_digest": record.answer.model_digest,
+            "retrieved": list(record.retrieved),
+            "access_groups": encode_access_groups(record.groups),
+            "search_mode": record.search_mode,
+            "answered_at": record.answered_at,
+        }
+        for record in records
+    ]
     lineage = Lineage(
-        run_id=answer.answer_id,
+        run_id=records[0].answer.answer_id,
         asset="gold/answers",
         code_version=CODE_VERSION,
         config_digest="",
-        inputs=record.versions,
+        inputs=records[0].versions,
     )
-    lake.append(ANSWERS, pa.Table.from_pylist([row], ANSWERS.schema), lineage)
+    lake.append(ANSWERS, pa.Table.from_pylist(rows, ANSWERS.schema), lineage)

@@ -279,6 +279,7 @@ ANSWERS = Table(
                 nullable=True,
             ),
             _GROUPS,
+            column("search_mode", "How they were retrieved: hybrid or reranked.", nullable=True),
             column("answered_at", "When the answer was given.", _TIME),
         ]
     ),

@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any, Protocol
 
 from inference.engines.protocol import Engine
@@ -108,6 +109,31 @@ class Answer:
             "release": self.release,
             "model_digest": self.model_digest,
         }
+
+
+@dataclass(frozen=True)
+class AnswerRecord:
+    """An answer with all that is recorded of it.
+
+    Attributes:
+        answer: The answer.
+        question: The question, as it was asked.
+        tenant: Whose documents were searched.
+        groups: The groups that the asker is in.
+        retrieved: The ids of the chunks that the answer was chosen from, best first.
+        search_mode: How they were retrieved: `hybrid` or `reranked`.
+        versions: The version of every table that the release was made from.
+        answered_at: The time, in UTC.
+    """
+
+    answer: Answer
+    question: str
+    tenant: str
+    groups: tuple[str, ...]
+    retrieved: tuple[str, ...]
+    search_mode: str
+    versions: dict[str, int]
+    answered_at: datetime
 
 
 def validate_question(question: str) -> str:

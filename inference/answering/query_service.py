@@ -7,7 +7,13 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Literal
 
-from inference.answering.answer import Answer, ReleasePin, answer_question, validate_question
+from inference.answering.answer import (
+    Answer,
+    AnswerRecord,
+    ReleasePin,
+    answer_question,
+    validate_question,
+)
 from inference.answering.release_models import ReleaseModels
 from inference.engines.generator import GeneratorConfig, build_engine
 from inference.engines.protocol import Engine
@@ -29,26 +35,16 @@ PASSAGES_PER_QUESTION = 10
 
 
 @dataclass(frozen=True)
-class AnswerRecord:
-    """An answer with all that is recorded of it.
+class RetrievedPassages:
+    """What was retrieved for a question.
 
     Attributes:
-        answer: The answer.
-        question: The question, as it was asked.
-        tenant: Whose documents were searched.
-        groups: The groups that the asker is in.
-        retrieved: The ids of the chunks that the answer was chosen from, best first.
-        versions: The version of every table that the release was made from.
-        answered_at: The time, in UTC.
+        hits: The chunks, best first.
+        mode: How they were found: `hybrid` also where a reranker was asked and failed.
     """
 
-    answer: Answer
-    question: str
-    tenant: str
-    groups: tuple[str, ...]
-    retrieved: tuple[str, ...]
-    versions: dict[str, int]
-    answered_at: datetime
+    hits: list[SearchHit]
+    mode: SearchMode
 
 
 class QueryService:
@@ -60,7 +56,8 @@ class QueryService:
         models: The embedding models of releases.
         reranker: The reranker's configuration.
         generator: The engine's configuration.
-        record: Called with every answer that is given.
+        record: Called with every answer before it is returned.
+        commit: Called when the service is closed.
     """
 
     def __init__(
@@ -71,6 +68,7 @@ class QueryService:
         reranker: RerankerConfig,
         generator: GeneratorConfig,
         record: Callable[[AnswerRecord], object],
+        commit: Callable[[], object],
     ) -> None:
         self.index = index
         self._searcher = searcher
@@ -78,6 +76,15 @@ class QueryService:
         self._reranker_config = reranker
         self._generator_config = generator
         self._record = record
+        self._commit = commit
+
+    def __enter__(self) -> "QueryService":
+        """Returns the service itself; leaving the `with` block closes it."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Has the answers that were given committed."""
+        self._commit()
 
     def live_release(self) -> IndexRelease:
         """Returns the release that answers come from.
@@ -170,14 +177,41 @@ class QueryService:
         return reranked.hits
 
     def retrieve_passages(
-        self, question: str, tenant: str, at: IndexRelease, groups: Collection[str] = ()
-    ) -> list[SearchHit]:
-        """Returns the chunks that a question is answered from, best first.
+        self,
+        question: str,
+        tenant: str,
+        at: IndexRelease,
+        groups: Collection[str] = (),
+        mode: SearchMode | None = None,
+    ) -> RetrievedPassages:
+        """Returns the chunks that a question is answered from.
 
         Every character of a question is meant as it stands: quotes and hyphens are no query language here.
+
+        Args:
+            question: In plain words.
+            tenant: Whose documents to search.
+            at: The release.
+            groups: The groups that the asker is in.
+            mode: How to search; None for the default mode.
+
+        Raises:
+            QueryModelMismatch: As in `search`.
+            RerankError: As in `search`.
         """
-        query = SearchQuery.plain(question)
-        return self.search(query, PASSAGES_PER_QUESTION, self.default_mode, tenant, at, groups)
+        outcomes: list[RerankedHits] = []
+        hits = self.search(
+            SearchQuery.plain(question),
+            PASSAGES_PER_QUESTION,
+            mode := mode or self.default_mode,
+            tenant,
+            at,
+            groups,
+            on_reranked=outcomes.append,
+        )
+        if any(outcome.fallback_reason for outcome in outcomes):
+            mode = "hybrid"
+        return RetrievedPassages(hits, mode)
 
     def ask(
         self,
@@ -201,12 +235,20 @@ class QueryService:
         """
         question = validate_question(question)
         release = at or self.live_release()
-        hits = self.retrieve_passages(question, tenant, release, groups)
+        passages = self.retrieve_passages(question, tenant, release, groups)
         versions = release.details.versions
         pin = ReleasePin(release.release_id, release.details.model_digest, versions["silver.documents"])
-        answer = answer_question(question, hits, self.engine, pin)
-        retrieved = tuple(hit.chunk_id for hit in hits)
+        answer = answer_question(question, passages.hits, self.engine, pin)
         self._record(
-            AnswerRecord(answer, question, tenant, tuple(groups), retrieved, versions, datetime.now(UTC))
+            AnswerRecord(
+                answer=answer,
+                question=question,
+                tenant=tenant,
+                groups=tuple(groups),
+                retrieved=tuple(hit.chunk_id for hit in passages.hits),
+                search_mode=passages.mode,
+                versions=versions,
+                answered_at=datetime.now(UTC),
+            )
         )
         return answer

@@ -33,8 +33,7 @@ def ask_command(
     from orchestration.operations.ask import open_query_service
 
     settings = read_settings()
-    with working():
-        service = open_query_service(settings)
+    with working(), open_query_service(settings) as service:
         at = service.release_as_of(as_of) if as_of else None
         answer = service.ask(question, tenant, at, group or ()).to_dict()
     if json_:

@@ -1,10 +1,8 @@
-"""The query service of a state folder: its index, its models, and the lake that answers are recorded in."""
+"""The query service of a state folder: its index, its models, and the journal that answers are kept in."""
 
-from functools import cache
-
-from assets.lake.answers import append_answer
-from assets.lake.lake import Lake
-from inference.answering.query_service import AnswerRecord, QueryService
+from assets.lake.answers import JOURNAL_ANSWERS, AnswerJournal
+from inference.answering.answer import AnswerRecord
+from inference.answering.query_service import QueryService
 from inference.answering.release_models import ReleaseModels
 from orchestration.settings import Settings, open_lake
 from retrieval.embedding.embedding_model import EmbeddingModel
@@ -14,14 +12,16 @@ from retrieval.store.postgres import Postgres
 
 
 def open_query_service(settings: Settings) -> QueryService:
-    """Returns the query service of a state folder; the lake is opened with the first answer."""
-
-    @cache
-    def lake() -> Lake:
-        return open_lake(settings)
+    """Returns the query service of a state folder; closing it commits the answers that it gave."""
+    journal = AnswerJournal(settings.answers_dir)
 
     def record(answer: AnswerRecord) -> None:
-        append_answer(lake(), answer)
+        if journal.add(answer) >= JOURNAL_ANSWERS:
+            commit()
+
+    def commit() -> None:
+        if not journal.is_empty():
+            open_lake(settings)  # which commits the journal
 
     postgres = Postgres(settings.home, settings.postgres)
     model = EmbeddingModel.of(settings.recipe.embedder, settings.home)
@@ -32,4 +32,5 @@ def open_query_service(settings: Settings) -> QueryService:
         settings.reranker,
         settings.generator,
         record,
+        commit,
     )

@@ -52,9 +52,9 @@ def run_demo(settings: Settings, progress: Callable[[str], None]) -> DemoResult:
     if there != wanted:
         registry.add(wanted)
     built = ingest_and_release(settings, progress)
-    service = open_query_service(settings)
     answers = []
-    for question in DEMO_QUESTIONS:
-        progress(f"asking: {question}")
-        answers.append({"question": question, **service.ask(question, wanted.tenant).to_dict()})
+    with open_query_service(settings) as service:
+        for question in DEMO_QUESTIONS:
+            progress(f"asking: {question}")
+            answers.append({"question": question, **service.ask(question, wanted.tenant).to_dict()})
     return DemoResult(built, answers)

@@ -9,13 +9,14 @@ import pytest
 from pyspark.sql import SparkSession
 from typer.testing import CliRunner
 
+from assets.lake.answers import UnknownAnswer
 from assets.lake.lake import Lake
 from assets.sources.source_config import Source
 from assets.sources.source_registry import SourceRegistry
 from orchestration.cli.main import app
 from orchestration.operations.ask import open_query_service
 from orchestration.operations.ingest import ingest_and_release
-from orchestration.operations.replay import UnknownAnswer, replay
+from orchestration.operations.replay import replay_answer
 from orchestration.settings import Settings, open_lake
 from retrieval.embedding.embedder import EmbedderConfig
 from retrieval.search.searcher import QueryModelMismatch
@@ -84,12 +85,12 @@ def test_an_answer_is_made_of_what_its_reader_may_see(settings: Settings) -> Non
     assert "two hundred thousand" in told.answer
     kept_from = service.ask(question, "acme")
     assert "thousand" not in kept_from.answer
-    again = replay(open_lake(settings), service, told.answer_id)
+    again = replay_answer(open_lake(settings), service, told.answer_id)
     assert again.reproduced
-    assert again.whole
-    assert [hit.chunk_id for hit in again.at_release] == list(again.then)
+    assert again.recorded_in_full
+    assert [hit.chunk_id for hit in again.at_release] == list(again.recorded)
     with pytest.raises(UnknownAnswer, match="answers list"):
-        replay(open_lake(settings), service, "none")
+        replay_answer(open_lake(settings), service, "none")
 
 
 def test_other_groups_take_hold_with_the_next_run(settings: Settings) -> None:
@@ -110,7 +111,7 @@ def test_other_groups_take_hold_with_the_next_run(settings: Settings) -> None:
     ]
     # As of the release before, it is as it was then.
     assert found(settings, query, "finance", at="r1.1") == {*HANDBOOK, *PAYROLL}
-    replayed = replay(lake, service, answer.answer_id).to_dict()
+    replayed = replay_answer(open_lake(settings), service, answer.answer_id).to_dict()
     assert replayed["reproduced"]
     assert (replayed["release"], replayed["live"], replayed["now"]) == ("r1.1", "r1.2", [])
     assert len(replayed["until_now"]["went"]) == len(replayed["then"]) == 4

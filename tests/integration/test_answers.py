@@ -1,0 +1,147 @@
+"""Answers: replayed as they were asked, committed together, and never lost."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cross_encoders import save_cross_encoder
+from index_rows import NO_LINEAGE, Chunk, batch, made_with
+
+from assets.lake.answers import AnswerJournal, find_answer, recent_answers
+from assets.lake.lake import Lake
+from assets.lake.tables import ANSWERS
+from orchestration.operations.ask import open_query_service
+from orchestration.operations.replay import replay_answer
+from orchestration.operations.sql import query_with_duckdb
+from orchestration.settings import Settings, open_lake
+from retrieval.embedding.embedding_model import EmbeddingModel
+from retrieval.rerank.reranker import RerankerConfig
+from retrieval.store.postgres import Postgres
+
+TEXTS = {
+    "danube": "The Danube rises in the Black Forest in Germany.",
+    "bread": "Bread is baked from flour, water and salt.",
+    "rivers": "Rivers rise in hills and end in the sea.",
+}
+QUESTION = 'Where does the "river Danube" rise -in Germany?'
+
+
+@pytest.fixture(scope="module")
+def settings(module_folder: Path) -> Iterator[Settings]:
+    settings = Settings(home=module_folder / "answers")
+    settings.home.mkdir()
+    model = EmbeddingModel.of(settings.recipe.embedder, settings.home)
+    vectors = model.embedder.encode(list(TEXTS.values()))
+    rows = [
+        replace(Chunk(name, text), vector=tuple(vector.tolist()))
+        for (name, text), vector in zip(TEXTS.items(), vectors, strict=True)
+    ]
+    service = open_query_service(settings)
+    built = service.index.build(model.digest, "chunker", vectors.shape[1], [batch(rows)], NO_LINEAGE)
+    details = made_with(model.digest).model_copy(update={"versions": {"silver.documents": 0}})
+    service.index.release("live", built, None, details)
+    yield settings
+    Postgres(settings.home, settings.postgres).stop()
+
+
+def reranking(settings: Settings, folder: Path) -> Settings:
+    config = RerankerConfig(model=save_cross_encoder(folder / "cross-encoder"), budget_s=60)
+    return settings.model_copy(update={"reranker": config})
+
+
+def test_a_question_is_replayed_as_words_and_not_as_a_query(settings: Settings) -> None:
+    service = open_query_service(settings)
+    answer = service.ask(QUESTION, "acme")
+    assert replay_answer(open_lake(settings), service, answer.answer_id).reproduced
+
+
+def test_an_answer_is_replayed_with_the_reranker_that_it_was_given_with(
+    settings: Settings, tmp_path: Path
+) -> None:
+    plain, reranked = open_query_service(settings), open_query_service(reranking(settings, tmp_path))
+    one, other = plain.ask(QUESTION, "acme"), reranked.ask(QUESTION, "acme")
+    lake = open_lake(settings)
+    assert replay_answer(lake, reranked, one.answer_id).reproduced
+    assert replay_answer(lake, reranked, other.answer_id).reproduced
+    first = [replay_answer(lake, reranked, each.answer_id).at_release[0].score for each in (one, other)]
+    assert first[0] != first[1]
+
+
+def answer_ids(settings: Settings) -> list[str]:
+    lake = open_lake(settings)
+    return [answer.answer_id for answer in recent_answers(lake, 1000, None)]
+
+
+def test_questions_to_one_service_make_one_commit(settings: Settings) -> None:
+    before = open_lake(settings).version(ANSWERS.name)
+    with open_query_service(settings) as service:
+        given = [service.ask(f"Question {number}: where is the Danube?", "acme") for number in range(7)]
+        assert AnswerJournal(settings.answers_dir).is_empty() is False
+    lake = Lake(settings.lake_root, settings.spark, settings.home / "spark", settings.home / "docs")
+    assert lake.version(ANSWERS.name) == before + 1
+    assert {answer.answer_id for answer in given} <= set(answer_ids(settings))
+    assert lake.commits(ANSWERS.name).__next__().lineage.inputs == {"silver.documents": 0}
+
+
+def test_an_answer_is_seen_at_once_also_by_another_process(settings: Settings) -> None:
+    service = open_query_service(settings)
+    answer = service.ask(QUESTION, "acme", groups=["b", "a"])
+    stored = find_answer(open_lake(settings), answer.answer_id)
+    assert (stored.question, stored.groups, stored.search_mode) == (QUESTION, ["a", "b"], "hybrid")
+    assert list(answer.citations) == stored.citations
+    found = query_with_duckdb(open_lake(settings), "select answer_id from gold.answers")
+    assert answer.answer_id in found["answer_id"].to_pylist()
+
+
+def test_a_full_journal_is_committed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestration.operations.ask.JOURNAL_ANSWERS", 3)
+    before = open_lake(settings).version(ANSWERS.name)
+    service = open_query_service(settings)
+    for _ in range(7):
+        service.ask(QUESTION, "acme")
+    assert open_lake(settings).version(ANSWERS.name) == before + 3  # two full ones, and the rest here
+
+
+ASK_AND_DIE = """
+import os, signal, sys
+from pathlib import Path
+from orchestration.operations.ask import open_query_service
+from orchestration.settings import Settings
+service = open_query_service(Settings(home=Path(sys.argv[1])))
+for _ in range(2):
+    print(service.ask("Where does the Danube rise?", "acme").answer_id, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_service_loses_no_answer(settings: Settings) -> None:
+    command = [sys.executable, "-c", ASK_AND_DIE, str(settings.home)]
+    died = subprocess.run(command, capture_output=True, text=True, env=os.environ.copy())
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    given = died.stdout.split()
+    assert len(given) == 2
+    assert set(given) <= set(answer_ids(settings))
+
+
+def test_a_commit_that_was_cut_off_adds_nothing_twice_and_a_torn_line_is_left_out(settings: Settings) -> None:
+    journal, folder = AnswerJournal(settings.answers_dir), settings.answers_dir
+    service = open_query_service(settings)
+    first = service.ask(QUESTION, "acme")
+    shutil.copy(folder / "journal.jsonl", folder / "before")
+    open_lake(settings)
+    # As a process leaves it that was killed after its commit and before it emptied the journal.
+    shutil.move(folder / "before", folder / "journal.jsonl")
+    (folder / "committing").touch()
+    with (folder / "journal.jsonl").open("ab") as file:
+        file.write(b'{"answer": {"answer_id": "tor')
+    second = service.ask(QUESTION, "acme")
+    ids = answer_ids(settings)
+    assert [ids.count(answer.answer_id) for answer in (first, second)] == [1, 1]
+    assert journal.is_empty()
+    assert not (folder / "committing").exists()
