@@ -1,8 +1,8 @@
 """Every answer that was given: kept at once in a journal, and committed to `gold.answers` many at a time.
 
-With a commit per answer, the table's log and the work of its readers would grow with every question. An answer
-is safe once it is in the journal, a local file. The journal is committed when the service that answers is
-closed, when it is full, and whenever anybody opens the lake of the state folder.
+With a commit per answer, the table's log and the work of its readers would grow with every question. An
+answer is safe once it is in the journal, a local file. The journal is committed when the service that
+answers is closed, when it is full, and whenever anybody opens the lake of the state folder.
 """
 
 import fcntl
