@@ -1,8 +1,8 @@
-"""Is this batch drawn from what came before? Distributions of a batch against those of a reference.
+"""Drift statistics: are the rows of a batch distributed like those of a reference?
 
 Numbers are compared by the two-sample Kolmogorov-Smirnov statistic, categories and length bins by the
 population stability index, vectors by the distance of their means. A threshold has two parts: what chance
-alone gives, and the least effect that is worth telling; the larger one counts, for with enough rows every
+alone gives, and the least effect that matters; the larger one counts, for with enough rows every
 difference is significant.
 
 Chance is shared out: all tests of one batch together raise a false alarm in at most `alpha` of unshifted
@@ -23,26 +23,26 @@ Test = Literal["ks", "psi", "centroid"]
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 _OTHER = "(other)"
-_PERMUTATIONS_A_BLOCK = 256
+_PERMUTATIONS_PER_BLOCK = 256
 
 
 class DriftConfig(BaseModel):
-    """When a batch differs from what came before, and what follows."""
+    """When a batch differs from the earlier rows, and what follows."""
 
     on_drift: Literal["warn", "block"] = "warn"
     """`warn` shows it and lets pass; `block` closes the table's gate until a person sets `warn` again."""
     min_documents: int = Field(default=50, ge=2)
-    """Fewer new ones wait for more; fewer earlier ones are nothing to compare with."""
+    """The fewest new documents, and earlier ones, that are compared; fewer new ones wait for more."""
     max_documents: int = Field(default=10_000, ge=100)
-    """Of a larger batch or reference, so many are compared, chosen by their ids, which are digests."""
+    """The most documents compared of a batch or reference, chosen by their ids, which are digests."""
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
     """The share of unshifted batches in which any test may raise a false alarm."""
     min_ks: float = Field(default=0.1, ge=0, le=1)
-    """The least difference of two cumulative shares that is told."""
+    """The least difference of two cumulative shares that counts as drift."""
     min_psi: float = Field(default=0.1, ge=0)
     """Below 0.1 is no change, above 0.25 a large one (Siddiqi, "Credit Risk Scorecards", 2006)."""
     min_centroid_distance: float = Field(default=0.02, ge=0, le=2)
-    """The least cosine distance of mean vectors that is told."""
+    """The least cosine distance of mean vectors that counts as drift."""
     permutations: int = Field(default=4000, ge=100)
     """Resamples behind a permutation threshold; few of them cost power, never false alarms."""
     seed: int = 0
@@ -57,7 +57,7 @@ class Finding:
         column: What was compared.
         test: `ks`, `psi` or `centroid`.
         statistic: The difference found.
-        threshold: What it may be.
+        threshold: The largest difference that is no drift.
     """
 
     column: str
@@ -71,12 +71,12 @@ class Finding:
         return self.statistic > self.threshold
 
     def __str__(self) -> str:
-        """The finding in a sentence."""
+        """Returns the finding in a sentence."""
         relation = "above" if self.drifted else "within"
         return f"{self.column}: {self.test} {self.statistic:.3f}, {relation} {self.threshold:.3f}"
 
 
-def compare(
+def compare_columns(
     batch: pa.Table,
     reference: pa.Table,
     config: DriftConfig,
@@ -88,15 +88,15 @@ def compare(
     """Compares columns of a batch with those of a reference.
 
     Args:
-        batch: The rows that came.
-        reference: The rows from before.
+        batch: The new rows.
+        reference: The earlier rows.
         config: Thresholds.
         numbers: Columns compared as distributions; nulls and NaN are left out.
         categories: Columns of strings compared as shares; null is a category.
         binned: Columns of non-negative numbers compared as shares of the reference's deciles.
 
     Returns:
-        A finding a column, in the order given; a column without values on either side has none.
+        A finding per column, in the order given; a column without values on either side has none.
 
     Raises:
         KeyError: When a column is not in both tables.
@@ -120,7 +120,7 @@ def compare(
 
 
 def ks_statistic(batch: Floats, reference: Floats) -> float:
-    """The largest difference of the two empirical distribution functions, 0 to 1 (Smirnov 1939).
+    """Returns the largest difference of the two empirical distribution functions, 0 to 1 (Smirnov 1939).
 
     Args:
         batch: n values, n > 0.
@@ -134,12 +134,12 @@ def ks_statistic(batch: Floats, reference: Floats) -> float:
 
 
 def psi(batch: npt.ArrayLike, reference: npt.ArrayLike) -> float:
-    """The population stability index: the sum of (p - q) ln(p / q) over bins, Jeffreys' divergence.
+    """Returns the population stability index: the sum of (p - q) ln(p / q) over bins, Jeffreys' divergence.
 
     Half a row is added to each bin, so that an empty one gives a finite term.
 
     Args:
-        batch: Counts a bin.
+        batch: Counts per bin.
         reference: Counts of the same bins.
     """
     here, before = np.asarray(batch, np.float64) + 0.5, np.asarray(reference, np.float64) + 0.5
@@ -148,10 +148,10 @@ def psi(batch: npt.ArrayLike, reference: npt.ArrayLike) -> float:
     return float(((here - before) * np.log(here / before)).sum(axis=-1))
 
 
-def centroid(
+def compare_centroids(
     batch: npt.NDArray[np.float32], reference: npt.NDArray[np.float32], config: DriftConfig
 ) -> Finding:
-    """Compares the mean vectors of a batch and a reference, one vector a document.
+    """Compares the mean vectors of a batch and a reference, one vector per document.
 
     The chunks of a document resemble one another, so they are averaged before: a permutation test needs
     rows that could be exchanged. Its threshold is what the same distance comes to when rows are dealt out
@@ -167,7 +167,7 @@ def centroid(
     rng = np.random.default_rng(config.seed)
     drawn = np.empty(0)
     while len(drawn) < config.permutations:
-        n = min(_PERMUTATIONS_A_BLOCK, config.permutations - len(drawn))
+        n = min(_PERMUTATIONS_PER_BLOCK, config.permutations - len(drawn))
         dealt = rng.permuted(np.tile(np.arange(len(rows)) < len(batch), (n, 1)), axis=1)
         sums = dealt.astype(np.float64) @ rows
         drawn = np.append(drawn, _cosine_distance(sums, total - sums))
@@ -188,7 +188,7 @@ def _numbers(column: pa.ChunkedArray) -> Floats:
 
 
 def _ks_critical(n: int, m: int, alpha: float) -> float:
-    """What two samples of one distribution exceed with a probability of at most alpha.
+    """Returns what two samples of one distribution exceed with a probability of at most alpha.
 
     By the first term of Smirnov's limit distribution ("Table for estimating the goodness of fit of empirical
     distributions", Annals of Mathematical Statistics 19, 1948), which is an upper bound of it. Ties make
@@ -204,11 +204,11 @@ def _psi_critical(
     permutations: int,
     rng: np.random.Generator,
 ) -> float:
-    """What the index exceeds by chance alone, by dealing the pooled rows out at random.
+    """Returns what the index exceeds by chance alone, by dealing the pooled rows out at random.
 
     Given the pooled counts, a random batch's are multivariate hypergeometric, so no row is shuffled. The
     index's chi-squared limit (Yurdakul, "Statistical properties of the population stability index", 2018)
-    needs more rows a bin than rare languages have.
+    needs more rows per bin than rare languages have.
     """
     pooled = batch + reference
     drawn = rng.multivariate_hypergeometric(pooled, int(batch.sum()), size=permutations, method="marginals")
@@ -219,7 +219,7 @@ def _psi_critical(
 
 
 def _upper_quantile(drawn: Floats, alpha: float) -> float:
-    """The value of a permutation distribution that a further draw exceeds with probability at most alpha.
+    """Returns what a further draw of a permutation distribution exceeds with probability at most alpha.
 
     Of k draws and one more, each is as likely as the others to be the largest (Phipson and Smyth,
     "Permutation p-values should never be zero", 2010). Where k is too small for alpha it is the largest one.
@@ -231,7 +231,7 @@ def _upper_quantile(drawn: Floats, alpha: float) -> float:
 def _category_counts(
     batch: pa.ChunkedArray, reference: pa.ChunkedArray
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None:
-    """Counts a category in both; categories with fewer than five rows in all are one."""
+    """Counts each category in both; categories with fewer than five rows in all are one."""
     if not len(batch) or not len(reference):
         return None
     pooled = pc.fill_null(
@@ -250,7 +250,7 @@ def _category_counts(
 def _decile_counts(
     batch: Floats, reference: Floats
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None:
-    """Counts a bin in both, between the deciles of all rows: bins of the reference alone would favour it."""
+    """Counts each bin in both, between the deciles of all rows: the reference's own bins would favour it."""
     if not len(batch) or not len(reference):
         return None
     edges = np.unique(np.quantile(np.concatenate([batch, reference]), np.linspace(0.1, 0.9, 9)))

@@ -203,8 +203,8 @@ def _keep_counts(result: Any, users_own: bool) -> None:
     error = _error(result.exception_info)
     result.exception_info = {
         "raised_exception": error is not None,
-        "exception_message": error,
-        "exception_traceback": None,
+        "exception_message": error or "",
+        "exception_traceback": "",
     }
 
 

@@ -1,4 +1,4 @@
-"""Small pictures for the web UI, as Markdown, which Dagster shows in a dialog."""
+"""Small charts for the web UI, as Markdown with a picture in it, which Dagster shows in a dialog."""
 
 import base64
 import io
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 _INCHES = (5.2, 2.2)
 _DPI = 110
-_GOOD, _BAD = "#0a7d33", "#b3261e"
+GOOD_COLOUR, BAD_COLOUR = "#0a7d33", "#b3261e"
 _BINS = 30
 
 
-def bars(title: str, values: Mapping[str, float], limit: float | None = None) -> str:
-    """A bar a name, from the top down.
+def bar_chart(title: str, values: Mapping[str, float], limit: float | None = None) -> "Figure":
+    """Draws one horizontal bar per name, the first at the top.
 
     Args:
         title: What the bars measure.
@@ -27,25 +27,25 @@ def bars(title: str, values: Mapping[str, float], limit: float | None = None) ->
         limit: Where there is one, a line is drawn at it, and a bar beyond it is red.
     """
     figure, axes = _figure(title)
-    names = list(values)
-    over = [limit is not None and value > limit for value in values.values()]
-    axes.barh(names, list(values.values()), color=[_BAD if each else _GOOD for each in over])
+    beyond = [limit is not None and value > limit for value in values.values()]
+    colours = [BAD_COLOUR if each else GOOD_COLOUR for each in beyond]
+    axes.barh(list(values), list(values.values()), color=colours)
     axes.invert_yaxis()
     for place, value in enumerate(values.values()):
         axes.annotate(f" {value:,.4g}", (value, place), va="center", fontsize=7)
     axes.margins(x=0.15)
     if limit is not None:
         axes.axvline(limit, color="#555", linestyle=":")
-    return _markdown(figure, title)
+    return figure
 
 
-def histogram(title: str, values: npt.NDArray[np.float64], log: bool = False) -> str:
-    """How often values occur.
+def histogram(title: str, values: npt.NDArray[np.float64], log: bool = False) -> "Figure":
+    """Draws how often values occur.
 
     Args:
         title: What the values are.
-        values: (n,) numbers; NaN is left out.
-        log: Bins of equal ratio instead of equal width; for values above zero.
+        values: (n,) numbers; NaN and infinite ones are left out.
+        log: Bins of equal ratio instead of equal width; values that are not above zero are left out.
     """
     figure, axes = _figure(title)
     values = values[np.isfinite(values)]
@@ -54,23 +54,25 @@ def histogram(title: str, values: npt.NDArray[np.float64], log: bool = False) ->
     if len(values):
         between = np.geomspace if log else np.linspace
         edges = between(values.min(), values.max(), _BINS + 1)
+        # The ends are the values themselves: rounding must not leave them out.
+        edges[0], edges[-1] = values.min(), values.max()
         if (np.diff(edges) > 0).all():
-            axes.hist(values, bins=list(edges), color=_GOOD)
+            axes.hist(values, bins=list(edges), color=GOOD_COLOUR)
             axes.set_xscale("log" if log else "linear")
         else:  # one value, or so near one that no number lies between
-            axes.bar([f"{values[0]:.4g}"], [len(values)], color=_GOOD)
-    return _markdown(figure, title)
+            axes.bar([f"{values[0]:.4g}"], [len(values)], color=GOOD_COLOUR)
+    return figure
 
 
-def lines(
+def line_chart(
     title: str, at: Sequence[str], series: Mapping[str, Sequence[float]], limit: float | None = None
-) -> str:
-    """How figures changed from one moment to the next.
+) -> "Figure":
+    """Draws how figures changed over time.
 
     Args:
-        title: What they are.
-        at: The moments, oldest first.
-        series: Name to one value a moment; NaN where there is none.
+        title: What the figures are.
+        at: The names of the times, oldest first.
+        series: Name to one value per time; NaN where there is none.
         limit: Where there is one, a line is drawn at it.
     """
     figure, axes = _figure(title)
@@ -82,7 +84,15 @@ def lines(
         axes.axhline(limit, color="#555", linestyle=":")
     if len(series) > 1:
         axes.legend(fontsize=7, frameon=False)
-    return _markdown(figure, title)
+    return figure
+
+
+def chart_markdown(figure: "Figure") -> str:
+    """Returns a chart as a Markdown image, a PNG in a `data:` URL, with the chart's title as its text."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=_DPI)
+    title = figure.axes[0].get_title(loc="left")
+    return f"![{title}](data:image/png;base64,{base64.b64encode(picture.getvalue()).decode()})"
 
 
 def _figure(title: str) -> "tuple[Figure, Axes]":
@@ -95,9 +105,3 @@ def _figure(title: str) -> "tuple[Figure, Axes]":
     axes.tick_params(labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
-
-
-def _markdown(figure: "Figure", title: str) -> str:
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=_DPI)
-    return f"![{title}](data:image/png;base64,{base64.b64encode(picture.getvalue()).decode()})"

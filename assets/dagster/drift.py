@@ -1,7 +1,7 @@
-"""Whether what came is like what was there: the `drift` checks, and the windows that they have compared.
+"""Drift checks: whether new documents are like the earlier ones, and the windows that were compared.
 
-A window is the documents that a range of a table's versions wrote. Each is compared once with all that stood
-before it, without a JVM. What was found and the version up to which was looked go into one commit of
+A window is the documents that a range of a table's versions wrote. Each is compared once with all earlier
+documents, without a JVM. The findings and the version at which the window ends go into one commit of
 `ops.drift`, so a check with nothing new reads that commit's log entry and no more. A batch that is too
 small waits: the next window begins where the last one ended.
 """
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from assets.dagster import charts
+from assets.dagster.charts import chart_markdown, line_chart
 from assets.dagster.metadata import asset_key
 from assets.lake.ids import config_digest
 from assets.lake.lake import Lake
@@ -23,7 +23,7 @@ from assets.lake.lineage import CODE_VERSION
 from assets.lake.tables import CHUNKS, DOCUMENTS, DRIFT, EMBEDDINGS, Table
 from assets.recipe import Recipe
 from assets.text.signals import QUALITY_SIGNALS
-from quality.drift import DriftConfig, Finding, centroid, compare
+from quality.drift import DriftConfig, Finding, compare_centroids, compare_columns
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.lineage import Lineage
 
@@ -38,13 +38,13 @@ Vectors = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Window:
-    """The documents of some versions of a table, compared with those before.
+    """The documents of some versions of a table, compared with the earlier ones.
 
     Attributes:
-        since: The version up to which an earlier window looked; None for the first.
-        until: The version up to which this one did.
-        findings: One a test; empty where nothing could be compared.
-        skipped: Why not, or None.
+        since: The version at which the earlier window ended; None for the first.
+        until: The version at which this one ends.
+        findings: One per test; empty where nothing could be compared.
+        skipped: Why nothing was compared, or None.
     """
 
     since: int | None
@@ -58,26 +58,32 @@ class Window:
         return tuple(each for each in self.findings if each.drifted)
 
     def __str__(self) -> str:
-        """What was found, in a sentence."""
+        """Returns the findings in a sentence."""
         if self.skipped:
             return self.skipped
-        told = "; ".join(map(str, self.drifted))
-        return told or f"{len(self.findings)} tests, none above its threshold"
+        above = "; ".join(map(str, self.drifted))
+        return above or f"{len(self.findings)} tests, none above its threshold"
 
 
 @dataclass(frozen=True)
 class _Samples:
-    """How many documents came and stood before, and how to compare them."""
+    """How many documents are new and how many earlier, and the comparison of them.
 
-    came: int
-    before: int
-    compared: Callable[[], list[Finding]]
+    Attributes:
+        new: The number of documents that the window wrote.
+        earlier: The number of the others.
+        compare: Compares the two.
+    """
+
+    new: int
+    earlier: int
+    compare: Callable[[], list[Finding]]
 
 
-def look(
+def compare_newest_window(
     lake: Lake, table: Table, config: DriftConfig, run_id: str, model_digest: str | None = None
 ) -> Window:
-    """Compares what a table's newest version brought, or recalls what was found when that was done.
+    """Compares the documents that a table's newest versions wrote, or reads the findings of an earlier call.
 
     Where drift blocks, a window that drifted is accepted only by a person: until then later documents are
     compared together with it, or the next batch would let it pass.
@@ -96,14 +102,14 @@ def look(
         if table.name in commit.lineage.inputs
     ]
     if until in ends:
-        return _recalled(lake, table, until)
+        return _recorded_window(lake, table, until)
     if config.on_drift == "block" and ends:
         refused = _drifted_ends(lake, table)
         ends = [end for end in ends if end not in refused]
     since = max(ends, default=None)
     if since is None:
         window = Window(
-            None, until, skipped="nothing stood before: the next documents are compared with these"
+            None, until, skipped="there are no earlier documents: the next ones are compared with these"
         )
         _record(lake, table, window, config, run_id)
         return window
@@ -113,33 +119,33 @@ def look(
         else _vectors(lake, since, until, config, model_digest or "")
     )
     least = config.min_documents
-    if samples.came < least:
-        return Window(since, until, skipped=f"{samples.came} documents came: waiting for {least}")
-    if samples.before < least:
-        reason = f"{samples.before} documents stood before: {least} are needed to compare with"
+    if samples.new < least:
+        return Window(since, until, skipped=f"{samples.new} new documents: waiting for {least}")
+    if samples.earlier < least:
+        reason = f"{samples.earlier} earlier documents: {least} are needed to compare with"
         window = Window(since, until, skipped=reason)
     else:
-        window = Window(since, until, tuple(samples.compared()))
+        window = Window(since, until, tuple(samples.compare()))
     _record(lake, table, window, config, run_id)
     return window
 
 
 def blocked_by_drift(lake: Lake, table: str, recipe: Recipe, model: EmbeddingModel, run_id: str) -> bool:
-    """Whether drift closes a table's gate: it is watched, drift blocks, and its newest window drifted."""
+    """Returns whether drift closes a table's gate: drift blocks, and the table's newest window drifted."""
     watched = _WATCHED.get(table)
     if watched is None or recipe.drift.on_drift != "block":
         return False
-    return bool(look(lake, watched, recipe.drift, run_id, model.digest).drifted)
+    return bool(compare_newest_window(lake, watched, recipe.drift, run_id, model.digest).drifted)
 
 
 def _documents(lake: Lake, since: int, until: int, config: DriftConfig) -> _Samples:
     written, _ = lake.changed_keys(DOCUMENTS.name, "doc_id", since, until)
     tables = {
         "documents": lake.delta(DOCUMENTS.name, until),
-        "came": pa.table({"doc_id": pa.array(written, pa.string())}),
+        "new": pa.table({"doc_id": pa.array(written, pa.string())}),
     }
-    count = lake.query("select count(*) as n from documents semi join came using (doc_id)", **tables)
-    came = count["n"][0].as_py()
+    count = lake.query("select count(*) as n from documents semi join new using (doc_id)", **tables)
+    new = count["n"][0].as_py()
     total = lake.query("select count(*) as n from documents", **tables)["n"][0].as_py()
 
     def compared() -> list[Finding]:
@@ -147,17 +153,17 @@ def _documents(lake: Lake, since: int, until: int, config: DriftConfig) -> _Samp
         # An id is a digest, so the first ones are a sample, and the same one each time.
         batch, reference = (
             lake.query(
-                f"select {columns} from documents {join} join came using (doc_id) order by doc_id limit ?",
+                f"select {columns} from documents {join} join new using (doc_id) order by doc_id limit ?",
                 [config.max_documents],
                 **tables,
             )
             for join in ("semi", "anti")
         )
-        return compare(
+        return compare_columns(
             batch, reference, config, numbers=tuple(QUALITY_SIGNALS), categories=_CATEGORIES, binned=_BINNED
         )
 
-    return _Samples(came, total - came, compared)
+    return _Samples(new, total - new, compared)
 
 
 def _vectors(lake: Lake, since: int, until: int, config: DriftConfig, model_digest: str) -> _Samples:
@@ -165,17 +171,17 @@ def _vectors(lake: Lake, since: int, until: int, config: DriftConfig, model_dige
     tables = {
         "embeddings": lake.delta(EMBEDDINGS.name, until),
         "chunks": lake.delta(CHUNKS.name, lake.inputs_of(EMBEDDINGS.name, until)[CHUNKS.name]),
-        "came": pa.table({"text_sha256": pa.array(written, pa.string())}),
+        "new": pa.table({"text_sha256": pa.array(written, pa.string())}),
     }
-    # A document came when any of its texts did.
+    # A document is new when any of its texts is.
     owners = """
         with owners as (
-            select doc_id, bool_or(came.text_sha256 is not null) as is_new
-            from chunks left join came using (text_sha256) group by doc_id
+            select doc_id, bool_or(new.text_sha256 is not null) as is_new
+            from chunks left join new using (text_sha256) group by doc_id
         )
     """
     counts = lake.query(
-        f"{owners} select count_if(is_new) as came, count_if(not is_new) as before from owners", **tables
+        f"{owners} select count_if(is_new) as new, count_if(not is_new) as earlier from owners", **tables
     ).to_pylist()[0]
 
     def compared() -> list[Finding]:
@@ -195,13 +201,13 @@ def _vectors(lake: Lake, since: int, until: int, config: DriftConfig, model_dige
             )
             for is_new in (True, False)
         )
-        return [centroid(batch, reference, config)] if len(batch) and len(reference) else []
+        return [compare_centroids(batch, reference, config)] if len(batch) and len(reference) else []
 
-    return _Samples(int(counts["came"]), int(counts["before"]), compared)
+    return _Samples(int(counts["new"]), int(counts["earlier"]), compared)
 
 
 def _means(rows: pa.Table) -> Vectors:
-    """The mean vector of each document, from rows of doc_id and vector in the order of doc_id."""
+    """Returns the mean vector of each document, from rows of doc_id and vector in the order of doc_id."""
     if not len(rows):
         return np.empty((0, 0), np.float32)
     flat = rows["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
@@ -242,7 +248,7 @@ def _record(lake: Lake, table: Table, window: Window, config: DriftConfig, run_i
     )
 
 
-def _recalled(lake: Lake, table: Table, until: int) -> Window:
+def _recorded_window(lake: Lake, table: Table, until: int) -> Window:
     rows = lake.query(
         """
         select since, "column", test, statistic, threshold from drift where "table" = ? and until = ?
@@ -252,7 +258,7 @@ def _recalled(lake: Lake, table: Table, until: int) -> Window:
         drift=lake.delta(DRIFT.name),
     ).to_pylist()
     if not rows:
-        return Window(None, until, skipped="nothing came since the last look")
+        return Window(None, until, skipped="no documents are new since the last comparison")
     findings = (Finding(row["column"], row["test"], row["statistic"], row["threshold"]) for row in rows)
     return Window(rows[0]["since"], until, tuple(findings))
 
@@ -266,8 +272,8 @@ def _drifted_ends(lake: Lake, table: Table) -> set[int]:
     return set(rows["until"].to_pylist())
 
 
-def over_time(lake: Lake, table: Table) -> str:
-    """The last windows as Markdown: a picture and a table of how near each came to its threshold."""
+def drift_over_time(lake: Lake, table: Table) -> str:
+    """Returns the last windows as Markdown: a chart and a table of statistics over their thresholds."""
     rows = lake.query(
         f"""
         select until, max(measured_at)::date as "day", max(statistic / threshold) as share,
@@ -279,7 +285,7 @@ def over_time(lake: Lake, table: Table) -> str:
     ).to_pylist()[::-1]
     if not rows:
         return "No window has been compared yet."
-    picture = charts.lines(
+    chart = line_chart(
         "Each window's largest statistic over its threshold",
         [str(row["until"]) for row in rows],
         {"share": [row["share"] for row in rows]},
@@ -291,7 +297,7 @@ def over_time(lake: Lake, table: Table) -> str:
     ]
     return "\n".join(
         [
-            picture,
+            chart_markdown(chart),
             "",
             "| version | day | nearest column | statistic / threshold | tests above |",
             "|---|---|---|---|---|",
@@ -301,12 +307,12 @@ def over_time(lake: Lake, table: Table) -> str:
 
 
 def build_drift_check(table: Table, what: str, blocks: bool) -> dg.AssetChecksDefinition:
-    """The drift check of one table: an error that blocks, or a warning."""
+    """Returns the drift check of one table: an error that blocks, or a warning."""
 
     @dg.asset_check(
         asset=asset_key(table.name),
         name="drift",
-        description=f"Whether {what} that came are like those before; a warning unless the recipe blocks.",
+        description=f"Whether new {what} are like the earlier ones; a warning unless the recipe blocks.",
         # Not always: a blocking check that only warns would hold what follows by itself.
         blocking=blocks,
     )
@@ -317,7 +323,7 @@ def build_drift_check(table: Table, what: str, blocks: bool) -> dg.AssetChecksDe
         model: dg.ResourceParam[EmbeddingModel],
     ) -> dg.AssetCheckResult:
         digest = model.digest if table == EMBEDDINGS else None
-        window = look(lake, table, recipe.drift, context.run.run_id, digest)
+        window = compare_newest_window(lake, table, recipe.drift, context.run.run_id, digest)
         return dg.AssetCheckResult(
             passed=not window.drifted,
             severity=dg.AssetCheckSeverity.ERROR if blocks else dg.AssetCheckSeverity.WARN,
@@ -327,7 +333,7 @@ def build_drift_check(table: Table, what: str, blocks: bool) -> dg.AssetChecksDe
                 "until_version": window.until,
                 "tests": len(window.findings),
                 "drifted": [each.column for each in window.drifted],
-                "over_time": dg.MetadataValue.md(over_time(lake, table)),
+                "over_time": dg.MetadataValue.md(drift_over_time(lake, table)),
             },
         )
 
@@ -338,9 +344,9 @@ _WATCHED = {DOCUMENTS.name: DOCUMENTS, EMBEDDINGS.name: EMBEDDINGS}
 
 
 def drift_checks(config: DriftConfig) -> list[dg.AssetChecksDefinition]:
-    """The drift check of every watched table."""
+    """Returns the drift check of every watched table."""
     blocks = config.on_drift == "block"
     return [
-        build_drift_check(DOCUMENTS, "the documents", blocks),
-        build_drift_check(EMBEDDINGS, "the vectors of the documents", blocks),
+        build_drift_check(DOCUMENTS, "documents", blocks),
+        build_drift_check(EMBEDDINGS, "documents' vectors", blocks),
     ]

@@ -11,7 +11,7 @@ import pyarrow as pa
 from dagster import MetadataValue
 
 from assets.columns import column_comment
-from assets.dagster import charts
+from assets.dagster.charts import bar_chart, chart_markdown, histogram, line_chart
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
 from assets.lake.tables import Table
@@ -70,23 +70,24 @@ _PRIVATE = {
 
 
 def _bars(title: str, rows: pa.Table) -> str:
-    return charts.bars(title, dict(zip(*(column.to_pylist() for column in rows.columns), strict=True)))
+    values = dict(zip(*(column.to_pylist() for column in rows.columns), strict=True))
+    return chart_markdown(bar_chart(title, values))
 
 
 def _histogram(title: str, rows: pa.Table) -> str:
-    return charts.histogram(title, rows.column(0).to_numpy())
+    return chart_markdown(histogram(title, rows.column(0).to_numpy()))
 
 
 def _log_histogram(title: str, rows: pa.Table) -> str:
-    return charts.histogram(title, rows.column(0).to_numpy(), log=True)
+    return chart_markdown(histogram(title, rows.column(0).to_numpy(), log=True))
 
 
 _CHARTS: dict[str, dict[str, tuple[Callable[[str, pa.Table], str], str]]] = {
     "bronze.raw_documents": {
-        "documents a media type": (
+        "documents per media type": (
             _bars,
             """
-            select coalesce(media_type, 'not told') as kind, count(*) as n from (
+            select coalesce(media_type, 'unknown') as kind, count(*) as n from (
                 select arg_max(media_type, revision) as media_type, arg_max(deleted, revision) as deleted
                 from t group by doc_id
             ) where not deleted group by 1 order by n desc, kind limit 12
@@ -94,8 +95,8 @@ _CHARTS: dict[str, dict[str, tuple[Callable[[str, pa.Table], str], str]]] = {
         ),
     },
     "silver.documents": {
-        "characters a document": (_log_histogram, "select char_count::double from t"),
-        "documents a language": (
+        "characters per document": (_log_histogram, "select char_count::double from t"),
+        "documents per language": (
             _bars,
             "select language, count(*) as n from t group by 1 order by n desc, language limit 12",
         ),
@@ -106,7 +107,7 @@ _CHARTS: dict[str, dict[str, tuple[Callable[[str, pa.Table], str], str]]] = {
         ),
     },
     "silver.quarantine": {
-        "documents a reason": (
+        "documents per reason": (
             _bars,
             """
             select stage || ': ' || expectation as why, count(*) as n from t
@@ -120,7 +121,7 @@ _CHARTS: dict[str, dict[str, tuple[Callable[[str, pa.Table], str], str]]] = {
             "select jaccard from t where method <> 'exact'",
         ),
     },
-    "gold.chunks": {"tokens a chunk": (_histogram, "select token_count::double from t")},
+    "gold.chunks": {"tokens per chunk": (_histogram, "select token_count::double from t")},
 }
 """What is drawn of each table: a title, how, and the query over the table `t`."""
 
@@ -152,7 +153,7 @@ def asset_key(name: str) -> dg.AssetKey:
 def described(
     table: Table, *inputs: Table, kinds: Collection[str] = ("spark", "deltalake")
 ) -> dict[str, Any]:
-    """What Dagster shows of the asset that makes a table: for `dg.asset` and `dg.AssetSpec`."""
+    """Returns what Dagster shows of the asset that makes a table, for `dg.asset` and `dg.AssetSpec`."""
     return {
         "key": asset_key(table.name),
         "deps": [asset_key(each.name) for each in inputs],
@@ -166,7 +167,7 @@ def described(
 
 
 def report(lake: Lake, table: Table, *, key: dg.AssetKey | None = None, **extra: Any) -> dg.MaterializeResult:
-    """The result of a step over a table, as it stands after it.
+    """Returns the result of a step over a table, with the table's state after it as metadata.
 
     Args:
         lake: Where the table is.
@@ -211,7 +212,7 @@ def report(lake: Lake, table: Table, *, key: dg.AssetKey | None = None, **extra:
 
 
 def _seconds() -> float:
-    """How long the step that is running has taken so far."""
+    """Returns how long the running step has taken so far."""
     context = dg.AssetExecutionContext.get()
     [step] = context.instance.get_run_step_stats(
         context.run_id, [context.get_step_execution_context().step.key]
@@ -220,7 +221,7 @@ def _seconds() -> float:
 
 
 def _last_release(lake: Lake) -> str:
-    """The release that was made last; what is materialized now is in the next, but for `ops/release`."""
+    """Returns the newest release; what is materialized now is in the next one, except for `ops/release`."""
     rows = lake.query(
         "select release_id from releases where decision = 'released' order by decided_at desc limit 1",
         releases=lake.delta("ops.releases"),
@@ -265,7 +266,7 @@ def _sample(lake: Lake, table: Table) -> MetadataValue:
 
 
 def evaluation_chart(figures: Mapping[str, float]) -> MetadataValue:
-    """What each search mode reached on the evaluation questions, a bar a measure."""
+    """Returns a chart of what each search mode reached on the evaluation questions, a bar per measure."""
     modes = {"fused": "", "vector": "/vector", "lexical": "/lexical"}
     bars = {
         f"{measure}, {mode}": figures[measure + suffix]
@@ -273,11 +274,11 @@ def evaluation_chart(figures: Mapping[str, float]) -> MetadataValue:
         for mode, suffix in modes.items()
         if measure + suffix in figures
     }
-    return MetadataValue.md(charts.bars(f"{figures.get('questions', 0):,.0f} questions", bars))
+    return MetadataValue.md(chart_markdown(bar_chart(f"{figures.get('questions', 0):,.0f} questions", bars)))
 
 
 def release_charts(lake: Lake) -> MetadataValue:
-    """What the documents became, stage by stage, and what each release was measured at."""
+    """Returns charts of the rows that each stage kept, and of what each release was measured at."""
     rows = lake.query(
         f"""
         select release_id, arg_max(metrics, decided_at) as metrics from releases
@@ -288,18 +289,20 @@ def release_charts(lake: Lake) -> MetadataValue:
     measured = [json.loads(row["metrics"]) for row in rows]
     names = {"fused": "ndcg@10", "lexical": "ndcg@10/lexical", "vector": "ndcg@10/vector"}
     drawn = (
-        charts.bars("rows a stage", funnel(lake)),
-        charts.lines(
-            "nDCG@10 over releases",
-            [row["release_id"] for row in rows],
-            {label: [each.get(name, float("nan")) for each in measured] for label, name in names.items()},
+        chart_markdown(bar_chart("rows per stage", funnel(lake))),
+        chart_markdown(
+            line_chart(
+                "nDCG@10 over releases",
+                [row["release_id"] for row in rows],
+                {label: [each.get(name, float("nan")) for each in measured] for label, name in names.items()},
+            )
         ),
     )
     return MetadataValue.md("\n\n".join(drawn))
 
 
 def funnel(lake: Lake) -> dict[str, int]:
-    """How many documents each stage kept, by the newest versions.
+    """Counts the documents that each stage kept, by the newest versions.
 
     Returns:
         `raw`, `exact_duplicates`, `near_duplicates`, `quarantined`, `documents`, `chunks` and `embedded`;

@@ -295,7 +295,7 @@ def _gated(documents: list[Row], random: Random, reasons: Counter[str], sound: _
 
 def _drifting(documents: list[Row], random: Random) -> tuple[_Tally, _Tally]:
     """Compares resampled batches with the other documents: sound ones, and a tenth as many shifted ones."""
-    from quality.drift import compare
+    from quality.drift import compare_columns
 
     spoil = next(defect.spoil for defect in DOCUMENT_DEFECTS if defect.kind == "wrong_language")
     columns = (*QUALITY_SIGNALS, "language", "char_count")
@@ -313,7 +313,7 @@ def _drifting(documents: list[Row], random: Random) -> tuple[_Tally, _Tally]:
         here, before = (
             pa.table({name: [row[name] for row in rows] for name in columns}) for rows in (batch, reference)
         )
-        findings = compare(
+        findings = compare_columns(
             here,
             before,
             config,

@@ -78,7 +78,7 @@ def test_materialize_all_in_the_browser(settings: Settings, page: Page) -> None:
     page.get_by_text("text_sha256").first.wait_for()
     page.get_by_text("last_release").first.wait_for()
     page.get_by_text("[Show Markdown]").first.click()
-    picture = page.get_by_alt_text("characters a document")
+    picture = page.get_by_alt_text("characters per document")
     picture.wait_for()
     assert picture.evaluate("image => image.naturalWidth") > 0  # a picture that could not be read has none
     page.goto(f"{web}/assets/silver/documents?view=checks")
