@@ -1,4 +1,4 @@
-"""What kind of file bytes are, by their content."""
+"""Detects the media type of a file by its content."""
 
 import io
 import re
@@ -31,13 +31,13 @@ XML = "application/xml"
 IPYNB = "application/x-ipynb+json"
 ORG = "text/x-org"
 ENCRYPTED_OFFICE = "application/x-ooxml-protected"
-"""An office document that is encrypted as a whole, so that its kind does not show."""
+"""An office document that is encrypted as a whole, so that its type can not be detected."""
 OLE_COMPOUND = "application/x-ole-storage"
 EMPTY_FILE = "application/x-empty"
 UNKNOWN_BYTES = "application/octet-stream"
 
 _HEAD_BYTES = 4096
-# Text kinds that content often can't tell apart: here, and only here, the name's extension decides.
+# Text types that often can not be told apart by content: only among them the extension decides.
 _BY_EXTENSION = {
     ".txt": "text/plain",
     ".md": "text/markdown",
@@ -66,7 +66,7 @@ _BY_LABEL = {
 }
 _BY_PART = {
     "word/document.xml": DOCX,
-    "word/document2.xml": DOCX,  # what Office 365 has written
+    "word/document2.xml": DOCX,  # written by Office 365
     "ppt/presentation.xml": PPTX,
     "xl/workbook.xml": XLSX,
     "xl/workbook.bin": XLSB,
@@ -81,17 +81,17 @@ _BY_STREAM = {
     "__properties_version1.0": MSG,
 }
 _MAX_MIMETYPE_BYTES = 100
-# What such text doesn't begin with or hold, and text that wants another reader does: markup,
-# JSON, TeX, the header lines of mail, calendars and cards, PEM, subtitles, translations.
+# Signs of text that needs another reader: markup, JSON, TeX, the header lines of mail, calendars and cards,
+# PEM, subtitles, translations.
 _OTHER_TEXT = re.compile(
     rb"\A\s*(?:[<{\[%\\]|[\w.-]+:|-----BEGIN|WEBVTT)|</(?:p|div|body|html)>|\d --> \d|^msgid ", re.MULTILINE
 )
-# Magika's text labels whose markup would be read as words, and which have no reader.
+# Magika's labels of text types without a reader whose markup would be read as words.
 _MARKED_UP = {"svg", "ics", "vcard", "tex", "pem", "srt", "po"}
 _HEADER_LINES = re.compile(rb"\A\s*(?:From [^\n]*\n)?(?:[\w-]{1,60}:[^\n]*\n(?:[ \t]+\S[^\n]*\n)*){2,}")
 _FROM_ADDRESS = re.compile(rb"^from:[^\n]*@", re.MULTILINE | re.IGNORECASE)
 _HEADER_NAME = re.compile(rb"^([\w-]{1,60}):", re.MULTILINE)
-# No one of them alone makes a message; a list of fields may begin with a date or a subject.
+# At least two of these make a message; a list of fields may begin with a date or a subject.
 _MAIL_HEADERS = {
     b"from",
     b"to",
@@ -103,21 +103,21 @@ _MAIL_HEADERS = {
     b"return-path",
 }
 _NOTEBOOK = re.compile(rb'"nbformat"\s*:\s*\d')
-# A page that is well-formed XML: its outermost element is html, whatever declarations and remarks precede it.
+# A page that is well-formed XML: its root element is html, after any declarations and comments.
 _XHTML = re.compile(rb"\A\s*(?:<\?[^>]*>\s*|<!--[^>]*-->\s*|<!DOCTYPE[^>]*>\s*)*<html[\s>]", re.IGNORECASE)
 
 
 def detect_media_type(body: bytes, name: str = "") -> str:
-    """What kind of file the bytes are, by their content.
+    """Returns the media type of a file, by its content.
 
     Args:
-        body: The file; its beginning and end are looked at, and the directory of what is a container.
-        name: Its name or URI. The extension only decides between plain text, Markdown, reStructuredText,
-            Org and CSV, which content often can't tell apart.
+        body: The file, of which the beginning and the end are read, and the directory of a container.
+        name: Its name or URI. The extension only decides between plain text, Markdown, reStructuredText, Org,
+            CSV and TSV, which often can not be told apart by content.
 
     Returns:
-        A media type; `application/x-empty` for no bytes or only whitespace, `application/octet-stream` for
-        bytes of no known kind, `text/plain` for source code.
+        A media type: `application/x-empty` without bytes or with only whitespace, `application/octet-stream`
+        for bytes of an unknown type, `text/plain` for source code.
     """
     sample = body if len(body) <= 2 * _HEAD_BYTES else body[:_HEAD_BYTES] + body[-_HEAD_BYTES:]
     if not sample.strip() and not body.strip():
@@ -133,10 +133,10 @@ def detect_media_type(body: bytes, name: str = "") -> str:
     sample = _as_utf8(sample)
     if _is_mail(sample):
         return EML
-    if b"%PDF-" in body[:1024]:  # readers allow that much before it
+    if b"%PDF-" in body[:1024]:  # PDF readers accept up to 1,024 bytes before it
         return PDF
     named = _BY_EXTENSION.get(PurePosixPath(name).suffix.lower())
-    # Magika takes 20 ms of processor time a file. Most files are what these few looks say they are.
+    # Magika takes 20 ms of processor time per file. For most files these few checks are enough.
     if named and _is_utf8(sample) and not _OTHER_TEXT.search(sample):
         return named
     found = _magika().identify_bytes(sample).output
@@ -153,7 +153,7 @@ def detect_media_type(body: bytes, name: str = "") -> str:
 
 
 def _package_kind(body: bytes) -> str | None:
-    """What a ZIP file holds, by the names of its parts; None when it is only an archive."""
+    """Returns the media type of a ZIP file by the names of its parts; None for a mere archive."""
     if exceeds_zip_part_limit(body):
         return None
     try:
@@ -163,7 +163,7 @@ def _package_kind(body: bytes) -> str | None:
                 said = archive.read("mimetype").decode("ascii", "replace").strip()
                 if said == EPUB or said.startswith(_OPENDOCUMENT):
                     return said.removesuffix("-template")
-    except Exception:  # zipfile names no set of errors that broken files give
+    except Exception:  # zipfile does not document which errors broken files cause
         return None
     return next((kind for part, kind in _BY_PART.items() if part in names), None)
 
@@ -174,29 +174,29 @@ def _compound_kind(body: bytes) -> str:
     try:
         with OleFileIO(io.BytesIO(body)) as compound:
             return next((kind for name, kind in _BY_STREAM.items() if compound.exists(name)), OLE_COMPOUND)
-    except Exception:  # olefile names no set of errors that broken files give
+    except Exception:  # olefile does not document which errors broken files cause
         return OLE_COMPOUND
 
 
 def _is_mail(sample: bytes) -> bool:
-    """Whether it begins with header lines among which are some that only messages have together."""
+    """Whether a sample begins with header lines that only e-mail messages have together."""
     head = _HEADER_LINES.match(sample)
     if head is None:
         return False
     names = {name.lower() for name in _HEADER_NAME.findall(head[0])} & _MAIL_HEADERS
-    # Settings have "from" and "to" as well, but no address in them.
+    # Settings files have "from" and "to" as well, but without an address.
     sent = names & {b"received", b"message-id"} or _FROM_ADDRESS.search(head[0])
     return len(names) >= 2 and bool(sent)
 
 
 def _is_utf8(sample: bytes) -> bool:
-    """Whether it is UTF-8 without control characters, but for characters cut where the sample was joined."""
+    """Whether a sample is UTF-8 without control characters; characters cut at its joint are allowed."""
     text = sample.decode("utf-8", "replace")
     return text.count("\ufffd") <= 6 and not CONTROL_CHARACTERS.search(text)
 
 
 def _as_utf8(sample: bytes) -> bytes:
-    """UTF-16, UTF-32 and EBCDIC as UTF-8, which is what the model was trained on."""
+    """Returns UTF-16, UTF-32 and EBCDIC as UTF-8, on which Magika's model was trained."""
     if b"\x00" not in sample and not looks_like_ebcdic(sample):
         return sample
     try:

@@ -1,4 +1,4 @@
-"""Bytes to text in whatever encoding they were written."""
+"""Decodes text of unknown encoding."""
 
 import codecs
 import re
@@ -8,20 +8,20 @@ from assets.parsing.blocks import ExtractionError
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark is its first half
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark is the first half of this one
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _SAMPLE_BYTES = 1 << 18
-# What files are really written in. The detector's full list has look-alikes that win on short texts.
+# The encodings that real files have. The detector's full list has similar ones that win on short texts.
 _ENCODINGS = [
     *("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257"),
     *("iso8859_2", "iso8859_5", "iso8859_7", "koi8_r", "mac_roman", "cp437"),
     *("cp932", "euc_jp", "iso2022_jp", "gb18030", "big5", "euc_kr"),
 ]
 CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
-# EBCDIC's letters, digits, space, line ends, point and comma: a mainframe's text consists of them.
+# Letters, digits, space, line ends, full stop and comma in EBCDIC: most of a mainframe's text.
 _EBCDIC = f"{string.ascii_letters}{string.digits} .,-\n\x85".encode("cp037")
 _MULTI_BYTE = re.compile("[^\x00-\x7f\ufffd]")
 _WESTERN = re.compile(
@@ -30,10 +30,10 @@ _WESTERN = re.compile(
 
 
 def decode_text(body: bytes) -> str:
-    """Decodes text of unknown encoding: by its mark, as UTF-16, UTF-32, EBCDIC or UTF-8, else by detection.
+    """Decodes text by its byte order mark, else as UTF-16, UTF-32, EBCDIC or UTF-8, else by detection.
 
     Raises:
-        ExtractionError: `unreadable` when no encoding makes text of it.
+        ExtractionError: `unreadable` if the bytes are not text in any encoding.
     """
     for mark, encoding in _BOMS:
         if body.startswith(mark):
@@ -49,7 +49,7 @@ def decode_text(body: bytes) -> str:
 
 
 def looks_like_ebcdic(body: bytes) -> bool:
-    """Whether it looks like a mainframe's text: few of its bytes are letters in any other encoding."""
+    """Whether bytes look like text of a mainframe: nearly all are letters, digits and spaces of EBCDIC."""
     sample = body[:4096]
     if sample.count(b"\x40") < 0.05 * len(sample) or b"\x20" in sample:
         return False
@@ -57,7 +57,7 @@ def looks_like_ebcdic(body: bytes) -> bool:
 
 
 def _unmarked_wide(body: bytes) -> str | None:
-    """UTF-16 or UTF-32 without a mark: NULs on certain bytes of each two or four, and on no other."""
+    """Returns the name of UTF-16 or UTF-32 if NULs are where ASCII text in it has them, else None."""
     sample = body[:4096]
     if len(body) % 4 == 0 and len(sample) >= 8:
         nuls = [sample[place::4].count(0) / (len(sample) / 4) for place in range(4)]
@@ -75,14 +75,15 @@ def _unmarked_wide(body: bytes) -> str | None:
 
 
 def _mostly_utf8(body: bytes) -> str | None:
-    """UTF-8 with a few damaged bytes; None when the multi-byte sequences are not nearly all sound."""
+    """Decodes UTF-8 with a few damaged bytes; returns None unless nearly all of it is valid."""
     text = body.decode("utf-8", "replace")
     return _checked(text) if len(_MULTI_BYTE.findall(text)) > 20 * text.count("\ufffd") else None
 
 
 def _detected(body: bytes) -> str:
-    # Western European by far the most often, and short texts give a detector too little to go by:
-    # Windows-1252, which has Latin-1's letters, where its high bytes are few and nearly all letters.
+    # Most such text is Western European, and short texts are too little for a detector. So text is
+    # Windows-1252, a superset of Latin-1, if its bytes above 127 are few and nearly all of them are letters
+    # there.
     sample = body[:_SAMPLE_BYTES].decode("cp1252", "replace")
     high = len(sample) - sum(map(str.isascii, sample))
     if len(_WESTERN.findall(sample)) >= 0.98 * high and high < 0.15 * len(sample):
@@ -91,11 +92,11 @@ def _detected(body: bytes) -> str:
 
     best = from_bytes(body[:_SAMPLE_BYTES], cp_isolation=_ENCODINGS).best()
     if best is None:
-        # Nearly all of it is ASCII: a few bytes that nobody can read are no reason to lose the rest.
+        # If nearly all of it is ASCII, a few unreadable bytes are no reason to lose the rest.
         text = body.decode("utf-8", "replace")
         if text.isascii() or sum(map(str.isascii, text)) > 0.95 * len(text):
             return text
-        raise ExtractionError("unreadable", "The bytes are not text in any encoding that is known.")
+        raise ExtractionError("unreadable", "The bytes are not text in any known encoding.")
     return body.decode(best.encoding, "replace")
 
 

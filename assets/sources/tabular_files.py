@@ -1,8 +1,9 @@
-"""Files of rows, a document each: JSONL, CSV, TSV and Parquet, read by Spark from any of its file systems.
+"""Reads tabular files (JSONL, CSV, TSV, Parquet) by Spark, one document per row.
 
-A row's address is its file's, `#`, and its percent-encoded id: the id column, else `_id` or `id`, else a hash
-of the text. Never its position, which shifts for every row when one is put in before them. Rows that share an
-id are told apart by `~2`, `~3` … in the order of their texts' hashes.
+The uri of a row is its file's, `#`, and its percent-encoded id: the id column, else `_id` or `id`, else a
+hash of the text. It is never the row's position, because an inserted row would change the position of all
+later ones. `~2`, `~3` … are added to the ids of rows that share one, in the order of the hashes of their
+texts.
 """
 
 from collections import defaultdict
@@ -31,7 +32,7 @@ ROW_MEDIA_TYPE = "text/plain; charset=utf-8"
 _SAMPLE_ROWS = 1000
 _CORRUPT = "_malformed"
 _FILE = "_file"
-# The checksummed local file system, Hadoop's default, can't open a name with a colon.
+# Hadoop's default local file system, with checksums, can not open a name with a colon.
 _READING = {
     "fs.file.impl": "org.apache.hadoop.fs.RawLocalFileSystem",
     "fs.file.impl.disable.cache": "true",
@@ -41,21 +42,21 @@ _READING = {
 
 
 def read_tabular_files(spark: SparkSession, source: Source, files: pa.Table) -> DataFrame:
-    """Reads every row of some files as a document.
+    """Reads every row of tabular files as a document.
 
-    Every row and file is accounted for: empty and missing texts are kept as empty bodies, and a line that is
-    no row of its file, or a file that has no row or can't be read, becomes a row with an error.
+    No row or file is lost: empty and missing texts become empty bodies. A line that is no row of its file,
+    and a file that has no rows or can not be read, become rows with an error.
 
     Args:
         spark: The session.
-        source: Names the columns.
-        files: The rows of its listing that are to be read.
+        source: The source, which names the columns.
+        files: The rows of its listing to read.
 
     Returns:
-        A frame with the schema `FETCHED`; the body is the text in UTF-8.
+        A frame with the schema `SOURCE_CONTENT_SCHEMA`; the body is the text in UTF-8.
 
     Raises:
-        UnreadableRows: When a file lacks a named column, or is of no format that has rows.
+        UnreadableTabularFile: A file lacks a column that the source names, or its format has no rows.
     """
     paths: dict[str, list[str]] = defaultdict(list)
     for uri in files["uri"].to_pylist():
@@ -66,7 +67,7 @@ def read_tabular_files(spark: SparkSession, source: Source, files: pa.Table) -> 
                 f"source {source.name}: {uri} has no rows that can be read: leave it out with a glob such as "
                 "**/*.{jsonl,ndjson,csv,tsv,parquet}, or drop the text column to read files whole"
             )
-        # A file that went away since it was listed would fail the others too.
+        # A file that vanished since it was listed would make Spark fail on the others too.
         if not source.local_root or Path(file_uri_to_path(uri)).is_file():
             paths[kind].append(unquote(uri))
     frames = [_none(spark)]
@@ -83,7 +84,7 @@ def read_tabular_files(spark: SparkSession, source: Source, files: pa.Table) -> 
 
 
 def _with_paths(spark: SparkSession, files: pa.Table) -> DataFrame:
-    """The listing with each file's path as Spark reports it with a row, percent-encoding undone."""
+    """Returns the listing with each file's path as Spark reports it for a row, without percent-encoding."""
     return spark.createDataFrame(files).withColumn(
         _FILE, _decoded(F.regexp_replace("uri", "^file://", "file:"))
     )
@@ -99,7 +100,7 @@ def _from_file() -> Column:
 
 
 def _documents(rows: DataFrame, files: DataFrame) -> DataFrame:
-    """Rows of (file, id, title, text, malformed) as `FETCHED`."""
+    """Returns rows of (file, id, title, text, malformed) with the columns of `SOURCE_CONTENT_SCHEMA`."""
     body = F.coalesce(F.col("text"), F.lit("")).cast("binary")
     rows = rows.withColumn("body", F.when(F.col("malformed").isNull(), body))
     rows = rows.withColumn("content_sha256", F.sha2("body", 256))
@@ -107,7 +108,7 @@ def _documents(rows: DataFrame, files: DataFrame) -> DataFrame:
     rows = rows.withColumn("id", F.coalesce("id", digest))
     same = Window.partitionBy(_FILE, "id").orderBy("content_sha256", "title", "malformed")
     nth = F.row_number().over(same)
-    # An id never holds a plain "~" once it is encoded, so the suffix can't be mistaken for part of one.
+    # An encoded id has no "~", so that the suffix can not be mistaken for a part of the id.
     encoded = F.replace(F.url_encode("id"), F.lit("+"), F.lit("%20"))
     row_uri = F.concat("uri", F.lit("#"), encoded, F.when(nth > 1, F.concat(F.lit("~"), nth)).otherwise(""))
     columns = {
@@ -120,7 +121,7 @@ def _documents(rows: DataFrame, files: DataFrame) -> DataFrame:
 
 
 def _without_rows(rows: DataFrame, files: DataFrame) -> DataFrame:
-    """The files that gave no row, as `FETCHED`."""
+    """Returns the files without rows, with the columns of `SOURCE_CONTENT_SCHEMA` and an error."""
     error = F.lit("unreadable: it went away, holds no rows, or is not what its name says")
     rest = {
         f.name: F.lit(None).cast(from_arrow_type(f.type))
@@ -142,7 +143,7 @@ def _json(spark: SparkSession, source: Source, paths: list[str]) -> DataFrame:
     lines = spark.read.options(**_READING).text([hadoop_literal(path) for path in paths])
     lines = lines.select(_from_file(), F.regexp_replace("value", "^\ufeff", "").alias("line"))
     lines = lines.where(F.trim("line") != "")
-    # The columns of a sample instead of Spark's inference, which would read every file twice.
+    # The columns are those of a sample: Spark's inference would read every file twice.
     keys = F.explode(F.expr("json_object_keys(line)")).alias("key")
     sample = lines.limit(_SAMPLE_ROWS).select(keys).distinct().collect()
     if not sample:
@@ -173,12 +174,12 @@ def _parquet(spark: SparkSession, source: Source, paths: list[str]) -> DataFrame
 
 
 def _separated(spark: SparkSession, source: Source, paths: list[str], suffix: str) -> DataFrame:
-    """CSV or TSV files with one header. A short row lacks its last columns; a long one is malformed.
+    """Reads CSV or TSV files with one header; short rows lack their last columns, long ones are malformed.
 
-    A long row is most often a text with a comma that was not quoted: its parts would be taken for the text.
+    Most long rows have a text with an unquoted comma, of which only a part would be taken for the text.
     """
     reader = spark.read.options(**_READING).option("header", True).option("sep", DELIMITERS_BY_SUFFIX[suffix])
-    # Quotes as RFC 4180 has them; Spark's own default is a backslash.
+    # Quotes are escaped as in RFC 4180; Spark's default is a backslash.
     reader = reader.option("escape", '"').option("multiLine", True).option("columnPruning", False)
     found = [hadoop_literal(path) for path in paths]
     columns = reader.csv(found[0]).columns
@@ -193,7 +194,7 @@ def _separated(spark: SparkSession, source: Source, paths: list[str], suffix: st
 
 
 def _by_header(spark: SparkSession, paths: list[str]) -> list[list[str]]:
-    """Groups files by their first line: Spark would read all of them by the columns of one."""
+    """Groups files by their first line, because Spark would read all of them with the columns of one."""
     if len(paths) == 1:
         return [paths]
     lines = spark.read.options(**_READING).text([hadoop_literal(path) for path in paths])
@@ -206,7 +207,7 @@ def _by_header(spark: SparkSession, paths: list[str]) -> list[list[str]]:
 
 
 def _chosen(source: Source, columns: Sequence[str], paths: list[str]) -> tuple[str | None, str | None]:
-    """The title and id columns, after checking that all named columns are there."""
+    """Returns the title and id columns, after a check that the file has all columns that the source names."""
     for column in (source.text_column, source.id_column, source.title_column):
         if column and column not in columns:
             others = f" and {len(paths) - 1} like it" if len(paths) > 1 else ""

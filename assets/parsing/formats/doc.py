@@ -1,8 +1,8 @@
-"""Word files of 1997 to 2003 (DOC) to blocks.
+"""Reads Word files of 1997 to 2003 (DOC).
 
-Only the text is had: the format keeps it apart from its formatting, in the piece table that the published
-specification describes ([MS-DOC] 2.4.1 "Retrieving Text"). Styles are not followed, so there are no headings.
-No library in Python alone reads more of it; those that do carry other programs.
+Only the text is read, from the piece table that the specification describes ([MS-DOC] 2.4.1, "Retrieving
+Text"). Styles are not read, so there are no headings. No library in pure Python reads more; those that do
+bundle other programs.
 """
 
 import io
@@ -20,10 +20,10 @@ _CELL, _PARAGRAPH = "\x07", re.compile("[\r\x0c\x0e]")
 
 
 def read_doc(body: bytes) -> DocumentBlocks:
-    """The paragraphs and table rows of a binary Word document; footnotes, headers and notes are left out.
+    """Returns the paragraphs and table rows of a binary Word document, without footnotes, headers and notes.
 
     Raises:
-        ExtractionError: `encrypted`, `unreadable` when it is damaged or older than Word 97.
+        ExtractionError: `encrypted`; `unreadable` if it is damaged or older than Word 97.
     """
     from olefile import OleFileIO
 
@@ -45,9 +45,9 @@ def read_doc(body: bytes) -> DocumentBlocks:
 
 
 def _pieces(main: bytes, clx: bytes) -> Iterator[str]:
-    """The text of the piece table, in the order in which it is read."""
+    """Yields the text of the piece table, in reading order."""
     at = 0
-    while at + 3 <= len(clx) and clx[at] == 1:  # property modifiers before it
+    while at + 3 <= len(clx) and clx[at] == 1:  # property modifiers come first
         at += 3 + struct.unpack_from("<H", clx, at + 1)[0]
     if at + 5 > len(clx) or clx[at] != 2:
         raise ExtractionError("unreadable", "The Word document has no piece table: it is damaged.")
@@ -57,7 +57,7 @@ def _pieces(main: bytes, clx: bytes) -> Iterator[str]:
     for index in range(count):
         chars = max(0, bounds[index + 1] - bounds[index])
         place = struct.unpack_from("<I", plc, 4 * (count + 1) + 8 * index + 2)[0]
-        if place & 0x4000_0000:  # a byte a character
+        if place & 0x4000_0000:  # one byte per character
             offset = (place & 0x3FFF_FFFF) // 2
             yield main[offset : offset + chars].decode("cp1252", "replace")
         else:
@@ -65,9 +65,10 @@ def _pieces(main: bytes, clx: bytes) -> Iterator[str]:
 
 
 def split_doc_paragraphs(text: str) -> Iterator[TextBlock]:
-    """Cuts Word's running text at its marks, and leaves of fields what they show.
+    """Splits Word's running text at its marks, and replaces fields by the text that they show.
 
-    A paragraph or page ends in a mark of its own, a table's row in two cell marks: the last cell's and its.
+    A paragraph or page ends with its own mark. A table row ends with two cell marks: the last cell's and its
+    own.
     """
     for _ in range(_MAX_FIELD_DEPTH):  # innermost first
         text, replaced = _FIELD.subn(lambda field: field[1] or "", text)

@@ -1,4 +1,4 @@
-"""Word documents (DOCX) to blocks."""
+"""Reads Word documents (DOCX)."""
 
 import io
 import re
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
-# A deletion and the place that something was moved from are no longer said; a fallback says its choice again.
-_UNSAID = {f"{_W}del", f"{_W}moveFrom", f"{_W}instrText", _FALLBACK}
+# Deleted text, the old place of moved text, the code of fields, and fallbacks, which repeat other content.
+_SKIPPED_TAGS = {f"{_W}del", f"{_W}moveFrom", f"{_W}instrText", _FALLBACK}
 _HEADING_STYLE = re.compile(r"heading (\d)", re.IGNORECASE)
 
 
 def read_docx(body: bytes) -> DocumentBlocks:
-    """Paragraphs, list items, headings by style or outline level, tables a line a row, text boxes.
+    """Returns paragraphs, lists, headings by style or outline level, tables (a line per row), and text boxes.
 
-    Headers, footers, comments and deleted text are left out; inserted text is in. The title is the one in the
-    document's properties, or the paragraph in style Title.
+    Headers, footers, comments and deleted text are left out; inserted text is kept. The title is the one in
+    the document's properties, or the paragraph with the style Title.
 
     Raises:
-        ExtractionError: `encrypted`, `oversize` for a bomb, `unreadable`.
+        ExtractionError: `encrypted`; `oversize` for a zip bomb; `unreadable`.
     """
     open_zip_package(body, "Word document")
     from docx import Document as open_document
@@ -33,13 +33,13 @@ def read_docx(body: bytes) -> DocumentBlocks:
     try:
         document = open_document(io.BytesIO(body))
     except (KeyError, ValueError) as error:
-        raise ExtractionError("unreadable", f"The file is not a whole Word document: {error}.") from error
+        raise ExtractionError("unreadable", f"The file is not a complete Word document: {error}.") from error
     blocks = list(_blocks(document.element.body, _heading_styles(document)))
     return DocumentBlocks(blocks, document.core_properties.title)
 
 
 def _heading_styles(document: "Document") -> dict[str, int]:
-    """Style id to heading level; by the style's English name, which Word keeps in every language."""
+    """Returns heading levels by style id; Word keeps the English names of styles in every language."""
     levels = {}
     for style in document.styles.element.iter(f"{_W}style"):
         name = style.find(f"{_W}name")
@@ -68,7 +68,7 @@ def _blocks(parent: Any, styles: dict[str, int]) -> Iterator[TextBlock]:
             yield TextBlock(
                 "\n".join(filter(None, (format_table_row(_cells(row)) for row in element.iter(f"{_W}tr"))))
             )
-        elif element.tag not in _UNSAID:
+        elif element.tag not in _SKIPPED_TAGS:
             yield from _blocks(element, styles)  # content controls, tracked changes, custom XML
     if items:
         yield TextBlock("\n".join(items))
@@ -98,7 +98,7 @@ def _runs(element: Any) -> Iterator[str]:
             yield "\n"
         elif child.tag == f"{_W}noBreakHyphen":
             yield "-"
-        elif child.tag not in _UNSAID and child.tag not in {f"{_W}pPr", f"{_W}rPr"}:
+        elif child.tag not in _SKIPPED_TAGS and child.tag not in {f"{_W}pPr", f"{_W}rPr"}:
             yield from _runs(child)
             if child.tag == f"{_W}p":  # of a text box
                 yield "\n"

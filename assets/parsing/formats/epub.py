@@ -1,4 +1,4 @@
-"""EPUB books to blocks: the chapters in reading order."""
+"""Reads EPUB books: the chapters in reading order."""
 
 import posixpath
 import zipfile
@@ -18,10 +18,10 @@ _TITLE = "{http://purl.org/dc/elements/1.1/}title"
 
 
 def read_epub(body: bytes) -> DocumentBlocks:
-    """The visible text of each chapter of the spine; the title is the book's own.
+    """Returns the visible text of each chapter of the spine; the title is the one in the book's metadata.
 
     Raises:
-        ExtractionError: `encrypted` when chapters are under rights management, `oversize` for a bomb,
+        ExtractionError: `encrypted` if chapters are under rights management; `oversize` for a zip bomb;
             `unreadable`.
     """
     archive = open_zip_package(body, _KIND)
@@ -42,14 +42,14 @@ def read_epub(body: bytes) -> DocumentBlocks:
 
 
 def _chapters(package: Any, folder: str) -> list[str]:
-    """Paths of the spine's documents, in order; what it doesn't list is not part of the reading order."""
+    """Returns the paths of the documents in the spine, in order; others are not in the reading order."""
     items = {item.get("id"): item for item in package.iter(f"{_OPF}item")}
     found = []
     for reference in package.iter(f"{_OPF}itemref"):
         item = items.get(reference.get("idref"))
         if item is not None and "html" in item.get("media-type", ""):
             found.append(posixpath.normpath(posixpath.join(folder, unquote(item.get("href", "")))))
-    return list(dict.fromkeys(found))  # each once, as the format has it
+    return list(dict.fromkeys(found))  # the format allows each document once
 
 
 def _locked(archive: zipfile.ZipFile) -> set[str]:

@@ -1,4 +1,4 @@
-"""HTML to blocks: the main text, without navigation and other boilerplate."""
+"""Reads HTML: the main text, without navigation and other boilerplate."""
 
 import re
 from copy import copy, deepcopy
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from lxml.html import HtmlElement  # type: ignore[import-untyped]
 
-# trafilatura's own result is a tree of TEI names (head, list, item, row, cell, lb); the walk takes both.
+# trafilatura returns a tree with TEI names (head, list, item, row, cell, lb), so these sets have both names.
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _LISTS = {"ul", "ol", "list", "menu"}
 _ITEMS = {"li", "item"}
@@ -37,7 +37,7 @@ _CONTAINERS = {
     *("header", "footer", "nav", "aside", "form", "fieldset", "address", "details", "summary", "center"),
     *("dl", "dt", "dd", "tbody", "thead", "tfoot", "hr", "caption", "table", *_ROWS, *_CELLS, *_ITEMS),
 }
-_UNSEEN = {
+_INVISIBLE_TAGS = {
     *(
         "script",
         "style",
@@ -55,8 +55,8 @@ _UNSEEN = {
 }
 _BOILERPLATE = {"nav", "header", "footer", "aside", "form"}
 _BOILERPLATE_ROLES = {"navigation", "banner", "contentinfo", "search", "complementary"}
-_MOST = 0.8
-"""Of the letters of a page's main part, those that trafilatura must have found."""
+_MIN_MAIN_SHARE = 0.8
+"""The share of the characters of a page's main element that trafilatura must find."""
 _MAX_DEPTH = 100
 _META_CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w-]{2,40})", re.IGNORECASE)
 _TAGS = re.compile(r"<!--.*?(?:-->|\Z)|<[^>]*>", re.DOTALL)
@@ -66,21 +66,21 @@ _HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECAS
 
 
 def read_html(body: bytes) -> DocumentBlocks:
-    """The main text of a page, found by trafilatura (Barbaresi 2021, doi:10.18653/v1/2021.acl-demo.15).
+    """Returns the main text of a page.
 
-    Where it finds less than most of what the page itself names as its main part, that part stands in: it was
-    made for prose, and drops the listings of an API's pages. Where it finds nothing, or so little that it
-    must have missed (short pages), the visible text outside navigation, headers and footers does, and failing
-    that all visible text.
+    It is found by trafilatura (Barbaresi 2021, doi:10.18653/v1/2021.acl-demo.15). It is made for prose and
+    drops the listings of API pages. If it finds less than 80 % of the page's main element, that element is
+    returned. If less than 30 % of the visible text outside navigation, headers and footers was found, as on
+    short pages, that text is returned, and without any, all visible text.
 
     Raises:
-        ExtractionError: `unreadable` when there is no HTML in it.
+        ExtractionError: `unreadable` if it has no HTML.
     """
     root = _parse(_decode_html(body))
-    whole = _body_blocks(root, _UNSEEN | _BOILERPLATE) or _body_blocks(root, _UNSEEN)
+    whole = _body_blocks(root, _INVISIBLE_TAGS | _BOILERPLATE) or _body_blocks(root, _INVISIBLE_TAGS)
     main = _main_blocks(root)
     named = _named_blocks(root)
-    if _letters(main) < _MOST * _letters(named):
+    if _letters(main) < _MIN_MAIN_SHARE * _letters(named):
         main = named
     if _letters(main) < 0.3 * _letters(whole):
         main = whole
@@ -89,21 +89,21 @@ def read_html(body: bytes) -> DocumentBlocks:
 
 
 def visible_html_blocks(body: bytes) -> list[TextBlock]:
-    """All visible text of a page that is all content: a mail's body, a book's chapter."""
+    """Returns all visible text of a page without boilerplate, such as a message or a chapter of a book."""
     if not body.strip():
         return []
-    return _body_blocks(_parse(_decode_html(body)), _UNSEEN)
+    return _body_blocks(_parse(_decode_html(body)), _INVISIBLE_TAGS)
 
 
 def html_fragment_blocks(source: str) -> list[TextBlock]:
-    """The visible text of a piece of HTML, such as Markdown holds."""
+    """Returns the visible text of a piece of HTML inside Markdown."""
     if not _TAGS.sub("", source).strip() and not _HEADING.search(source):
-        return []  # badges, comments and closing tags: most of what Markdown holds
-    return _walk(_parse(f"<div>{source}</div>"), _UNSEEN)
+        return []  # badges, comments and closing tags: most HTML in Markdown
+    return _walk(_parse(f"<div>{source}</div>"), _INVISIBLE_TAGS)
 
 
 def _decode_html(body: bytes) -> str:
-    # Sound UTF-8 is surer than what the page says of itself, and that is surer than a guess.
+    # Valid UTF-8 is more reliable than the declared encoding, and that is more reliable than a guess.
     try:
         return body.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -122,14 +122,14 @@ def _parse(source: str) -> "HtmlElement":
     from lxml.etree import LxmlError  # type: ignore[import-untyped]
     from lxml.html import HTMLParser, document_fromstring
 
-    # The HTML parser knows no entities but HTML's own, so declared ones expand to nothing; no network either.
+    # The HTML parser knows only HTML's own entities, so declared ones expand to nothing. No network is used.
     body = source.encode("utf-8", "replace")
     parser = HTMLParser(
         encoding="utf-8",
         remove_comments=True,
         remove_pis=True,
         no_network=True,
-        huge_tree=True,  # else what is 256 elements deep, or longer than 10 MB, is dropped without a word
+        huge_tree=True,  # without it, elements 256 deep, or longer than 10 MB, are dropped silently
     )
     try:
         return document_fromstring(body, parser=parser)
@@ -141,7 +141,7 @@ def _parse(source: str) -> "HtmlElement":
 def _settings() -> "ConfigParser":
     from trafilatura.settings import use_config
 
-    # Its defaults give up on pages under 250 characters and return all text without structure instead.
+    # By default, it returns pages under 250 characters as text without structure.
     settings = use_config()
     settings.set("DEFAULT", "MIN_EXTRACTED_SIZE", "1")
     settings.set("DEFAULT", "MIN_OUTPUT_SIZE", "1")
@@ -154,13 +154,13 @@ def _main_blocks(root: "HtmlElement") -> list[TextBlock]:
     document = bare_extraction(
         deepcopy(root), fast=True, include_comments=False, include_tables=True, config=_settings()
     )
-    return [] if document is None or document.body is None else _walk(document.body, _UNSEEN)
+    return [] if document is None or document.body is None else _walk(document.body, _INVISIBLE_TAGS)
 
 
 def _named_blocks(root: "HtmlElement") -> list[TextBlock]:
-    """What the page names as its main part, without navigation in it; nothing where it names none, or two."""
+    """Returns the page's main element without navigation; nothing if it has none or several."""
     named = root.xpath("//main | //*[@role='main']")
-    return _walk(named[0], _UNSEEN | _BOILERPLATE) if len(named) == 1 else []
+    return _walk(named[0], _INVISIBLE_TAGS | _BOILERPLATE) if len(named) == 1 else []
 
 
 def _body_blocks(root: "HtmlElement", dropped: set[str]) -> list[TextBlock]:
@@ -184,7 +184,7 @@ def _walk(root: Any, dropped: set[str], above: int = 0) -> list[TextBlock]:
 
     def visit(element: Any, depth: int) -> None:
         tag = element.tag
-        if not isinstance(tag, str) or _unseen(element, dropped):
+        if not isinstance(tag, str) or _is_invisible(element, dropped):
             pass
         elif depth > _MAX_DEPTH:
             inline.append(" ".join(element.itertext()))
@@ -193,7 +193,7 @@ def _walk(root: Any, dropped: set[str], above: int = 0) -> list[TextBlock]:
         elif tag in _HEADINGS or tag == "head":
             flush()
             title = _flat(element, dropped, depth).rstrip(" ¶")
-            # A logo in a heading's place says the name as its alternative text.
+            # A logo in place of a heading has the name as its alternative text.
             inline.append(title or next((image.get("alt", "") for image in element.iter("img")), ""))
             flush(_HEADINGS.get(tag) or _HEADINGS.get(element.get("rend", ""), 2))
         elif tag == "pre" or _is_preformatted(element):
@@ -226,7 +226,7 @@ def _walk(root: Any, dropped: set[str], above: int = 0) -> list[TextBlock]:
     return blocks
 
 
-def _unseen(element: Any, dropped: set[str]) -> bool:
+def _is_invisible(element: Any, dropped: set[str]) -> bool:
     if element.tag in dropped:
         return True
     attributes = element.attrib
@@ -236,19 +236,19 @@ def _unseen(element: Any, dropped: set[str]) -> bool:
         "hidden" in attributes
         or bool(_HIDDEN.search(attributes.get("style", "")))
         or "headerlink" in attributes.get("class", "")
-        or (dropped is not _UNSEEN and attributes.get("role") in _BOILERPLATE_ROLES)
+        or (dropped is not _INVISIBLE_TAGS and attributes.get("role") in _BOILERPLATE_ROLES)
     )
 
 
 def _is_preformatted(element: Any) -> bool:
-    """Whether trafilatura's code or quote was a `pre`: its lines were kept, and it holds no paragraphs."""
+    """Whether a code or quote element of trafilatura was a `pre`: it has several lines and no paragraphs."""
     if element.tag not in ("code", "quote") or element.find("p") is not None:
         return False
     return "\n" in "".join(element.itertext()).strip()
 
 
 def _is_layout(table: Any) -> bool:
-    """Whether a table lays out a page rather than holding data: it holds headings or other tables."""
+    """Whether a table is used for layout: it contains headings or other tables."""
     return next((True for inner in table.iter("table", *_HEADINGS) if inner is not table), False)
 
 
@@ -258,7 +258,7 @@ def _nested(item: Any, dropped: set[str], depth: int) -> str:
 
 def _flat(element: Any, dropped: set[str], depth: int) -> str:
     inner = copy(element)
-    inner.tag = "div"  # a heading or cell would call for itself again
+    inner.tag = "div"  # the walk would treat a heading or cell as such again, without end
     return " ".join(" ".join(block.text for block in _walk(inner, dropped, depth + 1)).split())
 
 

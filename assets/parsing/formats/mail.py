@@ -1,4 +1,4 @@
-"""E-mail messages (EML, MSG) to blocks."""
+"""Reads e-mail messages (EML, MSG)."""
 
 import email
 import email.policy
@@ -15,23 +15,23 @@ from assets.parsing.decoding import decode_text
 from assets.parsing.formats.html import visible_html_blocks
 
 _HEADERS = ("From", "To", "Cc", "Bcc", "Date", "Subject")
-_MAX_DEPTH = 20  # of parts in parts
+_MAX_DEPTH = 20  # of nested parts
 _MAX_ATTACHMENTS = 1000
 _LONGEST_HEADER_CHARS = 100_000
 _SIGNATURES = {"application/pgp-signature", "application/pkcs7-signature", "application/x-pkcs7-signature"}
 
 
 def read_eml(body: bytes) -> DocumentBlocks:
-    """The main headers as lines, the body (plain text before HTML), and the attachments' names.
+    """Returns the main headers as lines, the body (plain text rather than HTML), and the attachments' names.
 
     The messages of a digest follow one another. The title is the subject.
     """
-    # compat32: the newer policy raises on many headers that real mail has.
+    # compat32: the newer policy raises errors on many headers of real messages.
     return _message(email.message_from_bytes(_as_ascii_superset(body), policy=email.policy.compat32))
 
 
 def read_msg(body: bytes) -> DocumentBlocks:
-    """An Outlook message, as `read_eml` has one."""
+    """Returns an Outlook message in the form of `read_eml`."""
     from oxmsg import Message as OutlookMessage
 
     message = OutlookMessage.load(io.BytesIO(body))
@@ -49,14 +49,14 @@ def read_msg(body: bytes) -> DocumentBlocks:
 
 
 def mail_attachments(body: bytes, media_type: str) -> Iterator[tuple[str, bytes]]:
-    """The attached files of a message, each with its name; those of messages within it come with them.
+    """Yields the attached files of a message; an attached message is one file, with its own attachments.
 
     Args:
         body: The message.
-        media_type: Its kind: EML, or MSG; anything else has none.
+        media_type: EML or MSG; any other type has no attachments.
 
     Yields:
-        Name and bytes. Names are told apart by a number where they are the same.
+        The name and the bytes of a file. A number is added to a name that occurs again.
     """
     found: Iterable[tuple[str, bytes]] = ()
     if media_type == EML:
@@ -94,16 +94,16 @@ def _message(message: Message) -> DocumentBlocks:
 
 
 def _as_ascii_superset(body: bytes) -> bytes:
-    """UTF-16, which mail programs never send but people save, as UTF-8."""
+    """Returns UTF-16, which mail programs never send but people save, as UTF-8."""
     return decode_text(body).encode() if b"\x00" in body[:200] else body.lstrip()
 
 
 def _decoded(header: object) -> str:
     if len(str(header)) > _LONGEST_HEADER_CHARS:
-        return str(header)[:_LONGEST_HEADER_CHARS]  # decoding takes the square of its length
+        return str(header)[:_LONGEST_HEADER_CHARS]  # decoding takes quadratic time
     try:
         return str(make_header(decode_header(str(header))))
-    except (LookupError, ValueError, UnicodeError):  # an encoded word that is none
+    except (LookupError, ValueError, UnicodeError):  # an invalid encoded word
         return str(header)
 
 
@@ -114,7 +114,7 @@ def _is_attached(part: Message) -> bool:
 
 
 def _said(part: Message, depth: int) -> list[TextBlock]:
-    """The blocks of a part's text: of alternatives the plain one, of other parts each."""
+    """Returns the text blocks of a part: the plain one of alternatives, and every one of other multiparts."""
     kind = part.get_content_type()
     if depth > _MAX_DEPTH or (depth and _is_attached(part)):
         return []
@@ -145,7 +145,7 @@ def _unicode(part: Message) -> str:
             return raw.decode(charset)
         except (LookupError, UnicodeDecodeError, ValueError):
             pass
-    # What programs that don't know the encoding claim; its superset, or UTF-8, is what they send.
+    # Programs that do not know the encoding claim one of these, but send Windows-1252 or UTF-8.
     return decode_text(raw) if raw else ""
 
 

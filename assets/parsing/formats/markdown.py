@@ -1,4 +1,4 @@
-"""Markdown (CommonMark with tables) to blocks."""
+"""Reads Markdown (CommonMark with tables)."""
 
 import re
 from functools import cache
@@ -17,12 +17,12 @@ _LINE_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 
 
 def read_markdown(body: bytes) -> DocumentBlocks:
-    """Markdown as text: headings, link texts, code, lists and tables kept; images and tags dropped."""
+    """Returns headings, link texts, code, lists and tables of Markdown; drops images and tags."""
     return read_markdown_source(decode_text(body))
 
 
 def read_markdown_source(source: str) -> DocumentBlocks:
-    """Blocks of Markdown source; the title is the front matter's, if there is one."""
+    """Returns the blocks of Markdown source; the title is the one in the front matter, if any."""
     from markdown_it.tree import SyntaxTreeNode
 
     source = source.replace("\r\n", "\n")
@@ -39,7 +39,7 @@ def _parser() -> "MarkdownIt":
     from markdown_it import MarkdownIt
 
     parser = MarkdownIt("commonmark", {"maxNesting": 100}).enable(["table", "strikethrough"])
-    # Addresses are dropped: checking and escaping each would take a sixth of the time.
+    # Link addresses are dropped anyway, and checking and escaping them would take a sixth of the time.
     parser.normalizeLink = lambda url: url  # type: ignore[method-assign]
     return parser
 
@@ -78,7 +78,7 @@ def _item(node: "SyntaxTreeNode") -> str:
 
 
 def _inline(node: "SyntaxTreeNode", alternatives: bool = False) -> str:
-    """The visible text of inline nodes; of images their alternative text when that is all there is."""
+    """Returns the visible text of inline nodes, with the alternative text of images if `alternatives`."""
     parts: list[str] = []
     for child in node.children:
         match child.type:

@@ -1,4 +1,4 @@
-"""Jupyter notebooks (IPYNB) to blocks."""
+"""Reads Jupyter notebooks (IPYNB)."""
 
 import json
 from collections.abc import Iterator
@@ -9,24 +9,24 @@ from assets.parsing.decoding import decode_text
 from assets.parsing.formats.markdown import read_markdown_source
 
 _MAX_OUTPUT_CHARS = 20_000
-"""Of one output; more is a log or a dump."""
+"""The characters that are kept of one output; a longer one is a log or a dump."""
 
 
 def read_notebook(body: bytes) -> DocumentBlocks:
-    """Markdown as text with its headings, code as it stands, and the text of outputs, in the cells' order.
+    """Returns Markdown cells as text with headings, code unchanged, and the text of outputs, in order.
 
-    Of an error its name and message stay, without the traceback; pictures and HTML outputs are left out.
+    An error is reduced to its name and message. Pictures and HTML outputs are left out.
 
     Raises:
-        ExtractionError: `unreadable` when it is not a notebook's JSON.
+        ExtractionError: `unreadable` if it is not the JSON of a notebook.
     """
     try:
         notebook = json.loads(decode_text(body), strict=False)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise ExtractionError("unreadable", f"The notebook is not sound JSON: {error}.") from error
+        raise ExtractionError("unreadable", f"The notebook is not valid JSON: {error}.") from error
     if not isinstance(notebook, dict):
         raise ExtractionError("unreadable", "The notebook's JSON is not an object.")
-    # Before version 4 cells lay in worksheets.
+    # Before version 4, cells were in worksheets.
     sheets = notebook.get("worksheets") or [notebook]
     blocks: list[TextBlock] = []
     for cell in (cell for sheet in sheets for cell in sheet.get("cells") or []):
@@ -52,5 +52,5 @@ def _outputs(cell: dict[str, Any]) -> Iterator[str]:
 
 
 def _text(value: object) -> str:
-    """A notebook's multi-line string, which may be a list of its lines."""
+    """Returns a multi-line string of a notebook, which may be a list of lines."""
     return "".join(map(str, value)) if isinstance(value, list) else str(value or "")

@@ -1,4 +1,4 @@
-"""A page that is a picture, to paragraphs: RapidOCR, whose models are inside its package (extra `ocr`)."""
+"""Recognises the text of scanned pages by RapidOCR, whose models are inside its package (extra `ocr`)."""
 
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -9,25 +9,26 @@ if TYPE_CHECKING:
     from pypdfium2 import PdfPage
     from rapidocr import RapidOCR
 
-_POINTS_AN_INCH = 72
-_DOTS_AN_INCH = 200
-_MOST_PIXELS = 16_000_000  # of a page, whatever it says its size is
-_PARAGRAPH_GAP = 0.8  # of a line's height
-_LEAST_CONFIDENCE = 0.5
+_POINTS_PER_INCH = 72
+_DOTS_PER_INCH = 200
+_MAX_PAGE_PIXELS = 16_000_000  # whatever size the page claims
+_PARAGRAPH_GAP = 0.8  # in heights of a line
+_MIN_CONFIDENCE = 0.5
 
 
 def recognise_page(page: "PdfPage") -> list[str]:
-    """The text of a page without a text layer, in paragraphs.
+    """Returns the paragraphs of a page without a text layer.
 
     Args:
-        page: Of PDFium; it is drawn at 200 dots an inch, or as many as make 16 million.
+        page: A page of PDFium. It is drawn at 200 dots per inch, but with at most 16 million pixels.
 
     Returns:
-        Paragraphs from the top down, each line's parts from left to right; none where nothing is recognised.
+        Paragraphs from top to bottom, the words of each line from left to right; none if nothing is
+        recognised.
     """
     width, height = page.get_size()
-    scale = _DOTS_AN_INCH / _POINTS_AN_INCH
-    scale = min(scale, (_MOST_PIXELS / max(width * height, 1)) ** 0.5)
+    scale = _DOTS_PER_INCH / _POINTS_PER_INCH
+    scale = min(scale, (_MAX_PAGE_PIXELS / max(width * height, 1)) ** 0.5)
     found: Any = _engine()(page.render(scale=scale).to_numpy())
     if found.boxes is None or found.txts is None:
         return []
@@ -36,13 +37,13 @@ def recognise_page(page: "PdfPage") -> list[str]:
     words = [
         _Words(float(top), float(bottom), float(left), text.strip())
         for top, bottom, left, text, score in zip(tops, bottoms, lefts, found.txts, found.scores, strict=True)
-        if score >= _LEAST_CONFIDENCE and text.strip()
+        if score >= _MIN_CONFIDENCE and text.strip()
     ]
     return _paragraphs(words)
 
 
 class _Words(NamedTuple):
-    """Words beside one another, and where they are on the page, in pixels."""
+    """A run of words in one line and its place on the page, in pixels."""
 
     top: float
     bottom: float
@@ -51,10 +52,10 @@ class _Words(NamedTuple):
 
 
 def _paragraphs(words: list[_Words]) -> list[str]:
-    """Words put into lines by their middles, and those into paragraphs by the gaps between them."""
+    """Groups words into lines by their vertical middles, and lines into paragraphs by their gaps."""
     lines: list[list[_Words]] = []
     for each in sorted(words, key=lambda each: each.top + each.bottom):
-        # On the line above where its middle is within that line's height of it.
+        # In the same line if its middle is less than half that line's height below the line's middle.
         first = lines[-1][0] if lines else None
         if first and each.top + each.bottom < first.top + first.bottom + (first.bottom - first.top):
             lines[-1].append(each)
@@ -77,11 +78,12 @@ def _engine() -> "RapidOCR":
 
     params = {
         "Global.log_level": "critical",
-        # One thread: documents are parsed side by side.
+        # One thread, because documents are parsed in parallel.
         "EngineConfig.onnxruntime.intra_op_num_threads": 1,
         "EngineConfig.onnxruntime.inter_op_num_threads": 1,
-        # Lines are looked for on a page so small, and read from the whole one. Of 60 lines of seven points it
-        # finds 60, with 736 or 1,280 pixels 56 and 58, and with these a line that is alone on its page.
+        # Lines are detected on a page scaled to this size and read at full size. Of 60 lines of seven points
+        # it detects 60, but 56 at 736 pixels and 58 at 1,280; it also detects a line that is alone on its
+        # page.
         "Det.limit_type": "max",
         "Det.limit_side_len": 960,
     }

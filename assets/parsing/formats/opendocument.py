@@ -1,4 +1,4 @@
-"""OpenDocument text and presentations (ODT, ODP) to blocks."""
+"""Reads OpenDocument texts and presentations (ODT, ODP)."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,20 +12,22 @@ _NS = "{urn:oasis:names:tc:opendocument:xmlns:%s:1.0}"
 _TEXT, _TABLE, _DRAW, _OFFICE = (_NS % name for name in ("text", "table", "drawing", "office"))
 _PRESENTATION = _NS % "presentation"
 _TITLE = "{http://purl.org/dc/elements/1.1/}title"
-# Deleted text, reviewers' remarks, and what fields of tables of contents are made from.
-_UNSAID = {f"{_TEXT}tracked-changes", f"{_OFFICE}annotation", f"{_TEXT}index-title-template"}
-_UNSAID |= {f"{_TEXT}table-of-content-source", f"{_OFFICE}forms", f"{_PRESENTATION}settings"}
+# Deleted text, annotations, and the templates of tables of contents.
+_SKIPPED_TAGS = {f"{_TEXT}tracked-changes", f"{_OFFICE}annotation", f"{_TEXT}index-title-template"}
+_SKIPPED_TAGS |= {f"{_TEXT}table-of-content-source", f"{_OFFICE}forms", f"{_PRESENTATION}settings"}
 _MAX_REPEAT = 100
 
 
 def read_opendocument(body: bytes) -> DocumentBlocks:
-    """Paragraphs, headings by outline level, lists, tables a line a row, notes; a page a slide.
+    """Returns paragraphs, headings by outline level, lists, tables with a line per row, and notes.
+
+    Each slide of a presentation is a page.
 
     Headers, footers, annotations and deleted text are left out. The title is the one in the document's
     properties.
 
     Raises:
-        ExtractionError: `encrypted`, `oversize` for a bomb, `unreadable`.
+        ExtractionError: `encrypted`; `oversize` for a zip bomb; `unreadable`.
     """
     archive = open_zip_package(body, _KIND)
     if b"encryption-data" in (
@@ -49,7 +51,7 @@ def read_opendocument(body: bytes) -> DocumentBlocks:
 
 def _blocks(parent: Any, page: int | None) -> Iterator[TextBlock]:
     for element in parent:
-        if element.tag in _UNSAID:
+        if element.tag in _SKIPPED_TAGS:
             continue
         if element.tag == f"{_TEXT}h":
             level = element.get(f"{_TEXT}outline-level", "1")
@@ -104,6 +106,6 @@ def _pieces(element: Any) -> Iterator[str]:
                 yield f" [{' '.join(block.text for block in _blocks(note, None))}]"
         elif child.tag == f"{_DRAW}frame":
             yield "\n".join(block.text for block in _blocks(child, None))
-        elif child.tag not in _UNSAID:
+        elif child.tag not in _SKIPPED_TAGS:
             yield from _pieces(child)
         yield child.tail or ""

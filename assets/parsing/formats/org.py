@@ -1,4 +1,4 @@
-"""Org-mode files to blocks."""
+"""Reads Org-mode files."""
 
 import re
 
@@ -7,16 +7,16 @@ from assets.parsing.decoding import decode_text
 
 _HEADING = re.compile(r"(\*+)[ \t]+(?:(?:TODO|DONE)[ \t]+)?(.*?)(?:[ \t]+:[\w@#%:]+:)?[ \t]*")
 _TITLE = re.compile(r"#\+title:[ \t]*(.+)", re.IGNORECASE)
-# Keywords and the fences of blocks, comments, and the drawers' lines.
+# Keywords, the fences of blocks, comments, and the lines of drawers.
 _MARKUP = re.compile(r"[ \t]*(?:#\+\w+.*|#(?: .*)?|:[A-Z_-]+:.*)")
 _LINK = re.compile(r"\[\[([^\[\]]+)\](?:\[([^\[\]]+)\])?\]")
 
-# Code and verbatim text; the marks stand at a word's edges, as Org has it.
+# Code and verbatim text; in Org the marks are at the edges of words.
 _VERBATIM = re.compile(r"(?<![\w=~])([=~])(\S|\S.{0,300}?\S)\1(?![\w=~])")
 
 
 def read_org(body: bytes) -> DocumentBlocks:
-    """Headings by their stars, everything else as it stands, less keywords, comments and drawers' lines."""
+    """Returns headings by their stars, and other lines unchanged; drops keywords, comments and drawers."""
     title, blocks, lines = None, [], list[str]()
     for line in decode_text(body).splitlines():
         heading, named = _HEADING.fullmatch(line), _TITLE.fullmatch(line)

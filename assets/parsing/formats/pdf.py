@@ -1,4 +1,4 @@
-"""PDF to blocks, through PDFium."""
+"""Reads PDF by PDFium."""
 
 import itertools
 import re
@@ -18,29 +18,30 @@ if TYPE_CHECKING:
 PageRecogniser = Callable[["PdfPage"], list[str]]
 
 _LIGATURES = str.maketrans({"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"})
-# PDFium marks a word broken at a line's end; it joins the halves or leaves the line end after the mark.
+# PDFium marks a word that is broken at a line's end; it joins the halves or keeps the line end after the
+# mark.
 _BROKEN_WORD = re.compile("([^\\W_]*)[\x02\ufffe]\n?([^\\W_]*)")
 _WORD = re.compile(r"[^\W_]+(?:-[^\W_]+)*")
 _NUMBER = re.compile(r"\d+")
 _MAX_PAGES = 20_000
-_PARAGRAPH_GAP = 1.35  # in the page's usual distance between lines
+_PARAGRAPH_GAP = 1.35  # in the page's usual distances between lines
 _COLUMN_JUMP = 3.0
 _SAME_LINE = 0.6
 _CLOSING = frozenset(",.;:)]}")
-_EDGE_LINES = 4  # that a running header or footer may have, in how many parts with space between
-_EDGE_GROUPS = 3
+_MAX_EDGE_LINES = 4  # of one group of a running header or footer
+_MAX_EDGE_GROUPS = 3  # of lines with space between, in a running header or footer
 _PAGE_WORDS = {"page", "p.", "pg.", "seite", "página", "pagina", "стр."}
-_FEWEST_LINES = 8  # of two columns
-_WORDS_A_COLUMN = 4
+_MIN_COLUMN_LINES = 8
+_MIN_COLUMN_WORDS = 4  # per line
 _COLUMN_FILL = 0.8
-_CONTINUED = 0.5  # share of a column's lines that go on with a sentence
+_MIN_CONTINUED_SHARE = 0.5  # of a column's lines continue a sentence
 _SAMPLED_LINES = 24
-_LONGEST_LINE = 1000  # characters; that of no page of prose is longer
+_MAX_PROSE_LINE_CHARS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """A line of a page, or of a column: its characters' places in the page's text, and its ends in points."""
+    """A line of a page or column: its offsets in the page's text, and its ends in points."""
 
     start: int
     end: int
@@ -52,20 +53,21 @@ class _Line:
 
 
 def read_pdf(body: bytes, recognise: PageRecogniser = lambda page: []) -> DocumentBlocks:
-    """The text layer of each page, in paragraphs; bookmarks that stand as a line on their page are headings.
+    """Returns the text layer of each page in paragraphs, with bookmarks as headings.
 
-    Columns that a page draws line by line across are read one after the other; columns that it draws one
-    after the other, as most do, stay so. Lines at a page's edge that stood there on one of the two pages
-    before (running headers and footers, page numbers) are left out. A word broken at a line's end is joined,
-    with its hyphen where the document's other words say that it has one.
+    A bookmark is a heading if its title is a line of its page. Columns that a page draws line by line across
+    are read one after the other. Most pages draw columns one after the other, and these stay so. Running
+    headers, footers and page numbers are left out: lines at the edge of a page that one of the two pages
+    before has there. A word that is broken at a line's end is joined, with a hyphen if the document's other
+    words show that it has one.
 
     Args:
         body: The file.
-        recognise: Gives the paragraphs of a page that has no text layer, such as `scan.recognised`.
+        recognise: Returns the paragraphs of a page without a text layer, such as `ocr.recognise_page`.
 
     Raises:
-        ExtractionError: `encrypted` when it opens with a password only, `unreadable` when PDFium can not read
-            it, `no_text` when its pages are pictures, `oversize` beyond 20,000 pages.
+        ExtractionError: `encrypted` if it opens only with a password; `unreadable` if PDFium can not read it;
+            `no_text` if its pages are pictures; `oversize` beyond 20,000 pages.
     """
     import pypdfium2
 
@@ -103,7 +105,7 @@ def _content(document: "PdfDocument", recognise: PageRecogniser) -> DocumentBloc
 
 
 def _bookmarks(document: "PdfDocument") -> dict[int, dict[str, int]]:
-    """Page index to (bookmark title without spaces, its level)."""
+    """Returns the levels of bookmarks by page index and by title in lower case without spaces."""
     found: dict[int, dict[str, int]] = {}
     for mark in document.get_toc(max_depth=6):
         target = mark.get_dest()
@@ -118,7 +120,7 @@ def _key(text: str) -> str:
 
 
 def _paragraphs(textpage: "PdfTextPage", number: int, edges: deque[tuple[set[str], set[str]]]) -> list[str]:
-    """The page's text, cut where the distance between two lines says that a paragraph or column ended."""
+    """Returns a page's text, split where the distance of two lines shows that a paragraph or column ended."""
     lines = _without_running(_lines(textpage), number, edges)
     columns = _columns(textpage, lines)
     pitches = np.nan_to_num([a.last_y - b.first_y for a, b in itertools.pairwise(columns)])
@@ -130,7 +132,7 @@ def _paragraphs(textpage: "PdfTextPage", number: int, edges: deque[tuple[set[str
 
 
 def _lines(textpage: "PdfTextPage") -> list[_Line]:
-    """The page's lines as PDFium tells them apart."""
+    """Returns the lines of a page as PDFium separates them."""
     lines, start = [], 0
     for text in textpage.get_text_range().split("\r\n"):
         end = start + len(text)
@@ -145,7 +147,7 @@ def _line(textpage: "PdfTextPage", text: str, start: int, end: int) -> _Line:
 
 
 def _origin(textpage: "PdfTextPage", index: int) -> tuple[float, float]:
-    """Where a character stands, in points."""
+    """Returns the position of a character's origin, in points."""
     import pypdfium2.raw as pdfium
 
     x, y = c_double(), c_double()
@@ -155,7 +157,7 @@ def _origin(textpage: "PdfTextPage", index: int) -> tuple[float, float]:
 
 
 def _joint(pitch: float, following: str) -> str:
-    """What stands between two lines, from their distance in usual distances between lines."""
+    """Returns the text between two lines, by their distance in usual distances between lines."""
     if pitch > _PARAGRAPH_GAP or pitch < -_COLUMN_JUMP:
         return "\n\n"
     if abs(pitch) < _SAME_LINE:  # a superscript, or the next cell of a table's row
@@ -164,10 +166,10 @@ def _joint(pitch: float, following: str) -> str:
 
 
 def _columns(textpage: "PdfTextPage", lines: list[_Line]) -> list[_Line]:
-    """Lines in reading order: where they run across two columns of prose, the left one's before the right's.
+    """Returns lines in reading order: lines that run across two columns of prose are split.
 
-    A table's rows have such a gap as well and are left as they are: their cells are short, fill their column
-    badly, and begin like a name or a number.
+    The left column comes first. Rows of a table have such a gap as well, but stay as they are. Their cells
+    are short, leave much of their column empty, and begin like a name or a number.
     """
     gutter = _gutter(textpage, lines)
     if gutter is None:
@@ -176,7 +178,7 @@ def _columns(textpage: "PdfTextPage", lines: list[_Line]) -> list[_Line]:
     sides: tuple[list[_Line], list[_Line]] = ([], [])
     for line in lines:
         halves = _halves(textpage, line, gutter)
-        if len(halves) == 1 and line.left < gutter < line.right:  # a heading over both, or a footer
+        if len(halves) == 1 and line.left < gutter < line.right:  # a heading over both columns, or a footer
             ordered += [*_columns(textpage, sides[0]), *_columns(textpage, sides[1]), line]
             sides = ([], [])
             continue
@@ -186,18 +188,22 @@ def _columns(textpage: "PdfTextPage", lines: list[_Line]) -> list[_Line]:
 
 
 def _gutter(textpage: "PdfTextPage", lines: list[_Line]) -> float | None:
-    """The middle of the gap at one place in most of the widest lines, between columns that prose fills."""
+    """Returns the middle of the gap between two columns of prose, which most of the widest lines have."""
     if not lines:
         return None
     width = max(line.right for line in lines) - min(line.left for line in lines)
-    wide = [line for line in lines if line.right - line.left > 0.6 * width and len(line.text) < _LONGEST_LINE]
-    if len(wide) < _FEWEST_LINES or len(wide) < 0.3 * len(lines):
+    wide = [
+        line
+        for line in lines
+        if line.right - line.left > 0.6 * width and len(line.text) < _MAX_PROSE_LINE_CHARS
+    ]
+    if len(wide) < _MIN_COLUMN_LINES or len(wide) < 0.3 * len(lines):
         return None
     sample = wide[:: -(-len(wide) // _SAMPLED_LINES)]
     gaps = [_gaps(textpage, line) for line in sample]
     middles = [(left + right) / 2 for found in gaps for left, right in found]
     held = [sum(any(left < middle < right for left, right in found) for found in gaps) for middle in middles]
-    if not held or max(held) < max(_FEWEST_LINES, 0.7 * len(sample)):
+    if not held or max(held) < max(_MIN_COLUMN_LINES, 0.7 * len(sample)):
         return None
     gutter = middles[int(np.argmax(held))]
     halves = [found for line in sample if len(found := _halves(textpage, line, gutter)) == 2]
@@ -207,20 +213,20 @@ def _gutter(textpage: "PdfTextPage", lines: list[_Line]) -> float | None:
 
 
 def _is_prose(column: tuple[_Line, ...]) -> bool:
-    """Whether a column's lines are long, fill it, and mostly begin in the middle of a sentence."""
+    """Whether the lines of a column are long, fill it, and mostly begin in the middle of a sentence."""
     widths = np.array([line.right - line.left for line in column])
     words = np.median([len(line.text.split()) for line in column])
     begins = [line.text.lstrip()[:1] for line in column]
     continued = sum(letter.isalpha() and not letter.isupper() for letter in begins)
     return bool(
-        words >= _WORDS_A_COLUMN
+        words >= _MIN_COLUMN_WORDS
         and np.median(widths) >= _COLUMN_FILL * widths.max()
-        and continued >= _CONTINUED * len(column)
+        and continued >= _MIN_CONTINUED_SHARE * len(column)
     )
 
 
 def _gaps(textpage: "PdfTextPage", line: _Line) -> list[tuple[float, float]]:
-    """The gaps within a line that are wider than its letters are high: left and right ends, in points."""
+    """Returns the ends, in points, of the gaps in a line that are wider than its letters are high."""
     found = []
     for match in re.finditer(" +", line.text):
         if not 0 < match.start() < match.end() < len(line.text):
@@ -233,7 +239,7 @@ def _gaps(textpage: "PdfTextPage", line: _Line) -> list[tuple[float, float]]:
 
 
 def _halves(textpage: "PdfTextPage", line: _Line, gutter: float) -> list[_Line]:
-    """A line's parts before and after a gutter; the line itself when it has no gap there."""
+    """Returns the parts of a line before and after a gutter, or the line itself if it has no gap there."""
     if not line.left < gutter < line.right:
         return [line]
     for match in re.finditer(" +", line.text):
@@ -251,37 +257,38 @@ def _halves(textpage: "PdfTextPage", line: _Line, gutter: float) -> list[_Line]:
 
 
 def _gaps_over(textpage: "PdfTextPage", before: int, after: int, gutter: float) -> bool:
-    """Whether two neighbouring characters stand on either side of a gutter."""
+    """Whether two neighbouring characters are on different sides of a gutter."""
     return bool(textpage.get_charbox(before)[2] < gutter < textpage.get_charbox(after)[0])
 
 
 def _without_running(lines: list[_Line], number: int, edges: deque[tuple[set[str], set[str]]]) -> list[_Line]:
-    """The lines less those at the page's top and bottom that one of the two pages before had there.
+    """Returns the lines without running headers and footers.
 
-    Two, because left and right pages often differ. The first page of a run keeps them. A number that grows
-    with the pages does not make a difference.
+    These are lines that one of the two pages before has at the same edge. It takes two pages because left and
+    right pages often differ. The first page of a run keeps its header and footer. Lines that differ only in a
+    number that grows with the pages are the same.
 
     Args:
-        lines: Of the page.
-        number: The page's, from 0.
-        edges: What stood at the top and bottom of the two pages before; this page's are put there.
+        lines: The lines of the page.
+        number: The index of the page, from 0.
+        edges: The lines at the top and bottom of the two pages before; those of this page are appended.
     """
     ordered = sorted((line for line in lines if line.text.strip()), key=lambda line: -line.first_y)
     heights = np.nan_to_num([line.first_y for line in ordered])
     steps = -np.diff(heights)
     usual = np.median(steps[steps > 1]) if (steps > 1).any() else np.inf
-    # What a wider distance sets apart from the text is an edge; a table's head above its rows is none.
+    # An edge is separated from the text by a wider distance; the head of a table above its rows is not.
     cuts = [index + 1 for index in np.flatnonzero(steps > _PARAGRAPH_GAP * usual).tolist()]
     groups = [ordered[start:end] for start, end in itertools.pairwise([0, *cuts, len(ordered)])]
     text = max(groups, key=lambda group: sum(len(line.text) for line in group))
     running: set[int] = set()
     stood: list[set[str]] = []
-    for side, outer in enumerate((groups[:_EDGE_GROUPS], groups[: -_EDGE_GROUPS - 1 : -1])):
+    for side, outer in enumerate((groups[:_MAX_EDGE_GROUPS], groups[: -_MAX_EDGE_GROUPS - 1 : -1])):
         before = edges[0][side] | edges[1][side]
         stood.append(set())
         whole = open_edge = True
         for group in outer:
-            if len(group) > _EDGE_LINES:
+            if len(group) > _MAX_EDGE_LINES:
                 break
             names = [_running_names(line.text, number) for line in group]
             stood[side].update(*names)
@@ -294,9 +301,9 @@ def _without_running(lines: list[_Line], number: int, edges: deque[tuple[set[str
 
 
 def _running_names(text: str, number: int) -> set[str]:
-    """What a line may be called as a running header: its words; them without a number that could be a page's.
+    """Returns the names of a line as a running header: its text, with and without a page number.
 
-    A word and a number alone are no header: "Question 7" is what its page is about.
+    A word with a number is no header: "Question 7" is the subject of its page.
     """
     text = " ".join(text.split()).casefold()
     names = {text} if any(map(str.isalpha, text)) else set()
@@ -309,7 +316,7 @@ def _running_names(text: str, number: int) -> set[str]:
 
 
 def _mended(blocks: list[TextBlock]) -> list[TextBlock]:
-    """The blocks with the words joined that were broken at a line's end."""
+    """Returns the blocks with the words joined that were broken at a line's end."""
     if not any("\x02" in block.text or "\ufffe" in block.text for block in blocks):
         return blocks
     whole = (_BROKEN_WORD.sub(" ", block.text).casefold() for block in blocks)
@@ -322,7 +329,7 @@ def _mended(blocks: list[TextBlock]) -> list[TextBlock]:
 
 
 def _is_compound(left: str, right: str, known: set[str]) -> bool:
-    """Whether a word broken at its hyphen had that hyphen anyway, judged by the document's other words."""
+    """Whether a broken word has its hyphen also within a line, judged by the document's other words."""
     first, second = left.casefold(), right.casefold()
     if not first or not second or first + second in known:
         return False
@@ -334,7 +341,7 @@ def _is_compound(left: str, right: str, known: set[str]) -> bool:
 
 
 def _with_headings(paragraph: str, page: int, bookmarks: dict[str, int]) -> list[TextBlock]:
-    """Splits a bookmark's title, which can run over several lines, off the start of a paragraph."""
+    """Splits the title of a bookmark, of up to three lines, from the beginning of a paragraph."""
     if bookmarks:
         lines = paragraph.strip().split("\n")
         for count in range(1, min(3, len(lines)) + 1):

@@ -1,4 +1,4 @@
-"""PowerPoint presentations (PPTX) to blocks: a page a slide."""
+"""Reads PowerPoint presentations (PPTX): a page per slide."""
 
 import io
 from collections.abc import Iterator
@@ -7,14 +7,14 @@ from typing import Any
 from assets.parsing.blocks import DocumentBlocks, ExtractionError, TextBlock, format_table_row
 from assets.parsing.formats.zip_package import open_zip_package
 
-_MAX_DEPTH = 50  # of groups in groups
+_MAX_DEPTH = 50  # of nested groups
 
 
 def read_pptx(body: bytes) -> DocumentBlocks:
-    """Each slide's title as a heading, its text boxes with lists indented, tables a line a row, and notes.
+    """Returns each slide's title as a heading, its text boxes, tables with a line per row, and notes.
 
     Raises:
-        ExtractionError: `encrypted`, `oversize` for a bomb, `unreadable`.
+        ExtractionError: `encrypted`; `oversize` for a zip bomb; `unreadable`.
     """
     open_zip_package(body, "PowerPoint presentation")
     from pptx import Presentation
@@ -22,7 +22,7 @@ def read_pptx(body: bytes) -> DocumentBlocks:
     try:
         deck = Presentation(io.BytesIO(body))
     except (KeyError, ValueError) as error:
-        reason = f"The file is not a whole PowerPoint presentation: {error}."
+        reason = f"The file is not a complete PowerPoint presentation: {error}."
         raise ExtractionError("unreadable", reason) from error
     blocks: list[TextBlock] = []
     for number, slide in enumerate(deck.slides, 1):

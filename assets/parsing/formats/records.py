@@ -1,4 +1,4 @@
-"""CSV, TSV, JSON and JSON Lines to blocks: a block a record, a line a value."""
+"""Reads CSV, TSV, JSON and JSON Lines: a paragraph per record, a line per value."""
 
 import csv
 import io
@@ -12,17 +12,16 @@ from assets.parsing.decoding import decode_text
 
 _DELIMITERS = ",;\t|"
 _SNIFFED_CHARS = 1 << 16
-_RECORDS_A_BLOCK = 1000
+_RECORDS_PER_BLOCK = 1000
 _TITLE_KEYS = ("title", "name")
-# The module's default of 128 KiB a cell is below the documents that people keep in columns.
+# The default limit of 128 KiB per cell is too small: people keep whole documents in columns.
 csv.field_size_limit(1 << 27)
 
 
 def read_delimited(body: bytes) -> DocumentBlocks:
-    """Rows of CSV or TSV as "column: value" lines, or as they stand where there is no header.
+    """Returns the rows of CSV or TSV as "column: value" lines, or unchanged if there is no header.
 
-    The delimiter is found by content. Text most of whose lines are one cell, or that is no table after all,
-    is kept as it is.
+    The delimiter is detected. Text that is no table, or has one cell in most lines, is kept unchanged.
     """
     text = decode_text(body)
     delimiter = _delimiter(text)
@@ -36,18 +35,18 @@ def read_delimited(body: bytes) -> DocumentBlocks:
 
 
 def _rows(text: str, delimiter: str) -> Iterator[list[str]]:
-    """Rows that are not wholly empty, one at a time: as lists a table takes thirty times its size."""
+    """Yields the rows that are not empty: a list of all rows would take thirty times the size of the text."""
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     return (row for row in rows if any(map(str.strip, row)))
 
 
 def table_blocks(rows: Iterable[list[str]]) -> list[TextBlock]:
-    """A table's rows: captions above it, then a paragraph a record where the first row names the columns.
+    """Returns the captions above a table, then a paragraph per record if the first row names the columns.
 
-    Rows may differ in length: cells beyond the header stand without a name.
+    Rows may differ in length: cells beyond the header have no name.
 
     Args:
-        rows: Cells as text; none of the rows wholly empty.
+        rows: Rows of cells as text; no row is empty.
     """
     rows = iter(rows)
     above: list[TextBlock] = []
@@ -64,13 +63,13 @@ def table_blocks(rows: Iterable[list[str]]) -> list[TextBlock]:
     header = _header(first)
     if header is None:
         return [*above, TextBlock("\n".join(map(format_table_row, chain([first], rows))))]
-    while records := "\n\n".join(_record(header, row) for row in islice(rows, _RECORDS_A_BLOCK)):
+    while records := "\n\n".join(_record(header, row) for row in islice(rows, _RECORDS_PER_BLOCK)):
         above.append(TextBlock(records))
     return above
 
 
 def _delimiter(text: str) -> str:
-    """The character that cuts most lines of the beginning into the same number of cells, of two and more."""
+    """Returns the delimiter that splits most of the first lines into equally many cells, two or more."""
     lines = [line for line in text[:_SNIFFED_CHARS].splitlines()[:100] if line.strip()]
 
     def agreement(delimiter: str) -> int:
@@ -81,7 +80,7 @@ def _delimiter(text: str) -> str:
 
 
 def _header(row: list[str]) -> list[str] | None:
-    """A first row's names when it can be a header: they differ, none empty but the first, none a number."""
+    """Returns the header if a row can be one: names differ, none is a number or, but the first, empty."""
     names = [name.strip() for name in row]
     if len(set(names)) < len(names) or not all(names[1:]):
         return None
@@ -108,13 +107,13 @@ def _record(header: list[str], row: list[str]) -> str:
 
 
 def read_json(body: bytes) -> DocumentBlocks:
-    """JSON or JSON Lines as "path: value" lines, a block for each element of an outermost list or each line.
+    """Returns JSON or JSON Lines as "path: value" lines: a block per line or element of the outermost list.
 
-    Numbers stand as they were written; nulls and empty strings are left out. The title is the outermost
-    object's `title` or `name`.
+    Numbers stay as they were written; nulls and empty strings are left out. The title is the `title` or
+    `name` of the outermost object.
 
     Raises:
-        ExtractionError: `unreadable` when it is neither, with the line where it breaks.
+        ExtractionError: `unreadable` if it is neither; the reason names the line of the error.
     """
     text = decode_text(body).strip()
     records = _parsed(text)
@@ -138,7 +137,7 @@ def _parsed(text: str) -> list[object]:
             try:
                 records.append(decoder.decode(line.strip()))
             except json.JSONDecodeError as error:
-                # Where the first line stands alone it was meant to be JSON Lines; else one document.
+                # If the first line is valid by itself, it was meant to be JSON Lines, else one document.
                 fault = (
                     f"line {number}: {error.msg}"
                     if records

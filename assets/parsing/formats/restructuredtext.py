@@ -1,4 +1,4 @@
-"""reStructuredText to blocks, through docutils; nothing that the text names is ever opened."""
+"""Reads reStructuredText by docutils, which opens no file that the text names."""
 
 import re
 import textwrap
@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 _SETTINGS = {
     "file_insertion_enabled": False,  # an include directive would read this machine's files
     "raw_enabled": False,
-    "_disable_config": True,  # as would a docutils.conf that happens to lie about
+    "_disable_config": True,  # a docutils.conf in the current folder could switch that on
     "report_level": 5,
     "halt_level": 6,
-    # Its own limit of 10,000 characters gives up the whole document; time is bounded around the parsers.
+    # Above its default limit of 10,000 characters it gives up the whole document. The sandbox bounds the
+    # time.
     "line_length_limit": 1 << 30,
     "warning_stream": False,
     "smart_quotes": False,
@@ -28,7 +29,7 @@ _ROLE = re.compile(r":[\w.+:-]+:`([^`]*)`|`([^`]*)`(?::[\w.+:-]+:|__?)?")
 _TARGET = re.compile(r"\s*<[^<>]*>\s*$")
 _DIRECTIVE = re.compile(r"\.\.\s+(?:\|[^|]+\|\s+)?([\w.+:-]+)::[ \t]*([^\n]*)\n?(.*)", re.DOTALL)
 _OPTIONS = re.compile(r"(?:[ \t]*:[\w-]+:[^\n]*\n?(?:[ \t]{4,}[^\n:][^\n]*\n)*)*")
-# Their arguments are files or names of other pages, their bodies pictures or page lists: nothing to read.
+# Directives without text: their arguments are files or names of pages, their bodies pictures or page lists.
 _WITHOUT_TEXT = {
     *("include", "literalinclude", "raw", "image", "figure", "toctree", "contents", "index", "highlight"),
     *("currentmodule", "module", "py:module", "py:currentmodule", "automodule", "autosummary", "graphviz"),
@@ -45,7 +46,7 @@ _CODE = {
     "testcode",
     "doctest",
 }
-# The day of parsing is no part of a document: the same bytes must give the same text.
+# The date of parsing must not become text: the same bytes must give the same text.
 _DATE = re.compile(r"^(\.\.[ \t]+\|[^|\n]+\|[ \t]+)date::[^\n]*", re.MULTILINE)
 _MAX_REPARSE = 4
 _ERROR_LEVEL = 3
@@ -56,9 +57,9 @@ _SKIPPED = (
 
 
 def read_rst(body: bytes) -> DocumentBlocks:
-    """The text of reStructuredText, Sphinx's roles and directives included: unknown ones give their text.
+    """Returns the text of reStructuredText, with the text of Sphinx's and of unknown roles and directives.
 
-    File insertion and raw output are off; what docutils has to say of the source is left out of the text.
+    File insertion and raw output are off. Messages of docutils about the source are left out.
     """
     return DocumentBlocks(_parsed(decode_text(body), 0))
 
@@ -138,7 +139,7 @@ def _block(node: "nodes.Node", depth: int, reparsed: int) -> list[TextBlock]:
 
 
 def _pair(field: "nodes.Node") -> list["nodes.Node"]:
-    """A field's name and body; of a bibliographic element (author, version) only its value."""
+    """Returns the name and body of a field, but of a bibliographic element (author, version) only the value."""
     from docutils import nodes
 
     return list(field.children) if isinstance(field, nodes.field) else [field]
@@ -153,9 +154,10 @@ def _definition(item: "nodes.Node", flat: Callable[["nodes.Node"], str]) -> str:
 
 
 def _salvaged(message: "nodes.Element", reparsed: int) -> list[TextBlock]:
-    """The text of what docutils could not make sense of: it is an error's literal block.
+    """Returns the text that docutils could not parse, which is the literal block of an error message.
 
-    Below errors the same text is in the document too, or it asked for a file or raw output.
+    Messages below errors are left out: their text is also in the document, or it asked for a file or raw
+    output.
     """
     from docutils import nodes
 
@@ -173,7 +175,7 @@ def _salvaged(message: "nodes.Element", reparsed: int) -> list[TextBlock]:
         return [TextBlock(body)]
     if argument and not name.startswith("version") and "deprecated" not in name:
         return [TextBlock(_without_role(argument)), *_parsed(body, reparsed + 1)]
-    # "versionadded:: 1.0" says something only together with its name.
+    # "versionadded:: 1.0" has a meaning only together with its name.
     label = TextBlock(f"{name.removeprefix('version').capitalize()} {argument}".strip())
     return [label, *_parsed(body, reparsed + 1)] if argument else _parsed(body, reparsed + 1)
 
@@ -198,7 +200,7 @@ def _inline(node: "nodes.Node") -> str:
 
 
 def _without_role(source: str) -> str:
-    """Interpreted text as its reader would see it: `:ref:`the guide <guide>`` is "the guide"."""
+    """Returns interpreted text as a reader would see it: `:ref:`the guide <guide>`` is "the guide"."""
 
     def shown(match: re.Match[str]) -> str:
         text = (match[1] or match[2] or "").replace("\n", " ")

@@ -1,4 +1,4 @@
-"""RTF to blocks."""
+"""Reads RTF."""
 
 import re
 
@@ -8,19 +8,19 @@ _TITLE = re.compile(r"\{\\title\s([^{}\\]{1,500})\}")
 
 
 def read_rtf(body: bytes) -> DocumentBlocks:
-    """Paragraphs and table rows as striprtf has them; styles, pictures and headers are left out.
+    """Returns the paragraphs and table rows that striprtf finds, without styles, pictures and headers.
 
     Raises:
-        ExtractionError: `unreadable` when it does not begin as RTF.
+        ExtractionError: `unreadable` if it does not begin as RTF does.
     """
     from striprtf.striprtf import rtf_to_text
 
-    # RTF is ASCII; bytes above it are in the code page that it names, which Latin-1 hands on unchanged.
+    # RTF is ASCII. Other bytes are in the code page that the file names; Latin-1 keeps them unchanged.
     source = body.decode("latin-1").lstrip("\xef\xbb\xbf \r\n\t")
     if not source.startswith("{\\rtf"):
         raise ExtractionError("unreadable", "The file does not begin as RTF does.")
     text = rtf_to_text(source, errors="replace")
-    # A table's row is a line that ends in the bar after its last cell.
+    # A table row is a line that ends with the bar after its last cell.
     lines = (format_table_row(line.split("|")) if line.endswith("|") else line for line in text.split("\n"))
     title = _TITLE.search(source)
     return DocumentBlocks(
@@ -29,7 +29,7 @@ def read_rtf(body: bytes) -> DocumentBlocks:
 
 
 def _paragraphs(lines: list[str], text: str) -> list[str]:
-    """Lines that follow each other in a table stay together; every other line is a paragraph."""
+    """Joins consecutive lines of a table; makes every other line a paragraph."""
     paragraphs: list[str] = []
     in_table = False
     for line, raw in zip(lines, text.split("\n"), strict=True):

@@ -1,4 +1,4 @@
-"""Spreadsheets (XLSX, XLSB, XLS, ODS) to blocks: a page a sheet."""
+"""Reads spreadsheets (XLSX, XLSB, XLS, ODS): a page per sheet."""
 
 import datetime as dt
 import io
@@ -14,12 +14,12 @@ _UNNAMED = re.compile(r"[^\W\d]+ ?\d+")
 
 
 def read_spreadsheet(body: bytes) -> DocumentBlocks:
-    """Each sheet's name as a heading and its rows as `read_delimited` has them; formulas as their values.
+    """Returns each sheet's name as a heading and its rows as `table_blocks` does; formulas as their values.
 
-    A name such as "Sheet1" is left out where there is no other sheet. Charts and comments are left out.
+    A name such as "Sheet1" is left out if there is no other sheet. Charts and comments are left out.
 
     Raises:
-        ExtractionError: `encrypted`, `oversize` for a bomb or more than 20 million cells, `unreadable`.
+        ExtractionError: `encrypted`; `oversize` for a zip bomb or more than 20 million cells; `unreadable`.
     """
     if not body.startswith(OLE_SIGNATURE):
         open_zip_package(body, "spreadsheet")
@@ -32,8 +32,8 @@ def read_spreadsheet(body: bytes) -> DocumentBlocks:
         for number, name in enumerate(names, 1):
             sheet = book.get_sheet_by_name(name)
             if sheet.width * sheet.height > _MAX_CELLS:
-                cells = f"{sheet.width * sheet.height:,}"
-                raise ExtractionError("oversize", f"The sheet {name} has {cells} cells, a bomb's size.")
+                cells = f"{sheet.width * sheet.height:,} cells, more than the limit of {_MAX_CELLS:,}"
+                raise ExtractionError("oversize", f"The sheet {name} has {cells}.")
             found = table_blocks(_filled(list(map(_shown, row)) for row in sheet.iter_rows()))
             if found and (len(names) > 1 or not _UNNAMED.fullmatch(name)):
                 blocks.append(TextBlock(name, 1, number))
@@ -43,7 +43,7 @@ def read_spreadsheet(body: bytes) -> DocumentBlocks:
     except CalamineError as error:
         raise ExtractionError("unreadable", f"The spreadsheet can not be read: {error}.") from error
     except BaseException as error:
-        # A panic of the Rust below is no Exception; one document must not end a run.
+        # A panic in the Rust library is not an Exception, and one document must not end a run.
         if type(error).__name__ != "PanicException":
             raise
         raise ExtractionError("unreadable", "The spreadsheet can not be read: it is damaged.") from error
@@ -51,7 +51,7 @@ def read_spreadsheet(body: bytes) -> DocumentBlocks:
 
 
 def _filled(rows: Iterable[list[str]]) -> list[list[str]]:
-    """Without empty rows, and without columns that are empty throughout: people leave them for looks."""
+    """Returns the rows without empty rows and empty columns, which people leave for the layout."""
     said = [row for row in rows if any(row)]
     columns = [index for index in range(max(map(len, said), default=0)) if any(row[index] for row in said)]
     return [[row[index] for index in columns] for row in said]
@@ -61,7 +61,7 @@ def _shown(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        return f"{value:.15g}"  # what a cell holds; every number is a float to a spreadsheet
+        return f"{value:.15g}"  # the precision of a cell; every number in a spreadsheet is a float
     if isinstance(value, dt.datetime):
         return value.isoformat(" ").removesuffix(" 00:00:00")
     return str(value).strip()

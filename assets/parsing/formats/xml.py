@@ -1,4 +1,4 @@
-"""XML to blocks, and the one place where XML is parsed: no entities, no DTD, no network."""
+"""Reads XML, and parses XML for the other formats: without entities, DTDs and network."""
 
 import re
 from collections.abc import Iterator
@@ -8,18 +8,19 @@ from assets.parsing.blocks import DocumentBlocks, ExtractionError, TextBlock
 
 _DECLARES_ENTITY = re.compile(rb"<!ENTITY\s|<\x00?!\x00E\x00N\x00T\x00I\x00T\x00Y\x00")
 _TITLES = {"title", "head", "heading", "caption", "h1", "h2", "h3", "h4", "h5", "h6"}
-# Elements whose names say nothing that their text doesn't.
+# Elements whose names add nothing to their text.
 _PROSE = {"p", "para", "simpara", "li", "item", "text", "td", "th", "cell", "entry", "line", "body", "note"}
 _LABELLED_CHARS = 200
 _MAX_DEPTH = 200
 
 
 def parse_xml(body: bytes, kind: str) -> Any:
-    """The root element of untrusted XML, without comments and processing instructions.
+    """Returns the root element of untrusted XML, without comments and processing instructions.
 
     Raises:
-        ExtractionError: `unreadable` when it is not well-formed, nests deeper than libxml2 goes (256), or
-            declares entities: they are what XML bombs and the reading of other files are made of.
+        ExtractionError: `unreadable` if it is not well-formed, has elements nested deeper than libxml2's
+            limit
+            of 256, or declares entities, which XML bombs and the inclusion of other files need.
     """
     from lxml import etree  # type: ignore[import-untyped]
 
@@ -43,12 +44,12 @@ def parse_xml(body: bytes, kind: str) -> Any:
 
 
 def read_xml(body: bytes) -> DocumentBlocks:
-    """The text of elements: prose as paragraphs, short fields as "name: value" lines, a block a record.
+    """Returns the text of elements: prose as paragraphs, and short fields as "name: value" lines.
 
-    Elements called title, head or the like are headings, by their depth. Attributes are left out.
+    Elements called title, head or similar are headings; the depth is their level. Attributes are left out.
 
     Raises:
-        ExtractionError: `unreadable`, as `parse_xml`.
+        ExtractionError: `unreadable`; see `parse_xml`.
     """
     return DocumentBlocks(list(_blocks(parse_xml(body, "file"), 1)))
 
@@ -88,14 +89,14 @@ def _blocks(element: Any, depth: int) -> Iterator[TextBlock]:
 
 
 def _text(element: Any) -> str:
-    """Its text, on one line where it has markup among it; a leaf's lines as they are but indentation."""
+    """Returns an element's text: in one line if it has child elements, else its lines without indentation."""
     if len(element):
         return " ".join("".join(element.itertext()).split())
     return "\n".join(map(str.strip, (element.text or "").strip().splitlines()))
 
 
 def _is_text(element: Any) -> bool:
-    """Whether it holds text of its own: a leaf, or words with markup among them."""
+    """Whether an element has text of its own: it is a leaf, or has words between its child elements."""
     if not len(element):
         return True
     return bool((element.text or "").strip()) or any((child.tail or "").strip() for child in element)

@@ -1,4 +1,4 @@
-"""ZIP packages, which most office formats are: opened only when what they unpack to is bounded."""
+"""Opens ZIP packages, which most office formats are, if they unpack to a bounded size."""
 
 import io
 import zipfile
@@ -6,33 +6,33 @@ import zipfile
 from assets.parsing.blocks import ExtractionError
 
 MAX_UNPACKED_BYTES = 512 << 20
-"""The most that a package may say it unpacks to."""
+"""The largest size that a package may unpack to, by its directory."""
 MAX_UNPACK_RATIO = 200
-"""The most that a package of more than 64 MiB unpacked may grow; office documents grow up to thirty times."""
+"""The largest ratio of unpacked to packed size above 64 MiB; that of office documents is up to thirty."""
 MAX_ZIP_PARTS = 20_000
-"""The most parts of a package; the directory of more would take memory before anything is unpacked."""
+"""The largest number of parts: a larger directory would take much memory before anything is unpacked."""
 
 _RATIO_FROM_BYTES = 64 << 20
 OLE_SIGNATURE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-"""What OLE compound files begin with: legacy office files, Outlook messages, encrypted packages."""
+"""The first bytes of OLE compound files: legacy office files, Outlook messages, encrypted packages."""
 
 
 def exceeds_zip_part_limit(body: bytes) -> bool:
-    """Whether a ZIP file may have more than `MAX_PARTS` parts; quick, and its directory is not read."""
+    """Whether a ZIP file may have more than `MAX_ZIP_PARTS` parts, without reading its directory."""
     return body.count(b"PK\x01\x02") > MAX_ZIP_PARTS
 
 
 def open_zip_package(body: bytes, kind: str) -> zipfile.ZipFile:
-    """Opens a ZIP package after a look at its directory; nothing is unpacked yet.
+    """Opens a ZIP package after a check of the sizes in its directory; nothing is unpacked yet.
 
-    A part that unpacks to more than the directory says is cut there by `zipfile`, so the look is binding.
+    `zipfile` stops unpacking a part at the size that the directory says, so the check can not be evaded.
 
     Args:
         body: The package.
-        kind: What a person calls it, such as "Word document".
+        kind: Its name for a person, such as "Word document".
 
     Raises:
-        ExtractionError: `encrypted`, `oversize` for a bomb, `unreadable` when it is no whole ZIP file.
+        ExtractionError: `encrypted`; `oversize` for a zip bomb; `unreadable` if it is no complete ZIP file.
     """
     if body.startswith(OLE_SIGNATURE[:4]):
         raise ExtractionError("encrypted", f"The {kind} opens only with a password.")
@@ -45,17 +45,17 @@ def open_zip_package(body: bytes, kind: str) -> zipfile.ZipFile:
     parts = archive.infolist()
     unpacked = sum(part.file_size for part in parts)
     if unpacked > MAX_UNPACKED_BYTES or unpacked > max(_RATIO_FROM_BYTES, MAX_UNPACK_RATIO * len(body)):
-        raise ExtractionError("oversize", f"The {kind} unpacks to {unpacked >> 20:,} MiB, a bomb's size.")
+        raise ExtractionError("oversize", f"The {kind} unpacks to {unpacked >> 20:,} MiB: it is a zip bomb.")
     if any(part.flag_bits & 1 for part in parts):
         raise ExtractionError("encrypted", f"The {kind} opens only with a password.")
     return archive
 
 
 def read_zip_part(archive: zipfile.ZipFile, name: str, kind: str) -> bytes:
-    """The bytes of one part.
+    """Returns the bytes of one part of a package.
 
     Raises:
-        ExtractionError: `unreadable` when it is missing or damaged.
+        ExtractionError: `unreadable` if the part is missing or damaged.
     """
     try:
         return archive.read(name)
