@@ -1,4 +1,4 @@
-"""Fixtures shared by every test: one Spark session and one PostgreSQL a run."""
+"""Fixtures for all tests: one Spark session and one PostgreSQL server per test run."""
 
 import os
 import tempfile
@@ -28,8 +28,8 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
 def postgres() -> Iterator["Postgres"]:
     from retrieval.store.postgres import Postgres, PostgresConfig
 
-    # Not pytest's own folder: every run that starts closes that to all but its user, and as root the server's
-    # is another. A space in the path, because users have them.
+    # pytest closes its own folders to other users, and as root the server runs as another user. The path has
+    # a space, because paths of users have them.
     with tempfile.TemporaryDirectory(prefix="state of postgres ") as state:
         server = Postgres(Path(state), PostgresConfig(pool_timeout_s=5))
         yield server
@@ -38,7 +38,7 @@ def postgres() -> Iterator["Postgres"]:
 
 @pytest.fixture(scope="module")
 def module_folder() -> Iterator[Path]:
-    """A folder that the embedded server's own user can reach, which pytest's are not."""
+    """A folder that the embedded server's user can read, unlike pytest's own folders."""
     with tempfile.TemporaryDirectory(prefix="headwater-test-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
@@ -46,7 +46,7 @@ def module_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The public evaluation sets beside the checkout, where they are."""
+    """The folder of public evaluation sets beside the checkout; skips the test if there is none."""
     folder = Path(os.environ.get("HEADWATER_TEST_DATA", SHARED_DATA))
     if not folder.is_dir():
         pytest.skip(f"no evaluation sets in {folder}")

@@ -1,4 +1,4 @@
-"""Cross-encoders for tests: real ones, with random weights."""
+"""Cross-encoders with random weights for tests."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from retrieval.embedding.embedder import packaged_embedding_model
 
 
 def save_cross_encoder(folder: Path, labels: int = 1) -> Path:
-    """A random cross-encoder, narrow, in the form that sentence-transformers writes and reads."""
+    """Saves a small random cross-encoder in the format of sentence-transformers; returns its folder."""
     torch.manual_seed(0)
     sizes = {
         "hidden_size": 32,

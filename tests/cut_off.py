@@ -1,4 +1,4 @@
-"""Runs a command in a network namespace that has loopback and nothing else."""
+"""Runs a command without a network, in a network namespace with only loopback."""
 
 import functools
 import os
@@ -11,7 +11,7 @@ import pytest
 
 @functools.cache
 def _unshare() -> tuple[str, ...] | None:
-    """How this machine lets this user make such a namespace: as root, or through one for users too."""
+    """Returns the command that makes such a namespace, as root or in a user namespace; None if none works."""
     if not shutil.which("unshare") or not shutil.which("ip"):
         return None
     for flags in (("--net",), ("--net", "--user", "--map-root-user")):
@@ -24,10 +24,10 @@ def _unshare() -> tuple[str, ...] | None:
 def cut_off(
     command: Sequence[str], environment: Mapping[str, str] = os.environ, timeout_s: float = 300
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a command with the network cut, or skips the test where that is not allowed."""
+    """Runs a command without a network; skips the test if this machine does not allow it."""
     prefix = _unshare()
     if prefix is None:
-        pytest.skip("this machine lets no network namespace be made")
+        pytest.skip("this machine allows no network namespaces")
     return subprocess.run(
         [*prefix, *command], capture_output=True, text=True, env=dict(environment), timeout=timeout_s
     )

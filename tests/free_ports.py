@@ -1,11 +1,11 @@
-"""Ports of loopback that nothing uses."""
+"""Finds free ports on the loopback interface."""
 
 import contextlib
 import socket
 
 
 def free_ports(count: int) -> list[int]:
-    """Different ports that were free a moment ago."""
+    """Returns different ports that were free a moment ago."""
     with contextlib.ExitStack() as open_probes:
         probes = [open_probes.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:

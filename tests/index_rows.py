@@ -1,4 +1,4 @@
-"""Rows for index and search tests: small, with text and vectors that a test can reason about."""
+"""Small chunks with known texts and vectors, for tests of the index and of search."""
 
 import hashlib
 from collections.abc import Iterable

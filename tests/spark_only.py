@@ -1,4 +1,4 @@
-"""Makes every asset leave its work to Spark, however little it is."""
+"""Makes every asset do its work in Spark, even if it is small."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ LIMITS = (
 
 @contextmanager
 def spark_only() -> Iterator[None]:
-    """While it lasts, nothing is small."""
+    """Sets the limits of what assets do without Spark to -1 inside a `with` block."""
     with pytest.MonkeyPatch.context() as patch:
         for module, name in LIMITS:
             patch.setattr(module, name, -1)

@@ -1,4 +1,4 @@
-"""Fixtures of the faults: the state folders, made once, and the report."""
+"""Fixtures of the fault tests: state folders, which are made once, and the report."""
 
 import os
 import tempfile
@@ -13,12 +13,12 @@ from fault.states import States
 
 @pytest.fixture(scope="session")
 def states() -> Iterator[States]:
-    """State folders to copy and break; kept, and used again, where HEADWATER_FAULT_FOLDER says."""
+    """State folders to copy and break; HEADWATER_FAULT_FOLDER names a folder to keep and reuse them."""
     kept = os.environ.get("HEADWATER_FAULT_FOLDER")
     with tempfile.TemporaryDirectory(prefix="headwater-faults-", ignore_cleanup_errors=True) as folder:
         path = Path(kept or folder)
         path.mkdir(parents=True, exist_ok=True)
-        path.chmod(0o755)  # the embedded server's own user walks through it
+        path.chmod(0o755)  # the embedded server's user has to enter it
         made = States(path)
         yield made
         made.sweep()

@@ -1,20 +1,19 @@
-"""Runs the command line and counts its effects: every write to a table of the lake or to PostgreSQL.
+"""Runs the command line and acts at one of its effects: its writes to tables of the lake and to PostgreSQL.
 
-    python effects.py record FILE ARGUMENTS…              writes the effects' names to a file, in order
-    python effects.py ACTION WHICH MOMENT ARGUMENTS…      does something at one of them
+    python effects.py record FILE ARGUMENTS…              writes the names of the effects to a file, in order
+    python effects.py ACTION WHICH MOMENT ARGUMENTS…      acts at one effect
 
-ACTION is what happens there: `kill`, this process dies by SIGKILL; `stop`, it stands still until it is told
-to go on; `server`, the embedded PostgreSQL dies and this process goes on; `jvm`, Spark's JVM does; `full`,
-the disk of the state folder is filled, but for EFFECTS_LEAVE bytes.
+ACTION is `kill` (SIGKILL to this process), `stop` (SIGSTOP to this process), `server` (SIGKILL to the
+embedded PostgreSQL), `jvm` (SIGKILL to Spark's JVM) or `full` (the state folder's disk is filled but for
+EFFECTS_LEAVE bytes).
 
-WHICH is an effect's number, or a part of its name for the first of that name. MOMENT is `before` it, `inside`
-(a table's new files are there and its commit is not; a statement is sent and not answered; half of a piece of
-a COPY is written), or `after` it.
+WHICH is the number of an effect, or a part of a name for the first effect of that name. MOMENT is `before`,
+`inside` or `after`. Inside means: the new files of a table are written and the commit is not; a statement is
+sent and not answered; half of a piece of a COPY is written.
 
-With EFFECTS_SPARK set, Spark writes what this process would; with EFFECTS_QUERIES, statements that only read
-are effects too.
+With EFFECTS_SPARK, Spark does all writing. With EFFECTS_QUERIES, statements that only read are effects too.
 
-Nothing of the product knows of this file: it wraps the libraries' own calls.
+The product does not know this file, which wraps calls of the libraries.
 """
 
 import errno
@@ -31,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 _INITDB_S = 0.2
-"""Somewhere within the second that initdb takes."""
+"""The delay of an action inside initdb, which takes about a second."""
 
 _lock = threading.Lock()
 _seen = 0
@@ -79,7 +78,7 @@ ACTIONS = {"kill": kill, "stop": stop, "server": kill_server, "jvm": kill_jvm, "
 
 
 class Watch:
-    """What to do at each effect: write its name down, or act at one."""
+    """Called at each effect: records its name, or acts if it is the chosen one."""
 
     def __init__(self, arguments: list[str]) -> None:
         self.file: Path | None = None
@@ -120,9 +119,9 @@ def wrap(
     name: Callable[..., str | None],
     inside: Callable[..., Any],
 ) -> None:
-    """Puts the watch around a method, for calls that have a name.
+    """Wraps a method so that the watch is called for each call that `name` returns a name for.
 
-    `inside` is given the action, the original method, and the call's arguments.
+    `inside` is called with the action, the original method, and the arguments of the call.
     """
     original = getattr(owner, method)
 
@@ -152,7 +151,7 @@ def table(path: str) -> str:
 def once_files_are_there(
     path_of: Callable[..., str], act: Callable[[], Any], original: Any, *args: Any, **kwargs: Any
 ) -> Any:
-    """Acts when the call has made a file of a table outside its log: what commits it comes after."""
+    """Acts when the call has written a file of a table outside its log, which is before the commit."""
     folder = Path(path_of(*args, **kwargs).removeprefix("file://"))
 
     def files() -> set[Path]:
@@ -170,7 +169,7 @@ def once_files_are_there(
     threading.Thread(target=look, daemon=True).start()
     result = original(*args, **kwargs)
     ended.set()
-    act()  # a commit that has no file: after it
+    act()  # the commit has no files: act after it
     return result
 
 
@@ -210,7 +209,7 @@ def once_sent(act: Callable[[], Any], original: Any, *args: Any, **kwargs: Any) 
 
 
 def commit(connection: Any) -> str | None:
-    """A commit of a connection that wrote."""
+    """Returns the name of a commit, if the connection has written."""
     if id(connection) not in _wrote:
         return None
     _wrote.discard(id(connection))
@@ -219,7 +218,7 @@ def commit(connection: Any) -> str | None:
 
 def once_commit_is_sent(act: Callable[[], Any], _: Any, connection: Any) -> None:
     steps = connection._commit_gen()
-    next(steps)  # what psycopg does until it waits for the answer
+    next(steps)  # sends the commit, up to the point where psycopg waits for the answer
     act()
     connection.rollback()
 
@@ -303,7 +302,7 @@ def install(watch: Watch) -> None:
 
 
 def headwater(arguments: list[str]) -> None:
-    """The command line, watched where the first argument says so."""
+    """Runs the command line, watched if the first argument is `record` or an action."""
     if arguments[0] in ("record", *ACTIONS):
         watch = Watch(arguments)
         install(watch)
@@ -315,9 +314,9 @@ def headwater(arguments: list[str]) -> None:
 
 
 def serve() -> None:
-    """Runs a command line in a fork of this process for each line of its input, and says how each ended.
+    """Runs the command line of each line of its input in a fork, and prints the exit code.
 
-    Half of what a short run does is to import what it is made of.
+    A fork saves the imports, which take half of the time of a short run.
     """
     import importlib
 

@@ -1,4 +1,4 @@
-"""The table of faults and outcomes: what every test of them adds its row to."""
+"""The table of faults and their outcomes, to which every fault test adds a row."""
 
 import os
 from pathlib import Path
@@ -27,10 +27,9 @@ Made by `make fault`.
 
 
 class Report:
-    """The table, in the file that HEADWATER_FAULT_REPORT names; without one, nothing is kept.
+    """The table, in the file that HEADWATER_FAULT_REPORT names; without the variable, it is only printed.
 
-    With HEADWATER_FAULT_RESUME set, rows that are there from before stay, and their faults need not be made
-    again.
+    With HEADWATER_FAULT_RESUME, earlier rows stay, and faults whose outcome was equal need not be made again.
     """
 
     def __init__(self) -> None:
@@ -44,11 +43,11 @@ class Report:
                     self._rows[cells[0], cells[1], cells[2]] = cells[3]
 
     def knows(self, run: str, fault: str, at: str) -> bool:
-        """Whether a fault came out equal before."""
+        """Whether the outcome of a fault was equal before."""
         return self._rows.get((run, fault, at), "").startswith("equal")
 
     def add(self, run: str, fault: str, at: str, wrong: list[str], remark: str = "") -> None:
-        """Writes one outcome: equal, or in what it differs."""
+        """Adds the outcome of a fault: equal, or the names of what differs."""
         outcome = f"differs: {', '.join(wrong)}" if wrong else "equal"
         said = f"{outcome}; {remark}" if remark else outcome
         self._rows[run, fault, at] = said.replace("|", " ").replace("\n", " ")

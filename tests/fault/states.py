@@ -1,4 +1,4 @@
-"""State folders to break: made once, copied for each fault, and compared row for row afterwards."""
+"""State folders for the fault tests: made once, copied and broken per fault, then compared row for row."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from retrieval.store.postgres import Postgres
 HERE = Path(__file__).parent
 KILLED = -9
 WRITTEN_WHEN = {"OpenLineage_RunId", "first_seen_at", "fetched_at", "file_modified_at"}
-"""Columns that say when or by whom a row was written."""
+"""Columns that say when or by which run a row was written."""
 
 _ORPHANS_END_S = 30
 
@@ -45,9 +45,9 @@ def headwater(
     prefix: tuple[str, ...] = (),
     variables: dict[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """The command line on a state folder, to its end or its death; with `driver`, through effects.py.
+    """Runs the command line on a state folder until it ends or dies; with `driver`, through effects.py.
 
-    What it says, on either stream, is the result's `stdout`.
+    The result's `stdout` has both output streams.
     """
     surroundings = environment(home) | (variables or {})
     if not prefix:
@@ -64,7 +64,7 @@ def headwater(
 
 
 class Forks:
-    """Processes of the command line, each a fork of one that has imported it already."""
+    """Runs command lines in forks of a process that has already imported everything."""
 
     def __init__(self) -> None:
         self._parent: subprocess.Popen[str] | None = None
@@ -101,7 +101,7 @@ def stop(home: Path) -> None:
 
 
 def copy(home: Path, to: Path) -> Path:
-    # With owners: as root, the embedded server runs as another user.
+    # It keeps the owners: as root, the embedded server runs as another user.
     subprocess.run(["cp", "-a", str(home), str(to)], check=True)
     return to
 
@@ -116,15 +116,15 @@ def contents(lake: Lake, name: str) -> list[str]:
 
 
 def end_of(home: Path) -> dict[str, Any]:
-    """Everything that a run leaves behind, but for when and by which run it was written.
+    """Returns everything that a run writes, except when and by which run it was written.
 
-    A build that was killed has used up a generation's number, so those are left out as well.
+    The numbers of generations are left out too, because a killed build uses one up.
     """
     settings = Settings(home=home)
     lake, service = open_lake(settings), open_query_service(settings)
     live = service.live_release()
     data = [name for name in TABLES if not name.startswith("ops.") and name != "gold.answers"]
-    # Each commit of an asset has its own turn, higher than the one before it: no writer was doubled.
+    # Each commit of an asset has a higher fencing token than the one before: there were never two writers.
     doubled = []
     for name in data:
         turns = [commit.lineage.fence for commit in lake.commits(name)]
@@ -158,7 +158,7 @@ def end_of(home: Path) -> dict[str, Any]:
 
 
 def orphans(home: Path) -> list[str]:
-    """Processes that were started for a state folder and still run; its PostgreSQL server may."""
+    """Returns the processes that were started for a state folder and still run, 30 s later at most."""
 
     def now() -> list[str]:
         found = []
@@ -177,7 +177,7 @@ def orphans(home: Path) -> list[str]:
 
 
 def differences(home: Path, end: dict[str, Any]) -> list[str]:
-    """In what a state folder differs from an undisturbed one's end, and what still runs on it."""
+    """Returns what differs from the end of an undisturbed run, and the processes that still run."""
     found = end_of(home)
     return [name for name, rows in end.items() if found[name] != rows] + orphans(home)
 
@@ -204,10 +204,10 @@ def change_corpus(corpus: Path) -> None:
 
 @dataclass
 class States:
-    """State folders that are behind their sources, stopped, to be copied; each is made when it is asked for.
+    """Stopped state folders to copy, made when they are first used.
 
     Attributes:
-        folder: Where they are. What is there already is used as it is.
+        folder: The folder of all of them. State folders that exist there are reused.
     """
 
     folder: Path
@@ -220,36 +220,36 @@ class States:
 
     @cached_property
     def first_end(self) -> dict[str, Any]:
-        """What an undisturbed first run ends with."""
+        """The end of an undisturbed first run."""
         return self._end("first", lambda home: self._record("first", home, "ingest", str(self.corpus)))
 
     @cached_property
     def not_indexed(self) -> Path:
-        """A first run that was killed inside a MERGE, run again, and killed when all tables were made."""
+        """A first run that was killed inside a MERGE, run again, and killed after all tables were written."""
         return self._made("first-not-indexed", self._kill_first)
 
     @cached_property
     def behind(self) -> Path:
-        """A finished folder whose source has changed since."""
+        """The folder of a finished run whose source has changed since."""
         return self._made("behind", self._ingest_and_change)
 
     @cached_property
     def changed_end(self) -> dict[str, Any]:
-        """What an undisturbed run makes of `behind`."""
+        """The end of an undisturbed run on `behind`."""
         return self._end("changed", lambda home: self._record("changed", copy(self.behind, home), "run"))
 
     @cached_property
     def index_behind(self) -> Path:
-        """As `behind`, when a run was killed before it wrote to the index."""
+        """The folder `behind` after a run that was killed before it wrote to the index."""
         return self._made("index-behind", self._kill_changed)
 
     def effects(self, run: str) -> list[str]:
-        """The names of an undisturbed run's effects, in order: of the `first`, or of the `changed` one."""
+        """Returns the names of the effects of an undisturbed run, `first` or `changed`, in order."""
         _ = self.first_end if run == "first" else self.changed_end
         return (self.folder / f"{run}-effects").read_text().splitlines()
 
     def copy(self, state: Path, name: str) -> Path:
-        """A state folder to break; gone at the end of the test."""
+        """Returns a copy of a state folder to break, which is removed at the end."""
         home = self.folder / f"broken-{os.getpid()}-{len(self._copies)}-{name}"
         self._copies.append(home)
         return copy(state, home) if state.exists() else home

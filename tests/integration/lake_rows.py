@@ -1,4 +1,4 @@
-"""Rows for a table of the lake, committed as an asset would."""
+"""Appends rows to a table of the lake as an asset does."""
 
 import pyarrow as pa
 
@@ -8,7 +8,7 @@ from retrieval.lineage import Lineage
 
 
 def write(lake: Lake, table: Table, rows: list[dict], **inputs: int) -> int:
-    """Appends rows and returns the version; inputs are named with `__` for the dot."""
+    """Appends rows and returns the version. In the names of inputs, `__` stands for the dot."""
     lineage = Lineage(
         run_id="run",
         asset=table.name.replace(".", "/"),

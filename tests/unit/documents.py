@@ -1,4 +1,4 @@
-"""Real small files of each format, made when they are needed."""
+"""Makes small real files of each format."""
 
 import datetime as dt
 import io
@@ -11,7 +11,7 @@ import xlsxwriter
 
 
 def make_pdf(pages: Sequence[Sequence[str]], title: str = "", encrypted: bool = False) -> bytes:
-    """A PDF with a line of text at each 14 points; an empty line leaves a gap."""
+    """Returns a PDF with a line of text every 14 points; an empty line leaves a gap."""
     objects: list[bytes] = []
 
     def add(content: bytes) -> int:
@@ -43,7 +43,7 @@ def make_pdf(pages: Sequence[Sequence[str]], title: str = "", encrypted: bool = 
     xref = out.tell()
     out.write(b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1))
     out.writelines(b"%010d 00000 n \n" % offset for offset in offsets)
-    # The key of no password: PDFium finds that none opens it.
+    # A key that belongs to no password, so that PDFium can not open the file.
     key = "<" + "ab" * 32 + ">"
     lock = f"/Encrypt << /Filter /Standard /V 1 /R 2 /O {key} /U {key} /P -4 >>" if encrypted else ""
     trailer = f"/Size {len(objects) + 1} /Root {catalog} 0 R /Info {info} 0 R /ID [<00> <00>] {lock}"
@@ -52,7 +52,7 @@ def make_pdf(pages: Sequence[Sequence[str]], title: str = "", encrypted: bool = 
 
 
 def make_drawn_pdf(pages: Sequence[Sequence[tuple[float, float, str]]]) -> bytes:
-    """A PDF with each text at its place, in points from the left and the bottom, drawn in the order given."""
+    """Returns a PDF with texts at places in points from the left and the bottom, drawn in the given order."""
     placed = make_pdf([[f"page {number}"] for number in range(len(pages))])
     for number, texts in enumerate(pages):
         shown = "".join(f"1 0 0 1 {x} {y} Tm ({text}) Tj " for x, y, text in texts)
@@ -65,7 +65,7 @@ def make_drawn_pdf(pages: Sequence[Sequence[tuple[float, float, str]]]) -> bytes
 
 
 def make_docx() -> bytes:
-    """A Word document with a title, headings, a list, a table and a footer."""
+    """Returns a Word document with a title, headings, a list, a table and a footer."""
     document = docx.Document()
     document.core_properties.title = "Quarterly report"
     document.add_heading("Results", level=1)
@@ -82,7 +82,8 @@ def make_docx() -> bytes:
 
 
 def make_pptx() -> bytes:
-    """Two slides: a title with nested points and a table, and one with a text box in a group and notes."""
+    """Returns two slides: a title with nested points and a table, and one with a text box in a group and
+    notes."""
     deck = pptx.Presentation()
     first = deck.slides.add_slide(deck.slide_layouts[1])
     first.shapes.title.text = "Plans"
@@ -103,7 +104,7 @@ def make_pptx() -> bytes:
 
 
 def make_xlsx() -> bytes:
-    """Two sheets: records with a date, a number, a formula's value and an empty column; and a sentence."""
+    """Returns two sheets: records with a date, a number, a formula and an empty column; and a sentence."""
     out = io.BytesIO()
     book = xlsxwriter.Workbook(out, {"in_memory": True})
     sheet = book.add_worksheet("Prices")
@@ -119,7 +120,7 @@ def make_xlsx() -> bytes:
 
 
 def make_zip(parts: Mapping[str, str | bytes]) -> bytes:
-    """A ZIP package of these parts, compressed."""
+    """Returns a compressed ZIP package of these parts."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in parts.items():
@@ -128,7 +129,7 @@ def make_zip(parts: Mapping[str, str | bytes]) -> bytes:
 
 
 def make_odt() -> bytes:
-    """A text with a title, heading, list, table, note and a deletion."""
+    """Returns an OpenDocument text with a title, heading, list, table, note and a deletion."""
     names = {"office": "office", "text": "text", "table": "table", "draw": "drawing"}
     spaces = " ".join(f'xmlns:{a}="urn:oasis:names:tc:opendocument:xmlns:{b}:1.0"' for a, b in names.items())
     content = f"""<office:document-content {spaces}><office:body><office:text>
@@ -153,7 +154,7 @@ def make_odt() -> bytes:
 
 
 def make_epub(encryption: str = "") -> bytes:
-    """A book of two chapters, listed out of order, and a page that is not in the reading order."""
+    """Returns a book of two chapters, listed out of order, and a page that is not in the reading order."""
     opf = """<package xmlns="http://www.idpf.org/2007/opf"><metadata
 xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:title>The Book</dc:title></metadata><manifest>
 <item id="b" href="text/two%20b.xhtml" media-type="application/xhtml+xml"/>

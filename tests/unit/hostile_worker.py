@@ -1,4 +1,4 @@
-"""The parsers' process with parsers that do what hostile documents make parsers do."""
+"""The sandbox's process with readers that hang, use all memory, crash or print, as on hostile documents."""
 
 import ctypes
 import os

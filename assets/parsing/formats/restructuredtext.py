@@ -139,7 +139,7 @@ def _block(node: "nodes.Node", depth: int, reparsed: int) -> list[TextBlock]:
 
 
 def _pair(field: "nodes.Node") -> list["nodes.Node"]:
-    """Returns the name and body of a field, but of a bibliographic element (author, version) only the value."""
+    """Returns the name and body of a field, but only the value of a bibliographic one (author, version)."""
     from docutils import nodes
 
     return list(field.children) if isinstance(field, nodes.field) else [field]
