@@ -1,4 +1,4 @@
-"""The one code location: every asset, gate, schedule and sensor, over the resources of one state folder."""
+"""The Dagster code location: every asset, gate, schedule and sensor of one state folder."""
 
 import dagster as dg
 
@@ -33,11 +33,11 @@ ASSETS = [
 def build_definitions(
     settings: Settings, loggers: dict[str, dg.LoggerDefinition] | None = None
 ) -> dg.Definitions:
-    """The definitions over one state folder.
+    """Returns the definitions over one state folder.
 
     Args:
         settings: Of the state folder.
-        loggers: Who hears of a run; Dagster's own console unless given.
+        loggers: The loggers of runs; Dagster's console logger unless given.
     """
     return dg.Definitions(
         assets=ASSETS,
@@ -52,7 +52,7 @@ def build_definitions(
         sensors=[arrivals_sensor, automation_sensor, dead_runs_sensor, failed_run_sensor],
         resources=dagster_resources(settings),
         loggers=loggers,
-        # One process a run, so that there is one Spark session a run.
+        # One process per run, so that there is one Spark session per run.
         executor=dg.in_process_executor,
     )
 

@@ -1,4 +1,4 @@
-"""What the assets are given, made from the settings: one of each a process."""
+"""The Dagster resources, made from the settings: one of each per process."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from retrieval.store.postgres import Postgres
 
 
 def dagster_resources(settings: Settings) -> dict[str, Any]:
-    """The resources of the definitions, by name; nothing starts before an asset asks for it."""
+    """Returns the resources of the definitions, by name; nothing starts before an asset needs it."""
     postgres = Postgres(settings.home, settings.postgres)
     made = {
         "recipe": settings.recipe,
@@ -32,7 +32,7 @@ def dagster_resources(settings: Settings) -> dict[str, Any]:
     hardcoded = {name: dg.ResourceDefinition.hardcoded_resource(value) for name, value in made.items()}
 
     def lake(context: dg.InitResourceContext) -> Lake:
-        # Every run asks for the lake first: from here on it can be told whether its process lives.
+        # Every run needs the lake first: from here on its process is known, and can be found dead.
         if context.run is not None and context.instance is not None:
             context.instance.add_run_tags(context.run.run_id, run_process_tags())
         return open_lake(settings)

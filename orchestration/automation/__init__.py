@@ -1,1 +1,1 @@
-"""What happens without being asked? Schedules, sensors, alerts, and the reaper of dead runs."""
+"""What happens by itself? Jobs, schedules, sensors, alerts, and ending runs whose process died."""

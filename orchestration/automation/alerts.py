@@ -1,4 +1,4 @@
-"""Tells somebody of a run that failed: a webhook, a program, or both."""
+"""Alerts about failed runs: sent to a webhook, to a program, or to both."""
 
 import json
 import subprocess
@@ -12,26 +12,26 @@ _TIMEOUT_S = 30.0
 
 @dataclass(frozen=True)
 class FailureAlert:
-    """Where a failure is told.
+    """Where an alert about a failed run is sent.
 
     Attributes:
-        webhook: A URL that it is posted to as JSON; it often holds a key.
-        command: A program with arguments that is given the same on its standard input; no shell sees it.
+        webhook: A URL that the alert is posted to as JSON; it often holds a key.
+        command: A program with its arguments that gets the same JSON on standard input; no shell runs it.
     """
 
     webhook: SecretStr | None = None
     command: tuple[str, ...] = ()
 
     @property
-    def wanted(self) -> bool:
-        """Whether anybody is to be told."""
+    def is_configured(self) -> bool:
+        """Whether there is a webhook or a program."""
         return self.webhook is not None or bool(self.command)
 
     def send(self, failure: dict[str, str]) -> None:
-        """Tells everybody, the program even where the webhook fails.
+        """Sends an alert to both; the program gets it even if the webhook fails.
 
         Raises:
-            ExceptionGroup: What went wrong, without the webhook's address.
+            ExceptionGroup: Sending failed; the errors do not name the address of the webhook.
         """
         faults: list[Exception] = []
         if self.webhook is not None:
@@ -49,4 +49,4 @@ class FailureAlert:
             except (OSError, subprocess.SubprocessError) as error:
                 faults.append(error)
         if faults:
-            raise ExceptionGroup("a failed run could not be told", faults)
+            raise ExceptionGroup("the alert about a failed run could not be sent", faults)

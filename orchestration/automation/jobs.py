@@ -14,14 +14,14 @@ refresh_job = dg.define_asset_job(
 )
 
 
-@dg.op(pool="spark", description="Compacts tables, deletes files that nothing needs, cleans the index.")
+@dg.op(pool="spark", description="Compacts tables, deletes files that nothing needs, maintains the index.")
 def maintenance_op(
     context: dg.OpExecutionContext,
     lake: dg.ResourceParam[Lake],
     search_index: dg.ResourceParam[Index],
     retention_days: dg.ResourceParam[int],
 ) -> None:
-    """Keeps the state folder as large as what it holds. No asset writes meanwhile: it has their pool."""
+    """Keeps the state folder small. No asset writes meanwhile: the op holds their pool."""
     state = search_index.newest_state()
     needed = needed_versions(lake, search_index.releases(), [state.lineage.inputs] if state else [])
     done = [tidy(lake, name, needed[name], retention_days) for name in TABLES]
@@ -32,5 +32,5 @@ def maintenance_op(
 
 @dg.job(name="maintenance", description="Nightly housekeeping; changes no row.")
 def maintenance_job() -> None:
-    """One op, so that it holds the pool from start to end."""
+    """Runs as one op, so that it holds the pool from start to end."""
     maintenance_op()

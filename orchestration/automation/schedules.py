@@ -9,7 +9,7 @@ daily_schedule = dg.ScheduleDefinition(
     job=refresh_job,
     cron_schedule="0 3 * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Reads every source again, those that no sensor watches among them.",
+    description="Reads every source again, also those that no sensor watches.",
 )
 
 nightly_schedule = dg.ScheduleDefinition(

@@ -16,7 +16,7 @@ from orchestration.automation.jobs import refresh_job
     job=refresh_job,
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Starts a run when a file of a local source came, changed or went.",
+    description="Starts a run when a file of a local source is added, changed or deleted.",
 )
 def arrivals_sensor(
     context: dg.SensorEvaluationContext, sources: dg.ResourceParam[SourceRegistry]
@@ -47,7 +47,7 @@ def arrivals_sensor(
             statuses=[dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED],
         )
     ):
-        return dg.SkipReason("a run is in progress; looking again when it is done")
+        return dg.SkipReason("a run is in progress; the sensor looks again when it has ended")
     return dg.SensorResult(run_requests=[dg.RunRequest()], cursor=cursor)
 
 
@@ -55,10 +55,10 @@ def arrivals_sensor(
     name="reaper",
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Ends runs whose process was killed: they would hold their pool for ever.",
+    description="Ends runs of this host whose process was killed: they would hold their pool for ever.",
 )
 def dead_runs_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-    """Looks for the process of every run in progress."""
+    """Ends the runs whose process died on this host."""
     dead = end_dead_runs(context.instance)
     return dg.SkipReason(f"ended {', '.join(dead)}" if dead else "every run in progress has its process")
 
@@ -66,14 +66,14 @@ def dead_runs_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
 @dg.run_failure_sensor(
     name="alerts",
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Tells of a failed run, by HEADWATER_ALERT_WEBHOOK or HEADWATER_ALERT_COMMAND.",
+    description="Sends an alert about a failed run to HEADWATER_ALERT_WEBHOOK and HEADWATER_ALERT_COMMAND.",
 )
 def failed_run_sensor(
     context: dg.RunFailureSensorContext, alert: dg.ResourceParam[FailureAlert]
 ) -> dg.SkipReason | None:
-    """Sends the run, its job and what failed in it; nothing of any document."""
-    if not alert.wanted:
-        return dg.SkipReason("nobody is to be told: set HEADWATER_ALERT_WEBHOOK or HEADWATER_ALERT_COMMAND")
+    """Sends the run, its job and the steps that failed; nothing of any document."""
+    if not alert.is_configured:
+        return dg.SkipReason("no alert is configured: set HEADWATER_ALERT_WEBHOOK or HEADWATER_ALERT_COMMAND")
     failed = [event.step_key for event in context.get_step_failure_events() if event.step_key]
     alert.send(
         {
@@ -90,5 +90,5 @@ automation_sensor = dg.AutomationConditionSensorDefinition(
     "automations",
     target=dg.AssetSelection.all(),
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Makes what follows from an asset whose data changed and whose gate held.",
+    description="Materializes the assets that depend on one whose data changed and whose gate passed.",
 )

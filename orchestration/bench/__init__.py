@@ -1,1 +1,1 @@
-"""How fast and how good is it, beside the alternative in the same run?"""
+"""How fast and how good is it, compared with the alternative in the same run?"""

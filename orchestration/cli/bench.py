@@ -1,4 +1,4 @@
-"""`headwater bench`: ours beside the alternative, measured in the same run."""
+"""`headwater bench`: Headwater and the alternatives, measured in the same run."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ from orchestration.cli.terminal import Json, console, progress, read_settings, w
 if TYPE_CHECKING:
     from orchestration.bench.report import BenchResult
 
-app = typer.Typer(no_args_is_help=True, help="Measure ours beside the alternative, in the same run.")
+app = typer.Typer(no_args_is_help=True, help="Measure Headwater and the alternatives in the same run.")
 
 
 def _print(result: "BenchResult", json_: bool) -> None:
@@ -26,7 +26,7 @@ def bench_chunking_command(
     data: Annotated[Path, typer.Option(help="A folder in the layout of chunking_evaluation.")],
     json_: Json = False,
 ) -> None:
-    """What of the passages that answer is found, by our chunker and a recursive splitter at equal sizes.
+    """Compare our chunker with a recursive splitter of equal sizes: how much of each answer is retrieved.
 
     Example: `headwater bench chunking --data ~/chunking-eval`
     """
@@ -40,10 +40,10 @@ def bench_chunking_command(
 
 @app.command("dedupe")
 def bench_dedupe_command(
-    rows: Annotated[int, typer.Option(min=10_000, help="Documents of the largest lake.")] = 100_000,
+    rows: Annotated[int, typer.Option(min=10_000, help="Documents in the largest lake.")] = 100_000,
     json_: Json = False,
 ) -> None:
-    """Deduplication beside datasketch, and what it takes to add 1% to lakes of several sizes.
+    """Compare deduplication with datasketch, and measure adding 1% to lakes of several sizes.
 
     Example: `headwater bench dedupe --json`
     """
@@ -57,11 +57,11 @@ def bench_dedupe_command(
 @app.command("embed")
 def bench_embed_command(
     data: Annotated[
-        Path | None, typer.Option(help="A folder in BEIR's layout, to measure ranking on too.")
+        Path | None, typer.Option(help="A folder in BEIR's layout, on which ranking is measured too.")
     ] = None,
     json_: Json = False,
 ) -> None:
-    """Documents embedded a second beside sentence-transformers, and what the speed costs in ranking.
+    """Compare documents embedded per second with sentence-transformers, and what the speed costs in ranking.
 
     Example: `headwater bench embed --data ~/scifact`
     """
@@ -77,10 +77,10 @@ def bench_html_command(
     data: Annotated[
         Path, typer.Option(help="A folder of HTML files, such as a programming language's docs.")
     ],
-    pages: Annotated[int, typer.Option(min=1, help="How many of them.")] = 200,
+    pages: Annotated[int, typer.Option(min=1, help="How many pages to read.")] = 200,
     json_: Json = False,
 ) -> None:
-    """What of the main part of real pages is found, by our reader, by jusText and by taking all text.
+    """Compare how much of the main part of web pages our reader, jusText and all text keep.
 
     Example: `headwater bench html --data ~/.rustup/toolchains/stable/share/doc/rust/html/book`
     """
@@ -93,11 +93,11 @@ def bench_html_command(
 
 @app.command("ingest")
 def bench_ingest_command(
-    data: Annotated[Path | None, typer.Option(help="A folder of files to ingest too.")] = None,
-    rows: Annotated[int, typer.Option(min=10_000, help="Documents of the large lake.")] = 100_000,
+    data: Annotated[Path | None, typer.Option(help="A folder of files to ingest as well.")] = None,
+    rows: Annotated[int, typer.Option(min=10_000, help="Documents in the larger lake.")] = 100_000,
     json_: Json = False,
 ) -> None:
-    """Seconds a stage from the source to chunks, of lakes of two sizes.
+    """Measure the seconds per stage from the source to chunks, for lakes of two sizes.
 
     Example: `headwater bench ingest --data ~/medquad --rows 1000000 --json`
     """
@@ -110,7 +110,7 @@ def bench_ingest_command(
 
 @app.command("quality")
 def bench_quality_command(json_: Json = False) -> None:
-    """What of many kinds of injected defects is caught, and how many sound documents are stopped.
+    """Measure how many injected defects are caught, and how many sound documents are stopped.
 
     Example: `headwater bench quality`
     """
@@ -123,12 +123,14 @@ def bench_quality_command(json_: Json = False) -> None:
 
 @app.command("search")
 def bench_search_command(
-    chunks: Annotated[int, typer.Option(min=1000, help="How many.")] = 100_000,
-    tenants: Annotated[int, typer.Option(min=1, help="Of how many tenants; the first has half.")] = 100,
-    clients: Annotated[int, typer.Option(min=1, help="How many ask at once.")] = 8,
+    chunks: Annotated[int, typer.Option(min=1000, help="How many chunks the index holds.")] = 100_000,
+    tenants: Annotated[
+        int, typer.Option(min=1, help="How many tenants share them; the first has half.")
+    ] = 100,
+    clients: Annotated[int, typer.Option(min=1, help="How many clients search at once.")] = 8,
     json_: Json = False,
 ) -> None:
-    """Latency, recall and throughput of every mode under row-level security, beside bm25s and faiss.
+    """Compare latency, recall and throughput of each search mode with bm25s and faiss.
 
     Example: `headwater bench search --chunks 10000 --tenants 20 --clients 4`
     """

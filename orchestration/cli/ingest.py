@@ -18,7 +18,7 @@ from orchestration.cli.terminal import (
 
 
 def demo_command(json_: Json = False) -> None:
-    """Build a lake from the software installed beside it, then ask, cite and trace.
+    """Build a lake from the installed software, then ask it, cite and trace.
 
     Example: `headwater demo`
     """
@@ -48,11 +48,11 @@ def demo_command(json_: Json = False) -> None:
 
 
 def ingest_command(
-    paths: Annotated[list[str], typer.Argument(help="Folders, files or URIs.")],
+    paths: Annotated[list[str], typer.Argument(help="Folders, files or URIs to add.")],
     tenant: Tenant = "default",
     json_: Json = False,
 ) -> None:
-    """Add folders as sources and bring everything up to date with them.
+    """Add folders as sources, and bring the lake, the index and the release up to date.
 
     Example: `headwater ingest ~/my-docs && headwater ask "…"`
     """
@@ -73,14 +73,14 @@ def ingest_command(
 
 def run_command(
     select: Annotated[
-        str | None, typer.Option(help='Only these assets, e.g. `key:"silver/documents"+`.')
+        str | None, typer.Option(help='Only these assets, such as `key:"silver/documents"+`.')
     ] = None,
     accept_shrink: Annotated[
-        bool, typer.Option("--accept-shrink", help="Take out what is gone, however much it is.")
+        bool, typer.Option("--accept-shrink", help="Remove the documents that are gone, however many.")
     ] = False,
     json_: Json = False,
 ) -> None:
-    """Bring the lake, the index and the release up to date: what the UI's Materialize button does.
+    """Bring the lake, the index and the release up to date, as *Materialize all* in the web UI does.
 
     Example: `headwater run --select 'key:"gold/chunks"+'`
     """

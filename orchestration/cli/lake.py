@@ -1,4 +1,4 @@
-"""`headwater sql` and `trace`: what the tables hold, and what anything was made from."""
+"""`headwater sql` and `trace`: queries over the tables, and where anything comes from."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,12 +13,16 @@ if TYPE_CHECKING:
 
 
 def sql_command(
-    statement: Annotated[str, typer.Argument(help="One SELECT; `layer.table@N` is a table as of version N.")],
-    format_: Annotated[Literal["table", "csv", "json"], typer.Option("--format")] = "table",
+    statement: Annotated[str, typer.Argument(help="One SELECT; `layer.table@N` is the table at version N.")],
+    format_: Annotated[
+        Literal["table", "csv", "json"], typer.Option("--format", help="How to print the rows.")
+    ] = "table",
     json_: Json = False,
-    engine: Annotated[Literal["duckdb", "spark"], typer.Option(help="duckdb needs no JVM.")] = "duckdb",
+    engine: Annotated[
+        Literal["duckdb", "spark"], typer.Option(help="What runs the query; duckdb needs no JVM.")
+    ] = "duckdb",
 ) -> None:
-    """Query the lake, read-only.
+    """Query the tables of the lake; nothing can be written.
 
     Example: `headwater sql "select language, count(*) from silver.documents group by 1"`
     """
@@ -54,12 +58,18 @@ def trace_identity(settings: "Settings", identity: str, verify: bool) -> "Trace"
 
 def trace_command(
     identity: Annotated[
-        str, typer.Argument(metavar="ID", help="Answer, chunk, document, release, run, URI or hash.")
+        str,
+        typer.Argument(
+            metavar="ID",
+            help="The id of an answer, chunk, document, release or run, a URI, or a content hash.",
+        ),
     ],
-    verify: Annotated[bool, typer.Option("--verify", help="Recompute every hash and span.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Recompute every hash and span from the stored bytes.")
+    ] = False,
     json_: Json = False,
 ) -> None:
-    """Walk from anything back to source bytes, and forward to everything made from it.
+    """Trace anything back to the bytes of its source, and forward to everything made from it.
 
     Example: `headwater trace file:///home/me/my-docs/a.md --verify`
     """

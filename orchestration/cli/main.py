@@ -1,4 +1,4 @@
-"""The `headwater` command line. What takes time to import is imported by the command that needs it."""
+"""The `headwater` command line. Each command imports what is slow to import when it runs."""
 
 import errno
 import os
@@ -34,7 +34,7 @@ app = typer.Typer(
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 _FULL_BYTES = 1 << 20
-"""A disk with less room than that is full."""
+"""A disk with less room counts as full."""
 
 
 def main() -> None:
@@ -53,29 +53,29 @@ def _message(error: Exception) -> str:
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     text = text or type(error).__name__
     refused = isinstance(error, OSError) and error.errno in _NO_ROOM
-    # What a full disk was in the way of says so in its own words, or not at all.
+    # Libraries report a full disk in their own words, or not at all.
     if refused or (_home().is_dir() and shutil.disk_usage(_home()).free < _FULL_BYTES):
         text += (
             f"\nthe disk that holds {_home()} is full or takes no more: make room, or name "
-            "another state folder with HEADWATER_HOME; `headwater run` goes on from what was committed"
+            "another state folder with HEADWATER_HOME; `headwater run` continues from what was committed"
         )
     return escape(text)
 
 
 def _home() -> Path:
-    """The state folder, also where the settings can not be read."""
+    """Returns the state folder, also when the settings are not valid."""
     return Path(os.environ.get("HEADWATER_HOME", ".headwater")).absolute()
 
 
 def _keep_traceback() -> None:
-    """Where the state folder can be written, the traceback goes to its log: useful, and not in the way."""
+    """Writes the traceback to a log in the state folder, or prints it if HEADWATER_DEBUG is set."""
     if os.environ.get("HEADWATER_DEBUG"):
         log.print_exception()
         return
     home = _home()
     if not home.is_dir() or not os.access(home, os.W_OK):
         return
-    with suppress(OSError):  # a full disk is what it may have to tell of
+    with suppress(OSError):  # the disk may be full
         (home / "logs").mkdir(exist_ok=True)
         with (home / "logs" / "errors.log").open("a", encoding="utf-8") as file:
             file.write(f"$ {' '.join(sys.argv)}\n{traceback.format_exc()}\n")

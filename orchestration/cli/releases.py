@@ -1,4 +1,4 @@
-"""`headwater releases` and `rollback`: what can be served, and going back to it."""
+"""`headwater releases` and `rollback`: list the releases that are kept, and serve an earlier one."""
 
 from typing import Annotated
 
@@ -8,7 +8,7 @@ from orchestration.cli.terminal import Json, console, print_json, print_table, r
 
 
 def releases_command(json_: Json = False) -> None:
-    """List the releases that can be served, with their metrics and the versions they pin.
+    """List the releases that are kept, with their metrics and the table versions that they pin.
 
     Example: `headwater releases --json`
     """
@@ -37,7 +37,9 @@ def releases_command(json_: Json = False) -> None:
 
 
 def rollback_command(
-    release: Annotated[str | None, typer.Argument(help="The one before the live one unless given.")] = None,
+    release: Annotated[
+        str | None, typer.Argument(help="Its id; by default the release before the live one.")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Serve an earlier release again.

@@ -1,4 +1,4 @@
-"""`headwater ask` and `search`: what a release says to a question, and which chunks speak to a query."""
+"""`headwater ask` and `search`: the answer to a question, and the chunks that match a query."""
 
 from typing import Annotated, Literal
 
@@ -19,13 +19,13 @@ from orchestration.cli.terminal import (
 
 
 def ask_command(
-    question: Annotated[str, typer.Argument(help="In plain words.")],
+    question: Annotated[str, typer.Argument(help="The question, in plain words.")],
     tenant: Tenant = "default",
     group: Groups = None,
     as_of: AsOf = None,
     json_: Json = False,
 ) -> None:
-    """Answer a question from the live release, or from an earlier one, with citations.
+    """Answer a question with citations, from the live release or from an earlier one.
 
     Example: `headwater ask "How do I pin a dependency?" --as-of 2026-03-01`
     """
@@ -44,21 +44,23 @@ def ask_command(
 
 def search_command(
     query: Annotated[str, typer.Argument(help='Words, "a phrase in quotes", -word to leave out.')],
-    k: Annotated[int, typer.Option("--k", help="How many chunks.")] = 10,
+    k: Annotated[int, typer.Option("--k", help="How many chunks to find.")] = 10,
     mode: Annotated[
         Literal["hybrid", "lexical", "vector", "reranked"] | None,
-        typer.Option(help="Which lists; reranked where a reranker is configured, else hybrid."),
+        typer.Option(help="How to rank: by default reranked if a reranker is configured, else hybrid."),
     ] = None,
     tenant: Tenant = "default",
     group: Groups = None,
     as_of: AsOf = None,
     explain: Annotated[
         bool,
-        typer.Option("--explain", help="Say how vectors were compared, and why; JSON: `plan` and `hits`."),
+        typer.Option(
+            "--explain", help="Show how vectors were compared, and why; as JSON: `plan` and `hits`."
+        ),
     ] = False,
     json_: Json = False,
 ) -> None:
-    """Find the chunks that speak to a query; a chunk must hold what is in quotes, and not what has a minus.
+    """Find the chunks that match a query. A quoted phrase must be in a chunk, a word with a minus must not.
 
     Example: `headwater search "structured logging" --k 5 --mode lexical`
     """

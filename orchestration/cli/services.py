@@ -40,7 +40,7 @@ def up_command(
 
 
 def down_command(json_: Json = False) -> None:
-    """Stop everything that `up` started.
+    """Stop everything that `headwater up` started.
 
     Example: `headwater down`
     """
@@ -54,7 +54,7 @@ def down_command(json_: Json = False) -> None:
 
 
 def status_command(json_: Json = False) -> None:
-    """Say what runs, what is live, how fresh it is, and what failed.
+    """Show what runs, which release is live and how old it is, and what is wrong.
 
     Example: `headwater status --json`
     """
@@ -75,7 +75,7 @@ def status_command(json_: Json = False) -> None:
 
 
 def doctor_command(json_: Json = False) -> None:
-    """Check Java, disk, ports, versions and models, and name the cure for what is missing.
+    """Check Java, disk, ports, versions and models, and say how to fix what is missing.
 
     Example: `headwater doctor`
     """
@@ -91,7 +91,7 @@ def doctor_command(json_: Json = False) -> None:
 
 
 def settings_command(json_: Json = False) -> None:
-    """List every setting with its environment variable, value and origin.
+    """List every setting: its environment variable, its value, and where the value comes from.
 
     Example: `HEADWATER_RECIPE__MINHASH__JACCARD_THRESHOLD=0.9 headwater settings`
     """
@@ -108,7 +108,7 @@ def backup_command(
     file: Annotated[Path, typer.Argument(help="The tar file to write.")],
     json_: Json = False,
 ) -> None:
-    """Write the whole state folder to one file, while it is in use.
+    """Back up the whole state folder to one file; nothing has to stop for it.
 
     Example: `headwater backup ~/headwater-monday.tar`
     """
@@ -125,7 +125,7 @@ def backup_command(
 
 
 def restore_command(
-    file: Annotated[Path, typer.Argument(help="What `headwater backup` wrote.")],
+    file: Annotated[Path, typer.Argument(help="A file that `headwater backup` wrote.")],
     json_: Json = False,
 ) -> None:
     """Restore a backup into an empty state folder.

@@ -12,16 +12,19 @@ app = typer.Typer(no_args_is_help=True, help="Where documents come from.")
 
 @app.command("add")
 def source_add_command(
-    name: Annotated[str, typer.Argument(help="Letters, digits, - and _.")],
-    location: Annotated[str, typer.Argument(help="A folder, file or URI, or `python-environment`.")],
+    name: Annotated[str, typer.Argument(help="Its name: letters, digits, - and _.")],
+    location: Annotated[str, typer.Argument(help="A folder, a file, a URI, or `python-environment`.")],
     tenant: Tenant = "default",
-    glob: Annotated[str, typer.Option(help="Which files, relative to the folder.")] = "**/*",
-    text_column: Annotated[str | None, typer.Option(help="A row a document: the column of its text.")] = None,
-    id_column: Annotated[str | None, typer.Option(help="The column that names a row.")] = None,
-    title_column: Annotated[str | None, typer.Option(help="The column of its title.")] = None,
+    glob: Annotated[str, typer.Option(help="Which files to read, relative to the folder.")] = "**/*",
+    text_column: Annotated[
+        str | None, typer.Option(help="For files with one document per row: the column that holds the text.")
+    ] = None,
+    id_column: Annotated[str | None, typer.Option(help="The column that identifies a row.")] = None,
+    title_column: Annotated[str | None, typer.Option(help="The column that holds the title.")] = None,
     group: Groups = None,
     questions: Annotated[
-        str | None, typer.Option(help='JSON lines of {"question", "uri"} that releases are measured on.')
+        str | None,
+        typer.Option(help='A file of JSON lines {"question", "uri"} on which releases are measured.'),
     ] = None,
     json_: Json = False,
 ) -> None:
@@ -53,7 +56,7 @@ def source_add_command(
 
 @app.command("list")
 def source_list_command(json_: Json = False) -> None:
-    """List the sources.
+    """List the sources and who may see their documents.
 
     Example: `headwater source list --json`
     """
@@ -70,7 +73,7 @@ def source_list_command(json_: Json = False) -> None:
 
 @app.command("access")
 def source_access_command(name: str, group: Groups = None, json_: Json = False) -> None:
-    """Say which groups may see a source's documents; without `--group`, everybody of its tenant.
+    """Set which groups may see a source's documents; without `--group`, everybody of its tenant may.
 
     Example: `headwater source access handbook --group staff --group legal`
     """
@@ -81,12 +84,12 @@ def source_access_command(name: str, group: Groups = None, json_: Json = False) 
         print_json(source.model_dump())
         return
     who = ", ".join(source.groups) or "everybody"
-    console.print(f"{source.name}: {who} of {source.tenant}; `headwater run` takes it to the index")
+    console.print(f"{source.name}: {who} of {source.tenant}; `headwater run` applies it to the index")
 
 
 @app.command("remove")
 def source_remove_command(name: str, json_: Json = False) -> None:
-    """Remove a source; its documents leave with the next release.
+    """Remove a source; the next release no longer has its documents.
 
     Example: `headwater source remove handbook`
     """
@@ -96,4 +99,4 @@ def source_remove_command(name: str, json_: Json = False) -> None:
     if json_:
         print_json(removed.model_dump())
     else:
-        console.print(f"removed {removed.name}; `headwater run` takes its documents out of the index")
+        console.print(f"removed {removed.name}; `headwater run` removes its documents from the index")

@@ -1,4 +1,4 @@
-"""What every command prints with, and the options that they share."""
+"""Printing results as tables or JSON, and the options that commands share."""
 
 import json
 import os
@@ -18,7 +18,7 @@ console = Console()
 log = Console(stderr=True, highlight=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
-Tenant = Annotated[str, typer.Option(help="Whose documents.")]
+Tenant = Annotated[str, typer.Option(help="The tenant whose documents are meant.")]
 Groups = Annotated[
     list[str] | None,
     typer.Option("--group", help="A group that the user is in; repeat it for more.", show_default=False),
@@ -26,16 +26,16 @@ Groups = Annotated[
 AsOf = Annotated[
     str | None,
     typer.Option(
-        "--as-of", metavar="RELEASE|TIME", help="What was live then: a release, or a time in ISO 8601."
+        "--as-of", metavar="RELEASE|TIME", help="Search what was live then: a release, or a time in ISO 8601."
     ),
 ]
 
 
 def read_settings() -> "Settings":
-    """The settings of the environment, with the state folder made.
+    """Reads the settings from the environment and makes the state folder.
 
     Raises:
-        BadParameter: A setting can not be what it was given as.
+        BadParameter: The value of a setting is not valid.
     """
     from pydantic import ValidationError
 
@@ -58,7 +58,7 @@ def read_settings() -> "Settings":
 
 @contextmanager
 def working() -> Iterator[None]:
-    """Sends what libraries and the JVM print on standard output to standard error: ours is for results."""
+    """Redirects standard output to standard error, so that what libraries print does not mix with results."""
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)
@@ -71,17 +71,17 @@ def working() -> Iterator[None]:
 
 
 def progress(line: str) -> None:
-    """Says what goes on, on standard error."""
+    """Prints a line about progress on standard error."""
     log.print(line, style="dim", markup=False)
 
 
 def print_json(value: Any) -> None:
-    """Prints a result for machines."""
+    """Prints a value as JSON."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str, indent=2) + "\n")
 
 
 def print_table(rows: list[dict[str, Any]], title: str | None = None) -> None:
-    """Prints a result for people; the first row names the columns."""
+    """Prints rows as a table; the keys of the first row are the columns."""
     if not rows:
         console.print("(nothing)")
         return

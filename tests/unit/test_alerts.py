@@ -92,7 +92,7 @@ def test_a_webhook_that_fails_does_not_keep_the_program_from_hearing(
     with pytest.raises(ExceptionGroup) as unreachable:
         FailureAlert(SecretStr("http://127.0.0.1:1/hook?key=s3cret")).send(FAILURE)
     assert "s3cret" not in str(unreachable.value.exceptions)
-    assert not FailureAlert().wanted
+    assert not FailureAlert().is_configured
 
 
 def attempts(monkeypatch: pytest.MonkeyPatch, *faults: Exception) -> tuple[int, bool]:
