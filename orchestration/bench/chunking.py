@@ -1,4 +1,4 @@
-"""How much of what a question wants its retrieved chunks hold: our chunker beside a recursive splitter."""
+"""`bench chunking`: how much of each answer is retrieved, with our chunker and a recursive splitter."""
 
 import csv
 import hashlib
@@ -21,7 +21,7 @@ from retrieval.embedding.embedding_model import EmbeddingModel
 CHUNK_SIZES_TOKENS = (100, 160, 200, 240, 400)
 TOP_CHUNKS = 5
 BUDGET_CHARS = 5000
-"""Chunks of different sizes are compared fairly only where they fill the same room: about 1,200 tokens."""
+"""Chunks of different sizes are compared by the best that fit into this room: about 1,200 tokens."""
 
 _RESAMPLES = 2000
 
@@ -30,21 +30,21 @@ Split = Callable[[str, int], list[Span]]
 
 
 class NoChunkingSet(RuntimeError):
-    """The questions with their spans, or the splitter that ours is compared with, is not there."""
+    """The folder has no questions with spans, or the splitter that ours is compared with is missing."""
 
 
 @dataclass(frozen=True)
 class _Wanted:
-    """A question and the spans that answer it, on the axis of all texts laid end to end."""
+    """A question and the spans that answer it, as offsets into the concatenation of all texts."""
 
     question: str
     spans: list[Span]
 
 
 def bench_chunking(settings: Settings, data: Path) -> BenchResult:
-    """Cuts the same texts with both at equal sizes, and retrieves with our embedder, exactly.
+    """Divides the same texts with both chunkers at equal sizes, and retrieves by exact vector search.
 
-    Vectors are kept in the state folder (`bench/`): a run that was cut off goes on where it stopped.
+    Vectors are kept in the state folder (`bench/`), so that a run that was interrupted continues from there.
 
     Args:
         settings: The embedder, and the state folder.
@@ -108,7 +108,7 @@ def _read(data: Path) -> tuple[list[str], list[_Wanted]]:
 
 
 def _starts(texts: Sequence[str]) -> list[int]:
-    """Where each text begins when all are laid end to end: spans of two texts then never meet."""
+    """Returns the offset of each text in the concatenation of all, in which spans of two texts never meet."""
     return [0, *np.cumsum([len(text) for text in texts]).tolist()][:-1]
 
 
@@ -152,7 +152,7 @@ def _theirs(tokenizer_path: Path) -> Split:
 def _cut(
     texts: Sequence[str], split: Split, size: int, encode: Callable[[list[str]], npt.NDArray[np.float32]]
 ) -> tuple[list[Span], npt.NDArray[np.float32]]:
-    """The chunks of all texts, and their vectors."""
+    """Returns the spans of the chunks of all texts, and their vectors."""
     spans, vectors = [], []
     for start, text in zip(_starts(texts), texts, strict=True):
         cut = split(text, size)
@@ -162,7 +162,7 @@ def _cut(
 
 
 def _vectors(embedder: Embedder, cache: Path, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-    """Vectors of shape (texts, dimension); equal texts are embedded once, a list of texts once a state."""
+    """Returns vectors of shape (texts, dimension); each list of texts is embedded once per state folder."""
     key = hashlib.sha256("\x1f".join([embedder.digest, *texts]).encode()).hexdigest()
     kept = cache / f"{key}.npy"
     if not kept.is_file():
@@ -175,14 +175,14 @@ def _vectors(embedder: Embedder, cache: Path, texts: Sequence[str]) -> npt.NDArr
 
 
 def _ranking(questions: npt.NDArray[np.float32], chunks: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-    """Places of the chunks for each question, nearest first."""
+    """Returns the positions of the chunks for each question, nearest first."""
     return np.argsort(-(questions @ chunks.T), axis=1, kind="stable")
 
 
 def _scores(
     spans: Sequence[Span], ranking: npt.NDArray[np.int64], wanted: Sequence[_Wanted]
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """Each measure as an array over the questions."""
+    """Returns each measure as an array with a value per question."""
     rows = []
     for each, order in zip(wanted, ranking, strict=True):
         best = [spans[i] for i in order[:TOP_CHUNKS]]
@@ -194,7 +194,7 @@ def _scores(
 
 
 def _filling(spans: Sequence[Span], order: npt.NDArray[np.int64], budget: int) -> Iterable[Span]:
-    """The best chunks, the last of them cut off where the budget ends."""
+    """Yields the best chunks, the last one cut off where the budget ends."""
     for i in order:
         start, end = spans[i]
         end = min(end, start + budget)
@@ -205,11 +205,11 @@ def _filling(spans: Sequence[Span], order: npt.NDArray[np.int64], budget: int) -
 
 
 def span_overlap(retrieved: Sequence[Span], wanted: Sequence[Span]) -> tuple[float, float, float]:
-    """Recall, precision and intersection over union of retrieved characters.
+    """Returns recall, precision and intersection over union of retrieved characters.
 
     Args:
-        retrieved: Spans; where they overlap, a character counts as often as it was retrieved.
-        wanted: Spans; where they overlap, a character counts once.
+        retrieved: Spans; a character counts as often as it was retrieved.
+        wanted: Spans; a character counts once.
     """
     wanted = _merged(wanted)
     hit = _merged([(max(a, c), min(b, d)) for a, b in retrieved for c, d in wanted if max(a, c) < min(b, d)])
@@ -233,7 +233,7 @@ def _length(spans: Iterable[Span]) -> int:
 
 
 def _interval(gains: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """The 95% interval of a mean by the percentile bootstrap (Efron and Tibshirani, 1993)."""
+    """Returns the 95% interval of a mean by the percentile bootstrap (Efron and Tibshirani, 1993)."""
     drawn = np.random.default_rng(0).integers(0, len(gains), (_RESAMPLES, len(gains)))
     low, high = np.percentile(gains[drawn].mean(axis=1), [2.5, 97.5])
     return float(low), float(high)

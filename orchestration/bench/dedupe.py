@@ -1,4 +1,4 @@
-"""How fast near-duplicates are found here and by datasketch, what the bands find, and what a batch costs."""
+"""`bench dedupe`: speed beside datasketch, recall of the bands, and the cost of adding a batch."""
 
 import hashlib
 import importlib.metadata
@@ -28,7 +28,7 @@ _PRIME = (1 << 61) - 1
 
 
 def bench_dedupe(megabytes: int = 100, largest: int = 100_000) -> BenchResult:
-    """Measures the kernel, the bands, a whole deduplication, and adding 1% to lakes of several sizes.
+    """Measures signatures, bands, a whole deduplication, and adding 1% to lakes of several sizes.
 
     A core's rate is by the thread's processor time, whatever else the machine does, and everything from
     strings to finished signatures counts: words, shingles and 128 permutations. All else is by the clock.
@@ -40,8 +40,8 @@ def bench_dedupe(megabytes: int = 100, largest: int = 100_000) -> BenchResult:
             and none has fewer than 10,000.
 
     Returns:
-        MB/s a core of each, and ratios of ours to theirs; at Jaccard similarities around 0.5 to 0.9 the share
-        of pairs that the bands found beside the share that theory expects; seconds, memory and precision of
+        MB/s per core of each, and ratios of ours to theirs; at Jaccard similarities around 0.5 to 0.9 the
+        share of pairs that the bands found beside the share that theory expects; seconds, memory and precision of
         the assets over all of the text in a fresh process, JVM included, beside datasketch's way in one
         process from strings in memory; for each lake the seconds and memory of adding 1%, and the ratio of
         the seconds an added document between the lakes.
@@ -97,7 +97,7 @@ def _an_added(measured: dict[str, float], parts: tuple[str, ...]) -> float:
 
 
 def installed_prose() -> Iterator[str]:
-    """What installed distributions say about themselves, a text a file."""
+    """Yields the texts of installed distributions, such as licences and READMEs, one per file."""
     for distribution in importlib.metadata.distributions():
         for file in distribution.files or []:
             path = Path(str(file.locate()))
@@ -106,7 +106,7 @@ def installed_prose() -> Iterator[str]:
 
 
 def _pieces() -> Iterator[list[str]]:
-    """Real prose cut into documents of so many words."""
+    """Yields real prose in documents of `_DOCUMENT_WORDS` words."""
     for text in installed_prose():
         words = text.split(" ")
         for at in range(0, len(words), _DOCUMENT_WORDS):
@@ -114,7 +114,7 @@ def _pieces() -> Iterator[list[str]]:
 
 
 def _edited(words: list[str], share: float, rng: np.random.Generator) -> str:
-    """The text with that share of its words replaced by new ones."""
+    """Returns the text with a share of its words replaced by new ones."""
     edited = list(words)
     for at in rng.integers(0, len(words), round(share * len(words))):
         edited[at] = f"w{rng.integers(1 << 40)}"
@@ -122,7 +122,7 @@ def _edited(words: list[str], share: float, rng: np.random.Generator) -> str:
 
 
 def _texts(pieces: list[list[str]], megabytes: int, rng: np.random.Generator) -> list[str]:
-    """Documents of that size together; the pieces are repeated, each time with other words replaced."""
+    """Returns documents of a total size; pieces are repeated, each time with other words replaced."""
     texts: list[str] = []
     size = 0
     while size < megabytes * 1e6:
@@ -142,7 +142,7 @@ def _first(texts: list[str], megabytes: float) -> list[str]:
 
 
 def _rate(texts: list[str], work: Callable[[], object]) -> float:
-    """MB/s of processor time, the best of three, for noise only ever slows."""
+    """Returns MB per second of processor time, the best of three runs, because noise only slows."""
     seconds = []
     for _ in range(3):
         start = time.thread_time()
@@ -160,14 +160,14 @@ def _shingles(text: str, config: MinHashConfig) -> list[bytes]:
 
 
 def _by_datasketch(texts: list[str], config: MinHashConfig) -> None:
-    """The library's batch update of each document; its permutations are made once and copied."""
+    """Signs each document with the library's batch update; its permutations are made once and copied."""
     empty = MinHash(num_perm=config.permutations, seed=config.seed)
     for text in texts:
         empty.copy().update_batch(_shingles(text, config))
 
 
 def _pairs_by_datasketch(texts: list[str], config: MinHashConfig) -> int:
-    """The single-process way: sign each document, ask for its candidates so far, put it into the index."""
+    """Signs each document, looks up its candidates, inserts it, and returns the number of candidates."""
     index = MinHashLSH(num_perm=config.permutations, params=(config.bands, config.rows))
     empty = MinHash(num_perm=config.permutations, seed=config.seed)
     pairs = 0
@@ -180,7 +180,7 @@ def _pairs_by_datasketch(texts: list[str], config: MinHashConfig) -> int:
 
 
 def _by_loop(texts: list[str], config: MinHashConfig) -> None:
-    """What one writes first: Python's integers, one hash function after the other."""
+    """Computes the signatures in a plain Python loop, one hash function after the other."""
     functions = [(2 * i + 1, i * i + 7) for i in range(1, config.permutations + 1)]
     for text in texts:
         digests = [
@@ -191,7 +191,7 @@ def _by_loop(texts: list[str], config: MinHashConfig) -> None:
 
 
 def _recall(pieces: list[list[str]], config: MinHashConfig, rng: np.random.Generator) -> dict[str, float]:
-    """The share of pairs with a band in common, and 1 - (1 - J^rows)^bands, by exact Jaccard similarity J."""
+    """Returns the share of pairs with a common band beside 1 - (1 - J^rows)^bands, by exact Jaccard J."""
     cut = [
         words[at : at + _PAIR_WORDS]
         for words in pieces

@@ -1,4 +1,4 @@
-"""What deduplication takes over a lake: all of it at once, and a batch that comes to what is there.
+"""Deduplication over a lake for `bench dedupe`: all documents at once, and a batch added to a lake.
 
 `python -m orchestration.bench.dedupe_lake FOLDER` runs the assets `silver/signatures` and `silver/duplicates`
 over the lake of a folder and prints what they took: a process of its own, so that the time is a cold one.
@@ -27,7 +27,7 @@ from retrieval.lineage import Lineage
 
 _CHUNK_DOCUMENTS = 100_000
 _COPY_EVERY = 20
-"""In a lake, every so many documents one is the one before it with a word replaced."""
+"""In a lake, each document at a multiple of this is the one before it with a word replaced."""
 _RUN = "bench"
 
 _WRITTEN = """
@@ -39,10 +39,10 @@ _WRITTEN = """
 
 
 def dedupe_whole_lake(texts: list[str], folder: Path) -> dict[str, float]:
-    """Deduplicates documents that all come at once, in a fresh process.
+    """Deduplicates documents that are all new, in a fresh process, and returns what it took.
 
     Args:
-        texts: One a document.
+        texts: One per document.
         folder: For the lake.
 
     Returns:
@@ -113,7 +113,7 @@ def dedupe_added_documents(documents: int, words: pa.StringArray, folder: Path) 
 
 
 def vocabulary(texts: Iterator[list[str]]) -> pa.StringArray:
-    """Distinct words of real texts, a thousand or more of them, in an order that is always the same."""
+    """Returns the distinct words of real texts, sorted."""
     return pa.array(sorted({word for words in texts for word in words if word.isascii() and word.isalpha()}))
 
 
@@ -122,7 +122,7 @@ def _lake(folder: Path) -> Lake:
 
 
 def _texts(first: int, count: int, words: pa.StringArray) -> pa.StringArray:
-    """The lake's documents from one number on; the same each time."""
+    """Returns `count` documents of the lake from number `first` on; the same at each call."""
     rng = np.random.default_rng([first, count])
     lengths = rng.integers(60, 101, count)
     drawn = words.take(pa.array(rng.integers(0, len(words), int(lengths.sum()))))
@@ -139,7 +139,7 @@ def _one_word_replaced(texts: pa.StringArray) -> pa.StringArray:
 
 
 def _alike(left: pa.Array, right: pa.Array, config: MinHashConfig) -> npt.NDArray[np.bool_]:
-    """Which pairs share a band and are similar enough."""
+    """Returns for each pair whether it shares a band and is similar enough."""
     texts = pa.concat_arrays([left, right])
     values = bands(signatures(texts, config), config).reshape(2, len(left), -1)
     places = np.arange(len(left))
@@ -184,7 +184,7 @@ def _add_documents(lake: Lake, texts: pa.Array, first: int) -> None:
 
 
 def _append(lake: Lake, table: Table, rows: pa.Table, read: dict[str, int], digest: str) -> None:
-    """Commits rows; columns that they lack and may be null are."""
+    """Commits rows; missing columns that may be null are filled with nulls."""
     if "OpenLineage_RunId" not in rows.column_names:
         rows = rows.append_column("OpenLineage_RunId", pa.repeat(_RUN, rows.num_rows))
     for field in table.schema:
@@ -201,7 +201,7 @@ def _append(lake: Lake, table: Table, rows: pa.Table, read: dict[str, int], dige
 
 
 def _pass(lake: Lake) -> None:
-    """The gate's verdict that the assets wait for."""
+    """Records that the gate passed, which the assets wait for."""
     lake.record_audit(DOCUMENTS.name, lake.version(DOCUMENTS.name), True, [], _RUN)
 
 
@@ -218,7 +218,7 @@ def _timed(work: Callable[[], object]) -> float:
 
 
 def run_dedupe_assets(folder: Path) -> None:
-    """Runs both assets and prints seconds and counts as one JSON object."""
+    """Runs both assets and prints their seconds and counts as one JSON object."""
     import dagster as dg
 
     from assets import silver

@@ -1,4 +1,4 @@
-"""How many documents a second are embedded here and by sentence-transformers, and what the speed costs."""
+"""`bench embed`: documents embedded per second beside sentence-transformers, and what the speed costs."""
 
 import json
 import time
@@ -15,7 +15,7 @@ from retrieval.embedding.embedder import Embedder, EmbedderConfig, Quantization
 
 _DOCUMENTS = 288
 _SLICE = 96
-"""Documents that each embeds before it is the next one's turn: other work on the machine hits all alike."""
+"""Documents per turn: the encoders take turns, so that other work on the machine slows all alike."""
 _DOCUMENT_WORDS = 180
 """About the 240 tokens of an abstract, or of a chunk."""
 _DEPTH = 10
@@ -25,20 +25,20 @@ Encode = Callable[[Sequence[str]], npt.NDArray[np.float32]]
 
 
 class NoEmbeddingReference(RuntimeError):
-    """The library that ours is compared with, or the collection to compare them on, is not there."""
+    """The library that ours is compared with, or the collection to compare them on, is missing."""
 
 
 def bench_embedding(data: Path | None = None) -> BenchResult:
-    """Embeds the same texts with ours, ours in int8 and theirs, each with all cores, by the clock.
+    """Embeds the same texts with ours, ours in int8 and sentence-transformers, each on all cores.
 
     Args:
         data: A folder in BEIR's layout (`corpus.jsonl`, `queries.jsonl`, `qrels/test.tsv`): nDCG@10 of
-            exact search over each one's vectors says what ours lose; it embeds the whole collection thrice.
+            exact search over each one's vectors says what ours lose; it embeds the whole collection three times.
 
     Returns:
-        Documents a second of each, and processor time a document; ratios of both to theirs (processor time
-        is what a busy machine distorts least); the least and mean cosine of ours to theirs; and with data
-        the nDCG@10 of each and the loss of ours in percent of theirs.
+        Documents per second and processor time per document of each; ratios of both to theirs (a busy machine
+        distorts processor time least); the least and the mean cosine of ours to theirs; and with data the
+        nDCG@10 of each, and the loss of ours in percent of theirs.
 
     Raises:
         NoReference: sentence-transformers is not installed, or the folder is not in that layout.
@@ -91,7 +91,7 @@ def _theirs() -> Encode:
 def _in_turns(
     encoders: dict[str, Encode], texts: Sequence[str]
 ) -> tuple[dict[str, npt.NDArray[np.float32]], dict[str, float], dict[str, float]]:
-    """The vectors of each, and the seconds of wall clock and of processors that each took."""
+    """Returns the vectors of each encoder, and the wall-clock and processor seconds that it took."""
     parts: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in encoders}
     wall_s, processor_s = (dict.fromkeys(encoders, 0.0) for _ in range(2))
     for first in range(0, len(texts), _SLICE):
@@ -104,7 +104,7 @@ def _in_turns(
 
 
 def _texts() -> list[str]:
-    """Real prose of one length: what the installed software says of itself, cut into documents."""
+    """Returns real prose in documents of one length, from the texts of the installed software."""
     rows = read_environment_corpus(list_environment_corpus())
     words = [body.decode("utf-8", "replace").split() for body in rows["body"].to_pylist() if body]
     cut = [

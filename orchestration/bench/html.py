@@ -1,4 +1,4 @@
-"""How much of the main part of real pages is found, and nothing else, by our reader and by others."""
+"""`bench html`: how much of the main part of web pages, and how little else, each reader keeps."""
 
 import re
 from collections import Counter
@@ -22,21 +22,21 @@ _MAIN = "//main | //*[@role='main']"
 
 
 class NoHtmlPages(ValueError):
-    """There is nothing to measure on."""
+    """The folder has no page to measure on."""
 
 
 def bench_html(data: Path, pages: int = 200) -> BenchResult:
-    """Reads pages that name their main part, which is then the gold, and compares 4-grams of words.
+    """Reads pages that mark their main part, and compares the 4-grams of words with that part.
 
-    Each page is read as it is, and once more without what names its parts (its tags become `div`, and their
-    ids, classes and roles go), as older pages are.
+    Each page is read twice: as it is, and like an older page, without what marks its parts (structural tags
+    become `div`; ids, classes and roles are removed).
 
     Args:
         data: A folder with HTML files at any depth.
-        pages: How many, drawn with a seed.
+        pages: How many pages to read, drawn with a fixed seed.
 
     Returns:
-        Of each reader the mean F1, precision and recall over the pages, and how many have an F1 below 0.5.
+        For each reader the mean F1, precision and recall over the pages, and how many have an F1 below 0.5.
 
     Raises:
         NoPages: No page in the folder has one `main` of sixty words or more.
@@ -66,7 +66,7 @@ def bench_html(data: Path, pages: int = 200) -> BenchResult:
 
 
 def _gold(data: Path) -> Iterator[tuple[str, bytes]]:
-    """The text of the main part, and the page."""
+    """Yields the text of the main part, and the page."""
     files = sorted(path for path in data.rglob("*") if path.suffix.lower() in (".html", ".htm", ".xhtml"))
     for place in np.random.default_rng(0).permutation(len(files)):
         body = files[place].read_bytes()
@@ -110,7 +110,7 @@ def _grams(text: str) -> Counter[tuple[str, ...]]:
 
 
 def _overlap(text: str, gold: str) -> tuple[float, float, float]:
-    """F1, precision and recall of the text's 4-grams, each counted as often as it stands."""
+    """Returns F1, precision and recall of the 4-grams of a text, counted with multiplicity."""
     ours, theirs = _grams(text), _grams(gold)
     shared = (ours & theirs).total()
     if not shared:

@@ -1,4 +1,4 @@
-"""What each stage of an ingest takes: of files, and of rows at two sizes, so that its growth shows."""
+"""`bench ingest`: seconds per stage for files, and for rows at two sizes, which shows the growth."""
 
 import json
 import math
@@ -24,16 +24,16 @@ _SENTENCES = (4, 8)
 _SENTENCE = re.compile(r"(?<=[.!?] )[A-Z][^.!?]{40,240}[a-z][.!?](?= )")
 _UNTIL = "gold/chunks"
 _GUARDED = {"silver_documents_gate": "documents", "gold_chunks_gate": "gold__chunks"}
-"""Each gate's step, and the step that makes what it guards."""
+"""The step of each gate, and the step of the asset that it guards."""
 
 
 def bench_ingest(data: Path | None = None, rows: int = 100_000) -> BenchResult:
-    """Runs everything from the source to `gold/chunks` and its gates, each time in a fresh state folder.
+    """Runs everything from the source to `gold/chunks` and its gates, in a fresh state folder per source.
 
-    Embeddings and the index are left out: `bench embed` measures the model, which would take all the time.
+    Embeddings and the index are left out: `bench embed` measures the model, which would dominate.
 
     Args:
-        data: A folder of files to ingest too, a document a file, such as MedQuAD's.
+        data: A folder of files to ingest too, one document per file, such as MedQuAD.
         rows: Rows of the large lake; the small one has 10,000. Each row is a document of four to seven
             sentences of what the installed software says of itself, put together anew, in Parquet.
 
@@ -64,7 +64,7 @@ def bench_ingest(data: Path | None = None, rows: int = 100_000) -> BenchResult:
 def _put(
     name: str, measured: dict[str, float], figures: dict[str, float], ratios: dict[str, float]
 ) -> dict[str, float]:
-    """Puts what one ingest took among the figures, and gives the seconds of its steps back."""
+    """Adds the measurements of one ingest to the figures and ratios, and returns the seconds per step."""
     steps = {
         step.removesuffix("_s"): value
         for step, value in measured.items()
@@ -81,7 +81,7 @@ def _put(
 
 
 def _ingested(source: Source) -> dict[str, float]:
-    """Runs one source through, in a process and a state folder of its own."""
+    """Ingests one source in a new process and a new state folder, and returns what it took."""
     from orchestration.settings import Settings, open_lake
 
     with tempfile.TemporaryDirectory(prefix="headwater-bench-") as home:
@@ -127,7 +127,7 @@ def _sentences() -> Iterator[str]:
 
 
 def _write_rows(folder: Path, rows: int, sentences: pa.StringArray) -> None:
-    """Parquet files of `id` and `text`: real sentences, put together at random; the same each time."""
+    """Writes Parquet files of `id` and `text`: real sentences, combined at random with a fixed seed."""
     for first in range(0, rows, _FILE_ROWS):
         count = min(_FILE_ROWS, rows - first)
         rng = np.random.default_rng([first, count])

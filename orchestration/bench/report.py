@@ -1,4 +1,4 @@
-"""What every bench gives: figures, ratios between them, and the machine that they were measured on."""
+"""The result of a bench: figures, ratios between them, and the machine on which they were measured."""
 
 import contextlib
 import json
@@ -24,11 +24,11 @@ _VECTOR_FLAGS = (
     "amx_bf16",
     "amx_int8",
 )
-"""Instructions, as Linux names them, that decide how fast vectors and matrices are multiplied."""
+"""Processor flags, as Linux names them, that decide how fast vectors and matrices are multiplied."""
 
 
 def machine_description() -> dict[str, str | int | float]:
-    """Names this machine: processor, cores, memory and system; a figure means nothing without them."""
+    """Describes this machine: processor, cores, memory and system."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     said = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
@@ -46,14 +46,13 @@ def machine_description() -> dict[str, str | int | float]:
 
 @dataclass(frozen=True)
 class MeasuredProcess:
-    """What a command printed and took.
+    """The output of a process, and the time and memory that it took.
 
     Attributes:
         output: Its standard output.
         seconds: From its start to its end, by the clock: interpreter, imports and JVM included.
-        cpu_s: Processor time of it and its children, as of the last look at each, ten a second.
-        peak_mb: The most that it and its children had resident at once, in MB; pages that two of them share
-            count twice.
+        cpu_s: Processor time of it and its children, sampled ten times per second.
+        peak_mb: Peak resident memory of it and its children together, in MB; shared pages count twice.
     """
 
     output: str
@@ -63,10 +62,10 @@ class MeasuredProcess:
 
 
 def run_measured(module: str, *arguments: str, **environment: str) -> MeasuredProcess:
-    """Runs `python -m module` in a process of its own and watches its memory.
+    """Runs `python -m module` in a new process, and measures its time and memory.
 
     Raises:
-        RuntimeError: When it failed; with what it said.
+        RuntimeError: It failed; the message quotes the end of its standard error.
     """
     began = time.perf_counter()
     child = subprocess.Popen(
@@ -89,7 +88,7 @@ def run_measured(module: str, *arguments: str, **environment: str) -> MeasuredPr
 
 
 def _watch(process: psutil.Process, resident: list[int], cpu_s: dict[int, float]) -> None:
-    """Looks at a process and its children until it ends: bytes resident together, processor time of each."""
+    """Samples a process and its children until it ends: resident bytes together, processor time of each."""
     while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
         with contextlib.suppress(psutil.NoSuchProcess):
             together = 0
@@ -103,12 +102,12 @@ def _watch(process: psutil.Process, resident: list[int], cpu_s: dict[int, float]
 
 @dataclass(frozen=True)
 class BenchResult:
-    """The outcome of one bench.
+    """The result of one bench.
 
     Attributes:
         bench: Its name, as in `headwater bench NAME`.
-        figures: What was measured; the unit is in the name.
-        ratios: Figures beside one another, all of the same run.
+        figures: The measured values by name; the name ends with the unit.
+        ratios: Ratios between figures of this run.
         machine: Where it ran; see `machine_description`. Its load average says whether the bench had the
             cores to itself.
     """
@@ -119,11 +118,11 @@ class BenchResult:
     machine: dict[str, str | int | float] = field(default_factory=machine_description)
 
     def to_json(self) -> str:
-        """One JSON object: bench, machine, figures, ratios."""
+        """Returns one JSON object: bench, machine, figures, ratios."""
         return json.dumps(asdict(self))
 
     def __rich__(self) -> Table:
-        """A table for a terminal."""
+        """Returns a table for the terminal."""
         where = ", ".join(f"{name} {value}" for name, value in self.machine.items())
         table = Table("figure", title=f"bench {self.bench}", caption=where)
         table.add_column("value", justify="right")

@@ -37,11 +37,11 @@ _DETAILS = ReleaseDetails(
 )
 _QUERIES = 400
 _RECALL_QUERIES = 100
-"""Each is also compared with every chunk of its tenant."""
+"""Queries whose vectors are also compared with every chunk of their tenant."""
 _LOADED_S = 20.0
-"""How long the clients ask in each mode."""
+"""Seconds that the clients search in each mode."""
 _CHANGED = 0.01
-"""The share of the chunks that is added, changed and deleted, a third of it each."""
+"""The share of the chunks that is added, changed or deleted, a third each."""
 
 
 def bench_search(
@@ -55,21 +55,21 @@ def bench_search(
 
     What a search takes is from the call of `Searcher.search` to its hits, under row-level security, with the
     query's vector given: embedding it is not in it. The index is kept in the state folder, so that another
-    run only asks; the figures of its building are then those of the run that built it.
+    run only searches; the figures of the build are then those of the run that built it.
 
     Args:
         settings: Of the state folder, and of the server and the search.
-        chunks: How many chunks.
-        tenants: Of how many tenants; the first has half of the chunks, see `Corpus`.
-        clients: How many ask at once.
-        progress: Told what goes on.
+        chunks: How many chunks the index holds.
+        tenants: How many tenants share them; the first has half of the chunks, see `BenchCorpus`.
+        clients: How many clients search at once.
+        progress: Called with a line for each stage.
 
     Returns:
-        Seconds of each stage of the build and the most memory that the server took, sizes, and recall of the
-        vector search beside comparing every chunk; of each mode the latency of one client that asks each
-        query for the first time and once more, and of all clients at once, queries a second, and what a query
-        takes of processor time; the same while one in a hundred chunks changes; and of bm25s and faiss,
-        without tenants, transactions or changes, as floors.
+        Seconds of the build and the peak memory of the server; sizes; recall of the vector search beside an
+        exact one. For each mode: latency of one client that searches each query for the first time and once
+        more, latency and queries per second of all clients at once, and processor time per query. The same
+        while one in a hundred chunks changes. As floors: bm25s and faiss, without tenants, transactions or
+        changes.
     """
     home = settings.home / "bench"
     folder = home / f"search-{chunks}-{tenants}"
@@ -200,7 +200,7 @@ def _built(
 
 @contextmanager
 def _most_memory(postgres: Postgres) -> Iterator[list[float]]:
-    """Looks once a second at what the server takes: what its processes share is counted once."""
+    """Samples the memory of the server once per second; shared pages are counted once."""
     server, found, ended = _server(postgres), [0.0], threading.Event()
 
     def look() -> None:
@@ -230,7 +230,7 @@ def _server(postgres: Postgres) -> psutil.Process:
 def _processor_ms(
     postgres: Postgres, searcher: Searcher, queries: list[BenchQuery], mode: RetrievalMode
 ) -> _Load:
-    """What each query costs of processor time, here and in the server: the same whatever else runs."""
+    """Measures the processor time of each query, in this process and in the server."""
     server = [Path(f"/proc/{process.pid}/schedstat") for process in _server(postgres).children()]
 
     def used_s() -> float:
@@ -332,7 +332,7 @@ def _change(index: Index, corpus: BenchCorpus, state: IndexState) -> IndexState:
 
 
 def _plotted(home: Path) -> Path:
-    """Latency and recall against the number of chunks, of every size that was measured in this folder."""
+    """Draws latency and recall by the number of chunks, for every size that was measured in this folder."""
     results = [json.loads(file.read_text())["figures"] for file in home.glob("search-*/result.json")]
     results.sort(key=lambda figures: figures["chunks"])
     latency = [

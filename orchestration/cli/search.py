@@ -104,7 +104,7 @@ def search_command(
     ]
     print_table(shown)
     if explain and looks:
-        console.print(f"second look: {looks[0].explanation()}", soft_wrap=True)
+        console.print(f"reranking: {looks[0].explanation()}", soft_wrap=True)
     if explain and plans:
         console.print(f"vectors: {plans[0].method}; {plans[0].why}", soft_wrap=True)
         console.print(", ".join(f"{name} = {value}" for name, value in plans[0].settings.items()))

@@ -1,4 +1,4 @@
-"""Makes the archive of classes that later JVMs start from (application class-data sharing, JEP 350).
+"""The archive of Java classes from which later JVMs start faster (class-data sharing, JEP 350).
 
 Spark loads some twenty thousand classes before it writes its first row. An archive holds them parsed and
 verified; a JVM of another build, or with other jars, passes it over.
@@ -15,7 +15,7 @@ from orchestration.environment.java import JavaInstallation
 
 
 def class_archive_key(java: JavaInstallation, jars: Path = JARS) -> str:
-    """What an archive depends on, as a digest: the JVM, Spark, and the jars beside it."""
+    """Returns a digest of what an archive depends on: the JVM, Spark, and the jars beside it."""
     import pyspark
 
     parts = [str(java.program.resolve()), java.version, pyspark.__version__]
@@ -26,13 +26,13 @@ def class_archive_key(java: JavaInstallation, jars: Path = JARS) -> str:
 
 
 def make_class_archive(java: JavaInstallation, target: Path = CLASS_ARCHIVE) -> bool:
-    """Makes the archive unless there is one for this JVM and these jars.
+    """Makes the class archive unless there is one for this JVM and these jars.
 
     A process of its own does a small piece of everything that Headwater does with Spark; its JVM writes the
     archive when it ends.
 
     Args:
-        java: The JVM, for which the archive is.
+        java: The Java installation that will use the archive.
         target: The archive; its key is in the file beside it, `.key`.
 
     Returns:
@@ -57,7 +57,7 @@ def make_class_archive(java: JavaInstallation, target: Path = CLASS_ARCHIVE) -> 
 
 
 def _loads(java: JavaInstallation, archive: Path) -> bool:
-    """Whether the JVM starts from an archive: one that a full disk cut off would crash it."""
+    """Returns whether the JVM starts from an archive: one that a full disk cut off would crash it."""
     command = [str(java.program), f"-XX:SharedArchiveFile={archive}", "-Xshare:auto", "-version"]
     return archive.is_file() and not subprocess.run(command, capture_output=True, check=False).returncode
 
@@ -66,8 +66,8 @@ def exercise_spark(archive: Path, scratch: Path) -> None:
     """Uses Spark as the assets do, in a JVM that archives what it loaded once it ends.
 
     Args:
-        archive: Where to.
-        scratch: A folder for this alone.
+        archive: The file that the JVM writes when it ends.
+        scratch: An empty folder for what it writes meanwhile.
     """
     import pyarrow as pa
     from delta.tables import DeltaTable as SparkDeltaTable

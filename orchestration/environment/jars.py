@@ -1,4 +1,4 @@
-"""The Delta jars: resolved once, at set-up, into the environment, and checked against what is pinned here."""
+"""The Delta jars: fetched once, at set-up, and checked against the digests that are pinned here."""
 
 import hashlib
 import os
@@ -47,11 +47,11 @@ _NOT_NEEDED = (
 
 
 class JarError(RuntimeError):
-    """The jars could not be had, or are not the pinned ones."""
+    """The jars could not be fetched, or are not the pinned ones."""
 
 
 def jar_faults(folder: Path, pinned: Mapping[str, str] = PINNED_JARS) -> list[str]:
-    """What is not as pinned in a folder of jars, one sentence each; empty when all is well."""
+    """Returns a sentence for each jar in a folder that is missing, differs, or is not pinned."""
     faults = []
     for name, expected in pinned.items():
         path = folder / name
@@ -75,7 +75,7 @@ def fetch_jars(target: Path) -> None:
         target: The folder; replaced as a whole, and only by jars that are as pinned.
 
     Raises:
-        JarError: Nothing could be fetched, or what came is not what is pinned.
+        JarError: The jars could not be fetched, or are not the pinned ones.
     """
     import pyspark
 

@@ -1,4 +1,4 @@
-"""Finds the Java that Spark will use and says what to do where it is missing or wrong.
+"""The Java that Spark will use: finding it, and saying what to do if it is missing or not supported.
 
 Set-up runs this file before any package is installed: it imports nothing but the standard library.
 """
@@ -22,7 +22,7 @@ _CURE = (
 
 
 class UnsupportedJava(RuntimeError):
-    """No Java, or not one that Spark runs on."""
+    """There is no Java, or none that Spark runs on; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class JavaInstallation:
 
 
 def parse_java_version(said: str) -> str | None:
-    """The version in what `java -version` prints, or None where there is none.
+    """Returns the version in the output of `java -version`, or None if there is none.
 
     Args:
         said: Its output; the first line is like `openjdk version "17.0.15" 2025-04-15`, and lines of the
@@ -56,10 +56,10 @@ def parse_java_version(said: str) -> str | None:
 
 
 def find_java() -> JavaInstallation:
-    """The Java that Spark's launcher would take: that of JAVA_HOME where it is set, else the PATH's.
+    """Returns the Java that Spark's launcher would use: that of JAVA_HOME if it is set, else that on PATH.
 
     Raises:
-        UnsupportedJava: There is none, or it does not run. (Its version is not judged.)
+        UnsupportedJava: There is none, or it does not run. The version is not checked.
     """
     home = os.environ.get("JAVA_HOME")
     named = Path(home) / "bin" / "java" if home else None
@@ -83,10 +83,10 @@ def find_java() -> JavaInstallation:
 
 
 def require_java() -> JavaInstallation:
-    """The Java that Spark will use.
+    """Returns the Java that Spark will use.
 
     Raises:
-        UnsupportedJava: There is none, or its version is none that Spark runs on; the message is the cure.
+        UnsupportedJava: There is none, or Spark does not run on its version.
     """
     java = find_java()
     if java.major not in SUPPORTED_JAVA:

@@ -1,4 +1,4 @@
-"""The last step of `make setup`: what no package carries, put into the environment once."""
+"""The last step of `make setup`: prepares what no package contains, such as the Delta jars."""
 
 import contextlib
 import os
@@ -25,10 +25,10 @@ def _step(title: str) -> Iterator[None]:
 
 
 def prepare_environment() -> None:
-    """Puts the Delta jars, the default embedder and compiled kernels into the environment where they are not.
+    """Adds the Delta jars, the default embedder, compiled kernels and the class archive if they are missing.
 
     Raises:
-        UnsupportedJava: Spark has no Java to run on.
+        UnsupportedJava: There is no Java that Spark runs on.
         JarError: The jars could not be fetched, or are not the pinned ones.
     """
     java = require_java()

@@ -1,7 +1,7 @@
-"""The whole state of a folder in one file, and back.
+"""Backup of a whole state folder to one file, and its restoration.
 
-The index is dumped first and the tables are copied after it: each index lineage then points at versions that
-the copy has, whatever a run writes meanwhile, and the next run after a restore goes on from there.
+The index is dumped first and the tables are copied second, so that the lineage of the index points at
+versions that the copy has, whatever a run writes meanwhile. A run after a restore continues from there.
 """
 
 import hashlib

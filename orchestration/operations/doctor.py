@@ -1,4 +1,4 @@
-"""Looks for what Headwater needs on this machine, and names the cure for each thing that is missing."""
+"""The doctor: checks what Headwater needs on this machine, and says how to fix what is missing."""
 
 import importlib.metadata
 import os
@@ -29,18 +29,18 @@ CHECKED_PACKAGES = (
     "great-expectations",
     "openvino",
 )
-"""Those whose versions decide whether the parts fit together."""
+"""The packages whose versions decide whether the parts work together."""
 
 
 @dataclass(frozen=True)
 class MachineCheck:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        name: What.
+        name: What was checked.
         ok: Whether it is as it should be.
-        found: What was there, in words.
-        cure: What to do about it; empty when it is well.
+        found: What was found, in words.
+        cure: How to fix it; empty if nothing is wrong.
     """
 
     name: str
@@ -50,7 +50,10 @@ class MachineCheck:
 
 
 def check_machine(settings: Settings) -> list[MachineCheck]:
-    """Everything that Headwater needs of this machine. Starts PostgreSQL, and stops it if it did not run."""
+    """Checks everything that Headwater needs of this machine.
+
+    It starts PostgreSQL for that, and stops it if it did not run before.
+    """
     return [
         _java(),
         _python(),

@@ -1,4 +1,4 @@
-"""A run from the command line: the same job that the web UI launches, in this process."""
+"""Runs from the command line: the job that the web UI launches, executed in this process."""
 
 import logging
 import time
@@ -18,17 +18,17 @@ from orchestration.settings import Settings
 
 
 class RunFailed(RuntimeError):
-    """A run ended without doing all it was asked; says which step or gate, and why."""
+    """A run failed; the message says which step or gate, and why."""
 
 
 @dataclass
 class RunOutcome:
-    """What a run did.
+    """The outcome of a run.
 
     Attributes:
         run_id: Its id, as the web UI shows it.
         seconds: Wall time of each asset and gate.
-        failures: What stopped it, one line each; empty when it did all it was asked.
+        failures: Why it failed, a line per step or gate; empty if it succeeded.
         unread_sources: The sources that could not be read, by name, with the reason; the run went on without
             them, and their documents are as they were.
     """
@@ -45,11 +45,11 @@ def execute_run(settings: Settings, select: str | None, progress: Callable[[str]
     Args:
         settings: Of the state folder.
         select: An asset selection such as `key:"silver/documents"+`; None for everything.
-        progress: Told, a line at a time, what begins and what ended.
+        progress: Called with a line for each step that begins or ends.
 
     Raises:
         NewerState: The state folder was made by a newer Headwater.
-        UnsupportedJava: When Spark has no Java to run on.
+        UnsupportedJava: There is no Java that Spark runs on.
     """
     state_version(settings.home)
     require_java()
@@ -61,10 +61,10 @@ def execute_run(settings: Settings, select: str | None, progress: Callable[[str]
     job = defs.resolve_job_def(refresh_job.name)
     with dagster_instance(settings) as instance:
         for run_id in end_dead_runs(instance):
-            progress(f"run {run_id[:8]} died before it ended; going on from what it committed")
+            progress(f"run {run_id[:8]} died before it ended; this run continues from what it committed")
         selection = None
         if select is not None:
-            # Documents and quarantine are written by one step: who wants the one gets both.
+            # Documents and quarantine are written by one step: selecting one selects both.
             chosen = dg.AssetSelection.from_string(select).required_multi_asset_neighbors()
             selection = list(chosen.resolve(defs.resolve_asset_graph()))
         result = job.execute_in_process(
@@ -81,7 +81,7 @@ def execute_run(settings: Settings, select: str | None, progress: Callable[[str]
 
 
 class _Watch(logging.Handler):
-    """Follows a run's events: says what begins and ends, and keeps the times.
+    """A log handler that follows the events of a run: it reports steps and keeps their times.
 
     Attributes:
         seconds: Wall time of each step that ended.
@@ -94,7 +94,7 @@ class _Watch(logging.Handler):
         self._began: dict[str, float] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Hears one log record; those that carry a step's event are told."""
+        """Handles a log record; only records of steps that begin or end are reported."""
         meta = getattr(record, "dagster_meta", {})
         event = meta.get("dagster_event")
         if event is None and record.levelno >= logging.WARNING:
@@ -111,7 +111,7 @@ class _Watch(logging.Handler):
             self._progress(f"{name} {ended} in {self.seconds[name]:.1f} s")
 
     def definition(self) -> dg.LoggerDefinition:
-        """This handler as a Dagster logger."""
+        """Returns a Dagster logger with this handler."""
 
         def build(_: dg.InitLoggerContext) -> logging.Logger:
             logger = logging.Logger("headwater", logging.DEBUG)
@@ -122,18 +122,18 @@ class _Watch(logging.Handler):
 
 
 def _said(error: SerializableErrorInfo) -> str:
-    """An error in words; that of a connection to a JVM that is gone says nothing of it."""
+    """Returns the message of an error; a lost connection to the JVM is explained."""
     by_py4j = any("py4j" in line for line in error.stack)
     if by_py4j and error.cls_name in ("ConnectionRefusedError", "ConnectionResetError", "Py4JNetworkError"):
         return (
             "Spark's JVM has ended: it was killed, or the machine had no memory left for it "
-            "(HEADWATER_SPARK__DRIVER_MEMORY is what it takes); run again, it goes on from what was committed"
+            "(HEADWATER_SPARK__DRIVER_MEMORY is its limit); run again: it continues from what was committed"
         )
     return error.message.strip()
 
 
 def _unread_sources(result: dg.ExecuteInProcessResult) -> dict[str, str]:
-    """What the check of the sources says: why each of those that failed could not be read, by name."""
+    """Returns why sources could not be read, by the name of the source."""
     return {
         name: str(reason.value)
         for event in result.all_events
@@ -145,7 +145,7 @@ def _unread_sources(result: dg.ExecuteInProcessResult) -> dict[str, str]:
 
 
 def _failures(result: dg.ExecuteInProcessResult) -> list[str]:
-    """What stopped a run, a line each: the cause of each failed step, each check more than a warning."""
+    """Returns why a run failed: a line per failed step and per failed check that is more than a warning."""
     found = []
     for event in result.all_events:
         if event.event_type == DagsterEventType.STEP_FAILURE:

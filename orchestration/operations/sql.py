@@ -15,15 +15,15 @@ _NAME = re.compile(rf"\b({'|'.join(LAYERS)})\.(\w+)(?:@(\d+))?")
 
 
 class StatementRefused(ValueError):
-    """The statement is not a query."""
+    """The statement would write, or is more than one statement."""
 
 
 class InvalidSearchQuery(ValueError):
-    """The query could not be answered as it is written."""
+    """The query can not be parsed, or names a table or column that does not exist."""
 
 
 def query_with_duckdb(lake: Lake, statement: str) -> pa.Table:
-    """Answers one query with DuckDB.
+    """Runs one query with DuckDB and returns its rows.
 
     Args:
         lake: The lake; its tables are `layer.table`, and `layer.table@N` is a table as of version N.
@@ -58,7 +58,7 @@ def query_with_duckdb(lake: Lake, statement: str) -> pa.Table:
 
 
 def query_with_spark(lake: Lake, statement: str) -> pa.Table:
-    """Answers the same query on Spark, with the same names; the arguments and errors of `query`."""
+    """Runs one query on Spark; arguments, names and errors are those of `query_with_duckdb`."""
     names, rewritten = _versions(statement)
     with duckdb.connect() as connection:
         _check_reads(connection, rewritten)
@@ -81,13 +81,13 @@ def query_with_spark(lake: Lake, statement: str) -> pa.Table:
 
 
 def _view(name: str, version: int | None) -> str:
-    """The name under which a version of a table is found."""
+    """Returns the name of the view of a table at a version."""
     layer, _, table = name.partition(".")
     return f'{layer}."{table}"' if version is None else f'{layer}."{table}@{version}"'
 
 
 def _versions(statement: str) -> tuple[set[tuple[str, int | None]], str]:
-    """The tables that a statement names, and the statement with each version's view in its place."""
+    """Returns the tables that a statement names, and the statement with their views instead."""
     masked = list(statement)
     tokens = [*duckdb.tokenize(statement), (len(statement), None)]
     for (start, kind), (end, _) in itertools.pairwise(tokens):

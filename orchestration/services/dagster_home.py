@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 def dagster_settings(home: Path, log_format: str) -> dict[str, object]:
-    """What `dagster.yaml` holds.
+    """Returns the content of `dagster.yaml`.
 
     Args:
         home: DAGSTER_HOME; runs, events and schedules are kept in it, in SQLite.
-        log_format: "json" for the runs' log beside it.
+        log_format: "json" also writes the log of runs as JSON.
     """
     return {
         "python_logs": {
@@ -47,7 +47,7 @@ def dagster_settings(home: Path, log_format: str) -> dict[str, object]:
             "cancel_timeout_seconds": 60,
             "free_slots_after_run_end_seconds": 30,
         },
-        # A sensor that looks every half minute leaves a million ticks a year.
+        # A sensor that ticks every half minute leaves a million ticks per year.
         "retention": {
             "schedule": {"purge_after_days": 90},
             "sensor": {
@@ -61,14 +61,14 @@ def dagster_settings(home: Path, log_format: str) -> dict[str, object]:
 
 
 def write_dagster_home(home: Path, log_format: str = "text") -> Path:
-    """Makes the folder that DAGSTER_HOME names, with its `dagster.yaml`; the same again changes nothing.
+    """Creates a folder for DAGSTER_HOME with its `dagster.yaml`; doing it again changes nothing.
 
     Args:
         home: The folder, in the state folder.
         log_format: As `Settings` has it.
 
     Returns:
-        The file.
+        The path of `dagster.yaml`.
     """
     home.mkdir(parents=True, exist_ok=True)
     if log_format == "json":

@@ -32,17 +32,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LOOK_AGAIN_S = 20.0
-"""How long a table that was just made may be missing."""
+"""Seconds between two looks for new tables."""
 
 
 def jdbc_spark_config(spark: SparkConfig, memory: str, port: int, scratch: Path) -> SparkConfig:
-    """The settings of the server's Spark.
+    """Returns the Spark settings of the JDBC server.
 
     Args:
-        spark: The settings of runs; the master and further settings are the same here.
-        memory: Of its driver, in Java's notation.
-        port: Of loopback.
-        scratch: A folder for what its clients make.
+        spark: The Spark settings of runs, whose master and further settings are kept.
+        memory: The memory of its driver, in Java's notation.
+        port: The port of loopback to listen on.
+        scratch: A folder for what clients create.
     """
     return spark.model_copy(
         update={
@@ -65,15 +65,15 @@ def jdbc_spark_config(spark: SparkConfig, memory: str, port: int, scratch: Path)
 
 
 def register_jdbc_tables(spark: "SparkSession", root: str, names: Iterable[str]) -> list[str]:
-    """Makes tables of the lake known to SQL under their names.
+    """Registers tables of the lake in Spark's catalog, under their names.
 
     Args:
-        spark: The session; its catalog is shared by all that clients open.
+        spark: The session, whose catalog all sessions of clients share.
         root: The folder of the tables.
-        names: Each `layer.table`.
+        names: The names of the tables, as `layer.table`.
 
     Returns:
-        Those that were not known and are now; a table without its first commit is left for another time.
+        The names that are new in the catalog; a table without a commit is left for the next call.
     """
     from delta.tables import DeltaTable
 
@@ -90,11 +90,11 @@ def register_jdbc_tables(spark: "SparkSession", root: str, names: Iterable[str])
 
 
 def serve_jdbc(settings: Settings, stopping: threading.Event) -> None:
-    """Runs the server until it is told to stop.
+    """Runs the JDBC server until it is told to stop.
 
     Args:
         settings: Of the state folder.
-        stopping: Set to end it.
+        stopping: An event that ends the server when it is set.
 
     Raises:
         OSError: The port is taken.
@@ -129,7 +129,7 @@ def serve_jdbc(settings: Settings, stopping: threading.Event) -> None:
 
 
 def run_jdbc_server() -> None:
-    """Runs the server of the state folder that the environment names, until SIGTERM."""
+    """Runs the JDBC server of the state folder that the environment names, until SIGTERM."""
     settings = Settings()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     if settings.log_format == "json":

@@ -1,4 +1,4 @@
-"""Takes from this process, and all that it starts, the right to write outside a few folders (Linux Landlock).
+"""Linux Landlock: this process and those that it starts can write only in a few folders.
 
 Needs no privilege and can not be undone. See https://docs.kernel.org/userspace-api/landlock.html
 """
@@ -30,16 +30,16 @@ class _PathBeneath(ctypes.Structure):
 
 
 def restrict_process_writes(writable: Sequence[Path]) -> bool:
-    """Lets this thread, and every process that it starts from now on, write only below some folders.
+    """Restricts this thread, and the processes that it starts from now on, to writing below some folders.
 
     Args:
         writable: Folders and files that exist.
 
     Returns:
-        False where the system has no Landlock (before Linux 5.13, or another system): nothing is restricted.
+        False if the system has no Landlock (before Linux 5.13, or another system): nothing is restricted.
 
     Raises:
-        OSError: The system has it and refused; nothing may be assumed.
+        OSError: The system has Landlock and refused; it is unknown what is restricted.
     """
     if sys.platform != "linux":
         return False

@@ -48,15 +48,15 @@ _LONGEST_SOCKET = 100
 
 @dataclass(frozen=True)
 class Service:
-    """One process of ours.
+    """A process that `headwater up` starts.
 
     Attributes:
-        name: Of its pid file and log.
+        name: Its name, and that of its pid file and log.
         command: The program and its arguments.
         address: Where people reach it.
-        healthy: Whether it is of use.
-        timeout_s: How long it may take to be.
-        port: The port that it takes, if any.
+        healthy: Returns whether it is ready to use.
+        timeout_s: Seconds that it may take to be ready.
+        port: The port that it listens on, if any.
         setting: The setting that names the port.
         on_request: True where it starts only when asked for.
     """
@@ -73,14 +73,14 @@ class Service:
 
 @dataclass(frozen=True)
 class ServiceStatus:
-    """How one service is.
+    """The status of one service.
 
     Attributes:
         service: Its name.
-        pid: Of its process; None when it does not run or is not ours.
-        address: Where it is reached.
-        uptime_s: Seconds since it started; None when it does not run or is not ours.
-        healthy: Whether it is of use now.
+        pid: The pid of its process; None if it does not run or is not ours.
+        address: Where people reach it.
+        uptime_s: Seconds since it started; None if it does not run or is not ours.
+        healthy: Whether it is ready to use now.
     """
 
     service: str
@@ -91,7 +91,7 @@ class ServiceStatus:
 
 
 def service_definitions(settings: "Settings") -> list[Service]:
-    """Our own processes, in the order in which they start."""
+    """Returns the services of a state folder, in the order in which they start."""
     code_socket = _socket(settings.home)
     workspace = settings.home / "run" / "workspace.yaml"
     python, web = sys.executable, f"http://127.0.0.1:{settings.web_port}"
@@ -141,15 +141,15 @@ def service_definitions(settings: "Settings") -> list[Service]:
 def start_services(
     settings: "Settings", report: Callable[[str], None], *, jdbc: bool = False
 ) -> list[ServiceStatus]:
-    """Starts what does not run yet, and waits until all of it is of use.
+    """Starts the services that do not run yet, and waits until all are ready.
 
     Args:
         settings: Of the state folder; services read the same from their environment.
-        report: Told, a line at a time, what is being waited for and what is ready.
+        report: Called with a line for each service that starts or is ready.
         jdbc: True to start the JDBC endpoint too, which lets every user of this machine read the lake.
 
     Raises:
-        UnsupportedJava: Spark has no Java to run on.
+        UnsupportedJava: There is no Java that Spark runs on.
         ServiceError: A port is taken, or a service did not start; what was started stays, and `up` goes on
             from there.
         DatabaseError, EmbeddedServerError: PostgreSQL can not be used.
@@ -201,10 +201,10 @@ def start_services(
 
 
 def stop_services(settings: "Settings", report: Callable[[str], None]) -> list[str]:
-    """Stops everything that runs, runs in progress included, also what a killed service left behind.
+    """Stops all services, runs in progress and what killed services left behind.
 
     Returns:
-        The names of what was stopped; empty when nothing ran.
+        The names of the services that were stopped; empty if none ran.
 
     Raises:
         ServiceError, EmbeddedServerError: Something could not be stopped.
@@ -225,7 +225,7 @@ def stop_services(settings: "Settings", report: Callable[[str], None]) -> list[s
 
 
 def service_statuses(settings: "Settings") -> list[ServiceStatus]:
-    """How each service is, PostgreSQL first. Starts nothing."""
+    """Returns the status of each service, PostgreSQL first; starts nothing."""
     found = [_postgres_status(settings)]
     for service in service_definitions(settings):
         started = _running(settings, service)
@@ -310,7 +310,7 @@ def _socket(home: Path) -> Path:
 
 
 def _code_loaded(web: str, password: SecretStr | None) -> bool:
-    """Whether the web UI answers and has loaded the definitions."""
+    """Returns whether the web UI answers and has loaded the definitions."""
     query = "{workspaceOrError{... on Workspace{locationEntries{locationOrLoadError{__typename}}}}}"
     headers = {"Content-Type": "application/json"}
     if password is not None:
@@ -330,7 +330,7 @@ def _code_loaded(web: str, password: SecretStr | None) -> bool:
 
 
 def _daemon_beats(dagster_home: Path) -> bool:
-    """Whether every kind of daemon has said within the last minute that it lives, and none that it failed."""
+    """Returns whether each kind of daemon reported within the last minute, and none reported an error."""
     from dagster import DagsterInstance
 
     with DagsterInstance.from_config(str(dagster_home)) as instance:

@@ -1,4 +1,4 @@
-"""Logs as JSON, a line a record: of runs in a file of their own, of Dagster's services in theirs."""
+"""Logs as JSON, one line per record: of runs in `runs.jsonl`, of Dagster's services in their logs."""
 
 import json
 import logging
@@ -6,19 +6,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-# Of a failure Dagster says what the exception said, and that can quote a document.
+# Dagster quotes the message of the exception in these, and that can quote a document.
 _QUOTING = {"STEP_FAILURE", "STEP_UP_FOR_RETRY", "RUN_FAILURE", "ENGINE_EVENT"}
 
 
 class JsonLogFormatter(logging.Formatter):
-    """A record of a run as one JSON object: time, level, logger, message, run id, job, step, asset, event.
+    """Formats a log record as a JSON object: time, level, logger, message, run id, job, step, asset, event.
 
-    Of an exception only the class is told, and of a materialization or a check no metadata: both can hold
-    text of documents. The web UI has the rest, behind its run id.
+    Of an exception it has only the class, of a materialization or a check no metadata, because both can quote
+    documents. The web UI shows the rest, by the run id.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record's line."""
+        """Returns the JSON of a record, without a line break."""
         meta: dict[str, Any] = getattr(record, "dagster_meta", None) or {}
         event = meta.get("dagster_event")
         line: dict[str, Any] = {
@@ -43,16 +43,16 @@ class JsonLogFormatter(logging.Formatter):
                 line["message"] = event.event_type_value
         elif record.exc_info and record.exc_info[0]:
             line["error"] = record.exc_info[0].__name__
-        # An asset's step has its key, with two underscores for the stroke.
+        # The step of an asset is named by its key, with two underscores for the slash.
         if line["asset"] is None and "__" in (line["step"] or ""):
             line["asset"] = line["step"].replace("__", "/")
         return json.dumps({name: value for name, value in line.items() if value is not None})
 
 
 def run_log_settings(file: Path) -> dict[str, object]:
-    """`python_logs` of `dagster.yaml`: every record of every run also goes to a file, as `JsonLogFormatter`.
+    """Returns the setting `python_logs` of `dagster.yaml` that also writes every record of a run to a file.
 
-    The file is opened anew when a rotation moved it.
+    The format is that of `JsonLogFormatter`. The file is opened again after a log rotation.
     """
     return {
         "dagster_handler_config": {

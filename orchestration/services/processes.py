@@ -1,4 +1,4 @@
-"""Starts processes that outlive the command that started them, finds them again, and stops them whole.
+"""Processes that outlive the command that started them: start, find, and stop with their children.
 
 Each leads a process group of its own, and a file remembers its pid together with when it started: after a
 crash or a reboot another process can have the same pid, never both. That is counted from the system's start,
@@ -30,10 +30,10 @@ class ServiceError(RuntimeError):
 
 @dataclass(frozen=True)
 class StartedProcess:
-    """A process that was started, as its file remembers it.
+    """A process that was started, as its pid file names it.
 
     Attributes:
-        pid: Of the process, and so of its group.
+        pid: The pid of the process, which is also that of its process group.
         born_s: When the process started, as `started_since_boot_s` tells it.
     """
 
@@ -42,12 +42,12 @@ class StartedProcess:
 
 
 def started_since_boot_s(process: psutil.Process) -> float:
-    """When a process started, in seconds since the system did: the same also after the clock was set."""
+    """Returns the seconds from the start of the machine to that of a process; the clock may be set."""
     return process.create_time() - psutil.boot_time()
 
 
 def read_pid_file(path: Path) -> StartedProcess | None:
-    """What a pid file remembers; None where there is none or it was cut off by a crash."""
+    """Returns the process that a pid file names; None if the file is missing or was cut off by a crash."""
     try:
         return StartedProcess(**json.loads(path.read_text()))
     except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
@@ -55,7 +55,7 @@ def read_pid_file(path: Path) -> StartedProcess | None:
 
 
 def running_process(started: StartedProcess) -> psutil.Process | None:
-    """The process itself while it runs; None when it ended, also when its pid now belongs to another."""
+    """Returns the process while it runs; None once it ended, even if another process has its pid now."""
     try:
         process = psutil.Process(started.pid)
         if abs(started_since_boot_s(process) - started.born_s) > _TICK_S:
@@ -66,7 +66,7 @@ def running_process(started: StartedProcess) -> psutil.Process | None:
 
 
 def process_group(started: StartedProcess) -> list[psutil.Process]:
-    """Every process of the group that runs, also when its leader was killed and its children were not."""
+    """Returns the running processes of its group, also if only the first of them was killed."""
     try:
         if abs(started_since_boot_s(psutil.Process(started.pid)) - started.born_s) > _TICK_S:
             return []  # given to another process: the kernel does that only when the group is empty
@@ -87,13 +87,13 @@ def process_group(started: StartedProcess) -> list[psutil.Process]:
 def start_process(
     command: Sequence[str], pid_file: Path, log: Path, environment: Mapping[str, str]
 ) -> StartedProcess:
-    """Starts a process in a session of its own, its output appended to a log.
+    """Starts a process in a session of its own, with its output appended to a log.
 
     Args:
         command: The program and its arguments.
-        pid_file: Remembers it.
-        log: What it prints; a log above 20 MB is set aside first, one generation of it.
-        environment: All of its environment.
+        pid_file: The file that will name the process.
+        log: The file for its output; one above 20 MB is first renamed to `.old.log`.
+        environment: Its whole environment.
     """
     pid_file.parent.mkdir(parents=True, exist_ok=True)
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -115,17 +115,17 @@ def start_process(
 
 
 def stop_process_group(pid_file: Path, grace_s: float = 15.0) -> bool:
-    """Stops a whole process group and forgets it: asks first, and kills what has not ended in time.
+    """Stops a process group and removes its pid file: terminates it, then kills what is left.
 
     Args:
         pid_file: What `start_process` wrote; the same again does nothing.
-        grace_s: Seconds between asking and killing.
+        grace_s: Seconds between terminating and killing.
 
     Returns:
-        Whether anything ran.
+        Whether any process of the group ran.
 
     Raises:
-        ServiceError: Something survived, or belongs to another user.
+        ServiceError: A process survived, or belongs to another user.
     """
     started = read_pid_file(pid_file)
     running = process_group(started) if started else []
@@ -153,17 +153,17 @@ def stop_process_group(pid_file: Path, grace_s: float = 15.0) -> bool:
 def wait_until_healthy(
     healthy: Callable[[], bool], started: StartedProcess, log: Path, timeout_s: float, log_from: int = 0
 ) -> None:
-    """Waits for a process to be of use.
+    """Waits until a process is ready to use.
 
     Args:
-        healthy: Asked a few times a second.
+        healthy: Returns whether it is ready; called four times per second.
         started: The process.
-        log: Its log, quoted when it fails.
-        timeout_s: How long it may take.
-        log_from: Where in the log, in bytes, this start begins.
+        log: Its log, which the error quotes.
+        timeout_s: Seconds that it may take.
+        log_from: Offset in the log, in bytes, at which the output of this process begins.
 
     Raises:
-        ServiceError: It ended, or was not of use in time; with the last lines of its log.
+        ServiceError: It ended, or was not ready in time; the message quotes the end of its log.
     """
     deadline_s = time.monotonic() + timeout_s
     while not healthy():
@@ -181,7 +181,7 @@ def wait_until_healthy(
 
 
 def port_holder(port: int) -> str:
-    """Who listens on a port of this machine, in words; `another process` where the system does not tell."""
+    """Returns a description of the process that listens on a port; `another process` if it is not visible."""
     try:
         for connection in psutil.net_connections("tcp"):
             listens = connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,)
@@ -194,7 +194,7 @@ def port_holder(port: int) -> str:
 
 
 def is_port_free(port: int) -> bool:
-    """Whether a service could listen on this port of loopback."""
+    """Returns whether a service could listen on this port of loopback."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -205,7 +205,7 @@ def is_port_free(port: int) -> bool:
 
 
 def is_listening(address: int | Path, timeout_s: float = 1.0) -> bool:
-    """Whether something accepts connections on a port of loopback, or on a Unix socket."""
+    """Returns whether something accepts connections on a port of loopback, or on a Unix socket."""
     family = socket.AF_UNIX if isinstance(address, Path) else socket.AF_INET
     with socket.socket(family) as probe:
         probe.settimeout(timeout_s)
