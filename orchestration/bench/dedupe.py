@@ -40,11 +40,11 @@ def bench_dedupe(megabytes: int = 100, largest: int = 100_000) -> BenchResult:
             and none has fewer than 10,000.
 
     Returns:
-        MB/s per core of each, and ratios of ours to theirs; at Jaccard similarities around 0.5 to 0.9 the
-        share of pairs that the bands found beside the share that theory expects; seconds, memory and precision of
-        the assets over all of the text in a fresh process, JVM included, beside datasketch's way in one
-        process from strings in memory; for each lake the seconds and memory of adding 1%, and the ratio of
-        the seconds an added document between the lakes.
+        MB/s per core of each, and ratios of ours to theirs. For Jaccard similarities around 0.5 to 0.9: the
+        share of pairs that the bands found beside the share that theory expects. For all of the text:
+        seconds, memory and precision of the assets in a fresh process, JVM included, beside datasketch
+        in one process from strings in memory. For each lake: seconds and memory of adding 1%, and the
+        ratio of the seconds per added document between the lakes.
     """
     config = MinHashConfig()
     rng = np.random.default_rng(0)

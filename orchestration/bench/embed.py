@@ -32,8 +32,8 @@ def bench_embedding(data: Path | None = None) -> BenchResult:
     """Embeds the same texts with ours, ours in int8 and sentence-transformers, each on all cores.
 
     Args:
-        data: A folder in BEIR's layout (`corpus.jsonl`, `queries.jsonl`, `qrels/test.tsv`): nDCG@10 of
-            exact search over each one's vectors says what ours lose; it embeds the whole collection three times.
+        data: A folder in BEIR's layout (`corpus.jsonl`, `queries.jsonl`, `qrels/test.tsv`). On it nDCG@10 of
+            exact search is measured with the vectors of each, which embeds the collection three times.
 
     Returns:
         Documents per second and processor time per document of each; ratios of both to theirs (a busy machine
