@@ -1,7 +1,7 @@
-"""Ops: what is served, and the measurement that decides it.
+"""The release: an index that was evaluated and approved goes live.
 
-The candidate is evaluated by a blocking check on `serving/index`, which writes its verdict to `ops.releases`;
-`ops/release` makes live only what that verdict approves, also when it is launched on its own.
+A blocking check on `serving/index` evaluates the newest state of the index and logs its verdict to
+`ops.releases`. `ops/release` makes live only what that verdict approves, also when it is launched on its own.
 """
 
 import dagster as dg

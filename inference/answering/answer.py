@@ -1,4 +1,4 @@
-"""An answer: its words, the verbatim quotes they stand on, and what each was read from."""
+"""An answer: its words, the verbatim quotes that support it, and where each quote is."""
 
 import uuid
 from collections.abc import Sequence
@@ -9,38 +9,38 @@ from typing import Any, Protocol
 from inference.engines.protocol import Engine
 from inference.prompting.types import Draft, Passage
 
-LONGEST_QUESTION = 4000
-"""Characters; what is longer is a document and not a question."""
+MAX_QUESTION_CHARS = 4000
+"""A longer text is a document and not a question."""
 
 _NO_EVIDENCE = "Nothing found in the documents speaks to this question."
 
 
 class InvalidQuestion(ValueError):
-    """The question can not be asked; says why."""
+    """The question can not be asked; the message says why."""
 
 
 class CitablePassage(Passage, Protocol):
-    """A passage that knows where it stands in the lake; `retrieval.search.searcher.SearchHit` is one."""
+    """A passage that knows where it is in the lake; `retrieval.search.searcher.SearchHit` is one."""
 
     @property
     def chunk_id(self) -> str:
-        """The chunk."""
+        """The id of the chunk."""
         ...
 
     @property
     def uri(self) -> str:
-        """Where the document came from."""
+        """The URI of the document."""
         ...
 
     @property
     def content_sha256(self) -> str:
-        """Of the document's bytes."""
+        """The SHA-256 of the document's bytes."""
         ...
 
 
 @dataclass(frozen=True)
 class ReleasePin:
-    """What an answer is given from.
+    """The release that an answer is given from.
 
     Attributes:
         release_id: The live release.
@@ -55,13 +55,13 @@ class ReleasePin:
 
 @dataclass(frozen=True)
 class Citation:
-    """Where a quote stands, checkable without Headwater.
+    """A quote and where it is, checkable without Headwater.
 
     Attributes:
         doc_id: The document.
-        uri: Where it came from.
-        content_sha256: Of its bytes.
-        table_version: The version of `silver.documents` whose text the span is of.
+        uri: Its URI.
+        content_sha256: The SHA-256 of its bytes.
+        table_version: The version of `silver.documents` that has the text of the span.
         chunk_id: The chunk that was retrieved.
         char_start: Where in the document's text the quote begins, in code points.
         char_end: One past where it ends.
@@ -80,16 +80,16 @@ class Citation:
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer as it is given and kept.
+    """An answer as it is given and recorded.
 
     Attributes:
         answer_id: 32 hex digits, new for each answer.
         answer: The words, with `[n]` for the n-th citation; when refused, why there is no answer.
         refused: True when the evidence was too weak; then nothing is cited.
         citations: In the order of their numbers.
-        release: The release it was given from.
-        model_digest: The embedding model it was retrieved with.
-        engine: What wrote it.
+        release: The release that it was given from.
+        model_digest: The embedding model that it was retrieved with.
+        engine: The engine that wrote it.
     """
 
     answer_id: str
@@ -101,7 +101,7 @@ class Answer:
     engine: str
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON object of `headwater ask --json`."""
+        """Returns the JSON object of `headwater ask --json`."""
         return {
             "answer_id": self.answer_id,
             "answer": self.answer,
@@ -137,7 +137,7 @@ class AnswerRecord:
 
 
 def validate_question(question: str) -> str:
-    """The question without surrounding space.
+    """Returns the question without surrounding space.
 
     Raises:
         InvalidQuestion: When it is empty, has no letter or digit, or is longer than 4,000 characters.
@@ -145,21 +145,23 @@ def validate_question(question: str) -> str:
     question = question.strip()
     if not any(character.isalnum() for character in question):
         raise InvalidQuestion('the question is empty: write one, such as `headwater ask "What is …?"`')
-    if len(question) > LONGEST_QUESTION:
-        raise InvalidQuestion(f"the question has {len(question)} characters; the most is {LONGEST_QUESTION}")
+    if len(question) > MAX_QUESTION_CHARS:
+        raise InvalidQuestion(
+            f"the question has {len(question)} characters; the most is {MAX_QUESTION_CHARS}"
+        )
     return question
 
 
 def answer_question(
     question: str, hits: Sequence[CitablePassage], engine: Engine, release: ReleasePin
 ) -> Answer:
-    """Answers a question from what was retrieved for it.
+    """Returns the answer to a question from what was retrieved for it.
 
     Args:
         question: As it was asked.
         hits: Chunks of one tenant, best first.
-        engine: What chooses or writes the words.
-        release: What the hits were read from.
+        engine: Chooses or writes the words.
+        release: The release that the hits are from.
 
     Raises:
         InvalidQuestion: When the question can not be asked.

@@ -1,10 +1,10 @@
 """Answers from any service that speaks OpenAI's chat protocol: vLLM, llama.cpp, a managed one."""
 
 import os
-import time
 from collections.abc import Sequence
 
 import httpx
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from inference.engines.protocol import EngineError
 from inference.prompting.cited_reply import parse_cited_reply
@@ -13,6 +13,14 @@ from inference.prompting.types import Draft, Passage
 
 _ATTEMPTS = 4
 _LONGEST_WAIT_S = 30.0
+
+
+class _Unanswered(Exception):
+    """An attempt that failed and may be repeated; the service may have said when."""
+
+    def __init__(self, fault: str, retry_after_s: float | None = None) -> None:
+        super().__init__(fault)
+        self.retry_after_s = retry_after_s
 
 
 class OpenAIEngine:
@@ -28,16 +36,16 @@ class OpenAIEngine:
         backoff_s: float = 0.5,
         context: PromptConfig | None = None,
     ) -> None:
-        """Names the service; nothing is sent yet.
+        """Describes the service; nothing is sent yet.
 
         Args:
-            base_url: With or without the closing `/v1`.
+            base_url: The service's URL, with or without `/v1` at the end.
             model: Its name at the service.
             api_key_env: The environment variable that holds the key, read at each call and never kept.
-            timeout_s: For one attempt.
-            max_new_tokens: The longest answer.
+            timeout_s: How long one attempt may take.
+            max_new_tokens: The length limit of an answer.
             backoff_s: The wait before the second attempt; doubled before each further one.
-            context: Which passages are shown, and in which order.
+            context: Which passages are shown to the model, and in which order.
         """
         root = base_url.rstrip("/").removesuffix("/v1")
         self._url = f"{root}/v1/chat/completions"
@@ -50,7 +58,7 @@ class OpenAIEngine:
 
     @property
     def name(self) -> str:
-        """The model and the protocol."""
+        """The protocol and the model."""
         return f"openai:{self._model}"
 
     def answer(self, question: str, passages: Sequence[Passage]) -> Draft:
@@ -82,28 +90,44 @@ class OpenAIEngine:
         return parse_cited_reply(reply or "", context, passages)
 
     def _post(self, body: dict[str, object]) -> httpx.Response:
+        """Returns the service's reply; attempts that may succeed later are repeated."""
         headers = self._headers()
-        with httpx.Client(timeout=self._timeout_s) as client:
-            for attempt in range(1, _ATTEMPTS + 1):
-                try:
-                    response = client.post(self._url, json=body, headers=headers)
-                except httpx.TransportError as error:
-                    fault = f"{type(error).__name__}: {error}"
-                    wait_s = self._backoff_s * 2 ** (attempt - 1)
-                except httpx.InvalidURL as error:
-                    raise EngineError(f"{self._url} is not a URL: {error}") from error
-                else:
-                    if response.is_success:
-                        return response
-                    fault = _fault(response, headers)
-                    if response.status_code != 429 and response.status_code < 500:
-                        raise EngineError(f"{self._url} refused: {fault}")
-                    wait_s = _retry_after_s(response) or self._backoff_s * 2 ** (attempt - 1)
-                if attempt < _ATTEMPTS:
-                    time.sleep(min(wait_s, _LONGEST_WAIT_S))
-        raise EngineError(
-            f"{self._url} failed {_ATTEMPTS} times, last with {fault}: check that the service runs there"
+        attempts = Retrying(
+            retry=retry_if_exception_type(_Unanswered),
+            stop=stop_after_attempt(_ATTEMPTS),
+            wait=self._wait_s,
+            reraise=True,
         )
+        try:
+            with httpx.Client(timeout=self._timeout_s) as client:
+                response: httpx.Response = attempts(self._post_once, client, body, headers)
+                return response
+        except _Unanswered as error:
+            raise EngineError(
+                f"{self._url} failed {_ATTEMPTS} times, last with {error}: check that the service runs there"
+            ) from error
+
+    def _post_once(
+        self, client: httpx.Client, body: dict[str, object], headers: dict[str, str]
+    ) -> httpx.Response:
+        try:
+            response = client.post(self._url, json=body, headers=headers)
+        except httpx.TransportError as error:
+            raise _Unanswered(f"{type(error).__name__}: {error}") from error
+        except httpx.InvalidURL as error:
+            raise EngineError(f"{self._url} is not a URL: {error}") from error
+        if response.is_success:
+            return response
+        fault = _fault(response, headers)
+        if response.status_code == httpx.codes.TOO_MANY_REQUESTS or response.is_server_error:
+            raise _Unanswered(fault, _retry_after_s(response))
+        raise EngineError(f"{self._url} refused: {fault}")
+
+    def _wait_s(self, state: RetryCallState) -> float:
+        """The wait that the service asked for, or else a doubled one after each attempt."""
+        error = state.outcome.exception() if state.outcome else None
+        asked_s = error.retry_after_s if isinstance(error, _Unanswered) else None
+        return min(asked_s or wait_exponential(self._backoff_s)(state), _LONGEST_WAIT_S)
 
     def _headers(self) -> dict[str, str]:
         if self._api_key_env is None:
@@ -131,7 +155,7 @@ def _fault(response: httpx.Response, headers: dict[str, str]) -> str:
 
 
 def _retry_after_s(response: httpx.Response) -> float | None:
-    """The wait that the service asks for, when it names seconds (its other form, a date, is rare)."""
+    """The wait that the service asks for. The header's other form, a date, is rare and ignored."""
     try:
         return max(0.0, float(response.headers["retry-after"]))
     except (KeyError, ValueError):

@@ -12,7 +12,7 @@ from retrieval.chunking.sentences import sentence_spans
 
 
 class Encoder(Protocol):
-    """Anything that turns texts into unit vectors; `retrieval.embedding.embedder.Embedder` is one."""
+    """Anything that turns texts into unit vectors; `retrieval.embedding.embedder.Embedder` does."""
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """float32 of shape (texts, dimension), each row of length 1."""
@@ -25,19 +25,19 @@ class ExtractiveConfig(BaseModel):
     sentences: int = Field(default=3, ge=1)
     """The most sentences an answer quotes."""
     min_cosine: float = Field(default=0.45, ge=-1.0, le=1.0)
-    """The least similarity of question and best sentence; below it the answer is that there is none.
+    """The least cosine of the question and the best sentence; below it the question is refused.
 
     Of the packaged model, measured on 276 questions over three texts of the chunking_evaluation set, eight
     passages each: 97.5% of questions whose text was there are answered, 3.6% of those asked of the others
-    (at 0.40: 100% and 12.3%; at 0.50: 91.3% and 0.7%). It tells a subject that is missing from one that is
-    there. It does not tell whether a sentence on the right subject holds the answer: with the right sentences
-    taken out, 89% were still answered from their neighbours. On the demo's corpus 93% of its 83 questions are
+    (at 0.40: 100% and 12.3%; at 0.50: 91.3% and 0.7%). It tells whether the subject is there.
+    It does not tell whether a sentence on the right subject holds the answer: with the right sentences taken
+    out, 89% were still answered from their neighbours. On the demo's corpus 93% of its 83 questions are
     answered and 2 of its 12 questions on other subjects."""
     margin: float = Field(default=0.1, ge=0.0)
-    """How far below the best sentence the others may be."""
+    """How far the cosine of the other sentences may be below the best one's."""
     passages: int = Field(default=8, ge=1)
-    """Passages read, from the best, without those that only repeat a better one; each costs time to embed its
-    sentences."""
+    """How many passages are read, best first, without those that repeat a better one. Each costs the time to
+    embed its sentences."""
 
 
 class ExtractiveEngine:
@@ -61,8 +61,8 @@ class ExtractiveEngine:
         texts = [" ".join(passages[q.passage].text[q.start : q.end].split()) for q in quotes]
         vectors = self._encoder.encode([question, *texts])
         scores = vectors[1:] @ vectors[0]
-        # What only repeats the question or names the subject (a heading, a list's label) tells nothing.
-        scores[[not _tells(text, question) for text in texts]] = -1.0
+        # What repeats the question or only names the subject (a heading, a label) tells nothing.
+        scores[[not _is_statement(text, question) for text in texts]] = -1.0
         if scores.max() < self._config.min_cosine:
             return Draft(
                 "Nothing found in the documents speaks to this question clearly enough.", refused=True
@@ -72,22 +72,22 @@ class ExtractiveEngine:
         return Draft(text, tuple(quotes[i] for i in chosen))
 
 
-_LEAST_WORDS = 5
-_SAME = 0.9
-"""Cosine above which a sentence repeats one already chosen."""
+_MIN_WORDS = 5
+_REPEATED_COSINE = 0.9
+"""A sentence with a higher cosine repeats one that is chosen already."""
 
 
-def _tells(sentence: str, question: str) -> bool:
-    return len(sentence.split()) >= _LEAST_WORDS and not sentence.endswith("?") and sentence != question
+def _is_statement(sentence: str, question: str) -> bool:
+    return len(sentence.split()) >= _MIN_WORDS and not sentence.endswith("?") and sentence != question
 
 
 def _diverse(vectors: np.ndarray, scores: np.ndarray, config: ExtractiveConfig) -> list[int]:
-    """Indices of the best sentences, best first, none much like another."""
+    """Returns the indices of the best sentences, best first, none repeating another."""
     floor = max(config.min_cosine, float(scores.max()) - config.margin)
     chosen: list[int] = []
     for i in np.argsort(-scores, kind="stable"):
         if scores[i] < floor or len(chosen) == config.sentences:
             break
-        if all(float(vectors[i] @ vectors[j]) < _SAME for j in chosen):
+        if all(float(vectors[i] @ vectors[j]) < _REPEATED_COSINE for j in chosen):
             chosen.append(int(i))
     return chosen

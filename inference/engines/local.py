@@ -22,12 +22,12 @@ class LocalEngine:
     """Generates greedily, on a GPU where there is one."""
 
     def __init__(self, path: Path, max_new_tokens: int = 300, context: PromptConfig | None = None) -> None:
-        """Loads the model; nothing is fetched.
+        """Loads the model from the local disk.
 
         Args:
             path: A folder in transformers' form, or a `.gguf` file (needs the package `gguf`).
-            max_new_tokens: The longest answer.
-            context: Which passages are shown, and in which order.
+            max_new_tokens: The length limit of an answer.
+            context: Which passages are shown to the model, and in which order.
 
         Raises:
             EngineError: When there is no model at the path, or it can't be loaded.
@@ -71,7 +71,7 @@ class LocalEngine:
         return parse_cited_reply(reply, context, passages)
 
     def _prompt(self, question: str, passages: Sequence[Passage]) -> tuple[torch.Tensor, list[PromptPassage]]:
-        """Token ids of shape (1, tokens): the best passages, as many as fit beside the answer; and those."""
+        """Returns token ids of shape (1, tokens), and the passages in them: the best, as many as fit."""
         room = self._model.config.max_position_embeddings - self._max_new_tokens
         for count in range(len(passages), 0, -1):
             context = assemble_prompt_passages(passages[:count], self._context)

@@ -14,7 +14,7 @@ _REFUSALS = re.compile(
     r"^\W*(?:not found|i (?:do not|don't|don’t) know|the passages (?:do not|don't|don’t))", re.I
 )
 
-# Words that are in every English sentence and so support nothing.
+# Words that any English sentence may have, so they support nothing.
 _STOP_WORDS = frozenset(
     _WORD.findall(
         "a an and are as at be been but by can did do does for from had has have how i if in into is it its "
@@ -23,21 +23,21 @@ _STOP_WORDS = frozenset(
     )
 )
 
-_LEAST_SUPPORT = 0.5
-"""The least share of a claim's content words that the sentence cited for it must hold."""
+_MIN_SUPPORT = 0.5
+"""A sentence supports a claim when it has at least this share of the claim's content words."""
 
 
 def parse_cited_reply(reply: str, context: Sequence[PromptPassage], passages: Sequence[Passage]) -> Draft:
-    """Turns a generator's reply into an answer whose every citation is a verbatim, supporting sentence.
+    """Returns a generator's reply as a draft in which every citation is a verbatim, supporting sentence.
 
-    A marker `[n]` speaks for the words since the marker before it. It is kept when passage n has a sentence
-    that holds at least half of those words' content; else it is taken out. A reply of which no marker is kept
-    is not given as an answer at all, for nothing shows where it comes from.
+    A marker `[n]` cites passage n for the words since the marker before it. It is kept when passage n has a
+    sentence with at least half of the content words among these, and removed otherwise. A reply without any
+    kept marker is withheld, since nothing shows where it comes from.
 
     Args:
-        reply: What it wrote.
-        context: The passages as they were numbered for it.
-        passages: The chunks that the context was made from; the quotes are of these.
+        reply: What the generator wrote.
+        context: The passages as they were numbered for the generator.
+        passages: The chunks that the context was made from; quotes are spans of these.
     """
     if not reply.strip() or _REFUSALS.match(reply):
         return Draft("The passages found do not hold an answer.", refused=True)
@@ -48,7 +48,7 @@ def parse_cited_reply(reply: str, context: Sequence[PromptPassage], passages: Se
     for marker in _MARKER.finditer(reply):
         between = reply[position : marker.start()]
         parts.append(between)
-        # "… [1][2]": both speak for the same words.
+        # "… [1][2]": both are cited for the same words.
         claim = between if _WORD.search(between) else claim
         for number in dict.fromkeys(int(n) for n in re.findall(r"\d+", marker[1])):
             if not 0 < number <= len(context):
@@ -67,7 +67,7 @@ def parse_cited_reply(reply: str, context: Sequence[PromptPassage], passages: Se
 
 
 def _supporting_quote(claim: str, shown: PromptPassage, passages: Sequence[Passage]) -> Quote | None:
-    """The sentence that holds most of a claim, of one of the chunks that were shown as one passage."""
+    """Returns the sentence of a passage's chunks that supports a claim best, or None."""
     wanted = content_words(claim)
     if not wanted:
         return None
@@ -76,11 +76,11 @@ def _supporting_quote(claim: str, shown: PromptPassage, passages: Sequence[Passa
         for start, end in sentence_spans(passages[index].text):
             held = content_words(passages[index].text[start:end])
             support = sum((wanted & held).values()) / sum(wanted.values())
-            if support >= _LEAST_SUPPORT and (best is None or support > best[0]):
+            if support >= _MIN_SUPPORT and (best is None or support > best[0]):
                 best = support, Quote(index, start, end)
     return best[1] if best else None
 
 
 def content_words(text: str) -> Counter[str]:
-    """The words of a text that carry meaning, lower-cased, with their counts."""
+    """Returns the words of a text that carry meaning, lower-cased, with their counts."""
     return Counter(word for word in _WORD.findall(text.lower()) if word not in _STOP_WORDS)

@@ -17,7 +17,7 @@ from assets.sources.local_files import list_local_files
 from assets.sources.revisions import revisions
 from assets.sources.source_config import Source
 from assets.sources.source_reader import list_source, read_source
-from inference.answering.answer import LONGEST_QUESTION, InvalidQuestion, validate_question
+from inference.answering.answer import MAX_QUESTION_CHARS, InvalidQuestion, validate_question
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 HEADWATER = str(Path(sys.executable).parent / "headwater")
@@ -148,7 +148,7 @@ def test_names_of_255_bytes_with_anything_in_them(spark: SparkSession, tmp_path:
 @pytest.mark.parametrize("question", ["x" * 100_000, "why? " * 20_000])
 def test_a_question_of_100_000_characters_is_refused_by_its_length(question: str) -> None:
     with pytest.raises(
-        InvalidQuestion, match=rf"the question has [\d,]+ characters; the most is {LONGEST_QUESTION}"
+        InvalidQuestion, match=rf"the question has [\d,]+ characters; the most is {MAX_QUESTION_CHARS}"
     ):
         validate_question(question)
 
