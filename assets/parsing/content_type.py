@@ -160,9 +160,9 @@ def _package_kind(body: bytes) -> str | None:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
             names = set(archive.namelist())
             if "mimetype" in names and archive.getinfo("mimetype").file_size <= _MAX_MIMETYPE_BYTES:
-                said = archive.read("mimetype").decode("ascii", "replace").strip()
-                if said == EPUB or said.startswith(_OPENDOCUMENT):
-                    return said.removesuffix("-template")
+                declared = archive.read("mimetype").decode("ascii", "replace").strip()
+                if declared == EPUB or declared.startswith(_OPENDOCUMENT):
+                    return declared.removesuffix("-template")
     except Exception:  # zipfile does not document which errors broken files cause
         return None
     return next((kind for part, kind in _BY_PART.items() if part in names), None)

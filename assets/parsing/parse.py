@@ -18,7 +18,7 @@ from assets.text.normalization import NORMALIZER_VERSION
 from assets.text.quality_filter import QualityThresholds, quality_rejections
 from assets.text.signals import quality_signals
 
-PARSER_VERSION = f"5+normalizer.{NORMALIZER_VERSION}"
+PARSER_VERSION = f"6+normalizer.{NORMALIZER_VERSION}"
 """Increased whenever the same bytes would give another row. It is part of the digest of the configuration."""
 
 _MARKUP_REMOVED = ("text/markdown", "text/x-rst", "text/x-org", "text/html", "application/xhtml+xml")

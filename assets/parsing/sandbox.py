@@ -164,9 +164,9 @@ class SandboxedParser:
             self._child.wait(5)
         status = self._child.poll()
         self._errors.seek(0)
-        said = self._errors.read(1 << 16)
+        messages = self._errors.read(1 << 16)
         self.close()
-        if status == -signal.SIGKILL or any(words in said for words in _NO_MEMORY):
+        if status == -signal.SIGKILL or any(words in messages for words in _NO_MEMORY):
             return self._out_of_memory()
         if status == -signal.SIGALRM:
             return self._timeout()

@@ -41,11 +41,11 @@ def read_msg(body: bytes) -> DocumentBlocks:
     headers.setdefault("Subject", message.subject or "")
     if message.sent_date is not None:
         headers.setdefault("Date", message.sent_date.isoformat(" "))
-    said = [TextBlock(message.body or "")]
-    if not _has_text(said) and message.html_body:
-        said = visible_html_blocks(message.html_body.encode())
+    body_blocks = [TextBlock(message.body or "")]
+    if not _has_text(body_blocks) and message.html_body:
+        body_blocks = visible_html_blocks(message.html_body.encode())
     attached = [each.file_name or "unnamed" for each in message.attachments]
-    return _content({name: headers.get(name, "") for name in _HEADERS}, said, attached)
+    return _content({name: headers.get(name, "") for name in _HEADERS}, body_blocks, attached)
 
 
 def mail_attachments(body: bytes, media_type: str) -> Iterator[tuple[str, bytes]]:
@@ -80,9 +80,14 @@ def _attached_bytes(part: Message) -> bytes:
     return payload if isinstance(payload, bytes) else b""
 
 
-def _content(headers: dict[str, str], said: Iterable[TextBlock], attached: list[str]) -> DocumentBlocks:
+def _content(
+    headers: dict[str, str], body_blocks: Iterable[TextBlock], attached: list[str]
+) -> DocumentBlocks:
     shown = {name: collapse_whitespace(value) for name, value in headers.items()}
-    blocks = [TextBlock("\n".join(f"{name}: {value}" for name, value in shown.items() if value)), *said]
+    blocks = [
+        TextBlock("\n".join(f"{name}: {value}" for name, value in shown.items() if value)),
+        *body_blocks,
+    ]
     if attached:
         blocks.append(TextBlock(f"Attachments: {', '.join(map(collapse_whitespace, attached))}"))
     return DocumentBlocks(blocks, shown.get("Subject") or None)
@@ -90,7 +95,7 @@ def _content(headers: dict[str, str], said: Iterable[TextBlock], attached: list[
 
 def _message(message: Message) -> DocumentBlocks:
     headers = {name: ", ".join(map(_decoded, message.get_all(name, []))) for name in _HEADERS}
-    return _content(headers, _said(message, 0), [name for name, _ in _attached(message, 0)])
+    return _content(headers, _text_blocks(message, 0), [name for name, _ in _attached(message, 0)])
 
 
 def _as_ascii_superset(body: bytes) -> bytes:
@@ -113,7 +118,7 @@ def _is_attached(part: Message) -> bool:
     )
 
 
-def _said(part: Message, depth: int) -> list[TextBlock]:
+def _text_blocks(part: Message, depth: int) -> list[TextBlock]:
     """Returns the text blocks of a part: the plain one of alternatives, and every one of other multiparts."""
     kind = part.get_content_type()
     if depth > _MAX_DEPTH or (depth and _is_attached(part)):
@@ -122,7 +127,7 @@ def _said(part: Message, depth: int) -> list[TextBlock]:
         inner = [each for each in part.get_payload() if isinstance(each, Message)]
         if kind == "message/rfc822":
             return _message(inner[0]).blocks if inner and depth < _MAX_DEPTH else []
-        found = [(each.get_content_type(), _said(each, depth + 1)) for each in inner]
+        found = [(each.get_content_type(), _text_blocks(each, depth + 1)) for each in inner]
         if kind == "multipart/alternative":
             found.sort(key=lambda each: each[0] != "text/plain")
             return next((blocks for _, blocks in found if _has_text(blocks)), [])

@@ -34,7 +34,7 @@ def read_spreadsheet(body: bytes) -> DocumentBlocks:
             if sheet.width * sheet.height > _MAX_CELLS:
                 cells = f"{sheet.width * sheet.height:,} cells, more than the limit of {_MAX_CELLS:,}"
                 raise ExtractionError("oversize", f"The sheet {name} has {cells}.")
-            found = table_blocks(_filled(list(map(_shown, row)) for row in sheet.iter_rows()))
+            found = table_blocks(_filled(list(map(_cell_text, row)) for row in sheet.iter_rows()))
             if found and (len(names) > 1 or not _UNNAMED.fullmatch(name)):
                 blocks.append(TextBlock(name, 1, number))
             blocks += (TextBlock(block.text, None, number) for block in found)
@@ -52,12 +52,14 @@ def read_spreadsheet(body: bytes) -> DocumentBlocks:
 
 def _filled(rows: Iterable[list[str]]) -> list[list[str]]:
     """Returns the rows without empty rows and empty columns, which people leave for the layout."""
-    said = [row for row in rows if any(row)]
-    columns = [index for index in range(max(map(len, said), default=0)) if any(row[index] for row in said)]
-    return [[row[index] for index in columns] for row in said]
+    filled = [row for row in rows if any(row)]
+    columns = [
+        index for index in range(max(map(len, filled), default=0)) if any(row[index] for row in filled)
+    ]
+    return [[row[index] for index in columns] for row in filled]
 
 
-def _shown(value: object) -> str:
+def _cell_text(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
