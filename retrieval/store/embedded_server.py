@@ -24,6 +24,15 @@ import psutil
 from psycopg.conninfo import make_conninfo
 from pydantic import BaseModel, Field
 
+from retrieval.store.password_file import make_password_file, read_password, scram_verifier
+from retrieval.store.server_data import (
+    SYSTEM_USER,
+    EmbeddedServerError,
+    place_server_data,
+    reachable_programs,
+    remove_server_data,
+)
+
 logger = logging.getLogger(__name__)
 
 
@@ -35,15 +44,17 @@ def _binaries() -> Path:
     return Path(spec.submodule_search_locations[0]) / "pginstall18" / "bin"
 
 
-_SYSTEM_USER = "pgserver"
+SERVING_ROLE = "headwater_serving"
+"""The role that searches connect as."""
+
+_ADMINISTRATOR = "postgres"
+_ACCESS_RULES = "local all all scram-sha-256\n"
+"""All of `pg_hba.conf`: over the socket, with a password; over a network nobody."""
+
 _STOP_TIMEOUT_S = 60
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  only asked for its size
 # A Unix socket's address holds 107 bytes; the socket's own name takes 14 of them.
 _LONGEST_SOCKET_FOLDER = 90
-
-
-class EmbeddedServerError(RuntimeError):
-    """The embedded PostgreSQL could not be made, started or stopped."""
 
 
 def _an_eighth_of_memory_mb() -> int:
@@ -67,21 +78,36 @@ class EmbeddedServerConfig(BaseModel):
 class EmbeddedServer:
     """One PostgreSQL server a data folder, reached over a Unix socket only, shared by every process.
 
-    It outlives the process that started it, until `stop`. Any local process that may enter the folder (its
-    owner, and root) may connect: the folder and the socket's are closed to everybody else.
+    It outlives the process that started it, until `stop`. The folder and the socket's are closed to all but
+    their owner and root, and who connects needs a password of `password_file`.
 
     Args:
-        data: The data folder; made on the first start. Paths with spaces work.
+        data: The data folder in the state folder; made on the first start. Paths with spaces work. As root it is
+            a link to where the data lies (retrieval/store/server_data.py).
         config: What it may take of the machine.
+
+    Attributes:
+        place: The data folder as the state folder names it.
     """
 
     def __init__(self, data: Path, config: EmbeddedServerConfig) -> None:
-        self.data = data.expanduser().resolve()
+        folder = data.expanduser()
+        self.place = folder.parent.resolve() / folder.name
         self.config = config
-        self.programs = _binaries()
+        self.programs = self._server_programs = _binaries()
         # PostgreSQL refuses to run as root.
-        self._user = _SYSTEM_USER if os.geteuid() == 0 else None
+        self._user = SYSTEM_USER if os.geteuid() == 0 else None
         self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def data(self) -> Path:
+        """The folder in which the data lies."""
+        return self.place.resolve()
+
+    @property
+    def password_file(self) -> Path:
+        """The passwords of the administrator and of the serving role, for libpq's `passfile`."""
+        return self.place.with_name(self.place.name + ".pgpass")
 
     def start(self) -> str:
         """Starts the server unless it runs, and returns how to reach it as its administrator.
@@ -89,11 +115,18 @@ class EmbeddedServer:
         Raises:
             EmbeddedServerError: It could not be made or started; says why and where its log is.
         """
-        self.data.mkdir(parents=True, exist_ok=True)
+        self.place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._lock():
             running = self._process()
+            if running and not self._wants_passwords():  # an older Headwater's, which lets everybody in
+                self._stop(running)
+                running = None
             if running is None:
+                if self._user:
+                    place_server_data(self.place)
+                    self._server_programs = reachable_programs(self.programs)
                 self._make()
+                self._end_stale_lock()
                 self._configure()
                 self._start()
             elif not self._wait_until_ready(running.pid, self.running):
@@ -109,24 +142,30 @@ class EmbeddedServer:
         if not self.data.exists():
             return
         with self._lock():
-            server = self._process()
-            if server is None:
-                return
-            socket_folder = Path(self._pid_file()[4])
-            server.send_signal(signal.SIGINT)  # PostgreSQL's "fast" shutdown
-            deadline_s = time.monotonic() + _STOP_TIMEOUT_S
-            while self._process() is not None:
-                if time.monotonic() > deadline_s:
-                    raise EmbeddedServerError(
-                        f"PostgreSQL (process {server.pid}) still runs {_STOP_TIMEOUT_S} s after it was told "
-                        f"to stop; see {self.log}"
-                    )
-                time.sleep(0.02)
-            if self._child:
-                self._child.wait()
-            if socket_folder != self.data:
-                with contextlib.suppress(OSError):  # the next start makes it again
-                    socket_folder.rmdir()
+            if server := self._process():
+                self._stop(server)
+
+    def _stop(self, server: psutil.Process) -> None:
+        socket_folder = Path(self._pid_file()[4])
+        server.send_signal(signal.SIGINT)  # PostgreSQL's "fast" shutdown
+        deadline_s = time.monotonic() + _STOP_TIMEOUT_S
+        while self._process() is not None:
+            if time.monotonic() > deadline_s:
+                raise EmbeddedServerError(
+                    f"PostgreSQL (process {server.pid}) still runs {_STOP_TIMEOUT_S} s after it was told "
+                    f"to stop; see {self.log}"
+                )
+            time.sleep(0.02)
+        if self._child:
+            self._child.wait()
+        if socket_folder != self.data:
+            with contextlib.suppress(OSError):  # the next start makes it again
+                socket_folder.rmdir()
+
+    def remove(self) -> None:
+        """Stops the server and removes its data, wherever it lies."""
+        self.stop()
+        remove_server_data(self.place)
 
     def running(self) -> bool:
         """Whether a server runs on this data folder."""
@@ -135,11 +174,11 @@ class EmbeddedServer:
     @property
     def log(self) -> Path:
         """Where the server writes what happened."""
-        return self.data / "server.log"
+        return self.place.parent / "logs" / "postgres.log"
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
-        with self.data.with_name(self.data.name + ".lock").open("w") as file:
+        with self.place.with_name(self.place.name + ".lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
@@ -161,9 +200,13 @@ class EmbeddedServer:
             return None
         return process if ours else None
 
+    def _wants_passwords(self) -> bool:
+        """Whether the server lets nobody in without a password, and the passwords are there."""
+        rules = self.data / "pg_hba.conf"
+        return self.password_file.exists() and rules.exists() and rules.read_text() == _ACCESS_RULES
+
     def _make(self) -> None:
-        if self._user:
-            self._open_to_system_user()
+        self.data.mkdir(mode=0o700, exist_ok=True)
         if (self.data / "PG_VERSION").exists():
             return
         if any(self.data.iterdir()):
@@ -185,8 +228,8 @@ class EmbeddedServer:
             shutil.chown(unfinished, self._user)
         made = subprocess.run(
             [
-                self.programs / "initdb", "-D", unfinished, "--username=postgres", "--encoding=UTF8",
-                "--auth-local=trust", "--auth-host=reject", "--no-instructions",
+                self._server_programs / "initdb", "-D", unfinished, f"--username={_ADMINISTRATOR}",
+                "--encoding=UTF8", "--auth-local=reject", "--auth-host=reject", "--no-instructions",
                 "--locale-provider=builtin", "--builtin-locale=C.UTF-8", f"--locale={locale}",
             ],
             stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, **self._as_user(),
@@ -194,31 +237,6 @@ class EmbeddedServer:
         if made.returncode:
             raise EmbeddedServerError(f"initdb failed in {unfinished}: {made.stderr.strip()}")
         unfinished.rename(self.data)
-
-    def _open_to_system_user(self) -> None:
-        try:
-            shutil.chown(self.data, _SYSTEM_USER)
-        except LookupError:
-            command = [
-                "useradd",
-                "--system",
-                "--no-create-home",
-                "--shell",
-                "/usr/sbin/nologin",
-                _SYSTEM_USER,
-            ]
-            made = subprocess.run(command, capture_output=True, text=True, check=False)
-            if made.returncode:
-                raise EmbeddedServerError(
-                    f"PostgreSQL does not run as root and the user {_SYSTEM_USER!r} could not be made "
-                    f"({made.stderr.strip()}): make it, or run as another user"
-                ) from None
-            shutil.chown(self.data, _SYSTEM_USER)
-        # It must be able to walk to its data and programs; walk, not list or read.
-        for folder in {*self.data.parents, *self.programs.parents}:
-            mode = folder.stat().st_mode
-            if not mode & 0o001:
-                folder.chmod(mode | 0o001)
 
     def _socket_folder(self) -> Path:
         # A client takes a comma for the end of one server's address and the beginning of another's.
@@ -271,17 +289,46 @@ class EmbeddedServer:
             "log_min_error_statement": "panic",
             "log_error_verbosity": "terse",
         }
-        text = "".join(f"{name} = {value}\n" for name, value in settings.items())
-        (self.data / "headwater.conf").write_text(text)
-        main = self.data / "postgresql.conf"
+        self._write("headwater.conf", "".join(f"{name} = {value}\n" for name, value in settings.items()))
+        main = (self.data / "postgresql.conf").read_text()
         include = "include = 'headwater.conf'\n"
-        if include not in main.read_text():
-            with main.open("a") as file:
-                file.write(include)
-        if self._user:
-            shutil.chown(self.data / "headwater.conf", self._user)
+        if include not in main:
+            self._write("postgresql.conf", main + include)
+        if not self._wants_passwords():
+            if not self.password_file.exists():
+                make_password_file(self.password_file, (_ADMINISTRATOR, SERVING_ROLE))
+            self._set_password()
+            self._write("pg_hba.conf", _ACCESS_RULES)
 
-    def _start(self) -> None:
+    def _write(self, name: str, text: str) -> None:
+        """Writes a file of the server's; as root, never through a link that its user put there."""
+        path = self.data / name
+        path.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        with os.fdopen(os.open(path, flags, 0o600), "w") as file:
+            if self._user:
+                os.fchown(file.fileno(), self.data.stat().st_uid, self.data.stat().st_gid)
+            file.write(text)
+
+    def _set_password(self) -> None:
+        """Sets the administrator's password while nobody can connect; on standard input, as its verifier."""
+        verifier = scram_verifier(read_password(self.password_file, _ADMINISTRATOR))
+        deadline_s = time.monotonic() + self.config.start_timeout_s
+        while True:
+            done = subprocess.run(
+                [self._server_programs / "postgres", "--single", "-D", self.data, "postgres"],
+                input=f"ALTER ROLE {_ADMINISTRATOR} PASSWORD '{verifier}'\n",
+                capture_output=True, text=True, check=False, **self._as_user(),
+            )  # fmt: skip
+            failed = done.returncode != 0 or "ERROR" in done.stderr
+            if not failed:
+                return
+            # Workers of a server that was killed take a moment to notice.
+            if "still in use" not in done.stderr or time.monotonic() > deadline_s:
+                raise EmbeddedServerError(f"PostgreSQL took no password: {done.stderr.strip()[-2000:]}")
+            time.sleep(0.3)
+
+    def _end_stale_lock(self) -> None:
         lines = self._pid_file()
         if lines and psutil.pid_exists(int(lines[0])):
             # The number went to another process, or the killed server's parent has not looked after it yet
@@ -289,13 +336,16 @@ class EmbeddedServer:
             (self.data / "postmaster.pid").unlink()
             for socket_folder, port in [(lines[4], lines[3])] if len(lines) > 4 else []:
                 (Path(socket_folder) / f".s.PGSQL.{port}.lock").unlink(missing_ok=True)
+
+    def _start(self) -> None:
+        self.log.parent.mkdir(mode=0o700, exist_ok=True)
         deadline_s = time.monotonic() + self.config.start_timeout_s
         while True:
-            with self.log.open("a") as log:
+            with open(self.log, "a", opener=lambda path, flags: os.open(path, flags, 0o600)) as log:
                 said_before = log.tell()
                 # Not pg_ctl: that hands paths to a shell in double quotes.
                 self._child = subprocess.Popen(
-                    [self.programs / "postgres", "-D", self.data],
+                    [self._server_programs / "postgres", "-D", self.data],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -336,7 +386,13 @@ class EmbeddedServer:
             raise EmbeddedServerError(
                 f"{self.data / 'postmaster.pid'} is cut off; stop the server and start it again"
             )
-        return make_conninfo(host=lines[4], port=int(lines[3]), user="postgres", dbname="postgres")
+        return make_conninfo(
+            host=lines[4],
+            port=int(lines[3]),
+            user=_ADMINISTRATOR,
+            dbname="postgres",
+            passfile=str(self.password_file),
+        )
 
     def _as_user(self) -> dict[str, Any]:
         rights = {"user": self._user, "group": self._user, "extra_groups": []} if self._user else {}

@@ -22,7 +22,8 @@ from retrieval.access import (
     checked_tenant,
     encode_access_groups,
 )
-from retrieval.store.embedded_server import EmbeddedServer, EmbeddedServerConfig
+from retrieval.store.embedded_server import SERVING_ROLE, EmbeddedServer, EmbeddedServerConfig
+from retrieval.store.password_file import is_verifier_of, read_password, scram_verifier
 from retrieval.store.schema import SchemaMismatch, apply_schema
 
 _DATABASE = "headwater"
@@ -184,6 +185,12 @@ class Postgres:
         for pool in pools:
             pool.close()
 
+    def remove(self) -> None:
+        """Closes, and removes the data of the embedded server."""
+        self.close()
+        if self.server:
+            self.server.remove()
+
     def stop(self) -> None:
         """Closes, and stops the server where it is the embedded one."""
         self.close()
@@ -267,6 +274,8 @@ class Postgres:
                 try:
                     with psycopg.connect(conninfo, connect_timeout=10) as connection:
                         apply_schema(connection)
+                        if self.server:
+                            _set_serving_password(connection, self.server.password_file)
                 except SchemaMismatch as error:
                     raise DatabaseError(str(error)) from error
                 except psycopg.Error as error:
@@ -274,6 +283,21 @@ class Postgres:
                     raise DatabaseError(f"the serving database at {host} can not be used: {error}") from error
                 self._administrator = conninfo
             return self._administrator
+
+
+def _set_serving_password(connection: Connection[DatabaseRow], password_file: Path) -> None:
+    """Sets the serving role's password where it is another: the role itself may have changed it."""
+    password = read_password(password_file, SERVING_ROLE)
+    query = "SELECT rolpassword FROM pg_authid WHERE rolname = %s"
+    if is_verifier_of(fetch_value(connection, query, SERVING_ROLE), password):
+        return
+    with connection.transaction():
+        connection.execute("LOCK TABLE headwater.access_key IN EXCLUSIVE MODE")  # one process at a time
+        connection.execute(
+            sql.SQL("ALTER ROLE {} PASSWORD {}").format(
+                sql.Identifier(SERVING_ROLE), sql.Literal(scram_verifier(password))
+            )
+        )
 
 
 def _configure(connection: Connection[DatabaseRow]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from index_rows import DIMENSION, NO_DETAILS, NO_LINEAGE, Chunk, batch
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic import SecretStr
 
 from retrieval.index.index import Index
@@ -115,7 +115,7 @@ def test_who_finds_a_server_that_is_starting_waits_for_it(
     deadline_s = time.monotonic() + 30
     while not server.running():
         assert time.monotonic() < deadline_s
-    other = EmbeddedServer(server.data, SMALL)
+    other = EmbeddedServer(server.place, SMALL)
     assert one(other.start(), "SELECT 7") == 7
 
 
@@ -184,15 +184,22 @@ def test_processes_share_one_server_that_outlives_them(postgres: Postgres) -> No
         "with Postgres(Path(sys.argv[1])).owner() as c:\n"
         "    print(c.execute('SELECT max(version) FROM headwater.schema_version').fetchone()[0])"
     )
-    command = [sys.executable, "-c", script, str(postgres.server.data.parent)]
+    command = [sys.executable, "-c", script, str(postgres.server.place.parent)]
     runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert [run.communicate(timeout=60)[0].strip() for run in runs] == [str(SCHEMA_VERSION)] * 2
     assert (postgres.server.data / "postmaster.pid").read_text().split()[0] == pid
 
 
 def test_a_url_reaches_a_server_that_somebody_else_runs(server: EmbeddedServer, tmp_path: Path) -> None:
-    mine = Postgres(tmp_path / "state", PostgresConfig(url=SecretStr(server.start())))
+    url = server.start()
+    serving = make_conninfo(url, user="headwater_serving", password="of the administrator's choice")
+    config = PostgresConfig(url=SecretStr(url), serving_url=SecretStr(serving))
+    mine = Postgres(tmp_path / "state", config)
     try:
+        with mine.owner():
+            pass
+        with psycopg.connect(url, dbname="postgres") as connection:
+            connection.execute("ALTER ROLE headwater_serving PASSWORD 'of the administrator''s choice'")
         state = Index(mine).build("model", "chunker", DIMENSION, [batch([Chunk("a", "text")])], NO_LINEAGE)
         with mine.serving("acme") as connection:
             assert connection.execute("SELECT text FROM headwater.chunks").fetchall() == [("text",)]
@@ -258,7 +265,7 @@ def test_a_database_older_than_any_release_is_refused(module_folder: Path) -> No
 def test_waiting_for_a_connection_is_bounded(postgres: Postgres) -> None:
     assert postgres.server
     config = PostgresConfig(pool_size=1, pool_timeout_s=0.3)
-    narrow = Postgres(postgres.server.data.parent, config)
+    narrow = Postgres(postgres.server.place.parent, config)
     try:
         with (
             narrow.serving("x"),

