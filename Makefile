@@ -57,9 +57,9 @@ type: $(VENV)/.installed-dev  ## mypy
 	$(BIN)/mypy
 
 dev: setup $(VENV)/.installed-dev  ## Dagster's development server on http://127.0.0.1:3000
-	mkdir -p $(STATE)/dagster
+	umask 077; mkdir -p $(STATE)/dagster
 	$(BIN)/python -m orchestration.services.dagster_home $(STATE)/dagster
-	DAGSTER_HOME=$(STATE)/dagster $(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1
+	umask 077; DAGSTER_HOME=$(STATE)/dagster $(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1
 
 bench: setup $(VENV)/.installed-dev  ## one benchmark, BENCH=dedupe unless told
 	$(BIN)/headwater bench $(BENCH)

@@ -1,15 +1,31 @@
 """Migrations of the state folder: an older one is brought to this version, a newer one is left alone."""
 
 import json
+import os
+import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from assets.lake.lake import Lake
 from retrieval.atomic_files import atomic_file
 
-MIGRATIONS: dict[int, Callable[[Lake], None]] = {
+
+def close_state_folder(home: Path) -> None:
+    """Takes a state folder and all that is in it from everybody but the owner; follows no links."""
+    for folder, _, files in os.walk(home):
+        for path in (Path(folder), *(Path(folder) / name for name in files)):
+            with suppress(FileNotFoundError):  # a service's, which comes and goes
+                mode = path.lstat().st_mode
+                if not stat.S_ISLNK(mode) and mode & 0o077:
+                    path.chmod(stat.S_IMODE(mode) & 0o700)
+
+
+MIGRATIONS: dict[int, Callable[[Path, Lake], None]] = {
     # Every column has a comment.
-    3: Lake.conform_columns,
+    3: lambda _, lake: lake.conform_columns(),
+    # Only the owner reads it.
+    4: lambda home, _: close_state_folder(home),
 }
 """The step that leads to each version, by version. Each can run again after it was interrupted."""
 
@@ -48,10 +64,10 @@ def migrate_state(home: Path, lake: Lake) -> None:
     """
     file = home / "state.json"
     version = state_version(home)
-    home.mkdir(parents=True, exist_ok=True)
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
     lake.ensure()
     for number, migrate in sorted(MIGRATIONS.items()):
         if number > version:
-            migrate(lake)
+            migrate(home, lake)
             with atomic_file(file) as fresh:
                 fresh.write_text(json.dumps({"version": number}) + "\n")

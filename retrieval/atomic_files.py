@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+PRIVATE_UMASK = 0o077
+"""The umask of every process of ours: what it makes is its owner's alone."""
+
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
@@ -23,12 +26,18 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """A scratch folder that becomes `folder` when the block ends; the first writer's is kept."""
+    """A scratch folder that becomes `folder` when the block ends; the first writer's is kept.
+
+    Whoever may read the folder that it is in may read it: other users of an environment, but nobody else in a
+    state folder.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder.parent))
     try:
         yield scratch
-        scratch.chmod(0o755)  # mkdtemp's 0700 would keep other users of the environment out
+        mode = folder.parent.stat().st_mode & 0o777
+        for path in (scratch, *scratch.rglob("*")):
+            path.chmod(mode if path.is_dir() else mode & 0o666)
         try:
             scratch.rename(folder)
         except OSError:

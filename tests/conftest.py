@@ -1,6 +1,7 @@
 """Fixtures for all tests: one Spark session and one PostgreSQL server per test run."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,19 +29,29 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
 def postgres() -> Iterator["Postgres"]:
     from retrieval.store.postgres import Postgres, PostgresConfig
 
-    # pytest closes its own folders to other users, and as root the server runs as another user. The path has
-    # a space, because paths of users have them.
+    # A space in the path, because users have them.
     with tempfile.TemporaryDirectory(prefix="state of postgres ") as state:
         server = Postgres(Path(state), PostgresConfig(pool_timeout_s=5))
         yield server
-        server.stop()
+        server.remove()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _data_of_tests_goes() -> Iterator[None]:
+    """As root, data of PostgreSQL lies beside the state folders, which go with the tests' folders."""
+    yield
+    from retrieval.store.server_data import abandoned_server_data, state_folder_of
+
+    for data in abandoned_server_data():
+        if state_folder_of(data).is_relative_to(tempfile.gettempdir()):
+            shutil.rmtree(data, ignore_errors=True)
+            data.with_name(data.name + ".state-folder").unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="module")
 def module_folder() -> Iterator[Path]:
-    """A folder that the embedded server's user can read, unlike pytest's own folders."""
+    """A folder for the tests of one module."""
     with tempfile.TemporaryDirectory(prefix="headwater-test-", ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o755)
         yield Path(folder)
 
 

@@ -111,6 +111,8 @@ def spark_session(config: SparkConfig, scratch: Path) -> SparkSession:
         "spark.databricks.delta.properties.defaults.enableChangeDataFeed": "true",
         "spark.driver.extraJavaOptions": options,
         "spark.log.level": "ERROR",
+        # Hadoop gives files modes of its own, whatever the process's umask is.
+        "spark.hadoop.fs.permissions.umask-mode": "077",
     }
     if not config.master.startswith("local"):
         settings["spark.jars"] = ",".join(jars)  # for the executors

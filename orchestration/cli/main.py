@@ -23,6 +23,7 @@ from orchestration.cli import (
     source,
 )
 from orchestration.cli.terminal import log
+from retrieval.atomic_files import PRIVATE_UMASK
 
 app = typer.Typer(
     name="headwater",
@@ -39,6 +40,7 @@ _FULL_BYTES = 1 << 20
 
 def main() -> None:
     """Runs the command line: an error is one message and exit code 1, never a traceback."""
+    os.umask(PRIVATE_UMASK)
     try:
         app()
     except Exception as error:

@@ -52,7 +52,7 @@ def read_settings() -> "Settings":
     for variable, meant in unknown_variables(settings).items():
         hint = f"did you mean {meant}?" if meant else "`headwater settings` lists them all"
         log.print(f"warning: {variable} is no setting and changes nothing; {hint}", markup=False)
-    settings.home.mkdir(parents=True, exist_ok=True)
+    settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     return settings
 
 

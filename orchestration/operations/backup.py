@@ -6,6 +6,7 @@ versions that the copy has, whatever a run writes meanwhile. A run after a resto
 
 import hashlib
 import io
+import os
 import shutil
 import sqlite3
 import tarfile
@@ -103,7 +104,8 @@ def write_backup(settings: Settings, target: Path, progress: Callable[[str], Non
     try:
         with (
             tempfile.TemporaryDirectory(prefix="headwater-backup-", dir=settings.home) as scratch,
-            tarfile.open(unfinished, "w") as archive,
+            open(unfinished, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file_,
+            tarfile.open(fileobj=file_, mode="w") as archive,
         ):
             digests: dict[str, str] = {}
             live = Index(postgres).live()
@@ -156,7 +158,7 @@ def restore_backup(settings: Settings, source: Path, progress: Callable[[str], N
         raise BackupError(f"there is no file {source}")
     beside = home.with_name(home.name + ".restoring")
     shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
+    beside.mkdir(mode=0o700, parents=True)
     aside = settings.model_copy(update={"home": beside})
     postgres = Postgres(beside, settings.postgres)
     try:
@@ -169,8 +171,10 @@ def restore_backup(settings: Settings, source: Path, progress: Callable[[str], N
         postgres.stop()
         shutil.rmtree(home, ignore_errors=True)
         beside.rename(home)
+        if server := Postgres(home, settings.postgres).server:
+            server.settle()
     except BaseException:
-        postgres.stop()
+        postgres.remove()
         shutil.rmtree(beside, ignore_errors=True)
         raise
     return BackupRestored(manifest.release, len(manifest.sha256), chunks)

@@ -16,6 +16,7 @@ from orchestration.settings import Settings
 from retrieval.embedding.embedder import DEFAULT_MODEL_CACHE, converted_model_path
 from retrieval.embedding.model_folder import UnsupportedEmbeddingModel, model_folder_digest, read_model_folder
 from retrieval.store.postgres import DatabaseError, Postgres
+from retrieval.store.server_data import abandoned_server_data
 
 MIN_DISK_GIB = 5
 """Room for a small lake, its index and Spark's shuffle files."""
@@ -175,6 +176,11 @@ def _postgres(settings: Settings) -> MachineCheck:
         else:
             postgres.stop()
     except (DatabaseError, RuntimeError, OSError) as error:
-        where = f"its log in {settings.home}/postgres" if postgres.server else "HEADWATER_POSTGRES__URL"
+        where = f"its log {postgres.server.log}" if postgres.server else "HEADWATER_POSTGRES__URL"
         return MachineCheck("PostgreSQL", ok=False, found=str(error), cure=f"see {where}")
-    return MachineCheck("PostgreSQL", ok=True, found=f"{row[0] if row else '?'}{'' if ran else ' (starts)'}")
+    found = f"{row[0] if row else '?'}{'' if ran else ' (starts)'}"
+    if postgres.server:
+        found += f", data in {postgres.server.data}"
+    if left := [str(data) for data in abandoned_server_data()]:
+        found += f"; remove, if their state folders were: {', '.join(left)}"
+    return MachineCheck("PostgreSQL", ok=True, found=found)

@@ -151,15 +151,13 @@ def _build(postgres: Postgres, model: EmbeddingModel, rows: pa.Table, vectors: "
 @contextlib.contextmanager
 def _scratch(home: Path) -> Iterator[Postgres]:
     """An embedded PostgreSQL in a folder that goes with it; never the one that is configured for the lake."""
-    home.mkdir(parents=True, exist_ok=True)
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="evaluation-", dir=home))
-    # As root the server runs as another user, who has to get there.
-    folder.chmod(0o755)
     postgres = Postgres(folder, PostgresConfig())
     try:
         yield postgres
     finally:
-        postgres.stop()
+        postgres.remove()
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -25,6 +25,7 @@ from orchestration.services.landlock import restrict_process_writes
 from orchestration.services.logs import JsonLogFormatter
 from orchestration.services.processes import is_port_free, port_holder
 from orchestration.settings import Settings
+from retrieval.atomic_files import PRIVATE_UMASK
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -130,6 +131,7 @@ def serve_jdbc(settings: Settings, stopping: threading.Event) -> None:
 
 def run_jdbc_server() -> None:
     """Runs the JDBC server of the state folder that the environment names, until SIGTERM."""
+    os.umask(PRIVATE_UMASK)
     settings = Settings()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     if settings.log_format == "json":

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from retrieval.atomic_files import atomic_file
+from retrieval.atomic_files import PRIVATE_UMASK, atomic_file
 
 _TICK_S = 0.02
 """Start times are counted in ticks of a hundredth of a second."""
@@ -107,6 +107,7 @@ def start_process(
             stderr=subprocess.STDOUT,
             env=dict(environment),
             start_new_session=True,
+            umask=PRIVATE_UMASK,
         )
     started = StartedProcess(process.pid, started_since_boot_s(psutil.Process(process.pid)))
     with atomic_file(pid_file) as fresh:

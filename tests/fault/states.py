@@ -100,9 +100,14 @@ def stop(home: Path) -> None:
     Postgres(home, Settings(home=home).postgres).stop()
 
 
+def remove(home: Path) -> None:
+    Postgres(home, Settings(home=home).postgres).remove()
+    shutil.rmtree(home, ignore_errors=True)
+
+
 def copy(home: Path, to: Path) -> Path:
-    # It keeps the owners: as root, the embedded server runs as another user.
-    subprocess.run(["cp", "-a", str(home), str(to)], check=True)
+    # With owners and what links lead to: as root, the embedded server runs as another user, and elsewhere.
+    subprocess.run(["cp", "-aL", str(home), str(to)], check=True)
     return to
 
 
@@ -256,8 +261,7 @@ class States:
 
     def sweep(self) -> None:
         for home in self._copies:
-            stop(home)
-            shutil.rmtree(home, ignore_errors=True)
+            remove(home)
         _forked.end()
 
     def _record(self, name: str, home: Path, *arguments: str) -> None:
@@ -285,8 +289,7 @@ class States:
         home, unfinished = self.folder / name, self.folder / f"{name}-unfinished"
         if not home.exists():
             if unfinished.exists():
-                stop(unfinished)
-                shutil.rmtree(unfinished)
+                remove(unfinished)
             make(unfinished)
             stop(unfinished)
             unfinished.rename(home)

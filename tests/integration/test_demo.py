@@ -29,7 +29,6 @@ def user() -> Iterator[dict[str, str]]:
     """The environment of a new user with a few documents of their own; services on ports nobody has."""
     with tempfile.TemporaryDirectory(prefix="headwater-demo-", ignore_cleanup_errors=True) as folder:
         home = Path(folder)
-        home.chmod(0o755)
         for name in ("my-docs", "handbook"):
             (home / name).mkdir()
         (home / "my-docs" / "a.md").write_text(
