@@ -16,6 +16,7 @@ from assets.lake.releases import (
     last_verdict,
     log_verdict,
     make_release_live,
+    prune_releases,
     release_name,
 )
 from assets.lake.tables import RELEASES
@@ -114,8 +115,7 @@ def release(
     """Points what is served at the newest index, if its evaluation approved it."""
     state = newest_index_state(search_index, recipe, model)
     live = make_release_live(lake, search_index, state, context.run_id, model)
-    keep = [(each.generation, each.epoch) for each in search_index.releases()[:releases_kept]]
-    search_index.prune(keep)
+    prune_releases(search_index, releases_kept)
     return report(
         lake,
         RELEASES,

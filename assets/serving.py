@@ -23,10 +23,15 @@ logger = logging.getLogger(__name__)
 
 _BATCH_ROWS = 2048
 
+_SHOWN_QUARANTINED = 100
+
+_TITLE_CHARACTERS = 1000
+"""A longer title is cut: every chunk of its document carries it, and its words are indexed with each."""
+
 _ROWS = """
-    select c.chunk_id, c.doc_id, c.tenant, d.uri, d.title, c.heading, d.content_sha256, c.ordinal,
-           c.char_start, c.char_end, c.text, c.text_sha256, d.language, c.token_count, e.vector,
-           {access_groups} as access_groups
+    select c.chunk_id, c.doc_id, c.tenant, d.uri, left(d.title, {title_characters}) as title, c.heading,
+           d.content_sha256, c.ordinal, c.char_start, c.char_end, c.text, c.text_sha256, d.language,
+           c.token_count, e.vector, {access_groups} as access_groups
     from chunks c
     join documents d on d.doc_id = c.doc_id
     join embeddings e on e.tenant = c.tenant and e.text_sha256 = c.text_sha256 and e.model_digest = $model
@@ -36,21 +41,21 @@ _ROWS = """
 def index_rows(
     lake: Lake, pins: dict[str, int], model_digest: str, doc_ids: list[str] | None
 ) -> Iterator[pa.RecordBatch]:
-    """What the index holds, from one consistent set of table versions.
+    """Yields the rows of the index from one consistent set of table versions.
 
     Args:
         lake: The tables.
         pins: The versions of chunks, documents and embeddings to read.
-        model_digest: Whose vectors.
+        model_digest: The model whose vectors are read.
         doc_ids: Only these documents' chunks; None for all.
     """
     with duckdb.connect() as connection:
         for name in (CHUNKS.name, DOCUMENTS.name, EMBEDDINGS.name):
             register(connection, name.partition(".")[2], lake.delta(name, pins[name]))
-        # A version of before there were groups has no column of them.
+        # A version from before there were groups has no such column.
         named = {field.name for field in lake.delta(DOCUMENTS.name, pins[DOCUMENTS.name]).schema().fields}
         groups = "d.access_groups" if "access_groups" in named else "null::varchar"
-        rows = _ROWS.format(access_groups=groups)
+        rows = _ROWS.format(access_groups=groups, title_characters=_TITLE_CHARACTERS)
         if doc_ids is not None:
             connection.register("wanted", pa.table({"doc_id": pa.array(doc_ids, pa.string())}))
             rows += " semi join wanted on wanted.doc_id = c.doc_id"
@@ -62,7 +67,22 @@ def _has_changes(lake: Lake, seen: dict[str, int], pins: dict[str, int]) -> bool
     return all(lake.has_changes(name, seen[name], pins[name]) for name in (CHUNKS.name, DOCUMENTS.name))
 
 
-def refresh(
+def index_versions(lake: Lake) -> dict[str, int]:
+    """Returns the version of every table that the index is made from.
+
+    They are those behind the readable embeddings. Where the chunks have only been derived anew since, from
+    documents of which titles or groups changed, there was nothing to embed, and the newer versions hold.
+    """
+    pins = lake.pinned(EMBEDDINGS.name, lake.readable_version(EMBEDDINGS))
+    embedded, newest = pins[CHUNKS.name], lake.readable_version(CHUNKS)
+    if newest > lake.settled_version(CHUNKS.name, embedded) and (
+        lake.content_digest(CHUNKS, newest) == lake.content_digest(CHUNKS, embedded)
+    ):
+        pins |= lake.pinned(CHUNKS.name, newest)
+    return pins
+
+
+def refresh_index(
     lake: Lake, index: Index, state: IndexState | None, lineage: Lineage, key: tuple[str, str, int]
 ) -> IndexState:
     """Brings the index to the versions that a lineage names: a new generation, or the next epoch of one.
@@ -70,12 +90,12 @@ def refresh(
     Args:
         lake: The tables.
         index: The index.
-        state: Its newest generation of this model and chunker, or None where one has to be built.
+        state: The newest generation of this model and chunker, or None where one has to be built.
         lineage: The run, and the versions to serve.
         key: The model's digest, the chunker's, and the vectors' dimension.
 
     Raises:
-        IndexConflict: When another run has changed the index meanwhile; nothing was changed.
+        IndexConflict: Another run has changed the index meanwhile; nothing was changed.
     """
     model_digest, chunker, dimension = key
     pins = lineage.inputs
@@ -92,7 +112,8 @@ def refresh(
         return index.build(model_digest, chunker, dimension, rows, lineage, after=after)
     seen = state.lineage.inputs
     _, removed = lake.changed_keys(CHUNKS.name, "chunk_id", seen[CHUNKS.name], pins[CHUNKS.name])
-    # A document can change its title or bytes and keep its chunks, which the index shows beside them.
+    # A document's title, groups or bytes can change while its chunks stay: the index shows them with each
+    # chunk.
     touched = {
         doc_id
         for name in (CHUNKS.name, DOCUMENTS.name)
@@ -104,7 +125,7 @@ def refresh(
 
 @dg.asset(
     key=["serving", "index"],
-    deps=[asset_key(CHUNKS.name), asset_key(EMBEDDINGS.name)],
+    deps=[asset_key(each.name) for each in (CHUNKS, EMBEDDINGS, DOCUMENTS)],
     group_name="serving",
     kinds={"postgres"},
     owners=["team:headwater"],
@@ -120,9 +141,8 @@ def index(
     model: dg.ResourceParam[EmbeddingModel],
     search_index: dg.ResourceParam[Index],
 ) -> dg.MaterializeResult:
-    """The index in PostgreSQL: a generation a model, an epoch a change; what is live stays as it is."""
-    version = lake.readable_version(EMBEDDINGS)
-    pins = lake.pinned(EMBEDDINGS.name, version)
+    """The index in PostgreSQL: a generation per model, an epoch per change; what is live stays as it is."""
+    pins = index_versions(lake)
     chunker = chunker_digest(recipe, model)
     state = search_index.state(model.digest, chunker)
     lineage = Lineage(
@@ -133,13 +153,47 @@ def index(
         inputs=pins,
     )
     if state is None or state.lineage.inputs != pins:
-        state = refresh(lake, search_index, state, lineage, (model.digest, chunker, model.embedder.dimension))
+        state = refresh_index(
+            lake, search_index, state, lineage, (model.digest, chunker, model.embedder.dimension)
+        )
     return dg.MaterializeResult(
         metadata={
             "generation": state.generation,
             "epoch": state.epoch,
             "model_digest": state.model_digest,
             "input_versions": state.lineage.inputs,
+            "quarantined_chunks": len(search_index.quarantined(state)),
         },
         data_version=dg.DataVersion(f"{state.generation}.{state.epoch}"),
+    )
+
+
+@dg.asset_check(
+    asset=["serving", "index"],
+    name="every_chunk_is_indexed",
+    pool="index",
+    description="A chunk that PostgreSQL can not index is left out with its reason; the others are served.",
+)
+def every_chunk_is_indexed(
+    recipe: dg.ResourceParam[Recipe],
+    model: dg.ResourceParam[EmbeddingModel],
+    search_index: dg.ResourceParam[Index],
+) -> dg.AssetCheckResult:
+    """Warns of the chunks that the newest state of the index leaves out, with what each one failed."""
+    state = search_index.state(model.digest, chunker_digest(recipe, model))
+    left_out = search_index.quarantined(state) if state else []
+    lines = [
+        f"| {each.tenant} | {each.uri} | {each.chunk_id} | index | {each.expectation} | {each.reason} |"
+        for each in left_out[:_SHOWN_QUARANTINED]
+    ]
+    table = [
+        "| tenant | document | chunk | stage | expectation | reason |",
+        "|---|---|---|---|---|---|",
+        *lines,
+    ]
+    return dg.AssetCheckResult(
+        passed=not left_out,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{len(left_out)} chunks of {len({each.doc_id for each in left_out})} documents left out",
+        metadata={"chunks": len(left_out), "quarantined": dg.MetadataValue.md("\n".join(table))},
     )

@@ -44,6 +44,7 @@ def build_definitions(
         asset_checks=[
             *table_gates(UserSuites(settings.user_suites_folder).list()),
             conservation,
+            serving.every_chunk_is_indexed,
             ops.retrieval_quality,
             *drift_checks(settings.recipe.drift),
         ],

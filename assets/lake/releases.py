@@ -7,11 +7,13 @@ whoever moved it, or by the next run where that one was killed.
 """
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Literal
 
+import psycopg
 import pyarrow as pa
 from pydantic import BaseModel
 from tenacity import retry, retry_if_exception_type, stop_after_attempt
@@ -22,6 +24,7 @@ from assets.lake.tables import RELEASES
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index
 from retrieval.index.types import (
+    IndexConflict,
     IndexPoint,
     IndexRelease,
     IndexState,
@@ -30,6 +33,9 @@ from retrieval.index.types import (
     UnknownRelease,
 )
 from retrieval.lineage import Lineage
+from retrieval.store.postgres import DatabaseUnavailable
+
+logger = logging.getLogger(__name__)
 
 Decision = Literal["approved", "refused", "released", "rolled_back"]
 
@@ -177,6 +183,23 @@ def roll_back_release(lake: Lake, index: Index, to: str | None) -> IndexRelease:
 
 
 @retry(retry=retry_if_exception_type(WriteConflict), stop=stop_after_attempt(5), reraise=True)
+def prune_releases(index: Index, releases_kept: int) -> bool:
+    """Removes what only releases older than the newest `releases_kept` show, if no reader is in the way.
+
+    What is live stays live whatever happens here, so a fault is a warning: the nightly maintenance tries
+    again.
+
+    Returns:
+        Whether it was done.
+    """
+    try:
+        index.prune([(each.generation, each.epoch) for each in index.releases()[:releases_kept]])
+    except (IndexConflict, DatabaseUnavailable, psycopg.OperationalError) as error:
+        logger.warning("releases that are no longer kept stay until the nightly maintenance: %s", error)
+        return False
+    return True
+
+
 def log_live_history(lake: Lake, index: Index, run_id: str) -> None:
     """Appends to `ops.releases` every move of the pointer that it does not have yet.
 

@@ -6,6 +6,7 @@ import dagster as dg
 
 from assets.lake.lake import Lake
 from assets.lake.maintenance import needed_versions, tidy
+from assets.lake.releases import prune_releases
 from assets.lake.tables import TABLES
 from retrieval.index.index import Index
 
@@ -20,8 +21,10 @@ def maintenance_op(
     lake: dg.ResourceParam[Lake],
     search_index: dg.ResourceParam[Index],
     retention_days: dg.ResourceParam[int],
+    releases_kept: dg.ResourceParam[int],
 ) -> None:
     """Keeps the state folder small. No asset writes meanwhile: the op holds their pool."""
+    prune_releases(search_index, releases_kept)
     state = search_index.newest_state()
     needed = needed_versions(lake, search_index.releases(), [state.lineage.inputs] if state else [])
     done = [tidy(lake, name, needed[name], retention_days) for name in TABLES]

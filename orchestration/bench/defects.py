@@ -9,10 +9,11 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from hashlib import sha256
 from html import escape
 from random import Random
 from typing import Any
+
+from retrieval.chunking.chunker import make_chunk_id
 
 Row = dict[str, Any]
 Rows = dict[str, list[Row]]
@@ -341,8 +342,7 @@ def _wrong_spans(tables: Rows, random: Random) -> None:
         by = random.choice([step for step in range(-20, 21) if step and row["char_start"] + step >= 0])
         row["char_start"] += by
         row["char_end"] += by
-        identity = "\x1f".join([row["doc_id"], row["text_sha256"], str(row["char_start"])])
-        row["chunk_id"] = sha256(identity.encode()).hexdigest()
+        row["chunk_id"] = make_chunk_id(row["doc_id"], row["text_sha256"], row["char_start"])
 
 
 def _lost_documents(tables: Rows, random: Random) -> None:

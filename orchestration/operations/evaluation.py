@@ -23,7 +23,7 @@ from quality.evaluation.beir_collection import Collection
 from quality.evaluation.collection_evaluation import CollectionEvaluation, evaluate_collection
 from quality.evaluation.retrieval_metrics import CHUNKS_PER_DOCUMENT, SearchFunction
 from retrieval.atomic_files import atomic_file
-from retrieval.chunking.chunker import Chunk, load_chunk_tokenizer, split_into_chunks
+from retrieval.chunking.chunker import Chunk, load_chunk_tokenizer, make_chunk_id, split_into_chunks
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index, IndexState
 from retrieval.index.rows import INDEX_COLUMNS
@@ -117,8 +117,9 @@ def _rows(
         spoken = detect_language(text)
         for ordinal, span in enumerate(spans):
             body = text[span.char_start : span.char_end]
+            text_sha256 = _sha256(body)
             yield {
-                "chunk_id": hashlib.sha256(f"{doc_id}\x1f{ordinal}".encode()).hexdigest(),
+                "chunk_id": make_chunk_id(doc_id, text_sha256, span.char_start),
                 "doc_id": doc_id,
                 "tenant": _TENANT,
                 "uri": f"beir:{collection.name}/{doc_id}",
@@ -129,7 +130,7 @@ def _rows(
                 "char_start": span.char_start,
                 "char_end": span.char_end,
                 "text": body,
-                "text_sha256": _sha256(body),
+                "text_sha256": text_sha256,
                 "language": spoken,
                 "token_count": span.token_count,
             }

@@ -4,9 +4,10 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from assets.lake.ids import SEPARATOR, doc_id
+from assets.lake.ids import doc_id
 from assets.parsing.blocks import ExtractionError
 from assets.parsing.sandbox import ParserLimits, sandboxed_parser
+from retrieval.chunking.chunker import make_chunk_id
 
 
 class TraceVerifier:
@@ -33,11 +34,10 @@ class TraceVerifier:
     def chunk_checks(self, chunk: dict[str, Any], documents: Sequence[dict[str, Any]]) -> dict[str, bool]:
         """Checks a chunk's hash, id and span against the rows of its document."""
         start, end, text = chunk["char_start"], chunk["char_end"], chunk["text"]
-        identity = SEPARATOR.join((chunk["doc_id"], chunk["text_sha256"], str(start)))
         return {
             "document_is_stored": bool(documents),
             "span_matches": any(row["text"][start:end] == text for row in documents),
-            "chunk_id": chunk["chunk_id"] == text_sha256(identity),
+            "chunk_id": chunk["chunk_id"] == make_chunk_id(chunk["doc_id"], chunk["text_sha256"], start),
         } | self.text_checks(chunk)
 
     def text_checks(self, row: dict[str, Any]) -> dict[str, bool]:

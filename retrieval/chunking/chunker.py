@@ -17,12 +17,18 @@ from tokenizers import Tokenizer
 
 from retrieval.chunking.sentences import TextBoundary, split_at_boundaries
 
-CHUNKER_VERSION = "3"
-"""Raised when the same text and configuration would give other spans."""
+CHUNKER_VERSION = "4"
+"""Raised when the same text and configuration would give other chunks."""
 
 CHARACTERS_PER_TOKEN = 16
-"""A token that covers more text than this is counted as several: a tokenizer turns a word of a megabyte into
-one unknown token, and a chunk must still be of a size that a person can read. English has about 4.5."""
+"""A token that covers more text than this counts as several: a tokenizer turns a word of a megabyte into one
+unknown token, and a chunk must still be of a size that a person can read. English has about 4.5."""
+
+MAX_HEADING_CHARACTERS = 300
+"""The longest title that a path of headings shows whole. Every chunk of a section carries its path: without a
+limit, a heading of a megabyte would be stored, and indexed, once per chunk."""
+MAX_HEADING_PATH_CHARACTERS = 1000
+"""The longest path of headings; of a longer one, the outermost headings are left out."""
 
 _BADNESS = {
     TextBoundary.SECTION: 0.0,
@@ -31,7 +37,8 @@ _BADNESS = {
     TextBoundary.LINE: 0.25,
     TextBoundary.WORD: 0.5,
 }
-"""Of places to divide a long paragraph: in parts of the budget that a better one may be further from even."""
+"""The penalty of dividing a long paragraph at such a boundary, in the unit of `_divided`: the distance of the
+place from an even division, as a share of the budget."""
 
 CHUNK_COLUMNS = pa.schema(
     [
@@ -47,19 +54,20 @@ CHUNK_COLUMNS = pa.schema(
         pa.field("heading", pa.string()),
     ]
 )
-"""What `chunk_batches` yields: `gold.chunks` without the run id."""
+"""The columns that `chunk_document_batches` yields: `gold.chunks` without the run id."""
 
 
 class ChunkerConfig(BaseModel):
     """How documents are divided."""
 
     max_tokens: int = Field(default=240, ge=8)
-    """The most tokens a chunk may have, without the tokenizer's special ones; the model reads 254.
+    """The most tokens per chunk, without the tokenizer's special ones; the model reads 254.
 
-    Fewer find more in the same room and cost more rows: chunks that fill 5,000 characters hold 80% of the
-    wanted ones at 240 and 81% at 160 (`headwater bench chunking`, docs/context.md)."""
+    Smaller chunks find more in the same number of characters and cost more rows: chunks that fill 5,000
+    characters hold 80% of the relevant ones at 240 tokens and 81% at 160 (`headwater bench chunking`,
+    docs/context.md)."""
     min_tokens: int = Field(default=64, ge=1)
-    """A new heading or paragraph ends a chunk only when the chunk has this many tokens."""
+    """A chunk ends before a new heading or paragraph only when it has at least this many tokens."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "ChunkerConfig":
@@ -71,7 +79,7 @@ class ChunkerConfig(BaseModel):
 
     @property
     def digest(self) -> str:
-        """Hex SHA-256 over the settings and the version of the method."""
+        """The hex SHA-256 of the settings and the chunker's version."""
         return hashlib.sha256(f"{CHUNKER_VERSION}{self.model_dump_json()}".encode()).hexdigest()
 
 
@@ -80,10 +88,10 @@ class Chunk:
     """A span of a document: `text[char_start:char_end]`, in code points.
 
     Attributes:
-        char_start: Where it begins; never whitespace.
-        char_end: One past where it ends.
-        heading: The headings in force where it begins, as `A > B > C`; None before the first.
-        token_count: Tokens by the embedder's tokenizer, without the special ones.
+        char_start: The position of its first character, which is never whitespace.
+        char_end: The position after its last character.
+        heading: The path of headings that it stands under, as `A > B > C`; None before the first heading.
+        token_count: The number of tokens by the embedder's tokenizer, without the special ones.
     """
 
     char_start: int
@@ -94,7 +102,7 @@ class Chunk:
 
 @dataclass(slots=True)
 class _Unit:
-    """The least that is packed: a heading line, a sentence, a line, or a part of one that was too long."""
+    """What chunks are made of: a heading line, a sentence, a line, or a part of one that is too long."""
 
     start: int
     end: int
@@ -109,7 +117,7 @@ class _Unit:
 
 @lru_cache(maxsize=4)
 def load_chunk_tokenizer(path: Path) -> Tokenizer:
-    """Loads a `tokenizer.json` for counting: without truncation or padding.
+    """Returns the tokenizer of a `tokenizer.json` for counting tokens: without truncation or padding.
 
     Raises:
         FileNotFoundError: When there is no such file.
@@ -128,22 +136,23 @@ def split_into_chunks(
     tokenizer: Tokenizer,
     config: ChunkerConfig,
 ) -> list[Chunk]:
-    """Divides a text into chunks, in time linear in its length.
+    """Divides a text into chunks, in a time that is linear in its length.
 
     Structure decides first: once the current chunk has `min_tokens`, a heading opens a new one, and so does a
-    paragraph that does not fit into it. A paragraph too long for a chunk is divided into as few as hold it,
-    evenly, at sentences before lines before words: nearly full chunks with a small rest find less
-    (docs/context.md). It shares a chunk with nothing but what is smaller than `min_tokens` before it. A small
-    rest at the end of the document joins the chunk before it where both fit.
+    paragraph that does not fit into it. A paragraph that is too long for one chunk is divided evenly into as
+    few chunks as hold it, between sentences rather than lines, and lines rather than words: nearly full
+    chunks with a small rest find less (docs/context.md). Only text of fewer than `min_tokens` before it
+    shares a chunk with such a paragraph. A small rest at the end of the document joins the chunk before it if
+    both fit.
 
     Args:
         text: The normalised text of the document.
-        headings: Its headings: `char_start`, `level`, `title`. Ones that do not begin a word are ignored.
+        headings: Its headings, each with `char_start`, `level` and `title`. One inside a word is ignored.
         tokenizer: The embedder's, from `load_tokenizer`.
         config: The budget.
 
     Returns:
-        Chunks in order that do not overlap and together hold every character that is not whitespace.
+        Chunks in order. They do not overlap, and together they hold every character that is not whitespace.
     """
     outline = _outline(text, headings or [])
     units = _units(text, outline, tokenizer, config)
@@ -157,7 +166,7 @@ def split_into_chunks(
 
 
 def _outline(text: str, headings: Sequence[Mapping[str, Any]]) -> list[tuple[int, int, str]]:
-    """The usable headings as sorted `(char_start, level, title)`, one a position."""
+    """Returns the usable headings as `(char_start, level, title)` in order, one per position."""
     found: dict[int, tuple[int, str]] = {}
     for heading in headings:
         start = heading["char_start"]
@@ -168,7 +177,7 @@ def _outline(text: str, headings: Sequence[Mapping[str, Any]]) -> list[tuple[int
 
 
 class _HeadingPath:
-    """The path of headings at a position; asked in ascending order, so each heading is visited once."""
+    """Returns the path of headings at a position; positions ascend, so each heading is visited once."""
 
     def __init__(self, outline: list[tuple[int, int, str]]) -> None:
         self._outline = outline
@@ -182,7 +191,19 @@ class _HeadingPath:
                 self._stack.pop()
             self._stack.append((level, title))
             self._next += 1
-        return " > ".join(title for _, title in self._stack if title) or None
+        return _bounded_path([title for _, title in self._stack if title])
+
+
+def _bounded_path(titles: list[str]) -> str | None:
+    """Joins titles, outermost first, cut to the limits above."""
+    path = ""
+    for title in reversed(titles):
+        shown = title if len(title) <= MAX_HEADING_CHARACTERS else title[: MAX_HEADING_CHARACTERS - 1] + "…"
+        longer = f"{shown} > {path}" if path else shown
+        if len(longer) > MAX_HEADING_PATH_CHARACTERS:
+            break
+        path = longer
+    return path or None
 
 
 def _units(
@@ -206,7 +227,7 @@ def _units(
 
 
 def _count(text: str, units: list[_Unit], tokenizer: Tokenizer) -> None:
-    # One call for the document: the tokens stay in the tokenizer's memory and only their numbers come back.
+    # One call per document: the tokens stay in the tokenizer's memory, and only their numbers come back.
     encodings = tokenizer.encode_batch_fast([text[u.start : u.end] for u in units], add_special_tokens=False)
     for unit, encoding in zip(units, encodings, strict=True):
         unit.tokens = len(encoding)
@@ -215,7 +236,7 @@ def _count(text: str, units: list[_Unit], tokenizer: Tokenizer) -> None:
 def _sectioned(
     text: str, outline: list[tuple[int, int, str]]
 ) -> Iterator[tuple[int, int, TextBoundary, bool]]:
-    """The pieces of a text with every heading line as a piece of its own that opens a section."""
+    """Yields the pieces of a text; every heading line is a piece of its own that opens a section."""
     position = 0
     for start, _, title in outline:
         if start < position:  # inside the line of the heading before it
@@ -234,7 +255,7 @@ def _shifted(text: str, start: int, end: int) -> Iterator[tuple[int, int, TextBo
 
 
 def _by_length(text: str, unit: _Unit, limit: int) -> Iterator[_Unit]:
-    """Divides a unit into parts of at most `limit` characters, at a space where there is one."""
+    """Divides a unit into parts of at most `limit` characters, at spaces where there are any."""
     start, boundary = unit.start, unit.boundary
     while unit.end - start > limit:
         space = text.rfind(" ", start, start + limit)
@@ -284,12 +305,12 @@ def _by_tokens(text: str, unit: _Unit, limit: int, tokenizer: Tokenizer) -> list
 
 
 def _pack(units: list[_Unit], config: ChunkerConfig) -> list[tuple[int, int]]:
-    """Groups units into chunks, as `(first, one past last)`."""
+    """Returns the chunks as runs of units, each `(first, one past last)`."""
     costs = [0, *accumulate(unit.cost for unit in units)]
     groups: list[tuple[int, int]] = []
     first = 0
     for start, end in _paragraphs(units):
-        # The two halves of a word count differently together, so the budget could not be kept.
+        # The two parts of a word have another number of tokens together: the budget could not be kept.
         must_open = units[start].boundary == TextBoundary.INSIDE
         opens = units[start].boundary == TextBoundary.SECTION or costs[end] - costs[first] > config.max_tokens
         if first < start and (must_open or (opens and costs[start] - costs[first] >= config.min_tokens)):
@@ -309,7 +330,7 @@ def _pack(units: list[_Unit], config: ChunkerConfig) -> list[tuple[int, int]]:
 
 
 def _paragraphs(units: list[_Unit]) -> Iterator[tuple[int, int]]:
-    """Runs of units, as `(first, one past last)`: a paragraph each, headings with the one after them."""
+    """Yields paragraphs as runs of units, `(first, one past last)`; headings belong to what follows them."""
     first = 0
     for i in range(1, len(units)):
         boundary = units[i].boundary
@@ -324,7 +345,7 @@ def _paragraphs(units: list[_Unit]) -> Iterator[tuple[int, int]]:
 def _divided(
     units: list[_Unit], costs: list[int], first: int, end: int, max_tokens: int
 ) -> Iterator[tuple[int, int]]:
-    """Divides a run that is too long for a chunk into as few as hold it, as even as its sentences allow."""
+    """Divides a run that is too long for one chunk into as few chunks as hold it, as evenly as possible."""
     while (rest := costs[end] - costs[first]) > max_tokens and end - first > 1:
         even = costs[first] + rest / math.ceil(rest / max_tokens)
 
@@ -340,10 +361,18 @@ def _divided(
     yield first, end
 
 
+def make_chunk_id(doc_id: str, text_sha256: str, char_start: int) -> str:
+    """Returns a chunk's id: hex SHA-256 over its document, its own text and where it begins.
+
+    So an edit of the document leaves the ids of the chunks before it as they were.
+    """
+    return hashlib.sha256(f"{doc_id}\x1f{text_sha256}\x1f{char_start}".encode()).hexdigest()
+
+
 def chunk_document_batches(
     batches: Iterator[pa.RecordBatch], config: ChunkerConfig, tokenizer_path: Path
 ) -> Iterator[pa.RecordBatch]:
-    """Chunks documents; for Spark's `mapInArrow`.
+    """Yields the chunks of documents; for Spark's `mapInArrow`.
 
     Args:
         batches: Columns `doc_id`, `tenant`, `text` (strings) and `headings` (list of structs).
@@ -351,7 +380,7 @@ def chunk_document_batches(
         tokenizer_path: The embedder's `tokenizer.json`.
 
     Yields:
-        `CHUNK_COLUMNS`, one batch a batch.
+        `CHUNK_COLUMNS`, one batch per batch.
     """
     tokenizer = load_chunk_tokenizer(tokenizer_path)
     for batch in batches:
@@ -362,10 +391,8 @@ def chunk_document_batches(
         ):
             for ordinal, piece in enumerate(split_into_chunks(text, headings, tokenizer, config)):
                 body = text[piece.char_start : piece.char_end]
-                # Of the chunk's own text: an edit further on leaves the chunks before it as they were.
                 text_sha256 = hashlib.sha256(body.encode()).hexdigest()
-                identity = "\x1f".join([doc_id, text_sha256, str(piece.char_start)])
-                columns["chunk_id"].append(hashlib.sha256(identity.encode()).hexdigest())
+                columns["chunk_id"].append(make_chunk_id(doc_id, text_sha256, piece.char_start))
                 columns["doc_id"].append(doc_id)
                 columns["tenant"].append(tenant)
                 columns["ordinal"].append(ordinal)

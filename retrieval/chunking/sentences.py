@@ -6,10 +6,10 @@ from enum import IntEnum
 
 
 class TextBoundary(IntEnum):
-    """How strong the division before a piece of text is; a higher value is a better place to cut."""
+    """How strongly a text is divided before a piece; a higher value is a better place to cut."""
 
     INSIDE = 0
-    """Within a word: the two sides tokenise differently apart than together."""
+    """Within a word, whose two parts have other tokens apart than together."""
     WORD = 1
     LINE = 2
     SENTENCE = 3
@@ -17,9 +17,9 @@ class TextBoundary(IntEnum):
     SECTION = 5
 
 
-# Each alternative is linear: no two parts of one can match the same whitespace, so a megabyte of spaces or
-# of newlines costs one pass. A sentence ends at a mark, perhaps a closing quote, then space and what
-# is not a lower-case letter, so "e.g. this" holds together; CJK marks need no space.
+# No two parts of an alternative can match the same whitespace, so a megabyte of spaces or newlines costs one
+# pass. A sentence ends at a mark, perhaps a closing quote, then space before anything but a lower-case
+# letter, so that "e.g. this" holds together. CJK marks need no space.
 _BREAK = re.compile(
     r"""
     (?P<lines>\n\s*+)
@@ -51,9 +51,9 @@ _ABBREVIATIONS = frozenset(
 )
 _LONGEST_ABBREVIATION = max(map(len, _ABBREVIATIONS))
 _LONGEST_WRAPPED_LINE = 160
-"""Characters; nobody wraps prose by hand at more, so such a line is a paragraph of its own."""
+"""In characters. Nobody wraps prose by hand at more, so a longer line is a paragraph of its own."""
 _LONGEST_SENTENCE = 600
-"""Characters; what is longer has no sentences worth the name (code, tables) and is divided by lines."""
+"""In characters. What is longer has no sentences worth the name (code, tables) and is divided by lines."""
 
 
 def _ends_in_abbreviation(text: str, end: int) -> bool:
@@ -66,11 +66,11 @@ def _ends_in_abbreviation(text: str, end: int) -> bool:
 
 
 def split_at_boundaries(text: str) -> Iterator[tuple[int, int, TextBoundary]]:
-    """Divides a text at every line and sentence end.
+    """Yields the pieces of a text, which end at every line and sentence end.
 
     Yields:
-        `(start, end, boundary before it)` in order. Pieces have no leading or trailing whitespace, none is
-        empty, and together they hold every character that is not whitespace.
+        `(start, end, boundary before it)` in order. A piece is not empty and neither begins nor ends with
+        whitespace; together the pieces hold every character that is not whitespace.
     """
     start, boundary = 0, TextBoundary.PARAGRAPH
     for match in _BREAK.finditer(text):
@@ -114,9 +114,10 @@ def _stripped(
 
 
 def sentence_spans(text: str) -> list[tuple[int, int]]:
-    """Finds the sentences of a text, each a `(start, end)` span; hard line wraps inside one do not end it.
+    """Returns the sentences of a text as `(start, end)` spans; a hard line wrap does not end a sentence.
 
-    A run of lines over 600 characters without a sentence end (code, a table) is given line by line.
+    A run of lines of more than 600 characters without a sentence end (code, a table) is returned line by
+    line.
     """
     spans: list[tuple[int, int]] = []
     lines: list[tuple[int, int]] = []

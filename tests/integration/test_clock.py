@@ -18,6 +18,7 @@ from assets.sources.source_schemas import SOURCE_LISTING_SCHEMA
 from retrieval.index.index import Index
 from retrieval.index.types import IndexState
 from retrieval.lineage import Lineage
+from retrieval.search.as_of import release_as_of
 from retrieval.store.postgres import Postgres
 
 AHEAD = timedelta(hours=1)
@@ -91,6 +92,31 @@ def test_rollback_goes_to_the_release_before(lake: Lake, postgres: Postgres) -> 
     with postgres.owner() as connection:
         connection.execute("UPDATE headwater.live SET release_id = NULL")
         connection.execute("DELETE FROM headwater.releases WHERE release_id LIKE 'clock %'")
+
+
+def test_what_was_live_at_a_time_is_told_after_the_clock_was_set_back(postgres: Postgres) -> None:
+    index = Index(postgres)
+    live = index.live()
+    state = index.build("model of hours", "chunker", DIMENSION, [batch([Chunk("a", "one")])], NO_LINEAGE)
+    index.release("hour 1", state, live.release_id if live else None, NO_DETAILS)
+    with postgres.owner() as connection:  # the clock was ahead until now
+        connection.execute(
+            "UPDATE headwater.live_history SET live_since = live_since + %s WHERE release_id = 'hour 1'",
+            (AHEAD,),
+        )
+    state = index.apply(state, [batch([Chunk("b", "two")])], [], NO_LINEAGE)
+    index.release("hour 2", state, "hour 1", NO_DETAILS)
+    index.rollback("hour 1")
+    index.release("hour 3", state, "hour 1", NO_DETAILS)
+    history = index.live_history()
+    assert [each.release_id for each in history][-4:] == ["hour 1", "hour 2", "hour 1", "hour 3"]
+    assert len({each.live_since for each in history}) == len(history)
+    later = datetime.now(UTC) + 2 * AHEAD
+    assert release_as_of(later.isoformat(), index.releases(), history, later).release_id == "hour 3"
+    with postgres.owner() as connection:
+        connection.execute("UPDATE headwater.live SET release_id = NULL")
+        for table in ("releases", "live_history"):
+            connection.execute(f"DELETE FROM headwater.{table} WHERE release_id LIKE 'hour %'")
 
 
 def test_what_was_read_again_is_not_stale(lake: Lake, set_back: Any) -> None:

@@ -1,15 +1,18 @@
 """The index: what readers see while it is built, changed, released, rolled back and pruned."""
 
+import itertools
 import threading
 from collections.abc import Iterator
 
 import psycopg
 import pyarrow as pa
 import pytest
-from index_rows import DIMENSION, NO_DETAILS, NO_LINEAGE, Chunk, batch, made_from
+from index_rows import DIMENSION, NO_DETAILS, NO_LINEAGE, Chunk, batch, made_from, sha256
 
+from assets.lake.releases import prune_releases
 from retrieval.index.binary_copy import InvalidIndexBatch
 from retrieval.index.index import Index, IndexConfig
+from retrieval.index.rows import MAX_FIELD_BYTES
 from retrieval.index.types import IndexConflict, IndexState, ReleaseExists, UnknownRelease
 from retrieval.search.searcher import Searcher
 from retrieval.store.postgres import Postgres
@@ -225,6 +228,74 @@ def test_a_batch_that_can_not_be_indexed_is_refused_with_its_reason(
     assert index.state("model", "chunker") == state
 
 
+def test_a_chunk_that_can_not_be_indexed_is_quarantined_and_the_others_are_built(
+    index: Index, postgres: Postgres
+) -> None:
+    refused = [
+        Chunk("nul", "a\0b"),
+        Chunk("title", "text", title="word " * MAX_FIELD_BYTES),
+        Chunk("scope", "text", groups=",".join(f"group number {n:04}" for n in range(200))),
+    ]
+    state = build(index, [*ROWS[:2], *refused])
+    assert names(index, state) == {"a", "b"}
+    found = {each.uri.removeprefix("file:///"): each for each in index.quarantined(state)}
+    assert {name: each.expectation for name, each in found.items()} == {
+        "nul": "text_without_nul",
+        "title": "title_bytes",
+        "scope": "scope_bytes",
+    }
+    assert found["title"].reason == "its title has 500,000 bytes; at most 100,000 can be indexed"
+    assert {each.tenant for each in found.values()} == {"acme"}
+    (row,) = index.document_rows(found["nul"].doc_id)
+    assert (row["valid_from"], row["quarantined"]) == (None, "its text holds a NUL character")
+    # Mended, it is indexed; spoilt, it leaves the index; gone, it leaves the quarantine.
+    mended = Chunk("title", "text", title="short")
+    spoilt = Chunk("a", "a\0b", title="Rivers")
+    gone = next(each for each in refused if each.name == "nul")
+    state = index.apply(state, [batch([mended, spoilt])], [gone.chunk_id], NO_LINEAGE)
+    assert names(index, state) == {"b", "title"}
+    assert {each.uri for each in index.quarantined(state)} == {"file:///scope", "file:///a"}
+    again = index.apply(state, [batch([spoilt])], [], NO_LINEAGE)
+    assert (again.epoch, len(index.quarantined(again))) == (state.epoch, 2)
+    index.release("r1", build(index), None, NO_DETAILS)
+    index.prune([])
+    assert index.quarantined(state) == []
+
+
+def test_the_longest_fields_that_are_taken_can_be_indexed(index: Index) -> None:
+    """Whatever they hold: PostgreSQL's own limits are for words with their positions, not for characters."""
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)] + [
+        chr(code) for code in range(0x430, 0x450)
+    ]
+    pairs = [a + b for a in letters for b in letters]
+    triples = itertools.cycle([pair + c for pair in pairs for c in letters])
+    fields = [
+        cut(" ".join(pairs * 60)),
+        cut(" ".join(itertools.islice(triples, 60_000))),
+        cut("漢字" * MAX_FIELD_BYTES),
+        cut("a.b" * MAX_FIELD_BYTES),
+        cut("x" * MAX_FIELD_BYTES),
+        cut(" ".join(sha256(str(n)) for n in range(2_000))),
+    ]
+    rows = [Chunk(f"c{n}", text, title=text, heading=text) for n, text in enumerate(fields)]
+    state = build(index, rows)
+    assert index.quarantined(state) == []
+    assert len(names(index, state)) == len(rows)
+
+
+def test_a_long_word_for_many_groups_does_not_outgrow_the_index_of_words(index: Index) -> None:
+    # Of digests, because PostgreSQL compresses what repeats.
+    word = "".join(sha256(str(n)) for n in range(40))
+    groups = ",".join(sha256(f"group {n}") for n in range(24))
+    state = build(index, [Chunk(f"c{size}", word[:size], groups=groups) for size in (990, 1010, 2040, 2560)])
+    assert index.quarantined(state) == []
+    assert len(names(index, state)) == 4
+
+
+def cut(text: str) -> str:
+    return text.encode()[:MAX_FIELD_BYTES].decode(errors="ignore")
+
+
 def test_a_chunk_both_removed_and_put_in_is_refused(index: Index) -> None:
     state = build(index)
     with pytest.raises(InvalidIndexBatch, match="both removed and put in"):
@@ -322,4 +393,25 @@ def test_prune_gives_up_while_a_reader_holds_the_generation(index: Index, postgr
         assert seen == (3,)
     assert [release.release_id for release in index.releases()] == ["r2", "r1"]
     impatient.prune([])
+    assert [release.release_id for release in index.releases()] == ["r2"]
+
+
+def test_a_release_stays_live_when_what_it_replaces_can_not_be_removed(
+    index: Index, postgres: Postgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = build(index)
+    index.release("r1", old, None, NO_DETAILS)
+    index.release("r2", build(index), "r1", NO_DETAILS)
+    impatient = Index(postgres, IndexConfig(lock_timeout_s=0.2))
+    with postgres.serving("acme"):
+        assert not prune_releases(impatient, 1)
+        with postgres.owner() as writer:
+            # Whatever it waits for: here a change of the generation, which is not being read.
+            writer.execute("SELECT FROM headwater.index_state FOR UPDATE")
+            assert not prune_releases(impatient, 1)
+    assert "stay until the nightly maintenance" in caplog.text
+    live = index.live()
+    assert live is not None
+    assert live.release_id == "r2"
+    assert prune_releases(impatient, 1)
     assert [release.release_id for release in index.releases()] == ["r2"]

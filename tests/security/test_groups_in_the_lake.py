@@ -17,9 +17,10 @@ from orchestration.cli.main import app
 from orchestration.operations.ask import open_query_service
 from orchestration.operations.ingest import ingest_and_release
 from orchestration.operations.replay import replay_answer
+from orchestration.operations.runs import execute_run
 from orchestration.settings import Settings, open_lake
 from retrieval.embedding.embedder import EmbedderConfig
-from retrieval.search.searcher import QueryModelMismatch
+from retrieval.search.searcher import QueryModelMismatch, Searcher
 from retrieval.store.postgres import Postgres
 
 HANDBOOK = {
@@ -174,3 +175,26 @@ def test_an_older_release_is_asked_with_its_own_model(settings: Settings) -> Non
     with pytest.raises(QueryModelMismatch, match="put it back there, or search with --mode lexical"):
         service.search("director", 3, "hybrid", "acme", release)
     assert service.search("holiday", 3, "lexical", "acme", release)
+
+
+def test_other_groups_reach_the_index_where_nothing_is_embedded_again(settings: Settings) -> None:
+    """As the sensor starts it: only of documents does the data version change, of chunks and vectors not."""
+    lake, index = open_lake(settings), open_query_service(settings).index
+    SourceRegistry(settings.sources_file).give_to("payroll", ["auditors"])
+    ingest_and_release(settings, print)
+    before = index.newest_state()
+    assert before is not None
+    SourceRegistry(settings.sources_file).give_to("payroll", ["owners"])
+    embedded = lake.version("gold.embeddings")
+    upstream = ("silver/documents", "silver/signatures", "silver/duplicates", "gold/chunks")
+    for select in (*upstream, "serving/index"):
+        assert not execute_run(settings, f'key:"{select}"', print).failures
+    assert lake.version("gold.embeddings") == embedded
+    state = index.newest_state()
+    assert state is not None
+    assert (state.generation, state.epoch) == (before.generation, before.epoch + 1)
+    postgres = Postgres(settings.home, settings.postgres)
+    for groups, expected in (((), False), (("auditors",), False), (("owners",), True)):
+        hits = Searcher(postgres).search("acme", "director", None, 9, "lexical", at=state, groups=groups)
+        assert ("salaries.md" in {Path(hit.uri).name for hit in hits}) is expected
+    postgres.close()

@@ -13,6 +13,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from assets.lake.tables import CHUNKS
 from retrieval.chunking.chunker import (
     CHUNK_COLUMNS,
+    MAX_HEADING_CHARACTERS,
+    MAX_HEADING_PATH_CHARACTERS,
     Chunk,
     ChunkerConfig,
     chunk_document_batches,
@@ -235,6 +237,37 @@ def test_batches_have_the_columns_of_the_table_and_stable_ids() -> None:
         assert row["text_sha256"] == hashlib.sha256(row["text"].encode()).hexdigest()
         identity = "\x1f".join(["d1", row["text_sha256"], str(row["char_start"])])
         assert row["chunk_id"] == hashlib.sha256(identity.encode()).hexdigest()
+
+
+def test_a_heading_of_a_megabyte_is_not_copied_whole_into_every_chunk() -> None:
+    heading = "word " * 200_000
+    text = "Top\n\n" + heading + "\n\n" + "Seven words stand here in a row.\n\n" * 50
+    headings = [
+        {"char_start": 0, "level": 1, "title": "Top"},
+        {"char_start": 5, "level": 2, "title": heading},
+    ]
+    chunks = split_into_chunks(text, headings, TOKENIZER, SMALL)
+    last = chunks[-1]
+    assert "Seven words" in text[last.char_start : last.char_end]
+    assert last.heading is not None
+    assert last.heading.startswith("Top > word word")
+    assert last.heading.endswith("…")
+    assert max(len(each.heading or "") for each in chunks) <= MAX_HEADING_CHARACTERS + len("Top > ")
+    # The text itself holds it whole.
+    assert "".join(text[c.char_start : c.char_end] for c in chunks).count("word") == 200_000 + 50
+
+
+def test_of_many_nested_headings_the_innermost_are_shown() -> None:
+    titles = [f"{'title ' * 40}{level}" for level in range(20)]
+    text, headings = "", []
+    for level, title in enumerate(titles):
+        headings.append({"char_start": len(text), "level": level, "title": title})
+        text += title + "\n\n"
+    text += "The end."
+    heading = split_into_chunks(text, headings, TOKENIZER, SMALL)[-1].heading
+    assert heading is not None
+    assert heading.split(" > ") == titles[-4:]
+    assert len(heading) <= MAX_HEADING_PATH_CHARACTERS
 
 
 def test_configuration_is_checked_and_has_a_digest() -> None:
