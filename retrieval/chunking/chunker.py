@@ -15,6 +15,7 @@ import pyarrow as pa
 from pydantic import BaseModel, Field, model_validator
 from tokenizers import Tokenizer
 
+from retrieval.chunking.headings import HeadingPath, usable_headings
 from retrieval.chunking.sentences import TextBoundary, split_at_boundaries
 
 CHUNKER_VERSION = "4"
@@ -23,12 +24,6 @@ CHUNKER_VERSION = "4"
 CHARACTERS_PER_TOKEN = 16
 """A token that covers more text than this counts as several: a tokenizer turns a word of a megabyte into one
 unknown token, and a chunk must still be of a size that a person can read. English has about 4.5."""
-
-MAX_HEADING_CHARACTERS = 300
-"""The longest title that a path of headings shows whole. Every chunk of a section carries its path: without a
-limit, a heading of a megabyte would be stored, and indexed, once per chunk."""
-MAX_HEADING_PATH_CHARACTERS = 1000
-"""The longest path of headings; of a longer one, the outermost headings are left out."""
 
 _BADNESS = {
     TextBoundary.SECTION: 0.0,
@@ -154,56 +149,15 @@ def split_into_chunks(
     Returns:
         Chunks in order. They do not overlap, and together they hold every character that is not whitespace.
     """
-    outline = _outline(text, headings or [])
+    outline = usable_headings(text, headings or [])
     units = _units(text, outline, tokenizer, config)
     chunks: list[Chunk] = []
-    path = _HeadingPath(outline)
+    path = HeadingPath(outline)
     for first, last in _pack(units, config):
         start = units[first].start
         tokens = sum(unit.tokens for unit in units[first:last])
         chunks.append(Chunk(start, units[last - 1].end, path.at(start), tokens))
     return chunks
-
-
-def _outline(text: str, headings: Sequence[Mapping[str, Any]]) -> list[tuple[int, int, str]]:
-    """Returns the usable headings as `(char_start, level, title)` in order, one per position."""
-    found: dict[int, tuple[int, str]] = {}
-    for heading in headings:
-        start = heading["char_start"]
-        begins_word = 0 <= start < len(text) and not text[start].isspace()
-        if begins_word and (start == 0 or text[start - 1].isspace()):
-            found.setdefault(start, (heading["level"], " ".join((heading["title"] or "").split())))
-    return [(start, *found[start]) for start in sorted(found)]
-
-
-class _HeadingPath:
-    """Returns the path of headings at a position; positions ascend, so each heading is visited once."""
-
-    def __init__(self, outline: list[tuple[int, int, str]]) -> None:
-        self._outline = outline
-        self._next = 0
-        self._stack: list[tuple[int, str]] = []
-
-    def at(self, position: int) -> str | None:
-        while self._next < len(self._outline) and self._outline[self._next][0] <= position:
-            _, level, title = self._outline[self._next]
-            while self._stack and self._stack[-1][0] >= level:
-                self._stack.pop()
-            self._stack.append((level, title))
-            self._next += 1
-        return _bounded_path([title for _, title in self._stack if title])
-
-
-def _bounded_path(titles: list[str]) -> str | None:
-    """Joins titles, outermost first, cut to the limits above."""
-    path = ""
-    for title in reversed(titles):
-        shown = title if len(title) <= MAX_HEADING_CHARACTERS else title[: MAX_HEADING_CHARACTERS - 1] + "…"
-        longer = f"{shown} > {path}" if path else shown
-        if len(longer) > MAX_HEADING_PATH_CHARACTERS:
-            break
-        path = longer
-    return path or None
 
 
 def _units(

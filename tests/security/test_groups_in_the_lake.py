@@ -180,11 +180,11 @@ def test_an_older_release_is_asked_with_its_own_model(settings: Settings) -> Non
 def test_other_groups_reach_the_index_where_nothing_is_embedded_again(settings: Settings) -> None:
     """As the sensor starts it: only of documents does the data version change, of chunks and vectors not."""
     lake, index = open_lake(settings), open_query_service(settings).index
-    SourceRegistry(settings.sources_file).give_to("payroll", ["auditors"])
+    SourceRegistry(settings.sources_file).set_groups("payroll", ["auditors"])
     ingest_and_release(settings, print)
     before = index.newest_state()
     assert before is not None
-    SourceRegistry(settings.sources_file).give_to("payroll", ["owners"])
+    SourceRegistry(settings.sources_file).set_groups("payroll", ["owners"])
     embedded = lake.version("gold.embeddings")
     upstream = ("silver/documents", "silver/signatures", "silver/duplicates", "gold/chunks")
     for select in (*upstream, "serving/index"):

@@ -13,14 +13,13 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from assets.lake.tables import CHUNKS
 from retrieval.chunking.chunker import (
     CHUNK_COLUMNS,
-    MAX_HEADING_CHARACTERS,
-    MAX_HEADING_PATH_CHARACTERS,
     Chunk,
     ChunkerConfig,
     chunk_document_batches,
     load_chunk_tokenizer,
     split_into_chunks,
 )
+from retrieval.chunking.headings import MAX_HEADING_CHARACTERS, MAX_HEADING_PATH_CHARACTERS
 from retrieval.chunking.sentences import sentence_spans
 from retrieval.embedding.embedder import packaged_embedding_model
 
