@@ -5,8 +5,7 @@ an old answer can be walked back to the bytes it was made from.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from functools import reduce
+from dataclasses import dataclass
 
 import dagster as dg
 import pyarrow as pa
@@ -14,13 +13,12 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 
 from assets.dagster.metadata import asset_key, described, report
-from assets.engine.step import begin
+from assets.engine.step import begin, open_relations
 from assets.lake.lake import Lake
 from assets.lake.tables import RAW_DOCUMENTS
 from assets.sources.revisions import (
     STATE,
-    revisions,
-    revisions_here,
+    define_revisions,
     stale_files,
     tombstones,
     vanished_documents,
@@ -48,30 +46,51 @@ def check_shrink(source: Source, vanished: int, known: int, max_shrink: float) -
         )
 
 
-def arrivals(
-    lake: Lake, source: Source, state: pa.Table, now: datetime, max_shrink: float
-) -> tuple[list[pa.Table | DataFrame], int]:
-    """The rows to append for one source, none where the lake has all of it, and the bytes of their files.
+@dataclass(frozen=True)
+class Reading:
+    """What one source has that the lake has not.
 
-    Those of a few files of this machine are a table, read without a JVM.
+    Attributes:
+        source: The source.
+        known: The lake's newest revisions of the documents of the files that were read.
+        read: The documents of those files, a frame where they are many; None where there is no such file.
+        vanished: The lake's newest revisions of documents whose file is no longer listed.
+        read_bytes: The size of the files.
+    """
+
+    source: Source
+    known: pa.Table
+    read: pa.Table | DataFrame | None
+    vanished: pa.Table
+    read_bytes: int
+
+
+def read_changes(lake: Lake, source: Source, state: pa.Table, max_shrink: float) -> Reading:
+    """Lists a source and reads the files that the lake does not have as they are.
+
+    Args:
+        lake: For Spark, which starts where the source is large or on another file system.
+        source: The source.
+        state: The lake's newest revisions of its documents, as `STATE` gives them.
+        max_shrink: The share of them that may be gone.
+
+    Raises:
+        SourceShrunk: More are gone.
     """
     listed = list_local_source(source)
     if listed is None:
         listed = list_source(lake.spark, source)
     stale, vanished = stale_files(listed, state), vanished_documents(listed, state)
-    known = state.num_rows - (pc.sum(state["deleted"]).as_py() or 0)
-    check_shrink(source, vanished.num_rows, known, max_shrink)
-    rows: list[pa.Table | DataFrame] = [tombstones(vanished, now)] if vanished.num_rows else []
+    standing = state.num_rows - (pc.sum(state["deleted"]).as_py() or 0)
+    check_shrink(source, vanished.num_rows, standing, max_shrink)
+    read: pa.Table | DataFrame | None = None
     if stale.num_rows:
-        files = pc.list_element(pc.split_pattern(state["uri"], "#", max_splits=1), 0)
-        before = state.filter(pc.is_in(files, stale["uri"]))
-        here = read_local_source(source, stale)
-        if here is not None:
-            rows.append(revisions_here(here, before, source, now))
-        else:
+        read = read_local_source(source, stale)
+        if read is None:
             read = read_source(lake.spark, source, stale)
-            rows.append(revisions(read, before, source, now, max_shrink == 1))
-    return rows, pc.sum(stale["file_size_bytes"]).as_py() or 0
+    files = pc.list_element(pc.split_pattern(state["uri"], "#", max_splits=1), 0)
+    known = state.filter(pc.is_in(files, stale["uri"]))
+    return Reading(source, known, read, vanished, pc.sum(stale["file_size_bytes"]).as_py() or 0)
 
 
 def sources_read(registered: Sequence[Source], faults: Mapping[str, SourceError]) -> dg.AssetCheckResult:
@@ -119,28 +138,31 @@ def raw_documents(
             "there is no source yet: `headwater ingest PATH` or `headwater source add NAME PATH`"
         )
     now = lake.stamp(RAW_DOCUMENTS, "fetched_at")
-    found, read_bytes, left = list[pa.Table | DataFrame](), 0, state
+    readings, left = list[Reading](), state
     faults: dict[str, SourceError] = {}
     for source in registered:
         ours = pc.and_(pc.equal(left["tenant"], source.tenant), pc.equal(left["source"], source.name))
         known, left = left.filter(ours), left.filter(pc.invert(ours))
         try:
-            rows, size_bytes = arrivals(lake, source, known, now, max_shrink)
+            readings.append(read_changes(lake, source, known, max_shrink))
         except SourceError as fault:  # it fails alone: its documents stay as they are
             context.log.warning(str(fault))
             faults[source.name] = fault
-            continue
-        found, read_bytes = [*found, *rows], read_bytes + size_bytes
     checked = sources_read(registered, faults)
     # What no source claims any more was taken from the configuration: its documents go as vanished files do.
     orphans = left.filter(pc.invert(left["deleted"]))
-    if orphans.num_rows:
-        found.append(tombstones(orphans, now))
-    here = [rows for rows in found if isinstance(rows, pa.Table)]
-    if here and len(here) == len(found):
-        step.append(pa.concat_tables(here), read_bytes)
-    elif found:
-        frames = [lake.spark.createDataFrame(rows) if isinstance(rows, pa.Table) else rows for rows in found]
-        step.append(reduce(DataFrame.unionByName, frames), read_bytes)
+    gone = pa.concat_tables([orphans, *(reading.vanished for reading in readings)])
+    news = [reading for reading in readings if reading.read is not None]
+    if news or gone.num_rows:
+        with open_relations(lake, all(isinstance(reading.read, pa.Table) for reading in news)) as on:
+            on.add("gone", tombstones(gone, now))
+            parts = ["SELECT * FROM {gone}"]
+            for number, reading in enumerate(news):
+                on.add("read", reading.read)
+                define_revisions(
+                    on, f"revisions_{number}", reading.known, reading.source, now, accept_loss=max_shrink == 1
+                )
+                parts.append(f"SELECT * FROM {{revisions_{number}}}")
+            step.append(on, " UNION ALL ".join(parts), sum(reading.read_bytes for reading in news))
     made = report(lake, RAW_DOCUMENTS, sources=len(registered), sources_not_read=sorted(faults))
     return made._replace(check_results=[checked])

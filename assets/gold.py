@@ -5,18 +5,14 @@ for each distinct chunk text and model.
 """
 
 import hashlib
-import os
-from collections.abc import Iterator
 from functools import partial
-from typing import TypeAlias
 
 import dagster as dg
-import pyarrow as pa
-from pyspark.sql import functions as F
-from pyspark.sql.pandas.types import from_arrow_schema
 
 from assets.dagster.metadata import described, report
-from assets.engine.step import WORK_BYTES, Step, begin, mapped
+from assets.engine.limits import PARSED_BYTES, LocalLimits
+from assets.engine.relations import BatchFunction, Relations
+from assets.engine.step import begin
 from assets.lake.ids import config_digest
 from assets.lake.lake import Lake
 from assets.lake.tables import CHUNKS, DOCUMENTS, DUPLICATES, EMBEDDINGS
@@ -25,11 +21,16 @@ from retrieval.chunking.chunker import CHUNK_COLUMNS, chunk_document_batches
 from retrieval.embedding.embedder import EMBEDDING_COLUMNS, embed_batches
 from retrieval.embedding.embedding_model import EmbeddingModel
 
-_TEXT_KEY = ["tenant", "text_sha256"]
 _FEW_TEXTS = 256
 """Texts that this process embeds itself, in about the time that a JVM and its workers take to start."""
 
-Batches: TypeAlias = Iterator[pa.RecordBatch]
+_CHUNKED_SCOPE = "SELECT doc_id FROM {changed_documents} UNION SELECT doc_id FROM {changed_duplicates}"
+"""Documents whose text changed, or that another began or ceased to stand for."""
+_CANONICAL_TEXTS = """
+    SELECT /*+ BROADCAST(scope) */ doc_id, tenant, text, headings FROM {documents}
+    SEMI JOIN {scope} AS scope USING (doc_id) ANTI JOIN {duplicates} USING (doc_id)
+"""
+"""The texts of those that no other stands for."""
 
 
 def chunker_digest(recipe: Recipe, model: EmbeddingModel) -> str:
@@ -58,39 +59,11 @@ def chunks(
     )
     if not step.idle:
         cut = partial(chunk_document_batches, config=recipe.chunker, tokenizer_path=model.tokenizer_path)
-        changed = (step.changed_here(table, WORK_BYTES) for table in (DOCUMENTS, DUPLICATES))
-        here = [rows for rows in changed if rows is not None]
-        if len(here) == 2:
-            ids = pa.concat_tables([rows.select(["doc_id"]) for rows in here])
-            texts = lake.query(
-                """
-                select doc_id, tenant, text, headings from documents
-                semi join ids using (doc_id) anti join duplicates using (doc_id)
-                """,
-                ids=ids,
-                documents=lake.delta(DOCUMENTS.name, documents_version),
-                duplicates=lake.delta(DUPLICATES.name, duplicates_version),
-            )
-            step.merge(mapped(texts, cut, CHUNK_COLUMNS), ids)
-        else:
-            documents, duplicates = step.current(DOCUMENTS), step.current(DUPLICATES)
-            scope = (
-                step.changed(DOCUMENTS)
-                .select("doc_id")
-                .unionByName(step.changed(DUPLICATES).select("doc_id"))
-                .distinct()
-                .persist()
-            )
-            canonical = documents.join(F.broadcast(scope), "doc_id", "left_semi").join(
-                duplicates, "doc_id", "left_anti"
-            )
-            pieces = (
-                canonical.select("doc_id", "tenant", "text", "headings")
-                .repartition(2 * lake.spark.sparkContext.defaultParallelism)
-                .mapInArrow(cut, from_arrow_schema(CHUNK_COLUMNS))
-            )
-            step.merge(pieces, scope)
-            scope.unpersist()
+        limits = LocalLimits(change_bytes=PARSED_BYTES)
+        with step.relations((DOCUMENTS, DUPLICATES), (DOCUMENTS, DUPLICATES), limits=limits) as on:
+            on.define("scope", _CHUNKED_SCOPE, reused=True)
+            on.map_batches("pieces", _CANONICAL_TEXTS, cut, CHUNK_COLUMNS, spread=True)
+            step.merge(on, "pieces", "scope")
     return report(lake, CHUNKS)
 
 
@@ -111,60 +84,42 @@ def embeddings(
     )
     if not step.idle:
         model.prepare()
-        encode = partial(embed_batches, config=recipe.embedder, cache=model.cache)
-        here = step.changed_here(CHUNKS, WORK_BYTES)
-        if here is not None and here.num_rows <= _FEW_TEXTS:
-            _embed_here(step, here.select(_TEXT_KEY), model, encode)
-        else:
-            _embed(step, model, encode)
+        limits = LocalLimits(change_bytes=PARSED_BYTES, change_rows=_FEW_TEXTS)
+        with step.relations((CHUNKS,), (CHUNKS, EMBEDDINGS), limits=limits) as on:
+            encode = partial(
+                embed_batches, config=recipe.embedder, cache=model.cache, threads=on.threads_per_call
+            )
+            define_vectors(on, model.digest, encode)
+            step.merge(on, "vectors", "touched")
     return report(lake, EMBEDDINGS, model=str(model.config.model), model_digest=model.digest)
 
 
-def _embed_here(step: Step, touched: pa.Table, model: EmbeddingModel, encode: partial[Batches]) -> None:
-    """Embeds the texts of the keys that have no vector yet, in this process with all cores."""
-    lake = step.lake
-    tables = {
-        "touched": touched,
-        "chunks": lake.delta(CHUNKS.name, step.windows[CHUNKS.name].until),
-        "embeddings": lake.delta(EMBEDDINGS.name, step.version),
-    }
-    wanted = lake.query(
-        """
-        select tenant, text_sha256, any_value(text) as text
-        from chunks semi join touched using (tenant, text_sha256) group by all
-        """,
-        **tables,
-    )
-    kept = lake.query(
-        """
-        select tenant, text_sha256, model_digest, vector
-        from embeddings semi join wanted using (tenant, text_sha256) where model_digest = ?
-        """,
-        [model.digest],
-        wanted=wanted,
-        **tables,
-    ).cast(EMBEDDING_COLUMNS)
-    new = lake.query("from wanted anti join kept using (tenant, text_sha256)", wanted=wanted, kept=kept)
-    vectors = mapped(new, partial(encode, threads=os.cpu_count() or 1), EMBEDDING_COLUMNS)
-    step.merge(pa.concat_tables([kept, vectors]), touched)
+_TOUCHED = "SELECT DISTINCT tenant, text_sha256 FROM {changed_chunks}"
+"""The texts that came or went, by their keys."""
+_WANTED = """
+    SELECT /*+ BROADCAST(touched) */ tenant, text_sha256, any_value(text) AS text
+    FROM {chunks} SEMI JOIN {touched} AS touched USING (tenant, text_sha256) GROUP BY tenant, text_sha256
+"""
+"""Those of them that a chunk has."""
+_KEPT = """
+    SELECT tenant, text_sha256, model_digest, vector
+    FROM {embeddings} SEMI JOIN {wanted} USING (tenant, text_sha256) WHERE model_digest = {digest}
+"""
+"""The vectors of those that have been embedded before."""
 
 
-def _embed(step: Step, model: EmbeddingModel, encode: partial[Batches]) -> None:
-    """`_embed_here` of many texts, by Spark's workers with a core each."""
-    lake = step.lake
-    touched = step.changed(CHUNKS).select(_TEXT_KEY).distinct().persist()
-    wanted = (
-        step.current(CHUNKS)
-        .join(F.broadcast(touched), _TEXT_KEY, "left_semi")
-        .select(*_TEXT_KEY, "text")
-        .dropDuplicates(_TEXT_KEY)
-    )
-    there = lake.frame(EMBEDDINGS.name, step.version).where(F.col("model_digest") == model.digest)
-    kept = there.join(wanted, _TEXT_KEY, "left_semi")
-    new = wanted.join(there, _TEXT_KEY, "left_anti")
-    cores = lake.spark.sparkContext.defaultParallelism
-    encoded = new.repartition(cores).mapInArrow(
-        partial(encode, threads=1), from_arrow_schema(EMBEDDING_COLUMNS)
-    )
-    step.merge(kept.select(*encoded.columns).unionByName(encoded), touched)
-    touched.unpersist()
+def define_vectors(on: Relations, model_digest: str, encode: BatchFunction) -> None:
+    """Defines `vectors`, rows of `gold.embeddings`, and `touched`, the keys of the texts that they replace.
+
+    Args:
+        on: Holds `chunks` with their changes, and `embeddings`.
+        model_digest: The model's.
+        encode: From batches of tenant, text_sha256 and text to batches of `EMBEDDING_COLUMNS`.
+    """
+    on.define("touched", _TOUCHED, reused=True)
+    on.define("wanted", _WANTED, reused=True)
+    on.define("kept", _KEPT, digest=model_digest)
+    new = "SELECT * FROM {wanted} ANTI JOIN {kept} USING (tenant, text_sha256)"
+    on.map_batches("encoded", new, encode, EMBEDDING_COLUMNS, spread=True)
+    columns = ", ".join(EMBEDDING_COLUMNS.names)
+    on.define("vectors", f"SELECT {columns} FROM {{kept}} UNION ALL SELECT {columns} FROM {{encoded}}")

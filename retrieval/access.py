@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 SCOPE_SEPARATOR = "\x1f"
 """Stands between tenant and groups in a scope; no name may hold it."""
 
-SCOPE_SQL = f"concat_ws(chr({ord(SCOPE_SEPARATOR)}), tenant, access_groups)"
+SCOPE_SQL = f"concat_ws(chr({ord(SCOPE_SEPARATOR)}), tenant, nullif(access_groups, ''))"
 """A row's scope from its columns `tenant` and `access_groups`, for Spark and DuckDB."""
 
 SCOPE_TENANT_SQL = f"split_part(scope, chr({ord(SCOPE_SEPARATOR)}), 1)"

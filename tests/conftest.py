@@ -11,6 +11,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 if TYPE_CHECKING:
+    from assets.engine.relations import Relations
     from retrieval.store.postgres import Postgres
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -23,6 +24,16 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     session = spark_session(SparkConfig(driver_memory="2g"), tmp_path_factory.mktemp("spark"))
     yield session
     session.stop()
+
+
+@pytest.fixture
+def local_and_spark(spark: SparkSession) -> Iterator[tuple["Relations", "Relations"]]:
+    """Both engines, without a relation."""
+    from assets.engine.local_relations import LocalRelations
+    from assets.engine.spark_relations import SparkRelations
+
+    with LocalRelations() as local, SparkRelations(spark) as distributed:
+        yield local, distributed
 
 
 @pytest.fixture(scope="session")

@@ -1,48 +1,35 @@
-"""Connected components of an edge list: on the driver under a cap, distributed above it, same result."""
-
-from typing import NamedTuple
+"""Connected components of an edge list: in memory under a cap, by relational rounds above it, same result."""
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components as scipy_components
+from scipy.sparse.csgraph import connected_components
 
-DRIVER_EDGE_CAP = 5_000_000
-"""Edges up to which the driver does it: about 1 GB for ids of 64 characters, and seconds against minutes."""
+from assets.engine.relations import Relations
 
-
-class _State(NamedTuple):
-    """What two rounds of the distributed method agree on when nothing changed any more."""
-
-    edges: int
-    digest: int | None
+IN_MEMORY_EDGES = 5_000_000
+"""Edges up to which this process does it: about 1 GB for ids of 64 characters, in seconds, not minutes."""
 
 
-def connected_components(edges: DataFrame, driver_edge_cap: int = DRIVER_EDGE_CAP) -> DataFrame:
-    """Finds which nodes hang together.
+def define_components(on: Relations, name: str, edges: str, in_memory_edges: int = IN_MEMORY_EDGES) -> None:
+    """Defines which nodes hang together: columns `node` and `component`, one row per node that has an edge.
 
     Args:
-        edges: Two string columns, `left_id` and `right_id`; direction, repeats and self-loops do not matter.
-        driver_edge_cap: Edges above which the work is distributed.
-
-    Returns:
-        Columns `node` and `component`, one row a node that has an edge; a component is named by its
-        least node.
+        on: Holds the edges.
+        name: The relation to define. A component is named by its least node.
+        edges: The relation with two string columns, `left_id` and `right_id`; direction, repeats and
+            self-loops do not matter.
+        in_memory_edges: Edges above which the engine does it in rounds.
     """
-    edges = edges.select("left_id", "right_id").persist()
-    try:
-        if edges.count() > driver_edge_cap:
-            return distributed_components(edges)
-        return edges.sparkSession.createDataFrame(components_of(edges.toArrow()))
-    finally:
-        edges.unpersist()
+    if on.row(f"SELECT count(*) FROM {{{edges}}}")[0] <= in_memory_edges:
+        on.add(name, connected_nodes(on.arrow(edges)))
+    else:
+        define_components_in_rounds(on, name, edges)
 
 
-def components_of(edges: pa.Table) -> pa.Table:
-    """`connected_components` of edges in memory.
+def connected_nodes(edges: pa.Table) -> pa.Table:
+    """Returns the connected components of edges in memory, by a depth-first search over a sparse matrix.
 
     Args:
         edges: Two string columns, `left_id` and `right_id`.
@@ -54,7 +41,7 @@ def components_of(edges: pa.Table) -> pa.Table:
     nodes = ends.unique().sort()
     left, right = (pc.index_in(edges[side], nodes).to_numpy() for side in ("left_id", "right_id"))
     shape = (len(nodes), len(nodes))
-    count, label = scipy_components(
+    count, label = connected_components(
         coo_array((np.ones(len(left), np.bool_), (left, right)), shape), directed=False
     )
     least = np.full(count, len(nodes))
@@ -62,53 +49,59 @@ def components_of(edges: pa.Table) -> pa.Table:
     return pa.table({"node": nodes, "component": nodes.take(pa.array(least[label], pa.int64()))})
 
 
-def distributed_components(edges: DataFrame) -> DataFrame:
-    """`connected_components` by alternating large-star and small-star operations.
+def define_components_in_rounds(on: Relations, name: str, edges: str) -> None:
+    """Defines what `define_components` does by alternating large-star and small-star operations.
 
     Every round points nodes at lesser neighbours until each component is a star around its least node:
     O(log^2 n) rounds, and never more edges than there were (Kiveris, Lattanzi, Mirrokni, Rastogi and
     Vassilvitskii, "Connected Components in MapReduce and Beyond", 2014).
 
     Args:
-        edges: Two string columns, `left_id` and `right_id`.
-
-    Returns:
-        String columns `node` and `component`.
+        on: Holds the edges.
+        name: The relation to define.
+        edges: The relation with two string columns, `left_id` and `right_id`.
     """
-    nodes = edges.select(F.explode(F.array("left_id", "right_id")).alias("node")).distinct()
     # A star is rows (node, parent), parent < node.
-    stars = edges.where("left_id <> right_id").select(
-        F.greatest("left_id", "right_id").alias("node"), F.least("left_id", "right_id").alias("parent")
+    on.define(
+        "stars",
+        f"""
+        SELECT greatest(left_id, right_id) AS node, least(left_id, right_id) AS parent
+        FROM {{{edges}}} WHERE left_id <> right_id
+        """,
     )
-    state, before = _State(-1, None), None
+    state, before = (-1, None), None
     while state != before:
         before = state
+        on.define("links_both_ways", _BOTH_WAYS)
+        on.define("large_stars", _LARGE_STARS)
         # Each round's plan would otherwise hold all rounds before it.
-        stars = _small_star(_large_star(stars)).localCheckpoint()
-        digest = F.bit_xor(F.xxhash64("node", "parent"))
-        ((count, value),) = stars.agg(F.count("*"), digest).collect()
-        state = _State(count, value)
-    return nodes.join(stars, "node", "left").select("node", F.coalesce("parent", "node").alias("component"))
-
-
-def _large_star(stars: DataFrame) -> DataFrame:
-    """Links each node's greater neighbours to the least node of its neighbourhood."""
-    both = stars.union(stars.select(F.col("parent").alias("node"), F.col("node").alias("parent")))
-    least = both.groupBy("node").agg(F.least("node", F.min("parent")).alias("least"))
-    return (
-        both.join(least, "node")
-        .where("parent > node")
-        .select(F.col("parent").alias("node"), F.col("least").alias("parent"))
-        .distinct()
+        on.define("stars", _SMALL_STARS, reused=True)
+        count, digest = on.row("SELECT count(*), bit_xor(xxhash64(node, parent)) FROM {stars}")
+        state = (count, digest)
+    on.define(
+        name,
+        f"""
+        SELECT node, coalesce(parent, node) AS component
+        FROM (SELECT left_id AS node FROM {{{edges}}} UNION SELECT right_id FROM {{{edges}}})
+        LEFT JOIN {{stars}} USING (node)
+        """,
     )
 
 
-def _small_star(stars: DataFrame) -> DataFrame:
-    """Links each node and its lesser neighbours to the least of them."""
-    least = stars.groupBy("node").agg(F.min("parent").alias("least"))
-    neighbours = stars.join(least, "node").where("parent <> least")
-    return (
-        neighbours.select(F.col("parent").alias("node"), F.col("least").alias("parent"))
-        .union(least.select("node", F.col("least").alias("parent")))
-        .distinct()
-    )
+_BOTH_WAYS = "SELECT node, parent FROM {stars} UNION ALL SELECT parent, node FROM {stars}"
+
+_LARGE_STARS = """
+    SELECT DISTINCT parent AS node, lesser AS parent FROM {links_both_ways}
+    JOIN (
+        SELECT node, least(node, min(parent)) AS lesser FROM {links_both_ways} GROUP BY node
+    ) USING (node) WHERE parent > node
+"""
+"""Links each node's greater neighbours to the least node of its neighbourhood."""
+
+_SMALL_STARS = """
+    WITH lesser AS (SELECT node, min(parent) AS least_parent FROM {large_stars} GROUP BY node)
+    SELECT parent AS node, least_parent AS parent FROM {large_stars} JOIN lesser USING (node)
+    WHERE parent <> least_parent
+    UNION SELECT node, least_parent FROM lesser
+"""
+"""Links each node and its lesser neighbours to the least of them."""

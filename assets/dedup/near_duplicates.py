@@ -20,131 +20,90 @@ stand for them; it is *touched* when it has a new edge to a dirty one.
 """
 
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
-import pyarrow as pa
-from deltalake import DeltaTable
-from pyspark.sql import DataFrame
-
+from assets.dedup.components import define_components
 from assets.dedup.minhash import MinHashConfig
-from assets.engine.relations import LocalRelations, Relations, SparkRelations
-
-Rows = TypeVar("Rows", pa.Table, DataFrame)
+from assets.dedup.similarity import define_similarities
+from assets.engine.relations import Relations
 
 
 @dataclass(frozen=True)
-class Duplicates(Generic[Rows]):
-    """What was found.
+class DuplicateCounts:
+    """What deduplication looked at.
 
     Attributes:
-        rows: doc_id, canonical_id, matched_id, jaccard (float64), method (`exact` or `minhash`): the rows
-            that silver.duplicates shall have for the affected documents.
-        affected: doc_id: every document that was decided about. A row of silver.duplicates of one of these
-            that is not in `rows` is out of date and to be deleted.
         candidate_pairs: Pairs whose exact similarity was computed.
         similar_pairs: Those of them that reach the threshold.
         hot_buckets: LSH buckets with more members than are compared with all, of those looked into.
     """
 
-    rows: Rows
-    affected: Rows
     candidate_pairs: int
     similar_pairs: int
     hot_buckets: int
 
 
 def find_duplicates(
-    documents: DeltaTable | pa.Table,
-    signatures: DeltaTable | pa.Table,
-    previous: DeltaTable | pa.Table,
-    config: MinHashConfig,
-    changed: pa.Table | None = None,
-    replaced: pa.Table | None = None,
-    seen_by: str = "tenant",
-) -> Duplicates[pa.Table]:
-    """Finds every document's duplicate row, or those that a batch of changes can have touched, with DuckDB.
+    on: Relations, config: MinHashConfig, scope: str = "tenant", incremental: bool = False
+) -> DuplicateCounts:
+    """Finds every document's duplicate row, or those that a batch of changes can have touched.
+
+    It reads these relations:
+
+    * `documents`: all current documents: doc_id, tenant, text, text_sha256, first_seen_at;
+    * `signatures`: their signatures: doc_id, bands (null where a text has no word);
+    * `duplicates`: silver.duplicates as it stands: doc_id, canonical_id, matched_id, jaccard, method; the
+      result for the documents as they were before the changes;
+    * `changed_signatures`, when incremental: doc_id of the documents that came, changed or went since;
+    * `replaced_signatures`, when incremental: bands of the signatures that changed or went, as they were,
+      which tell the buckets that lost a member.
+
+    It defines these:
+
+    * `found_duplicates`: doc_id, canonical_id, matched_id, jaccard (float64), method (`exact` or `minhash`):
+      the rows that silver.duplicates shall have for the affected documents;
+    * `affected_documents`: doc_id of every document that was decided about. A row of silver.duplicates of one
+      of these that is not among the found ones is out of date.
 
     Args:
-        documents: All current documents: doc_id, tenant, text, text_sha256, first_seen_at.
-        signatures: Their signatures: doc_id, bands (null where a text has no word).
-        previous: silver.duplicates as it stands: doc_id, canonical_id, matched_id, jaccard, method; the
-            result for the documents as they were before the changes.
+        on: Holds the relations.
         config: Threshold and bucket limit; its other settings must be those of the signatures.
-        changed: doc_id of the documents inserted, changed or removed since `previous`; None computes all.
-        replaced: doc_id and bands of the signatures that `changed` replaced or removed, as they were (the
-            change feed's pre-images). Needed with `changed`, for they tell which buckets lost a member.
-        seen_by: SQL over `documents` for who sees one, where a tenant is not all that decides it.
+        scope: SQL over `documents` for who may read one, where a tenant is not all that decides it.
+        incremental: Whether only what the changes can have touched is computed.
 
     Returns:
-        The rows and the documents that they decide about.
-
-    Raises:
-        ValueError: When `changed` comes without `replaced`.
+        How much there was to compare.
     """
-    tables = {"documents": documents, "signatures": signatures, "previous": previous}
-    if changed is not None:
-        tables |= {"changed": changed.select(["doc_id"]), "replaced": _with_replaced(replaced)}
-    on = LocalRelations(tables, config)
-    try:
-        counts = _decide(on, config, seen_by, all_of_them=changed is None)
-        outcome = on.table("outcome")
-    finally:
-        on.close()
-    return Duplicates(outcome.filter(outcome["canonical_id"].is_valid()), outcome.select(["doc_id"]), *counts)
-
-
-def find_duplicates_in_spark(
-    documents: DataFrame,
-    signatures: DataFrame,
-    previous: DataFrame,
-    config: MinHashConfig,
-    changed: DataFrame | None = None,
-    replaced: DataFrame | None = None,
-    seen_by: str = "tenant",
-) -> Duplicates[DataFrame]:
-    """`find_duplicates` where all the work is Spark's. Both frames hold no input open.
-
-    Raises:
-        ValueError: When `changed` comes without `replaced`.
-    """
-    frames = {"documents": documents, "signatures": signatures, "previous": previous}
-    if changed is not None:
-        frames |= {"changed": changed.select("doc_id").distinct(), "replaced": _with_replaced(replaced)}
-    on = SparkRelations(frames, config)
-    counts = _decide(on, config, seen_by, all_of_them=changed is None)
-    outcome = on.table("outcome").localCheckpoint()
-    return Duplicates(outcome.where("canonical_id IS NOT NULL"), outcome.select("doc_id"), *counts)
-
-
-def _with_replaced(replaced: Rows | None) -> Rows:
-    if replaced is None:
-        raise ValueError("changed without replaced: pass the bands that the changed documents had before")
-    return replaced
-
-
-def _decide(on: Relations, config: MinHashConfig, seen_by: str, all_of_them: bool) -> tuple[int, int, int]:
-    """Defines `outcome`: each affected document with its row, or nulls for none.
-
-    Args:
-        on: Holds `documents`, `signatures` and `previous`; `changed` and `replaced` too unless all are due.
-        config: Threshold and bucket limit.
-        seen_by: SQL for who sees a document.
-        all_of_them: Whether all documents are decided about.
-
-    Returns:
-        The numbers of candidate pairs, of similar ones among them, and of hot buckets.
-    """
+    columns = "doc_id, canonical_id, matched_id, jaccard, method"
+    on.define("previous", f"SELECT {columns} FROM {{duplicates}}", reused=True)
     on.define(
         "members",
-        f"SELECT doc_id, {seen_by} AS tenant, text_sha256, unix_micros(first_seen_at) AS seen "
+        f"SELECT doc_id, {scope} AS tenant, text_sha256, unix_micros(first_seen_at) AS seen "
         "FROM {documents}",
         reused=True,
     )
-    if all_of_them:
+    if incremental:
+        on.define("changed", "SELECT doc_id FROM {changed_signatures}", reused=True)
+        on.define("replaced", "SELECT bands FROM {replaced_signatures}", reused=True)
+        _define_dirty(on, config)
+    else:
         every = "SELECT doc_id FROM {members} UNION SELECT doc_id FROM {previous}"
         on.define("dirty", every, reused=True)
-    else:
-        _define_dirty(on, config)
+    counts = _define_outcome(on, config)
+    on.define("found_duplicates", f"SELECT {columns} FROM {{outcome}} WHERE canonical_id IS NOT NULL")
+    on.define("affected_documents", "SELECT doc_id FROM {outcome}")
+    return counts
+
+
+def _define_outcome(on: Relations, config: MinHashConfig) -> DuplicateCounts:
+    """Defines `outcome`: each affected document with its row, or nulls for none.
+
+    Args:
+        on: Holds `members`, `signatures`, `previous` and `dirty`.
+        config: Threshold and bucket limit.
+
+    Returns:
+        How much there was to compare.
+    """
     on.define(
         "exact",
         _SHARING_TEXT.replace("{ids}", "{dirty}")
@@ -182,8 +141,9 @@ def _decide(on: Relations, config: MinHashConfig, seen_by: str, all_of_them: boo
         UNION ALL SELECT left_id, right_id FROM {edges}
         UNION ALL SELECT doc_id, canonical_id FROM {touched}
         """,
+        reused=True,
     )
-    on.define_components("components", "links")
+    define_components(on, "components", "links")
     on.define(
         "canonical",
         """
@@ -203,29 +163,28 @@ def _decide(on: Relations, config: MinHashConfig, seen_by: str, all_of_them: boo
         """,
         reused=True,
     )
-    if on.row("SELECT count(*) FROM {demoted}") == (0,):
-        on.define("more", "SELECT left_id, right_id, jaccard FROM {edges} WHERE false")
-    else:
+    both_ways = "SELECT left_id, right_id, jaccard, 'minhash' FROM {edges} UNION ALL "
+    both_ways += "SELECT right_id, left_id, jaccard, 'minhash' FROM {edges}"
+    if on.row("SELECT count(*) FROM {demoted}") != (0,):
         _define_edges(on, "more", "demoted", config)
+        both_ways += " UNION ALL " + both_ways.replace("{edges}", "{more}")
     on.define(
         "outcome",
-        """
+        f"""
         SELECT doc_id, canonical_id, matched_id, jaccard, method
-        FROM (SELECT doc_id FROM {dirty} UNION SELECT doc_id FROM {canonical}) LEFT JOIN (
+        FROM (SELECT doc_id FROM {{dirty}} UNION SELECT doc_id FROM {{canonical}}) LEFT JOIN (
             SELECT doc_id, canonical_id, matched_id, jaccard, method,
                 row_number() OVER (PARTITION BY doc_id ORDER BY jaccard DESC, matched_id) AS place
             FROM (
-                SELECT doc_id, matched_id, CAST(1 AS DOUBLE) AS jaccard, 'exact' AS method FROM {exact}
-                UNION ALL SELECT left_id, right_id, jaccard, 'minhash' FROM {edges}
-                UNION ALL SELECT right_id, left_id, jaccard, 'minhash' FROM {edges}
-                UNION ALL SELECT left_id, right_id, jaccard, 'minhash' FROM {more}
-                UNION ALL SELECT right_id, left_id, jaccard, 'minhash' FROM {more}
-                UNION ALL SELECT doc_id, matched_id, jaccard, method FROM {touched}
-            ) JOIN {canonical} USING (doc_id) WHERE doc_id <> canonical_id
+                SELECT doc_id, matched_id, CAST(1 AS DOUBLE) AS jaccard, 'exact' AS method FROM {{exact}}
+                UNION ALL {both_ways}
+                UNION ALL SELECT doc_id, matched_id, jaccard, method FROM {{touched}}
+            ) JOIN {{canonical}} USING (doc_id) WHERE doc_id <> canonical_id
         ) USING (doc_id) WHERE coalesce(place, 1) = 1
         """,
+        reused=True,
     )
-    return candidates, similar, int(hot)
+    return DuplicateCounts(candidates, similar, int(hot))
 
 
 _SHARING_TEXT = """
@@ -282,7 +241,7 @@ def _define_edges(on: Relations, name: str, ids: str, config: MinHashConfig) -> 
         f"{name}_pairs",
         f"""
         SELECT a.doc_id AS left_id, b.doc_id AS right_id, bool_or(a.due OR b.due) AS wanted,
-            count_if(a.place = 0 AND b.place = {{hot_bucket}}) AS hot
+            CAST(count_if(a.place = 0 AND b.place = {{hot_bucket}}) AS BIGINT) AS hot
         FROM {{{name}_ranked}} AS a JOIN {{{name}_ranked}} AS b
             ON a.tenant = b.tenant AND a.band = b.band AND a.place < b.place
         WHERE a.place < {{hot_bucket}} AND (a.due OR b.due OR (a.place = 0 AND b.place = {{hot_bucket}}))
@@ -290,7 +249,7 @@ def _define_edges(on: Relations, name: str, ids: str, config: MinHashConfig) -> 
         """,
         hot_bucket=config.hot_bucket,
     )
-    on.define_compared(f"{name}_compared", f"{name}_pairs")
+    define_similarities(on, f"{name}_compared", f"{name}_pairs", config)
     on.define(
         name,
         f"SELECT left_id, right_id, jaccard FROM {{{name}_compared}} "

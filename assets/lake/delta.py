@@ -24,7 +24,7 @@ def register(connection: duckdb.DuckDBPyConnection, name: str, table: DeltaTable
     as views, and Arrow can not compare those with the plain strings of a filter that is handed down to it.
     """
     if isinstance(table, pa.Table):
-        connection.register(name, _without_views(table))
+        connection.register(name, without_views(table))
     elif not (files := data_files(table)):
         connection.register(name, pa.schema(table.schema().to_arrow()).empty_table())
     elif files[0].startswith("/"):
@@ -44,8 +44,13 @@ def stored_bytes(table: DeltaTable) -> int:
     return sum(table.get_add_actions().column("size_bytes").to_pylist())
 
 
-def _without_views(table: pa.Table) -> pa.Table:
-    """The table with plain strings and bytes where delta-rs gave views, which Arrow can not compare."""
+def stored_rows(table: DeltaTable) -> int:
+    """Returns the number of rows of a table version, as its files' statistics say."""
+    return sum(table.get_add_actions().column("num_records").to_pylist())
+
+
+def without_views(table: pa.Table) -> pa.Table:
+    """Returns the table with plain strings and bytes for delta-rs's views, which Arrow can not compare."""
     plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
     return table.cast(
         pa.schema([field.with_type(plain.get(field.type, field.type)) for field in table.schema])

@@ -4,8 +4,6 @@ import hashlib
 import json
 
 from pydantic import BaseModel
-from pyspark.sql import Column
-from pyspark.sql import functions as F
 
 SEPARATOR = "\x1f"
 
@@ -15,9 +13,8 @@ def doc_id(tenant: str, source: str, uri: str) -> str:
     return hashlib.sha256(SEPARATOR.join((tenant, source, uri)).encode()).hexdigest()
 
 
-def doc_id_column(tenant: str, source: str, uri: Column) -> Column:
-    """`doc_id` as a Spark expression over a column of URIs."""
-    return F.sha2(F.concat_ws(SEPARATOR, F.lit(tenant), F.lit(source), uri), 256)
+DOC_ID_SQL = f"sha2(concat_ws(chr({ord(SEPARATOR)}), {{tenant}}, {{source}}, uri), 256)"
+"""`doc_id` as SQL of the engine's relations over a column `uri`, with the values `tenant` and `source`."""
 
 
 def config_digest(algorithm: str, config: BaseModel | None = None) -> str:

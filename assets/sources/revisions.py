@@ -6,13 +6,12 @@ changed), and a document that is no longer there gets a tombstone.
 
 from datetime import datetime
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import Column, DataFrame, Window
-from pyspark.sql import functions as F
 
-from assets.lake.ids import doc_id_column
+from assets.engine.relations import Relations
+from assets.lake.ids import DOC_ID_SQL
+from assets.lake.lake import Lake
 from assets.lake.tables import RAW_DOCUMENTS
 from assets.sources.source_config import Source
 from assets.sources.source_schemas import UNREACHABLE_FILE_ERRORS
@@ -42,15 +41,6 @@ _VANISHED = """
     where not deleted and listing.uri is null
 """
 
-# One of a file's documents stands for it: the rest of a million rows need no row of their own to say that the
-# file was touched.
-_BEFORE = """
-    select doc_id, columns(* exclude (doc_id)) as 'last_\\0',
-           not deleted and uri is not distinct from
-           min(uri) filter (not deleted) over (partition by split_part(uri, '#', 1)) as stands_for_file
-    from state
-"""
-
 
 def stale_files(listing: pa.Table, state: pa.Table) -> pa.Table:
     """The files of a listing that must be read: new, of another size or time, or unreadable last time.
@@ -62,151 +52,120 @@ def stale_files(listing: pa.Table, state: pa.Table) -> pa.Table:
     Returns:
         Rows of the listing. One file can hold many documents, which share the part of their URI before `#`.
     """
-    with duckdb.connect() as connection:
-        connection.register("listing", listing)
-        connection.register("state", state)
-        return connection.sql(_STALE).to_arrow_table()
+    return Lake.query(_STALE, listing=listing, state=state)
 
 
 def vanished_documents(listing: pa.Table, state: pa.Table) -> pa.Table:
     """The documents that the lake has and whose file the source no longer lists; arguments as above."""
-    with duckdb.connect() as connection:
-        connection.register("listing", listing)
-        connection.register("state", state)
-        return connection.sql(_VANISHED).to_arrow_table()
+    return Lake.query(_VANISHED, listing=listing, state=state)
 
 
-_AS_READ = (
+_FILE_COLUMNS = (
     *("uri", "title", "media_type", "content_sha256", "size_bytes", "file_size_bytes", "file_modified_at"),
     "error",
 )
 """What a revision says of its file as it is, and a tombstone as it last was."""
 
+_LAST_COLUMNS = ("revision", *_FILE_COLUMNS, "first_seen_at", "deleted")
+
+# One of a file's documents stands for it: the rest of a million rows need no row of their own to say that the
+# file was touched.
+_BEFORE = f"""
+    SELECT doc_id, {", ".join(f"{name} AS last_{name}" for name in _LAST_COLUMNS)},
+        NOT deleted AND uri IS NOT DISTINCT FROM min(CASE WHEN NOT deleted THEN uri END) OVER (
+            PARTITION BY split_part(uri, '#', 1)
+        ) AS stands_for_file
+    FROM {{known}}
+"""
+
+_FILES_HELD = """
+    SELECT DISTINCT split_part(uri, '#', 1) AS file FROM {known} WHERE NOT deleted AND error IS NULL
+"""
+
+_LOSS_REFUSED = f"""
+    SELECT /*+ BROADCAST(h) */ {", ".join(name for name in _FILE_COLUMNS if name != "error")}, body,
+        CASE WHEN error IS NOT NULL AND file IS NOT NULL THEN raise_error(concat(
+            'source ', {{source}}, ': ', uri, ' held documents and now yields none (it went away or was ',
+            'damaged); nothing was changed. If they were meant to go: `headwater run --accept-shrink`'
+        )) ELSE error END AS error
+    FROM {{read}} LEFT JOIN {{files_held}} AS h ON uri = file
+"""
+"""What was read; evaluating it fails where a file that held rows yields none."""
+
+_JOINED = f"""
+    SELECT /*+ BROADCAST(u) */ coalesce(r.doc_id, b.doc_id) AS doc_id,
+        {", ".join(f"r.{name}" for name in (*_FILE_COLUMNS, "body"))},
+        {", ".join(f"b.last_{name}" for name in _LAST_COLUMNS)},
+        b.stands_for_file, r.uri IS NULL AS gone, u.error IS NOT NULL AS unreachable
+    FROM (SELECT *, {DOC_ID_SQL} AS doc_id FROM {{found}}) AS r
+    FULL JOIN {{before}} AS b ON r.doc_id = b.doc_id
+    LEFT JOIN {{unreachable}} AS u ON r.error = u.error
+"""
+
 _REVISIONS = f"""
-    with read as (select *, sha256(concat_ws(chr(31), $tenant, $source, uri)) as doc_id from found),
-    before as ({_BEFORE}),
-    joined as (
-        select coalesce(read.doc_id, before.doc_id) as doc_id, columns(read.* exclude (doc_id)),
-               columns(before.* exclude (doc_id)), uri is null as gone,
-               last_revision is null or last_deleted or error is distinct from last_error
-               or content_sha256 is distinct from last_content_sha256 as changed,
-               last_revision is not null and not last_deleted and last_error is null
-               and coalesce(bool_or(error in $unreachable) over (
-                   partition by split_part(coalesce(uri, last_uri), '#', 1)
-               ), false) as kept
-        from read full join before on read.doc_id = before.doc_id
+    SELECT doc_id, CAST(coalesce(last_revision, 0) + 1 AS INT) AS revision, {{tenant}} AS tenant,
+        {{source}} AS source,
+        {", ".join(f"CASE WHEN gone THEN last_{name} ELSE {name} END AS {name}" for name in _FILE_COLUMNS)},
+        CASE WHEN NOT gone AND changed THEN body END AS body,
+        coalesce(last_first_seen_at, timestamp_micros({{now_us}})) AS first_seen_at,
+        timestamp_micros({{now_us}}) AS fetched_at, gone AS deleted
+    FROM (
+        SELECT *, last_revision IS NULL OR last_deleted OR error IS DISTINCT FROM last_error
+                OR content_sha256 IS DISTINCT FROM last_content_sha256 AS changed,
+            last_revision IS NOT NULL AND NOT last_deleted AND last_error IS NULL
+                AND coalesce([is unreachable], false) AS kept
+        FROM {{joined}}
     )
-    select doc_id, coalesce(last_revision, 0) + 1 as revision, $tenant as tenant, $source as source,
-           {", ".join(f"case when gone then last_{name} else {name} end as {name}" for name in _AS_READ)},
-           case when not gone and changed then body end as body,
-           coalesce(last_first_seen_at, $now) as first_seen_at, $now as fetched_at, gone as deleted
-    from joined
-    where not kept
-      and case when gone then not last_deleted else changed or (error is null and stands_for_file) end
+    WHERE NOT kept
+        AND CASE WHEN gone THEN NOT last_deleted ELSE changed OR (error IS NULL AND stands_for_file) END
 """
 
 
-def revisions(
-    read: DataFrame, known: pa.Table, source: Source, now: datetime, accept_loss: bool = False
-) -> DataFrame:
-    """The rows to append for files that were read. Each file is read once.
+def define_revisions(
+    on: Relations, name: str, known: pa.Table, source: Source, now: datetime, accept_loss: bool = False
+) -> None:
+    """Defines the rows to append for files that were read. Each file is read once.
 
     A file that can not be reached right after it was listed says nothing of its documents: they stay as they
     were, and the next run tries again. A file of rows that held some and now yields none fails the run.
 
+    The new relation has the columns of `bronze.raw_documents`: a revision for each new or changed document, a
+    tombstone for each that its file no longer holds, and for a file whose bytes were only touched one row
+    without a body, which says its new time so that it is not read again.
+
     Args:
-        read: The documents of the files read: `uri`, `title`, `media_type`, `content_sha256`, `size_bytes`,
-            `body`, `file_size_bytes`, `file_modified_at`, `error`.
+        on: Holds `read`, the documents of the files read: `uri`, `title`, `media_type`, `content_sha256`,
+            `size_bytes`, `body`, `file_size_bytes`, `file_modified_at`, `error`.
+        name: The relation to define.
         known: The rows of `STATE` that came from those files before.
         source: Whose they are.
         now: The time of this reading.
         accept_loss: Whether a file of rows may lose them all.
-
-    Returns:
-        Rows of `bronze.raw_documents`: a revision for each new or changed document, a tombstone for each that
-        its file no longer holds, and for a file whose bytes were only touched one row without a body, which
-        says its new time so that it is not read again.
     """
-    read = read.withColumn("doc_id", doc_id_column(source.tenant, source.name, F.col("uri")))
-    stamps = {
-        "tenant": F.lit(source.tenant),
-        "source": F.lit(source.name),
-        "fetched_at": F.lit(now),
-    }
-    if not known.num_rows:  # a first reading: its bytes need not cross a join
-        return _stamped(read, revision=F.lit(1), first_seen_at=F.lit(now), deleted=F.lit(False), **stamps)
-    with duckdb.connect() as connection:
-        connection.register("state", known)
-        before = connection.sql(_BEFORE).to_arrow_table()
+    on.add("known", known)
+    on.add("unreachable", pa.table({"error": list(UNREACHABLE_FILE_ERRORS)}))
+    on.define("before", _BEFORE)
     if source.text_column and not accept_loss:
-        read = _refusing_loss(read, known, source)
-    joined = read.join(read.sparkSession.createDataFrame(before), "doc_id", "full_outer")
-    joined = joined if source.text_column else _reached(joined, known)
-    gone = F.col("uri").isNull()
-    changed = (
-        F.col("last_revision").isNull()
-        | F.col("last_deleted")
-        | ~F.col("last_content_sha256").eqNullSafe(F.col("content_sha256"))
-        | ~F.col("last_error").eqNullSafe(F.col("error"))
-    )
-    touched = F.col("error").isNull() & F.col("stands_for_file")
-    told = joined.where(F.when(gone, ~F.col("last_deleted")).otherwise(changed | touched))
-    as_read = {name: F.when(gone, F.col(f"last_{name}")).otherwise(F.col(name)) for name in _AS_READ}
-    return _stamped(
-        told,
-        **as_read,
-        **stamps,
-        revision=F.coalesce("last_revision", F.lit(0)) + 1,
-        body=F.when(~gone & changed, F.col("body")),
-        first_seen_at=F.coalesce("last_first_seen_at", F.lit(now)),
-        deleted=gone,
-    )
+        on.define("files_held", _FILES_HELD)
+        on.define("found", _LOSS_REFUSED, source=source.name)
+    else:
+        on.define("found", "SELECT * FROM {read}")
+    on.define("joined", _JOINED, tenant=source.tenant, source=source.name)
+    query = _REVISIONS.replace("[is unreachable]", _is_unreachable(known, source))
+    columns = ", ".join(RAW_DOCUMENTS.schema.names)
+    now_us = int(now.timestamp()) * 1_000_000 + now.microsecond
+    select = f"SELECT {columns} FROM ({query})"
+    on.define(name, select, tenant=source.tenant, source=source.name, now_us=now_us)
 
 
-def _file_of(uri: str) -> Column:
-    return F.split_part(F.col(uri), F.lit("#"), F.lit(1))
-
-
-def _refusing_loss(read: DataFrame, known: pa.Table, source: Source) -> DataFrame:
-    """What was read; evaluating it fails where a file that held rows yields none."""
-    with duckdb.connect() as connection:
-        connection.register("state", known)
-        live = "select distinct split_part(uri, '#', 1) from state where not deleted and error is null"
-        files = [row[0] for row in connection.sql(live).fetchall()]
-    said = F.concat(
-        F.lit(f"source {source.name}: "),
-        F.col("uri"),
-        F.lit(" held documents and now yields none (it went away or was damaged); nothing was changed. "),
-        F.lit("If they were meant to go: `headwater run --accept-shrink`"),
-    )
-    lost = F.col("error").isNotNull() & F.col("uri").isin(files)
-    return read.withColumn("error", F.when(lost, F.raise_error(said)).otherwise(F.col("error")))
-
-
-def _reached(joined: DataFrame, known: pa.Table) -> DataFrame:
-    """The rows less those of documents that are known and whose file could not be reached."""
-    lost = F.col("error").isin(*UNREACHABLE_FILE_ERRORS)
-    if pc.any(pc.match_substring(known["uri"], "#")).as_py():  # what is attached to a mail goes with its file
-        file = F.coalesce(_file_of("uri"), _file_of("last_uri"))
-        lost = F.max(F.coalesce(lost, F.lit(False))).over(Window.partitionBy(file))
-    standing = F.col("last_revision").isNotNull() & ~F.col("last_deleted") & F.col("last_error").isNull()
-    kept = F.coalesce(lost & standing, F.lit(False))
-    return joined.withColumn("kept", kept).where("not kept")
-
-
-def revisions_here(read: pa.Table, known: pa.Table, source: Source, now: datetime) -> pa.Table:
-    """`revisions` of files that are here."""
-    values = {
-        "tenant": source.tenant,
-        "source": source.name,
-        "now": now,
-        "unreachable": list(UNREACHABLE_FILE_ERRORS),
-    }
-    with duckdb.connect() as connection:
-        connection.register("found", read)
-        connection.register("state", known)
-        rows = connection.sql(_REVISIONS, params=values).to_arrow_table()
-    return rows.select(RAW_DOCUMENTS.schema.names).cast(RAW_DOCUMENTS.schema)
+def _is_unreachable(known: pa.Table, source: Source) -> str:
+    """Returns SQL for whether the file of a document could not be reached."""
+    if source.text_column:
+        return "false"
+    if not pc.any(pc.match_substring(known["uri"], "#")).as_py():
+        return "unreachable"
+    # What is attached to a mail goes with its file. Bodies cross a shuffle for it: only where there is any.
+    return "bool_or(unreachable) OVER (PARTITION BY split_part(coalesce(uri, last_uri), '#', 1))"
 
 
 def tombstones(documents: pa.Table, now: datetime) -> pa.Table:
@@ -226,29 +185,23 @@ def tombstones(documents: pa.Table, now: datetime) -> pa.Table:
     )
 
 
-def _stamped(rows: DataFrame, **stamps: Column) -> DataFrame:
-    return rows.select(*[stamps.get(name, F.col(name)).alias(name) for name in RAW_DOCUMENTS.schema.names])
-
-
-_TELLING = """
-    select * from appended where deleted or body is not null or error is not null
-    qualify row_number() over (partition by doc_id order by revision desc) = 1
-"""
-
-
-def latest_bodies_here(appended: pa.Table) -> pa.Table:
-    """`latest_bodies` of rows that are here."""
-    with duckdb.connect() as connection:
-        connection.register("appended", appended)
-        return connection.sql(_TELLING).to_arrow_table().cast(appended.schema)
-
-
-def latest_bodies(appended: DataFrame) -> DataFrame:
-    """The revision of each document that decides what it says now, among rows of `bronze.raw_documents`.
+def define_latest_revisions(on: Relations, name: str, appended: str) -> None:
+    """Defines the revision of each document that decides what it says now, among rows of the bronze table.
 
     Rows that only say that a file was touched carry no bytes and decide nothing.
+
+    Args:
+        on: Holds the rows.
+        name: The relation to define, with the columns of those rows.
+        appended: The relation with the rows.
     """
-    telling = appended.where("deleted or body is not null or error is not null")
-    newest = telling.groupBy("doc_id").agg(F.max("revision").alias("revision"))
-    # Only ids are grouped, so the bytes do not cross a shuffle.
-    return telling.join(F.broadcast(newest), ["doc_id", "revision"], "left_semi")
+    # Only ids are grouped, so that the bytes do not cross a shuffle.
+    on.define(
+        name,
+        f"""
+        SELECT /*+ BROADCAST(newest) */ * FROM {{{appended}}} SEMI JOIN (
+            SELECT doc_id, max(revision) AS revision FROM {{{appended}}}
+            WHERE deleted OR body IS NOT NULL OR error IS NOT NULL GROUP BY doc_id
+        ) AS newest USING (doc_id, revision)
+        """,
+    )

@@ -236,13 +236,18 @@ def _stopped_by(defect: DocumentDefect, source: SpoiledSource, random: Random) -
 def _duplicates(documents: list[Row]) -> list[Row]:
     """The rows of silver.duplicates for these documents: doc_id, canonical_id, method."""
     from assets.dedup.near_duplicates import find_duplicates
+    from assets.engine.local_relations import LocalRelations
 
     config = MinHashConfig()
     columns = ("doc_id", "tenant", "text", "text_sha256", "first_seen_at")
     table = pa.table({name: [row[name] for row in documents] for name in columns})
     signed = pa.Table.from_batches(list(signature_batches(iter(table.to_batches()), config)))
-    found = find_duplicates(table, signed, DUPLICATES.schema.empty_table(), config)
-    rows: list[Row] = found.rows.to_pylist()
+    with LocalRelations() as on:
+        on.add("documents", table)
+        on.add("signatures", signed)
+        on.add("duplicates", DUPLICATES.schema.empty_table())
+        find_duplicates(on, config)
+        rows: list[Row] = on.arrow("found_duplicates").to_pylist()
     return rows
 
 

@@ -242,8 +242,8 @@ def install(watch: Watch) -> None:
     if os.environ.get("EFFECTS_SPARK"):
         from spark_only import LIMITS
 
-        for module, name in LIMITS:
-            setattr(module, name, -1)
+        for module, name, value in LIMITS:
+            setattr(module, name, value)
 
     def files(path_of: Callable[..., str]) -> Callable[..., Any]:
         return lambda *args, **kwargs: once_files_are_there(path_of, *args, **kwargs)

@@ -12,9 +12,10 @@ import pytest
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
+from assets.engine.spark_relations import SparkRelations
 from assets.lake.ids import doc_id
 from assets.sources.local_files import list_local_files
-from assets.sources.revisions import revisions
+from assets.sources.revisions import define_revisions
 from assets.sources.source_config import Source
 from assets.sources.source_reader import list_source, read_source
 from inference.answering.answer import MAX_QUESTION_CHARS, InvalidQuestion, validate_question
@@ -48,7 +49,10 @@ def appended(
 ) -> dict[str, dict[str, object]]:
     read = read_source(spark, source, listing)
     state = STATE_SCHEMA.empty_table() if known is None else known
-    rows = revisions(read, state, source, NOW, **flags).toArrow().to_pylist()
+    with SparkRelations(spark) as on:
+        on.add("read", read)
+        define_revisions(on, "revisions", state, source, NOW, **flags)
+        rows = on.arrow("revisions").to_pylist()
     return {str(row["uri"]).rpartition("/")[2]: row for row in rows}
 
 

@@ -8,7 +8,9 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 
-from assets.engine.step import GONE, Step, begin
+from assets.engine.limits import LocalLimits
+from assets.engine.relations import IS_DELETED, Relations
+from assets.engine.step import Step, begin, short_name
 from assets.lake.lake import Lake, Unaudited
 from assets.lake.lineage import WriteConflict
 from assets.lake.spark import SparkConfig
@@ -27,7 +29,7 @@ def lake(spark: SparkSession, tmp_path: Path) -> Lake:
 def either(lake: Lake, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Lake:
     """The lake with changes that this process holds, and with changes too large for it."""
     if request.param == "merged by Spark":
-        monkeypatch.setattr("assets.engine.step.DRIVER_BYTES", -1)
+        monkeypatch.setattr(LocalLimits, "fit", lambda *_: False)
     return lake
 
 
@@ -38,11 +40,23 @@ def step(
     return begin(lake, table, windows, run_id=run, config_digest=config)
 
 
-def duplicates(lake: Lake, *rows: tuple[str, str, float]) -> object:
-    data = [(d, c, c, j, "minhash") for d, c, j in rows]
-    return lake.spark.createDataFrame(
-        data, "doc_id string, canonical_id string, matched_id string, jaccard double, method string"
-    )
+def merge(step: Step, *rows: tuple[str, str, float], scope: tuple[str, ...] | None = None) -> None:
+    """Merges rows of `silver.duplicates` as an asset does, with the engine that their size asks for."""
+    data = [
+        dict(zip(DUPLICATES.schema.names, (doc_id, other, other, jaccard, "minhash"), strict=False))
+        for doc_id, other, jaccard in rows
+    ]
+    columns = pa.schema([field for field in DUPLICATES.schema if field.name != "OpenLineage_RunId"])
+    with step.relations() as on:
+        on.add("rows", pa.Table.from_pylist(data, columns))
+        if scope is not None:
+            on.add("scope", pa.table({"doc_id": scope}))
+        step.merge(on, "rows", None if scope is None else "scope")
+
+
+def changed(step: Step, table: Table) -> list[dict[str, Any]]:
+    with step.relations((table,)) as on:
+        return on.arrow(f"changed_{short_name(table)}").to_pylist()
 
 
 def held(lake: Lake) -> dict[str, float]:
@@ -58,10 +72,9 @@ def test_tables_are_there_before_the_first_row(lake: Lake) -> None:
 
 def test_merge_replaces_its_scope_and_nothing_else(either: Lake) -> None:
     lake = either
-    step(lake).merge(duplicates(lake, ("a", "x", 0.9), ("b", "x", 0.8), ("c", "y", 0.7)))
-    scope = lake.spark.createDataFrame([("a",), ("b",), ("d",)], "doc_id string")
+    merge(step(lake), ("a", "x", 0.9), ("b", "x", 0.8), ("c", "y", 0.7))
     second = step(lake, run="run-2")
-    second.merge(duplicates(lake, ("a", "x", 0.95), ("d", "x", 1.0)), scope)
+    merge(second, ("a", "x", 0.95), ("d", "x", 1.0), scope=("a", "b", "d"))
     assert held(lake) == {"a": 0.95, "c": 0.7, "d": 1.0}
     commit = lake.last_commit(DUPLICATES.name)
     assert commit is not None
@@ -72,29 +85,28 @@ def test_merge_replaces_its_scope_and_nothing_else(either: Lake) -> None:
 
 def test_a_row_that_says_the_same_is_not_rewritten(either: Lake) -> None:
     lake = either
-    step(lake).merge(duplicates(lake, ("a", "x", 0.9), ("b", "x", 0.8)))
+    merge(step(lake), ("a", "x", 0.9), ("b", "x", 0.8))
     before = lake.content_digest(DUPLICATES)
-    step(lake, run="run-2").merge(duplicates(lake, ("a", "x", 0.9), ("b", "x", 0.8)))
+    merge(step(lake, run="run-2"), ("a", "x", 0.9), ("b", "x", 0.8))
     runs = lake.delta(DUPLICATES.name).to_pyarrow_table()["OpenLineage_RunId"].to_pylist()
     assert runs == ["run-1", "run-1"]
     assert lake.content_digest(DUPLICATES) == before
 
 
 def test_other_settings_rebuild_everything(lake: Lake) -> None:
-    step(lake).merge(duplicates(lake, ("a", "x", 0.9), ("b", "x", 0.8)))
+    merge(step(lake), ("a", "x", 0.9), ("b", "x", 0.8))
     again = step(lake)
     assert again.idle
     other = step(lake, config="c2")
     assert other.rebuild
     assert not other.idle
-    scope = lake.spark.createDataFrame([("zzz",)], "doc_id string")
-    other.merge(duplicates(lake, ("b", "x", 0.8)), scope)
+    merge(other, ("b", "x", 0.8), scope=("zzz",))
     assert held(lake) == {"b": 0.8}
 
 
 def test_a_step_with_news_but_no_rows_moves_the_watermark(lake: Lake) -> None:
     first = step(lake)
-    first.merge(duplicates(lake))
+    merge(first)
     last = lake.last_commit(DUPLICATES.name)
     assert last is not None
     assert last.lineage == first.lineage
@@ -104,40 +116,37 @@ def test_a_step_with_news_but_no_rows_moves_the_watermark(lake: Lake) -> None:
 
 def test_changed_gives_the_last_state_of_each_key(either: Lake) -> None:
     lake = either
-    step(lake).merge(duplicates(lake, ("a", "x", 0.9), ("b", "x", 0.8)))
+    merge(step(lake), ("a", "x", 0.9), ("b", "x", 0.8))
     seen = lake.version(DUPLICATES.name)
     first = begin(lake, SIGNATURES, {DUPLICATES: seen}, run_id="r", config_digest="c")
-    assert {r["doc_id"] for r in first.changed(DUPLICATES).collect()} == {"a", "b"}
-    signatures = lake.spark.createDataFrame(
-        [],
-        "doc_id string, config_hash string, text_sha256 string, signature binary, bands array<bigint>, "
-        "access_groups string",
-    )
-    first.merge(signatures)
-    step(lake).merge(duplicates(lake, ("a", "x", 0.95), ("b", "x", 0.8), ("c", "x", 0.7)))
-    step(lake).merge(duplicates(lake, ("a", "x", 0.99), ("c", "x", 0.7)))
+    assert {r["doc_id"] for r in changed(first, DUPLICATES)} == {"a", "b"}
+    with first.relations() as on:
+        on.add("signatures", SIGNATURES.schema.empty_table())
+        first.merge(on, "signatures")
+    merge(step(lake), ("a", "x", 0.95), ("b", "x", 0.8), ("c", "x", 0.7))
+    merge(step(lake), ("a", "x", 0.99), ("c", "x", 0.7))
     after = begin(
         lake, SIGNATURES, {DUPLICATES: lake.version(DUPLICATES.name)}, run_id="r", config_digest="c"
     )
-    changed = {r["doc_id"]: (r["jaccard"], r[GONE]) for r in after.changed(DUPLICATES).collect()}
-    assert changed == {"a": (0.99, False), "b": (0.8, True), "c": (0.7, False)}
+    found = {r["doc_id"]: (r["jaccard"], r[IS_DELETED]) for r in changed(after, DUPLICATES)}
+    assert found == {"a": (0.99, False), "b": (0.8, True), "c": (0.7, False)}
 
 
 def test_a_writer_that_was_overtaken_writes_nothing(lake: Lake) -> None:
     slow = step(lake, run="slow")
-    step(lake, run="quick").merge(duplicates(lake, ("a", "x", 0.9)))
+    merge(step(lake, run="quick"), ("a", "x", 0.9))
     with pytest.raises(WriteConflict, match=r"silver\.duplicates"):
-        slow.merge(duplicates(lake, ("z", "x", 0.1)))
+        merge(slow, ("z", "x", 0.1))
     assert held(lake) == {"a": 0.9}
 
 
 def test_a_writer_overtaken_after_its_check_is_told(either: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     lake = either
     slow = step(lake, run="slow")
-    step(lake, run="quick").merge(duplicates(lake, ("a", "x", 0.9)))
+    merge(step(lake, run="quick"), ("a", "x", 0.9))
     monkeypatch.setattr(Lake, "check_fencing_token", lambda self, table, lineage: None)
     with pytest.raises(WriteConflict):
-        slow.merge(duplicates(lake, ("z", "x", 0.1)))
+        merge(slow, ("z", "x", 0.1))
     assert held(lake) == {"a": 0.9}
 
 
@@ -151,10 +160,10 @@ def test_consumers_read_the_audited_version(lake: Lake) -> None:
 
 
 def test_the_content_digest_ignores_order_and_files(lake: Lake) -> None:
-    step(lake).merge(duplicates(lake, ("a", "x", 0.9), ("b", "x", 0.8)))
-    step(lake).merge(duplicates(lake, ("b", "x", 0.8)))
+    merge(step(lake), ("a", "x", 0.9), ("b", "x", 0.8))
+    merge(step(lake), ("b", "x", 0.8))
     one = lake.content_digest(DUPLICATES)
-    step(lake).merge(duplicates(lake, ("b", "x", 0.8), ("a", "x", 0.9)))
+    merge(step(lake), ("b", "x", 0.8), ("a", "x", 0.9))
     two = lake.content_digest(DUPLICATES)
     assert one != two
     assert lake.content_digest(DUPLICATES, version=1) == two
@@ -167,11 +176,26 @@ def test_an_unknown_version_is_named(lake: Lake) -> None:
     assert pa.schema(lake.delta(DUPLICATES.name).schema().to_arrow()).names == DUPLICATES.schema.names
 
 
+def test_a_relation_that_is_named_again_is_the_new_one(
+    lake: Lake, local_and_spark: tuple[Relations, Relations]
+) -> None:
+    merge(step(lake), ("a", "x", 0.9), ("b", "x", 0.8))
+    for on in local_and_spark:
+        for version in (0, 1, 0, 1):  # a version without a file, and one with
+            on.add_stored("named", lake, DUPLICATES.name, version)
+            assert on.row("SELECT count(*) FROM {named}") == (2 * version,)
+        on.define("named", "SELECT 'a' AS doc_id UNION ALL SELECT 'b'")
+        on.define("named", "SELECT doc_id FROM {named} WHERE doc_id = 'a'")
+        assert on.arrow("named").to_pylist() == [{"doc_id": "a"}]
+        on.add("named", pa.table({"doc_id": ["z"]}))
+        assert on.arrow("named").to_pylist() == [{"doc_id": "z"}]
+
+
 def test_a_lake_in_a_folder_with_spaces_and_letters_beyond_ascii(spark: SparkSession, tmp_path: Path) -> None:
     lake = Lake(tmp_path / "Ein schöner Ort 湖", SparkConfig(), tmp_path / "scratch", tmp_path / "docs")
     lake.ensure()
-    step(lake).merge(duplicates(lake, ("a", "x", 0.9), ("b", "x", 0.8)))
-    step(lake, run="run-2").merge(duplicates(lake, ("b", "x", 0.7)))
+    merge(step(lake), ("a", "x", 0.9), ("b", "x", 0.8))
+    merge(step(lake, run="run-2"), ("b", "x", 0.7))
     assert lake.query("select doc_id, jaccard from t", t=lake.delta(DUPLICATES.name)).to_pylist() == [
         {"doc_id": "b", "jaccard": 0.7}
     ]

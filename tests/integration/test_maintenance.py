@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from index_rows import DIMENSION, NO_DETAILS, NO_LINEAGE, Chunk, batch, emptied
 
-from assets.engine.step import GONE, begin
+from assets.engine.relations import IS_DELETED
+from assets.engine.step import begin
 from assets.lake.lake import FEW_FILES, Lake
 from assets.lake.maintenance import needed_versions, tidy
 from assets.lake.spark import SparkConfig
@@ -109,9 +110,9 @@ def test_a_consumer_that_lags_behind_retention_still_reads_its_changes(lake: Lak
     tidy(lake, DUPLICATES.name, needed, retention_days=0)
     step = begin(lake, CHUNKS, {DUPLICATES: lake.version(DUPLICATES.name)}, run_id="next", config_digest="c")
     assert not step.rebuild
-    changes = step.changed_here(DUPLICATES)
-    assert changes is not None
-    assert dict(zip(changes["doc_id"].to_pylist(), changes[GONE].to_pylist(), strict=True)) == {
+    with step.relations((DUPLICATES,)) as on:
+        changes = on.arrow("changed_duplicates")
+    assert dict(zip(changes["doc_id"].to_pylist(), changes[IS_DELETED].to_pylist(), strict=True)) == {
         f"{2:064x}": True,
         f"{3:064x}": False,
     }
@@ -136,8 +137,8 @@ def test_a_consumer_whose_changes_were_deleted_starts_anew_and_says_so(
     assert step.rebuild
     assert "gold.chunks is made anew" in caplog.text
     assert "silver.duplicates" in caplog.text
-    changes = step.changed_here(DUPLICATES)
-    assert changes is not None
+    with step.relations((DUPLICATES,)) as on:
+        changes = on.arrow("changed_duplicates")
     assert sorted(changes["doc_id"].to_pylist()) == rows(lake) == [f"{1:064x}", f"{3:064x}"]
 
 

@@ -2,19 +2,19 @@
 
 import hashlib
 import random
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql.pandas.types import from_arrow_schema
+from pyspark.sql import SparkSession
 
 from assets.dedup.minhash import MinHashConfig, bands, shingle_jaccard, signature_batches, signatures
-from assets.dedup.near_duplicates import Duplicates, find_duplicates, find_duplicates_in_spark
+from assets.dedup.near_duplicates import DuplicateCounts, find_duplicates
+from assets.engine.local_relations import LocalRelations
+from assets.engine.relations import Relations
+from assets.engine.spark_relations import SparkRelations
 
 CONFIG = MinHashConfig(
     shingle_words=2, permutations=24, bands=12, rows=2, jaccard_threshold=0.5, hot_bucket=3
@@ -117,11 +117,13 @@ def signed(corpus: Corpus, config: MinHashConfig = CONFIG) -> pa.Table:
     return pa.Table.from_batches(signature_batches(iter([batch]), config))
 
 
-def as_rows(found: Duplicates[pa.Table]) -> Rows:
-    return {
-        row["doc_id"]: (row["canonical_id"], row["matched_id"], row["jaccard"], row["method"])
-        for row in found.rows.to_pylist()
-    }
+@dataclass(frozen=True)
+class Found:
+    """What one computation decided: the rows, the documents that it decided about, and what it looked at."""
+
+    rows: Rows
+    affected: set[str]
+    counts: DuplicateCounts
 
 
 def table(rows: Rows) -> pa.Table:
@@ -129,31 +131,27 @@ def table(rows: Rows) -> pa.Table:
     return pa.Table.from_pylist(data, DUPLICATES)
 
 
-def in_spark(
-    spark: SparkSession,
-    documents: pa.Table,
-    signatures: pa.Table,
-    previous: pa.Table,
-    config: MinHashConfig,
-    changed: pa.Table | None = None,
-    replaced: pa.Table | None = None,
-) -> Duplicates:
-    """`find_duplicates_in_spark` of Arrow tables."""
-
-    def frame(rows: pa.Table) -> DataFrame:
-        schema = from_arrow_schema(rows.schema)
-        # Spark can not take an Arrow table of lists without a row.
-        return spark.createDataFrame(rows) if rows.num_rows else spark.createDataFrame([], schema)
-
-    found = find_duplicates_in_spark(
-        frame(documents),
-        frame(signatures),
-        frame(previous),
-        config,
-        changed=None if changed is None else frame(changed),
-        replaced=None if replaced is None else frame(replaced),
-    )
-    return replace(found, rows=found.rows.toArrow(), affected=found.affected.toArrow())
+def find(
+    on: Relations,
+    corpus: Corpus,
+    standing: Rows,
+    config: MinHashConfig = CONFIG,
+    changed: list[str] | None = None,
+    replaced: Corpus | None = None,
+) -> Found:
+    """`find_duplicates` of documents: all of them, or only what the changes can have touched."""
+    on.add("documents", documents(corpus))
+    on.add("signatures", signed(corpus, config))
+    on.add("duplicates", table(standing))
+    if changed is not None:
+        on.add("changed_signatures", pa.table({"doc_id": pa.array(changed, pa.string())}))
+        on.add("replaced_signatures", signed(replaced or {}, config))
+    counts = find_duplicates(on, config, incremental=changed is not None)
+    rows = {
+        row["doc_id"]: (row["canonical_id"], row["matched_id"], row["jaccard"], row["method"])
+        for row in on.arrow("found_duplicates").to_pylist()
+    }
+    return Found(rows, set(on.arrow("affected_documents")["doc_id"].to_pylist()), counts)
 
 
 def follow(
@@ -161,27 +159,21 @@ def follow(
     after: Corpus,
     standing: Rows,
     config: MinHashConfig = CONFIG,
-    find: Callable[..., Duplicates[pa.Table]] = find_duplicates,
+    on: Relations | None = None,
 ) -> Rows:
     """Applies one incremental computation to the rows that stood before it, as the asset's MERGE does."""
     changed = [doc_id for doc_id in before.keys() | after.keys() if before.get(doc_id) != after.get(doc_id)]
-    found = find(
-        documents(after),
-        signed(after, config),
-        table(standing),
-        config=config,
-        changed=pa.table({"doc_id": pa.array(changed, pa.string())}),
-        replaced=signed({doc_id: before[doc_id] for doc_id in changed if doc_id in before}, config),
-    )
-    affected = set(found.affected["doc_id"].to_pylist())
-    rows = as_rows(found)
-    assert rows.keys() <= affected
-    assert set(changed) <= affected
-    return {doc_id: row for doc_id, row in standing.items() if doc_id not in affected} | rows
+    replaced = {doc_id: before[doc_id] for doc_id in changed if doc_id in before}
+    with LocalRelations() as local:
+        found = find(on or local, after, standing, config, changed, replaced)
+    assert found.rows.keys() <= found.affected
+    assert set(changed) <= found.affected
+    return {doc_id: row for doc_id, row in standing.items() if doc_id not in found.affected} | found.rows
 
 
-def full(corpus: Corpus, standing: Rows | None = None) -> Duplicates[pa.Table]:
-    return find_duplicates(documents(corpus), signed(corpus), table(standing or {}), CONFIG)
+def full(corpus: Corpus, standing: Rows | None = None) -> Found:
+    with LocalRelations() as on:
+        return find(on, corpus, standing or {})
 
 
 def random_text(rng: random.Random, base: list[list[str]]) -> str:
@@ -225,8 +217,8 @@ def test_any_sequence_of_changes_gives_the_rows_of_one_full_computation(seed: in
     for _ in range(3):
         corpus = evolve(rng, corpus, base)
     found = full(corpus)
-    assert found.hot_buckets == sum(len(bucket) > CONFIG.hot_bucket for bucket in buckets(corpus)) > 0
-    rows = as_rows(found)
+    assert found.counts.hot_buckets == sum(len(bucket) > CONFIG.hot_bucket for bucket in buckets(corpus)) > 0
+    rows = found.rows
     assert rows == reference(corpus)
     for _ in range(4):
         before, corpus = corpus, evolve(rng, corpus, base)
@@ -248,12 +240,14 @@ def test_changes_followed_in_spark_alone(spark: SparkSession) -> None:
     # Adaptive execution runs a job a stage, which for tables this small is most of the time.
     spark.conf.set("spark.sql.adaptive.enabled", "false")
     try:
-        rows = follow(before, after, reference(before), find=partial(in_spark, spark))
-        found = in_spark(spark, documents(after), signed(after), table({}), config=CONFIG)
+        with SparkRelations(spark) as on:
+            rows = follow(before, after, reference(before), on=on)
+        with SparkRelations(spark) as on:
+            found = find(on, after, {})
     finally:
         spark.conf.set("spark.sql.adaptive.enabled", "true")
     assert rows == reference(after) != reference(before)
-    assert as_rows(found) == rows
+    assert found.rows == rows
 
 
 def words(*changes: tuple[int, str]) -> str:
@@ -272,7 +266,7 @@ def test_tenants_are_never_compared_and_exact_copies_follow_the_cluster() -> Non
         "e": Doc("one", "", 0),
         "f": Doc("one", "", 1),
     }
-    rows = as_rows(full(corpus, standing={"gone": ("a", "a", 1.0, "exact")}))
+    rows = full(corpus, standing={"gone": ("a", "a", 1.0, "exact")}).rows
     jaccard = rows["a"][2]
     assert 0.5 < jaccard < 1
     assert rows == {
@@ -284,8 +278,8 @@ def test_tenants_are_never_compared_and_exact_copies_follow_the_cluster() -> Non
 
 def test_a_full_computation_takes_away_the_rows_of_documents_that_are_gone() -> None:
     found = full({"a": Doc("one", words(), 0)}, standing={"gone": ("a", "a", 1.0, "exact")})
-    assert set(found.affected["doc_id"].to_pylist()) == {"a", "gone"}
-    assert found.rows.num_rows == 0
+    assert found.affected == {"a", "gone"}
+    assert found.rows == {}
 
 
 def test_when_the_representative_goes_another_is_promoted() -> None:
@@ -332,9 +326,3 @@ def test_a_removal_lets_documents_move_up_in_a_full_bucket() -> None:
     assert reference(after, config).keys() == {"c", "d"}
     assert follow(before, after, {}, config) == reference(after, config) != {}
     assert follow(after, before, reference(after, config), config) == {}
-
-
-def test_changes_without_what_they_replaced_are_refused() -> None:
-    nothing = table({})
-    with pytest.raises(ValueError, match="changed without replaced"):
-        find_duplicates(nothing, nothing, nothing, CONFIG, changed=nothing)

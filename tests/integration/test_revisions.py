@@ -3,12 +3,12 @@
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
-from pyspark.sql import SparkSession
 
+from assets.engine.relations import Relations
 from assets.lake.ids import doc_id
 from assets.lake.lake import Lake
 from assets.lake.tables import RAW_DOCUMENTS
-from assets.sources.revisions import STATE, revisions, revisions_here, tombstones
+from assets.sources.revisions import STATE, define_revisions, tombstones
 from assets.sources.source_config import Source
 from assets.sources.source_schemas import ListedFile, SourceContent, source_content_batch
 
@@ -35,20 +35,25 @@ def by_name(rows: pa.Table) -> dict[str, dict]:
     return {row["uri"].removeprefix("file:///"): row for row in rows.to_pylist()}
 
 
-def test_both_ways_append_the_same(spark: SparkSession) -> None:
+def revisions(on: Relations, found: pa.Table, known: pa.Table, now: datetime) -> pa.Table:
+    on.add("read", found)
+    define_revisions(on, "revisions", known, SOURCE, now)
+    return on.arrow("revisions").cast(RAW_DOCUMENTS.schema)
+
+
+def test_both_engines_append_the_same(local_and_spark: tuple[Relations, Relations]) -> None:
+    local, distributed = local_and_spark
     nothing = state(RAW_DOCUMENTS.schema.empty_table())
     before = read(THEN, same=b"same", touched=b"touched", edited=b"old", failed=None, mended=None, went=b"w")
-    first = revisions_here(before, nothing, SOURCE, THEN)
-    assert first.schema == RAW_DOCUMENTS.schema
+    first = revisions(local, before, nothing, THEN)
     stood = state(first)  # in no order: a mask is of one reading
     away = tombstones(stood.filter(pa.compute.equal(stood["uri"], "file:///went")), THEN)
     known = state(pa.concat_tables([first, away]))
     later = THEN + timedelta(hours=1)
     after = read(later, touched=b"touched", edited=b"new", failed=None, mended=b"m", came=b"c", went=b"w")
-    here = by_name(revisions_here(after, known, SOURCE, NOW))
-    frame = revisions(spark.createDataFrame(after), known, SOURCE, NOW)
-    assert by_name(frame.toArrow().cast(RAW_DOCUMENTS.schema)) == here
-    assert {name: (row["revision"], row["body"], row["deleted"]) for name, row in here.items()} == {
+    found = by_name(revisions(local, after, known, NOW))
+    assert by_name(revisions(distributed, after, known, NOW)) == found
+    assert {name: (row["revision"], row["body"], row["deleted"]) for name, row in found.items()} == {
         "same": (2, None, True),
         "touched": (2, None, False),
         "edited": (2, b"new", False),
@@ -56,16 +61,16 @@ def test_both_ways_append_the_same(spark: SparkSession) -> None:
         "came": (1, b"c", False),
         "went": (3, b"w", False),
     }
-    assert here["edited"]["doc_id"] == doc_id("acmé", "docs", "file:///edited")
-    assert here["edited"]["first_seen_at"] == THEN < here["edited"]["fetched_at"] == NOW
-    assert here["came"]["first_seen_at"] == NOW
-    assert here["touched"]["file_modified_at"] == later
+    assert found["edited"]["doc_id"] == doc_id("acmé", "docs", "file:///edited")
+    assert found["edited"]["first_seen_at"] == THEN < found["edited"]["fetched_at"] == NOW
+    assert found["came"]["first_seen_at"] == NOW
+    assert found["touched"]["file_modified_at"] == later
 
 
-def test_a_first_reading_is_the_same_both_ways(spark: SparkSession) -> None:
+def test_a_first_reading_is_the_same_in_both_engines(local_and_spark: tuple[Relations, Relations]) -> None:
     nothing = state(RAW_DOCUMENTS.schema.empty_table())
-    found = read(THEN, one=b"1", failed=None)
-    frame = revisions(spark.createDataFrame(found), nothing, SOURCE, NOW).toArrow()
-    here = revisions_here(found, nothing, SOURCE, NOW)
-    assert by_name(frame.cast(RAW_DOCUMENTS.schema)) == by_name(here)
-    assert len(here) == 2
+    local, distributed = (
+        by_name(revisions(on, read(THEN, one=b"1", failed=None), nothing, NOW)) for on in local_and_spark
+    )
+    assert distributed == local
+    assert len(local) == 2

@@ -1,11 +1,11 @@
-"""Connected components: on the driver and distributed, both against a plain search."""
+"""Connected components: in memory and in rounds, both against a plain search."""
 
 import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pyspark.sql import SparkSession
 
-from assets.dedup.components import components_of, connected_components
+from assets.dedup.components import connected_nodes, define_components
+from assets.engine.relations import Relations
 
 EDGES = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=40)
 
@@ -36,24 +36,32 @@ def as_table(edges: list[tuple[str, str]]) -> pa.Table:
 
 @settings(deadline=None)
 @given(EDGES)
-def test_components_of_agrees_with_a_search(pairs: list[tuple[int, int]]) -> None:
+def test_connected_nodes_agree_with_a_search(pairs: list[tuple[int, int]]) -> None:
     edges = [(f"n{left}", f"n{right}") for left, right in pairs]
-    found = components_of(as_table(edges)).to_pydict()
+    found = connected_nodes(as_table(edges)).to_pydict()
     assert dict(zip(found["node"], found["component"], strict=True)) == by_search(edges)
 
 
-def test_distributed_components_agree_with_the_driver(spark: SparkSession) -> None:
+def test_components_in_rounds_agree_with_those_in_memory(
+    local_and_spark: tuple[Relations, Relations],
+) -> None:
     # A long path is the worst case for methods that walk; the rest are stars, cycles, a self-loop, an island.
     path = [(f"p{(i * 17) % 30:02}", f"p{((i + 1) * 17) % 30:02}") for i in range(29)]
     star = [("s00", f"s{i:02}") for i in range(1, 9)]
     cycle = [(f"c{i}", f"c{(i + 1) % 5}") for i in range(5)]
     edges = [*path, *star, *star, *cycle, ("self", "self"), ("island", "land")]
-    frame = spark.createDataFrame(as_table(edges))
-    for cap in (len(edges), len(edges) - 1):
-        rows = connected_components(frame, driver_edge_cap=cap).collect()
-        assert {row.node: row.component for row in rows} == by_search(edges), f"cap {cap}"
-        assert len(rows) == len(by_search(edges))
+    for on in local_and_spark:
+        on.add("edges", as_table(edges))
+        for most in (len(edges), len(edges) - 1):
+            define_components(on, "found", "edges", in_memory_edges=most)
+            found = on.arrow("found").to_pydict()
+            assert dict(zip(found["node"], found["component"], strict=True)) == by_search(edges), most
+            assert len(found["node"]) == len(by_search(edges))
 
 
-def test_no_edges_have_no_components(spark: SparkSession) -> None:
-    assert connected_components(spark.createDataFrame(as_table([]))).count() == 0
+def test_no_edges_have_no_components(local_and_spark: tuple[Relations, Relations]) -> None:
+    for on in local_and_spark:
+        on.add("edges", as_table([]))
+        for most in (0, -1):
+            define_components(on, "found", "edges", in_memory_edges=most)
+            assert on.row("SELECT count(*) FROM {found}") == (0,)

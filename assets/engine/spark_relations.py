@@ -1,0 +1,179 @@
+"""Relations as Spark's frames, for what is too much for this process."""
+
+import operator
+from functools import reduce
+from typing import Any
+
+import pyarrow as pa
+from delta.tables import DeltaTable as SparkDeltaTable
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema
+from pyspark.sql.types import ArrayType, BinaryType, StringType
+
+from assets.engine.limits import LocalLimits
+from assets.engine.local_relations import LocalRelations
+from assets.engine.relations import IS_DELETED, BatchFunction, Output, Relations
+from assets.lake.delta import without_views
+from assets.lake.lake import Lake
+from assets.lake.lineage import writer_id
+
+
+class SparkRelations(Relations):
+    """Relations in Spark.
+
+    Those that are reused are checkpointed and not just persisted: a persisted frame's plan is still part of
+    every plan above it, and relations are defined by each other, so that plans would double at each step.
+    """
+
+    def __init__(self, spark: SparkSession) -> None:
+        """Takes the session; no relation has a name yet."""
+        self._spark = spark
+        self._frames: dict[str, DataFrame] = {}
+        self._checkpoints: list[DataFrame] = []
+        self._fetched: list[LocalRelations] = []
+
+    @property
+    def threads_per_call(self) -> int:
+        """One: Spark calls the function in as many processes as there are cores."""
+        return 1
+
+    def add(self, name: str, rows: pa.Table | DataFrame) -> None:
+        """Names a table that this process holds, or a frame, which each query evaluates."""
+        if isinstance(rows, DataFrame):
+            self._frames[name] = rows
+        elif rows.num_rows:
+            self._frames[name] = self._spark.createDataFrame(without_views(rows))
+        else:
+            # Spark can not take an Arrow table of lists without a row. It leaves out a join with nothing only
+            # where the plan says that there is nothing.
+            empty = self._spark.createDataFrame([], from_arrow_schema(without_views(rows).schema))
+            self._frames[name] = empty.where("false")
+
+    def add_stored(self, name: str, lake: Lake, table_name: str, version: int) -> None:
+        """Names a version of a table of the lake."""
+        self._frames[name] = lake.frame(table_name, version)
+
+    def add_feed(self, name: str, lake: Lake, table_name: str, since: int, until: int) -> None:
+        """Names the change feed of a table of the lake, which each query reads."""
+        self._frames[name] = lake.changes(table_name, since, until)
+
+    def define(self, name: str, query: str, reused: bool = False, **values: str | float) -> None:
+        """Names the result of a query, and computes it when it is reused."""
+        self._keep(name, self._run(query, values), reused)
+
+    def map_batches(
+        self,
+        name: str,
+        query: str,
+        function: BatchFunction,
+        schema: pa.Schema,
+        spread: bool = False,
+        reused: bool = False,
+    ) -> None:
+        """Names what a function makes of the rows of a query, in Spark's Python workers."""
+        rows = self._run(query, {})
+        if spread:
+            rows = rows.repartition(2 * self._spark.sparkContext.defaultParallelism)
+        mapped = rows.mapInArrow(function, from_arrow_schema(schema))  # type: ignore[arg-type]
+        self._keep(name, mapped, reused)
+
+    def row(self, query: str, **values: str | float) -> tuple[Any, ...]:
+        """Returns the one row of a query."""
+        (found,) = self._run(query, values).collect()
+        return tuple(found)
+
+    def columns(self, name: str) -> list[str]:
+        """Returns the column names of a relation."""
+        return self._frames[name].columns
+
+    def arrow(self, name: str) -> pa.Table:
+        """Returns all rows of a relation, brought to this process."""
+        return self._frames[name].toArrow()
+
+    def fetched(self, *names: str) -> Relations:
+        """Returns relations in this process that hold these, or itself where they are too large."""
+        if not LocalLimits().fit(sum(_size_bytes(self._frames[name]) for name in names)):
+            return self
+        local = LocalRelations()
+        self._fetched.append(local)
+        for name in names:
+            local.add(name, self.arrow(name))
+        return local
+
+    def append_to(self, output: Output, name: str) -> None:
+        """Commits rows as an append, by Spark."""
+        rows = self._frames[name].select(*output.table.schema.names)
+        with _CommitSettings(output):
+            rows.write.format("delta").mode("append").save(output.lake.path(output.table.name))
+
+    def merge_into(self, output: Output, name: str) -> None:
+        """Commits rows as a MERGE, by Spark."""
+        table = output.table
+        merge = (
+            SparkDeltaTable.forPath(self._spark, output.lake.path(table.name))
+            .alias("t")
+            .merge(self._frames[name].alias("s"), " and ".join(f"t.`{c}` = s.`{c}`" for c in table.key))
+            .whenMatchedDelete(f"s.{IS_DELETED}")
+            .whenMatchedUpdate(set={c: f"s.`{c}`" for c in table.schema.names if c not in table.key})
+            .whenNotMatchedInsert(f"not s.{IS_DELETED}", {c: f"s.`{c}`" for c in table.schema.names})
+        )
+        with _CommitSettings(output):
+            merge.execute()
+
+    def close(self) -> None:
+        """Deletes the checkpoints, which Spark would keep on its disks until the JVM collects garbage."""
+        for frame in self._checkpoints:
+            frame._jdf.queryExecution().logical().rdd().unpersist(False)
+        for local in self._fetched:
+            local.close()
+        self._checkpoints.clear()
+        self._frames.clear()
+
+    def _run(self, query: str, values: dict[str, str | float]) -> DataFrame:
+        named: dict[str, Any] = {**self._frames, **values}
+        return self._spark.sql(query, **named)
+
+    def _keep(self, name: str, frame: DataFrame, reused: bool) -> None:
+        if reused:
+            frame = frame.localCheckpoint()
+            self._checkpoints.append(frame)
+        self._frames[name] = frame
+
+
+def _size_bytes(frame: DataFrame) -> int:
+    """Returns about how much memory a frame takes: the bytes of its strings, eight for anything else."""
+    parts = []
+    for field in frame.schema:
+        kind = field.dataType
+        if isinstance(kind, StringType | BinaryType):
+            parts.append(F.octet_length(field.name))
+        elif isinstance(kind, ArrayType):
+            parts.append(8 * F.size(field.name))
+        else:
+            parts.append(F.lit(8))
+    total = F.sum(reduce(operator.add, [F.coalesce(part, F.lit(0)) for part in parts]))
+    return int(frame.select(total).collect()[0][0] or 0)
+
+
+class _CommitSettings:
+    """Puts the lineage and the fencing token into the commit that Spark makes meanwhile, and checks it."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._settings = {
+            "spark.databricks.delta.commitInfo.userMetadata": output.lineage.model_dump_json(),
+            "spark.databricks.delta.write.txnAppId": writer_id(output.table),
+            "spark.databricks.delta.write.txnVersion": str(output.lineage.fence),
+        }
+
+    def __enter__(self) -> None:
+        self._output.lake.check_fencing_token(self._output.table, self._output.lineage)
+        for name, value in self._settings.items():
+            self._output.lake.spark.conf.set(name, value)
+
+    def __exit__(self, failed: object, *_: object) -> None:
+        for name in self._settings:
+            self._output.lake.spark.conf.unset(name)
+        if failed is None:
+            self._output.lake.check_written(self._output.table, self._output.lineage)
