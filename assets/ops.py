@@ -23,7 +23,7 @@ from assets.lake.tables import RELEASES
 from assets.recipe import Recipe
 from assets.release_evaluation import canonical_documents, evaluate_index_state, evaluation_questions
 from assets.sources.source_registry import SourceRegistry
-from quality.evaluation.release_gate import decide
+from quality.evaluation.release_gate import decide_release
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index, IndexPoint, IndexState
 from retrieval.search.searcher import Searcher
@@ -78,7 +78,7 @@ def retrieval_quality(
     if live is not None:
         same = live.details.model_digest == model.digest
         before = evaluated(live) if same and questions else live.details.metrics
-    decision = decide(figures, before, recipe.gate)
+    decision = decide_release(figures, before, recipe.gate)
     log_verdict(lake, state, decision.released, decision.reason, figures, context.run.run_id, token)
     return dg.AssetCheckResult(
         passed=decision.released,

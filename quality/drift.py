@@ -50,7 +50,7 @@ class DriftConfig(BaseModel):
 
 
 @dataclass(frozen=True)
-class Finding:
+class DriftFinding:
     """One test of one column.
 
     Attributes:
@@ -84,7 +84,7 @@ def compare_columns(
     numbers: Sequence[str] = (),
     categories: Sequence[str] = (),
     binned: Sequence[str] = (),
-) -> list[Finding]:
+) -> list[DriftFinding]:
     """Compares columns of a batch with those of a reference.
 
     Args:
@@ -108,14 +108,14 @@ def compare_columns(
         here, before = _numbers(batch[name]), _numbers(reference[name])
         if len(here) and len(before):
             threshold = max(config.min_ks, _ks_critical(len(here), len(before), alpha))
-            findings.append(Finding(name, "ks", ks_statistic(here, before), threshold))
+            findings.append(DriftFinding(name, "ks", ks_statistic(here, before), threshold))
     shares = [(name, _category_counts(batch[name], reference[name])) for name in categories]
     shares += [(name, _decile_counts(_numbers(batch[name]), _numbers(reference[name]))) for name in binned]
     for name, counts in shares:
         if counts is not None:
             threshold = max(config.min_psi, _psi_critical(*counts, alpha, config.permutations, rng))
             label = f"{name} in bins" if name in binned else name
-            findings.append(Finding(label, "psi", psi(*counts), threshold))
+            findings.append(DriftFinding(label, "psi", population_stability_index(*counts), threshold))
     return findings
 
 
@@ -133,7 +133,7 @@ def ks_statistic(batch: Floats, reference: Floats) -> float:
     return float(np.abs(here - before).max())
 
 
-def psi(batch: npt.ArrayLike, reference: npt.ArrayLike) -> float:
+def population_stability_index(batch: npt.ArrayLike, reference: npt.ArrayLike) -> float:
     """Returns the population stability index: the sum of (p - q) ln(p / q) over bins, Jeffreys' divergence.
 
     Half a row is added to each bin, so that an empty one gives a finite term.
@@ -150,7 +150,7 @@ def psi(batch: npt.ArrayLike, reference: npt.ArrayLike) -> float:
 
 def compare_centroids(
     batch: npt.NDArray[np.float32], reference: npt.NDArray[np.float32], config: DriftConfig
-) -> Finding:
+) -> DriftFinding:
     """Compares the mean vectors of a batch and a reference, one vector per document.
 
     The chunks of a document resemble one another, so they are averaged before: a permutation test needs
@@ -173,7 +173,7 @@ def compare_centroids(
         drawn = np.append(drawn, _cosine_distance(sums, total - sums))
     observed = _cosine_distance(batch.sum(axis=0, dtype=np.float64), reference.sum(axis=0, dtype=np.float64))
     threshold = max(config.min_centroid_distance, _upper_quantile(drawn, config.alpha))
-    return Finding("vector", "centroid", float(observed), threshold)
+    return DriftFinding("vector", "centroid", float(observed), threshold)
 
 
 def _cosine_distance(left: Floats, right: Floats) -> Floats:

@@ -43,7 +43,7 @@ class Expectation:
         return f"{self.type}({', '.join(arguments)})"
 
 
-def row_count() -> Expectation:
+def expect_row_count() -> Expectation:
     """Expects at least one row: most other expectations hold over none."""
     return Expectation(
         "row_count",
@@ -53,7 +53,7 @@ def row_count() -> Expectation:
     )
 
 
-def not_null(*columns: str) -> tuple[Expectation, ...]:
+def expect_not_null(*columns: str) -> tuple[Expectation, ...]:
     """Expects no NULL in any of the columns, one expectation per column.
 
     The column that is looked at holds no value, only whether there is one: values may be long texts.
@@ -70,7 +70,7 @@ def not_null(*columns: str) -> tuple[Expectation, ...]:
     )
 
 
-def unique(name: str, *columns: str) -> Expectation:
+def expect_unique(name: str, *columns: str) -> Expectation:
     """Expects no two rows with the same values; rows with a NULL are left to `not_null`."""
     one = len(columns) == 1
     return Expectation(
@@ -82,7 +82,7 @@ def unique(name: str, *columns: str) -> Expectation:
     )
 
 
-def predicate(
+def expect_condition(
     name: str, sql: str, why: str, *, among: str | None = None, severity: Severity = "error"
 ) -> Expectation:
     """Expects a condition to be true for every row; NULL is not true.
@@ -106,7 +106,7 @@ def predicate(
     )
 
 
-def on_column(
+def expect_of_column(
     name: str,
     type_: str,
     column: str,

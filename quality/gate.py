@@ -27,7 +27,7 @@ class ExpectationResult:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GateVerdict:
     """Whether a version of a table may be read by what comes after.
 
     Attributes:
@@ -39,11 +39,13 @@ class Verdict:
     failed: tuple[str, ...]
 
 
-def verdict(expectations: Collection[Expectation], results: Collection[ExpectationResult]) -> Verdict:
-    """Judges a table by the results of its expectations; an expectation without a result has failed."""
+def gate_verdict(
+    expectations: Collection[Expectation], results: Collection[ExpectationResult]
+) -> GateVerdict:
+    """Judges a table by its expectations' results; an expectation without a result has failed."""
     met = {result.name for result in results if result.passed}
     failed = [expectation for expectation in expectations if expectation.name not in met]
-    return Verdict(
+    return GateVerdict(
         passed=bool(expectations) and all(expectation.severity == "warn" for expectation in failed),
         failed=tuple(expectation.name for expectation in failed),
     )

@@ -42,7 +42,7 @@ class NotEvaluated(RuntimeError):
     """An expectation of Headwater's own could not be evaluated: the table that it guards must not pass."""
 
 
-def run_suite(
+def run_gate_suite(
     tables: Tables, suite: Suite, docs_dir: Path | None = None, parameters: Parameters | None = None
 ) -> list[ExpectationResult]:
     """Validates a table against its suite.
@@ -69,11 +69,13 @@ def run_suite(
             importing.result()
         import pandas as pd
 
-        results = validate(arrow.to_pandas(types_mapper=pd.ArrowDtype), suite.table, suite.expectations, page)
+        results = validate_rows(
+            arrow.to_pandas(types_mapper=pd.ArrowDtype), suite.table, suite.expectations, page
+        )
     else:
         frame = checked_rows_in_spark(tables, suite, parameters or {}).persist()
         try:
-            results = validate(frame, suite.table, suite.expectations, page)
+            results = validate_rows(frame, suite.table, suite.expectations, page)
         finally:
             frame.unpersist()
     for each in results:
@@ -105,7 +107,7 @@ def ephemeral_context() -> Any:
     )
 
 
-def validate(
+def validate_rows(
     rows: "pd.DataFrame | DataFrame",
     name: str,
     expectations: Sequence[Expectation],

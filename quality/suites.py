@@ -10,7 +10,14 @@ The SQL is Spark's; `quality.checked_rows` has it run by DuckDB or by Spark. `{d
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from quality.expectations import Expectation, not_null, on_column, predicate, row_count, unique
+from quality.expectations import (
+    Expectation,
+    expect_condition,
+    expect_not_null,
+    expect_of_column,
+    expect_row_count,
+    expect_unique,
+)
 
 
 @dataclass(frozen=True)
@@ -88,84 +95,84 @@ DOCUMENTS = Suite(
     table="silver.documents",
     rows="SELECT * FROM {documents}",
     expectations=(
-        row_count(),
-        *not_null("doc_id", "tenant", "source", "uri", "content_sha256", "text", "text_sha256"),
-        *not_null("language", "char_count", "pii_count", "first_seen_at"),
-        unique("doc_id_unique", "doc_id"),
-        predicate(
+        expect_row_count(),
+        *expect_not_null("doc_id", "tenant", "source", "uri", "content_sha256", "text", "text_sha256"),
+        *expect_not_null("language", "char_count", "pii_count", "first_seen_at"),
+        expect_unique("doc_id_unique", "doc_id"),
+        expect_condition(
             "doc_id_is_derived",
             "doc_id = sha2(concat_ws(chr(31), tenant, source, uri), 256)",
             "An id that does not follow from tenant, source and uri changes when the lake is rebuilt.",
         ),
-        predicate(
+        expect_condition(
             "content_sha256_is_digest",
             _HEX_DIGEST.format("content_sha256"),
             "A citation names the source bytes by this digest.",
         ),
-        predicate(
+        expect_condition(
             "text_sha256_matches_text",
             "text_sha256 = sha2(text, 256)",
             "Exact duplicates are found by this digest, and traces verify against it.",
         ),
-        predicate(
+        expect_condition(
             "char_count_matches_text",
             "char_count = length(text)",
             "Spans are counted in characters: another unit cuts every citation wrong.",
         ),
-        predicate(
+        expect_condition(
             "text_not_blank",
             _NOT_BLANK,
             "A document of white space answers nothing.",
         ),
-        predicate(
+        expect_condition(
             "text_without_nul",
             # A search for one byte: a class of all control characters costs more than every other measure.
             "NOT contains(text, chr(0))",
             "PostgreSQL can not store NUL, so the index could not be loaded.",
         ),
-        predicate(
+        expect_condition(
             "uri_has_scheme",
             "regexp_like(uri, '^[a-z][a-z0-9+.-]*:')",
             "A citation that is no URI leads nowhere.",
         ),
-        predicate(
+        expect_condition(
             "language_is_code",
             "regexp_like(language, '^[a-z][a-z][a-z]?$')",
             "Filters go by ISO 639 code; `und` is the code for undetermined.",
         ),
-        predicate(
+        expect_condition(
             "first_seen_not_in_future",
             # A day's grace: a clock that was set back must not stop the lake.
             "first_seen_at < now() + INTERVAL 1 DAY",
             "The earliest seen of near-duplicates represents them, so a date in the future hides a document.",
         ),
-        on_column(
+        expect_of_column(
             "pii_count_not_negative",
             "expect_column_values_to_be_between",
             "pii_count",
             "It decides what is masked before anything is shown.",
             min_value=0,
         ),
-        predicate(
+        expect_condition(
             "signals_in_range",
             _SIGNALS_IN_RANGE,
             "A threshold compared with NaN or NULL neither keeps nor refuses.",
         ),
-        predicate(
+        expect_condition(
             "headings_are_spans",
             "headings IS NULL OR size(filter(headings, h -> NOT coalesce("
             "substring(text, h.char_start + 1, length(h.title)) = h.title, false))) = 0",
             "A heading that does not stand where it says gives its chunks the wrong heading path.",
             severity="warn",
         ),
-        predicate(
+        expect_condition(
             "pages_in_order",
             "pages IS NULL OR (pages = array_sort(pages) AND "
             "size(filter(pages, p -> NOT coalesce(p BETWEEN 0 AND char_count, false))) = 0)",
             "A page that begins outside the text cites the wrong page.",
             severity="warn",
         ),
-        on_column(
+        expect_of_column(
             "replacement_characters_rare",
             "expect_column_values_to_be_between",
             "replacement_char_ratio",
@@ -199,60 +206,60 @@ CHUNKS = Suite(
     reads=("silver.documents", "silver.duplicates"),
     parameters=("token_budget",),
     expectations=(
-        row_count(),
-        *not_null("chunk_id", "doc_id", "tenant", "ordinal", "char_start"),
-        *not_null("char_end", "text", "text_sha256", "token_count"),
-        unique("chunk_id_unique", "chunk_id"),
-        predicate(
+        expect_row_count(),
+        *expect_not_null("chunk_id", "doc_id", "tenant", "ordinal", "char_start"),
+        *expect_not_null("char_end", "text", "text_sha256", "token_count"),
+        expect_unique("chunk_id_unique", "chunk_id"),
+        expect_condition(
             "chunk_id_is_derived",
             "chunk_id = sha2(concat_ws(chr(31), doc_id, text_sha256, char_start), 256)",
             "An id that does not follow from document, text and place changes when the lake is rebuilt.",
         ),
-        predicate(
+        expect_condition(
             "span_in_order",
             "0 <= char_start AND char_start < char_end",
             "A citation with an empty or reversed span quotes nothing.",
         ),
-        predicate(
+        expect_condition(
             "text_as_long_as_span",
             "length(text) = char_end - char_start",
             "The span and the text of a chunk are one thing said twice.",
         ),
-        predicate(
+        expect_condition(
             "span_is_in_document",
             "span = text",
             "documents.text[char_start:char_end] == chunks.text: without it a citation can not be checked.",
             among="kept_id IS NOT NULL",
         ),
-        on_column(
+        expect_of_column(
             "document_is_kept",
             "expect_column_values_to_not_be_null",
             "kept_id",
             "A chunk of a removed or duplicate document answers with what is no longer there.",
             sql="CASE WHEN kept_id IS NOT NULL THEN true END",
         ),
-        predicate(
+        expect_condition(
             "tenant_is_document_tenant",
             "tenant = kept_tenant",
             "A chunk under another tenant than its document's shows one tenant's text to another.",
             among="kept_id IS NOT NULL",
         ),
-        predicate(
+        expect_condition(
             "text_sha256_matches_text",
             "text_sha256 = sha2(text, 256)",
             "Vectors are kept by this digest: a wrong one gives a chunk another text's vector.",
         ),
-        predicate(
+        expect_condition(
             "text_not_blank",
             _NOT_BLANK,
             "A blank chunk takes a place among the results and says nothing.",
         ),
-        predicate(
+        expect_condition(
             "tokens_within_budget",
             "token_count BETWEEN 0 AND {token_budget}",
             "The embedder cuts off what is over its budget: the end of the chunk could not be found.",
         ),
-        on_column(
+        expect_of_column(
             "every_document_has_chunk",
             "expect_column_max_to_be_between",
             "documents_without_chunk",
@@ -279,10 +286,10 @@ EMBEDDINGS = Suite(
     reads=("gold.chunks",),
     parameters=("model_digest",),
     expectations=(
-        row_count(),
-        *not_null("tenant", "text_sha256", "model_digest", "vector"),
-        unique("key_unique", "tenant", "text_sha256", "model_digest"),
-        on_column(
+        expect_row_count(),
+        *expect_not_null("tenant", "text_sha256", "model_digest", "vector"),
+        expect_unique("key_unique", "tenant", "text_sha256", "model_digest"),
+        expect_of_column(
             "vectors_of_one_length",
             "expect_column_unique_value_count_to_be_between",
             "vector_length",
@@ -290,19 +297,19 @@ EMBEDDINGS = Suite(
             sql="CASE WHEN model_digest = {model_digest} AND vector IS NOT NULL THEN size(vector) END",
             max_value=1,
         ),
-        predicate(
+        expect_condition(
             "vector_is_finite",
             "NOT isnan(norm) AND norm < CAST('infinity' AS DOUBLE)",
             "One NaN makes every distance to the vector NaN, and NaN sorts anywhere.",
             among="vector IS NOT NULL",
         ),
-        predicate(
+        expect_condition(
             "vector_has_unit_norm",
             "norm BETWEEN 0.999 AND 1.001",
             "Inner product is cosine only between unit vectors; a zero vector is near nothing.",
             among="norm < CAST('infinity' AS DOUBLE)",
         ),
-        on_column(
+        expect_of_column(
             "every_chunk_has_vector",
             "expect_column_max_to_be_between",
             "texts_without_vector",

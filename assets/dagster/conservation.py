@@ -16,7 +16,7 @@ from quality.gate import Conservation
 )
 def conservation(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
     """Checks the equation over the versions that the newest deduplication was made from."""
-    counts = conserved(lake)
+    counts = count_conservation(lake)
     return dg.AssetCheckResult(
         passed=counts.holds,
         description=str(counts),
@@ -24,7 +24,7 @@ def conservation(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
     )
 
 
-def conserved(lake: Lake) -> Conservation:
+def count_conservation(lake: Lake) -> Conservation:
     """Counts where every live document is, without a JVM.
 
     Raises:

@@ -23,7 +23,7 @@ from assets.lake.lineage import CODE_VERSION
 from assets.lake.tables import CHUNKS, DOCUMENTS, DRIFT, EMBEDDINGS, Table
 from assets.recipe import Recipe
 from assets.text.signals import QUALITY_SIGNALS
-from quality.drift import DriftConfig, Finding, compare_centroids, compare_columns
+from quality.drift import DriftConfig, DriftFinding, compare_centroids, compare_columns
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.lineage import Lineage
 
@@ -37,7 +37,7 @@ Vectors = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Window:
+class DriftWindow:
     """The documents of some versions of a table, compared with the earlier ones.
 
     Attributes:
@@ -49,11 +49,11 @@ class Window:
 
     since: int | None
     until: int
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[DriftFinding, ...] = ()
     skipped: str | None = None
 
     @property
-    def drifted(self) -> tuple[Finding, ...]:
+    def drifted(self) -> tuple[DriftFinding, ...]:
         """The findings above their thresholds."""
         return tuple(each for each in self.findings if each.drifted)
 
@@ -77,12 +77,12 @@ class _Samples:
 
     new: int
     earlier: int
-    compare: Callable[[], list[Finding]]
+    compare: Callable[[], list[DriftFinding]]
 
 
 def compare_newest_window(
     lake: Lake, table: Table, config: DriftConfig, run_id: str, model_digest: str | None = None
-) -> Window:
+) -> DriftWindow:
     """Compares the documents that a table's newest versions wrote, or reads the findings of an earlier call.
 
     Where drift blocks, a window that drifted is accepted only by a person: until then later documents are
@@ -108,7 +108,7 @@ def compare_newest_window(
         ends = [end for end in ends if end not in refused]
     since = max(ends, default=None)
     if since is None:
-        window = Window(
+        window = DriftWindow(
             None, until, skipped="there are no earlier documents: the next ones are compared with these"
         )
         _record(lake, table, window, config, run_id)
@@ -120,12 +120,12 @@ def compare_newest_window(
     )
     least = config.min_documents
     if samples.new < least:
-        return Window(since, until, skipped=f"{samples.new} new documents: waiting for {least}")
+        return DriftWindow(since, until, skipped=f"{samples.new} new documents: waiting for {least}")
     if samples.earlier < least:
         reason = f"{samples.earlier} earlier documents: {least} are needed to compare with"
-        window = Window(since, until, skipped=reason)
+        window = DriftWindow(since, until, skipped=reason)
     else:
-        window = Window(since, until, tuple(samples.compare()))
+        window = DriftWindow(since, until, tuple(samples.compare()))
     _record(lake, table, window, config, run_id)
     return window
 
@@ -148,7 +148,7 @@ def _documents(lake: Lake, since: int, until: int, config: DriftConfig) -> _Samp
     new = count["n"][0].as_py()
     total = lake.query("select count(*) as n from documents", **tables)["n"][0].as_py()
 
-    def compared() -> list[Finding]:
+    def compared() -> list[DriftFinding]:
         columns = ", ".join(f'"{name}"' for name in (*QUALITY_SIGNALS, *_CATEGORIES, *_BINNED))
         # An id is a digest, so the first ones are a sample, and the same one each time.
         batch, reference = (
@@ -184,7 +184,7 @@ def _vectors(lake: Lake, since: int, until: int, config: DriftConfig, model_dige
         f"{owners} select count_if(is_new) as new, count_if(not is_new) as earlier from owners", **tables
     ).to_pylist()[0]
 
-    def compared() -> list[Finding]:
+    def compared() -> list[DriftFinding]:
         batch, reference = (
             _means(
                 lake.query(
@@ -218,7 +218,7 @@ def _means(rows: pa.Table) -> Vectors:
     return np.asarray(np.add.reduceat(vectors, starts, axis=0) / lengths[:, None], np.float32)
 
 
-def _record(lake: Lake, table: Table, window: Window, config: DriftConfig, run_id: str) -> None:
+def _record(lake: Lake, table: Table, window: DriftWindow, config: DriftConfig, run_id: str) -> None:
     """Writes the findings and the new watermark in one commit."""
     rows = [
         {
@@ -248,7 +248,7 @@ def _record(lake: Lake, table: Table, window: Window, config: DriftConfig, run_i
     )
 
 
-def _recorded_window(lake: Lake, table: Table, until: int) -> Window:
+def _recorded_window(lake: Lake, table: Table, until: int) -> DriftWindow:
     rows = lake.query(
         """
         select since, "column", test, statistic, threshold from drift where "table" = ? and until = ?
@@ -258,9 +258,9 @@ def _recorded_window(lake: Lake, table: Table, until: int) -> Window:
         drift=lake.delta(DRIFT.name),
     ).to_pylist()
     if not rows:
-        return Window(None, until, skipped="no documents are new since the last comparison")
-    findings = (Finding(row["column"], row["test"], row["statistic"], row["threshold"]) for row in rows)
-    return Window(rows[0]["since"], until, tuple(findings))
+        return DriftWindow(None, until, skipped="no documents are new since the last comparison")
+    findings = (DriftFinding(row["column"], row["test"], row["statistic"], row["threshold"]) for row in rows)
+    return DriftWindow(rows[0]["since"], until, tuple(findings))
 
 
 def _drifted_ends(lake: Lake, table: Table) -> set[int]:

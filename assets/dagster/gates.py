@@ -19,8 +19,8 @@ from assets.lake.tables import AUDITS, TABLES
 from assets.recipe import Recipe
 from quality.data_docs import data_docs_page
 from quality.expectations import Expectation
-from quality.gate import ExpectationResult, verdict
-from quality.gx import run_suite, validate
+from quality.gate import ExpectationResult, gate_verdict
+from quality.gx import run_gate_suite, validate_rows
 from quality.suites import SUITES, Suite
 from quality.user_suites import UserSuite, suites_digest
 from retrieval.embedding.embedding_model import EmbeddingModel
@@ -76,7 +76,7 @@ def build_gate(suite: Suite, added: Sequence[UserSuite] = ()) -> dg.AssetChecksD
         model: dg.ResourceParam[EmbeddingModel],
     ) -> Iterator[dg.AssetCheckResult]:
         version = lake.version(suite.table)
-        warned = passed_with(lake, suite.table, version, added)
+        warned = recorded_warnings(lake, suite.table, version, added)
         if warned is not None:
             results = [
                 ExpectationResult(each.name, each.name not in warned, each.severity) for each in expectations
@@ -85,7 +85,9 @@ def build_gate(suite: Suite, added: Sequence[UserSuite] = ()) -> dg.AssetChecksD
             parameters = {name: _PARAMETERS[name](recipe, model) for name in suite.parameters}
             run_id = context.run.run_id
             drifted = blocked_by_drift(lake, suite.table, recipe, model, run_id)
-            results = audit(lake, suite, version, parameters, run_id, ("drift",) if drifted else (), added)
+            results = audit_version(
+                lake, suite, version, parameters, run_id, ("drift",) if drifted else (), added
+            )
         pages = {
             expectation.name: data_docs_page(lake.docs_dir, suite.table, user_suite)
             for user_suite, some in _by_page(suite, added)
@@ -123,7 +125,7 @@ def _all_expectations(suite: Suite, added: Sequence[UserSuite]) -> list[Expectat
     return [expectation for _, some in _by_page(suite, added) for expectation in some]
 
 
-def audit(
+def audit_version(
     lake: Lake,
     suite: Suite,
     version: int,
@@ -157,13 +159,13 @@ def audit(
         with duckdb.connect() as connection:
             for name, table in tables.items():
                 register(connection, name.partition(".")[2], table)
-            results = run_suite(connection, suite, lake.docs_dir, parameters)
+            results = run_gate_suite(connection, suite, lake.docs_dir, parameters)
     else:
         frames = {name: lake.frame(name, at) for name, at in versions.items()}
-        results = run_suite(frames, suite, lake.docs_dir, parameters)
+        results = run_gate_suite(frames, suite, lake.docs_dir, parameters)
     for each in added:
         results += run_user_suite(lake, each, version)
-    judged = verdict(_all_expectations(suite, added), results)
+    judged = gate_verdict(_all_expectations(suite, added), results)
     failed = [*judged.failed, *also_failed]
     passed = judged.passed and not also_failed
     lake.record_audit(suite.table, version, passed, failed, run_id, suites_digest(added))
@@ -180,15 +182,17 @@ def run_user_suite(lake: Lake, suite: UserSuite, version: int) -> list[Expectati
     page = data_docs_page(lake.docs_dir, suite.table, suite.name)
     if suite.needs_spark or stored_bytes(table) > DRIVER_USER_SUITE_BYTES:
         frame = lake.frame(suite.table, version)
-        return validate(frame, suite.name, suite.expectations, page, users_own=True)
+        return validate_rows(frame, suite.name, suite.expectations, page, users_own=True)
     columns = suite.columns(TABLES[suite.table].schema.names)
     # Without a column to look at, its rows can be counted: the key's columns are narrow.
     names = ", ".join(f'"{name}"' for name in columns or TABLES[suite.table].key)
     rows = lake.query(f"select {names} from t", t=table).to_pandas()
-    return validate(rows, suite.name, suite.expectations, page, users_own=True)
+    return validate_rows(rows, suite.name, suite.expectations, page, users_own=True)
 
 
-def passed_with(lake: Lake, table: str, version: int, added: Collection[UserSuite] = ()) -> list[str] | None:
+def recorded_warnings(
+    lake: Lake, table: str, version: int, added: Collection[UserSuite] = ()
+) -> list[str] | None:
     """Returns the warnings of the audit that a version passed under the code and suites in force.
 
     A version never changes, so what passed need not be looked at again, and an unchanged lake starts

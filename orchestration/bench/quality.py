@@ -32,7 +32,7 @@ from orchestration.bench.defects import (
     near_duplicate_of,
 )
 from orchestration.bench.report import BenchResult
-from quality.gate import verdict
+from quality.gate import gate_verdict
 from quality.suites import SUITES
 
 if TYPE_CHECKING:
@@ -370,7 +370,7 @@ def _closed_by(table: str, tables: Rows) -> str | None:
     """Returns the first expectation that closed the table's gate, or None where it opened."""
     import duckdb
 
-    from quality.gx import run_suite
+    from quality.gx import run_gate_suite
 
     suite = SUITES[table]
     parameters: dict[str, Any] = {"token_budget": Recipe().chunker.max_tokens, "model_digest": "bench"}
@@ -379,6 +379,6 @@ def _closed_by(table: str, tables: Rows) -> str | None:
             # Without Delta's NOT NULL, as something else may have written it.
             schema = pa.schema([field.with_nullable(True) for field in TABLES[name].schema])
             connection.register(name.partition(".")[2], pa.Table.from_pylist(tables[name], schema))
-        judged = verdict(suite.expectations, run_suite(connection, suite, None, parameters))
+        judged = gate_verdict(suite.expectations, run_gate_suite(connection, suite, None, parameters))
     errors = [each.name for each in suite.expectations if each.severity == "error"]
     return None if judged.passed else next(name for name in judged.failed if name in errors)

@@ -39,7 +39,7 @@ def evaluate(
     Example: `headwater evaluate ~/scifact --chunks document --compare hybrid lexical`
     """
     from orchestration.operations.evaluation import evaluate_in_scratch_index, search_modes
-    from quality.evaluation.beir_collection import load_collection
+    from quality.evaluation.beir_collection import load_beir_collection
     from quality.evaluation.collection_evaluation import MEASURES
     from quality.evaluation.evaluation_chart import evaluation_svg
     from retrieval.search.query import InvalidSearchQuery
@@ -52,7 +52,7 @@ def evaluate(
     if plot and not plot.expanduser().parent.is_dir():
         raise typer.BadParameter(f"--plot: there is no folder {plot.expanduser().parent}")
     with working():
-        collection = load_collection(folder.expanduser(), split)
+        collection = load_beir_collection(folder.expanduser(), split)
         result = evaluate_in_scratch_index(settings, collection, chunks, progress)
     found: dict[str, Any] = result.to_dict()
     if compare:

@@ -13,7 +13,7 @@ from typing import Any
 _QRELS_HEADER = ["query-id", "corpus-id", "score"]
 
 
-class BadCollection(ValueError):
+class BadBeirCollection(ValueError):
     """A folder can not be used as a test collection; the message names the file, and the line in it."""
 
 
@@ -47,15 +47,15 @@ class Collection:
     relevant: Mapping[str, Mapping[str, int]]
 
 
-def load_collection(folder: Path, split: str = "test") -> Collection:
+def load_beir_collection(folder: Path, split: str = "test") -> Collection:
     """Reads a folder in BEIR's layout.
 
     Raises:
-        BadCollection: A file is missing or not in that layout, an id is given twice, a judgement speaks of an
+        BadBeirCollection: A file is missing or not in that layout, an id is given twice, a judgement names an
             unknown id, or nothing is judged relevant.
     """
     if not folder.is_dir():
-        raise BadCollection(f"there is no folder {folder}")
+        raise BadBeirCollection(f"there is no folder {folder}")
     corpus, asked = folder / "corpus.jsonl", folder / "queries.jsonl"
     documents = {
         name: Document(_text(row, "title", where, required=False), _text(row, "text", where))
@@ -65,12 +65,12 @@ def load_collection(folder: Path, split: str = "test") -> Collection:
     relevant: dict[str, dict[str, int]] = {}
     for query, document, score, where in _judgements(folder, split):
         if query not in queries:
-            raise BadCollection(f"{where}: no query {query!r} in {asked}")
+            raise BadBeirCollection(f"{where}: no query {query!r} in {asked}")
         if document not in documents:
-            raise BadCollection(f"{where}: no document {document!r} in {corpus}")
+            raise BadBeirCollection(f"{where}: no document {document!r} in {corpus}")
         judged = relevant.setdefault(query, {})
         if document in judged:
-            raise BadCollection(f"{where}: query {query!r} and document {document!r} are judged twice")
+            raise BadBeirCollection(f"{where}: query {query!r} and document {document!r} are judged twice")
         judged[document] = score
     relevant = {
         query: kept
@@ -78,12 +78,12 @@ def load_collection(folder: Path, split: str = "test") -> Collection:
         if (kept := {document: score for document, score in judged.items() if score > 0})
     }
     if not relevant:
-        raise BadCollection(
+        raise BadBeirCollection(
             f"{folder / 'qrels' / split}.tsv judges nothing relevant: there is nothing to find"
         )
     for query in relevant:
         if not queries[query].strip():
-            raise BadCollection(f"{asked}: query {query!r} is empty")
+            raise BadBeirCollection(f"{asked}: query {query!r} is empty")
     return Collection(
         folder.resolve().name, documents, {query: queries[query] for query in relevant}, relevant
     )
@@ -94,11 +94,11 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise BadCollection(
+        raise BadBeirCollection(
             f"there is no {path}: a collection is corpus.jsonl, queries.jsonl and qrels/SPLIT.tsv"
         ) from None
     except UnicodeDecodeError as error:
-        raise BadCollection(f"{path} is not UTF-8 text: {error}") from error
+        raise BadBeirCollection(f"{path} is not UTF-8 text: {error}") from error
     # Not splitlines: a text may hold a line separator of Unicode, which ends no line of JSON.
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
@@ -112,16 +112,16 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any], str]]:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise BadCollection(f"{where}: not JSON: {error}") from error
+            raise BadBeirCollection(f"{where}: not JSON: {error}") from error
         name = row.get("_id") if isinstance(row, dict) else None
         if not isinstance(name, str) or not name:
-            raise BadCollection(f'{where}: expected an object with an "_id" that is a text')
+            raise BadBeirCollection(f'{where}: expected an object with an "_id" that is a text')
         if name in seen:
-            raise BadCollection(f"{where}: the _id {name!r} was given before, in {seen[name]}")
+            raise BadBeirCollection(f"{where}: the _id {name!r} was given before, in {seen[name]}")
         seen[name] = where
         yield name, row, where
     if not seen:
-        raise BadCollection(f"{path} is empty")
+        raise BadBeirCollection(f"{path} is empty")
 
 
 def _text(row: Mapping[str, Any], key: str, where: str, required: bool = True) -> str:
@@ -129,7 +129,7 @@ def _text(row: Mapping[str, Any], key: str, where: str, required: bool = True) -
     if value is None and not required:
         return ""
     if not isinstance(value, str):
-        raise BadCollection(f'{where}: "{key}" must be a text')
+        raise BadBeirCollection(f'{where}: "{key}" must be a text')
     return value
 
 
@@ -138,17 +138,17 @@ def _judgements(folder: Path, split: str) -> Iterator[tuple[str, str, int, str]]
     path = folder / "qrels" / f"{split}.tsv"
     there = sorted(each.stem for each in (folder / "qrels").glob("*.tsv"))
     if split not in there:
-        raise BadCollection(f"there is no {path}; the splits there are: {', '.join(there) or 'none'}")
+        raise BadBeirCollection(f"there is no {path}; the splits there are: {', '.join(there) or 'none'}")
     lines = _lines(path)
     header, where = next(lines, ("", str(path)))
     if header.rstrip("\r").split("\t") != _QRELS_HEADER:
-        raise BadCollection(f"{where}: expected the header {' '.join(_QRELS_HEADER)}, separated by tabs")
+        raise BadBeirCollection(f"{where}: expected the header {' '.join(_QRELS_HEADER)}, separated by tabs")
     for line, where in lines:
         fields = line.rstrip("\r").split("\t")
         try:
             query, document, score = fields[0], fields[1], int(fields[2])
         except (IndexError, ValueError):
-            raise BadCollection(
+            raise BadBeirCollection(
                 f"{where}: expected query-id, corpus-id and a whole number, separated by tabs"
             ) from None
         yield query, document, score, where

@@ -22,14 +22,16 @@ class ReleaseGate(BaseModel):
 
 
 @dataclass(frozen=True)
-class Decision:
+class ReleaseVerdict:
     """A verdict and, in a sentence, why."""
 
     released: bool
     reason: str
 
 
-def decide(candidate: Mapping[str, float], live: Mapping[str, float] | None, gate: ReleaseGate) -> Decision:
+def decide_release(
+    candidate: Mapping[str, float], live: Mapping[str, float] | None, gate: ReleaseGate
+) -> ReleaseVerdict:
     """Compares a candidate with the floors and with the live release; fails closed.
 
     Args:
@@ -58,7 +60,7 @@ def decide(candidate: Mapping[str, float], live: Mapping[str, float] | None, gat
         elif value < before - gate.tolerance:
             faults.append(f"{name} fell from {before:.3f} to {value:.3f}, more than {gate.tolerance:.3f}")
     if faults:
-        return Decision(False, "; ".join(faults))
+        return ReleaseVerdict(False, "; ".join(faults))
     reached = ", ".join(f"{name} {candidate[name]:.3f}" for name in floors)
     against = "the floors, as the first release" if live is None else "the floors and the live release"
-    return Decision(True, f"{reached} against {against}")
+    return ReleaseVerdict(True, f"{reached} against {against}")

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from index_rows import DIMENSION, NO_DETAILS, NO_LINEAGE, Chunk, batch
 
-from assets.dagster.gates import passed_with
+from assets.dagster.gates import recorded_warnings
 from assets.lake.lake import Lake, Unaudited
 from assets.lake.releases import last_verdict, log_verdict, release_name, roll_back_release
 from assets.lake.spark import SparkConfig
@@ -46,12 +46,12 @@ def set_back(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_the_last_audit_counts(lake: Lake, set_back: Any) -> None:
     lake.record_audit(DOCUMENTS.name, 1, True, ["warned"], "before")
-    assert passed_with(lake, DOCUMENTS.name, 1) == ["warned"]
+    assert recorded_warnings(lake, DOCUMENTS.name, 1) == ["warned"]
     set_back()
     lake.record_audit(DOCUMENTS.name, 1, False, ["text_not_null"], "after")
     with pytest.raises(Unaudited):
         lake.readable_version(DOCUMENTS)
-    assert passed_with(lake, DOCUMENTS.name, 1) is None
+    assert recorded_warnings(lake, DOCUMENTS.name, 1) is None
     lake.record_audit(DOCUMENTS.name, 1, True, [], "mended")
     assert lake.readable_version(DOCUMENTS) == 1
 

@@ -10,7 +10,7 @@ from lake_rows import write
 from test_gx import chunk, document
 
 from assets.dagster.drift import compare_newest_window, drift_checks, drift_over_time
-from assets.dagster.gates import audit
+from assets.dagster.gates import audit_version
 from assets.lake.lake import Lake, Unaudited
 from assets.lake.spark import SparkConfig
 from assets.lake.tables import CHUNKS, DOCUMENTS, DRIFT, EMBEDDINGS
@@ -170,8 +170,8 @@ def test_a_gate_that_drift_closed_stays_closed_until_a_person_accepts(tmp_path: 
     lake.ensure()
     version = write(lake, DOCUMENTS, [document(0, "some text of a document")])
     suite = SUITES[DOCUMENTS.name]
-    audit(lake, suite, version, {}, "run-1", ("drift",))
+    audit_version(lake, suite, version, {}, "run-1", ("drift",))
     with pytest.raises(Unaudited):
         lake.readable_version(DOCUMENTS)
-    audit(lake, suite, version, {}, "run-2")
+    audit_version(lake, suite, version, {}, "run-2")
     assert lake.readable_version(DOCUMENTS) == version

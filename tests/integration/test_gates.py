@@ -9,8 +9,8 @@ from lake_rows import write
 from pyspark.sql import SparkSession
 from test_gx import TEXTS, document
 
-from assets.dagster.conservation import conserved
-from assets.dagster.gates import audit, build_gate, passed_with, table_gates
+from assets.dagster.conservation import count_conservation
+from assets.dagster.gates import audit_version, build_gate, recorded_warnings, table_gates
 from assets.lake.lake import Lake, Unaudited
 from assets.lake.spark import SparkConfig
 from assets.lake.tables import DOCUMENTS, DUPLICATES, QUARANTINE, RAW_DOCUMENTS, SIGNATURES, TABLES
@@ -44,22 +44,22 @@ def test_a_verdict_is_kept_and_read_by_consumers(lake: Lake) -> None:
     with pytest.raises(Unaudited):
         lake.readable_version(DOCUMENTS)
     good = write(lake, DOCUMENTS, [document(number, text) for number, text in enumerate(TEXTS)])
-    assert all(result.passed for result in audit(lake, SUITE, good, {}, "run-1"))
+    assert all(result.passed for result in audit_version(lake, SUITE, good, {}, "run-1"))
     assert lake.readable_version(DOCUMENTS) == good
     bad = write(lake, DOCUMENTS, [document(7, "seven") | {"char_count": 99}])
-    failed = {each.name for each in audit(lake, SUITE, bad, {}, "run-2") if not each.passed}
+    failed = {each.name for each in audit_version(lake, SUITE, bad, {}, "run-2") if not each.passed}
     assert failed == {"char_count_matches_text"}
     assert lake.readable_version(DOCUMENTS) == good
     # What passed is not looked at again, what failed is.
-    assert passed_with(lake, DOCUMENTS.name, good) == []
-    assert passed_with(lake, DOCUMENTS.name, bad) is None
+    assert recorded_warnings(lake, DOCUMENTS.name, good) == []
+    assert recorded_warnings(lake, DOCUMENTS.name, bad) is None
 
 
 def test_another_code_version_audits_anew(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     good = write(lake, DOCUMENTS, [document(0, TEXTS[0])])
-    audit(lake, SUITE, good, {}, "run-1")
+    audit_version(lake, SUITE, good, {}, "run-1")
     monkeypatch.setattr("assets.dagster.gates.CODE_VERSION", "another")
-    assert passed_with(lake, DOCUMENTS.name, good) is None
+    assert recorded_warnings(lake, DOCUMENTS.name, good) is None
 
 
 def test_the_checks_in_dagster(lake: Lake) -> None:
@@ -105,16 +105,16 @@ def test_conservation_counts_every_document(lake: Lake) -> None:
     duplicate |= {"jaccard": 1.0, "OpenLineage_RunId": "run"}
     behind = {"silver__documents": kept, "silver__signatures": signed}
     write(lake, DUPLICATES, [duplicate], **behind)
-    counts = conserved(lake)
+    counts = count_conservation(lake)
     assert counts.holds, str(counts)
     assert (counts.raw, counts.kept, counts.duplicates, counts.quarantined) == (4, 2, 1, 1)
     # What arrives after is not yet due.
     version = write(lake, RAW_DOCUMENTS, [raw("late"), raw("torn", 1, deleted=True)])
-    assert conserved(lake).holds
+    assert count_conservation(lake).holds
     kept = write(lake, DOCUMENTS, [], bronze__raw_documents=version)
     signed = write(lake, SIGNATURES, [], silver__documents=kept)
     write(lake, DUPLICATES, [], silver__documents=kept, silver__signatures=signed)
-    counts = conserved(lake)
+    counts = count_conservation(lake)
     assert not counts.holds
     assert (counts.lost, counts.stray) == (1, 1)
 

@@ -20,9 +20,9 @@ from assets.lake.tables import TABLES
 from assets.text.signals import QUALITY_SIGNALS
 from quality.checked_rows import checked_rows_in_duckdb, checked_rows_in_spark
 from quality.data_docs import data_docs_page
-from quality.expectations import on_column
-from quality.gate import ExpectationResult, verdict
-from quality.gx import NotEvaluated, run_suite, validate
+from quality.expectations import expect_of_column
+from quality.gate import ExpectationResult, gate_verdict
+from quality.gx import NotEvaluated, run_gate_suite, validate_rows
 from quality.gx import Tables as GivenTables
 from quality.suites import SUITES, Suite
 
@@ -163,7 +163,7 @@ def checked_rows(engine: Engine, tables: Tables, suite: Suite) -> pa.Table:
 def results_of(engine: Engine, tables: Tables, suite: Suite) -> list[ExpectationResult]:
     """By Great Expectations' pandas engine; its Spark engine, which takes seconds, has fewer tests."""
     rows = checked_rows(engine, tables, suite).to_pandas(types_mapper=pd.ArrowDtype)
-    return validate(rows, suite.table, suite.expectations, None)
+    return validate_rows(rows, suite.table, suite.expectations, None)
 
 
 def failing(engine: Engine, tables: Tables, suite: Suite) -> set[str]:
@@ -315,7 +315,7 @@ def broken(suite: Suite) -> Tables:
 
 @pytest.mark.parametrize("suite", SUITES.values(), ids=SUITES)
 def test_both_engines_of_great_expectations_come_to_the_same(engine: Engine, suite: Suite) -> None:
-    results = run_suite(engine(broken(suite), suite), suite, parameters=PARAMETERS)
+    results = run_gate_suite(engine(broken(suite), suite), suite, parameters=PARAMETERS)
     assert [each.name for each in results] == [each.name for each in suite.expectations]
     assert results == results_of(views, broken(suite), suite)
     assert {each.name for each in results if not each.passed} >= set(NULL_GATES[suite.table])
@@ -352,9 +352,9 @@ def test_every_expectation_has_a_defect() -> None:
 def test_an_empty_table_fails(engine: Engine, suite: Suite) -> None:
     tables = sound()
     tables[suite.table] = []
-    results = run_suite(engine(tables, suite), suite, parameters=PARAMETERS)
+    results = run_gate_suite(engine(tables, suite), suite, parameters=PARAMETERS)
     assert "row_count" in {each.name for each in results if not each.passed}
-    assert not verdict(suite.expectations, results).passed
+    assert not gate_verdict(suite.expectations, results).passed
 
 
 def test_nothing_raw_leaves_a_suite(
@@ -367,11 +367,11 @@ def test_nothing_raw_leaves_a_suite(
     tables[documents][1] |= {"uri": secret, "language": secret, "title": secret, "source": digits}
     with caplog.at_level(logging.DEBUG):
         said = [
-            run_suite(engine(tables, SUITES[table]), SUITES[table], tmp_path, PARAMETERS)
+            run_gate_suite(engine(tables, SUITES[table]), SUITES[table], tmp_path, PARAMETERS)
             for table in (documents, chunks)
         ]
     assert not any(
-        verdict(SUITES[t].expectations, r).passed for t, r in zip((documents, chunks), said, strict=True)
+        gate_verdict(SUITES[t].expectations, r).passed for t, r in zip((documents, chunks), said, strict=True)
     )
     pages = [data_docs_page(tmp_path, table).read_text() for table in (documents, chunks)]
     assert all("text_sha256_matches_text" in page for page in pages)
@@ -385,7 +385,7 @@ def test_data_docs_show_counts_and_call_nobody(engine: Engine, tmp_path: Path) -
     tables = sound()
     tables[documents][0]["language"] = "English"
     suite = SUITES[documents]
-    run_suite(engine(tables, suite), suite, tmp_path, PARAMETERS)
+    run_gate_suite(engine(tables, suite), suite, tmp_path, PARAMETERS)
     page = data_docs_page(tmp_path, suite.table).read_text()
     assert "Exception" not in page
     assert "Filters go by ISO 639 code" in page
@@ -393,12 +393,12 @@ def test_data_docs_show_counts_and_call_nobody(engine: Engine, tmp_path: Path) -
 
 
 def test_an_expectation_that_can_not_be_evaluated_is_an_error(engine: Engine) -> None:
-    bad = on_column("bad", "expect_column_stdev_to_be_between", "text", "why.", max_value=0)
+    bad = expect_of_column("bad", "expect_column_stdev_to_be_between", "text", "why.", max_value=0)
     suite = Suite(documents, "SELECT * FROM {documents}", (bad,))
     tables = sound()
     tables[documents][0]["text"] = "hunter2-correct-horse"
     with pytest.raises(NotEvaluated, match="bad could not be evaluated") as raised:
-        run_suite(engine(tables, suite), suite, parameters={})
+        run_gate_suite(engine(tables, suite), suite, parameters={})
     assert "hunter2" not in str(raised.value)
 
 
@@ -415,5 +415,5 @@ def test_spark_reads_the_tables_once(spark: SparkSession) -> None:
             yield batch
 
     made[documents] = made[documents].mapInArrow(counted, made[documents].schema)
-    assert verdict(suite.expectations, run_suite(made, suite, parameters=PARAMETERS)).passed
+    assert gate_verdict(suite.expectations, run_gate_suite(made, suite, parameters=PARAMETERS)).passed
     assert read.value == 100

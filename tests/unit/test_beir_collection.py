@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from quality.evaluation.beir_collection import BadCollection, Document, load_collection
+from quality.evaluation.beir_collection import BadBeirCollection, Document, load_beir_collection
 
 CORPUS = [{"_id": "d1", "title": "Copper", "text": "It conducts."}, {"_id": "d2", "text": "Salt."}]
 QUERIES = [{"_id": "q1", "text": "what conducts"}, {"_id": "q2", "text": "unjudged"}]
@@ -26,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_collection_is_its_documents_and_the_judged_queries(folder: Path) -> None:
-    collection = load_collection(folder)
+    collection = load_beir_collection(folder)
     assert collection.name == folder.name
     assert collection.documents == {"d1": Document("Copper", "It conducts."), "d2": Document("", "Salt.")}
     assert collection.queries == {"q1": "what conducts"}
@@ -38,7 +38,7 @@ def test_line_separators_of_unicode_and_of_windows_are_no_ends_of_rows(folder: P
     with (folder / "corpus.jsonl").open("a", encoding="utf-8", newline="") as file:
         file.write(row)
     (folder / "qrels" / "test.tsv").write_bytes(QRELS.replace("\n", "\r\n").encode())
-    collection = load_collection(folder)
+    collection = load_beir_collection(folder)
     assert collection.documents["d3"].text == "one\u2028two"
     assert collection.relevant == {"q1": {"d1": 2}}
 
@@ -74,12 +74,12 @@ def test_a_folder_that_is_no_collection_is_told_where(
         (folder / file).unlink()
     else:
         (folder / file).write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(BadCollection, match=said):
-        load_collection(folder)
+    with pytest.raises(BadBeirCollection, match=said):
+        load_beir_collection(folder)
 
 
 def test_a_split_that_is_not_there_names_those_that_are(folder: Path) -> None:
-    with pytest.raises(BadCollection, match=r"dev\.tsv; the splits there are: test"):
-        load_collection(folder, "dev")
-    with pytest.raises(BadCollection, match="there is no folder"):
-        load_collection(folder / "absent")
+    with pytest.raises(BadBeirCollection, match=r"dev\.tsv; the splits there are: test"):
+        load_beir_collection(folder, "dev")
+    with pytest.raises(BadBeirCollection, match="there is no folder"):
+        load_beir_collection(folder / "absent")

@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.stats import ks_2samp
 
-from quality.drift import DriftConfig, Finding, compare_centroids, compare_columns, ks_statistic, psi
+from quality.drift import (
+    DriftConfig,
+    DriftFinding,
+    compare_centroids,
+    compare_columns,
+    ks_statistic,
+    population_stability_index,
+)
 
 CONFIG = DriftConfig()
 BATCHES = 400
@@ -104,15 +111,17 @@ def test_ks_is_scipys(batch: np.ndarray, reference: np.ndarray) -> None:
 @settings(deadline=None)
 @given(counts, counts)
 def test_psi_is_symmetric_and_zero_only_for_equal_shares(left: np.ndarray, right: np.ndarray) -> None:
-    assert psi(left, right) == pytest.approx(psi(right, left))
-    assert psi(left, right) >= 0
-    assert psi(left, left) == 0
+    assert population_stability_index(left, right) == pytest.approx(population_stability_index(right, left))
+    assert population_stability_index(left, right) >= 0
+    assert population_stability_index(left, left) == 0
 
 
 def test_psi_by_hand() -> None:
     # Shares of 3/4 and 1/4 against the reverse, with half a row in each bin: 29.5/40 = 0.7375.
     big, small = 29.5 / 40, 10.5 / 40
-    assert psi([29, 10], [10, 29]) == pytest.approx(2 * (big - small) * np.log(big / small))
+    assert population_stability_index([29, 10], [10, 29]) == pytest.approx(
+        2 * (big - small) * np.log(big / small)
+    )
 
 
 @settings(max_examples=25, deadline=None)
@@ -152,5 +161,5 @@ def test_unshifted_centroids_raise_few_alarms_and_a_shifted_one_is_found() -> No
 
 
 def test_a_finding_says_what_it_compared() -> None:
-    assert str(Finding("language", "psi", 0.5, 0.1)) == "language: psi 0.500, above 0.100"
-    assert not Finding("language", "psi", 0.1, 0.1).drifted
+    assert str(DriftFinding("language", "psi", 0.5, 0.1)) == "language: psi 0.500, above 0.100"
+    assert not DriftFinding("language", "psi", 0.1, 0.1).drifted

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quality.evaluation.release_gate import ReleaseGate, decide
+from quality.evaluation.release_gate import ReleaseGate, decide_release
 
 GATE = ReleaseGate(tolerance=0.02, floor_ndcg=0.5, floor_recall=0.9)
 
@@ -31,13 +31,13 @@ def metrics(ndcg: float, recall: float = 1.0) -> dict[str, float]:
 def test_a_candidate_goes_live_only_when_every_figure_holds(
     candidate: dict[str, float], live: dict[str, float] | None, released: bool, reason: str
 ) -> None:
-    decision = decide(candidate, live, GATE)
+    decision = decide_release(candidate, live, GATE)
     assert decision.released is released
     assert reason in decision.reason
 
 
 def test_every_fault_is_named() -> None:
-    reason = decide(metrics(0.1, 0.1), None, GATE).reason
+    reason = decide_release(metrics(0.1, 0.1), None, GATE).reason
     assert "ndcg@10" in reason
     assert "ann_recall@10" in reason
 
@@ -49,6 +49,6 @@ unit = st.floats(0, 1)
 def test_what_is_released_never_falls_by_more_than_the_tolerance(
     ndcg: float, recall: float, live_ndcg: float, live_recall: float
 ) -> None:
-    if decide(metrics(ndcg, recall), metrics(live_ndcg, live_recall), GATE).released:
+    if decide_release(metrics(ndcg, recall), metrics(live_ndcg, live_recall), GATE).released:
         assert ndcg >= max(live_ndcg - GATE.tolerance, GATE.floor_ndcg)
         assert recall >= max(live_recall - GATE.tolerance, GATE.floor_recall)

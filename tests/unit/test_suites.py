@@ -7,8 +7,8 @@ import pytest
 
 from assets.lake.tables import TABLES
 from assets.text.signals import QUALITY_SIGNALS
-from quality.expectations import Expectation, predicate, row_count
-from quality.gate import Conservation, ExpectationResult, verdict
+from quality.expectations import Expectation, expect_condition, expect_row_count
+from quality.gate import Conservation, ExpectationResult, gate_verdict
 from quality.gx import gx_expectation
 from quality.suites import SUITES, Suite
 
@@ -74,27 +74,27 @@ def test_suites_load_without_anything_slow() -> None:
 
 
 def test_an_expectation_in_words() -> None:
-    assert row_count().in_words == "expect_table_row_count_to_be_between(min_value=1)"
-    assert predicate("ok", "a = b", "why.").in_words == (
+    assert expect_row_count().in_words == "expect_table_row_count_to_be_between(min_value=1)"
+    assert expect_condition("ok", "a = b", "why.").in_words == (
         'expect_column_values_to_be_in_set(column="ok", value_set=[true])'
     )
 
 
 def test_a_gate_opens_when_no_error_failed() -> None:
     suite = SUITES["silver.documents"]
-    assert verdict(suite.expectations, results_of(suite, set())).passed
-    warned = verdict(suite.expectations, results_of(suite, {"pages_in_order"}))
+    assert gate_verdict(suite.expectations, results_of(suite, set())).passed
+    warned = gate_verdict(suite.expectations, results_of(suite, {"pages_in_order"}))
     assert (warned.passed, warned.failed) == (True, ("pages_in_order",))
-    closed = verdict(suite.expectations, results_of(suite, {"pages_in_order", "text_not_null"}))
+    closed = gate_verdict(suite.expectations, results_of(suite, {"pages_in_order", "text_not_null"}))
     assert not closed.passed
     assert set(closed.failed) == {"pages_in_order", "text_not_null"}
 
 
 def test_a_gate_stays_closed_without_results_or_expectations() -> None:
     suite = SUITES["gold.chunks"]
-    assert not verdict(suite.expectations, []).passed
-    assert verdict(suite.expectations, results_of(suite, set())[1:]).failed == ("row_count",)
-    assert not verdict((), []).passed
+    assert not gate_verdict(suite.expectations, []).passed
+    assert gate_verdict(suite.expectations, results_of(suite, set())[1:]).failed == ("row_count",)
+    assert not gate_verdict((), []).passed
 
 
 def test_conservation_holds_only_without_faults() -> None:
