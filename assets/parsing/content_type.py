@@ -14,6 +14,9 @@ from assets.parsing.formats.zip_package import OLE_SIGNATURE, exceeds_zip_part_l
 if TYPE_CHECKING:
     from magika import Magika
 
+PLAIN_TEXT = "text/plain"
+UTF8_TEXT = "text/plain; charset=utf-8"
+"""The media type of rows' texts: they are valid UTF-8 and need no detection of their encoding."""
 _OOXML = "application/vnd.openxmlformats-officedocument."
 DOCX = f"{_OOXML}wordprocessingml.document"
 PPTX = f"{_OOXML}presentationml.presentation"

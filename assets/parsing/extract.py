@@ -31,17 +31,13 @@ from assets.parsing.formats.xml import read_xml
 MAX_DOCUMENT_BYTES = 64 << 20
 """The largest body that is parsed by default."""
 
-PLAIN_TEXT = "text/plain"
-UTF8_TEXT = "text/plain; charset=utf-8"
-"""The media type of rows' texts: they are valid UTF-8 and need no detection of their encoding."""
-
 
 def _read_text(body: bytes) -> DocumentBlocks:
     return DocumentBlocks([TextBlock(decode_text(body))])
 
 
 _READERS: dict[str, Callable[[bytes], DocumentBlocks]] = {
-    PLAIN_TEXT: _read_text,
+    content_type.PLAIN_TEXT: _read_text,
     "text/markdown": read_markdown,
     "text/x-rst": read_rst,
     content_type.ORG: read_org,
@@ -133,7 +129,7 @@ def extract_document(
     if len(body) > max_size_bytes:
         limit = f"the limit is {max_size_bytes:,}"
         raise ExtractionError("oversize", f"The document has {len(body):,} bytes; {limit}.")
-    if media_type == UTF8_TEXT:
+    if media_type == content_type.UTF8_TEXT:
         return assemble_document(DocumentBlocks([TextBlock(body.decode("utf-8", "replace"))]))
     kind = media_type.partition(";")[0].strip().lower()
     reader = _read_scanned if ocr and kind == "application/pdf" else _READERS.get(kind)

@@ -21,7 +21,8 @@ from typing import IO
 from pydantic import BaseModel, Field, model_validator
 
 from assets.parsing.blocks import DocumentHeading, ExtractedDocument, ExtractionError
-from assets.parsing.extract import MAX_DOCUMENT_BYTES, PLAIN_TEXT, UTF8_TEXT, extract_document
+from assets.parsing.content_type import PLAIN_TEXT, UTF8_TEXT
+from assets.parsing.extract import MAX_DOCUMENT_BYTES, extract_document
 
 _CHILD_MODULE = "assets.parsing.worker"
 # Decoding can not hang or crash, so that small texts of these types need no round trip to the process.

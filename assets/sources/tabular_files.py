@@ -20,6 +20,7 @@ from pyspark.sql import types as T
 from pyspark.sql.pandas.types import from_arrow_type
 
 from assets.lake.delta import hadoop_literal
+from assets.parsing.content_type import UTF8_TEXT
 from assets.sources.source_config import (
     DELIMITERS_BY_SUFFIX,
     JSON_LINES_SUFFIXES,
@@ -28,7 +29,6 @@ from assets.sources.source_config import (
 )
 from assets.sources.source_schemas import SOURCE_CONTENT_SCHEMA, SOURCE_LISTING_SCHEMA, file_uri_to_path
 
-ROW_MEDIA_TYPE = "text/plain; charset=utf-8"
 _SAMPLE_ROWS = 1000
 _CORRUPT = "_malformed"
 _FILE = "_file"
@@ -113,7 +113,7 @@ def _documents(rows: DataFrame, files: DataFrame) -> DataFrame:
     row_uri = F.concat("uri", F.lit("#"), encoded, F.when(nth > 1, F.concat(F.lit("~"), nth)).otherwise(""))
     columns = {
         "uri": row_uri,
-        "media_type": F.when(F.col("malformed").isNull(), F.lit(ROW_MEDIA_TYPE)),
+        "media_type": F.when(F.col("malformed").isNull(), F.lit(UTF8_TEXT)),
         "size_bytes": F.octet_length("body").cast("bigint"),
         "error": F.concat(F.lit("unreadable: not a row of this file: "), F.substring("malformed", 1, 200)),
     }

@@ -1,1 +1,1 @@
-"""What is a text like? Normal form, language, tokens, quality signals, damage."""
+"""What is a text like, and is it good enough? Normal form, language, words, quality signals and filter."""

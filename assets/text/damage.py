@@ -117,7 +117,7 @@ def detect_cut_off(text: str) -> int:
 
 
 def _is_only_a_beginning(word: str, text: str) -> bool:
-    """Whether other words of a text begin with a word that is nowhere in the text a word itself."""
+    """Whether a word is the beginning of other words of a text, but never a word of the text itself."""
     inside = rf"(?<![^\W\d_]){re.escape(word)}"
     return (
         re.search(rf"{inside}(?![^\W\d_])", text, re.IGNORECASE) is None

@@ -1,1 +1,1 @@
-"""One reader a format: bytes in, `Content` out. Heavy parsers are imported on first use, in the worker."""
+"""How is each format read? One reader per format: bytes in, blocks out; libraries are imported when used."""
