@@ -13,7 +13,12 @@ import pyarrow as pa
 from datasketch import MinHash, MinHashLSH
 
 from assets.dedup.minhash import MinHashConfig, bands, shingle_jaccard, signatures, warm_up
-from orchestration.bench import dedupe_lake
+from orchestration.bench.dedupe_lake import (
+    DedupeMeasurement,
+    dedupe_added_documents,
+    dedupe_whole_lake,
+    vocabulary,
+)
 from orchestration.bench.report import BenchResult
 
 _PROSE = re.compile(r"METADATA$|LICEN[CS]E|COPYING|NOTICE|AUTHORS|README|\.(txt|md|rst)$", re.IGNORECASE)
@@ -66,34 +71,38 @@ def bench_dedupe(megabytes: int = 100, largest: int = 100_000) -> BenchResult:
     }
     figures |= _recall(pieces, config, rng)
     with tempfile.TemporaryDirectory(prefix="headwater-bench-") as folder:
-        made = dedupe_lake.dedupe_whole_lake(texts, Path(folder))
-    figures |= {f"whole_{name}": value for name, value in made.items()}
-    figures["whole_candidate_precision"] = made["similar_pairs"] / max(1, made["candidate_pairs"])
+        made = dedupe_whole_lake(texts, Path(folder))
+    figures |= {f"whole_{name}": value for name, value in made.figures().items() if name != "added"}
+    figures["whole_candidate_precision"] = made.assets.similar_pairs / max(1, made.assets.candidate_pairs)
     began, began_cpu = time.perf_counter(), time.thread_time()
     _pairs_by_datasketch(texts, config)
     figures["datasketch_whole_s"] = time.perf_counter() - began
     figures["datasketch_whole_cpu_s"] = time.thread_time() - began_cpu
-    ratios["whole_datasketch_to_headwater"] = figures["datasketch_whole_s"] / made["process_s"]
-    ratios["whole_datasketch_to_headwater_cpu"] = figures["datasketch_whole_cpu_s"] / made["process_cpu_s"]
-    words = dedupe_lake.vocabulary(iter(pieces))
-    lakes: dict[int, dict[str, float]] = {}
+    ratios["whole_datasketch_to_headwater"] = figures["datasketch_whole_s"] / made.process.seconds
+    ratios["whole_datasketch_to_headwater_cpu"] = figures["datasketch_whole_cpu_s"] / made.process.cpu_s
+    words = vocabulary(iter(pieces))
+    lakes: dict[int, DedupeMeasurement] = {}
     for documents in sorted({max(10_000, largest // part) for part in (100, 10, 1)}):
         with tempfile.TemporaryDirectory(prefix="headwater-bench-") as folder:
-            lakes[documents] = dedupe_lake.dedupe_added_documents(documents, words, Path(folder))
-        figures |= {f"lake_{documents}_{name}": value for name, value in lakes[documents].items()}
+            lakes[documents] = dedupe_added_documents(documents, words, Path(folder))
+        figures |= {f"lake_{documents}_{name}": value for name, value in lakes[documents].figures().items()}
     smallest = min(lakes)
     for documents in sorted(lakes)[1:]:
+        larger, smaller = lakes[documents], lakes[smallest]
         ratios |= {
-            f"{name}_an_added_document_{documents}_to_{smallest}": (
-                _an_added(lakes[documents], parts) / _an_added(lakes[smallest], parts)
+            f"{name}_per_added_document_{documents}_to_{smallest}": (
+                seconds(larger) / larger.added / (seconds(smaller) / smaller.added)
             )
-            for name, parts in (("process", ("process_s",)), ("assets", ("signatures_s", "duplicates_s")))
+            for name, seconds in _SECONDS.items()
         }
     return BenchResult("dedupe", figures, ratios)
 
 
-def _an_added(measured: dict[str, float], parts: tuple[str, ...]) -> float:
-    return sum(measured[part] for part in parts) / measured["added"]
+_SECONDS: dict[str, Callable[[DedupeMeasurement], float]] = {
+    "process": lambda measured: measured.process.seconds,
+    "assets": lambda measured: measured.assets.signatures_s + measured.assets.duplicates_s,
+}
+"""What the cost of an added document is measured by."""
 
 
 def installed_prose() -> Iterator[str]:

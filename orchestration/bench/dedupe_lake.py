@@ -4,10 +4,10 @@
 over the lake of a folder and prints what they took: a process of its own, so that the time is a cold one.
 """
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import BaseModel, ConfigDict
 
 from assets.dedup.minhash import MinHashConfig, bands, shingle_jaccard, signature_batches, signatures
 from assets.lake.lake import Lake
@@ -22,7 +23,7 @@ from assets.lake.lineage import CODE_VERSION
 from assets.lake.spark import SparkConfig
 from assets.lake.tables import DOCUMENTS, DUPLICATES, SIGNATURES, Table
 from assets.recipe import Recipe
-from orchestration.bench.report import run_measured
+from orchestration.bench.report import MeasuredProcess, run_measured
 from retrieval.lineage import Lineage
 
 _CHUNK_DOCUMENTS = 100_000
@@ -38,40 +39,87 @@ _WRITTEN = """
 """
 
 
-def dedupe_whole_lake(texts: list[str], folder: Path) -> dict[str, float]:
+class AssetsMeasurement(BaseModel):
+    """What both assets took and found, as the process that ran them prints it.
+
+    Attributes:
+        signatures_s: Seconds of `silver/signatures`.
+        duplicates_s: Seconds of `silver/duplicates`.
+        candidate_pairs: Pairs that share a band.
+        similar_pairs: Those whose exact Jaccard similarity reaches the threshold.
+        hot_buckets: Bands that too many documents share.
+        duplicates: Rows of `silver.duplicates` afterwards.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    signatures_s: float
+    duplicates_s: float
+    candidate_pairs: int
+    similar_pairs: int
+    hot_buckets: int
+    duplicates: int
+
+
+@dataclass(frozen=True)
+class DedupeMeasurement:
+    """A deduplication in a process of its own.
+
+    Attributes:
+        process: Its seconds, processor time and peak memory: interpreter, imports and JVM included.
+        assets: What both assets took and found.
+        documents: Documents of the lake before.
+        added: Documents that were added to it; all of them where there was nothing before.
+        found: The share of the added copies that became duplicates; 1 is right. None where none is known.
+    """
+
+    process: MeasuredProcess
+    assets: AssetsMeasurement
+    documents: int
+    added: int
+    found: float | None = None
+
+    def figures(self) -> dict[str, float]:
+        """Returns the figures of the bench by name; the unit is in the name."""
+        process = {
+            "process_s": self.process.seconds,
+            "process_cpu_s": self.process.cpu_s,
+            "peak_mb": self.process.peak_mb,
+        }
+        lake = {"documents": self.documents, "added": self.added}
+        found = {} if self.found is None else {"found": self.found}
+        return process | self.assets.model_dump() | lake | found
+
+
+def dedupe_whole_lake(texts: list[str], folder: Path) -> DedupeMeasurement:
     """Deduplicates documents that are all new, in a fresh process, and returns what it took.
 
     Args:
         texts: One per document.
-        folder: For the lake.
-
-    Returns:
-        The whole process's seconds (interpreter, imports, reading and writing Delta) by the clock and of
-        processor time, those of both assets, the peak memory, and how many documents, candidate pairs,
-        similar pairs and duplicates there were.
+        folder: A folder for the lake.
     """
     lake = _lake(folder)
     lake.ensure()
     for at in range(0, len(texts), _CHUNK_DOCUMENTS):
         _add_documents(lake, pa.array(texts[at : at + _CHUNK_DOCUMENTS], pa.string()), at)
     _pass(lake)
-    return _measured(folder) | {"documents": len(texts)}
+    process, assets = _run_assets_apart(folder)
+    return DedupeMeasurement(process, assets, documents=len(texts), added=len(texts))
 
 
-def dedupe_added_documents(documents: int, words: pa.StringArray, folder: Path) -> dict[str, float]:
+def dedupe_added_documents(documents: int, words: pa.StringArray, folder: Path) -> DedupeMeasurement:
     """Adds 1% to a lake of short documents (60 to 100 words) that were deduplicated before.
 
     The lake's rows are written as the assets would have. A quarter of the batch are exact copies of documents
     in it, a quarter are copies with a word replaced.
 
     Args:
-        documents: How many the lake has.
+        documents: How many documents the lake has before.
         words: A vocabulary to draw from.
-        folder: For the lake.
+        folder: A folder for the lake.
 
     Returns:
-        As `whole`, and `found`: the documents of the batch that became duplicates, a copy that shares a band
-        with its original and is similar enough; 1 is right.
+        What it took; of the copies, those count that share a band with their original and are similar enough.
     """
     lake, config = _lake(folder), MinHashConfig()
     lake.ensure()
@@ -104,12 +152,9 @@ def dedupe_added_documents(documents: int, words: pa.StringArray, folder: Path) 
     _pass(lake)
     expected = len(exact) + int(_alike(copied, near, config).sum())
     before = lake.query("select count(*) as n from t", t=lake.delta(DUPLICATES.name))["n"][0].as_py()
-    measured = _measured(folder)
-    return measured | {
-        "documents": documents,
-        "added": size,
-        "found": (measured["duplicates"] - before) / expected,
-    }
+    process, assets = _run_assets_apart(folder)
+    found = (assets.duplicates - before) / expected
+    return DedupeMeasurement(process, assets, documents=documents, added=size, found=found)
 
 
 def vocabulary(texts: Iterator[list[str]]) -> pa.StringArray:
@@ -205,10 +250,9 @@ def _pass(lake: Lake) -> None:
     lake.record_audit(DOCUMENTS.name, lake.version(DOCUMENTS.name), True, [], _RUN)
 
 
-def _measured(folder: Path) -> dict[str, float]:
+def _run_assets_apart(folder: Path) -> tuple[MeasuredProcess, AssetsMeasurement]:
     done = run_measured("orchestration.bench.dedupe_lake", str(folder))
-    told: dict[str, float] = json.loads(done.output.splitlines()[-1])
-    return {"process_s": done.seconds, "process_cpu_s": done.cpu_s, "peak_mb": done.peak_mb} | told
+    return done, AssetsMeasurement.model_validate_json(done.output.splitlines()[-1])
 
 
 def _timed(work: Callable[[], object]) -> float:
@@ -230,14 +274,16 @@ def run_dedupe_assets(folder: Path) -> None:
     def make(asset: dg.AssetsDefinition) -> None:
         results[asset.key.path[-1]] = dg.materialize([asset], resources=given)
 
-    seconds = {
-        f"{asset.key.path[-1]}_s": _timed(partial(make, asset))
-        for asset in (silver.signatures, silver.duplicates)
-    }
+    signatures_s, duplicates_s = (
+        _timed(partial(make, asset)) for asset in (silver.signatures, silver.duplicates)
+    )
     [made] = results["duplicates"].asset_materializations_for_node("silver__duplicates")
     counts = {name: made.metadata[name].value for name in ("candidate_pairs", "similar_pairs", "hot_buckets")}
     rows = lake.query("select count(*) as n from t", t=lake.delta(DUPLICATES.name))["n"][0].as_py()
-    sys.stdout.write(json.dumps(seconds | counts | {"duplicates": rows}) + "\n")
+    measured = AssetsMeasurement.model_validate(
+        {**counts, "signatures_s": signatures_s, "duplicates_s": duplicates_s, "duplicates": rows}
+    )
+    sys.stdout.write(measured.model_dump_json() + "\n")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,14 @@ import pyarrow.parquet as pq
 from assets.sources.source_config import Source
 from assets.sources.source_registry import SourceRegistry
 from orchestration.bench.dedupe import installed_prose
-from orchestration.bench.report import BenchResult, run_measured
+from orchestration.bench.report import BenchResult, MeasuredProcess, run_measured
 
 _SMALL_ROWS = 10_000
 _FILE_ROWS = 100_000
 _SENTENCES = (4, 8)
 _SENTENCE = re.compile(r"(?<=[.!?] )[A-Z][^.!?]{40,240}[a-z][.!?](?= )")
 _UNTIL = "gold/chunks"
+_LEAST_S = 0.01
 _GUARDED = {"silver_documents_gate": "documents", "gold_chunks_gate": "gold__chunks"}
 """The step of each gate, and the step of the asset that it guards."""
 
@@ -34,53 +36,75 @@ def bench_ingest(data: Path | None = None, rows: int = 100_000) -> BenchResult:
 
     Args:
         data: A folder of files to ingest too, one document per file, such as MedQuAD.
-        rows: Rows of the large lake; the small one has 10,000. Each row is a document of four to seven
-            sentences of what the installed software says of itself, put together anew, in Parquet.
+        rows: Rows of the larger lake; the smaller one has 10,000. Each row is a document in Parquet, of four
+            to seven sentences from the texts of the installed software.
 
     Returns:
-        For each source (`files`, `rows_N`) its documents, bytes, the seconds and documents a second of each
-        step, the process's peak memory, and bytes that the lake takes a byte of the source. As ratios each
-        gate's share of the time of the asset that it guards, and each step's growth: its seconds in the large
-        lake over those in the small one, as a power of the rows' ratio (1 is proportional).
+        For each source (`files`, `rows_N`) its documents and bytes, the seconds and documents per second of
+        each step, the peak memory of the process, and the bytes of the lake per byte of the source. As ratios
+        the time of each gate as a share of that of the asset that it guards, and the growth of each step: its
+        seconds in the large lake over those in the small one, as a power of the ratio of rows (1 is
+        proportional).
     """
-    figures: dict[str, float] = {}
-    ratios: dict[str, float] = {}
-    seconds: dict[int, dict[str, float]] = {}
+    ingested: dict[str, _Ingested] = {}
     if data is not None:
-        _put("files", _ingested(Source(name="bench", location=str(data))), figures, ratios)
+        ingested["files"] = _ingested(Source(name="bench", location=str(data)))
     sentences = pa.array(sorted(set(_sentences())), pa.string())
     for size in sorted({_SMALL_ROWS, rows}):
         with tempfile.TemporaryDirectory(prefix="headwater-bench-") as folder:
             _write_rows(Path(folder), size, sentences)
             source = Source(name="bench", location=folder, glob="*.parquet", text_column="text")
-            seconds[size] = _put(f"rows_{size}", _ingested(source), figures, ratios)
+            ingested[f"rows_{size}"] = _ingested(source)
+    figures = {
+        f"{name}_{key}": value for name, one in ingested.items() for key, value in one.figures().items()
+    }
+    ratios = {
+        f"{name}_{key}": value for name, one in ingested.items() for key, value in one.gate_shares().items()
+    }
     if rows > _SMALL_ROWS:
-        for step, small_s in seconds[_SMALL_ROWS].items():
-            growth = math.log(seconds[rows][step] / small_s) / math.log(rows / _SMALL_ROWS)
-            ratios[f"growth_{step}"] = growth
+        larger = ingested[f"rows_{rows}"].seconds()
+        for step, small_s in ingested[f"rows_{_SMALL_ROWS}"].seconds().items():
+            # A step of less than 10 ms says nothing of its growth.
+            grown = max(larger[step], _LEAST_S) / max(small_s, _LEAST_S)
+            ratios[f"growth_{step}"] = math.log(grown) / math.log(rows / _SMALL_ROWS)
     return BenchResult("ingest", figures, ratios)
 
 
-def _put(
-    name: str, measured: dict[str, float], figures: dict[str, float], ratios: dict[str, float]
-) -> dict[str, float]:
-    """Adds the measurements of one ingest to the figures and ratios, and returns the seconds per step."""
-    steps = {
-        step.removesuffix("_s"): value
-        for step, value in measured.items()
-        if step.endswith("_s") and step != "process_cpu_s"
-    }
-    figures |= {f"{name}_{figure}": value for figure, value in measured.items()}
-    figures |= {f"{name}_{step}_documents_s": measured["documents"] / s for step, s in steps.items() if s}
-    ratios |= {
-        f"{name}_{gate}_to_asset": steps[gate] / steps[asset]
-        for gate, asset in _GUARDED.items()
-        if gate in steps
-    }
-    return {step: max(s, 0.01) for step, s in steps.items()}
+@dataclass(frozen=True)
+class _Ingested:
+    """One source, ingested in a process of its own."""
+
+    counts: dict[str, int]
+    """Documents, quarantined, duplicates and chunks."""
+    read_bytes: int
+    written_bytes: int
+    process: MeasuredProcess
+    step_s: dict[str, float]
+
+    def seconds(self) -> dict[str, float]:
+        """Returns the seconds of each step, and of the whole process."""
+        return {"process": self.process.seconds} | self.step_s
+
+    def figures(self) -> dict[str, float]:
+        documents, seconds = self.counts["documents"], self.seconds()
+        return {
+            **self.counts,
+            "read_bytes": self.read_bytes,
+            "written_bytes": self.written_bytes,
+            "written_per_byte_read": self.written_bytes / self.read_bytes,
+            "peak_mb": self.process.peak_mb,
+            "process_cpu_s": self.process.cpu_s,
+            **{f"{step}_s": value for step, value in seconds.items()},
+            **{f"{step}_documents_s": documents / value for step, value in seconds.items() if value},
+        }
+
+    def gate_shares(self) -> dict[str, float]:
+        """Returns the seconds of each gate as a share of those of the asset that it guards."""
+        shares = {gate: asset for gate, asset in _GUARDED.items() if gate in self.step_s}
+        return {f"{gate}_to_asset": self.step_s[gate] / self.step_s[asset] for gate, asset in shares.items()}
 
 
-def _ingested(source: Source) -> dict[str, float]:
+def _ingested(source: Source) -> _Ingested:
     """Ingests one source in a new process and a new state folder, and returns what it took."""
     from orchestration.settings import Settings, open_lake
 
@@ -103,16 +127,7 @@ def _ingested(source: Source) -> dict[str, float]:
             chunks=lake.delta("gold.chunks"),
         ).to_pylist()
         read, written = _size_bytes(Path(source.location)), _size_bytes(Path(settings.lake_root))
-    return {
-        **counts,
-        "read_bytes": read,
-        "written_bytes": written,
-        "written_a_byte_read": written / read,
-        "peak_mb": done.peak_mb,
-        "process_s": done.seconds,
-        "process_cpu_s": done.cpu_s,
-        **{f"{step}_s": value for step, value in steps.items()},
-    }
+    return _Ingested(counts, read, written, done, steps)
 
 
 def _size_bytes(folder: Path) -> int:

@@ -16,5 +16,5 @@ def test_a_batch_added_to_a_lake_finds_every_copy(tmp_path: Path) -> None:
 
     measured = dedupe_lake.dedupe_added_documents(_DOCUMENTS, words, tmp_path)
 
-    assert measured["added"] == _DOCUMENTS // 100
-    assert measured["found"] == pytest.approx(1)
+    assert measured.added == _DOCUMENTS // 100
+    assert measured.found == pytest.approx(1)
