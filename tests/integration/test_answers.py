@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,17 @@ from index_rows import NO_LINEAGE, Chunk, batch, made_with
 from assets.lake.answers import AnswerJournal, find_answer, recent_answers
 from assets.lake.lake import Lake
 from assets.lake.tables import ANSWERS
+from inference.answering.release_models import MAX_OLD_MODELS, ReleaseModels
+from inference.engines.extractive import Encoder
+from inference.engines.generator import GeneratorConfig, build_engine
+from inference.engines.protocol import Engine
 from orchestration.operations.ask import open_query_service
 from orchestration.operations.replay import replay_answer
 from orchestration.operations.sql import query_with_duckdb
 from orchestration.settings import Settings, open_lake
+from retrieval.embedding.embedder import EmbedderConfig, packaged_embedding_model
 from retrieval.embedding.embedding_model import EmbeddingModel
+from retrieval.index.types import IndexRelease
 from retrieval.rerank.reranker import RerankerConfig
 from retrieval.store.postgres import Postgres
 
@@ -145,3 +152,55 @@ def test_a_commit_that_was_cut_off_adds_nothing_twice_and_a_torn_line_is_left_ou
     assert [ids.count(answer.answer_id) for answer in (first, second)] == [1, 1]
     assert journal.is_empty()
     assert not (folder / "committing").exists()
+
+
+def test_the_engine_is_built_once_for_all_questions(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[GeneratorConfig] = []
+
+    def counted(config: GeneratorConfig, encoder: Encoder) -> Engine:
+        built.append(config)
+        return build_engine(config, encoder)
+
+    monkeypatch.setattr("inference.answering.query_service.build_engine", counted)
+    with open_query_service(settings) as service:
+        for _ in range(3):
+            service.ask(QUESTION, "acme")
+    assert len(built) == 1
+
+
+def test_models_of_earlier_releases_are_loaded_once_and_few_are_kept(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Path] = []
+    of = EmbeddingModel.of
+
+    def counted(config: EmbedderConfig, state: Path) -> EmbeddingModel:
+        found.append(config.model)
+        return of(config, state)
+
+    def release_of(number: int) -> IndexRelease:
+        folder = tmp_path / f"model {number}"
+        if not folder.exists():  # other bytes, another digest
+            shutil.copytree(packaged_embedding_model(), folder)
+            with (folder / "config.json").open("a") as file:
+                file.write(" " * number)
+        embedder = EmbedderConfig(model=folder)
+        digest = of(embedder, settings.home).digest
+        details = made_with(digest).model_copy(update={"embedder": embedder})
+        return IndexRelease(f"r{number}", number, 1, datetime.now(UTC), details)
+
+    models = ReleaseModels(of(settings.recipe.embedder, settings.home), settings.home)
+    releases = [release_of(number) for number in range(1, MAX_OLD_MODELS + 2)]
+    assert len({release.details.model_digest for release in releases}) == len(releases)
+    monkeypatch.setattr(EmbeddingModel, "of", counted)
+    first = models.model_of(releases[0])
+    assert models.model_of(releases[0]) is first
+    assert first.digest == releases[0].details.model_digest
+    assert len(found) == 1
+    for release in releases:
+        models.model_of(release)
+    assert len(found) == len(releases)
+    assert models.model_of(releases[-1]) is models.model_of(releases[-1])
+    assert models.model_of(releases[0]) is not first  # the least recently used one made room
