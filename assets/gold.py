@@ -13,6 +13,7 @@ from assets.dagster.metadata import described, report
 from assets.engine.limits import PARSED_BYTES, LocalLimits
 from assets.engine.relations import BatchFunction, Relations
 from assets.engine.step import begin
+from assets.lake.audits import readable_version
 from assets.lake.ids import config_digest
 from assets.lake.lake import Lake
 from assets.lake.tables import CHUNKS, DOCUMENTS, DUPLICATES, EMBEDDINGS
@@ -78,7 +79,7 @@ def embeddings(
     step = begin(
         lake,
         EMBEDDINGS,
-        {CHUNKS: lake.readable_version(CHUNKS)},
+        {CHUNKS: readable_version(lake, CHUNKS)},
         run_id=context.run_id,
         config_digest=model.digest,
     )

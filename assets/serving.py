@@ -10,6 +10,7 @@ import pyarrow as pa
 from assets.dagster.metadata import POLICIES, asset_key
 from assets.dagster.retry import retried
 from assets.gold import chunker_digest
+from assets.lake.audits import readable_version
 from assets.lake.delta import register
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
@@ -73,8 +74,8 @@ def index_versions(lake: Lake) -> dict[str, int]:
     They are those behind the readable embeddings. Where the chunks have only been derived anew since, from
     documents of which titles or groups changed, there was nothing to embed, and the newer versions hold.
     """
-    pins = lake.pinned(EMBEDDINGS.name, lake.readable_version(EMBEDDINGS))
-    embedded, newest = pins[CHUNKS.name], lake.readable_version(CHUNKS)
+    pins = lake.pinned(EMBEDDINGS.name, readable_version(lake, EMBEDDINGS))
+    embedded, newest = pins[CHUNKS.name], readable_version(lake, CHUNKS)
     if newest > lake.settled_version(CHUNKS.name, embedded) and (
         lake.content_digest(CHUNKS, newest) == lake.content_digest(CHUNKS, embedded)
     ):

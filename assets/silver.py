@@ -17,6 +17,7 @@ from assets.dedup.near_duplicates import find_duplicates
 from assets.engine.limits import PARSED_BYTES, LocalLimits
 from assets.engine.relations import Relations
 from assets.engine.step import begin
+from assets.lake.audits import readable_version
 from assets.lake.ids import config_digest
 from assets.lake.lake import Lake
 from assets.lake.tables import DOCUMENTS, DUPLICATES, QUARANTINE, RAW_DOCUMENTS, SIGNATURES
@@ -100,7 +101,7 @@ def documents(
     sources: dg.ResourceParam[SourceRegistry],
 ) -> Iterator[dg.MaterializeResult]:
     """Parses what arrived; what can not be parsed or fails a filter is quarantined with the reason."""
-    raw = {RAW_DOCUMENTS: lake.readable_version(RAW_DOCUMENTS)}
+    raw = {RAW_DOCUMENTS: readable_version(lake, RAW_DOCUMENTS)}
     digest = config_digest(config_digest(PARSER_VERSION, recipe.parser), recipe.quality)
     kept, refused = (
         begin(lake, table, raw, run_id=context.run_id, config_digest=digest)
@@ -135,7 +136,7 @@ def signatures(
     step = begin(
         lake,
         SIGNATURES,
-        {DOCUMENTS: lake.readable_version(DOCUMENTS)},
+        {DOCUMENTS: readable_version(lake, DOCUMENTS)},
         run_id=context.run_id,
         config_digest=recipe.minhash.config_hash,
     )

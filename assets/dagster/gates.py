@@ -12,6 +12,7 @@ import duckdb
 
 from assets.dagster.drift import blocked_by_drift
 from assets.dagster.metadata import asset_key
+from assets.lake.audits import last_audit, record_audit
 from assets.lake.delta import register, stored_bytes
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
@@ -168,7 +169,7 @@ def audit_version(
     judged = gate_verdict(_all_expectations(suite, added), results)
     failed = [*judged.failed, *also_failed]
     passed = judged.passed and not also_failed
-    lake.record_audit(suite.table, version, passed, failed, run_id, suites_digest(added))
+    record_audit(lake, suite.table, version, passed, failed, run_id, suites_digest(added))
     return results
 
 
@@ -210,12 +211,5 @@ def recorded_warnings(
     )
     if not same_suites:
         return None
-    newest = lake.query(
-        """
-        select passed, failed from audits where "table" = ? and version = ?
-        order by audited_at desc limit 1
-        """,
-        [table, version],
-        audits=lake.delta(AUDITS.name),
-    ).to_pylist()
-    return newest[0]["failed"] if newest and newest[0]["passed"] else None
+    newest = last_audit(lake, table, version)
+    return newest.failed if newest is not None and newest.passed else None

@@ -19,8 +19,8 @@ from deltalake import DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
 from assets.lake.delta import data_files, hadoop_literal, register
-from assets.lake.lineage import CODE_VERSION, Commit, commit_properties, write_conflict, writer_id
-from assets.lake.tables import AUDITS, TABLES, Table
+from assets.lake.lineage import Commit, commit_properties, write_conflict, writer_id
+from assets.lake.tables import TABLES, Table
 from retrieval.lineage import Lineage
 
 if TYPE_CHECKING:
@@ -45,10 +45,6 @@ _RECENT_COMMITS = 20
 
 _MAINTENANCE = {"OPTIMIZE", "VACUUM START", "VACUUM END", "ADD COLUMN", "UPDATE FIELD METADATA"}
 """Operations that change no row."""
-
-
-class Unaudited(RuntimeError):
-    """A gated table has no version that passed its gate."""
 
 
 class Lake:
@@ -276,21 +272,6 @@ class Lake:
             pins = self.pinned(each, at) | pins
         return pins
 
-    def audited_version(self, name: str) -> int | None:
-        """The newest version of a table whose last audit passed, or None."""
-        audits = self.query(
-            """
-            select max(version) as version from (
-                select version from audits where "table" = ? group by version
-                having arg_max(passed, audited_at)
-            )
-            """,
-            [name],
-            audits=self.delta(AUDITS.name),
-        )
-        version = audits["version"][0].as_py()
-        return None if version is None else self.settled_version(name, version)
-
     def settled_version(self, name: str, version: int) -> int:
         """The newest version of a table that has the rows of this one: maintenance makes versions too."""
         table = self.delta(name)
@@ -302,23 +283,6 @@ class Lake:
                 newest = entry["version"] - 1
         return max(newest, version)
 
-    def readable_version(self, table: Table) -> int:
-        """The version that a consumer may read: the last audited one where the table is gated.
-
-        Raises:
-            Unaudited: When the table is gated and no version of it has passed.
-        """
-        if not table.gated:
-            return self.version(table.name)
-        version = self.audited_version(table.name)
-        if version is None:
-            raise Unaudited(
-                f"{table.name} has no version that passed its gate: run it with its checks "
-                f"(`headwater run`), or see what failed with "
-                f'`headwater sql "select * from ops.audits where not passed"`'
-            )
-        return version
-
     def stamp(self, table: Table, column: str) -> datetime:
         """The time to write into a column that says which row of a table is the newest.
 
@@ -329,30 +293,6 @@ class Lake:
         if newest is not None and newest.tzinfo is None:  # written by Spark as INT96, which names no zone
             newest = newest.replace(tzinfo=UTC)
         return now if newest is None else max(now, newest + timedelta(microseconds=1))
-
-    def record_audit(
-        self, name: str, version: int, passed: bool, failed: list[str], run_id: str, suites_digest: str = ""
-    ) -> None:
-        """Writes a gate's verdict on one version of a table; the digest is of the suites that users added."""
-        row = {
-            "table": name,
-            "version": version,
-            "passed": passed,
-            "failed": failed,
-            "run_id": run_id,
-            "audited_at": self.stamp(AUDITS, "audited_at"),
-        }
-        self.append(
-            AUDITS,
-            pa.Table.from_pylist([row], AUDITS.schema),
-            Lineage(
-                run_id=run_id,
-                asset="ops/audits",
-                code_version=CODE_VERSION,
-                config_digest=suites_digest,
-                inputs={name: version},
-            ),
-        )
 
     def append(self, table: Table, rows: pa.Table, lineage: Lineage, since: int | None = None) -> int:
         """Appends a few rows without a JVM; with no rows it writes the commit alone.

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from assets.lake.audits import audited_version
 from assets.lake.lake import FEW_FILES, Lake
 from assets.lake.tables import TABLES
 from retrieval.index.index import IndexRelease
@@ -48,7 +49,7 @@ def needed_versions(
         if name in needed:
             needed[name].update(range(version, newest[name] + 1))
     for name, table in TABLES.items():
-        audited = lake.audited_version(name) if table.gated else None
+        audited = audited_version(lake, name) if table.gated else None
         if audited is not None:
             needed[name].add(audited)
     for release in releases:

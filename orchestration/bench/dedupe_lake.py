@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
 from assets.dedup.minhash import MinHashConfig, bands, shingle_jaccard, signature_batches, signatures
+from assets.lake.audits import record_audit
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
 from assets.lake.spark import SparkConfig
@@ -247,7 +248,7 @@ def _append(lake: Lake, table: Table, rows: pa.Table, read: dict[str, int], dige
 
 def _pass(lake: Lake) -> None:
     """Records that the gate passed, which the assets wait for."""
-    lake.record_audit(DOCUMENTS.name, lake.version(DOCUMENTS.name), True, [], _RUN)
+    record_audit(lake, DOCUMENTS.name, lake.version(DOCUMENTS.name), True, [], _RUN)
 
 
 def _run_assets_apart(folder: Path) -> tuple[MeasuredProcess, AssetsMeasurement]:

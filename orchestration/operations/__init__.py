@@ -1,1 +1,1 @@
-"""What does one command do? Ingest, run, query, trace, replay, evaluate, back up, look after the machine."""
+"""What does one command do? Ingest, run, ask, query, replay, evaluate, back up, look after the machine."""

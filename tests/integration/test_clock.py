@@ -9,7 +9,8 @@ import pytest
 from index_rows import DIMENSION, NO_DETAILS, NO_LINEAGE, Chunk, batch
 
 from assets.dagster.gates import recorded_warnings
-from assets.lake.lake import Lake, Unaudited
+from assets.lake.audits import Unaudited, readable_version, record_audit
+from assets.lake.lake import Lake
 from assets.lake.releases import last_verdict, log_verdict, release_name, roll_back_release
 from assets.lake.spark import SparkConfig
 from assets.lake.tables import AUDITS, DOCUMENTS, RAW_DOCUMENTS, RELEASES
@@ -45,15 +46,15 @@ def set_back(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_the_last_audit_counts(lake: Lake, set_back: Any) -> None:
-    lake.record_audit(DOCUMENTS.name, 1, True, ["warned"], "before")
+    record_audit(lake, DOCUMENTS.name, 1, True, ["warned"], "before")
     assert recorded_warnings(lake, DOCUMENTS.name, 1) == ["warned"]
     set_back()
-    lake.record_audit(DOCUMENTS.name, 1, False, ["text_not_null"], "after")
+    record_audit(lake, DOCUMENTS.name, 1, False, ["text_not_null"], "after")
     with pytest.raises(Unaudited):
-        lake.readable_version(DOCUMENTS)
+        readable_version(lake, DOCUMENTS)
     assert recorded_warnings(lake, DOCUMENTS.name, 1) is None
-    lake.record_audit(DOCUMENTS.name, 1, True, [], "mended")
-    assert lake.readable_version(DOCUMENTS) == 1
+    record_audit(lake, DOCUMENTS.name, 1, True, [], "mended")
+    assert readable_version(lake, DOCUMENTS) == 1
 
 
 def test_the_last_verdict_counts(lake: Lake, set_back: Any) -> None:
@@ -68,7 +69,7 @@ def test_the_last_verdict_counts(lake: Lake, set_back: Any) -> None:
 
 def test_stamps_follow_the_clock_when_it_is_right(lake: Lake) -> None:
     before = datetime.now(UTC)
-    lake.record_audit(DOCUMENTS.name, 1, True, [], "run")
+    record_audit(lake, DOCUMENTS.name, 1, True, [], "run")
     stamped = lake.delta(AUDITS.name).to_pyarrow_table()["audited_at"][0].as_py()
     assert before <= stamped <= datetime.now(UTC)
     assert lake.stamp(RELEASES, "decided_at") >= stamped

@@ -11,7 +11,8 @@ from test_gx import chunk, document
 
 from assets.dagster.drift import compare_newest_window, drift_checks, drift_over_time
 from assets.dagster.gates import audit_version
-from assets.lake.lake import Lake, Unaudited
+from assets.lake.audits import Unaudited, readable_version
+from assets.lake.lake import Lake
 from assets.lake.spark import SparkConfig
 from assets.lake.tables import CHUNKS, DOCUMENTS, DRIFT, EMBEDDINGS
 from assets.recipe import Recipe
@@ -172,6 +173,6 @@ def test_a_gate_that_drift_closed_stays_closed_until_a_person_accepts(tmp_path: 
     suite = SUITES[DOCUMENTS.name]
     audit_version(lake, suite, version, {}, "run-1", ("drift",))
     with pytest.raises(Unaudited):
-        lake.readable_version(DOCUMENTS)
+        readable_version(lake, DOCUMENTS)
     audit_version(lake, suite, version, {}, "run-2")
-    assert lake.readable_version(DOCUMENTS) == version
+    assert readable_version(lake, DOCUMENTS) == version

@@ -11,7 +11,8 @@ from test_gx import TEXTS, document
 
 from assets.dagster.conservation import count_conservation
 from assets.dagster.gates import audit_version, build_gate, recorded_warnings, table_gates
-from assets.lake.lake import Lake, Unaudited
+from assets.lake.audits import Unaudited, readable_version
+from assets.lake.lake import Lake
 from assets.lake.spark import SparkConfig
 from assets.lake.tables import DOCUMENTS, DUPLICATES, QUARANTINE, RAW_DOCUMENTS, SIGNATURES, TABLES
 from assets.recipe import Recipe
@@ -42,14 +43,14 @@ def refused(doc_id: str) -> dict:
 
 def test_a_verdict_is_kept_and_read_by_consumers(lake: Lake) -> None:
     with pytest.raises(Unaudited):
-        lake.readable_version(DOCUMENTS)
+        readable_version(lake, DOCUMENTS)
     good = write(lake, DOCUMENTS, [document(number, text) for number, text in enumerate(TEXTS)])
     assert all(result.passed for result in audit_version(lake, SUITE, good, {}, "run-1"))
-    assert lake.readable_version(DOCUMENTS) == good
+    assert readable_version(lake, DOCUMENTS) == good
     bad = write(lake, DOCUMENTS, [document(7, "seven") | {"char_count": 99}])
     failed = {each.name for each in audit_version(lake, SUITE, bad, {}, "run-2") if not each.passed}
     assert failed == {"char_count_matches_text"}
-    assert lake.readable_version(DOCUMENTS) == good
+    assert readable_version(lake, DOCUMENTS) == good
     # What passed is not looked at again, what failed is.
     assert recorded_warnings(lake, DOCUMENTS.name, good) == []
     assert recorded_warnings(lake, DOCUMENTS.name, bad) is None
@@ -83,7 +84,7 @@ def test_the_checks_in_dagster(lake: Lake) -> None:
     assert first["pages_in_order"].severity == dg.AssetCheckSeverity.WARN
     assert first["row_count"].metadata["observed"].value == 1
     assert str(first["row_count"].metadata["data_docs"].value).startswith("file://")
-    assert lake.readable_version(DOCUMENTS) == version
+    assert readable_version(lake, DOCUMENTS) == version
     again = run()
     assert {name for name, each in again.items() if not each.passed} == {"pages_in_order"}
     assert lake.version("ops.audits") == 1

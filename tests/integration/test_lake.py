@@ -11,7 +11,8 @@ from pyspark.sql import SparkSession
 from assets.engine.limits import LocalLimits
 from assets.engine.relations import IS_DELETED, Relations
 from assets.engine.step import Step, begin, short_name
-from assets.lake.lake import Lake, Unaudited
+from assets.lake.audits import Unaudited, readable_version, record_audit
+from assets.lake.lake import Lake
 from assets.lake.lineage import WriteConflict
 from assets.lake.spark import SparkConfig
 from assets.lake.tables import DOCUMENTS, DUPLICATES, SIGNATURES, TABLES, Table
@@ -152,11 +153,11 @@ def test_a_writer_overtaken_after_its_check_is_told(either: Lake, monkeypatch: p
 
 def test_consumers_read_the_audited_version(lake: Lake) -> None:
     with pytest.raises(Unaudited, match=r"silver\.documents"):
-        lake.readable_version(DOCUMENTS)
-    lake.record_audit(DOCUMENTS.name, 3, True, [], "run")
-    lake.record_audit(DOCUMENTS.name, 4, False, ["text_not_null"], "run")
-    assert lake.readable_version(DOCUMENTS) == 3
-    assert lake.readable_version(DUPLICATES) == lake.version(DUPLICATES.name)
+        readable_version(lake, DOCUMENTS)
+    record_audit(lake, DOCUMENTS.name, 3, True, [], "run")
+    record_audit(lake, DOCUMENTS.name, 4, False, ["text_not_null"], "run")
+    assert readable_version(lake, DOCUMENTS) == 3
+    assert readable_version(lake, DUPLICATES) == lake.version(DUPLICATES.name)
 
 
 def test_the_content_digest_ignores_order_and_files(lake: Lake) -> None:

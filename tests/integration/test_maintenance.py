@@ -10,6 +10,7 @@ from index_rows import DIMENSION, NO_DETAILS, NO_LINEAGE, Chunk, batch, emptied
 
 from assets.engine.relations import IS_DELETED
 from assets.engine.step import begin
+from assets.lake.audits import audited_version, readable_version, record_audit
 from assets.lake.lake import FEW_FILES, Lake
 from assets.lake.maintenance import needed_versions, tidy
 from assets.lake.spark import SparkConfig
@@ -156,12 +157,12 @@ def test_files_that_nothing_needs_are_deleted_after_their_time(lake: Lake) -> No
 
 
 def test_a_version_that_passed_has_passed_as_compacted_too(lake: Lake) -> None:
-    lake.record_audit(DOCUMENTS.name, 0, True, [], "run")
-    assert lake.readable_version(DOCUMENTS) == 0
+    record_audit(lake, DOCUMENTS.name, 0, True, [], "run")
+    assert readable_version(lake, DOCUMENTS) == 0
     tidy(lake, DOCUMENTS.name, {0}, retention_days=0)
-    assert lake.readable_version(DOCUMENTS) == lake.version(DOCUMENTS.name)
-    lake.record_audit(DOCUMENTS.name, 0, False, ["row_count"], "stricter")
-    assert lake.audited_version(DOCUMENTS.name) is None
+    assert readable_version(lake, DOCUMENTS) == lake.version(DOCUMENTS.name)
+    record_audit(lake, DOCUMENTS.name, 0, False, ["row_count"], "stricter")
+    assert audited_version(lake, DOCUMENTS.name) is None
 
 
 def test_the_little_that_was_removed_leaves_the_indexes_of_a_small_graph(postgres: Postgres) -> None:

@@ -11,6 +11,7 @@ from pyspark.sql import SparkSession
 from spark_only import spark_only
 
 from assets.dagster.metadata import funnel
+from assets.lake.audits import audited_version
 from assets.lake.lake import Lake
 from assets.lake.tables import TABLES
 from assets.sources.source_config import Source
@@ -251,7 +252,7 @@ def test_rollback_repoints_and_holds_until_something_new(settings: Settings) -> 
 
 def test_a_failed_gate_holds_for_whoever_comes_after(settings: Settings, corpus: Path) -> None:
     lake = open_lake(settings)
-    good, chunks = lake.audited_version("silver.documents"), lake.version("gold.chunks")
+    good, chunks = audited_version(lake, "silver.documents"), lake.version("gold.chunks")
     table = lake.delta("silver.documents").to_pyarrow_table()
     bad = table.slice(0, 1).to_pylist()[0] | {"doc_id": "0" * 64, "text": "   ", "char_count": 3}
     import pyarrow as pa
@@ -262,7 +263,7 @@ def test_a_failed_gate_holds_for_whoever_comes_after(settings: Settings, corpus:
     problems = " ".join(state_status(settings).problems)
     assert "the last run" in problems
     assert "the gate of silver.documents is closed" in problems
-    assert lake.audited_version("silver.documents") == good
+    assert audited_version(lake, "silver.documents") == good
     alone = execute_run(settings, 'key:"gold/chunks" or key:"silver/signatures"', print)
     assert alone.failures == []
     assert lake.version("gold.chunks") == chunks
@@ -271,7 +272,7 @@ def test_a_failed_gate_holds_for_whoever_comes_after(settings: Settings, corpus:
     assert open_query_service(settings).live_release().release_id == "r1.3"
     lake.delta("silver.documents").delete("doc_id = '" + "0" * 64 + "'")
     assert execute_run(settings, None, print).failures == []
-    assert lake.audited_version("silver.documents") == lake.version("silver.documents")
+    assert audited_version(lake, "silver.documents") == lake.version("silver.documents")
     assert state_status(settings).problems == []
 
 
