@@ -112,7 +112,7 @@ def backup_command(
 
     Example: `headwater backup ~/headwater-monday.tar`
     """
-    from orchestration.operations.backup import write_backup
+    from orchestration.operations.backup import BACKUP_KEY_FILE, write_backup
 
     settings = read_settings()
     with working():
@@ -122,21 +122,33 @@ def backup_command(
     else:
         size_mb = made.size_bytes / 1e6
         console.print(f"{made.file}: {made.files} files, {size_mb:.1f} MB, release {made.release}")
+        key = settings.home / BACKUP_KEY_FILE
+        console.print(f"keep a copy of {key} elsewhere: a restore needs it, and no backup holds it")
 
 
 def restore_command(
     file: Annotated[Path, typer.Argument(help="A file that `headwater backup` wrote.")],
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            help="The `backup.key` of the state folder that it was made from; "
+            "by default the one in the new state folder, where that holds nothing else.",
+            show_default=False,
+        ),
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Restore a backup into an empty state folder.
 
-    Example: `HEADWATER_HOME=~/restored headwater restore ~/headwater-monday.tar`
+    Example: `HEADWATER_HOME=~/restored headwater restore ~/headwater-monday.tar --key ~/backup.key`
     """
     from orchestration.operations.backup import restore_backup
 
     settings = read_settings()
     with working():
-        made = restore_backup(settings, file.expanduser().absolute(), progress)
+        made = restore_backup(
+            settings, file.expanduser().absolute(), progress, key.expanduser() if key else None
+        )
     if json_:
         print_json(asdict(made))
     else:

@@ -1,12 +1,18 @@
 """Backup of a whole state folder to one file, and its restoration.
 
-The index is dumped first and the tables are copied second, so that the lineage of the index points at
-versions that the copy has, whatever a run writes meanwhile. A run after a restore continues from there.
+The index's rows are written first and the tables are copied second, so that the lineage of the index points
+at versions that the copy has, whatever a run writes meanwhile. A run after a restore continues from there.
+
+A backup is signed with the installation's key (`backup.key` in the state folder): HMAC-SHA-256 over the
+manifest, which lists each file with its digest. A restore reads nothing that its key did not sign.
 """
 
 import hashlib
+import hmac
 import io
 import os
+import re
+import secrets
 import shutil
 import sqlite3
 import tarfile
@@ -24,15 +30,22 @@ from assets.lake.lake import Lake
 from assets.lake.tables import CHUNKS
 from orchestration.migrations import STATE_VERSION
 from orchestration.settings import Settings, open_lake
+from retrieval.atomic_files import atomic_file
+from retrieval.index.dump import IndexDump, InvalidIndexDump
 from retrieval.index.index import Index
 from retrieval.store.postgres import Postgres
 
-_DUMP = "postgres.dump"
+BACKUP_KEY_FILE = "backup.key"
+"""The file in a state folder that its backups are signed with: 64 hex digits. No backup holds it."""
+
+_INDEX = "index-rows"
 _MANIFEST = "manifest.json"
+_SIGNATURE = "manifest.hmac-sha256"
+_MOST_MANIFEST_BYTES = 256 << 20
 
 
 class Manifest(BaseModel):
-    """What a backup says of itself, in its last entry: a file that was cut off has none.
+    """What a backup says of itself, at its end: a file that was cut off has none.
 
     Attributes:
         state_version: The version of the state folder; see `orchestration.migrations`.
@@ -40,6 +53,7 @@ class Manifest(BaseModel):
         made_at: When it was made, in ISO 8601.
         release: The id of the live release; None before the first.
         sha256: The digest (hex) of each file, by its path in the state folder.
+        index: What the files of the index's rows hold.
     """
 
     state_version: int
@@ -47,9 +61,10 @@ class Manifest(BaseModel):
     made_at: str
     release: str | None
     sha256: dict[str, str]
+    index: IndexDump
 
     @classmethod
-    def of_now(cls, release: str | None, sha256: dict[str, str]) -> Self:
+    def of_now(cls, release: str | None, sha256: dict[str, str], index: IndexDump) -> Self:
         """Returns the manifest of a backup that is made now."""
         return cls(
             state_version=STATE_VERSION,
@@ -57,6 +72,7 @@ class Manifest(BaseModel):
             made_at=datetime.now(UTC).isoformat(timespec="seconds"),
             release=release,
             sha256=sha256,
+            index=index,
         )
 
 
@@ -110,8 +126,10 @@ def write_backup(settings: Settings, target: Path, progress: Callable[[str], Non
             digests: dict[str, str] = {}
             live = Index(postgres).live()
             progress("the index")
-            postgres.dump(Path(scratch) / _DUMP)
-            _add(archive, Path(scratch) / _DUMP, _DUMP, digests)
+            dump = Index(postgres).dump(Path(scratch))
+            for name in dump.files():
+                _add(archive, Path(scratch) / name, f"{_INDEX}/{name}", digests)
+                (Path(scratch) / name).unlink()
             progress("the tables")
             for file in _tables(settings.home / "lake"):
                 _add(archive, file, str(file.relative_to(settings.home)), digests)
@@ -128,34 +146,41 @@ def write_backup(settings: Settings, target: Path, progress: Callable[[str], Non
                 _copy_sqlite(file, copy)
                 _add(archive, copy, str(file.relative_to(settings.home)), digests)
                 copy.unlink()
-            manifest = Manifest.of_now(live.release_id if live else None, digests)
+            manifest = Manifest.of_now(live.release_id if live else None, digests, dump)
             body = manifest.model_dump_json(indent=1).encode()
-            entry = tarfile.TarInfo(_MANIFEST)
-            entry.size = len(body)
-            archive.addfile(entry, io.BytesIO(body))
+            signature = hmac.digest(_own_key(settings.home), body, "sha256").hex().encode()
+            for name, content in ((_MANIFEST, body), (_SIGNATURE, signature)):
+                entry = tarfile.TarInfo(name)
+                entry.size, entry.mode = len(content), 0o600
+                archive.addfile(entry, io.BytesIO(content))
         unfinished.replace(target)
     finally:
         unfinished.unlink(missing_ok=True)
     return BackupWritten(str(target), target.stat().st_size, len(digests), manifest.release)
 
 
-def restore_backup(settings: Settings, source: Path, progress: Callable[[str], None]) -> BackupRestored:
+def restore_backup(
+    settings: Settings, source: Path, progress: Callable[[str], None], key_file: Path | None = None
+) -> BackupRestored:
     """Makes a state folder from a backup, whole or not at all.
 
     Args:
         settings: Of the state folder, which must be empty or missing.
         source: What `write_backup` wrote.
         progress: Called with the name of each part before it is restored.
+        key_file: The key that signed it; `backup.key` of the state folder, where only that is, unless given.
 
     Raises:
-        BackupError: The folder is in use, the file is not a whole backup, or its parts do not agree.
+        BackupError: The folder is in use, there is no key or the backup was not signed with it, the file is
+            not a whole backup, or its parts do not agree.
     """
     home = settings.home
     # A command that failed has left its log in a folder that is otherwise empty.
-    if home.exists() and {path.name for path in home.iterdir()} - {"logs"}:
+    if home.exists() and {path.name for path in home.iterdir()} - {"logs", BACKUP_KEY_FILE}:
         raise BackupError(f"{home} is not empty: name another folder with HEADWATER_HOME, or move it away")
     if not source.is_file():
         raise BackupError(f"there is no file {source}")
+    key = _read_key(key_file or home / BACKUP_KEY_FILE)
     beside = home.with_name(home.name + ".restoring")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(mode=0o700, parents=True)
@@ -163,10 +188,14 @@ def restore_backup(settings: Settings, source: Path, progress: Callable[[str], N
     postgres = Postgres(beside, settings.postgres)
     try:
         progress("the tables")
-        manifest = _unpack(source, beside)
+        manifest = _unpack(source, beside, key)
         progress("the index")
-        postgres.restore(beside / _DUMP)
-        (beside / _DUMP).unlink()
+        try:
+            Index(postgres).restore(beside / _INDEX, manifest.index)
+        except InvalidIndexDump as error:
+            raise BackupError(f"{source}: {error}") from error
+        shutil.rmtree(beside / _INDEX)
+        _write_key(beside / BACKUP_KEY_FILE, key)
         chunks = _served(open_lake(aside), Index(postgres))
         postgres.stop()
         shutil.rmtree(home, ignore_errors=True)
@@ -200,21 +229,81 @@ def _copy_sqlite(file: Path, copy: Path) -> None:
     live.close()
 
 
-def _unpack(source: Path, folder: Path) -> Manifest:
+def _own_key(home: Path) -> bytes:
+    """Returns the key of this installation, made by its first backup."""
+    file = home / BACKUP_KEY_FILE
+    if not file.exists():
+        _write_key(file, secrets.token_bytes(32))
+    return _read_key(file)
+
+
+def _write_key(file: Path, key: bytes) -> None:
+    with atomic_file(file) as fresh:
+        fresh.touch(mode=0o600)
+        fresh.write_text(key.hex() + "\n")
+
+
+def _read_key(file: Path) -> bytes:
     try:
-        with tarfile.open(source) as archive:
-            archive.extractall(folder, filter="data")  # nothing lands outside the folder
+        text = file.read_text().strip()
+    except OSError as error:
+        raise BackupError(
+            f"a backup is restored with the key that signed it, and {file} can not be read "
+            f"({error.strerror}): give the {BACKUP_KEY_FILE} of the state folder that it was made from with "
+            "--key"
+        ) from error
+    if not re.fullmatch(r"[0-9a-f]{64}", text):
+        raise BackupError(f"{file} is no key of backups: it is one line of 64 hex digits")
+    return bytes.fromhex(text)
+
+
+def _unpack(source: Path, folder: Path, key: bytes) -> Manifest:
+    """Takes out what the manifest lists, once its signature holds; anything else is an error."""
+    try:
+        with tarfile.open(source, "r:") as archive:
+            members = archive.getmembers()
+            entries = {member.name: member for member in members}
+            manifest = _signed_manifest(source, archive, entries, key)
+            strange = entries.keys() - manifest.sha256.keys() - {_MANIFEST, _SIGNATURE}
+            if strange or len(entries) != len(members):
+                raise BackupError(
+                    f"{source} holds files that its manifest does not list: {', '.join(sorted(strange)[:5])}"
+                )
+            for name, digest in manifest.sha256.items():
+                if name not in entries:
+                    raise BackupError(f"{source} is not a whole backup: {name} is missing")
+                _require_file(source, entries[name])
+                private = entries[name].replace(mode=0o600, deep=False)
+                archive.extract(private, folder, filter="data")  # nothing lands outside the folder
+                with (folder / name).open("rb") as body:
+                    if hashlib.file_digest(body, "sha256").hexdigest() != digest:
+                        raise BackupError(f"{source}: {name} is not what was backed up (its SHA-256 differs)")
     except (tarfile.TarError, OSError, EOFError) as error:
         raise BackupError(f"{source} is not a whole backup: {error}") from error
-    if not (folder / _MANIFEST).is_file():
-        raise BackupError(f"{source} is not a whole backup: it has no {_MANIFEST}, which is written last")
-    manifest = Manifest.model_validate_json((folder / _MANIFEST).read_text())
-    for name, digest in manifest.sha256.items():
-        with (folder / name).open("rb") as body:
-            if hashlib.file_digest(body, "sha256").hexdigest() != digest:
-                raise BackupError(f"{source}: {name} is not what was backed up (its SHA-256 differs)")
-    (folder / _MANIFEST).unlink()
     return manifest
+
+
+def _signed_manifest(
+    source: Path, archive: tarfile.TarFile, entries: dict[str, tarfile.TarInfo], key: bytes
+) -> Manifest:
+    texts = []
+    for name in (_MANIFEST, _SIGNATURE):
+        if name not in entries:
+            raise BackupError(f"{source} is not a whole backup: it has no {name}, which is written last")
+        _require_file(source, entries[name])
+        body = archive.extractfile(entries[name])
+        texts.append(body.read(_MOST_MANIFEST_BYTES) if body else b"")
+    if not hmac.compare_digest(hmac.digest(key, texts[0], "sha256").hex().encode(), texts[1]):
+        raise BackupError(
+            f"{source} was not signed with this key: another installation made it, whose {BACKUP_KEY_FILE} "
+            "is to be given with --key, or it was changed since"
+        )
+    return Manifest.model_validate_json(texts[0])
+
+
+def _require_file(source: Path, member: tarfile.TarInfo) -> None:
+    if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse():
+        raise BackupError(f"{source}: {member.name} is no plain file")
 
 
 def _served(lake: Lake, index: Index) -> int:

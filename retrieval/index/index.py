@@ -6,6 +6,7 @@ anything that a reader of a release sees: see retrieval/store/tables.sql.
 
 from collections.abc import Iterable
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -18,6 +19,7 @@ from pydantic import BaseModel, Field
 from retrieval.access import SCOPE_TENANT_SQL
 from retrieval.index.apply import merge_staged_changes, stage_index_changes
 from retrieval.index.build import INDEX_VERSION, begin_generation, exclusive_index_build, load_generation
+from retrieval.index.dump import IndexDump, dump_index, restore_index
 from retrieval.index.hnsw_graph import clean_hnsw_graph
 from retrieval.index.partitions import vacuum_partitions
 from retrieval.index.postings import repack_postings
@@ -295,6 +297,25 @@ class Index:
             }
             for generation, chunk in left_out
         ]
+
+    def dump(self, folder: Path) -> IndexDump:
+        """Writes the index's rows to files in a folder, as of one moment; writers go on."""
+        with self._postgres.owner() as connection:
+            return dump_index(connection, folder)
+
+    def restore(self, folder: Path, dump: IndexDump) -> None:
+        """Fills the index of a new database with what `dump` wrote to a folder.
+
+        Raises:
+            InvalidIndexDump: The files do not hold rows of the index's tables; nothing was changed.
+        """
+        config = self._config
+        with self._postgres.maintenance() as connection:
+            with connection.transaction():
+                restore_index(connection, folder, dump, config.hnsw_m, config.hnsw_ef_construction)
+            for number in dump.dimensions:
+                vacuum_partitions(connection, number)
+        self._postgres.close()  # the access key is another
 
     def maintain(self) -> dict[str, int]:
         """Cleans and analyses every generation that is ready, and rebuilds HNSW graphs that have bloated.

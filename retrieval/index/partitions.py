@@ -11,7 +11,8 @@ from retrieval.index.binary_copy import binary_copy_stream
 from retrieval.index.rows import COPIED_COLUMNS
 from retrieval.store.postgres import DatabaseRow, fetch_value
 
-_PARTITIONED = ("chunks", "postings", "frequencies")
+PARTITIONED = ("chunks", "postings", "frequencies")
+"""The tables of which each generation is a partition."""
 
 
 def partition_name(table: str, generation: int) -> Identifier:
@@ -21,7 +22,7 @@ def partition_name(table: str, generation: int) -> Identifier:
 
 def create_partitions(connection: Connection[DatabaseRow], generation: int) -> None:
     """Makes a generation's tables, not attached yet: no reader sees them or waits for them."""
-    for table in _PARTITIONED:
+    for table in PARTITIONED:
         _create_partition(connection, table, generation)
 
 
@@ -124,7 +125,7 @@ def insert_scopes(connection: Connection[DatabaseRow], chunks: sql.Composable) -
 
 def attach_partitions(connection: Connection[DatabaseRow], generation: int) -> None:
     """Attaches a loaded generation to the partitioned tables; readers of other generations don't wait."""
-    for table in _PARTITIONED:
+    for table in PARTITIONED:
         # A grant given by mistake on the partition would bypass the policies of the whole table. Only now,
         # because COPY does not load tables that have policies.
         for statement in (
@@ -149,11 +150,11 @@ def attach_partitions(connection: Connection[DatabaseRow], generation: int) -> N
 
 def drop_partitions(connection: Connection[DatabaseRow], generation: int) -> None:
     """Drops a generation's tables; waits for the transactions that read the index."""
-    for table in _PARTITIONED:
+    for table in PARTITIONED:
         connection.execute(SQL("DROP TABLE IF EXISTS {}").format(partition_name(table, generation)))
 
 
 def vacuum_partitions(connection: Connection[DatabaseRow], generation: int) -> None:
     """Vacuums and analyses a generation's tables; entries of removed chunks stay in the chunks' indexes."""
-    for table in _PARTITIONED:
+    for table in PARTITIONED:
         connection.execute(SQL("VACUUM (ANALYZE) {}").format(partition_name(table, generation)))

@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-import subprocess
 import threading
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -145,38 +144,6 @@ class Postgres:
                 with self.owner() as connection:
                     self._key = fetch_value(connection, "SELECT secret FROM headwater.access_key")
         return self._key or b""
-
-    def dump(self, target: Path) -> None:
-        """Writes the index to a file, as of one moment; writers go on.
-
-        Raises:
-            DatabaseError: It could not be written.
-        """
-        self._run("pg_dump", "--format=custom", "--compress=1", "--schema=headwater", f"--file={target}")
-
-    def restore(self, source: Path) -> None:
-        """Makes the index what `dump` wrote; what was there before goes.
-
-        Raises:
-            DatabaseError: The file is not such a dump; nothing was changed.
-        """
-        self._run(
-            "pg_restore", "--clean", "--if-exists", "--single-transaction", "--exit-on-error", str(source)
-        )
-        self.close()  # the schema may be an older one, and the access key is another
-
-    def _run(self, program: str, *arguments: str) -> None:
-        """Runs one of PostgreSQL's programs on the embedded server's database."""
-        if self.server is None:
-            raise DatabaseError("PostgreSQL is not the embedded one: use its own tools")
-        command: list[str | Path] = [
-            self.server.programs / program,
-            f"--dbname={self._administrator_conninfo()}",
-            *arguments,
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise DatabaseError(f"{program} failed: {done.stderr.strip()[-1000:]}")
 
     def close(self) -> None:
         """Gives this process's connections back; an embedded server keeps running for the others."""

@@ -14,16 +14,21 @@ from assets.dedup.minhash import MinHashConfig
 from assets.recipe import Recipe
 from orchestration.migrations import STATE_VERSION, NewerState, migrate_state
 from orchestration.operations.ask import open_query_service
-from orchestration.operations.backup import BackupError, restore_backup, write_backup
+from orchestration.operations.backup import BACKUP_KEY_FILE, BackupError, restore_backup, write_backup
 from orchestration.operations.ingest import ingest_and_release
 from orchestration.settings import Settings, open_lake
 from orchestration.tracing.tracer import Tracer
 from orchestration.tracing.verify import TraceVerifier
-from retrieval.store.postgres import Postgres
+from retrieval.store.postgres import Postgres, fetch_value
 
 STATE_0 = Path(__file__).parent / "state-0.tar.gz"
 """The tables and sources that the first release's code made of `DOCS_0`."""
 DOCS_0 = Path("/tmp/headwater-state-0/docs")
+
+
+def sequence(settings: Settings) -> int:
+    with Postgres(settings.home, settings.postgres).owner() as connection:
+        return int(fetch_value(connection, "SELECT last_value FROM headwater.index_state_generation_seq"))
 
 
 def stop(settings: Settings) -> None:
@@ -90,7 +95,9 @@ def test_what_was_backed_up_is_there_again(settings: Settings, module_folder: Pa
     with pytest.raises(BackupError, match="already"):
         write_backup(settings, file, print)
     again = Settings(home=module_folder / "restored")
-    found = restore_backup(again, file, print)
+    with pytest.raises(BackupError, match="the key that signed it"):
+        restore_backup(again, file, print)
+    found = restore_backup(again, file, print, settings.home / BACKUP_KEY_FILE)
     assert found.chunks == service.index.rows_at(service.live_release()).num_rows
     other = open_query_service(again)
     assert other.live_release() == service.live_release()
@@ -101,6 +108,9 @@ def test_what_was_backed_up_is_there_again(settings: Settings, module_folder: Pa
     assert traced.verified
     with pytest.raises(BackupError, match="not empty"):
         restore_backup(again, file, print)
+    # The next generation is a new number, and the next backup has the same key.
+    assert sequence(again) == sequence(settings)
+    assert (again.home / BACKUP_KEY_FILE).read_text() == (settings.home / BACKUP_KEY_FILE).read_text()
     # The next run goes on from there: nothing is new.
     assert ingest_and_release(again, print).release == made.release
     stop(again)
@@ -108,17 +118,18 @@ def test_what_was_backed_up_is_there_again(settings: Settings, module_folder: Pa
 
 def test_a_damaged_backup_makes_nothing(settings: Settings, module_folder: Path) -> None:
     file, home = module_folder / "damaged.tar", module_folder / "nothing"
+    key = settings.home / BACKUP_KEY_FILE
     write_backup(settings, file, print)
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(BackupError, match="not a whole backup"):
-        restore_backup(Settings(home=home), file, print)
+        restore_backup(Settings(home=home), file, print, key)
     name = next(p for p in (settings.home / "lake").rglob("*.parquet") if "_change_data" not in p.parts)
     body = name.read_bytes()
     assert whole.count(body) >= 1
     file.write_bytes(whole.replace(body, body[:-8] + b"\0\0\0\0PAR1"))
     with pytest.raises(BackupError, match="SHA-256"):
-        restore_backup(Settings(home=home), file, print)
+        restore_backup(Settings(home=home), file, print, key)
     assert not home.exists()
     assert not home.with_name("nothing.restoring").exists()
     with pytest.raises(BackupError, match="no file"):
