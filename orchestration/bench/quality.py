@@ -1,4 +1,4 @@
-"""What the filters, the deduplication and the gates catch of real documents that were spoiled on purpose."""
+"""`bench quality`: how many documents that were spoiled on purpose the filters and gates catch."""
 
 import copy
 import tempfile
@@ -40,12 +40,12 @@ if TYPE_CHECKING:
 
 _SEED = 2026
 _PER_KIND = 100
-"""Documents that each kind spoils; a fifth of them for what takes 64 MiB a document."""
+"""Documents that are spoiled per kind of defect; a fifth of that for the kind that needs 64 MiB each."""
 _BATCHES = 8
-"""Versions of a table that each of its kinds spoils, and sound ones."""
+"""Versions of a table that are spoiled per kind of defect, and as many sound ones."""
 _BATCH_DOCUMENTS = 30
 _MIN_WORDS = 50
-"""Shorter documents are not spoiled: half of a line is no half document."""
+"""Shorter documents are not spoiled: half a line is not half a document."""
 _LANGUAGES = ["en", "und"]
 """What the corpus is in; `und` are texts too short, or too much of names, to tell."""
 _CAME_DAMAGED = {
@@ -55,7 +55,7 @@ _CAME_DAMAGED = {
     "graphene/METADATA": "emoji lost to ten U+FFFD",
     "questionary/NOTICE": "ends in the middle of a licence's last sentence",
 }
-"""Texts that a person read and found spoiled as they are installed: neither sound nor injected."""
+"""Texts that a person found damaged as they are installed; they count as neither sound nor injected."""
 _DIMENSIONS = 32
 _DRIFT_BATCHES = 300
 _DRIFT_DOCUMENTS = 60
@@ -77,7 +77,7 @@ class _Tally:
 
 
 def bench_quality() -> BenchResult:
-    """Injects each kind of defect at a known rate into the software's own texts and counts what is stopped.
+    """Injects each kind of defect into the texts of the installed software and counts what is stopped.
 
     A document is stopped when it is quarantined or found to be a duplicate; a version of a table when its
     gate does not open. For an encoding gone wrong, a reading that gives the sound text counts too
@@ -155,7 +155,7 @@ def _share(tallies: Iterable[_Tally]) -> float:
 
 
 def _corpus() -> dict[str, Row]:
-    """Every text of the environment that has a body, as the parser takes it, by id."""
+    """Returns the texts of the installed software as rows for the parser, by doc_id."""
     rows = {}
     seen = datetime(2026, 1, 1, tzinfo=UTC)
     for row in read_environment_corpus(list_environment_corpus()).to_pylist():
@@ -195,7 +195,7 @@ def _parse_one(row: Row, languages: list[str] | None) -> list[Row]:
 
 
 def _halves(rows: dict[str, Row], canonical: dict[str, str]) -> tuple[list[str], list[str]]:
-    """The documents in two halves by a hash, near-duplicates in the same."""
+    """Divides the documents into two halves by a hash, near-duplicates into the same half."""
     halves: tuple[list[str], list[str]] = ([], [])
     for identity in rows:
         cluster = canonical.get(identity, identity)
@@ -206,7 +206,7 @@ def _halves(rows: dict[str, Row], canonical: dict[str, str]) -> tuple[list[str],
 def _spoiled(
     sources: dict[str, SpoiledSource], half: list[str], random: Random, reasons: Counter[str]
 ) -> dict[str, _Tally]:
-    """Runs every kind of spoiled document through the parser and its filters."""
+    """Sends spoiled documents of each kind through the parser and its filters, and counts the caught ones."""
     tallies = {}
     for defect in DOCUMENT_DEFECTS:
         tally = tallies[defect.kind] = _Tally()
@@ -218,7 +218,7 @@ def _spoiled(
 
 
 def _stopped_by(defect: DocumentDefect, source: SpoiledSource, random: Random) -> str | None:
-    """What stopped the document when it was spoiled; None when nothing did."""
+    """Returns what stopped a document after it was spoiled; None if nothing did."""
     spoiled = defect.spoil(source, random)
     row = dict.fromkeys(_INPUT.names) | {
         "doc_id": "spoiled",
@@ -234,7 +234,7 @@ def _stopped_by(defect: DocumentDefect, source: SpoiledSource, random: Random) -
 
 
 def _duplicates(documents: list[Row]) -> list[Row]:
-    """The rows of silver.duplicates for these documents: doc_id, canonical_id, method."""
+    """Returns the rows of silver.duplicates for documents: doc_id, canonical_id, method."""
     from assets.dedup.near_duplicates import find_duplicates
     from assets.engine.local_relations import LocalRelations
 
@@ -258,7 +258,7 @@ def _canonical(duplicates: list[Row]) -> dict[str, str]:
 def _copied(
     spark: "SparkSession", documents: list[Row], random: Random, reasons: Counter[str]
 ) -> tuple[_Tally, int]:
-    """Adds near-copies to documents none of which stands for another, and looks which are found.
+    """Adds near-copies to documents that have no duplicates, and counts which are found.
 
     Returns:
         The tally, and how many of the documents themselves were newly taken for duplicates of one another.
@@ -284,7 +284,7 @@ def _copied(
 
 
 def _gated(documents: list[Row], random: Random, reasons: Counter[str], sound: _Tally) -> dict[str, _Tally]:
-    """Spoils versions of the tables and looks which gates open."""
+    """Spoils versions of the tables, and counts which gates open."""
     tallies = {kind: _Tally() for kind in TABLE_DEFECTS}
     for _ in range(_BATCHES):
         tables = _version(random.sample(documents, _BATCH_DOCUMENTS), random)

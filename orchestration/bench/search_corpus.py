@@ -1,4 +1,4 @@
-"""Chunks of any number for `bench search`: real prose recombined, with the vectors that belong to it."""
+"""The corpus of `bench search`: any number of chunks of recombined real prose, with fitting vectors."""
 
 import re
 from collections.abc import Iterator
@@ -17,15 +17,15 @@ from retrieval.embedding.embedder import Embedder, EmbedderConfig
 
 _SEED = 2026
 _PASSAGES = 2_000
-"""Distinct passages of real prose; every pair of them gives another chunk, so four million."""
+"""Distinct passages of real prose; each pair of them gives a different chunk, so four million."""
 _PASSAGE_WORDS = 160
-"""About the 240 tokens of the chunker's default."""
+"""About 240 tokens, the default of the chunker."""
 _HEAD_WORDS = 96
-"""Of the passage that a chunk begins with; the rest is the end of another."""
+"""Words that a chunk takes from the start of one passage; the rest is the end of another."""
 _NEW_WORDS = 2
-"""Names and numbers of a chunk that are in few others: a vocabulary grows with its texts (Heaps' law)."""
+"""Words of a chunk that few others have: a vocabulary grows with its texts (Heaps' law)."""
 _NOISE = 0.35
-"""Length of the noise on a vector of length 1; cosine to the vector without it 0.94."""
+"""Length of the noise that is added to a vector of length 1; the cosine between the two is 0.94."""
 _QUESTIONS = 400
 _QUERY_WORDS = 10
 _WORD = re.compile(r"[^\W_]+")
@@ -34,10 +34,10 @@ _BATCH_ROWS = 5_000
 
 @dataclass(frozen=True)
 class BenchQuery:
-    """A question that a client asks.
+    """A query that a client sends.
 
     Attributes:
-        tenant: Who asks.
+        tenant: The tenant that searches.
         text: Consecutive words of one passage.
         vector: Their embedding.
     """
@@ -48,15 +48,15 @@ class BenchQuery:
 
 
 class BenchCorpus:
-    """So many chunks of so many tenants, the same at every call.
+    """A corpus of chunks of several tenants, the same each time it is made.
 
     The first tenant holds half of the chunks; the others hold parts of the other half by Zipf's law, so that
     the second of a hundred holds a tenth of everything and the last a thousandth.
 
     Args:
-        chunks: How many.
-        tenants: Of how many.
-        folder: Where the embedded passages are kept for the next time.
+        chunks: How many chunks.
+        tenants: How many tenants.
+        folder: The folder in which the embedded passages are kept for the next time.
     """
 
     def __init__(self, chunks: int, tenants: int, folder: Path) -> None:
@@ -71,19 +71,19 @@ class BenchCorpus:
         self._passage_vectors, self._question_vectors = np.split(vectors, [len(passages)])
 
     def batches(self, first: int = 0, count: int | None = None, salt: int = 0) -> Iterator[pa.RecordBatch]:
-        """The chunks, as `Index.build` wants them, in an order that says nothing about tenants.
+        """Yields the chunks as `Index.build` takes them, in an order that is independent of tenants.
 
         Args:
             first: The number of the first chunk.
-            count: How many; all unless given.
-            salt: Chunks of one number and two salts have one chunk_id and differ in text and vector.
+            count: How many chunks; by default all.
+            salt: The same number with another salt gives the same chunk_id with another text and vector.
         """
         end = first + (self.chunks if count is None else count)
         for start in range(first, end, _BATCH_ROWS):
             yield self._batch(np.arange(start, min(start + _BATCH_ROWS, end)), salt)
 
     def queries(self, count: int) -> list[BenchQuery]:
-        """What the clients ask: a tenant asks as often as it has chunks."""
+        """Returns queries; each tenant has as many as its share of the chunks."""
         rng = np.random.default_rng(_SEED + 1)
         tenants = rng.choice(self.tenants, count, p=self._shares)
         places = rng.permutation(len(self._questions))[np.arange(count) % len(self._questions)]
@@ -93,7 +93,7 @@ class BenchCorpus:
         ]
 
     def _batch(self, numbers: npt.NDArray[np.int64], salt: int) -> pa.RecordBatch:
-        # One stream of random numbers a batch: any part of the corpus can be made alone.
+        # One stream of random numbers per batch: any part of the corpus can be made alone.
         rng = np.random.default_rng([_SEED, salt, int(numbers[0])])
         count = len(numbers)
         head, tail = rng.integers(0, len(self._heads), (2, count))
@@ -131,7 +131,7 @@ class BenchCorpus:
 
 
 def bench_chunk_id(number: int) -> str:
-    """Of the chunk with that number."""
+    """Returns the chunk_id of a chunk by its number."""
     return f"{number:064x}"
 
 
@@ -140,7 +140,7 @@ def _name(tenant: int) -> str:
 
 
 def _uniform(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """A number in [0, 1) for each, that depends on it alone: Steele, Lea and Flood's SplitMix64 (2014)."""
+    """Hashes each number to [0, 1), by SplitMix64 (Steele, Lea and Flood, 2014)."""
     mixed = (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -148,7 +148,7 @@ def _uniform(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
 
 
 def _embedded(folder: Path) -> tuple[list[str], list[str], npt.NDArray[np.float32]]:
-    """Passages, questions and the vectors of both, in this order; made once a folder."""
+    """Returns passages, questions and the vectors of both, in this order; made once per folder."""
     file = folder / "passages.parquet"
     if not file.is_file():
         passages, questions = _prose()
@@ -168,7 +168,7 @@ def _embedded(folder: Path) -> tuple[list[str], list[str], npt.NDArray[np.float3
 
 
 def _prose() -> tuple[list[str], list[str]]:
-    """Passages of what the installed software says of itself, and a part of some as questions."""
+    """Returns passages from the texts of the installed software, and words of some of them as questions."""
     distinct: dict[str, None] = {}
     for body in read_environment_corpus(list_environment_corpus())["body"].to_pylist():
         text = (body or b"").decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""The same corpus in libraries that do one thing: no tenants, no transactions, no changes, all in memory."""
+"""The floors of `bench search`: bm25s and faiss in memory, without tenants, transactions or changes."""
 
 import importlib.util
 import time
@@ -19,10 +19,10 @@ _WARM_UP = 20
 def bench_search_floors(
     corpus: BenchCorpus, queries: list[BenchQuery], k: int, progress: Callable[[str], None]
 ) -> dict[str, float]:
-    """Builds both over the whole corpus and asks them one query after the other, in one thread.
+    """Indexes the whole corpus with both libraries, and searches with one query after the other.
 
     Returns:
-        Of each that is installed, seconds to build and percentiles of latency; of faiss its recall too.
+        For each that is installed: seconds of the build and percentiles of latency; for faiss its recall too.
     """
     figures: dict[str, float] = {}
     for name, measured in (("bm25s", _bm25s), ("faiss", _faiss)):
@@ -39,7 +39,7 @@ def _installed(name: str) -> bool:
 
 
 def _bm25s(corpus: BenchCorpus, queries: list[BenchQuery], k: int) -> dict[str, float]:
-    """Lexical: its own tokenizer, English stop words, no stemmer, every score worked out beforehand."""
+    """Measures bm25s: its own tokenizer, English stop words, no stemmer, scores computed while indexing."""
     import bm25s
 
     texts = [text for batch in corpus.batches() for text in batch.column("text").to_pylist()]
@@ -56,7 +56,7 @@ def _bm25s(corpus: BenchCorpus, queries: list[BenchQuery], k: int) -> dict[str, 
 
 
 def _faiss(corpus: BenchCorpus, queries: list[BenchQuery], k: int) -> dict[str, float]:
-    """Vector: HNSW with our parameters over float32, inner product of vectors of length 1."""
+    """Measures faiss: HNSW with our parameters over float32, inner product of vectors of length 1."""
     import faiss
 
     rows = np.concatenate([vectors_as_matrix(batch.column("vector")) for batch in corpus.batches()])
