@@ -94,7 +94,7 @@ def read_changes(lake: Lake, source: Source, state: pa.Table, max_shrink: float)
 
 
 def sources_read(registered: Sequence[Source], faults: Mapping[str, SourceError]) -> dg.AssetCheckResult:
-    """The check result that shows which sources could not be read, by name, and why.
+    """Returns the check result that shows which sources could not be read, by name, and why.
 
     Raises:
         SourceError: None of several sources could be read, or the only one could not.
@@ -129,7 +129,7 @@ def raw_documents(
     sources: dg.ResourceParam[SourceRegistry],
     max_shrink: dg.ResourceParam[float],
 ) -> dg.MaterializeResult:
-    """The bytes of every document of every source, one row a revision."""
+    """The bytes of every document of every source, one row per revision."""
     step = begin(lake, RAW_DOCUMENTS, {}, run_id=context.run_id, config_digest="")
     state = lake.query(STATE, raw=lake.delta(RAW_DOCUMENTS.name))
     registered = sources.list()

@@ -35,7 +35,7 @@ _CANONICAL_TEXTS = """
 
 
 def chunker_digest(recipe: Recipe, model: EmbeddingModel) -> str:
-    """What decides how a document is cut: the budget, and the tokenizer that counts it."""
+    """Returns a digest of what decides how a document is cut: budget, and tokenizer that counts it."""
     tokenizer = hashlib.sha256(model.tokenizer_path.read_bytes()).hexdigest()
     return config_digest(f"{recipe.chunker.digest}/{tokenizer}")
 

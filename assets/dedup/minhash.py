@@ -15,7 +15,7 @@ A document's set is its word shingles:
 * A shingle is `shingle_words` words in a row. A text with fewer words has one shingle, all of its words; a
   text without any word has none, resembles nothing, and is left to the exact comparison of hashes.
 
-The kernels read the UTF-8 bytes where Arrow holds them and make no Python object a document, word or shingle.
+The kernels read the UTF-8 bytes where Arrow holds them, and make no Python object per document or shingle.
 """
 
 import hashlib
@@ -50,19 +50,19 @@ class MinHashConfig(BaseModel):
     """How near-duplicates are found."""
 
     shingle_words: int = Field(default=5, ge=1)
-    """Words a shingle. Five is usual for web text: fewer make unlike texts alike, more miss edits."""
+    """Words per shingle. Five is usual for web text: fewer make unlike texts alike, more miss edits."""
     permutations: int = Field(default=128, ge=1)
-    """Hash functions a signature; the standard error of the estimated Jaccard is at most 0.5/sqrt of it."""
+    """Hash functions per signature; the standard error of the estimated Jaccard is at most 0.5/sqrt of it."""
     bands: int = Field(default=16, ge=1)
-    """Bands a signature is cut into. Two documents that agree on one whole band are compared."""
+    """Bands per signature. Two documents that agree on one whole band are compared."""
     rows: int = Field(default=8, ge=1)
-    """Hash values a band. Candidates set in around a Jaccard of (1/bands)^(1/rows), here 0.71."""
+    """Hash values per band. Candidates set in around a Jaccard of (1/bands)^(1/rows), here 0.71."""
     seed: int = Field(default=1, ge=0)
     """Seed of the hash functions; signatures made with different seeds can not be compared."""
     jaccard_threshold: float = Field(default=0.8, gt=0, le=1)
     """Least exact Jaccard similarity of near-duplicates; 0.8 is usual (NeMo Curator, SlimPajama)."""
     hot_bucket: int = Field(default=64, ge=1)
-    """Members of one LSH bucket that all others in it are compared with, the earliest seen ones."""
+    """Members of an LSH bucket, the earliest seen ones, that each other member is compared with."""
 
     @model_validator(mode="after")
     def _bands_cover_the_signature(self) -> Self:
@@ -75,7 +75,7 @@ class MinHashConfig(BaseModel):
 
     @property
     def config_hash(self) -> str:
-        """Hex digest of all that a signature depends on; rows with different digests can not be compared.
+        """Returns a hex digest of all that a signature depends on; rows of others can not be compared.
 
         The Jaccard threshold and `hot_bucket` are not in it: they decide what is done with signatures.
         """
@@ -83,7 +83,7 @@ class MinHashConfig(BaseModel):
 
     @property
     def decision_hash(self) -> str:
-        """Hex digest of all that decides who is a duplicate: signatures, threshold and bucket limit."""
+        """Returns a hex digest of all that decides who is a duplicate: signatures, threshold, limit."""
         return self._digest(exclude=set())
 
     def _digest(self, exclude: set[str]) -> str:
@@ -92,7 +92,7 @@ class MinHashConfig(BaseModel):
 
 
 def _hash_functions(config: MinHashConfig) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
-    """Multipliers and increments of x -> a*x + b mod 2^32, a odd: bijections of the 32-bit integers.
+    """Returns multipliers and increments of x -> a*x + b mod 2^32, a odd: bijections of the 32-bit integers.
 
     They come from SplitMix64 (Steele, Lea and Flood, 2014) and not from numpy's generators, whose streams may
     change between releases while signatures are kept for years.
@@ -111,7 +111,7 @@ def _chunks(texts: Texts) -> list[pa.Array]:
 
 
 def _buffers(texts: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """The UTF-8 bytes (not copied), n + 1 offsets into them, and which of the n texts are not null."""
+    """Returns the UTF-8 bytes, not copied, n + 1 offsets into them, and which of n texts are not null."""
     if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
         raise TypeError(f"texts are {texts.type}, not string or large_string: cast the column to one of them")
     if len(texts) == 0:
@@ -124,7 +124,7 @@ def _buffers(texts: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int
 
 
 def signatures(texts: Texts, config: MinHashConfig) -> npt.NDArray[np.uint32]:
-    """MinHash signatures of texts.
+    """Returns the MinHash signatures of texts.
 
     Args:
         texts: n texts; slices and nulls are allowed.
@@ -149,7 +149,7 @@ def signatures(texts: Texts, config: MinHashConfig) -> npt.NDArray[np.uint32]:
 
 
 def bands(signatures: npt.NDArray[np.uint32], config: MinHashConfig) -> npt.NDArray[np.int64]:
-    """LSH band values of signatures: two documents that share a value are a candidate pair.
+    """Returns the LSH band values of signatures: two documents that share a value are a candidate pair.
 
     Args:
         signatures: uint32 of shape (n, permutations).
@@ -168,7 +168,7 @@ def bands(signatures: npt.NDArray[np.uint32], config: MinHashConfig) -> npt.NDAr
 def shingle_jaccard(
     texts: Texts, left: npt.NDArray[np.int64], right: npt.NDArray[np.int64], config: MinHashConfig
 ) -> npt.NDArray[np.float64]:
-    """Exact Jaccard similarity of the shingle sets of pairs of texts.
+    """Returns the exact Jaccard similarity of the shingle sets of pairs of texts.
 
     Args:
         texts: The texts, each once.
@@ -197,7 +197,7 @@ def shingle_jaccard(
 
 
 def signature_batches(batches: Iterator[pa.RecordBatch], config: MinHashConfig) -> Iterator[pa.RecordBatch]:
-    """Signs documents, for Spark's `mapInArrow`.
+    """Yields the signatures of documents; a function that `Relations.map_batches` maps.
 
     Args:
         batches: Columns doc_id, text, text_sha256.

@@ -3,7 +3,7 @@
 The result is a function of the current documents alone. `find_duplicates` computes it for all of them, or
 only for what a batch of changes can have touched, and then gives the same rows as for all.
 
-* Documents that not the same people see (those of other tenants, or for other groups) are never compared.
+* Documents that different people may read (of other tenants, or for other groups) are never compared.
 * Seniority is `(first_seen_at, doc_id)`. Of documents with the same text, the most senior is the text's
   representative; the others are exact duplicates of it, and only the representative is compared further.
 * Two representatives that share an LSH band are a candidate pair. A bucket (a tenant's representatives with

@@ -21,7 +21,7 @@ STATE = """
            file_size_bytes, file_modified_at, error, first_seen_at, fetched_at, deleted
     from raw qualify row_number() over (partition by doc_id order by revision desc) = 1
 """
-"""Every document's newest revision without its bytes, as SQL over the table `raw`."""
+"""SQL over the table `raw` for the newest revision of each document, without its bytes."""
 
 _STALE = """
     with seen as (
@@ -43,7 +43,7 @@ _VANISHED = """
 
 
 def stale_files(listing: pa.Table, state: pa.Table) -> pa.Table:
-    """The files of a listing that must be read: new, of another size or time, or unreadable last time.
+    """Returns the files of a listing to read: new, of another size or time, or unreadable the last time.
 
     Args:
         listing: `uri`, `file_size_bytes`, `file_modified_at`: a source as it is.
@@ -56,7 +56,7 @@ def stale_files(listing: pa.Table, state: pa.Table) -> pa.Table:
 
 
 def vanished_documents(listing: pa.Table, state: pa.Table) -> pa.Table:
-    """The documents that the lake has and whose file the source no longer lists; arguments as above."""
+    """Returns the documents whose file is no longer listed; the arguments are those of `stale_files`."""
     return Lake.query(_VANISHED, listing=listing, state=state)
 
 
@@ -169,7 +169,7 @@ def _is_unreachable(known: pa.Table, source: Source) -> str:
 
 
 def tombstones(documents: pa.Table, now: datetime) -> pa.Table:
-    """A row that says it is gone for each document of a table of `STATE` rows."""
+    """Returns a tombstone, a row of `bronze.raw_documents`, for each document of a table of `STATE` rows."""
     return (
         pa.table(
             {
