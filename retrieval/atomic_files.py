@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all, however many processes write them at once."""
+"""Files and folders that are written atomically: readers see them complete or not at all."""
 
 import os
 import shutil
@@ -13,9 +13,9 @@ PRIVATE_UMASK = 0o077
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A scratch path that becomes the file `path` when the block ends; the last writer's is kept."""
+    """Yields a scratch path that becomes the file `path` when the block ends; the last writer wins."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A name of its own for each writer: under a shared one, the first to finish takes the other's file away.
+    # Each writer has its own name: with a shared one, the first to finish would move the other's file.
     with tempfile.TemporaryDirectory(prefix=".writing-", dir=path.parent) as scratch:
         fresh = Path(scratch) / path.name
         yield fresh
@@ -26,7 +26,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """A scratch folder that becomes `folder` when the block ends; the first writer's is kept.
+    """Yields a scratch folder that becomes `folder` when the block ends; the first writer wins.
 
     Whoever may read the folder that it is in may read it: other users of an environment, but nobody else in a
     state folder.

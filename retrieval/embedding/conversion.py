@@ -1,4 +1,4 @@
-"""Traces a sentence-transformers model and writes its OpenVINO form; nothing else here needs torch."""
+"""Converts a sentence-transformers model to OpenVINO; the only module of the package that needs torch."""
 
 import warnings
 from pathlib import Path
@@ -27,7 +27,7 @@ class _MeanPooled(torch.nn.Module):
 
 
 def convert_to_openvino(folder: ModelFolder, target: Path) -> None:
-    """Writes the OpenVINO form of a model to `target` (`…/model.xml`); see `written_whole`."""
+    """Writes the OpenVINO form of a model to `target` (`…/model.xml`); see `atomic_folder`."""
     with atomic_folder(target.parent) as scratch:
         # Eager attention traces to a graph that OpenVINO fuses itself. Files on this machine only.
         transformer = AutoModel.from_pretrained(

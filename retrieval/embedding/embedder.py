@@ -42,7 +42,7 @@ EMBEDDING_COLUMNS = pa.schema(
         pa.field("vector", pa.list_(pa.float32())),
     ]
 )
-"""What `encode_batches` yields: `gold.embeddings` without the run id."""
+"""The columns that `embed_batches` yields: `gold.embeddings` without the run id."""
 
 Quantization = Literal["none", "int8"]
 
@@ -55,17 +55,17 @@ _WIDE_INTEGERS = "WINOGRAD"
 """How OpenVINO says that a processor has AVX-512. Without it its int8 kernels are slower than float32."""
 
 _WINDOW = 4096
-"""Texts tokenised at a time; bounds the memory that token lists take."""
+"""Texts tokenised at a time, which bounds the memory for their tokens."""
 
 _PROBE_TOKENS = 4096
-"""Of a batch of the texts that forms are compared on."""
+"""Tokens per batch of the texts on which numeric forms are compared."""
 
 _LENGTH_STEP = 8
-"""Batch widths are multiples of this: OpenVINO prepares its kernels anew for each shape it has not seen."""
+"""Batch widths are multiples of this, because OpenVINO prepares its kernels anew for each new shape."""
 
 
 def packaged_embedding_model() -> Path:
-    """The folder of all-MiniLM-L6-v2 inside the installed package that carries it.
+    """Returns the folder of all-MiniLM-L6-v2 inside the installed package that carries it.
 
     Raises:
         FileNotFoundError: When the package is not installed.
@@ -84,19 +84,19 @@ class EmbedderConfig(BaseModel):
     model: Path = Field(default_factory=packaged_embedding_model)
     """A sentence-transformers folder; the default is inside an installed package."""
     quantization: Quantization = "none"
-    """`int8` makes other vectors, with a digest of their own, the same on every machine to within rounding:
-    by int8 kernels where the processor has AVX-512, at the speed of float32 elsewhere."""
+    """`int8` makes other vectors, with a digest of their own, the same on every machine to within rounding. A
+    processor with AVX-512 computes them with int8 kernels, any other at the speed of float32."""
     batch_tokens: int = Field(default=2048, ge=1)
-    """The most tokens, padding included, that go through the model at a time."""
+    """The most tokens per run of the model, padding included."""
     min_cosine: float = Field(default=0.999, ge=0.0, le=1.0)
-    """A form faster than float32 is used only when its vectors of probe texts are this close to float32's."""
+    """The least cosine of probe vectors to float32's with which a form faster than float32 is used."""
     min_int8_cosine: float = Field(default=0.99, ge=0.0, le=1.0)
-    """A model is quantised only when its vectors of probe texts are this close to the unquantised ones, and
-    int8 kernels are used only when theirs are this close to the same steps in float32."""
+    """The least cosine of probe vectors to the unquantised model's with which a model is quantised, and to
+    the same steps in float32 with which int8 kernels are used."""
 
 
 class QuantizationLoss(RuntimeError):
-    """The model's vectors change too much when it is quantised."""
+    """Quantisation changes the model's vectors too much."""
 
 
 class EmbedderNotPrepared(RuntimeError):
@@ -109,9 +109,11 @@ class Embedder:
     Attributes:
         digest: Hex SHA-256 over weights, tokenizer, configuration and quantisation: whose vectors these are,
             whatever form this machine computes them in.
-        dimension: Numbers a vector.
-        max_tokens: Tokens that the model reads of a text, special ones included; the rest is cut off.
-        numeric_form: What it computes in: `f32`, `bf16`, `f16`, or `int8` with one of these around it.
+        dimension: Numbers per vector.
+        max_tokens: The most tokens that the model reads of a text, special ones included; the rest is cut
+        off.
+        numeric_form: The form that it computes in: `f32`, `bf16`, `f16`, or `int8` with one of these around
+        it.
     """
 
     digest: str
@@ -127,7 +129,7 @@ class Embedder:
         Args:
             config: The model and its limits.
             cache: The folder that `prepare` filled.
-            threads: Processor threads; None for all that this machine has.
+            threads: Processor threads; None for all of the machine's.
 
         Raises:
             EmbedderNotPrepared: When `prepare` has not run for this model in this cache.
@@ -151,7 +153,7 @@ class Embedder:
     def prepare(config: EmbedderConfig, cache: Path = DEFAULT_MODEL_CACHE) -> Path:
         """Converts the model for OpenVINO, once; needs torch and transformers, no network.
 
-        Safe to call from several processes at a time and again after it was interrupted.
+        Several processes may call it at once, and it may be called again after it was interrupted.
 
         Returns:
             The converted model's file in `cache`.
@@ -244,7 +246,7 @@ def _quantize(folder: ModelFolder, floats: Path, target: Path, config: EmbedderC
 def _least_cosine(
     tokenizer: Tokenizer, model: "openvino.CompiledModel", exact: "openvino.CompiledModel"
 ) -> float:
-    """The least over `_probes` between two models' vectors."""
+    """Returns the least cosine between two models' vectors of `_probes`."""
     encodings = tokenizer.encode_batch_fast(_probes())
     vectors = []
     for compiled in (model, exact):
@@ -255,13 +257,13 @@ def _least_cosine(
 
 
 def embedding_digest(folder: ModelFolder, cache: Path, quantization: Quantization) -> str:
-    """Hex SHA-256: the identity of the vectors that a model makes; quantised ones are others."""
+    """Returns the hex SHA-256 that identifies the vectors of a model; quantised vectors have another."""
     floats = model_folder_digest(folder, cache)
     return int8_model_digest(floats) if quantization == "int8" else floats
 
 
 def converted_model_path(cache: Path, digest: str) -> Path:
-    """Where the OpenVINO form of the model with this digest lies in a cache."""
+    """Returns the path of the OpenVINO form of the model with this digest in a cache."""
     return cache / digest / "model.xml"
 
 
@@ -312,7 +314,7 @@ def _run(
 
 
 def _probes() -> list[str]:
-    """Texts of one word to the longest that the model reads, prose and not."""
+    """Returns prose and other texts, from one word to the longest that the model reads."""
     text = (
         "the river rises in the hills and falls to the sea; no one owns its water, it said (in 1897), but "
         "def flow(x: float) -> float: return x ** 2 % 7  # litres\n | table | 3.14 | http://host/a?b=c "
@@ -335,19 +337,19 @@ def embed_batches(
     cache: Path = DEFAULT_MODEL_CACHE,
     threads: int = 1,
 ) -> Iterator[pa.RecordBatch]:
-    """Embeds texts; for Spark's `mapInArrow`. The model is loaded once a worker process.
+    """Yields the embeddings of texts; for Spark's `mapInArrow`. A worker process loads the model once.
 
     Args:
         batches: Columns `tenant`, `text_sha256`, `text` (strings).
         config: The model.
         cache: The folder that `Embedder.prepare` filled, on every machine of the cluster.
-        threads: Threads a worker; 1 where Spark runs one task a core.
+        threads: Threads per worker; 1 where Spark runs one task per core.
 
     Yields:
-        `EMBEDDING_COLUMNS`, one batch a batch.
+        `EMBEDDING_COLUMNS`, one batch per batch.
     """
     if threads == 1:
-        os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its pool would be one more set of threads a worker
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its pool would add a set of threads per worker
     for batch in batches:
         embedder = _of_process(config.model_dump_json(), cache, threads)
         vectors = embedder.encode(batch.column("text").to_pylist())

@@ -1,4 +1,4 @@
-"""The embedding model by name: its identity without loading it, and itself when something is embedded."""
+"""The embedding model of a state folder: its digest without loading it, and the model once it is needed."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +16,7 @@ from retrieval.embedding.model_folder import ModelFolder, read_model_folder
 
 @dataclass(frozen=True)
 class EmbeddingModel:
-    """Which model embeds, in one state folder.
+    """The embedding model of one state folder.
 
     Attributes:
         config: The model and its limits.
@@ -28,7 +28,7 @@ class EmbeddingModel:
 
     @classmethod
     def of(cls, config: EmbedderConfig, state: Path) -> "EmbeddingModel":
-        """The packaged model, which set-up converted, or another one, converted in the state folder."""
+        """Returns the packaged model, which set-up converted, or one that the state folder converts."""
         packaged = config.model == packaged_embedding_model()
         return cls(config, DEFAULT_MODEL_CACHE if packaged else state / "models")
 
@@ -47,11 +47,11 @@ class EmbeddingModel:
         return self._folder.tokenizer_path
 
     def prepare(self) -> None:
-        """Converts the model where that has not been done; see `Embedder.prepare`."""
+        """Converts the model unless that has been done; see `Embedder.prepare`."""
         Embedder.prepare(self.config, self.cache)
 
     @cached_property
     def embedder(self) -> Embedder:
-        """The model itself, converted and loaded when first asked for."""
+        """The loaded model; it is converted and loaded at the first use."""
         self.prepare()
         return Embedder(self.config, self.cache)

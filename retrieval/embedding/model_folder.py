@@ -1,4 +1,4 @@
-"""A sentence-transformers folder: which files make the model, what it does, and its content digest."""
+"""A sentence-transformers folder: the files of the model, what it does with them, and their digest."""
 
 import errno
 import hashlib
@@ -16,7 +16,7 @@ class UnsupportedEmbeddingModel(ValueError):
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """What the embedder needs to know of a model.
+    """What the embedder needs to know about a model.
 
     Attributes:
         path: The folder.
@@ -35,10 +35,10 @@ class ModelFolder:
 
 
 def read_model_folder(path: Path) -> ModelFolder:
-    """Reads a folder's module list and refuses what would give other vectors than its authors'.
+    """Reads a folder's module list, and refuses a model that would get other vectors than its authors'.
 
-    Supported is what nearly all small English embedders are: a transformer, mean pooling, and perhaps
-    normalisation, without a prompt before the text.
+    A transformer with mean pooling, perhaps normalisation, and no prompt before the text is supported: nearly
+    all small English embedders are such.
 
     Raises:
         UnsupportedEmbeddingModel: When a file is missing, or the model does anything else.
@@ -116,9 +116,10 @@ def _max_tokens(path: Path) -> int:
 
 
 def model_folder_digest(folder: ModelFolder, cache: Path) -> str:
-    """Hex SHA-256 over the names and bytes of the model's files: the identity of the vectors it makes.
+    """Returns the hex SHA-256 of the names and bytes of the model's files, which identifies its vectors.
 
-    Remembered in `cache` under the files' sizes and times, so that weights are not hashed at each start.
+    The digest is kept in `cache` under the files' sizes and times, so that weights are not hashed at each
+    start.
     """
     state = hashlib.sha256(str(folder.path.resolve()).encode())
     for name in folder.files:
@@ -137,7 +138,11 @@ def model_folder_digest(folder: ModelFolder, cache: Path) -> str:
 
 
 def write_model_cache(path: Path, text: str) -> None:
-    """Writes a small file; a cache that can not be written only costs time."""
+    """Writes a small file of the cache; a cache that can not be written only costs time.
+
+    Raises:
+        OSError: The disk is full, or another fault that is not about rights.
+    """
     try:
         with atomic_file(path) as fresh:
             fresh.write_text(text)

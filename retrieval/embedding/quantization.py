@@ -1,6 +1,6 @@
 """Rewrites a converted model so that its linear layers multiply 8-bit integers.
 
-Weights get one scale an output, activations one range a layer (Jacob et al., 2018, arXiv:1712.05877).
+Weights get one scale per output, activations one range per layer (Jacob et al., 2018, arXiv:1712.05877).
 Before that, the few channels of a layer's input that are far larger than the others are scaled down and their
 weights up by as much (Xiao et al., 2022, arXiv:2211.10438): one such channel would otherwise take nearly all
 of the 256 steps. How much is scaled is what gives the least expected error; a layer whose expected error is
@@ -40,13 +40,13 @@ Array = npt.NDArray[np.float32]
 
 
 def int8_model_digest(float_digest: str) -> str:
-    """Hex SHA-256: the identity of the vectors that the int8 form of a model makes."""
+    """Returns the hex SHA-256 that identifies the vectors of a model's int8 form."""
     texts = hashlib.sha256(_TEXTS.read_bytes()).hexdigest()
     return hashlib.sha256(f"{float_digest}\x1fint8\x1f{_METHOD}\x1f{texts}".encode()).hexdigest()
 
 
 def calibration_texts() -> list[str]:
-    """Texts of one word to more than most models read: short ones reach values that long ones do not."""
+    """Returns texts from one word to more than most models read: short ones reach further values."""
     passages = _TEXTS.read_text(encoding="utf-8").strip().split("\n\n")
     following = passages[1:] + passages[:2]
     long = [" ".join((passage, *following[i : i + 2])) for i, passage in enumerate(passages)]
@@ -60,7 +60,7 @@ def calibration_texts() -> list[str]:
 
 @dataclass
 class _Channels:
-    """What was seen of a layer's input, an entry a channel."""
+    """The values seen in a layer's input, one entry per channel."""
 
     low: Array
     high: Array
@@ -92,7 +92,7 @@ class _Steps:
 
 
 def quantize_model(source: Path, tokens: Sequence[Sequence[int]]) -> "openvino.Model":
-    """Quantises a converted model.
+    """Returns the int8 form of a converted model.
 
     Args:
         source: The model in floats, `….xml`.

@@ -1,4 +1,4 @@
-"""A cross-encoder on this machine: it reads a query and a text together and says how well they fit."""
+"""A local cross-encoder: a model that reads a query and a text together and scores how well they fit."""
 
 import threading
 import time
@@ -24,11 +24,11 @@ class CrossEncoderReranker:
         """Loads the model; nothing is fetched, and no code of the folder is run.
 
         Args:
-            path: The folder.
-            batch: Pairs that go through the model at a time.
+            path: The model's folder.
+            batch: Pairs per run of the model.
 
         Raises:
-            RerankError: When the folder is not there, or not a cross-encoder with one score a pair.
+            RerankError: When the folder is not there, or not a cross-encoder with one score per pair.
         """
         if not path.is_dir():
             raise RerankError(
@@ -50,18 +50,18 @@ class CrossEncoderReranker:
             )
         if model.config.num_labels != 1:
             raise RerankError(
-                f"{path} gives {model.config.num_labels} labels a pair: a reranker gives one score"
+                f"{path} gives {model.config.num_labels} labels per pair: a reranker gives one score"
             )
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._model: Any = model.to(self._device).eval()
         positions = getattr(model.config, "max_position_embeddings", None) or _MOST_TOKENS
         self._max_tokens = min(self._tokenizer.model_max_length, positions, _MOST_TOKENS)
         self._batch = batch
-        self._borrowed = threading.Lock()  # a tokenizer holds its padding and truncation for one caller only
+        self._borrowed = threading.Lock()  # a tokenizer keeps its padding and truncation for one caller only
         self.name = f"cross-encoder {path.name}"
 
     def scores(self, query: str, texts: Sequence[str], deadline: float) -> list[float]:
-        """The model's logit for each pair; a text that is too long is cut off, the query is not.
+        """Returns the model's logit for each pair; a text that is too long is cut off, the query is not.
 
         Raises:
             RerankError: When the model fails, or the query alone is longer than it reads.

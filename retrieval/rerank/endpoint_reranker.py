@@ -15,14 +15,14 @@ _LARGEST_REPLY_BYTES = 16 << 20
 class EndpointReranker:
     """Scores through `POST {query, documents, top_n}` as Cohere, Jina, vLLM and llama.cpp understand it.
 
-    The reply is `{"results": [{"index": 0, "relevance_score": 0.9}, …]}`, one result a document.
+    The reply is `{"results": [{"index": 0, "relevance_score": 0.9}, …]}`, one result per document.
     """
 
     def __init__(self, url: str, model: str | None = None, api_key: SecretStr | None = None) -> None:
-        """Names the service; nothing is sent yet.
+        """Checks the address and the key; nothing is sent yet.
 
         Raises:
-            RerankError: When the URL is none, or the key can not be sent.
+            RerankError: When the URL is not valid, or the key can not be sent.
         """
         try:
             parsed = httpx.URL(url)
@@ -35,7 +35,7 @@ class EndpointReranker:
         ):
             raise RerankError("the rerank endpoint's key holds characters that no key has: set it anew")
         self._url, self._model, self._api_key = url, model, api_key
-        # A key may also stand in the address.
+        # The address may hold a key, too.
         self.name = str(parsed.copy_with(username=None, password=None, query=None))
 
     def scores(self, query: str, texts: Sequence[str], deadline: float) -> list[float]:
@@ -58,7 +58,7 @@ class EndpointReranker:
                 f"{self.name} can not be asked ({type(error).__name__}): check that the service runs there"
             ) from error
         if not response.is_success:
-            # Not what it says: some services repeat the key that they refuse, or the query.
+            # Without the reply's text: some services repeat the key that they refuse, or the query.
             raise RerankError(
                 f"{self.name} refused: HTTP {response.status_code}{_cure(response.status_code)}"
             )

@@ -8,20 +8,20 @@ from pydantic import BaseModel, Field, SecretStr, model_validator
 
 
 class RerankerConfig(BaseModel):
-    """What looks again at the best of the fused order. Without a model or an endpoint nothing does."""
+    """Which reranker orders the best hits of a hybrid search. Without a model or an endpoint, none does."""
 
     model: Path | None = None
     """A sentence-transformers CrossEncoder folder: a sequence classifier of one label, and its tokenizer."""
     endpoint: str | None = None
-    """The whole URL of a rerank service, such as `http://127.0.0.1:8000/v1/rerank`."""
+    """The full URL of a rerank service, such as `http://127.0.0.1:8000/v1/rerank`."""
     endpoint_model: str | None = None
-    """The model's name at the endpoint; some serve only one and need none."""
+    """The model's name at the endpoint; a service of only one model needs none."""
     api_key: SecretStr | None = None
     """The endpoint's key, sent as a bearer token; None when it needs none."""
     candidates: int = Field(default=50, ge=1, le=1000)
-    """How many of the fused order are looked at; what comes after them stays behind them."""
+    """How many hits, from the best, are reranked; the others stay behind them."""
     budget_s: float = Field(default=1.0, gt=0)
-    """After this time the fused order stands. Loading a model's folder, once a process, is not counted."""
+    """After this time the fused order stands. Loading the model, once per process, is not counted."""
 
     @model_validator(mode="after")
     def _one_reranker(self) -> "RerankerConfig":
@@ -33,29 +33,29 @@ class RerankerConfig(BaseModel):
 
     @property
     def configured(self) -> bool:
-        """Whether there is anything that reranks."""
+        """Whether a reranker is configured."""
         return self.model is not None or self.endpoint is not None
 
 
 class RerankError(RuntimeError):
-    """The reranker can not be used or did not answer; says which one, why, and what to do."""
+    """The reranker can not be used or did not answer; the message says which one, why, and what to do."""
 
 
 class Reranker(Protocol):
-    """Anything that says how well texts answer a query."""
+    """A model or service that scores how well texts answer a query."""
 
     @property
     def name(self) -> str:
-        """What it is, for messages; holds no secret."""
+        """Its name for messages, without secrets."""
         ...
 
     def scores(self, query: str, texts: Sequence[str], deadline: float) -> list[float]:
-        """One score a text, larger is better.
+        """Returns one score per text; larger is better.
 
         Args:
             query: The question.
-            texts: What is scored.
-            deadline: On `time.monotonic`'s clock; there is no use in going on after it.
+            texts: The texts to score.
+            deadline: The time on `time.monotonic`'s clock after which nobody waits for the scores.
 
         Raises:
             RerankError: When it fails.

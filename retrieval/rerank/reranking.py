@@ -1,4 +1,4 @@
-"""A second look at the best hits: a cross-encoder, here or at an endpoint, within a budget of time."""
+"""Reranking: the best hits of a search ordered by a cross-encoder, within a time budget."""
 
 import math
 import threading
@@ -11,20 +11,20 @@ from retrieval.rerank.reranker import Reranker, RerankerConfig, RerankError
 from retrieval.search.searcher import SearchHit
 
 _BATCH = 8
-"""Pairs scored at a time: few, so that little is done in vain when the time is over."""
+"""Pairs per run of the model: few, so that little work is lost when the time is over."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class RerankedHits:
-    """Hits after the second look.
+    """Hits after reranking.
 
     Attributes:
-        hits: In the reranker's order with its scores, or as they came.
-        by: What ordered them; None when they stand as they came.
-        fallback_reason: Why they stand as they came; None when they were reordered.
-        seconds: What the second look took.
+        hits: In the reranker's order with its scores, or in their original order.
+        by: The reranker that ordered them; None if they keep their original order.
+        fallback_reason: Why they keep their original order; None if they were reranked.
+        seconds: How long the reranking took.
     """
 
     hits: list[SearchHit]
@@ -33,17 +33,17 @@ class RerankedHits:
     seconds: float
 
     def summary(self) -> dict[str, str | float | None]:
-        """All but the hits."""
+        """Returns everything but the hits, for JSON."""
         return {"by": self.by, "fallback_reason": self.fallback_reason, "seconds": round(self.seconds, 3)}
 
     def explanation(self) -> str:
-        """What ordered the hits, or why nothing did."""
+        """Returns a sentence that says what ordered the hits, or why nothing did."""
         ordered = f"ordered by {self.by}" if self.by else f"the fused order stands: {self.fallback_reason}"
         return f"{ordered}, {self.seconds:.2f} s"
 
 
 def build_reranker(config: RerankerConfig) -> Reranker:
-    """The reranker that a configuration names, loaded.
+    """Loads and returns the reranker that a configuration names.
 
     Raises:
         RerankError: When nothing is configured, or the folder is not a cross-encoder.
@@ -65,19 +65,19 @@ def build_reranker(config: RerankerConfig) -> Reranker:
 def rerank_hits(
     query: str, hits: Sequence[SearchHit], reranker: Reranker, config: RerankerConfig
 ) -> RerankedHits:
-    """Orders the first `candidates` hits by how well they answer the query; the others follow as they came.
+    """Orders the first `candidates` hits by how well they answer the query; the others follow in their order.
 
-    The order is the reranker's or the one that came in, never a mixture of both: when it fails, answers
-    nonsense or is not done in time, the hits are returned untouched and the result says why.
+    The order is the reranker's or the original one, never a mixture: if the reranker fails, returns invalid
+    scores or is late, the hits are returned unchanged and the result says why.
 
     Args:
         query: The question.
         hits: Best first.
         reranker: From `build_reranker`.
-        config: How many, and how long.
+        config: How many hits are reranked, and for how long.
 
     Returns:
-        The same hits. Scores are the reranker's own, on its own scale, except of hits past `candidates`.
+        The same hits. Scores are the reranker's, on its own scale, except those of hits past `candidates`.
     """
     began = time.monotonic()
     head = list(hits[: config.candidates])
@@ -100,30 +100,30 @@ def rerank_hits(
 def search_and_rerank(
     search: Callable[[int], list[SearchHit]], query: str, k: int, reranker: Reranker, config: RerankerConfig
 ) -> RerankedHits:
-    """The best `k` hits of a search after `rerank`: more are asked for, since the best may lie deeper.
+    """Searches for more than `k` hits, reranks them, and returns the best `k`.
 
     Args:
-        search: Takes how many hits to find.
+        search: Takes a number of hits and finds them.
         query: The question.
-        k: How many hits.
+        k: How many hits to return.
         reranker: From `build_reranker`.
-        config: How many are looked at, and how long.
+        config: How many hits are reranked, and for how long.
     """
     looked = rerank_hits(query, search(max(k, config.candidates)), reranker, config)
     return replace(looked, hits=looked.hits[:k])
 
 
 def _shown(hit: SearchHit) -> str:
-    """A hit as a person would be shown it: a chunk alone often doesn't name what it is about."""
+    """Returns a hit's text under its title and headings: a chunk alone often doesn't name its subject."""
     source = " > ".join(part for part in (hit.title, hit.heading) if part)
     return f"{source}\n{hit.text}" if source else hit.text
 
 
 def _within(budget_s: float, work: Callable[[float], T]) -> T:
-    """What `work` returns or raises, if it does so in time.
+    """Returns or raises what `work` does, if it does so in time.
 
-    It runs in a thread that is left behind when the time is over: name look-up and a library's own loops
-    know no deadline, and a search must not wait for them, nor the process when it ends.
+    It runs in a thread that is abandoned when the time is over: name resolution and a library's loops know no
+    deadline, and neither a search nor the end of the process may wait for them.
 
     Raises:
         TimeoutError: When it is not done in time.

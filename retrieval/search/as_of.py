@@ -1,4 +1,4 @@
-"""Which release a moment means: its name, or a time at which it was live."""
+"""The release that `--as-of` means: one named, or the one that was live at a time."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -7,23 +7,23 @@ from retrieval.index.types import IndexRelease, LiveHistoryEntry, UnknownRelease
 
 
 class InvalidAsOf(ValueError):
-    """What was given names no moment: it is neither a release nor a time, or a time to come."""
+    """A value of `--as-of` is neither a release nor a time, or lies in the future."""
 
 
 def release_as_of(
     moment: str, releases: Sequence[IndexRelease], history: Sequence[LiveHistoryEntry], now: datetime
 ) -> IndexRelease:
-    """The release that a moment means.
+    """Returns the release that a name or a time means.
 
     Args:
-        moment: A release's name, or a time in ISO 8601; without an offset it is local time.
-        releases: Those that can still be read.
+        moment: A release's name, or a time in ISO 8601; a time without an offset is local time.
+        releases: The releases that can still be read.
         history: What was live since when, oldest first.
-        now: The present, with its time zone.
+        now: The present time, with its time zone.
 
     Raises:
         InvalidAsOf: It is neither, or lies in the future.
-        UnknownRelease: Nothing was live then, or what was is no longer kept; says what is.
+        UnknownRelease: Nothing was live then, or what was live is no longer kept; says what is.
     """
     kept = {release.release_id: release for release in releases}
     moment = moment.strip()
@@ -51,7 +51,7 @@ def release_as_of(
 
 
 def _window(kept: dict[str, IndexRelease], history: Sequence[LiveHistoryEntry]) -> str:
-    """What can be read: the kept releases, and since when one of them has been live."""
+    """Returns a text that says which releases are kept, and since when one of them has been live."""
     since = [each for each in history if each.release_id in kept]
     if not since:
         return "nothing is released yet"

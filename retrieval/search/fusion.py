@@ -1,4 +1,4 @@
-"""One ranking out of a lexical and a vector ranking."""
+"""The fusion of a lexical and a vector ranking into one."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,11 +8,11 @@ import numpy.typing as npt
 
 
 class SearchCandidate(NamedTuple):
-    """A chunk that a ranking proposes.
+    """A chunk that a ranking proposes, with its score.
 
     Attributes:
-        chunk_no: Its row in the generation.
-        chunk_id: Its identity, which orders equal scores.
+        chunk_no: The number of its row in the generation.
+        chunk_id: Its id, which orders candidates of equal scores.
         score: Larger is better; comparable within one ranking only.
     """
 
@@ -22,7 +22,7 @@ class SearchCandidate(NamedTuple):
 
 
 def ranking_key(candidate: SearchCandidate) -> tuple[float, str]:
-    """What a ranking is sorted by: best first, equal scores by chunk_id."""
+    """Returns the key that sorts a ranking: best first, equal scores by chunk_id."""
     return -candidate.score, candidate.chunk_id
 
 
@@ -33,29 +33,28 @@ def fuse_rankings(
     vector_weight: float,
     sample: int,
 ) -> list[SearchCandidate]:
-    """The convex combination of both standardised scores of every chunk that either ranking proposes.
+    """Returns candidates ranked by a convex combination of their two standardised scores.
 
-    Each score counts as its distance from a sample's mean, in its standard deviations: of the same chunks for
-    every number of hits, so that a longer list scores what a shorter one holds the same. Both scores are
-    known of every candidate, also of one that the other ranking alone proposed: to take a score that was not
-    looked up for the lowest costs more than which normalisation is chosen (docs/retrieval.md has the
-    figures). On convex combinations: Bruch, Gai and Ingber, "An Analysis of Fusion Functions for Hybrid
-    Retrieval" (2023).
+    A score is standardised by the mean and standard deviation of a sample. The sample is the same for every
+    number of hits, so that a chunk has the same score in a longer list. Both scores are known for every
+    candidate, also for one that only the other ranking proposed: taking an unknown score for the lowest costs
+    more than the choice of normalisation (docs/retrieval.md has the figures). On convex combinations: Bruch,
+    Gai and Ingber, "An Analysis of Fusion Functions for Hybrid Retrieval" (2023).
 
     Args:
-        candidates: Each chunk once, with whatever score; first those of the sample.
-        lexical: Their BM25, 0 where a chunk holds no word of the query.
-        vector: Their cosine similarity.
-        vector_weight: The part, of 1, that the vector ranking has.
-        sample: How many of the candidates, from the first, give the mean and the deviation.
+        candidates: Each chunk once, the sample first; their own scores are not read.
+        lexical: Their BM25 scores, (candidates,); 0 where a chunk holds no word of the query.
+        vector: Their cosine similarities, (candidates,).
+        vector_weight: The weight of the vector ranking, from 0 to 1.
+        sample: The number of candidates, from the first, that give mean and deviation.
 
     Returns:
-        The candidates, best first, equal scores by chunk_id. A score is between 0 and 1: the logistic
-        function of the combination, 0.5 for what is as good as the mean.
+        The candidates, best first, equal scores by chunk_id. A score is the logistic function of the
+        combination: between 0 and 1, and 0.5 for a candidate as good as the mean.
     """
     combined = (1.0 - vector_weight) * _standardised(lexical, sample)
     combined += vector_weight * _standardised(vector, sample)
-    # Rounded, so that equals stay equal however their sums were made.
+    # Rounded, so that equal candidates stay equal in whatever order their scores were summed.
     scores = np.round(1.0 / (1.0 + np.exp(-combined)), 9).tolist()
     fused = [
         SearchCandidate(c.chunk_no, c.chunk_id, score) for c, score in zip(candidates, scores, strict=True)
@@ -68,5 +67,5 @@ def _standardised(scores: npt.NDArray[np.float64], sample: int) -> npt.NDArray[n
         return scores
     away = scores - scores[:sample].mean()
     deviation = scores[:sample].std()
-    # Equals say nothing; what is left of them is rounding.
+    # Where all scores are equal, the deviation is only a rounding error.
     return away / deviation if deviation > 1e-9 else np.zeros_like(away)

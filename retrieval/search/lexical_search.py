@@ -1,4 +1,4 @@
-"""The chunks that hold a query's words, ranked by BM25 over the postings, in plain SQL."""
+"""Lexical search: the chunks that hold a query's words, ranked by BM25 over the postings, in plain SQL."""
 
 import math
 import re
@@ -26,11 +26,11 @@ from retrieval.search.snapshot import Snapshot
 from retrieval.store.postgres import DatabaseRow
 
 _POOL_PER_HIT = 4
-"""How many of the chunks that score best by the words that are read are looked at, for each asked for."""
+"""Candidates per hit: chunks that score best by the words read in full, whose scores are then completed."""
 _SMALLEST_POOL = 400
 _ALL = (1 << 31) - 2
 _BLOCKS_PER_LOOKUP = 6
-"""Blocks that are gone through in the time in which one of them is found for one chunk."""
+"""Blocks that are scanned in the time that looking up one chunk's block takes."""
 
 _IDENTIFIER = re.compile(r"[:/@=+#_\\]|\d\.\d")
 
@@ -39,30 +39,30 @@ class LexicalConfig(BaseModel):
     """How words are scored."""
 
     bm25_k1: float = Field(default=0.9, ge=0)
-    """How soon repetitions of a word stop counting."""
+    """How much repetitions of a word count: the lower, the sooner they stop adding to the score."""
     bm25_b: float = Field(default=0.4, ge=0, le=1)
-    """How much a long chunk is held back: 0 not at all, 1 fully."""
+    """How much a long chunk is penalised: 0 not at all, 1 fully."""
     title_weight: float = Field(default=2.0, gt=0)
-    """How often a word in the document's title counts."""
+    """The weight of a word in the document's title."""
     heading_weight: float = Field(default=1.0, gt=0)
-    """How often a word in the path of headings counts."""
+    """The weight of a word in the path of headings."""
     text_weight: float = Field(default=1.0, gt=0)
-    """How often a word in the chunk's own text counts."""
+    """The weight of a word in the chunk's own text."""
     identifier_weight: float = Field(default=2.0, gt=0)
-    """How often an identifier such as `std::vector` or `4.4.0` counts, beside the words in it."""
+    """The weight of an identifier such as `std::vector` or `4.4.0`, beside the words in it."""
     max_words: int = Field(default=128, ge=1)
-    """The most lexemes that one search looks for; of a longer query the rarest."""
+    """The most lexemes that one search looks for; of a longer query, the rarest ones."""
     max_postings: int = Field(default=12_000, ge=1)
-    """The most postings that one search reads to find its candidates, from the rarest word on."""
+    """The most postings that one search reads to find its candidates, beginning with the rarest word."""
 
 
 class LexicalRanking(NamedTuple):
-    """What a lexical search finds.
+    """The result of a lexical search.
 
     Attributes:
-        best: The chunks that score most, best first, equals by chunk_id.
-        scores: Those of the chunks that were asked about besides, 0 where one holds no word of the query.
-        similarities: Of the vectors of the best ones to the query's, where they were wanted.
+        best: The chunks of the highest scores, best first, equal scores by chunk_id.
+        scores: The scores of the further chunks that were asked about; 0 for one without a word of the query.
+        similarities: The cosine similarities of the best chunks to the query's vector, if one was given.
     """
 
     best: list[SearchCandidate]
@@ -72,17 +72,18 @@ class LexicalRanking(NamedTuple):
 
 @dataclass(frozen=True)
 class _Word:
-    """A lexeme of the query: what it weighs, and how many postings it has."""
+    """A lexeme of the query, with its weight and the number of chunks that hold it."""
 
     lexeme: str
     weight: float
     chunk_count: int
 
 
-# weight tf / (tf + k1 (1 - b + b length / mean)), with tf once: PostgreSQL works it out wherever it stands,
-# and that is most of what a posting costs. Rounded, so that the order of a sum never decides between equals.
+# weight * tf / (tf + k1 (1 - b + b length / mean)), written with tf once: PostgreSQL computes tf wherever it
+# stands, and that is most of the cost of a posting. Rounded, so that the order of a sum never decides between
+# equals.
 _SCORE = "round(1e9 * sum(weight / (1 + (%(length_0)s::float8 + %(length_1)s::float8 * length) / tf))) / 1e9"
-# Most chunks that hold a word hold it in their text alone.
+# Most chunks that hold a word hold it only in their text.
 _COUNTED = (
     f"{CHUNK_LENGTH_SQL} AS length, %(text)s * {TEXT_TF_SQL} + CASE WHEN {IN_TEXT_ONLY_SQL} THEN 0 "
     f"ELSE %(title)s * {TITLE_TF_SQL} + %(heading)s * {HEADING_TF_SQL} END AS tf"
@@ -90,16 +91,17 @@ _COUNTED = (
 
 
 class Bm25Search:
-    """One query's BM25 over weighted fields, with Lucene's idf, at one snapshot of the index.
+    """The BM25 search of one query over weighted fields, with Lucene's idf, in one snapshot.
 
-    A lexeme's frequency in a chunk is the weighted sum of those in its fields (Robertson, Zaragoza and
-    Taylor, "Simple BM25 Extension to Multiple Weighted Fields", 2004); a chunk's length is that of all
-    fields. This variant of BM25 is "Lucene (accurate)" in Kamphuis et al., "Which BM25 Do You Mean?" (2020).
+    A lexeme's frequency in a chunk is the weighted sum of its frequencies in the fields (Robertson, Zaragoza
+    and Taylor, "Simple BM25 Extension to Multiple Weighted Fields", 2004); a chunk's length is that of
+    all fields. This variant of BM25 is "Lucene (accurate)" in Kamphuis et al., "Which BM25 Do You Mean?"
+    (2020).
 
     Args:
-        connection: Of the serving role.
-        snapshot: What is read.
-        query: What is asked.
+        connection: The serving role's.
+        snapshot: What the search reads.
+        query: The query.
         config: How words are scored.
     """
 
@@ -118,29 +120,29 @@ class Bm25Search:
             "heading": config.heading_weight,
             "text": config.text_weight,
             "length_0": config.bm25_k1 * (1 - config.bm25_b),
-            # Without a mean there is no posting that it could be used for.
+            # Without a mean length there are no postings, so its value does not matter.
             "length_1": config.bm25_k1 * config.bm25_b / (snapshot.mean_length or 1.0),
         }
 
     def best(self, depth: int, also: Sequence[int] = (), vector: HalfVector | None = None) -> LexicalRanking:
-        """The best `depth` chunks that hold a word of the query, and what else it demands.
+        """Returns the best `depth` chunks that hold a word of the query and meet its filters.
 
-        No search reads more than `max_postings` to find them: words are taken from the rarest on while their
-        postings fit, and always the rarest. The others only add their part to the best chunks found so, as
-        the non-essential lists of MaxScore do (Turtle and Flood, 1995) but without its guarantee. While all
-        fit, which is every query of a small tenant, the ranking is exact; every score is, always.
+        A search reads at most `max_postings` to find candidates: those of the rarest word always, then of the
+        next rarest ones while they fit. The other words only add to the scores of the best candidates, as the
+        non-essential lists of MaxScore do (Turtle and Flood, 1995), but without its guarantee. If all
+        postings fit, as for every query of a small tenant, the ranking is exact. Every score is always exact.
 
         Args:
-            depth: How many.
-            also: The numbers of chunks whose scores are wanted besides, whatever their place.
-            vector: The query's, where the similarity to it is wanted.
+            depth: How many chunks.
+            also: The numbers of further chunks whose scores are returned, whatever their rank.
+            vector: The query's vector, if the similarities to it are to be returned.
         """
         if not self._words:
             return LexicalRanking([], {}, {})
         return self._ranked(self._words[: self._affordable], depth, also, vector)
 
     def filled(self, depth: int) -> list[SearchCandidate]:
-        """`best`, and where those are too few, the best of the chunks that hold common words alone."""
+        """Returns `best`, filled up with the best chunks of only common words if they are too few."""
         best = {c.chunk_no: c for c in self.best(depth).best}
         for word in self._words[self._affordable :]:
             if len(best) >= depth:
@@ -151,11 +153,11 @@ class Bm25Search:
     def _ranked(
         self, essential: Sequence[_Word], depth: int, also: Sequence[int], vector: HalfVector | None
     ) -> LexicalRanking:
-        """`best` among the chunks that hold one of the essential words."""
+        """Returns the best chunks among those that hold one of the essential words."""
         pool = max(_POOL_PER_HIT * depth, _SMALLEST_POOL)
         ranking, more = self._read(essential, depth, also, vector, pool)
         if len(ranking.best) < depth and more:
-            # What was best is not valid at this snapshot, or not what the query demands.
+            # Some of the best candidates are not in this snapshot, or do not meet the filters.
             ranking, _ = self._read(essential, depth, also, vector, _ALL)
         return ranking
 
@@ -167,23 +169,23 @@ class Bm25Search:
         vector: HalfVector | None,
         pool: int,
     ) -> tuple[LexicalRanking, bool]:
-        """`_ranked` among the `pool` that score most by essential words, and those equal to the last.
+        """Ranks the `pool` candidates of the highest scores by essential words, and those equal to the last.
 
         Returns:
-            The ranking, and whether others were passed over that hold an essential word, valid or not.
+            The ranking, and whether other chunks with an essential word were left out, valid or not.
         """
         snapshot, common = self._snapshot, [word for word in self._words if word not in essential]
         filters = query_filters(self._connection, snapshot, self._query, {word.lexeme for word in essential})
         dearer = _BLOCKS_PER_LOOKUP * POSTINGS_PER_BLOCK * (pool + len(also))
         scanned = [word for word in common if word.chunk_count <= dearer]
         looked_up = common[len(scanned) :]
-        # Only a word that is too common by itself is not read whole. Of it the newest are: what is closed has
-        # its postings still, which are the older ones.
+        # Only a word that alone exceeds the limit is not read in full. Its newest postings are read, because
+        # the postings of closed chunks, which are still there, are among the older ones.
         most = self._config.max_postings
         similarity = "1 - (embedding <=> %(vector)s::halfvec)" if vector else "NULL::float8"
         bound = "ORDER BY p.first_no DESC LIMIT %(most)s" if essential[0].chunk_count > most else ""
-        # Those that even all of the common words would not bring among the best are not asked about. Of the
-        # others, what is tested on the text is tested from the best on, until there are enough.
+        # A candidate that even all of the common words could not bring among the best is not scored further.
+        # The others are tested on their text from the best on, until there are enough.
         rows = self._connection.execute(
             f"""
             WITH found AS MATERIALIZED (
@@ -241,7 +243,7 @@ class Bm25Search:
                 "most_added": sum(word.weight for word in common),
                 "most": most,
                 "pool": pool,
-                # Where nothing is added to a score, those that are not valid would leave places open.
+                # Without common words, candidates that are not valid would leave places open.
                 "best": depth if common and pool < _ALL else _ALL,
                 "also": list(also),
                 "vector": vector,
@@ -262,19 +264,19 @@ _ASKED = "chunk_no = ANY(%(also)s::integer[])"
 
 
 def _cut(place: str) -> str:
-    """SQL for the score of the chunk at a place, from 1, among those found; 0 where there are fewer."""
+    """Returns SQL for the score of the chunk at a place, from 1, among those found; 0 if there are fewer."""
     return f"coalesce((SELECT best[{place}] FROM cut), 0)"
 
 
 def _added(snapshot: Snapshot, looked_up: bool) -> str:
-    """SQL for what the common words add to the chunks that are `asked` about; none for those that hold none.
+    """Returns SQL for what the common words add to the scores of the chunks `asked` that hold one.
 
-    Every block of a word is gone through, for the chunks that lie between its first and its last. Of a word
-    that has too many of them, each chunk's is looked up.
+    All blocks of a word are scanned, and each is matched with the chunks between its first and last number.
+    For a word of too many blocks, the block of each chunk is looked up instead.
 
     Args:
-        snapshot: What is read.
-        looked_up: Whether there are such words.
+        snapshot: What the search reads.
+        looked_up: Whether there are words of too many blocks.
     """
     lookups = f"""
         UNION ALL
@@ -311,10 +313,10 @@ def _added(snapshot: Snapshot, looked_up: bool) -> str:
 def _words(
     connection: Connection[DatabaseRow], snapshot: Snapshot, words: str, config: LexicalConfig
 ) -> list[_Word]:
-    """The query's lexemes that the tenant's chunks hold, rarest first.
+    """Returns the query's lexemes that the tenant's chunks hold, rarest first.
 
-    A lexeme is as rare as it is among the chunks of those languages that read the query so: `the` is no word
-    of an English chunk, and must not look rare for being found in the one chunk whose language is not known.
+    A lexeme's rarity is measured among the chunks of the languages that read the query that way. `the` is a
+    stop word in English: it must not look rare because it is found in the one chunk of an unknown language.
     """
     rows = connection.execute(
         """
@@ -350,7 +352,7 @@ def _words(
 
 
 def _affordable(words: Sequence[_Word], max_postings: int) -> int:
-    """How many words, from the rarest on, have no more postings together than may be read; at least one."""
+    """Returns how many words, from the rarest on, have together at most `max_postings`; at least one."""
     total = 0
     for place, word in enumerate(words):
         total += word.chunk_count

@@ -1,4 +1,4 @@
-"""What a person typed into a search: words, phrases in quotes, and words to leave out."""
+"""The query language of a search: words, phrases in quotes, and words to exclude."""
 
 import re
 import unicodedata
@@ -11,16 +11,16 @@ _PART = re.compile(
     """,
     re.VERBOSE,
 )
-# Written without spaces: a word may be one letter, and a phrase may begin and end within a word.
+# Scripts without spaces: a word may be one letter, and a phrase may begin and end within a word.
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u2e80-\ud7ff\uf900-\ufaff]")
-# One letter after a minus is an option of a program, two minuses are too, and a number is negative.
+# `-v` and `--verbose` are options of programs, and `-5` is a number: none of them excludes anything.
 _LEFT_OUT = re.compile(rf"[^\W\d_]\S*\w\S*|{_UNSPACED.pattern}")
-_MOST_DEMANDS = 16  # each is tested on the text of every candidate
+_MAX_FILTERS = 16  # each is tested on the text of every candidate
 _APOSTROPHES = "'’ʼ"
 
 
 class InvalidSearchQuery(ValueError):
-    """A search that can not be run; says what is wrong with it."""
+    """A search can not be run; the message says what is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class SearchQuery:
     """A search as it is carried out.
 
     Attributes:
-        words: What is looked for and ranked by, phrases included; what the query's vector is made of.
+        words: The words to find and rank by, those of phrases included; the query's vector is made from them.
         phrases: Passages that a chunk must hold.
         without_words: Words that a chunk must not hold, in any inflection that its language's stemmer knows.
-        without_phrases: Passages and identifiers that it must not hold.
+        without_phrases: Passages and identifiers that a chunk must not hold.
     """
 
     words: str
@@ -41,23 +41,23 @@ class SearchQuery:
 
     @property
     def restricted(self) -> bool:
-        """Whether a chunk can rank well and still not be wanted."""
+        """Whether the query has phrases or exclusions, which can filter out a chunk that ranks well."""
         return bool(self.phrases or self.without_words or self.without_phrases)
 
     @classmethod
     def plain(cls, text: str) -> "SearchQuery":
-        """A text of which every character is meant: a question, or a sentence from somewhere."""
+        """Returns the query for a text without query language: a question, or a sentence."""
         return cls(unicodedata.normalize("NFC", text).strip())
 
     @classmethod
     def parse(cls, text: str) -> "SearchQuery":
-        """Reads the query language: `"a phrase"`, `-word`, `-"a phrase"`; everything else is words.
+        """Parses the query language: `"a phrase"`, `-word`, `-"a phrase"`; everything else is words.
 
-        A minus leaves out only what begins with a letter and is longer than that: `-v`, `--verbose` and `-5`
-        are words. A quote that is never closed is none.
+        A minus excludes only a word that begins with a letter and has more than one: `-v`, `--verbose` and
+        `-5` are words. A quote that is never closed is ignored.
 
         Raises:
-            InvalidSearchQuery: Everything in it is to be left out, or it makes more than 16 demands.
+            InvalidSearchQuery: It only excludes, or it has more than 16 phrases and exclusions.
         """
         words: list[str] = []
         phrases: list[str] = []
@@ -77,19 +77,19 @@ class SearchQuery:
                 words.append((part["minus"] or "") + word)
         if not words and (without_words or without_phrases):
             raise InvalidSearchQuery("the query only says what to leave out: add a word to look for")
-        demands = len(phrases) + len(without_words) + len(without_phrases)
-        if demands > _MOST_DEMANDS:
+        filters = len(phrases) + len(without_words) + len(without_phrases)
+        if filters > _MAX_FILTERS:
             raise InvalidSearchQuery(
-                f"the query has {demands} phrases and exclusions; at most {_MOST_DEMANDS}"
+                f"the query has {filters} phrases and exclusions; at most {_MAX_FILTERS}"
             )
         return cls(" ".join(words), tuple(phrases), tuple(without_words), tuple(without_phrases))
 
 
 def phrase_regex(phrase: str) -> str:
-    """A PostgreSQL regular expression, for `~*`, that finds a passage as it stands.
+    """Returns a PostgreSQL regular expression, for `~*`, that finds a phrase.
 
-    Between two of its words any run of characters that belong to no word may stand: a line break, a hyphen,
-    the asterisks of emphasis. It begins and ends where words do, unless its script has no spaces.
+    Between two of its words there may be any characters that belong to no word: a line break, a hyphen, the
+    asterisks of emphasis. A match begins and ends where words do, unless its script has no spaces.
     """
     pattern = r"\W+".join("".join(map(_escaped, word)) for word in phrase.split())
     for place, boundary in ((0, r"(?<!\w)"), (-1, r"(?!\w)")):

@@ -1,4 +1,4 @@
-"""Search over one snapshot of the index, as one tenant, by words, by vector or by both."""
+"""Search in one snapshot of the index, as one tenant, by words, by vector or by both."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -29,42 +29,42 @@ RetrievalMode = Literal["hybrid", "lexical", "vector"]
 RETRIEVAL_MODES: tuple[RetrievalMode, ...] = get_args(RetrievalMode)
 
 _MOST_TESTED = 10_000
-"""How many of the nearest chunks are tested for a query's phrases and exclusions, where fewer do not do."""
+"""The most nearest chunks that are tested for a query's phrases and exclusions, if fewer are not enough."""
 
 
 class QueryModelMismatch(InvalidSearchQuery):
-    """The query's vector is from another model than the index's."""
+    """The query's vector was made by another model than the index's vectors."""
 
 
 class SearchConfig(LexicalConfig, VectorSearchConfig):
     """How candidates are found and ranked."""
 
     candidates: int = Field(default=100, ge=1, le=MAX_EF_SEARCH)
-    """How many each ranking proposes for fusion; never fewer than asked for."""
+    """How many chunks each ranking proposes for fusion; never fewer than the hits asked for."""
     vector_weight: float = Field(default=0.6, ge=0, le=1)
-    """The vector ranking's part of the fused score; docs/retrieval.md has the figures that chose it."""
+    """The vector ranking's weight in the fused score; docs/retrieval.md has the figures behind it."""
     max_k: int = Field(default=MAX_EF_SEARCH, ge=1, le=MAX_EF_SEARCH)
     """The most hits that one search may ask for."""
     max_query_chars: int = Field(default=4000, ge=1)
-    """The longest query; each of its words costs a scan of that word's postings."""
+    """The longest query, in characters; each of its words costs a scan of that word's postings."""
 
 
 @dataclass(frozen=True)
 class SearchHit:
-    """A chunk that was found.
+    """A chunk that a search found.
 
     Attributes:
-        rank: From 1.
-        score: BM25 in lexical mode, cosine similarity in vector mode, between 0 and 1 in hybrid mode.
-        chunk_id: The chunk.
-        doc_id: Its document.
+        rank: Its rank, from 1.
+        score: BM25 in lexical mode, cosine similarity in vector mode, a number from 0 to 1 in hybrid mode.
+        chunk_id: The chunk's id.
+        doc_id: The document's id.
         uri: Where the document came from.
-        title: The document's, where it has one.
-        heading: The path of headings above the chunk, where there are any.
-        content_sha256: Of the document's bytes.
-        char_start: Where in the document's text the chunk begins.
-        char_end: And where it ends.
-        text: Its text.
+        title: The document's title, if it has one.
+        heading: The path of headings above the chunk, if there are any.
+        content_sha256: SHA-256 of the document's bytes.
+        char_start: The position of its first character in the document's text.
+        char_end: The position after its last character.
+        text: The chunk's text.
     """
 
     rank: int
@@ -105,28 +105,28 @@ class Searcher:
         on_plan: Callable[[VectorSearchPlan], object] = lambda plan: None,
         groups: Collection[str] = (),
     ) -> list[SearchHit]:
-        """The best `k` chunks, or all there are, from one (generation, epoch) from start to end.
+        """Returns the best `k` chunks, or all there are, read from one snapshot of the index.
 
         Args:
-            tenant: Whose chunks.
-            query: In the query language (see `Query.parse`), or as it is to be carried out.
-            query_vector: Its words' embedding, (dimension,) float32; not needed in lexical mode.
+            tenant: The tenant whose chunks are searched.
+            query: A text in the query language (see `SearchQuery.parse`), or a parsed query.
+            query_vector: The embedding of its words, (dimension,) float32; not needed in lexical mode.
             k: How many hits.
             mode: `lexical` (BM25), `vector` (cosine) or `hybrid` (both, fused).
             at: A release, or a state that is not released yet; None for the live release.
-            model_digest: Of the model that made `query_vector`; needed with it.
-            on_plan: Called with how the vectors' part of it was found, and why so.
-            groups: Those that the user is in; chunks that are for other groups do not exist for the search.
+            model_digest: The model that made `query_vector`; needed with it.
+            on_plan: Called with how the nearest vectors were found, and why so.
+            groups: The user's groups; for the search, chunks of other groups do not exist.
 
         Returns:
             Hits, best first; equal scores by chunk_id.
 
         Raises:
             InvalidSearchQuery: The query, its vector, `k` or the mode can not be used.
-            QueryModelMismatch: The vector is from another model than the index.
+            QueryModelMismatch: The vector was made by another model than the index.
             NoLiveRelease: There is no live release.
-            UnknownRelease: `at` can not be read (any more).
-            ValueError: No tenant, or a group that can not be one.
+            UnknownRelease: `at` can not be read, or no longer.
+            ValueError: The tenant or a group is no valid name.
         """
         query = SearchQuery.parse(query) if isinstance(query, str) else query
         self._check(query, query_vector, k, mode)
@@ -147,7 +147,7 @@ class Searcher:
             return _hits(connection, snapshot, best)
 
     def _fused(self, lexical: LexicalRanking, nearest: list[SearchCandidate]) -> list[SearchCandidate]:
-        """Both rankings' candidates, each with both scores: scaled by those that every search looks at."""
+        """Fuses both rankings; scores are standardised by the candidates that every search looks at."""
         most = self._config.candidates
         words = lexical.scores | {c.chunk_no: c.score for c in lexical.best}
         near = lexical.similarities | {c.chunk_no: c.score for c in nearest}
@@ -169,7 +169,7 @@ class Searcher:
         vector: HalfVector,
         depth: int,
     ) -> tuple[list[SearchCandidate], VectorSearchPlan]:
-        """The nearest chunks that the query does not rule out: `depth`, or all of those that are tested."""
+        """Returns the `depth` nearest chunks that meet the query's filters, or fewer if not enough do."""
         found, plan = search_nearest_vectors(connection, snapshot, vector, depth, self._config)
         if not query.restricted:
             return found, plan
@@ -189,9 +189,9 @@ class Searcher:
         model_digest: str | None = None,
         groups: Collection[str] = (),
     ) -> list[SearchHit]:
-        """The true nearest chunks by comparing every one: what a vector search's recall is measured against.
+        """Returns the true nearest chunks, by comparing every one; recall is measured against them.
 
-        Args and errors as in `search`.
+        Args and errors are those of `search`.
         """
         self._check(SearchQuery(""), query_vector, k, "vector")
         with self._postgres.serving(tenant, groups) as connection:
@@ -219,7 +219,7 @@ class Searcher:
 
 
 def _halves(vector: Any, snapshot: Snapshot, model_digest: str | None) -> HalfVector:
-    """A query's vector as pgvector takes it, after what would make its answer meaningless is ruled out."""
+    """Returns a query's vector for pgvector, after checking that it can have a meaningful answer."""
     if model_digest != snapshot.model_digest:
         said = f"model {model_digest}" if model_digest else "a model that was not named"
         raise QueryModelMismatch(

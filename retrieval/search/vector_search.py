@@ -1,9 +1,8 @@
-"""The chunks whose vectors lie nearest to a query's: by the HNSW graph, or by comparing every one.
+"""Vector search: the chunks nearest to a query's vector, by the HNSW graph or by comparing every one.
 
-A tenant's rows are among those of all others in one graph, which is searched on until enough of the tenant's
-came. What that takes grows with the tenant's rarity, and comparing all of its rows with their number, so the
-cheaper one is chosen by what is known of both. A graph of a tenant's own was not worth having: see
-docs/scaling.md.
+One graph holds the rows of all tenants; it is searched until enough rows of the tenant were met. That costs
+more the smaller the tenant's share is, and comparing all rows of the tenant costs more the more they are: the
+cheaper way is chosen by an estimate of both. A graph per tenant was not worth its cost: see docs/scaling.md.
 """
 
 import math
@@ -19,22 +18,22 @@ from retrieval.search.snapshot import Snapshot
 from retrieval.store.postgres import DatabaseRow
 
 MAX_EF_SEARCH = 1000
-"""pgvector's own limit; a LIMIT above `ef_search` is cut to it without a word."""
+"""pgvector's own limit; it silently cuts a LIMIT above `ef_search`."""
 
 
 _ROWS_OF_EF_SEARCH = 100_000
 
 
 class VectorSearchConfig(BaseModel):
-    """How near vectors are found."""
+    """How the nearest vectors are found."""
 
     graph_row_cost: float = Field(default=10.0, ge=0)
-    """What a row costs that the HNSW search meets, in rows compared one by one; 0 always takes the graph."""
+    """The cost of a row that the HNSW search meets, in rows compared one by one; 0 always uses the graph."""
     ef_search: int = Field(default=350, ge=1, le=MAX_EF_SEARCH)
-    """Candidates the HNSW search holds in a graph of up to 100,000 rows, never fewer than are asked for; in a
-    larger one they grow with the cube root of its rows."""
+    """Candidates that the HNSW search holds in a graph of up to 100,000 rows, never fewer than are asked for.
+    In a larger graph, they grow with the cube root of its rows."""
     max_scan_tuples: int = Field(default=100_000, ge=1)
-    """How many rows the HNSW search meets at most before all of the tenant's are compared instead."""
+    """The most rows that the HNSW search meets before all of the tenant's rows are compared instead."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +42,14 @@ class VectorSearchPlan:
 
     Attributes:
         method: `exact` compared every chunk of the tenant, `graph` followed the HNSW graph, and `graph, then
-            exact` did both, since the graph gave too few.
-        why: In words, with the numbers that decided it.
-        tenant_chunks: Chunks of the tenant at this snapshot.
-        graph_rows: Rows in the graph, of all tenants and epochs.
-        ef_search: Candidates that the graph's search holds.
-        asked: How many were asked for.
-        found: How many there are; fewer than asked for only where the tenant has no more.
-        settings: pgvector's, as they were read back.
+            exact` did both, because the graph gave too few.
+        why: The reason in words, with the numbers that decided it.
+        tenant_chunks: The number of the tenant's chunks in the snapshot.
+        graph_rows: The number of rows in the graph, of all tenants and epochs.
+        ef_search: The number of candidates that the search of the graph holds.
+        asked: How many chunks were asked for.
+        found: How many were found; fewer than asked for only if the tenant has no more.
+        settings: pgvector's settings, as they were read back.
     """
 
     method: Literal["exact", "graph", "graph, then exact"]
@@ -70,7 +69,7 @@ def search_nearest_vectors(
     depth: int,
     config: VectorSearchConfig,
 ) -> tuple[list[SearchCandidate], VectorSearchPlan]:
-    """The `depth` nearest chunks, or all there are, nearest first; and how they were found."""
+    """Returns the `depth` nearest chunks, or all there are, nearest first, and how they were found."""
     plan = _plan(snapshot, depth, config)
     if plan.method == "graph":
         settings = _set(connection, snapshot, plan.ef_search, config)
@@ -86,7 +85,7 @@ def search_nearest_vectors(
 
 
 def scaled_ef_search(config: VectorSearchConfig, rows: int) -> int:
-    """The candidates that the search of a graph of so many rows holds."""
+    """Returns how many candidates the search of a graph of `rows` rows holds."""
     grown = config.ef_search * max(1.0, rows / _ROWS_OF_EF_SEARCH) ** (1 / 3)
     return min(round(grown), MAX_EF_SEARCH)
 
@@ -112,21 +111,21 @@ def _plan(snapshot: Snapshot, depth: int, config: VectorSearchConfig) -> VectorS
 def _set(
     connection: Connection[DatabaseRow], snapshot: Snapshot, ef_search: int, config: VectorSearchConfig
 ) -> dict[str, str]:
-    """Makes pgvector go on until there are enough, and reads back what it took.
+    """Makes pgvector search until there are enough rows, and reads back the settings that it took.
 
     Raises:
-        RuntimeError: It took something else, and would return fewer rows without a word.
+        RuntimeError: It took other settings, and would silently return fewer rows.
     """
     most = config.max_scan_tuples
     if config.graph_row_cost:
-        # By then comparing every chunk would have been done.
+        # Comparing every chunk would be done by then.
         most = min(most, max(ef_search, round(snapshot.chunk_count / config.graph_row_cost)))
     wanted = {
         "hnsw.ef_search": str(ef_search),
         "hnsw.iterative_scan": "relaxed_order",
         "hnsw.max_scan_tuples": str(most),
-        # PostgreSQL does not know which tenant it is, takes it for an average one, and would sort the rows of
-        # a large one rather than use the graph.
+        # PostgreSQL does not know which tenant asks and plans for an average one: it would sort all rows of a
+        # large tenant rather than use the graph.
         "enable_sort": "off",
     }
     each = ", ".join(["set_config(%s, %s, true)"] * len(wanted))
@@ -144,7 +143,7 @@ def _by_graph(
     connection: Connection[DatabaseRow], snapshot: Snapshot, vector: HalfVector, depth: int
 ) -> list[SearchCandidate]:
     indexed = f"embedding::halfvec({snapshot.dimension:d})"
-    # Relaxed order returns rows nearly sorted: the outer sort makes it whole.
+    # Relaxed order returns rows nearly sorted; the outer query sorts them.
     rows = connection.execute(
         f"""
         WITH near AS MATERIALIZED (
@@ -162,8 +161,9 @@ def _by_graph(
 def search_all_vectors(
     connection: Connection[DatabaseRow], snapshot: Snapshot, vector: HalfVector, depth: int
 ) -> list[SearchCandidate]:
-    """The `depth` nearest chunks by comparing every one; nearest first."""
-    # Without the cast to the dimension this is not the HNSW index's expression, so every row is compared.
+    """Returns the `depth` nearest chunks, nearest first, by comparing every chunk."""
+    # Without the cast to the dimension this is not the expression of the HNSW index, so every row is
+    # compared.
     rows = connection.execute(
         f"""
         SELECT chunk_no, chunk_id, 1 - distance FROM (

@@ -1,1 +1,1 @@
-"""Where does the index live? PostgreSQL, its schema, and the server that is embedded."""
+"""Where does the index live? PostgreSQL, its schema, and the embedded server."""

