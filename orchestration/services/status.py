@@ -16,6 +16,8 @@ from retrieval.index.index import Index
 from retrieval.store.postgres import Postgres
 
 _RUNS_SHOWN = 5
+_RECENT_CHECKS = 20
+"""How many runs back the last reading of the sources is looked for."""
 _FAILED = dg.DagsterRunStatus.FAILURE.value
 
 
@@ -120,8 +122,12 @@ def _last_run_failed(runs: list[RunSummary]) -> list[str]:
 def _sources_unread(instance: dg.DagsterInstance) -> list[str]:
     """Returns a sentence per source that could not be read when the sources were read last."""
     key = dg.AssetCheckKey(asset_key(RAW_DOCUMENTS.name), SOURCES_READ)
-    record = instance.event_log_storage.get_latest_asset_check_execution_by_key([key]).get(key)
-    evaluation = record.evaluation if record else None
+    # A run that was only planned, or that did not come to the check, has nothing to say of it.
+    evaluations = (
+        each.evaluation
+        for each in instance.event_log_storage.get_asset_check_execution_history(key, limit=_RECENT_CHECKS)
+    )
+    evaluation = next((each for each in evaluations if isinstance(each, dg.AssetCheckEvaluation)), None)
     if evaluation is None or evaluation.passed:
         return []
     return [
