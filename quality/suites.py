@@ -223,7 +223,7 @@ CHUNKS = Suite(
         expect_condition(
             "text_as_long_as_span",
             "length(text) = char_end - char_start",
-            "The span and the text of a chunk are one thing said twice.",
+            "A span of another length than its text cites the wrong characters.",
         ),
         expect_condition(
             "span_is_in_document",
@@ -252,7 +252,7 @@ CHUNKS = Suite(
         expect_condition(
             "text_not_blank",
             _NOT_BLANK,
-            "A blank chunk takes a place among the results and says nothing.",
+            "A blank chunk takes a place among the results and answers nothing.",
         ),
         expect_condition(
             "tokens_within_budget",
@@ -271,7 +271,7 @@ CHUNKS = Suite(
 
 EMBEDDINGS = Suite(
     table="gold.embeddings",
-    # The norm is summed below the conditions, or each one that uses it would sum it again.
+    # The norm is a column of the rows: each condition that uses it would sum it again.
     rows=f"""
         SELECT e.*, {_NORM} AS norm, texts_without_vector
         FROM {{embeddings}} AS e

@@ -3,6 +3,7 @@
 import json
 import shutil
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -19,6 +20,8 @@ from orchestration.operations.ingest import ingest_and_release
 from orchestration.settings import Settings, open_lake
 from orchestration.tracing.tracer import Tracer
 from orchestration.tracing.verify import TraceVerifier
+from quality.expectations import expect_row_count
+from quality.user_suites import UserSuite, UserSuites
 from retrieval.store.postgres import Postgres, fetch_value
 
 STATE_0 = Path(__file__).parent / "state-0.tar.gz"
@@ -90,6 +93,9 @@ def test_what_was_backed_up_is_there_again(settings: Settings, module_folder: Pa
     file = module_folder / "backup.tar"
     service = open_query_service(settings)
     answer = service.ask("What pulls the oceans?", "default")
+    rows = replace(expect_row_count(), name="rules__rows")
+    suite = UserSuite(name="rules", table="silver.documents", expectations=(rows,))
+    UserSuites(settings.user_suites_folder).add(suite)
     made = write_backup(settings, file, print)
     assert made.release == service.live_release().release_id
     with pytest.raises(BackupError, match="already"):
@@ -98,6 +104,7 @@ def test_what_was_backed_up_is_there_again(settings: Settings, module_folder: Pa
     with pytest.raises(BackupError, match="the key that signed it"):
         restore_backup(again, file, print)
     found = restore_backup(again, file, print, settings.home / BACKUP_KEY_FILE)
+    assert UserSuites(again.user_suites_folder).list() == [suite]
     assert found.chunks == service.index.rows_at(service.live_release()).num_rows
     other = open_query_service(again)
     assert other.live_release() == service.live_release()
