@@ -21,6 +21,20 @@ _OTHER_VARIABLES = ("HEADWATER_DEBUG",)
 """Variables that are no settings: with HEADWATER_DEBUG an error prints its traceback."""
 
 
+class SqlLimits(BaseModel):
+    """What one `headwater sql` may take."""
+
+    timeout_s: float = Field(default=300, gt=0)
+    """The longest that a query may take, the start of Spark included."""
+    memory: str = Field(default="2g", pattern=r"^[1-9]\d*[mMgG]$")
+    """Memory of the query's engine, and the size of its answer, in Java's notation."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """`memory` as a number."""
+        return int(self.memory[:-1]) << (20 if self.memory[-1] in "mM" else 30)
+
+
 class Settings(BaseSettings):
     """The settings of one state folder."""
 
@@ -62,6 +76,8 @@ class Settings(BaseSettings):
     """The port of the JDBC endpoint, on loopback."""
     thrift_memory: str = "1g"
     """Memory of the JDBC endpoint's JVM, in Java's notation."""
+    sql: SqlLimits = SqlLimits()
+    """What one `headwater sql` may take."""
 
     def model_post_init(self, context: Any) -> None:
         """Makes the path of the state folder absolute: the same from every working directory."""

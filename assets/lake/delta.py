@@ -17,17 +17,28 @@ def data_files(table: DeltaTable) -> list[str]:
     return [unquote(file) if file.startswith("/") else file for file in table.file_uris()]
 
 
-def register(connection: duckdb.DuckDBPyConnection, name: str, table: DeltaTable | pa.Table) -> None:
+def register(
+    connection: duckdb.DuckDBPyConnection,
+    name: str,
+    table: DeltaTable | pa.Table,
+    read_files: bool = True,
+) -> None:
     """Gives a table a name in DuckDB, which reads a local lake's files itself: filters reach the Parquet.
 
     Elsewhere delta-rs and Arrow read them. There DuckDB filters after reading: delta-rs merges write strings
     as views, and Arrow can not compare those with the plain strings of a filter that is handed down to it.
+
+    Args:
+        connection: To DuckDB.
+        name: The table's name there.
+        table: The table.
+        read_files: Whether DuckDB may read files; if not, delta-rs and Arrow read a local lake's too.
     """
     if isinstance(table, pa.Table):
         connection.register(name, without_views(table))
     elif not (files := data_files(table)):
         connection.register(name, pa.schema(table.schema().to_arrow()).empty_table())
-    elif files[0].startswith("/"):
+    elif read_files and files[0].startswith("/"):
         schema = pa.schema(table.schema().to_arrow())
         rows = connection.read_parquet(files, union_by_name=True)
         if set(schema.names) != set(rows.columns):  # none of the files has a column that was added since

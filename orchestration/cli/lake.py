@@ -26,13 +26,11 @@ def sql_command(
 
     Example: `headwater sql "select language, count(*) from silver.documents group by 1"`
     """
-    from orchestration.operations import sql as lake_sql
-    from orchestration.settings import open_lake
+    from orchestration.operations.sql_process import query_lake
 
     settings = read_settings()
     with working():
-        answer = lake_sql.query_with_spark if engine == "spark" else lake_sql.query_with_duckdb
-        result = answer(open_lake(settings), statement)
+        result = query_lake(settings, statement, engine)
     if json_ or format_ == "json":
         print_json(result.to_pylist())
     elif format_ == "csv":

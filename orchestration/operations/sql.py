@@ -1,83 +1,127 @@
-"""SQL over the lake, read-only: with DuckDB and no JVM, or the same on Spark."""
+"""SQL over the lake, read-only: with DuckDB and no JVM, or the same on Spark.
+
+Both run in a process of their own that can write no file of the lake (`sql_worker`).
+"""
 
 import itertools
 import re
+from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
-from assets.lake.commits import lineage_table
 from assets.lake.delta import register
 from assets.lake.lake import Lake
 from assets.lake.tables import LAYERS, TABLES
 
 _NAME = re.compile(rf"\b({'|'.join(LAYERS)})\.(\w+)(?:@(\d+))?")
+_SPILL = 4
+"""DuckDB may put this many times its memory on disk."""
+
+READ_ONLY = "the lake is read-only here; its tables are written by the asset graph (`headwater run`)"
 
 
 class StatementRefused(ValueError):
     """The statement would write, or is more than one statement."""
 
 
-class InvalidSearchQuery(ValueError):
-    """The query can not be parsed, or names a table or column that does not exist."""
+class InvalidStatement(ValueError):
+    """The query can not be answered as it is written."""
 
 
-def query_with_duckdb(lake: Lake, statement: str) -> pa.Table:
-    """Runs one query with DuckDB and returns its rows.
+def query_with_duckdb(
+    lake: Lake, statement: str, lineage: pa.Table, memory_bytes: int, scratch: Path, confined: bool
+) -> pa.RecordBatchReader:
+    """Answers one query with DuckDB.
+
+    DuckDB lets a statement write wherever it lets it read, `EXPLAIN ANALYZE COPY … TO` included. So it reads
+    the lake's files itself only where the system keeps this process from writing them. Elsewhere it reaches
+    no file at all, and is handed the tables as Arrow.
 
     Args:
         lake: The lake; its tables are `layer.table`, and `layer.table@N` is a table as of version N.
         statement: One SELECT, DESCRIBE, SHOW or EXPLAIN; it can reach no file outside the lake.
+        lineage: The rows of `ops.lineage`.
+        memory_bytes: The most memory that DuckDB may take.
+        scratch: An empty folder for what does not fit into it.
+        confined: Whether the system keeps this process from writing anywhere else than in `scratch`.
 
     Raises:
-        ReadOnly: When it would write, or is more than one statement.
-        InvalidSearchQuery: When it can not be parsed or names what is not there.
+        StatementRefused: It would write, or is more than one statement.
+        InvalidStatement: It can not be parsed, names what is not there, or takes too much memory.
     """
     names, rewritten = _versions(statement)
-    with duckdb.connect() as connection:
-        _check_reads(connection, rewritten)
-        for layer in LAYERS:
-            connection.execute(f"create schema {layer}")
-        for name, version in names | {(name, None) for name in TABLES}:
-            if name != "ops.lineage" and name not in TABLES:
-                continue
-            view = _view(name, version)
-            source = f"source_{name.replace('.', '_')}_{version}"
-            try:
-                data = lineage_table(lake) if name == "ops.lineage" else lake.delta(name, version)
-            except KeyError as error:
-                raise InvalidSearchQuery(str(error.args[0])) from error
-            register(connection, source, data)
-            connection.execute(f"create view {view} as from {source}")
-        connection.execute("set allowed_directories = [?]", [f"{lake.root}/"])
-        connection.execute("set enable_external_access = false; set lock_configuration = true")
-        try:
-            return connection.sql(rewritten).to_arrow_table()
-        except duckdb.Error as error:
-            raise InvalidSearchQuery(f"{error}\nTables: {', '.join([*TABLES, 'ops.lineage'])}") from error
-
-
-def query_with_spark(lake: Lake, statement: str) -> pa.Table:
-    """Runs one query on Spark; arguments, names and errors are those of `query_with_duckdb`."""
-    names, rewritten = _versions(statement)
-    with duckdb.connect() as connection:
-        _check_reads(connection, rewritten)
-    spark = lake.spark
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": f"{memory_bytes}B",
+        "temp_directory": str(scratch),
+        "max_temp_directory_size": f"{_SPILL * memory_bytes}B",
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+        "python_enable_replacements": False,
+    }
+    connection = duckdb.connect(config=config)
+    _check_reads(connection, rewritten)
     for layer in LAYERS:
-        spark.sql(f"create database if not exists {layer}")
+        connection.execute(f"create schema {layer}")
+    for name, version in names | {(name, None) for name in TABLES}:
+        if name != "ops.lineage" and name not in TABLES:
+            continue
+        view = _view(name, version)
+        source = f"source_{name.replace('.', '_')}_{version}"
+        try:
+            data = lineage if name == "ops.lineage" else lake.delta(name, version)
+        except KeyError as error:
+            raise InvalidStatement(str(error.args[0])) from error
+        register(connection, source, data, read_files=confined)
+        connection.execute(f"create view {view} as from {source}")
+    if confined:
+        connection.execute("set allowed_directories = [?]", [f"{lake.root}/"])
+    connection.execute("set enable_external_access = false; set lock_configuration = true")
+    try:
+        return connection.sql(rewritten).to_arrow_reader()
+    except duckdb.Error as error:
+        raise explained(error) from error
+
+
+def explained(error: Exception) -> ValueError:
+    """The error of DuckDB, with what to do about it."""
+    text = str(error)
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return InvalidStatement(f"{text.splitlines()[0]}; the limit is HEADWATER_SQL__MEMORY")
+    if "Permission denied" in text or "Read-only file system" in text:
+        return StatementRefused(f"{READ_ONLY}: {text}")
+    if isinstance(error, duckdb.PermissionException):
+        return StatementRefused(f"the lake is read-only here, and a query reaches no other file: {text}")
+    return InvalidStatement(f"{text}\nTables: {', '.join([*TABLES, 'ops.lineage'])}")
+
+
+def query_with_spark(lake: Lake, statement: str, lineage: pa.Table) -> pa.Table:
+    """Answers the same query on Spark, with the same names; the arguments and errors of `query_with_duckdb`.
+
+    Spark's own parser says what the statement is, and the plan that was checked is the one that is executed.
+    """
+    from orchestration.operations.spark_plan import PlanRefused, checked_frame
+
+    names, rewritten = _versions(statement)
+    spark = lake.spark
     for name, version in names:
         view = f"headwater_{name.replace('.', '_')}_{version if version is not None else 'newest'}"
         if name == "ops.lineage":
-            spark.createDataFrame(lineage_table(lake)).createOrReplaceTempView(view)
+            spark.createDataFrame(lineage).createOrReplaceTempView(view)
         elif name in TABLES:
-            lake.frame(name, version).createOrReplaceTempView(view)
+            try:
+                lake.frame(name, version).createOrReplaceTempView(view)
+            except KeyError as error:
+                raise InvalidStatement(str(error.args[0])) from error
         else:
-            raise InvalidSearchQuery(f"no table {name}. Tables: {', '.join([*TABLES, 'ops.lineage'])}")
+            raise InvalidStatement(f"no table {name}. Tables: {', '.join([*TABLES, 'ops.lineage'])}")
         rewritten = rewritten.replace(_view(name, version), view)
     try:
-        return spark.sql(rewritten).toArrow()
+        return checked_frame(spark, rewritten).toArrow()
+    except PlanRefused as error:
+        raise StatementRefused(f"{error}: {READ_ONLY}") from error
     except Exception as error:
-        raise InvalidSearchQuery(str(error).splitlines()[0]) from error
+        raise InvalidStatement(str(error).splitlines()[0]) from error
 
 
 def _view(name: str, version: int | None) -> str:
@@ -104,15 +148,13 @@ def _versions(statement: str) -> tuple[set[tuple[str, int | None]], str]:
 
 
 def _check_reads(connection: duckdb.DuckDBPyConnection, statement: str) -> None:
+    """Refuses early, in words, what would be refused by the system; nothing else depends on it."""
     try:
         statements = connection.extract_statements(statement)
     except duckdb.Error as error:
-        raise InvalidSearchQuery(str(error)) from error
+        raise InvalidStatement(str(error)) from error
     if len(statements) != 1:
         raise StatementRefused(f"one query at a time: this is {len(statements)} statements")
     kind = statements[0].type
     if kind not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
-        raise StatementRefused(
-            f"the lake is read-only here: a {kind.name} statement was refused; "
-            f"its tables are written by the asset graph (`headwater run`)"
-        )
+        raise StatementRefused(f"a {kind.name} statement was refused: {READ_ONLY}")

@@ -21,7 +21,7 @@ from pyspark import SparkContext
 
 from assets.lake.spark import SparkConfig, spark_session
 from assets.lake.tables import TABLES
-from orchestration.services.landlock import restrict_process_writes
+from orchestration.services.landlock import restrict_process_files
 from orchestration.services.logs import JsonLogFormatter
 from orchestration.services.processes import is_port_free, port_holder
 from orchestration.settings import Settings
@@ -112,7 +112,7 @@ def serve_jdbc(settings: Settings, stopping: threading.Event) -> None:
     os.environ["TMPDIR"] = os.environ["SPARK_LOCAL_DIRS"] = str(scratch / "tmp")
     os.environ["JDK_JAVA_OPTIONS"] = f'-Djava.io.tmpdir="{scratch / "tmp"}" -Dderby.system.home="{scratch}"'
     os.chdir(scratch)
-    if restrict_process_writes([scratch, Path("/dev/null")]):
+    if restrict_process_files([scratch, Path("/dev/null")]):
         logger.info("this process may write to %s and nowhere else", scratch)
     else:
         logger.warning("this system has no Landlock: clients may change tables as far as this user may")

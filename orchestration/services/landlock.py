@@ -1,4 +1,4 @@
-"""Linux Landlock: this process and those that it starts can write only in a few folders.
+"""Linux Landlock: this process and those that it starts can use only a few folders.
 
 Needs no privilege and can not be undone. See https://docs.kernel.org/userspace-api/landlock.html
 """
@@ -18,6 +18,10 @@ _NO_NEW_PRIVILEGES = 38  # prctl's PR_SET_NO_NEW_PRIVS
 # entry (6 to 12), link across folders (13, since ABI 2), truncate (14, since ABI 3).
 _WRITE = sum(1 << bit for bit in (1, *range(4, 13)))
 _WRITE_SINCE = {2: 1 << 13, 3: 1 << 14}
+# Execute a file, read a file, list a folder.
+_READ = 1 << 0 | 1 << 2 | 1 << 3
+# The rights that a file has; the others are a folder's.
+_OF_FILES = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 14
 
 
 class _RulesetAttributes(ctypes.Structure):
@@ -29,11 +33,13 @@ class _PathBeneath(ctypes.Structure):
     _fields_ = (("allowed_access", ctypes.c_uint64), ("parent_fd", ctypes.c_int32))
 
 
-def restrict_process_writes(writable: Sequence[Path]) -> bool:
-    """Restricts this thread, and the processes that it starts from now on, to writing below some folders.
+def restrict_process_files(writable: Sequence[Path], readable: Sequence[Path] | None = None) -> bool:
+    """Restricts this thread, and the processes that it starts from now on, to some folders and files.
 
     Args:
-        writable: Folders and files that exist.
+        writable: What may be written and read; all of it exists.
+        readable: What else may be read and executed; paths that do not exist are passed over. None allows
+            everything that this user may read.
 
     Returns:
         False if the system has no Landlock (before Linux 5.13, or another system): nothing is restricted.
@@ -47,18 +53,19 @@ def restrict_process_writes(writable: Sequence[Path]) -> bool:
     abi = libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION_FLAG)
     if abi < 1:
         return False
-    rights = _WRITE | sum(right for since, right in _WRITE_SINCE.items() if abi >= since)
-    attributes = _RulesetAttributes(rights)
+    write = _WRITE | sum(right for since, right in _WRITE_SINCE.items() if abi >= since)
+    read = 0 if readable is None else _READ
+    attributes = _RulesetAttributes(write | read)
     ruleset = _checked(
         libc.syscall(_CREATE_RULESET, ctypes.byref(attributes), ctypes.c_size_t(ctypes.sizeof(attributes)), 0)
     )
     try:
-        for path in writable:
-            # A file takes no right that only folders have.
-            allowed = rights if path.is_dir() else rights & (1 << 1 | 1 << 14)
+        rules = [(path, write | read) for path in writable]
+        rules += [(path, read) for path in readable or () if path.exists()]
+        for path, rights in rules:
             parent = os.open(path, os.O_PATH | os.O_CLOEXEC)
             try:
-                rule = _PathBeneath(allowed, parent)
+                rule = _PathBeneath(rights if path.is_dir() else rights & _OF_FILES, parent)
                 _checked(libc.syscall(_ADD_RULE, ruleset, _PATH_BENEATH, ctypes.byref(rule), 0))
             finally:
                 os.close(parent)

@@ -1,0 +1,294 @@
+"""`headwater sql` reads, whatever a statement says, within bounds of time and memory."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import duckdb
+import pytest
+from pyspark.errors import ParseException
+from pyspark.sql import SparkSession
+
+from assets.lake.commits import LINEAGE_SCHEMA
+from assets.lake.lake import Lake
+from orchestration.operations.spark_plan import PlanRefused, checked_frame
+from orchestration.operations.sql import InvalidStatement, StatementRefused, explained, query_with_duckdb
+from orchestration.settings import Settings, open_lake
+
+HEADWATER = str(Path(sys.executable).parent / "headwater")
+COUNT = "select count(*) as n from ops.audits"
+
+
+def sql(home: Path, statement: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [HEADWATER, "sql", statement, *options],
+        env=os.environ | {"HEADWATER_HOME": str(home)} | environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def refused(done: subprocess.CompletedProcess[str], *said: str) -> None:
+    assert done.returncode == 1, done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    for words in said:
+        assert words in done.stderr, done.stderr
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def lake(module_folder: Path) -> Lake:
+    """A lake with one row in `ops.audits`."""
+    opened = open_lake(Settings(home=module_folder / "state"))
+    opened.ensure()
+    opened.record_audit("gold.chunks", 0, passed=True, failed=[], run_id="r")
+    return opened
+
+
+@pytest.fixture(scope="module")
+def home(lake: Lake) -> Path:
+    return Path(lake.root).parent
+
+
+def writes(lake: Lake, folder: Path) -> list[str]:
+    data = Path(lake.delta("ops.audits").file_uris()[0])
+    into = [data, data.with_name("more.parquet"), Path(lake.root).parent / "sources.json", folder / "out.csv"]
+    return [f"explain analyze copy (select 1 as a) to '{path}' (format csv)" for path in into]
+
+
+def test_duckdb_writes_no_file(lake: Lake, home: Path, module_folder: Path) -> None:
+    before = contents(Path(lake.root))
+    for statement in writes(lake, module_folder):
+        refused(sql(home, statement), "the lake is read-only")
+    assert contents(Path(lake.root)) == before
+    assert not (home / "sources.json").exists()
+    assert not (module_folder / "out.csv").exists()
+    assert json.loads(sql(home, COUNT, "--json").stdout) == [{"n": 1}]
+
+
+def test_duckdb_writes_no_file_where_the_system_does_not_keep_it_from_it(lake: Lake, tmp_path: Path) -> None:
+    def answer(statement: str) -> list[dict[str, object]]:
+        try:
+            lineage = LINEAGE_SCHEMA.empty_table()
+            found = query_with_duckdb(lake, statement, lineage, 1 << 30, tmp_path / "spill", confined=False)
+            return found.read_all().to_pylist()
+        except duckdb.Error as error:
+            raise explained(error) from error
+
+    before = contents(Path(lake.root))
+    for statement in writes(lake, tmp_path):
+        with pytest.raises((StatementRefused, InvalidStatement), match="read"):
+            answer(statement)
+    assert contents(Path(lake.root)) == before
+    assert answer(COUNT) == [{"n": 1}]
+    assert answer(f"{COUNT} where passed and run_id = 'r'") == [{"n": 1}]
+
+
+def test_the_worker_reads_the_lake_and_no_other_file_of_the_state_folder(lake: Lake, home: Path) -> None:
+    """What Landlock allows, without DuckDB's own rules."""
+    secret, probe = home / "secret", home / "sql" / "probe"
+    secret.write_text("s")
+    probe.mkdir(parents=True, exist_ok=True)
+    script = f"""
+import pathlib, sys
+from orchestration.operations.sql_worker import _readable
+from orchestration.services.landlock import restrict_process_files
+scratch = pathlib.Path({str(probe)!r})
+if not restrict_process_files([scratch], _readable({lake.root!r})):
+    sys.exit(9)
+def tried(action):
+    try:
+        action()
+        return "yes"
+    except PermissionError:
+        return "no"
+data = next(pathlib.Path({lake.root!r}).rglob("*.parquet"))
+print(
+    tried(data.read_bytes),
+    tried((scratch / "new").touch),
+    tried(pathlib.Path({str(secret)!r}).read_bytes),
+    tried(pathlib.Path("/etc/shadow").read_bytes),
+    tried(lambda: data.open("ab")),
+    tried(lambda: data.unlink()),
+    tried(lambda: pathlib.Path({str(home / "new")!r}).touch()),
+)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    if done.returncode == 9:
+        pytest.skip("this system has no Landlock")
+    assert done.stdout.split() == ["yes", "yes", "no", "no", "no", "no", "no"], done.stderr
+
+
+HOSTILE = [
+    "delete from delta.`{lake}/ops/audits`",
+    # A comment goes on in the next line for Spark, and a line comment ends it for DuckDB.
+    "-- \\\nselect 1 /*\ndelete from delta.`{lake}/ops/audits` -- */",
+    "insert into delta.`{lake}/ops/audits` select * from headwater_audits",
+    "merge into delta.`{lake}/ops/audits` a using headwater_audits b on true when matched then delete",
+    "update delta.`{lake}/ops/audits` set run_id = 'x'",
+    "vacuum delta.`{lake}/ops/audits` retain 0 hours",
+    "optimize delta.`{lake}/ops/audits`",
+    "create table t using parquet location '{outside}' as select 1 as a",
+    "insert overwrite directory '{outside}' using csv select 1",
+    "create or replace temporary view headwater_audits as select 1",
+    "cache table headwater_audits",
+    "drop table headwater_audits",
+    "explain delete from delta.`{lake}/ops/audits`",
+    "explain select reflect('java.lang.System', 'getProperty', 'user.name')",
+    "select transform(run_id) using 'id' as (a string) from headwater_audits",
+    "from (from headwater_audits map run_id using 'touch {outside}' as a) select a",
+    "select reflect('java.lang.System', 'getProperty', 'user.name')",
+    "select java_method('java.lang.System', 'getProperty', 'user.name')",
+    "select try_reflect('java.lang.System', 'getProperty', 'user.name')",
+    "select identifier('reflect')('java.lang.System', 'getProperty', 'user.name')",
+    "select 1 where exists (select reflect('java.lang.System', 'getProperty', 'user.name'))",
+    "with x as (select reflect('java.lang.System', 'getProperty', 'user.name')) select * from x",
+    "with x as (select * from text.`/etc/passwd`) select 1",
+    "select (select max(value) from text.`/etc/passwd`)",
+    "select * from values (reflect('java.lang.System', 'getProperty', 'user.name'))",
+    "select transform(array(1), x -> reflect('java.lang.System', 'getProperty', 'user.name'))",
+    "select * from text.`/etc/passwd`",
+    "select * from csv.`file:/etc/passwd`",
+    "select * from identifier('text.`/etc/passwd`')",
+    "select * from table_changes_by_path('{lake}/ops/audits', 0)",
+    "describe detail delta.`{lake}/ops/audits`",
+    "describe text.`/etc/passwd`",
+    "add jar '/tmp/x.jar'",
+    "list jars",
+    "set spark.sql.variable.substitute = true",
+    "execute immediate 'select 1'",
+    "begin select 1; end",
+    "refresh table headwater_audits",
+    "create function f as 'java.lang.System'",
+    "create temporary function f() returns int return 1",
+    "declare variable v = 1",
+    "use default",
+    "show create table headwater_audits",
+    "analyze table headwater_audits compute statistics",
+    "from_json(1)",
+]
+
+
+def test_spark_executes_nothing_but_queries(lake: Lake, spark: SparkSession, tmp_path: Path) -> None:
+    spark.read.format("delta").load(lake.path("ops.audits")).createOrReplaceTempView("headwater_audits")
+    before, outside = contents(Path(lake.root)), tmp_path / "outside"
+    executed = {}
+    for statement in HOSTILE:
+        try:
+            executed[statement] = checked_frame(
+                spark, statement.format(lake=lake.root, outside=outside)
+            ).collect()
+        except PlanRefused:
+            continue
+        except ParseException:  # what Spark can not read it does not execute
+            continue
+    assert executed == {}
+    assert contents(Path(lake.root)) == before
+    assert not outside.exists()
+
+
+@pytest.mark.parametrize(
+    ("statement", "rows"),
+    [
+        ("select count(*), max(run_id) from headwater_audits where passed", [(1, "r")]),
+        ("with x as (select 1 as a) select a from x where a in (select 1) and exists (select 1)", [(1,)]),
+        (
+            "select a, row_number() over w from values (2), (1) t(a) window w as (order by a)",
+            [(1, 1), (2, 2)],
+        ),
+        ("select transform(array(1, 2), x -> x + 1) as t, upper('a')", [([2, 3], "A")]),
+        ("select x from headwater_audits lateral view explode(array(7)) as x", [(7,)]),
+        ("select sum(id) from range(4) group by id > 9 having count(*) > 1", [(6,)]),
+        ("select 1 union all select 2 except select 2", [(1,)]),
+        ("select * from (select 1 a, 2 b) pivot (sum(b) for a in (1))", [(2,)]),
+        ("select '${env:PATH}'", [("${env:PATH}",)]),
+        (
+            "with recursive r(n) as (select 1 union all select n + 1 from r where n < 3) select n from r",
+            [(1,), (2,), (3,)],
+        ),
+        ("describe headwater_audits", None),
+        ("explain select * from headwater_audits", None),
+        ("show tables", None),
+    ],
+)
+def test_spark_answers_queries(
+    lake: Lake, spark: SparkSession, statement: str, rows: list[object] | None
+) -> None:
+    spark.read.format("delta").load(lake.path("ops.audits")).createOrReplaceTempView("headwater_audits")
+    found = [tuple(row) for row in checked_frame(spark, statement).collect()]
+    assert found == rows if rows is not None else found
+
+
+def test_the_command_refuses_on_spark_what_duckdb_takes_for_a_query(lake: Lake, home: Path) -> None:
+    statement = f" -- \\\nselect 1 /*\ndelete from delta.`{lake.root}/ops/audits` -- */"
+    refused(sql(home, statement, "--engine", "spark"), "the lake is read-only")
+    answered = sql(home, COUNT, "--engine", "spark", "--json")
+    assert json.loads(answered.stdout) == [{"n": 1}], answered.stderr
+
+
+@pytest.mark.parametrize("engine", ["duckdb", "spark"])
+def test_lineage_is_a_table_for_both_engines(home: Path, engine: str) -> None:
+    answered = sql(
+        home,
+        'select "table" as t, run_id from ops.lineage'.replace('"', "`" if engine == "spark" else '"'),
+        "--engine",
+        engine,
+        "--json",
+    )
+    assert json.loads(answered.stdout) == [{"t": "ops.audits", "run_id": "r"}], answered.stderr
+
+
+def test_a_query_without_end_is_stopped(home: Path) -> None:
+    endless = "select count(*) from range(10000000) a, range(100000000) b"
+    refused(sql(home, endless, HEADWATER_SQL__TIMEOUT_S="3"), "after 3 s", "HEADWATER_SQL__TIMEOUT_S")
+    assert list((home / "sql").glob("tmp*")) == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "select list(range) from range(1000000000)",
+        "select repeat('x', 4000000000)",
+        "select repeat('x', 1000) as x from range(1000000)",
+    ],
+)
+def test_a_query_takes_no_more_memory_than_it_is_given(home: Path, statement: str) -> None:
+    refused(sql(home, statement, HEADWATER_SQL__MEMORY="200m"), "HEADWATER_SQL__MEMORY")
+
+
+def test_an_interrupt_ends_the_query_and_its_process(home: Path) -> None:
+    endless = "select count(*) from range(10000000) a, range(100000001) b"
+    started = subprocess.Popen(
+        [HEADWATER, "sql", endless],
+        env=os.environ | {"HEADWATER_HOME": str(home)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    spill, deadline = None, time.monotonic() + 60
+    while spill is None and time.monotonic() < deadline:
+        spill = next((home / "sql").glob("tmp*/spill"), None)
+        time.sleep(0.1)
+    assert spill is not None
+    [worker] = [
+        int(pid)
+        for pid in subprocess.run(
+            ["pgrep", "-P", str(started.pid)], capture_output=True, text=True, check=True
+        ).stdout.split()
+    ]
+    started.send_signal(signal.SIGINT)
+    said = started.communicate(timeout=20)
+    assert started.returncode == 130, said
+    assert "Traceback" not in said[1]
+    with pytest.raises(ProcessLookupError):
+        os.kill(worker, 0)
