@@ -23,7 +23,7 @@ from inference.engines.generator import GeneratorConfig, build_engine
 from inference.engines.protocol import Engine
 from orchestration.operations.ask import open_query_service
 from orchestration.operations.replay import replay_answer
-from orchestration.operations.sql import query_with_duckdb
+from orchestration.operations.sql_process import query_lake
 from orchestration.settings import Settings, open_lake
 from retrieval.embedding.embedder import EmbedderConfig, packaged_embedding_model
 from retrieval.embedding.embedding_model import EmbeddingModel
@@ -102,7 +102,7 @@ def test_an_answer_is_seen_at_once_also_by_another_process(settings: Settings) -
     stored = find_answer(open_lake(settings), answer.answer_id)
     assert (stored.question, stored.groups, stored.search_mode) == (QUESTION, ["a", "b"], "hybrid")
     assert list(answer.citations) == stored.citations
-    found = query_with_duckdb(open_lake(settings), "select answer_id from gold.answers")
+    found = query_lake(settings, "select answer_id from gold.answers", "duckdb")
     assert answer.answer_id in found["answer_id"].to_pylist()
 
 
