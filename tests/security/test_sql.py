@@ -13,6 +13,7 @@ import pytest
 from pyspark.errors import ParseException
 from pyspark.sql import SparkSession
 
+from assets.lake.audits import record_audit
 from assets.lake.commits import LINEAGE_SCHEMA
 from assets.lake.lake import Lake
 from orchestration.operations.spark_plan import PlanRefused, checked_frame
@@ -51,7 +52,7 @@ def lake(module_folder: Path) -> Lake:
     """A lake with one row in `ops.audits`."""
     opened = open_lake(Settings(home=module_folder / "state"))
     opened.ensure()
-    opened.record_audit("gold.chunks", 0, passed=True, failed=[], run_id="r")
+    record_audit(opened, "gold.chunks", 0, passed=True, failed=[], run_id="r")
     return opened
 
 
