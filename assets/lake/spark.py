@@ -74,6 +74,8 @@ def spark_session(config: SparkConfig, scratch: Path) -> SparkSession:
         raise MissingJars(f"no Delta jars in {JARS}: run `make setup`")
     # Workers would otherwise be whatever `python3` the PATH names.
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
+    # Nor do workers import from the folder that this process was started in.
+    os.environ["PYTHONSAFEPATH"] = "1"
     # Java loses the names of files that its locale can not spell.
     os.environ["LC_ALL"] = "C.UTF-8"
     scratch.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ is. The process lives as long as its parent, because starting it takes as long a
 It is never forked: locks and threads of a Spark worker do not survive a fork.
 """
 
+import base64
 import contextlib
 import importlib.util
 import json
@@ -16,7 +17,7 @@ import tempfile
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -84,14 +85,18 @@ class SandboxedParser:
         """
         if len(body) > self.limits.max_size_bytes or (media_type in _TRUSTED and len(body) <= _TRUSTED_BYTES):
             return extract_document(body, media_type, self.limits.max_size_bytes)
-        used = self._parsed > 0
-        try:
-            return self._ask(body, media_type)
-        except ExtractionError as error:
-            # An earlier document may have caused it: try again in a new process.
-            if not (used and error.expectation in {"crashed", "out_of_memory"}):
-                raise
-        return self._ask(body, media_type)
+        found = self._ask_twice("document", body, media_type)
+        headings = [DocumentHeading(*heading) for heading in found["headings"]]
+        return ExtractedDocument(found["title"], found["text"], headings, found["pages"])
+
+    def mail_attachments(self, body: bytes, media_type: str) -> list[tuple[str, bytes]]:
+        """Returns what `mail_attachments` yields: the name and the bytes of each file of a message.
+
+        Raises:
+            ExtractionError: The message can not be read, or `timeout`, `out_of_memory` or `crashed`.
+        """
+        found = self._ask_twice("attachments", body, media_type)
+        return [(name, base64.b64decode(content)) for name, content in found["attachments"]]
 
     def close(self) -> None:
         """Ends the process if it was started."""
@@ -104,14 +109,24 @@ class SandboxedParser:
         self._child = self._pipe = self._errors = None
         self._parsed = 0
 
-    def _ask(self, body: bytes, media_type: str) -> ExtractedDocument:
+    def _ask_twice(self, task: str, body: bytes, media_type: str) -> dict[str, Any]:
+        used = self._parsed > 0
+        try:
+            return self._ask(task, body, media_type)
+        except ExtractionError as error:
+            # An earlier document may have caused it: try again in a new process.
+            if not (used and error.expectation in {"crashed", "out_of_memory"}):
+                raise
+        return self._ask(task, body, media_type)
+
+    def _ask(self, task: str, body: bytes, media_type: str) -> dict[str, Any]:
         pipe = self._started()
         try:
-            pipe.send_bytes(b"%s\n%s" % (media_type.encode(), body))
+            pipe.send_bytes(b"%s %s\n%s" % (task.encode(), media_type.encode(), body))
             if not pipe.poll(self.limits.timeout_s):
                 self.close()
                 raise self._timeout()
-            answer = json.loads(pipe.recv_bytes(_ANSWER_BYTES))
+            answer: dict[str, Any] = json.loads(pipe.recv_bytes(_ANSWER_BYTES))
         except (EOFError, OSError, ValueError) as error:
             raise self._death() from error
         self._parsed += 1
@@ -120,8 +135,7 @@ class SandboxedParser:
                 self.close()
                 raise self._out_of_memory()
             raise ExtractionError(answer["expectation"], answer["reason"])
-        headings = [DocumentHeading(*heading) for heading in answer["headings"]]
-        return ExtractedDocument(answer["title"], answer["text"], headings, answer["pages"])
+        return answer
 
     def _started(self) -> Connection:
         """Returns the pipe to the process, and starts the process if it does not run."""

@@ -1,11 +1,13 @@
 """The sandbox's process, which parses documents one after another: `python -m assets.parsing.worker`.
 
-Its standard input is a socket. It receives a media type, a line feed and a body, and sends a JSON object. It
-is JSON because a process that has read strangers' bytes may send data, but no pickled objects. It ends when
-the socket closes. Its arguments are the address space in bytes, the seconds per document, the bytes per
-document, the characters of a document's text, and 1 to recognise scans.
+Its standard input is a socket. It receives what is wanted (`document` or `attachments`), a space, a media
+type, a line feed and a body, and sends a JSON object. It is JSON because a process that has read strangers'
+bytes may send data, but no pickled objects. It ends when the socket closes. Its arguments are the address
+space in bytes, the seconds per document, the bytes per document, the characters of a document's text, and 1
+to recognise scans.
 """
 
+import base64
 import contextlib
 import json
 import os
@@ -16,6 +18,7 @@ from multiprocessing.connection import Connection
 
 from assets.parsing.blocks import ExtractionError
 from assets.parsing.extract import extract_document
+from assets.parsing.formats.mail import mail_attachments
 
 _GRACE_S = 5.0
 _MAX_WRITTEN_BYTES = 1 << 20
@@ -32,13 +35,17 @@ def main(arguments: list[str]) -> None:
         os.dup2(nothing.fileno(), 0)
     while True:
         try:
-            media_type, _, body = pipe.recv_bytes().partition(b"\n")
+            wanted, _, body = pipe.recv_bytes().partition(b"\n")
         except (EOFError, OSError):
             return
         # The parent stops waiting earlier. If it is gone, nobody else would end a reader that hangs: the
         # default action of the signal ends the process even inside native code.
         signal.setitimer(signal.ITIMER_REAL, timeout_s + _GRACE_S)
-        answer = _answer(body, media_type.decode(), max_size_bytes, max_text_chars, ocr)
+        task, _, media_type = wanted.decode().partition(" ")
+        if task == "attachments":
+            answer = _attachments(body, media_type)
+        else:
+            answer = _answer(body, media_type, max_size_bytes, max_text_chars, ocr)
         signal.setitimer(signal.ITIMER_REAL, 0)
         try:
             pipe.send_bytes(answer)
@@ -74,6 +81,18 @@ def _answer(body: bytes, media_type: str, max_size_bytes: int, max_text_chars: i
         return json.dumps({"expectation": error.expectation, "reason": error.reason}).encode()
     except MemoryError:
         return b'{"expectation": "out_of_memory"}'
+
+
+def _attachments(body: bytes, media_type: str) -> bytes:
+    try:
+        found = [
+            (name, base64.b64encode(content).decode()) for name, content in mail_attachments(body, media_type)
+        ]
+        return json.dumps({"attachments": found}).encode()
+    except MemoryError:
+        return b'{"expectation": "out_of_memory"}'
+    except Exception as error:  # a broken message fails in its readers' many ways
+        return json.dumps({"expectation": "unreadable", "reason": str(error)}).encode()
 
 
 if __name__ == "__main__":

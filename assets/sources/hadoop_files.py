@@ -109,7 +109,8 @@ def read_hadoop_files(spark: SparkSession, source: Source, files: pa.Table) -> D
     )
     listed = spark.createDataFrame(files).repartition(min(tasks, max(1, files.num_rows)))
     if source.local_root:
-        return listed.mapInArrow(read_local_file_batches, schema)
+        root = source.location
+        return listed.mapInArrow(lambda batches: read_local_file_batches(batches, root), schema)
     # The filter on times opens no older or newer files than the listed ones, and the join selects among them.
     # A list of paths would put each of them into the query plan, and fail as a whole if one vanished.
     newest, oldest = pc.max(files["file_modified_at"]).as_py(), pc.min(files["file_modified_at"]).as_py()

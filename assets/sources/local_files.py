@@ -16,9 +16,17 @@ from urllib.parse import quote
 
 import pyarrow as pa
 
+from assets.parsing.blocks import ExtractionError
 from assets.parsing.content_type import EML, MSG, detect_media_type
-from assets.parsing.formats.mail import mail_attachments
-from assets.sources.source_config import Source, SourceEmpty, SourceUnreachable, compile_source_glob
+from assets.parsing.sandbox import ParserLimits, sandboxed_parser
+from assets.sources.source_config import (
+    SYSTEM_FOLDER_ERROR,
+    Source,
+    SourceEmpty,
+    SourceUnreachable,
+    compile_source_glob,
+    is_system_folder,
+)
 from assets.sources.source_schemas import (
     SOURCE_CONTENT_SCHEMA,
     SOURCE_LISTING_SCHEMA,
@@ -39,17 +47,20 @@ def list_local_files(source: Source) -> pa.Table:
     """Lists the files of a source on this machine without opening one.
 
     Links to folders are followed after all real folders, and only to folders that were not listed yet. So
-    every file has one address, and a loop of links ends. A dangling link is listed, and reported when it is
-    read.
+    every file has one address, and a loop of links ends. A link that is dangling or leads out of the source's
+    folder is listed, and reported when it is read.
 
     Returns:
         A table with the schema `SOURCE_LISTING_SCHEMA`, sorted by uri.
 
     Raises:
-        SourceUnreachable: The root, or a folder under it, is missing or can not be listed.
+        SourceUnreachable: The root, or a folder under it, is missing or can not be listed, or the root is the
+            system's.
         SourceEmpty: There is no file, or none that the glob matches.
     """
     root = Path(source.location)
+    if is_system_folder(source.location):
+        raise SourceUnreachable(f"source {source.name}: {SYSTEM_FOLDER_ERROR}")
     try:
         if not stat.S_ISDIR(root.stat().st_mode):
             return source_listing(source, [_listed(source.location, root.stat())], 1)
@@ -73,6 +84,8 @@ def _walk(root: str) -> Iterator[os.DirEntry[str]]:
     folders, links, seen = deque([root]), deque[str](), set[tuple[int, int]]()
     while folders or links:
         folder = folders.popleft() if folders else links.popleft()
+        if is_system_folder(folder):
+            continue  # of a source that is the whole machine
         try:
             identity = os.stat(folder)  # noqa: PTH116 - a Path per entry triples the time of a large listing
             if (identity.st_dev, identity.st_ino) in seen:
@@ -87,7 +100,7 @@ def _walk(root: str) -> Iterator[os.DirEntry[str]]:
         for item in items:
             if item.name.startswith((".", "_")):
                 continue
-            if _is_folder(item):
+            if _is_folder(item) and not (item.is_symlink() and leads_outside(item.path, root)):
                 (links if item.is_symlink() else folders).append(item.path)
             else:
                 yield item
@@ -142,25 +155,35 @@ def source_listing(source: Source, files: list[tuple[str, int, int]], seen: int)
     return pa.table(arrays, schema=schema)
 
 
-def read_local_files(files: pa.Table) -> pa.Table:
+def leads_outside(path: str, root: str) -> bool:
+    """Whether a path, its links followed, is neither a source's root nor below it."""
+    real, top = os.path.realpath(path), os.path.realpath(root)
+    return real != top and not real.startswith(top.rstrip("/") + "/")
+
+
+def read_local_files(files: pa.Table, root: str) -> pa.Table:
     """Reads listed files of this machine in this process.
+
+    Args:
+        files: Rows of a source's listing.
+        root: The source's location; a link that leads out of it is not followed.
 
     Returns:
         A table with the schema `SOURCE_CONTENT_SCHEMA`: one row per file, and one per attachment of a
-        message. A file that vanished, can not be read or is larger than `MAX_SOURCE_FILE_BYTES` is a row with
-        an error.
+        message. A file that vanished, can not be read, is larger than `MAX_SOURCE_FILE_BYTES` or lies outside
+        the root is a row with an error.
     """
-    return pa.Table.from_batches(read_local_file_batches(files.to_batches()), SOURCE_CONTENT_SCHEMA)
+    return pa.Table.from_batches(read_local_file_batches(files.to_batches(), root), SOURCE_CONTENT_SCHEMA)
 
 
-def read_local_file_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def read_local_file_batches(batches: Iterable[pa.RecordBatch], root: str) -> Iterator[pa.RecordBatch]:
     """`read_local_files` for batches of a listing, for `DataFrame.mapInArrow`."""
     documents: list[SourceContent] = []
     held_bytes = 0
     for batch in batches:
         for file in (ListedFile(**row) for row in batch.to_pylist()):
             try:
-                body = _read_regular_file(file_uri_to_path(file.uri))
+                body = _read_regular_file(file_uri_to_path(file.uri), root)
                 documents += file_and_attachments(file, body)
                 held_bytes += len(body)
             except OSError as error:
@@ -182,11 +205,12 @@ def file_and_attachments(file: ListedFile, body: bytes) -> Iterator[SourceConten
     if media_type not in (EML, MSG):
         return
     try:
-        for name, content in mail_attachments(body, media_type):
-            uri = f"{file.uri}#{quote(name)}"
-            yield SourceContent.of(file, content, detect_media_type(content, name), uri=uri)
-    except Exception:  # noqa: S110 - a broken message is quarantined, with the reason, when it is parsed
-        pass
+        attached = sandboxed_parser(ParserLimits()).mail_attachments(body, media_type)
+    except ExtractionError:  # a broken message is quarantined, with the reason, when it is parsed
+        return
+    for name, content in attached:
+        uri = f"{file.uri}#{quote(name, errors='replace')}"
+        yield SourceContent.of(file, content, detect_media_type(content, name), uri=uri)
 
 
 def too_large_error(size_bytes: int) -> str:
@@ -194,10 +218,13 @@ def too_large_error(size_bytes: int) -> str:
     return f"{size_bytes} bytes, more than the {MAX_SOURCE_FILE_BYTES} that are read"
 
 
-def _read_regular_file(path: str) -> bytes:
+def _read_regular_file(path: str, root: str) -> bytes:
     """Returns the bytes of a regular file; anything else is an error, and a pipe is not waited for."""
+    real = os.path.realpath(path)
+    if leads_outside(real, root):
+        raise OSError(0, "a link that leads out of the source's folder")
     # The open file is checked, not the path, which could be replaced between a check and the open.
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    handle = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
     with os.fdopen(handle, "rb", closefd=True) as file:
         state = os.fstat(handle)
         if not stat.S_ISREG(state.st_mode):

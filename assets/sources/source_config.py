@@ -20,6 +20,8 @@ JSON_LINES_SUFFIXES = (".jsonl", ".ndjson")
 TABULAR_SUFFIXES = (*DELIMITERS_BY_SUFFIX, *JSON_LINES_SUFFIXES, ".parquet")
 """The suffixes of files that a source with a text column can read."""
 
+SYSTEM_FOLDER_ERROR = "what is under /proc, /sys or /dev is the system's and no source of documents"
+
 SourceName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$", max_length=64)]
 
 
@@ -137,6 +139,11 @@ class Source(BaseModel):
         return hashlib.sha256(self.model_dump_json(exclude={"questions"}).encode()).hexdigest()
 
 
+def is_system_folder(location: str) -> bool:
+    """Whether a local location, its links followed, is under /proc, /sys or /dev."""
+    return os.path.realpath(location).split("/")[1] in ("proc", "sys", "dev")
+
+
 def _split_wildcards(location: str) -> tuple[str, str]:
     """Splits a location before its first component with a wildcard. A path that exists is never a pattern."""
     if not re.search(r"[*?\[{]", location) or ("://" not in location and os.path.lexists(location)):
@@ -165,6 +172,8 @@ def compile_source_glob(glob: str) -> re.Pattern[str]:
     rules = {"**/": r"(?:[^/]+/)*", "**": r".*", "*": r"[^/]*", "?": r"[^/]", "{": "(?:", "}": ")"}
     out, depth = [], 0
     for piece in re.findall(r"\*\*/|\*\*|\[!?\]?[^\]]*\]|.", glob, flags=re.DOTALL):
+        if piece == "[":
+            raise ValueError(f"the glob {glob!r} is not complete: a [ is not closed; the character is [[]")
         depth += (piece == "{") - (piece == "}")
         if piece == "," and depth:
             out.append("|")

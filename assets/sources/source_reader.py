@@ -45,7 +45,9 @@ def read_local_source(source: Source, files: pa.Table) -> pa.Table | None:
     if source.kind == PYTHON_ENVIRONMENT:
         return read_environment_corpus(files)
     few = files.num_rows <= _FEW_FILES and (pc.sum(files["file_size_bytes"]).as_py() or 0) <= _FEW_BYTES
-    return read_local_files(files) if few and source.kind == "files" and source.local_root else None
+    if few and source.kind == "files" and source.local_root:
+        return read_local_files(files, source.location)
+    return None
 
 
 def read_source(spark: SparkSession, source: Source, files: pa.Table) -> DataFrame:

@@ -9,11 +9,13 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from assets.sources.source_config import (
+    SYSTEM_FOLDER_ERROR,
     DuplicateSource,
     Source,
     SourceError,
     SourceUnreachable,
     UnknownSource,
+    is_system_folder,
 )
 from retrieval.atomic_files import atomic_file
 
@@ -60,8 +62,11 @@ class SourceRegistry:
 
         Raises:
             DuplicateSource: The name is taken.
-            SourceUnreachable: The local location, or the file of questions, does not exist.
+            SourceUnreachable: The local location, or the file of questions, does not exist, or the location
+                is the system's.
         """
+        if source.local_root and is_system_folder(source.location):
+            raise SourceUnreachable(f"source {source.name}: {SYSTEM_FOLDER_ERROR}")
         for path in (source.local_root, source.questions and Path(source.questions)):
             if path and not path.exists():
                 raise SourceUnreachable(f"source {source.name}: there is no {path}: check the path")

@@ -21,6 +21,7 @@ from pyspark.sql.pandas.types import from_arrow_type
 
 from assets.lake.delta import hadoop_literal
 from assets.parsing.content_type import UTF8_TEXT
+from assets.sources.local_files import leads_outside
 from assets.sources.source_config import (
     DELIMITERS_BY_SUFFIX,
     JSON_LINES_SUFFIXES,
@@ -67,8 +68,10 @@ def read_tabular_files(spark: SparkSession, source: Source, files: pa.Table) -> 
                 f"source {source.name}: {uri} has no rows that can be read: leave it out with a glob such as "
                 "**/*.{jsonl,ndjson,csv,tsv,parquet}, or drop the text column to read files whole"
             )
-        # A file that vanished since it was listed would make Spark fail on the others too.
-        if not source.local_root or Path(file_uri_to_path(uri)).is_file():
+        # A file that vanished since it was listed would make Spark fail on the others too, and Spark follows
+        # links wherever they lead.
+        path = file_uri_to_path(uri) if source.local_root else ""
+        if not path or (Path(path).is_file() and not leads_outside(path, source.location)):
             paths[kind].append(unquote(uri))
     frames = [_none(spark)]
     for kind, of_kind in paths.items():
@@ -122,7 +125,10 @@ def _documents(rows: DataFrame, files: DataFrame) -> DataFrame:
 
 def _without_rows(rows: DataFrame, files: DataFrame) -> DataFrame:
     """Returns the files without rows, with the columns of `SOURCE_CONTENT_SCHEMA` and an error."""
-    error = F.lit("unreadable: it went away, holds no rows, or is not what its name says")
+    error = F.lit(
+        "unreadable: it went away, holds no rows, is not what its name says, or is a link that leads out of "
+        "the source's folder"
+    )
     rest = {
         f.name: F.lit(None).cast(from_arrow_type(f.type))
         for f in SOURCE_CONTENT_SCHEMA

@@ -41,9 +41,15 @@ class LocalEngine:
         if path.is_file():
             folder, options = path.parent, {"gguf_file": path.name}
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, **options)
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False, **options
+            )
             model = AutoModelForCausalLM.from_pretrained(
-                folder, local_files_only=True, dtype=_numeric_form(self._device), **options
+                folder,
+                local_files_only=True,
+                trust_remote_code=False,
+                dtype=_numeric_form(self._device),
+                **options,
             )
         except Exception as error:  # a damaged file fails in its reader's own ways, struct.error among them
             raise EngineError(f"{path} can not be loaded as a language model: {error}") from error

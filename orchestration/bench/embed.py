@@ -79,7 +79,7 @@ def _theirs() -> Encode:
         raise NoEmbeddingReference(
             "sentence-transformers is not installed: make setup EXTRAS=train"
         ) from error
-    model = SentenceTransformer(str(EmbedderConfig().model), device="cpu")
+    model = SentenceTransformer(str(EmbedderConfig().model), device="cpu", trust_remote_code=False)
 
     def encode(texts: Sequence[str]) -> npt.NDArray[np.float32]:
         found = model.encode(list(texts), show_progress_bar=False, normalize_embeddings=True)

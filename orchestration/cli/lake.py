@@ -1,13 +1,16 @@
 """`headwater sql` and `trace`: queries over the tables, and where anything comes from."""
 
+import json
 import sys
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from orchestration.cli.terminal import Json, console, print_json, print_table, read_settings, working
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from orchestration.settings import Settings
     from orchestration.tracing.nodes import Trace
 
@@ -36,9 +39,32 @@ def sql_command(
     elif format_ == "csv":
         import pyarrow.csv
 
-        pyarrow.csv.write_csv(result, sys.stdout.buffer)
+        pyarrow.csv.write_csv(flatten_nested_columns(result), sys.stdout.buffer)
     else:
         print_table(result.to_pylist())
+
+
+def flatten_nested_columns(table: "pa.Table") -> "pa.Table":
+    """Returns the table with each column of lists, structs or maps as JSON, for CSV has no nested columns."""
+    import pyarrow as pa
+
+    for position, field in enumerate(table.schema):
+        if pa.types.is_nested(field.type):
+            values = [
+                None
+                if value is None
+                else json.dumps(_json_value(value, field.type), ensure_ascii=False, default=str)
+                for value in table[position].to_pylist()
+            ]
+            table = table.set_column(position, field.name, pa.array(values, pa.string()))
+    return table
+
+
+def _json_value(value: Any, type_: "pa.DataType") -> Any:
+    """Returns a value for JSON: a map as an object; pyarrow gives its pairs."""
+    import pyarrow as pa
+
+    return dict(value) if pa.types.is_map(type_) else value
 
 
 def trace_identity(settings: "Settings", identity: str, verify: bool) -> "Trace":

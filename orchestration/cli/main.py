@@ -1,6 +1,7 @@
 """The `headwater` command line. Each command imports what is slow to import when it runs."""
 
 import errno
+import io
 import os
 import shutil
 import sys
@@ -41,6 +42,11 @@ _FULL_BYTES = 1 << 20
 def main() -> None:
     """Runs the command line: an error is one message and exit code 1, never a traceback."""
     os.umask(PRIVATE_UMASK)
+    # Processes of Python that this one starts do not import from the folder that it is called in.
+    os.environ["PYTHONSAFEPATH"] = "1"
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a locale without a character, an argument that is no text
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except Exception as error:
@@ -79,7 +85,7 @@ def _keep_traceback() -> None:
         return
     with suppress(OSError):  # the disk may be full
         (home / "logs").mkdir(exist_ok=True)
-        with (home / "logs" / "errors.log").open("a", encoding="utf-8") as file:
+        with (home / "logs" / "errors.log").open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"$ {' '.join(sys.argv)}\n{traceback.format_exc()}\n")
         log.print(f"[dim]traceback in {home / 'logs' / 'errors.log'}[/]", soft_wrap=True)
 

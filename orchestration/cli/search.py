@@ -34,7 +34,7 @@ def ask_command(
 
     settings = read_settings()
     with working(), open_query_service(settings) as service:
-        at = service.release_as_of(as_of) if as_of else None
+        at = service.release_as_of(as_of) if as_of is not None else None
         answer = service.ask(question, tenant, at, group or ()).to_dict()
     if json_:
         print_json(answer)
@@ -76,7 +76,7 @@ def search_command(
     with working():
         service = open_query_service(settings)
         mode = mode or service.default_mode
-        at = service.release_as_of(as_of) if as_of else None
+        at = service.release_as_of(as_of) if as_of is not None else None
         hits = service.search(query, k, mode, tenant, at, group or (), plans.append, looks.append)
     plan = {
         "mode": mode,

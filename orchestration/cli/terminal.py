@@ -2,20 +2,54 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderableType, RenderHook, RenderResult
+from rich.control import Control
+from rich.segment import Segment
 from rich.table import Table
 
 if TYPE_CHECKING:
     from orchestration.settings import Settings
 
+
+class _EscapedText:
+    """A renderable whose control characters are shown, not sent: a terminal takes them for commands."""
+
+    def __init__(self, shown: RenderableType) -> None:
+        self._shown = shown
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in console.render(self._shown, options):
+            yield segment if segment.control else Segment(escape_controls(segment.text), segment.style)
+
+
+class _EscapeHook(RenderHook):
+    """Puts every document's, user's and library's text through `escape_controls`, whatever prints it."""
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        return [each if isinstance(each, Control) else _EscapedText(each) for each in renderables]
+
+
+def escape_controls(text: str) -> str:
+    """Returns a text with each control character but the line feed as its escape in Python.
+
+    Those are C0, DEL, C1, and the marks that turn the direction of writing (https://trojansource.codes).
+    """
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+_CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
 console = Console()
 log = Console(stderr=True, highlight=False)
+for each in (console, log):
+    each.push_render_hook(_EscapeHook())
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 Tenant = Annotated[str, typer.Option(help="The tenant whose documents are meant.")]
@@ -23,10 +57,21 @@ Groups = Annotated[
     list[str] | None,
     typer.Option("--group", help="A group that the user is in; repeat it for more.", show_default=False),
 ]
+
+
+def _require_release_or_time(as_of: str | None) -> str | None:
+    if as_of is not None and not as_of.strip():
+        raise typer.BadParameter("it is empty: give a release of `headwater releases`, or a time in ISO 8601")
+    return as_of
+
+
 AsOf = Annotated[
     str | None,
     typer.Option(
-        "--as-of", metavar="RELEASE|TIME", help="Search what was live then: a release, or a time in ISO 8601."
+        "--as-of",
+        metavar="RELEASE|TIME",
+        callback=_require_release_or_time,
+        help="Search what was live then: a release, or a time in ISO 8601.",
     ),
 ]
 
@@ -53,6 +98,12 @@ def read_settings() -> "Settings":
         hint = f"did you mean {meant}?" if meant else "`headwater settings` lists them all"
         log.print(f"warning: {variable} is no setting and changes nothing; {hint}", markup=False)
     settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    owner, user = settings.home.stat().st_uid, os.geteuid()
+    if owner != user:
+        raise typer.BadParameter(
+            f"the state folder {settings.home} belongs to user {owner}, and you are {user}: work as its "
+            "owner, or name a folder of your own with HEADWATER_HOME"
+        )
     return settings
 
 
@@ -77,7 +128,9 @@ def progress(line: str) -> None:
 
 def print_json(value: Any) -> None:
     """Prints a value as JSON."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str, indent=2) + "\n")
+    text = json.dumps(value, ensure_ascii=False, default=str, indent=2)
+    # JSON escapes C0 itself; a terminal takes C1 for commands too.
+    sys.stdout.write(_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
 
 
 def print_table(rows: list[dict[str, Any]], title: str | None = None) -> None:

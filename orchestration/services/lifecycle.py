@@ -187,6 +187,7 @@ def start_services(
             "HEADWATER_HOME": str(settings.home),
             "DAGSTER_HOME": str(settings.dagster_home),
             "PYTHONUNBUFFERED": "1",
+            "PYTHONSAFEPATH": "1",  # what lies in the folder of this command is no module of a service
         }
         started = start_process(service.command, _pid_file(settings, service.name), log, environment)
         starting.append((service, started, size_bytes))

@@ -31,7 +31,11 @@ def convert_to_openvino(folder: ModelFolder, target: Path) -> None:
     with atomic_folder(target.parent) as scratch:
         # Eager attention traces to a graph that OpenVINO fuses itself. Files on this machine only.
         transformer = AutoModel.from_pretrained(
-            folder.path, attn_implementation="eager", local_files_only=True, dtype=torch.float32
+            folder.path,
+            attn_implementation="eager",
+            local_files_only=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
         ).eval()
         example = torch.ones(2, 8, dtype=torch.int64)
         with warnings.catch_warnings():

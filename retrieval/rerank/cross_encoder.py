@@ -35,9 +35,15 @@ class CrossEncoderReranker:
                 f"no reranker at {path}: name the folder of a sentence-transformers CrossEncoder"
             )
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(path, local_files_only=True)
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(
+                path, local_files_only=True, trust_remote_code=False
+            )
             model, loaded = AutoModelForSequenceClassification.from_pretrained(
-                path, local_files_only=True, dtype=torch.float32, output_loading_info=True
+                path,
+                local_files_only=True,
+                trust_remote_code=False,
+                dtype=torch.float32,
+                output_loading_info=True,
             )
         except Exception as error:  # a damaged file fails in its reader's own ways, struct.error among them
             raise RerankError(f"{path} can not be loaded as a cross-encoder: {error}") from error
