@@ -1,8 +1,7 @@
 """Housekeeping changes no row, loses nothing that is pointed at, and starts no work."""
 
-from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,16 +15,16 @@ from assets.lake.maintenance import needed_versions, tidy
 from assets.lake.spark import SparkConfig
 from assets.lake.tables import CHUNKS, DOCUMENTS, DUPLICATES, SIGNATURES
 from retrieval.index import hnsw_graph
+from retrieval.index.types import IndexRelease
 from retrieval.lineage import Lineage
 from retrieval.search.searcher import SearchConfig, Searcher
 from retrieval.store.postgres import Postgres
 
 
-@dataclass
-class Pins:
-    """What a release pins, as `Release.details` has it."""
-
-    details: dict[str, Any] = field(default_factory=dict)
+def pinning(versions: dict[str, int]) -> IndexRelease:
+    """A release that pins versions of tables."""
+    details = NO_DETAILS.model_copy(update={"versions": versions})
+    return IndexRelease("r1.1", 1, 1, datetime.now(UTC), details)
 
 
 @pytest.fixture
@@ -69,7 +68,7 @@ def test_compaction_and_vacuum_change_no_row_and_start_no_work(lake: Lake) -> No
         inputs={DUPLICATES.name: newest}, fence=1,
     )  # fmt: skip
     lake.append(CHUNKS, CHUNKS.schema.empty_table(), lineage)
-    needed = needed_versions(lake, [Pins({"versions": {DUPLICATES.name: pinned}})])  # type: ignore[list-item]
+    needed = needed_versions(lake, [pinning({DUPLICATES.name: pinned})])
     assert needed[DUPLICATES.name] == {pinned, newest}
     done = tidy(lake, DUPLICATES.name, needed[DUPLICATES.name], retention_days=0)
     assert (done.files_before, done.files_after) == (len(versions), 1)
