@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from assets.lake.lake import Lake
@@ -14,6 +14,7 @@ from assets.lake.spark import SparkConfig
 from assets.recipe import Recipe
 from inference.engines.generator import GeneratorConfig
 from orchestration.migrations import migrate_state
+from retrieval.redaction import CREDENTIALS_ADVICE, has_credentials, redact_urls
 from retrieval.rerank.reranker import RerankerConfig
 from retrieval.store.postgres import PostgresConfig
 
@@ -38,7 +39,9 @@ class SqlLimits(BaseModel):
 class Settings(BaseSettings):
     """The settings of one state folder."""
 
-    model_config = SettingsConfigDict(env_prefix="HEADWATER_", env_nested_delimiter="__", extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix="HEADWATER_", env_nested_delimiter="__", extra="forbid", hide_input_in_errors=True
+    )
 
     home: Path = Path(".headwater")
     """The state folder: nothing is written outside it."""
@@ -78,6 +81,13 @@ class Settings(BaseSettings):
     """Memory of the JDBC endpoint's JVM, in Java's notation."""
     sql: SqlLimits = SqlLimits()
     """What one `headwater sql` may take."""
+
+    @field_validator("lake")
+    @classmethod
+    def _no_credentials(cls, lake: str | None) -> str | None:
+        if lake and has_credentials(lake):
+            raise ValueError(CREDENTIALS_ADVICE)
+        return lake
 
     def model_post_init(self, context: Any) -> None:
         """Makes the path of the state folder absolute: the same from every working directory."""
@@ -161,5 +171,18 @@ def list_settings(settings: BaseModel, prefix: str = "HEADWATER_") -> list[Setti
             rows += list_settings(value, f"{variable}__")
             continue
         origin = "environment" if variable in os.environ else "default"
-        rows.append(SettingValue(variable, str(value), origin))
+        rows.append(SettingValue(variable, redact_urls(str(value)), origin))
     return rows
+
+
+def secret_values(settings: BaseModel) -> list[str]:
+    """Returns every secret that the settings hold, so that it can be taken out of a text."""
+    found = []
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        for each in value.values() if isinstance(value, dict) else [value]:
+            if isinstance(each, SecretStr):
+                found.append(each.get_secret_value())
+            elif isinstance(each, BaseModel):
+                found += secret_values(each)
+    return found

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, SecretStr
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -27,8 +31,8 @@ class SparkConfig(BaseModel):
     driver_memory: str = "3g"
     partitions: int = Field(default_factory=lambda: max(2, os.cpu_count() or 2))
     """Shuffle partitions; near the core count, for the default of 200 makes small work slow."""
-    conf: dict[str, str] = {}
-    """Any further Spark setting, such as file-system credentials."""
+    conf: dict[str, SecretStr] = {}
+    """Any further Spark setting, such as file-system credentials; shown nowhere, and on no command line."""
 
 
 class MissingJars(RuntimeError):
@@ -66,6 +70,7 @@ def spark_session(config: SparkConfig, scratch: Path) -> SparkSession:
     Raises:
         MissingJars: When the Delta jars are not in the environment.
     """
+    from pyspark import SparkContext
     from pyspark.accumulators import AccumulatorTCPServer
     from pyspark.sql import SparkSession
 
@@ -118,7 +123,40 @@ def spark_session(config: SparkConfig, scratch: Path) -> SparkSession:
     }
     if not config.master.startswith("local"):
         settings["spark.jars"] = ",".join(jars)  # for the executors
+    private = {name: value.get_secret_value() for name, value in config.conf.items()}
     builder = SparkSession.builder.appName("headwater").master(config.master)
-    for name, value in (settings | config.conf).items():
-        builder = builder.config(name, value)
-    return builder.getOrCreate()
+    for name, value in settings.items():
+        if name not in private:
+            builder = builder.config(name, value)
+    with _submitted_privately(private, scratch):
+        if SparkContext._gateway is not None:  # the JVM runs: no command line is made of it
+            for name, value in private.items():
+                builder = builder.config(name, value)
+        return builder.getOrCreate()
+
+
+@contextmanager
+def _submitted_privately(conf: dict[str, str], scratch: Path) -> Iterator[None]:
+    """Hands settings to a JVM that starts in the block by a file; PySpark puts them on a command line."""
+    if not conf:
+        yield
+        return
+    # Java's form of properties; PySpark splits the arguments as a shell does.
+    escaped = {
+        name: value.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+        for name, value in conf.items()
+    }
+    before = os.environ.get("PYSPARK_SUBMIT_ARGS")
+    with tempfile.NamedTemporaryFile("w", prefix="spark-", dir=scratch, encoding="utf-8") as file:
+        file.writelines(f"{name}={value}\n" for name, value in escaped.items())
+        file.flush()
+        os.environ["PYSPARK_SUBMIT_ARGS"] = (
+            f"--properties-file {shlex.quote(file.name)} --load-spark-defaults {before or 'pyspark-shell'}"
+        )
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["PYSPARK_SUBMIT_ARGS"]
+            else:
+                os.environ["PYSPARK_SUBMIT_ARGS"] = before

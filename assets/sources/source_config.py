@@ -11,6 +11,7 @@ from urllib.parse import unquote_to_bytes
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from retrieval.access import encode_access_groups
+from retrieval.redaction import CREDENTIALS_ADVICE, has_credentials
 
 PYTHON_ENVIRONMENT = "python-environment"
 """The location of the demo's corpus: what is installed beside Headwater."""
@@ -60,7 +61,8 @@ class Source(BaseModel):
     (`s3a://bucket/folder`, not percent-encoded). A location with wildcards is split into a folder and a glob.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A location may hold a password: errors don't repeat what was given.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     name: SourceName
     """The source's name: letters, digits, - and _."""
@@ -91,6 +93,8 @@ class Source(BaseModel):
     def _resolve(cls, values: dict[str, Any]) -> dict[str, Any]:
         values = dict(values)
         location = str(values.get("location", ""))
+        if has_credentials(location):
+            raise ValueError(CREDENTIALS_ADVICE)
         if not values.get("kind"):
             rows = values.get("text_column") is not None
             values["kind"] = (

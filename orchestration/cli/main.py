@@ -67,7 +67,19 @@ def _message(error: Exception) -> str:
             f"\nthe disk that holds {_home()} is full or takes no more: make room, or name "
             "another state folder with HEADWATER_HOME; `headwater run` continues from what was committed"
         )
-    return escape(text)
+    return escape(_without_secrets(text))
+
+
+def _without_secrets(text: str) -> str:
+    """Returns a text without the secrets of the settings and the credentials of URLs."""
+    from retrieval.redaction import redact_secrets
+
+    secrets: list[str] = []
+    with suppress(Exception):  # the settings may be what is wrong
+        from orchestration.settings import Settings, secret_values
+
+        secrets = secret_values(Settings())
+    return redact_secrets(text, secrets)
 
 
 def _home() -> Path:
@@ -86,7 +98,7 @@ def _keep_traceback() -> None:
     with suppress(OSError):  # the disk may be full
         (home / "logs").mkdir(exist_ok=True)
         with (home / "logs" / "errors.log").open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(f"$ {' '.join(sys.argv)}\n{traceback.format_exc()}\n")
+            file.write(_without_secrets(f"$ {' '.join(sys.argv)}\n{traceback.format_exc()}\n"))
         log.print(f"[dim]traceback in {home / 'logs' / 'errors.log'}[/]", soft_wrap=True)
 
 

@@ -123,7 +123,9 @@ def working() -> Iterator[None]:
 
 def progress(line: str) -> None:
     """Prints a line about progress on standard error."""
-    log.print(line, style="dim", markup=False)
+    from retrieval.redaction import redact_urls
+
+    log.print(redact_urls(line), style="dim", markup=False)
 
 
 def print_json(value: Any) -> None:

@@ -10,6 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from assets.lake.spark import CLASS_ARCHIVE, JARS, SparkConfig, java_options, spark_session
 from orchestration.environment.java import JavaInstallation
 
@@ -76,7 +78,7 @@ def exercise_spark(archive: Path, scratch: Path) -> None:
 
     config = SparkConfig(driver_memory="1g")
     options = f'{java_options(config)} "-XX:ArchiveClassesAtExit={archive}"'
-    config.conf["spark.driver.extraJavaOptions"] = options
+    config.conf["spark.driver.extraJavaOptions"] = SecretStr(options)
     spark = spark_session(config, scratch / "spark")
     table = str(scratch / "table")
     schema = pa.schema(

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import SecretStr
 from pyspark import SparkContext
 
 from assets.lake.spark import SparkConfig, spark_session
@@ -49,16 +50,19 @@ def jdbc_spark_config(spark: SparkConfig, memory: str, port: int, scratch: Path)
         update={
             "driver_memory": memory,
             "conf": {
-                "spark.sql.hive.thriftServer.async": "true",
-                "spark.hadoop.hive.server2.thrift.bind.host": "127.0.0.1",
-                "spark.hadoop.hive.server2.thrift.port": str(port),
-                "spark.hadoop.hive.server2.transport.mode": "binary",
-                "spark.hadoop.hive.exec.scratchdir": str(scratch / "hive"),
-                "spark.hadoop.hive.exec.local.scratchdir": str(scratch / "hive-local"),
-                "spark.hadoop.hive.downloaded.resources.dir": str(scratch / "hive-resources"),
-                "spark.hadoop.hive.server2.logging.operation.log.location": str(scratch / "hive-log"),
-                # Derby, which only holds what the Hive classes want to see on starting.
-                "spark.hadoop.javax.jdo.option.ConnectionURL": "jdbc:derby:memory:metastore;create=true",
+                name: SecretStr(value)
+                for name, value in {
+                    "spark.sql.hive.thriftServer.async": "true",
+                    "spark.hadoop.hive.server2.thrift.bind.host": "127.0.0.1",
+                    "spark.hadoop.hive.server2.thrift.port": str(port),
+                    "spark.hadoop.hive.server2.transport.mode": "binary",
+                    "spark.hadoop.hive.exec.scratchdir": str(scratch / "hive"),
+                    "spark.hadoop.hive.exec.local.scratchdir": str(scratch / "hive-local"),
+                    "spark.hadoop.hive.downloaded.resources.dir": str(scratch / "hive-resources"),
+                    "spark.hadoop.hive.server2.logging.operation.log.location": str(scratch / "hive-log"),
+                    # Derby, which only holds what the Hive classes want to see on starting.
+                    "spark.hadoop.javax.jdo.option.ConnectionURL": "jdbc:derby:memory:metastore;create=true",
+                }.items()
             }
             | spark.conf,
         }

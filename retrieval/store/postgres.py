@@ -49,6 +49,18 @@ class PostgresConfig(BaseModel):
     """The secret of `headwater.access_key`, in hex, for a process that only serves: with it and `serving_url`
     no administrator's `url` is needed. Other processes read the secret as the owner."""
 
+    @field_validator("url", "serving_url")
+    @classmethod
+    def _connection_string(cls, url: SecretStr | None) -> SecretStr | None:
+        try:
+            conninfo_to_dict(url.get_secret_value() if url else "")
+        except psycopg.Error:
+            # What libpq says of it would repeat a part of it.
+            raise ValueError(
+                "it is no URL of PostgreSQL: is a character of the password not escaped?"
+            ) from None
+        return url
+
     @field_validator("access_key")
     @classmethod
     def _hex(cls, key: SecretStr | None) -> SecretStr | None:
