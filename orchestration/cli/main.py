@@ -90,7 +90,7 @@ def _home() -> Path:
 def _keep_traceback() -> None:
     """Writes the traceback to a log in the state folder, or prints it if HEADWATER_DEBUG is set."""
     if os.environ.get("HEADWATER_DEBUG"):
-        log.print_exception()
+        log.print(_without_secrets(traceback.format_exc()), markup=False, soft_wrap=True)
         return
     home = _home()
     if not home.is_dir() or not os.access(home, os.W_OK):
