@@ -138,6 +138,16 @@ def service_definitions(settings: "Settings") -> list[Service]:
     ]  # fmt: skip
 
 
+def service_environment(settings: "Settings") -> dict[str, str]:
+    """Returns the environment of a service."""
+    return os.environ | {
+        "HEADWATER_HOME": str(settings.home),
+        "DAGSTER_HOME": str(settings.dagster_home),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONSAFEPATH": "1",  # what lies in the folder of this command is no module of a service
+    }
+
+
 def start_services(
     settings: "Settings", report: Callable[[str], None], *, jdbc: bool = False
 ) -> list[ServiceStatus]:
@@ -183,12 +193,7 @@ def start_services(
         log = _log(settings, service.name)
         size_bytes = log.stat().st_size if log.is_file() and log.stat().st_size <= 20_000_000 else 0
         report(f"{service.name}: starting")
-        environment = os.environ | {
-            "HEADWATER_HOME": str(settings.home),
-            "DAGSTER_HOME": str(settings.dagster_home),
-            "PYTHONUNBUFFERED": "1",
-            "PYTHONSAFEPATH": "1",  # what lies in the folder of this command is no module of a service
-        }
+        environment = service_environment(settings)
         started = start_process(service.command, _pid_file(settings, service.name), log, environment)
         starting.append((service, started, size_bytes))
         # The web UI and the daemon would fill their logs with failures to reach the code server.

@@ -22,6 +22,8 @@ from assets.sources.source_registry import SourceRegistry
 from assets.sources.source_schemas import ListedFile
 from orchestration.cli.lake import flatten_nested_columns
 from orchestration.cli.terminal import escape_controls
+from orchestration.services.lifecycle import service_environment
+from orchestration.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 HEADWATER = str(Path(sys.executable).parent / "headwater")
@@ -220,11 +222,40 @@ def test_a_state_folder_of_another_user_is_refused(module_folder: Path) -> None:
     assert list((home / "state").iterdir()) == []
 
 
-def test_modules_of_the_current_folder_are_not_imported(module_folder: Path, tmp_path: Path) -> None:
-    """A `json.py` of the folder where a command is called ran in the processes that it started."""
+@pytest.fixture
+def planted(tmp_path: Path) -> Path:
+    """A folder whose modules, when they are imported, say so in the file `taken`."""
     for name in ("gql", "json", "pyspark", "orchestration", "duckdb"):
-        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'taken')!r}, 'a').write('{name}')\n")
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'taken')!r}, 'a').write('{name} ')\n")
+    return tmp_path
+
+
+def test_services_do_not_import_from_the_current_folder(module_folder: Path, planted: Path) -> None:
+    environment = service_environment(Settings(home=module_folder / "state"))
+    command = [sys.executable, "-m", "dagster", "--version"]
+    done = subprocess.run(command, cwd=planted, env=environment, capture_output=True, check=False)
+    assert not (planted / "taken").exists()
+    assert done.returncode == 0, done.stderr
+
+
+def test_workers_of_spark_do_not_import_from_the_current_folder(planted: Path) -> None:
+    script = """
+from pathlib import Path
+from assets.lake.spark import SparkConfig, spark_session
+spark = spark_session(SparkConfig(master="local[1]", driver_memory="512m"), Path("scratch").absolute())
+print(spark.range(3).mapInArrow(lambda batches: batches, "id long").count())
+"""
+    command = [sys.executable, "-P", "-c", script]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=planted, env=environment, capture_output=True, timeout=200, check=False
+    )
+    assert not (planted / "taken").exists()
+    assert done.stdout.split()[-1:] == [b"3"], done.stderr
+
+
+def test_commands_do_not_import_from_the_current_folder(module_folder: Path, planted: Path) -> None:
     for engine in ("duckdb", "spark"):
-        done = headwater(module_folder, "sql", "select 1", "--engine", engine, cwd=tmp_path)
+        done = headwater(module_folder, "sql", "select 1", "--engine", engine, cwd=planted)
         assert done.returncode == 0, done.stderr
-    assert not (tmp_path / "taken").exists()
+    assert not (planted / "taken").exists()
