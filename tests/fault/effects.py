@@ -249,7 +249,7 @@ def install(watch: Watch) -> None:
         return lambda *args, **kwargs: once_files_are_there(path_of, *args, **kwargs)
 
     wrap(
-        assets.lake, "write_deltalake", watch,
+        assets.lake.lake, "write_deltalake", watch,
         lambda target, *_, **__: f"append {table(target.table_uri)}",
         files(lambda target, *_, **__: target.table_uri),
     )  # fmt: skip
