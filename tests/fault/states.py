@@ -293,6 +293,8 @@ class States:
             make(unfinished)
             stop(unfinished)
             unfinished.rename(home)
+            if server := Postgres(home, Settings(home=home).postgres).server:
+                server.settle()
         return home
 
     def _end(self, name: str, make: Callable[[Path], None]) -> dict[str, Any]:
