@@ -243,7 +243,8 @@ def test_the_disk_is_full(states: States, report: Report, run: str, effect: str,
     size_bytes = sum(path.lstat().st_size for path in state.rglob("*"))
     with small_disk(mount, size_bytes + (400 << 20)):
         home = copy(state, mount / "home")
-        # As root the database lies elsewhere: on this disk too.
+        # As root the database lies elsewhere; here on this disk too, where the server's user has to get to.
+        states.folder.chmod(0o755)
         (home / "postgres").rename(mount / "postgres")
         (home / "postgres").symlink_to(mount / "postgres")
         try:
