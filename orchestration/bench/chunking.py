@@ -1,4 +1,4 @@
-"""`bench chunking`: how much of each answer is retrieved, with our chunker and a recursive splitter."""
+"""`bench chunking`: retrieval of answers with Headwater's chunker and with a recursive splitter."""
 
 import csv
 import hashlib
@@ -30,7 +30,7 @@ Split = Callable[[str, int], list[Span]]
 
 
 class NoChunkingSet(RuntimeError):
-    """The folder has no questions with spans, or the splitter that ours is compared with is missing."""
+    """The folder has no questions with spans, or langchain-text-splitters is not installed."""
 
 
 @dataclass(frozen=True)
@@ -42,22 +42,23 @@ class _Wanted:
 
 
 def bench_chunking(settings: Settings, data: Path) -> BenchResult:
-    """Divides the same texts with both chunkers at equal sizes, and retrieves by exact vector search.
+    """Compares the chunker with LangChain's recursive splitter at equal chunk sizes, by exact vector search.
 
-    Vectors are kept in the state folder (`bench/`), so that a run that was interrupted continues from there.
+    Vectors are cached in the state folder (`bench/`), so that an interrupted run can continue.
 
     Args:
         settings: The embedder, and the state folder.
         data: A folder in the layout of chunking_evaluation: `corpora/*.md` and `questions_df.csv` with the
-            columns `question`, `references` (JSON: `start_index`, `end_index`) and `corpus_id`. After Smith
-            and Troynikov, "Evaluating Chunking Strategies for Retrieval" (2024), whose program counts in
-            characters, as this one does.
+            columns `question`, `references` (JSON: `start_index`, `end_index`, in characters) and
+            `corpus_id`. The method is from Smith and Troynikov, "Evaluating Chunking Strategies for
+            Retrieval" (2024).
 
     Returns:
-        For each splitter and size: chunks; `recall@5`, `precision@5` and `iou@5` of the wanted characters
-        (a character retrieved twice counts twice against precision), means over the questions; and
-        `recall_5000_chars`, over the best chunks that fill so much room. Where the bootstrap interval (95%,
-        paired) of our gain in the last is, `gain_low` and `gain_high`.
+        For each splitter and size: the number of chunks; the means over the questions of `recall@5`,
+        `precision@5` and `iou@5`, counted in characters (a character retrieved twice counts twice against
+        precision); and `recall_5000_chars`, the recall of the best chunks that together have 5,000
+        characters. `gain_low` and `gain_high` bound the paired 95% bootstrap interval of Headwater's gain in
+        `recall_5000_chars`.
 
     Raises:
         NoChunkingSet: The folder is not in that layout, or langchain-text-splitters is not installed.
@@ -205,7 +206,7 @@ def _filling(spans: Sequence[Span], order: npt.NDArray[np.int64], budget: int) -
 
 
 def span_overlap(retrieved: Sequence[Span], wanted: Sequence[Span]) -> tuple[float, float, float]:
-    """Returns recall, precision and intersection over union of retrieved characters.
+    """Returns the recall, precision and intersection over union of retrieved spans, counted in characters.
 
     Args:
         retrieved: Spans; a character counts as often as it was retrieved.

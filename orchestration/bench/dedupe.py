@@ -1,4 +1,4 @@
-"""`bench dedupe`: speed beside datasketch, recall of the bands, and the cost of adding a batch."""
+"""`bench dedupe`: deduplication speed against datasketch, LSH recall, and the cost of adding a batch."""
 
 import hashlib
 import importlib.metadata
@@ -33,23 +33,25 @@ _PRIME = (1 << 61) - 1
 
 
 def bench_dedupe(megabytes: int = 100, largest: int = 100_000) -> BenchResult:
-    """Measures signatures, bands, a whole deduplication, and adding 1% to lakes of several sizes.
+    """Measures MinHash speed, LSH recall, a whole deduplication, and adding 1% to lakes of several sizes.
 
-    A core's rate is by the thread's processor time, whatever else the machine does, and everything from
-    strings to finished signatures counts: words, shingles and 128 permutations. All else is by the clock.
+    Signature rates are in MB per second of one thread's processor time, so that other load on the machine
+    does not count. They cover all work from strings to signatures: words, shingles and 128 permutations.
+    Other times are wall time, or processor time where the name says `cpu`.
 
     Args:
-        megabytes: Text to deduplicate, in MB (1e6 bytes); datasketch's rate and the plain loop's are measured
-            on a part of it, datasketch's whole way (`MinHash` and `MinHashLSH`) on all.
-        largest: Documents of the largest lake that 1% is added to; the others have a tenth and a hundredth,
-            and none has fewer than 10,000.
+        megabytes: Text to deduplicate, in MB (1e6 bytes). The signature rates of datasketch and of a plain
+            Python loop are measured on a part of it; a deduplication by datasketch (`MinHash` and
+            `MinHashLSH`) on all of it.
+        largest: Number of documents in the largest lake that 1% is added to. The two smaller lakes have a
+            tenth and a hundredth of it, but at least 10,000.
 
     Returns:
-        MB/s per core of each, and ratios of ours to theirs. For Jaccard similarities around 0.5 to 0.9: the
-        share of pairs that the bands found beside the share that theory expects. For all of the text:
-        seconds, memory and precision of the assets in a fresh process, JVM included, beside datasketch
-        in one process from strings in memory. For each lake: seconds and memory of adding 1%, and the
-        ratio of the seconds per added document between the lakes.
+        Signature rates in MB/s per core of Headwater, datasketch and the plain loop, and their ratios. The
+        share of pairs that LSH finds at Jaccard similarities from 0.5 to 0.9, and the share that theory
+        predicts. Seconds, memory and precision of deduplicating the whole text with the assets, in a new
+        process with its JVM, and with datasketch, in one process that holds the strings. For each lake the
+        seconds and memory of adding 1%, and ratios between lakes of the seconds per added document.
     """
     config = MinHashConfig()
     rng = np.random.default_rng(0)

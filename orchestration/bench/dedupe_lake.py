@@ -1,7 +1,8 @@
-"""Deduplication over a lake for `bench dedupe`: all documents at once, and a batch added to a lake.
+"""Measures deduplication in a lake for `bench dedupe`: of all documents, and of a batch that is added.
 
 `python -m orchestration.bench.dedupe_lake FOLDER` runs the assets `silver/signatures` and `silver/duplicates`
-over the lake of a folder and prints what they took: a process of its own, so that the time is a cold one.
+over the lake in a folder and prints their times and counts. It is a separate process, so that the times
+include a cold start.
 """
 
 import sys
@@ -41,13 +42,13 @@ _WRITTEN = """
 
 
 class AssetsMeasurement(BaseModel):
-    """What both assets took and found, as the process that ran them prints it.
+    """The seconds and counts of `silver/signatures` and `silver/duplicates`, as their process prints them.
 
     Attributes:
         signatures_s: Seconds of `silver/signatures`.
         duplicates_s: Seconds of `silver/duplicates`.
         candidate_pairs: Pairs that share a band.
-        similar_pairs: Those whose exact Jaccard similarity reaches the threshold.
+        similar_pairs: Candidate pairs whose exact Jaccard similarity reaches the threshold.
         hot_buckets: Bands that too many documents share.
         duplicates: Rows of `silver.duplicates` afterwards.
     """
@@ -64,14 +65,15 @@ class AssetsMeasurement(BaseModel):
 
 @dataclass(frozen=True)
 class DedupeMeasurement:
-    """A deduplication in a process of its own.
+    """The measurements of one deduplication, which ran in a separate process.
 
     Attributes:
-        process: Its seconds, processor time and peak memory: interpreter, imports and JVM included.
-        assets: What both assets took and found.
-        documents: Documents of the lake before.
-        added: Documents that were added to it; all of them where there was nothing before.
-        found: The share of the added copies that became duplicates; 1 is right. None where none is known.
+        process: The process's seconds, processor time and peak memory, with interpreter, imports and JVM.
+        assets: The seconds and counts of both assets.
+        documents: Documents in the lake, without the batch that is added.
+        added: Documents that were deduplicated: the batch, or all documents of a new lake.
+        found: The share of the added copies that became duplicates; 1 is right. None where no copies were
+            added.
     """
 
     process: MeasuredProcess
@@ -93,7 +95,7 @@ class DedupeMeasurement:
 
 
 def dedupe_whole_lake(texts: list[str], folder: Path) -> DedupeMeasurement:
-    """Deduplicates documents that are all new, in a fresh process, and returns what it took.
+    """Deduplicates a lake of new documents in a new process, and returns the measurements.
 
     Args:
         texts: One per document.
@@ -111,8 +113,8 @@ def dedupe_whole_lake(texts: list[str], folder: Path) -> DedupeMeasurement:
 def dedupe_added_documents(documents: int, words: pa.StringArray, folder: Path) -> DedupeMeasurement:
     """Adds 1% to a lake of short documents (60 to 100 words) that were deduplicated before.
 
-    The lake's rows are written as the assets would have. A quarter of the batch are exact copies of documents
-    in it, a quarter are copies with a word replaced.
+    The lake's rows are written directly, in the form that the assets give them. A quarter of the batch are
+    exact copies of documents in the lake, and a quarter are copies with one word replaced.
 
     Args:
         documents: How many documents the lake has before.
@@ -120,7 +122,8 @@ def dedupe_added_documents(documents: int, words: pa.StringArray, folder: Path) 
         folder: A folder for the lake.
 
     Returns:
-        What it took; of the copies, those count that share a band with their original and are similar enough.
+        The measurements. `found` counts only copies that share a band with their original and are similar
+        enough.
     """
     lake, config = _lake(folder), MinHashConfig()
     lake.ensure()
@@ -263,7 +266,7 @@ def _timed(work: Callable[[], object]) -> float:
 
 
 def run_dedupe_assets(folder: Path) -> None:
-    """Runs both assets and prints their seconds and counts as one JSON object."""
+    """Runs `silver/signatures` and `silver/duplicates`; prints their seconds and counts as a JSON object."""
     import dagster as dg
 
     from assets import silver

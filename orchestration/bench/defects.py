@@ -1,6 +1,7 @@
-"""Ways to spoil a document before it is parsed, and a table before its gate: what `bench quality` injects.
+"""The defects that `bench quality` injects into documents before parsing and into tables before their gates.
 
-Each takes something sound and damages it as it is damaged in the wild, knowing nothing of what looks for it.
+Each defect imitates damage that occurs in practice, and is written without regard to the checks that look for
+it.
 """
 
 import base64
@@ -21,11 +22,11 @@ Rows = dict[str, list[Row]]
 
 @dataclass(frozen=True)
 class SpoiledSource:
-    """A document as it came, with the text that a sound reading of it gives.
+    """An undamaged document, with the text that parsing it gives.
 
     Attributes:
         body: Its bytes.
-        media_type: As its source named it.
+        media_type: The media type that its source gave.
         text: Its normalised text.
     """
 
@@ -40,9 +41,9 @@ class DocumentDefect:
 
     Attributes:
         kind: Its name.
-        spoil: Gives the damaged document.
-        fits: Which documents can be so damaged.
-        mended: A reading that gives the sound text all the same counts as caught.
+        spoil: Returns the damaged form of a document.
+        fits: Returns whether a document can be damaged in this way.
+        mended: True when the defect also counts as caught if parsing gives the undamaged text nevertheless.
     """
 
     kind: str
@@ -290,7 +291,7 @@ DOCUMENT_DEFECTS: tuple[DocumentDefect, ...] = (
 
 
 def near_duplicate_of(text: str, random: Random) -> str:
-    """The text as another copy reads: about a word in two hundred changed, and a new first line."""
+    """Returns a near-duplicate of a text: a new first line, and about one word in two hundred changed."""
     words = text.split(" ")
     for at in random.sample(range(len(words)), max(1, len(words) // 200)):
         words[at] = random.choice(("revised", "2025", "updated", words[at].upper()))

@@ -1,4 +1,4 @@
-"""`bench embed`: documents embedded per second beside sentence-transformers, and what the speed costs."""
+"""`bench embed`: documents embedded per second, and nDCG@10, compared with sentence-transformers."""
 
 import json
 import time
@@ -25,23 +25,24 @@ Encode = Callable[[Sequence[str]], npt.NDArray[np.float32]]
 
 
 class NoEmbeddingReference(RuntimeError):
-    """The library that ours is compared with, or the collection to compare them on, is missing."""
+    """sentence-transformers is not installed, or the folder holds no test collection."""
 
 
 def bench_embedding(data: Path | None = None) -> BenchResult:
-    """Embeds the same texts with ours, ours in int8 and sentence-transformers, each on all cores.
+    """Compares the embedder, the embedder in int8, and sentence-transformers on the same texts and all cores.
 
     Args:
-        data: A folder in BEIR's layout (`corpus.jsonl`, `queries.jsonl`, `qrels/test.tsv`). On it nDCG@10 of
-            exact search is measured with the vectors of each, which embeds the collection three times.
+        data: A folder in BEIR's layout (`corpus.jsonl`, `queries.jsonl`, `qrels/test.tsv`). The bench embeds
+            the collection with each of the three and measures nDCG@10 of an exact search.
 
     Returns:
-        Documents per second and processor time per document of each; ratios of both to theirs (a busy machine
-        distorts processor time least); the least and the mean cosine of ours to theirs; and with data the
-        nDCG@10 of each, and the loss of ours in percent of theirs.
+        For each of the three, documents per second and processor time per document. Ratios of Headwater's
+        figures to those of sentence-transformers (a busy machine distorts processor time least), and the
+        minimum and mean cosine similarity of the vectors of the two. With `data` also the nDCG@10 of each,
+        and Headwater's loss in percent of that of sentence-transformers.
 
     Raises:
-        NoReference: sentence-transformers is not installed, or the folder is not in that layout.
+        NoEmbeddingReference: sentence-transformers is not installed, or the folder is not in that layout.
     """
     encoders = {"headwater": _ours("none"), "headwater_int8": _ours("int8"), _REFERENCE: _theirs()}
     texts = _texts()

@@ -1,4 +1,4 @@
-"""`bench html`: how much of the main part of web pages, and how little else, each reader keeps."""
+"""`bench html`: precision and recall of main-text extraction from web pages, compared between readers."""
 
 import re
 from collections import Counter
@@ -22,24 +22,25 @@ _MAIN = "//main | //*[@role='main']"
 
 
 class NoHtmlPages(ValueError):
-    """The folder has no page to measure on."""
+    """The folder has no HTML page with a marked main part."""
 
 
 def bench_html(data: Path, pages: int = 200) -> BenchResult:
-    """Reads pages that mark their main part, and compares the 4-grams of words with that part.
+    """Compares the text that each reader extracts with the page's marked main part, by 4-grams of words.
 
-    Each page is read twice: as it is, and like an older page, without what marks its parts (structural tags
-    become `div`; ids, classes and roles are removed).
+    Each page is read twice: unchanged, and without the marks of its structure (structural tags become `div`;
+    ids, classes and roles are removed), as in older pages.
 
     Args:
         data: A folder with HTML files at any depth.
         pages: How many pages to read, drawn with a fixed seed.
 
     Returns:
-        For each reader the mean F1, precision and recall over the pages, and how many have an F1 below 0.5.
+        For each reader the mean F1, precision and recall over the pages, and the number of pages with an F1
+        below 0.5.
 
     Raises:
-        NoPages: No page in the folder has one `main` of sixty words or more.
+        NoHtmlPages: No page in the folder has one `main` of sixty words or more.
     """
     readers: dict[str, Callable[[bytes], str]] = {
         "headwater": _ours, "justext": _by_justext, "all_text": lambda body: _text(html.fromstring(body)),

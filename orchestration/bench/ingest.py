@@ -1,4 +1,4 @@
-"""`bench ingest`: seconds per stage for files, and for rows at two sizes, which shows the growth."""
+"""`bench ingest`: seconds per stage for a folder of files, and for rows of two sizes to show the growth."""
 
 import json
 import math
@@ -30,21 +30,21 @@ _GUARDED = {"silver_documents_gate": "documents", "gold_chunks_gate": "gold__chu
 
 
 def bench_ingest(data: Path | None = None, rows: int = 100_000) -> BenchResult:
-    """Runs everything from the source to `gold/chunks` and its gates, in a fresh state folder per source.
+    """Measures all steps from a source to `gold/chunks`, with their gates, in a new state folder per source.
 
-    Embeddings and the index are left out: `bench embed` measures the model, which would dominate.
+    Embeddings and the index are left out, because the model would dominate the time; `bench embed` measures
+    it.
 
     Args:
-        data: A folder of files to ingest too, one document per file, such as MedQuAD.
-        rows: Rows of the larger lake; the smaller one has 10,000. Each row is a document in Parquet, of four
-            to seven sentences from the texts of the installed software.
+        data: A folder of files, such as MedQuAD, that is also ingested, one document per file.
+        rows: Number of rows of the larger lake; the smaller one has 10,000. Each row is a document in Parquet
+            with four to seven sentences from the texts of the installed software.
 
     Returns:
-        For each source (`files`, `rows_N`) its documents and bytes, the seconds and documents per second of
-        each step, the peak memory of the process, and the bytes of the lake per byte of the source. As ratios
-        the time of each gate as a share of that of the asset that it guards, and the growth of each step: its
-        seconds in the large lake over those in the small one, as a power of the ratio of rows (1 is
-        proportional).
+        For each source (`files`, `rows_N`): the number of documents and bytes, the seconds and documents per
+        second of each step, the peak memory of the process, and the bytes of the lake per byte of the source.
+        The ratios hold each gate's time divided by the time of the asset that it guards, and each step's
+        growth: the exponent g for which seconds grow as rows**g between the two lakes (1 is proportional).
     """
     ingested: dict[str, _Ingested] = {}
     if data is not None:

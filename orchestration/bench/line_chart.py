@@ -1,4 +1,4 @@
-"""Line charts over a logarithmic axis, for figures that a benchmark keeps from run to run."""
+"""Draws line charts with a logarithmic x axis, for figures of a benchmark at several sizes."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -11,17 +11,17 @@ _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 @dataclass(frozen=True)
 class Line:
-    """A name and its points (x, y), in the order of x; x is above zero."""
+    """One line of a chart: its name and its points (x, y), in ascending order of x; x is above zero."""
 
     name: str
     points: Sequence[tuple[float, float]]
 
 
 def line_chart_svg(x_label: str, panels: Mapping[str, Sequence[Line]]) -> str:
-    """Returns an SVG of panels side by side, y from zero, all over the same logarithmic x axis.
+    """Returns an SVG with panels side by side; all have the same logarithmic x axis, and y begins at zero.
 
     Args:
-        x_label: What x is.
+        x_label: The label of the x axis.
         panels: The lines of each panel by its title; a line without points is left out.
     """
     import matplotlib as mpl

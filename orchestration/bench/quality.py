@@ -1,4 +1,4 @@
-"""`bench quality`: how many documents that were spoiled on purpose the filters and gates catch."""
+"""`bench quality`: the share of injected defects that the filters and gates catch."""
 
 import copy
 import tempfile
@@ -77,21 +77,21 @@ class _Tally:
 
 
 def bench_quality() -> BenchResult:
-    """Injects each kind of defect into the texts of the installed software and counts what is stopped.
+    """Injects each kind of defect into the texts of the installed software and counts how many are caught.
 
-    A document is stopped when it is quarantined or found to be a duplicate; a version of a table when its
-    gate does not open. For an encoding gone wrong, a reading that gives the sound text counts too
-    (`mended`). The thresholds were chosen on one half of the documents, near-duplicates together, and the
-    figures are of the other; those of the first half are beside them as `calibration_*`. A sound document
-    is any that has a body and did not come damaged, whatever the filters say of it.
+    A damaged document is caught when it is quarantined or found to be a duplicate, a damaged version of a
+    table when its gate does not open. A wrong encoding is also caught when parsing gives the undamaged text
+    (`mended`). The thresholds were chosen on one half of the documents, with near-duplicates in the same
+    half. The figures are those of the other half; `calibration_*` are those of the first. Every document with
+    a body that was not damaged counts as sound, whatever the filters say of it.
 
-    Drift is measured on resampled batches of the same documents, all from one distribution or a third of them
-    in other languages.
+    Drift is measured on resampled batches of the same documents: some have the distribution of all documents,
+    and in the others a third of the documents are in other languages.
 
     Returns:
-        For each kind `K_injected`, `K_caught` and, by what caught it, `K_by_W`; as ratios the share caught of
-        each kind, of all (`caught`), the mean over the kinds, and the shares of sound documents and of sound
-        versions that were stopped.
+        For each kind K of defect the counts `K_injected` and `K_caught`, and `K_by_W` for each check W that
+        caught it. The ratios hold the share caught of each kind and of all defects (`caught`), the mean over
+        the kinds, and the shares of sound documents and of sound table versions that were stopped.
     """
     from assets.lake.spark import SparkConfig, spark_session
 

@@ -50,9 +50,10 @@ class MeasuredProcess:
 
     Attributes:
         output: Its standard output.
-        seconds: From its start to its end, by the clock: interpreter, imports and JVM included.
-        cpu_s: Processor time of it and its children, sampled ten times per second.
-        peak_mb: Peak resident memory of it and its children together, in MB; shared pages count twice.
+        seconds: Wall time from its start to its end, with interpreter, imports and JVM.
+        cpu_s: Processor seconds of the process and its children, sampled ten times per second.
+        peak_mb: Peak resident memory of the process and its children together, in MB; shared pages count
+            twice.
     """
 
     output: str
@@ -65,7 +66,7 @@ def run_measured(module: str, *arguments: str, **environment: str) -> MeasuredPr
     """Runs `python -m module` in a new process, and measures its time and memory.
 
     Raises:
-        RuntimeError: It failed; the message quotes the end of its standard error.
+        RuntimeError: The process failed; the message quotes the end of its standard error.
     """
     began = time.perf_counter()
     child = subprocess.Popen(

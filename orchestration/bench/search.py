@@ -1,4 +1,4 @@
-"""What a search costs and finds: of any number of chunks, of many tenants, by many clients, under change."""
+"""`bench search`: latency, throughput and recall with many tenants, many clients and a changing index."""
 
 import json
 import threading
@@ -51,25 +51,25 @@ def bench_search(
     clients: int = 8,
     progress: Callable[[str], None] = print,
 ) -> BenchResult:
-    """Builds an index of so many chunks once, in a server of its own, and asks it.
+    """Builds an index of `chunks` chunks in a separate server and measures searches in it.
 
-    What a search takes is from the call of `Searcher.search` to its hits, under row-level security, with the
-    query's vector given: embedding it is not in it. The index is kept in the state folder, so that another
-    run only searches; the figures of the build are then those of the run that built it.
+    A search's time is that of the call of `Searcher.search`, under row-level security. The query's vector is
+    given, so its embedding is not included. The index is kept in the state folder, and later runs only search
+    it; they repeat the build's figures from the run that built it.
 
     Args:
-        settings: Of the state folder, and of the server and the search.
+        settings: The settings of the state folder, the server and the search.
         chunks: How many chunks the index holds.
         tenants: How many tenants share them; the first has half of the chunks, see `BenchCorpus`.
         clients: How many clients search at once.
         progress: Called with a line for each stage.
 
     Returns:
-        Seconds of the build and the peak memory of the server; sizes; recall of the vector search beside an
-        exact one. For each mode: latency of one client that searches each query for the first time and once
-        more, latency and queries per second of all clients at once, and processor time per query. The same
-        while one in a hundred chunks changes. As floors: bm25s and faiss, without tenants, transactions or
-        changes.
+        Seconds of the build, the peak memory of the server, sizes, and the recall of the vector search
+        against an exact one. For each mode: the latency of one client at the first and at the second search
+        of each query, the latency and queries per second of all clients at once, and the processor time per
+        query; the same while one chunk in a hundred changes. As floors the figures of bm25s and faiss, which
+        have no tenants, transactions or changes.
     """
     home = settings.home / "bench"
     folder = home / f"search-{chunks}-{tenants}"

@@ -1,4 +1,4 @@
-"""The corpus of `bench search`: any number of chunks of recombined real prose, with fitting vectors."""
+"""The corpus of `bench search`: any number of chunks, with texts and vectors recombined from real prose."""
 
 import re
 from collections.abc import Iterator
@@ -50,8 +50,8 @@ class BenchQuery:
 class BenchCorpus:
     """A corpus of chunks of several tenants, the same each time it is made.
 
-    The first tenant holds half of the chunks; the others hold parts of the other half by Zipf's law, so that
-    the second of a hundred holds a tenth of everything and the last a thousandth.
+    The first tenant has half of the chunks. The other tenants share the other half by Zipf's law: of a
+    hundred tenants, the second has a tenth of all chunks and the last a thousandth.
 
     Args:
         chunks: How many chunks.
@@ -71,19 +71,19 @@ class BenchCorpus:
         self._passage_vectors, self._question_vectors = np.split(vectors, [len(passages)])
 
     def batches(self, first: int = 0, count: int | None = None, salt: int = 0) -> Iterator[pa.RecordBatch]:
-        """Yields the chunks as `Index.build` takes them, in an order that is independent of tenants.
+        """Yields batches of chunks for `Index.build`; their order does not depend on the tenants.
 
         Args:
             first: The number of the first chunk.
             count: How many chunks; by default all.
-            salt: The same number with another salt gives the same chunk_id with another text and vector.
+            salt: Another salt gives the chunks the same ids but other texts and vectors.
         """
         end = first + (self.chunks if count is None else count)
         for start in range(first, end, _BATCH_ROWS):
             yield self._batch(np.arange(start, min(start + _BATCH_ROWS, end)), salt)
 
     def queries(self, count: int) -> list[BenchQuery]:
-        """Returns queries; each tenant has as many as its share of the chunks."""
+        """Returns queries, which are divided among the tenants as the chunks are."""
         rng = np.random.default_rng(_SEED + 1)
         tenants = rng.choice(self.tenants, count, p=self._shares)
         places = rng.permutation(len(self._questions))[np.arange(count) % len(self._questions)]
@@ -131,7 +131,7 @@ class BenchCorpus:
 
 
 def bench_chunk_id(number: int) -> str:
-    """Returns the chunk_id of a chunk by its number."""
+    """Returns the chunk_id of the chunk with this number."""
     return f"{number:064x}"
 
 

@@ -19,10 +19,11 @@ _WARM_UP = 20
 def bench_search_floors(
     corpus: BenchCorpus, queries: list[BenchQuery], k: int, progress: Callable[[str], None]
 ) -> dict[str, float]:
-    """Indexes the whole corpus with both libraries, and searches with one query after the other.
+    """Measures bm25s and faiss: each indexes the whole corpus and then searches one query at a time.
 
     Returns:
-        For each that is installed: seconds of the build and percentiles of latency; for faiss its recall too.
+        For each library that is installed, the seconds of the build and percentiles of latency; for faiss
+        also recall.
     """
     figures: dict[str, float] = {}
     for name, measured in (("bm25s", _bm25s), ("faiss", _faiss)):
