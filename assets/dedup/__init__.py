@@ -1,1 +1,1 @@
-"""Which documents say the same? MinHash, bands, connected components."""
+"""Which documents have the same or nearly the same text? MinHash, LSH bands, connected components."""

@@ -1,4 +1,4 @@
-"""Connected components of an edge list: in memory under a cap, by relational rounds above it, same result."""
+"""Connected components of an edge list: in memory up to a number of edges, above it by rounds of SQL."""
 
 import numpy as np
 import pyarrow as pa
@@ -13,14 +13,14 @@ IN_MEMORY_EDGES = 5_000_000
 
 
 def define_components(on: Relations, name: str, edges: str, in_memory_edges: int = IN_MEMORY_EDGES) -> None:
-    """Defines which nodes hang together: columns `node` and `component`, one row per node that has an edge.
+    """Defines the connected components of a graph: columns `node` and `component`, one row per node.
 
     Args:
-        on: Holds the edges.
-        name: The relation to define. A component is named by its least node.
-        edges: The relation with two string columns, `left_id` and `right_id`; direction, repeats and
-            self-loops do not matter.
-        in_memory_edges: Edges above which the engine does it in rounds.
+        on: The relations, among them the edges.
+        name: The name of the relation to define. A component's id is its smallest node.
+        edges: The name of the relation with the edges, as two string columns, `left_id` and `right_id`;
+            direction, repeats and self-loops do not matter.
+        in_memory_edges: The most edges that are solved in memory; more are solved by rounds of SQL.
     """
     if on.row(f"SELECT count(*) FROM {{{edges}}}")[0] <= in_memory_edges:
         on.add(name, connected_nodes(on.arrow(edges)))
@@ -29,7 +29,7 @@ def define_components(on: Relations, name: str, edges: str, in_memory_edges: int
 
 
 def connected_nodes(edges: pa.Table) -> pa.Table:
-    """Returns the connected components of edges in memory, by a depth-first search over a sparse matrix.
+    """Returns the connected components of a graph, computed in memory by a depth-first search.
 
     Args:
         edges: Two string columns, `left_id` and `right_id`.
@@ -50,16 +50,16 @@ def connected_nodes(edges: pa.Table) -> pa.Table:
 
 
 def define_components_in_rounds(on: Relations, name: str, edges: str) -> None:
-    """Defines what `define_components` does by alternating large-star and small-star operations.
+    """Defines the same relation as `define_components`, by alternating large-star and small-star operations.
 
-    Every round points nodes at lesser neighbours until each component is a star around its least node:
-    O(log^2 n) rounds, and never more edges than there were (Kiveris, Lattanzi, Mirrokni, Rastogi and
-    Vassilvitskii, "Connected Components in MapReduce and Beyond", 2014).
+    Every round connects nodes with smaller neighbours, until each component is a star around its smallest
+    node. This takes O(log^2 n) rounds and never more edges than there were (Kiveris, Lattanzi, Mirrokni,
+    Rastogi and Vassilvitskii, "Connected Components in MapReduce and Beyond", 2014).
 
     Args:
-        on: Holds the edges.
-        name: The relation to define.
-        edges: The relation with two string columns, `left_id` and `right_id`.
+        on: The relations, among them the edges.
+        name: The name of the relation to define.
+        edges: The name of the relation with the edges, as two string columns, `left_id` and `right_id`.
     """
     # A star is rows (node, parent), parent < node.
     on.define(

@@ -1,6 +1,6 @@
 """MinHash signatures, their LSH bands and exact Jaccard similarity, over Arrow string buffers.
 
-MinHash estimates the Jaccard similarity of two sets from the minima of random permutations of them (Broder,
+MinHash estimates the Jaccard similarity of two sets from the minima of their random permutations (Broder,
 "On the resemblance and containment of documents", 1997). Cutting a signature into bands and comparing only
 documents that agree on a whole band finds the similar pairs without looking at all pairs (Leskovec, Rajaraman
 and Ullman, "Mining of Massive Datasets", section 3.4).
@@ -10,10 +10,10 @@ A document's set is its word shingles:
 * A word is a maximal run of ASCII letters and digits (folded to lower case) and of other letters' bytes.
   ASCII punctuation, Latin-1 punctuation (U+0080 to U+00BF, with the no-break space) and U+2000 to U+2FFF
   (typographic quotes, dashes, bullets, symbols) separate words, so that `don't` and `don’t` agree.
-* Scripts written without spaces would make one word of a sentence: every character from U+3000 to U+DFFF
-  (Chinese, Japanese, Korean) and from U+10000 up is a word of its own. U+3000 to U+303F separates.
-* A shingle is `shingle_words` words in a row. A text with fewer words has one shingle, all of its words; a
-  text without any word has none, resembles nothing, and is left to the exact comparison of hashes.
+* In scripts without spaces a whole sentence would be one word. So every character from U+3000 to U+DFFF
+  (Chinese, Japanese, Korean) and from U+10000 up is a word. U+3000 to U+303F separate words.
+* A shingle is `shingle_words` consecutive words. A text with fewer words has one shingle, all of its words. A
+  text without words has no shingle and no near-duplicates; only its exact hash is compared.
 
 The kernels read the UTF-8 bytes where Arrow holds them, and make no Python object per document or shingle.
 """
@@ -47,7 +47,7 @@ Texts: TypeAlias = pa.StringArray | pa.LargeStringArray | pa.ChunkedArray
 
 
 class MinHashConfig(BaseModel):
-    """How near-duplicates are found."""
+    """The settings of near-duplicate detection by MinHash."""
 
     shingle_words: int = Field(default=5, ge=1)
     """Words per shingle. Five is usual for web text: fewer make unlike texts alike, more miss edits."""
@@ -75,15 +75,15 @@ class MinHashConfig(BaseModel):
 
     @property
     def config_hash(self) -> str:
-        """Returns a hex digest of all that a signature depends on; rows of others can not be compared.
+        """Returns a hex digest of all settings that signatures depend on; only those with one digest compare.
 
-        The Jaccard threshold and `hot_bucket` are not in it: they decide what is done with signatures.
+        The Jaccard threshold and `hot_bucket` are left out, because signatures do not depend on them.
         """
         return self._digest(exclude={"jaccard_threshold", "hot_bucket"})
 
     @property
     def decision_hash(self) -> str:
-        """Returns a hex digest of all that decides who is a duplicate: signatures, threshold, limit."""
+        """Returns a hex digest of all settings that decide which documents are duplicates."""
         return self._digest(exclude=set())
 
     def _digest(self, exclude: set[str]) -> str:
@@ -197,7 +197,7 @@ def shingle_jaccard(
 
 
 def signature_batches(batches: Iterator[pa.RecordBatch], config: MinHashConfig) -> Iterator[pa.RecordBatch]:
-    """Yields the signatures of documents; a function that `Relations.map_batches` maps.
+    """Yields the signatures of documents, as a function for `Relations.map_batches`.
 
     Args:
         batches: Columns doc_id, text, text_sha256.
@@ -227,7 +227,7 @@ def signature_batches(batches: Iterator[pa.RecordBatch], config: MinHashConfig) 
 
 
 def warm_up() -> None:
-    """Compiles the kernels into Numba's cache, so that no run and no Spark worker has to."""
+    """Compiles the kernels into Numba's cache, so that runs and Spark workers need not compile them."""
     config = MinHashConfig()
     texts = pa.array(["Compile once, at set-up."])
     bands(signatures(texts, config), config)

@@ -1,8 +1,8 @@
 """The compiled loops of MinHash, over UTF-8 bytes where Arrow holds them; see `minhash`.
 
-Numba infers their types and keeps their machine code in `__pycache__` beside this file (or in
-`NUMBA_CACHE_DIR`), which every Spark worker of the machine shares; `minhash.warm_up` fills it at set-up.
-Importing this module imports Numba, which takes most of a second: only what signs texts does.
+Numba infers the types and keeps the machine code in `__pycache__` beside this file (or in `NUMBA_CACHE_DIR`).
+Every Spark worker of the machine shares this cache, and `minhash.warm_up` fills it at set-up. Importing this
+module imports Numba, which takes most of a second, so only code that computes signatures imports it.
 """
 # ruff: noqa: ANN001, ANN201, ANN202
 
@@ -95,7 +95,7 @@ def _shingles(data, start, stop, shingle_words, out):  # type: ignore[no-untyped
 
 @njit(nogil=True, cache=True)
 def sign(data, offsets, valid, shingle_words, multipliers, increments, out):  # type: ignore[no-untyped-def]
-    """Fills `out` with one signature a document; see `signatures`."""
+    """Fills `out` with one signature per document; see `signatures`."""
     longest = 0
     for row in range(len(out)):
         longest = max(longest, offsets[row + 1] - offsets[row])
@@ -122,7 +122,7 @@ def sign(data, offsets, valid, shingle_words, multipliers, increments, out):  # 
 
 @njit(nogil=True, cache=True)
 def band(signatures, rows, out):  # type: ignore[no-untyped-def]
-    """Fills `out` with one 64-bit hash a band of each signature."""
+    """Fills `out` with one 64-bit hash per band of each signature."""
     for row in range(out.shape[0]):
         for band in range(out.shape[1]):
             h = np.uint64(band + 1) * SHINGLE_BASE
@@ -147,8 +147,8 @@ def _distinct(hashes):  # type: ignore[no-untyped-def]
 def jaccard(data, offsets, valid, left, right, shingle_words, out):  # type: ignore[no-untyped-def]
     """Fills `out` with the Jaccard similarity of each pair's sets of shingle hashes.
 
-    A text is in many pairs, and to sort its hashes takes ten times as long as to merge two sorted sets: each
-    set is made once, and they lie one after the other.
+    A text is in many pairs, and sorting its hashes takes ten times as long as merging two sorted sets. So
+    each set is sorted only once.
     """
     used = np.zeros(len(valid), dtype=np.bool_)
     room = 0

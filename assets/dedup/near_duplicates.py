@@ -1,9 +1,9 @@
-"""Which documents another one stands for: exact duplicates, near-duplicates, and the clusters they make.
+"""Finds exact duplicates and near-duplicates, and the clusters that they form.
 
-The result is a function of the current documents alone. `find_duplicates` computes it for all of them, or
-only for what a batch of changes can have touched, and then gives the same rows as for all.
+The result depends on the current documents only. `find_duplicates` computes it for all documents, or only for
+those that a batch of changes can have affected, with the same rows as a computation for all.
 
-* Documents that different people may read (of other tenants, or for other groups) are never compared.
+* Documents of different tenants, or for different groups of readers, are never compared.
 * Seniority is `(first_seen_at, doc_id)`. Of documents with the same text, the most senior is the text's
   representative; the others are exact duplicates of it, and only the representative is compared further.
 * Two representatives that share an LSH band are a candidate pair. A bucket (a tenant's representatives with
@@ -12,11 +12,11 @@ only for what a batch of changes can have touched, and then gives the same rows 
 * A candidate pair whose exact Jaccard similarity reaches the threshold is an edge. Connected components over
   these edges and the exact duplicates are clusters; the most senior document of each is its canonical one.
 
-What a batch touches. An edge can appear or vanish only where a document changed, where a change made another
-document a text's representative or no longer so, or where a change moved a document over the rank
-`hot_bucket` in a bucket. These documents and all of the clusters that they were in are *dirty*, and all their
-edges are computed again. A cluster without a dirty document has kept its edges, so its standing rows can
-stand for them; it is *touched* when it has a new edge to a dirty one.
+Incremental computation. An edge can appear or vanish only at a document that changed, that became or ceased
+to be a text's representative, or that moved across the rank `hot_bucket` in a bucket. These documents, and
+all documents of the clusters that they were in, are *dirty*, and all their edges are computed again. A
+cluster without a dirty document has kept its edges, so its rows in `silver.duplicates` replace them; it is
+*touched* when it has a new edge to a dirty document.
 """
 
 from dataclasses import dataclass
@@ -29,12 +29,12 @@ from assets.engine.relations import Relations
 
 @dataclass(frozen=True)
 class DuplicateCounts:
-    """What deduplication looked at.
+    """How much a deduplication compared.
 
     Attributes:
         candidate_pairs: Pairs whose exact similarity was computed.
-        similar_pairs: Those of them that reach the threshold.
-        hot_buckets: LSH buckets with more members than are compared with all, of those looked into.
+        similar_pairs: Candidate pairs whose similarity reaches the threshold.
+        hot_buckets: LSH buckets with more than `hot_bucket` members, among those that were read.
     """
 
     candidate_pairs: int
@@ -45,33 +45,35 @@ class DuplicateCounts:
 def find_duplicates(
     on: Relations, config: MinHashConfig, scope: str = "tenant", incremental: bool = False
 ) -> DuplicateCounts:
-    """Finds every document's duplicate row, or those that a batch of changes can have touched.
+    """Defines the rows of `silver.duplicates` for all documents, or for those that recent changes affect.
 
     It reads these relations:
 
     * `documents`: all current documents: doc_id, tenant, text, text_sha256, first_seen_at;
     * `signatures`: their signatures: doc_id, bands (null where a text has no word);
-    * `duplicates`: silver.duplicates as it stands: doc_id, canonical_id, matched_id, jaccard, method; the
-      result for the documents as they were before the changes;
-    * `changed_signatures`, when incremental: doc_id of the documents that came, changed or went since;
-    * `replaced_signatures`, when incremental: bands of the signatures that changed or went, as they were,
-      which tell the buckets that lost a member.
+    * `duplicates`: the present rows of silver.duplicates, from before the changes: doc_id, canonical_id,
+      matched_id, jaccard, method;
+    * `changed_signatures`, when incremental: doc_id of the documents that were added, changed or deleted
+      since;
+    * `replaced_signatures`, when incremental: the former bands of the signatures that changed or were
+      deleted, which name the buckets that lost a member.
 
     It defines these:
 
     * `found_duplicates`: doc_id, canonical_id, matched_id, jaccard (float64), method (`exact` or `minhash`):
-      the rows that silver.duplicates shall have for the affected documents;
-    * `affected_documents`: doc_id of every document that was decided about. A row of silver.duplicates of one
-      of these that is not among the found ones is out of date.
+      the rows that silver.duplicates must have for the affected documents;
+    * `affected_documents`: doc_id of every document for which the rows were computed. If a row of
+      silver.duplicates has one of these doc_ids and is not in `found_duplicates`, it is obsolete.
 
     Args:
-        on: Holds the relations.
-        config: Threshold and bucket limit; its other settings must be those of the signatures.
-        scope: SQL over `documents` for who may read one, where a tenant is not all that decides it.
-        incremental: Whether only what the changes can have touched is computed.
+        on: The relations.
+        config: Threshold and bucket limit; the other settings must be those that made the signatures.
+        scope: An SQL expression over `documents` for who may read a document; only documents with an equal
+            value are compared.
+        incremental: True to compute only the rows that the changes can have affected.
 
     Returns:
-        How much there was to compare.
+        How much was compared.
     """
     columns = "doc_id, canonical_id, matched_id, jaccard, method"
     on.define("previous", f"SELECT {columns} FROM {{duplicates}}", reused=True)

@@ -1,4 +1,4 @@
-"""The exact similarity of pairs of documents, whose texts are fetched only while they are compared."""
+"""Computes the exact similarity of pairs of documents, and holds only the texts that are being compared."""
 
 from collections.abc import Iterator
 
@@ -26,15 +26,15 @@ _COMPARED = pa.schema(
 
 
 def define_similarities(on: Relations, name: str, pairs: str, config: MinHashConfig) -> None:
-    """Defines the relation `pairs` (left_id, right_id, wanted, hot) with the `jaccard` of the two texts.
+    """Defines a relation with the columns of `pairs` and `jaccard`, the similarity of the two texts.
 
-    In this process a document's text is fetched once for many pairs. Spark sends both texts with each pair to
-    whichever worker compares them.
+    `pairs` has the columns left_id, right_id, wanted and hot. In this process a document's text is read once
+    for many pairs. Spark sends both texts with each pair to the worker that compares them.
 
     Args:
-        on: Holds the pairs, and `documents` with doc_id and text.
-        name: The relation to define.
-        pairs: The relation with the pairs.
+        on: The relations, among them the pairs, and `documents` with doc_id and text.
+        name: The name of the relation to define.
+        pairs: The name of the relation with the pairs.
         config: Shingle length.
     """
     if isinstance(on, LocalRelations):

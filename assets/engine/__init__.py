@@ -1,1 +1,1 @@
-"""How is a table brought up to date? One step, run by DuckDB in this process or by Spark."""
+"""How is a table brought up to date? By one step, which DuckDB in this process or Spark runs."""

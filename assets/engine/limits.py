@@ -1,4 +1,4 @@
-"""How much work this process does itself before it is left to Spark."""
+"""The limits up to which a step runs in this process; a larger step runs on Spark."""
 
 from dataclasses import dataclass
 
@@ -11,12 +11,12 @@ PARSED_BYTES = 4 * 1024 * 1024
 
 @dataclass(frozen=True)
 class LocalLimits:
-    """The most work of one step that is done in this process.
+    """The size limits of a step that runs in this process.
 
     Attributes:
-        change_bytes: Memory that the changes of its inputs take.
-        change_rows: Rows that came or changed; None for any number.
-        table_rows: Rows of each whole table that is read; None for any number.
+        change_bytes: The most bytes of memory that the changes of its inputs take.
+        change_rows: The most rows that were added or changed; None for no limit.
+        table_rows: The most rows of any table that is read in full; None for no limit.
     """
 
     change_bytes: int = LOCAL_BYTES
@@ -24,7 +24,7 @@ class LocalLimits:
     table_rows: int | None = None
 
     def fit(self, change_bytes: int, change_rows: int = 0, table_rows: int = 0) -> bool:
-        """Returns whether work of that size is done in this process."""
+        """Returns whether a step of this size runs in this process."""
         return (
             change_bytes <= self.change_bytes
             and (self.change_rows is None or change_rows <= self.change_rows)

@@ -1,4 +1,4 @@
-"""Relations as DuckDB's tables in this process: no JVM starts, and what does not fit in memory is spilled."""
+"""Relations as DuckDB tables in this process: no JVM starts, and DuckDB spills to disk where memory ends."""
 
 import os
 import tempfile
@@ -32,10 +32,10 @@ _MACROS = (
 
 
 class LocalRelations(Relations):
-    """Relations in this process.
+    """Relations in this process, by DuckDB.
 
-    The lake's own tables are views of their files: a query reads the columns that it names and keeps no more
-    than follows from them, so that looking a batch up in a large lake costs one pass over ids and bands.
+    The lake's tables are views of their files, so a query reads only the columns that it names: looking up a
+    batch in a large lake costs one pass over ids and bands.
     """
 
     def __init__(self) -> None:
@@ -51,25 +51,25 @@ class LocalRelations(Relations):
 
     @property
     def threads_per_call(self) -> int:
-        """All cores: one call runs at a time."""
+        """Returns the number of cores, because one call runs at a time."""
         return os.cpu_count() or 1
 
     def add(self, name: str, rows: "pa.Table | DataFrame") -> None:
-        """Names a table that this process holds, which is not copied; a frame is brought here."""
+        """Gives a name to a table in memory, which is not copied; a Spark frame is first collected."""
         rows = rows if isinstance(rows, pa.Table) else rows.toArrow()
         self._add_view(name, rows)
 
     def add_stored(self, name: str, lake: Lake, table_name: str, version: int) -> None:
-        """Names a version of a table of the lake, as a view of its files."""
+        """Gives a name to a version of a table of the lake, as a view of its files."""
         self._add_view(name, lake.delta(table_name, version))
 
     def add_feed(self, name: str, lake: Lake, table_name: str, since: int, until: int) -> None:
-        """Names the change feed of a table of the lake, which is read into memory."""
+        """Gives a name to the change feed of a table of the lake, which is read into memory."""
         feed = lake.delta(table_name).load_cdf(starting_version=since + 1, ending_version=until)
         self.add(name, pa.RecordBatchReader.from_stream(feed).read_all())
 
     def define(self, name: str, query: str, reused: bool = False, **values: str | float) -> None:
-        """Names the result of a query, which is computed at once."""
+        """Gives a name to the result of a query, which is computed at once."""
         if self._kinds.get(name) == "VIEW":  # a table is replaced, and may be read by the query
             self._drop(name)
         self._execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {query}", values)
@@ -84,7 +84,7 @@ class LocalRelations(Relations):
         spread: bool = False,
         reused: bool = False,
     ) -> None:
-        """Names what a function makes of the rows of a query, which is computed at once."""
+        """Gives a name to the result of a function over the rows of a query, which is computed at once."""
         rows = self._duckdb.sql(query.format(**{each: each for each in self._kinds})).to_arrow_table()
         self.add(name, pa.Table.from_batches(function(iter(rows.to_batches(_BATCH_ROWS))), schema))
 
@@ -102,16 +102,16 @@ class LocalRelations(Relations):
         return self._duckdb.table(name).to_arrow_table()
 
     def fetched(self, *names: str) -> Relations:
-        """Returns itself."""
+        """Returns this object, which holds the relations in this process already."""
         return self
 
     def append_to(self, output: Output, name: str) -> None:
-        """Commits rows as an append, by delta-rs."""
+        """Appends rows to the output in one commit, by delta-rs."""
         rows = self.arrow(name).cast(output.table.schema)
         output.lake.append(output.table, rows, output.lineage, output.version)
 
     def merge_into(self, output: Output, name: str) -> None:
-        """Commits rows as a MERGE by delta-rs, in a tenth of a second where Spark schedules a dozen jobs."""
+        """Merges rows into the output by delta-rs, in 0.1 seconds where Spark schedules a dozen jobs."""
         table, lineage = output.table, output.lineage
         target = output.lake.delta(table.name, output.version)
         output.lake.check_fencing_token(table, lineage)

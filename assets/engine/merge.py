@@ -6,19 +6,20 @@ _RUN_ID = "OpenLineage_RunId"
 
 
 def merge_rows(on: Relations, output: Output, rows: str, scope: str | None = None) -> None:
-    """Makes the output's rows within a scope equal to those of a relation.
+    """Makes the output's rows within a scope equal to those of a relation, in one commit.
 
-    What is small is merged by this process, whichever engine has made it.
+    A small relation is merged in this process, also if Spark has computed it.
 
     Args:
-        on: Holds the relations.
+        on: The relations.
         output: The table to write.
-        rows: The relation with what the scope should hold, with the table's columns (the run's id is added).
-            Rows of the table that are in the scope and not here go.
-        scope: A relation with one or more columns of the table; their values are the scope. None: all of it.
+        rows: The name of the relation with the rows that the scope must hold, in the table's columns (the
+            run's id is added). Rows of the table that are in the scope and not in this relation are deleted.
+        scope: The name of a relation with one or more columns of the table; the rows of the table with its
+            values are in the scope. None for all rows.
 
     Raises:
-        WriteConflict: When another run has written meanwhile; nothing was written.
+        WriteConflict: Another run has written to the table meanwhile; nothing was written.
     """
     table, lineage = output.table, output.lineage
     columns = ", ".join("{run_id} AS " + c if c == _RUN_ID else c for c in table.schema.names)

@@ -1,9 +1,10 @@
-"""Named relations that one text of SQL defines for two engines: DuckDB in this process, or Spark.
+"""Named relations, defined by SQL that runs on two engines: DuckDB in this process, or Spark.
 
-The SQL is what both engines read. It names a relation, or a value, in braces: `SELECT doc_id FROM {documents}
-WHERE jaccard >= {threshold}`. Functions that DuckDB has under another name than Spark are macros there, and
-Spark's hints (`/*+ BROADCAST(x) */`) are comments to it. What is not SQL (parsing, signing, embedding) is a
-function from Arrow batches to Arrow batches, which both engines map over a query's rows.
+The SQL is the subset that both engines understand. It names a relation, or a value, in braces: `SELECT doc_id
+FROM {documents} WHERE jaccard >= {threshold}`. Where DuckDB has another name for a function of Spark, it has
+a macro with Spark's name; Spark's hints (`/*+ BROADCAST(x) */`) are comments to DuckDB. Work that is not SQL
+(parsing, signing, embedding) is a function from Arrow batches to Arrow batches, which both engines map over a
+query's rows.
 """
 
 from abc import ABC, abstractmethod
@@ -29,13 +30,13 @@ BatchFunction: TypeAlias = Callable[[Iterator[pa.RecordBatch]], Iterable[pa.Reco
 
 @dataclass(frozen=True)
 class Output:
-    """The table that a commit writes, and what the commit says of itself.
+    """The table that a commit writes, and the lineage that the commit carries.
 
     Attributes:
-        lake: Where the tables are.
+        lake: The lake with the table.
         table: The table to write.
-        version: The table's version that the commit is worked out from.
-        lineage: What the commit will say, with its fencing token.
+        version: The version of the table on which the commit is based.
+        lineage: The commit's lineage, with its fencing token.
     """
 
     lake: Lake
@@ -45,34 +46,34 @@ class Output:
 
 
 class Relations(ABC):
-    """Relations by their names. A name that is defined again stands for the new relation from then on."""
+    """Relations with names, in one engine. Defining a name again replaces its relation."""
 
     @property
     @abstractmethod
     def threads_per_call(self) -> int:
-        """The threads that one call of a mapped function should use: the engine runs the others."""
+        """Returns how many threads one call of a mapped function should use."""
 
     @abstractmethod
     def add(self, name: str, rows: "pa.Table | DataFrame") -> None:
-        """Names a table that this process holds, or a frame of Spark's that each query evaluates."""
+        """Gives a name to a table in memory, or to a Spark frame, which each query evaluates."""
 
     @abstractmethod
     def add_stored(self, name: str, lake: Lake, table_name: str, version: int) -> None:
-        """Names a version of a table of the lake; a query reads only the columns that it needs."""
+        """Gives a name to a version of a table of the lake; a query reads only the columns that it needs."""
 
     @abstractmethod
     def add_feed(self, name: str, lake: Lake, table_name: str, since: int, until: int) -> None:
-        """Names the change feed of a table of the lake, from after `since` up to and with `until`."""
+        """Gives a name to a table's change feed: versions after `since`, up to and including `until`."""
 
     @abstractmethod
     def define(self, name: str, query: str, reused: bool = False, **values: str | float) -> None:
-        """Names the result of a query.
+        """Gives a name to the result of a query.
 
         Args:
             name: The new relation's name.
             query: SQL, in which `{name}` stands for a relation or for one of `values`.
-            reused: Whether several queries read it, so that an engine that is lazy should compute it once.
-            **values: Bound as values, never as SQL.
+            reused: Whether several queries read the relation; a lazy engine then computes it only once.
+            **values: The values by name; they are bound as values, never as SQL.
         """
 
     @abstractmethod
@@ -85,14 +86,14 @@ class Relations(ABC):
         spread: bool = False,
         reused: bool = False,
     ) -> None:
-        """Names what a function makes of the rows of a query.
+        """Gives a name to the result of a function over the rows of a query.
 
         Args:
             name: The new relation's name.
             query: As in `define`.
-            function: From batches of the query's rows to batches of `schema`.
-            schema: Of what the function yields.
-            spread: Whether one row takes so long that the rows should first be dealt evenly to all cores.
+            function: Takes batches of the query's rows and yields batches of `schema`.
+            schema: The schema of the batches that the function yields.
+            spread: Whether one row takes so long that the rows are first distributed evenly to all cores.
             reused: As in `define`.
         """
 
@@ -110,31 +111,32 @@ class Relations(ABC):
 
     @abstractmethod
     def fetched(self, *names: str) -> "Relations":
-        """Returns relations in this process that hold these; itself where they are there, or too large."""
+        """Returns a copy of the relations in this process, or this object if they are there or too large."""
 
     @abstractmethod
     def append_to(self, output: Output, name: str) -> None:
-        """Commits the rows of a relation, whose columns are the table's, as an append.
+        """Appends the rows of a relation, which has the table's columns, to the output in one commit.
 
         Raises:
-            WriteConflict: When another run has written meanwhile; nothing was written.
+            WriteConflict: Another run has written to the table meanwhile; nothing was written.
         """
 
     @abstractmethod
     def merge_into(self, output: Output, name: str) -> None:
-        """Commits rows as a MERGE by the table's key: `is_deleted` ones go, others are updated or inserted.
+        """Merges rows into the output by the table's key in one commit; rows with `is_deleted` are deleted.
 
         Args:
             output: The table.
-            name: A relation with the table's columns and `is_deleted`.
+            name: A relation with the table's columns and `is_deleted`. Rows where it is false are updated or
+                inserted.
 
         Raises:
-            WriteConflict: When another run has written meanwhile; nothing was written.
+            WriteConflict: Another run has written to the table meanwhile; nothing was written.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Gives memory and files back. No relation can be read any more."""
+        """Frees memory and deletes temporary files. No relation can be read afterwards."""
 
     def __enter__(self) -> Self:
         """Returns the relations, which the end of the `with` block closes."""

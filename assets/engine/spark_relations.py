@@ -1,4 +1,4 @@
-"""Relations as Spark's frames, for what is too much for this process."""
+"""Relations as Spark frames, for data that is too large for this process."""
 
 import operator
 from functools import reduce
@@ -22,8 +22,8 @@ from assets.lake.lineage import writer_id
 class SparkRelations(Relations):
     """Relations in Spark.
 
-    Those that are reused are checkpointed and not just persisted: a persisted frame's plan is still part of
-    every plan above it, and relations are defined by each other, so that plans would double at each step.
+    Reused relations are checkpointed and not only persisted. The plan of a persisted frame remains part of
+    every plan above it, and since relations are defined by one another, plans would double at each step.
     """
 
     def __init__(self, spark: SparkSession) -> None:
@@ -35,11 +35,11 @@ class SparkRelations(Relations):
 
     @property
     def threads_per_call(self) -> int:
-        """One: Spark calls the function in as many processes as there are cores."""
+        """Returns 1, because Spark calls the function in as many processes as there are cores."""
         return 1
 
     def add(self, name: str, rows: pa.Table | DataFrame) -> None:
-        """Names a table that this process holds, or a frame, which each query evaluates."""
+        """Gives a name to a table in memory, or to a frame, which each query evaluates."""
         if isinstance(rows, DataFrame):
             self._frames[name] = rows
         elif rows.num_rows:
@@ -51,15 +51,15 @@ class SparkRelations(Relations):
             self._frames[name] = empty.where("false")
 
     def add_stored(self, name: str, lake: Lake, table_name: str, version: int) -> None:
-        """Names a version of a table of the lake."""
+        """Gives a name to a version of a table of the lake."""
         self._frames[name] = lake.frame(table_name, version)
 
     def add_feed(self, name: str, lake: Lake, table_name: str, since: int, until: int) -> None:
-        """Names the change feed of a table of the lake, which each query reads."""
+        """Gives a name to the change feed of a table of the lake, which each query reads."""
         self._frames[name] = lake.changes(table_name, since, until)
 
     def define(self, name: str, query: str, reused: bool = False, **values: str | float) -> None:
-        """Names the result of a query, and computes it when it is reused."""
+        """Gives a name to the result of a query, and computes it at once if it is reused."""
         self._keep(name, self._run(query, values), reused)
 
     def map_batches(
@@ -71,7 +71,7 @@ class SparkRelations(Relations):
         spread: bool = False,
         reused: bool = False,
     ) -> None:
-        """Names what a function makes of the rows of a query, in Spark's Python workers."""
+        """Gives a name to the result of a function over the rows of a query, in Spark's Python workers."""
         rows = self._run(query, {})
         if spread:
             rows = rows.repartition(2 * self._spark.sparkContext.defaultParallelism)
@@ -88,11 +88,11 @@ class SparkRelations(Relations):
         return self._frames[name].columns
 
     def arrow(self, name: str) -> pa.Table:
-        """Returns all rows of a relation, brought to this process."""
+        """Returns all rows of a relation, collected in this process."""
         return self._frames[name].toArrow()
 
     def fetched(self, *names: str) -> Relations:
-        """Returns relations in this process that hold these, or itself where they are too large."""
+        """Returns a copy of the relations in this process, or this object if they are too large."""
         if not LocalLimits().fit(sum(_size_bytes(self._frames[name]) for name in names)):
             return self
         local = LocalRelations()
@@ -102,13 +102,13 @@ class SparkRelations(Relations):
         return local
 
     def append_to(self, output: Output, name: str) -> None:
-        """Commits rows as an append, by Spark."""
+        """Appends rows to the output in one commit, by Spark."""
         rows = self._frames[name].select(*output.table.schema.names)
         with _CommitSettings(output):
             rows.write.format("delta").mode("append").save(output.lake.path(output.table.name))
 
     def merge_into(self, output: Output, name: str) -> None:
-        """Commits rows as a MERGE, by Spark."""
+        """Merges rows into the output in one commit, by Spark."""
         table = output.table
         merge = (
             SparkDeltaTable.forPath(self._spark, output.lake.path(table.name))

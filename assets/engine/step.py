@@ -1,8 +1,9 @@
-"""One step of one asset: what its inputs have that is new, and the one commit that answers it.
+"""One step of an asset: it reads what is new in the inputs and writes one commit.
 
-A step reads each input from the version that its own last commit consumed, and its commit carries both
-the rows and the new watermark, so neither is there without the other. With nothing new there is no
-commit; with news there is one even if no row changes, for the watermark moves.
+A step reads each input from the version that the output's last commit consumed. Its commit holds both the new
+rows and the new watermarks (the versions consumed now), so neither is ever there without the other. Without
+new versions there is no commit; with new versions there is one even if no row changes, because the watermarks
+move.
 """
 
 import logging
@@ -35,7 +36,10 @@ _EARLIEST_PRE_IMAGES = ("_change_type IN ('update_preimage', 'delete')", "_commi
 
 @dataclass(frozen=True)
 class Window:
-    """The versions of an input that a step consumes: those after `since`, all where that is None."""
+    """The versions of an input that a step consumes: after `since`, up to and including `until`.
+
+    It is all versions up to `until` where `since` is None.
+    """
 
     since: int | None
     until: int
@@ -43,13 +47,13 @@ class Window:
 
 @dataclass(frozen=True)
 class Change:
-    """What a step has to consume of one input.
+    """The changes of one input that a step consumes.
 
     Attributes:
         table: The input.
-        size_bytes: About what the changed rows take in memory.
-        rows: The rows that came or changed or went.
-        feed: The change feed; None where it is larger than `LOCAL_BYTES`, or all rows are to be consumed.
+        size_bytes: The approximate memory that the changed rows take.
+        rows: The number of rows that were added, changed or deleted.
+        feed: The change feed; None if it is larger than `LOCAL_BYTES`, or if all rows are consumed.
     """
 
     table: Table
@@ -60,11 +64,12 @@ class Change:
 
 @dataclass(frozen=True)
 class Step(Output):
-    """What one run of one asset reads and writes.
+    """The inputs that one run of an asset reads, and the table that it writes.
 
     Attributes:
-        windows: Each input by its name, with the versions to consume; nothing new is `since == until`.
-        rebuild: True when everything is made anew: a first run, or other settings.
+        windows: The versions to consume of each input, by the input's name. An input without new versions has
+            `since == until`.
+        rebuild: True when the whole output is made anew: at the first run, or when the settings have changed.
     """
 
     windows: dict[str, Window]
@@ -72,7 +77,7 @@ class Step(Output):
 
     @property
     def idle(self) -> bool:
-        """True when no input has anything that this asset has not consumed."""
+        """True when no input has a version that the output has not consumed."""
         return not self.rebuild and all(w.since == w.until for w in self.windows.values())
 
     def relations(
@@ -82,20 +87,20 @@ class Step(Output):
         worked_on: Sequence[Table] = (),
         limits: LocalLimits | None = None,
     ) -> Relations:
-        """Opens what the step reads, in this process where it is small, else in Spark.
+        """Opens the tables that the step reads: in this process if they are small, else in Spark.
 
-        A relation is named as its table without the layer: `documents`. `changed_documents` holds the rows
-        that came, changed or went since the step's last commit, one per key, as they are now, and
-        `is_deleted`, which is true where the row went and is shown as it last was.
+        A relation has the name of its table without the layer, such as `documents`. `changed_documents` holds
+        one row per key that was added, changed or deleted since the step's last commit: the row as it is now,
+        or for a deleted key its last row with `is_deleted` true.
 
         Args:
-            changes_of: Inputs whose changes are read.
-            tables: Inputs, or the output, that are looked up in.
-            worked_on: Those that are read in full: all of their rows count as changes.
-            limits: What this process does itself.
+            changes_of: The inputs whose changes are read.
+            tables: The tables that are looked up in: inputs, or the output.
+            worked_on: The tables among them that are read in full; all of their rows count as changes.
+            limits: The size limits of a step that runs in this process.
 
         Returns:
-            Relations, which the caller closes.
+            The relations, which the caller must close.
         """
         limits = limits or LocalLimits()
         changes = [self._change(table) for table in changes_of]
@@ -117,11 +122,11 @@ class Step(Output):
         return on
 
     def define_replaced(self, on: Relations, table: Table) -> None:
-        """Defines `replaced_documents`: the rows that changed or went, as they were when last consumed.
+        """Defines `replaced_documents`: the changed or deleted rows of an input, as they were last consumed.
 
         Args:
-            on: Relations with the changes of that input.
-            table: The input. Every row of it must have been consumed before: the step is no rebuild.
+            on: The relations, with the changes of the input.
+            table: The input, such as `silver.documents`. The step must not be a rebuild.
         """
         on.define(f"replaced_{short_name(table)}", _first_of_each_key(table, _EARLIEST_PRE_IMAGES))
 
@@ -129,26 +134,25 @@ class Step(Output):
         """Makes the output's rows within a scope equal to those of a relation, in one commit.
 
         Args:
-            on: Holds the relations.
+            on: The relations.
             rows: As in `merge_rows`.
-            scope: As in `merge_rows`; a rebuild's is all of the output.
+            scope: As in `merge_rows`; in a rebuild the scope is the whole output.
 
         Raises:
-            WriteConflict: When another run has written meanwhile; nothing was written.
+            WriteConflict: Another run has written to the table meanwhile; nothing was written.
         """
         merge_rows(on, self, rows, None if self.rebuild else scope)
 
     def append(self, on: Relations, query: str, read_bytes: int) -> None:
-        """Adds the rows of a query to the output in one commit.
+        """Appends the rows of a query to the output in one commit.
 
         Args:
-            on: Holds the relations.
-            query: SQL over them for rows with the output's columns.
-            read_bytes: The size of the files that they are read from. Rows of many are not held anywhere to
-                be measured.
+            on: The relations.
+            query: SQL over the relations; its result has the output's columns.
+            read_bytes: The size of the files from which the rows are read.
 
         Raises:
-            WriteConflict: When another run has written meanwhile; nothing was written.
+            WriteConflict: Another run has written to the table meanwhile; nothing was written.
         """
         few = LocalLimits().fit(read_bytes)
         on.define("appended", query, reused=few)
@@ -193,7 +197,7 @@ class Step(Output):
 
 
 def open_relations(lake: Lake, local: bool) -> Relations:
-    """Opens the engine that does a piece of work; Spark starts, and is imported, only where it is used."""
+    """Opens relations in this process where `local` is true, else in Spark, which starts only then."""
     if local:
         return LocalRelations()
     from assets.engine.spark_relations import SparkRelations
@@ -231,15 +235,15 @@ def begin(
     run_id: str,
     config_digest: str,
 ) -> Step:
-    """Takes a fencing token for a table and says which versions of its inputs are new.
+    """Begins a step: takes a fencing token for a table, and finds which versions of its inputs are new.
 
     Args:
-        lake: Where the tables are.
+        lake: The lake with the tables.
         table: The table to write.
-        inputs: Each input with the version up to which it may be read.
-        run_id: The Dagster run.
-        config_digest: A digest of the settings that decide the output; another one than the last commit's
-            means that everything is made anew.
+        inputs: The inputs by name, each with the newest version that may be read.
+        run_id: The id of the Dagster run.
+        config_digest: A digest of the settings that decide the output. If the last commit has another one,
+            the step is a rebuild.
     """
     last = lake.last_commit(table.name)
     rebuild = last is None or last.lineage.config_digest != config_digest

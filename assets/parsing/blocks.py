@@ -1,4 +1,4 @@
-"""What every format reader returns, and how a document's text and offsets are made of it."""
+"""The blocks that every format reader returns, and their assembly to a document's text and offsets."""
 
 import re
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ class ExtractionError(Exception):
 
     Attributes:
         expectation: The name, in snake_case, of the expectation that the document does not meet.
-        reason: The same as a sentence.
+        reason: A sentence that says why.
     """
 
     def __init__(self, expectation: str, reason: str) -> None:
@@ -46,7 +46,7 @@ class DocumentBlocks:
     """What a reader returns for a document.
 
     Attributes:
-        blocks: In reading order.
+        blocks: The blocks in reading order.
         title: The title in the format's metadata, if any; without one, a heading becomes the title.
         page_count: The number of pages; 0 where the format has none.
     """
@@ -73,8 +73,9 @@ class ExtractedDocument:
         title: The title in the metadata, else the heading that opens the text, else the only top-level
             heading.
         text: Normalised: `normalize_text(text) == text`.
-        headings: In order; for each, `text[heading.char_start:].startswith(heading.title)`.
-        pages: The offset in characters at which each page begins, never falling; empty without pages.
+        headings: The headings in order of position; `text[heading.char_start:].startswith(heading.title)`
+            holds.
+        pages: The offset in characters at which each page begins, in page order; empty without pages.
     """
 
     title: str | None
@@ -89,7 +90,7 @@ def collapse_whitespace(text: str) -> str:
 
 
 def assemble_document(content: DocumentBlocks) -> ExtractedDocument:
-    """Normalises blocks and joins them by blank lines; records the offsets of headings and pages.
+    """Normalises blocks and joins them by blank lines to a document with the offsets of headings and pages.
 
     Raises:
         ExtractionError: `no_text` if nothing but whitespace is left.

@@ -111,10 +111,11 @@ _XHTML = re.compile(rb"\A\s*(?:<\?[^>]*>\s*|<!--[^>]*-->\s*|<!DOCTYPE[^>]*>\s*)*
 
 
 def detect_media_type(body: bytes, name: str = "") -> str:
-    """Returns the media type of a file, by its content.
+    """Returns the media type of a file, detected from its content.
 
     Args:
-        body: The file, of which the beginning and the end are read, and the directory of a container.
+        body: The file's bytes. Only the beginning and the end are read, and the directory of a ZIP or OLE
+            file.
         name: Its name or URI. The extension only decides between plain text, Markdown, reStructuredText, Org,
             CSV and TSV, which often can not be told apart by content.
 

@@ -49,7 +49,7 @@ def decode_text(body: bytes) -> str:
 
 
 def looks_like_ebcdic(body: bytes) -> bool:
-    """Whether bytes look like text of a mainframe: nearly all are letters, digits and spaces of EBCDIC."""
+    """Returns whether bytes look like EBCDIC text: nearly all are its letters, digits and spaces."""
     sample = body[:4096]
     if sample.count(b"\x40") < 0.05 * len(sample) or b"\x20" in sample:
         return False

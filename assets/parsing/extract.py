@@ -1,4 +1,4 @@
-"""Bytes of a known media type to text and structure."""
+"""Extracts the text and structure of a document from its bytes, by its media type."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Raw documents to rows of `silver.documents`, or to the reason why a document is quarantined."""
+"""Parses raw documents to rows of `silver.documents`, or to the reason why a document is quarantined."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -40,11 +40,11 @@ A row with a stage belongs to `silver.quarantine`: the columns that its bytes wo
 
 @dataclass(frozen=True, slots=True)
 class RawDocument:
-    """What is parsed of a row of `bronze.raw_documents`.
+    """The columns of a row of `bronze.raw_documents` that the parser reads.
 
     Attributes:
         title: The title that the source gives; it has priority over the one in the document.
-        media_type: As the source found it; None to detect it.
+        media_type: The media type that the source gave; None to detect it from the bytes.
     """
 
     doc_id: str

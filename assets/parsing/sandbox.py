@@ -1,8 +1,8 @@
-"""Parsing in a sandbox: a separate process with bounds on time, memory and what it can write.
+"""Parses documents in a sandbox: a separate process with bounds on time, memory and the files it can write.
 
-A document that makes its reader hang, use all memory or crash the interpreter is lost, but no other document
-is. The process lives as long as its parent, because starting it takes as long as parsing a hundred documents.
-It is never forked: locks and threads of a Spark worker do not survive a fork.
+A document that makes its reader hang, use all memory or crash the interpreter is quarantined, and no other
+document is affected. The process lives as long as its parent, because starting it takes as long as parsing a
+hundred documents. It is never forked: locks and threads of a Spark worker do not survive a fork.
 """
 
 import base64
@@ -61,7 +61,7 @@ class ParserLimits(BaseModel):
 
 
 class SandboxedParser:
-    """Runs `extract_document` in another process, which is replaced after a document has broken it.
+    """Runs `extract_document` in a separate process, and starts a new one after a document has crashed it.
 
     It is not thread-safe.
 
@@ -204,7 +204,7 @@ _parsers: dict[tuple[int, str], SandboxedParser] = {}
 
 
 def sandboxed_parser(limits: ParserLimits) -> SandboxedParser:
-    """Returns this process's parser with these limits; Spark reuses its workers, and they their parser."""
+    """Returns the parser with these limits, the same at every call, so that a Spark worker reuses it."""
     key = (os.getpid(), limits.model_dump_json())
     if key not in _parsers:
         # Those of a parent that forked this process: their pipes belong to the parent, and stay open.

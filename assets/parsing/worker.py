@@ -1,10 +1,10 @@
-"""The sandbox's process, which parses documents one after another: `python -m assets.parsing.worker`.
+"""The sandbox's worker process, which parses one document at a time: `python -m assets.parsing.worker`.
 
-Its standard input is a socket. It receives what is wanted (`document` or `attachments`), a space, a media
-type, a line feed and a body, and sends a JSON object. It is JSON because a process that has read strangers'
-bytes may send data, but no pickled objects. It ends when the socket closes. Its arguments are the address
-space in bytes, the seconds per document, the bytes per document, the characters of a document's text, and 1
-to recognise scans.
+Its standard input is a socket. A request is the word `document` or `attachments`, a space, a media type, a
+line feed and a body; the reply is a JSON object. It is JSON because a process that has read untrusted bytes
+may send data, but no pickled objects. The process ends when the socket closes. Its arguments are its limits:
+the address space in bytes, the seconds per document, the bytes per document and the characters of a
+document's text; then 1 to run OCR on scans, else 0.
 """
 
 import base64
@@ -25,7 +25,7 @@ _MAX_WRITTEN_BYTES = 1 << 20
 
 
 def main(arguments: list[str]) -> None:
-    """Parses documents until the socket closes."""
+    """Runs the worker: answers requests until the socket closes."""
     memory_bytes, max_size_bytes, max_text_chars = (int(arguments[index]) for index in (0, 2, 3))
     timeout_s, ocr = float(arguments[1]), arguments[4] == "1"
     _confine(memory_bytes)

@@ -65,10 +65,10 @@ def _pieces(main: bytes, clx: bytes) -> Iterator[str]:
 
 
 def split_doc_paragraphs(text: str) -> Iterator[TextBlock]:
-    """Splits Word's running text at its marks, and replaces fields by the text that they show.
+    """Splits the text of a DOC file at Word's control characters; a field becomes the text that it shows.
 
-    A paragraph or page ends with its own mark. A table row ends with two cell marks: the last cell's and its
-    own.
+    A paragraph or page ends with one mark. A table row ends with two cell marks: that of its last cell, and
+    that of the row.
     """
     for _ in range(_MAX_FIELD_DEPTH):  # innermost first
         text, replaced = _FIELD.subn(lambda field: field[1] or "", text)

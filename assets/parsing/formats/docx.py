@@ -19,10 +19,11 @@ _HEADING_STYLE = re.compile(r"heading (\d)", re.IGNORECASE)
 
 
 def read_docx(body: bytes) -> DocumentBlocks:
-    """Returns paragraphs, lists, headings by style or outline level, tables (a line per row), and text boxes.
+    """Returns the paragraphs, lists, headings, tables (a line per row) and text boxes of a Word document.
 
-    Headers, footers, comments and deleted text are left out; inserted text is kept. The title is the one in
-    the document's properties, or the paragraph with the style Title.
+    Headings are found by style or outline level. Headers, footers, comments and deleted text are left out;
+    inserted text is kept. The title is the one in the document's properties, or the paragraph with the style
+    Title.
 
     Raises:
         ExtractionError: `encrypted`; `oversize` for a zip bomb; `unreadable`.

@@ -18,7 +18,7 @@ _TITLE = "{http://purl.org/dc/elements/1.1/}title"
 
 
 def read_epub(body: bytes) -> DocumentBlocks:
-    """Returns the visible text of each chapter of the spine; the title is the one in the book's metadata.
+    """Returns the visible text of each chapter in reading order; the title is from the book's metadata.
 
     Raises:
         ExtractionError: `encrypted` if chapters are under rights management; `oversize` for a zip bomb;

@@ -66,15 +66,15 @@ _HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECAS
 
 
 def read_html(body: bytes) -> DocumentBlocks:
-    """Returns the main text of a page.
+    """Returns the main text of an HTML page, without navigation, headers and footers.
 
-    It is found by trafilatura (Barbaresi 2021, doi:10.18653/v1/2021.acl-demo.15). It is made for prose and
-    drops the listings of API pages. If it finds less than 80 % of the page's main element, that element is
-    returned. If less than 30 % of the visible text outside navigation, headers and footers was found, as on
-    short pages, that text is returned, and without any, all visible text.
+    Trafilatura extracts it (Barbaresi 2021, doi:10.18653/v1/2021.acl-demo.15). Trafilatura is made for prose
+    and drops the listings of API pages. If it finds less than 80 % of the page's main element, that element
+    is returned. If it finds less than 30 % of the visible text outside navigation, headers and footers, as on
+    short pages, that text is returned; if there is none, all visible text.
 
     Raises:
-        ExtractionError: `unreadable` if it has no HTML.
+        ExtractionError: `unreadable` if the bytes hold no HTML.
     """
     root = _parse(_decode_html(body))
     whole = _body_blocks(root, _INVISIBLE_TAGS | _BOILERPLATE) or _body_blocks(root, _INVISIBLE_TAGS)
@@ -89,7 +89,7 @@ def read_html(body: bytes) -> DocumentBlocks:
 
 
 def visible_html_blocks(body: bytes) -> list[TextBlock]:
-    """Returns all visible text of a page without boilerplate, such as a message or a chapter of a book."""
+    """Returns all visible text of HTML that has no boilerplate, such as a mail or a chapter of a book."""
     if not body.strip():
         return []
     return _body_blocks(_parse(_decode_html(body)), _INVISIBLE_TAGS)

@@ -22,16 +22,17 @@ _SIGNATURES = {"application/pgp-signature", "application/pkcs7-signature", "appl
 
 
 def read_eml(body: bytes) -> DocumentBlocks:
-    """Returns the main headers as lines, the body (plain text rather than HTML), and the attachments' names.
+    """Returns an EML message: its main headers as lines, its body, and its attachments' names.
 
-    The messages of a digest follow one another. The title is the subject.
+    The body is the plain text if there is any, else the HTML's text. The title is the subject. The messages
+    of a digest follow one another.
     """
     # compat32: the newer policy raises errors on many headers of real messages.
     return _message(email.message_from_bytes(_as_ascii_superset(body), policy=email.policy.compat32))
 
 
 def read_msg(body: bytes) -> DocumentBlocks:
-    """Returns an Outlook message in the form of `read_eml`."""
+    """Returns an Outlook message (MSG): its main headers as lines, its body, and its attachments' names."""
     from oxmsg import Message as OutlookMessage
 
     message = OutlookMessage.load(io.BytesIO(body))

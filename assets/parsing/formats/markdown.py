@@ -17,12 +17,12 @@ _LINE_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 
 
 def read_markdown(body: bytes) -> DocumentBlocks:
-    """Returns headings, link texts, code, lists and tables of Markdown; drops images and tags."""
+    """Returns the headings, paragraphs, code, lists and tables of Markdown; drops images, tags and URLs."""
     return read_markdown_source(decode_text(body))
 
 
 def read_markdown_source(source: str) -> DocumentBlocks:
-    """Returns the blocks of Markdown source; the title is the one in the front matter, if any."""
+    """Returns the blocks of decoded Markdown; the title is the one in the front matter, if any."""
     from markdown_it.tree import SyntaxTreeNode
 
     source = source.replace("\r\n", "\n")

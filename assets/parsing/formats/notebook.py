@@ -13,7 +13,7 @@ _MAX_OUTPUT_CHARS = 20_000
 
 
 def read_notebook(body: bytes) -> DocumentBlocks:
-    """Returns Markdown cells as text with headings, code unchanged, and the text of outputs, in order.
+    """Returns the cells of a Jupyter notebook in order: Markdown as blocks, code unchanged, outputs as text.
 
     An error is reduced to its name and message. Pictures and HTML outputs are left out.
 

@@ -1,4 +1,4 @@
-"""Recognises the text of scanned pages by RapidOCR, whose models are inside its package (extra `ocr`)."""
+"""OCR of scanned pages by RapidOCR, whose models are inside its package (extra `ocr`)."""
 
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,10 +17,10 @@ _MIN_CONFIDENCE = 0.5
 
 
 def recognise_page(page: "PdfPage") -> list[str]:
-    """Returns the paragraphs of a page without a text layer.
+    """Runs OCR on a page without a text layer and returns the paragraphs that it recognises.
 
     Args:
-        page: A page of PDFium. It is drawn at 200 dots per inch, but with at most 16 million pixels.
+        page: A PDFium page. It is rendered at 200 dots per inch, but with at most 16 million pixels.
 
     Returns:
         Paragraphs from top to bottom, the words of each line from left to right; none if nothing is

@@ -19,7 +19,7 @@ _MAX_REPEAT = 100
 
 
 def read_opendocument(body: bytes) -> DocumentBlocks:
-    """Returns paragraphs, headings by outline level, lists, tables with a line per row, and notes.
+    """Returns the paragraphs, headings by outline level, lists, tables (a line per row) and notes.
 
     Each slide of a presentation is a page.
 

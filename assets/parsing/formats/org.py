@@ -16,7 +16,7 @@ _VERBATIM = re.compile(r"(?<![\w=~])([=~])(\S|\S.{0,300}?\S)\1(?![\w=~])")
 
 
 def read_org(body: bytes) -> DocumentBlocks:
-    """Returns headings by their stars, and other lines unchanged; drops keywords, comments and drawers."""
+    """Returns the headings and lines of an Org file, without its keywords, comments and drawers."""
     title, blocks, lines = None, [], list[str]()
     for line in decode_text(body).splitlines():
         heading, named = _HEADING.fullmatch(line), _TITLE.fullmatch(line)

@@ -53,21 +53,21 @@ class _Line:
 
 
 def read_pdf(body: bytes, recognise: PageRecogniser = lambda page: []) -> DocumentBlocks:
-    """Returns the text layer of each page in paragraphs, with bookmarks as headings.
+    """Returns the text layer of a PDF as paragraphs, page by page, with bookmarks as headings.
 
-    A bookmark is a heading if its title is a line of its page. Columns that a page draws line by line across
-    are read one after the other. Most pages draw columns one after the other, and these stay so. Running
-    headers, footers and page numbers are left out: lines at the edge of a page that one of the two pages
-    before has there. A word that is broken at a line's end is joined, with a hyphen if the document's other
-    words show that it has one.
+    A bookmark becomes a heading if its title is a line of its page. Columns are read one after the other,
+    also where the page draws them line by line across. Running headers, footers and page numbers are left
+    out: lines at the edge of a page that also stand there on one of the two pages before. A word that is
+    divided at the end of a line is joined, with a hyphen if the document's other words show that it has one.
 
     Args:
-        body: The file.
-        recognise: Returns the paragraphs of a page without a text layer, such as `ocr.recognise_page`.
+        body: The file's bytes.
+        recognise: OCR for pages without a text layer: returns a page's paragraphs, as `ocr.recognise_page`
+            does.
 
     Raises:
-        ExtractionError: `encrypted` if it opens only with a password; `unreadable` if PDFium can not read it;
-            `no_text` if its pages are pictures; `oversize` beyond 20,000 pages.
+        ExtractionError: `encrypted` if the file opens only with a password; `unreadable` if PDFium can not
+            read it; `no_text` if all pages are pictures; `oversize` beyond 20,000 pages.
     """
     import pypdfium2
 

@@ -11,7 +11,7 @@ _MAX_DEPTH = 50  # of nested groups
 
 
 def read_pptx(body: bytes) -> DocumentBlocks:
-    """Returns each slide's title as a heading, its text boxes, tables with a line per row, and notes.
+    """Returns the slides of a presentation: title as heading, text boxes, tables (a line per row) and notes.
 
     Raises:
         ExtractionError: `encrypted`; `oversize` for a zip bomb; `unreadable`.

@@ -19,9 +19,10 @@ csv.field_size_limit(1 << 27)
 
 
 def read_delimited(body: bytes) -> DocumentBlocks:
-    """Returns the rows of CSV or TSV as "column: value" lines, or unchanged if there is no header.
+    """Returns the rows of CSV or TSV as "column: value" lines, or unchanged lines if there is no header.
 
-    The delimiter is detected. Text that is no table, or has one cell in most lines, is kept unchanged.
+    The delimiter is detected. Text that is not a table, or has only one cell in most lines, is kept
+    unchanged.
     """
     text = decode_text(body)
     delimiter = _delimiter(text)
@@ -41,9 +42,10 @@ def _rows(text: str, delimiter: str) -> Iterator[list[str]]:
 
 
 def table_blocks(rows: Iterable[list[str]]) -> list[TextBlock]:
-    """Returns the captions above a table, then a paragraph per record if the first row names the columns.
+    """Returns a table as blocks: the captions above it, then one paragraph per row.
 
-    Rows may differ in length: cells beyond the header have no name.
+    If the table has a header, each cell is a line "column: value"; cells beyond the header have no name. Rows
+    may differ in length.
 
     Args:
         rows: Rows of cells as text; no row is empty.
@@ -107,13 +109,13 @@ def _record(header: list[str], row: list[str]) -> str:
 
 
 def read_json(body: bytes) -> DocumentBlocks:
-    """Returns JSON or JSON Lines as "path: value" lines: a block per line or element of the outermost list.
+    """Returns JSON or JSON Lines as "path: value" lines, one block per JSON line or element of the top list.
 
     Numbers stay as they were written; nulls and empty strings are left out. The title is the `title` or
     `name` of the outermost object.
 
     Raises:
-        ExtractionError: `unreadable` if it is neither; the reason names the line of the error.
+        ExtractionError: `unreadable` if the text is neither; the reason names the line of the error.
     """
     text = decode_text(body).strip()
     records = _parsed(text)

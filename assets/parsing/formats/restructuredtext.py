@@ -1,4 +1,4 @@
-"""Reads reStructuredText by docutils, which opens no file that the text names."""
+"""Reads reStructuredText by docutils, which is kept from opening files that the text names."""
 
 import re
 import textwrap
@@ -57,9 +57,9 @@ _SKIPPED = (
 
 
 def read_rst(body: bytes) -> DocumentBlocks:
-    """Returns the text of reStructuredText, with the text of Sphinx's and of unknown roles and directives.
+    """Returns the blocks of reStructuredText, with the text inside Sphinx's and unknown roles and directives.
 
-    File insertion and raw output are off. Messages of docutils about the source are left out.
+    The directives that include files or raw output are disabled. Error messages of docutils are left out.
     """
     return DocumentBlocks(_parsed(decode_text(body), 0))
 

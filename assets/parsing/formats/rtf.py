@@ -11,7 +11,7 @@ def read_rtf(body: bytes) -> DocumentBlocks:
     """Returns the paragraphs and table rows that striprtf finds, without styles, pictures and headers.
 
     Raises:
-        ExtractionError: `unreadable` if it does not begin as RTF does.
+        ExtractionError: `unreadable` if the bytes do not begin as RTF does.
     """
     from striprtf.striprtf import rtf_to_text
 

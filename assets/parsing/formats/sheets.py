@@ -14,9 +14,10 @@ _UNNAMED = re.compile(r"[^\W\d]+ ?\d+")
 
 
 def read_spreadsheet(body: bytes) -> DocumentBlocks:
-    """Returns each sheet's name as a heading and its rows as `table_blocks` does; formulas as their values.
+    """Returns the sheets of a spreadsheet: the name as a heading, and the rows as `table_blocks` has them.
 
-    A name such as "Sheet1" is left out if there is no other sheet. Charts and comments are left out.
+    A formula is read as its value. Charts and comments are left out, and the name of an only sheet if it is
+    like "Sheet1".
 
     Raises:
         ExtractionError: `encrypted`; `oversize` for a zip bomb or more than 20 million cells; `unreadable`.

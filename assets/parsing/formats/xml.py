@@ -1,4 +1,4 @@
-"""Reads XML, and parses XML for the other formats: without entities, DTDs and network."""
+"""Reads XML, and parses XML for the other formats, without entities, DTDs and network access."""
 
 import re
 from collections.abc import Iterator
@@ -44,9 +44,10 @@ def parse_xml(body: bytes, kind: str) -> Any:
 
 
 def read_xml(body: bytes) -> DocumentBlocks:
-    """Returns the text of elements: prose as paragraphs, and short fields as "name: value" lines.
+    """Returns the text of XML elements: prose as paragraphs, and short fields as "name: value" lines.
 
-    Elements called title, head or similar are headings; the depth is their level. Attributes are left out.
+    Elements called title, head or similar become headings, whose level is their depth. Attributes are left
+    out.
 
     Raises:
         ExtractionError: `unreadable`; see `parse_xml`.

@@ -1,4 +1,4 @@
-"""Opens ZIP packages, which most office formats are, if they unpack to a bounded size."""
+"""Opens ZIP packages (most office formats are such) if their unpacked size is within bounds."""
 
 import io
 import zipfile
@@ -18,18 +18,18 @@ OLE_SIGNATURE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 
 
 def exceeds_zip_part_limit(body: bytes) -> bool:
-    """Whether a ZIP file may have more than `MAX_ZIP_PARTS` parts, without reading its directory."""
+    """Returns whether a ZIP file may have more than `MAX_ZIP_PARTS` parts, without reading its directory."""
     return body.count(b"PK\x01\x02") > MAX_ZIP_PARTS
 
 
 def open_zip_package(body: bytes, kind: str) -> zipfile.ZipFile:
-    """Opens a ZIP package after a check of the sizes in its directory; nothing is unpacked yet.
+    """Opens a ZIP package after checking the sizes in its directory, and unpacks nothing.
 
     `zipfile` stops unpacking a part at the size that the directory says, so the check can not be evaded.
 
     Args:
         body: The package.
-        kind: Its name for a person, such as "Word document".
+        kind: The name of the format in error messages, such as "Word document".
 
     Raises:
         ExtractionError: `encrypted`; `oversize` for a zip bomb; `unreadable` if it is no complete ZIP file.
