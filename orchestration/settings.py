@@ -1,15 +1,18 @@
 """The settings: typed fields, set as `HEADWATER_<FIELD>`, in a group as `HEADWATER_<GROUP>__<FIELD>`."""
 
 import difflib
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from deltalake.exceptions import DeltaError
 from pydantic import BaseModel, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from assets.lake.lake import Lake
+from assets.lake.lineage import WriteConflict
 from assets.lake.spark import SparkConfig
 from assets.recipe import Recipe
 from inference.engines.generator import GeneratorConfig
@@ -17,6 +20,8 @@ from orchestration.migrations import migrate_state
 from retrieval.redaction import CREDENTIALS_ADVICE, has_credentials, redact_urls
 from retrieval.rerank.reranker import RerankerConfig
 from retrieval.store.postgres import PostgresConfig
+
+logger = logging.getLogger(__name__)
 
 _OTHER_VARIABLES = ("HEADWATER_DEBUG",)
 """Variables that are no settings: with HEADWATER_DEBUG an error prints its traceback."""
@@ -122,7 +127,8 @@ class Settings(BaseSettings):
 def open_lake(settings: Settings) -> Lake:
     """Opens the lake of a state folder; missing tables are made, an older state is migrated.
 
-    Answers that are still in the journal are committed, so that every reader sees them.
+    Answers that are still in the journal are committed, so that every reader sees them. Where that fails,
+    they stay in the journal, a warning says so, and the lake is opened all the same.
 
     Raises:
         NewerState: The folder was made by a newer Headwater.
@@ -132,7 +138,10 @@ def open_lake(settings: Settings) -> Lake:
     if any(settings.answers_dir.glob("journal.*")):
         from assets.lake.answers import AnswerJournal
 
-        AnswerJournal(settings.answers_dir).commit(lake)
+        try:
+            AnswerJournal(settings.answers_dir).commit(lake)
+        except (OSError, WriteConflict, DeltaError) as error:
+            logger.warning("answers stay in %s until they can be committed: %s", settings.answers_dir, error)
     return lake
 
 

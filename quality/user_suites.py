@@ -48,6 +48,11 @@ class UserSuite(BaseModel, frozen=True):
             for each in self.expectations
         )
 
+    @property
+    def needs_pandas(self) -> bool:
+        """Whether only Great Expectations' pandas engine can evaluate it, by a condition in pandas' terms."""
+        return any(each.kwargs.get("condition_parser") == "pandas" for each in self.expectations)
+
     def columns(self, of_table: Collection[str]) -> list[str]:
         """Returns the columns that it looks at, of those that its table has."""
         if any("row_condition" in each.kwargs for each in self.expectations):

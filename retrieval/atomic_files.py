@@ -19,9 +19,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=".writing-", dir=path.parent) as scratch:
         fresh = Path(scratch) / path.name
         yield fresh
-        _flush(fresh)
+        flush_path(fresh)
         fresh.replace(path)
-    _flush(path.parent)  # else a power cut can lose the rename
+    flush_path(path.parent)  # else a power cut can lose the rename
 
 
 @contextmanager
@@ -47,7 +47,8 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _flush(path: Path) -> None:
+def flush_path(path: Path) -> None:
+    """Makes a file's bytes, or a folder's entries, safe from a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

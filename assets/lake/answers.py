@@ -6,6 +6,7 @@ answers is closed, when it is full, and whenever anybody opens the lake of the s
 """
 
 import fcntl
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,14 +15,17 @@ from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
 from assets.lake.tables import ANSWERS
 from inference.answering.answer import AnswerRecord, Citation
 from retrieval.access import encode_access_groups
+from retrieval.atomic_files import flush_path
 from retrieval.lineage import Lineage
+
+logger = logging.getLogger(__name__)
 
 JOURNAL_ANSWERS = 100
 """How many answers a service keeps in the journal before it commits them."""
@@ -109,6 +113,7 @@ class AnswerJournal:
                 file.write(_RECORD.dump_json(record) + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
+            flush_path(self._folder)  # else a power cut can lose a new file
         return len(lines) + 1
 
     def is_empty(self) -> bool:
@@ -120,16 +125,34 @@ class AnswerJournal:
         if self.is_empty():
             return
         with self._locked():
-            records = [_RECORD.validate_json(line) for line in self._lines()]
+            records = self._records()
             if self._committing.exists():
                 stored = lake.delta(ANSWERS.name).to_pyarrow_table(columns=["answer_id"])["answer_id"]
                 known = set(stored.to_pylist())
                 records = [record for record in records if record.answer.answer_id not in known]
             self._committing.touch()
+            flush_path(self._folder)
             for release_id in dict.fromkeys(record.answer.release for record in records):
                 _append(lake, [record for record in records if record.answer.release == release_id])
             self._file.unlink(missing_ok=True)
             self._committing.unlink()
+
+    def _records(self) -> list[AnswerRecord]:
+        """The journal's answers; lines that are none are moved to a file beside it."""
+        records, unreadable = [], []
+        for line in self._lines():
+            try:
+                records.append(_RECORD.validate_json(line))
+            except ValidationError:
+                unreadable.append(line)
+        if unreadable:
+            aside = self._folder / "unreadable.jsonl"
+            with aside.open("ab") as file:
+                file.writelines(unreadable)
+            logger.warning(
+                "%d lines of the journal are no answers: they are kept in %s", len(unreadable), aside
+            )
+        return records
 
     def _lines(self) -> list[bytes]:
         """The journal's whole lines."""

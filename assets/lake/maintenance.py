@@ -6,12 +6,12 @@ from functools import partial
 
 from assets.lake.audits import audited_version
 from assets.lake.lake import FEW_FILES, Lake
-from assets.lake.tables import TABLES
+from assets.lake.tables import ANSWERS, TABLES
 from retrieval.index.index import IndexRelease
 
 
 @dataclass(frozen=True)
-class Tidied:
+class TableMaintenance:
     """What maintenance did to one table.
 
     Attributes:
@@ -43,11 +43,16 @@ def needed_versions(
     """
     newest = {name: lake.version(name) for name in TABLES}
     needed: dict[str, set[int]] = {name: {version} for name, version in newest.items()}
-    commits = [lake.last_commit(name) for name in TABLES]
-    inputs = [*consumed, *(commit.lineage.inputs for commit in commits if commit)]
-    for name, version in [pair for read in inputs for pair in read.items()]:
-        if name in needed:
-            needed[name].update(range(version, newest[name] + 1))
+    followers, others = list(consumed), list[Mapping[str, int]]()
+    for name in TABLES:
+        if commit := lake.last_commit(name):
+            # Answers and decisions name versions, and follow no change feed.
+            follows = name != ANSWERS.name and not name.startswith("ops.")
+            (followers if follows else others).append(commit.lineage.inputs)
+    for read, all_since in ((followers, True), (others, False)):
+        for name, version in [pair for inputs in read for pair in inputs.items()]:
+            if name in needed:
+                needed[name].update(range(version, newest[name] + 1) if all_since else {version})
     for name, table in TABLES.items():
         audited = audited_version(lake, name) if table.gated else None
         if audited is not None:
@@ -58,7 +63,9 @@ def needed_versions(
     return needed
 
 
-def tidy(lake: Lake, name: str, needed: Collection[int], retention_days: int) -> Tidied:
+def compact_and_vacuum(
+    lake: Lake, name: str, needed: Collection[int], retention_days: int
+) -> TableMaintenance:
     """Compacts a table of many files, and deletes files that only old, unneeded versions have.
 
     Compacting changes no row: whoever reads the table's changes sees none, and a version that passed its gate
@@ -84,4 +91,4 @@ def tidy(lake: Lake, name: str, needed: Collection[int], retention_days: int) ->
     removed = vacuum(dry_run=True)
     if removed:  # with nothing to delete it would commit all the same, and a new version is audited anew
         removed = vacuum(dry_run=False)
-    return Tidied(name, before, len(lake.delta(name).file_uris()), len(removed))
+    return TableMaintenance(name, before, len(lake.delta(name).file_uris()), len(removed))

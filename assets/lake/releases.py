@@ -182,7 +182,6 @@ def roll_back_release(lake: Lake, index: Index, to: str | None) -> IndexRelease:
     return restored
 
 
-@retry(retry=retry_if_exception_type(WriteConflict), stop=stop_after_attempt(5), reraise=True)
 def prune_releases(index: Index, releases_kept: int) -> bool:
     """Removes what only releases older than the newest `releases_kept` show, if no reader is in the way.
 
@@ -200,10 +199,11 @@ def prune_releases(index: Index, releases_kept: int) -> bool:
     return True
 
 
+@retry(retry=retry_if_exception_type(WriteConflict), stop=stop_after_attempt(5), reraise=True)
 def log_live_history(lake: Lake, index: Index, run_id: str) -> None:
     """Appends to `ops.releases` every move of the pointer that it does not have yet.
 
-    Releases that are no longer kept are left out: they were logged before they were pruned.
+    Releases that are no longer kept are left out: what they were made from is no longer known.
 
     Raises:
         WriteConflict: When other writers were faster five times in a row.

@@ -35,17 +35,20 @@ class ReleaseModels:
         if digest == self.current.digest:
             return self.current
         config = release.details.embedder
-        model = self._old(digest, config.model_dump_json())
-        if model is None:
+        try:
+            return self._old(digest, config.model_dump_json())
+        except FileNotFoundError as error:
             raise QueryModelMismatch(
                 f"release {release.release_id} was made with model {digest}, which is no longer at "
                 f"{config.model}: put it back there, or search with --mode lexical"
-            )
-        return model
+            ) from error
 
-    def _find(self, digest: str, config_json: str) -> EmbeddingModel | None:
+    def _find(self, digest: str, config_json: str) -> EmbeddingModel:
+        # An exception is not kept, so a model that is put back is found.
         config = EmbedderConfig.model_validate_json(config_json)
         if not config.model.is_dir():
-            return None
+            raise FileNotFoundError(config.model)
         model = EmbeddingModel.of(config, self._state)
-        return model if model.digest == digest else None
+        if model.digest != digest:
+            raise FileNotFoundError(config.model)
+        return model

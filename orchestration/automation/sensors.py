@@ -80,7 +80,7 @@ def failed_run_sensor(
             "run_id": context.dagster_run.run_id,
             "job": context.dagster_run.job_name,
             "failed": ", ".join(failed) or "no step: the run itself",
-            "message": (context.failure_event.message or "").splitlines()[0][:500],
+            "message": next(iter((context.failure_event.message or "").splitlines()), "")[:500],
         }
     )
     return None

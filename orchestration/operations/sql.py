@@ -14,7 +14,7 @@ from assets.lake.delta import register
 from assets.lake.lake import Lake
 from assets.lake.tables import LAYERS, TABLES
 
-_NAME = re.compile(rf"\b({'|'.join(LAYERS)})\.(\w+)(?:@(\d+))?")
+_NAME = re.compile(rf"\b({'|'.join(LAYERS)})\.(\w+)(?:@(\d+))?", re.IGNORECASE)
 _SPILL = 4
 """DuckDB may put this many times its memory on disk."""
 
@@ -140,6 +140,7 @@ def _versions(statement: str) -> tuple[set[tuple[str, int | None]], str]:
     names, pieces, last = set(), [], 0
     for match in _NAME.finditer("".join(masked)):
         layer, table, version = match.groups()
+        layer, table = layer.lower(), table.lower()
         name, at = f"{layer}.{table}", int(version) if version else None
         names.add((name, at))
         pieces += [statement[last : match.start()], _view(name, at)]

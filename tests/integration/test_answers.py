@@ -1,5 +1,6 @@
 """Answers: replayed as they were asked, committed together, and never lost."""
 
+import errno
 import os
 import shutil
 import signal
@@ -29,6 +30,7 @@ from retrieval.embedding.embedder import EmbedderConfig, packaged_embedding_mode
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.types import IndexRelease
 from retrieval.rerank.reranker import RerankerConfig
+from retrieval.search.searcher import QueryModelMismatch
 from retrieval.store.postgres import Postgres
 
 TEXTS = {
@@ -154,6 +156,31 @@ def test_a_commit_that_was_cut_off_adds_nothing_twice_and_a_torn_line_is_left_ou
     assert not (folder / "committing").exists()
 
 
+def test_a_lake_opens_where_its_answers_can_not_be_committed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(self: Lake, *args: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Lake, "append", full)
+        with open_query_service(settings) as service:
+            answer = service.ask(QUESTION, "acme")
+            open_lake(settings)
+    assert "No space left" in caplog.text
+    assert answer.answer_id in answer_ids(settings)
+
+
+def test_a_line_of_the_journal_that_is_no_answer_is_put_aside(settings: Settings) -> None:
+    service = open_query_service(settings)
+    with (settings.answers_dir / "journal.jsonl").open("ab") as file:
+        file.write(b'{"of": "another version"}\n')
+    answer = service.ask(QUESTION, "acme")
+    assert answer.answer_id in answer_ids(settings)
+    assert AnswerJournal(settings.answers_dir).is_empty()
+    assert (settings.answers_dir / "unreadable.jsonl").read_text() == '{"of": "another version"}\n'
+
+
 def test_the_engine_is_built_once_for_all_questions(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,3 +231,20 @@ def test_models_of_earlier_releases_are_loaded_once_and_few_are_kept(
     assert len(found) == len(releases)
     assert models.model_of(releases[-1]) is models.model_of(releases[-1])
     assert models.model_of(releases[0]) is not first  # the least recently used one made room
+
+
+def test_a_model_that_was_put_back_is_found(settings: Settings, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(packaged_embedding_model(), folder)
+    with (folder / "config.json").open("a") as file:
+        file.write(" ")
+    embedder = EmbedderConfig(model=folder)
+    digest = EmbeddingModel.of(embedder, settings.home).digest
+    details = made_with(digest).model_copy(update={"embedder": embedder})
+    release = IndexRelease("r9.1", 9, 1, datetime.now(UTC), details)
+    models = ReleaseModels(EmbeddingModel.of(settings.recipe.embedder, settings.home), settings.home)
+    folder.rename(tmp_path / "elsewhere")
+    with pytest.raises(QueryModelMismatch, match="put it back there"):
+        models.model_of(release)
+    (tmp_path / "elsewhere").rename(folder)
+    assert models.model_of(release).digest == digest

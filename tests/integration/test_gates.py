@@ -11,12 +11,14 @@ from test_gx import TEXTS, document
 
 from assets.dagster.conservation import count_conservation
 from assets.dagster.gates import audit_version, build_gate, recorded_warnings, table_gates
-from assets.lake.audits import Unaudited, readable_version
+from assets.lake.audits import Unaudited, readable_version, record_audit
 from assets.lake.lake import Lake
 from assets.lake.spark import SparkConfig
 from assets.lake.tables import DOCUMENTS, DUPLICATES, QUARANTINE, RAW_DOCUMENTS, SIGNATURES, TABLES
 from assets.recipe import Recipe
+from quality.expectations import expect_row_count
 from quality.suites import SUITES
+from quality.user_suites import UserSuite, suites_digest
 
 SUITE = SUITES[DOCUMENTS.name]
 
@@ -61,6 +63,17 @@ def test_another_code_version_audits_anew(lake: Lake, monkeypatch: pytest.Monkey
     audit_version(lake, SUITE, good, {}, "run-1")
     monkeypatch.setattr("assets.dagster.gates.CODE_VERSION", "another")
     assert recorded_warnings(lake, DOCUMENTS.name, good) is None
+
+
+def test_a_suite_that_failed_before_fails_again_after_it_was_away_for_a_while(lake: Lake) -> None:
+    version = write(lake, DOCUMENTS, [document(0, TEXTS[0])])
+    suites = [UserSuite(name="mine", table=DOCUMENTS.name, expectations=(expect_row_count(),))]
+    assert recorded_warnings(lake, DOCUMENTS.name, version, suites) is None
+    record_audit(lake, DOCUMENTS.name, version, False, ["row_count"], "run-1", suites_digest(suites))
+    record_audit(lake, DOCUMENTS.name, version, True, [], "run-2")
+    assert recorded_warnings(lake, DOCUMENTS.name, version) == []
+    # Added again: the newest audit passed, but not under this suite.
+    assert recorded_warnings(lake, DOCUMENTS.name, version, suites) is None
 
 
 def test_the_checks_in_dagster(lake: Lake) -> None:

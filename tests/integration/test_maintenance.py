@@ -11,9 +11,9 @@ from assets.engine.relations import IS_DELETED
 from assets.engine.step import begin
 from assets.lake.audits import audited_version, readable_version, record_audit
 from assets.lake.lake import FEW_FILES, Lake
-from assets.lake.maintenance import needed_versions, tidy
+from assets.lake.maintenance import compact_and_vacuum, needed_versions
 from assets.lake.spark import SparkConfig
-from assets.lake.tables import CHUNKS, DOCUMENTS, DUPLICATES, SIGNATURES
+from assets.lake.tables import ANSWERS, CHUNKS, DOCUMENTS, DUPLICATES, SIGNATURES
 from retrieval.index import hnsw_graph
 from retrieval.index.types import IndexRelease
 from retrieval.lineage import Lineage
@@ -70,7 +70,7 @@ def test_compaction_and_vacuum_change_no_row_and_start_no_work(lake: Lake) -> No
     lake.append(CHUNKS, CHUNKS.schema.empty_table(), lineage)
     needed = needed_versions(lake, [pinning({DUPLICATES.name: pinned})])
     assert needed[DUPLICATES.name] == {pinned, newest}
-    done = tidy(lake, DUPLICATES.name, needed[DUPLICATES.name], retention_days=0)
+    done = compact_and_vacuum(lake, DUPLICATES.name, needed[DUPLICATES.name], retention_days=0)
     assert (done.files_before, done.files_after) == (len(versions), 1)
     assert lake.version(DUPLICATES.name) > newest
     assert lake.settled_version(DUPLICATES.name, newest) == lake.version(DUPLICATES.name)
@@ -107,7 +107,7 @@ def test_a_consumer_that_lags_behind_retention_still_reads_its_changes(lake: Lak
     first = lagging(lake)
     needed = needed_versions(lake, [])[DUPLICATES.name]
     assert needed == set(range(first, lake.version(DUPLICATES.name) + 1))
-    tidy(lake, DUPLICATES.name, needed, retention_days=0)
+    compact_and_vacuum(lake, DUPLICATES.name, needed, retention_days=0)
     step = begin(lake, CHUNKS, {DUPLICATES: lake.version(DUPLICATES.name)}, run_id="next", config_digest="c")
     assert not step.rebuild
     with step.relations((DUPLICATES,)) as on:
@@ -116,6 +116,16 @@ def test_a_consumer_that_lags_behind_retention_still_reads_its_changes(lake: Lak
         f"{2:064x}": True,
         f"{3:064x}": False,
     }
+
+
+def test_an_old_answer_keeps_the_versions_that_it_names_and_none_after_them(lake: Lake) -> None:
+    versions = [append(lake, number) for number in range(1, 5)]
+    lineage = Lineage(
+        run_id="a", asset="gold/answers", code_version="", config_digest="",
+        inputs={DUPLICATES.name: versions[0]},
+    )  # fmt: skip
+    lake.append(ANSWERS, ANSWERS.schema.empty_table(), lineage)
+    assert needed_versions(lake, [])[DUPLICATES.name] == {versions[0], versions[-1]}
 
 
 def test_the_versions_that_the_index_last_read_are_needed_and_all_after_them(lake: Lake) -> None:
@@ -131,7 +141,7 @@ def test_a_consumer_whose_changes_were_deleted_starts_anew_and_says_so(
     newest = lake.version(DUPLICATES.name)
     assert lake.has_changes(DUPLICATES.name, first, newest)
     # As a VACUUM by another tool does, which knows nothing of our consumers.
-    tidy(lake, DUPLICATES.name, {newest}, retention_days=0)
+    compact_and_vacuum(lake, DUPLICATES.name, {newest}, retention_days=0)
     assert not lake.has_changes(DUPLICATES.name, first, newest)
     step = begin(lake, CHUNKS, {DUPLICATES: newest}, run_id="next", config_digest="c")
     assert step.rebuild
@@ -147,10 +157,10 @@ def test_files_that_nothing_needs_are_deleted_after_their_time(lake: Lake) -> No
     append(lake, 2)
     lake.delta(DUPLICATES.name).delete("doc_id = '" + f"{1:064x}" + "'")
     before = lake.version(DUPLICATES.name)
-    kept = tidy(lake, DUPLICATES.name, {before}, retention_days=1)
+    kept = compact_and_vacuum(lake, DUPLICATES.name, {before}, retention_days=1)
     assert kept.files_removed == 0
     assert lake.version(DUPLICATES.name) == before
-    gone = tidy(lake, DUPLICATES.name, {lake.version(DUPLICATES.name)}, retention_days=0)
+    gone = compact_and_vacuum(lake, DUPLICATES.name, {lake.version(DUPLICATES.name)}, retention_days=0)
     assert gone.files_removed >= 1
     assert rows(lake) == [f"{2:064x}"]
 
@@ -158,7 +168,7 @@ def test_files_that_nothing_needs_are_deleted_after_their_time(lake: Lake) -> No
 def test_a_version_that_passed_has_passed_as_compacted_too(lake: Lake) -> None:
     record_audit(lake, DOCUMENTS.name, 0, True, [], "run")
     assert readable_version(lake, DOCUMENTS) == 0
-    tidy(lake, DOCUMENTS.name, {0}, retention_days=0)
+    compact_and_vacuum(lake, DOCUMENTS.name, {0}, retention_days=0)
     assert readable_version(lake, DOCUMENTS) == lake.version(DOCUMENTS.name)
     record_audit(lake, DOCUMENTS.name, 0, False, ["row_count"], "stricter")
     assert audited_version(lake, DOCUMENTS.name) is None

@@ -1,6 +1,7 @@
 """PostgreSQL says what is live; `ops.releases` follows, also where a process died between the two."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from index_rows import DIMENSION, Chunk, batch, emptied, made_from, made_with
@@ -93,3 +94,21 @@ def test_the_log_follows_the_pointer_where_a_process_died_between_them(
     assert log(lake) == [*expected, (one, "rolled_back", f"rolled back to {two}")]
     log_live_history(lake, index, "run")
     assert len(log(lake)) == 6
+
+
+def test_the_log_is_written_also_where_another_writer_was_faster_once(
+    lake: Lake, index: Index, model: EmbeddingModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = index.build("model", "chunker", DIMENSION, [batch([Chunk("a", "one")])], made_from(chunks=1))
+    name = release_name(approved(lake, state))
+    append, conflicts = Lake.append, [WriteConflict("another process was faster")]
+
+    def overtaken(self: Lake, *args: Any) -> int:
+        if conflicts:
+            raise conflicts.pop()
+        return append(self, *args)
+
+    monkeypatch.setattr(Lake, "append", overtaken)
+    assert make_release_live(lake, index, state, "run", model).release_id == name
+    assert conflicts == []
+    assert log(lake) == [(name, "approved", "good"), (name, "released", "good")]
