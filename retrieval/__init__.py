@@ -1,1 +1,1 @@
-"""Where is it said? Chunks, vectors, the index, and search over it."""
+"""Which passages say something about a query? Chunks, vectors, the index, and search over it."""

@@ -1,4 +1,4 @@
-"""Who may read what: the scope that a row carries, and the token that proves who a reader is.
+"""Access control: the scope that says who may read a row, and the token that proves who a reader is.
 
 A document belongs to a tenant. Everybody of the tenant may read it, unless it was given groups: then only the
 members of at least one of them may. A row carries both as one string, its *scope*, so that the database has
@@ -33,10 +33,10 @@ _UNPRINTABLE = {*map(chr, range(32)), "\x7f"}
 
 
 def checked_tenant(tenant: str) -> str:
-    """Returns the tenant if it is a valid name of one.
+    """Returns the tenant unchanged if it is a valid name.
 
     Raises:
-        ValueError: It is empty or holds a control character.
+        ValueError: The name is empty or holds a control character.
     """
     if not tenant or _UNPRINTABLE & set(tenant):
         raise ValueError(
@@ -46,7 +46,7 @@ def checked_tenant(tenant: str) -> str:
 
 
 def encode_access_groups(groups: Iterable[str]) -> str | None:
-    """Returns groups as they are stored: sorted, unique, joined by commas; None for everybody.
+    """Returns groups in their stored form: sorted, unique and joined by commas; None for everybody.
 
     Raises:
         ValueError: A name is empty, or holds a comma or a control character.
@@ -61,11 +61,11 @@ def encode_access_groups(groups: Iterable[str]) -> str | None:
 
 
 def encode_scopes(tenants: pa.StringArray, access_groups: pa.StringArray) -> pa.StringArray:
-    """Returns each row's scope.
+    """Returns the scope of each row: one string for its tenant and its groups.
 
     Args:
-        tenants: Each row's tenant.
-        access_groups: Each row's `encode_access_groups`; null or empty for everybody.
+        tenants: The tenant of each row.
+        access_groups: The groups of each row, from `encode_access_groups`; null or empty for everybody.
     """
     separated = pc.if_else(pc.equal(pc.fill_null(access_groups, ""), ""), None, access_groups)
     with_groups = pc.binary_join_element_wise(tenants, separated, SCOPE_SEPARATOR)
@@ -73,7 +73,7 @@ def encode_scopes(tenants: pa.StringArray, access_groups: pa.StringArray) -> pa.
 
 
 def new_access_key() -> tuple[bytes, bytes, bytes]:
-    """Returns a row of `headwater.access_key`: a new secret, and it with HMAC's inner and outer pad."""
+    """Returns a row of `headwater.access_key`: a new secret, and its inner and outer pads for HMAC."""
     secret = secrets.token_bytes(ACCESS_KEY_BYTES)
     return secret, bytes(b ^ _INNER for b in secret), bytes(b ^ _OUTER for b in secret)
 

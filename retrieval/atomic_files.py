@@ -1,4 +1,4 @@
-"""Files and folders that are written atomically: readers see them complete or not at all."""
+"""Writes files and folders atomically: readers see them complete or not at all."""
 
 import os
 import shutil
@@ -28,7 +28,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """Yields a scratch folder that becomes `folder` when the block ends; the first writer wins.
 
-    Whoever may read the folder that it is in may read it: other users of an environment, but nobody else in a
+    It gets the read permissions of its parent folder: other users can read it in an environment, but not in a
     state folder.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)

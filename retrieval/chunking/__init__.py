@@ -1,1 +1,1 @@
-"""Where is a text divided? Sentences, and chunks as exact spans."""
+"""How is a document divided into chunks? Sentences, headings, and chunks as exact spans."""

@@ -1,4 +1,4 @@
-"""Divides a document into chunks: exact spans that follow its structure, under a budget of tokens."""
+"""Divides a document into chunks: exact spans that follow its structure, within a budget of tokens."""
 
 import hashlib
 import math
@@ -53,7 +53,7 @@ CHUNK_COLUMNS = pa.schema(
 
 
 class ChunkerConfig(BaseModel):
-    """How documents are divided."""
+    """The settings that decide how documents are divided into chunks."""
 
     max_tokens: int = Field(default=240, ge=8)
     """The most tokens per chunk, without the tokenizer's special ones; the model reads 254.
@@ -85,8 +85,8 @@ class Chunk:
     Attributes:
         char_start: The position of its first character, which is never whitespace.
         char_end: The position after its last character.
-        heading: The path of headings that it stands under, as `A > B > C`; None before the first heading.
-        token_count: The number of tokens by the embedder's tokenizer, without the special ones.
+        heading: The path of headings above the chunk, as `A > B > C`; None before the first heading.
+        token_count: The number of tokens by the embedder's tokenizer, without special tokens.
     """
 
     char_start: int
@@ -131,20 +131,21 @@ def split_into_chunks(
     tokenizer: Tokenizer,
     config: ChunkerConfig,
 ) -> list[Chunk]:
-    """Divides a text into chunks, in a time that is linear in its length.
+    """Returns the chunks of a text, in time linear in its length.
 
-    Structure decides first: once the current chunk has `min_tokens`, a heading opens a new one, and so does a
-    paragraph that does not fit into it. A paragraph that is too long for one chunk is divided evenly into as
-    few chunks as hold it, between sentences rather than lines, and lines rather than words: nearly full
-    chunks with a small rest find less (docs/context.md). Only text of fewer than `min_tokens` before it
-    shares a chunk with such a paragraph. A small rest at the end of the document joins the chunk before it if
-    both fit.
+    Structure decides first: once the current chunk has `min_tokens`, a heading begins a new chunk, and so
+    does a paragraph that does not fit into the current one. A paragraph that is too long for one chunk is
+    divided evenly into as few chunks as possible, between sentences rather than lines, and lines rather than
+    words: nearly full chunks followed by a small rest give worse retrieval (docs/context.md). A long
+    paragraph shares a chunk only with preceding text of fewer than `min_tokens`. A small rest at the end of
+    the document joins the chunk before it if both fit.
 
     Args:
         text: The normalised text of the document.
-        headings: Its headings, each with `char_start`, `level` and `title`. One inside a word is ignored.
-        tokenizer: The embedder's, from `load_tokenizer`.
-        config: The budget.
+        headings: The document's headings, each with `char_start`, `level` and `title`. A heading inside a
+            word is ignored.
+        tokenizer: The embedder's tokenizer, from `load_chunk_tokenizer`.
+        config: The token budget.
 
     Returns:
         Chunks in order. They do not overlap, and together they hold every character that is not whitespace.
@@ -316,9 +317,9 @@ def _divided(
 
 
 def make_chunk_id(doc_id: str, text_sha256: str, char_start: int) -> str:
-    """Returns a chunk's id: hex SHA-256 over its document, its own text and where it begins.
+    """Returns a chunk's id: hex SHA-256 over the document's id, the chunk's text and its start position.
 
-    So an edit of the document leaves the ids of the chunks before it as they were.
+    So an edit of the document does not change the ids of the chunks before it.
     """
     return hashlib.sha256(f"{doc_id}\x1f{text_sha256}\x1f{char_start}".encode()).hexdigest()
 
@@ -326,15 +327,16 @@ def make_chunk_id(doc_id: str, text_sha256: str, char_start: int) -> str:
 def chunk_document_batches(
     batches: Iterator[pa.RecordBatch], config: ChunkerConfig, tokenizer_path: Path
 ) -> Iterator[pa.RecordBatch]:
-    """Yields the chunks of documents; for Spark's `mapInArrow`.
+    """Yields the chunks of documents, as a function for Spark's `mapInArrow`.
 
     Args:
-        batches: Columns `doc_id`, `tenant`, `text` (strings) and `headings` (list of structs).
-        config: The budget.
-        tokenizer_path: The embedder's `tokenizer.json`.
+        batches: Batches with the columns `doc_id`, `tenant`, `text` (strings) and `headings` (list of
+            structs).
+        config: The token budget.
+        tokenizer_path: The path of the embedder's `tokenizer.json`.
 
     Yields:
-        `CHUNK_COLUMNS`, one batch per batch.
+        Batches with `CHUNK_COLUMNS`, one per input batch.
     """
     tokenizer = load_chunk_tokenizer(tokenizer_path)
     for batch in batches:

@@ -1,4 +1,4 @@
-"""The headings of a document, and the path of headings that a chunk stands under."""
+"""The headings of a document, and the path of headings above a chunk."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ MAX_HEADING_PATH_CHARACTERS = 1000
 
 
 def usable_headings(text: str, headings: Sequence[Mapping[str, Any]]) -> list[tuple[int, int, str]]:
-    """Returns the headings that begin a word, as `(char_start, level, title)` in order, one per position."""
+    """Returns headings as `(char_start, level, title)` in order, one per position, none inside a word."""
     found: dict[int, tuple[int, str]] = {}
     for heading in headings:
         start = heading["char_start"]
@@ -22,7 +22,7 @@ def usable_headings(text: str, headings: Sequence[Mapping[str, Any]]) -> list[tu
 
 
 class HeadingPath:
-    """The path of headings at each of several positions, which ascend, so that each heading is visited once.
+    """Finds the path of headings above positions, which are asked for in ascending order.
 
     Args:
         outline: The headings, from `usable_headings`.

@@ -1,4 +1,4 @@
-"""Where a text may be divided: paragraphs, sentences and lines, as exact character positions."""
+"""Finds where a text may be divided: paragraphs, sentences and lines, as exact character positions."""
 
 import re
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class TextBoundary(IntEnum):
-    """How strongly a text is divided before a piece; a higher value is a better place to cut."""
+    """The kind of boundary before a piece of text; a higher value is a better place to divide."""
 
     INSIDE = 0
     """Within a word, whose two parts have other tokens apart than together."""
@@ -66,7 +66,7 @@ def _ends_in_abbreviation(text: str, end: int) -> bool:
 
 
 def split_at_boundaries(text: str) -> Iterator[tuple[int, int, TextBoundary]]:
-    """Yields the pieces of a text, which end at every line and sentence end.
+    """Yields the pieces of a text, divided at the end of every line and sentence.
 
     Yields:
         `(start, end, boundary before it)` in order. A piece is not empty and neither begins nor ends with

@@ -1,1 +1,1 @@
-"""What is a text's vector? Model folders, conversion, quantization, encoding."""
+"""How does a text become a vector? Model folders, conversion, quantization, encoding."""

@@ -27,7 +27,7 @@ class _MeanPooled(torch.nn.Module):
 
 
 def convert_to_openvino(folder: ModelFolder, target: Path) -> None:
-    """Writes the OpenVINO form of a model to `target` (`…/model.xml`); see `atomic_folder`."""
+    """Converts a model to OpenVINO and writes it to `target` (`…/model.xml`) atomically."""
     with atomic_folder(target.parent) as scratch:
         # Eager attention traces to a graph that OpenVINO fuses itself. Files on this machine only.
         transformer = AutoModel.from_pretrained(

@@ -79,7 +79,7 @@ def packaged_embedding_model() -> Path:
 
 
 class EmbedderConfig(BaseModel):
-    """Which model embeds, and how."""
+    """The embedding model, and how it is run."""
 
     model: Path = Field(default_factory=packaged_embedding_model)
     """A sentence-transformers folder; the default is inside an installed package."""
@@ -96,7 +96,7 @@ class EmbedderConfig(BaseModel):
 
 
 class QuantizationLoss(RuntimeError):
-    """Quantisation changes the model's vectors too much."""
+    """The quantised model's vectors differ too much from those of the model."""
 
 
 class EmbedderNotPrepared(RuntimeError):
@@ -104,16 +104,15 @@ class EmbedderNotPrepared(RuntimeError):
 
 
 class Embedder:
-    """A sentence embedding model, ready to run. Encoding is safe from several threads.
+    """A sentence embedding model, ready to run. Several threads may encode at once.
 
     Attributes:
-        digest: Hex SHA-256 over weights, tokenizer, configuration and quantisation: whose vectors these are,
-            whatever form this machine computes them in.
-        dimension: Numbers per vector.
-        max_tokens: The most tokens that the model reads of a text, special ones included; the rest is cut
-        off.
-        numeric_form: The form that it computes in: `f32`, `bf16`, `f16`, or `int8` with one of these around
-        it.
+        digest: Hex SHA-256 over weights, tokenizer, configuration and quantisation. It identifies the vectors
+            and does not depend on the machine's numeric form.
+        dimension: The length of a vector.
+        max_tokens: The most tokens that the model reads of a text, with special tokens; the rest is cut off.
+        numeric_form: The number format that the model computes in: `f32`, `bf16`, `f16`, or `int8` with one
+            of these.
     """
 
     digest: str
@@ -151,16 +150,16 @@ class Embedder:
 
     @staticmethod
     def prepare(config: EmbedderConfig, cache: Path = DEFAULT_MODEL_CACHE) -> Path:
-        """Converts the model for OpenVINO, once; needs torch and transformers, no network.
+        """Converts the model to OpenVINO unless that was done; needs torch and transformers, no network.
 
-        Several processes may call it at once, and it may be called again after it was interrupted.
+        Several processes may call this at once, and it may be called again after an interruption.
 
         Returns:
             The converted model's file in `cache`.
 
         Raises:
-            UnsupportedEmbeddingModel: When the folder is not a model that the embedder runs.
-            QuantizationLoss: When it is to be quantised, and is not close enough to itself any more.
+            UnsupportedEmbeddingModel: The folder is not a model that the embedder runs.
+            QuantizationLoss: The quantised model's vectors differ too much from those of the model.
         """
         folder = read_model_folder(config.model)
         target = converted_model_path(cache, embedding_digest(folder, cache, config.quantization))
@@ -178,11 +177,7 @@ class Embedder:
         return target
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Embeds texts.
-
-        Returns:
-            float32 of shape (texts, dimension), each row of length 1, in the order of the texts.
-        """
+        """Returns the unit vectors of texts, in their order: float32 of shape (texts, dimension)."""
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
         for first in range(0, len(texts), _WINDOW):
             encodings = self._tokenizer.encode_batch_fast(list(texts[first : first + _WINDOW]))
@@ -263,7 +258,7 @@ def embedding_digest(folder: ModelFolder, cache: Path, quantization: Quantizatio
 
 
 def converted_model_path(cache: Path, digest: str) -> Path:
-    """Returns the path of the OpenVINO form of the model with this digest in a cache."""
+    """Returns the path in a cache folder at which the converted model with this digest lies."""
     return cache / digest / "model.xml"
 
 
@@ -337,16 +332,16 @@ def embed_batches(
     cache: Path = DEFAULT_MODEL_CACHE,
     threads: int = 1,
 ) -> Iterator[pa.RecordBatch]:
-    """Yields the embeddings of texts; for Spark's `mapInArrow`. A worker process loads the model once.
+    """Yields the embeddings of texts, as a function for Spark's `mapInArrow`; a worker loads the model once.
 
     Args:
-        batches: Columns `tenant`, `text_sha256`, `text` (strings).
+        batches: Batches with the columns `tenant`, `text_sha256` and `text` (strings).
         config: The model.
-        cache: The folder that `Embedder.prepare` filled, on every machine of the cluster.
+        cache: The folder that `Embedder.prepare` filled; it must be on every machine of the cluster.
         threads: Threads per worker; 1 where Spark runs one task per core.
 
     Yields:
-        `EMBEDDING_COLUMNS`, one batch per batch.
+        Batches with `EMBEDDING_COLUMNS`, one per input batch.
     """
     if threads == 1:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its pool would add a set of threads per worker

@@ -1,4 +1,4 @@
-"""The embedding model of a state folder: its digest without loading it, and the model once it is needed."""
+"""The embedding model of a state folder, which is loaded only when a text has to be embedded."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +20,7 @@ class EmbeddingModel:
 
     Attributes:
         config: The model and its limits.
-        cache: Where its converted form is.
+        cache: The folder of the converted model.
     """
 
     config: EmbedderConfig
@@ -28,7 +28,7 @@ class EmbeddingModel:
 
     @classmethod
     def of(cls, config: EmbedderConfig, state: Path) -> "EmbeddingModel":
-        """Returns the packaged model, which set-up converted, or one that the state folder converts."""
+        """Returns a configuration's model: the packaged one, converted at set-up, or another one."""
         packaged = config.model == packaged_embedding_model()
         return cls(config, DEFAULT_MODEL_CACHE if packaged else state / "models")
 
@@ -52,6 +52,6 @@ class EmbeddingModel:
 
     @cached_property
     def embedder(self) -> Embedder:
-        """The loaded model; it is converted and loaded at the first use."""
+        """The model ready to run; it is converted and loaded at the first use."""
         self.prepare()
         return Embedder(self.config, self.cache)

@@ -1,4 +1,4 @@
-"""A sentence-transformers folder: the files of the model, what it does with them, and their digest."""
+"""Reads a sentence-transformers folder: its files, their digest, and whether the embedder can run it."""
 
 import errno
 import hashlib
@@ -16,7 +16,7 @@ class UnsupportedEmbeddingModel(ValueError):
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """What the embedder needs to know about a model.
+    """A sentence-transformers model folder that the embedder can run.
 
     Attributes:
         path: The folder.
@@ -30,18 +30,18 @@ class ModelFolder:
 
     @property
     def tokenizer_path(self) -> Path:
-        """The tokenizer's own file."""
+        """The path of `tokenizer.json`."""
         return self.path / "tokenizer.json"
 
 
 def read_model_folder(path: Path) -> ModelFolder:
-    """Reads a folder's module list, and refuses a model that would get other vectors than its authors'.
+    """Returns a model folder, after checking that the embedder would compute the vectors its authors meant.
 
-    A transformer with mean pooling, perhaps normalisation, and no prompt before the text is supported: nearly
-    all small English embedders are such.
+    The supported models are a transformer with mean pooling, optional normalisation, and no prompt before the
+    text. Nearly all small English embedders are such models.
 
     Raises:
-        UnsupportedEmbeddingModel: When a file is missing, or the model does anything else.
+        UnsupportedEmbeddingModel: A file is missing, or the model does anything else.
     """
     modules = _json(path, "modules.json")
     kinds = [module["type"].rpartition(".")[2] for module in modules]
@@ -118,7 +118,7 @@ def _max_tokens(path: Path) -> int:
 def model_folder_digest(folder: ModelFolder, cache: Path) -> str:
     """Returns the hex SHA-256 of the names and bytes of the model's files, which identifies its vectors.
 
-    The digest is kept in `cache` under the files' sizes and times, so that weights are not hashed at each
+    The digest is cached in `cache` by the files' sizes and times, so that weights are not hashed at each
     start.
     """
     state = hashlib.sha256(str(folder.path.resolve()).encode())
@@ -138,10 +138,10 @@ def model_folder_digest(folder: ModelFolder, cache: Path) -> str:
 
 
 def write_model_cache(path: Path, text: str) -> None:
-    """Writes a small file of the cache; a cache that can not be written only costs time.
+    """Writes a small file into the cache, or does nothing if the cache may not be written.
 
     Raises:
-        OSError: The disk is full, or another fault that is not about rights.
+        OSError: The disk is full, or there is another fault than missing permissions.
     """
     try:
         with atomic_file(path) as fresh:

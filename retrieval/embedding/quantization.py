@@ -1,13 +1,13 @@
-"""Rewrites a converted model so that its linear layers multiply 8-bit integers.
+"""Quantises a converted model, so that its linear layers multiply 8-bit integers.
 
 Weights get one scale per output, activations one range per layer (Jacob et al., 2018, arXiv:1712.05877).
-Before that, the few channels of a layer's input that are far larger than the others are scaled down and their
-weights up by as much (Xiao et al., 2022, arXiv:2211.10438): one such channel would otherwise take nearly all
-of the 256 steps. How much is scaled is what gives the least expected error; a layer whose expected error is
-still large stays as it is.
+Before that, the few channels of a layer's input that are far larger than the others are scaled down, and
+their weights are scaled up by the same factor (Xiao et al., 2022, arXiv:2211.10438): one such channel would
+otherwise take nearly all of the 256 steps. The factor is the one with the least expected error; a layer whose
+expected error is still large is not quantised.
 
-The steps are written into the graph as `FakeQuantize`, so that they mean the same on every processor: one
-with int8 instructions computes in integers, any other rounds float32 to the same steps.
+The steps are written into the graph as `FakeQuantize`, so that they are the same on every processor: a
+processor with int8 instructions computes in integers, any other rounds float32 to the same steps.
 """
 
 import hashlib
@@ -46,7 +46,10 @@ def int8_model_digest(float_digest: str) -> str:
 
 
 def calibration_texts() -> list[str]:
-    """Returns texts from one word to more than most models read: short ones reach further values."""
+    """Returns the calibration texts, from one word to more than most models read.
+
+    Short texts are among them because they reach more extreme values.
+    """
     passages = _TEXTS.read_text(encoding="utf-8").strip().split("\n\n")
     following = passages[1:] + passages[:2]
     long = [" ".join((passage, *following[i : i + 2])) for i, passage in enumerate(passages)]
@@ -95,11 +98,11 @@ def quantize_model(source: Path, tokens: Sequence[Sequence[int]]) -> "openvino.M
     """Returns the int8 form of a converted model.
 
     Args:
-        source: The model in floats, `….xml`.
-        tokens: Token ids of the texts that ranges are taken from.
+        source: The path of the model in floats, `….xml`.
+        tokens: Token ids of the calibration texts, from which the activations' ranges are measured.
 
     Returns:
-        A model of the same inputs and output. Inputs and outputs of its layers are floats all the same.
+        A model with the same inputs and output; inputs and outputs of its layers remain floats.
     """
     import openvino
 

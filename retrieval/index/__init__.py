@@ -1,1 +1,1 @@
-"""How is the index built, changed and released?"""
+"""How is the search index built, changed and released? Generations, epochs, postings, the HNSW graph."""

@@ -1,4 +1,4 @@
-"""A change of a generation: staged in temporary tables, then merged as the next epoch."""
+"""Applies a change to a generation: stages it in temporary tables, then merges it as the next epoch."""
 
 from collections.abc import Iterable
 
@@ -30,18 +30,18 @@ def stage_index_changes(
     removed: Iterable[str],
     numbering: RowNumbering,
 ) -> None:
-    """Puts a change into the temporary tables `incoming` and `removed`.
+    """Writes a change into the temporary tables `incoming` and `removed`.
 
-    A chunk that can't be indexed is quarantined; if an earlier state of it is indexed, that is removed.
+    A chunk that can't be indexed is quarantined; if an earlier version of it is indexed, that is removed.
 
     Args:
-        connection: The owner's, in a transaction.
+        connection: The owner's connection, in a transaction.
         upserts: Batches of new and changed chunks.
-        removed: The ids of chunks that went away.
-        numbering: The numbers of the new rows; it has moved past them afterwards.
+        removed: The ids of the chunks to remove.
+        numbering: Gives the new rows their numbers, and is advanced past them.
 
     Raises:
-        InvalidIndexBatch: As in `numbered_rows`; or two rows have one chunk_id, or one is also removed.
+        InvalidIndexBatch: As in `numbered_rows`; or two rows have one chunk_id, or a row is also removed.
     """
     connection.execute(
         "CREATE TEMPORARY TABLE incoming (LIKE headwater.chunks INCLUDING STORAGE) ON COMMIT DROP; "
@@ -63,7 +63,7 @@ def stage_index_changes(
 
 
 def merge_staged_changes(connection: Connection[DatabaseRow], number: int, epoch: int) -> bool:
-    """Makes the staged rows those of `epoch` in generation `number`; returns whether anything changes."""
+    """Merges the staged rows into generation `number` as `epoch`; returns whether anything changed."""
     connection.execute(
         SQL("""
             DELETE FROM incoming USING headwater.chunks old

@@ -18,20 +18,21 @@ _BATCH_ROWS = 4096  # bounds memory: a batch is held once as Arrow and once as t
 
 
 class InvalidIndexBatch(ValueError):
-    """A record batch can not be indexed; the message says which column, and which row where it is one."""
+    """A record batch can not be indexed; the message names the column, and the row if one row is at fault."""
 
 
 def binary_copy_stream(batches: Iterator[pa.RecordBatch]) -> Iterator[memoryview | bytes]:
-    """Yields batches of one schema as one binary COPY stream.
+    """Yields record batches as one binary COPY stream.
 
     Args:
-        batches: Columns of integers, strings and (fixed-size) lists of float32. The lists become `halfvec`.
+        batches: Batches of one schema, with columns of integers, strings and (fixed-size) lists of float32.
+            The lists become `halfvec`.
 
     Yields:
         Pieces of the stream: header, rows, trailer.
 
     Raises:
-        InvalidIndexBatch: A column's type has no encoding here, or a vector does not fit a `halfvec`.
+        InvalidIndexBatch: A column has another type, or a vector does not fit into a `halfvec`.
     """
     yield COPY_HEADER
     for batch in batches:
@@ -41,10 +42,10 @@ def binary_copy_stream(batches: Iterator[pa.RecordBatch]) -> Iterator[memoryview
 
 
 def encode_copy_rows(batch: pa.RecordBatch) -> pa.Buffer:
-    """Returns a batch's rows in COPY's format: the number of fields, then the length and bytes of each.
+    """Returns a batch's rows in binary COPY format: the field count, then the length and bytes of each field.
 
-    Every column becomes one or two binary columns; Arrow joins them row by row, so that the joined column's
-    data buffer is the stream.
+    Every column becomes one or two binary columns. Arrow joins these row by row, so that the data buffer of
+    the joined column is the stream.
     """
     count = batch.num_rows
     parts = [_fixed_width(np.full(count, batch.num_columns, ">i2"))]
@@ -69,7 +70,7 @@ def vectors_as_matrix(column: pa.Array, name: str = "vector") -> npt.NDArray[np.
     """Returns a column of vectors as one array, (rows, dimension) float32, without a copy where possible.
 
     Raises:
-        InvalidIndexBatch: A vector is missing, or they differ in length.
+        InvalidIndexBatch: A vector is missing, or the vectors differ in length.
     """
     if column.null_count:
         row = int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])

@@ -1,4 +1,4 @@
-"""The build of a generation: loaded, indexed and attached in one transaction beside the live one."""
+"""Builds a generation of the index in one transaction: loads, indexes and attaches its tables."""
 
 import contextlib
 from collections.abc import Iterable, Iterator
@@ -36,10 +36,10 @@ _BUILD_LOCK = 0x48656165
 
 @contextlib.contextmanager
 def exclusive_index_build(connection: Connection[DatabaseRow]) -> Iterator[None]:
-    """Keeps other builds out until the block ends.
+    """Holds the lock that keeps other builds of the index out until the `with` block ends.
 
     Raises:
-        IndexConflict: Another one is running.
+        IndexConflict: Another build is running.
     """
     if not fetch_value(connection, "SELECT pg_try_advisory_lock(%s)", _BUILD_LOCK):
         raise IndexConflict("another build of the index is running; wait for it to end")
@@ -59,7 +59,7 @@ def begin_generation(
     lineage: Lineage,
     after: int,
 ) -> int:
-    """Clears what a dead build left, and returns the number of a new generation, which is above `after`."""
+    """Begins a generation: returns its number, above `after`, and removes what interrupted builds left."""
     connection.execute("DELETE FROM headwater.index_state WHERE status = 'building'")
     connection.execute(
         "SELECT setval(pg_get_serial_sequence('headwater.index_state', 'generation'), %(after)s) "
@@ -88,10 +88,10 @@ def load_generation(
     """Fills and indexes a generation's tables and attaches them, ready to be released.
 
     Args:
-        connection: The owner's, in a transaction.
-        number: The generation, from `begin_generation`.
-        dimension: Numbers per vector.
-        batches: The chunks; read once.
+        connection: The owner's connection, in a transaction.
+        number: The number of the generation, from `begin_generation`.
+        dimension: The length of a vector.
+        batches: The chunks; they are read once.
         hnsw_m: Neighbours per vector in the graph.
         hnsw_ef_construction: Candidates that are compared while a vector is put into the graph.
 

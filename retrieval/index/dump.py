@@ -1,8 +1,8 @@
-"""The index as files of rows, and an index made from them: tables and functions are always ours.
+"""Writes the index's rows to files, and restores an index from such files, which hold no code.
 
-A dump of `pg_dump` is a program that a restore runs, functions included. Here each table is one file of
-binary COPY, which holds values and nothing else. A restore makes the schema as for a new database, loads the
-rows as the owner, who is no superuser, and indexes them as a build does.
+A dump of `pg_dump` is a program that a restore runs, with its functions. Here each table is one file of
+binary COPY, which holds only values. A restore creates the schema as for a new database, loads the rows as
+the owner, who is not a superuser, and indexes them as a build does.
 """
 
 from pathlib import Path
@@ -33,14 +33,14 @@ _PIECE_BYTES = 1 << 20
 
 
 class InvalidIndexDump(RuntimeError):
-    """The files are not rows of this schema's tables."""
+    """The files of a dump do not hold rows of this schema's tables."""
 
 
 class IndexDump(BaseModel):
-    """What the files of a dump hold.
+    """The contents of an index dump.
 
     Attributes:
-        dimensions: Numbers per vector of each generation that is dumped, by its number.
+        dimensions: The length of the vectors of each dumped generation, by the generation's number.
         last_generation: The highest number that a generation has had.
         columns: The columns of each table's files, in order.
     """
@@ -50,17 +50,17 @@ class IndexDump(BaseModel):
     columns: dict[str, tuple[str, ...]]
 
     def files(self) -> list[str]:
-        """Returns the names of the files."""
+        """Returns the names of the dump's files."""
         parts = [f"{table}_g{number}" for number in self.dimensions for table in PARTITIONED]
         return [f"{name}.copy" for name in (*_TABLES, *parts)]
 
 
 def dump_index(connection: Connection[DatabaseRow], folder: Path) -> IndexDump:
-    """Writes the index's rows to files as of one moment; writers go on.
+    """Writes the rows of one snapshot of the index to files; writers are not blocked.
 
     Args:
-        connection: The owner's, at the start of a transaction.
-        folder: Where the files are written.
+        connection: The owner's connection, at the start of a transaction.
+        folder: The folder for the files.
     """
     connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
     # It takes no snapshot: what is dropped before it is also gone from what is read next.
@@ -101,14 +101,14 @@ def restore_index(
     """Fills a new database's tables from the files of a dump, and indexes them.
 
     Args:
-        connection: The owner's, in a transaction.
-        folder: Where the files are.
-        dump: What they hold.
+        connection: The owner's connection, in a transaction.
+        folder: The folder of the files.
+        dump: The contents of the dump, from `dump_index`.
         hnsw_m: Neighbours per vector in the graph.
         hnsw_ef_construction: Candidates that are compared while a vector is put into the graph.
 
     Raises:
-        InvalidIndexDump: They are not rows of these tables.
+        InvalidIndexDump: The files do not hold rows of these tables.
     """
     for table in (*_TABLES, *PARTITIONED):
         if not dump.columns.get(table) or set(dump.columns[table]) - set(_columns(connection, table)):

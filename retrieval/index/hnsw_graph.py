@@ -1,4 +1,4 @@
-"""The HNSW graph over a generation's vectors: made when it is loaded, made anew when it has bloated."""
+"""Creates the HNSW graph over a generation's vectors, and rebuilds it when it holds too many deleted rows."""
 
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ def create_hnsw_graph(
     hnsw_m: int,
     hnsw_ef_construction: int,
 ) -> None:
-    """Makes a loaded generation's HNSW graph: by far the longest part of a build."""
+    """Creates the HNSW graph of a loaded generation, which is by far the longest part of a build."""
     connection.execute(
         SQL(
             "CREATE INDEX ON {chunks} USING hnsw ((embedding::halfvec({dimension})) halfvec_cosine_ops) "
@@ -40,21 +40,22 @@ def create_hnsw_graph(
 def clean_hnsw_graph(
     connection: Connection[DatabaseRow], generation: int, dimension: int, hnsw_m: int
 ) -> bool:
-    """Removes deleted chunks from a generation's indexes: from a small graph always, else when it pays.
+    """Removes deleted chunks from a generation's indexes, and rebuilds a large HNSW graph that has too many.
 
-    To take a row out of an HNSW graph, VACUUM looks for new neighbours for every row that had it as one, one
-    by
-    one: for one row in a few hundred that takes longer than rebuilding the graph. So deleted rows stay in a
-    large graph, where no search returns them, until they are so many that they slow a search.
+    To remove a row from an HNSW graph, VACUUM finds new neighbours for every row that had it as a neighbour.
+    If more than one row in a few hundred was deleted, that takes longer than rebuilding the graph. So deleted
+    rows stay in a large graph, where no search returns them, until there are so many that they slow down
+    searches.
 
     Args:
-        connection: The owner's, outside a transaction.
-        generation: The generation.
-        dimension: Numbers per vector, two bytes each.
-        hnsw_m: Neighbours per vector and layer, twice as many on the lowest; six bytes each.
+        connection: The owner's connection, outside a transaction.
+        generation: The number of the generation.
+        dimension: The length of a vector; a number takes two bytes.
+        hnsw_m: Neighbours per vector and layer, twice as many on the lowest layer; a neighbour takes six
+            bytes.
 
     Returns:
-        Whether the graph was rebuilt; readers went on meanwhile.
+        Whether the graph was rebuilt; readers are not blocked.
     """
     graph = _graph(connection, generation)
     if graph is None:

@@ -51,7 +51,7 @@ _ROWS_AT_COLUMNS = (
 
 
 class IndexConfig(BaseModel):
-    """How the index is built."""
+    """The settings of index builds."""
 
     hnsw_m: int = Field(default=16, ge=2, le=100)
     """Neighbours per vector in the HNSW graph; more neighbours find more and take more memory."""
@@ -62,11 +62,11 @@ class IndexConfig(BaseModel):
 
 
 class Index:
-    """Writes the index and says what is live.
+    """The search index in PostgreSQL: builds and changes it, and releases states of it.
 
     Args:
         postgres: The serving database.
-        config: How it is built.
+        config: The settings of builds.
     """
 
     def __init__(self, postgres: Postgres, config: IndexConfig | None = None) -> None:
@@ -102,19 +102,19 @@ class Index:
         lineage: Lineage,
         after: int = 0,
     ) -> IndexState:
-        """Builds a new generation beside the live one. It is served once a release points at it.
+        """Builds a new generation beside the live one, which is served once a release points at it.
 
-        All in one transaction: a build that dies leaves a row saying `building`, which the next one clears.
-        A chunk that can't be indexed is quarantined, and the others are built.
+        The build is one transaction. An interrupted build leaves a row with the state `building`, which the
+        next build removes. A chunk that can't be indexed is quarantined, and the other chunks are built.
 
         Args:
-            model_digest: The embedding model's.
-            chunker_digest: The chunker's.
-            dimension: Numbers per vector.
-            batches: The chunks, as `INDEX_COLUMNS` and `vector`; read once.
-            lineage: What they were made from.
-            after: The new generation's number is higher than this one, also where the index was lost and is
-                built again: a decision about an old generation must not be taken for one about the new.
+            model_digest: The digest of the embedding model.
+            chunker_digest: The digest of the chunker.
+            dimension: The length of a vector.
+            batches: The chunks, with `INDEX_COLUMNS` and `vector`; they are read once.
+            lineage: The table versions that the chunks were made from, and the run.
+            after: A number that the new generation's number must exceed. After the index was lost and is
+                built again, a decision about an old generation must not apply to a new one.
 
         Raises:
             IndexConflict: Another build is running.
@@ -137,17 +137,17 @@ class Index:
         removed_chunk_ids: Iterable[str],
         lineage: Lineage,
     ) -> IndexState:
-        """Changes a generation in one transaction, as its next epoch; readers of others see no difference.
+        """Changes a generation in one transaction, as its next epoch; earlier epochs are read unchanged.
 
-        A chunk that is there already is closed and put in anew where anything about it changed, and left
-        alone where nothing did. When nothing changed at all, the epoch stays and only the lineage moves on.
-        A chunk that can't be indexed is quarantined.
+        An indexed chunk that has changed gets an end epoch and a new row; a chunk that has not changed keeps
+        its row. If no chunk changed, the epoch stays and only the lineage is updated. A chunk that can't be
+        indexed is quarantined.
 
         Args:
-            state: The state from which the change was worked out.
-            upserts: Chunks that are new or changed, as in `build`.
-            removed_chunk_ids: Chunks that went away; unknown ones are no error.
-            lineage: What the generation is made from after the change.
+            state: The state on which the change is based.
+            upserts: The new and changed chunks, as in `build`.
+            removed_chunk_ids: The ids of the chunks to remove; unknown ids are ignored.
+            lineage: The table versions that the generation is made from after the change.
 
         Raises:
             IndexConflict: The generation is no longer at `state.epoch`; nothing was changed.
@@ -181,7 +181,7 @@ class Index:
         return IndexState(number, epoch, state.model_digest, state.chunker_digest, state.dimension, lineage)
 
     def rows_at(self, point: IndexPoint) -> pa.Table:
-        """Returns the rows that a reader at `point` sees, of every tenant, by chunk_id.
+        """Returns the rows of all tenants that are visible at `point`, sorted by chunk_id.
 
         Returns:
             chunk_id, tenant, doc_id, uri, content_sha256, text_sha256, language (strings), ordinal,
@@ -214,15 +214,15 @@ class Index:
         """Makes an epoch of the index live under a name, if `expected` is still the live release.
 
         Args:
-            release_id: The name.
+            release_id: The release's name.
             point: The epoch to serve.
-            expected: The release that was live when `point` was judged; None for the first.
-            details: What it was judged by and what it was made from.
+            expected: The release that was live when `point` was evaluated; None for the first.
+            details: The release's evaluation and origin.
 
         Raises:
             IndexConflict: Another release went live meanwhile.
             ReleaseExists: The name is taken.
-            UnknownRelease: The generation is not there, or has not come to that epoch.
+            UnknownRelease: The generation does not exist, or has not reached that epoch.
         """
         with self._postgres.owner() as connection:
             insert_release(connection, release_id, point, details)
@@ -257,12 +257,12 @@ class Index:
             return read_releases(connection)
 
     def live_history(self) -> list[LiveHistoryEntry]:
-        """Returns what was live since when, oldest first; it also names releases that are no longer kept."""
+        """Returns when each release went live, oldest first, also releases that are no longer kept."""
         with self._postgres.owner() as connection:
             return read_live_history(connection)
 
     def groups(self) -> dict[str, list[str]]:
-        """Returns the groups that each tenant's documents were given to; a tenant without any is left out."""
+        """Returns the groups that documents were given to, by tenant; tenants without groups are left out."""
         with self._postgres.owner() as connection:
             rows = connection.execute(
                 "SELECT tenant, array_agg(DISTINCT name ORDER BY name) FROM headwater.scopes, "
@@ -276,7 +276,7 @@ class Index:
             return [chunk for _, chunk in read_quarantined(connection, state.generation)]
 
     def document_rows(self, doc_id: str) -> list[dict[str, Any]]:
-        """Returns every row that the index holds of a document, in any generation, served or not.
+        """Returns all rows of a document in the index, in every generation, served or not.
 
         Returns:
             generation, chunk_id, valid_from and valid_to (epochs; None while it is valid), by generation.
@@ -299,12 +299,12 @@ class Index:
         ]
 
     def dump(self, folder: Path) -> IndexDump:
-        """Writes the index's rows to files in a folder, as of one moment; writers go on."""
+        """Writes the rows of one snapshot of the index to files in a folder; writers are not blocked."""
         with self._postgres.owner() as connection:
             return dump_index(connection, folder)
 
     def restore(self, folder: Path, dump: IndexDump) -> None:
-        """Fills the index of a new database with what `dump` wrote to a folder.
+        """Fills the index of a new database from the files that `dump` wrote to a folder.
 
         Raises:
             InvalidIndexDump: The files do not hold rows of the index's tables; nothing was changed.
@@ -318,13 +318,13 @@ class Index:
         self._postgres.close()  # the access key is another
 
     def maintain(self) -> dict[str, int]:
-        """Cleans and analyses every generation that is ready, and rebuilds HNSW graphs that have bloated.
+        """Vacuums and analyses every finished generation; rebuilds HNSW graphs with too many deleted rows.
 
-        A large graph keeps what left it, out of every search's reach, until that is a fifth of it; then it is
+        A large graph keeps deleted rows, which no search returns, until they are a fifth of it; then it is
         rebuilt beside the old one.
 
         Returns:
-            `generations`, and `graphs_rebuilt`, how many graphs were rebuilt.
+            The number of generations (`generations`), and of graphs that were rebuilt (`graphs_rebuilt`).
         """
         rebuilt = 0
         with self._postgres.maintenance() as connection:
@@ -343,7 +343,7 @@ class Index:
         return {"generations": len(ready), "graphs_rebuilt": rebuilt}
 
     def prune(self, keep: Iterable[tuple[int, int]]) -> int:
-        """Removes, for good, what no kept epoch shows; `maintain` takes it out of the HNSW graph too.
+        """Deletes the rows that no kept epoch shows; `maintain` later removes them from the HNSW graph.
 
         See `prune_index` for what is always kept.
 
@@ -354,7 +354,7 @@ class Index:
             How many chunk rows were removed from generations that stay.
 
         Raises:
-            IndexConflict: Readers or writers did not let go in time; nothing was changed.
+            IndexConflict: Readers or writers held their locks too long; nothing was changed.
         """
         timeout_s = self._config.lock_timeout_s
         try:

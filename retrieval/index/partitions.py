@@ -1,4 +1,4 @@
-"""A generation's tables: made beside the others, loaded, indexed, attached, vacuumed and dropped."""
+"""The tables (partitions) of one generation: created, loaded, indexed, attached, vacuumed and dropped."""
 
 from collections.abc import Iterator
 
@@ -16,12 +16,12 @@ PARTITIONED = ("chunks", "postings", "frequencies")
 
 
 def partition_name(table: str, generation: int) -> Identifier:
-    """Returns the name of a generation's part of a partitioned table."""
+    """Returns the name of a generation's partition of a table."""
     return Identifier("headwater", f"{table}_g{generation}")
 
 
 def create_partitions(connection: Connection[DatabaseRow], generation: int) -> None:
-    """Makes a generation's tables, not attached yet: no reader sees them or waits for them."""
+    """Creates a generation's tables without attaching them, so that no reader sees them or waits for them."""
     for table in PARTITIONED:
         _create_partition(connection, table, generation)
 
@@ -49,10 +49,10 @@ def _create_partition(connection: Connection[DatabaseRow], table: str, generatio
 def copy_chunks(
     connection: Connection[DatabaseRow], into: Identifier, rows: Iterator[pa.RecordBatch], freeze: bool
 ) -> None:
-    """Loads rows through one binary COPY; `freeze` needs a table made in this transaction.
+    """Loads rows by one binary COPY; `freeze` needs a table that was created in this transaction.
 
     Raises:
-        InvalidIndexBatch: As in `numbered_rows`, which makes the rows.
+        InvalidIndexBatch: As in `numbered_rows`, which yields the rows.
     """
     copy = SQL("COPY {into} ({columns}) FROM STDIN WITH (FORMAT binary, FREEZE {freeze})").format(
         into=into, columns=SQL(", ").join(map(Identifier, COPIED_COLUMNS)), freeze=Literal(freeze)
@@ -63,9 +63,9 @@ def copy_chunks(
 
 
 def sort_chunks_by_scope(connection: Connection[DatabaseRow], generation: int) -> None:
-    """Stores and numbers loaded chunks by scope, so that a tenant's chunks are on fewer pages.
+    """Sorts and numbers the loaded chunks by scope, so that a tenant's chunks are on fewer pages.
 
-    Chunks of later changes lie where there is room.
+    Chunks of later changes are stored wherever there is room.
     """
     chunks, unsorted = partition_name("chunks", generation), Identifier(f"unsorted_g{generation}")
     several = SQL("SELECT EXISTS (SELECT FROM {chunks} WHERE scope <> (SELECT scope FROM {chunks} LIMIT 1))")
@@ -87,7 +87,7 @@ def sort_chunks_by_scope(connection: Connection[DatabaseRow], generation: int) -
 
 
 def create_chunk_indexes(connection: Connection[DatabaseRow], generation: int) -> None:
-    """Indexes loaded chunks by identity and scope.
+    """Creates the indexes of loaded chunks: by chunk_id and by scope.
 
     Raises:
         psycopg.errors.UniqueViolation: Two rows have one chunk_id.
@@ -102,7 +102,7 @@ def create_chunk_indexes(connection: Connection[DatabaseRow], generation: int) -
 
 
 def create_posting_indexes(connection: Connection[DatabaseRow], generation: int) -> None:
-    """Indexes a generation's postings and frequencies, once all are there."""
+    """Creates the indexes of a generation's postings and frequencies, after all rows are inserted."""
     for table, columns in (
         ("postings", "(scope, lexeme, first_no)"),
         ("frequencies", "(scope, lexeme, epoch) INCLUDE (generation, chunk_count)"),
@@ -113,7 +113,7 @@ def create_posting_indexes(connection: Connection[DatabaseRow], generation: int)
 
 
 def insert_scopes(connection: Connection[DatabaseRow], chunks: sql.Composable) -> None:
-    """Lists the scopes with groups that rows of `chunks` have, so that a reader's groups find them."""
+    """Inserts the scopes with groups that rows of `chunks` have, so that a reader's groups find them."""
     connection.execute(
         SQL(
             "INSERT INTO headwater.scopes (scope, tenant, groups) "

@@ -1,10 +1,10 @@
-"""The postings, which say what chunks hold a lexeme, and the counts that BM25 needs beside them.
+"""The postings, which say which chunks hold a lexeme, and the counts that BM25 needs.
 
-Postings lie in blocks: a row holds up to `POSTINGS_PER_BLOCK` postings of one lexeme in one scope, by
-ascending chunk number, which takes a tenth of the room that one row per posting would. A change only adds
-blocks. What it closes stays in them: whoever finds a chunk looks at the chunk's own row for whether it is
-valid. `remove_postings` takes out what no kept epoch shows, `repack_postings` joins what many small changes
-have left behind.
+Postings are stored in blocks: a row holds up to `POSTINGS_PER_BLOCK` postings of one lexeme in one scope, by
+ascending chunk number, in a tenth of the space that one row per posting would take. A change only adds
+blocks. Postings of chunks that are no longer valid stay in them; a search reads in the chunk's own row
+whether it is valid. `remove_postings` removes the postings of chunks that no kept epoch shows, and
+`repack_postings` joins the small blocks that many small changes have added.
 """
 
 from psycopg import Connection, sql
@@ -34,12 +34,12 @@ IN_TEXT_ONLY_SQL = f"counts & {0xFFFF << 16} = 0"
 
 
 def fill_postings(connection: Connection[DatabaseRow], generation: int, count: int) -> None:
-    """Fills postings, statistics and frequencies of a loaded generation, a part of its chunks at a time.
+    """Fills the postings, statistics and frequencies of a loaded generation, some of its chunks at a time.
 
     Args:
-        connection: The owner's, in a transaction.
-        generation: The generation, of which only the chunks are loaded.
-        count: How many chunks it has, numbered from 0.
+        connection: The owner's connection, in a transaction.
+        generation: The number of the generation, whose chunks are loaded and whose other tables are empty.
+        count: The number of its chunks, which are numbered from 0.
     """
     for first in range(0, count, _SORTED_CHUNKS):
         end = min(count, first + _SORTED_CHUNKS)
@@ -56,12 +56,12 @@ def fill_postings(connection: Connection[DatabaseRow], generation: int, count: i
 
 
 def read_chunk_lexemes(connection: Connection[DatabaseRow], into: str, chunks: sql.Composable) -> Identifier:
-    """Reads the lexemes of chunks into a temporary table, which is made where it is not there.
+    """Writes the lexemes of chunks into a temporary table, which is created if it does not exist.
 
     Args:
-        connection: The owner's, in a transaction, at whose end the table is dropped.
+        connection: The owner's connection, in a transaction; the table is dropped at the transaction's end.
         into: The table's name.
-        chunks: A relation with `POSTED_COLUMNS`.
+        chunks: The SQL of a relation with `POSTED_COLUMNS`.
 
     Returns:
         The table: chunk_no, scope, language, length (in lexemes), lexemes and counts (arrays of one length).
@@ -99,7 +99,7 @@ def read_chunk_lexemes(connection: Connection[DatabaseRow], into: str, chunks: s
 
 
 def insert_postings(connection: Connection[DatabaseRow], generation: int, terms: sql.Composable) -> int:
-    """Adds the postings of chunks whose numbers are above all others; returns how many blocks."""
+    """Inserts the postings of chunks whose numbers are above all others; returns the number of new blocks."""
     entries = SQL(
         "(SELECT scope, lexeme, chunk_no, (length << 32) | count AS counts "
         "FROM {terms} CROSS JOIN LATERAL unnest(lexemes, counts) AS words (lexeme, count))"
@@ -143,11 +143,11 @@ def insert_bm25_statistics(
     added: sql.Composable,
     closed: sql.Composable,
 ) -> None:
-    """Writes the chunk counts and lengths that BM25 needs, where an epoch changes them.
+    """Writes the chunk counts and lengths that BM25 needs, for the scopes in which an epoch changes them.
 
     Args:
-        connection: The owner's.
-        generation: The generation.
+        connection: The owner's connection.
+        generation: The number of the generation.
         epoch: The new epoch.
         added: The chunks that it adds, from `read_chunk_lexemes`.
         closed: The chunks that it closes, from `read_chunk_lexemes`.
@@ -181,7 +181,7 @@ def insert_bm25_statistics(
 
 
 def insert_first_frequencies(connection: Connection[DatabaseRow], generation: int) -> None:
-    """Writes how many chunks hold each lexeme in a generation's first epoch, from all of its postings."""
+    """Counts from all postings how many chunks hold each lexeme, for a generation's first epoch."""
     connection.execute(
         SQL("""
             INSERT INTO {frequencies} (generation, epoch, chunk_count, scope, lexeme)
@@ -202,7 +202,10 @@ def insert_changed_frequencies(
     added: sql.Composable,
     closed: sql.Composable,
 ) -> None:
-    """Writes how many chunks hold a lexeme, where an epoch changes it; arguments as above."""
+    """Counts how many chunks hold a lexeme, for the lexemes whose count an epoch changes.
+
+    The arguments are those of `insert_bm25_statistics`.
+    """
     connection.execute(
         SQL("""
             INSERT INTO {frequencies} (generation, epoch, chunk_count, scope, lexeme)
@@ -230,7 +233,7 @@ def insert_changed_frequencies(
 
 
 def chunk_posting_sql(generation: int) -> str:
-    """Returns SQL for the `counts` of chunk `c` for `words.lexeme`: one row, or none."""
+    """Returns SQL that selects the `counts` of the lexeme `words.lexeme` in chunk `c`: one row, or none."""
     # Blocks of a scope follow one another: a chunk is in the last one that begins at or before it.
     return f"""
         SELECT counts[place] AS counts FROM (
@@ -244,7 +247,7 @@ def chunk_posting_sql(generation: int) -> str:
 
 
 def remove_postings(connection: Connection[DatabaseRow], generation: int, dead: sql.Composable) -> None:
-    """Takes chunks out of the blocks; `dead` is a table of them, from `read_chunk_lexemes`."""
+    """Removes the postings of chunks; `dead` is a table of these chunks, from `read_chunk_lexemes`."""
     connection.execute(
         SQL("""
             WITH gone AS (
@@ -274,9 +277,9 @@ def remove_postings(connection: Connection[DatabaseRow], generation: int, dead: 
 
 
 def repack_postings(connection: Connection[DatabaseRow], generation: int) -> int:
-    """Joins the blocks of lexemes that take more than twice the blocks they need.
+    """Joins the blocks of every lexeme that has more than twice the blocks that it needs.
 
-    Readers see the same postings before and after; the caller keeps other writers away.
+    Readers see the same postings before and after; the caller must hold a lock that keeps other writers away.
 
     Returns:
         How many pairs of scope and lexeme were repacked.

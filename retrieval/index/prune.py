@@ -1,4 +1,4 @@
-"""Removes, for good, what no kept epoch of the index shows."""
+"""Deletes the releases, generations and rows that no kept epoch of the index shows."""
 
 from collections.abc import Collection
 
@@ -11,20 +11,20 @@ from retrieval.store.postgres import DatabaseRow
 
 
 def prune_index(connection: Connection[DatabaseRow], kept: Collection[tuple[int, int]]) -> dict[int, int]:
-    """Removes the releases, generations and rows of epochs that are not kept.
+    """Deletes the releases, generations and rows that no kept epoch shows.
 
-    The live release is always kept. A generation without a kept epoch is dropped whole, unless it is being
-    built. In the others the newest epoch stays too, because the next change starts from it.
+    The live release is always kept. A generation without a kept epoch is dropped, unless it is being built.
+    In the other generations the newest epoch is kept too, because the next change starts from it.
 
     Args:
-        connection: The owner's, in a transaction with a `lock_timeout`.
+        connection: The owner's connection, in a transaction with a `lock_timeout`.
         kept: (generation, epoch) pairs.
 
     Returns:
-        How many chunk rows went from each generation that stays.
+        The number of chunk rows that were deleted from each remaining generation.
 
     Raises:
-        psycopg.errors.LockNotAvailable: A reader or writer did not let go in time.
+        psycopg.errors.LockNotAvailable: A reader or writer held its lock too long.
     """
     # Writers of these generations wait, or find that they were overtaken.
     states = connection.execute(

@@ -11,7 +11,7 @@ _COLUMNS = "chunk_id, doc_id, tenant, uri, expectation, reason"
 
 
 def quarantine_chunks(connection: Connection[DatabaseRow], numbering: RowNumbering) -> None:
-    """Writes down the chunks that a load left out."""
+    """Inserts the quarantined chunks of a build."""
     with connection.cursor() as cursor:
         cursor.executemany(
             f"INSERT INTO headwater.quarantine (generation, {_COLUMNS}) VALUES (%s, %s, %s, %s, %s, %s, %s) "
@@ -21,11 +21,11 @@ def quarantine_chunks(connection: Connection[DatabaseRow], numbering: RowNumberi
 
 
 def replace_quarantined(connection: Connection[DatabaseRow], numbering: RowNumbering) -> None:
-    """Brings a generation's quarantine to a staged change, in which a chunk left out counts as removed.
+    """Replaces the quarantined chunks that a staged change touches by those that it quarantines.
 
     Args:
-        connection: The owner's, after `incoming` and `removed` were filled.
-        numbering: The change's.
+        connection: The owner's connection, after `incoming` and `removed` were filled.
+        numbering: The row numbering of the change, with the chunks that it quarantines.
     """
     with connection.cursor() as cursor:
         cursor.executemany(
@@ -43,7 +43,7 @@ def replace_quarantined(connection: Connection[DatabaseRow], numbering: RowNumbe
 def read_quarantined(
     connection: Connection[DatabaseRow], generation: int | None = None, doc_id: str | None = None
 ) -> list[tuple[int, QuarantinedChunk]]:
-    """Returns quarantined chunks with their generations, of one generation or document where one is given."""
+    """Returns quarantined chunks with their generations: all, or those of one generation or document."""
     rows = connection.execute(
         f"SELECT generation, {_COLUMNS} FROM headwater.quarantine "
         "WHERE (%(generation)s::integer IS NULL OR generation = %(generation)s) "

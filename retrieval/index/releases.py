@@ -23,7 +23,7 @@ def insert_release(
 
     Raises:
         ReleaseExists: The name is taken.
-        UnknownRelease: The generation is not there, or has not come to that epoch.
+        UnknownRelease: The generation does not exist, or has not reached that epoch.
     """
     there = connection.execute(
         "SELECT FROM headwater.index_state "
@@ -48,7 +48,7 @@ def insert_release(
 
 
 def swap_live_release(connection: Connection[DatabaseRow], expected: str | None, release_id: str) -> None:
-    """Makes a release live where `expected` is the live one.
+    """Makes a release live if `expected` is the live release now.
 
     Raises:
         IndexConflict: Another release is live.
@@ -74,7 +74,7 @@ def read_releases(connection: Connection[DatabaseRow], release_id: str | None = 
 
 
 def read_live_history(connection: Connection[DatabaseRow]) -> list[LiveHistoryEntry]:
-    """Returns what was live since when, oldest first; it also names releases that are no longer kept."""
+    """Returns when each release went live, oldest first, also releases that are no longer kept."""
     rows = connection.execute(
         "SELECT live_since, release_id FROM headwater.live_history ORDER BY live_since"
     ).fetchall()

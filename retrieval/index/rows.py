@@ -1,4 +1,4 @@
-"""Batches of chunks as rows of the index: what they must hold, and which rows can't be stored."""
+"""Turns batches of chunks into rows of the index; checks them, and leaves out rows that can't be stored."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -57,8 +57,8 @@ class QuarantinedChunk:
         doc_id: Its document.
         tenant: The document's tenant.
         uri: Where the document came from.
-        expectation: The name of what it failed.
-        reason: What is wrong with it, without its content.
+        expectation: The name of the expectation that the chunk does not meet.
+        reason: What is wrong with the chunk, without its content.
     """
 
     chunk_id: str
@@ -71,14 +71,14 @@ class QuarantinedChunk:
 
 @dataclass
 class RowNumbering:
-    """What every row of one load shares, and what the load has come to.
+    """The state of one load: what its rows have in common, the next row number, and the quarantined chunks.
 
     Attributes:
-        generation: The generation that is loaded.
-        epoch: The first epoch that sees the rows.
+        generation: The number of the generation that is loaded.
+        epoch: The first epoch that shows the rows.
         next_chunk_no: The number of the next row.
-        dimension: Numbers per vector.
-        quarantined: The chunks that were left out.
+        dimension: The length of a vector.
+        quarantined: The chunks that were left out so far.
     """
 
     generation: int
@@ -89,15 +89,15 @@ class RowNumbering:
 
 
 def numbered_rows(batches: Iterable[pa.RecordBatch], numbering: RowNumbering) -> Iterator[pa.RecordBatch]:
-    """Checks batches of chunks and yields them as `COPIED_COLUMNS`, without the rows that can't be indexed.
+    """Checks batches of chunks and yields them with `COPIED_COLUMNS`, without the rows that can't be indexed.
 
     Args:
-        batches: `INDEX_COLUMNS`, `vector`, and perhaps `GROUPS_COLUMN`.
-        numbering: Says where the numbers begin; keeps count, and keeps what was left out.
+        batches: Batches with `INDEX_COLUMNS`, `vector`, and optionally `GROUPS_COLUMN`.
+        numbering: Gives the rows their numbers; it is advanced, and receives the chunks that are left out.
 
     Raises:
-        InvalidIndexBatch: A column is missing or has another type, a value is missing or is no usable vector,
-            or vectors have another length than the generation's.
+        InvalidIndexBatch: A column is missing or has another type, a value is missing, a vector is not
+            usable, or its length is not that of the generation.
     """
     for batch in batches:
         missing = {*INDEX_COLUMNS.names, "vector"} - set(batch.schema.names)

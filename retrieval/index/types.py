@@ -1,4 +1,4 @@
-"""The values that the index's callers pass around, and the errors that they handle."""
+"""The values that the index takes and returns, and its errors."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,7 +11,7 @@ from retrieval.lineage import Lineage
 
 
 class IndexConflict(RuntimeError):
-    """Another writer or reader was first, and nothing was changed. Read the state again, then decide anew."""
+    """Another writer or reader was faster. Nothing was changed; the caller should read the state again."""
 
 
 class UnknownRelease(LookupError):
@@ -23,7 +23,7 @@ class ReleaseExists(ValueError):
 
 
 class IndexPoint(Protocol):
-    """An epoch of a generation: an `IndexState` or an `IndexRelease`."""
+    """A state of the index that can be read: an epoch of a generation."""
 
     @property
     def generation(self) -> int:
@@ -42,11 +42,12 @@ class IndexState:
 
     Attributes:
         generation: Its number.
-        epoch: The number of its changes. A writer gives it back, so that it can't overtake another one.
+        epoch: The number of its changes. A writer passes it back, so that a change by another writer is
+            noticed.
         model_digest: The embedding model that made the vectors.
         chunker_digest: The chunker that made the rows.
-        dimension: Numbers per vector.
-        lineage: What it was made from (design, invariant 1).
+        dimension: The length of a vector.
+        lineage: The table versions that the generation was made from, and the run.
     """
 
     generation: int
@@ -58,13 +59,13 @@ class IndexState:
 
 
 class ReleaseDetails(BaseModel, frozen=True):
-    """What a release was judged by and what it was made from.
+    """A release's evaluation, and the tables, model and run that it was made from.
 
     Attributes:
-        metrics: Its evaluation, by the name of the metric.
-        versions: The version of every table that it was made from.
-        model_digest: The embedding model of its vectors.
-        embedder: Where that model was, so that it can be asked when another model is in use.
+        metrics: The evaluation's values, by the name of the metric.
+        versions: The version of every table that the release was made from.
+        model_digest: The digest of the embedding model of its vectors.
+        embedder: The configuration of that model, so that it can embed queries when another model is in use.
         run_id: The Dagster run that released it.
     """
 
@@ -77,14 +78,14 @@ class ReleaseDetails(BaseModel, frozen=True):
 
 @dataclass(frozen=True)
 class IndexRelease:
-    """An epoch of a generation under a name.
+    """A release: an epoch of a generation with a name.
 
     Attributes:
         release_id: The name.
         generation: The generation that it reads.
         epoch: The epoch that it reads.
         released_at: When it first went live.
-        details: What it was judged by and what it was made from.
+        details: The release's evaluation and origin.
     """
 
     release_id: str
