@@ -27,7 +27,9 @@ from retrieval.store.password_file import make_password_file, read_password, scr
 from retrieval.store.server_data import (
     SYSTEM_USER,
     EmbeddedServerError,
+    claim_server_data,
     installed_programs,
+    original_of_copy,
     place_server_data,
     reachable_programs,
     remove_server_data,
@@ -109,6 +111,7 @@ class EmbeddedServer:
         """
         self.place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._lock():
+            claim_server_data(self.place)  # or a copied folder's link would lead to its original's server
             running = self._process()
             if running and not self._wants_passwords():  # an older Headwater's, which lets everybody in
                 self._stop(running)
@@ -129,11 +132,12 @@ class EmbeddedServer:
         """Stops the server, whoever started it; open transactions are rolled back.
 
         Raises:
-            EmbeddedServerError: It did not end in time.
+            EmbeddedServerError: It did not end in time, or the state folder is a copy of another one.
         """
         if not self.data.exists():
             return
         with self._lock():
+            claim_server_data(self.place)
             if server := self._process():
                 self._stop(server)
 
@@ -165,8 +169,8 @@ class EmbeddedServer:
         remove_server_data(self.place)
 
     def running(self) -> bool:
-        """Whether a server runs on this data folder."""
-        return self._process() is not None
+        """Whether a server runs on this data folder; a copied state folder has none."""
+        return self._process() is not None and original_of_copy(self.place) is None
 
     @property
     def log(self) -> Path:

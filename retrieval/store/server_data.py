@@ -58,19 +58,48 @@ def place_server_data(link: Path) -> None:
         _make_owned(data)
         return
     _make_outside_folder()
-    record = data.with_name(data.name + _RECORD_SUFFIX)
-    recorded = Path(record.read_text()) if record.exists() else link
-    if recorded != link and recorded.is_symlink() and recorded.readlink() == data:
-        raise EmbeddedServerError(
-            f"{link.parent} is a copy of {recorded.parent}, whose database it would share: remove {link}, "
-            "and `headwater run` makes the index anew (a backup that is restored has its own)"
-        )
-    record.write_text(str(link))
+    claim_server_data(link)
     if moving.exists():
         if not (data / "PG_VERSION").exists():
             _move(moving, data)
         shutil.rmtree(moving, ignore_errors=True)
     _make_owned(data)
+
+
+def claim_server_data(link: Path) -> None:
+    """Records that a state folder owns the data that its link leads to, where that is beside all of them.
+
+    Args:
+        link: `postgres` in the state folder.
+
+    Raises:
+        EmbeddedServerError: The state folder is a copy of the one that owns the data.
+    """
+    if original := original_of_copy(link):
+        raise EmbeddedServerError(
+            f"{link.parent} is a copy of {original.parent}, whose database it would share: remove {link}, "
+            "and `headwater run` makes the index anew (a backup that is restored has its own)"
+        )
+    record = _ownership_record(link)
+    if record and not (record.exists() and record.read_text() == str(link)):
+        record.write_text(str(link))
+
+
+def original_of_copy(link: Path) -> Path | None:
+    """Returns the link of the state folder that another one was copied from; None for one that is no copy."""
+    record = _ownership_record(link)
+    if record is None or not record.exists():
+        return None
+    recorded = Path(record.read_text())
+    owns = recorded != link and recorded.is_symlink() and recorded.readlink() == link.readlink()
+    return recorded if owns else None
+
+
+def _ownership_record(link: Path) -> Path | None:
+    if not link.is_symlink() or link.readlink().parent != OUTSIDE_FOLDER or not OUTSIDE_FOLDER.exists():
+        return None
+    data = link.readlink()
+    return data.with_name(data.name + _RECORD_SUFFIX)
 
 
 def remove_server_data(link: Path) -> None:
@@ -166,6 +195,8 @@ def _require_system_user() -> None:
 
 
 def _move(source: Path, data: Path) -> None:
+    # Owned before it is in place: what is in place counts as moved, and the next start would not look again.
+    _chown_tree(source)
     try:
         source.rename(data)
     except OSError as error:
@@ -174,9 +205,13 @@ def _move(source: Path, data: Path) -> None:
         unfinished = data.with_name(data.name + ".new")
         shutil.rmtree(unfinished, ignore_errors=True)
         shutil.copytree(source, unfinished, symlinks=True)
+        _chown_tree(unfinished)
         unfinished.rename(data)
+
+
+def _chown_tree(folder: Path) -> None:
     user = pwd.getpwnam(SYSTEM_USER)
-    for path in (data, *data.rglob("*")):
+    for path in (folder, *folder.rglob("*")):
         os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
 
 

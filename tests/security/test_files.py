@@ -1,5 +1,6 @@
 """Who may read what Headwater writes, and who may connect to its database: their owner, and nobody else."""
 
+import errno
 import json
 import os
 import shutil
@@ -21,7 +22,7 @@ from orchestration.settings import Settings, open_lake
 from retrieval.store.embedded_server import EmbeddedServer, EmbeddedServerConfig
 from retrieval.store.password_file import read_password
 from retrieval.store.postgres import Postgres, PostgresConfig
-from retrieval.store.server_data import EmbeddedServerError, abandoned_server_data
+from retrieval.store.server_data import OUTSIDE_FOLDER, EmbeddedServerError, abandoned_server_data
 
 ROOT = Path(__file__).parents[2]
 AS_ROOT = os.geteuid() == 0
@@ -266,6 +267,65 @@ def test_a_moved_state_folder_keeps_its_data_and_a_copied_one_is_refused(tmp_pat
     finally:
         postgres.remove()
     assert not postgres.server.data.exists()
+
+
+@only_root
+def test_a_copied_state_folder_has_no_part_in_a_running_server(tmp_path: Path) -> None:
+    """Also where the original was moved while its server ran."""
+    first, moved, copied = tmp_path / "first", tmp_path / "moved", tmp_path / "copied"
+    EmbeddedServer(first / "postgres", SMALL).start()
+    first.rename(moved)
+    original, copy = EmbeddedServer(moved / "postgres", SMALL), EmbeddedServer(copied / "postgres", SMALL)
+    try:
+        original.start()
+        shutil.copytree(moved, copied, symlinks=True)
+        assert not copy.running()
+        for use in (copy.start, copy.stop, copy.remove):
+            with pytest.raises(EmbeddedServerError, match=f"a copy of {moved}.*remove {copied}"):
+                use()
+        assert original.running()
+        psycopg.connect(original.start()).close()
+    finally:
+        original.remove()
+
+
+@only_root
+@pytest.mark.parametrize("across_file_systems", [False, True])
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_move_of_older_data_that_was_cut_off_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: bool, across_file_systems: bool
+) -> None:
+    """Cut off right before the data is in place, and right after."""
+    older = EmbeddedServer(tmp_path / "postgres", SMALL)
+    older.start()
+    older.stop()
+    data = older.data
+    older.place.unlink()
+    data.with_name(data.name + ".state-folder").unlink()
+    shutil.copytree(data, older.place)  # root's
+    shutil.rmtree(data)
+    rename = Path.rename
+
+    def cut_off(path: Path, target: Path) -> Path:
+        if Path(target).parent != OUTSIDE_FOLDER:
+            return rename(path, target)
+        if across_file_systems and path.name == "postgres.moving":
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        if moved:
+            rename(path, target)
+        raise KeyboardInterrupt
+
+    server = EmbeddedServer(tmp_path / "postgres", SMALL)
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "rename", cut_off)
+            with pytest.raises(KeyboardInterrupt):
+                server.start()
+        assert (server.data / "PG_VERSION").exists() == moved
+        psycopg.connect(server.start()).close()
+        assert not (tmp_path / "postgres.moving").exists()
+    finally:
+        server.remove()
 
 
 @only_root
