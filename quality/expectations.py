@@ -1,7 +1,7 @@
 """An expectation of a table in Great Expectations' own terms, as data: its type, its arguments, and why.
 
 Great Expectations lets an empty table, an empty suite, NULL against a pattern and NaN against not-null pass.
-So every suite has `row_count`, every column that must have a value has `not_null`, and a `predicate` that is
+So every suite has `row_count`, every column that must have a value has `not_null`, and a condition that is
 NULL for a row counts as false.
 
 Dagster reads this module each time it loads the definitions: it imports nothing that is slow to load.

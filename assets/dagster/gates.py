@@ -1,7 +1,7 @@
 """Gates: the suites of each gated table as blocking asset checks, and the verdict that consumers go by.
 
 Dagster's own blocking holds inside one run. So a gate also writes its verdict to `ops.audits`, and whoever
-reads a gated table reads its last version that passed (`Lake.readable_version`).
+reads a gated table reads its last version that passed (`readable_version`).
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence

@@ -18,7 +18,6 @@ PYTHON_ENVIRONMENT = "python-environment"
 
 DELIMITERS_BY_SUFFIX = {".csv": ",", ".tsv": "\t"}
 JSON_LINES_SUFFIXES = (".jsonl", ".ndjson")
-TABULAR_SUFFIXES = (*DELIMITERS_BY_SUFFIX, *JSON_LINES_SUFFIXES, ".parquet")
 """The suffixes of files that a source with a text column can read."""
 
 SYSTEM_FOLDER_ERROR = "what is under /proc, /sys or /dev is the system's and no source of documents"
