@@ -12,42 +12,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 
-from assets.dagster.metadata import asset_key, described, report
-from assets.engine.step import begin, open_relations
+from assets.dagster.metadata import asset_key, dagster_asset_options, dagster_result
+from assets.engine.step import begin_step, open_relations
 from assets.lake.lake import Lake
 from assets.lake.tables import RAW_DOCUMENTS
 from assets.sources.revisions import (
     STATE,
+    check_source_shrink,
     define_revisions,
-    stale_files,
+    stale_source_files,
     tombstones,
-    vanished_documents,
+    vanished_source_documents,
 )
-from assets.sources.source_config import Source, SourceError, SourceShrunk
+from assets.sources.source_config import Source, SourceError
 from assets.sources.source_reader import list_local_source, list_source, read_local_source, read_source
 from assets.sources.source_registry import SourceRegistry
 
 SOURCES_READ = "sources_read"
 """The check of `bronze/raw_documents` that fails, as a warning, while a source can not be read."""
 
-_FEW_DOCUMENTS = 10
-
-
-def check_shrink(source: Source, vanished: int, known: int, max_shrink: float) -> None:
-    """Refuses to take much of a source for deleted: a disk that was not mounted looks the same.
-
-    Raises:
-        SourceShrunk: More than `_FEW_DOCUMENTS` are gone, and more than a share of those there were.
-    """
-    if vanished > max(_FEW_DOCUMENTS, max_shrink * known):
-        raise SourceShrunk(
-            f"source {source.name}: {vanished} of its {known} documents are gone from {source.location}; "
-            "nothing was changed. If they were meant to go: `headwater run --accept-shrink`"
-        )
-
 
 @dataclass(frozen=True)
-class Reading:
+class BronzeReading:
     """What one source has that the lake has not.
 
     Attributes:
@@ -65,7 +51,7 @@ class Reading:
     read_bytes: int
 
 
-def read_changes(lake: Lake, source: Source, state: pa.Table, max_shrink: float) -> Reading:
+def read_bronze_changes(lake: Lake, source: Source, state: pa.Table, max_shrink: float) -> BronzeReading:
     """Lists a source and reads the files that the lake does not have as they are.
 
     Args:
@@ -80,9 +66,9 @@ def read_changes(lake: Lake, source: Source, state: pa.Table, max_shrink: float)
     listed = list_local_source(source)
     if listed is None:
         listed = list_source(lake.spark, source)
-    stale, vanished = stale_files(listed, state), vanished_documents(listed, state)
+    stale, vanished = stale_source_files(listed, state), vanished_source_documents(listed, state)
     standing = state.num_rows - (pc.sum(state["deleted"]).as_py() or 0)
-    check_shrink(source, vanished.num_rows, standing, max_shrink)
+    check_source_shrink(source, vanished.num_rows, standing, max_shrink)
     read: pa.Table | DataFrame | None = None
     if stale.num_rows:
         read = read_local_source(source, stale)
@@ -90,10 +76,12 @@ def read_changes(lake: Lake, source: Source, state: pa.Table, max_shrink: float)
             read = read_source(lake.spark, source, stale)
     files = pc.list_element(pc.split_pattern(state["uri"], "#", max_splits=1), 0)
     known = state.filter(pc.is_in(files, stale["uri"]))
-    return Reading(source, known, read, vanished, pc.sum(stale["file_size_bytes"]).as_py() or 0)
+    return BronzeReading(source, known, read, vanished, pc.sum(stale["file_size_bytes"]).as_py() or 0)
 
 
-def sources_read(registered: Sequence[Source], faults: Mapping[str, SourceError]) -> dg.AssetCheckResult:
+def bronze_sources_check(
+    registered: Sequence[Source], faults: Mapping[str, SourceError]
+) -> dg.AssetCheckResult:
     """Returns the check result that shows which sources could not be read, by name, and why.
 
     Raises:
@@ -113,7 +101,7 @@ def sources_read(registered: Sequence[Source], faults: Mapping[str, SourceError]
 
 
 @dg.asset(
-    **described(RAW_DOCUMENTS),
+    **dagster_asset_options(RAW_DOCUMENTS),
     pool="spark",
     check_specs=[
         dg.AssetCheckSpec(
@@ -123,14 +111,14 @@ def sources_read(registered: Sequence[Source], faults: Mapping[str, SourceError]
         )
     ],
 )
-def raw_documents(
+def raw_documents_asset(
     context: dg.AssetExecutionContext,
     lake: dg.ResourceParam[Lake],
     sources: dg.ResourceParam[SourceRegistry],
     max_shrink: dg.ResourceParam[float],
 ) -> dg.MaterializeResult:
     """The bytes of every document of every source, one row per revision."""
-    step = begin(lake, RAW_DOCUMENTS, {}, run_id=context.run_id, config_digest="")
+    step = begin_step(lake, RAW_DOCUMENTS, {}, run_id=context.run_id, config_digest="")
     state = lake.query(STATE, raw=lake.delta(RAW_DOCUMENTS.name))
     registered = sources.list()
     if not state.num_rows and not registered:
@@ -138,17 +126,17 @@ def raw_documents(
             "there is no source yet: `headwater ingest PATH` or `headwater source add NAME PATH`"
         )
     now = lake.stamp(RAW_DOCUMENTS, "fetched_at")
-    readings, left = list[Reading](), state
+    readings, left = list[BronzeReading](), state
     faults: dict[str, SourceError] = {}
     for source in registered:
         ours = pc.and_(pc.equal(left["tenant"], source.tenant), pc.equal(left["source"], source.name))
         known, left = left.filter(ours), left.filter(pc.invert(ours))
         try:
-            readings.append(read_changes(lake, source, known, max_shrink))
+            readings.append(read_bronze_changes(lake, source, known, max_shrink))
         except SourceError as fault:  # it fails alone: its documents stay as they are
             context.log.warning(str(fault))
             faults[source.name] = fault
-    checked = sources_read(registered, faults)
+    checked = bronze_sources_check(registered, faults)
     # What no source claims any more was taken from the configuration: its documents go as vanished files do.
     orphans = left.filter(pc.invert(left["deleted"]))
     gone = pa.concat_tables([orphans, *(reading.vanished for reading in readings)])
@@ -164,5 +152,5 @@ def raw_documents(
                 )
                 parts.append(f"SELECT * FROM {{revisions_{number}}}")
             step.append(on, " UNION ALL ".join(parts), sum(reading.read_bytes for reading in news))
-    made = report(lake, RAW_DOCUMENTS, sources=len(registered), sources_not_read=sorted(faults))
+    made = dagster_result(lake, RAW_DOCUMENTS, sources=len(registered), sources_not_read=sorted(faults))
     return made._replace(check_results=[checked])

@@ -4,17 +4,15 @@
 for each distinct chunk text and model.
 """
 
-import hashlib
 from functools import partial
 
 import dagster as dg
 
-from assets.dagster.metadata import described, report
+from assets.dagster.metadata import dagster_asset_options, dagster_result
 from assets.engine.limits import PARSED_BYTES, LocalLimits
 from assets.engine.relations import BatchFunction, Relations
-from assets.engine.step import begin
+from assets.engine.step import begin_step
 from assets.lake.audits import readable_version
-from assets.lake.ids import config_digest
 from assets.lake.lake import Lake
 from assets.lake.tables import CHUNKS, DOCUMENTS, DUPLICATES, EMBEDDINGS
 from assets.recipe import Recipe
@@ -34,14 +32,8 @@ _CANONICAL_TEXTS = """
 """The texts of those that no other stands for."""
 
 
-def chunker_digest(recipe: Recipe, model: EmbeddingModel) -> str:
-    """Returns a digest of what decides how a document is cut: budget, and tokenizer that counts it."""
-    tokenizer = hashlib.sha256(model.tokenizer_path.read_bytes()).hexdigest()
-    return config_digest(f"{recipe.chunker.digest}/{tokenizer}")
-
-
-@dg.asset(**described(CHUNKS, DOCUMENTS, DUPLICATES), pool="spark")
-def chunks(
+@dg.asset(**dagster_asset_options(CHUNKS, DOCUMENTS, DUPLICATES), pool="spark")
+def chunks_asset(
     context: dg.AssetExecutionContext,
     lake: dg.ResourceParam[Lake],
     recipe: dg.ResourceParam[Recipe],
@@ -51,12 +43,12 @@ def chunks(
     duplicates_version = lake.version(DUPLICATES.name)
     # Documents as the deduplication saw them: a newer one may yet turn out to be a duplicate.
     documents_version = lake.inputs_of(DUPLICATES.name, duplicates_version)[DOCUMENTS.name]
-    step = begin(
+    step = begin_step(
         lake,
         CHUNKS,
         {DOCUMENTS: documents_version, DUPLICATES: duplicates_version},
         run_id=context.run_id,
-        config_digest=chunker_digest(recipe, model),
+        config_digest=recipe.chunker_digest(model),
     )
     if not step.idle:
         cut = partial(chunk_document_batches, config=recipe.chunker, tokenizer_path=model.tokenizer_path)
@@ -65,18 +57,18 @@ def chunks(
             on.define("scope", _CHUNKED_SCOPE, reused=True)
             on.map_batches("pieces", _CANONICAL_TEXTS, cut, CHUNK_COLUMNS, spread=True)
             step.merge(on, "pieces", "scope")
-    return report(lake, CHUNKS)
+    return dagster_result(lake, CHUNKS)
 
 
-@dg.asset(**described(EMBEDDINGS, CHUNKS, kinds=("spark", "deltalake", "openvino")), pool="spark")
-def embeddings(
+@dg.asset(**dagster_asset_options(EMBEDDINGS, CHUNKS, kinds=("spark", "deltalake", "openvino")), pool="spark")
+def embeddings_asset(
     context: dg.AssetExecutionContext,
     lake: dg.ResourceParam[Lake],
     recipe: dg.ResourceParam[Recipe],
     model: dg.ResourceParam[EmbeddingModel],
 ) -> dg.MaterializeResult:
     """Embeds each chunk text that has no vector yet; vectors that no chunk needs any more go."""
-    step = begin(
+    step = begin_step(
         lake,
         EMBEDDINGS,
         {CHUNKS: readable_version(lake, CHUNKS)},
@@ -90,9 +82,9 @@ def embeddings(
             encode = partial(
                 embed_batches, config=recipe.embedder, cache=model.cache, threads=on.threads_per_call
             )
-            define_vectors(on, model.digest, encode)
+            define_gold_vectors(on, model.digest, encode)
             step.merge(on, "vectors", "touched")
-    return report(lake, EMBEDDINGS, model=str(model.config.model), model_digest=model.digest)
+    return dagster_result(lake, EMBEDDINGS, model=str(model.config.model), model_digest=model.digest)
 
 
 _TOUCHED = "SELECT DISTINCT tenant, text_sha256 FROM {changed_chunks}"
@@ -109,7 +101,7 @@ _KEPT = """
 """The vectors of those that have been embedded before."""
 
 
-def define_vectors(on: Relations, model_digest: str, encode: BatchFunction) -> None:
+def define_gold_vectors(on: Relations, model_digest: str, encode: BatchFunction) -> None:
     """Defines `vectors`, rows of `gold.embeddings`, and `touched`, the keys of the texts that they replace.
 
     Args:

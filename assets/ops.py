@@ -6,22 +6,21 @@ A blocking check on `serving/index` evaluates the newest state of the index and 
 
 import dagster as dg
 
-from assets.dagster.metadata import POLICIES, evaluation_chart, release_charts, report
-from assets.dagster.retry import retried
-from assets.gold import chunker_digest
+from assets.dagster.metadata import POLICIES, dagster_evaluation_chart, dagster_release_charts, dagster_result
+from assets.dagster.retry import retry_asset
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
 from assets.lake.releases import (
     ReleaseNotApproved,
-    last_verdict,
-    log_verdict,
+    last_stored_verdict,
+    log_release_verdict,
     make_release_live,
     prune_releases,
-    release_name,
+    stored_release_name,
 )
 from assets.lake.tables import RELEASES
 from assets.recipe import Recipe
-from assets.release_evaluation import canonical_documents, evaluate_index_state, evaluation_questions
+from assets.release_evaluation import candidate_questions, canonical_candidate_documents, evaluate_candidate
 from assets.sources.source_registry import SourceRegistry
 from quality.evaluation.release_gate import decide_release
 from retrieval.embedding.embedding_model import EmbeddingModel
@@ -31,13 +30,13 @@ from retrieval.search.searcher import Searcher
 INDEX_KEY = dg.AssetKey(["serving", "index"])
 
 
-def newest_index_state(index: Index, recipe: Recipe, model: EmbeddingModel) -> IndexState:
+def releasable_index_state(index: Index, recipe: Recipe, model: EmbeddingModel) -> IndexState:
     """Returns the newest state of the index for the model and chunker in force.
 
     Raises:
         ReleaseNotApproved: When there is none.
     """
-    state = index.state(model.digest, chunker_digest(recipe, model))
+    state = index.state(model.digest, recipe.chunker_digest(model))
     if state is None:
         raise ReleaseNotApproved("there is no index for this model and chunker: run `headwater run`")
     return state
@@ -50,7 +49,7 @@ def newest_index_state(index: Index, recipe: Recipe, model: EmbeddingModel) -> I
     pool="index",
     description="nDCG@10 on the evaluation questions and recall against exact search, beside the live ones.",
 )
-def retrieval_quality(
+def retrieval_quality_asset_check(
     context: dg.AssetCheckExecutionContext,
     lake: dg.ResourceParam[Lake],
     recipe: dg.ResourceParam[Recipe],
@@ -61,16 +60,16 @@ def retrieval_quality(
 ) -> dg.AssetCheckResult:
     """Evaluates the newest state of the index and logs whether it may go live; `ops/release` obeys that."""
     token = lake.fencing_token(RELEASES)
-    state, live = newest_index_state(search_index, recipe, model), search_index.live()
-    verdict = last_verdict(lake, release_name(state))
+    state, live = releasable_index_state(search_index, recipe, model), search_index.live()
+    verdict = last_stored_verdict(lake, stored_release_name(state))
     if verdict is not None and verdict.decision == "approved":
         return dg.AssetCheckResult(passed=True, metadata={**verdict.metrics}, description=verdict.reason)
     pins = state.lineage.inputs
-    questions, canonical = evaluation_questions(lake, sources, pins), canonical_documents(lake, pins)
+    questions, canonical = candidate_questions(lake, sources, pins), canonical_candidate_documents(lake, pins)
     groups = search_index.groups()
 
     def evaluated(at: IndexPoint) -> dict[str, float]:
-        return evaluate_index_state(questions, canonical, searcher, model, at, groups)
+        return evaluate_candidate(questions, canonical, searcher, model, at, groups)
 
     figures = evaluated(state) if questions else {}
     # A live release of another model is judged by what it was released with: its vectors are not these.
@@ -79,13 +78,13 @@ def retrieval_quality(
         same = live.details.model_digest == model.digest
         before = evaluated(live) if same and questions else live.details.metrics
     decision = decide_release(figures, before, recipe.gate)
-    log_verdict(lake, state, decision.released, decision.reason, figures, context.run.run_id, token)
+    log_release_verdict(lake, state, decision.released, decision.reason, figures, context.run.run_id, token)
     return dg.AssetCheckResult(
         passed=decision.released,
         description=decision.reason,
         metadata={
-            "chart": evaluation_chart(figures),
-            "release_id": release_name(state),
+            "chart": dagster_evaluation_chart(figures),
+            "release_id": stored_release_name(state),
             "live": live.release_id if live else "none",
             **figures,
         },
@@ -103,8 +102,8 @@ def retrieval_quality(
     pool="index",
     **POLICIES,
 )
-@retried
-def release(
+@retry_asset
+def release_asset(
     context: dg.AssetExecutionContext,
     lake: dg.ResourceParam[Lake],
     recipe: dg.ResourceParam[Recipe],
@@ -113,16 +112,16 @@ def release(
     releases_kept: dg.ResourceParam[int],
 ) -> dg.MaterializeResult:
     """Points what is served at the newest index, if its evaluation approved it."""
-    state = newest_index_state(search_index, recipe, model)
+    state = releasable_index_state(search_index, recipe, model)
     live = make_release_live(lake, search_index, state, context.run_id, model)
     prune_releases(search_index, releases_kept)
-    return report(
+    return dagster_result(
         lake,
         RELEASES,
         key=context.asset_key,
         release_id=live.release_id,
         generation=live.generation,
         epoch=live.epoch,
-        charts=release_charts(lake),
+        charts=dagster_release_charts(lake),
         **live.details.metrics,
     )

@@ -1,8 +1,12 @@
 """The settings that decide what is made: one model, nested from the rooms that use them."""
 
+import hashlib
+from typing import TYPE_CHECKING
+
 from pydantic import BaseModel
 
 from assets.dedup.minhash import MinHashConfig
+from assets.lake.ids import config_digest
 from assets.parsing.sandbox import ParserLimits
 from assets.text.quality_filter import QualityThresholds
 from quality.drift import DriftConfig
@@ -10,6 +14,9 @@ from quality.evaluation.release_gate import ReleaseGate
 from retrieval.chunking.chunker import ChunkerConfig
 from retrieval.embedding.embedder import EmbedderConfig
 from retrieval.search.searcher import SearchConfig
+
+if TYPE_CHECKING:
+    from retrieval.embedding.embedding_model import EmbeddingModel
 
 
 class Recipe(BaseModel):
@@ -31,3 +38,8 @@ class Recipe(BaseModel):
     """When what comes differs from what was there, and what follows."""
     gate: ReleaseGate = ReleaseGate()
     """What an index must reach before it is served."""
+
+    def chunker_digest(self, model: "EmbeddingModel") -> str:
+        """Returns a digest of what decides how a document is cut: budget, and tokenizer that counts it."""
+        tokenizer = hashlib.sha256(model.tokenizer_path.read_bytes()).hexdigest()
+        return config_digest(f"{self.chunker.digest}/{tokenizer}")

@@ -20,7 +20,7 @@ _SAMPLED_PER_QUESTION = 4
 """Documents sampled per known-item question: some chunks hold no sentence."""
 
 
-def evaluation_questions(
+def candidate_questions(
     lake: Lake, sources: SourceRegistry, pins: Mapping[str, int]
 ) -> dict[str, list[Question]]:
     """Returns each tenant's questions: its sources' own, or sentences from its chunks where they have none.
@@ -29,7 +29,7 @@ def evaluation_questions(
     is left out only when it has no sentence to ask for.
     """
     questions = _source_questions(lake, sources, pins)
-    sampled = sample_documents(
+    sampled = sample_candidate_documents(
         lake, pins[CHUNKS.name], _SAMPLED_PER_QUESTION * _KNOWN_ITEMS_PER_TENANT, except_tenants=questions
     )
     for tenant, documents in sampled.items():
@@ -58,7 +58,7 @@ def _source_questions(
     return questions
 
 
-def sample_documents(
+def sample_candidate_documents(
     lake: Lake, chunks_version: int, limit: int, except_tenants: Collection[str] = ()
 ) -> dict[str, list[tuple[str, str]]]:
     """Samples documents of each tenant, one chunk of each, in SQL: no other chunk's text is kept in memory.
@@ -94,7 +94,7 @@ def sample_documents(
     return sampled
 
 
-def canonical_documents(lake: Lake, pins: Mapping[str, int]) -> dict[str, dict[str, str]]:
+def canonical_candidate_documents(lake: Lake, pins: Mapping[str, int]) -> dict[str, dict[str, str]]:
     """Returns for each tenant, from every URI and doc_id, the doc_id of the document that stands for it."""
     rows = lake.query(
         """
@@ -111,7 +111,7 @@ def canonical_documents(lake: Lake, pins: Mapping[str, int]) -> dict[str, dict[s
     return found
 
 
-def evaluate_index_state(
+def evaluate_candidate(
     questions: Mapping[str, Sequence[Question]],
     canonical: Mapping[str, Mapping[str, str]],
     searcher: Searcher,
@@ -123,7 +123,7 @@ def evaluate_index_state(
 
     Args:
         questions: Each tenant's.
-        canonical: As `canonical_documents` gives it.
+        canonical: As `canonical_candidate_documents` gives it.
         searcher: The search.
         model: What embeds the questions; the index's own model.
         at: The state of the index.

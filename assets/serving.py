@@ -8,10 +8,9 @@ import duckdb
 import pyarrow as pa
 
 from assets.dagster.metadata import POLICIES, asset_key
-from assets.dagster.retry import retried
-from assets.gold import chunker_digest
+from assets.dagster.retry import retry_asset
 from assets.lake.audits import readable_version
-from assets.lake.delta import register
+from assets.lake.delta import register_delta_table
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
 from assets.lake.tables import CHUNKS, DOCUMENTS, EMBEDDINGS, RELEASES
@@ -39,7 +38,7 @@ _ROWS = """
 """
 
 
-def index_rows(
+def serving_rows(
     lake: Lake, pins: dict[str, int], model_digest: str, doc_ids: list[str] | None
 ) -> Iterator[pa.RecordBatch]:
     """Yields the rows of the index from one consistent set of table versions.
@@ -52,7 +51,7 @@ def index_rows(
     """
     with duckdb.connect() as connection:
         for name in (CHUNKS.name, DOCUMENTS.name, EMBEDDINGS.name):
-            register(connection, name.partition(".")[2], lake.delta(name, pins[name]))
+            register_delta_table(connection, name.partition(".")[2], lake.delta(name, pins[name]))
         # A version from before there were groups has no such column.
         named = {field.name for field in lake.delta(DOCUMENTS.name, pins[DOCUMENTS.name]).schema().fields}
         groups = "d.access_groups" if "access_groups" in named else "null::varchar"
@@ -68,7 +67,7 @@ def _has_changes(lake: Lake, seen: dict[str, int], pins: dict[str, int]) -> bool
     return all(lake.has_changes(name, seen[name], pins[name]) for name in (CHUNKS.name, DOCUMENTS.name))
 
 
-def index_versions(lake: Lake) -> dict[str, int]:
+def serving_versions(lake: Lake) -> dict[str, int]:
     """Returns the version of every table that the index is made from.
 
     They are those behind the readable embeddings. Where the chunks have only been derived anew since, from
@@ -83,7 +82,7 @@ def index_versions(lake: Lake) -> dict[str, int]:
     return pins
 
 
-def refresh_index(
+def refresh_serving_index(
     lake: Lake, index: Index, state: IndexState | None, lineage: Lineage, key: tuple[str, str, int]
 ) -> IndexState:
     """Brings the index to the versions that a lineage names: a new generation, or the next epoch of one.
@@ -107,7 +106,7 @@ def refresh_index(
         )
         state = None
     if state is None:
-        rows = index_rows(lake, pins, model_digest, None)
+        rows = serving_rows(lake, pins, model_digest, None)
         named = lake.query("select max(generation) as n from releases", releases=lake.delta(RELEASES.name))
         after = named["n"][0].as_py() or 0
         return index.build(model_digest, chunker, dimension, rows, lineage, after=after)
@@ -121,7 +120,7 @@ def refresh_index(
         for doc_ids in lake.changed_keys(name, "doc_id", seen[name], pins[name])
         for doc_id in doc_ids
     }
-    return index.apply(state, index_rows(lake, pins, model_digest, sorted(touched)), removed, lineage)
+    return index.apply(state, serving_rows(lake, pins, model_digest, sorted(touched)), removed, lineage)
 
 
 @dg.asset(
@@ -134,8 +133,8 @@ def refresh_index(
     pool="index",
     **POLICIES,
 )
-@retried
-def index(
+@retry_asset
+def index_asset(
     context: dg.AssetExecutionContext,
     lake: dg.ResourceParam[Lake],
     recipe: dg.ResourceParam[Recipe],
@@ -143,8 +142,8 @@ def index(
     search_index: dg.ResourceParam[Index],
 ) -> dg.MaterializeResult:
     """The index in PostgreSQL: a generation per model, an epoch per change; what is live stays as it is."""
-    pins = index_versions(lake)
-    chunker = chunker_digest(recipe, model)
+    pins = serving_versions(lake)
+    chunker = recipe.chunker_digest(model)
     state = search_index.state(model.digest, chunker)
     lineage = Lineage(
         run_id=context.run_id,
@@ -154,7 +153,7 @@ def index(
         inputs=pins,
     )
     if state is None or state.lineage.inputs != pins:
-        state = refresh_index(
+        state = refresh_serving_index(
             lake, search_index, state, lineage, (model.digest, chunker, model.embedder.dimension)
         )
     return dg.MaterializeResult(
@@ -175,13 +174,13 @@ def index(
     pool="index",
     description="A chunk that PostgreSQL can not index is left out with its reason; the others are served.",
 )
-def every_chunk_is_indexed(
+def indexed_chunks_asset_check(
     recipe: dg.ResourceParam[Recipe],
     model: dg.ResourceParam[EmbeddingModel],
     search_index: dg.ResourceParam[Index],
 ) -> dg.AssetCheckResult:
     """Warns of the chunks that the newest state of the index leaves out, with what each one failed."""
-    state = search_index.state(model.digest, chunker_digest(recipe, model))
+    state = search_index.state(model.digest, recipe.chunker_digest(model))
     left_out = search_index.quarantined(state) if state else []
     lines = [
         f"| {each.tenant} | {each.uri} | {each.chunk_id} | index | {each.expectation} | {each.reason} |"

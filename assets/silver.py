@@ -11,12 +11,12 @@ from functools import partial
 import dagster as dg
 import pyarrow as pa
 
-from assets.dagster.metadata import described, report
+from assets.dagster.metadata import dagster_asset_options, dagster_result
 from assets.dedup.minhash import SIGNATURE_SCHEMA, signature_batches
 from assets.dedup.near_duplicates import find_duplicates
 from assets.engine.limits import PARSED_BYTES, LocalLimits
 from assets.engine.relations import Relations
-from assets.engine.step import begin
+from assets.engine.step import begin_step
 from assets.lake.audits import readable_version
 from assets.lake.ids import config_digest
 from assets.lake.lake import Lake
@@ -35,7 +35,7 @@ LOCAL_LOOKUP_DOCUMENTS = 20_000_000
 _DOCUMENT_COLUMNS = [name for name in DOCUMENTS.schema.names if name != "OpenLineage_RunId"]
 
 
-def source_groups(sources: SourceRegistry) -> pa.Table:
+def _source_groups(sources: SourceRegistry) -> pa.Table:
     """Returns the groups that may read the documents of each source: `source`, `access_groups`."""
     found = sources.list()
     return pa.table(
@@ -46,7 +46,7 @@ def source_groups(sources: SourceRegistry) -> pa.Table:
     )
 
 
-def has_regrouped(lake: Lake, version: int, groups: pa.Table) -> bool:
+def has_silver_regrouped(lake: Lake, version: int, groups: pa.Table) -> bool:
     """Returns whether the source of any row of `silver.documents` has other groups by now."""
     found = lake.query(
         """
@@ -59,7 +59,7 @@ def has_regrouped(lake: Lake, version: int, groups: pa.Table) -> bool:
     return bool(found["n"][0].as_py())
 
 
-def define_documents(on: Relations, parsed: str, regrouped: bool) -> None:
+def define_silver_documents(on: Relations, parsed: str, regrouped: bool) -> None:
     """Defines `parsed_well` and `documents_scope`: rows of `silver.documents` and what they replace.
 
     Args:
@@ -91,10 +91,11 @@ def define_documents(on: Relations, parsed: str, regrouped: bool) -> None:
 
 
 @dg.multi_asset(
-    specs=[dg.AssetSpec(**described(table, RAW_DOCUMENTS)) for table in (QUARANTINE, DOCUMENTS)],
+    name="documents",
+    specs=[dg.AssetSpec(**dagster_asset_options(table, RAW_DOCUMENTS)) for table in (QUARANTINE, DOCUMENTS)],
     pool="spark",
 )
-def documents(
+def documents_asset(
     context: dg.AssetExecutionContext,
     lake: dg.ResourceParam[Lake],
     recipe: dg.ResourceParam[Recipe],
@@ -104,11 +105,11 @@ def documents(
     raw = {RAW_DOCUMENTS: readable_version(lake, RAW_DOCUMENTS)}
     digest = config_digest(config_digest(PARSER_VERSION, recipe.parser), recipe.quality)
     kept, refused = (
-        begin(lake, table, raw, run_id=context.run_id, config_digest=digest)
+        begin_step(lake, table, raw, run_id=context.run_id, config_digest=digest)
         for table in (DOCUMENTS, QUARANTINE)
     )
-    groups = source_groups(sources)
-    regrouped = not kept.rebuild and has_regrouped(lake, kept.version, groups)
+    groups = _source_groups(sources)
+    regrouped = not kept.rebuild and has_silver_regrouped(lake, kept.version, groups)
     if not (kept.idle and refused.idle and not regrouped):
         limits = LocalLimits(change_bytes=PARSED_BYTES)
         regrouped_in = (DOCUMENTS,) if regrouped else ()
@@ -120,20 +121,20 @@ def documents(
             on.map_batches("parsed", there, parse, PARSED_DOCUMENT_SCHEMA, spread=True, reused=True)
             on.define("refused", "SELECT * FROM {parsed} WHERE stage IS NOT NULL")
             on.define("quarantine_scope", "SELECT doc_id FROM {latest_revisions}")
-            define_documents(on, "parsed", regrouped)
+            define_silver_documents(on, "parsed", regrouped)
             # The commit to documents carries the watermark, so it comes last.
             refused.merge(on, "refused", "quarantine_scope")
             kept.merge(on, "parsed_well", "documents_scope")
-    yield report(lake, QUARANTINE)
-    yield report(lake, DOCUMENTS)
+    yield dagster_result(lake, QUARANTINE)
+    yield dagster_result(lake, DOCUMENTS)
 
 
-@dg.asset(**described(SIGNATURES, DOCUMENTS), pool="spark")
-def signatures(
+@dg.asset(**dagster_asset_options(SIGNATURES, DOCUMENTS), pool="spark")
+def signatures_asset(
     context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], recipe: dg.ResourceParam[Recipe]
 ) -> dg.MaterializeResult:
     """Signs each new or changed text."""
-    step = begin(
+    step = begin_step(
         lake,
         SIGNATURES,
         {DOCUMENTS: readable_version(lake, DOCUMENTS)},
@@ -155,11 +156,11 @@ def signatures(
             )
             on.define("scope", "SELECT doc_id FROM {changed_documents}", reused=True)
             step.merge(on, "signatures", "scope")
-    return report(lake, SIGNATURES)
+    return dagster_result(lake, SIGNATURES)
 
 
-@dg.asset(**described(DUPLICATES, SIGNATURES, DOCUMENTS), pool="spark")
-def duplicates(
+@dg.asset(**dagster_asset_options(DUPLICATES, SIGNATURES, DOCUMENTS), pool="spark")
+def duplicates_asset(
     context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], recipe: dg.ResourceParam[Recipe]
 ) -> dg.MaterializeResult:
     """Compares what changed with the lake, and settles who stands for whom."""
@@ -167,7 +168,7 @@ def duplicates(
     # Documents as the signatures saw them, so that every one of them has its signature; with the columns that
     # an upgrade has added since.
     signed = lake.settled_version(DOCUMENTS.name, lake.inputs_of(SIGNATURES.name, version)[DOCUMENTS.name])
-    step = begin(
+    step = begin_step(
         lake,
         DUPLICATES,
         {SIGNATURES: version, DOCUMENTS: signed},
@@ -175,7 +176,7 @@ def duplicates(
         config_digest=recipe.minhash.decision_hash,
     )
     if step.idle:
-        return report(lake, DUPLICATES)
+        return dagster_result(lake, DUPLICATES)
     incremental = not step.rebuild
     with step.relations(
         changes_of=(SIGNATURES,) if incremental else (),
@@ -186,4 +187,4 @@ def duplicates(
             step.define_replaced(on, SIGNATURES)
         counts = find_duplicates(on, recipe.minhash, SCOPE_SQL, incremental)
         step.merge(on, "found_duplicates", "affected_documents")
-    return report(lake, DUPLICATES, **asdict(counts))
+    return dagster_result(lake, DUPLICATES, **asdict(counts))

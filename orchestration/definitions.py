@@ -3,9 +3,9 @@
 import dagster as dg
 
 from assets import bronze, gold, ops, serving, silver
-from assets.dagster.conservation import conservation
+from assets.dagster.conservation import conservation_check
 from assets.dagster.drift import drift_checks
-from assets.dagster.gates import table_gates
+from assets.dagster.gates import build_table_gates
 from orchestration.automation.jobs import maintenance_job, refresh_job
 from orchestration.automation.schedules import daily_schedule, nightly_schedule
 from orchestration.automation.sensors import (
@@ -19,14 +19,14 @@ from orchestration.settings import Settings
 from quality.user_suites import UserSuites
 
 ASSETS = [
-    bronze.raw_documents,
-    silver.documents,
-    silver.signatures,
-    silver.duplicates,
-    gold.chunks,
-    gold.embeddings,
-    serving.index,
-    ops.release,
+    bronze.raw_documents_asset,
+    silver.documents_asset,
+    silver.signatures_asset,
+    silver.duplicates_asset,
+    gold.chunks_asset,
+    gold.embeddings_asset,
+    serving.index_asset,
+    ops.release_asset,
 ]
 
 
@@ -42,10 +42,10 @@ def build_definitions(
     return dg.Definitions(
         assets=ASSETS,
         asset_checks=[
-            *table_gates(UserSuites(settings.user_suites_folder).list()),
-            conservation,
-            serving.every_chunk_is_indexed,
-            ops.retrieval_quality,
+            *build_table_gates(UserSuites(settings.user_suites_folder).list()),
+            conservation_check,
+            serving.indexed_chunks_asset_check,
+            ops.retrieval_quality_asset_check,
             *drift_checks(settings.recipe.drift),
         ],
         jobs=[refresh_job, maintenance_job],

@@ -32,27 +32,27 @@ MIGRATIONS: dict[int, Callable[[Path, Lake], None]] = {
 STATE_VERSION = max(MIGRATIONS)
 
 
-class NewerState(RuntimeError):
+class NewerStateFolder(RuntimeError):
     """The state folder was made by a newer Headwater than this one."""
 
 
-def state_version(home: Path) -> int:
+def state_folder_version(home: Path) -> int:
     """Returns the version of a state folder; 0 for a new one.
 
     Raises:
-        NewerState: It is of a later version than this Headwater knows.
+        NewerStateFolder: It is of a later version than this Headwater knows.
     """
     file = home / "state.json"
     version: int = json.loads(file.read_text())["version"] if file.is_file() else 0
     if version > STATE_VERSION:
-        raise NewerState(
+        raise NewerStateFolder(
             f"{home} has state version {version} and this Headwater knows {STATE_VERSION}: update Headwater, "
             "or name another folder with HEADWATER_HOME"
         )
     return version
 
 
-def migrate_state(home: Path, lake: Lake) -> None:
+def migrate_state_folder(home: Path, lake: Lake) -> None:
     """Runs the migrations that a state folder has not had, in order; a new folder gets the newest version.
 
     Args:
@@ -60,10 +60,10 @@ def migrate_state(home: Path, lake: Lake) -> None:
         lake: Its tables; those that are missing are made.
 
     Raises:
-        NewerState: The folder is of a later version; nothing was touched.
+        NewerStateFolder: The folder is of a later version; nothing was touched.
     """
     file = home / "state.json"
-    version = state_version(home)
+    version = state_folder_version(home)
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     lake.ensure()
     for number, migrate in sorted(MIGRATIONS.items()):

@@ -8,7 +8,7 @@ from assets.lake.lake import Lake
 from assets.sources.source_registry import SourceRegistry
 from orchestration.automation.alerts import FailureAlert
 from orchestration.automation.dead_runs import run_process_tags
-from orchestration.settings import Settings, open_lake
+from orchestration.settings import Settings, open_configured_lake
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index
 from retrieval.search.searcher import Searcher
@@ -35,6 +35,6 @@ def dagster_resources(settings: Settings) -> dict[str, Any]:
         # Every run needs the lake first: from here on its process is known, and can be found dead.
         if context.run is not None and context.instance is not None:
             context.instance.add_run_tags(context.run.run_id, run_process_tags())
-        return open_lake(settings)
+        return open_configured_lake(settings)
 
     return hardcoded | {"lake": dg.ResourceDefinition(lake)}

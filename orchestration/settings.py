@@ -15,8 +15,8 @@ from assets.lake.lake import Lake
 from assets.lake.lineage import WriteConflict
 from assets.lake.spark import SparkConfig
 from assets.recipe import Recipe
-from inference.engines.generator import GeneratorConfig
-from orchestration.migrations import migrate_state
+from inference.engines.generator import EngineConfig
+from orchestration.migrations import migrate_state_folder
 from retrieval.redaction import CREDENTIALS_ADVICE, has_credentials, redact_urls
 from retrieval.rerank.reranker import RerankerConfig
 from retrieval.store.postgres import PostgresConfig
@@ -27,7 +27,7 @@ _OTHER_VARIABLES = ("HEADWATER_DEBUG",)
 """Variables that are no settings: with HEADWATER_DEBUG an error prints its traceback."""
 
 
-class SqlLimits(BaseModel):
+class SqlSettings(BaseModel):
     """What one `headwater sql` may take."""
 
     timeout_s: float = Field(default=300, gt=0)
@@ -58,7 +58,7 @@ class Settings(BaseSettings):
     """Where the index is; an embedded server in the state folder unless a URL is given."""
     recipe: Recipe = Recipe()
     """How each table is made."""
-    generator: GeneratorConfig = GeneratorConfig()
+    generator: EngineConfig = EngineConfig()
     """What writes answers; the extractive default unless a model or an endpoint is given."""
     reranker: RerankerConfig = RerankerConfig()
     """What reorders the best hits; nothing unless a model or an endpoint is given."""
@@ -84,7 +84,7 @@ class Settings(BaseSettings):
     """The port of the JDBC endpoint, on loopback."""
     thrift_memory: str = "1g"
     """Memory of the JDBC endpoint's JVM, in Java's notation."""
-    sql: SqlLimits = SqlLimits()
+    sql: SqlSettings = SqlSettings()
     """What one `headwater sql` may take."""
 
     @field_validator("lake")
@@ -124,17 +124,17 @@ class Settings(BaseSettings):
         return self.home / "gates"
 
 
-def open_lake(settings: Settings) -> Lake:
+def open_configured_lake(settings: Settings) -> Lake:
     """Opens the lake of a state folder; missing tables are made, an older state is migrated.
 
     Answers that are still in the journal are committed, so that every reader sees them. Where that fails,
     they stay in the journal, a warning says so, and the lake is opened all the same.
 
     Raises:
-        NewerState: The folder was made by a newer Headwater.
+        NewerStateFolder: The folder was made by a newer Headwater.
     """
     lake = Lake(settings.lake_root, settings.spark, settings.home / "spark", settings.home / "data_docs")
-    migrate_state(settings.home, lake)
+    migrate_state_folder(settings.home, lake)
     if any(settings.answers_dir.glob("journal.*")):
         from assets.lake.answers import AnswerJournal
 
@@ -145,7 +145,7 @@ def open_lake(settings: Settings) -> Lake:
     return lake
 
 
-def unknown_variables(settings: Settings) -> dict[str, str | None]:
+def unknown_setting_variables(settings: Settings) -> dict[str, str | None]:
     """Returns the environment's `HEADWATER_` variables that are no setting, each with the likeliest one."""
     names = [setting.variable for setting in list_settings(settings)]
     # A group may be set as a whole, in JSON.
@@ -184,7 +184,7 @@ def list_settings(settings: BaseModel, prefix: str = "HEADWATER_") -> list[Setti
     return rows
 
 
-def secret_values(settings: BaseModel) -> list[str]:
+def secret_setting_values(settings: BaseModel) -> list[str]:
     """Returns every secret that the settings hold, so that it can be taken out of a text."""
     found = []
     for name in type(settings).model_fields:
@@ -193,5 +193,5 @@ def secret_values(settings: BaseModel) -> list[str]:
             if isinstance(each, SecretStr):
                 found.append(each.get_secret_value())
             elif isinstance(each, BaseModel):
-                found += secret_values(each)
+                found += secret_setting_values(each)
     return found

@@ -76,7 +76,7 @@ class DriftFinding:
         return f"{self.column}: {self.test} {self.statistic:.3f}, {relation} {self.threshold:.3f}"
 
 
-def compare_columns(
+def column_drift(
     batch: pa.Table,
     reference: pa.Table,
     config: DriftConfig,
@@ -148,7 +148,7 @@ def population_stability_index(batch: npt.ArrayLike, reference: npt.ArrayLike) -
     return float(((here - before) * np.log(here / before)).sum(axis=-1))
 
 
-def compare_centroids(
+def centroid_drift(
     batch: npt.NDArray[np.float32], reference: npt.NDArray[np.float32], config: DriftConfig
 ) -> DriftFinding:
     """Compares the mean vectors of a batch and a reference, one vector per document.

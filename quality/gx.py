@@ -38,7 +38,7 @@ _NAME = "headwater_name"
 """Where an expectation's name stands in what Great Expectations carries of it."""
 
 
-class NotEvaluated(RuntimeError):
+class ExpectationNotEvaluated(RuntimeError):
     """An expectation of Headwater's own could not be evaluated: the table that it guards must not pass."""
 
 
@@ -58,7 +58,7 @@ def run_gate_suite(
 
     Raises:
         KeyError: When a table or a parameter of the suite is not given.
-        NotEvaluated: When Great Expectations could not evaluate an expectation.
+        ExpectationNotEvaluated: When Great Expectations could not evaluate an expectation.
     """
     page = data_docs_page(docs_dir, suite.table) if docs_dir else None
     if isinstance(tables, duckdb.DuckDBPyConnection):
@@ -69,18 +69,18 @@ def run_gate_suite(
             importing.result()
         import pandas as pd
 
-        results = validate_rows(
+        results = validate_with_gx(
             arrow.to_pandas(types_mapper=pd.ArrowDtype), suite.table, suite.expectations, page
         )
     else:
         frame = checked_rows_in_spark(tables, suite, parameters or {}).persist()
         try:
-            results = validate_rows(frame, suite.table, suite.expectations, page)
+            results = validate_with_gx(frame, suite.table, suite.expectations, page)
         finally:
             frame.unpersist()
     for each in results:
         if each.error is not None:
-            raise NotEvaluated(f"{suite.table}: {each.name} could not be evaluated: {each.error}")
+            raise ExpectationNotEvaluated(f"{suite.table}: {each.name} could not be evaluated: {each.error}")
     return results
 
 
@@ -92,7 +92,7 @@ def import_great_expectations() -> ModuleType:
     return gx
 
 
-def ephemeral_context() -> Any:
+def ephemeral_gx_context() -> Any:
     """Returns a Great Expectations context in memory: no files, no progress bars, no telemetry."""
     gx = import_great_expectations()
     types = gx.data_context.types.base
@@ -107,7 +107,7 @@ def ephemeral_context() -> Any:
     )
 
 
-def validate_rows(
+def validate_with_gx(
     rows: "pd.DataFrame | DataFrame",
     name: str,
     expectations: Sequence[Expectation],
@@ -128,7 +128,7 @@ def validate_rows(
     """
     import pandas as pd
 
-    context = ephemeral_context()
+    context = ephemeral_gx_context()
     gx = import_great_expectations()
     in_pandas = isinstance(rows, pd.DataFrame)
     sources = context.data_sources

@@ -123,10 +123,10 @@ def _suite_of_json(file: Path) -> dict[str, Any]:
 def _suite_of_python(file: Path) -> dict[str, Any]:
     import runpy
 
-    from quality.gx import ephemeral_context, import_great_expectations
+    from quality.gx import ephemeral_gx_context, import_great_expectations
 
     suite_class = import_great_expectations().ExpectationSuite
-    ephemeral_context()  # a suite can not be made without one
+    ephemeral_gx_context()  # a suite can not be made without one
     try:
         made = runpy.run_path(str(file), run_name="headwater_suite")
         suites = {id(value): value for value in made.values() if isinstance(value, suite_class)}

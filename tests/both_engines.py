@@ -12,7 +12,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 
 from assets.engine.local_relations import LocalRelations
-from assets.engine.relations import BatchFunction, Output, Relations
+from assets.engine.relations import BatchFunction, Relations, StepOutput
 from assets.engine.spark_relations import SparkRelations
 from assets.lake.lake import Lake
 
@@ -107,10 +107,10 @@ class BothEngines(Relations):
     def fetched(self, *names: str) -> Relations:
         return self
 
-    def append_to(self, output: Output, name: str) -> None:
+    def append_to(self, output: StepOutput, name: str) -> None:
         self._local.append_to(output, name)
 
-    def merge_into(self, output: Output, name: str) -> None:
+    def merge_into(self, output: StepOutput, name: str) -> None:
         self._local.merge_into(output, name)
 
     def close(self) -> None:

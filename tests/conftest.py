@@ -51,10 +51,10 @@ def postgres() -> Iterator["Postgres"]:
 def _data_of_tests_goes() -> Iterator[None]:
     """As root, data of PostgreSQL lies beside the state folders, which go with the tests' folders."""
     yield
-    from retrieval.store.server_data import abandoned_server_data, state_folder_of
+    from retrieval.store.server_data import abandoned_server_data, state_folder_of_server_data
 
     for data in abandoned_server_data():
-        if state_folder_of(data).is_relative_to(tempfile.gettempdir()):
+        if state_folder_of_server_data(data).is_relative_to(tempfile.gettempdir()):
             shutil.rmtree(data, ignore_errors=True)
             data.with_name(data.name + ".state-folder").unlink(missing_ok=True)
 

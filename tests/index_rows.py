@@ -9,13 +9,15 @@ import pyarrow as pa
 
 from retrieval.embedding.embedder import EmbedderConfig
 from retrieval.index.index import Index
-from retrieval.index.types import ReleaseDetails
+from retrieval.index.types import IndexReleaseDetails
 from retrieval.lineage import Lineage
 from retrieval.search.searcher import SearchHit
 from retrieval.store.postgres import Postgres
 
 DIMENSION = 8
-NO_DETAILS = ReleaseDetails(metrics={}, versions={}, model_digest="", embedder=EmbedderConfig(), run_id="")
+NO_DETAILS = IndexReleaseDetails(
+    metrics={}, versions={}, model_digest="", embedder=EmbedderConfig(), run_id=""
+)
 NO_LINEAGE = Lineage(run_id="", asset="serving/index", code_version="", config_digest="", inputs={})
 
 
@@ -23,7 +25,7 @@ def made_from(**versions: int) -> Lineage:
     return NO_LINEAGE.model_copy(update={"inputs": versions})
 
 
-def made_with(model_digest: str) -> ReleaseDetails:
+def made_with(model_digest: str) -> IndexReleaseDetails:
     return NO_DETAILS.model_copy(update={"model_digest": model_digest})
 
 

@@ -39,7 +39,7 @@ def bar_chart(title: str, values: Mapping[str, float], limit: float | None = Non
     return figure
 
 
-def histogram(title: str, values: npt.NDArray[np.float64], log: bool = False) -> "Figure":
+def histogram_chart(title: str, values: npt.NDArray[np.float64], log: bool = False) -> "Figure":
     """Draws how often values occur.
 
     Args:

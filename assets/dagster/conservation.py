@@ -1,11 +1,56 @@
 """Conservation: every document that came is kept, a duplicate of another, or quarantined."""
 
+from dataclasses import dataclass
+
 import dagster as dg
 
 from assets.dagster.metadata import asset_key
 from assets.lake.lake import Lake
 from assets.lake.tables import DOCUMENTS, DUPLICATES, QUARANTINE, RAW_DOCUMENTS
-from quality.gate import Conservation
+
+
+@dataclass(frozen=True)
+class Conservation:
+    """Where the live documents of `bronze.raw_documents` ended up, as counts of distinct ids.
+
+    Attributes:
+        raw: Documents whose newest revision is no tombstone.
+        kept: Those that stand in `silver.documents` for themselves.
+        duplicates: Those that another one stands for.
+        quarantined: Those in `silver.quarantine`.
+        lost: Live documents that are in none of the three.
+        stray: Rows of the three whose document is not live, and duplicates of a document that is not there.
+        doubled: Documents that are both in `silver.documents` and in `silver.quarantine`.
+    """
+
+    raw: int
+    kept: int
+    duplicates: int
+    quarantined: int
+    lost: int = 0
+    stray: int = 0
+    doubled: int = 0
+
+    @property
+    def holds(self) -> bool:
+        """Raw = kept + duplicates + quarantined, and not by two errors that cancel."""
+        total = self.kept + self.duplicates + self.quarantined
+        return self.raw == total and not (self.lost or self.stray or self.doubled)
+
+    def __str__(self) -> str:
+        """The equation, and what breaks it."""
+        parts = f"{self.kept} kept + {self.duplicates} duplicates + {self.quarantined} quarantined"
+        equation = f"{self.raw} raw = {parts}"
+        faults = [
+            f"{count} {fault}"
+            for count, fault in (
+                (self.lost, "lost"),
+                (self.stray, "without a live source"),
+                (self.doubled, "both kept and quarantined"),
+            )
+            if count
+        ]
+        return equation if self.holds else f"does not hold: {'; '.join([equation, *faults])}"
 
 
 @dg.asset_check(
@@ -14,7 +59,7 @@ from quality.gate import Conservation
     description="Raw = kept + duplicates + quarantined: no document is dropped silently.",
     blocking=True,
 )
-def conservation(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
+def conservation_check(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
     """Checks the equation over the versions that the newest deduplication was made from."""
     counts = count_conservation(lake)
     return dg.AssetCheckResult(

@@ -23,7 +23,7 @@ from assets.lake.lineage import CODE_VERSION
 from assets.lake.tables import CHUNKS, DOCUMENTS, DRIFT, EMBEDDINGS, Table
 from assets.recipe import Recipe
 from assets.text.signals import QUALITY_SIGNALS
-from quality.drift import DriftConfig, DriftFinding, compare_centroids, compare_columns
+from quality.drift import DriftConfig, DriftFinding, centroid_drift, column_drift
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.lineage import Lineage
 
@@ -80,7 +80,7 @@ class _Samples:
     compare: Callable[[], list[DriftFinding]]
 
 
-def compare_newest_window(
+def compare_newest_drift_window(
     lake: Lake, table: Table, config: DriftConfig, run_id: str, model_digest: str | None = None
 ) -> DriftWindow:
     """Compares the documents that a table's newest versions wrote, or reads the findings of an earlier call.
@@ -135,7 +135,7 @@ def blocked_by_drift(lake: Lake, table: str, recipe: Recipe, model: EmbeddingMod
     watched = _WATCHED.get(table)
     if watched is None or recipe.drift.on_drift != "block":
         return False
-    return bool(compare_newest_window(lake, watched, recipe.drift, run_id, model.digest).drifted)
+    return bool(compare_newest_drift_window(lake, watched, recipe.drift, run_id, model.digest).drifted)
 
 
 def _documents(lake: Lake, since: int, until: int, config: DriftConfig) -> _Samples:
@@ -159,7 +159,7 @@ def _documents(lake: Lake, since: int, until: int, config: DriftConfig) -> _Samp
             )
             for join in ("semi", "anti")
         )
-        return compare_columns(
+        return column_drift(
             batch, reference, config, numbers=tuple(QUALITY_SIGNALS), categories=_CATEGORIES, binned=_BINNED
         )
 
@@ -201,7 +201,7 @@ def _vectors(lake: Lake, since: int, until: int, config: DriftConfig, model_dige
             )
             for is_new in (True, False)
         )
-        return [compare_centroids(batch, reference, config)] if len(batch) and len(reference) else []
+        return [centroid_drift(batch, reference, config)] if len(batch) and len(reference) else []
 
     return _Samples(int(counts["new"]), int(counts["earlier"]), compared)
 
@@ -323,7 +323,7 @@ def build_drift_check(table: Table, what: str, blocks: bool) -> dg.AssetChecksDe
         model: dg.ResourceParam[EmbeddingModel],
     ) -> dg.AssetCheckResult:
         digest = model.digest if table == EMBEDDINGS else None
-        window = compare_newest_window(lake, table, recipe.drift, context.run.run_id, digest)
+        window = compare_newest_drift_window(lake, table, recipe.drift, context.run.run_id, digest)
         return dg.AssetCheckResult(
             passed=not window.drifted,
             severity=dg.AssetCheckSeverity.ERROR if blocks else dg.AssetCheckSeverity.WARN,

@@ -13,7 +13,7 @@ import duckdb
 from assets.dagster.drift import blocked_by_drift
 from assets.dagster.metadata import asset_key
 from assets.lake.audits import last_audit, record_audit
-from assets.lake.delta import register, stored_bytes
+from assets.lake.delta import delta_bytes, register_delta_table
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
 from assets.lake.tables import AUDITS, TABLES
@@ -21,7 +21,7 @@ from assets.recipe import Recipe
 from quality.data_docs import data_docs_page
 from quality.expectations import Expectation
 from quality.gate import ExpectationResult, gate_verdict
-from quality.gx import run_gate_suite, validate_rows
+from quality.gx import run_gate_suite, validate_with_gx
 from quality.suites import SUITES, Suite
 from quality.user_suites import UserSuite, suites_digest
 from retrieval.embedding.embedding_model import EmbeddingModel
@@ -40,14 +40,15 @@ DRIVER_USER_SUITE_BYTES = 256 << 20
 _LONGEST_DESCRIPTION = 500
 
 
-def table_gates(added: Collection[UserSuite] = ()) -> list[dg.AssetChecksDefinition]:
+def build_table_gates(added: Collection[UserSuite] = ()) -> list[dg.AssetChecksDefinition]:
     """Returns the gate of every gated table, with the suites that users added to it."""
     return [
-        build_gate(suite, [each for each in added if each.table == name]) for name, suite in SUITES.items()
+        build_gate_checks(suite, [each for each in added if each.table == name])
+        for name, suite in SUITES.items()
     ]
 
 
-def build_gate(suite: Suite, added: Sequence[UserSuite] = ()) -> dg.AssetChecksDefinition:
+def build_gate_checks(suite: Suite, added: Sequence[UserSuite] = ()) -> dg.AssetChecksDefinition:
     """Returns the checks of one table: one per expectation, those of severity `error` blocking.
 
     Args:
@@ -77,7 +78,7 @@ def build_gate(suite: Suite, added: Sequence[UserSuite] = ()) -> dg.AssetChecksD
         model: dg.ResourceParam[EmbeddingModel],
     ) -> Iterator[dg.AssetCheckResult]:
         version = lake.version(suite.table)
-        warned = recorded_warnings(lake, suite.table, version, added)
+        warned = recorded_gate_warnings(lake, suite.table, version, added)
         if warned is not None:
             results = [
                 ExpectationResult(each.name, each.name not in warned, each.severity) for each in expectations
@@ -86,7 +87,7 @@ def build_gate(suite: Suite, added: Sequence[UserSuite] = ()) -> dg.AssetChecksD
             parameters = {name: _PARAMETERS[name](recipe, model) for name in suite.parameters}
             run_id = context.run.run_id
             drifted = blocked_by_drift(lake, suite.table, recipe, model, run_id)
-            results = audit_version(
+            results = run_version_gate(
                 lake, suite, version, parameters, run_id, ("drift",) if drifted else (), added
             )
         pages = {
@@ -126,7 +127,7 @@ def _all_expectations(suite: Suite, added: Sequence[UserSuite]) -> list[Expectat
     return [expectation for _, some in _by_page(suite, added) for expectation in some]
 
 
-def audit_version(
+def run_version_gate(
     lake: Lake,
     suite: Suite,
     version: int,
@@ -151,21 +152,21 @@ def audit_version(
 
     Raises:
         LookupError: When the suite compares the table with its inputs and it was never made.
-        NotEvaluated: When an expectation of the suite could not be evaluated.
+        ExpectationNotEvaluated: When an expectation of the suite could not be evaluated.
     """
     inputs = lake.inputs_of(suite.table, version) if suite.reads else {}
     versions = {suite.table: version} | {name: inputs[name] for name in suite.reads}
     tables = {name: lake.delta(name, at) for name, at in versions.items()}
-    if sum(map(stored_bytes, tables.values())) <= DRIVER_GATE_BYTES:
+    if sum(map(delta_bytes, tables.values())) <= DRIVER_GATE_BYTES:
         with duckdb.connect() as connection:
             for name, table in tables.items():
-                register(connection, name.partition(".")[2], table)
+                register_delta_table(connection, name.partition(".")[2], table)
             results = run_gate_suite(connection, suite, lake.docs_dir, parameters)
     else:
         frames = {name: lake.frame(name, at) for name, at in versions.items()}
         results = run_gate_suite(frames, suite, lake.docs_dir, parameters)
     for each in added:
-        results += run_user_suite(lake, each, version)
+        results += run_user_suite_gate(lake, each, version)
     judged = gate_verdict(_all_expectations(suite, added), results)
     failed = [*judged.failed, *also_failed]
     passed = judged.passed and not also_failed
@@ -173,7 +174,7 @@ def audit_version(
     return results
 
 
-def run_user_suite(lake: Lake, suite: UserSuite, version: int) -> list[ExpectationResult]:
+def run_user_suite_gate(lake: Lake, suite: UserSuite, version: int) -> list[ExpectationResult]:
     """Validates one version of a table against a suite that a user added.
 
     Returns:
@@ -181,17 +182,17 @@ def run_user_suite(lake: Lake, suite: UserSuite, version: int) -> list[Expectati
     """
     table = lake.delta(suite.table, version)
     page = data_docs_page(lake.docs_dir, suite.table, suite.name)
-    if suite.needs_spark or (stored_bytes(table) > DRIVER_USER_SUITE_BYTES and not suite.needs_pandas):
+    if suite.needs_spark or (delta_bytes(table) > DRIVER_USER_SUITE_BYTES and not suite.needs_pandas):
         frame = lake.frame(suite.table, version)
-        return validate_rows(frame, suite.name, suite.expectations, page, users_own=True)
+        return validate_with_gx(frame, suite.name, suite.expectations, page, users_own=True)
     columns = suite.columns(TABLES[suite.table].schema.names)
     # Without a column to look at, its rows can be counted: the key's columns are narrow.
     names = ", ".join(f'"{name}"' for name in columns or TABLES[suite.table].key)
     rows = lake.query(f"select {names} from t", t=table).to_pandas()
-    return validate_rows(rows, suite.name, suite.expectations, page, users_own=True)
+    return validate_with_gx(rows, suite.name, suite.expectations, page, users_own=True)
 
 
-def recorded_warnings(
+def recorded_gate_warnings(
     lake: Lake, table: str, version: int, added: Collection[UserSuite] = ()
 ) -> list[str] | None:
     """Returns the warnings of the audit that a version passed under the code and suites in force.

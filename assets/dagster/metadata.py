@@ -11,7 +11,7 @@ import pyarrow as pa
 from dagster import MetadataValue
 
 from assets.columns import column_comment
-from assets.dagster.charts import bar_chart, chart_markdown, histogram, line_chart
+from assets.dagster.charts import bar_chart, chart_markdown, histogram_chart, line_chart
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
 from assets.lake.tables import Table
@@ -75,11 +75,11 @@ def _bars(title: str, rows: pa.Table) -> str:
 
 
 def _histogram(title: str, rows: pa.Table) -> str:
-    return chart_markdown(histogram(title, rows.column(0).to_numpy()))
+    return chart_markdown(histogram_chart(title, rows.column(0).to_numpy()))
 
 
 def _log_histogram(title: str, rows: pa.Table) -> str:
-    return chart_markdown(histogram(title, rows.column(0).to_numpy(), log=True))
+    return chart_markdown(histogram_chart(title, rows.column(0).to_numpy(), log=True))
 
 
 _CHARTS: dict[str, dict[str, tuple[Callable[[str, pa.Table], str], str]]] = {
@@ -150,7 +150,7 @@ def asset_key(name: str) -> dg.AssetKey:
     return dg.AssetKey(name.split("."))
 
 
-def described(
+def dagster_asset_options(
     table: Table, *inputs: Table, kinds: Collection[str] = ("spark", "deltalake")
 ) -> dict[str, Any]:
     """Returns what Dagster shows of the asset that makes a table, for `dg.asset` and `dg.AssetSpec`."""
@@ -166,7 +166,9 @@ def described(
     }
 
 
-def report(lake: Lake, table: Table, *, key: dg.AssetKey | None = None, **extra: Any) -> dg.MaterializeResult:
+def dagster_result(
+    lake: Lake, table: Table, *, key: dg.AssetKey | None = None, **extra: Any
+) -> dg.MaterializeResult:
     """Returns the result of a step over a table, with the table's state after it as metadata.
 
     Args:
@@ -186,7 +188,7 @@ def report(lake: Lake, table: Table, *, key: dg.AssetKey | None = None, **extra:
         **extra,
         "sample": _sample(lake, table),
         "dagster/row_count": lake.query("select count(*) as n from t", t=newest)["n"][0].as_py(),
-        "dagster/column_schema": table_schema(table),
+        "dagster/column_schema": dagster_table_schema(table),
         "dagster/uri": lake.path(table.name),
         "last_release": _last_release(lake),
     }
@@ -229,7 +231,7 @@ def _last_release(lake: Lake) -> str:
     return rows["release_id"][0].as_py() if rows.num_rows else "none"
 
 
-def table_schema(table: Table) -> dg.TableSchema:
+def dagster_table_schema(table: Table) -> dg.TableSchema:
     """The columns of a table as the web UI lists them: name, type, comment, constraints."""
     return dg.TableSchema(
         columns=[
@@ -265,7 +267,7 @@ def _sample(lake: Lake, table: Table) -> MetadataValue:
     )
 
 
-def evaluation_chart(figures: Mapping[str, float]) -> MetadataValue:
+def dagster_evaluation_chart(figures: Mapping[str, float]) -> MetadataValue:
     """Returns a chart of what each search mode reached on the evaluation questions, a bar per measure."""
     modes = {"fused": "", "vector": "/vector", "lexical": "/lexical"}
     bars = {
@@ -277,7 +279,7 @@ def evaluation_chart(figures: Mapping[str, float]) -> MetadataValue:
     return MetadataValue.md(chart_markdown(bar_chart(f"{figures.get('questions', 0):,.0f} questions", bars)))
 
 
-def release_charts(lake: Lake) -> MetadataValue:
+def dagster_release_charts(lake: Lake) -> MetadataValue:
     """Returns charts of the rows that each stage kept, and of what each release was measured at."""
     rows = lake.query(
         f"""
@@ -289,7 +291,7 @@ def release_charts(lake: Lake) -> MetadataValue:
     measured = [json.loads(row["metrics"]) for row in rows]
     names = {"fused": "ndcg@10", "lexical": "ndcg@10/lexical", "vector": "ndcg@10/vector"}
     drawn = (
-        chart_markdown(bar_chart("rows per stage", funnel(lake))),
+        chart_markdown(bar_chart("rows per stage", document_funnel(lake))),
         chart_markdown(
             line_chart(
                 "nDCG@10 over releases",
@@ -301,7 +303,7 @@ def release_charts(lake: Lake) -> MetadataValue:
     return MetadataValue.md("\n\n".join(drawn))
 
 
-def funnel(lake: Lake) -> dict[str, int]:
+def document_funnel(lake: Lake) -> dict[str, int]:
     """Counts the documents that each stage kept, by the newest versions.
 
     Returns:

@@ -18,7 +18,7 @@ _TRIES = 4
 _FIRST_WAIT_S = 2.0
 
 
-def is_transient(error: Exception) -> bool:
+def is_transient_asset_fault(error: Exception) -> bool:
     """Whether a fault passes by itself: a connection that failed, was lost, or timed out.
 
     PostgreSQL's operational errors are told apart by their SQLSTATE (PostgreSQL's manual, appendix A): a full
@@ -31,7 +31,7 @@ def is_transient(error: Exception) -> bool:
     return isinstance(error, DatabaseUnavailable | ConnectionError | TimeoutError)
 
 
-def retried(compute: Callable[..., Any]) -> Callable[..., Any]:
+def retry_asset(compute: Callable[..., Any]) -> Callable[..., Any]:
     """Runs an asset's function again after a fault that passes: in 2, 4 and 8 seconds.
 
     Every step starts from what its table holds, so that it can be run again wherever it stopped.
@@ -42,7 +42,7 @@ def retried(compute: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return compute(context, **resources)
         except Exception as error:
-            if not is_transient(error):
+            if not is_transient_asset_fault(error):
                 raise
             context.log.warning(f"{type(error).__name__}: {error}; trying again")
             wait_s = _FIRST_WAIT_S * 2**context.retry_number

@@ -123,7 +123,7 @@ def _buffers(texts: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int
     return data, ends, pc.is_valid(texts).to_numpy(zero_copy_only=False)
 
 
-def signatures(texts: Texts, config: MinHashConfig) -> npt.NDArray[np.uint32]:
+def minhash_signatures(texts: Texts, config: MinHashConfig) -> npt.NDArray[np.uint32]:
     """Returns the MinHash signatures of texts.
 
     Args:
@@ -143,12 +143,12 @@ def signatures(texts: Texts, config: MinHashConfig) -> npt.NDArray[np.uint32]:
     for chunk in _chunks(texts):
         data, offsets, valid = _buffers(chunk)
         part = np.empty((len(chunk), config.permutations), np.uint32)
-        kernels.sign(data, offsets, valid, config.shingle_words, multipliers, increments, part)
+        kernels.fill_signatures(data, offsets, valid, config.shingle_words, multipliers, increments, part)
         parts.append(part)
     return np.concatenate(parts) if len(parts) > 2 else parts[-1]
 
 
-def bands(signatures: npt.NDArray[np.uint32], config: MinHashConfig) -> npt.NDArray[np.int64]:
+def lsh_bands(signatures: npt.NDArray[np.uint32], config: MinHashConfig) -> npt.NDArray[np.int64]:
     """Returns the LSH band values of signatures: two documents that share a value are a candidate pair.
 
     Args:
@@ -161,7 +161,7 @@ def bands(signatures: npt.NDArray[np.uint32], config: MinHashConfig) -> npt.NDAr
     from assets.dedup import minhash_kernels as kernels
 
     out = np.empty((len(signatures), config.bands), np.uint64)
-    kernels.band(signatures, config.rows, out)
+    kernels.fill_lsh_bands(signatures, config.rows, out)
     return out.view(np.int64)
 
 
@@ -190,7 +190,7 @@ def shingle_jaccard(
         raise IndexError(f"pairs name texts {places.min()} to {places.max()}, and there are {len(texts)}")
     whole = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
     out = np.empty(len(left), np.float64)
-    kernels.jaccard(
+    kernels.fill_jaccard(
         *_buffers(whole), left.astype(np.int64), right.astype(np.int64), config.shingle_words, out
     )
     return out
@@ -208,8 +208,8 @@ def signature_batches(batches: Iterator[pa.RecordBatch], config: MinHashConfig) 
         null for a text without a word: it is a candidate for nothing.
     """
     for batch in batches:
-        signed = signatures(batch["text"], config)
-        values = bands(signed, config).reshape(-1)
+        signed = minhash_signatures(batch["text"], config)
+        values = lsh_bands(signed, config).reshape(-1)
         wordless = (signed == np.uint32(0xFFFFFFFF)).all(axis=1)
         starts = np.arange(len(signed) + 1, dtype=np.int32) * config.bands
         width = pa.binary(4 * config.permutations)
@@ -226,13 +226,13 @@ def signature_batches(batches: Iterator[pa.RecordBatch], config: MinHashConfig) 
         )
 
 
-def warm_up() -> None:
+def compile_minhash_kernels() -> None:
     """Compiles the kernels into Numba's cache, so that runs and Spark workers need not compile them."""
     config = MinHashConfig()
     texts = pa.array(["Compile once, at set-up."])
-    bands(signatures(texts, config), config)
+    lsh_bands(minhash_signatures(texts, config), config)
     shingle_jaccard(texts, np.zeros(1, np.int64), np.zeros(1, np.int64), config)
 
 
 if __name__ == "__main__":
-    warm_up()
+    compile_minhash_kernels()

@@ -1,8 +1,9 @@
 """The compiled loops of MinHash, over UTF-8 bytes where Arrow holds them; see `minhash`.
 
 Numba infers the types and keeps the machine code in `__pycache__` beside this file (or in `NUMBA_CACHE_DIR`).
-Every Spark worker of the machine shares this cache, and `minhash.warm_up` fills it at set-up. Importing this
-module imports Numba, which takes most of a second, so only code that computes signatures imports it.
+Every Spark worker of the machine shares this cache, and `minhash.compile_minhash_kernels` fills it at set-up.
+Importing this module imports Numba, which takes most of a second, so only code that computes signatures
+imports it.
 """
 # ruff: noqa: ANN001, ANN201, ANN202
 
@@ -94,8 +95,8 @@ def _shingles(data, start, stop, shingle_words, out):  # type: ignore[no-untyped
 
 
 @njit(nogil=True, cache=True)
-def sign(data, offsets, valid, shingle_words, multipliers, increments, out):  # type: ignore[no-untyped-def]
-    """Fills `out` with one signature per document; see `signatures`."""
+def fill_signatures(data, offsets, valid, shingle_words, multipliers, increments, out):  # type: ignore[no-untyped-def]
+    """Fills `out` with one signature per document; see `minhash_signatures`."""
     longest = 0
     for row in range(len(out)):
         longest = max(longest, offsets[row + 1] - offsets[row])
@@ -121,7 +122,7 @@ def sign(data, offsets, valid, shingle_words, multipliers, increments, out):  # 
 
 
 @njit(nogil=True, cache=True)
-def band(signatures, rows, out):  # type: ignore[no-untyped-def]
+def fill_lsh_bands(signatures, rows, out):  # type: ignore[no-untyped-def]
     """Fills `out` with one 64-bit hash per band of each signature."""
     for row in range(out.shape[0]):
         for band in range(out.shape[1]):
@@ -144,7 +145,7 @@ def _distinct(hashes):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def jaccard(data, offsets, valid, left, right, shingle_words, out):  # type: ignore[no-untyped-def]
+def fill_jaccard(data, offsets, valid, left, right, shingle_words, out):  # type: ignore[no-untyped-def]
     """Fills `out` with the Jaccard similarity of each pair's sets of shingle hashes.
 
     A text is in many pairs, and sorting its hashes takes ten times as long as merging two sorted sets. So

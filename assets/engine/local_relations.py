@@ -9,8 +9,8 @@ import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 
-from assets.engine.relations import IS_DELETED, BatchFunction, Output, Relations
-from assets.lake.delta import register
+from assets.engine.relations import IS_DELETED, BatchFunction, Relations, StepOutput
+from assets.lake.delta import register_delta_table
 from assets.lake.lake import Lake
 from assets.lake.lineage import commit_properties, write_conflict
 
@@ -105,12 +105,12 @@ class LocalRelations(Relations):
         """Returns this object, which holds the relations in this process already."""
         return self
 
-    def append_to(self, output: Output, name: str) -> None:
+    def append_to(self, output: StepOutput, name: str) -> None:
         """Appends rows to the output in one commit, by delta-rs."""
         rows = self.arrow(name).cast(output.table.schema)
         output.lake.append(output.table, rows, output.lineage, output.version)
 
-    def merge_into(self, output: Output, name: str) -> None:
+    def merge_into(self, output: StepOutput, name: str) -> None:
         """Merges rows into the output by delta-rs, in 0.1 seconds where Spark schedules a dozen jobs."""
         table, lineage = output.table, output.lineage
         target = output.lake.delta(table.name, output.version)
@@ -141,7 +141,7 @@ class LocalRelations(Relations):
 
     def _add_view(self, name: str, rows: pa.Table | DeltaTable) -> None:
         self._drop(name)
-        register(self._duckdb, name, rows)
+        register_delta_table(self._duckdb, name, rows)
         self._kinds[name] = "VIEW"
 
     def _drop(self, name: str) -> None:

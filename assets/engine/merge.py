@@ -1,11 +1,11 @@
 """Makes a table's rows equal to those of a relation, within a scope, in one commit."""
 
-from assets.engine.relations import IS_DELETED, Output, Relations
+from assets.engine.relations import IS_DELETED, Relations, StepOutput
 
 _RUN_ID = "OpenLineage_RunId"
 
 
-def merge_rows(on: Relations, output: Output, rows: str, scope: str | None = None) -> None:
+def merge_rows(on: Relations, output: StepOutput, rows: str, scope: str | None = None) -> None:
     """Makes the output's rows within a scope equal to those of a relation, in one commit.
 
     A small relation is merged in this process, also if Spark has computed it.
@@ -54,7 +54,7 @@ def _lost_keys(on: Relations, keys: str, scope: str | None) -> str:
     """
 
 
-def _news(output: Output) -> str:
+def _news(output: StepOutput) -> str:
     """Returns SQL for the rows that are new or say something else, and for those that go."""
     table = output.table
     # By name: a column that was added to an older table stands last in it.

@@ -29,7 +29,7 @@ BatchFunction: TypeAlias = Callable[[Iterator[pa.RecordBatch]], Iterable[pa.Reco
 
 
 @dataclass(frozen=True)
-class Output:
+class StepOutput:
     """The table that a commit writes, and the lineage that the commit carries.
 
     Attributes:
@@ -114,7 +114,7 @@ class Relations(ABC):
         """Returns a copy of the relations in this process, or this object if they are there or too large."""
 
     @abstractmethod
-    def append_to(self, output: Output, name: str) -> None:
+    def append_to(self, output: StepOutput, name: str) -> None:
         """Appends the rows of a relation, which has the table's columns, to the output in one commit.
 
         Raises:
@@ -122,7 +122,7 @@ class Relations(ABC):
         """
 
     @abstractmethod
-    def merge_into(self, output: Output, name: str) -> None:
+    def merge_into(self, output: StepOutput, name: str) -> None:
         """Merges rows into the output by the table's key in one commit; rows with `is_deleted` are deleted.
 
         Args:

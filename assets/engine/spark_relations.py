@@ -13,10 +13,10 @@ from pyspark.sql.types import ArrayType, BinaryType, StringType
 
 from assets.engine.limits import LocalLimits
 from assets.engine.local_relations import LocalRelations
-from assets.engine.relations import IS_DELETED, BatchFunction, Output, Relations
-from assets.lake.delta import without_views
+from assets.engine.relations import IS_DELETED, BatchFunction, Relations, StepOutput
+from assets.lake.delta import without_views_for_delta
 from assets.lake.lake import Lake
-from assets.lake.lineage import writer_id
+from assets.lake.lineage import fencing_writer_id
 
 
 class SparkRelations(Relations):
@@ -43,11 +43,11 @@ class SparkRelations(Relations):
         if isinstance(rows, DataFrame):
             self._frames[name] = rows
         elif rows.num_rows:
-            self._frames[name] = self._spark.createDataFrame(without_views(rows))
+            self._frames[name] = self._spark.createDataFrame(without_views_for_delta(rows))
         else:
             # Spark can not take an Arrow table of lists without a row. It leaves out a join with nothing only
             # where the plan says that there is nothing.
-            empty = self._spark.createDataFrame([], from_arrow_schema(without_views(rows).schema))
+            empty = self._spark.createDataFrame([], from_arrow_schema(without_views_for_delta(rows).schema))
             self._frames[name] = empty.where("false")
 
     def add_stored(self, name: str, lake: Lake, table_name: str, version: int) -> None:
@@ -101,13 +101,13 @@ class SparkRelations(Relations):
             local.add(name, self.arrow(name))
         return local
 
-    def append_to(self, output: Output, name: str) -> None:
+    def append_to(self, output: StepOutput, name: str) -> None:
         """Appends rows to the output in one commit, by Spark."""
         rows = self._frames[name].select(*output.table.schema.names)
         with _CommitSettings(output):
             rows.write.format("delta").mode("append").save(output.lake.path(output.table.name))
 
-    def merge_into(self, output: Output, name: str) -> None:
+    def merge_into(self, output: StepOutput, name: str) -> None:
         """Merges rows into the output in one commit, by Spark."""
         table = output.table
         merge = (
@@ -159,11 +159,11 @@ def _size_bytes(frame: DataFrame) -> int:
 class _CommitSettings:
     """Puts the lineage and the fencing token into the commit that Spark makes meanwhile, and checks it."""
 
-    def __init__(self, output: Output) -> None:
+    def __init__(self, output: StepOutput) -> None:
         self._output = output
         self._settings = {
             "spark.databricks.delta.commitInfo.userMetadata": output.lineage.model_dump_json(),
-            "spark.databricks.delta.write.txnAppId": writer_id(output.table),
+            "spark.databricks.delta.write.txnAppId": fencing_writer_id(output.table),
             "spark.databricks.delta.write.txnVersion": str(output.lineage.fence),
         }
 

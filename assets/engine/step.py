@@ -17,8 +17,8 @@ from deltalake import DeltaTable
 from assets.engine.limits import LOCAL_BYTES, LocalLimits
 from assets.engine.local_relations import LocalRelations
 from assets.engine.merge import merge_rows
-from assets.engine.relations import IS_DELETED, Output, Relations
-from assets.lake.delta import stored_bytes, stored_rows
+from assets.engine.relations import IS_DELETED, Relations, StepOutput
+from assets.lake.delta import delta_bytes, delta_rows
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
 from assets.lake.tables import Table
@@ -35,7 +35,7 @@ _EARLIEST_PRE_IMAGES = ("_change_type IN ('update_preimage', 'delete')", "_commi
 
 
 @dataclass(frozen=True)
-class Window:
+class StepWindow:
     """The versions of an input that a step consumes: after `since`, up to and including `until`.
 
     It is all versions up to `until` where `since` is None.
@@ -46,7 +46,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Change:
+class StepChange:
     """The changes of one input that a step consumes.
 
     Attributes:
@@ -63,7 +63,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Step(Output):
+class Step(StepOutput):
     """The inputs that one run of an asset reads, and the table that it writes.
 
     Attributes:
@@ -72,7 +72,7 @@ class Step(Output):
         rebuild: True when the whole output is made anew: at the first run, or when the settings have changed.
     """
 
-    windows: dict[str, Window]
+    windows: dict[str, StepWindow]
     rebuild: bool
 
     @property
@@ -108,12 +108,12 @@ class Step(Output):
         local = limits.fit(
             sum(change.size_bytes for change in worked),
             sum(change.rows for change in worked),
-            max((stored_rows(self._stored(table)) for table in tables), default=0),
+            max((delta_rows(self._stored(table)) for table in tables), default=0),
         )
         on = open_relations(self.lake, local)
         try:
             for table in (*tables, *worked_on):
-                on.add_stored(short_name(table), self.lake, table.name, self._version(table))
+                on.add_stored(relation_name(table), self.lake, table.name, self._version(table))
             for change in changes:
                 self._define_changed(on, change)
         except BaseException:
@@ -128,7 +128,7 @@ class Step(Output):
             on: The relations, with the changes of the input.
             table: The input, such as `silver.documents`. The step must not be a rebuild.
         """
-        on.define(f"replaced_{short_name(table)}", _first_of_each_key(table, _EARLIEST_PRE_IMAGES))
+        on.define(f"replaced_{relation_name(table)}", _first_of_each_key(table, _EARLIEST_PRE_IMAGES))
 
     def merge(self, on: Relations, rows: str, scope: str | None = None) -> None:
         """Makes the output's rows within a scope equal to those of a relation, in one commit.
@@ -164,27 +164,27 @@ class Step(Output):
     def _stored(self, table: Table) -> DeltaTable:
         return self.lake.delta(table.name, self._version(table))
 
-    def _all_rows(self, table: Table) -> Change:
+    def _all_rows(self, table: Table) -> StepChange:
         stored = self._stored(table)
-        return Change(table, stored_bytes(stored) * _COMPRESSION, stored_rows(stored))
+        return StepChange(table, delta_bytes(stored) * _COMPRESSION, delta_rows(stored))
 
-    def _change(self, table: Table) -> Change:
+    def _change(self, table: Table) -> StepChange:
         window = self.windows[table.name]
         if self.rebuild or window.since is None:
             return self._all_rows(table)
         if window.since == window.until:
-            return Change(table, 0, 0, _feed_schema(table).empty_table())
+            return StepChange(table, 0, 0, _feed_schema(table).empty_table())
         feed = self.lake.small_feed(table.name, window.since, window.until, LOCAL_BYTES)
         if feed is None:
-            return Change(table, LOCAL_BYTES + 1, LOCAL_BYTES)
+            return StepChange(table, LOCAL_BYTES + 1, LOCAL_BYTES)
         schema = _feed_schema(table)
         feed = feed.select(schema.names).cast(schema)
         rows = feed.num_rows - (pc.sum(pc.equal(feed["_change_type"], "update_preimage")).as_py() or 0)
-        return Change(table, feed.nbytes, rows, feed)
+        return StepChange(table, feed.nbytes, rows, feed)
 
-    def _define_changed(self, on: Relations, change: Change) -> None:
+    def _define_changed(self, on: Relations, change: StepChange) -> None:
         table, window = change.table, self.windows[change.table.name]
-        name, columns = short_name(table), ", ".join(table.schema.names)
+        name, columns = relation_name(table), ", ".join(table.schema.names)
         if self.rebuild or window.since is None:
             on.add_stored(name, self.lake, table.name, window.until)
             on.define(f"changed_{name}", f"SELECT {columns}, false AS {IS_DELETED} FROM {{{name}}}")
@@ -205,7 +205,7 @@ def open_relations(lake: Lake, local: bool) -> Relations:
     return SparkRelations(lake.spark)
 
 
-def short_name(table: Table) -> str:
+def relation_name(table: Table) -> str:
     """Returns the name of a table without its layer."""
     return table.name.partition(".")[2]
 
@@ -222,12 +222,12 @@ def _first_of_each_key(table: Table, images: tuple[str, str]) -> str:
     return f"""
         SELECT {columns}, _change_type = 'delete' AS {IS_DELETED} FROM (
             SELECT *, row_number() OVER (PARTITION BY {", ".join(table.key)} ORDER BY {order}) AS place
-            FROM {{{short_name(table)}_feed}} WHERE {condition}
+            FROM {{{relation_name(table)}_feed}} WHERE {condition}
         ) WHERE place = 1
     """
 
 
-def begin(
+def begin_step(
     lake: Lake,
     table: Table,
     inputs: dict[Table, int],
@@ -277,8 +277,8 @@ def begin(
     )
 
 
-def _window(lake: Lake, name: str, since: int | None, until: int) -> Window:
+def _window(lake: Lake, name: str, since: int | None, until: int) -> StepWindow:
     """The versions to consume; none where only maintenance has made any since."""
     if since is not None and lake.settled_version(name, since) >= until:
         since = until
-    return Window(since, until)
+    return StepWindow(since, until)

@@ -33,7 +33,7 @@ JOURNAL_ANSWERS = 100
 _RECORD = TypeAdapter(AnswerRecord)
 
 
-class UnknownAnswer(LookupError):
+class UnknownStoredAnswer(LookupError):
     """No answer has that id."""
 
 
@@ -60,21 +60,21 @@ class StoredAnswer(BaseModel, frozen=True):
         return self.access_groups.split(",") if self.access_groups else []
 
 
-def find_answer(lake: Lake, answer_id: str) -> StoredAnswer:
+def find_stored_answer(lake: Lake, answer_id: str) -> StoredAnswer:
     """Returns an answer.
 
     Raises:
-        UnknownAnswer: When there is none.
+        UnknownStoredAnswer: When there is none.
     """
     rows = lake.query(
         "select * from answers where answer_id = ?", [answer_id], answers=lake.delta(ANSWERS.name)
     ).to_pylist()
     if not rows:
-        raise UnknownAnswer(f"there is no answer {answer_id!r}: `headwater answers list` lists them")
+        raise UnknownStoredAnswer(f"there is no answer {answer_id!r}: `headwater answers list` lists them")
     return StoredAnswer.model_validate(rows[0])
 
 
-def recent_answers(lake: Lake, limit: int, tenant: str | None) -> list[StoredAnswer]:
+def recent_stored_answers(lake: Lake, limit: int, tenant: str | None) -> list[StoredAnswer]:
     """Returns the newest answers, of one tenant or of all, newest first."""
     rows = lake.query(
         "select * from answers where $tenant is null or tenant = $tenant "

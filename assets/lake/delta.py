@@ -7,17 +7,17 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 
-def hadoop_literal(path: str) -> str:
+def delta_hadoop_path(path: str) -> str:
     """A path that Hadoop won't take for a glob."""
     return "".join("\\" + c if c in "*?[]{}\\" else c for c in path)
 
 
-def data_files(table: DeltaTable) -> list[str]:
+def delta_files(table: DeltaTable) -> list[str]:
     """Where a table's files are: paths on this machine, which delta-rs gives percent-encoded, else URIs."""
     return [unquote(file) if file.startswith("/") else file for file in table.file_uris()]
 
 
-def register(
+def register_delta_table(
     connection: duckdb.DuckDBPyConnection,
     name: str,
     table: DeltaTable | pa.Table,
@@ -35,8 +35,8 @@ def register(
         read_files: Whether DuckDB may read files; if not, delta-rs and Arrow read a local lake's too.
     """
     if isinstance(table, pa.Table):
-        connection.register(name, without_views(table))
-    elif not (files := data_files(table)):
+        connection.register(name, without_views_for_delta(table))
+    elif not (files := delta_files(table)):
         connection.register(name, pa.schema(table.schema().to_arrow()).empty_table())
     elif read_files and files[0].startswith("/"):
         schema = pa.schema(table.schema().to_arrow())
@@ -50,17 +50,17 @@ def register(
         connection.register(name, table.to_pyarrow_dataset())
 
 
-def stored_bytes(table: DeltaTable) -> int:
+def delta_bytes(table: DeltaTable) -> int:
     """The size of a table version's files, compressed as they are."""
     return sum(table.get_add_actions().column("size_bytes").to_pylist())
 
 
-def stored_rows(table: DeltaTable) -> int:
+def delta_rows(table: DeltaTable) -> int:
     """Returns the number of rows of a table version, as its files' statistics say."""
     return sum(table.get_add_actions().column("num_records").to_pylist())
 
 
-def without_views(table: pa.Table) -> pa.Table:
+def without_views_for_delta(table: pa.Table) -> pa.Table:
     """Returns the table with plain strings and bytes for delta-rs's views, which Arrow can not compare."""
     plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
     return table.cast(

@@ -18,8 +18,8 @@ import pyarrow as pa
 from deltalake import DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
-from assets.lake.delta import data_files, hadoop_literal, register
-from assets.lake.lineage import Commit, commit_properties, write_conflict, writer_id
+from assets.lake.delta import delta_files, delta_hadoop_path, register_delta_table
+from assets.lake.lineage import Commit, commit_properties, fencing_writer_id, write_conflict
 from assets.lake.tables import TABLES, Table
 from retrieval.lineage import Lineage
 
@@ -139,7 +139,7 @@ class Lake:
         """
         with duckdb.connect() as connection:
             for name, table in tables.items():
-                register(connection, name, table)
+                register_delta_table(connection, name, table)
             return connection.sql(sql, params=parameters).to_arrow_table()
 
     def frame(self, name: str, version: int | None = None) -> DataFrame:
@@ -147,10 +147,10 @@ class Lake:
         from pyspark.sql.types import StructType
 
         table = self.delta(name, version)
-        files = data_files(table)
+        files = delta_files(table)
         if files and len(files) <= FEW_FILES:
             schema = StructType.fromJson(json.loads(table.schema().to_json()))
-            return self.spark.read.schema(schema).parquet(*map(hadoop_literal, files))
+            return self.spark.read.schema(schema).parquet(*map(delta_hadoop_path, files))
         return self.spark.read.format("delta").option("versionAsOf", table.version()).load(self.path(name))
 
     def changes(self, name: str, since: int, until: int) -> DataFrame:
@@ -324,7 +324,7 @@ class Lake:
 
     def fencing_token(self, table: Table) -> int:
         """Returns the fencing token of a table's last commit; the next commit takes one more."""
-        return self.delta(table.name).transaction_version(writer_id(table)) or 0
+        return self.delta(table.name).transaction_version(fencing_writer_id(table)) or 0
 
     def check_fencing_token(self, table: Table, lineage: Lineage) -> None:
         """Raises `WriteConflict` when another writer took this fencing token or a later one."""

@@ -40,7 +40,7 @@ class WriteConflict(RuntimeError):
     """Another writer committed to the table since this one took its fencing token."""
 
 
-def writer_id(table: Table) -> str:
+def fencing_writer_id(table: Table) -> str:
     """Returns the Delta application id under which a table's writers take fencing tokens."""
     return f"headwater/{table.name}"
 
@@ -49,7 +49,7 @@ def commit_properties(table: Table, lineage: Lineage) -> CommitProperties:
     """Returns what a commit by delta-rs carries: its lineage, and the fencing token where it has one."""
     return CommitProperties(
         custom_metadata={"userMetadata": lineage.model_dump_json()},
-        app_transactions=[Transaction(writer_id(table), lineage.fence)] if lineage.fence else None,
+        app_transactions=[Transaction(fencing_writer_id(table), lineage.fence)] if lineage.fence else None,
     )
 
 

@@ -27,7 +27,7 @@ class TableMaintenance:
     files_removed: int
 
 
-def needed_versions(
+def needed_table_versions(
     lake: Lake, releases: Collection[IndexRelease], consumed: Iterable[Mapping[str, int]] = ()
 ) -> dict[str, set[int]]:
     """The versions of each table that something still points at.

@@ -27,10 +27,10 @@ from retrieval.index.types import (
     IndexConflict,
     IndexPoint,
     IndexRelease,
+    IndexReleaseDetails,
     IndexState,
     LiveHistoryEntry,
-    ReleaseDetails,
-    UnknownRelease,
+    UnknownIndexRelease,
 )
 from retrieval.lineage import Lineage
 from retrieval.store.postgres import DatabaseUnavailable
@@ -44,7 +44,7 @@ class ReleaseNotApproved(RuntimeError):
     """A state of the index has not passed its evaluation, so it can not go live."""
 
 
-class ReleaseDecision(BaseModel, frozen=True):
+class StoredRelease(BaseModel, frozen=True):
     """A row of `ops.releases`.
 
     Attributes:
@@ -68,12 +68,12 @@ class ReleaseDecision(BaseModel, frozen=True):
     versions: dict[str, int]
 
 
-def release_name(point: IndexPoint) -> str:
+def stored_release_name(point: IndexPoint) -> str:
     """Returns the name of the release of an epoch, such as `r1.2`; the same epoch has the same name."""
     return f"r{point.generation}.{point.epoch}"
 
 
-def last_verdict(lake: Lake, release_id: str) -> ReleaseDecision | None:
+def last_stored_verdict(lake: Lake, release_id: str) -> StoredRelease | None:
     """Returns the newest verdict of the release gate on a release, or None when it was not evaluated."""
     rows = lake.query(
         """
@@ -87,10 +87,10 @@ def last_verdict(lake: Lake, release_id: str) -> ReleaseDecision | None:
         return None
     row = rows[0]
     read = {"metrics": json.loads(row["metrics"]), "versions": json.loads(row["versions"])}
-    return ReleaseDecision.model_validate(row | read)
+    return StoredRelease.model_validate(row | read)
 
 
-def log_verdict(
+def log_release_verdict(
     lake: Lake,
     state: IndexState,
     approved: bool,
@@ -113,8 +113,8 @@ def log_verdict(
     Raises:
         WriteConflict: Another decision was logged since then; nothing was written.
     """
-    decision = ReleaseDecision(
-        release_id=release_name(state),
+    decision = StoredRelease(
+        release_id=stored_release_name(state),
         decision="approved" if approved else "refused",
         reason=reason,
         generation=state.generation,
@@ -140,12 +140,16 @@ def make_release_live(
         ReleaseNotApproved: When the state was refused, or not evaluated.
         IndexConflict: When another release went live at the same time.
     """
-    name, live, verdict = release_name(state), index.live(), last_verdict(lake, release_name(state))
+    name, live, verdict = (
+        stored_release_name(state),
+        index.live(),
+        last_stored_verdict(lake, stored_release_name(state)),
+    )
     if verdict is None or verdict.decision == "refused":
         why = "it was not evaluated" if verdict is None else f"it was refused: {verdict.reason}"
         raise ReleaseNotApproved(f"release {name} can not go live: {why}; what was live stays live")
     if live is None or all(entry.release_id != name for entry in index.live_history()):
-        details = ReleaseDetails(
+        details = IndexReleaseDetails(
             metrics=verdict.metrics,
             versions=state.lineage.inputs,
             model_digest=state.model_digest,
@@ -166,16 +170,16 @@ def roll_back_release(lake: Lake, index: Index, to: str | None) -> IndexRelease:
         to: The release; None for the one before the live one.
 
     Raises:
-        UnknownRelease: When there is no such release, or none before the live one.
+        UnknownIndexRelease: When there is no such release, or none before the live one.
         IndexConflict: When another release went live at the same time.
     """
     live = index.live()
     if live is None:
-        raise UnknownRelease("nothing is live yet: run `headwater run`")
+        raise UnknownIndexRelease("nothing is live yet: run `headwater run`")
     if to is None:
         earlier = [each for each in index.releases() if each.released_at < live.released_at]
         if not earlier:
-            raise UnknownRelease(f"{live.release_id} is the first release: there is none before it")
+            raise UnknownIndexRelease(f"{live.release_id} is the first release: there is none before it")
         to = earlier[0].release_id
     restored = index.rollback(to)
     log_live_history(lake, index, run_id="")
@@ -219,8 +223,8 @@ def log_live_history(lake: Lake, index: Index, run_id: str) -> None:
         release = kept.get(release_id)
         if release is None:
             continue
-        verdict = last_verdict(lake, release_id)
-        entry = ReleaseDecision(
+        verdict = last_stored_verdict(lake, release_id)
+        entry = StoredRelease(
             release_id=release_id,
             decision=decision,
             reason=reason or (verdict.reason if verdict else ""),
@@ -247,7 +251,7 @@ def _moves(history: Sequence[LiveHistoryEntry]) -> Iterator[tuple[str, Decision,
         live = entry.release_id
 
 
-def _append(lake: Lake, decision: ReleaseDecision, run_id: str, token: int) -> None:
+def _append(lake: Lake, decision: StoredRelease, run_id: str, token: int) -> None:
     decided_at: datetime = lake.stamp(RELEASES, "decided_at")
     encoded = {
         "metrics": json.dumps(decision.metrics, sort_keys=True),

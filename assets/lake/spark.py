@@ -35,11 +35,11 @@ class SparkConfig(BaseModel):
     """Any further Spark setting, such as file-system credentials; shown nowhere, and on no command line."""
 
 
-class MissingJars(RuntimeError):
+class NoSparkSession(RuntimeError):
     """The environment was not set up: the Delta jars are not in it."""
 
 
-def java_options(config: SparkConfig) -> str:
+def spark_java_options(config: SparkConfig) -> str:
     """How the driver's JVM runs."""
     # An archive of another JVM, or of jars that have changed, is passed over and need not be talked about.
     options = "-Xshare:auto -Xlog:disable"
@@ -68,7 +68,7 @@ def spark_session(config: SparkConfig, scratch: Path) -> SparkSession:
         scratch: A folder of this state for shuffle files.
 
     Raises:
-        MissingJars: When the Delta jars are not in the environment.
+        NoSparkSession: When the Delta jars are not in the environment.
     """
     from pyspark import SparkContext
     from pyspark.accumulators import AccumulatorTCPServer
@@ -76,7 +76,7 @@ def spark_session(config: SparkConfig, scratch: Path) -> SparkSession:
 
     jars = sorted(str(jar) for jar in JARS.glob("*.jar"))
     if not jars:
-        raise MissingJars(f"no Delta jars in {JARS}: run `make setup`")
+        raise NoSparkSession(f"no Delta jars in {JARS}: run `make setup`")
     # Workers would otherwise be whatever `python3` the PATH names.
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
     # Nor do workers import from the folder that this process was started in.
@@ -88,7 +88,7 @@ def spark_session(config: SparkConfig, scratch: Path) -> SparkSession:
     # PySpark's prints one.
     logging.getLogger().addFilter(_not_of_py4j)
     AccumulatorTCPServer.handle_error = _quiet  # type: ignore[assignment,method-assign]
-    options = java_options(config)
+    options = spark_java_options(config)
     if CLASS_ARCHIVE.is_file():
         options += f' "-XX:SharedArchiveFile={CLASS_ARCHIVE}"'
     settings = {

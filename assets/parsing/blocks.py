@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from assets.text.normalization import normalize_text
+from assets.text.normalization import collapse_whitespace, normalize_text
 
 # What programs write as the title if their user did not.
 _MADE_BY = re.compile(r"^Microsoft (?:Word|PowerPoint|Excel) - ")
@@ -84,12 +84,7 @@ class ExtractedDocument:
     pages: list[int] = field(default_factory=list)
 
 
-def collapse_whitespace(text: str) -> str:
-    """Returns the normalised text with every run of whitespace replaced by one space."""
-    return " ".join(normalize_text(text).split())
-
-
-def assemble_document(content: DocumentBlocks) -> ExtractedDocument:
+def assemble_blocks(content: DocumentBlocks) -> ExtractedDocument:
     """Normalises blocks and joins them by blank lines to a document with the offsets of headings and pages.
 
     Raises:
@@ -147,29 +142,3 @@ def _merged(blocks: list[TextBlock]) -> Iterable[TextBlock]:
 
 def _joined(run: list[TextBlock]) -> TextBlock:
     return replace(run[0], text="\n\n".join(each.text.strip("\n") for each in run))
-
-
-def format_list(items: Iterable[str], first: int | None = None) -> str:
-    """Returns list items as lines, each with a bullet or number; continuation lines are indented.
-
-    Args:
-        items: The text of each item.
-        first: The first number of an ordered list; None for bullets.
-    """
-    lines = []
-    for number, item in enumerate(items, first or 0):
-        marker = "- " if first is None else f"{number}. "
-        body = item.strip("\n").replace("\n", "\n" + " " * len(marker))
-        if body.strip():
-            lines.append(marker + body)
-    return "\n".join(lines)
-
-
-def format_table_row(cells: Iterable[str]) -> str:
-    """Returns a table row as one line with ` | ` between cells; a single non-empty cell stands alone."""
-    texts = [" ".join(cell.split()) for cell in cells]
-    if sum(map(bool, texts)) == 1:  # a caption, or a table that only lays out a page
-        return "".join(texts)
-    while texts and not texts[-1]:
-        texts.pop()
-    return " | ".join(texts)

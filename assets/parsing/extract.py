@@ -8,7 +8,7 @@ from assets.parsing.blocks import (
     ExtractedDocument,
     ExtractionError,
     TextBlock,
-    assemble_document,
+    assemble_blocks,
 )
 from assets.parsing.decoding import decode_text
 from assets.parsing.formats.doc import read_doc
@@ -130,13 +130,13 @@ def extract_document(
         limit = f"the limit is {max_size_bytes:,}"
         raise ExtractionError("oversize", f"The document has {len(body):,} bytes; {limit}.")
     if media_type == content_type.UTF8_TEXT:
-        return assemble_document(DocumentBlocks([TextBlock(body.decode("utf-8", "replace"))]))
+        return assemble_blocks(DocumentBlocks([TextBlock(body.decode("utf-8", "replace"))]))
     kind = media_type.partition(";")[0].strip().lower()
     reader = _read_scanned if ocr and kind == "application/pdf" else _READERS.get(kind)
     if reader is None:
         raise _refusal(kind)
     try:
-        return assemble_document(reader(body))
+        return assemble_blocks(reader(body))
     except (ExtractionError, MemoryError):
         raise
     except Exception as error:
@@ -150,9 +150,9 @@ def extract_document(
 
 
 def _read_scanned(body: bytes) -> DocumentBlocks:
-    from assets.parsing.formats.ocr import recognise_page
+    from assets.parsing.formats.ocr import ocr_page
 
-    return read_pdf(body, recognise_page)
+    return read_pdf(body, ocr_page)
 
 
 def _refusal(kind: str) -> ExtractionError:

@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from assets.lake.tables import DOCUMENTS
-from assets.parsing.blocks import ExtractionError, collapse_whitespace
+from assets.parsing.blocks import ExtractionError
 from assets.parsing.content_type import detect_media_type
 from assets.parsing.sandbox import ParserLimits, SandboxedParser, sandboxed_parser
 from assets.text.language import detect_language
-from assets.text.normalization import NORMALIZER_VERSION
+from assets.text.normalization import NORMALIZER_VERSION, collapse_whitespace
 from assets.text.quality_filter import QualityThresholds, quality_rejections
 from assets.text.signals import quality_signals
 
@@ -39,7 +39,7 @@ A row with a stage belongs to `silver.quarantine`: the columns that its bytes wo
 
 
 @dataclass(frozen=True, slots=True)
-class RawDocument:
+class DocumentToParse:
     """The columns of a row of `bronze.raw_documents` that the parser reads.
 
     Attributes:
@@ -58,7 +58,7 @@ class RawDocument:
     first_seen_at: datetime
 
 
-_RAW_COLUMNS = [field.name for field in fields(RawDocument)]
+_RAW_COLUMNS = [field.name for field in fields(DocumentToParse)]
 
 
 def parse_document_batches(
@@ -73,7 +73,7 @@ def parse_document_batches(
     `quality`), the expectation and the reason.
 
     Args:
-        batches: Batches with the columns of `RawDocument`.
+        batches: Batches with the columns of `DocumentToParse`.
         thresholds: The quality thresholds that a document must pass.
         limits: The bounds on parsing one document; the defaults unless given.
 
@@ -83,12 +83,13 @@ def parse_document_batches(
     parser = sandboxed_parser(limits or ParserLimits())
     for batch in batches:
         rows = [
-            _parsed(RawDocument(**row), thresholds, parser) for row in batch.select(_RAW_COLUMNS).to_pylist()
+            _parsed(DocumentToParse(**row), thresholds, parser)
+            for row in batch.select(_RAW_COLUMNS).to_pylist()
         ]
         yield _with_pii(pa.RecordBatch.from_pylist(rows, schema=PARSED_DOCUMENT_SCHEMA))
 
 
-def _parsed(raw: RawDocument, thresholds: QualityThresholds, parser: SandboxedParser) -> dict[str, Any]:
+def _parsed(raw: DocumentToParse, thresholds: QualityThresholds, parser: SandboxedParser) -> dict[str, Any]:
     """Returns one row of `PARSED_DOCUMENT_SCHEMA`, without the count of personal data."""
     unchanged = {name: getattr(raw, name) for name in _RAW_COLUMNS if name != "body"}
     try:
@@ -100,7 +101,7 @@ def _parsed(raw: RawDocument, thresholds: QualityThresholds, parser: SandboxedPa
         return unchanged | _rejected("extract", "parser_error", f"{type(error).__name__}: {str(error)[:200]}")
 
 
-def _document(raw: RawDocument, thresholds: QualityThresholds, parser: SandboxedParser) -> dict[str, Any]:
+def _document(raw: DocumentToParse, thresholds: QualityThresholds, parser: SandboxedParser) -> dict[str, Any]:
     body = raw.body or b""
     media_type = raw.media_type or detect_media_type(body, raw.uri)
     extracted = parser.extract_document(body, media_type)

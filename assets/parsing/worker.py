@@ -24,7 +24,7 @@ _GRACE_S = 5.0
 _MAX_WRITTEN_BYTES = 1 << 20
 
 
-def main(arguments: list[str]) -> None:
+def run_parser_worker(arguments: list[str]) -> None:
     """Runs the worker: answers requests until the socket closes."""
     memory_bytes, max_size_bytes, max_text_chars = (int(arguments[index]) for index in (0, 2, 3))
     timeout_s, ocr = float(arguments[1]), arguments[4] == "1"
@@ -96,4 +96,4 @@ def _attachments(body: bytes, media_type: str) -> bytes:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_parser_worker(sys.argv[1:])

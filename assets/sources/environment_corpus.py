@@ -49,7 +49,7 @@ class _Text:
     """The folder of the distribution; None for a topic, whose path is the module of all topics."""
 
 
-def site_packages_folders() -> list[Path]:
+def environment_corpus_folders() -> list[Path]:
     """Returns the folders that the running interpreter's own distributions are installed in."""
     return sorted({Path(sysconfig.get_path(scheme)) for scheme in ("purelib", "platlib")})
 
@@ -105,7 +105,7 @@ def read_environment_corpus(listing: pa.Table, folders: Sequence[Path] | None = 
 
 def _texts(folders: Sequence[Path] | None) -> Iterator[_Text]:
     for dist_info in sorted(
-        d for folder in folders or site_packages_folders() for d in folder.glob("*.dist-info")
+        d for folder in folders or environment_corpus_folders() for d in folder.glob("*.dist-info")
     ):
         name = re.sub(r"[-_.]+", "-", dist_info.name.removesuffix(".dist-info").rpartition("-")[0]).lower()
         if name == OWN_DISTRIBUTION:

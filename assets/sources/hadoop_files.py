@@ -14,13 +14,13 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from assets.lake.delta import hadoop_literal
+from assets.lake.delta import delta_hadoop_path
 from assets.sources.local_files import (
     MAX_SOURCE_FILE_BYTES,
-    file_and_attachments,
     read_local_file_batches,
+    source_file_contents,
     source_listing,
-    too_large_error,
+    source_too_large_error,
 )
 from assets.sources.source_config import Source, SourceUnreachable, compile_source_glob
 from assets.sources.source_schemas import (
@@ -81,7 +81,7 @@ def _binary_files(spark: SparkSession, root: str) -> DataFrame:
     reader = spark.read.format("binaryFile").option("recursiveFileLookup", True)
     # A file that vanishes or fails while it is read yields no row; `read_hadoop_files` reports it.
     reader = reader.option("ignoreMissingFiles", True).option("ignoreCorruptFiles", True)
-    return reader.load(hadoop_literal(root))
+    return reader.load(delta_hadoop_path(root))
 
 
 def _encoded(path: str) -> str:
@@ -133,9 +133,9 @@ def _content_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBat
             body = row.pop("content")
             file = ListedFile(**row)
             if body is not None:
-                documents += file_and_attachments(file, body)
+                documents += source_file_contents(file, body)
             elif file.file_size_bytes > MAX_SOURCE_FILE_BYTES:
-                error = f"unreadable: {too_large_error(file.file_size_bytes)}"
+                error = f"unreadable: {source_too_large_error(file.file_size_bytes)}"
                 documents.append(SourceContent.failed(file, error))
             else:
                 documents.append(SourceContent.failed(file, VANISHED_FILE_ERROR))

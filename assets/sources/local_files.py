@@ -25,16 +25,16 @@ from assets.sources.source_config import (
     SourceEmpty,
     SourceUnreachable,
     compile_source_glob,
-    is_system_folder,
+    is_system_source,
 )
 from assets.sources.source_schemas import (
     SOURCE_CONTENT_SCHEMA,
     SOURCE_LISTING_SCHEMA,
     ListedFile,
     SourceContent,
-    file_uri_to_path,
-    path_to_file_uri,
+    path_to_source_uri,
     source_content_batch,
+    source_uri_to_path,
 )
 
 MAX_SOURCE_FILE_BYTES = 256 * 1024 * 1024
@@ -59,7 +59,7 @@ def list_local_files(source: Source) -> pa.Table:
         SourceEmpty: There is no file, or none that the glob matches.
     """
     root = Path(source.location)
-    if is_system_folder(source.location):
+    if is_system_source(source.location):
         raise SourceUnreachable(f"source {source.name}: {SYSTEM_FOLDER_ERROR}")
     try:
         if not stat.S_ISDIR(root.stat().st_mode):
@@ -84,7 +84,7 @@ def _walk(root: str) -> Iterator[os.DirEntry[str]]:
     folders, links, seen = deque([root]), deque[str](), set[tuple[int, int]]()
     while folders or links:
         folder = folders.popleft() if folders else links.popleft()
-        if is_system_folder(folder):
+        if is_system_source(folder):
             continue  # of a source that is the whole machine
         try:
             identity = os.stat(folder)  # noqa: PTH116 - a Path per entry triples the time of a large listing
@@ -100,7 +100,7 @@ def _walk(root: str) -> Iterator[os.DirEntry[str]]:
         for item in items:
             if item.name.startswith((".", "_")):
                 continue
-            if _is_folder(item) and not (item.is_symlink() and leads_outside(item.path, root)):
+            if _is_folder(item) and not (item.is_symlink() and leads_outside_source(item.path, root)):
                 (links if item.is_symlink() else folders).append(item.path)
             else:
                 yield item
@@ -125,7 +125,7 @@ def _stat(item: os.DirEntry[str]) -> os.stat_result:
 
 
 def _listed(path: str, state: os.stat_result) -> tuple[str, int, int]:
-    return path_to_file_uri(path), state.st_size, state.st_mtime_ns // 1000
+    return path_to_source_uri(path), state.st_size, state.st_mtime_ns // 1000
 
 
 def source_listing(source: Source, files: list[tuple[str, int, int]], seen: int) -> pa.Table:
@@ -155,7 +155,7 @@ def source_listing(source: Source, files: list[tuple[str, int, int]], seen: int)
     return pa.table(arrays, schema=schema)
 
 
-def leads_outside(path: str, root: str) -> bool:
+def leads_outside_source(path: str, root: str) -> bool:
     """Whether a path, its links followed, is neither a source's root nor below it."""
     real, top = os.path.realpath(path), os.path.realpath(root)
     return real != top and not real.startswith(top.rstrip("/") + "/")
@@ -183,8 +183,8 @@ def read_local_file_batches(batches: Iterable[pa.RecordBatch], root: str) -> Ite
     for batch in batches:
         for file in (ListedFile(**row) for row in batch.to_pylist()):
             try:
-                body = _read_regular_file(file_uri_to_path(file.uri), root)
-                documents += file_and_attachments(file, body)
+                body = _read_regular_file(source_uri_to_path(file.uri), root)
+                documents += source_file_contents(file, body)
                 held_bytes += len(body)
             except OSError as error:
                 documents.append(SourceContent.failed(file, f"unreadable: {error.strerror}"))
@@ -195,7 +195,7 @@ def read_local_file_batches(batches: Iterable[pa.RecordBatch], root: str) -> Ite
         yield source_content_batch(documents)
 
 
-def file_and_attachments(file: ListedFile, body: bytes) -> Iterator[SourceContent]:
+def source_file_contents(file: ListedFile, body: bytes) -> Iterator[SourceContent]:
     """Yields the document of a file and, if it is a message, one for each attached file.
 
     The uri of an attachment is the file's, `#`, and its name.
@@ -213,7 +213,7 @@ def file_and_attachments(file: ListedFile, body: bytes) -> Iterator[SourceConten
         yield SourceContent.of(file, content, detect_media_type(content, name), uri=uri)
 
 
-def too_large_error(size_bytes: int) -> str:
+def source_too_large_error(size_bytes: int) -> str:
     """Returns the reason why a file above `MAX_SOURCE_FILE_BYTES` was not read."""
     return f"{size_bytes} bytes, more than the {MAX_SOURCE_FILE_BYTES} that are read"
 
@@ -221,7 +221,7 @@ def too_large_error(size_bytes: int) -> str:
 def _read_regular_file(path: str, root: str) -> bytes:
     """Returns the bytes of a regular file; anything else is an error, and a pipe is not waited for."""
     real = os.path.realpath(path)
-    if leads_outside(real, root):
+    if leads_outside_source(real, root):
         raise OSError(0, "a link that leads out of the source's folder")
     # The open file is checked, not the path, which could be replaced between a check and the open.
     handle = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -230,5 +230,5 @@ def _read_regular_file(path: str, root: str) -> bytes:
         if not stat.S_ISREG(state.st_mode):
             raise OSError(0, "not a regular file")
         if state.st_size > MAX_SOURCE_FILE_BYTES:
-            raise OSError(0, too_large_error(state.st_size))
+            raise OSError(0, source_too_large_error(state.st_size))
         return file.read()

@@ -13,7 +13,7 @@ from assets.engine.relations import Relations
 from assets.lake.ids import DOC_ID_SQL
 from assets.lake.lake import Lake
 from assets.lake.tables import RAW_DOCUMENTS
-from assets.sources.source_config import Source
+from assets.sources.source_config import Source, SourceShrunk
 from assets.sources.source_schemas import UNREACHABLE_FILE_ERRORS
 
 STATE = """
@@ -22,6 +22,8 @@ STATE = """
     from raw qualify row_number() over (partition by doc_id order by revision desc) = 1
 """
 """SQL over the table `raw` for the newest revision of each document, without its bytes."""
+
+_FEW_DOCUMENTS = 10
 
 _STALE = """
     with seen as (
@@ -42,7 +44,7 @@ _VANISHED = """
 """
 
 
-def stale_files(listing: pa.Table, state: pa.Table) -> pa.Table:
+def stale_source_files(listing: pa.Table, state: pa.Table) -> pa.Table:
     """Returns the files of a listing to read: new, of another size or time, or unreadable the last time.
 
     Args:
@@ -55,8 +57,8 @@ def stale_files(listing: pa.Table, state: pa.Table) -> pa.Table:
     return Lake.query(_STALE, listing=listing, state=state)
 
 
-def vanished_documents(listing: pa.Table, state: pa.Table) -> pa.Table:
-    """Returns the documents whose file is no longer listed; the arguments are those of `stale_files`."""
+def vanished_source_documents(listing: pa.Table, state: pa.Table) -> pa.Table:
+    """Returns the documents whose file is no longer listed; arguments as of `stale_source_files`."""
     return Lake.query(_VANISHED, listing=listing, state=state)
 
 
@@ -205,3 +207,16 @@ def define_latest_revisions(on: Relations, name: str, appended: str) -> None:
         ) AS newest USING (doc_id, revision)
         """,
     )
+
+
+def check_source_shrink(source: Source, vanished: int, known: int, max_shrink: float) -> None:
+    """Refuses to take much of a source for deleted: a disk that was not mounted looks the same.
+
+    Raises:
+        SourceShrunk: More than `_FEW_DOCUMENTS` are gone, and more than a share of those there were.
+    """
+    if vanished > max(_FEW_DOCUMENTS, max_shrink * known):
+        raise SourceShrunk(
+            f"source {source.name}: {vanished} of its {known} documents are gone from {source.location}; "
+            "nothing was changed. If they were meant to go: `headwater run --accept-shrink`"
+        )

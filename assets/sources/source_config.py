@@ -142,7 +142,7 @@ class Source(BaseModel):
         return hashlib.sha256(self.model_dump_json(exclude={"questions"}).encode()).hexdigest()
 
 
-def is_system_folder(location: str) -> bool:
+def is_system_source(location: str) -> bool:
     """Whether a local location, its links followed, is under /proc, /sys or /dev."""
     return os.path.realpath(location).split("/")[1] in ("proc", "sys", "dev")
 

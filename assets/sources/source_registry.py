@@ -15,7 +15,7 @@ from assets.sources.source_config import (
     SourceError,
     SourceUnreachable,
     UnknownSource,
-    is_system_folder,
+    is_system_source,
 )
 from retrieval.atomic_files import atomic_file
 
@@ -65,7 +65,7 @@ class SourceRegistry:
             SourceUnreachable: The local location, or the file of questions, does not exist, or the location
                 is the system's.
         """
-        if source.local_root and is_system_folder(source.location):
+        if source.local_root and is_system_source(source.location):
             raise SourceUnreachable(f"source {source.name}: {SYSTEM_FOLDER_ERROR}")
         for path in (source.local_root, source.questions and Path(source.questions)):
             if path and not path.exists():

@@ -112,11 +112,11 @@ def source_listing_digest(listing: pa.Table) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def path_to_file_uri(path: str) -> str:
+def path_to_source_uri(path: str) -> str:
     """Returns the `file://` URI of an absolute path, whose name need not be UTF-8."""
     return "file://" + quote_from_bytes(os.fsencode(path))
 
 
-def file_uri_to_path(uri: str) -> str:
-    """Returns the path of a `file://` URI: the inverse of `path_to_file_uri`."""
+def source_uri_to_path(uri: str) -> str:
+    """Returns the path of a `file://` URI: the inverse of `path_to_source_uri`."""
     return os.fsdecode(unquote_to_bytes(uri.removeprefix("file://")))

@@ -19,16 +19,16 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 from pyspark.sql.pandas.types import from_arrow_type
 
-from assets.lake.delta import hadoop_literal
+from assets.lake.delta import delta_hadoop_path
 from assets.parsing.content_type import UTF8_TEXT
-from assets.sources.local_files import leads_outside
+from assets.sources.local_files import leads_outside_source
 from assets.sources.source_config import (
     DELIMITERS_BY_SUFFIX,
     JSON_LINES_SUFFIXES,
     Source,
     UnreadableTabularFile,
 )
-from assets.sources.source_schemas import SOURCE_CONTENT_SCHEMA, SOURCE_LISTING_SCHEMA, file_uri_to_path
+from assets.sources.source_schemas import SOURCE_CONTENT_SCHEMA, SOURCE_LISTING_SCHEMA, source_uri_to_path
 
 _SAMPLE_ROWS = 1000
 _CORRUPT = "_malformed"
@@ -70,8 +70,8 @@ def read_tabular_files(spark: SparkSession, source: Source, files: pa.Table) -> 
             )
         # A file that vanished since it was listed would make Spark fail on the others too, and Spark follows
         # links wherever they lead.
-        path = file_uri_to_path(uri) if source.local_root else ""
-        if not path or (Path(path).is_file() and not leads_outside(path, source.location)):
+        path = source_uri_to_path(uri) if source.local_root else ""
+        if not path or (Path(path).is_file() and not leads_outside_source(path, source.location)):
             paths[kind].append(unquote(uri))
     frames = [_none(spark)]
     for kind, of_kind in paths.items():
@@ -146,7 +146,7 @@ def _none(spark: SparkSession) -> DataFrame:
 
 
 def _json(spark: SparkSession, source: Source, paths: list[str]) -> DataFrame:
-    lines = spark.read.options(**_READING).text([hadoop_literal(path) for path in paths])
+    lines = spark.read.options(**_READING).text([delta_hadoop_path(path) for path in paths])
     lines = lines.select(_from_file(), F.regexp_replace("value", "^\ufeff", "").alias("line"))
     lines = lines.where(F.trim("line") != "")
     # The columns are those of a sample: Spark's inference would read every file twice.
@@ -168,7 +168,7 @@ def _json(spark: SparkSession, source: Source, paths: list[str]) -> DataFrame:
 def _parquet(spark: SparkSession, source: Source, paths: list[str]) -> DataFrame:
     reader = spark.read.options(**_READING).option("mergeSchema", True)
     try:
-        rows = reader.parquet(*[hadoop_literal(path) for path in paths])
+        rows = reader.parquet(*[delta_hadoop_path(path) for path in paths])
     except AnalysisException as error:
         if error.getCondition() != "UNABLE_TO_INFER_SCHEMA":
             raise
@@ -187,7 +187,7 @@ def _separated(spark: SparkSession, source: Source, paths: list[str], suffix: st
     reader = spark.read.options(**_READING).option("header", True).option("sep", DELIMITERS_BY_SUFFIX[suffix])
     # Quotes are escaped as in RFC 4180; Spark's default is a backslash.
     reader = reader.option("escape", '"').option("multiLine", True).option("columnPruning", False)
-    found = [hadoop_literal(path) for path in paths]
+    found = [delta_hadoop_path(path) for path in paths]
     columns = reader.csv(found[0]).columns
     if not columns:
         return _none(spark)
@@ -203,7 +203,7 @@ def _by_header(spark: SparkSession, paths: list[str]) -> list[list[str]]:
     """Groups files by their first line, because Spark would read all of them with the columns of one."""
     if len(paths) == 1:
         return [paths]
-    lines = spark.read.options(**_READING).text([hadoop_literal(path) for path in paths])
+    lines = spark.read.options(**_READING).text([delta_hadoop_path(path) for path in paths])
     starts = lines.select(_from_file(), "value").where("_metadata.file_block_start = 0")
     headers = starts.groupBy(_FILE).agg(F.first("value").alias("header")).collect()
     of_header: dict[str, list[str]] = defaultdict(list)

@@ -37,6 +37,11 @@ def normalize_text(text: str) -> str:
     return text
 
 
+def collapse_whitespace(text: str) -> str:
+    """Returns the normalised text with every run of whitespace replaced by one space."""
+    return " ".join(normalize_text(text).split())
+
+
 def _repair(text: str) -> str:
     if _SURROGATES.search(text):
         text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from assets.columns import column
 from assets.text.damage import detect_cut_off, markup_line_ratio, mojibake_ratio
-from assets.text.tokens import HASH_PRIME, TokenIndex, WordHashes, hash_segments, tokenize_text
+from assets.text.tokens import HASH_PRIME, TokenIndex, WordHashes, hash_text_segments, tokenize_text
 
 
 def _signal(name: str, comment: str, kind: pa.DataType | None = None) -> pa.Field:
@@ -129,9 +129,9 @@ def quality_signals(text: str) -> dict[str, int | float | None]:
     n_lines = len(words.line_starts)
     line_ends = np.append(words.line_starts[1:], n_words) - 1
     first, last = words.starts[words.line_starts], words.ends[line_ends] - 1
-    line_hashes = hash_segments(words.hashes, words.line_starts)
+    line_hashes = hash_text_segments(words.hashes, words.line_starts)
     line_chars = np.add.reduceat(words.lengths, words.line_starts)
-    paragraph_hashes = hash_segments(line_hashes, words.paragraph_starts)
+    paragraph_hashes = hash_text_segments(line_hashes, words.paragraph_starts)
     paragraph_chars = np.add.reduceat(line_chars, words.paragraph_starts)
     final = words.codes[last]
     three_dots = [words.codes[np.maximum(last - step, 0)] == _DOT for step in range(3)]

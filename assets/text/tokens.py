@@ -80,7 +80,7 @@ def tokenize_text(codes: npt.NDArray[np.uint32]) -> TextTokens:
         starts=starts,
         ends=ends,
         lengths=ends - starts,
-        hashes=hash_segments(folded.astype(np.uint64), starts),
+        hashes=hash_text_segments(folded.astype(np.uint64), starts),
         alphabetic=np.logical_or.reduceat((seen & _LETTER) != 0, starts),
         alphanumeric=np.logical_or.reduceat((seen & (_LETTER | _DIGIT)) != 0, starts),
         line_starts=line_starts,
@@ -88,7 +88,7 @@ def tokenize_text(codes: npt.NDArray[np.uint32]) -> TextTokens:
     )
 
 
-def hash_segments(values: WordHashes, starts: TokenIndex) -> WordHashes:
+def hash_text_segments(values: WordHashes, starts: TokenIndex) -> WordHashes:
     """Returns a polynomial hash modulo 2**64 of each segment of values, such as the characters of each word.
 
     Args:

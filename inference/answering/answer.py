@@ -39,7 +39,7 @@ class CitablePassage(Passage, Protocol):
 
 
 @dataclass(frozen=True)
-class ReleasePin:
+class AnsweredRelease:
     """The release that an answer is given from.
 
     Attributes:
@@ -153,7 +153,7 @@ def validate_question(question: str) -> str:
 
 
 def answer_question(
-    question: str, hits: Sequence[CitablePassage], engine: Engine, release: ReleasePin
+    question: str, hits: Sequence[CitablePassage], engine: Engine, release: AnsweredRelease
 ) -> Answer:
     """Returns the answer to a question from what was retrieved for it.
 
@@ -180,7 +180,7 @@ def answer_question(
     )
 
 
-def _citations(draft: Draft, hits: Sequence[CitablePassage], release: ReleasePin) -> list[Citation]:
+def _citations(draft: Draft, hits: Sequence[CitablePassage], release: AnsweredRelease) -> list[Citation]:
     citations = []
     for quote in draft.quotes:
         hit = hits[quote.passage]

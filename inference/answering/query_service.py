@@ -9,13 +9,13 @@ from typing import Literal
 
 from inference.answering.answer import (
     Answer,
+    AnsweredRelease,
     AnswerRecord,
-    ReleasePin,
     answer_question,
     validate_question,
 )
 from inference.answering.release_models import ReleaseModels
-from inference.engines.generator import GeneratorConfig, build_engine
+from inference.engines.generator import EngineConfig, build_engine
 from inference.engines.protocol import Engine
 from retrieval.index.index import Index, IndexRelease
 from retrieval.rerank.reranker import Reranker, RerankerConfig
@@ -23,7 +23,7 @@ from retrieval.rerank.reranking import RerankedHits, build_reranker, search_and_
 from retrieval.search.as_of import release_as_of
 from retrieval.search.query import SearchQuery
 from retrieval.search.searcher import RetrievalMode, Searcher, SearchHit
-from retrieval.search.snapshot import NoLiveRelease
+from retrieval.search.snapshot import NoLiveSnapshot
 from retrieval.search.vector_search import VectorSearchPlan
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ PASSAGES_PER_QUESTION = 10
 
 
 @dataclass(frozen=True)
-class RetrievedPassages:
+class QueryServiceResult:
     """What was retrieved for a question.
 
     Attributes:
@@ -66,7 +66,7 @@ class QueryService:
         searcher: Searcher,
         models: ReleaseModels,
         reranker: RerankerConfig,
-        generator: GeneratorConfig,
+        generator: EngineConfig,
         record: Callable[[AnswerRecord], object],
         commit: Callable[[], object],
     ) -> None:
@@ -90,11 +90,11 @@ class QueryService:
         """Returns the release that answers come from.
 
         Raises:
-            NoLiveRelease: When there is none yet.
+            NoLiveSnapshot: When there is none yet.
         """
         release = self.index.live()
         if release is None:
-            raise NoLiveRelease("nothing is released yet: `headwater demo`, or `headwater ingest PATH`")
+            raise NoLiveSnapshot("nothing is released yet: `headwater demo`, or `headwater ingest PATH`")
         return release
 
     @property
@@ -120,8 +120,8 @@ class QueryService:
 
         Raises:
             InvalidAsOf: When it is neither a release nor a time, or a time in the future.
-            UnknownRelease: When nothing was live then, or what was is no longer kept.
-            NoLiveRelease: When there is no release at all.
+            UnknownIndexRelease: When nothing was live then, or what was is no longer kept.
+            NoLiveSnapshot: When there is no release at all.
         """
         self.live_release()
         releases, history = self.index.releases(), self.index.live_history()
@@ -183,7 +183,7 @@ class QueryService:
         at: IndexRelease,
         groups: Collection[str] = (),
         mode: SearchMode | None = None,
-    ) -> RetrievedPassages:
+    ) -> QueryServiceResult:
         """Returns the chunks that a question is answered from.
 
         Every character of a question is meant as it stands: quotes and hyphens are no query language here.
@@ -211,7 +211,7 @@ class QueryService:
         )
         if any(outcome.fallback_reason for outcome in outcomes):
             mode = "hybrid"
-        return RetrievedPassages(hits, mode)
+        return QueryServiceResult(hits, mode)
 
     def ask(
         self,
@@ -230,14 +230,14 @@ class QueryService:
 
         Raises:
             InvalidQuestion: When it is empty or too long.
-            NoLiveRelease: When there is nothing to answer from.
+            NoLiveSnapshot: When there is nothing to answer from.
             EngineError: When the configured generator fails.
         """
         question = validate_question(question)
         release = at or self.live_release()
         passages = self.retrieve_passages(question, tenant, release, groups)
         versions = release.details.versions
-        pin = ReleasePin(release.release_id, release.details.model_digest, versions["silver.documents"])
+        pin = AnsweredRelease(release.release_id, release.details.model_digest, versions["silver.documents"])
         answer = answer_question(question, passages.hits, self.engine, pin)
         self._record(
             AnswerRecord(

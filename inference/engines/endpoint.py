@@ -8,7 +8,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from inference.engines.protocol import EngineError
 from inference.prompting.cited_reply import parse_cited_reply
-from inference.prompting.prompt_assembly import PromptConfig, assemble_prompt_passages, build_chat_messages
+from inference.prompting.prompt_assembly import PromptConfig, assemble_prompt_passages, build_prompt_messages
 from inference.prompting.types import Draft, Passage
 
 _ATTEMPTS = 4
@@ -76,7 +76,7 @@ class OpenAIEngine:
             )
         body = {
             "model": self._model,
-            "messages": build_chat_messages(question, context),
+            "messages": build_prompt_messages(question, context),
             "temperature": 0,
             "max_tokens": self._max_new_tokens,
         }

@@ -11,7 +11,7 @@ from inference.prompting.types import Draft, Passage, Quote
 from retrieval.chunking.sentences import sentence_spans
 
 
-class Encoder(Protocol):
+class ExtractiveEncoder(Protocol):
     """Anything that turns texts into unit vectors; `retrieval.embedding.embedder.Embedder` does."""
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
@@ -45,7 +45,7 @@ class ExtractiveEngine:
 
     name = "extractive"
 
-    def __init__(self, encoder: Encoder, config: ExtractiveConfig | None = None) -> None:
+    def __init__(self, encoder: ExtractiveEncoder, config: ExtractiveConfig | None = None) -> None:
         self._encoder = encoder
         self._config = config or ExtractiveConfig()
 

@@ -4,12 +4,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field, model_validator
 
-from inference.engines.extractive import Encoder, ExtractiveConfig, ExtractiveEngine
+from inference.engines.extractive import ExtractiveConfig, ExtractiveEncoder, ExtractiveEngine
 from inference.engines.protocol import Engine
 from inference.prompting.prompt_assembly import PromptConfig
 
 
-class GeneratorConfig(BaseModel):
+class EngineConfig(BaseModel):
     """What writes answers. Without a model or an endpoint, they are sentences quoted from the documents."""
 
     model: Path | None = None
@@ -30,7 +30,7 @@ class GeneratorConfig(BaseModel):
     """How sentences are chosen when neither a model nor an endpoint is set."""
 
     @model_validator(mode="after")
-    def _one_generator(self) -> "GeneratorConfig":
+    def _one_generator(self) -> "EngineConfig":
         if self.model and self.endpoint:
             raise ValueError("both a model and an endpoint are given: choose one generator")
         if self.endpoint and not self.endpoint_model:
@@ -38,7 +38,7 @@ class GeneratorConfig(BaseModel):
         return self
 
 
-def build_engine(config: GeneratorConfig, encoder: Encoder) -> Engine:
+def build_engine(config: EngineConfig, encoder: ExtractiveEncoder) -> Engine:
     """Returns the engine that a configuration names; a local model is loaded here.
 
     Raises:

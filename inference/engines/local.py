@@ -13,7 +13,7 @@ from inference.prompting.prompt_assembly import (
     PromptConfig,
     PromptPassage,
     assemble_prompt_passages,
-    build_chat_messages,
+    build_prompt_messages,
 )
 from inference.prompting.types import Draft, Passage
 
@@ -82,7 +82,7 @@ class LocalEngine:
         for count in range(len(passages), 0, -1):
             context = assemble_prompt_passages(passages[:count], self._context)
             ids = self._tokenizer.apply_chat_template(
-                build_chat_messages(question, context),
+                build_prompt_messages(question, context),
                 add_generation_prompt=True,
                 return_tensors="pt",
                 return_dict=True,

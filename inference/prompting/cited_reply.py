@@ -68,19 +68,19 @@ def parse_cited_reply(reply: str, context: Sequence[PromptPassage], passages: Se
 
 def _supporting_quote(claim: str, shown: PromptPassage, passages: Sequence[Passage]) -> Quote | None:
     """Returns the sentence of a passage's chunks that supports a claim best, or None."""
-    wanted = content_words(claim)
+    wanted = reply_content_words(claim)
     if not wanted:
         return None
     best: tuple[float, Quote] | None = None
     for index in shown.members:
         for start, end in sentence_spans(passages[index].text):
-            held = content_words(passages[index].text[start:end])
+            held = reply_content_words(passages[index].text[start:end])
             support = sum((wanted & held).values()) / sum(wanted.values())
             if support >= _MIN_SUPPORT and (best is None or support > best[0]):
                 best = support, Quote(index, start, end)
     return best[1] if best else None
 
 
-def content_words(text: str) -> Counter[str]:
+def reply_content_words(text: str) -> Counter[str]:
     """Returns the words of a text that carry meaning, lower-cased, with their counts."""
     return Counter(word for word in _WORD.findall(text.lower()) if word not in _STOP_WORDS)

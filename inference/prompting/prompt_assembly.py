@@ -173,7 +173,7 @@ def _block(passages: Sequence[Passage], members: Sequence[int]) -> PromptPassage
     )
 
 
-def build_chat_messages(question: str, context: Sequence[PromptPassage]) -> list[dict[str, str]]:
+def build_prompt_messages(question: str, context: Sequence[PromptPassage]) -> list[dict[str, str]]:
     """Returns the prompt as chat messages. Passages are delimited and can not close their delimiter."""
     blocks = []
     for number, passage in enumerate(context, 1):

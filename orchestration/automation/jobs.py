@@ -5,7 +5,7 @@ from collections import Counter
 import dagster as dg
 
 from assets.lake.lake import Lake
-from assets.lake.maintenance import compact_and_vacuum, needed_versions
+from assets.lake.maintenance import compact_and_vacuum, needed_table_versions
 from assets.lake.releases import prune_releases
 from assets.lake.tables import TABLES
 from retrieval.index.index import Index
@@ -26,7 +26,7 @@ def maintenance_op(
     """Keeps the state folder small. No asset writes meanwhile: the op holds their pool."""
     prune_releases(search_index, releases_kept)
     state = search_index.newest_state()
-    needed = needed_versions(lake, search_index.releases(), [state.lineage.inputs] if state else [])
+    needed = needed_table_versions(lake, search_index.releases(), [state.lineage.inputs] if state else [])
     done = [compact_and_vacuum(lake, name, needed[name], retention_days) for name in TABLES]
     totals = Counter({"files_removed": sum(each.files_removed for each in done)})
     totals |= Counter({f"{each.table} files": each.files_after for each in done})

@@ -29,7 +29,7 @@ Span = tuple[int, int]
 Split = Callable[[str, int], list[Span]]
 
 
-class NoChunkingSet(RuntimeError):
+class NoBenchChunkingSet(RuntimeError):
     """The folder has no questions with spans, or langchain-text-splitters is not installed."""
 
 
@@ -61,7 +61,7 @@ def bench_chunking(settings: Settings, data: Path) -> BenchResult:
         `recall_5000_chars`.
 
     Raises:
-        NoChunkingSet: The folder is not in that layout, or langchain-text-splitters is not installed.
+        NoBenchChunkingSet: The folder is not in that layout, or langchain-text-splitters is not installed.
     """
     texts, wanted = _read(data)
     model = EmbeddingModel.of(settings.recipe.embedder, settings.home)
@@ -90,7 +90,9 @@ _BUDGETED = f"recall_{BUDGET_CHARS}_chars"
 def _read(data: Path) -> tuple[list[str], list[_Wanted]]:
     questions, corpora = data / "questions_df.csv", sorted((data / "corpora").glob("*.md"))
     if not questions.is_file() or not corpora:
-        raise NoChunkingSet(f"{data} has no questions_df.csv or no corpora/*.md: name chunking_evaluation's")
+        raise NoBenchChunkingSet(
+            f"{data} has no questions_df.csv or no corpora/*.md: name chunking_evaluation's"
+        )
     texts = [path.read_text(encoding="utf-8") for path in corpora]
     starts = dict(zip((path.stem for path in corpora), _starts(texts), strict=True))
     wanted = []
@@ -104,7 +106,7 @@ def _read(data: Path) -> tuple[list[str], list[_Wanted]]:
                 ]
                 wanted.append(_Wanted(row["question"], spans))
             except (KeyError, TypeError, ValueError) as error:
-                raise NoChunkingSet(f"{questions}, record {number}: {error!r}") from error
+                raise NoBenchChunkingSet(f"{questions}, record {number}: {error!r}") from error
     return texts, wanted
 
 
@@ -130,7 +132,9 @@ def _theirs(tokenizer_path: Path) -> Split:
     try:
         from langchain_text_splitters import RecursiveCharacterTextSplitter
     except ImportError as error:
-        raise NoChunkingSet("langchain-text-splitters is not installed: make setup EXTRAS=dev") from error
+        raise NoBenchChunkingSet(
+            "langchain-text-splitters is not installed: make setup EXTRAS=dev"
+        ) from error
     tokenizer = load_chunk_tokenizer(tokenizer_path)
 
     @lru_cache(maxsize=1 << 17)  # it counts each word again and again
@@ -187,8 +191,8 @@ def _scores(
     rows = []
     for each, order in zip(wanted, ranking, strict=True):
         best = [spans[i] for i in order[:TOP_CHUNKS]]
-        recall, precision, iou = span_overlap(best, each.spans)
-        within, _, _ = span_overlap(list(_filling(spans, order, BUDGET_CHARS)), each.spans)
+        recall, precision, iou = bench_span_overlap(best, each.spans)
+        within, _, _ = bench_span_overlap(list(_filling(spans, order, BUDGET_CHARS)), each.spans)
         rows.append((recall, precision, iou, within))
     names = (f"recall@{TOP_CHUNKS}", f"precision@{TOP_CHUNKS}", f"iou@{TOP_CHUNKS}", _BUDGETED)
     return dict(zip(names, np.array(rows).T, strict=True))
@@ -205,7 +209,7 @@ def _filling(spans: Sequence[Span], order: npt.NDArray[np.int64], budget: int) -
             return
 
 
-def span_overlap(retrieved: Sequence[Span], wanted: Sequence[Span]) -> tuple[float, float, float]:
+def bench_span_overlap(retrieved: Sequence[Span], wanted: Sequence[Span]) -> tuple[float, float, float]:
     """Returns the recall, precision and intersection over union of retrieved spans, counted in characters.
 
     Args:

@@ -12,12 +12,18 @@ import numpy as np
 import pyarrow as pa
 from datasketch import MinHash, MinHashLSH
 
-from assets.dedup.minhash import MinHashConfig, bands, shingle_jaccard, signatures, warm_up
+from assets.dedup.minhash import (
+    MinHashConfig,
+    compile_minhash_kernels,
+    lsh_bands,
+    minhash_signatures,
+    shingle_jaccard,
+)
 from orchestration.bench.dedupe_lake import (
-    DedupeMeasurement,
-    dedupe_added_documents,
-    dedupe_whole_lake,
-    vocabulary,
+    BenchedDedupe,
+    bench_added_documents,
+    bench_vocabulary,
+    bench_whole_lake,
 )
 from orchestration.bench.report import BenchResult
 
@@ -57,11 +63,11 @@ def bench_dedupe(megabytes: int = 100, largest: int = 100_000) -> BenchResult:
     rng = np.random.default_rng(0)
     pieces = list(_pieces())
     texts = _texts(pieces, megabytes, rng)
-    warm_up()
+    compile_minhash_kernels()
     array = pa.array(texts, pa.large_string())
     figures = {
         "text_mb": round(_size_mb(texts), 1),
-        "headwater_mb_s": _rate(texts, lambda: signatures(array, config)),
+        "headwater_mb_s": _rate(texts, lambda: minhash_signatures(array, config)),
     }
     sample = _first(texts, _SAMPLE_MB)
     figures["datasketch_mb_s"] = _rate(sample, lambda: _by_datasketch(sample, config))
@@ -73,7 +79,7 @@ def bench_dedupe(megabytes: int = 100, largest: int = 100_000) -> BenchResult:
     }
     figures |= _recall(pieces, config, rng)
     with tempfile.TemporaryDirectory(prefix="headwater-bench-") as folder:
-        made = dedupe_whole_lake(texts, Path(folder))
+        made = bench_whole_lake(texts, Path(folder))
     figures |= {f"whole_{name}": value for name, value in made.figures().items() if name != "added"}
     figures["whole_candidate_precision"] = made.assets.similar_pairs / max(1, made.assets.candidate_pairs)
     began, began_cpu = time.perf_counter(), time.thread_time()
@@ -82,11 +88,11 @@ def bench_dedupe(megabytes: int = 100, largest: int = 100_000) -> BenchResult:
     figures["datasketch_whole_cpu_s"] = time.thread_time() - began_cpu
     ratios["whole_datasketch_to_headwater"] = figures["datasketch_whole_s"] / made.process.seconds
     ratios["whole_datasketch_to_headwater_cpu"] = figures["datasketch_whole_cpu_s"] / made.process.cpu_s
-    words = vocabulary(iter(pieces))
-    lakes: dict[int, DedupeMeasurement] = {}
+    words = bench_vocabulary(iter(pieces))
+    lakes: dict[int, BenchedDedupe] = {}
     for documents in sorted({max(10_000, largest // part) for part in (100, 10, 1)}):
         with tempfile.TemporaryDirectory(prefix="headwater-bench-") as folder:
-            lakes[documents] = dedupe_added_documents(documents, words, Path(folder))
+            lakes[documents] = bench_added_documents(documents, words, Path(folder))
         figures |= {f"lake_{documents}_{name}": value for name, value in lakes[documents].figures().items()}
     smallest = min(lakes)
     for documents in sorted(lakes)[1:]:
@@ -100,14 +106,14 @@ def bench_dedupe(megabytes: int = 100, largest: int = 100_000) -> BenchResult:
     return BenchResult("dedupe", figures, ratios)
 
 
-_SECONDS: dict[str, Callable[[DedupeMeasurement], float]] = {
+_SECONDS: dict[str, Callable[[BenchedDedupe], float]] = {
     "process": lambda measured: measured.process.seconds,
     "assets": lambda measured: measured.assets.signatures_s + measured.assets.duplicates_s,
 }
 """What the cost of an added document is measured by."""
 
 
-def installed_prose() -> Iterator[str]:
+def bench_prose() -> Iterator[str]:
     """Yields the texts of installed distributions, such as licences and READMEs, one per file."""
     for distribution in importlib.metadata.distributions():
         for file in distribution.files or []:
@@ -118,7 +124,7 @@ def installed_prose() -> Iterator[str]:
 
 def _pieces() -> Iterator[list[str]]:
     """Yields real prose in documents of `_DOCUMENT_WORDS` words."""
-    for text in installed_prose():
+    for text in bench_prose():
         words = text.split(" ")
         for at in range(0, len(words), _DOCUMENT_WORDS):
             yield words[at : at + _DOCUMENT_WORDS]
@@ -219,7 +225,7 @@ def _recall(pieces: list[list[str]], config: MinHashConfig, rng: np.random.Gener
     )
     left = np.arange(len(base))
     jaccard = shingle_jaccard(texts, left, left + len(base), config)
-    values = bands(signatures(texts, config), config)
+    values = lsh_bands(minhash_signatures(texts, config), config)
     hit = (values[: len(base)] == values[len(base) :]).any(axis=1)
     figures, errors = {}, []
     for center in _BINS:

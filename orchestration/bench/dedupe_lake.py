@@ -18,14 +18,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
-from assets.dedup.minhash import MinHashConfig, bands, shingle_jaccard, signature_batches, signatures
+from assets.dedup.minhash import (
+    MinHashConfig,
+    lsh_bands,
+    minhash_signatures,
+    shingle_jaccard,
+    signature_batches,
+)
 from assets.lake.audits import record_audit
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
 from assets.lake.spark import SparkConfig
 from assets.lake.tables import DOCUMENTS, DUPLICATES, SIGNATURES, Table
 from assets.recipe import Recipe
-from orchestration.bench.report import MeasuredProcess, run_measured
+from orchestration.bench.report import BenchedProcess, run_benched
 from retrieval.lineage import Lineage
 
 _CHUNK_DOCUMENTS = 100_000
@@ -41,7 +47,7 @@ _WRITTEN = """
 """
 
 
-class AssetsMeasurement(BaseModel):
+class BenchedAssets(BaseModel):
     """The seconds and counts of `silver/signatures` and `silver/duplicates`, as their process prints them.
 
     Attributes:
@@ -64,7 +70,7 @@ class AssetsMeasurement(BaseModel):
 
 
 @dataclass(frozen=True)
-class DedupeMeasurement:
+class BenchedDedupe:
     """The measurements of one deduplication, which ran in a separate process.
 
     Attributes:
@@ -76,8 +82,8 @@ class DedupeMeasurement:
             added.
     """
 
-    process: MeasuredProcess
-    assets: AssetsMeasurement
+    process: BenchedProcess
+    assets: BenchedAssets
     documents: int
     added: int
     found: float | None = None
@@ -94,7 +100,7 @@ class DedupeMeasurement:
         return process | self.assets.model_dump() | lake | found
 
 
-def dedupe_whole_lake(texts: list[str], folder: Path) -> DedupeMeasurement:
+def bench_whole_lake(texts: list[str], folder: Path) -> BenchedDedupe:
     """Deduplicates a lake of new documents in a new process, and returns the measurements.
 
     Args:
@@ -107,10 +113,10 @@ def dedupe_whole_lake(texts: list[str], folder: Path) -> DedupeMeasurement:
         _add_documents(lake, pa.array(texts[at : at + _CHUNK_DOCUMENTS], pa.string()), at)
     _pass(lake)
     process, assets = _run_assets_apart(folder)
-    return DedupeMeasurement(process, assets, documents=len(texts), added=len(texts))
+    return BenchedDedupe(process, assets, documents=len(texts), added=len(texts))
 
 
-def dedupe_added_documents(documents: int, words: pa.StringArray, folder: Path) -> DedupeMeasurement:
+def bench_added_documents(documents: int, words: pa.StringArray, folder: Path) -> BenchedDedupe:
     """Adds 1% to a lake of short documents (60 to 100 words) that were deduplicated before.
 
     The lake's rows are written directly, in the form that the assets give them. A quarter of the batch are
@@ -158,10 +164,10 @@ def dedupe_added_documents(documents: int, words: pa.StringArray, folder: Path) 
     before = lake.query("select count(*) as n from t", t=lake.delta(DUPLICATES.name))["n"][0].as_py()
     process, assets = _run_assets_apart(folder)
     found = (assets.duplicates - before) / expected
-    return DedupeMeasurement(process, assets, documents=documents, added=size, found=found)
+    return BenchedDedupe(process, assets, documents=documents, added=size, found=found)
 
 
-def vocabulary(texts: Iterator[list[str]]) -> pa.StringArray:
+def bench_vocabulary(texts: Iterator[list[str]]) -> pa.StringArray:
     """Returns the distinct words of real texts, sorted."""
     return pa.array(sorted({word for words in texts for word in words if word.isascii() and word.isalpha()}))
 
@@ -190,7 +196,7 @@ def _one_word_replaced(texts: pa.StringArray) -> pa.StringArray:
 def _alike(left: pa.Array, right: pa.Array, config: MinHashConfig) -> npt.NDArray[np.bool_]:
     """Returns for each pair whether it shares a band and is similar enough."""
     texts = pa.concat_arrays([left, right])
-    values = bands(signatures(texts, config), config).reshape(2, len(left), -1)
+    values = lsh_bands(minhash_signatures(texts, config), config).reshape(2, len(left), -1)
     places = np.arange(len(left))
     jaccard = shingle_jaccard(texts, places, places + len(left), config)
     return np.asarray((values[0] == values[1]).any(axis=1) & (jaccard >= config.jaccard_threshold))
@@ -254,9 +260,9 @@ def _pass(lake: Lake) -> None:
     record_audit(lake, DOCUMENTS.name, lake.version(DOCUMENTS.name), True, [], _RUN)
 
 
-def _run_assets_apart(folder: Path) -> tuple[MeasuredProcess, AssetsMeasurement]:
-    done = run_measured("orchestration.bench.dedupe_lake", str(folder))
-    return done, AssetsMeasurement.model_validate_json(done.output.splitlines()[-1])
+def _run_assets_apart(folder: Path) -> tuple[BenchedProcess, BenchedAssets]:
+    done = run_benched("orchestration.bench.dedupe_lake", str(folder))
+    return done, BenchedAssets.model_validate_json(done.output.splitlines()[-1])
 
 
 def _timed(work: Callable[[], object]) -> float:
@@ -265,7 +271,7 @@ def _timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def run_dedupe_assets(folder: Path) -> None:
+def bench_dedupe_assets(folder: Path) -> None:
     """Runs `silver/signatures` and `silver/duplicates`; prints their seconds and counts as a JSON object."""
     import dagster as dg
 
@@ -279,16 +285,16 @@ def run_dedupe_assets(folder: Path) -> None:
         results[asset.key.path[-1]] = dg.materialize([asset], resources=given)
 
     signatures_s, duplicates_s = (
-        _timed(partial(make, asset)) for asset in (silver.signatures, silver.duplicates)
+        _timed(partial(make, asset)) for asset in (silver.signatures_asset, silver.duplicates_asset)
     )
     [made] = results["duplicates"].asset_materializations_for_node("silver__duplicates")
     counts = {name: made.metadata[name].value for name in ("candidate_pairs", "similar_pairs", "hot_buckets")}
     rows = lake.query("select count(*) as n from t", t=lake.delta(DUPLICATES.name))["n"][0].as_py()
-    measured = AssetsMeasurement.model_validate(
+    measured = BenchedAssets.model_validate(
         {**counts, "signatures_s": signatures_s, "duplicates_s": duplicates_s, "duplicates": rows}
     )
     sys.stdout.write(measured.model_dump_json() + "\n")
 
 
 if __name__ == "__main__":
-    run_dedupe_assets(Path(sys.argv[1]))
+    bench_dedupe_assets(Path(sys.argv[1]))

@@ -21,7 +21,7 @@ Rows = dict[str, list[Row]]
 
 
 @dataclass(frozen=True)
-class SpoiledSource:
+class BenchDocument:
     """An undamaged document, with the text that parsing it gives.
 
     Attributes:
@@ -36,7 +36,7 @@ class SpoiledSource:
 
 
 @dataclass(frozen=True)
-class DocumentDefect:
+class InjectedDefect:
     """One kind of damage to a document.
 
     Attributes:
@@ -47,8 +47,8 @@ class DocumentDefect:
     """
 
     kind: str
-    spoil: Callable[[SpoiledSource, Random], SpoiledSource]
-    fits: Callable[[SpoiledSource], bool] = lambda source: True
+    spoil: Callable[[BenchDocument, Random], BenchDocument]
+    fits: Callable[[BenchDocument], bool] = lambda source: True
     mended: bool = False
 
 
@@ -158,16 +158,16 @@ _FILLER = (
 )
 
 
-def _plain(source: SpoiledSource, text: str) -> SpoiledSource:
+def _plain(source: BenchDocument, text: str) -> BenchDocument:
     return replace(source, body=text.encode(), media_type="text/plain", text=text)
 
 
-def _truncated(source: SpoiledSource, random: Random) -> SpoiledSource:
+def _truncated(source: BenchDocument, random: Random) -> BenchDocument:
     """Cut at any byte between a tenth and nine tenths."""
     return replace(source, body=source.body[: int(len(source.body) * random.uniform(0.1, 0.9))])
 
 
-def _torn_record(source: SpoiledSource, random: Random) -> SpoiledSource:
+def _torn_record(source: BenchDocument, random: Random) -> BenchDocument:
     """The document as a JSON record whose transfer broke off."""
     record = json.dumps({"title": "Record", "text": source.text}, ensure_ascii=random.random() < 0.5).encode()
     return replace(
@@ -175,7 +175,7 @@ def _torn_record(source: SpoiledSource, random: Random) -> SpoiledSource:
     )
 
 
-def _mojibake(source: SpoiledSource, random: Random) -> SpoiledSource:
+def _mojibake(source: BenchDocument, random: Random) -> BenchDocument:
     """UTF-8 read as Windows-1252, once or twice, by a program that keeps or replaces what is undefined."""
     text = source.body.decode("utf-8", "replace")
     errors = random.choice(("keep", "replace"))
@@ -188,7 +188,7 @@ def _mojibake(source: SpoiledSource, random: Random) -> SpoiledSource:
     return replace(source, body=text.encode())
 
 
-def _wrong_encoding(source: SpoiledSource, random: Random) -> SpoiledSource:
+def _wrong_encoding(source: BenchDocument, random: Random) -> BenchDocument:
     """Bytes in another encoding than UTF-8, and nothing that says so."""
     text = source.body.decode("utf-8", "replace")
     choices = ["utf-16-le", "utf-16-be", "cp500"]
@@ -197,7 +197,7 @@ def _wrong_encoding(source: SpoiledSource, random: Random) -> SpoiledSource:
     return replace(source, body=text.encode(random.choice(choices), "replace"))
 
 
-def _markup(source: SpoiledSource, random: Random) -> SpoiledSource:
+def _markup(source: BenchDocument, random: Random) -> BenchDocument:
     """The document as a web page, whole or its body alone, taken for plain text."""
     paragraphs = [escape(each.strip()) for each in source.text.split("\n\n") if each.strip()]
     shapes = ("<p>{}</p>", '<div class="section"><p>{}</p></div>', "<li>{}</li>")
@@ -209,7 +209,7 @@ def _markup(source: SpoiledSource, random: Random) -> SpoiledSource:
     return _plain(source, body)
 
 
-def _repeated_lines(source: SpoiledSource, random: Random) -> SpoiledSource:
+def _repeated_lines(source: BenchDocument, random: Random) -> BenchDocument:
     """One to three lines in a row said over and over, until the text is ten to thirty times as long."""
     lines = [line for line in source.text.split("\n") if line.strip()]
     at = random.randrange(len(lines))
@@ -218,16 +218,16 @@ def _repeated_lines(source: SpoiledSource, random: Random) -> SpoiledSource:
     return _plain(source, source.text + "\n" + "\n".join([block] * times))
 
 
-def _boilerplate(source: SpoiledSource, random: Random) -> SpoiledSource:
+def _boilerplate(source: BenchDocument, random: Random) -> BenchDocument:
     lines = random.sample(_PAGE_FURNITURE, random.randint(8, 20))
     return _plain(source, "\n".join(lines))
 
 
-def _empty(source: SpoiledSource, random: Random) -> SpoiledSource:
+def _empty(source: BenchDocument, random: Random) -> BenchDocument:
     return _plain(source, random.choice(("", " \n\t\n", "\n" * 40, "\ufeff", "\u00a0\n\u2003")))
 
 
-def _gibberish(source: SpoiledSource, random: Random) -> SpoiledSource:
+def _gibberish(source: BenchDocument, random: Random) -> BenchDocument:
     """Each word as so many letters drawn at random, or the whole as its own compressed bytes in base64."""
     if random.random() < 0.3:
         coded = base64.b64encode(zlib.compress(source.body)).decode()
@@ -242,55 +242,55 @@ def _gibberish(source: SpoiledSource, random: Random) -> SpoiledSource:
     )
 
 
-def _filler(source: SpoiledSource, random: Random) -> SpoiledSource:
+def _filler(source: BenchDocument, random: Random) -> BenchDocument:
     return _plain(source, "\n\n".join(random.choices(_FILLER, k=random.randint(3, 12))))
 
 
-def _binary(source: SpoiledSource, random: Random) -> SpoiledSource:
+def _binary(source: BenchDocument, random: Random) -> BenchDocument:
     """Compressed bytes under the name of text."""
     return replace(source, body=zlib.compress(source.body) + random.randbytes(64))
 
 
-def _wrong_language(source: SpoiledSource, random: Random) -> SpoiledSource:
+def _wrong_language(source: BenchDocument, random: Random) -> BenchDocument:
     articles = _OTHER_LANGUAGES[random.choice(sorted(_OTHER_LANGUAGES))]
     return _plain(source, "\n\n".join(random.sample(articles, random.randint(2, 5))))
 
 
-def _oversize(source: SpoiledSource, random: Random) -> SpoiledSource:
+def _oversize(source: BenchDocument, random: Random) -> BenchDocument:
     from assets.parsing.extract import MAX_DOCUMENT_BYTES
 
     return replace(source, body=source.body * (MAX_DOCUMENT_BYTES // len(source.body) + 1))
 
 
-def _undecodable(source: SpoiledSource, random: Random) -> SpoiledSource:
+def _undecodable(source: BenchDocument, random: Random) -> BenchDocument:
     """Every character outside ASCII lost to U+FFFD by a program that knew ASCII only."""
     return replace(source, body=source.body.decode("ascii", "replace").encode())
 
 
-def _has_foreign_letters(source: SpoiledSource) -> bool:
+def _has_foreign_letters(source: BenchDocument) -> bool:
     return not source.text.isascii()
 
 
-DOCUMENT_DEFECTS: tuple[DocumentDefect, ...] = (
-    DocumentDefect("truncated", _truncated),
-    DocumentDefect("torn_record", _torn_record),
-    DocumentDefect("mojibake", _mojibake, _has_foreign_letters, mended=True),
-    DocumentDefect("undecodable", _undecodable, _has_foreign_letters),
-    DocumentDefect("wrong_encoding", _wrong_encoding, mended=True),
-    DocumentDefect("wrong_language", _wrong_language),
-    DocumentDefect("markup_left_in", _markup),
-    DocumentDefect("repeated_lines", _repeated_lines),
-    DocumentDefect("boilerplate_only", _boilerplate),
-    DocumentDefect("filler", _filler),
-    DocumentDefect("empty", _empty),
-    DocumentDefect("gibberish", _gibberish),
-    DocumentDefect("binary_as_text", _binary),
-    DocumentDefect("oversize", _oversize),
+DOCUMENT_DEFECTS: tuple[InjectedDefect, ...] = (
+    InjectedDefect("truncated", _truncated),
+    InjectedDefect("torn_record", _torn_record),
+    InjectedDefect("mojibake", _mojibake, _has_foreign_letters, mended=True),
+    InjectedDefect("undecodable", _undecodable, _has_foreign_letters),
+    InjectedDefect("wrong_encoding", _wrong_encoding, mended=True),
+    InjectedDefect("wrong_language", _wrong_language),
+    InjectedDefect("markup_left_in", _markup),
+    InjectedDefect("repeated_lines", _repeated_lines),
+    InjectedDefect("boilerplate_only", _boilerplate),
+    InjectedDefect("filler", _filler),
+    InjectedDefect("empty", _empty),
+    InjectedDefect("gibberish", _gibberish),
+    InjectedDefect("binary_as_text", _binary),
+    InjectedDefect("oversize", _oversize),
 )
 """What the parser and its filters have to catch."""
 
 
-def near_duplicate_of(text: str, random: Random) -> str:
+def inject_near_duplicate(text: str, random: Random) -> str:
     """Returns a near-duplicate of a text: a new first line, and about one word in two hundred changed."""
     words = text.split(" ")
     for at in random.sample(range(len(words)), max(1, len(words) // 200)):

@@ -24,7 +24,7 @@ _REFERENCE = "sentence_transformers"
 Encode = Callable[[Sequence[str]], npt.NDArray[np.float32]]
 
 
-class NoEmbeddingReference(RuntimeError):
+class NoBenchEmbeddingReference(RuntimeError):
     """sentence-transformers is not installed, or the folder holds no test collection."""
 
 
@@ -42,7 +42,7 @@ def bench_embedding(data: Path | None = None) -> BenchResult:
         and Headwater's loss in percent of that of sentence-transformers.
 
     Raises:
-        NoEmbeddingReference: sentence-transformers is not installed, or the folder is not in that layout.
+        NoBenchEmbeddingReference: sentence-transformers is not installed, or the folder has another layout.
     """
     encoders = {"headwater": _ours("none"), "headwater_int8": _ours("int8"), _REFERENCE: _theirs()}
     texts = _texts()
@@ -77,7 +77,7 @@ def _theirs() -> Encode:
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
-        raise NoEmbeddingReference(
+        raise NoBenchEmbeddingReference(
             "sentence-transformers is not installed: make setup EXTRAS=train"
         ) from error
     model = SentenceTransformer(str(EmbedderConfig().model), device="cpu", trust_remote_code=False)
@@ -138,5 +138,5 @@ def _ndcg(data: Path, encode: Encode) -> float:
 
 def _jsonl(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
-        raise NoEmbeddingReference(f"there is no {path}: name a folder in BEIR's layout")
+        raise NoBenchEmbeddingReference(f"there is no {path}: name a folder in BEIR's layout")
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]

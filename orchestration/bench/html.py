@@ -21,7 +21,7 @@ _UNSEEN = "descendant::script | descendant::style | descendant::noscript | desce
 _MAIN = "//main | //*[@role='main']"
 
 
-class NoHtmlPages(ValueError):
+class NoBenchHtmlPages(ValueError):
     """The folder has no HTML page with a marked main part."""
 
 
@@ -40,7 +40,7 @@ def bench_html(data: Path, pages: int = 200) -> BenchResult:
         below 0.5.
 
     Raises:
-        NoHtmlPages: No page in the folder has one `main` of sixty words or more.
+        NoBenchHtmlPages: No page in the folder has one `main` of sixty words or more.
     """
     readers: dict[str, Callable[[bytes], str]] = {
         "headwater": _ours, "justext": _by_justext, "all_text": lambda body: _text(html.fromstring(body)),
@@ -55,7 +55,7 @@ def bench_html(data: Path, pages: int = 200) -> BenchResult:
         if count == pages:
             break
     if not count:
-        raise NoHtmlPages(f"no HTML file below {data} has one <main> of {_FEWEST_WORDS} words or more")
+        raise NoBenchHtmlPages(f"no HTML file below {data} has one <main> of {_FEWEST_WORDS} words or more")
     figures = {"pages": float(count)}
     for name, values in found.items():
         means = np.mean(values, axis=0)

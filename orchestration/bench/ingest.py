@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 
 from assets.sources.source_config import Source
 from assets.sources.source_registry import SourceRegistry
-from orchestration.bench.dedupe import installed_prose
-from orchestration.bench.report import BenchResult, MeasuredProcess, run_measured
+from orchestration.bench.dedupe import bench_prose
+from orchestration.bench.report import BenchedProcess, BenchResult, run_benched
 
 _SMALL_ROWS = 10_000
 _FILE_ROWS = 100_000
@@ -78,7 +78,7 @@ class _Ingested:
     """Documents, quarantined, duplicates and chunks."""
     read_bytes: int
     written_bytes: int
-    process: MeasuredProcess
+    process: BenchedProcess
     step_s: dict[str, float]
 
     def seconds(self) -> dict[str, float]:
@@ -106,16 +106,16 @@ class _Ingested:
 
 def _ingested(source: Source) -> _Ingested:
     """Ingests one source in a new process and a new state folder, and returns what it took."""
-    from orchestration.settings import Settings, open_lake
+    from orchestration.settings import Settings, open_configured_lake
 
     with tempfile.TemporaryDirectory(prefix="headwater-bench-") as home:
         settings = Settings(home=Path(home))
         SourceRegistry(settings.sources_file).add(source)
-        done = run_measured(
+        done = run_benched(
             "orchestration.cli.main", "run", "--select", f'+key:"{_UNTIL}"', "--json", HEADWATER_HOME=home
         )
         steps: dict[str, float] = json.loads(done.output)["seconds"]
-        lake = open_lake(settings)
+        lake = open_configured_lake(settings)
         [counts] = lake.query(
             """
             select (select count(*) from raw) as documents, (select count(*) from quarantine) as quarantined,
@@ -135,7 +135,7 @@ def _size_bytes(folder: Path) -> int:
 
 
 def _sentences() -> Iterator[str]:
-    for text in installed_prose():
+    for text in bench_prose():
         for paragraph in text.split("\n\n"):
             if paragraph.isascii():
                 yield from _SENTENCE.findall(" ".join(paragraph.split()))

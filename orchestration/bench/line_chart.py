@@ -10,14 +10,14 @@ _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 
 @dataclass(frozen=True)
-class Line:
+class BenchLine:
     """One line of a chart: its name and its points (x, y), in ascending order of x; x is above zero."""
 
     name: str
     points: Sequence[tuple[float, float]]
 
 
-def line_chart_svg(x_label: str, panels: Mapping[str, Sequence[Line]]) -> str:
+def bench_chart_svg(x_label: str, panels: Mapping[str, Sequence[BenchLine]]) -> str:
     """Returns an SVG with panels side by side; all have the same logarithmic x axis, and y begins at zero.
 
     Args:

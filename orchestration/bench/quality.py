@@ -25,11 +25,11 @@ from assets.text.signals import QUALITY_SIGNALS
 from orchestration.bench.defects import (
     DOCUMENT_DEFECTS,
     TABLE_DEFECTS,
-    DocumentDefect,
+    BenchDocument,
+    InjectedDefect,
     Row,
     Rows,
-    SpoiledSource,
-    near_duplicate_of,
+    inject_near_duplicate,
 )
 from orchestration.bench.report import BenchResult
 from quality.gate import gate_verdict
@@ -105,7 +105,7 @@ def bench_quality() -> BenchResult:
             canonical = _canonical(_duplicates(kept))
             halves = _halves(rows, canonical)
             sources = {
-                row["doc_id"]: SpoiledSource(rows[row["doc_id"]]["body"], row["media_type"], row["text"])
+                row["doc_id"]: BenchDocument(rows[row["doc_id"]]["body"], row["media_type"], row["text"])
                 for row in kept
                 if row["word_count"] >= _MIN_WORDS
             }
@@ -204,7 +204,7 @@ def _halves(rows: dict[str, Row], canonical: dict[str, str]) -> tuple[list[str],
 
 
 def _spoiled(
-    sources: dict[str, SpoiledSource], half: list[str], random: Random, reasons: Counter[str]
+    sources: dict[str, BenchDocument], half: list[str], random: Random, reasons: Counter[str]
 ) -> dict[str, _Tally]:
     """Sends spoiled documents of each kind through the parser and its filters, and counts the caught ones."""
     tallies = {}
@@ -217,7 +217,7 @@ def _spoiled(
     return tallies
 
 
-def _stopped_by(defect: DocumentDefect, source: SpoiledSource, random: Random) -> str | None:
+def _stopped_by(defect: InjectedDefect, source: BenchDocument, random: Random) -> str | None:
     """Returns what stopped a document after it was spoiled; None if nothing did."""
     spoiled = defect.spoil(source, random)
     row = dict.fromkeys(_INPUT.names) | {
@@ -267,7 +267,7 @@ def _copied(
     later = datetime(2026, 2, 1, tzinfo=UTC)
     copies = {}
     for row in random.sample(long, min(_PER_KIND, len(long))):
-        text = near_duplicate_of(row["text"], random)
+        text = inject_near_duplicate(row["text"], random)
         identity = doc_id("bench", "copies", row["uri"])
         digest = sha256(text.encode()).hexdigest()
         copies[identity] = row | {
@@ -300,7 +300,7 @@ def _gated(documents: list[Row], random: Random, reasons: Counter[str], sound: _
 
 def _drifting(documents: list[Row], random: Random) -> tuple[_Tally, _Tally]:
     """Compares resampled batches with the other documents: sound ones, and a tenth as many shifted ones."""
-    from quality.drift import compare_columns
+    from quality.drift import column_drift
 
     spoil = next(defect.spoil for defect in DOCUMENT_DEFECTS if defect.kind == "wrong_language")
     columns = (*QUALITY_SIGNALS, "language", "char_count")
@@ -312,13 +312,13 @@ def _drifting(documents: list[Row], random: Random) -> tuple[_Tally, _Tally]:
         tally = sound if at < _DRIFT_BATCHES else shifted
         if tally is shifted:
             for place in range(round(_DRIFT_SHARE * len(batch))):
-                source = spoil(SpoiledSource(b"", "text/plain", ""), random)
+                source = spoil(BenchDocument(b"", "text/plain", ""), random)
                 row = dict.fromkeys(_INPUT.names) | {"body": source.body, "media_type": source.media_type}
                 [batch[place]] = _parse_one(row, None)
         here, before = (
             pa.table({name: [row[name] for row in rows] for name in columns}) for rows in (batch, reference)
         )
-        findings = compare_columns(
+        findings = column_drift(
             here,
             before,
             config,

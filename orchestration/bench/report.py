@@ -27,7 +27,7 @@ _VECTOR_FLAGS = (
 """Processor flags, as Linux names them, that decide how fast vectors and matrices are multiplied."""
 
 
-def machine_description() -> dict[str, str | int | float]:
+def bench_machine_description() -> dict[str, str | int | float]:
     """Describes this machine: processor, cores, memory and system."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
@@ -45,7 +45,7 @@ def machine_description() -> dict[str, str | int | float]:
 
 
 @dataclass(frozen=True)
-class MeasuredProcess:
+class BenchedProcess:
     """The output of a process, and the time and memory that it took.
 
     Attributes:
@@ -62,7 +62,7 @@ class MeasuredProcess:
     peak_mb: float
 
 
-def run_measured(module: str, *arguments: str, **environment: str) -> MeasuredProcess:
+def run_benched(module: str, *arguments: str, **environment: str) -> BenchedProcess:
     """Runs `python -m module` in a new process, and measures its time and memory.
 
     Raises:
@@ -85,7 +85,7 @@ def run_measured(module: str, *arguments: str, **environment: str) -> MeasuredPr
     watcher.join()
     if child.returncode:
         raise RuntimeError(f"{module} {' '.join(arguments)} failed:\n{errors[-2000:]}")
-    return MeasuredProcess(output, seconds, sum(cpu_s.values()), max(resident) / 1e6)
+    return BenchedProcess(output, seconds, sum(cpu_s.values()), max(resident) / 1e6)
 
 
 def _watch(process: psutil.Process, resident: list[int], cpu_s: dict[int, float]) -> None:
@@ -109,14 +109,14 @@ class BenchResult:
         bench: Its name, as in `headwater bench NAME`.
         figures: The measured values by name; the name ends with the unit.
         ratios: Ratios between figures of this run.
-        machine: Where it ran; see `machine_description`. Its load average says whether the bench had the
-            cores to itself.
+        machine: Where it ran; see `bench_machine_description`. Its load average says whether the bench had
+            the cores to itself.
     """
 
     bench: str
     figures: dict[str, float]
     ratios: dict[str, float]
-    machine: dict[str, str | int | float] = field(default_factory=machine_description)
+    machine: dict[str, str | int | float] = field(default_factory=bench_machine_description)
 
     def to_json(self) -> str:
         """Returns one JSON object: bench, machine, figures, ratios."""

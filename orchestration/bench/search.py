@@ -15,15 +15,15 @@ import numpy.typing as npt
 import psutil
 
 from orchestration.bench import search_floors
-from orchestration.bench.line_chart import Line, line_chart_svg
-from orchestration.bench.report import BenchResult, machine_description
+from orchestration.bench.line_chart import BenchLine, bench_chart_svg
+from orchestration.bench.report import BenchResult, bench_machine_description
 from orchestration.bench.search_corpus import BenchCorpus, BenchQuery, bench_chunk_id
 from retrieval.embedding.embedder import EmbedderConfig
 from retrieval.index.index import Index, IndexState
-from retrieval.index.types import ReleaseDetails
+from retrieval.index.types import IndexReleaseDetails
 from retrieval.lineage import Lineage
 from retrieval.search.searcher import RetrievalMode, Searcher
-from retrieval.store.postgres import Postgres, PostgresConfig, fetch_value
+from retrieval.store.postgres import Postgres, PostgresConfig, fetch_postgres_value
 
 if TYPE_CHECKING:
     from orchestration.settings import Settings
@@ -32,7 +32,7 @@ _K = 10
 _MODES: tuple[RetrievalMode, ...] = get_args(RetrievalMode)
 _MODEL = "bench"
 _LINEAGE = Lineage(run_id="", asset="serving/index", code_version="", config_digest="bench", inputs={})
-_DETAILS = ReleaseDetails(
+_DETAILS = IndexReleaseDetails(
     metrics={}, versions={}, model_digest=_MODEL, embedder=EmbedderConfig(), run_id="bench"
 )
 _QUERIES = 400
@@ -192,7 +192,7 @@ def _built(
     figures = {
         "build_s": build_s,
         "build_server_memory_mb": max(memory),
-        "build_load_average": float(machine_description()["load_average"]),
+        "build_load_average": float(bench_machine_description()["load_average"]),
     }
     record.write_text(json.dumps(figures))
     return state, figures
@@ -255,10 +255,14 @@ def _sizes(postgres: Postgres, state: IndexState) -> dict[str, float]:
     )
     with postgres.owner() as connection:
         sizes = {
-            "graph_mb": fetch_value(connection, graph_of, chunks),
-            "chunks_mb": fetch_value(connection, "SELECT pg_total_relation_size(%s::regclass)", chunks),
-            "postings_mb": fetch_value(connection, "SELECT pg_total_relation_size(%s::regclass)", postings),
-            "database_mb": fetch_value(connection, "SELECT pg_database_size(current_database())"),
+            "graph_mb": fetch_postgres_value(connection, graph_of, chunks),
+            "chunks_mb": fetch_postgres_value(
+                connection, "SELECT pg_total_relation_size(%s::regclass)", chunks
+            ),
+            "postings_mb": fetch_postgres_value(
+                connection, "SELECT pg_total_relation_size(%s::regclass)", postings
+            ),
+            "database_mb": fetch_postgres_value(connection, "SELECT pg_database_size(current_database())"),
         }
     return {name: float(size_bytes) / 1e6 for name, size_bytes in sizes.items()}
 
@@ -336,18 +340,19 @@ def _plotted(home: Path) -> Path:
     results = [json.loads(file.read_text())["figures"] for file in home.glob("search-*/result.json")]
     results.sort(key=lambda figures: figures["chunks"])
     latency = [
-        Line(mode, [(each["chunks"], each[f"{mode}_alone_p95_ms"]) for each in results]) for mode in _MODES
+        BenchLine(mode, [(each["chunks"], each[f"{mode}_alone_p95_ms"]) for each in results])
+        for mode in _MODES
     ] + [
-        Line(floor, [(r["chunks"], r[f"{floor}_p95_ms"]) for r in results if f"{floor}_p95_ms" in r])
+        BenchLine(floor, [(r["chunks"], r[f"{floor}_p95_ms"]) for r in results if f"{floor}_p95_ms" in r])
         for floor in search_floors.FLOOR_NAMES
     ]
     recall = [
-        Line(name, [(each["chunks"], each[figure]) for each in results if figure in each])
+        BenchLine(name, [(each["chunks"], each[figure]) for each in results if figure in each])
         for name, figure in (("vector", f"vector_recall@{_K}"), ("faiss", f"faiss_recall@{_K}"))
     ]
     file = home / "search.svg"
     file.write_text(
-        line_chart_svg(
+        bench_chart_svg(
             "chunks", {"95th percentile, ms": latency, f"recall@{_K} of the vector search": recall}
         )
     )

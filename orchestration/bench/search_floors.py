@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from orchestration.bench.search_corpus import BenchCorpus, BenchQuery
-from retrieval.index.binary_copy import vectors_as_matrix
+from retrieval.index.binary_copy import copied_vectors
 from retrieval.index.index import IndexConfig
 from retrieval.search.searcher import SearchConfig
 from retrieval.search.vector_search import scaled_ef_search
@@ -60,7 +60,7 @@ def _faiss(corpus: BenchCorpus, queries: list[BenchQuery], k: int) -> dict[str, 
     """Measures faiss: HNSW with our parameters over float32, inner product of vectors of length 1."""
     import faiss
 
-    rows = np.concatenate([vectors_as_matrix(batch.column("vector")) for batch in corpus.batches()])
+    rows = np.concatenate([copied_vectors(batch.column("vector")) for batch in corpus.batches()])
     began = time.perf_counter()
     built = IndexConfig()
     graph = faiss.IndexHNSWFlat(rows.shape[1], built.hnsw_m, faiss.METRIC_INNER_PRODUCT)

@@ -4,7 +4,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestration.cli.terminal import Json, console, print_json, print_table, read_settings, working
+from orchestration.cli.terminal import (
+    Json,
+    console,
+    print_json,
+    print_table,
+    quiet_terminal,
+    read_command_settings,
+)
 
 if TYPE_CHECKING:
     from orchestration.operations.replay import AnswerReplay
@@ -15,7 +22,7 @@ AnswerId = Annotated[str, typer.Argument(metavar="ANSWER_ID", help="An id from `
 
 
 @app.command("list")
-def list_command(
+def answers_list_command(
     limit: Annotated[int, typer.Option(min=1, help="How many answers at most, newest first.")] = 20,
     tenant: Annotated[str | None, typer.Option(help="Only answers to this tenant.")] = None,
     json_: Json = False,
@@ -24,13 +31,13 @@ def list_command(
 
     Example: `headwater answers list --limit 5`
     """
-    from assets.lake.answers import recent_answers
-    from orchestration.settings import open_lake
+    from assets.lake.answers import recent_stored_answers
+    from orchestration.settings import open_configured_lake
 
     shown = ("answer_id", "answered_at", "tenant", "question", "release_id", "refused")
     rows = [
         {name: getattr(answer, name) for name in shown}
-        for answer in recent_answers(open_lake(read_settings()), limit, tenant)
+        for answer in recent_stored_answers(open_configured_lake(read_command_settings()), limit, tenant)
     ]
     if json_:
         print_json(rows)
@@ -39,35 +46,35 @@ def list_command(
 
 
 @app.command("show")
-def show_command(answer_id: AnswerId, json_: Json = False) -> None:
+def answers_show_command(answer_id: AnswerId, json_: Json = False) -> None:
     """Show an answer with its citations, and what it was chosen from.
 
     Example: `headwater answers show 0f3c…`
     """
-    from assets.lake.answers import find_answer
-    from orchestration.cli.render import answer_text
-    from orchestration.settings import open_lake
+    from assets.lake.answers import find_stored_answer
+    from orchestration.cli.render import render_answer
+    from orchestration.settings import open_configured_lake
 
-    row = find_answer(open_lake(read_settings()), answer_id).model_dump()
+    row = find_stored_answer(open_configured_lake(read_command_settings()), answer_id).model_dump()
     if json_:
         print_json(row)
     else:
-        console.print(answer_text(row["question"], row | {"release": row["release_id"]}))
+        console.print(render_answer(row["question"], row | {"release": row["release_id"]}))
 
 
 @app.command("replay")
-def replay_command(answer_id: AnswerId, json_: Json = False) -> None:
+def answers_replay_command(answer_id: AnswerId, json_: Json = False) -> None:
     """Retrieve for an old answer's question again: from its release, and from the live one.
 
     Example: `headwater answers replay 0f3c…`
     """
-    from orchestration.operations.ask import open_query_service
+    from orchestration.operations.ask import open_ask_service
     from orchestration.operations.replay import replay_answer
-    from orchestration.settings import open_lake
+    from orchestration.settings import open_configured_lake
 
-    settings = read_settings()
-    with working():
-        replay = replay_answer(open_lake(settings), open_query_service(settings), answer_id)
+    settings = read_command_settings()
+    with quiet_terminal():
+        replay = replay_answer(open_configured_lake(settings), open_ask_service(settings), answer_id)
     if json_:
         print_json(replay.to_dict())
         return

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestration.cli.terminal import Json, console, progress, read_settings, working
+from orchestration.cli.terminal import Json, console, print_progress, quiet_terminal, read_command_settings
 
 if TYPE_CHECKING:
     from orchestration.bench.report import BenchResult
@@ -32,8 +32,8 @@ def bench_chunking_command(
     """
     from orchestration.bench.chunking import bench_chunking
 
-    settings = read_settings()
-    with working():
+    settings = read_command_settings()
+    with quiet_terminal():
         result = bench_chunking(settings, data)
     _print(result, json_)
 
@@ -49,7 +49,7 @@ def bench_dedupe_command(
     """
     from orchestration.bench.dedupe import bench_dedupe
 
-    with working():
+    with quiet_terminal():
         result = bench_dedupe(largest=rows)
     _print(result, json_)
 
@@ -67,7 +67,7 @@ def bench_embed_command(
     """
     from orchestration.bench.embed import bench_embedding
 
-    with working():
+    with quiet_terminal():
         result = bench_embedding(data)
     _print(result, json_)
 
@@ -86,7 +86,7 @@ def bench_html_command(
     """
     from orchestration.bench.html import bench_html
 
-    with working():
+    with quiet_terminal():
         result = bench_html(data.expanduser(), pages)
     _print(result, json_)
 
@@ -103,7 +103,7 @@ def bench_ingest_command(
     """
     from orchestration.bench.ingest import bench_ingest
 
-    with working():
+    with quiet_terminal():
         result = bench_ingest(data, rows)
     _print(result, json_)
 
@@ -116,7 +116,7 @@ def bench_quality_command(json_: Json = False) -> None:
     """
     from orchestration.bench.quality import bench_quality
 
-    with working():
+    with quiet_terminal():
         result = bench_quality()
     _print(result, json_)
 
@@ -136,7 +136,7 @@ def bench_search_command(
     """
     from orchestration.bench.search import bench_search
 
-    settings = read_settings()
-    with working():
-        result = bench_search(settings, chunks, tenants, clients, progress)
+    settings = read_command_settings()
+    with quiet_terminal():
+        result = bench_search(settings, chunks, tenants, clients, print_progress)
     _print(result, json_)

@@ -9,14 +9,14 @@ from orchestration.cli.terminal import (
     Json,
     console,
     print_json,
+    print_progress,
     print_table,
-    progress,
-    read_settings,
-    working,
+    quiet_terminal,
+    read_command_settings,
 )
 
 
-def evaluate(
+def evaluate_command(
     folder: Annotated[
         Path,
         typer.Argument(
@@ -38,22 +38,22 @@ def evaluate(
 
     Example: `headwater evaluate ~/scifact --chunks document --compare hybrid lexical`
     """
-    from orchestration.operations.evaluation import evaluate_in_scratch_index, search_modes
+    from orchestration.operations.evaluation import evaluate_command_modes, evaluate_in_scratch_index
     from quality.evaluation.beir_collection import load_beir_collection
     from quality.evaluation.collection_evaluation import MEASURES
     from quality.evaluation.evaluation_chart import evaluation_svg
     from retrieval.search.query import InvalidSearchQuery
 
-    settings = read_settings()
-    known = search_modes(settings)
+    settings = read_command_settings()
+    known = evaluate_command_modes(settings)
     for name in compare or ():
         if name not in known:
             raise InvalidSearchQuery(f"there is no mode {name!r} to compare; there are {', '.join(known)}")
     if plot and not plot.expanduser().parent.is_dir():
         raise typer.BadParameter(f"--plot: there is no folder {plot.expanduser().parent}")
-    with working():
+    with quiet_terminal():
         collection = load_beir_collection(folder.expanduser(), split)
-        result = evaluate_in_scratch_index(settings, collection, chunks, progress)
+        result = evaluate_in_scratch_index(settings, collection, chunks, print_progress)
     found: dict[str, Any] = result.to_dict()
     if compare:
         found["comparison"] = {"a": compare[0], "b": compare[1], **result.compare(*compare)}

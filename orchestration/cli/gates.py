@@ -5,13 +5,20 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from orchestration.cli.terminal import Json, console, print_json, print_table, read_settings, working
+from orchestration.cli.terminal import (
+    Json,
+    console,
+    print_json,
+    print_table,
+    quiet_terminal,
+    read_command_settings,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Gates of tables, and suites of your own in them.")
 
 
-@app.command()
-def add(
+@app.command("add")
+def gates_add_command(
     table: Annotated[str, typer.Argument(help="A gated table, such as silver.documents.")],
     file: Annotated[
         Path,
@@ -38,12 +45,12 @@ def add(
 
     if table not in SUITES:
         raise BadSuite(f"no gate guards {table!r}; the gated tables are {', '.join(SUITES)}")
-    with working():
+    with quiet_terminal():
         suite = read_user_suite(file.expanduser(), table, TABLES[table].schema.names, severity)
     own = {each.name for each in SUITES[table].expectations}
     if taken := own & {each.name for each in suite.expectations}:
         raise BadSuite(f"{table} has a check {min(taken)} already: give the suite another name")
-    UserSuites(read_settings().user_suites_folder).add(suite)
+    UserSuites(read_command_settings().user_suites_folder).add(suite)
     if json_:
         print_json(suite.model_dump())
         return
@@ -57,7 +64,7 @@ def add(
 
 
 @app.command("list")
-def list_(json_: Json = False) -> None:
+def gates_list_command(json_: Json = False) -> None:
     """List every gate's expectations, Headwater's own and those of added suites.
 
     Example: `headwater gates list --json`
@@ -65,7 +72,7 @@ def list_(json_: Json = False) -> None:
     from quality.suites import SUITES
     from quality.user_suites import UserSuites
 
-    added = UserSuites(read_settings().user_suites_folder).list()
+    added = UserSuites(read_command_settings().user_suites_folder).list()
     gates = [(table, "", suite.expectations) for table, suite in SUITES.items()]
     gates += [(each.table, each.name, each.expectations) for each in added]
     rows: list[dict[str, Any]] = [
@@ -86,15 +93,17 @@ def list_(json_: Json = False) -> None:
         print_table([{name: row[name] for name in list(row)[:-1]} for row in rows])
 
 
-@app.command()
-def remove(name: Annotated[str, typer.Argument(help="The suite's name.")], json_: Json = False) -> None:
+@app.command("remove")
+def gates_remove_command(
+    name: Annotated[str, typer.Argument(help="The suite's name.")], json_: Json = False
+) -> None:
     """Remove an added suite from its gate.
 
     Example: `headwater gates remove my_suite`
     """
     from quality.user_suites import UserSuites
 
-    removed = UserSuites(read_settings().user_suites_folder).remove(name)
+    removed = UserSuites(read_command_settings().user_suites_folder).remove(name)
     if json_:
         print_json(removed.model_dump())
     else:

@@ -10,10 +10,10 @@ from orchestration.cli.terminal import (
     Tenant,
     console,
     print_json,
+    print_progress,
     print_table,
-    progress,
-    read_settings,
-    working,
+    quiet_terminal,
+    read_command_settings,
 )
 
 
@@ -22,28 +22,28 @@ def demo_command(json_: Json = False) -> None:
 
     Example: `headwater demo`
     """
-    from orchestration.cli.lake import trace_identity
-    from orchestration.cli.render import answer_text, funnel_line, trace_tree
+    from orchestration.cli.render import render_answer, render_funnel, render_trace
     from orchestration.operations.demo import run_demo
+    from orchestration.tracing.tracer import trace_identity
 
-    settings = read_settings()
-    with working():
-        result = run_demo(settings, progress)
+    settings = read_command_settings()
+    with quiet_terminal():
+        result = run_demo(settings, print_progress)
     if json_:
         print_json(asdict(result.ingested) | {"answers": result.answers})
         return
-    console.print(funnel_line(result.ingested.funnel))
+    console.print(render_funnel(result.ingested.funnel))
     metrics = result.ingested.metrics
     console.print(
         f"release [bold]{result.ingested.release}[/]: nDCG@10 {metrics['ndcg@10']:.3f}, "
         f"recall@10 {metrics['recall@10']:.3f} on {metrics['questions']:.0f} questions\n"
     )
     for answer in result.answers:
-        console.print(answer_text(answer["question"], answer))
+        console.print(render_answer(answer["question"], answer))
     cited = next((answer for answer in result.answers if answer["citations"]), None)
     if cited is not None:
         console.print(f"[bold]headwater trace {cited['answer_id']} --verify[/]")
-        console.print(trace_tree(trace_identity(settings, cited["answer_id"], verify=True)))
+        console.print(render_trace(trace_identity(settings, cited["answer_id"], verify=True)))
     console.print('Next: `headwater ask "…"`, `headwater sql "show tables"`, `headwater up`')
 
 
@@ -57,17 +57,17 @@ def ingest_command(
     Example: `headwater ingest ~/my-docs && headwater ask "…"`
     """
     from assets.sources.source_registry import SourceRegistry
-    from orchestration.cli.render import funnel_line
-    from orchestration.operations.ingest import add_sources, ingest_and_release
+    from orchestration.cli.render import render_funnel
+    from orchestration.operations.ingest import add_ingest_sources, ingest_and_release
 
-    settings = read_settings()
-    add_sources(SourceRegistry(settings.sources_file), paths, tenant)
-    with working():
-        result = ingest_and_release(settings, progress)
+    settings = read_command_settings()
+    add_ingest_sources(SourceRegistry(settings.sources_file), paths, tenant)
+    with quiet_terminal():
+        result = ingest_and_release(settings, print_progress)
     if json_:
         print_json(asdict(result))
     else:
-        console.print(funnel_line(result.funnel))
+        console.print(render_funnel(result.funnel))
         console.print(f"live: release [bold]{result.release}[/]")
 
 
@@ -86,11 +86,11 @@ def run_command(
     """
     from orchestration.operations.runs import RunFailed, execute_run
 
-    settings = read_settings()
+    settings = read_command_settings()
     if accept_shrink:
         settings = settings.model_copy(update={"max_shrink": 1.0})
-    with working():
-        outcome = execute_run(settings, select, progress)
+    with quiet_terminal():
+        outcome = execute_run(settings, select, print_progress)
     if json_:
         print_json(asdict(outcome))
     if outcome.failures:

@@ -6,13 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from orchestration.cli.terminal import Json, console, print_json, print_table, read_settings, working
+from orchestration.cli.terminal import (
+    Json,
+    console,
+    print_json,
+    print_table,
+    quiet_terminal,
+    read_command_settings,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from orchestration.settings import Settings
-    from orchestration.tracing.nodes import Trace
 
 
 def sql_command(
@@ -29,22 +33,22 @@ def sql_command(
 
     Example: `headwater sql "select language, count(*) from silver.documents group by 1"`
     """
-    from orchestration.operations.sql_process import query_lake
+    from orchestration.operations.sql_process import run_sql_query
 
-    settings = read_settings()
-    with working():
-        result = query_lake(settings, statement, engine)
+    settings = read_command_settings()
+    with quiet_terminal():
+        result = run_sql_query(settings, statement, engine)
     if json_ or format_ == "json":
         print_json(result.to_pylist())
     elif format_ == "csv":
         import pyarrow.csv
 
-        pyarrow.csv.write_csv(flatten_nested_columns(result), sys.stdout.buffer)
+        pyarrow.csv.write_csv(render_nested_columns(result), sys.stdout.buffer)
     else:
         print_table(result.to_pylist())
 
 
-def flatten_nested_columns(table: "pa.Table") -> "pa.Table":
+def render_nested_columns(table: "pa.Table") -> "pa.Table":
     """Returns the table with each column of lists, structs or maps as JSON, for CSV has no nested columns."""
     import pyarrow as pa
 
@@ -67,19 +71,6 @@ def _json_value(value: Any, type_: "pa.DataType") -> Any:
     return dict(value) if pa.types.is_map(type_) else value
 
 
-def trace_identity(settings: "Settings", identity: str, verify: bool) -> "Trace":
-    """Returns both walks from an answer, chunk, document, release or run."""
-    from orchestration.settings import open_lake
-    from orchestration.tracing.tracer import Tracer
-    from orchestration.tracing.verify import TraceVerifier
-    from retrieval.index.index import Index
-    from retrieval.store.postgres import Postgres
-
-    index = Index(Postgres(settings.home, settings.postgres))
-    verifier = TraceVerifier(settings.recipe.parser) if verify else None
-    return Tracer(open_lake(settings), index.document_rows, verifier).trace(identity)
-
-
 def trace_command(
     identity: Annotated[
         str,
@@ -97,15 +88,16 @@ def trace_command(
 
     Example: `headwater trace file:///home/me/my-docs/a.md --verify`
     """
-    from orchestration.cli.render import trace_tree
+    from orchestration.cli.render import render_trace
+    from orchestration.tracing.tracer import trace_identity
 
-    settings = read_settings()
-    with working():
+    settings = read_command_settings()
+    with quiet_terminal():
         found = trace_identity(settings, identity, verify)
     if json_:
         print_json(found.to_dict())
     else:
-        console.print(trace_tree(found))
+        console.print(render_trace(found))
     if found.verified is False:
         raise RuntimeError(
             f"{identity} does not hold against the stored bytes: see the checks that are false"

@@ -76,9 +76,9 @@ def _without_secrets(text: str) -> str:
 
     secrets: list[str] = []
     with suppress(Exception):  # the settings may be what is wrong
-        from orchestration.settings import Settings, secret_values
+        from orchestration.settings import Settings, secret_setting_values
 
-        secrets = secret_values(Settings())
+        secrets = secret_setting_values(Settings())
     return redact_secrets(text, secrets)
 
 
@@ -117,7 +117,7 @@ app.add_typer(source.app, name="source")
 app.add_typer(gates.app, name="gates")
 app.add_typer(answers.app, name="answers")
 app.add_typer(bench.app, name="bench")
-app.command()(evaluate.evaluate)
+app.command("evaluate")(evaluate.evaluate_command)
 app.command("up")(services.up_command)
 app.command("down")(services.down_command)
 app.command("status")(services.status_command)

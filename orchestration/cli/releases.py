@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from orchestration.cli.terminal import Json, console, print_json, print_table, read_settings
+from orchestration.cli.terminal import Json, console, print_json, print_table, read_command_settings
 
 
 def releases_command(json_: Json = False) -> None:
@@ -12,13 +12,13 @@ def releases_command(json_: Json = False) -> None:
 
     Example: `headwater releases --json`
     """
-    from orchestration.cli.render import release_row
-    from orchestration.operations.ask import open_query_service
+    from orchestration.cli.render import render_release_row
+    from orchestration.operations.ask import open_ask_service
 
-    index = open_query_service(read_settings()).index
+    index = open_ask_service(read_command_settings()).index
     live, served = index.live(), index.releases()
     if not json_:
-        print_table([release_row(each, live) for each in served])
+        print_table([render_release_row(each, live) for each in served])
         return
     print_json(
         [
@@ -47,11 +47,11 @@ def rollback_command(
     Example: `headwater rollback r1.2`
     """
     from assets.lake.releases import roll_back_release
-    from orchestration.operations.ask import open_query_service
-    from orchestration.settings import open_lake
+    from orchestration.operations.ask import open_ask_service
+    from orchestration.settings import open_configured_lake
 
-    settings = read_settings()
-    made = roll_back_release(open_lake(settings), open_query_service(settings).index, release)
+    settings = read_command_settings()
+    made = roll_back_release(open_configured_lake(settings), open_ask_service(settings).index, release)
     if json_:
         print_json({"release": made.release_id, "generation": made.generation, "epoch": made.epoch})
     else:

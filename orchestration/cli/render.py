@@ -25,7 +25,7 @@ _HIDDEN = {
 """Details that `--json` has in full and a tree has no room for."""
 
 
-def funnel_line(funnel: dict[str, int]) -> str:
+def render_funnel(funnel: dict[str, int]) -> str:
     """The funnel in one line, as an equation."""
     return (
         f"{funnel['raw']} raw = {funnel['documents']} documents + {funnel['exact_duplicates']} exact + "
@@ -34,7 +34,7 @@ def funnel_line(funnel: dict[str, int]) -> str:
     )
 
 
-def release_row(release: IndexRelease, live: IndexRelease | None) -> dict[str, Any]:
+def render_release_row(release: IndexRelease, live: IndexRelease | None) -> dict[str, Any]:
     """A release as a row of a table."""
     metrics = release.details.metrics
     return {
@@ -48,7 +48,7 @@ def release_row(release: IndexRelease, live: IndexRelease | None) -> dict[str, A
     }
 
 
-def answer_text(question: str, answer: dict[str, Any]) -> RenderableType:
+def render_answer(question: str, answer: dict[str, Any]) -> RenderableType:
     """An answer with its numbered citations."""
     body = Text(answer["answer"])
     for number, citation in enumerate(answer["citations"], 1):
@@ -58,7 +58,7 @@ def answer_text(question: str, answer: dict[str, Any]) -> RenderableType:
     return Panel(body, title=Text(question), title_align="left", subtitle=footer, subtitle_align="right")
 
 
-def trace_tree(trace: Trace) -> RenderableType:
+def render_trace(trace: Trace) -> RenderableType:
     """Both walks as trees."""
     parts: list[RenderableType] = []
     for name, nodes in (("made from", trace.backward), ("made from it", trace.forward)):

@@ -11,10 +11,10 @@ from orchestration.cli.terminal import (
     Tenant,
     console,
     print_json,
+    print_progress,
     print_table,
-    progress,
-    read_settings,
-    working,
+    quiet_terminal,
+    read_command_settings,
 )
 
 
@@ -29,17 +29,17 @@ def ask_command(
 
     Example: `headwater ask "How do I pin a dependency?" --as-of 2026-03-01`
     """
-    from orchestration.cli.render import answer_text
-    from orchestration.operations.ask import open_query_service
+    from orchestration.cli.render import render_answer
+    from orchestration.operations.ask import open_ask_service
 
-    settings = read_settings()
-    with working(), open_query_service(settings) as service:
+    settings = read_command_settings()
+    with quiet_terminal(), open_ask_service(settings) as service:
         at = service.release_as_of(as_of) if as_of is not None else None
         answer = service.ask(question, tenant, at, group or ()).to_dict()
     if json_:
         print_json(answer)
     else:
-        console.print(answer_text(question, answer))
+        console.print(render_answer(question, answer))
 
 
 def search_command(
@@ -66,15 +66,15 @@ def search_command(
     """
     from dataclasses import asdict
 
-    from orchestration.operations.ask import open_query_service
+    from orchestration.operations.ask import open_ask_service
     from retrieval.rerank.reranking import RerankedHits
     from retrieval.search.vector_search import VectorSearchPlan
 
-    settings = read_settings()
+    settings = read_command_settings()
     plans: list[VectorSearchPlan] = []
     looks: list[RerankedHits] = []
-    with working():
-        service = open_query_service(settings)
+    with quiet_terminal():
+        service = open_ask_service(settings)
         mode = mode or service.default_mode
         at = service.release_as_of(as_of) if as_of is not None else None
         hits = service.search(query, k, mode, tenant, at, group or (), plans.append, looks.append)
@@ -89,7 +89,7 @@ def search_command(
     rows = [{name: getattr(hit, name) for name in names} for hit in hits]
     if len(hits) < k:
         reason = f"{tenant} has no more" if plans else "no other holds a word of the query"
-        progress(f"{len(hits)} of the {k} chunks asked for: {reason}")
+        print_progress(f"{len(hits)} of the {k} chunks asked for: {reason}")
     if json_:
         print_json({"plan": plan, "hits": rows} if explain else rows)
         return

@@ -10,10 +10,10 @@ from orchestration.cli.terminal import (
     Json,
     console,
     print_json,
+    print_progress,
     print_table,
-    progress,
-    read_settings,
-    working,
+    quiet_terminal,
+    read_command_settings,
 )
 
 
@@ -30,12 +30,12 @@ def up_command(
     """
     from orchestration.services import lifecycle
 
-    settings = read_settings()
-    with working():
-        from orchestration.settings import open_lake
+    settings = read_command_settings()
+    with quiet_terminal():
+        from orchestration.settings import open_configured_lake
 
-        open_lake(settings)
-        found = lifecycle.start_services(settings, progress, jdbc=jdbc)
+        open_configured_lake(settings)
+        found = lifecycle.start_services(settings, print_progress, jdbc=jdbc)
     _print_services(found, json_)
 
 
@@ -46,7 +46,7 @@ def down_command(json_: Json = False) -> None:
     """
     from orchestration.services import lifecycle
 
-    stopped = lifecycle.stop_services(read_settings(), progress)
+    stopped = lifecycle.stop_services(read_command_settings(), print_progress)
     if json_:
         print_json({"stopped": stopped})
     else:
@@ -60,7 +60,7 @@ def status_command(json_: Json = False) -> None:
     """
     from orchestration.services.status import state_status
 
-    found = state_status(read_settings())
+    found = state_status(read_command_settings())
     if json_:
         print_json(found.to_dict())
         return
@@ -79,9 +79,9 @@ def doctor_command(json_: Json = False) -> None:
 
     Example: `headwater doctor`
     """
-    from orchestration.operations.doctor import check_machine
+    from orchestration.operations.doctor import run_doctor
 
-    found = check_machine(read_settings())
+    found = run_doctor(read_command_settings())
     if json_:
         print_json([asdict(check) for check in found])
     else:
@@ -97,7 +97,7 @@ def settings_command(json_: Json = False) -> None:
     """
     from orchestration.settings import list_settings
 
-    rows = [setting.to_dict() for setting in list_settings(read_settings())]
+    rows = [setting.to_dict() for setting in list_settings(read_command_settings())]
     if json_:
         print_json(rows)
     else:
@@ -114,9 +114,9 @@ def backup_command(
     """
     from orchestration.operations.backup import BACKUP_KEY_FILE, write_backup
 
-    settings = read_settings()
-    with working():
-        made = write_backup(settings, file.expanduser().absolute(), progress)
+    settings = read_command_settings()
+    with quiet_terminal():
+        made = write_backup(settings, file.expanduser().absolute(), print_progress)
     if json_:
         print_json(asdict(made))
     else:
@@ -144,10 +144,10 @@ def restore_command(
     """
     from orchestration.operations.backup import restore_backup
 
-    settings = read_settings()
-    with working():
+    settings = read_command_settings()
+    with quiet_terminal():
         made = restore_backup(
-            settings, file.expanduser().absolute(), progress, key.expanduser() if key else None
+            settings, file.expanduser().absolute(), print_progress, key.expanduser() if key else None
         )
     if json_:
         print_json(asdict(made))

@@ -5,7 +5,15 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestration.cli.terminal import Groups, Json, Tenant, console, print_json, print_table, read_settings
+from orchestration.cli.terminal import (
+    Groups,
+    Json,
+    Tenant,
+    console,
+    print_json,
+    print_table,
+    read_command_settings,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Where documents come from.")
 
@@ -47,7 +55,7 @@ def source_add_command(
         "questions": str(Path(questions).expanduser().absolute()) if questions else None,
     }
     source = Source(**{key: value for key, value in values.items() if value is not None})
-    SourceRegistry(read_settings().sources_file).add(source)
+    SourceRegistry(read_command_settings().sources_file).add(source)
     if json_:
         print_json(source.model_dump())
     else:
@@ -62,7 +70,7 @@ def source_list_command(json_: Json = False) -> None:
     """
     from assets.sources.source_registry import SourceRegistry
 
-    rows = [source.model_dump() for source in SourceRegistry(read_settings().sources_file).list()]
+    rows = [source.model_dump() for source in SourceRegistry(read_command_settings().sources_file).list()]
     if json_:
         print_json(rows)
     else:
@@ -79,7 +87,7 @@ def source_access_command(name: str, group: Groups = None, json_: Json = False) 
     """
     from assets.sources.source_registry import SourceRegistry
 
-    source = SourceRegistry(read_settings().sources_file).set_groups(name, group or ())
+    source = SourceRegistry(read_command_settings().sources_file).set_groups(name, group or ())
     if json_:
         print_json(source.model_dump())
         return
@@ -95,7 +103,7 @@ def source_remove_command(name: str, json_: Json = False) -> None:
     """
     from assets.sources.source_registry import SourceRegistry
 
-    removed = SourceRegistry(read_settings().sources_file).remove(name)
+    removed = SourceRegistry(read_command_settings().sources_file).remove(name)
     if json_:
         print_json(removed.model_dump())
     else:

@@ -26,17 +26,19 @@ class _EscapedText:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for segment in console.render(self._shown, options):
-            yield segment if segment.control else Segment(escape_controls(segment.text), segment.style)
+            yield (
+                segment if segment.control else Segment(escape_terminal_controls(segment.text), segment.style)
+            )
 
 
 class _EscapeHook(RenderHook):
-    """Puts every document's, user's and library's text through `escape_controls`, whatever prints it."""
+    """Puts all text of documents, users and libraries through `escape_terminal_controls`."""
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
         return [each if isinstance(each, Control) else _EscapedText(each) for each in renderables]
 
 
-def escape_controls(text: str) -> str:
+def escape_terminal_controls(text: str) -> str:
     """Returns a text with each control character but the line feed as its escape in Python.
 
     Those are C0, DEL, C1, and the marks that turn the direction of writing (https://trojansource.codes).
@@ -76,7 +78,7 @@ AsOf = Annotated[
 ]
 
 
-def read_settings() -> "Settings":
+def read_command_settings() -> "Settings":
     """Reads the settings from the environment and makes the state folder.
 
     Raises:
@@ -84,7 +86,7 @@ def read_settings() -> "Settings":
     """
     from pydantic import ValidationError
 
-    from orchestration.settings import Settings, unknown_variables
+    from orchestration.settings import Settings, unknown_setting_variables
 
     try:
         settings = Settings()
@@ -94,7 +96,7 @@ def read_settings() -> "Settings":
             for fault in error.errors()
         )
         raise typer.BadParameter(f"settings: {faults}") from error
-    for variable, meant in unknown_variables(settings).items():
+    for variable, meant in unknown_setting_variables(settings).items():
         hint = f"did you mean {meant}?" if meant else "`headwater settings` lists them all"
         log.print(f"warning: {variable} is no setting and changes nothing; {hint}", markup=False)
     settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -108,7 +110,7 @@ def read_settings() -> "Settings":
 
 
 @contextmanager
-def working() -> Iterator[None]:
+def quiet_terminal() -> Iterator[None]:
     """Redirects standard output to standard error, so that what libraries print does not mix with results."""
     sys.stdout.flush()
     kept = os.dup(1)
@@ -121,7 +123,7 @@ def working() -> Iterator[None]:
         os.close(kept)
 
 
-def progress(line: str) -> None:
+def print_progress(line: str) -> None:
     """Prints a line about progress on standard error."""
     from retrieval.redaction import redact_urls
 

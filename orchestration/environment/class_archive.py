@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from assets.lake.spark import CLASS_ARCHIVE, JARS, SparkConfig, java_options, spark_session
+from assets.lake.spark import CLASS_ARCHIVE, JARS, SparkConfig, spark_java_options, spark_session
 from orchestration.environment.java import JavaInstallation
 
 
@@ -64,7 +64,7 @@ def _loads(java: JavaInstallation, archive: Path) -> bool:
     return archive.is_file() and not subprocess.run(command, capture_output=True, check=False).returncode
 
 
-def exercise_spark(archive: Path, scratch: Path) -> None:
+def load_classes_to_archive(archive: Path, scratch: Path) -> None:
     """Uses Spark as the assets do, in a JVM that archives what it loaded once it ends.
 
     Args:
@@ -77,7 +77,7 @@ def exercise_spark(archive: Path, scratch: Path) -> None:
     from pyspark import SparkContext
 
     config = SparkConfig(driver_memory="1g")
-    options = f'{java_options(config)} "-XX:ArchiveClassesAtExit={archive}"'
+    options = f'{spark_java_options(config)} "-XX:ArchiveClassesAtExit={archive}"'
     config.conf["spark.driver.extraJavaOptions"] = SecretStr(options)
     spark = spark_session(config, scratch / "spark")
     table = str(scratch / "table")
@@ -116,4 +116,4 @@ def exercise_spark(archive: Path, scratch: Path) -> None:
 
 
 if __name__ == "__main__":
-    exercise_spark(Path(sys.argv[1]), Path(sys.argv[2]))
+    load_classes_to_archive(Path(sys.argv[1]), Path(sys.argv[2]))

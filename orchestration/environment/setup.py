@@ -42,9 +42,9 @@ def prepare_environment() -> None:
 
         Embedder.prepare(EmbedderConfig())
     with _step("MinHash kernels, compiled"):
-        from assets.dedup.minhash import warm_up
+        from assets.dedup.minhash import compile_minhash_kernels
 
-        warm_up()
+        compile_minhash_kernels()
     with _step("Java class archive, so that Spark starts faster"):
         made = make_class_archive(java)
     if not made:

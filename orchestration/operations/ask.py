@@ -4,14 +4,14 @@ from assets.lake.answers import JOURNAL_ANSWERS, AnswerJournal
 from inference.answering.answer import AnswerRecord
 from inference.answering.query_service import QueryService
 from inference.answering.release_models import ReleaseModels
-from orchestration.settings import Settings, open_lake
+from orchestration.settings import Settings, open_configured_lake
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index
 from retrieval.search.searcher import Searcher
 from retrieval.store.postgres import Postgres
 
 
-def open_query_service(settings: Settings) -> QueryService:
+def open_ask_service(settings: Settings) -> QueryService:
     """Returns the query service of a state folder; closing it commits the answers that it gave."""
     journal = AnswerJournal(settings.answers_dir)
 
@@ -21,7 +21,7 @@ def open_query_service(settings: Settings) -> QueryService:
 
     def commit() -> None:
         if not journal.is_empty():
-            open_lake(settings)  # which commits the journal
+            open_configured_lake(settings)  # which commits the journal
 
     postgres = Postgres(settings.home, settings.postgres)
     model = EmbeddingModel.of(settings.recipe.embedder, settings.home)

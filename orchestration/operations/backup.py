@@ -29,7 +29,7 @@ from pydantic import BaseModel
 from assets.lake.lake import Lake
 from assets.lake.tables import CHUNKS
 from orchestration.migrations import STATE_VERSION
-from orchestration.settings import Settings, open_lake
+from orchestration.settings import Settings, open_configured_lake
 from retrieval.atomic_files import atomic_file
 from retrieval.index.dump import IndexDump, InvalidIndexDump
 from retrieval.index.index import Index
@@ -44,7 +44,7 @@ _SIGNATURE = "manifest.hmac-sha256"
 _MOST_MANIFEST_BYTES = 256 << 20
 
 
-class Manifest(BaseModel):
+class BackupManifest(BaseModel):
     """What a backup says of itself, at its end: a file that was cut off has none.
 
     Attributes:
@@ -114,7 +114,7 @@ def write_backup(settings: Settings, target: Path, progress: Callable[[str], Non
         raise BackupError(f"{target} is there already: name another file, or move it away")
     if settings.postgres.url or settings.lake:
         raise BackupError("the tables or PostgreSQL are not in the state folder: back them up where they are")
-    open_lake(settings)
+    open_configured_lake(settings)
     postgres = Postgres(settings.home, settings.postgres)
     unfinished = target.with_name(target.name + ".unfinished")
     try:
@@ -146,7 +146,7 @@ def write_backup(settings: Settings, target: Path, progress: Callable[[str], Non
                 _copy_sqlite(file, copy)
                 _add(archive, copy, str(file.relative_to(settings.home)), digests)
                 copy.unlink()
-            manifest = Manifest.of_now(live.release_id if live else None, digests, dump)
+            manifest = BackupManifest.of_now(live.release_id if live else None, digests, dump)
             body = manifest.model_dump_json(indent=1).encode()
             signature = hmac.digest(_own_key(settings.home), body, "sha256").hex().encode()
             for name, content in ((_MANIFEST, body), (_SIGNATURE, signature)):
@@ -196,7 +196,7 @@ def restore_backup(
             raise BackupError(f"{source}: {error}") from error
         shutil.rmtree(beside / _INDEX)
         _write_key(beside / BACKUP_KEY_FILE, key)
-        chunks = _served(open_lake(aside), Index(postgres))
+        chunks = _served(open_configured_lake(aside), Index(postgres))
         postgres.stop()
         shutil.rmtree(home, ignore_errors=True)
         beside.rename(home)
@@ -257,7 +257,7 @@ def _read_key(file: Path) -> bytes:
     return bytes.fromhex(text)
 
 
-def _unpack(source: Path, folder: Path, key: bytes) -> Manifest:
+def _unpack(source: Path, folder: Path, key: bytes) -> BackupManifest:
     """Takes out what the manifest lists, once its signature holds; anything else is an error."""
     try:
         with tarfile.open(source, "r:") as archive:
@@ -285,7 +285,7 @@ def _unpack(source: Path, folder: Path, key: bytes) -> Manifest:
 
 def _signed_manifest(
     source: Path, archive: tarfile.TarFile, entries: dict[str, tarfile.TarInfo], key: bytes
-) -> Manifest:
+) -> BackupManifest:
     texts = []
     for name in (_MANIFEST, _SIGNATURE):
         if name not in entries:
@@ -298,7 +298,7 @@ def _signed_manifest(
             f"{source} was not signed with this key: another installation made it, whose {BACKUP_KEY_FILE} "
             "is to be given with --key, or it was changed since"
         )
-    return Manifest.model_validate_json(texts[0])
+    return BackupManifest.model_validate_json(texts[0])
 
 
 def _require_file(source: Path, member: tarfile.TarInfo) -> None:

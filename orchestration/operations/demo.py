@@ -7,7 +7,7 @@ from typing import Any
 
 from assets.sources.source_config import PYTHON_ENVIRONMENT, Source
 from assets.sources.source_registry import SourceRegistry
-from orchestration.operations.ask import open_query_service
+from orchestration.operations.ask import open_ask_service
 from orchestration.operations.ingest import IngestResult, ingest_and_release
 from orchestration.settings import Settings
 
@@ -53,7 +53,7 @@ def run_demo(settings: Settings, progress: Callable[[str], None]) -> DemoResult:
         registry.add(wanted)
     built = ingest_and_release(settings, progress)
     answers = []
-    with open_query_service(settings) as service:
+    with open_ask_service(settings) as service:
         for question in DEMO_QUESTIONS:
             progress(f"asking: {question}")
             answers.append({"question": question, **service.ask(question, wanted.tenant).to_dict()})

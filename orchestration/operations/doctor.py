@@ -34,7 +34,7 @@ CHECKED_PACKAGES = (
 
 
 @dataclass(frozen=True)
-class MachineCheck:
+class DoctorCheck:
     """The result of one check.
 
     Attributes:
@@ -50,7 +50,7 @@ class MachineCheck:
     cure: str = ""
 
 
-def check_machine(settings: Settings) -> list[MachineCheck]:
+def run_doctor(settings: Settings) -> list[DoctorCheck]:
     """Checks everything that Headwater needs of this machine.
 
     It starts PostgreSQL for that, and stops it if it did not run before.
@@ -68,51 +68,51 @@ def check_machine(settings: Settings) -> list[MachineCheck]:
     ]
 
 
-def _java() -> MachineCheck:
+def _java() -> DoctorCheck:
     try:
         java = require_java()
     except UnsupportedJava as error:
         found, _, cure = str(error).partition("; ")
-        return MachineCheck("Java", ok=False, found=found, cure=cure)
-    return MachineCheck("Java", ok=True, found=f"{java.version} ({java.program})")
+        return DoctorCheck("Java", ok=False, found=found, cure=cure)
+    return DoctorCheck("Java", ok=True, found=f"{java.version} ({java.program})")
 
 
-def _python() -> MachineCheck:
+def _python() -> DoctorCheck:
     version = ".".join(map(str, sys.version_info[:3]))
     ok = (3, 11) <= sys.version_info < (3, 14)
     cure = "" if ok else "make clean, then make setup PYTHON=/path/to/python3.12"
-    return MachineCheck("Python", ok, f"{version} ({sys.executable})", cure)
+    return DoctorCheck("Python", ok, f"{version} ({sys.executable})", cure)
 
 
-def locked_versions(text: str) -> dict[str, str]:
+def doctor_locked_versions(text: str) -> dict[str, str]:
     """Package names, as the index writes them, to versions, from a lock file's text."""
     pins = (line.split()[0].partition("==") for line in text.splitlines() if line and line[0].isalnum())
     return {name: version for name, _, version in pins}
 
 
-def _packages() -> Iterator[MachineCheck]:
+def _packages() -> Iterator[DoctorCheck]:
     lock = Path(__file__).parents[2] / "requirements.txt"
-    wanted = locked_versions(lock.read_text()) if lock.is_file() else {}
+    wanted = doctor_locked_versions(lock.read_text()) if lock.is_file() else {}
     for name in CHECKED_PACKAGES:
         try:
             version = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            yield MachineCheck(name, ok=False, found="not installed", cure="make setup")
+            yield DoctorCheck(name, ok=False, found="not installed", cure="make setup")
             continue
         ok = version == wanted.get(name, version)
-        yield MachineCheck(
+        yield DoctorCheck(
             name, ok, version, "" if ok else f"make setup (the locked version is {wanted[name]})"
         )
 
 
-def _jars() -> MachineCheck:
+def _jars() -> DoctorCheck:
     if faults := jars.jar_faults(JARS):
         cure = f"remove {JARS} and .venv/.ready, then make setup"
-        return MachineCheck("Delta jars", ok=False, found="; ".join(faults), cure=cure)
-    return MachineCheck("Delta jars", ok=True, found=f"{len(jars.PINNED_JARS)} in {JARS}")
+        return DoctorCheck("Delta jars", ok=False, found="; ".join(faults), cure=cure)
+    return DoctorCheck("Delta jars", ok=True, found=f"{len(jars.PINNED_JARS)} in {JARS}")
 
 
-def _embedder(settings: Settings) -> MachineCheck:
+def _embedder(settings: Settings) -> DoctorCheck:
     config = settings.recipe.embedder
     try:
         folder = read_model_folder(config.model)
@@ -121,35 +121,35 @@ def _embedder(settings: Settings) -> MachineCheck:
         )
     except (UnsupportedEmbeddingModel, OSError) as error:
         cure = "set HEADWATER_RECIPE__EMBEDDER__MODEL to a sentence-transformers folder"
-        return MachineCheck("Embedder", ok=False, found=str(error), cure=cure)
+        return DoctorCheck("Embedder", ok=False, found=str(error), cure=cure)
     if not converted.is_file():
         found = f"{config.model} is not converted for OpenVINO"
-        return MachineCheck(
+        return DoctorCheck(
             "Embedder", ok=False, found=found, cure="python -m orchestration.environment.setup"
         )
-    return MachineCheck("Embedder", ok=True, found=str(config.model))
+    return DoctorCheck("Embedder", ok=True, found=str(config.model))
 
 
 def _existing(path: Path) -> Path:
     return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
-def _home(home: Path) -> MachineCheck:
+def _home(home: Path) -> DoctorCheck:
     folder = _existing(home)
     ok = folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
     found = f"{home}{'' if folder == home else ' (not made yet)'}"
     cure = "" if ok else f"make {folder} writable for you, or set HEADWATER_HOME to a folder that is"
-    return MachineCheck("State folder", ok, found, cure)
+    return DoctorCheck("State folder", ok, found, cure)
 
 
-def _disk(home: Path) -> MachineCheck:
+def _disk(home: Path) -> DoctorCheck:
     free_gib = shutil.disk_usage(_existing(home)).free / 2**30
     ok = free_gib >= MIN_DISK_GIB
     cure = "" if ok else f"free {MIN_DISK_GIB} GiB, or set HEADWATER_HOME to a folder on a larger disk"
-    return MachineCheck("Disk", ok, f"{free_gib:.0f} GiB free at {home}", cure)
+    return DoctorCheck("Disk", ok, f"{free_gib:.0f} GiB free at {home}", cure)
 
 
-def _ports(settings: Settings) -> Iterator[MachineCheck]:
+def _ports(settings: Settings) -> Iterator[DoctorCheck]:
     ports = (
         ("Web port", "web", settings.web_port, "HEADWATER_WEB_PORT"),
         ("JDBC port", "thrift", settings.thrift_port, "HEADWATER_THRIFT_PORT"),
@@ -157,15 +157,15 @@ def _ports(settings: Settings) -> Iterator[MachineCheck]:
     for name, service, port, setting in ports:
         started = read_pid_file(settings.home / "run" / f"{service}.pid")
         if is_port_free(port):
-            yield MachineCheck(name, ok=True, found=f"{port} is free")
+            yield DoctorCheck(name, ok=True, found=f"{port} is free")
         elif started and process_group(started):
-            yield MachineCheck(name, ok=True, found=f"{port} is in use by our own {service} service")
+            yield DoctorCheck(name, ok=True, found=f"{port} is in use by our own {service} service")
         else:
             cure = f"stop that, or set {setting} to a free port"
-            yield MachineCheck(name, ok=False, found=f"{port} is taken by {port_holder(port)}", cure=cure)
+            yield DoctorCheck(name, ok=False, found=f"{port} is taken by {port_holder(port)}", cure=cure)
 
 
-def _postgres(settings: Settings) -> MachineCheck:
+def _postgres(settings: Settings) -> DoctorCheck:
     postgres = Postgres(settings.home, settings.postgres)
     try:
         ran = postgres.server is None or postgres.server.running()
@@ -177,10 +177,10 @@ def _postgres(settings: Settings) -> MachineCheck:
             postgres.stop()
     except (DatabaseError, RuntimeError, OSError) as error:
         where = f"its log {postgres.server.log}" if postgres.server else "HEADWATER_POSTGRES__URL"
-        return MachineCheck("PostgreSQL", ok=False, found=str(error), cure=f"see {where}")
+        return DoctorCheck("PostgreSQL", ok=False, found=str(error), cure=f"see {where}")
     found = f"{row[0] if row else '?'}{'' if ran else ' (starts)'}"
     if postgres.server:
         found += f", data in {postgres.server.data}"
     if left := [str(data) for data in abandoned_server_data()]:
         found += f"; remove, if their state folders were: {', '.join(left)}"
-    return MachineCheck("PostgreSQL", ok=True, found=found)
+    return DoctorCheck("PostgreSQL", ok=True, found=found)

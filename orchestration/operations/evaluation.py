@@ -19,7 +19,7 @@ from assets.text.language import detect_language
 from assets.text.normalization import normalize_text
 from inference.answering.query_service import SearchMode
 from orchestration.settings import Settings
-from quality.evaluation.beir_collection import Collection
+from quality.evaluation.beir_collection import BeirCollection
 from quality.evaluation.collection_evaluation import CollectionEvaluation, evaluate_collection
 from quality.evaluation.retrieval_metrics import CHUNKS_PER_DOCUMENT, SearchFunction
 from retrieval.atomic_files import atomic_file
@@ -43,17 +43,17 @@ _EMBEDDED_AT_A_TIME = 1024
 _BATCH_ROWS = 1024
 
 
-class CannotEvaluate(ValueError):
+class EvaluateRefused(ValueError):
     """The collection does not go with the options; says what would."""
 
 
-def search_modes(settings: Settings) -> tuple[SearchMode, ...]:
+def evaluate_command_modes(settings: Settings) -> tuple[SearchMode, ...]:
     """Returns the modes that are measured: every ranking, and the reranked one where it is configured."""
     return (*RETRIEVAL_MODES, RERANKED) if settings.reranker.configured else RETRIEVAL_MODES
 
 
 def evaluate_in_scratch_index(
-    settings: Settings, collection: Collection, chunks: Chunks, progress: Callable[[str], None]
+    settings: Settings, collection: BeirCollection, chunks: Chunks, progress: Callable[[str], None]
 ) -> CollectionEvaluation:
     """Chunks, embeds and indexes a collection in a server of its own, and asks its queries in every mode.
 
@@ -61,7 +61,7 @@ def evaluate_in_scratch_index(
     vectors are kept there by text and model, so that a second evaluation embeds nothing.
 
     Raises:
-        CannotEvaluate: A document is too long to be one chunk.
+        EvaluateRefused: A document is too long to be one chunk.
         RerankError: The configured reranker's folder is not one.
     """
     reranker = build_reranker(settings.reranker) if settings.reranker.configured else None
@@ -96,7 +96,7 @@ def evaluate_in_scratch_index(
 
 
 def _rows(
-    collection: Collection, settings: Settings, model: EmbeddingModel, chunks: Chunks
+    collection: BeirCollection, settings: Settings, model: EmbeddingModel, chunks: Chunks
 ) -> Iterator[dict[str, Any]]:
     """The rows of the index, without their vectors."""
     tokenizer = load_chunk_tokenizer(model.tokenizer_path)
@@ -106,7 +106,7 @@ def _rows(
         text = normalize_text(f"{title}\n\n{document.text}")
         headings = [{"char_start": 0, "level": 1, "title": title}] if title else []
         if chunks == "document" and len(text) > _LONGEST_CHUNK:
-            raise CannotEvaluate(
+            raise EvaluateRefused(
                 f"document {doc_id!r} has {len(text)} characters, and as one chunk it may have "
                 f"{_LONGEST_CHUNK}: use --chunks default"
             )

@@ -4,13 +4,13 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from assets.dagster.metadata import funnel
+from assets.dagster.metadata import document_funnel
 from assets.sources.source_config import Source
 from assets.sources.source_reader import list_local_source
 from assets.sources.source_registry import SourceRegistry
-from orchestration.operations.ask import open_query_service
+from orchestration.operations.ask import open_ask_service
 from orchestration.operations.runs import RunFailed, execute_run
-from orchestration.settings import Settings, open_lake
+from orchestration.settings import Settings, open_configured_lake
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class IngestResult:
     unread_sources: dict[str, str]
 
 
-def source_name(location: str, taken: set[str]) -> str:
+def ingest_source_name(location: str, taken: set[str]) -> str:
     """Returns a name for a source that was given only a location: its last part, numbered where taken."""
     stem = location.rstrip("/").rpartition("/")[2]
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[:48] or "documents"
@@ -42,7 +42,7 @@ def source_name(location: str, taken: set[str]) -> str:
     return next(candidate for candidate in candidates if candidate not in taken)
 
 
-def add_sources(registry: SourceRegistry, paths: Sequence[str], tenant: str) -> list[Source]:
+def add_ingest_sources(registry: SourceRegistry, paths: Sequence[str], tenant: str) -> list[Source]:
     """Adds a source for each path that has none yet: for all of them, or for none if one can not be read.
 
     Returns:
@@ -54,7 +54,7 @@ def add_sources(registry: SourceRegistry, paths: Sequence[str], tenant: str) -> 
     known, added = registry.list(), list[Source]()
     for path in paths:
         taken = {source.name for source in (*known, *added)}
-        wanted = Source(name=source_name(path, taken), location=path, tenant=tenant)
+        wanted = Source(name=ingest_source_name(path, taken), location=path, tenant=tenant)
         place = (wanted.location, wanted.glob, wanted.tenant)
         if all((s.location, s.glob, s.tenant) != place for s in (*known, *added)):
             added.append(wanted)
@@ -78,9 +78,9 @@ def ingest_and_release(settings: Settings, progress: Callable[[str], None]) -> I
     outcome = execute_run(settings, None, progress)
     if outcome.failures:
         raise RunFailed("\n".join(outcome.failures))
-    release = open_query_service(settings).live_release()
+    release = open_ask_service(settings).live_release()
     return IngestResult(
-        funnel=funnel(open_lake(settings)),
+        funnel=document_funnel(open_configured_lake(settings)),
         release=release.release_id,
         metrics=release.details.metrics,
         seconds=outcome.seconds,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from assets.lake.answers import find_answer
+from assets.lake.answers import find_stored_answer
 from assets.lake.lake import Lake
 from inference.answering.query_service import QueryService, SearchMode
 from retrieval.search.searcher import SearchHit
@@ -44,7 +44,7 @@ class AnswerReplay:
     @property
     def lost(self) -> list[str]:
         """Ids of the chunks that the answer was chosen from and that its release does not give any more."""
-        return ranking_changes(self.recorded, [hit.chunk_id for hit in self.at_release])["went"]
+        return replay_ranking_changes(self.recorded, [hit.chunk_id for hit in self.at_release])["went"]
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the JSON object of `headwater answers replay --json`."""
@@ -58,12 +58,12 @@ class AnswerReplay:
             "then": list(self.recorded),
             "at_release": _ranking(self.at_release),
             "now": _ranking(self.at_live),
-            "since_then": ranking_changes(self.recorded, at_release, self.recorded_in_full),
-            "until_now": ranking_changes(at_release, [hit.chunk_id for hit in self.at_live]),
+            "since_then": replay_ranking_changes(self.recorded, at_release, self.recorded_in_full),
+            "until_now": replay_ranking_changes(at_release, [hit.chunk_id for hit in self.at_live]),
         }
 
 
-def ranking_changes(
+def replay_ranking_changes(
     before: Sequence[str], after: Sequence[str], in_full: bool = True
 ) -> dict[str, list[str]]:
     """Returns the chunks that `came`, that `went`, and that are at another rank (`moved`).
@@ -89,12 +89,12 @@ def replay_answer(lake: Lake, service: QueryService, answer_id: str) -> AnswerRe
     Its release is searched as it was then, with a reranker or without; the live one as `ask` would now.
 
     Raises:
-        UnknownAnswer: When there is no such answer.
-        UnknownRelease: When its release is no longer kept; says what is.
+        UnknownStoredAnswer: When there is no such answer.
+        UnknownIndexRelease: When its release is no longer kept; says what is.
         QueryModelMismatch: When the embedding model of its release is gone.
         RerankError: When it was reranked and there is no reranker any more.
     """
-    stored = find_answer(lake, answer_id)
+    stored = find_stored_answer(lake, answer_id)
     release, live = service.release_as_of(stored.release_id), service.live_release()
     # Answers from before the mode was recorded: as `ask` would now.
     mode: SearchMode = "reranked" if stored.search_mode == "reranked" else "hybrid"

@@ -12,8 +12,8 @@ from dagster_shared.error import SerializableErrorInfo
 from assets.bronze import SOURCES_READ
 from orchestration.automation.dead_runs import end_dead_runs, run_process_tags
 from orchestration.environment.java import require_java
-from orchestration.migrations import state_version
-from orchestration.services.dagster_home import dagster_instance
+from orchestration.migrations import state_folder_version
+from orchestration.services.dagster_home import dagster_home_instance
 from orchestration.settings import Settings
 
 
@@ -48,10 +48,10 @@ def execute_run(settings: Settings, select: str | None, progress: Callable[[str]
         progress: Called with a line for each step that begins or ends.
 
     Raises:
-        NewerState: The state folder was made by a newer Headwater.
+        NewerStateFolder: The state folder was made by a newer Headwater.
         UnsupportedJava: There is no Java that Spark runs on.
     """
-    state_version(settings.home)
+    state_folder_version(settings.home)
     require_java()
     from orchestration.automation.jobs import refresh_job
     from orchestration.definitions import build_definitions
@@ -59,7 +59,7 @@ def execute_run(settings: Settings, select: str | None, progress: Callable[[str]
     watch = _Watch(progress)
     defs = build_definitions(settings, {"console": watch.definition()})
     job = defs.resolve_job_def(refresh_job.name)
-    with dagster_instance(settings) as instance:
+    with dagster_home_instance(settings) as instance:
         for run_id in end_dead_runs(instance):
             progress(f"run {run_id[:8]} died before it ended; this run continues from what it committed")
         selection = None

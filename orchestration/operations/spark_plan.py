@@ -60,11 +60,11 @@ _OTHER_FUNCTIONS = frozenset({"assert_true", "range", "raise_error", "typeof", "
 """These alone of the other groups, in which `reflect`, `java_method` and `table_changes` are."""
 
 
-class PlanRefused(ValueError):
+class SqlPlanRefused(ValueError):
     """The statement is not a query over the lake's tables."""
 
 
-def checked_frame(spark: "SparkSession", statement: str) -> "DataFrame":
+def checked_sql_frame(spark: "SparkSession", statement: str) -> "DataFrame":
     """Returns the rows of one query as a frame that has not been executed.
 
     Args:
@@ -72,7 +72,7 @@ def checked_frame(spark: "SparkSession", statement: str) -> "DataFrame":
         statement: One query, DESCRIBE, EXPLAIN, SHOW TABLES or SHOW COLUMNS.
 
     Raises:
-        PlanRefused: It is anything else.
+        SqlPlanRefused: It is anything else.
     """
     from pyspark.sql import DataFrame
 
@@ -104,10 +104,10 @@ class _PlanCheck:
                 continue  # one of the lake's tables: a query can define none
             if kind in _NAMED_NODES:
                 if node.multipartIdentifier().size() != 1:
-                    raise PlanRefused(f"there is no table {node.multipartIdentifier().mkString('.')}")
+                    raise SqlPlanRefused(f"there is no table {node.multipartIdentifier().mkString('.')}")
                 continue
             if kind not in _QUERY_NODES and kind not in _SHOWING_NODES:
-                raise PlanRefused(f"{kind} was refused")
+                raise SqlPlanRefused(f"{kind} was refused")
             if kind == "UnresolvedTableValuedFunction":
                 self._check_function(node.name(), self.state.tableFunctionRegistry())
             if kind == "ExplainCommand":
@@ -129,7 +129,7 @@ class _PlanCheck:
             kind = name.rstrip("$").rpartition(".")[2].rpartition("$")[2]
             known = kind in _UNRESOLVED_EXPRESSIONS or name.startswith(_EXPRESSION_PACKAGE)
             if not known or kind in _REFUSED_EXPRESSIONS:
-                raise PlanRefused(f"{kind} was refused")
+                raise SqlPlanRefused(f"{kind} was refused")
             if kind == "UnresolvedFunction":
                 self._check_function(each.nameParts(), self.state.functionRegistry())
             elif kind == "UnresolvedGenerator":
@@ -145,9 +145,9 @@ class _PlanCheck:
     def _check_name(self, name: str, registry: Any) -> None:
         found = registry.lookupFunction(self._jvm.org.apache.spark.sql.catalyst.FunctionIdentifier(name))
         if found.isEmpty():
-            raise PlanRefused(f"there is no function {name}")
+            raise SqlPlanRefused(f"there is no function {name}")
         if found.get().getGroup() not in _FUNCTION_GROUPS and name.lower() not in _OTHER_FUNCTIONS:
-            raise PlanRefused(f"the function {name} was refused")
+            raise SqlPlanRefused(f"the function {name} was refused")
 
 
 def _items(sequence: Any) -> Iterator[Any]:

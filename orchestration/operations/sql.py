@@ -10,7 +10,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from assets.lake.delta import register
+from assets.lake.delta import register_delta_table
 from assets.lake.lake import Lake
 from assets.lake.tables import LAYERS, TABLES
 
@@ -21,11 +21,11 @@ _SPILL = 4
 READ_ONLY = "the lake is read-only here; its tables are written by the asset graph (`headwater run`)"
 
 
-class StatementRefused(ValueError):
+class SqlStatementRefused(ValueError):
     """The statement would write, or is more than one statement."""
 
 
-class InvalidStatement(ValueError):
+class InvalidSqlStatement(ValueError):
     """The query can not be answered as it is written."""
 
 
@@ -47,8 +47,8 @@ def query_with_duckdb(
         confined: Whether the system keeps this process from writing anywhere else than in `scratch`.
 
     Raises:
-        StatementRefused: It would write, or is more than one statement.
-        InvalidStatement: It can not be parsed, names what is not there, or takes too much memory.
+        SqlStatementRefused: It would write, or is more than one statement.
+        InvalidSqlStatement: It can not be parsed, names what is not there, or takes too much memory.
     """
     names, rewritten = _versions(statement)
     config: dict[str, str | bool | int | float | list[str]] = {
@@ -71,8 +71,8 @@ def query_with_duckdb(
         try:
             data = lineage if name == "ops.lineage" else lake.delta(name, version)
         except KeyError as error:
-            raise InvalidStatement(str(error.args[0])) from error
-        register(connection, source, data, read_files=confined)
+            raise InvalidSqlStatement(str(error.args[0])) from error
+        register_delta_table(connection, source, data, read_files=confined)
         connection.execute(f"create view {view} as from {source}")
     if confined:
         connection.execute("set allowed_directories = [?]", [f"{lake.root}/"])
@@ -80,19 +80,19 @@ def query_with_duckdb(
     try:
         return connection.sql(rewritten).to_arrow_reader()
     except duckdb.Error as error:
-        raise explained(error) from error
+        raise explain_sql_error(error) from error
 
 
-def explained(error: Exception) -> ValueError:
+def explain_sql_error(error: Exception) -> ValueError:
     """The error of DuckDB, with what to do about it."""
     text = str(error)
     if isinstance(error, duckdb.OutOfMemoryException):
-        return InvalidStatement(f"{text.splitlines()[0]}; the limit is HEADWATER_SQL__MEMORY")
+        return InvalidSqlStatement(f"{text.splitlines()[0]}; the limit is HEADWATER_SQL__MEMORY")
     if "Permission denied" in text or "Read-only file system" in text:
-        return StatementRefused(f"{READ_ONLY}: {text}")
+        return SqlStatementRefused(f"{READ_ONLY}: {text}")
     if isinstance(error, duckdb.PermissionException):
-        return StatementRefused(f"the lake is read-only here, and a query reaches no other file: {text}")
-    return InvalidStatement(f"{text}\nTables: {', '.join([*TABLES, 'ops.lineage'])}")
+        return SqlStatementRefused(f"the lake is read-only here, and a query reaches no other file: {text}")
+    return InvalidSqlStatement(f"{text}\nTables: {', '.join([*TABLES, 'ops.lineage'])}")
 
 
 def query_with_spark(lake: Lake, statement: str, lineage: pa.Table) -> pa.Table:
@@ -100,7 +100,7 @@ def query_with_spark(lake: Lake, statement: str, lineage: pa.Table) -> pa.Table:
 
     Spark's own parser says what the statement is, and the plan that was checked is the one that is executed.
     """
-    from orchestration.operations.spark_plan import PlanRefused, checked_frame
+    from orchestration.operations.spark_plan import SqlPlanRefused, checked_sql_frame
 
     names, rewritten = _versions(statement)
     spark = lake.spark
@@ -112,16 +112,16 @@ def query_with_spark(lake: Lake, statement: str, lineage: pa.Table) -> pa.Table:
             try:
                 lake.frame(name, version).createOrReplaceTempView(view)
             except KeyError as error:
-                raise InvalidStatement(str(error.args[0])) from error
+                raise InvalidSqlStatement(str(error.args[0])) from error
         else:
-            raise InvalidStatement(f"no table {name}. Tables: {', '.join([*TABLES, 'ops.lineage'])}")
+            raise InvalidSqlStatement(f"no table {name}. Tables: {', '.join([*TABLES, 'ops.lineage'])}")
         rewritten = rewritten.replace(_view(name, version), view)
     try:
-        return checked_frame(spark, rewritten).toArrow()
-    except PlanRefused as error:
-        raise StatementRefused(f"{error}: {READ_ONLY}") from error
+        return checked_sql_frame(spark, rewritten).toArrow()
+    except SqlPlanRefused as error:
+        raise SqlStatementRefused(f"{error}: {READ_ONLY}") from error
     except Exception as error:
-        raise InvalidStatement(str(error).splitlines()[0]) from error
+        raise InvalidSqlStatement(str(error).splitlines()[0]) from error
 
 
 def _view(name: str, version: int | None) -> str:
@@ -153,9 +153,9 @@ def _check_reads(connection: duckdb.DuckDBPyConnection, statement: str) -> None:
     try:
         statements = connection.extract_statements(statement)
     except duckdb.Error as error:
-        raise InvalidStatement(str(error)) from error
+        raise InvalidSqlStatement(str(error)) from error
     if len(statements) != 1:
-        raise StatementRefused(f"one query at a time: this is {len(statements)} statements")
+        raise SqlStatementRefused(f"one query at a time: this is {len(statements)} statements")
     kind = statements[0].type
     if kind not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
-        raise StatementRefused(f"a {kind.name} statement was refused: {READ_ONLY}")
+        raise SqlStatementRefused(f"a {kind.name} statement was refused: {READ_ONLY}")

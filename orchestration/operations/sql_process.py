@@ -13,19 +13,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from assets.lake.commits import LINEAGE_SCHEMA, lineage_table
-from orchestration.operations.sql import InvalidStatement, StatementRefused
+from orchestration.operations.sql import InvalidSqlStatement, SqlStatementRefused
 from orchestration.operations.sql_worker import ERROR, LINEAGE, LOG, ROWS, SqlError, SqlRequest
-from orchestration.settings import Settings, open_lake
+from orchestration.settings import Settings, open_configured_lake
 
 _WORKER_MODULE = "orchestration.operations.sql_worker"
 _LOG_BYTES = 2000
 
 
-class QueryTimeout(RuntimeError):
+class SqlTimeout(RuntimeError):
     """The query was stopped."""
 
 
-def query_lake(settings: Settings, statement: str, engine: Literal["duckdb", "spark"]) -> pa.Table:
+def run_sql_query(settings: Settings, statement: str, engine: Literal["duckdb", "spark"]) -> pa.Table:
     """Answers one query over the lake.
 
     Args:
@@ -34,11 +34,13 @@ def query_lake(settings: Settings, statement: str, engine: Literal["duckdb", "sp
         engine: What answers it.
 
     Raises:
-        StatementRefused: It would write, or is more than one statement.
-        InvalidStatement: It can not be answered as it is written, or takes too much memory.
-        QueryTimeout: It took longer than `HEADWATER_SQL__TIMEOUT_S`.
+        SqlStatementRefused: It would write, or is more than one statement.
+        InvalidSqlStatement: It can not be answered as it is written, or takes too much memory.
+        SqlTimeout: It took longer than `HEADWATER_SQL__TIMEOUT_S`.
     """
-    lake = open_lake(settings)  # brings an older state folder up to date, which the other process may not
+    lake = open_configured_lake(
+        settings
+    )  # brings an older state folder up to date, which the other process may not
     limits = settings.sql
     request = SqlRequest(
         lake_root=lake.root,
@@ -76,7 +78,7 @@ def _run(request: SqlRequest, scratch: Path, timeout_s: float) -> int:
             worker.stdin.flush()
         return worker.wait(timeout_s)
     except subprocess.TimeoutExpired as error:
-        raise QueryTimeout(
+        raise SqlTimeout(
             f"the query had not finished after {timeout_s:g} s and was stopped: narrow it, or raise "
             "HEADWATER_SQL__TIMEOUT_S"
         ) from error
@@ -103,11 +105,11 @@ def _environment(scratch: Path) -> dict[str, str]:
 def _outcome(scratch: Path, status: int, memory: str) -> pa.Table:
     if (scratch / ERROR).is_file():
         error = SqlError.model_validate_json((scratch / ERROR).read_bytes())
-        raise (StatementRefused if error.kind == "refused" else InvalidStatement)(error.message)
+        raise (SqlStatementRefused if error.kind == "refused" else InvalidSqlStatement)(error.message)
     if status != 0:
         said = (scratch / LOG).read_text(encoding="utf-8", errors="replace")[-_LOG_BYTES:].strip()
         how = signal.Signals(-status).name if status < 0 else f"status {status}"
-        raise InvalidStatement(
+        raise InvalidSqlStatement(
             f"the process of the query ended ({how}), perhaps for want of memory: HEADWATER_SQL__MEMORY is "
             f"{memory}. It said last:\n{said}"
         )

@@ -55,7 +55,7 @@ class SqlError(BaseModel):
     message: str
 
 
-def main() -> None:
+def run_sql_worker() -> None:
     """Answers the request on standard input."""
     request = SqlRequest.model_validate_json(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -82,9 +82,9 @@ def _answer(request: SqlRequest, scratch: Path, confined: bool) -> SqlError | No
     from assets.lake.commits import LINEAGE_SCHEMA
     from assets.lake.lake import Lake
     from orchestration.operations.sql import (
-        InvalidStatement,
-        StatementRefused,
-        explained,
+        InvalidSqlStatement,
+        SqlStatementRefused,
+        explain_sql_error,
         query_with_duckdb,
         query_with_spark,
     )
@@ -103,12 +103,12 @@ def _answer(request: SqlRequest, scratch: Path, confined: bool) -> SqlError | No
                 )
                 _keep_rows(found, scratch, request)
         except (duckdb.Error, OSError) as error:
-            raise explained(error) from error
+            raise explain_sql_error(error) from error
         except MemoryError as error:
-            raise InvalidStatement("the query took more memory than HEADWATER_SQL__MEMORY") from error
-    except StatementRefused as error:
+            raise InvalidSqlStatement("the query took more memory than HEADWATER_SQL__MEMORY") from error
+    except SqlStatementRefused as error:
         return SqlError(kind="refused", message=str(error))
-    except InvalidStatement as error:
+    except InvalidSqlStatement as error:
         return SqlError(kind="invalid", message=str(error))
     return None
 
@@ -117,14 +117,14 @@ def _keep_rows(found: "pa.RecordBatchReader", scratch: Path, request: SqlRequest
     """Writes the rows where the parent looks for them, as far as it may hold them in memory."""
     import pyarrow as pa
 
-    from orchestration.operations.sql import InvalidStatement
+    from orchestration.operations.sql import InvalidSqlStatement
 
     size_bytes = 0
     with pa.OSFile(str(scratch / ROWS), "wb") as file, pa.ipc.new_stream(file, found.schema) as rows:
         for batch in found:
             size_bytes += batch.nbytes
             if size_bytes > request.memory_bytes:
-                raise InvalidStatement(
+                raise InvalidSqlStatement(
                     f"the answer is larger than {request.memory_bytes >> 20:,} MiB: name fewer columns, add "
                     "a LIMIT, or raise HEADWATER_SQL__MEMORY"
                 )
@@ -159,4 +159,4 @@ def _end_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_sql_worker()

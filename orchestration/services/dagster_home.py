@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from orchestration.settings import Settings
 
 
-def dagster_settings(home: Path, log_format: str) -> dict[str, object]:
+def dagster_home_settings(home: Path, log_format: str) -> dict[str, object]:
     """Returns the content of `dagster.yaml`.
 
     Args:
@@ -75,7 +75,7 @@ def write_dagster_home(home: Path, log_format: str = "text") -> Path:
         (home.parent / "logs").mkdir(exist_ok=True)
     path = home / "dagster.yaml"
     text = "# Written by Headwater at every start; set what you need through HEADWATER_* instead.\n"
-    text += json.dumps(dagster_settings(home, log_format), indent=2) + "\n"  # JSON is YAML too
+    text += json.dumps(dagster_home_settings(home, log_format), indent=2) + "\n"  # JSON is YAML too
     if not path.is_file() or path.read_text() != text:
         with atomic_file(path) as fresh:
             fresh.write_text(text)
@@ -83,7 +83,7 @@ def write_dagster_home(home: Path, log_format: str = "text") -> Path:
 
 
 @contextmanager
-def dagster_instance(settings: "Settings") -> Iterator["dg.DagsterInstance"]:
+def dagster_home_instance(settings: "Settings") -> Iterator["dg.DagsterInstance"]:
     """Opens the Dagster instance of a state folder: its runs, events and schedules."""
     import dagster as dg
 

@@ -36,7 +36,7 @@ from orchestration.services.processes import (
     stop_process_group,
     wait_until_healthy,
 )
-from orchestration.services.web_guard import basic_credentials
+from orchestration.services.web_guard import web_credentials
 from retrieval.store.postgres import Postgres
 
 if TYPE_CHECKING:
@@ -320,7 +320,7 @@ def _code_loaded(web: str, password: SecretStr | None) -> bool:
     query = "{workspaceOrError{... on Workspace{locationEntries{locationOrLoadError{__typename}}}}}"
     headers = {"Content-Type": "application/json"}
     if password is not None:
-        headers["Authorization"] = basic_credentials(password)
+        headers["Authorization"] = web_credentials(password)
     request = urllib.request.Request(  # noqa: S310 - a constant scheme and host
         f"{web}/graphql", json.dumps({"query": query}).encode(), headers
     )

@@ -10,8 +10,8 @@ from assets.bronze import SOURCES_READ
 from assets.dagster.metadata import asset_key
 from assets.lake.tables import AUDITS, RAW_DOCUMENTS
 from orchestration.services import lifecycle
-from orchestration.services.dagster_home import dagster_instance
-from orchestration.settings import Settings, open_lake
+from orchestration.services.dagster_home import dagster_home_instance
+from orchestration.settings import Settings, open_configured_lake
 from retrieval.index.index import Index
 from retrieval.store.postgres import Postgres
 
@@ -22,7 +22,7 @@ _FAILED = dg.DagsterRunStatus.FAILURE.value
 
 
 @dataclass(frozen=True)
-class RunSummary:
+class RunStatus:
     """One run, as the web UI shows it; `started_at` is in ISO 8601, `seconds` is None while it goes on."""
 
     run_id: str
@@ -33,7 +33,7 @@ class RunSummary:
 
 
 @dataclass(frozen=True)
-class LiveRelease:
+class LiveReleaseStatus:
     """The release that is served.
 
     Attributes:
@@ -66,8 +66,8 @@ class StateStatus:
     """
 
     services: list[lifecycle.ServiceStatus]
-    live: LiveRelease | None
-    runs: list[RunSummary]
+    live: LiveReleaseStatus | None
+    runs: list[RunStatus]
     problems: list[str]
 
     def to_dict(self) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def state_status(settings: Settings) -> StateStatus:
     found = lifecycle.service_statuses(settings)
     served = any(each.service == "postgres" and each.healthy for each in found)
     live = _live_release(settings) if served else None
-    with dagster_instance(settings) as instance:
+    with dagster_home_instance(settings) as instance:
         records = instance.get_run_records(limit=_RUNS_SHOWN)
         unread = _sources_unread(instance)
     runs = [_run(record) for record in records]
@@ -88,12 +88,12 @@ def state_status(settings: Settings) -> StateStatus:
     return StateStatus(found, live, runs, problems)
 
 
-def _live_release(settings: Settings) -> LiveRelease | None:
+def _live_release(settings: Settings) -> LiveReleaseStatus | None:
     release = Index(Postgres(settings.home, settings.postgres)).live()
     if release is None:
         return None
     age = datetime.now(UTC) - release.released_at
-    return LiveRelease(
+    return LiveReleaseStatus(
         release=release.release_id,
         released_at=release.released_at.isoformat(timespec="seconds"),
         age_h=round(age.total_seconds() / 3600, 1),
@@ -108,7 +108,7 @@ def _services_down(found: list[lifecycle.ServiceStatus]) -> list[str]:
     )
 
 
-def _last_run_failed(runs: list[RunSummary]) -> list[str]:
+def _last_run_failed(runs: list[RunStatus]) -> list[str]:
     ended = [run for run in runs if run.state in (dg.DagsterRunStatus.SUCCESS.value, _FAILED)]
     if not ended or ended[0].state != _FAILED:
         return []
@@ -139,7 +139,7 @@ def _sources_unread(instance: dg.DagsterInstance) -> list[str]:
 
 def _gates_closed(settings: Settings) -> list[str]:
     """Returns a sentence per table whose newest audit failed: its consumers read an older version."""
-    lake = open_lake(settings)
+    lake = open_configured_lake(settings)
     failed = lake.query(
         """
         select "table", version, array_to_string(failed, ', ') as failed from (
@@ -155,9 +155,9 @@ def _gates_closed(settings: Settings) -> list[str]:
     ]
 
 
-def _run(record: dg.RunRecord) -> RunSummary:
+def _run(record: dg.RunRecord) -> RunStatus:
     begun, ended = record.start_time, record.end_time
-    return RunSummary(
+    return RunStatus(
         run_id=record.dagster_run.run_id,
         job=record.dagster_run.job_name,
         state=record.dagster_run.status.value,

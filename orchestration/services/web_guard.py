@@ -94,10 +94,10 @@ class WebGuard:
         if self._access.password is None:
             return True
         given = headers.get("authorization", "")
-        return hmac.compare_digest(given.encode(), basic_credentials(self._access.password).encode())
+        return hmac.compare_digest(given.encode(), web_credentials(self._access.password).encode())
 
 
-def basic_credentials(password: SecretStr) -> str:
+def web_credentials(password: SecretStr) -> str:
     """The `Authorization` header of a request with the web UI's password (RFC 7617)."""
     return "Basic " + base64.b64encode(f"{USER}:{password.get_secret_value()}".encode()).decode()
 

@@ -4,11 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 from assets.lake.lake import Lake
+from orchestration.settings import Settings, open_configured_lake
 from orchestration.tracing.backward import BackwardWalk
 from orchestration.tracing.forward import ForwardWalk
 from orchestration.tracing.nodes import Trace, TraceKind, TraceNode, Untraceable
 from orchestration.tracing.reader import TraceReader
 from orchestration.tracing.verify import TraceVerifier
+from retrieval.index.index import Index
+from retrieval.store.postgres import Postgres
 
 Walks = tuple[list[TraceNode], list[TraceNode]]
 """What a thing was made from, and what was made from it."""
@@ -113,3 +116,10 @@ class Tracer:
 
     def _revision_nodes(self, revisions: list[dict[str, Any]]) -> list[TraceNode]:
         return [self._backward.revision_node(raw) for raw in revisions]
+
+
+def trace_identity(settings: Settings, identity: str, verify: bool) -> Trace:
+    """Returns both walks from an answer, chunk, document, release or run."""
+    index = Index(Postgres(settings.home, settings.postgres))
+    verifier = TraceVerifier(settings.recipe.parser) if verify else None
+    return Tracer(open_configured_lake(settings), index.document_rows, verifier).trace(identity)

@@ -42,7 +42,7 @@ class TraceVerifier:
 
     def text_checks(self, row: dict[str, Any]) -> dict[str, bool]:
         """Checks the hash of a row's text."""
-        return {"text_sha256": text_sha256(row["text"]) == row["text_sha256"]}
+        return {"text_sha256": traced_text_sha256(row["text"]) == row["text_sha256"]}
 
     def document_checks(
         self, document: dict[str, Any], revisions: Sequence[dict[str, Any]]
@@ -73,6 +73,6 @@ class TraceVerifier:
             return None
 
 
-def text_sha256(text: str) -> str:
+def traced_text_sha256(text: str) -> str:
     """Returns the hex SHA-256 of a text in UTF-8."""
     return hashlib.sha256(text.encode()).hexdigest()

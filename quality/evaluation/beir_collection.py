@@ -18,7 +18,7 @@ class BadBeirCollection(ValueError):
 
 
 @dataclass(frozen=True)
-class Document:
+class BeirDocument:
     """A document of a collection.
 
     Attributes:
@@ -31,7 +31,7 @@ class Document:
 
 
 @dataclass(frozen=True)
-class Collection:
+class BeirCollection:
     """A test collection, with the queries that one split judges.
 
     Attributes:
@@ -42,12 +42,12 @@ class Collection:
     """
 
     name: str
-    documents: Mapping[str, Document]
+    documents: Mapping[str, BeirDocument]
     queries: Mapping[str, str]
     relevant: Mapping[str, Mapping[str, int]]
 
 
-def load_beir_collection(folder: Path, split: str = "test") -> Collection:
+def load_beir_collection(folder: Path, split: str = "test") -> BeirCollection:
     """Reads a folder in BEIR's layout.
 
     Raises:
@@ -58,7 +58,7 @@ def load_beir_collection(folder: Path, split: str = "test") -> Collection:
         raise BadBeirCollection(f"there is no folder {folder}")
     corpus, asked = folder / "corpus.jsonl", folder / "queries.jsonl"
     documents = {
-        name: Document(_text(row, "title", where, required=False), _text(row, "text", where))
+        name: BeirDocument(_text(row, "title", where, required=False), _text(row, "text", where))
         for name, row, where in _rows(corpus)
     }
     queries = {name: _text(row, "text", where) for name, row, where in _rows(asked)}
@@ -84,7 +84,7 @@ def load_beir_collection(folder: Path, split: str = "test") -> Collection:
     for query in relevant:
         if not queries[query].strip():
             raise BadBeirCollection(f"{asked}: query {query!r} is empty")
-    return Collection(
+    return BeirCollection(
         folder.resolve().name, documents, {query: queries[query] for query in relevant}, relevant
     )
 

@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 from ir_measures import RR, R, nDCG
 
-from quality.evaluation.beir_collection import Collection
+from quality.evaluation.beir_collection import BeirCollection
 from quality.evaluation.retrieval_metrics import (
     SearchFunction,
     paired_bootstrap,
     query_metrics,
-    rank_documents,
+    rank_for_evaluation,
 )
 
 MEASURES = {"ndcg@10": nDCG @ 10, "recall@100": R @ 100, "mrr@10": RR @ 10}
@@ -22,7 +22,7 @@ _WARM_UP_QUERIES = 10
 """Searches before those that are timed: the first ones read the index from disk."""
 
 
-class UnknownMode(ValueError):
+class UnknownEvaluationMode(ValueError):
     """There is no such search mode; the message lists those there are."""
 
 
@@ -82,11 +82,13 @@ class CollectionEvaluation:
         """Returns how much `one` is above `other` in each measure, with the paired bootstrap's 95% interval.
 
         Raises:
-            UnknownMode: There is no such mode.
+            UnknownEvaluationMode: There is no such mode.
         """
         for name in (one, other):
             if name not in self.modes:
-                raise UnknownMode(f"there is no mode {name!r} to compare; there are {', '.join(self.modes)}")
+                raise UnknownEvaluationMode(
+                    f"there is no mode {name!r} to compare; there are {', '.join(self.modes)}"
+                )
         compared = {}
         for measure in MEASURES:
             differences = self.modes[one].values[measure] - self.modes[other].values[measure]
@@ -96,7 +98,7 @@ class CollectionEvaluation:
 
 
 def evaluate_collection(
-    collection: Collection,
+    collection: BeirCollection,
     searches: Mapping[str, SearchFunction],
     chunks_per_document: int,
     progress: Callable[[str], None],
@@ -113,8 +115,8 @@ def evaluate_collection(
     first_queries = dict(list(collection.queries.items())[:_WARM_UP_QUERIES])
     for mode, search in searches.items():
         progress(f"asking {len(collection.queries)} queries: {mode}")
-        rank_documents(first_queries, search, _DEPTH, chunks_per_document)
-        ranking = rank_documents(collection.queries, search, _DEPTH, chunks_per_document)
+        rank_for_evaluation(first_queries, search, _DEPTH, chunks_per_document)
+        ranking = rank_for_evaluation(collection.queries, search, _DEPTH, chunks_per_document)
         values = query_metrics(MEASURES, collection.relevant, ranking)
         modes[mode] = ModeEvaluation(values, ranking.p50_ms, ranking.p95_ms)
     return CollectionEvaluation(collection.name, len(collection.documents), modes)

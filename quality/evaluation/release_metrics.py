@@ -8,14 +8,14 @@ import numpy.typing as npt
 
 from quality.evaluation.questions import Question
 from quality.evaluation.release_gate import ANN_RECALL
-from quality.evaluation.retrieval_metrics import RankedChunk, SearchEvaluation, ann_recall, evaluate_search
+from quality.evaluation.retrieval_metrics import EvaluatedChunk, SearchEvaluation, ann_recall, evaluate_search
 
 _K = 10
 _JUDGED_MODE = "hybrid"
 """Its metrics have plain names; those of another mode have `/mode` behind them."""
 _VECTOR_MODE = "vector"
 
-TenantSearch = Callable[[str, str, int], Sequence[RankedChunk]]
+TenantSearch = Callable[[str, str, int], Sequence[EvaluatedChunk]]
 """Takes a tenant, a question and a number of chunks; returns the chunks, best first."""
 
 

@@ -16,7 +16,7 @@ CHUNKS_PER_DOCUMENT = 4
 """Chunks asked for per document wanted: one document often fills several of the first places."""
 
 
-class RankedChunk(Protocol):
+class EvaluatedChunk(Protocol):
     """The part of a search result that is measured."""
 
     @property
@@ -30,12 +30,12 @@ class RankedChunk(Protocol):
         ...
 
 
-SearchFunction = Callable[[str, int], Sequence[RankedChunk]]
+SearchFunction = Callable[[str, int], Sequence[EvaluatedChunk]]
 """Takes a question and a number of chunks; returns the chunks, best first."""
 
 
 @dataclass(frozen=True)
-class Ranking:
+class EvaluatedRanking:
     """The documents that one search mode found for each of some queries.
 
     Attributes:
@@ -77,9 +77,9 @@ class SearchEvaluation:
         return {name: float(values.mean()) for name, values in self.values.items()}
 
 
-def rank_documents(
+def rank_for_evaluation(
     queries: Mapping[str, str], search: SearchFunction, k: int, chunks_per_document: int = CHUNKS_PER_DOCUMENT
-) -> Ranking:
+) -> EvaluatedRanking:
     """Searches for every query and ranks documents; a document is as good as its best chunk.
 
     Args:
@@ -97,11 +97,11 @@ def rank_documents(
         documents = list(dict.fromkeys(hit.doc_id for hit in hits))[:k]
         # The metrics sort by score and break ties their own way: the place is the score.
         found[query] = {doc_id: float(k - place) for place, doc_id in enumerate(documents)}
-    return Ranking(found, seconds * 1000)
+    return EvaluatedRanking(found, seconds * 1000)
 
 
 def query_metrics(
-    measures: Mapping[str, Measure], relevant: Mapping[str, Mapping[str, int]], ranking: Ranking
+    measures: Mapping[str, Measure], relevant: Mapping[str, Mapping[str, int]], ranking: EvaluatedRanking
 ) -> dict[str, npt.NDArray[np.float64]]:
     """Computes each measure for each judged query.
 
@@ -162,7 +162,7 @@ def evaluate_search(
         query: {canonical.get(name, name): 1 for name in question.expected}
         for query, question in asked.items()
     }
-    ranking = rank_documents({query: question.question for query, question in asked.items()}, search, k)
+    ranking = rank_for_evaluation({query: question.question for query, question in asked.items()}, search, k)
     measures = {f"ndcg@{k}": nDCG @ k, f"recall@{k}": R @ k, f"rr@{k}": RR @ k}
     return SearchEvaluation(
         values=query_metrics(measures, relevant, ranking),

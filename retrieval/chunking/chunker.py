@@ -15,7 +15,7 @@ import pyarrow as pa
 from pydantic import BaseModel, Field, model_validator
 from tokenizers import Tokenizer
 
-from retrieval.chunking.headings import HeadingPath, usable_headings
+from retrieval.chunking.headings import ChunkHeadingPath, usable_chunk_headings
 from retrieval.chunking.sentences import TextBoundary, split_at_boundaries
 
 CHUNKER_VERSION = "4"
@@ -150,10 +150,10 @@ def split_into_chunks(
     Returns:
         Chunks in order. They do not overlap, and together they hold every character that is not whitespace.
     """
-    outline = usable_headings(text, headings or [])
+    outline = usable_chunk_headings(text, headings or [])
     units = _units(text, outline, tokenizer, config)
     chunks: list[Chunk] = []
-    path = HeadingPath(outline)
+    path = ChunkHeadingPath(outline)
     for first, last in _pack(units, config):
         start = units[first].start
         tokens = sum(unit.tokens for unit in units[first:last])

@@ -10,7 +10,7 @@ MAX_HEADING_PATH_CHARACTERS = 1000
 """The longest path of headings; of a longer one, the outermost headings are left out."""
 
 
-def usable_headings(text: str, headings: Sequence[Mapping[str, Any]]) -> list[tuple[int, int, str]]:
+def usable_chunk_headings(text: str, headings: Sequence[Mapping[str, Any]]) -> list[tuple[int, int, str]]:
     """Returns headings as `(char_start, level, title)` in order, one per position, none inside a word."""
     found: dict[int, tuple[int, str]] = {}
     for heading in headings:
@@ -21,11 +21,11 @@ def usable_headings(text: str, headings: Sequence[Mapping[str, Any]]) -> list[tu
     return [(start, *found[start]) for start in sorted(found)]
 
 
-class HeadingPath:
+class ChunkHeadingPath:
     """Finds the path of headings above positions, which are asked for in ascending order.
 
     Args:
-        outline: The headings, from `usable_headings`.
+        outline: The headings, from `usable_chunk_headings`.
     """
 
     def __init__(self, outline: list[tuple[int, int, str]]) -> None:

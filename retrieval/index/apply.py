@@ -8,7 +8,7 @@ from psycopg import Connection
 from psycopg.sql import SQL, Identifier, Literal
 
 from retrieval.index.binary_copy import InvalidIndexBatch
-from retrieval.index.partitions import copy_chunks, insert_scopes
+from retrieval.index.partitions import copy_index_chunks, insert_index_scopes
 from retrieval.index.postings import (
     POSTED_COLUMNS,
     insert_bm25_statistics,
@@ -17,8 +17,8 @@ from retrieval.index.postings import (
     read_chunk_lexemes,
 )
 from retrieval.index.quarantine import replace_quarantined
-from retrieval.index.rows import STORED_COLUMNS, RowNumbering, numbered_rows
-from retrieval.store.postgres import DatabaseRow, fetch_value
+from retrieval.index.rows import STORED_COLUMNS, IndexRowNumbering, numbered_index_rows
+from retrieval.store.postgres import DatabaseRow, fetch_postgres_value
 
 # A chunk in which one of these differs is put in anew; with another chunk_id it is another chunk.
 _ATTRIBUTES = [*(name for name in STORED_COLUMNS if name != "chunk_id"), "embedding"]
@@ -28,7 +28,7 @@ def stage_index_changes(
     connection: Connection[DatabaseRow],
     upserts: Iterable[pa.RecordBatch],
     removed: Iterable[str],
-    numbering: RowNumbering,
+    numbering: IndexRowNumbering,
 ) -> None:
     """Writes a change into the temporary tables `incoming` and `removed`.
 
@@ -41,13 +41,15 @@ def stage_index_changes(
         numbering: Gives the new rows their numbers, and is advanced past them.
 
     Raises:
-        InvalidIndexBatch: As in `numbered_rows`; or two rows have one chunk_id, or a row is also removed.
+        InvalidIndexBatch: As in `numbered_index_rows`; or two rows have one chunk_id, or one is also removed.
     """
     connection.execute(
         "CREATE TEMPORARY TABLE incoming (LIKE headwater.chunks INCLUDING STORAGE) ON COMMIT DROP; "
         'CREATE TEMPORARY TABLE removed (chunk_id text COLLATE "C" PRIMARY KEY) ON COMMIT DROP'
     )
-    copy_chunks(connection, Identifier("incoming"), numbered_rows(upserts, numbering), freeze=False)
+    copy_index_chunks(
+        connection, Identifier("incoming"), numbered_index_rows(upserts, numbering), freeze=False
+    )
     with connection.cursor() as cursor, cursor.copy("COPY removed FROM STDIN") as stream:
         for chunk_id in set(removed):
             stream.write_row((chunk_id,))
@@ -55,7 +57,9 @@ def stage_index_changes(
         connection.execute("CREATE UNIQUE INDEX ON incoming (chunk_id)")
     except psycopg.errors.UniqueViolation as error:
         raise InvalidIndexBatch(f"two rows have one chunk_id: {error.diag.message_detail}") from error
-    both = fetch_value(connection, "SELECT chunk_id FROM incoming JOIN removed USING (chunk_id) LIMIT 1")
+    both = fetch_postgres_value(
+        connection, "SELECT chunk_id FROM incoming JOIN removed USING (chunk_id) LIMIT 1"
+    )
     if both:
         raise InvalidIndexBatch(f"chunk {both} is both removed and put in")
     connection.execute("ANALYZE incoming; ANALYZE removed")
@@ -91,12 +95,14 @@ def merge_staged_changes(connection: Connection[DatabaseRow], number: int, epoch
         """).format(epoch=Literal(epoch), number=Literal(number), posted=POSTED_COLUMNS)
     )
     connection.execute("INSERT INTO headwater.chunks SELECT * FROM incoming")
-    insert_scopes(connection, Identifier("incoming"))
+    insert_index_scopes(connection, Identifier("incoming"))
     added = read_chunk_lexemes(connection, "terms_added", Identifier("incoming"))
     closed = read_chunk_lexemes(connection, "terms_closed", Identifier("closed"))
     insert_postings(connection, number, added)
     insert_bm25_statistics(connection, number, epoch, added, closed)
     insert_changed_frequencies(connection, number, epoch, added, closed)
     return bool(
-        fetch_value(connection, "SELECT EXISTS (SELECT FROM incoming) OR EXISTS (SELECT FROM closed)")
+        fetch_postgres_value(
+            connection, "SELECT EXISTS (SELECT FROM incoming) OR EXISTS (SELECT FROM closed)"
+        )
     )

@@ -66,7 +66,7 @@ def encode_copy_rows(batch: pa.RecordBatch) -> pa.Buffer:
     return rows.buffers()[2].slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
 
 
-def vectors_as_matrix(column: pa.Array, name: str = "vector") -> npt.NDArray[np.float32]:
+def copied_vectors(column: pa.Array, name: str = "vector") -> npt.NDArray[np.float32]:
     """Returns a column of vectors as one array, (rows, dimension) float32, without a copy where possible.
 
     Raises:
@@ -113,7 +113,7 @@ def _strings(column: pa.Array) -> list[pa.Array]:
 
 
 def _halfvecs(column: pa.Array, name: str) -> pa.Array:
-    values = vectors_as_matrix(column, name)
+    values = copied_vectors(column, name)
     dimension = values.shape[1]
     field = np.zeros(
         len(values),

@@ -13,20 +13,20 @@ from retrieval.index.binary_copy import InvalidIndexBatch
 from retrieval.index.hnsw_graph import create_hnsw_graph
 from retrieval.index.partitions import (
     attach_partitions,
-    copy_chunks,
+    copy_index_chunks,
     create_chunk_indexes,
     create_partitions,
     create_posting_indexes,
-    insert_scopes,
+    insert_index_scopes,
     partition_name,
-    sort_chunks_by_scope,
+    sort_index_chunks,
 )
 from retrieval.index.postings import fill_postings
 from retrieval.index.quarantine import quarantine_chunks
-from retrieval.index.rows import RowNumbering, numbered_rows
+from retrieval.index.rows import IndexRowNumbering, numbered_index_rows
 from retrieval.index.types import IndexConflict
 from retrieval.lineage import Lineage
-from retrieval.store.postgres import DatabaseRow, fetch_value
+from retrieval.store.postgres import DatabaseRow, fetch_postgres_value
 
 INDEX_VERSION = 3
 """Raised when what a generation stores changes: older generations are built anew, then retired."""
@@ -41,7 +41,7 @@ def exclusive_index_build(connection: Connection[DatabaseRow]) -> Iterator[None]
     Raises:
         IndexConflict: Another build is running.
     """
-    if not fetch_value(connection, "SELECT pg_try_advisory_lock(%s)", _BUILD_LOCK):
+    if not fetch_postgres_value(connection, "SELECT pg_try_advisory_lock(%s)", _BUILD_LOCK):
         raise IndexConflict("another build of the index is running; wait for it to end")
     try:
         yield
@@ -66,7 +66,7 @@ def begin_generation(
         "WHERE %(after)s > (SELECT coalesce(max(generation), 0) FROM headwater.index_state)",
         {"after": after},
     )
-    number: int = fetch_value(
+    number: int = fetch_postgres_value(
         connection,
         "INSERT INTO headwater.index_state "
         "(model_digest, chunker_digest, index_version, dimension, lineage, status) "
@@ -96,19 +96,19 @@ def load_generation(
         hnsw_ef_construction: Candidates that are compared while a vector is put into the graph.
 
     Raises:
-        InvalidIndexBatch: As in `numbered_rows`, or two rows have one chunk_id.
+        InvalidIndexBatch: As in `numbered_index_rows`, or two rows have one chunk_id.
     """
     create_partitions(connection, number)
-    chunks, numbering = partition_name("chunks", number), RowNumbering(number, 1, 0, dimension)
-    copy_chunks(connection, chunks, numbered_rows(batches, numbering), freeze=True)
+    chunks, numbering = partition_name("chunks", number), IndexRowNumbering(number, 1, 0, dimension)
+    copy_index_chunks(connection, chunks, numbered_index_rows(batches, numbering), freeze=True)
     quarantine_chunks(connection, numbering)
     count = numbering.next_chunk_no
-    sort_chunks_by_scope(connection, number)
+    sort_index_chunks(connection, number)
     try:
         create_chunk_indexes(connection, number)
     except psycopg.errors.UniqueViolation as error:
         raise InvalidIndexBatch(f"two rows have one chunk_id: {error.diag.message_detail}") from error
-    insert_scopes(connection, chunks)
+    insert_index_scopes(connection, chunks)
     fill_postings(connection, number, count)
     create_posting_indexes(connection, number)
     create_hnsw_graph(connection, number, dimension, hnsw_m, hnsw_ef_construction)

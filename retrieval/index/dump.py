@@ -21,7 +21,7 @@ from retrieval.index.partitions import (
     create_posting_indexes,
     partition_name,
 )
-from retrieval.store.postgres import DatabaseRow, fetch_value
+from retrieval.store.postgres import DatabaseRow, fetch_postgres_value
 
 _TABLES = (
     "index_state", "releases", "live", "live_history", "statistics", "quarantine", "scopes", "access_key",
@@ -74,7 +74,7 @@ def dump_index(connection: Connection[DatabaseRow], folder: Path) -> IndexDump:
     ).fetchall()
     dump = IndexDump(
         dimensions=dict(ready),
-        last_generation=fetch_value(
+        last_generation=fetch_postgres_value(
             connection,
             "SELECT coalesce(pg_sequence_last_value("
             "pg_get_serial_sequence('headwater.index_state', 'generation')::regclass), 0)",

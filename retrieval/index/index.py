@@ -26,23 +26,23 @@ from retrieval.index.postings import repack_postings
 from retrieval.index.prune import prune_index
 from retrieval.index.quarantine import read_quarantined
 from retrieval.index.releases import (
-    insert_release,
+    insert_index_release,
+    read_index_releases,
     read_live_history,
-    read_releases,
-    swap_live_release,
+    swap_live_pointer,
 )
-from retrieval.index.rows import INDEX_COLUMNS, QuarantinedChunk, RowNumbering
+from retrieval.index.rows import INDEX_COLUMNS, IndexRowNumbering, QuarantinedChunk
 from retrieval.index.types import (
     IndexConflict,
     IndexPoint,
     IndexRelease,
+    IndexReleaseDetails,
     IndexState,
     LiveHistoryEntry,
-    ReleaseDetails,
-    UnknownRelease,
+    UnknownIndexRelease,
 )
 from retrieval.lineage import Lineage
-from retrieval.store.postgres import DatabaseRow, Postgres, fetch_value
+from retrieval.store.postgres import DatabaseRow, Postgres, fetch_postgres_value
 
 _ROWS_AT_COLUMNS = (
     "chunk_id", "tenant", "doc_id", "uri", "content_sha256", "text_sha256", "language", "ordinal",
@@ -165,7 +165,7 @@ class Index:
                 raise IndexConflict(
                     f"generation {number} {now}, and the change was worked out from epoch {state.epoch}"
                 )
-            numbering = RowNumbering(number, epoch, row[1], state.dimension)
+            numbering = IndexRowNumbering(number, epoch, row[1], state.dimension)
             stage_index_changes(connection, upserts, removed_chunk_ids, numbering)
             changed = merge_staged_changes(connection, number, epoch)
             if not changed:
@@ -209,7 +209,7 @@ class Index:
         )
 
     def release(
-        self, release_id: str, point: IndexPoint, expected: str | None, details: ReleaseDetails
+        self, release_id: str, point: IndexPoint, expected: str | None, details: IndexReleaseDetails
     ) -> IndexRelease:
         """Makes an epoch of the index live under a name, if `expected` is still the live release.
 
@@ -221,40 +221,40 @@ class Index:
 
         Raises:
             IndexConflict: Another release went live meanwhile.
-            ReleaseExists: The name is taken.
-            UnknownRelease: The generation does not exist, or has not reached that epoch.
+            IndexReleaseExists: The name is taken.
+            UnknownIndexRelease: The generation does not exist, or has not reached that epoch.
         """
         with self._postgres.owner() as connection:
-            insert_release(connection, release_id, point, details)
-            swap_live_release(connection, expected, release_id)
-            return read_releases(connection, release_id)[0]
+            insert_index_release(connection, release_id, point, details)
+            swap_live_pointer(connection, expected, release_id)
+            return read_index_releases(connection, release_id)[0]
 
     def rollback(self, release_id: str) -> IndexRelease:
         """Makes an earlier release live again.
 
         Raises:
-            UnknownRelease: There is no such release; lists those there are.
+            UnknownIndexRelease: There is no such release; lists those there are.
             IndexConflict: Another release went live at the same time.
         """
         with self._postgres.owner() as connection:
-            known = {release.release_id: release for release in read_releases(connection)}
+            known = {release.release_id: release for release in read_index_releases(connection)}
             if release_id not in known:
                 names = ", ".join(known) or "none"
-                raise UnknownRelease(f"there is no release {release_id!r} to go back to; known: {names}")
-            live = fetch_value(connection, "SELECT release_id FROM headwater.live FOR UPDATE")
-            swap_live_release(connection, live, release_id)
+                raise UnknownIndexRelease(f"there is no release {release_id!r} to go back to; known: {names}")
+            live = fetch_postgres_value(connection, "SELECT release_id FROM headwater.live FOR UPDATE")
+            swap_live_pointer(connection, live, release_id)
         return known[release_id]
 
     def live(self) -> IndexRelease | None:
         """Returns the release that searches read, or None before the first."""
         with self._postgres.owner() as connection:
-            name = fetch_value(connection, "SELECT release_id FROM headwater.live")
-            return read_releases(connection, name)[0] if name else None
+            name = fetch_postgres_value(connection, "SELECT release_id FROM headwater.live")
+            return read_index_releases(connection, name)[0] if name else None
 
     def releases(self) -> list[IndexRelease]:
         """Returns every release that can still be served, newest first."""
         with self._postgres.owner() as connection:
-            return read_releases(connection)
+            return read_index_releases(connection)
 
     def live_history(self) -> list[LiveHistoryEntry]:
         """Returns when each release went live, oldest first, also releases that are no longer kept."""

@@ -9,7 +9,7 @@ from psycopg.sql import SQL, Identifier, Literal
 from retrieval.access import SCOPE_GROUPS_SQL, SCOPE_SEPARATOR, SCOPE_TENANT_SQL
 from retrieval.index.binary_copy import binary_copy_stream
 from retrieval.index.rows import COPIED_COLUMNS
-from retrieval.store.postgres import DatabaseRow, fetch_value
+from retrieval.store.postgres import DatabaseRow, fetch_postgres_value
 
 PARTITIONED = ("chunks", "postings", "frequencies")
 """The tables of which each generation is a partition."""
@@ -46,13 +46,13 @@ def _create_partition(connection: Connection[DatabaseRow], table: str, generatio
     )
 
 
-def copy_chunks(
+def copy_index_chunks(
     connection: Connection[DatabaseRow], into: Identifier, rows: Iterator[pa.RecordBatch], freeze: bool
 ) -> None:
     """Loads rows by one binary COPY; `freeze` needs a table that was created in this transaction.
 
     Raises:
-        InvalidIndexBatch: As in `numbered_rows`, which yields the rows.
+        InvalidIndexBatch: As in `numbered_index_rows`, which yields the rows.
     """
     copy = SQL("COPY {into} ({columns}) FROM STDIN WITH (FORMAT binary, FREEZE {freeze})").format(
         into=into, columns=SQL(", ").join(map(Identifier, COPIED_COLUMNS)), freeze=Literal(freeze)
@@ -62,14 +62,14 @@ def copy_chunks(
             stream.write(piece)
 
 
-def sort_chunks_by_scope(connection: Connection[DatabaseRow], generation: int) -> None:
+def sort_index_chunks(connection: Connection[DatabaseRow], generation: int) -> None:
     """Sorts and numbers the loaded chunks by scope, so that a tenant's chunks are on fewer pages.
 
     Chunks of later changes are stored wherever there is room.
     """
     chunks, unsorted = partition_name("chunks", generation), Identifier(f"unsorted_g{generation}")
     several = SQL("SELECT EXISTS (SELECT FROM {chunks} WHERE scope <> (SELECT scope FROM {chunks} LIMIT 1))")
-    if not fetch_value(connection, several.format(chunks=chunks)):
+    if not fetch_postgres_value(connection, several.format(chunks=chunks)):
         return
     connection.execute(SQL("ALTER TABLE {} RENAME TO {}").format(chunks, unsorted))
     _create_partition(connection, "chunks", generation)
@@ -112,7 +112,7 @@ def create_posting_indexes(connection: Connection[DatabaseRow], generation: int)
         )
 
 
-def insert_scopes(connection: Connection[DatabaseRow], chunks: sql.Composable) -> None:
+def insert_index_scopes(connection: Connection[DatabaseRow], chunks: sql.Composable) -> None:
     """Inserts the scopes with groups that rows of `chunks` have, so that a reader's groups find them."""
     connection.execute(
         SQL(

@@ -11,7 +11,7 @@ from psycopg import Connection, sql
 from psycopg.sql import SQL, Identifier, Literal
 
 from retrieval.index.partitions import partition_name
-from retrieval.store.postgres import DatabaseRow, fetch_value
+from retrieval.store.postgres import DatabaseRow, fetch_postgres_value
 
 POSTINGS_PER_BLOCK = 120
 """Each takes twelve bytes, so that five blocks fill a page of PostgreSQL."""
@@ -300,4 +300,4 @@ def repack_postings(connection: Connection[DatabaseRow], generation: int) -> int
         "FROM gone CROSS JOIN LATERAL unnest(chunk_nos, counts) AS words (chunk_no, count))"
     )
     _insert_blocks(connection, generation, entries, gone)
-    return int(fetch_value(connection, "SELECT count(*) FROM crumbled"))
+    return int(fetch_postgres_value(connection, "SELECT count(*) FROM crumbled"))

@@ -4,13 +4,13 @@ from dataclasses import astuple
 
 from psycopg import Connection
 
-from retrieval.index.rows import QuarantinedChunk, RowNumbering
+from retrieval.index.rows import IndexRowNumbering, QuarantinedChunk
 from retrieval.store.postgres import DatabaseRow
 
 _COLUMNS = "chunk_id, doc_id, tenant, uri, expectation, reason"
 
 
-def quarantine_chunks(connection: Connection[DatabaseRow], numbering: RowNumbering) -> None:
+def quarantine_chunks(connection: Connection[DatabaseRow], numbering: IndexRowNumbering) -> None:
     """Inserts the quarantined chunks of a build."""
     with connection.cursor() as cursor:
         cursor.executemany(
@@ -20,7 +20,7 @@ def quarantine_chunks(connection: Connection[DatabaseRow], numbering: RowNumberi
         )
 
 
-def replace_quarantined(connection: Connection[DatabaseRow], numbering: RowNumbering) -> None:
+def replace_quarantined(connection: Connection[DatabaseRow], numbering: IndexRowNumbering) -> None:
     """Replaces the quarantined chunks that a staged change touches by those that it quarantines.
 
     Args:

@@ -8,22 +8,22 @@ from retrieval.index.types import (
     IndexConflict,
     IndexPoint,
     IndexRelease,
+    IndexReleaseDetails,
+    IndexReleaseExists,
     LiveHistoryEntry,
-    ReleaseDetails,
-    ReleaseExists,
-    UnknownRelease,
+    UnknownIndexRelease,
 )
-from retrieval.store.postgres import DatabaseRow, fetch_value
+from retrieval.store.postgres import DatabaseRow, fetch_postgres_value
 
 
-def insert_release(
-    connection: Connection[DatabaseRow], release_id: str, point: IndexPoint, details: ReleaseDetails
+def insert_index_release(
+    connection: Connection[DatabaseRow], release_id: str, point: IndexPoint, details: IndexReleaseDetails
 ) -> None:
     """Names an epoch of the index, without making it live.
 
     Raises:
-        ReleaseExists: The name is taken.
-        UnknownRelease: The generation does not exist, or has not reached that epoch.
+        IndexReleaseExists: The name is taken.
+        UnknownIndexRelease: The generation does not exist, or has not reached that epoch.
     """
     there = connection.execute(
         "SELECT FROM headwater.index_state "
@@ -31,7 +31,7 @@ def insert_release(
         (point.generation, point.epoch),
     ).fetchone()
     if there is None:
-        raise UnknownRelease(
+        raise UnknownIndexRelease(
             f"release {release_id!r} can not go live: generation {point.generation} has no epoch "
             f"{point.epoch}"
         )
@@ -44,23 +44,27 @@ def insert_release(
             (release_id, point.generation, point.epoch, Jsonb(details.model_dump(mode="json"))),
         )
     except psycopg.errors.UniqueViolation as error:
-        raise ReleaseExists(f"release {release_id!r} was made before; give this one another name") from error
+        raise IndexReleaseExists(
+            f"release {release_id!r} was made before; give this one another name"
+        ) from error
 
 
-def swap_live_release(connection: Connection[DatabaseRow], expected: str | None, release_id: str) -> None:
+def swap_live_pointer(connection: Connection[DatabaseRow], expected: str | None, release_id: str) -> None:
     """Makes a release live if `expected` is the live release now.
 
     Raises:
         IndexConflict: Another release is live.
     """
-    if not fetch_value(connection, "SELECT headwater.swap_live(%s, %s)", expected, release_id):
-        live = fetch_value(connection, "SELECT release_id FROM headwater.live")
+    if not fetch_postgres_value(connection, "SELECT headwater.swap_live(%s, %s)", expected, release_id):
+        live = fetch_postgres_value(connection, "SELECT release_id FROM headwater.live")
         raise IndexConflict(
             f"{live!r} is live, not {expected!r}, which {release_id!r} was judged against; judge it again"
         )
 
 
-def read_releases(connection: Connection[DatabaseRow], release_id: str | None = None) -> list[IndexRelease]:
+def read_index_releases(
+    connection: Connection[DatabaseRow], release_id: str | None = None
+) -> list[IndexRelease]:
     """Returns the releases that can still be served, newest first, or only the one of that name."""
     rows = connection.execute(
         "SELECT release_id, generation, epoch, released_at, details FROM headwater.releases "
@@ -68,7 +72,7 @@ def read_releases(connection: Connection[DatabaseRow], release_id: str | None = 
         {"name": release_id},
     ).fetchall()
     return [
-        IndexRelease(name, generation, epoch, released_at, ReleaseDetails.model_validate(details))
+        IndexRelease(name, generation, epoch, released_at, IndexReleaseDetails.model_validate(details))
         for name, generation, epoch, released_at, details in rows
     ]
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrieval.access import SCOPE_SEPARATOR, encode_scopes
-from retrieval.index.binary_copy import InvalidIndexBatch, vectors_as_matrix
+from retrieval.index.binary_copy import InvalidIndexBatch, copied_vectors
 
 INDEX_COLUMNS = pa.schema(
     [
@@ -37,7 +37,7 @@ STORED_COLUMNS = ["scope" if name == "tenant" else name for name in INDEX_COLUMN
 """The columns of `headwater.chunks` that come from a batch, without the vector."""
 
 COPIED_COLUMNS = ["generation", "chunk_no", "valid_from", *STORED_COLUMNS, "embedding"]
-"""The columns of `headwater.chunks` that a load fills, in the order of `numbered_rows`."""
+"""The columns of `headwater.chunks` that a load fills, in the order of `numbered_index_rows`."""
 
 MAX_FIELD_BYTES = 100_000
 """The longest title, heading or text: PostgreSQL's `to_tsvector` refuses a value whose words, with their
@@ -70,7 +70,7 @@ class QuarantinedChunk:
 
 
 @dataclass
-class RowNumbering:
+class IndexRowNumbering:
     """The state of one load: what its rows have in common, the next row number, and the quarantined chunks.
 
     Attributes:
@@ -88,7 +88,9 @@ class RowNumbering:
     quarantined: list[QuarantinedChunk] = field(default_factory=list)
 
 
-def numbered_rows(batches: Iterable[pa.RecordBatch], numbering: RowNumbering) -> Iterator[pa.RecordBatch]:
+def numbered_index_rows(
+    batches: Iterable[pa.RecordBatch], numbering: IndexRowNumbering
+) -> Iterator[pa.RecordBatch]:
     """Checks batches of chunks and yields them with `COPIED_COLUMNS`, without the rows that can't be indexed.
 
     Args:
@@ -104,7 +106,7 @@ def numbered_rows(batches: Iterable[pa.RecordBatch], numbering: RowNumbering) ->
         if missing:
             raise InvalidIndexBatch(f"a batch of chunks has no column {', '.join(sorted(missing))}")
         columns = {column.name: _checked(batch, column) for column in INDEX_COLUMNS}
-        dimension = vectors_as_matrix(batch.column("vector")).shape[1]
+        dimension = copied_vectors(batch.column("vector")).shape[1]
         if batch.num_rows and dimension != numbering.dimension:
             raise InvalidIndexBatch(
                 f"a batch holds vectors of {dimension} numbers and the index is for {numbering.dimension}: "

@@ -14,11 +14,11 @@ class IndexConflict(RuntimeError):
     """Another writer or reader was faster. Nothing was changed; the caller should read the state again."""
 
 
-class UnknownRelease(LookupError):
+class UnknownIndexRelease(LookupError):
     """No release of that name can be served."""
 
 
-class ReleaseExists(ValueError):
+class IndexReleaseExists(ValueError):
     """A release of that name was made before."""
 
 
@@ -58,7 +58,7 @@ class IndexState:
     lineage: Lineage = field(compare=False)
 
 
-class ReleaseDetails(BaseModel, frozen=True):
+class IndexReleaseDetails(BaseModel, frozen=True):
     """A release's evaluation, and the tables, model and run that it was made from.
 
     Attributes:
@@ -92,7 +92,7 @@ class IndexRelease:
     generation: int
     epoch: int
     released_at: datetime
-    details: ReleaseDetails = field(compare=False)
+    details: IndexReleaseDetails = field(compare=False)
 
 
 @dataclass(frozen=True)

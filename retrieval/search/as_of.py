@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from retrieval.index.types import IndexRelease, LiveHistoryEntry, UnknownRelease
+from retrieval.index.types import IndexRelease, LiveHistoryEntry, UnknownIndexRelease
 
 
 class InvalidAsOf(ValueError):
@@ -23,14 +23,14 @@ def release_as_of(
 
     Raises:
         InvalidAsOf: It is neither, or lies in the future.
-        UnknownRelease: Nothing was live then, or what was live is no longer kept; says what is.
+        UnknownIndexRelease: Nothing was live then, or what was live is no longer kept; says what is.
     """
     kept = {release.release_id: release for release in releases}
     moment = moment.strip()
     if moment in kept:
         return kept[moment]
     if any(moment == each.release_id for each in history):
-        raise UnknownRelease(f"release {moment} is no longer kept: {_window(kept, history)}")
+        raise UnknownIndexRelease(f"release {moment} is no longer kept: {_window(kept, history)}")
     try:
         time = datetime.fromisoformat(moment).astimezone()
     except (ValueError, OverflowError) as error:
@@ -42,9 +42,9 @@ def release_as_of(
         raise InvalidAsOf(f"{moment} lies in the future: it is {now.isoformat(timespec='seconds')}")
     live = [each.release_id for each in history if each.live_since <= time]
     if not live:
-        raise UnknownRelease(f"nothing was released at {moment}: {_window(kept, history)}")
+        raise UnknownIndexRelease(f"nothing was released at {moment}: {_window(kept, history)}")
     if live[-1] not in kept:
-        raise UnknownRelease(
+        raise UnknownIndexRelease(
             f"release {live[-1]}, which was live at {moment}, is no longer kept: {_window(kept, history)}"
         )
     return kept[live[-1]]

@@ -124,8 +124,8 @@ class Searcher:
         Raises:
             InvalidSearchQuery: The query, its vector, `k` or the mode can not be used.
             QueryModelMismatch: The vector was made by another model than the index.
-            NoLiveRelease: There is no live release.
-            UnknownRelease: `at` can not be read, or no longer.
+            NoLiveSnapshot: There is no live release.
+            UnknownIndexRelease: `at` can not be read, or no longer.
             ValueError: The tenant or a group is no valid name.
         """
         query = SearchQuery.parse(query) if isinstance(query, str) else query

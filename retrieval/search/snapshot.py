@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from psycopg import Connection
 
-from retrieval.index.types import IndexPoint, UnknownRelease
+from retrieval.index.types import IndexPoint, UnknownIndexRelease
 from retrieval.store.postgres import DatabaseRow
 
 
-class NoLiveRelease(LookupError):
+class NoLiveSnapshot(LookupError):
     """No release is live yet."""
 
 
@@ -49,8 +49,8 @@ def read_snapshot(connection: Connection[DatabaseRow], at: IndexPoint | None) ->
     """Reads the snapshot at a release or state, or at the live release where `at` is None.
 
     Raises:
-        NoLiveRelease: `at` is None and nothing is live.
-        UnknownRelease: `at` is neither a kept release nor the newest epoch of a generation.
+        NoLiveSnapshot: `at` is None and nothing is live.
+        UnknownIndexRelease: `at` is neither a kept release nor the newest epoch of a generation.
     """
     if at is None:
         which = "SELECT generation, r.epoch FROM headwater.live JOIN headwater.releases r USING (release_id)"
@@ -78,9 +78,9 @@ def read_snapshot(connection: Connection[DatabaseRow], at: IndexPoint | None) ->
         {"generation": at.generation, "epoch": at.epoch} if at else {},
     ).fetchall()
     if not rows and at is None:
-        raise NoLiveRelease("nothing is released yet: run the pipeline, then search")
+        raise NoLiveSnapshot("nothing is released yet: run the pipeline, then search")
     if not rows and at:
-        raise UnknownRelease(
+        raise UnknownIndexRelease(
             f"generation {at.generation}, epoch {at.epoch} can not be read: it is neither a kept release nor "
             "the newest state of its generation"
         )

@@ -23,15 +23,15 @@ import psutil
 from psycopg.conninfo import make_conninfo
 from pydantic import BaseModel, Field
 
-from retrieval.store.password_file import make_password_file, read_password, scram_verifier
+from retrieval.store.password_file import make_password_file, read_role_password, scram_verifier
 from retrieval.store.server_data import (
     SYSTEM_USER,
     EmbeddedServerError,
     claim_server_data,
-    installed_programs,
+    installed_postgres_programs,
     original_of_copy,
     place_server_data,
-    reachable_programs,
+    reachable_postgres_programs,
     remove_server_data,
 )
 
@@ -88,7 +88,7 @@ class EmbeddedServer:
         folder = data.expanduser()
         self.place = folder.parent.resolve() / folder.name
         self.config = config
-        self.programs = self._server_programs = installed_programs()
+        self.programs = self._server_programs = installed_postgres_programs()
         # PostgreSQL refuses to run as root.
         self._user = SYSTEM_USER if os.geteuid() == 0 else None
         self._child: subprocess.Popen[bytes] | None = None
@@ -119,7 +119,7 @@ class EmbeddedServer:
             if running is None:
                 if self._user:
                     place_server_data(self.place)
-                    self._server_programs = reachable_programs(self.programs)
+                    self._server_programs = reachable_postgres_programs(self.programs)
                 self._make()
                 self._end_stale_lock()
                 self._configure()
@@ -313,7 +313,7 @@ class EmbeddedServer:
 
     def _set_password(self) -> None:
         """Sets the administrator's password while nobody can connect; on standard input, as its verifier."""
-        verifier = scram_verifier(read_password(self.password_file, _ADMINISTRATOR))
+        verifier = scram_verifier(read_role_password(self.password_file, _ADMINISTRATOR))
         deadline_s = time.monotonic() + self.config.start_timeout_s
         while True:
             done = subprocess.run(

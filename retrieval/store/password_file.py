@@ -25,7 +25,7 @@ def make_password_file(path: Path, roles: Sequence[str]) -> None:
         fresh.write_text("".join(lines))
 
 
-def read_password(path: Path, role: str) -> str:
+def read_role_password(path: Path, role: str) -> str:
     """Returns a role's password.
 
     Raises:
@@ -45,7 +45,7 @@ def scram_verifier(password: str, salt: bytes | None = None) -> str:
     return f"SCRAM-SHA-256${_ITERATIONS}:{parts[0]}${parts[1]}:{parts[2]}"
 
 
-def is_verifier_of(verifier: str | None, password: str) -> bool:
+def is_scram_verifier_of(verifier: str | None, password: str) -> bool:
     """Whether a server keeps this of that password."""
     if not verifier or not verifier.startswith(f"SCRAM-SHA-256${_ITERATIONS}:"):
         return False

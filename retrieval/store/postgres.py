@@ -22,7 +22,7 @@ from retrieval.access import (
     encode_access_groups,
 )
 from retrieval.store.embedded_server import SERVING_ROLE, EmbeddedServer, EmbeddedServerConfig
-from retrieval.store.password_file import is_verifier_of, read_password, scram_verifier
+from retrieval.store.password_file import is_scram_verifier_of, read_role_password, scram_verifier
 from retrieval.store.schema import SchemaMismatch, apply_schema
 
 _DATABASE = "headwater"
@@ -155,7 +155,7 @@ class Postgres:
                 self._key = bytes.fromhex(self.config.access_key.get_secret_value())
             else:
                 with self.owner() as connection:
-                    self._key = fetch_value(connection, "SELECT secret FROM headwater.access_key")
+                    self._key = fetch_postgres_value(connection, "SELECT secret FROM headwater.access_key")
         return self._key or b""
 
     def close(self) -> None:
@@ -267,9 +267,9 @@ class Postgres:
 
 def _set_serving_password(connection: Connection[DatabaseRow], password_file: Path) -> None:
     """Sets the serving role's password where it is another: the role itself may have changed it."""
-    password = read_password(password_file, SERVING_ROLE)
+    password = read_role_password(password_file, SERVING_ROLE)
     query = "SELECT rolpassword FROM pg_authid WHERE rolname = %s"
-    if is_verifier_of(fetch_value(connection, query, SERVING_ROLE), password):
+    if is_scram_verifier_of(fetch_postgres_value(connection, query, SERVING_ROLE), password):
         return
     with connection.transaction():
         connection.execute("LOCK TABLE headwater.access_key IN EXCLUSIVE MODE")  # one process at a time
@@ -312,13 +312,13 @@ def _end_session(connection: Connection[DatabaseRow]) -> None:
 
 def _with_database(server: str) -> str:
     with psycopg.connect(server, autocommit=True) as connection:
-        if not fetch_value(connection, "SELECT true FROM pg_database WHERE datname = %s", _DATABASE):
+        if not fetch_postgres_value(connection, "SELECT true FROM pg_database WHERE datname = %s", _DATABASE):
             with contextlib.suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(_DATABASE)))
     return make_conninfo(server, dbname=_DATABASE)
 
 
-def fetch_value(connection: Connection[DatabaseRow], query: Any, *values: Any) -> Any:
+def fetch_postgres_value(connection: Connection[DatabaseRow], query: Any, *values: Any) -> Any:
     """Returns the first column of a query's first row, or None if there is no row."""
     row = connection.execute(query, values or None).fetchone()
     return row[0] if row else None

@@ -124,12 +124,12 @@ def abandoned_server_data() -> list[Path]:
     return found
 
 
-def state_folder_of(data: Path) -> Path:
+def state_folder_of_server_data(data: Path) -> Path:
     """Returns the state folder whose server's data this was when it was last started."""
     return Path(data.with_name(data.name + _RECORD_SUFFIX).read_text()).parent
 
 
-def installed_programs() -> Path:
+def installed_postgres_programs() -> Path:
     """Returns the folder of PostgreSQL's programs.
 
     Raises:
@@ -142,7 +142,7 @@ def installed_programs() -> Path:
     return Path(spec.submodule_search_locations[0]) / "pginstall18" / "bin"
 
 
-def reachable_programs(programs: Path) -> Path:
+def reachable_postgres_programs(programs: Path) -> Path:
     """Returns PostgreSQL's programs where the server's user can run them: a copy, if need be.
 
     Args:

@@ -17,8 +17,8 @@ import psutil
 
 from assets.lake.lake import Lake
 from assets.lake.tables import RELEASES, TABLES
-from orchestration.operations.ask import open_query_service
-from orchestration.settings import Settings, open_lake
+from orchestration.operations.ask import open_ask_service
+from orchestration.settings import Settings, open_configured_lake
 from retrieval.store.postgres import Postgres
 
 HERE = Path(__file__).parent
@@ -126,7 +126,7 @@ def end_of(home: Path) -> dict[str, Any]:
     The numbers of generations are left out too, because a killed build uses one up.
     """
     settings = Settings(home=home)
-    lake, service = open_lake(settings), open_query_service(settings)
+    lake, service = open_configured_lake(settings), open_ask_service(settings)
     live = service.live_release()
     data = [name for name in TABLES if not name.startswith("ops.") and name != "gold.answers"]
     # Each commit of an asset has a higher fencing token than the one before: there were never two writers.

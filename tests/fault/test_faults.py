@@ -19,7 +19,7 @@ import pytest
 
 from fault.report import Report
 from fault.states import States, command, copy, differences, environment, headwater, orphans, stop
-from orchestration.services.dagster_home import dagster_instance
+from orchestration.services.dagster_home import dagster_home_instance
 from orchestration.settings import Settings
 
 FAULTS = bool(os.environ.get("HEADWATER_FAULT"))
@@ -66,7 +66,7 @@ def wait_for_standstill(process: subprocess.Popen[str]) -> None:
 
 def end_its_run(home: Path) -> None:
     """As the reaper does for a run whose process died: only that here its step lives."""
-    with dagster_instance(Settings(home=home)) as instance:
+    with dagster_home_instance(Settings(home=home)) as instance:
         for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
             instance.report_run_failed(run, "its process died")
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)

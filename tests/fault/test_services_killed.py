@@ -18,7 +18,7 @@ from fault.report import Report
 from fault.states import States, differences
 from orchestration.automation.dead_runs import RUN_PROCESS_TAG
 from orchestration.services import lifecycle
-from orchestration.services.dagster_home import dagster_instance
+from orchestration.services.dagster_home import dagster_home_instance
 from orchestration.settings import Settings
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -76,7 +76,7 @@ def wait_for(what: Callable[[], object]) -> None:
 
 
 def run_of(settings: Settings, run_id: str) -> dg.DagsterRun:
-    with dagster_instance(settings) as instance:
+    with dagster_home_instance(settings) as instance:
         run = instance.get_run_by_id(run_id)
     assert run is not None
     return run
@@ -87,7 +87,7 @@ def worker(settings: Settings) -> tuple[str, int]:
     found: list[tuple[str, int]] = []
 
     def look() -> bool:
-        with dagster_instance(settings) as instance:
+        with dagster_home_instance(settings) as instance:
             runs = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
         for run in runs:
             pid = json.loads(run.tags.get(RUN_PROCESS_TAG, "{}")).get("pid")
@@ -137,7 +137,7 @@ def test_run_worker_code_server_and_daemon_are_killed(
     wait_for(lambda: run_of(settings, run_id).is_finished)
     third = run_of(settings, run_id).status
 
-    with dagster_instance(settings) as instance:
+    with dagster_home_instance(settings) as instance:
         # What the sensors began meanwhile ends as well.
         wait_for(lambda: all(run.is_finished for run in instance.get_runs(limit=20)))
     lifecycle.stop_services(settings, print)

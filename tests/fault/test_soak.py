@@ -20,9 +20,9 @@ from free_ports import free_ports
 
 from assets.sources.source_config import Source
 from assets.sources.source_registry import SourceRegistry
-from orchestration.operations.ask import open_query_service
+from orchestration.operations.ask import open_ask_service
 from orchestration.services import lifecycle
-from orchestration.services.dagster_home import dagster_instance
+from orchestration.services.dagster_home import dagster_home_instance
 from orchestration.settings import Settings
 
 MINUTES = int(os.environ.get("HEADWATER_SOAK_MINUTES", "0"))
@@ -73,7 +73,7 @@ def test_an_hour_of_changes(settings: Settings, module_folder: Path) -> None:
         write(folder, int(random_.choice(there).stem.split()[1]), random_)
         time.sleep(60)
         samples.append(memory_mb(settings))
-        with dagster_instance(settings) as instance:
+        with dagster_home_instance(settings) as instance:
             runs = instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS]))
         minute = round((time.monotonic() - began) / 60)
         print(f"minute {minute}: {len(there)} files, {runs} runs, MB {samples[-1]}", flush=True)
@@ -82,7 +82,7 @@ def test_an_hour_of_changes(settings: Settings, module_folder: Path) -> None:
     while time.monotonic() < deadline and served(settings) != wanted:
         time.sleep(10)
     assert served(settings) == wanted
-    with dagster_instance(settings) as instance:
+    with dagster_home_instance(settings) as instance:
         while instance.get_runs_count(dg.RunsFilter(statuses=UNFINISHED)) and time.monotonic() < deadline:
             time.sleep(5)
         assert instance.get_runs_count(dg.RunsFilter(statuses=UNFINISHED)) == 0
@@ -94,7 +94,7 @@ def test_an_hour_of_changes(settings: Settings, module_folder: Path) -> None:
 
 
 def served(settings: Settings) -> set[str]:
-    service = open_query_service(settings)
+    service = open_ask_service(settings)
     live = service.index.live()
     if live is None:
         return set()

@@ -15,17 +15,17 @@ import pytest
 from cross_encoders import save_cross_encoder
 from index_rows import NO_LINEAGE, Chunk, batch, made_with
 
-from assets.lake.answers import AnswerJournal, find_answer, recent_answers
+from assets.lake.answers import AnswerJournal, find_stored_answer, recent_stored_answers
 from assets.lake.lake import Lake
 from assets.lake.tables import ANSWERS
 from inference.answering.release_models import MAX_OLD_MODELS, ReleaseModels
-from inference.engines.extractive import Encoder
-from inference.engines.generator import GeneratorConfig, build_engine
+from inference.engines.extractive import ExtractiveEncoder
+from inference.engines.generator import EngineConfig, build_engine
 from inference.engines.protocol import Engine
-from orchestration.operations.ask import open_query_service
+from orchestration.operations.ask import open_ask_service
 from orchestration.operations.replay import replay_answer
-from orchestration.operations.sql_process import query_lake
-from orchestration.settings import Settings, open_lake
+from orchestration.operations.sql_process import run_sql_query
+from orchestration.settings import Settings, open_configured_lake
 from retrieval.embedding.embedder import EmbedderConfig, packaged_embedding_model
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.types import IndexRelease
@@ -51,7 +51,7 @@ def settings(module_folder: Path) -> Iterator[Settings]:
         replace(Chunk(name, text), vector=tuple(vector.tolist()))
         for (name, text), vector in zip(TEXTS.items(), vectors, strict=True)
     ]
-    service = open_query_service(settings)
+    service = open_ask_service(settings)
     built = service.index.build(model.digest, "chunker", vectors.shape[1], [batch(rows)], NO_LINEAGE)
     details = made_with(model.digest).model_copy(update={"versions": {"silver.documents": 0}})
     service.index.release("live", built, None, details)
@@ -65,17 +65,17 @@ def reranking(settings: Settings, folder: Path) -> Settings:
 
 
 def test_a_question_is_replayed_as_words_and_not_as_a_query(settings: Settings) -> None:
-    service = open_query_service(settings)
+    service = open_ask_service(settings)
     answer = service.ask(QUESTION, "acme")
-    assert replay_answer(open_lake(settings), service, answer.answer_id).reproduced
+    assert replay_answer(open_configured_lake(settings), service, answer.answer_id).reproduced
 
 
 def test_an_answer_is_replayed_with_the_reranker_that_it_was_given_with(
     settings: Settings, tmp_path: Path
 ) -> None:
-    plain, reranked = open_query_service(settings), open_query_service(reranking(settings, tmp_path))
+    plain, reranked = open_ask_service(settings), open_ask_service(reranking(settings, tmp_path))
     one, other = plain.ask(QUESTION, "acme"), reranked.ask(QUESTION, "acme")
-    lake = open_lake(settings)
+    lake = open_configured_lake(settings)
     assert replay_answer(lake, reranked, one.answer_id).reproduced
     assert replay_answer(lake, reranked, other.answer_id).reproduced
     first = [replay_answer(lake, reranked, each.answer_id).at_release[0].score for each in (one, other)]
@@ -83,13 +83,13 @@ def test_an_answer_is_replayed_with_the_reranker_that_it_was_given_with(
 
 
 def answer_ids(settings: Settings) -> list[str]:
-    lake = open_lake(settings)
-    return [answer.answer_id for answer in recent_answers(lake, 1000, None)]
+    lake = open_configured_lake(settings)
+    return [answer.answer_id for answer in recent_stored_answers(lake, 1000, None)]
 
 
 def test_questions_to_one_service_make_one_commit(settings: Settings) -> None:
-    before = open_lake(settings).version(ANSWERS.name)
-    with open_query_service(settings) as service:
+    before = open_configured_lake(settings).version(ANSWERS.name)
+    with open_ask_service(settings) as service:
         given = [service.ask(f"Question {number}: where is the Danube?", "acme") for number in range(7)]
         assert AnswerJournal(settings.answers_dir).is_empty() is False
     lake = Lake(settings.lake_root, settings.spark, settings.home / "spark", settings.home / "docs")
@@ -99,30 +99,32 @@ def test_questions_to_one_service_make_one_commit(settings: Settings) -> None:
 
 
 def test_an_answer_is_seen_at_once_also_by_another_process(settings: Settings) -> None:
-    service = open_query_service(settings)
+    service = open_ask_service(settings)
     answer = service.ask(QUESTION, "acme", groups=["b", "a"])
-    stored = find_answer(open_lake(settings), answer.answer_id)
+    stored = find_stored_answer(open_configured_lake(settings), answer.answer_id)
     assert (stored.question, stored.groups, stored.search_mode) == (QUESTION, ["a", "b"], "hybrid")
     assert list(answer.citations) == stored.citations
-    found = query_lake(settings, "select answer_id from gold.answers", "duckdb")
+    found = run_sql_query(settings, "select answer_id from gold.answers", "duckdb")
     assert answer.answer_id in found["answer_id"].to_pylist()
 
 
 def test_a_full_journal_is_committed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestration.operations.ask.JOURNAL_ANSWERS", 3)
-    before = open_lake(settings).version(ANSWERS.name)
-    service = open_query_service(settings)
+    before = open_configured_lake(settings).version(ANSWERS.name)
+    service = open_ask_service(settings)
     for _ in range(7):
         service.ask(QUESTION, "acme")
-    assert open_lake(settings).version(ANSWERS.name) == before + 3  # two full ones, and the rest here
+    assert (
+        open_configured_lake(settings).version(ANSWERS.name) == before + 3
+    )  # two full ones, and the rest here
 
 
 ASK_AND_DIE = """
 import os, signal, sys
 from pathlib import Path
-from orchestration.operations.ask import open_query_service
+from orchestration.operations.ask import open_ask_service
 from orchestration.settings import Settings
-service = open_query_service(Settings(home=Path(sys.argv[1])))
+service = open_ask_service(Settings(home=Path(sys.argv[1])))
 for _ in range(2):
     print(service.ask("Where does the Danube rise?", "acme").answer_id, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
@@ -140,10 +142,10 @@ def test_a_killed_service_loses_no_answer(settings: Settings) -> None:
 
 def test_a_commit_that_was_cut_off_adds_nothing_twice_and_a_torn_line_is_left_out(settings: Settings) -> None:
     journal, folder = AnswerJournal(settings.answers_dir), settings.answers_dir
-    service = open_query_service(settings)
+    service = open_ask_service(settings)
     first = service.ask(QUESTION, "acme")
     shutil.copy(folder / "journal.jsonl", folder / "before")
-    open_lake(settings)
+    open_configured_lake(settings)
     # As a process leaves it that was killed after its commit and before it emptied the journal.
     shutil.move(folder / "before", folder / "journal.jsonl")
     (folder / "committing").touch()
@@ -164,15 +166,15 @@ def test_a_lake_opens_where_its_answers_can_not_be_committed(
 
     with monkeypatch.context() as broken:
         broken.setattr(Lake, "append", full)
-        with open_query_service(settings) as service:
+        with open_ask_service(settings) as service:
             answer = service.ask(QUESTION, "acme")
-            open_lake(settings)
+            open_configured_lake(settings)
     assert "No space left" in caplog.text
     assert answer.answer_id in answer_ids(settings)
 
 
 def test_a_line_of_the_journal_that_is_no_answer_is_put_aside(settings: Settings) -> None:
-    service = open_query_service(settings)
+    service = open_ask_service(settings)
     with (settings.answers_dir / "journal.jsonl").open("ab") as file:
         file.write(b'{"of": "another version"}\n')
     answer = service.ask(QUESTION, "acme")
@@ -184,14 +186,14 @@ def test_a_line_of_the_journal_that_is_no_answer_is_put_aside(settings: Settings
 def test_the_engine_is_built_once_for_all_questions(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    built: list[GeneratorConfig] = []
+    built: list[EngineConfig] = []
 
-    def counted(config: GeneratorConfig, encoder: Encoder) -> Engine:
+    def counted(config: EngineConfig, encoder: ExtractiveEncoder) -> Engine:
         built.append(config)
         return build_engine(config, encoder)
 
     monkeypatch.setattr("inference.answering.query_service.build_engine", counted)
-    with open_query_service(settings) as service:
+    with open_ask_service(settings) as service:
         for _ in range(3):
             service.ask(QUESTION, "acme")
     assert len(built) == 1

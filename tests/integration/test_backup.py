@@ -13,16 +13,16 @@ from pyspark.sql import SparkSession
 from assets import silver
 from assets.dedup.minhash import MinHashConfig
 from assets.recipe import Recipe
-from orchestration.migrations import STATE_VERSION, NewerState, migrate_state
-from orchestration.operations.ask import open_query_service
+from orchestration.migrations import STATE_VERSION, NewerStateFolder, migrate_state_folder
+from orchestration.operations.ask import open_ask_service
 from orchestration.operations.backup import BACKUP_KEY_FILE, BackupError, restore_backup, write_backup
 from orchestration.operations.ingest import ingest_and_release
-from orchestration.settings import Settings, open_lake
+from orchestration.settings import Settings, open_configured_lake
 from orchestration.tracing.tracer import Tracer
 from orchestration.tracing.verify import TraceVerifier
 from quality.expectations import expect_row_count
 from quality.user_suites import UserSuite, UserSuites
-from retrieval.store.postgres import Postgres, fetch_value
+from retrieval.store.postgres import Postgres, fetch_postgres_value
 
 STATE_0 = Path(__file__).parent / "state-0.tar.gz"
 """The tables and sources that the first release's code made of `DOCS_0`."""
@@ -31,7 +31,9 @@ DOCS_0 = Path("/tmp/headwater-state-0/docs")
 
 def sequence(settings: Settings) -> int:
     with Postgres(settings.home, settings.postgres).owner() as connection:
-        return int(fetch_value(connection, "SELECT last_value FROM headwater.index_state_generation_seq"))
+        return int(
+            fetch_postgres_value(connection, "SELECT last_value FROM headwater.index_state_generation_seq")
+        )
 
 
 def stop(settings: Settings) -> None:
@@ -51,14 +53,14 @@ def settings(spark: SparkSession, module_folder: Path) -> Settings:
             member for member in archive if not member.name.startswith("docs/")
         ])  # fmt: skip
     made = Settings(home=home)
-    before = {n: open_lake(made).version(n) for n in ("bronze.raw_documents", "silver.documents")}
+    before = {n: open_configured_lake(made).version(n) for n in ("bronze.raw_documents", "silver.documents")}
     (DOCS_0 / "tides.md").write_text("# Tides\n\nThe moon pulls the oceans into two great bulges of water.\n")
     built = ingest_and_release(made, print)
     assert built.funnel["raw"] == 4
     # The index is not in the archive: it is made again, under a name that no decision was ever made about.
     assert built.release == "r2.1"
     # What the first code read and parsed was gone on from, not made again.
-    lake = open_lake(made)
+    lake = open_configured_lake(made)
     assert lake.version("bronze.raw_documents") == before["bronze.raw_documents"] + 1
     assert lake.version("silver.documents") == before["silver.documents"] + 1
     return made
@@ -66,7 +68,7 @@ def settings(spark: SparkSession, module_folder: Path) -> Settings:
 
 def test_an_older_state_folder_is_gone_on_from(settings: Settings) -> None:
     assert json.loads((settings.home / "state.json").read_text()) == {"version": STATE_VERSION}
-    service = open_query_service(settings)
+    service = open_ask_service(settings)
     assert "tides" in service.search("what pulls the oceans", 1, "hybrid", "default")[0].uri
     assert "bees" in service.search("waggle dance of the workers", 1, "hybrid", "default")[0].uri
 
@@ -75,23 +77,23 @@ def test_what_an_older_code_signed_is_compared_anew(tmp_path: Path) -> None:
     """The version of the documents that the signatures were made from has not the columns added since."""
     with tarfile.open(STATE_0) as archive:
         archive.extractall(tmp_path, filter="data")
-    lake = open_lake(Settings(home=tmp_path))
+    lake = open_configured_lake(Settings(home=tmp_path))
     given = {"lake": lake, "recipe": Recipe(minhash=MinHashConfig(jaccard_threshold=0.75))}
-    assert dg.materialize([silver.duplicates], resources=given).success
+    assert dg.materialize([silver.duplicates_asset], resources=given).success
 
 
 def test_a_newer_state_folder_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text(json.dumps({"version": STATE_VERSION + 1}))
-    with pytest.raises(NewerState, match="update Headwater"):
-        open_lake(Settings(home=tmp_path))
+    with pytest.raises(NewerStateFolder, match="update Headwater"):
+        open_configured_lake(Settings(home=tmp_path))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["state.json"]
-    lake = open_lake(Settings(home=tmp_path / "new"))
-    migrate_state(tmp_path / "new", lake)
+    lake = open_configured_lake(Settings(home=tmp_path / "new"))
+    migrate_state_folder(tmp_path / "new", lake)
 
 
 def test_what_was_backed_up_is_there_again(settings: Settings, module_folder: Path) -> None:
     file = module_folder / "backup.tar"
-    service = open_query_service(settings)
+    service = open_ask_service(settings)
     answer = service.ask("What pulls the oceans?", "default")
     rows = replace(expect_row_count(), name="rules__rows")
     suite = UserSuite(name="rules", table="silver.documents", expectations=(rows,))
@@ -106,12 +108,12 @@ def test_what_was_backed_up_is_there_again(settings: Settings, module_folder: Pa
     found = restore_backup(again, file, print, settings.home / BACKUP_KEY_FILE)
     assert UserSuites(again.user_suites_folder).list() == [suite]
     assert found.chunks == service.index.rows_at(service.live_release()).num_rows
-    other = open_query_service(again)
+    other = open_ask_service(again)
     assert other.live_release() == service.live_release()
     assert other.index.rows_at(other.live_release()).equals(service.index.rows_at(service.live_release()))
-    traced = Tracer(open_lake(again), other.index.document_rows, TraceVerifier(settings.recipe.parser)).trace(
-        answer.answer_id
-    )
+    traced = Tracer(
+        open_configured_lake(again), other.index.document_rows, TraceVerifier(settings.recipe.parser)
+    ).trace(answer.answer_id)
     assert traced.verified
     with pytest.raises(BackupError, match="not empty"):
         restore_backup(again, file, print)

@@ -12,9 +12,11 @@ _DOCUMENTS = 2_000
 
 def test_a_batch_added_to_a_lake_finds_every_copy(tmp_path: Path) -> None:
     letters = string.ascii_lowercase
-    words = dedupe_lake.vocabulary(iter([[f"word{one}{other}" for one in letters for other in letters]]))
+    words = dedupe_lake.bench_vocabulary(
+        iter([[f"word{one}{other}" for one in letters for other in letters]])
+    )
 
-    measured = dedupe_lake.dedupe_added_documents(_DOCUMENTS, words, tmp_path)
+    measured = dedupe_lake.bench_added_documents(_DOCUMENTS, words, tmp_path)
 
     assert measured.added == _DOCUMENTS // 100
     assert measured.found == pytest.approx(1)

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from orchestration.bench import search, search_floors
-from orchestration.bench.line_chart import Line, line_chart_svg
+from orchestration.bench.line_chart import BenchLine, bench_chart_svg
 from orchestration.bench.search_corpus import BenchCorpus
 from orchestration.settings import Settings
-from retrieval.index.binary_copy import vectors_as_matrix
+from retrieval.index.binary_copy import copied_vectors
 
 DIMENSION = 384
 
@@ -48,7 +48,7 @@ def test_the_corpus_is_skewed_and_the_same_each_time(home: Path) -> None:
     sizes = Counter(table["tenant"].to_pylist())
     assert sizes["tenant-0"] == pytest.approx(6000, rel=0.05)
     assert sizes["tenant-1"] > 3 * sizes["tenant-5"] > 0
-    assert np.linalg.norm(vectors_as_matrix(table["vector"].combine_chunks()), axis=1) == pytest.approx(
+    assert np.linalg.norm(copied_vectors(table["vector"].combine_chunks()), axis=1) == pytest.approx(
         1, abs=1e-5
     )
     assert len(set(table["text"].to_pylist())) == 12_000
@@ -88,8 +88,11 @@ def test_a_small_run_measures_everything(home: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_chart_names_every_line_that_has_points_and_draws_each_point() -> None:
-    panels = {"a < b": [Line("x", [(10, 1), (1000, 7)]), Line("none", [])], "two": [Line("y", [(5, 0)])]}
-    chart = ET.fromstring(line_chart_svg("chunks", panels))
+    panels = {
+        "a < b": [BenchLine("x", [(10, 1), (1000, 7)]), BenchLine("none", [])],
+        "two": [BenchLine("y", [(5, 0)])],
+    }
+    chart = ET.fromstring(bench_chart_svg("chunks", panels))
     texts = [each.text for each in chart.iter() if each.tag.endswith("text")]
     assert {"a < b", "two", "x", "y", "chunks", "10", "100", "1,000"} <= set(texts)
     assert "none" not in texts
@@ -105,4 +108,4 @@ def test_a_chart_names_every_line_that_has_points_and_draws_each_point() -> None
     first, second = data_lines[0]
     assert float(first.get("x") or 0) < float(second.get("x") or 0)
     assert float(first.get("y") or 0) > float(second.get("y") or 0)  # y grows downwards in SVG
-    assert line_chart_svg("chunks", panels) == line_chart_svg("chunks", panels)
+    assert bench_chart_svg("chunks", panels) == bench_chart_svg("chunks", panels)

@@ -12,7 +12,7 @@ from playwright.sync_api import Page, sync_playwright
 from assets.sources.source_config import Source
 from assets.sources.source_registry import SourceRegistry
 from orchestration.services import lifecycle
-from orchestration.services.dagster_home import dagster_instance
+from orchestration.services.dagster_home import dagster_home_instance
 from orchestration.settings import Settings
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -66,7 +66,7 @@ def test_materialize_all_in_the_browser(settings: Settings, page: Page) -> None:
     page.get_by_role("button", name="Materialize all").click()
     page.get_by_text("Launched run").first.wait_for()
 
-    with dagster_instance(settings) as instance:
+    with dagster_home_instance(settings) as instance:
         launched = [run for run in instance.get_runs() if "dagster/sensor_name" not in run.tags]
         assert len(launched) == 1
         run_id = launched[0].run_id
@@ -86,7 +86,7 @@ def test_materialize_all_in_the_browser(settings: Settings, page: Page) -> None:
     page.get_by_text("Spans are counted in characters").first.wait_for()
     page.goto(f"{web}/assets/ops/release?view=events")
     page.get_by_text("release_id").first.wait_for()
-    with dagster_instance(settings) as instance:
+    with dagster_home_instance(settings) as instance:
         key = dg.AssetKey(["ops", "release"])
         event = instance.get_latest_materialization_event(key)
         assert event is not None

@@ -8,13 +8,18 @@ import pyarrow as pa
 import pytest
 from index_rows import DIMENSION, NO_DETAILS, NO_LINEAGE, Chunk, batch
 
-from assets.dagster.gates import recorded_warnings
+from assets.dagster.gates import recorded_gate_warnings
 from assets.lake.audits import Unaudited, readable_version, record_audit
 from assets.lake.lake import Lake
-from assets.lake.releases import last_verdict, log_verdict, release_name, roll_back_release
+from assets.lake.releases import (
+    last_stored_verdict,
+    log_release_verdict,
+    roll_back_release,
+    stored_release_name,
+)
 from assets.lake.spark import SparkConfig
 from assets.lake.tables import AUDITS, DOCUMENTS, RAW_DOCUMENTS, RELEASES
-from assets.sources.revisions import STATE, stale_files
+from assets.sources.revisions import STATE, stale_source_files
 from assets.sources.source_schemas import SOURCE_LISTING_SCHEMA
 from retrieval.index.index import Index
 from retrieval.index.types import IndexState
@@ -47,22 +52,22 @@ def set_back(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_the_last_audit_counts(lake: Lake, set_back: Any) -> None:
     record_audit(lake, DOCUMENTS.name, 1, True, ["warned"], "before")
-    assert recorded_warnings(lake, DOCUMENTS.name, 1) == ["warned"]
+    assert recorded_gate_warnings(lake, DOCUMENTS.name, 1) == ["warned"]
     set_back()
     record_audit(lake, DOCUMENTS.name, 1, False, ["text_not_null"], "after")
     with pytest.raises(Unaudited):
         readable_version(lake, DOCUMENTS)
-    assert recorded_warnings(lake, DOCUMENTS.name, 1) is None
+    assert recorded_gate_warnings(lake, DOCUMENTS.name, 1) is None
     record_audit(lake, DOCUMENTS.name, 1, True, [], "mended")
     assert readable_version(lake, DOCUMENTS) == 1
 
 
 def test_the_last_verdict_counts(lake: Lake, set_back: Any) -> None:
     state = IndexState(1, 1, "model", "chunker", DIMENSION, NO_LINEAGE)
-    log_verdict(lake, state, False, "too low", {}, "before", 0)
+    log_release_verdict(lake, state, False, "too low", {}, "before", 0)
     set_back()
-    log_verdict(lake, state, True, "good", {}, "after", 1)
-    seen = last_verdict(lake, release_name(state))
+    log_release_verdict(lake, state, True, "good", {}, "after", 1)
+    seen = last_stored_verdict(lake, stored_release_name(state))
     assert seen is not None
     assert seen.decision == "approved"
 
@@ -150,4 +155,4 @@ def test_what_was_read_again_is_not_stale(lake: Lake, set_back: Any) -> None:
     }
     listing = pa.Table.from_pylist([entry], schema=SOURCE_LISTING_SCHEMA)
     state = lake.query(STATE, raw=lake.delta(RAW_DOCUMENTS.name))
-    assert stale_files(listing, state).num_rows == 0
+    assert stale_source_files(listing, state).num_rows == 0

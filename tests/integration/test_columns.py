@@ -8,7 +8,7 @@ from deltalake import DeltaTable, Schema
 from pyspark.sql import SparkSession
 
 from assets.columns import column_comment
-from assets.dagster.metadata import table_schema
+from assets.dagster.metadata import dagster_table_schema
 from assets.lake.lake import Lake
 from assets.lake.spark import SparkConfig
 from assets.lake.tables import TABLES, Table
@@ -29,7 +29,7 @@ def test_delta_and_the_web_ui_show_one_comment_a_column(lake: Lake, table: Table
     assert all(declared.values())
     stored = lake.delta(table.name).schema().fields
     assert {field.name: field.metadata["comment"] for field in stored} == declared
-    assert {column.name: column.description for column in table_schema(table).columns} == declared
+    assert {column.name: column.description for column in dagster_table_schema(table).columns} == declared
 
 
 def test_spark_shows_the_comments(lake: Lake) -> None:

@@ -9,8 +9,8 @@ import pytest
 from lake_rows import write
 from test_gx import chunk, document
 
-from assets.dagster.drift import compare_newest_window, drift_checks, drift_over_time
-from assets.dagster.gates import audit_version
+from assets.dagster.drift import compare_newest_drift_window, drift_checks, drift_over_time
+from assets.dagster.gates import run_version_gate
 from assets.lake.audits import Unaudited, readable_version
 from assets.lake.lake import Lake
 from assets.lake.spark import SparkConfig
@@ -47,24 +47,24 @@ def batch(rng: np.random.Generator, rows: int, language: str = "en", words: floa
 def test_new_documents_are_compared_once_with_the_earlier_ones(lake: Lake) -> None:
     rng = np.random.default_rng(1)
     write(lake, DOCUMENTS, batch(rng, 200))
-    assert (compare_newest_window(lake, DOCUMENTS, WARN, "run-1").skipped or "").startswith(
+    assert (compare_newest_drift_window(lake, DOCUMENTS, WARN, "run-1").skipped or "").startswith(
         "there are no earlier documents"
     )
     sound = write(lake, DOCUMENTS, batch(rng, 50))
-    found = compare_newest_window(lake, DOCUMENTS, WARN, "run-2")
+    found = compare_newest_drift_window(lake, DOCUMENTS, WARN, "run-2")
     assert (found.skipped, found.drifted, found.until) == (None, (), sound)
     assert {each.column for each in found.findings} >= {"word_count", "language", "source"}
     shifted = write(lake, DOCUMENTS, batch(rng, 50, language="de", words=300))
-    found = compare_newest_window(lake, DOCUMENTS, WARN, "run-3")
+    found = compare_newest_drift_window(lake, DOCUMENTS, WARN, "run-3")
     assert {each.column for each in found.drifted} == {"language", "word_count"}
     assert (found.since, found.until) == (sound, shifted)
     commits = lake.version(DRIFT.name)
-    again = compare_newest_window(lake, DOCUMENTS, WARN, "run-4")
+    again = compare_newest_drift_window(lake, DOCUMENTS, WARN, "run-4")
     assert {each.column for each in again.drifted} == {"language", "word_count"}
     assert lake.version(DRIFT.name) == commits
     # Accepted, it belongs to what stands before.
     write(lake, DOCUMENTS, batch(rng, 50))
-    assert compare_newest_window(lake, DOCUMENTS, WARN, "run-5").since == shifted
+    assert compare_newest_drift_window(lake, DOCUMENTS, WARN, "run-5").since == shifted
     shown = drift_over_time(lake, DOCUMENTS)
     assert "data:image/png;base64," in shown
     assert f"| {shifted} |" in shown
@@ -73,12 +73,12 @@ def test_new_documents_are_compared_once_with_the_earlier_ones(lake: Lake) -> No
 def test_a_small_batch_waits_for_more(lake: Lake) -> None:
     rng = np.random.default_rng(2)
     first = write(lake, DOCUMENTS, batch(rng, 60))
-    compare_newest_window(lake, DOCUMENTS, WARN, "run-1")
+    compare_newest_drift_window(lake, DOCUMENTS, WARN, "run-1")
     for _ in range(2):
         write(lake, DOCUMENTS, batch(rng, 8, language="de"))
-        assert "waiting for 20" in (compare_newest_window(lake, DOCUMENTS, WARN, "run-2").skipped or "")
+        assert "waiting for 20" in (compare_newest_drift_window(lake, DOCUMENTS, WARN, "run-2").skipped or "")
     write(lake, DOCUMENTS, batch(rng, 8, language="de"))
-    found = compare_newest_window(lake, DOCUMENTS, WARN, "run-3")
+    found = compare_newest_drift_window(lake, DOCUMENTS, WARN, "run-3")
     assert found.since == first
     assert [each.column for each in found.drifted] == ["language"]
 
@@ -86,21 +86,23 @@ def test_a_small_batch_waits_for_more(lake: Lake) -> None:
 def test_a_small_reference_is_not_compared_with(lake: Lake) -> None:
     rng = np.random.default_rng(3)
     write(lake, DOCUMENTS, batch(rng, 5))
-    compare_newest_window(lake, DOCUMENTS, WARN, "run-1")
+    compare_newest_drift_window(lake, DOCUMENTS, WARN, "run-1")
     second = write(lake, DOCUMENTS, batch(rng, 60))
-    assert "5 earlier documents" in (compare_newest_window(lake, DOCUMENTS, WARN, "run-2").skipped or "")
+    assert "5 earlier documents" in (
+        compare_newest_drift_window(lake, DOCUMENTS, WARN, "run-2").skipped or ""
+    )
     write(lake, DOCUMENTS, batch(rng, 60))
-    assert compare_newest_window(lake, DOCUMENTS, WARN, "run-3").since == second
+    assert compare_newest_drift_window(lake, DOCUMENTS, WARN, "run-3").since == second
 
 
 def test_where_it_blocks_a_later_sound_batch_does_not_let_it_pass(lake: Lake) -> None:
     rng = np.random.default_rng(4)
     first = write(lake, DOCUMENTS, batch(rng, 200))
-    compare_newest_window(lake, DOCUMENTS, BLOCK, "run-1")
+    compare_newest_drift_window(lake, DOCUMENTS, BLOCK, "run-1")
     write(lake, DOCUMENTS, batch(rng, 60, language="de"))
-    assert compare_newest_window(lake, DOCUMENTS, BLOCK, "run-2").drifted
+    assert compare_newest_drift_window(lake, DOCUMENTS, BLOCK, "run-2").drifted
     write(lake, DOCUMENTS, batch(rng, 30))
-    held = compare_newest_window(lake, DOCUMENTS, BLOCK, "run-3")
+    held = compare_newest_drift_window(lake, DOCUMENTS, BLOCK, "run-3")
     assert held.since == first
     assert held.drifted
 
@@ -133,20 +135,20 @@ def vectors(lake: Lake, rng: np.random.Generator, documents: list[dict], shift: 
 def test_vectors_are_compared_a_document(lake: Lake) -> None:
     rng = np.random.default_rng(5)
     vectors(lake, rng, batch(rng, 100), 0)
-    compare_newest_window(lake, EMBEDDINGS, WARN, "run-1", "model")
+    compare_newest_drift_window(lake, EMBEDDINGS, WARN, "run-1", "model")
     vectors(lake, rng, batch(rng, 40), 0)
-    found = compare_newest_window(lake, EMBEDDINGS, WARN, "run-2", "model")
+    found = compare_newest_drift_window(lake, EMBEDDINGS, WARN, "run-2", "model")
     assert [each.test for each in found.findings] == ["centroid"]
     assert not found.drifted
     vectors(lake, rng, batch(rng, 40), 4)
-    assert compare_newest_window(lake, EMBEDDINGS, WARN, "run-3", "model").drifted
+    assert compare_newest_drift_window(lake, EMBEDDINGS, WARN, "run-3", "model").drifted
 
 
 @pytest.mark.parametrize("config", [WARN, BLOCK])
 def test_the_check_in_dagster(lake: Lake, config: DriftConfig) -> None:
     rng = np.random.default_rng(6)
     write(lake, DOCUMENTS, batch(rng, 100))
-    compare_newest_window(lake, DOCUMENTS, config, "run-1")
+    compare_newest_drift_window(lake, DOCUMENTS, config, "run-1")
     write(lake, DOCUMENTS, batch(rng, 60, language="de"))
     check = next(
         each for each in drift_checks(config) if next(iter(each.check_keys)).asset_key.path[0] == "silver"
@@ -171,8 +173,8 @@ def test_a_gate_that_drift_closed_stays_closed_until_a_person_accepts(tmp_path: 
     lake.ensure()
     version = write(lake, DOCUMENTS, [document(0, "some text of a document")])
     suite = SUITES[DOCUMENTS.name]
-    audit_version(lake, suite, version, {}, "run-1", ("drift",))
+    run_version_gate(lake, suite, version, {}, "run-1", ("drift",))
     with pytest.raises(Unaudited):
         readable_version(lake, DOCUMENTS)
-    audit_version(lake, suite, version, {}, "run-2")
+    run_version_gate(lake, suite, version, {}, "run-2")
     assert readable_version(lake, DOCUMENTS) == version

@@ -10,7 +10,12 @@ from pyspark.sql import SparkSession
 from test_gx import TEXTS, document
 
 from assets.dagster.conservation import count_conservation
-from assets.dagster.gates import audit_version, build_gate, recorded_warnings, table_gates
+from assets.dagster.gates import (
+    build_gate_checks,
+    build_table_gates,
+    recorded_gate_warnings,
+    run_version_gate,
+)
 from assets.lake.audits import Unaudited, readable_version, record_audit
 from assets.lake.lake import Lake
 from assets.lake.spark import SparkConfig
@@ -47,37 +52,37 @@ def test_a_verdict_is_kept_and_read_by_consumers(lake: Lake) -> None:
     with pytest.raises(Unaudited):
         readable_version(lake, DOCUMENTS)
     good = write(lake, DOCUMENTS, [document(number, text) for number, text in enumerate(TEXTS)])
-    assert all(result.passed for result in audit_version(lake, SUITE, good, {}, "run-1"))
+    assert all(result.passed for result in run_version_gate(lake, SUITE, good, {}, "run-1"))
     assert readable_version(lake, DOCUMENTS) == good
     bad = write(lake, DOCUMENTS, [document(7, "seven") | {"char_count": 99}])
-    failed = {each.name for each in audit_version(lake, SUITE, bad, {}, "run-2") if not each.passed}
+    failed = {each.name for each in run_version_gate(lake, SUITE, bad, {}, "run-2") if not each.passed}
     assert failed == {"char_count_matches_text"}
     assert readable_version(lake, DOCUMENTS) == good
     # What passed is not looked at again, what failed is.
-    assert recorded_warnings(lake, DOCUMENTS.name, good) == []
-    assert recorded_warnings(lake, DOCUMENTS.name, bad) is None
+    assert recorded_gate_warnings(lake, DOCUMENTS.name, good) == []
+    assert recorded_gate_warnings(lake, DOCUMENTS.name, bad) is None
 
 
 def test_another_code_version_audits_anew(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     good = write(lake, DOCUMENTS, [document(0, TEXTS[0])])
-    audit_version(lake, SUITE, good, {}, "run-1")
+    run_version_gate(lake, SUITE, good, {}, "run-1")
     monkeypatch.setattr("assets.dagster.gates.CODE_VERSION", "another")
-    assert recorded_warnings(lake, DOCUMENTS.name, good) is None
+    assert recorded_gate_warnings(lake, DOCUMENTS.name, good) is None
 
 
 def test_a_suite_that_failed_before_fails_again_after_it_was_away_for_a_while(lake: Lake) -> None:
     version = write(lake, DOCUMENTS, [document(0, TEXTS[0])])
     suites = [UserSuite(name="mine", table=DOCUMENTS.name, expectations=(expect_row_count(),))]
-    assert recorded_warnings(lake, DOCUMENTS.name, version, suites) is None
+    assert recorded_gate_warnings(lake, DOCUMENTS.name, version, suites) is None
     record_audit(lake, DOCUMENTS.name, version, False, ["row_count"], "run-1", suites_digest(suites))
     record_audit(lake, DOCUMENTS.name, version, True, [], "run-2")
-    assert recorded_warnings(lake, DOCUMENTS.name, version) == []
+    assert recorded_gate_warnings(lake, DOCUMENTS.name, version) == []
     # Added again: the newest audit passed, but not under this suite.
-    assert recorded_warnings(lake, DOCUMENTS.name, version, suites) is None
+    assert recorded_gate_warnings(lake, DOCUMENTS.name, version, suites) is None
 
 
 def test_the_checks_in_dagster(lake: Lake) -> None:
-    gate = build_gate(SUITE)
+    gate = build_gate_checks(SUITE)
     version = write(lake, DOCUMENTS, [document(0, TEXTS[0]) | {"pages": [9, 1]}])
     asset = dg.AssetSpec(dg.AssetKey(["silver", "documents"]))
     definitions = dg.Definitions(
@@ -135,7 +140,9 @@ def test_conservation_counts_every_document(lake: Lake) -> None:
 
 def test_gates_cover_the_gated_tables_with_blocking_errors() -> None:
     checks = {
-        (spec.asset_key.to_user_string(), spec.name): spec for g in table_gates() for spec in g.check_specs
+        (spec.asset_key.to_user_string(), spec.name): spec
+        for g in build_table_gates()
+        for spec in g.check_specs
     }
     for name, suite in SUITES.items():
         assert TABLES[name].gated

@@ -22,7 +22,7 @@ from quality.checked_rows import checked_rows_in_duckdb, checked_rows_in_spark
 from quality.data_docs import data_docs_page
 from quality.expectations import expect_of_column
 from quality.gate import ExpectationResult, gate_verdict
-from quality.gx import NotEvaluated, run_gate_suite, validate_rows
+from quality.gx import ExpectationNotEvaluated, run_gate_suite, validate_with_gx
 from quality.gx import Tables as GivenTables
 from quality.suites import SUITES, Suite
 
@@ -163,7 +163,7 @@ def checked_rows(engine: Engine, tables: Tables, suite: Suite) -> pa.Table:
 def results_of(engine: Engine, tables: Tables, suite: Suite) -> list[ExpectationResult]:
     """By Great Expectations' pandas engine; its Spark engine, which takes seconds, has fewer tests."""
     rows = checked_rows(engine, tables, suite).to_pandas(types_mapper=pd.ArrowDtype)
-    return validate_rows(rows, suite.table, suite.expectations, None)
+    return validate_with_gx(rows, suite.table, suite.expectations, None)
 
 
 def failing(engine: Engine, tables: Tables, suite: Suite) -> set[str]:
@@ -397,7 +397,7 @@ def test_an_expectation_that_can_not_be_evaluated_is_an_error(engine: Engine) ->
     suite = Suite(documents, "SELECT * FROM {documents}", (bad,))
     tables = sound()
     tables[documents][0]["text"] = "hunter2-correct-horse"
-    with pytest.raises(NotEvaluated, match="bad could not be evaluated") as raised:
+    with pytest.raises(ExpectationNotEvaluated, match="bad could not be evaluated") as raised:
         run_gate_suite(engine(tables, suite), suite, parameters={})
     assert "hunter2" not in str(raised.value)
 

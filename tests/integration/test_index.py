@@ -13,7 +13,7 @@ from assets.lake.releases import prune_releases
 from retrieval.index.binary_copy import InvalidIndexBatch
 from retrieval.index.index import Index, IndexConfig
 from retrieval.index.rows import MAX_FIELD_BYTES
-from retrieval.index.types import IndexConflict, IndexState, ReleaseExists, UnknownRelease
+from retrieval.index.types import IndexConflict, IndexReleaseExists, IndexState, UnknownIndexRelease
 from retrieval.search.searcher import Searcher
 from retrieval.store.postgres import Postgres
 
@@ -312,9 +312,9 @@ def test_release_swaps_only_from_the_expected_one(index: Index) -> None:
     second = index.apply(first, [], [ROWS[0].chunk_id], NO_LINEAGE)
     with pytest.raises(IndexConflict, match="'r1' is live, not None"):
         index.release("r2", second, None, NO_DETAILS)
-    with pytest.raises(ReleaseExists, match="'r1'"):
+    with pytest.raises(IndexReleaseExists, match="'r1'"):
         index.release("r1", second, "r1", NO_DETAILS)
-    with pytest.raises(UnknownRelease, match="no epoch 99"):
+    with pytest.raises(UnknownIndexRelease, match="no epoch 99"):
         index.release("r2", IndexState(first.generation, 99, "", "", 8, NO_LINEAGE), "r1", NO_DETAILS)
     assert index.live() == released
     index.release("r2", second, "r1", NO_DETAILS)
@@ -327,7 +327,7 @@ def test_rollback_repoints_and_names_what_there_is(index: Index, postgres: Postg
     index.release("r2", index.apply(first, [], [ROWS[0].chunk_id], NO_LINEAGE), "r1", NO_DETAILS)
     searcher = Searcher(postgres)
     assert len(searcher.search("acme", "river", None, 5, "lexical")) == 1
-    with pytest.raises(UnknownRelease, match=r"no release 'r9'.*known: r2, r1"):
+    with pytest.raises(UnknownIndexRelease, match=r"no release 'r9'.*known: r2, r1"):
         index.rollback("r9")
     assert index.rollback("r1").release_id == "r1"
     assert len(searcher.search("acme", "river", None, 5, "lexical")) == 2
@@ -351,9 +351,9 @@ def test_prune_removes_what_no_kept_release_shows(index: Index, postgres: Postgr
             "WHERE c.generation = p.generation AND c.chunk_no = posting.chunk_no)"
         )
         assert left.fetchone() == (0,)
-    with pytest.raises(UnknownRelease, match="known: r3"):
+    with pytest.raises(UnknownIndexRelease, match="known: r3"):
         index.rollback("r1")
-    with pytest.raises(UnknownRelease, match="can not be read"):
+    with pytest.raises(UnknownIndexRelease, match="can not be read"):
         Searcher(postgres).search("acme", "river", None, 5, "lexical", at=first)
     assert names(index, index.apply(third, [batch(ROWS[:1])], [], NO_LINEAGE)) == {"a", "b", "c", "d"}
 

@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 
 from assets.engine.limits import LocalLimits
 from assets.engine.relations import IS_DELETED, Relations
-from assets.engine.step import Step, begin, short_name
+from assets.engine.step import Step, begin_step, relation_name
 from assets.lake.audits import Unaudited, readable_version, record_audit
 from assets.lake.lake import Lake
 from assets.lake.lineage import WriteConflict
@@ -38,7 +38,7 @@ def step(
     lake: Lake, table: Table = DUPLICATES, config: str = "c1", run: str = "run-1", **inputs: int
 ) -> Step:
     windows = {SIGNATURES: inputs.get("signatures", lake.version(SIGNATURES.name))}
-    return begin(lake, table, windows, run_id=run, config_digest=config)
+    return begin_step(lake, table, windows, run_id=run, config_digest=config)
 
 
 def merge(step: Step, *rows: tuple[str, str, float], scope: tuple[str, ...] | None = None) -> None:
@@ -57,7 +57,7 @@ def merge(step: Step, *rows: tuple[str, str, float], scope: tuple[str, ...] | No
 
 def changed(step: Step, table: Table) -> list[dict[str, Any]]:
     with step.relations((table,)) as on:
-        return on.arrow(f"changed_{short_name(table)}").to_pylist()
+        return on.arrow(f"changed_{relation_name(table)}").to_pylist()
 
 
 def held(lake: Lake) -> dict[str, float]:
@@ -119,14 +119,14 @@ def test_changed_gives_the_last_state_of_each_key(either: Lake) -> None:
     lake = either
     merge(step(lake), ("a", "x", 0.9), ("b", "x", 0.8))
     seen = lake.version(DUPLICATES.name)
-    first = begin(lake, SIGNATURES, {DUPLICATES: seen}, run_id="r", config_digest="c")
+    first = begin_step(lake, SIGNATURES, {DUPLICATES: seen}, run_id="r", config_digest="c")
     assert {r["doc_id"] for r in changed(first, DUPLICATES)} == {"a", "b"}
     with first.relations() as on:
         on.add("signatures", SIGNATURES.schema.empty_table())
         first.merge(on, "signatures")
     merge(step(lake), ("a", "x", 0.95), ("b", "x", 0.8), ("c", "x", 0.7))
     merge(step(lake), ("a", "x", 0.99), ("c", "x", 0.7))
-    after = begin(
+    after = begin_step(
         lake, SIGNATURES, {DUPLICATES: lake.version(DUPLICATES.name)}, run_id="r", config_digest="c"
     )
     found = {r["doc_id"]: (r["jaccard"], r[IS_DELETED]) for r in changed(after, DUPLICATES)}

@@ -8,10 +8,10 @@ import pytest
 from index_rows import DIMENSION, NO_DETAILS, NO_LINEAGE, Chunk, batch, emptied
 
 from assets.engine.relations import IS_DELETED
-from assets.engine.step import begin
+from assets.engine.step import begin_step
 from assets.lake.audits import audited_version, readable_version, record_audit
 from assets.lake.lake import FEW_FILES, Lake
-from assets.lake.maintenance import compact_and_vacuum, needed_versions
+from assets.lake.maintenance import compact_and_vacuum, needed_table_versions
 from assets.lake.spark import SparkConfig
 from assets.lake.tables import ANSWERS, CHUNKS, DOCUMENTS, DUPLICATES, SIGNATURES
 from retrieval.index import hnsw_graph
@@ -68,7 +68,7 @@ def test_compaction_and_vacuum_change_no_row_and_start_no_work(lake: Lake) -> No
         inputs={DUPLICATES.name: newest}, fence=1,
     )  # fmt: skip
     lake.append(CHUNKS, CHUNKS.schema.empty_table(), lineage)
-    needed = needed_versions(lake, [pinning({DUPLICATES.name: pinned})])
+    needed = needed_table_versions(lake, [pinning({DUPLICATES.name: pinned})])
     assert needed[DUPLICATES.name] == {pinned, newest}
     done = compact_and_vacuum(lake, DUPLICATES.name, needed[DUPLICATES.name], retention_days=0)
     assert (done.files_before, done.files_after) == (len(versions), 1)
@@ -76,11 +76,15 @@ def test_compaction_and_vacuum_change_no_row_and_start_no_work(lake: Lake) -> No
     assert lake.settled_version(DUPLICATES.name, newest) == lake.version(DUPLICATES.name)
     assert rows(lake) == before
     assert rows(lake, pinned) == then
-    step = begin(lake, CHUNKS, {DUPLICATES: lake.version(DUPLICATES.name)}, run_id="next", config_digest="c")
+    step = begin_step(
+        lake, CHUNKS, {DUPLICATES: lake.version(DUPLICATES.name)}, run_id="next", config_digest="c"
+    )
     assert step.idle
     append(lake, 999)
     assert lake.settled_version(DUPLICATES.name, newest) < lake.version(DUPLICATES.name)
-    again = begin(lake, CHUNKS, {DUPLICATES: lake.version(DUPLICATES.name)}, run_id="next", config_digest="c")
+    again = begin_step(
+        lake, CHUNKS, {DUPLICATES: lake.version(DUPLICATES.name)}, run_id="next", config_digest="c"
+    )
     assert not again.idle
 
 
@@ -105,10 +109,12 @@ def lagging(lake: Lake) -> int:
 
 def test_a_consumer_that_lags_behind_retention_still_reads_its_changes(lake: Lake) -> None:
     first = lagging(lake)
-    needed = needed_versions(lake, [])[DUPLICATES.name]
+    needed = needed_table_versions(lake, [])[DUPLICATES.name]
     assert needed == set(range(first, lake.version(DUPLICATES.name) + 1))
     compact_and_vacuum(lake, DUPLICATES.name, needed, retention_days=0)
-    step = begin(lake, CHUNKS, {DUPLICATES: lake.version(DUPLICATES.name)}, run_id="next", config_digest="c")
+    step = begin_step(
+        lake, CHUNKS, {DUPLICATES: lake.version(DUPLICATES.name)}, run_id="next", config_digest="c"
+    )
     assert not step.rebuild
     with step.relations((DUPLICATES,)) as on:
         changes = on.arrow("changed_duplicates")
@@ -125,12 +131,12 @@ def test_an_old_answer_keeps_the_versions_that_it_names_and_none_after_them(lake
         inputs={DUPLICATES.name: versions[0]},
     )  # fmt: skip
     lake.append(ANSWERS, ANSWERS.schema.empty_table(), lineage)
-    assert needed_versions(lake, [])[DUPLICATES.name] == {versions[0], versions[-1]}
+    assert needed_table_versions(lake, [])[DUPLICATES.name] == {versions[0], versions[-1]}
 
 
 def test_the_versions_that_the_index_last_read_are_needed_and_all_after_them(lake: Lake) -> None:
     versions = [append(lake, number) for number in range(1, 5)]
-    needed = needed_versions(lake, [], [{DUPLICATES.name: versions[1]}])
+    needed = needed_table_versions(lake, [], [{DUPLICATES.name: versions[1]}])
     assert needed[DUPLICATES.name] == set(versions[1:])
 
 
@@ -143,7 +149,7 @@ def test_a_consumer_whose_changes_were_deleted_starts_anew_and_says_so(
     # As a VACUUM by another tool does, which knows nothing of our consumers.
     compact_and_vacuum(lake, DUPLICATES.name, {newest}, retention_days=0)
     assert not lake.has_changes(DUPLICATES.name, first, newest)
-    step = begin(lake, CHUNKS, {DUPLICATES: newest}, run_id="next", config_digest="c")
+    step = begin_step(lake, CHUNKS, {DUPLICATES: newest}, run_id="next", config_digest="c")
     assert step.rebuild
     assert "gold.chunks is made anew" in caplog.text
     assert "silver.duplicates" in caplog.text
@@ -244,6 +250,6 @@ def test_what_is_needed_follows_every_consumer(lake: Lake) -> None:
         )
     for number in range(1, 4):
         append(lake, number)
-    needed = needed_versions(lake, [])
+    needed = needed_table_versions(lake, [])
     assert needed[DUPLICATES.name] == {0, 1, 2, 3}
     assert needed[DOCUMENTS.name] == {0}

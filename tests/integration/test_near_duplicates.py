@@ -10,7 +10,13 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 
-from assets.dedup.minhash import MinHashConfig, bands, shingle_jaccard, signature_batches, signatures
+from assets.dedup.minhash import (
+    MinHashConfig,
+    lsh_bands,
+    minhash_signatures,
+    shingle_jaccard,
+    signature_batches,
+)
 from assets.dedup.near_duplicates import DuplicateCounts, find_duplicates
 from assets.engine.local_relations import LocalRelations
 from assets.engine.relations import Relations
@@ -52,7 +58,7 @@ def buckets(corpus: Corpus, config: MinHashConfig = CONFIG) -> list[list[str]]:
     members: dict[tuple[str, int], list[str]] = {}
     for (tenant, text), doc_id in representatives(corpus).items():
         if text:
-            for band in bands(signatures(pa.array([text]), config), config)[0].tolist():
+            for band in lsh_bands(minhash_signatures(pa.array([text]), config), config)[0].tolist():
                 members.setdefault((tenant, band), []).append(doc_id)
     return [sorted(bucket, key=lambda doc_id: seniority(corpus, doc_id)) for bucket in members.values()]
 
@@ -314,10 +320,10 @@ def test_a_removal_lets_documents_move_up_in_a_full_bucket() -> None:
     config = CONFIG.model_copy(update={"permutations": 1, "bands": 1, "rows": 1, "hot_bucket": 1})
     rng = random.Random(5)
     text, near, nearer = words(), words((12, "z")), words((13, "z"))
-    shared = signatures(pa.array([text]), config)[0]
-    assert (signatures(pa.array([near, nearer]), config) == shared).all()
+    shared = minhash_signatures(pa.array([text]), config)[0]
+    assert (minhash_signatures(pa.array([near, nearer]), config) == shared).all()
     shuffled = rng.sample(text.split(), 24)
-    while signatures(pa.array([" ".join(shuffled)]), config)[0] != shared:
+    while minhash_signatures(pa.array([" ".join(shuffled)]), config)[0] != shared:
         rng.shuffle(shuffled)
     before = {"a": Doc("t", " ".join(shuffled), 0), "b": Doc("t", text, 1), "c": Doc("t", near, 2)}
     before["d"] = Doc("t", nearer, 3)

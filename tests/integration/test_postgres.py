@@ -28,7 +28,7 @@ from retrieval.store.postgres import (
     DatabaseUnavailable,
     Postgres,
     PostgresConfig,
-    fetch_value,
+    fetch_postgres_value,
 )
 from retrieval.store.schema import SCHEMA_VERSION
 
@@ -152,7 +152,7 @@ def test_a_restart_in_the_middle_of_a_query_is_an_error_that_says_so_and_no_more
                 answer.result(timeout=30)
             mine.server.start()
             with mine.serving("x") as connection:
-                assert fetch_value(connection, "SELECT 7") == 7
+                assert fetch_postgres_value(connection, "SELECT 7") == 7
         finally:
             mine.stop()
 

@@ -17,7 +17,7 @@ from assets.sources.environment_corpus import list_environment_corpus
 from assets.sources.local_files import list_local_files
 from assets.sources.source_config import Source, SourceEmpty, SourceUnreachable, UnreadableTabularFile
 from assets.sources.source_reader import list_local_source, list_source, read_local_source, read_source
-from assets.sources.source_schemas import SOURCE_CONTENT_SCHEMA, file_uri_to_path
+from assets.sources.source_schemas import SOURCE_CONTENT_SCHEMA, source_uri_to_path
 from assets.sources.tabular_files import read_tabular_files
 
 ODD_NAMES = [
@@ -64,11 +64,11 @@ def test_odd_names_are_listed_read_and_found_again(spark: SparkSession, tmp_path
     rows = read(spark, Source(name="odd", location=str(tmp_path)))
     assert len(rows) == len(ODD_NAMES) + 1
     for uri, row in rows.items():
-        body = Path(file_uri_to_path(uri)).read_bytes()
+        body = Path(source_uri_to_path(uri)).read_bytes()
         assert (row["error"], row["body"], row["size_bytes"]) == (None, body, len(body))
         assert row["content_sha256"] == hashlib.sha256(body).hexdigest()
         assert row["media_type"] == "text/plain"
-    assert {Path(file_uri_to_path(uri)).name for uri in rows} >= set(ODD_NAMES)
+    assert {Path(source_uri_to_path(uri)).name for uri in rows} >= set(ODD_NAMES)
 
 
 def test_what_can_not_be_read_is_a_row_and_not_the_end(spark: SparkSession, tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_what_can_not_be_read_is_a_row_and_not_the_end(spark: SparkSession, tmp_
     (tmp_path / "gone.md").unlink()
     (tmp_path / "folder.md").unlink()
     (tmp_path / "folder.md").mkdir()
-    rows = {Path(file_uri_to_path(uri)).name: row for uri, row in read(spark, source, listing).items()}
+    rows = {Path(source_uri_to_path(uri)).name: row for uri, row in read(spark, source, listing).items()}
     assert rows["good.md"]["error"] is None
     assert rows["good.md"]["media_type"] == "text/markdown"
     assert {name: row["error"] for name, row in rows.items() if name != "good.md"} == {

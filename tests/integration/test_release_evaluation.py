@@ -11,7 +11,7 @@ from test_gx import chunk, document
 from assets.lake.lake import Lake
 from assets.lake.spark import SparkConfig
 from assets.lake.tables import CHUNKS, RAW_DOCUMENTS
-from assets.release_evaluation import evaluation_questions, sample_documents
+from assets.release_evaluation import candidate_questions, sample_candidate_documents
 from assets.sources.source_config import Source
 from assets.sources.source_registry import SourceRegistry
 
@@ -61,7 +61,7 @@ def registry(tmp_path: Path, uris: Sequence[str]) -> SourceRegistry:
 
 
 def test_tenants_without_questions_are_asked_too(lake: Lake, pins: dict[str, int], tmp_path: Path) -> None:
-    asked = evaluation_questions(lake, registry(tmp_path, ["file:///asked", "file:///gone"]), pins)
+    asked = candidate_questions(lake, registry(tmp_path, ["file:///asked", "file:///gone"]), pins)
     assert [each.question for each in asked["asked"]] == ["What of file:///asked?"]
     assert {tenant: len(questions) for tenant, questions in asked.items()} == {
         "asked": 1,
@@ -74,20 +74,20 @@ def test_tenants_without_questions_are_asked_too(lake: Lake, pins: dict[str, int
 def test_a_tenant_whose_questions_can_not_be_answered_is_asked_for_its_chunks(
     lake: Lake, pins: dict[str, int], tmp_path: Path
 ) -> None:
-    asked = evaluation_questions(lake, registry(tmp_path, ["file:///gone"]), pins)
+    asked = candidate_questions(lake, registry(tmp_path, ["file:///gone"]), pins)
     assert sorted(each.expected for each in asked["asked"]) == [("asked-0",), ("asked-1",), ("asked-2",)]
 
 
 def test_a_sample_is_bounded_per_tenant_and_the_same_for_the_same_chunks(
     lake: Lake, pins: dict[str, int]
 ) -> None:
-    sampled = sample_documents(lake, pins[CHUNKS.name], 40, except_tenants={"asked"})
+    sampled = sample_candidate_documents(lake, pins[CHUNKS.name], 40, except_tenants={"asked"})
     assert {tenant: len({doc_id for doc_id, _ in found}) for tenant, found in sampled.items()} == {
         "large": 40,
         "small": 2,
     }
-    assert sampled == sample_documents(lake, pins[CHUNKS.name], 40, except_tenants={"asked"})
-    fewer = sample_documents(lake, pins[CHUNKS.name], 10, except_tenants={"asked"})
+    assert sampled == sample_candidate_documents(lake, pins[CHUNKS.name], 40, except_tenants={"asked"})
+    fewer = sample_candidate_documents(lake, pins[CHUNKS.name], 10, except_tenants={"asked"})
     assert fewer["large"] == sampled["large"][:10]
     # In no order that the lake stores them in: the first documents by name would be one source's.
     assert [doc_id for doc_id, _ in sampled["large"]] != sorted(doc_id for doc_id, _ in sampled["large"])

@@ -11,10 +11,10 @@ from assets.lake.lineage import WriteConflict
 from assets.lake.releases import (
     ReleaseNotApproved,
     log_live_history,
-    log_verdict,
+    log_release_verdict,
     make_release_live,
-    release_name,
     roll_back_release,
+    stored_release_name,
 )
 from assets.lake.spark import SparkConfig
 from assets.lake.tables import RELEASES
@@ -46,7 +46,7 @@ def index(postgres: Postgres) -> Index:
 
 
 def approved(lake: Lake, state: IndexState) -> IndexState:
-    log_verdict(lake, state, True, "good", {"ndcg@10": 0.7}, "gate", lake.fencing_token(RELEASES))
+    log_release_verdict(lake, state, True, "good", {"ndcg@10": 0.7}, "gate", lake.fencing_token(RELEASES))
     return state
 
 
@@ -59,11 +59,11 @@ def test_only_what_the_gate_approved_goes_live(lake: Lake, index: Index, model: 
     state = index.build("model", "chunker", DIMENSION, [batch([Chunk("a", "one")])], made_from(chunks=1))
     with pytest.raises(ReleaseNotApproved, match="it was not evaluated"):
         make_release_live(lake, index, state, "run", model)
-    log_verdict(lake, state, False, "too low", {}, "gate", 0)
+    log_release_verdict(lake, state, False, "too low", {}, "gate", 0)
     with pytest.raises(ReleaseNotApproved, match="it was refused: too low"):
         make_release_live(lake, index, state, "run", model)
     with pytest.raises(WriteConflict):  # an evaluation that began before that verdict
-        log_verdict(lake, state, True, "good", {}, "gate", 0)
+        log_release_verdict(lake, state, True, "good", {}, "gate", 0)
     live = make_release_live(lake, index, approved(lake, state), "run", model)
     assert (live.details.metrics, live.details.versions) == ({"ndcg@10": 0.7}, {"chunks": 1})
 
@@ -72,7 +72,7 @@ def test_the_log_follows_the_pointer_where_a_process_died_between_them(
     lake: Lake, index: Index, model: EmbeddingModel
 ) -> None:
     first = index.build("model", "chunker", DIMENSION, [batch([Chunk("a", "one")])], made_from(chunks=1))
-    one, reason = release_name(approved(lake, first)), "good"
+    one, reason = stored_release_name(approved(lake, first)), "good"
     index.release(one, first, None, made_with("model"))  # and nothing more: the process was killed
     assert log(lake) == [(one, "approved", reason)]
     assert make_release_live(lake, index, first, "again", model).release_id == one
@@ -82,7 +82,7 @@ def test_the_log_follows_the_pointer_where_a_process_died_between_them(
     assert log(lake) == expected
 
     second = index.apply(first, [batch([Chunk("b", "two")])], [], made_from(chunks=2))
-    two = release_name(approved(lake, second))
+    two = stored_release_name(approved(lake, second))
     make_release_live(lake, index, second, "run", model)
     index.rollback(one)  # killed as well
     # What was rolled back from is not made live again by a run, which repairs the log.
@@ -100,7 +100,7 @@ def test_the_log_is_written_also_where_another_writer_was_faster_once(
     lake: Lake, index: Index, model: EmbeddingModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = index.build("model", "chunker", DIMENSION, [batch([Chunk("a", "one")])], made_from(chunks=1))
-    name = release_name(approved(lake, state))
+    name = stored_release_name(approved(lake, state))
     append, conflicts = Lake.append, [WriteConflict("another process was faster")]
 
     def overtaken(self: Lake, *args: Any) -> int:

@@ -11,7 +11,7 @@ from cross_encoders import save_cross_encoder
 from index_rows import NO_LINEAGE, Chunk, batch, made_with
 
 from inference.answering.query_service import SearchMode
-from orchestration.operations.ask import open_query_service
+from orchestration.operations.ask import open_ask_service
 from orchestration.settings import Settings
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.rerank.reranker import RerankerConfig
@@ -33,7 +33,7 @@ def settings(module_folder: Path) -> Iterator[Settings]:
         replace(Chunk(name, text), vector=tuple(vector.tolist()))
         for (name, text), vector in zip(TEXTS.items(), vectors, strict=True)
     ]
-    service = open_query_service(settings)
+    service = open_ask_service(settings)
     built = service.index.build(model.digest, "chunker", vectors.shape[1], [batch(rows)], NO_LINEAGE)
     service.index.release("live", built, None, made_with(model.digest))
     yield settings
@@ -46,7 +46,7 @@ def cross_encoder(module_folder: Path) -> Path:
 
 
 def asked(settings: Settings, mode: SearchMode | None, **options: Any) -> list[tuple[str, int, float]]:
-    service = open_query_service(settings.model_copy(update={"reranker": RerankerConfig(**options)}))
+    service = open_ask_service(settings.model_copy(update={"reranker": RerankerConfig(**options)}))
     hits = service.search("Where does the Danube rise?", 2, mode or service.default_mode, "acme")
     return [(hit.text, hit.rank, round(hit.score, 4)) for hit in hits]
 

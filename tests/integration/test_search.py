@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from index_rows import DIMENSION, NO_DETAILS, NO_LINEAGE, Chunk, batch, emptied, found
 
-from retrieval.index.types import IndexState, UnknownRelease
+from retrieval.index.types import IndexState, UnknownIndexRelease
 from retrieval.search.query import InvalidSearchQuery
 from retrieval.search.searcher import QueryModelMismatch, SearchConfig, Searcher
-from retrieval.search.snapshot import NoLiveRelease, read_snapshot
+from retrieval.search.snapshot import NoLiveSnapshot, read_snapshot
 from retrieval.search.vector_search import VectorSearchPlan, search_nearest_vectors
-from retrieval.store.postgres import Postgres, fetch_value
+from retrieval.store.postgres import Postgres, fetch_postgres_value
 
 ROWS = [
     Chunk("stone", "stone stone wind", title="River", vector=(1, 0, 0, 0, 0, 0, 0, 0.1)),
@@ -118,7 +118,7 @@ GOOD = [1.0] * DIMENSION
         ({"tenant": ""}, ValueError, "no tenant"),
         (
             {"at": IndexState(999, 1, "", "", 8, NO_LINEAGE)},
-            UnknownRelease,
+            UnknownIndexRelease,
             "generation 999, epoch 1 can not be read",
         ),
     ],
@@ -136,7 +136,7 @@ def test_before_the_first_release_there_is_nothing_to_search(postgres: Postgres)
     index = emptied(postgres)
     state = index.build("model", "chunker", DIMENSION, [batch(ROWS)], NO_LINEAGE)
     searcher = Searcher(postgres)
-    with pytest.raises(NoLiveRelease):
+    with pytest.raises(NoLiveSnapshot):
         searcher.search("acme", "wind", None, 3, "lexical")
     assert searcher.search("acme", "wind", None, 3, "lexical", at=state)
 
@@ -228,14 +228,14 @@ def test_the_graph_is_used_where_the_database_does_not_know_the_tenants_size(pos
     )
     with postgres.serving("large") as connection:
         moment = read_snapshot(connection, state)
-        assert fetch_value(connection, scans) == 0
+        assert fetch_postgres_value(connection, scans) == 0
         _, plan = search_nearest_vectors(
             connection, moment, str([1.0] * DIMENSION), 10, SearchConfig(ef_search=40)
         )
         assert plan.method == "graph"
-        assert fetch_value(connection, scans) == 1
+        assert fetch_postgres_value(connection, scans) == 1
         # What comes after in the same transaction may sort again.
-        assert fetch_value(connection, "SELECT current_setting('enable_sort')") == "on"
+        assert fetch_postgres_value(connection, "SELECT current_setting('enable_sort')") == "on"
 
 
 def test_a_search_reads_one_release_while_another_goes_live(postgres: Postgres) -> None:

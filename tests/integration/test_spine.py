@@ -10,17 +10,17 @@ from deltalake import write_deltalake
 from pyspark.sql import SparkSession
 from spark_only import spark_only
 
-from assets.dagster.metadata import funnel
+from assets.dagster.metadata import document_funnel
 from assets.lake.audits import audited_version
 from assets.lake.lake import Lake
 from assets.lake.tables import TABLES
 from assets.sources.source_config import Source
 from assets.sources.source_registry import SourceRegistry
-from orchestration.operations.ask import open_query_service
+from orchestration.operations.ask import open_ask_service
 from orchestration.operations.ingest import ingest_and_release
 from orchestration.operations.runs import RunFailed, execute_run
 from orchestration.services.status import state_status
-from orchestration.settings import Settings, open_lake
+from orchestration.settings import Settings, open_configured_lake
 from orchestration.tracing.nodes import Trace
 from orchestration.tracing.tracer import Tracer
 from orchestration.tracing.verify import TraceVerifier
@@ -73,9 +73,9 @@ def make_home(home: Path, corpus: Path) -> Settings:
 
 
 def trace(settings: Settings, identity: str) -> Trace:
-    service = open_query_service(settings)
+    service = open_ask_service(settings)
     return Tracer(
-        open_lake(settings), service.index.document_rows, TraceVerifier(settings.recipe.parser)
+        open_configured_lake(settings), service.index.document_rows, TraceVerifier(settings.recipe.parser)
     ).trace(identity)
 
 
@@ -94,7 +94,7 @@ def settings(spark: SparkSession, module_folder: Path, corpus: Path) -> Settings
 
 
 def test_every_document_is_accounted_for(settings: Settings) -> None:
-    counts = funnel(open_lake(settings))
+    counts = document_funnel(open_configured_lake(settings))
     assert counts["raw"] == 9
     assert counts["exact_duplicates"] == 1
     assert counts["near_duplicates"] == 1
@@ -103,7 +103,7 @@ def test_every_document_is_accounted_for(settings: Settings) -> None:
     assert counts["chunks"] == counts["embedded"] >= 5
     reasons = {
         row["uri"].rpartition("/")[2]: row["expectation"]
-        for row in rows(open_lake(settings), "silver.quarantine")
+        for row in rows(open_configured_lake(settings), "silver.quarantine")
     }
     assert reasons.keys() == {"empty.txt", "broken.pdf"}
     assert reasons["empty.txt"] == "empty"
@@ -111,16 +111,16 @@ def test_every_document_is_accounted_for(settings: Settings) -> None:
 
 @pytest.mark.parametrize("mode", ["hybrid", "lexical", "vector"])
 def test_search_finds_the_document(settings: Settings, mode: RetrievalMode) -> None:
-    hits = open_query_service(settings).search("how do workers tell where nectar is", 3, mode, "default")
+    hits = open_ask_service(settings).search("how do workers tell where nectar is", 3, mode, "default")
     assert "bees" in hits[0].uri
     assert [hit.rank for hit in hits] == list(range(1, len(hits) + 1))
 
 
 def test_an_answer_is_cited_verbatim_and_traced_to_its_bytes(settings: Settings, corpus: Path) -> None:
-    answer = open_query_service(settings).ask("What causes the tides?", "default")
+    answer = open_ask_service(settings).ask("What causes the tides?", "default")
     assert not answer.refused
     cited = answer.citations[0]
-    lake = open_lake(settings)
+    lake = open_configured_lake(settings)
     text = lake.query(
         "select text from t where doc_id = ?",
         [cited.doc_id],
@@ -136,7 +136,7 @@ def test_an_answer_is_cited_verbatim_and_traced_to_its_bytes(settings: Settings,
 
 
 def test_a_document_is_traced_forward_to_answers(settings: Settings, corpus: Path) -> None:
-    answer = open_query_service(settings).ask("What is a glacier?", "default")
+    answer = open_ask_service(settings).ask("What is a glacier?", "default")
     found = trace(settings, (corpus / "glaciers.md").as_uri())
     nodes = list(_walk(found.to_dict()["forward"]))
     assert {"document", "chunk", "embedding", "index", "answer"} <= {node["kind"] for node in nodes}
@@ -146,24 +146,24 @@ def test_a_document_is_traced_forward_to_answers(settings: Settings, corpus: Pat
 
 
 def test_what_the_documents_do_not_say_is_not_answered(settings: Settings) -> None:
-    answer = open_query_service(settings).ask("Who won the chess world championship in 1972?", "default")
+    answer = open_ask_service(settings).ask("Who won the chess world championship in 1972?", "default")
     assert answer.refused
     assert answer.citations == ()
 
 
 def test_running_again_with_nothing_new_writes_nothing(settings: Settings) -> None:
-    lake = open_lake(settings)
+    lake = open_configured_lake(settings)
     before = {name: version for name, version in versions(lake).items() if name != "gold.answers"}
     outcome = execute_run(settings, None, print)
     assert outcome.failures == []
     assert {name: v for name, v in versions(lake).items() if name != "gold.answers"} == before
-    assert open_query_service(settings).live_release().release_id == "r1.1"
+    assert open_ask_service(settings).live_release().release_id == "r1.1"
 
 
 def test_tampered_bytes_do_not_verify(settings: Settings, module_folder: Path, corpus: Path) -> None:
     copy = module_folder / "tampered"
     shutil.copytree(settings.home / "lake", copy / "lake")
-    lake = open_lake(settings.model_copy(update={"lake": str(copy / "lake")}))
+    lake = open_configured_lake(settings.model_copy(update={"lake": str(copy / "lake")}))
     uri = (corpus / "tides.md").as_uri()
     raw = lake.delta("bronze.raw_documents").to_pyarrow_table().to_pylist()
     for row in raw:
@@ -180,8 +180,10 @@ def test_tampered_bytes_do_not_verify(settings: Settings, module_folder: Path, c
 def test_changes_reach_the_release_and_equal_a_full_rebuild(
     settings: Settings, module_folder: Path, corpus: Path
 ) -> None:
-    promoted = next(r for r in rows(open_lake(settings), "silver.duplicates") if r["method"] == "exact")
-    lake = open_lake(settings)
+    promoted = next(
+        r for r in rows(open_configured_lake(settings), "silver.duplicates") if r["method"] == "exact"
+    )
+    lake = open_configured_lake(settings)
     names = {r["doc_id"]: Path(r["uri"]).name for r in rows(lake, "silver.documents")}
     canonical = "bees.md" if names[promoted["canonical_id"]] == "bees.md" else "bees copy.md"
     (corpus / canonical).unlink()  # another of its cluster must be promoted
@@ -194,7 +196,7 @@ def test_changes_reach_the_release_and_equal_a_full_rebuild(
     (corpus / "glaciers.md").unlink()
     built = ingest_and_release(settings, print)
     assert built.release == "r1.2"
-    service = open_query_service(settings)
+    service = open_ask_service(settings)
     assert "volcano" in service.search("molten rock from an eruption", 1, "hybrid", "default")[0].uri
     assert "bees" in service.search("waggle dance of the honey bee", 1, "hybrid", "default")[0].uri
     assert all(
@@ -206,7 +208,7 @@ def test_changes_reach_the_release_and_equal_a_full_rebuild(
     fresh = make_home(module_folder / "fresh", corpus)
     with spark_only():
         ingest_and_release(fresh, print)
-    ours, theirs = open_lake(settings), open_lake(fresh)
+    ours, theirs = open_configured_lake(settings), open_configured_lake(fresh)
     canonical_of = {r["doc_id"]: r["canonical_id"] for r in rows(ours, "silver.duplicates")}
     assert len(canonical_of) == len(rows(theirs, "silver.duplicates"))
     for name in ("silver.documents", "silver.quarantine", "silver.signatures"):
@@ -227,31 +229,29 @@ def test_a_file_that_comes_back_is_found_again(settings: Settings, corpus: Path)
     assert built.release == "r1.3"
     assert (
         "glaciers"
-        in open_query_service(settings)
-        .search("dense ice under its own weight", 1, "hybrid", "default")[0]
-        .uri
+        in open_ask_service(settings).search("dense ice under its own weight", 1, "hybrid", "default")[0].uri
     )
 
 
 def test_rollback_repoints_and_holds_until_something_new(settings: Settings) -> None:
     from assets.lake.releases import roll_back_release
-    from retrieval.index.index import UnknownRelease
+    from retrieval.index.index import UnknownIndexRelease
 
-    service = open_query_service(settings)
-    with pytest.raises(UnknownRelease, match=r"r9\.9"):
-        roll_back_release(open_lake(settings), service.index, "r9.9")
-    assert roll_back_release(open_lake(settings), service.index, None).release_id == "r1.2"
+    service = open_ask_service(settings)
+    with pytest.raises(UnknownIndexRelease, match=r"r9\.9"):
+        roll_back_release(open_configured_lake(settings), service.index, "r9.9")
+    assert roll_back_release(open_configured_lake(settings), service.index, None).release_id == "r1.2"
     assert all(
         "glaciers" not in hit.uri for hit in service.search("glacier dense ice", 10, "hybrid", "default")
     )
     assert execute_run(settings, None, print).failures == []
     assert service.live_release().release_id == "r1.2"
-    roll_back_release(open_lake(settings), service.index, "r1.3")
+    roll_back_release(open_configured_lake(settings), service.index, "r1.3")
     assert service.live_release().release_id == "r1.3"
 
 
 def test_a_failed_gate_holds_for_whoever_comes_after(settings: Settings, corpus: Path) -> None:
-    lake = open_lake(settings)
+    lake = open_configured_lake(settings)
     good, chunks = audited_version(lake, "silver.documents"), lake.version("gold.chunks")
     table = lake.delta("silver.documents").to_pyarrow_table()
     bad = table.slice(0, 1).to_pylist()[0] | {"doc_id": "0" * 64, "text": "   ", "char_count": 3}
@@ -269,7 +269,7 @@ def test_a_failed_gate_holds_for_whoever_comes_after(settings: Settings, corpus:
     assert lake.version("gold.chunks") == chunks
     with pytest.raises(RunFailed):
         ingest_and_release(settings, print)
-    assert open_query_service(settings).live_release().release_id == "r1.3"
+    assert open_ask_service(settings).live_release().release_id == "r1.3"
     lake.delta("silver.documents").delete("doc_id = '" + "0" * 64 + "'")
     assert execute_run(settings, None, print).failures == []
     assert audited_version(lake, "silver.documents") == lake.version("silver.documents")

@@ -20,7 +20,7 @@ from retrieval.chunking.chunker import ChunkerConfig, chunk_document_batches
 from retrieval.embedding.embedder import EmbedderConfig, packaged_embedding_model
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index
-from retrieval.index.types import IndexRelease, IndexState, UnknownRelease
+from retrieval.index.types import IndexRelease, IndexState, UnknownIndexRelease
 from retrieval.search.as_of import InvalidAsOf, release_as_of
 from retrieval.search.searcher import RetrievalMode, Searcher, SearchHit
 from retrieval.store.postgres import Postgres
@@ -191,14 +191,14 @@ def test_a_time_is_what_was_live_then_also_after_going_back(index: Index, postgr
     assert found((times[2] - instant).isoformat()) == {"second edition"}
     assert found(times[2].isoformat()) == {"first edition"}
     assert found(now.isoformat()) == {"third edition"}  # another generation
-    with pytest.raises(UnknownRelease, match="nothing was released"):
+    with pytest.raises(UnknownIndexRelease, match="nothing was released"):
         found((times[0] - instant).isoformat())
     with pytest.raises(InvalidAsOf, match="future"):
         found((now + timedelta(hours=1)).isoformat())
     # Pruned, a release is out of the window, by name and by time; the history still knows of it.
     index.prune([(first.generation, first.epoch)])
     for moment in ("t2", (times[2] - instant).isoformat()):
-        with pytest.raises(UnknownRelease, match=r"t2.*is no longer kept: .* begins with t1"):
+        with pytest.raises(UnknownIndexRelease, match=r"t2.*is no longer kept: .* begins with t1"):
             found(moment)
     assert found("t1") == {"first edition"}
 

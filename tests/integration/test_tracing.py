@@ -15,7 +15,7 @@ from assets.lake.lake import Lake
 from assets.lake.spark import SparkConfig
 from assets.lake.tables import DUPLICATES
 from assets.parsing.sandbox import ParserLimits
-from orchestration.tracing.verify import TraceVerifier, text_sha256
+from orchestration.tracing.verify import TraceVerifier, traced_text_sha256
 
 HTML = b"<html><head><title>Tides</title></head><body><p>The moon pulls the water.</p></body></html>"
 
@@ -36,7 +36,7 @@ def revision(body: bytes, media_type: str) -> dict[str, Any]:
 
 
 def document(text: str) -> dict[str, Any]:
-    return {"text": text, "text_sha256": text_sha256(text)}
+    return {"text": text, "text_sha256": traced_text_sha256(text)}
 
 
 def test_stored_bytes_are_parsed_within_the_recipes_limits() -> None:

@@ -11,7 +11,7 @@ from assets.sources.source_registry import SourceRegistry
 from orchestration.definitions import build_definitions
 from orchestration.operations.runs import RunOutcome, execute_run
 from orchestration.services.status import state_status
-from orchestration.settings import Settings, open_lake
+from orchestration.settings import Settings, open_configured_lake
 
 BRONZE = 'key:"bronze/raw_documents"'
 TENANTS = ("acme", "globex")
@@ -36,7 +36,7 @@ def run(settings: Settings) -> RunOutcome:
 
 def documents(settings: Settings) -> set[tuple[str, str]]:
     """Tenant and file name of every document that is not deleted."""
-    lake = open_lake(settings)
+    lake = open_configured_lake(settings)
     found = lake.query(
         """
         select tenant, parse_filename(uri) as name from raw where uri is not null

@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 
 from orchestration.definitions import build_definitions
-from orchestration.settings import Settings, open_lake
+from orchestration.settings import Settings, open_configured_lake
 from retrieval.store.postgres import Postgres
 
 SECRET = "hunter2-correct-horse"
@@ -85,10 +85,10 @@ class Home:
         return done.stdout
 
     def version(self, table: str) -> int:
-        return open_lake(self.settings).version(table)
+        return open_configured_lake(self.settings).version(table)
 
     def newest_audit(self, table: str) -> dict[str, Any]:
-        lake = open_lake(self.settings)
+        lake = open_configured_lake(self.settings)
         audits = lake.query(
             'select * from audits where "table" = ? order by audited_at desc limit 1',
             [table],
@@ -173,7 +173,7 @@ def test_no_value_of_a_row_was_let_out(home: Home) -> None:
     pages = list((home.settings.home / "data_docs").rglob("*.html"))
     assert {"suite_strict.html", "suite_in_sql.html", "index.html"} <= {page.name for page in pages}
     assert not any(SECRET in page.read_text() for page in pages)
-    lake = open_lake(home.settings)
+    lake = open_configured_lake(home.settings)
     assert SECRET not in str(lake.delta("ops.audits").to_pyarrow_table().to_pylist())
     # Dagster's record of the checks, with their metadata.
     events = [path.read_bytes() for path in home.settings.dagster_home.rglob("*.db")]

@@ -18,9 +18,9 @@ from psycopg.conninfo import conninfo_to_dict
 
 from orchestration.migrations import STATE_VERSION
 from orchestration.operations.backup import write_backup
-from orchestration.settings import Settings, open_lake
+from orchestration.settings import Settings, open_configured_lake
 from retrieval.store.embedded_server import EmbeddedServer, EmbeddedServerConfig
-from retrieval.store.password_file import read_password
+from retrieval.store.password_file import read_role_password
 from retrieval.store.postgres import Postgres, PostgresConfig
 from retrieval.store.server_data import OUTSIDE_FOLDER, EmbeddedServerError, abandoned_server_data
 
@@ -154,13 +154,15 @@ def test_who_has_no_password_does_not_connect(home: Path) -> None:
         for password in (None, "", "guessed"):
             with pytest.raises(psycopg.OperationalError, match=r"password|SCRAM"):
                 connect(str(address["host"]), user, password)
-        connect(str(address["host"]), user, read_password(server.password_file, user))
+        connect(str(address["host"]), user, read_role_password(server.password_file, user))
 
 
 def test_the_passwords_are_in_one_file_only(home: Path) -> None:
     with Postgres(home).owner():
         pass
-    passwords = [read_password(home / "postgres.pgpass", role) for role in ("postgres", "headwater_serving")]
+    passwords = [
+        read_role_password(home / "postgres.pgpass", role) for role in ("postgres", "headwater_serving")
+    ]
     assert len(set(passwords)) == 2
     for folder in (home, server_data(home)):
         for path in folder.rglob("*"):
@@ -196,14 +198,14 @@ def test_a_backup_is_the_owners_alone(home: Path, module_folder: Path) -> None:
 
 def test_an_open_state_folder_is_closed(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    open_lake(Settings(home=home))
+    open_configured_lake(Settings(home=home))
     (home / "state.json").write_text(json.dumps({"version": 3}))
     outside = tmp_path / "outside"
     outside.touch(mode=0o644)
     (home / "link").symlink_to(outside)
     for path in (home, *(path for path in home.rglob("*") if not path.is_symlink())):
         path.chmod(0o755 if path.is_dir() else 0o644)
-    open_lake(Settings(home=home))
+    open_configured_lake(Settings(home=home))
     assert json.loads((home / "state.json").read_text()) == {"version": STATE_VERSION}
     assert open_to_others(home / "lake") == []
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
@@ -337,12 +339,12 @@ def test_programs_that_the_servers_user_can_not_reach_are_copied(
     closed = tmp_path / "closed" / "site-packages"
     closed.mkdir(parents=True)
     closed.parent.chmod(0o700)
-    package = server_data.installed_programs().parents[1]
+    package = server_data.installed_postgres_programs().parents[1]
     for folder in (package, package.with_name(package.name + ".libs")):
         if folder.exists():
             shutil.copytree(folder, closed / folder.name)
     monkeypatch.setattr(
-        embedded_server, "installed_programs", lambda: closed / package.name / "pginstall18" / "bin"
+        embedded_server, "installed_postgres_programs", lambda: closed / package.name / "pginstall18" / "bin"
     )
     outside = Path("/var/lib") / f"headwater-test-{os.getpid()}"
     monkeypatch.setattr(server_data, "OUTSIDE_FOLDER", outside)

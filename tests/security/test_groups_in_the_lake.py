@@ -9,16 +9,16 @@ import pytest
 from pyspark.sql import SparkSession
 from typer.testing import CliRunner
 
-from assets.lake.answers import UnknownAnswer
+from assets.lake.answers import UnknownStoredAnswer
 from assets.lake.lake import Lake
 from assets.sources.source_config import Source
 from assets.sources.source_registry import SourceRegistry
 from orchestration.cli.main import app
-from orchestration.operations.ask import open_query_service
+from orchestration.operations.ask import open_ask_service
 from orchestration.operations.ingest import ingest_and_release
 from orchestration.operations.replay import replay_answer
 from orchestration.operations.runs import execute_run
-from orchestration.settings import Settings, open_lake
+from orchestration.settings import Settings, open_configured_lake
 from retrieval.embedding.embedder import EmbedderConfig
 from retrieval.search.searcher import QueryModelMismatch, Searcher
 from retrieval.store.postgres import Postgres
@@ -56,7 +56,7 @@ def settings(spark: SparkSession, module_folder: Path) -> Any:
 
 
 def found(settings: Settings, query: str, *groups: str, at: str | None = None) -> set[str]:
-    service = open_query_service(settings)
+    service = open_ask_service(settings)
     hits = service.search(query, 10, "hybrid", "acme", service.release_as_of(at) if at else None, groups)
     return {Path(hit.uri).name.replace("%20", " ") for hit in hits}
 
@@ -72,30 +72,30 @@ def test_groups_decide_what_is_found_and_what_stands_for_what(settings: Settings
     assert found(settings, "what does the director earn", "staff") == public
     assert found(settings, "what does the director earn", "board") == every
     assert found(settings, "what does the director earn", "staff", "finance") == every
-    lake = open_lake(settings)
+    lake = open_configured_lake(settings)
     by_source = column(lake, "silver.documents", "source")
     assert by_source == {"handbook": None, "payroll": "board,finance"}
     # A text for fewer people neither stands for one that all may read nor has one of those stand for it.
     assert lake.delta("silver.duplicates").to_pyarrow_table().num_rows == 0
-    assert open_query_service(settings).index.groups() == {"acme": ["board", "finance"]}
+    assert open_ask_service(settings).index.groups() == {"acme": ["board", "finance"]}
 
 
 def test_an_answer_is_made_of_what_its_reader_may_see(settings: Settings) -> None:
-    service, question = open_query_service(settings), "What does the director earn?"
+    service, question = open_ask_service(settings), "What does the director earn?"
     told = service.ask(question, "acme", groups=["finance"])
     assert "two hundred thousand" in told.answer
     kept_from = service.ask(question, "acme")
     assert "thousand" not in kept_from.answer
-    again = replay_answer(open_lake(settings), service, told.answer_id)
+    again = replay_answer(open_configured_lake(settings), service, told.answer_id)
     assert again.reproduced
     assert again.recorded_in_full
     assert [hit.chunk_id for hit in again.at_release] == list(again.recorded)
-    with pytest.raises(UnknownAnswer, match="answers list"):
-        replay_answer(open_lake(settings), service, "none")
+    with pytest.raises(UnknownStoredAnswer, match="answers list"):
+        replay_answer(open_configured_lake(settings), service, "none")
 
 
 def test_other_groups_take_hold_with_the_next_run(settings: Settings) -> None:
-    service, lake = open_query_service(settings), open_lake(settings)
+    service, lake = open_ask_service(settings), open_configured_lake(settings)
     before = {name: lake.version(name) for name in ("bronze.raw_documents", "gold.embeddings")}
     answer = service.ask("What does the director earn?", "acme", groups=["finance"])
     SourceRegistry(settings.sources_file).set_groups("payroll", ["auditors"])
@@ -112,7 +112,7 @@ def test_other_groups_take_hold_with_the_next_run(settings: Settings) -> None:
     ]
     # As of the release before, it is as it was then.
     assert found(settings, query, "finance", at="r1.1") == {*HANDBOOK, *PAYROLL}
-    replayed = replay_answer(open_lake(settings), service, answer.answer_id).to_dict()
+    replayed = replay_answer(open_configured_lake(settings), service, answer.answer_id).to_dict()
     assert replayed["reproduced"]
     assert (replayed["release"], replayed["live"], replayed["now"]) == ("r1.1", "r1.2", [])
     assert len(replayed["until_now"]["went"]) == len(replayed["then"]) == 4
@@ -122,7 +122,7 @@ def test_other_groups_take_hold_with_the_next_run(settings: Settings) -> None:
     assert ingest_and_release(settings, print).release == "r1.3"
     assert found(settings, query) - {"notice.md", "notice copy.md"} == {"holidays.md", "salaries.md"}
     assert len(found(settings, query)) == 3
-    assert set(column(open_lake(settings), "silver.documents", "uri").values()) == {None}
+    assert set(column(open_configured_lake(settings), "silver.documents", "uri").values()) == {None}
     versions = {name: lake.version(name) for name in ("silver.documents", "silver.duplicates", "gold.chunks")}
     ingest_and_release(settings, print)
     assert {name: lake.version(name) for name in versions} == versions
@@ -166,7 +166,7 @@ def test_the_command_line_takes_groups_and_moments(
 
 
 def test_an_older_release_is_asked_with_its_own_model(settings: Settings) -> None:
-    service = open_query_service(settings)
+    service = open_ask_service(settings)
     release = service.release_as_of("r1.1")
     assert service._models.model_of(release).digest == release.details.model_digest
     elsewhere = EmbedderConfig(model=settings.home / "gone")
@@ -179,7 +179,7 @@ def test_an_older_release_is_asked_with_its_own_model(settings: Settings) -> Non
 
 def test_other_groups_reach_the_index_where_nothing_is_embedded_again(settings: Settings) -> None:
     """As the sensor starts it: only of documents does the data version change, of chunks and vectors not."""
-    lake, index = open_lake(settings), open_query_service(settings).index
+    lake, index = open_configured_lake(settings), open_ask_service(settings).index
     SourceRegistry(settings.sources_file).set_groups("payroll", ["auditors"])
     ingest_and_release(settings, print)
     before = index.newest_state()

@@ -13,7 +13,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from assets.sources.source_config import Source
-from orchestration.settings import Settings, secret_values
+from orchestration.settings import Settings, secret_setting_values
 from retrieval.redaction import has_credentials, redact_secrets, redact_urls
 from retrieval.store.postgres import PostgresConfig
 
@@ -179,6 +179,6 @@ def test_no_error_repeats_what_was_given() -> None:
 def test_every_secret_of_the_settings_is_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name, value in environment(tmp_path).items():
         monkeypatch.setenv(name, value)
-    secrets = secret_values(Settings())
+    secrets = secret_setting_values(Settings())
     assert {CONF, KEY, f"https://hooks.invalid/{WEBHOOK}"} <= set(secrets)
     assert redact_secrets(f"a {CONF} b {KEY}", secrets) == "a *** b ***"

@@ -15,13 +15,13 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 
-from assets.sources.local_files import file_and_attachments, list_local_files, read_local_files
+from assets.sources.local_files import list_local_files, read_local_files, source_file_contents
 from assets.sources.source_config import Source, SourceUnreachable
 from assets.sources.source_reader import read_source
 from assets.sources.source_registry import SourceRegistry
 from assets.sources.source_schemas import ListedFile
-from orchestration.cli.lake import flatten_nested_columns
-from orchestration.cli.terminal import escape_controls
+from orchestration.cli.lake import render_nested_columns
+from orchestration.cli.terminal import escape_terminal_controls
 from orchestration.services.lifecycle import service_environment
 from orchestration.settings import Settings
 
@@ -107,7 +107,7 @@ def test_attachments_are_parsed_within_bounds() -> None:
     )
     before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     file = ListedFile("file:///bomb.eml", len(body), datetime.now(UTC))
-    [message] = file_and_attachments(file, body)
+    [message] = source_file_contents(file, body)
     assert message.body == body
     grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib
     assert grown_kib < 400 << 10
@@ -163,8 +163,8 @@ def test_terminal_escapes_in_errors_and_names_are_shown(module_folder: Path) -> 
 
 
 def test_escaped_text_keeps_everything_else() -> None:
-    assert escape_controls("Grüße, 日本\n✓") == "Grüße, 日本\n✓"
-    assert escape_controls("\x1b[31m\x9b") == "\\x1b[31m\\x9b"
+    assert escape_terminal_controls("Grüße, 日本\n✓") == "Grüße, 日本\n✓"
+    assert escape_terminal_controls("\x1b[31m\x9b") == "\\x1b[31m\\x9b"
 
 
 @pytest.mark.parametrize("locale", ["C.UTF-8", "C", "en_US.ISO-8859-1"])
@@ -207,7 +207,7 @@ def test_nested_columns_are_json_in_csv(module_folder: Path) -> None:
     assert json.loads(row["m"]) == {"k": 1}
     assert row["n"] == "1"
     empty = pa.table({"l": pa.array([None, []], pa.list_(pa.int64()))})
-    assert flatten_nested_columns(empty)["l"].to_pylist() == [None, "[]"]
+    assert render_nested_columns(empty)["l"].to_pylist() == [None, "[]"]
 
 
 def test_a_state_folder_of_another_user_is_refused(module_folder: Path) -> None:

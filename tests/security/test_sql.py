@@ -16,9 +16,14 @@ from pyspark.sql import SparkSession
 from assets.lake.audits import record_audit
 from assets.lake.commits import LINEAGE_SCHEMA
 from assets.lake.lake import Lake
-from orchestration.operations.spark_plan import PlanRefused, checked_frame
-from orchestration.operations.sql import InvalidStatement, StatementRefused, explained, query_with_duckdb
-from orchestration.settings import Settings, open_lake
+from orchestration.operations.spark_plan import SqlPlanRefused, checked_sql_frame
+from orchestration.operations.sql import (
+    InvalidSqlStatement,
+    SqlStatementRefused,
+    explain_sql_error,
+    query_with_duckdb,
+)
+from orchestration.settings import Settings, open_configured_lake
 
 HEADWATER = str(Path(sys.executable).parent / "headwater")
 COUNT = "select count(*) as n from ops.audits"
@@ -50,7 +55,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def lake(module_folder: Path) -> Lake:
     """A lake with one row in `ops.audits`."""
-    opened = open_lake(Settings(home=module_folder / "state"))
+    opened = open_configured_lake(Settings(home=module_folder / "state"))
     opened.ensure()
     record_audit(opened, "gold.chunks", 0, passed=True, failed=[], run_id="r")
     return opened
@@ -84,11 +89,11 @@ def test_duckdb_writes_no_file_where_the_system_does_not_keep_it_from_it(lake: L
             found = query_with_duckdb(lake, statement, lineage, 1 << 30, tmp_path / "spill", confined=False)
             return found.read_all().to_pylist()
         except duckdb.Error as error:
-            raise explained(error) from error
+            raise explain_sql_error(error) from error
 
     before = contents(Path(lake.root))
     for statement in writes(lake, tmp_path):
-        with pytest.raises((StatementRefused, InvalidStatement), match="read"):
+        with pytest.raises((SqlStatementRefused, InvalidSqlStatement), match="read"):
             answer(statement)
     assert contents(Path(lake.root)) == before
     assert answer(COUNT) == [{"n": 1}]
@@ -186,10 +191,10 @@ def test_spark_executes_nothing_but_queries(lake: Lake, spark: SparkSession, tmp
     executed = {}
     for statement in HOSTILE:
         try:
-            executed[statement] = checked_frame(
+            executed[statement] = checked_sql_frame(
                 spark, statement.format(lake=lake.root, outside=outside)
             ).collect()
-        except PlanRefused:
+        except SqlPlanRefused:
             continue
         except ParseException:  # what Spark can not read it does not execute
             continue
@@ -226,7 +231,7 @@ def test_spark_answers_queries(
     lake: Lake, spark: SparkSession, statement: str, rows: list[object] | None
 ) -> None:
     spark.read.format("delta").load(lake.path("ops.audits")).createOrReplaceTempView("headwater_audits")
-    found = [tuple(row) for row in checked_frame(spark, statement).collect()]
+    found = [tuple(row) for row in checked_sql_frame(spark, statement).collect()]
     assert found == rows if rows is not None else found
 
 

@@ -45,4 +45,4 @@ HOSTILE = {f"test/{each.__name__.strip('_')}": each for each in _PARSERS}
 
 if __name__ == "__main__":
     extract._READERS.update(HOSTILE)
-    worker.main(sys.argv[1:])
+    worker.run_parser_worker(sys.argv[1:])

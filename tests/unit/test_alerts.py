@@ -17,7 +17,7 @@ import pytest
 from pydantic import SecretStr
 
 from assets.dagster import retry
-from assets.dagster.retry import is_transient, retried
+from assets.dagster.retry import is_transient_asset_fault, retry_asset
 from orchestration.automation.alerts import FailureAlert
 from orchestration.automation.dead_runs import RUN_PROCESS_TAG, RunProcess, end_dead_runs
 from orchestration.automation.sensors import dead_runs_sensor, failed_run_sensor
@@ -101,7 +101,7 @@ def attempts(monkeypatch: pytest.MonkeyPatch, *faults: Exception) -> tuple[int, 
     left, tried = list(faults), []
 
     @dg.asset
-    @retried
+    @retry_asset
     def made(context: dg.AssetExecutionContext) -> None:
         tried.append(context.retry_number)
         if left:
@@ -160,7 +160,7 @@ def test_a_cancelled_statement_of_a_real_server_is_no_transient_fault(postgres: 
         connection.execute("SET LOCAL statement_timeout = 50")
         with pytest.raises(psycopg.errors.QueryCanceled) as cancelled:
             connection.execute("SELECT pg_sleep(5)")
-    assert not is_transient(cancelled.value)
+    assert not is_transient_asset_fault(cancelled.value)
 
 
 def started_runs(instance: dg.DagsterInstance, *processes: RunProcess) -> list[str]:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from index_rows import NO_DETAILS
 
-from retrieval.index.types import IndexRelease, LiveHistoryEntry, UnknownRelease
+from retrieval.index.types import IndexRelease, LiveHistoryEntry, UnknownIndexRelease
 from retrieval.search.as_of import InvalidAsOf, release_as_of
 
 DAY = timedelta(days=1)
@@ -54,9 +54,13 @@ def test_a_moment_means_what_was_live_then(moment: str, release: str) -> None:
 @pytest.mark.parametrize(
     ("moment", "error", "said"),
     [
-        ((FIRST - DAY).isoformat(), UnknownRelease, "nothing was released at"),
-        ((FIRST + DAY).isoformat(), UnknownRelease, "release r1.1, which was live at .* is no longer kept"),
-        ("r1.2", UnknownRelease, "release r1.2 is no longer kept"),
+        ((FIRST - DAY).isoformat(), UnknownIndexRelease, "nothing was released at"),
+        (
+            (FIRST + DAY).isoformat(),
+            UnknownIndexRelease,
+            "release r1.1, which was live at .* is no longer kept",
+        ),
+        ("r1.2", UnknownIndexRelease, "release r1.2 is no longer kept"),
         ((NOW + DAY).isoformat(), InvalidAsOf, "lies in the future"),
         ("r9.9", InvalidAsOf, "neither a release nor a time"),
         ("yesterday", InvalidAsOf, "headwater releases"),
@@ -76,5 +80,5 @@ def test_a_moment_that_can_not_be_read_is_told_with_what_can(
 
 
 def test_before_anything_was_released_that_is_said() -> None:
-    with pytest.raises(UnknownRelease, match="nothing is released yet"):
+    with pytest.raises(UnknownIndexRelease, match="nothing is released yet"):
         release_as_of("2026-03-01", [], [], NOW)

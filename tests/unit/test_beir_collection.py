@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from quality.evaluation.beir_collection import BadBeirCollection, Document, load_beir_collection
+from quality.evaluation.beir_collection import BadBeirCollection, BeirDocument, load_beir_collection
 
 CORPUS = [{"_id": "d1", "title": "Copper", "text": "It conducts."}, {"_id": "d2", "text": "Salt."}]
 QUERIES = [{"_id": "q1", "text": "what conducts"}, {"_id": "q2", "text": "unjudged"}]
@@ -28,7 +28,10 @@ def folder(tmp_path: Path) -> Path:
 def test_a_collection_is_its_documents_and_the_judged_queries(folder: Path) -> None:
     collection = load_beir_collection(folder)
     assert collection.name == folder.name
-    assert collection.documents == {"d1": Document("Copper", "It conducts."), "d2": Document("", "Salt.")}
+    assert collection.documents == {
+        "d1": BeirDocument("Copper", "It conducts."),
+        "d2": BeirDocument("", "Salt."),
+    }
     assert collection.queries == {"q1": "what conducts"}
     assert collection.relevant == {"q1": {"d1": 2}}
 

@@ -20,7 +20,7 @@ spans = st.lists(
 def test_overlap_is_what_counting_characters_gives(
     retrieved: list[tuple[int, int]], wanted: list[tuple[int, int]]
 ) -> None:
-    recall, precision, iou = chunking.span_overlap(retrieved, wanted)
+    recall, precision, iou = chunking.bench_span_overlap(retrieved, wanted)
     asked = {i for start, end in wanted for i in range(start, end)}
     got = [i for start, end in retrieved for i in range(start, end)]
     common = len(asked & set(got))
@@ -88,10 +88,10 @@ def test_questions_in_another_form_are_named_by_record(
     tmp_path: Path, references: list[tuple[str, list[Any], str]]
 ) -> None:
     data = written(tmp_path, references)
-    with pytest.raises(chunking.NoChunkingSet, match=r"questions_df\.csv, record 2"):
+    with pytest.raises(chunking.NoBenchChunkingSet, match=r"questions_df\.csv, record 2"):
         chunking.bench_chunking(Settings(home=tmp_path / "home"), data)
 
 
 def test_a_folder_that_is_something_else_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(chunking.NoChunkingSet, match=r"no questions_df\.csv"):
+    with pytest.raises(chunking.NoBenchChunkingSet, match=r"no questions_df\.csv"):
         chunking.bench_chunking(Settings(home=tmp_path / "home"), tmp_path)

@@ -34,5 +34,5 @@ def test_readers_are_measured_on_the_pages_that_name_their_main_part(tmp_path: P
     assert figures["all_text_recall"] == 1
     assert figures["all_text_precision"] < 1
     (tmp_path / "deep" / "page.html").unlink()
-    with pytest.raises(html.NoHtmlPages, match="no HTML file"):
+    with pytest.raises(html.NoBenchHtmlPages, match="no HTML file"):
         html.bench_html(tmp_path)

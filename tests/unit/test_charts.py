@@ -20,7 +20,7 @@ from assets.dagster.charts import (
     GOOD_COLOUR,
     bar_chart,
     chart_markdown,
-    histogram,
+    histogram_chart,
     line_chart,
 )
 
@@ -54,11 +54,11 @@ def test_a_bar_chart_has_a_bar_per_name_as_long_as_its_value() -> None:
 
 def test_a_histogram_counts_every_value() -> None:
     values = np.array([1.0, 1.0, 2.0, 10.0, math.nan, math.inf])
-    (axes,) = histogram("lengths", values).axes
+    (axes,) = histogram_chart("lengths", values).axes
     counts = [bar.get_height() for bar in bars_of(axes)]
     assert (counts[0], counts[-1], sum(counts)) == (2, 1, 4)
     assert axes.get_xscale() == "linear"
-    (axes,) = histogram("lengths", np.array([-1.0, 0.0, 1.0, 10.0, 1000.0]), log=True).axes
+    (axes,) = histogram_chart("lengths", np.array([-1.0, 0.0, 1.0, 10.0, 1000.0]), log=True).axes
     bars = bars_of(axes)
     assert sum(bar.get_height() for bar in bars) == 3
     assert axes.get_xscale() == "log"
@@ -71,7 +71,7 @@ def test_a_histogram_counts_every_value() -> None:
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True, width=32), max_size=20), st.booleans())
 def test_a_histogram_takes_any_numbers(values: list[float], log: bool) -> None:
     numbers = np.array(values, np.float64)
-    figure = histogram("lengths", numbers, log)
+    figure = histogram_chart("lengths", numbers, log)
     shown = numbers[np.isfinite(numbers) & (~np.array(log) | (numbers > 0))]
     assert sum(bar.get_height() for bar in bars_of(figure.axes[0])) == len(shown)
     assert picture(figure).shape[:2] == (242, 572)
@@ -100,7 +100,7 @@ def test_a_bar_is_seen() -> None:
     "figure",
     [
         bar_chart("kinds", {}),
-        histogram("lengths", np.array([])),
+        histogram_chart("lengths", np.array([])),
         line_chart("nDCG", [], {"fused": []}),
         line_chart("nDCG", ["r1.1"], {"fused": [math.nan]}),
     ],

@@ -9,10 +9,10 @@ import pytest
 from orchestration.bench.defects import (
     DOCUMENT_DEFECTS,
     TABLE_DEFECTS,
-    DocumentDefect,
+    BenchDocument,
+    InjectedDefect,
     Rows,
-    SpoiledSource,
-    near_duplicate_of,
+    inject_near_duplicate,
 )
 from orchestration.bench.quality import _stopped_by
 
@@ -22,11 +22,11 @@ PARAGRAPH = (
     "manual’s last chapter names, and a value that can not be read is an error, which says where it stands."
 )
 TEXT = "\n\n".join(f"Chapter {number} of {number + 3}\n\n{PARAGRAPH}" for number in range(3))
-SOURCE = SpoiledSource(TEXT.encode(), "text/plain", TEXT)
+SOURCE = BenchDocument(TEXT.encode(), "text/plain", TEXT)
 
 
 @pytest.mark.parametrize("defect", DOCUMENT_DEFECTS, ids=[each.kind for each in DOCUMENT_DEFECTS])
-def test_a_spoiled_document_is_another_and_the_same_each_time(defect: DocumentDefect) -> None:
+def test_a_spoiled_document_is_another_and_the_same_each_time(defect: InjectedDefect) -> None:
     assert defect.fits(SOURCE)
     spoiled = defect.spoil(SOURCE, Random(1))
     assert spoiled.body != SOURCE.body
@@ -34,13 +34,13 @@ def test_a_spoiled_document_is_another_and_the_same_each_time(defect: DocumentDe
 
 
 @pytest.mark.parametrize("defect", DOCUMENT_DEFECTS, ids=[each.kind for each in DOCUMENT_DEFECTS])
-def test_every_kind_is_caught_by_what_is_there_for_it(defect: DocumentDefect) -> None:
+def test_every_kind_is_caught_by_what_is_there_for_it(defect: InjectedDefect) -> None:
     caught = [_stopped_by(defect, SOURCE, Random(seed)) is not None for seed in range(5)]
     assert sum(caught) >= (2 if defect.kind == "truncated" else 5)
 
 
 def test_a_near_copy_is_near() -> None:
-    near = near_duplicate_of(TEXT, Random(1))
+    near = inject_near_duplicate(TEXT, Random(1))
     assert near != TEXT
     assert len(set(TEXT.split()) - set(near.split())) <= 3
 

@@ -20,12 +20,12 @@ def settings(module_folder: Path) -> Settings:
         )
 
 
-def found(checks: list[doctor.MachineCheck], name: str) -> doctor.MachineCheck:
+def found(checks: list[doctor.DoctorCheck], name: str) -> doctor.DoctorCheck:
     return next(check for check in checks if check.name == name)
 
 
 def test_all_is_well_here(settings: Settings) -> None:
-    checks = doctor.check_machine(settings)
+    checks = doctor.run_doctor(settings)
     assert [check for check in checks if not check.ok or check.cure] == []
     assert {"Java", "Delta jars", "Embedder", "State folder", "Disk", "Web port", "PostgreSQL"} <= {
         check.name for check in checks
@@ -46,7 +46,7 @@ def test_every_fault_has_its_cure(
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         settings.web_port = taken.getsockname()[1]
-        checks = doctor.check_machine(settings)
+        checks = doctor.run_doctor(settings)
     bad = {check.name: check.cure for check in checks if not check.ok}
     assert set(bad) == {
         "Java",
@@ -64,4 +64,4 @@ def test_every_fault_has_its_cure(
 
 def test_locked_versions() -> None:
     text = "delta-spark==4.4.0 \\\n    --hash=sha256:ab\nmlx==1 ; sys_platform == 'darwin' \\\n    --hash=x\n"
-    assert doctor.locked_versions(text) == {"delta-spark": "4.4.0", "mlx": "1"}
+    assert doctor.doctor_locked_versions(text) == {"delta-spark": "4.4.0", "mlx": "1"}

@@ -11,8 +11,8 @@ from scipy.stats import ks_2samp
 from quality.drift import (
     DriftConfig,
     DriftFinding,
-    compare_centroids,
-    compare_columns,
+    centroid_drift,
+    column_drift,
     ks_statistic,
     population_stability_index,
 )
@@ -39,7 +39,7 @@ def documents(rng: np.random.Generator, rows: int, language: float = 0.05, longe
 
 
 def found(batch: pa.Table, reference: pa.Table, config: DriftConfig = CONFIG) -> set[str]:
-    findings = compare_columns(
+    findings = column_drift(
         batch,
         reference,
         config,
@@ -97,7 +97,7 @@ def test_the_same_batch_has_the_same_findings() -> None:
     rng = np.random.default_rng(6)
     batch, reference = documents(rng, 60), documents(rng, 600)
     first, second = (
-        compare_columns(batch, reference, CONFIG, numbers=NUMBERS, categories=["source"]) for _ in range(2)
+        column_drift(batch, reference, CONFIG, numbers=NUMBERS, categories=["source"]) for _ in range(2)
     )
     assert first == second
 
@@ -132,14 +132,14 @@ def test_nulls_and_rare_categories_never_stop_it(seed: int) -> None:
     column = pa.array([None if rng.random() < 0.5 else float(rng.normal()) for _ in range(rows)])
     names = pa.array([None if rng.random() < 0.3 else str(rng.integers(50)) for _ in range(rows)])
     table = pa.table({"x": column.cast(pa.float64()), "name": names.cast(pa.string())})
-    findings = compare_columns(table, table, CONFIG, numbers=["x"], categories=["name"], binned=["x"])
+    findings = column_drift(table, table, CONFIG, numbers=["x"], categories=["name"], binned=["x"])
     assert not any(each.drifted for each in findings)
 
 
 def test_a_column_that_is_not_there_is_named() -> None:
     table = pa.table({"x": [1.0]})
     with pytest.raises(KeyError, match="y"):
-        compare_columns(table, table, CONFIG, numbers=["y"])
+        column_drift(table, table, CONFIG, numbers=["y"])
 
 
 def vectors(rng: np.random.Generator, rows: int, shift: float = 0.0) -> np.ndarray:
@@ -151,13 +151,11 @@ def vectors(rng: np.random.Generator, rows: int, shift: float = 0.0) -> np.ndarr
 def test_unshifted_centroids_raise_few_alarms_and_a_shifted_one_is_found() -> None:
     rng = np.random.default_rng(8)
     config = DriftConfig(min_centroid_distance=0, permutations=400)
-    alarms = sum(
-        compare_centroids(vectors(rng, 50), vectors(rng, 300), config).drifted for _ in range(BATCHES)
-    )
+    alarms = sum(centroid_drift(vectors(rng, 50), vectors(rng, 300), config).drifted for _ in range(BATCHES))
     # The test is exact: 5% of 400 are 20 in expectation, 35 at the most but once in a thousand times.
     assert alarms <= 35, alarms
-    assert all(compare_centroids(vectors(rng, 50, 3.0), vectors(rng, 300), CONFIG).drifted for _ in range(5))
-    assert not compare_centroids(vectors(rng, 50), vectors(rng, 300), CONFIG).drifted
+    assert all(centroid_drift(vectors(rng, 50, 3.0), vectors(rng, 300), CONFIG).drifted for _ in range(5))
+    assert not centroid_drift(vectors(rng, 50), vectors(rng, 300), CONFIG).drifted
 
 
 def test_a_finding_says_what_it_compared() -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from inference.engines.endpoint import OpenAIEngine
 from inference.engines.extractive import ExtractiveConfig, ExtractiveEngine
-from inference.engines.generator import GeneratorConfig, build_engine
+from inference.engines.generator import EngineConfig, build_engine
 from inference.engines.local import LocalEngine
 from inference.engines.protocol import EngineError
 from inference.prompting.types import Draft
@@ -100,7 +100,7 @@ def test_passages_that_repeat_a_better_one_take_no_other_ones_place() -> None:
 
 def test_the_packaged_model_answers_and_refuses() -> None:
     Embedder.prepare(EmbedderConfig())
-    engine = build_engine(GeneratorConfig(), Embedder(EmbedderConfig()))
+    engine = build_engine(EngineConfig(), Embedder(EmbedderConfig()))
     draft = engine.answer("Where does the Danube have its source?", RIVERS)
     assert quotes(draft, RIVERS)[0] == "The Danube rises in the Black Forest in Germany."
     assert engine.answer("Which planet has the most moons?", RIVERS).refused
@@ -115,7 +115,7 @@ def test_the_packaged_model_answers_and_refuses() -> None:
 )
 def test_a_generator_that_is_half_named_is_refused(options: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        GeneratorConfig(**options)
+        EngineConfig(**options)
 
 
 # An endpoint that speaks the protocol.
@@ -257,12 +257,12 @@ def test_what_is_not_a_url_is_named(url: str) -> None:
 
 def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="no model at"):
-        build_engine(GeneratorConfig(model=tmp_path / "none"), WordEncoder())
+        build_engine(EngineConfig(model=tmp_path / "none"), WordEncoder())
     with pytest.raises(EngineError, match="can not be loaded"):
-        build_engine(GeneratorConfig(model=tmp_path), WordEncoder())
+        build_engine(EngineConfig(model=tmp_path), WordEncoder())
     (tmp_path / "not.gguf").write_bytes(b"GGUFxxxx")
     with pytest.raises(EngineError, match="can not be loaded"):
-        build_engine(GeneratorConfig(model=tmp_path / "not.gguf"), WordEncoder())
+        build_engine(EngineConfig(model=tmp_path / "not.gguf"), WordEncoder())
 
 
 @pytest.fixture(scope="module")
@@ -286,7 +286,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_folder_generates_and_invented_words_are_withheld(tiny_model: Path) -> None:
-    draft = build_engine(GeneratorConfig(model=tiny_model, max_new_tokens=8), WordEncoder()).answer(
+    draft = build_engine(EngineConfig(model=tiny_model, max_new_tokens=8), WordEncoder()).answer(
         QUESTION, RIVERS
     )
     assert draft.refused
@@ -294,7 +294,7 @@ def test_a_folder_generates_and_invented_words_are_withheld(tiny_model: Path) ->
 
 
 def test_passages_that_do_not_fit_the_context_are_left_out_from_the_last(tiny_model: Path) -> None:
-    engine = build_engine(GeneratorConfig(model=tiny_model, max_new_tokens=8), WordEncoder())
+    engine = build_engine(EngineConfig(model=tiny_model, max_new_tokens=8), WordEncoder())
     assert isinstance(engine, LocalEngine)
     whole, _ = engine._prompt(QUESTION, RIVERS)
     long = Passage("The Danube is long. " * 60)
@@ -307,7 +307,7 @@ def test_a_model_without_a_chat_template_is_refused(tiny_model: Path, tmp_path: 
     folder = shutil.copytree(tiny_model, tmp_path / "model")
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(EngineError, match="no chat template"):
-        build_engine(GeneratorConfig(model=folder), WordEncoder())
+        build_engine(EngineConfig(model=folder), WordEncoder())
 
 
 @pytest.mark.slow
@@ -318,7 +318,7 @@ def test_a_gguf_file_generates_and_what_it_writes_is_held_to_the_passages() -> N
     pytest.importorskip("accelerate", reason="transformers reads GGUF files only with it")
     assert spec.submodule_search_locations is not None
     (file,) = Path(spec.submodule_search_locations[0]).glob("*.gguf")
-    engine = build_engine(GeneratorConfig(model=file, max_new_tokens=24), WordEncoder())
+    engine = build_engine(EngineConfig(model=file, max_new_tokens=24), WordEncoder())
     assert engine.name == "local:SmolLM2-135M-Instruct.Q4_1"
     draft = engine.answer(QUESTION, RIVERS)
     assert draft.refused == (not draft.quotes)

@@ -13,9 +13,9 @@ import pytest
 import orchestration.operations
 from assets.sources.environment_corpus import (
     MAX_ENVIRONMENT_TEXT_BYTES,
+    environment_corpus_folders,
     list_environment_corpus,
     read_environment_corpus,
-    site_packages_folders,
 )
 from assets.sources.source_schemas import SOURCE_CONTENT_SCHEMA, SOURCE_LISTING_SCHEMA
 
@@ -127,7 +127,7 @@ def test_this_environment_has_all_three_kinds_in_one_order(listing: pa.Table, do
     assert not [uri for uri in uris if "://headwater/" in uri]
     assert documents["error"].null_count == documents.num_rows
     assert pc.max(documents["size_bytes"]).as_py() <= MAX_ENVIRONMENT_TEXT_BYTES
-    assert site_packages_folders()
+    assert environment_corpus_folders()
 
 
 def test_licences_repeat_each_other(documents: pa.Table) -> None:

@@ -19,7 +19,7 @@ from assets.parsing.blocks import (
     ExtractedDocument,
     ExtractionError,
     TextBlock,
-    assemble_document,
+    assemble_blocks,
 )
 from assets.parsing.content_type import DOCX, detect_media_type
 from assets.parsing.extract import MAX_DOCUMENT_BYTES, extract_document
@@ -422,7 +422,7 @@ def test_assembled_offsets_hold_for_any_blocks(blocks: list[TextBlock], pages: l
     for content in (DocumentBlocks(blocks), DocumentBlocks(paged, page_count=5)):
         if not any(normalize_text(block.text).strip() for block in content.blocks):
             continue
-        found = assemble_document(content)
+        found = assemble_blocks(content)
         check_offsets(found)
         assert len(found.pages) == content.page_count
 

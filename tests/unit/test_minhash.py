@@ -13,11 +13,11 @@ from pydantic import ValidationError
 from assets.dedup.minhash import (
     SIGNATURE_SCHEMA,
     MinHashConfig,
-    bands,
+    compile_minhash_kernels,
+    lsh_bands,
+    minhash_signatures,
     shingle_jaccard,
     signature_batches,
-    signatures,
-    warm_up,
 )
 
 CONFIG = MinHashConfig()
@@ -27,11 +27,11 @@ WORDS = st.lists(st.sampled_from(["alpha", "beta", "gamma", "delta", "epsilon", 
 @pytest.fixture(scope="module", autouse=True)
 def compiled() -> None:
     """Else the first example of a property pays for the compilation and misses its deadline."""
-    warm_up()
+    compile_minhash_kernels()
 
 
 def one(text: str | None, config: MinHashConfig = CONFIG) -> np.ndarray:
-    return signatures(pa.array([text], pa.string()), config)[0]
+    return minhash_signatures(pa.array([text], pa.string()), config)[0]
 
 
 def jaccard_of(left: str, right: str, config: MinHashConfig = CONFIG) -> float:
@@ -84,7 +84,9 @@ def test_signatures_estimate_jaccard_without_bias_and_within_the_binomial_error(
         places = np.arange(len(left))
         both = pa.chunked_array([texts_left, texts_right])
         true = shingle_jaccard(both, places, places + len(left), config)
-        estimate = (signatures(texts_left, config) == signatures(texts_right, config)).mean(axis=1)
+        estimate = (minhash_signatures(texts_left, config) == minhash_signatures(texts_right, config)).mean(
+            axis=1
+        )
         error = estimate - true
         standard_error = np.sqrt(true * (1 - true) / config.permutations).mean()
         assert abs(error.mean()) < 4 * standard_error / np.sqrt(len(error))
@@ -107,9 +109,9 @@ def test_slices_nulls_chunks_and_large_strings_read_the_same_bytes(
         np.stack([one(text) for text in texts]) if texts else np.empty((0, CONFIG.permutations), np.uint32)
     )
     sliced = array.slice(min(start, len(texts)), length)
-    assert (signatures(sliced, CONFIG) == expected[start : start + length]).all()
+    assert (minhash_signatures(sliced, CONFIG) == expected[start : start + length]).all()
     chunked = pa.chunked_array([array, array.slice(min(start, len(texts)))], kind)
-    assert (signatures(chunked, CONFIG) == np.concatenate([expected, expected[start:]])).all()
+    assert (minhash_signatures(chunked, CONFIG) == np.concatenate([expected, expected[start:]])).all()
     words = np.array([(row != 0xFFFFFFFF).any() for row in expected], np.bool_)
     assert (with_itself(chunked) == np.concatenate([words, words[start:]])).all()
 
@@ -161,9 +163,9 @@ def test_batches_carry_ids_signatures_and_bands() -> None:
     assert signed.schema == SIGNATURE_SCHEMA
     assert signed["doc_id"].to_pylist() == list("bcde")
     assert set(signed["config_hash"].to_pylist()) == {CONFIG.config_hash}
-    expected = signatures(texts.slice(1), CONFIG)
+    expected = minhash_signatures(texts.slice(1), CONFIG)
     assert [np.frombuffer(s, "<u4").tolist() for s in signed["signature"].to_pylist()] == expected.tolist()
-    values = bands(expected, CONFIG).tolist()
+    values = lsh_bands(expected, CONFIG).tolist()
     assert signed["bands"].to_pylist() == [None, values[1], None, values[3]]
 
 
@@ -173,8 +175,8 @@ def test_bands_agree_exactly_where_their_rows_agree() -> None:
     right = np.where(rng.random(left.shape) < 0.9, left, left + np.uint32(1))
     same = (left == right).reshape(50, CONFIG.bands, CONFIG.rows).all(axis=2)
     assert 0 < same.sum() < same.size
-    assert ((bands(left, CONFIG) == bands(right, CONFIG)) == same).all()
-    assert len(np.unique(bands(left[:1].repeat(1, 0) * 0, CONFIG))) == CONFIG.bands, (
+    assert ((lsh_bands(left, CONFIG) == lsh_bands(right, CONFIG)) == same).all()
+    assert len(np.unique(lsh_bands(left[:1].repeat(1, 0) * 0, CONFIG))) == CONFIG.bands, (
         "a band's number is hashed in"
     )
 
@@ -183,7 +185,7 @@ def test_signatures_stay_what_they_were() -> None:
     """Signatures are kept in the lake: a change here must raise KERNEL_VERSION."""
     signed = one("The quick brown fox jumps over the lazy dog, naïvely: 今日は.")
     assert signed[:4].tolist() == [535527648, 227611660, 448920636, 344544935]
-    assert bands(signed[None, :], CONFIG)[0, 0] == -4154667605989601428
+    assert lsh_bands(signed[None, :], CONFIG)[0, 0] == -4154667605989601428
 
 
 def test_config_hash_follows_the_signature_settings_only() -> None:
@@ -207,7 +209,7 @@ def test_settings_that_do_not_fit_are_refused() -> None:
 
 def test_other_columns_and_missing_texts_are_refused() -> None:
     with pytest.raises(TypeError, match="texts are int64"):
-        signatures(pa.array([1]), CONFIG)
+        minhash_signatures(pa.array([1]), CONFIG)
     with pytest.raises(IndexError, match="pairs name texts 0 to 1, and there are 1"):
         shingle_jaccard(pa.array(["a"]), np.array([0]), np.array([1]), CONFIG)
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from assets.parsing.blocks import ExtractionError
 from assets.parsing.extract import extract_document
 from assets.parsing.sandbox import ParserLimits, SandboxedParser
-from orchestration.tracing.verify import TraceVerifier, text_sha256
+from orchestration.tracing.verify import TraceVerifier, traced_text_sha256
 
 LINES = [
     "Lease of the harbor crane",
@@ -62,7 +62,7 @@ def test_a_scan_is_read_in_paragraphs_in_the_parsers_own_process() -> None:
 def test_a_recognised_scan_is_verified_by_recognising_it_again() -> None:
     limits, body = ParserLimits(ocr=True, timeout_s=120), scanned(LINES)
     text = SandboxedParser(limits).extract_document(body, PDF).text
-    document = {"text": text, "text_sha256": text_sha256(text)}
+    document = {"text": text, "text_sha256": traced_text_sha256(text)}
     checks = TraceVerifier(limits).document_checks(document, [{"body": body, "media_type": PDF}])
     assert checks["text_remade_from_bytes"]
 

@@ -12,7 +12,7 @@ from quality.evaluation.retrieval_metrics import (
     evaluate_search,
     paired_bootstrap,
     query_metrics,
-    rank_documents,
+    rank_for_evaluation,
 )
 
 
@@ -80,7 +80,7 @@ def test_recall_against_the_exact_search_ignores_order() -> None:
 def test_graded_judgements_and_depth_count_as_the_metrics_define() -> None:
     queries = {"1": "first", "2": "second", "3": "third"}
     relevant = {"1": {"a": 2, "b": 1}, "2": {"c": 1}, "3": {"a": 1}}
-    ranking = rank_documents(
+    ranking = rank_for_evaluation(
         queries, searcher({"first": ["b", "a"], "second": ["x", "x", "c"], "third": []}), k=2
     )
     assert ranking.documents["2"] == {"x": 2.0, "c": 1.0}

@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 
 from assets.lake.spark import JARS
 from orchestration.environment import jars
-from orchestration.operations.doctor import locked_versions
+from orchestration.operations.doctor import doctor_locked_versions
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -31,7 +31,7 @@ def test_locks_have_hashes_and_no_addresses(extra: str) -> None:
 
 @pytest.mark.parametrize("extra", sorted(LOCKS))
 def test_locks_are_of_this_pyproject(extra: str) -> None:
-    locked = locked_versions(LOCKS[extra].read_text())
+    locked = doctor_locked_versions(LOCKS[extra].read_text())
     wanted = PROJECT["dependencies"] + PROJECT["optional-dependencies"].get(extra, [])
     for requirement in map(Requirement, wanted):
         pinned = locked.get(canonicalize_name(requirement.name))

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from assets.bronze import check_shrink
 from assets.sources.local_files import list_local_files
+from assets.sources.revisions import check_source_shrink
 from assets.sources.source_config import (
     DuplicateSource,
     Source,
@@ -27,9 +27,9 @@ from assets.sources.source_config import (
 from assets.sources.source_registry import SourceRegistry
 from assets.sources.source_schemas import (
     SOURCE_LISTING_SCHEMA,
-    file_uri_to_path,
-    path_to_file_uri,
+    path_to_source_uri,
     source_listing_digest,
+    source_uri_to_path,
 )
 
 NAMES = st.binary(min_size=1, max_size=40).filter(lambda name: b"/" not in name and b"\0" not in name)
@@ -40,7 +40,7 @@ def source(folder: Path, **settings: Any) -> Source:
 
 
 def names(listing: pa.Table) -> list[str]:
-    return [Path(file_uri_to_path(uri)).name for uri in listing["uri"].to_pylist()]
+    return [Path(source_uri_to_path(uri)).name for uri in listing["uri"].to_pylist()]
 
 
 def test_kind_follows_from_location_and_text_column(tmp_path: Path) -> None:
@@ -131,10 +131,10 @@ def test_globs(glob: str, matched: list[str], unmatched: list[str]) -> None:
 @given(NAMES)
 def test_any_name_survives_the_way_to_a_uri_and_back(name: Any) -> None:
     path = os.fsdecode(b"/folder/" + name)
-    uri = path_to_file_uri(path)
+    uri = path_to_source_uri(path)
     assert uri.isascii()
     assert not set("# ?\n\"'") & set(uri)
-    assert file_uri_to_path(uri) == path
+    assert source_uri_to_path(uri) == path
 
 
 @given(st.text(min_size=1).filter(lambda t: "/" not in t and "\0" not in t and t not in (".", "..")))
@@ -144,7 +144,7 @@ def test_uris_are_those_of_pathlib(name: Any) -> None:
         expected = path.as_uri()
     except UnicodeEncodeError:
         return  # a lone surrogate, which no file's name decodes to
-    assert path_to_file_uri(str(path)) == expected
+    assert path_to_source_uri(str(path)) == expected
 
 
 def test_registry_remembers_in_order_and_replaces_whole(tmp_path: Path) -> None:
@@ -296,7 +296,7 @@ def test_a_source_that_shrank_by_much_is_asked_about_first(
     tmp_path: Path, vanished: int, known: int, share: float, stops: bool
 ) -> None:
     if not stops:
-        check_shrink(source(tmp_path), vanished, known, share)
+        check_source_shrink(source(tmp_path), vanished, known, share)
         return
     with pytest.raises(SourceShrunk, match=f"{vanished} of its {known} .*--accept-shrink"):
-        check_shrink(source(tmp_path), vanished, known, share)
+        check_source_shrink(source(tmp_path), vanished, known, share)

@@ -5,10 +5,11 @@ from string import Formatter
 
 import pytest
 
+from assets.dagster.conservation import Conservation
 from assets.lake.tables import TABLES
 from assets.text.signals import QUALITY_SIGNALS
 from quality.expectations import Expectation, expect_condition, expect_row_count
-from quality.gate import Conservation, ExpectationResult, gate_verdict
+from quality.gate import ExpectationResult, gate_verdict
 from quality.gx import gx_expectation
 from quality.suites import SUITES, Suite
 

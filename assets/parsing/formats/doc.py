@@ -10,8 +10,9 @@ import re
 import struct
 from collections.abc import Iterator
 
-from assets.parsing.blocks import DocumentBlocks, ExtractionError, TextBlock, format_table_row
+from assets.parsing.blocks import DocumentBlocks, ExtractionError, TextBlock
 from assets.parsing.decoding import decode_text
+from assets.parsing.formats.lines import format_table_row
 
 _ENCRYPTED, _TABLE_1 = 0x0100, 0x0200  # bits of the information block
 _FIELD = re.compile("\x13[^\x13\x14\x15]*(?:\x14([^\x13\x14\x15]*))?\x15")

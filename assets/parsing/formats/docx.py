@@ -5,7 +5,8 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from assets.parsing.blocks import DocumentBlocks, ExtractionError, TextBlock, format_table_row
+from assets.parsing.blocks import DocumentBlocks, ExtractionError, TextBlock
+from assets.parsing.formats.lines import format_table_row
 from assets.parsing.formats.zip_package import open_zip_package
 
 if TYPE_CHECKING:

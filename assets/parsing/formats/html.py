@@ -5,8 +5,9 @@ from copy import copy, deepcopy
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from assets.parsing.blocks import DocumentBlocks, ExtractionError, TextBlock, format_list, format_table_row
+from assets.parsing.blocks import DocumentBlocks, ExtractionError, TextBlock
 from assets.parsing.decoding import decode_text
+from assets.parsing.formats.lines import format_list, format_table_row
 
 if TYPE_CHECKING:
     from configparser import ConfigParser

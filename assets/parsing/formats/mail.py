@@ -9,10 +9,11 @@ from email.header import decode_header, make_header
 from email.message import Message
 from itertools import islice
 
-from assets.parsing.blocks import DocumentBlocks, TextBlock, collapse_whitespace
+from assets.parsing.blocks import DocumentBlocks, TextBlock
 from assets.parsing.content_type import EML, MSG
 from assets.parsing.decoding import decode_text
 from assets.parsing.formats.html import visible_html_blocks
+from assets.text.normalization import collapse_whitespace
 
 _HEADERS = ("From", "To", "Cc", "Bcc", "Date", "Subject")
 _MAX_DEPTH = 20  # of nested parts

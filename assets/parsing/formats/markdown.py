@@ -4,8 +4,9 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING
 
-from assets.parsing.blocks import DocumentBlocks, TextBlock, format_list, format_table_row
+from assets.parsing.blocks import DocumentBlocks, TextBlock
 from assets.parsing.decoding import decode_text
+from assets.parsing.formats.lines import format_list, format_table_row
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt

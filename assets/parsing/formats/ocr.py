@@ -16,7 +16,7 @@ _PARAGRAPH_GAP = 0.8  # in heights of a line
 _MIN_CONFIDENCE = 0.5
 
 
-def recognise_page(page: "PdfPage") -> list[str]:
+def ocr_page(page: "PdfPage") -> list[str]:
     """Runs OCR on a page without a text layer and returns the paragraphs that it recognises.
 
     Args:

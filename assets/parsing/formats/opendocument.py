@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-from assets.parsing.blocks import DocumentBlocks, ExtractionError, TextBlock, format_list, format_table_row
+from assets.parsing.blocks import DocumentBlocks, ExtractionError, TextBlock
+from assets.parsing.formats.lines import format_list, format_table_row
 from assets.parsing.formats.xml import parse_xml
 from assets.parsing.formats.zip_package import open_zip_package, read_zip_part
 

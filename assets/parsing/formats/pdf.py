@@ -62,7 +62,7 @@ def read_pdf(body: bytes, recognise: PageRecogniser = lambda page: []) -> Docume
 
     Args:
         body: The file's bytes.
-        recognise: OCR for pages without a text layer: returns a page's paragraphs, as `ocr.recognise_page`
+        recognise: OCR for pages without a text layer: returns a page's paragraphs, as `ocr.ocr_page`
             does.
 
     Raises:

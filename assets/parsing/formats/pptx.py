@@ -4,7 +4,8 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
-from assets.parsing.blocks import DocumentBlocks, ExtractionError, TextBlock, format_table_row
+from assets.parsing.blocks import DocumentBlocks, ExtractionError, TextBlock
+from assets.parsing.formats.lines import format_table_row
 from assets.parsing.formats.zip_package import open_zip_package
 
 _MAX_DEPTH = 50  # of nested groups

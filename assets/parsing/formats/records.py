@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 
-from assets.parsing.blocks import DocumentBlocks, ExtractionError, TextBlock, format_table_row
+from assets.parsing.blocks import DocumentBlocks, ExtractionError, TextBlock
 from assets.parsing.decoding import decode_text
+from assets.parsing.formats.lines import format_table_row
 
 _DELIMITERS = ",;\t|"
 _SNIFFED_CHARS = 1 << 16
@@ -32,7 +33,7 @@ def read_delimited(body: bytes) -> DocumentBlocks:
         return DocumentBlocks([TextBlock(text)])
     if 2 * widths[1] >= widths.total():
         return DocumentBlocks([TextBlock(text)])
-    return DocumentBlocks(table_blocks(_rows(text, delimiter)))
+    return DocumentBlocks(sheet_blocks(_rows(text, delimiter)))
 
 
 def _rows(text: str, delimiter: str) -> Iterator[list[str]]:
@@ -41,7 +42,7 @@ def _rows(text: str, delimiter: str) -> Iterator[list[str]]:
     return (row for row in rows if any(map(str.strip, row)))
 
 
-def table_blocks(rows: Iterable[list[str]]) -> list[TextBlock]:
+def sheet_blocks(rows: Iterable[list[str]]) -> list[TextBlock]:
     """Returns a table as blocks: the captions above it, then one paragraph per row.
 
     If the table has a header, each cell is a line "column: value"; cells beyond the header have no name. Rows

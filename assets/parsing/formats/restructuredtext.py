@@ -5,8 +5,9 @@ import textwrap
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from assets.parsing.blocks import DocumentBlocks, ExtractionError, TextBlock, format_list, format_table_row
+from assets.parsing.blocks import DocumentBlocks, ExtractionError, TextBlock
 from assets.parsing.decoding import decode_text
+from assets.parsing.formats.lines import format_list, format_table_row
 
 if TYPE_CHECKING:
     from docutils import nodes

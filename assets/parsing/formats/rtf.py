@@ -2,7 +2,8 @@
 
 import re
 
-from assets.parsing.blocks import DocumentBlocks, ExtractionError, TextBlock, format_table_row
+from assets.parsing.blocks import DocumentBlocks, ExtractionError, TextBlock
+from assets.parsing.formats.lines import format_table_row
 
 _TITLE = re.compile(r"\{\\title\s([^{}\\]{1,500})\}")
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from assets.parsing.blocks import DocumentBlocks, ExtractionError, TextBlock
-from assets.parsing.formats.records import table_blocks
+from assets.parsing.formats.records import sheet_blocks
 from assets.parsing.formats.zip_package import OLE_SIGNATURE, open_zip_package
 
 _MAX_CELLS = 20_000_000
@@ -14,7 +14,7 @@ _UNNAMED = re.compile(r"[^\W\d]+ ?\d+")
 
 
 def read_spreadsheet(body: bytes) -> DocumentBlocks:
-    """Returns the sheets of a spreadsheet: the name as a heading, and the rows as `table_blocks` has them.
+    """Returns the sheets of a spreadsheet: the name as a heading, and the rows as `sheet_blocks` has them.
 
     A formula is read as its value. Charts and comments are left out, and the name of an only sheet if it is
     like "Sheet1".
@@ -35,7 +35,7 @@ def read_spreadsheet(body: bytes) -> DocumentBlocks:
             if sheet.width * sheet.height > _MAX_CELLS:
                 cells = f"{sheet.width * sheet.height:,} cells, more than the limit of {_MAX_CELLS:,}"
                 raise ExtractionError("oversize", f"The sheet {name} has {cells}.")
-            found = table_blocks(_filled(list(map(_cell_text, row)) for row in sheet.iter_rows()))
+            found = sheet_blocks(_filled(list(map(_cell_text, row)) for row in sheet.iter_rows()))
             if found and (len(names) > 1 or not _UNNAMED.fullmatch(name)):
                 blocks.append(TextBlock(name, 1, number))
             blocks += (TextBlock(block.text, None, number) for block in found)
