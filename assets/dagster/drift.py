@@ -130,7 +130,7 @@ def compare_newest_drift_window(
     return window
 
 
-def blocked_by_drift(lake: Lake, table: str, recipe: Recipe, model: EmbeddingModel, run_id: str) -> bool:
+def gate_blocked_by_drift(lake: Lake, table: str, recipe: Recipe, model: EmbeddingModel, run_id: str) -> bool:
     """Returns whether drift closes a table's gate: drift blocks, and the table's newest window drifted."""
     watched = _WATCHED.get(table)
     if watched is None or recipe.drift.on_drift != "block":
@@ -272,7 +272,7 @@ def _drifted_ends(lake: Lake, table: Table) -> set[int]:
     return set(rows["until"].to_pylist())
 
 
-def drift_over_time(lake: Lake, table: Table) -> str:
+def drift_windows_over_time(lake: Lake, table: Table) -> str:
     """Returns the last windows as Markdown: a chart and a table of statistics over their thresholds."""
     rows = lake.query(
         f"""
@@ -333,7 +333,7 @@ def build_drift_check(table: Table, what: str, blocks: bool) -> dg.AssetChecksDe
                 "until_version": window.until,
                 "tests": len(window.findings),
                 "drifted": [each.column for each in window.drifted],
-                "over_time": dg.MetadataValue.md(drift_over_time(lake, table)),
+                "over_time": dg.MetadataValue.md(drift_windows_over_time(lake, table)),
             },
         )
 

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 import duckdb
 
-from assets.dagster.drift import blocked_by_drift
+from assets.dagster.drift import gate_blocked_by_drift
 from assets.dagster.metadata import asset_key
 from assets.lake.audits import last_audit, record_audit
 from assets.lake.delta import delta_bytes, register_delta_table
@@ -86,7 +86,7 @@ def build_gate_checks(suite: Suite, added: Sequence[UserSuite] = ()) -> dg.Asset
         else:
             parameters = {name: _PARAMETERS[name](recipe, model) for name in suite.parameters}
             run_id = context.run.run_id
-            drifted = blocked_by_drift(lake, suite.table, recipe, model, run_id)
+            drifted = gate_blocked_by_drift(lake, suite.table, recipe, model, run_id)
             results = run_version_gate(
                 lake, suite, version, parameters, run_id, ("drift",) if drifted else (), added
             )
@@ -166,7 +166,7 @@ def run_version_gate(
         frames = {name: lake.frame(name, at) for name, at in versions.items()}
         results = run_gate_suite(frames, suite, lake.docs_dir, parameters)
     for each in added:
-        results += run_user_suite_gate(lake, each, version)
+        results += _run_user_suite(lake, each, version)
     judged = gate_verdict(_all_expectations(suite, added), results)
     failed = [*judged.failed, *also_failed]
     passed = judged.passed and not also_failed
@@ -174,7 +174,7 @@ def run_version_gate(
     return results
 
 
-def run_user_suite_gate(lake: Lake, suite: UserSuite, version: int) -> list[ExpectationResult]:
+def _run_user_suite(lake: Lake, suite: UserSuite, version: int) -> list[ExpectationResult]:
     """Validates one version of a table against a suite that a user added.
 
     Returns:

@@ -9,7 +9,7 @@ import pytest
 from lake_rows import write
 from test_gx import chunk, document
 
-from assets.dagster.drift import compare_newest_drift_window, drift_checks, drift_over_time
+from assets.dagster.drift import compare_newest_drift_window, drift_checks, drift_windows_over_time
 from assets.dagster.gates import run_version_gate
 from assets.lake.audits import Unaudited, readable_version
 from assets.lake.lake import Lake
@@ -65,7 +65,7 @@ def test_new_documents_are_compared_once_with_the_earlier_ones(lake: Lake) -> No
     # Accepted, it belongs to what stands before.
     write(lake, DOCUMENTS, batch(rng, 50))
     assert compare_newest_drift_window(lake, DOCUMENTS, WARN, "run-5").since == shifted
-    shown = drift_over_time(lake, DOCUMENTS)
+    shown = drift_windows_over_time(lake, DOCUMENTS)
     assert "data:image/png;base64," in shown
     assert f"| {shifted} |" in shown
 
