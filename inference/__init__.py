@@ -1,1 +1,1 @@
-"""What is the answer? Engines, and the way from a question to a cited record."""
+"""What is the answer to a question? Retrieval, engines, citations, and the record of each answer."""

@@ -1,10 +1,10 @@
-"""What was it made from? The object that every commit, index generation, release and answer carries."""
+"""The lineage that every commit, index generation, release and answer carries: what it was made from."""
 
 from pydantic import BaseModel
 
 
 class Lineage(BaseModel, frozen=True):
-    """What a commit of a table or a generation of the index says of itself.
+    """The inputs, code, settings and run that a commit of a table, or a generation of the index, was made by.
 
     Attributes:
         run_id: The Dagster run that wrote it.

@@ -1,6 +1,7 @@
-"""What may be shown: a text without the credentials that URLs in it carry.
+"""Removes secrets from texts that are shown: the credentials in URLs, and given secret values.
 
-Secrets that are settings are `pydantic.SecretStr`. This is for other texts: errors, tracebacks, arguments.
+Settings that are secrets are `pydantic.SecretStr`. This module is for other texts: errors, tracebacks,
+arguments.
 """
 
 import re
@@ -30,7 +31,7 @@ _PARAMETER = re.compile(
 
 
 def has_credentials(url: str) -> bool:
-    """Whether a URL carries a user or a password before its host."""
+    """Returns whether a URL has a user or a password before its host."""
     return redact_urls(url) != url
 
 
@@ -40,7 +41,7 @@ def redact_urls(text: str) -> str:
 
 
 def redact_secrets(text: str, secrets: Iterable[str]) -> str:
-    """Returns a text with these secrets hidden, and the credentials of URLs."""
+    """Returns a text with the given secrets and the credentials of every URL hidden."""
     for secret in sorted(secrets, key=len, reverse=True):
         if len(secret) >= _SHORTEST_SECRET:
             text = text.replace(secret, HIDDEN)

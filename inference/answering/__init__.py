@@ -1,1 +1,1 @@
-"""What is the answer, and what does it stand on? Retrieval, engine, citations, record."""
+"""How is a question answered? Retrieval, engine, citations, and the record of the answer."""

@@ -1,4 +1,4 @@
-"""An answer: its words, the verbatim quotes that support it, and where each quote is."""
+"""An answer, with verbatim quotes that support it and the position of each quote in its document."""
 
 import uuid
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ _NO_EVIDENCE = "Nothing found in the documents speaks to this question."
 
 
 class InvalidQuestion(ValueError):
-    """The question can not be asked; the message says why."""
+    """A question is not valid; the message says why."""
 
 
 class CitablePassage(Passage, Protocol):
-    """A passage that knows where it is in the lake; `retrieval.search.searcher.SearchHit` is one."""
+    """A passage with the ids that a citation needs, such as `retrieval.search.searcher.SearchHit`."""
 
     @property
     def chunk_id(self) -> str:
@@ -61,11 +61,11 @@ class Citation:
         doc_id: The document.
         uri: Its URI.
         content_sha256: The SHA-256 of its bytes.
-        table_version: The version of `silver.documents` that has the text of the span.
+        table_version: The version of `silver.documents` that holds the document's text.
         chunk_id: The chunk that was retrieved.
-        char_start: Where in the document's text the quote begins, in code points.
-        char_end: One past where it ends.
-        quote: The text of that span.
+        char_start: The position in the document's text at which the quote begins, in code points.
+        char_end: The position after the quote's last character.
+        quote: The quoted text.
     """
 
     doc_id: str
@@ -80,16 +80,16 @@ class Citation:
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer as it is given and recorded.
+    """An answer with its citations.
 
     Attributes:
-        answer_id: 32 hex digits, new for each answer.
-        answer: The words, with `[n]` for the n-th citation; when refused, why there is no answer.
-        refused: True when the evidence was too weak; then nothing is cited.
-        citations: In the order of their numbers.
-        release: The release that it was given from.
-        model_digest: The embedding model that it was retrieved with.
-        engine: The engine that wrote it.
+        answer_id: The id of the answer: 32 hex digits, new for each answer.
+        answer: The text, with `[n]` for the n-th citation; if refused, the reason why there is no answer.
+        refused: True if the evidence was too weak; then there are no citations.
+        citations: The citations, in the order of their numbers.
+        release: The release that was searched.
+        model_digest: The digest of the embedding model that was used for retrieval.
+        engine: The engine that wrote the answer.
     """
 
     answer_id: str
@@ -113,15 +113,15 @@ class Answer:
 
 @dataclass(frozen=True)
 class AnswerRecord:
-    """An answer with all that is recorded of it.
+    """An answer with everything that is recorded about it.
 
     Attributes:
         answer: The answer.
         question: The question, as it was asked.
-        tenant: Whose documents were searched.
-        groups: The groups that the asker is in.
-        retrieved: The ids of the chunks that the answer was chosen from, best first.
-        search_mode: How they were retrieved: `hybrid` or `reranked`.
+        tenant: The tenant whose documents were searched.
+        groups: The user's groups.
+        retrieved: The ids of the retrieved chunks, best first.
+        search_mode: The search mode: `hybrid` or `reranked`.
         versions: The version of every table that the release was made from.
         answered_at: The time, in UTC.
     """
@@ -137,10 +137,10 @@ class AnswerRecord:
 
 
 def validate_question(question: str) -> str:
-    """Returns the question without surrounding space.
+    """Returns the question without surrounding whitespace, if it is valid.
 
     Raises:
-        InvalidQuestion: When it is empty, has no letter or digit, or is longer than 4,000 characters.
+        InvalidQuestion: The question is empty, has no letter or digit, or is longer than 4,000 characters.
     """
     question = question.strip()
     if not any(character.isalnum() for character in question):
@@ -155,17 +155,17 @@ def validate_question(question: str) -> str:
 def answer_question(
     question: str, hits: Sequence[CitablePassage], engine: Engine, release: AnsweredRelease
 ) -> Answer:
-    """Returns the answer to a question from what was retrieved for it.
+    """Returns an engine's answer to a question from retrieved chunks, with citations.
 
     Args:
-        question: As it was asked.
-        hits: Chunks of one tenant, best first.
-        engine: Chooses or writes the words.
-        release: The release that the hits are from.
+        question: The question as the user asked it.
+        hits: The retrieved chunks of one tenant, best first.
+        engine: The engine that quotes or writes the answer.
+        release: The release that was searched.
 
     Raises:
-        InvalidQuestion: When the question can not be asked.
-        EngineError: When the engine fails.
+        InvalidQuestion: The question is not valid.
+        EngineError: The engine fails.
     """
     question = validate_question(question)
     draft = engine.answer(question, hits) if hits else Draft(_NO_EVIDENCE, refused=True)

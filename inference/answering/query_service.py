@@ -1,4 +1,4 @@
-"""Searches and answers questions from a release, and hands each answer to whoever records it."""
+"""The query service: searches a release, answers questions from it, and hands each answer to a recorder."""
 
 import logging
 from collections.abc import Callable, Collection
@@ -36,11 +36,11 @@ PASSAGES_PER_QUESTION = 10
 
 @dataclass(frozen=True)
 class QueryServiceResult:
-    """What was retrieved for a question.
+    """The passages that were retrieved for a question.
 
     Attributes:
         hits: The chunks, best first.
-        mode: How they were found: `hybrid` also where a reranker was asked and failed.
+        mode: The search mode that ordered them; `hybrid` also if a reranker was asked and failed.
     """
 
     hits: list[SearchHit]
@@ -51,13 +51,13 @@ class QueryService:
     """Searches and answers over one index. Models are loaded on first use and kept.
 
     Args:
-        index: The index, which knows its releases.
-        searcher: Searches it.
+        index: The index, with its releases.
+        searcher: The search over the index.
         models: The embedding models of releases.
         reranker: The reranker's configuration.
         generator: The engine's configuration.
-        record: Called with every answer before it is returned.
-        commit: Called when the service is closed.
+        record: A function that stores an answer; it is called before the answer is returned.
+        commit: A function that is called when the service is closed.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class QueryService:
         """Returns the release that answers come from.
 
         Raises:
-            NoLiveSnapshot: When there is none yet.
+            NoLiveSnapshot: There is no live release yet.
         """
         release = self.index.live()
         if release is None:
@@ -99,7 +99,7 @@ class QueryService:
 
     @property
     def default_mode(self) -> SearchMode:
-        """The mode questions are searched in: `reranked` where a reranker is configured, else `hybrid`."""
+        """The search mode for questions: `reranked` if a reranker is configured, else `hybrid`."""
         return "reranked" if self._reranker_config.configured else "hybrid"
 
     @cached_property
@@ -107,7 +107,7 @@ class QueryService:
         """The engine that writes answers; a local model is loaded here, once.
 
         Raises:
-            EngineError: When the local model can't be loaded.
+            EngineError: The local model can't be loaded.
         """
         return build_engine(self._generator_config, self._models.current.embedder)
 
@@ -119,9 +119,9 @@ class QueryService:
         """Returns the release that has this name, or that was live at this time.
 
         Raises:
-            InvalidAsOf: When it is neither a release nor a time, or a time in the future.
-            UnknownIndexRelease: When nothing was live then, or what was is no longer kept.
-            NoLiveSnapshot: When there is no release at all.
+            InvalidAsOf: The value is neither a release nor a time, or it is a time in the future.
+            UnknownIndexRelease: No release was live then, or that release is no longer kept.
+            NoLiveSnapshot: There is no release at all.
         """
         self.live_release()
         releases, history = self.index.releases(), self.index.live_history()
@@ -140,12 +140,12 @@ class QueryService:
     ) -> list[SearchHit]:
         """Returns the best chunks of a release, the live one by default; see `Searcher.search`.
 
-        Mode `reranked` searches `hybrid` and has the reranker order the best. Where the reranker fails or is
-        late, the fused order stands and a warning is logged; `on_reranked` is called with the outcome.
+        Mode `reranked` searches in mode `hybrid` and reranks the best hits. If the reranker fails or is late,
+        the hybrid order is kept and a warning is logged. `on_reranked` is called with the outcome.
 
         Raises:
-            QueryModelMismatch: When the release was made with a model that is no longer there.
-            RerankError: When there is no reranker, or its folder does not hold one.
+            QueryModelMismatch: The release's embedding model is no longer where it was.
+            RerankError: No reranker is configured, or its folder does not hold one.
         """
         reranker = self._reranker if mode == "reranked" else None
         release = at or self.live_release()
@@ -186,14 +186,14 @@ class QueryService:
     ) -> QueryServiceResult:
         """Returns the chunks that a question is answered from.
 
-        Every character of a question is meant as it stands: quotes and hyphens are no query language here.
+        The question is plain text: quotes and hyphens are not query language.
 
         Args:
-            question: In plain words.
-            tenant: Whose documents to search.
-            at: The release.
-            groups: The groups that the asker is in.
-            mode: How to search; None for the default mode.
+            question: The question.
+            tenant: The tenant whose documents are searched.
+            at: The release to search.
+            groups: The user's groups.
+            mode: The search mode; None for the default mode.
 
         Raises:
             QueryModelMismatch: As in `search`.
@@ -223,15 +223,15 @@ class QueryService:
         """Answers a question from a release and records the answer.
 
         Args:
-            question: In plain words.
-            tenant: Whose documents to search.
-            at: The release; None for the live one.
-            groups: The groups that the asker is in.
+            question: The question, as plain text.
+            tenant: The tenant whose documents are searched.
+            at: The release to search; None for the live one.
+            groups: The user's groups.
 
         Raises:
-            InvalidQuestion: When it is empty or too long.
-            NoLiveSnapshot: When there is nothing to answer from.
-            EngineError: When the configured generator fails.
+            InvalidQuestion: The question is empty or too long.
+            NoLiveSnapshot: There is no live release.
+            EngineError: The configured engine fails.
         """
         question = validate_question(question)
         release = at or self.live_release()

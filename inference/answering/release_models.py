@@ -1,4 +1,4 @@
-"""Which embedding model does a release's index need? The one in use, or an older one, loaded once."""
+"""The embedding models of releases: the model in use and older ones, each loaded only once."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -16,8 +16,8 @@ class ReleaseModels:
     """The embedding models of releases, by digest.
 
     Args:
-        current: The model in use.
-        state: The state folder, where models are converted.
+        current: The embedding model in use.
+        state: The state folder, which holds converted models.
     """
 
     def __init__(self, current: EmbeddingModel, state: Path) -> None:
@@ -29,7 +29,7 @@ class ReleaseModels:
         """Returns the model that made a release's vectors.
 
         Raises:
-            QueryModelMismatch: When that model is not where it was when the release was made.
+            QueryModelMismatch: The model is not where it was when the release was made.
         """
         digest = release.details.model_digest
         if digest == self.current.digest:

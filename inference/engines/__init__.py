@@ -1,1 +1,1 @@
-"""What turns a question and passages into words? Extractive, local model, endpoint."""
+"""Which engine writes the answer from a question and passages? Extractive, local model, endpoint."""

@@ -1,4 +1,4 @@
-"""Answers from any service that speaks OpenAI's chat protocol: vLLM, llama.cpp, a managed one."""
+"""Answers questions by a service with OpenAI's chat API, such as vLLM, llama.cpp or a managed service."""
 
 import os
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class _Unanswered(Exception):
 
 
 class OpenAIEngine:
-    """Generates through `POST {base_url}/chat/completions`."""
+    """An engine that generates answers through `POST {base_url}/chat/completions`."""
 
     def __init__(
         self,
@@ -58,15 +58,15 @@ class OpenAIEngine:
 
     @property
     def name(self) -> str:
-        """The protocol and the model."""
+        """The engine's name: the protocol and the model."""
         return f"openai:{self._model}"
 
     def answer(self, question: str, passages: Sequence[Passage]) -> Draft:
-        """Generates an answer and keeps what the passages support.
+        """Generates an answer, and keeps only citations that the passages support.
 
         Raises:
-            EngineError: When the service can't be reached, refuses, or answers in another form, or when not
-                even one passage fits into the budget.
+            EngineError: The service can't be reached, refuses, or replies in another form, or not even one
+                passage fits into the token budget.
         """
         context = assemble_prompt_passages(passages, self._context)
         if not context:

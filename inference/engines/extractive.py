@@ -1,4 +1,4 @@
-"""Answers by quoting the sentences of the passages that are nearest to the question."""
+"""Answers questions by quoting the sentences of the passages that are nearest to the question."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -12,10 +12,10 @@ from retrieval.chunking.sentences import sentence_spans
 
 
 class ExtractiveEncoder(Protocol):
-    """Anything that turns texts into unit vectors; `retrieval.embedding.embedder.Embedder` does."""
+    """An object that turns texts into unit vectors, such as `retrieval.embedding.embedder.Embedder`."""
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """float32 of shape (texts, dimension), each row of length 1."""
+        """Returns the unit vectors of texts: float32 of shape (texts, dimension)."""
         ...
 
 
@@ -41,7 +41,7 @@ class ExtractiveConfig(BaseModel):
 
 
 class ExtractiveEngine:
-    """Quotes the sentences that are nearest to the question, word for word."""
+    """An engine that quotes the sentences that are nearest to the question, word for word."""
 
     name = "extractive"
 

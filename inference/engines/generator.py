@@ -1,4 +1,4 @@
-"""Which engine a configuration names: a local model, an endpoint, or else the extractive one."""
+"""Builds the engine that a configuration names: a local model, an endpoint, or else the extractive one."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from inference.prompting.prompt_assembly import PromptConfig
 
 
 class EngineConfig(BaseModel):
-    """What writes answers. Without a model or an endpoint, they are sentences quoted from the documents."""
+    """The engine's configuration. Without a model or an endpoint, answers are quoted sentences."""
 
     model: Path | None = None
     """A folder with a causal language model in transformers' form, or a GGUF file."""
@@ -42,7 +42,7 @@ def build_engine(config: EngineConfig, encoder: ExtractiveEncoder) -> Engine:
     """Returns the engine that a configuration names; a local model is loaded here.
 
     Raises:
-        EngineError: When the local model can't be loaded.
+        EngineError: The local model can't be loaded.
     """
     if config.endpoint and config.endpoint_model:
         from inference.engines.endpoint import OpenAIEngine

@@ -1,4 +1,4 @@
-"""Answers from a language model on this machine: a transformers folder or a GGUF file."""
+"""Answers questions by a language model on this machine: a transformers folder or a GGUF file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ from inference.prompting.types import Draft, Passage
 
 
 class LocalEngine:
-    """Generates greedily, on a GPU where there is one."""
+    """An engine that generates answers with a local model by greedy decoding, on a GPU if there is one."""
 
     def __init__(self, path: Path, max_new_tokens: int = 300, context: PromptConfig | None = None) -> None:
         """Loads the model from the local disk.
@@ -59,10 +59,10 @@ class LocalEngine:
         self.name = f"local:{path.stem}"
 
     def answer(self, question: str, passages: Sequence[Passage]) -> Draft:
-        """Generates an answer and keeps what the passages support.
+        """Generates an answer, and keeps only citations that the passages support.
 
         Raises:
-            EngineError: When not even one passage fits into the model's context.
+            EngineError: Not even one passage fits into the model's context.
         """
         ids, context = self._prompt(question, passages)
         with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""What an engine is: anything that turns a question and passages into a draft with quotes."""
+"""The interface of engines, which turn a question and passages into a draft with quotes, and their error."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -11,7 +11,7 @@ class EngineError(RuntimeError):
 
 
 class Engine(Protocol):
-    """Anything that answers a question from passages."""
+    """An object that answers a question from passages."""
 
     @property
     def name(self) -> str:
@@ -19,9 +19,11 @@ class Engine(Protocol):
         ...
 
     def answer(self, question: str, passages: Sequence[Passage]) -> Draft:
-        """Answers from the passages, which are best first and not empty.
+        """Returns a draft of an answer from the passages, which are best first and not empty.
+
+        The draft is a refusal if the passages do not answer the question.
 
         Raises:
-            EngineError: When it fails. A question that the passages do not answer is a refused draft instead.
+            EngineError: The engine fails.
         """
         ...

@@ -1,1 +1,1 @@
-"""What does a generator read, and what holds of its reply? Prompt assembly, and a check of every citation."""
+"""What is in a model's prompt, and is its reply supported? Prompt assembly, and a check of every citation."""

@@ -1,4 +1,4 @@
-"""Checks a generator's reply: each citation in it becomes a sentence that supports the claim, or goes."""
+"""Checks the citations in a model's reply: each becomes a quote that supports the claim, or is removed."""
 
 import re
 from collections import Counter
@@ -28,15 +28,15 @@ _MIN_SUPPORT = 0.5
 
 
 def parse_cited_reply(reply: str, context: Sequence[PromptPassage], passages: Sequence[Passage]) -> Draft:
-    """Returns a generator's reply as a draft in which every citation is a verbatim, supporting sentence.
+    """Returns a model's reply as a draft in which every citation is a verbatim sentence that supports it.
 
-    A marker `[n]` cites passage n for the words since the marker before it. It is kept when passage n has a
+    A marker `[n]` cites passage n for the words since the previous marker. It is kept if passage n has a
     sentence with at least half of the content words among these, and removed otherwise. A reply without any
-    kept marker is withheld, since nothing shows where it comes from.
+    kept marker is replaced by a refusal, because nothing shows where it comes from.
 
     Args:
-        reply: What the generator wrote.
-        context: The passages as they were numbered for the generator.
+        reply: The text that the model generated.
+        context: The passages as they were numbered in the prompt.
         passages: The chunks that the context was made from; quotes are spans of these.
     """
     if not reply.strip() or _REFUSALS.match(reply):
@@ -82,5 +82,5 @@ def _supporting_quote(claim: str, shown: PromptPassage, passages: Sequence[Passa
 
 
 def reply_content_words(text: str) -> Counter[str]:
-    """Returns the words of a text that carry meaning, lower-cased, with their counts."""
+    """Returns the content words of a text (without stop words), in lower case, with their counts."""
     return Counter(word for word in _WORD.findall(text.lower()) if word not in _STOP_WORDS)

@@ -1,4 +1,4 @@
-"""Chooses the passages that a model is shown and writes the prompt: no repetition, the best at the edges."""
+"""Chooses the passages of a prompt, without repetitions and the best ones at both ends; writes it."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ _REVERSING = re.compile(r"\b(?:\w*\d\w*|not|no|never|none|cannot|without|\w+n['â
 
 
 class PromptConfig(BaseModel):
-    """How the passages of a prompt are chosen."""
+    """The settings that decide which passages are in a prompt."""
 
     max_tokens: int = Field(default=4000, ge=1)
     """The most tokens that passages may take, estimated on the safe side: three bytes per token."""
@@ -46,17 +46,17 @@ class PromptConfig(BaseModel):
 
 @dataclass(frozen=True)
 class PromptPassage:
-    """One or more neighbouring chunks of a document, as one passage.
+    """A passage of a prompt: one or more neighbouring chunks of a document.
 
     Attributes:
-        members: Indices of the chunks among those retrieved, in the document's order.
-        text: Their texts, joined by as many line feeds as there are characters between them in the document,
-            which has only whitespace there. So `text[i]` is the document's character `char_start + i`, except
-            that whitespace between chunks may be of another kind. Quotes are taken from the chunks.
+        members: The indices of its chunks among the retrieved ones, in the document's order.
+        text: The chunks' texts, joined by as many line feeds as there are characters (all whitespace) between
+            them in the document. So `text[i]` is the document's character `char_start + i`, except for the
+            kind of whitespace between chunks. Quotes are taken from the chunks.
         title: The title of the document.
         heading: The path of headings above the first chunk.
-        char_start: Where the first chunk begins.
-        char_end: Where the last one ends.
+        char_start: The position in the document at which the first chunk begins.
+        char_end: The position after the last chunk.
     """
 
     members: tuple[int, ...]
@@ -73,19 +73,20 @@ def passage_source_line(passage: Passage | PromptPassage) -> str:
 
 
 def estimate_prompt_tokens(text: str) -> int:
-    """Returns how many tokens a text may have in any tokenizer; English has about 4.5 bytes per token."""
+    """Returns a high estimate of a text's tokens in any tokenizer; English has about 4.5 bytes per token."""
     return -(-len(text.encode("utf-8", "replace")) // 3)
 
 
 def assemble_prompt_passages(
     passages: Sequence[Passage], config: PromptConfig, tokens: Callable[[str], int] = estimate_prompt_tokens
 ) -> list[PromptPassage]:
-    """Chooses the passages of a prompt and their order.
+    """Returns the passages of a prompt, in their order in the prompt.
 
-    Repetitions are left out (`distinct_passages`). The others are taken by maximal marginal relevance
-    (Carbonell and Goldstein, 1998) until no more fit; relevance is the rank, similarity the share of common
-    words. Neighbouring chunks become one passage. The best comes first, the second best last, and so inwards:
-    models read the middle of a long prompt worst (Liu et al., "Lost in the Middle", 2023).
+    Repetitions are left out (`distinct_passages`). The other chunks are chosen by maximal marginal relevance
+    (Carbonell and Goldstein, 1998) until the token budget is full; relevance is the rank, similarity the
+    share of common words. Neighbouring chunks become one passage. The best passage comes first, the second
+    best last, the third best second, and so on: models read the middle of a long prompt worst (Liu et al.,
+    "Lost in the Middle", 2023).
 
     Args:
         passages: Retrieved chunks, best first; no two overlap.
@@ -93,7 +94,7 @@ def assemble_prompt_passages(
         tokens: Counts the tokens of a text.
 
     Returns:
-        The passages; none when not even one fits.
+        The passages; empty if not even one fits.
     """
     chosen = _chosen(passages, config, tokens)
     blocks = [_block(passages, group) for group in _neighbours(passages, chosen)]
@@ -102,10 +103,10 @@ def assemble_prompt_passages(
 
 
 def distinct_passages(passages: Sequence[Passage], same: float = REPEATED_SHARE) -> list[int]:
-    """Returns the indices of the passages that do not repeat a better one, in order.
+    """Returns the indices of the passages that do not repeat a better passage, in order.
 
-    A passage repeats a better one that contains at least the share `same` of its word triples (Broder, "On
-    the Resemblance and Containment of Documents", 1997) and all of its numbers and negations.
+    A passage is a repetition if a better one contains at least the share `same` of its word triples (Broder,
+    "On the Resemblance and Containment of Documents", 1997) and all of its numbers and negations.
     """
     kept: list[tuple[int, set[tuple[str, ...]], set[str]]] = []
     for index, passage in enumerate(passages):

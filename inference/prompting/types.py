@@ -1,11 +1,11 @@
-"""Passages, and drafts of answers that quote them."""
+"""The values that engines take and return: passages, quotes of passages, and drafts of answers."""
 
 from dataclasses import dataclass
 from typing import Protocol
 
 
 class Passage(Protocol):
-    """A retrieved chunk; `retrieval.search.searcher.SearchHit` is one."""
+    """A retrieved chunk, such as `retrieval.search.searcher.SearchHit`."""
 
     @property
     def text(self) -> str:
@@ -29,12 +29,12 @@ class Passage(Protocol):
 
     @property
     def char_start(self) -> int:
-        """Where the chunk begins in the document's text, in code points."""
+        """The position in the document's text at which the chunk begins, in code points."""
         ...
 
     @property
     def char_end(self) -> int:
-        """One past where it ends."""
+        """The position after the chunk's last character."""
         ...
 
 
@@ -44,8 +44,8 @@ class Quote:
 
     Attributes:
         passage: Index into the passages given to the engine, from 0.
-        start: Where the span begins in the passage's text, in code points.
-        end: One past where it ends.
+        start: The position in the passage's text at which the quote begins, in code points.
+        end: The position after the quote's last character.
     """
 
     passage: int
@@ -55,12 +55,12 @@ class Quote:
 
 @dataclass(frozen=True)
 class Draft:
-    """What an engine made of a question and passages.
+    """A draft of an answer, as an engine writes it from a question and passages.
 
     Attributes:
-        text: The answer, with `[n]` after what the n-th quote supports; or why there is none.
-        quotes: The spans that support it, in the order of their numbers.
-        refused: True when the evidence is too weak; then nothing is quoted.
+        text: The answer, with `[n]` after what the n-th quote supports; or the reason why there is no answer.
+        quotes: The quotes that support the answer, in the order of their numbers.
+        refused: True if the evidence is too weak; then there are no quotes.
     """
 
     text: str

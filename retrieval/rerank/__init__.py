@@ -1,1 +1,1 @@
-"""Which of the best hits are best? Cross-encoders, local or at an endpoint."""
+"""Which of the hits answer the query best? Cross-encoders, local or behind an endpoint."""

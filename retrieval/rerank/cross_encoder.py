@@ -70,8 +70,8 @@ class CrossEncoderReranker:
         """Returns the model's logit for each pair; a text that is too long is cut off, the query is not.
 
         Raises:
-            RerankError: When the model fails, or the query alone is longer than it reads.
-            TimeoutError: When the deadline has passed; looked at before each batch.
+            RerankError: The model fails, or the query alone is longer than the model's input.
+            TimeoutError: The deadline has passed; it is checked before each batch.
         """
         # By length, so that a batch is padded little.
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))

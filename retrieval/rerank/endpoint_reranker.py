@@ -1,4 +1,4 @@
-"""A rerank service that is reached over HTTP."""
+"""A reranker that asks a service over HTTP."""
 
 import json
 import time
@@ -13,7 +13,7 @@ _LARGEST_REPLY_BYTES = 16 << 20
 
 
 class EndpointReranker:
-    """Scores through `POST {query, documents, top_n}` as Cohere, Jina, vLLM and llama.cpp understand it.
+    """Scores texts through `POST {query, documents, top_n}`, which Cohere, Jina, vLLM and llama.cpp support.
 
     The reply is `{"results": [{"index": 0, "relevance_score": 0.9}, …]}`, one result per document.
     """
@@ -39,7 +39,7 @@ class EndpointReranker:
         self.name = str(parsed.copy_with(username=None, password=None, query=None))
 
     def scores(self, query: str, texts: Sequence[str], deadline: float) -> list[float]:
-        """Asks the service once; a second attempt would rarely be in time."""
+        """Returns the service's score for each text, by one request; a second one would rarely be in time."""
         body: dict[str, object] = {"query": query, "documents": list(texts), "top_n": len(texts)}
         if self._model:
             body["model"] = self._model

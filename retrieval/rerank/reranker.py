@@ -1,4 +1,4 @@
-"""What a reranker is: its configuration, what each one promises, and how it fails."""
+"""The interface of rerankers, their configuration and their error."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, SecretStr, model_validator
 
 
 class RerankerConfig(BaseModel):
-    """Which reranker orders the best hits of a hybrid search. Without a model or an endpoint, none does."""
+    """The reranker that orders the best hits of a hybrid search; none without a model or an endpoint."""
 
     model: Path | None = None
     """A sentence-transformers CrossEncoder folder: a sequence classifier of one label, and its tokenizer."""
@@ -38,7 +38,7 @@ class RerankerConfig(BaseModel):
 
 
 class RerankError(RuntimeError):
-    """The reranker can not be used or did not answer; the message says which one, why, and what to do."""
+    """A reranker can not be used or did not answer; the message says which one, why, and what to do."""
 
 
 class Reranker(Protocol):
@@ -58,7 +58,7 @@ class Reranker(Protocol):
             deadline: The time on `time.monotonic`'s clock after which nobody waits for the scores.
 
         Raises:
-            RerankError: When it fails.
-            TimeoutError: When the deadline has passed.
+            RerankError: The reranker fails.
+            TimeoutError: The deadline has passed.
         """
         ...

@@ -1,4 +1,4 @@
-"""Reranking: the best hits of a search ordered by a cross-encoder, within a time budget."""
+"""Orders the best hits of a search by a cross-encoder, within a time budget."""
 
 import math
 import threading
@@ -21,7 +21,7 @@ class RerankedHits:
     """Hits after reranking.
 
     Attributes:
-        hits: In the reranker's order with its scores, or in their original order.
+        hits: The hits in the reranker's order with its scores, or in their original order.
         by: The reranker that ordered them; None if they keep their original order.
         fallback_reason: Why they keep their original order; None if they were reranked.
         seconds: How long the reranking took.
@@ -33,7 +33,7 @@ class RerankedHits:
     seconds: float
 
     def summary(self) -> dict[str, str | float | None]:
-        """Returns everything but the hits, for JSON."""
+        """Returns all attributes except the hits, as a JSON object."""
         return {"by": self.by, "fallback_reason": self.fallback_reason, "seconds": round(self.seconds, 3)}
 
     def explanation(self) -> str:
@@ -46,7 +46,7 @@ def build_reranker(config: RerankerConfig) -> Reranker:
     """Loads and returns the reranker that a configuration names.
 
     Raises:
-        RerankError: When nothing is configured, or the folder is not a cross-encoder.
+        RerankError: No reranker is configured, or the folder is not a cross-encoder.
     """
     if config.endpoint:
         from retrieval.rerank.endpoint_reranker import EndpointReranker  # imports an HTTP client
@@ -65,19 +65,19 @@ def build_reranker(config: RerankerConfig) -> Reranker:
 def rerank_hits(
     query: str, hits: Sequence[SearchHit], reranker: Reranker, config: RerankerConfig
 ) -> RerankedHits:
-    """Orders the first `candidates` hits by how well they answer the query; the others follow in their order.
+    """Returns hits with the first `candidates` of them reranked; the others follow in their original order.
 
-    The order is the reranker's or the original one, never a mixture: if the reranker fails, returns invalid
-    scores or is late, the hits are returned unchanged and the result says why.
+    If the reranker fails, returns invalid scores or is late, all hits are returned unchanged, and the result
+    says why.
 
     Args:
         query: The question.
         hits: Best first.
         reranker: From `build_reranker`.
-        config: How many hits are reranked, and for how long.
+        config: How many hits are reranked, and the time limit.
 
     Returns:
-        The same hits. Scores are the reranker's, on its own scale, except those of hits past `candidates`.
+        The same hits. The first `candidates` have the reranker's scores, on its own scale.
     """
     began = time.monotonic()
     head = list(hits[: config.candidates])
@@ -103,11 +103,11 @@ def search_and_rerank(
     """Searches for more than `k` hits, reranks them, and returns the best `k`.
 
     Args:
-        search: Takes a number of hits and finds them.
+        search: Returns as many hits as its argument says.
         query: The question.
         k: How many hits to return.
         reranker: From `build_reranker`.
-        config: How many hits are reranked, and for how long.
+        config: How many hits are reranked, and the time limit.
     """
     looked = rerank_hits(query, search(max(k, config.candidates)), reranker, config)
     return replace(looked, hits=looked.hits[:k])

@@ -1,1 +1,1 @@
-"""Which chunks answer a query? Words, vectors, their fusion, filters."""
+"""Which chunks match a query? Lexical search, vector search, their fusion, filters."""

@@ -1,4 +1,4 @@
-"""The release that `--as-of` means: one named, or the one that was live at a time."""
+"""Finds the release that `--as-of` names: by its name, or by a time at which it was live."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -13,17 +13,18 @@ class InvalidAsOf(ValueError):
 def release_as_of(
     moment: str, releases: Sequence[IndexRelease], history: Sequence[LiveHistoryEntry], now: datetime
 ) -> IndexRelease:
-    """Returns the release that a name or a time means.
+    """Returns the release with a name, or the release that was live at a time.
 
     Args:
         moment: A release's name, or a time in ISO 8601; a time without an offset is local time.
         releases: The releases that can still be read.
-        history: What was live since when, oldest first.
+        history: When each release went live, oldest first.
         now: The present time, with its time zone.
 
     Raises:
-        InvalidAsOf: It is neither, or lies in the future.
-        UnknownIndexRelease: Nothing was live then, or what was live is no longer kept; says what is.
+        InvalidAsOf: `moment` is neither a release nor a time, or lies in the future.
+        UnknownIndexRelease: No release was live then, or it is no longer kept; the message lists those that
+            are.
     """
     kept = {release.release_id: release for release in releases}
     moment = moment.strip()

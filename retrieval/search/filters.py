@@ -1,4 +1,4 @@
-"""A query's phrases and exclusions as conditions in SQL, and the candidates that meet them."""
+"""Filters candidates by a query's phrases and exclusions, as conditions in SQL."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ from retrieval.store.postgres import DatabaseRow
 
 @dataclass(frozen=True)
 class QueryFilters:
-    """The conditions that a query's phrases and exclusions put on a chunk.
+    """The SQL conditions that a query's phrases and exclusions put on a chunk.
 
     Attributes:
-        having: A HAVING clause over a chunk's lexemes, or nothing. It keeps a chunk that cannot hold the
-            phrase from being a candidate, where only the best candidates are looked at.
-        where: Conditions on a row `c` of `headwater.chunks`, each with its leading AND.
-        arguments: The values of both.
+        having: A HAVING clause over a chunk's lexemes, or an empty one. It excludes chunks that cannot hold
+            the phrase before the best candidates are chosen.
+        where: Conditions on a row `c` of `headwater.chunks`, each with a leading AND.
+        arguments: The parameter values of both.
     """
 
     having: str
@@ -35,7 +35,7 @@ def matching_candidates(
     query: SearchQuery,
     candidates: Sequence[SearchCandidate],
 ) -> list[SearchCandidate]:
-    """Returns the candidates that hold every phrase of the query and nothing that it excludes, in order."""
+    """Returns the candidates that hold every phrase of the query and nothing it excludes, in their order."""
     filters = query_filters(connection, snapshot, query, set())
     rows = connection.execute(
         "SELECT chunk_no FROM headwater.chunks c "
@@ -53,9 +53,9 @@ def query_filters(
 
     Args:
         connection: A serving connection.
-        snapshot: What the search reads.
+        snapshot: The snapshot that the search reads.
         query: The query.
-        read: The lexemes whose postings the search reads in full; `having` can only speak of these.
+        read: The lexemes whose postings the search reads in full; `having` uses only these.
     """
     arguments: dict[str, Any] = {}
     having, where = [], []

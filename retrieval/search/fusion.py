@@ -1,4 +1,4 @@
-"""The fusion of a lexical and a vector ranking into one."""
+"""Fuses a lexical and a vector ranking into one."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -22,7 +22,7 @@ class SearchCandidate(NamedTuple):
 
 
 def ranking_key(candidate: SearchCandidate) -> tuple[float, str]:
-    """Returns the key that sorts a ranking: best first, equal scores by chunk_id."""
+    """Returns the sort key of a candidate: best scores first, equal scores by chunk_id."""
     return -candidate.score, candidate.chunk_id
 
 
@@ -36,17 +36,17 @@ def fuse_rankings(
     """Returns candidates ranked by a convex combination of their two standardised scores.
 
     A score is standardised by the mean and standard deviation of a sample. The sample is the same for every
-    number of hits, so that a chunk has the same score in a longer list. Both scores are known for every
-    candidate, also for one that only the other ranking proposed: taking an unknown score for the lowest costs
-    more than the choice of normalisation (docs/retrieval.md has the figures). On convex combinations: Bruch,
-    Gai and Ingber, "An Analysis of Fusion Functions for Hybrid Retrieval" (2023).
+    number of hits, so that a chunk has the same score in a longer list. Both scores are given for every
+    candidate, also for one that only one ranking proposed: replacing an unknown score by the lowest one costs
+    more than the choice of normalisation (figures in docs/retrieval.md). On convex combinations: Bruch, Gai
+    and Ingber, "An Analysis of Fusion Functions for Hybrid Retrieval" (2023).
 
     Args:
-        candidates: Each chunk once, the sample first; their own scores are not read.
-        lexical: Their BM25 scores, (candidates,); 0 where a chunk holds no word of the query.
-        vector: Their cosine similarities, (candidates,).
+        candidates: The chunks, each once, the sample first; their `score` is not read.
+        lexical: The candidates' BM25 scores, (candidates,); 0 for a chunk without a word of the query.
+        vector: The candidates' cosine similarities, (candidates,).
         vector_weight: The weight of the vector ranking, from 0 to 1.
-        sample: The number of candidates, from the first, that give mean and deviation.
+        sample: The number of candidates in the sample: the first ones.
 
     Returns:
         The candidates, best first, equal scores by chunk_id. A score is the logistic function of the

@@ -36,7 +36,7 @@ _IDENTIFIER = re.compile(r"[:/@=+#_\\]|\d\.\d")
 
 
 class LexicalConfig(BaseModel):
-    """How words are scored."""
+    """The settings of BM25 scoring."""
 
     bm25_k1: float = Field(default=0.9, ge=0)
     """How much repetitions of a word count: the lower, the sooner they stop adding to the score."""
@@ -61,7 +61,7 @@ class LexicalRanking(NamedTuple):
 
     Attributes:
         best: The chunks of the highest scores, best first, equal scores by chunk_id.
-        scores: The scores of the further chunks that were asked about; 0 for one without a word of the query.
+        scores: The scores of the further chunks in `also`; 0 for a chunk without a word of the query.
         similarities: The cosine similarities of the best chunks to the query's vector, if one was given.
     """
 
@@ -99,10 +99,10 @@ class Bm25Search:
     (2020).
 
     Args:
-        connection: The serving role's.
-        snapshot: What the search reads.
+        connection: A connection of the serving role.
+        snapshot: The snapshot that the search reads.
         query: The query.
-        config: How words are scored.
+        config: The settings of BM25.
     """
 
     def __init__(
@@ -127,10 +127,11 @@ class Bm25Search:
     def best(self, depth: int, also: Sequence[int] = (), vector: HalfVector | None = None) -> LexicalRanking:
         """Returns the best `depth` chunks that hold a word of the query and meet its filters.
 
-        A search reads at most `max_postings` to find candidates: those of the rarest word always, then of the
-        next rarest ones while they fit. The other words only add to the scores of the best candidates, as the
-        non-essential lists of MaxScore do (Turtle and Flood, 1995), but without its guarantee. If all
-        postings fit, as for every query of a small tenant, the ranking is exact. Every score is always exact.
+        To find candidates, a search reads at most `max_postings` postings: all of the rarest word, then those
+        of the next rarest words while they fit. The other words only add to the scores of the best
+        candidates, as the non-essential lists of MaxScore do (Turtle and Flood, 1995), but without the
+        guarantee of MaxScore. If all postings fit, as for every query of a small tenant, the ranking is
+        exact. Every score is always exact.
 
         Args:
             depth: How many chunks.
@@ -142,7 +143,7 @@ class Bm25Search:
         return self._ranked(self._words[: self._affordable], depth, also, vector)
 
     def filled(self, depth: int) -> list[SearchCandidate]:
-        """Returns `best`, filled up with the best chunks of only common words if they are too few."""
+        """Returns `best`, and if it has too few chunks, also the best chunks that hold only common words."""
         best = {c.chunk_no: c for c in self.best(depth).best}
         for word in self._words[self._affordable :]:
             if len(best) >= depth:

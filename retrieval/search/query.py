@@ -20,15 +20,15 @@ _APOSTROPHES = "'’ʼ"
 
 
 class InvalidSearchQuery(ValueError):
-    """A search can not be run; the message says what is wrong with it."""
+    """A search query is not valid; the message says why."""
 
 
 @dataclass(frozen=True)
 class SearchQuery:
-    """A search as it is carried out.
+    """A parsed search query.
 
     Attributes:
-        words: The words to find and rank by, those of phrases included; the query's vector is made from them.
+        words: The words to find and rank by, with those of phrases; the query's vector is made from them.
         phrases: Passages that a chunk must hold.
         without_words: Words that a chunk must not hold, in any inflection that its language's stemmer knows.
         without_phrases: Passages and identifiers that a chunk must not hold.
@@ -41,23 +41,23 @@ class SearchQuery:
 
     @property
     def restricted(self) -> bool:
-        """Whether the query has phrases or exclusions, which can filter out a chunk that ranks well."""
+        """True if the query has phrases or exclusions, which can filter out a chunk that ranks well."""
         return bool(self.phrases or self.without_words or self.without_phrases)
 
     @classmethod
     def plain(cls, text: str) -> "SearchQuery":
-        """Returns the query for a text without query language: a question, or a sentence."""
+        """Returns the query for a plain text such as a question; quotes and minus are ordinary characters."""
         return cls(unicodedata.normalize("NFC", text).strip())
 
     @classmethod
     def parse(cls, text: str) -> "SearchQuery":
-        """Parses the query language: `"a phrase"`, `-word`, `-"a phrase"`; everything else is words.
+        """Returns the query for a text in the query language: `"a phrase"`, `-word`, `-"a phrase"`, or words.
 
         A minus excludes only a word that begins with a letter and has more than one: `-v`, `--verbose` and
         `-5` are words. A quote that is never closed is ignored.
 
         Raises:
-            InvalidSearchQuery: It only excludes, or it has more than 16 phrases and exclusions.
+            InvalidSearchQuery: The query has only exclusions, or more than 16 phrases and exclusions.
         """
         words: list[str] = []
         phrases: list[str] = []
@@ -88,8 +88,9 @@ class SearchQuery:
 def phrase_regex(phrase: str) -> str:
     """Returns a PostgreSQL regular expression, for `~*`, that finds a phrase.
 
-    Between two of its words there may be any characters that belong to no word: a line break, a hyphen, the
-    asterisks of emphasis. A match begins and ends where words do, unless its script has no spaces.
+    Between two words of the phrase there may be any characters that belong to no word: a line break, a
+    hyphen, the asterisks of emphasis. A match begins and ends at word boundaries, unless the script has no
+    spaces.
     """
     pattern = r"\W+".join("".join(map(_escaped, word)) for word in phrase.split())
     for place, boundary in ((0, r"(?<!\w)"), (-1, r"(?!\w)")):

@@ -81,11 +81,11 @@ class SearchHit:
 
 
 class Searcher:
-    """Searches the index as the serving role, which sees one tenant's rows and can change none.
+    """Searches the index as the serving role, which sees the rows of one tenant and can not write.
 
     Args:
         postgres: The serving database.
-        config: How candidates are found and ranked.
+        config: The settings of searches.
     """
 
     def __init__(self, postgres: Postgres, config: SearchConfig | None = None) -> None:
@@ -115,8 +115,8 @@ class Searcher:
             mode: `lexical` (BM25), `vector` (cosine) or `hybrid` (both, fused).
             at: A release, or a state that is not released yet; None for the live release.
             model_digest: The model that made `query_vector`; needed with it.
-            on_plan: Called with how the nearest vectors were found, and why so.
-            groups: The user's groups; for the search, chunks of other groups do not exist.
+            on_plan: Called with the plan of the vector search, which says how the nearest vectors were found.
+            groups: The user's groups; chunks that only other groups may read are not searched.
 
         Returns:
             Hits, best first; equal scores by chunk_id.
@@ -189,9 +189,9 @@ class Searcher:
         model_digest: str | None = None,
         groups: Collection[str] = (),
     ) -> list[SearchHit]:
-        """Returns the true nearest chunks, by comparing every one; recall is measured against them.
+        """Returns the true nearest chunks, found by comparing every chunk; recall is measured against them.
 
-        Args and errors are those of `search`.
+        The arguments and errors are those of `search`.
         """
         self._check(SearchQuery(""), query_vector, k, "vector")
         with self._postgres.serving(tenant, groups) as connection:

@@ -1,4 +1,4 @@
-"""What a search reads from its first statement to its last: one epoch of one generation of the index."""
+"""The snapshot that a search reads from its first statement to its last: one epoch of one generation."""
 
 from dataclasses import dataclass
 
@@ -14,12 +14,12 @@ class NoLiveSnapshot(LookupError):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What one search reads, and how much of it belongs to the tenant that asks.
+    """The epoch of the index that one search reads, with the counts of the tenant's chunks in it.
 
     Attributes:
         generation: The generation.
         epoch: The epoch within it.
-        dimension: Numbers per vector.
+        dimension: The length of a vector.
         model_digest: The model that made the vectors.
         graph_rows: Rows in the HNSW graph, of all tenants and epochs, as last counted; -1 if never counted.
         languages: The number of the tenant's chunks by language.
@@ -38,7 +38,7 @@ class Snapshot:
 
     @property
     def visible(self) -> str:
-        """The SQL condition on a row; its numbers are literals, so that the planner knows the partition."""
+        """The SQL condition that selects the snapshot's rows; literals let the planner pick a partition."""
         return (
             f"generation = {self.generation:d} AND valid_from <= {self.epoch:d} "
             f"AND (valid_to IS NULL OR valid_to > {self.epoch:d})"
@@ -46,7 +46,7 @@ class Snapshot:
 
 
 def read_snapshot(connection: Connection[DatabaseRow], at: IndexPoint | None) -> Snapshot:
-    """Reads the snapshot at a release or state, or at the live release where `at` is None.
+    """Returns the snapshot of a release or state, or of the live release if `at` is None.
 
     Raises:
         NoLiveSnapshot: `at` is None and nothing is live.

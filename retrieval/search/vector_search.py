@@ -1,8 +1,9 @@
 """Vector search: the chunks nearest to a query's vector, by the HNSW graph or by comparing every one.
 
-One graph holds the rows of all tenants; it is searched until enough rows of the tenant were met. That costs
-more the smaller the tenant's share is, and comparing all rows of the tenant costs more the more they are: the
-cheaper way is chosen by an estimate of both. A graph per tenant was not worth its cost: see docs/scaling.md.
+One graph holds the rows of all tenants, and a search follows it until it has met enough rows of its tenant.
+Following the graph is expensive if the tenant's share of the rows is small; comparing all rows of the tenant
+is expensive if they are many. The cheaper way is chosen by an estimate of both costs. A graph per tenant was
+not worth its cost: see docs/scaling.md.
 """
 
 import math
@@ -25,7 +26,7 @@ _ROWS_OF_EF_SEARCH = 100_000
 
 
 class VectorSearchConfig(BaseModel):
-    """How the nearest vectors are found."""
+    """The settings of vector search."""
 
     graph_row_cost: float = Field(default=10.0, ge=0)
     """The cost of a row that the HNSW search meets, in rows compared one by one; 0 always uses the graph."""
@@ -38,7 +39,7 @@ class VectorSearchConfig(BaseModel):
 
 @dataclass(frozen=True)
 class VectorSearchPlan:
-    """How the nearest chunks were found, and why so.
+    """The way in which a vector search found the nearest chunks, and the reason for it.
 
     Attributes:
         method: `exact` compared every chunk of the tenant, `graph` followed the HNSW graph, and `graph, then
@@ -46,10 +47,10 @@ class VectorSearchPlan:
         why: The reason in words, with the numbers that decided it.
         tenant_chunks: The number of the tenant's chunks in the snapshot.
         graph_rows: The number of rows in the graph, of all tenants and epochs.
-        ef_search: The number of candidates that the search of the graph holds.
-        asked: How many chunks were asked for.
-        found: How many were found; fewer than asked for only if the tenant has no more.
-        settings: pgvector's settings, as they were read back.
+        ef_search: pgvector's `hnsw.ef_search`: the number of candidates held while the graph is searched.
+        asked: The number of chunks that were asked for.
+        found: The number of chunks that were found; it is smaller only if the tenant has no more.
+        settings: pgvector's settings, as read back from the database.
     """
 
     method: Literal["exact", "graph", "graph, then exact"]
@@ -69,7 +70,7 @@ def search_nearest_vectors(
     depth: int,
     config: VectorSearchConfig,
 ) -> tuple[list[SearchCandidate], VectorSearchPlan]:
-    """Returns the `depth` nearest chunks, or all there are, nearest first, and how they were found."""
+    """Returns the `depth` nearest chunks (or all, if there are fewer), nearest first, and the plan used."""
     plan = _plan(snapshot, depth, config)
     if plan.method == "graph":
         settings = _set(connection, snapshot, plan.ef_search, config)
@@ -85,7 +86,7 @@ def search_nearest_vectors(
 
 
 def scaled_ef_search(config: VectorSearchConfig, rows: int) -> int:
-    """Returns how many candidates the search of a graph of `rows` rows holds."""
+    """Returns pgvector's `hnsw.ef_search` for a graph of `rows` rows: the candidates that a search holds."""
     grown = config.ef_search * max(1.0, rows / _ROWS_OF_EF_SEARCH) ** (1 / 3)
     return min(round(grown), MAX_EF_SEARCH)
 

@@ -1,1 +1,1 @@
-"""Where does the index live? PostgreSQL, its schema, and the embedded server."""
+"""Where is the index stored? In PostgreSQL: connections, the schema, and the embedded server."""

