@@ -1,1 +1,1 @@
-"""What is made? The layers as thin Dagster assets over pure functions."""
+"""Which tables does the lake have, and how are they made? Thin Dagster assets over pure functions."""

@@ -1,7 +1,7 @@
-"""Bronze: the bytes of every source, as they came.
+"""Bronze: the unchanged bytes of every document of every source.
 
-`bronze/raw_documents` only ever grows: a changed document is a new revision, a vanished one a tombstone, so
-an old answer can be walked back to the bytes it was made from.
+Rows of `bronze/raw_documents` are never changed: a changed document gets a new revision, a deleted one a
+tombstone. So an old answer can be traced back to the bytes that it was made from.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,14 +34,15 @@ SOURCES_READ = "sources_read"
 
 @dataclass(frozen=True)
 class BronzeReading:
-    """What one source has that the lake has not.
+    """The changes of one source since its last reading.
 
     Attributes:
         source: The source.
         known: The lake's newest revisions of the documents of the files that were read.
-        read: The documents of those files, a frame where they are many; None where there is no such file.
+        read: The documents of the files that were read, a Spark frame if they are many; None if no file was
+            read.
         vanished: The lake's newest revisions of documents whose file is no longer listed.
-        read_bytes: The size of the files.
+        read_bytes: The total size of the files that were read.
     """
 
     source: Source
@@ -52,16 +53,16 @@ class BronzeReading:
 
 
 def read_bronze_changes(lake: Lake, source: Source, state: pa.Table, max_shrink: float) -> BronzeReading:
-    """Lists a source and reads the files that the lake does not have as they are.
+    """Lists a source, and reads the files that are new or changed since the lake last read them.
 
     Args:
-        lake: For Spark, which starts where the source is large or on another file system.
+        lake: The lake, whose Spark session reads a source that is large or on another file system.
         source: The source.
-        state: The lake's newest revisions of its documents, as `STATE` gives them.
-        max_shrink: The share of them that may be gone.
+        state: The lake's newest revisions of the source's documents, with the columns of `STATE`.
+        max_shrink: The largest share of the documents that may be gone.
 
     Raises:
-        SourceShrunk: More are gone.
+        SourceShrunk: A larger share is gone.
     """
     listed = list_local_source(source)
     if listed is None:
@@ -82,10 +83,10 @@ def read_bronze_changes(lake: Lake, source: Source, state: pa.Table, max_shrink:
 def bronze_sources_check(
     registered: Sequence[Source], faults: Mapping[str, SourceError]
 ) -> dg.AssetCheckResult:
-    """Returns the check result that shows which sources could not be read, by name, and why.
+    """Returns a check result that names the sources that could not be read, with the reasons.
 
     Raises:
-        SourceError: None of several sources could be read, or the only one could not.
+        SourceError: No source could be read.
     """
     if faults and len(faults) == len(registered):
         if len(faults) == 1:

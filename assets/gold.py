@@ -1,7 +1,7 @@
-"""Gold: what retrieval is made from.
+"""Gold: the chunks and vectors from which the index is built.
 
-`gold/chunks` cuts each document that no other stands for into exact spans; `gold/embeddings` holds one vector
-for each distinct chunk text and model.
+`gold/chunks` divides each document that is not a duplicate into exact spans; `gold/embeddings` holds one
+vector per distinct chunk text and model.
 """
 
 from functools import partial
@@ -39,7 +39,7 @@ def chunks_asset(
     recipe: dg.ResourceParam[Recipe],
     model: dg.ResourceParam[EmbeddingModel],
 ) -> dg.MaterializeResult:
-    """Cuts the documents that changed, or that another began or ceased to stand for."""
+    """Divides documents into chunks if they changed, or became or ceased to be duplicates."""
     duplicates_version = lake.version(DUPLICATES.name)
     # Documents as the deduplication saw them: a newer one may yet turn out to be a duplicate.
     documents_version = lake.inputs_of(DUPLICATES.name, duplicates_version)[DOCUMENTS.name]
@@ -67,7 +67,7 @@ def embeddings_asset(
     recipe: dg.ResourceParam[Recipe],
     model: dg.ResourceParam[EmbeddingModel],
 ) -> dg.MaterializeResult:
-    """Embeds each chunk text that has no vector yet; vectors that no chunk needs any more go."""
+    """Embeds each chunk text that has no vector yet, and deletes vectors that no chunk needs any more."""
     step = begin_step(
         lake,
         EMBEDDINGS,
@@ -102,12 +102,12 @@ _KEPT = """
 
 
 def define_gold_vectors(on: Relations, model_digest: str, encode: BatchFunction) -> None:
-    """Defines `vectors`, rows of `gold.embeddings`, and `touched`, the keys of the texts that they replace.
+    """Defines `vectors`, new rows of `gold.embeddings`, and `touched`, the keys of the rows they replace.
 
     Args:
-        on: Holds `chunks` with their changes, and `embeddings`.
-        model_digest: The model's.
-        encode: From batches of tenant, text_sha256 and text to batches of `EMBEDDING_COLUMNS`.
+        on: The relations: `chunks` with their changes, and `embeddings`.
+        model_digest: The digest of the embedding model.
+        encode: Takes batches of tenant, text_sha256 and text, and yields batches of `EMBEDDING_COLUMNS`.
     """
     on.define("touched", _TOUCHED, reused=True)
     on.define("wanted", _WANTED, reused=True)

@@ -1,4 +1,4 @@
-"""The release: an index that was evaluated and approved goes live.
+"""The release: makes an index live that was evaluated and approved.
 
 A blocking check on `serving/index` evaluates the newest state of the index and logs its verdict to
 `ops.releases`. `ops/release` makes live only what that verdict approves, also when it is launched on its own.
@@ -34,7 +34,7 @@ def releasable_index_state(index: Index, recipe: Recipe, model: EmbeddingModel) 
     """Returns the newest state of the index for the model and chunker in force.
 
     Raises:
-        ReleaseNotApproved: When there is none.
+        ReleaseNotApproved: There is none.
     """
     state = index.state(model.digest, recipe.chunker_digest(model))
     if state is None:

@@ -1,4 +1,4 @@
-"""The settings that decide what is made: one model, nested from the rooms that use them."""
+"""The recipe: all settings that decide the content of the tables, in one nested model."""
 
 import hashlib
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Recipe(BaseModel):
-    """How each table is made from its inputs."""
+    """The settings that decide how each table is made from its inputs."""
 
     quality: QualityThresholds = QualityThresholds()
     """Which documents are kept out."""

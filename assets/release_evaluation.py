@@ -1,4 +1,4 @@
-"""Evaluates a state of the index on every tenant's questions: the lake's part of the release gate."""
+"""Evaluates a state of the index on every tenant's questions, for the release gate."""
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
@@ -23,10 +23,10 @@ _SAMPLED_PER_QUESTION = 4
 def candidate_questions(
     lake: Lake, sources: SourceRegistry, pins: Mapping[str, int]
 ) -> dict[str, list[Question]]:
-    """Returns each tenant's questions: its sources' own, or sentences from its chunks where they have none.
+    """Returns the questions of each tenant: those of its sources, or else sentences from its chunks.
 
-    A question all of whose documents have left their source is not asked: nothing could answer it. A tenant
-    is left out only when it has no sentence to ask for.
+    A question is left out if all of its documents have left their source, because nothing can answer it. A
+    tenant is left out only if its chunks hold no sentence.
     """
     questions = _source_questions(lake, sources, pins)
     sampled = sample_candidate_documents(
@@ -61,7 +61,7 @@ def _source_questions(
 def sample_candidate_documents(
     lake: Lake, chunks_version: int, limit: int, except_tenants: Collection[str] = ()
 ) -> dict[str, list[tuple[str, str]]]:
-    """Samples documents of each tenant, one chunk of each, in SQL: no other chunk's text is kept in memory.
+    """Returns a sample of documents of each tenant, with one chunk each; SQL reads no other chunk's text.
 
     Args:
         lake: The tables.
@@ -70,8 +70,8 @@ def sample_candidate_documents(
         except_tenants: Tenants that are left out.
 
     Returns:
-        `(doc_id, text of a chunk)` by tenant. A document's rank and its chunk follow from a hash of the chunk
-        ids, so that the same chunks give the same sample in whatever order they are stored.
+        `(doc_id, text of a chunk)` by tenant. A hash of the chunk ids decides which documents and chunks are
+        chosen, so the sample does not depend on the order in which they are stored.
     """
     rows = lake.query(
         """
@@ -95,7 +95,10 @@ def sample_candidate_documents(
 
 
 def canonical_candidate_documents(lake: Lake, pins: Mapping[str, int]) -> dict[str, dict[str, str]]:
-    """Returns for each tenant, from every URI and doc_id, the doc_id of the document that stands for it."""
+    """Returns by tenant a mapping from every URI and doc_id to the canonical document's doc_id.
+
+    The canonical document of a duplicate is the one that was kept.
+    """
     rows = lake.query(
         """
         select tenant, uri, d.doc_id, coalesce(canonical_id, d.doc_id) as canonical_id
@@ -119,18 +122,18 @@ def evaluate_candidate(
     at: IndexPoint,
     groups: Mapping[str, Collection[str]],
 ) -> dict[str, float]:
-    """Asks every question of one state of the index, in every mode.
+    """Returns the metrics of one state of the index, from asking every question in every search mode.
 
     Args:
-        questions: Each tenant's.
-        canonical: As `canonical_candidate_documents` gives it.
+        questions: The questions of each tenant.
+        canonical: The mapping from `canonical_candidate_documents`.
         searcher: The search.
-        model: What embeds the questions; the index's own model.
+        model: The index's embedding model, which embeds the questions.
         at: The state of the index.
-        groups: Each tenant's; the questions are asked by somebody who is in all of them.
+        groups: The groups of each tenant; the questions are asked as a user in all of them.
 
     Returns:
-        The figures of `quality.evaluation.release_metrics.release_metrics`.
+        The metrics that `quality.evaluation.release_metrics.release_metrics` returns.
     """
     texts = list(dict.fromkeys(each.question for asked in questions.values() for each in asked))
     vectors = dict(zip(texts, model.embedder.encode(texts), strict=True))

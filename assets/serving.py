@@ -1,4 +1,4 @@
-"""Serving: the retrieval index in PostgreSQL, made from gold and changed only as gold changed."""
+"""Serving: the search index in PostgreSQL, built from the gold tables and updated with their changes."""
 
 import logging
 from collections.abc import Iterator
@@ -46,7 +46,7 @@ def serving_rows(
     Args:
         lake: The tables.
         pins: The versions of chunks, documents and embeddings to read.
-        model_digest: The model whose vectors are read.
+        model_digest: The digest of the model whose vectors are read.
         doc_ids: Only these documents' chunks; None for all.
     """
     with duckdb.connect() as connection:
@@ -68,10 +68,11 @@ def _has_changes(lake: Lake, seen: dict[str, int], pins: dict[str, int]) -> bool
 
 
 def serving_versions(lake: Lake) -> dict[str, int]:
-    """Returns the version of every table that the index is made from.
+    """Returns the version of every table that the index should be made from.
 
-    They are those behind the readable embeddings. Where the chunks have only been derived anew since, from
-    documents of which titles or groups changed, there was nothing to embed, and the newer versions hold.
+    These are the versions from which the newest readable embeddings were made. If since then only titles or
+    groups of documents changed, there was nothing to embed, and the newer versions of the other tables are
+    returned.
     """
     pins = lake.pinned(EMBEDDINGS.name, readable_version(lake, EMBEDDINGS))
     embedded, newest = pins[CHUNKS.name], readable_version(lake, CHUNKS)
@@ -85,14 +86,14 @@ def serving_versions(lake: Lake) -> dict[str, int]:
 def refresh_serving_index(
     lake: Lake, index: Index, state: IndexState | None, lineage: Lineage, key: tuple[str, str, int]
 ) -> IndexState:
-    """Brings the index to the versions that a lineage names: a new generation, or the next epoch of one.
+    """Brings the index to the table versions of a lineage, as a new generation or the next epoch of one.
 
     Args:
-        lake: The tables.
+        lake: The lake with the tables.
         index: The index.
-        state: The newest generation of this model and chunker, or None where one has to be built.
+        state: The newest generation of this model and chunker, or None if a new one must be built.
         lineage: The run, and the versions to serve.
-        key: The model's digest, the chunker's, and the vectors' dimension.
+        key: The digests of the model and the chunker, and the length of the vectors.
 
     Raises:
         IndexConflict: Another run has changed the index meanwhile; nothing was changed.
@@ -179,7 +180,7 @@ def indexed_chunks_asset_check(
     model: dg.ResourceParam[EmbeddingModel],
     search_index: dg.ResourceParam[Index],
 ) -> dg.AssetCheckResult:
-    """Warns of the chunks that the newest state of the index leaves out, with what each one failed."""
+    """Warns of the chunks that the newest state of the index leaves out, with the reason for each."""
     state = search_index.state(model.digest, recipe.chunker_digest(model))
     left_out = search_index.quarantined(state) if state else []
     lines = [

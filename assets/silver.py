@@ -1,7 +1,7 @@
-"""Silver: normalised text with its quality signals, and which documents say the same.
+"""Silver: normalised text with quality signals, and which documents are duplicates.
 
-`silver/documents` holds every document that was parsed and passed its filters, `silver/quarantine` every
-other with the reason; `silver/duplicates` says which documents another one stands for.
+`silver/documents` holds every document that was parsed and passed the filters, `silver/quarantine` every
+other document with the reason, and `silver/duplicates` every duplicate with the document that is kept for it.
 """
 
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ _DOCUMENT_COLUMNS = [name for name in DOCUMENTS.schema.names if name != "OpenLin
 
 
 def _source_groups(sources: SourceRegistry) -> pa.Table:
-    """Returns the groups that may read the documents of each source: `source`, `access_groups`."""
+    """Returns a table of the groups that may read each source's documents: `source`, `access_groups`."""
     found = sources.list()
     return pa.table(
         {
@@ -47,7 +47,7 @@ def _source_groups(sources: SourceRegistry) -> pa.Table:
 
 
 def has_silver_regrouped(lake: Lake, version: int, groups: pa.Table) -> bool:
-    """Returns whether the source of any row of `silver.documents` has other groups by now."""
+    """Returns whether the groups of a source have changed since rows of `silver.documents` were written."""
     found = lake.query(
         """
         select count(*) as n from (select distinct source, access_groups from documents) as d
@@ -60,12 +60,12 @@ def has_silver_regrouped(lake: Lake, version: int, groups: pa.Table) -> bool:
 
 
 def define_silver_documents(on: Relations, parsed: str, regrouped: bool) -> None:
-    """Defines `parsed_well` and `documents_scope`: rows of `silver.documents` and what they replace.
+    """Defines `parsed_well`, new rows of `silver.documents`, and `documents_scope`, the rows they replace.
 
     Args:
-        on: Holds `source_groups`; `latest_revisions`; `documents` where some are regrouped.
-        parsed: The relation with what the parser has made of the latest revisions.
-        regrouped: Whether documents whose source has other groups by now get those.
+        on: The relations `source_groups` and `latest_revisions`, and `documents` if `regrouped` is true.
+        parsed: The name of the relation with the parser's results for the latest revisions.
+        regrouped: Whether documents whose source now has other groups are updated.
     """
     columns = ", ".join("g.access_groups" if c == "access_groups" else f"d.{c}" for c in _DOCUMENT_COLUMNS)
     well = f"""
@@ -101,7 +101,7 @@ def documents_asset(
     recipe: dg.ResourceParam[Recipe],
     sources: dg.ResourceParam[SourceRegistry],
 ) -> Iterator[dg.MaterializeResult]:
-    """Parses what arrived; what can not be parsed or fails a filter is quarantined with the reason."""
+    """Parses new and changed documents; those that can not be parsed or fail a filter are quarantined."""
     raw = {RAW_DOCUMENTS: readable_version(lake, RAW_DOCUMENTS)}
     digest = config_digest(config_digest(PARSER_VERSION, recipe.parser), recipe.quality)
     kept, refused = (
@@ -133,7 +133,7 @@ def documents_asset(
 def signatures_asset(
     context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], recipe: dg.ResourceParam[Recipe]
 ) -> dg.MaterializeResult:
-    """Signs each new or changed text."""
+    """Computes the MinHash signature of each new or changed text."""
     step = begin_step(
         lake,
         SIGNATURES,
@@ -163,7 +163,7 @@ def signatures_asset(
 def duplicates_asset(
     context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], recipe: dg.ResourceParam[Recipe]
 ) -> dg.MaterializeResult:
-    """Compares what changed with the lake, and settles who stands for whom."""
+    """Compares new and changed documents with all others, and decides which are duplicates of which."""
     version = lake.version(SIGNATURES.name)
     # Documents as the signatures saw them, so that every one of them has its signature; with the columns that
     # an upgrade has added since.

@@ -1,4 +1,4 @@
-"""The relation that a suite looks at, by DuckDB in this process or by Spark: one text of SQL for both.
+"""Evaluates the relation that a suite validates, by DuckDB in this process or by Spark, from the same SQL.
 
 The suites are written in Spark's SQL. For DuckDB, sqlglot translates them: other names of functions, another
 syntax of lambdas and of string literals.
@@ -21,15 +21,15 @@ Parameters: TypeAlias = Mapping[str, str | int | float]
 def checked_rows_in_duckdb(
     connection: "duckdb.DuckDBPyConnection", suite: Suite, parameters: Parameters
 ) -> pa.Table:
-    """Returns a suite's relation.
+    """Returns a suite's relation, evaluated by DuckDB.
 
     Args:
-        connection: Has each table of the suite under the part of its name after the dot.
-        suite: What is looked at.
+        connection: A DuckDB connection with each table of the suite, under its name without the layer.
+        suite: The suite.
         parameters: A value for each of the suite's parameters.
 
     Raises:
-        KeyError: When a parameter is not given.
+        KeyError: A parameter is not given.
     """
     import sqlglot
 
@@ -41,15 +41,15 @@ def checked_rows_in_duckdb(
 def checked_rows_in_spark(
     frames: "Mapping[str, DataFrame]", suite: Suite, parameters: Parameters
 ) -> "DataFrame":
-    """Returns a suite's relation, which is evaluated by each action on it.
+    """Returns a suite's relation as a Spark frame, which every action on it evaluates.
 
     Args:
         frames: The suite's tables, by their names.
-        suite: What is looked at.
+        suite: The suite.
         parameters: A value for each of the suite's parameters.
 
     Raises:
-        KeyError: When a table or a parameter is not given.
+        KeyError: A table or a parameter is not given.
     """
     # Braces in the SQL take frames by their views, and values as quoted literals.
     fills: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Data Docs: Great Expectations' page of one validation, complete in itself, which calls no other host."""
+"""Data Docs: Great Expectations' page of one validation, as one file that loads nothing from other hosts."""
 
 import re
 from pathlib import Path
@@ -20,12 +20,12 @@ nav, .sticky, .modal, #ge-cta-footer, button { display: none; }
 
 
 def data_docs_page(docs_dir: Path, table: str, user_suite: str | None = None) -> Path:
-    """Returns the page of a table's newest validation, by its own suite or by one that a user added."""
+    """Returns the path of a table's Data Docs page, of its own suite or of one that a user added."""
     return docs_dir / table / (f"suite_{user_suite}.html" if user_suite else "index.html")
 
 
 def write_data_docs(page: Path, outcome: object) -> None:
-    """Writes the page of a validation, from Great Expectations' result of it."""
+    """Writes the Data Docs page of a validation from Great Expectations' result."""
     from great_expectations.render.renderer import ValidationResultsPageRenderer
     from great_expectations.render.view import DefaultJinjaPageView
 

@@ -1,12 +1,12 @@
 """Drift statistics: are the rows of a batch distributed like those of a reference?
 
 Numbers are compared by the two-sample Kolmogorov-Smirnov statistic, categories and length bins by the
-population stability index, vectors by the distance of their means. A threshold has two parts: what chance
-alone gives, and the least effect that matters; the larger one counts, for with enough rows every
-difference is significant.
+population stability index, vectors by the distance of their means. A threshold is the larger of two values:
+the difference that chance alone explains, and the smallest difference that matters. The second is needed
+because with enough rows every difference is significant.
 
-Chance is shared out: all tests of one batch together raise a false alarm in at most `alpha` of unshifted
-batches (Bonferroni's inequality, which holds however the columns depend on one another).
+All tests of one batch together raise a false alarm in at most the share `alpha` of batches without drift
+(Bonferroni's inequality, which holds however the columns depend on one another).
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ _PERMUTATIONS_PER_BLOCK = 256
 
 
 class DriftConfig(BaseModel):
-    """When a batch differs from the earlier rows, and what follows."""
+    """The thresholds of drift tests, and whether drift blocks."""
 
     on_drift: Literal["warn", "block"] = "warn"
     """`warn` shows it and lets pass; `block` closes the table's gate until a person sets `warn` again."""
@@ -51,10 +51,10 @@ class DriftConfig(BaseModel):
 
 @dataclass(frozen=True)
 class DriftFinding:
-    """One test of one column.
+    """The result of one drift test of one column.
 
     Attributes:
-        column: What was compared.
+        column: The column that was compared.
         test: `ks`, `psi` or `centroid`.
         statistic: The difference found.
         threshold: The largest difference that is no drift.
@@ -67,7 +67,7 @@ class DriftFinding:
 
     @property
     def drifted(self) -> bool:
-        """Whether the difference is larger than the threshold."""
+        """True if the statistic is larger than the threshold."""
         return self.statistic > self.threshold
 
     def __str__(self) -> str:
@@ -85,7 +85,7 @@ def column_drift(
     categories: Sequence[str] = (),
     binned: Sequence[str] = (),
 ) -> list[DriftFinding]:
-    """Compares columns of a batch with those of a reference.
+    """Returns a drift finding for each compared column of a batch and a reference.
 
     Args:
         batch: The new rows.
@@ -96,10 +96,11 @@ def column_drift(
         binned: Columns of non-negative numbers compared as shares of the reference's deciles.
 
     Returns:
-        A finding per column, in the order given; a column without values on either side has none.
+        One finding per column, in the order given; none for a column without values in the batch or the
+        reference.
 
     Raises:
-        KeyError: When a column is not in both tables.
+        KeyError: A column is not in both tables.
     """
     alpha = config.alpha / max(len(numbers) + len(categories) + len(binned), 1)
     rng = np.random.default_rng(config.seed)
@@ -136,7 +137,7 @@ def ks_statistic(batch: Floats, reference: Floats) -> float:
 def population_stability_index(batch: npt.ArrayLike, reference: npt.ArrayLike) -> float:
     """Returns the population stability index: the sum of (p - q) ln(p / q) over bins, Jeffreys' divergence.
 
-    Half a row is added to each bin, so that an empty one gives a finite term.
+    Half a row is added to each bin, so that an empty bin gives a finite term.
 
     Args:
         batch: Counts per bin.
@@ -151,16 +152,16 @@ def population_stability_index(batch: npt.ArrayLike, reference: npt.ArrayLike) -
 def centroid_drift(
     batch: npt.NDArray[np.float32], reference: npt.NDArray[np.float32], config: DriftConfig
 ) -> DriftFinding:
-    """Compares the mean vectors of a batch and a reference, one vector per document.
+    """Compares the mean vectors of a batch and a reference by a permutation test, one row per document.
 
-    The chunks of a document resemble one another, so they are averaged before: a permutation test needs
-    rows that could be exchanged. Its threshold is what the same distance comes to when rows are dealt out
-    at random.
+    Callers average the vectors of a document's chunks first, because a permutation test needs independent
+    rows. The threshold is a quantile of the same distance after rows are assigned to the two groups at
+    random.
 
     Args:
         batch: Shape (n, d), n > 0.
         reference: Shape (m, d), m > 0.
-        config: Thresholds; its `alpha` is spent on this test alone.
+        config: Thresholds; this test uses the whole `alpha`.
     """
     rows = np.concatenate([batch, reference]).astype(np.float64)
     total = rows.sum(axis=0)

@@ -1,10 +1,10 @@
-"""An expectation of a table in Great Expectations' own terms, as data: its type, its arguments, and why.
+"""Expectations of tables, as data in Great Expectations' terms: the type, the arguments, and the reason.
 
 Great Expectations lets an empty table, an empty suite, NULL against a pattern and NaN against not-null pass.
 So every suite has `row_count`, every column that must have a value has `not_null`, and a condition that is
 NULL for a row counts as false.
 
-Dagster reads this module each time it loads the definitions: it imports nothing that is slow to load.
+Dagster imports this module each time it loads the definitions, so it imports nothing that is slow to load.
 """
 
 import json
@@ -21,12 +21,12 @@ class Expectation:
 
     Attributes:
         name: The check's name, unique among the checks of its table.
-        type: Great Expectations' name of it, such as `expect_column_values_to_not_be_null`.
-        kwargs: Its arguments.
-        why: What is lost when it fails, for the reader of the check.
-        severity: `error` closes the gate; `warn` is shown and lets pass.
-        columns: The SQL of each column that it looks at, over the suite's rows; empty for a suite that looks
-            at the table's own columns.
+        type: Great Expectations' name of the expectation, such as `expect_column_values_to_not_be_null`.
+        kwargs: The arguments of Great Expectations' expectation.
+        why: The consequence of a failure, which the check shows.
+        severity: `error` closes the gate; `warn` is only shown.
+        columns: The SQL of each column that the expectation validates, over the suite's rows; empty if it
+            validates columns of the table itself.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Expectation:
 
 
 def expect_row_count() -> Expectation:
-    """Expects at least one row: most other expectations hold over none."""
+    """Returns the expectation of at least one row, because most other expectations hold for no rows."""
     return Expectation(
         "row_count",
         "expect_table_row_count_to_be_between",
@@ -54,9 +54,9 @@ def expect_row_count() -> Expectation:
 
 
 def expect_not_null(*columns: str) -> tuple[Expectation, ...]:
-    """Expects no NULL in any of the columns, one expectation per column.
+    """Returns one expectation per column that it has no NULL.
 
-    The column that is looked at holds no value, only whether there is one: values may be long texts.
+    Values may be long texts, so the validated column holds only whether there is a value.
     """
     return tuple(
         Expectation(
@@ -71,7 +71,7 @@ def expect_not_null(*columns: str) -> tuple[Expectation, ...]:
 
 
 def expect_unique(name: str, *columns: str) -> Expectation:
-    """Expects no two rows with the same values; rows with a NULL are left to `not_null`."""
+    """Returns the expectation that no two rows have the same values; rows with a NULL are ignored."""
     one = len(columns) == 1
     return Expectation(
         name,
@@ -85,13 +85,13 @@ def expect_unique(name: str, *columns: str) -> Expectation:
 def expect_condition(
     name: str, sql: str, why: str, *, among: str | None = None, severity: Severity = "error"
 ) -> Expectation:
-    """Expects a condition to be true for every row; NULL is not true.
+    """Returns the expectation that a condition is true for every row; NULL is not true.
 
     Args:
-        name: The check's name, and the name of the boolean column that holds the condition.
+        name: The check's name, and the name of the boolean column with the condition's value.
         sql: The condition.
-        why: What is lost when it fails.
-        among: The rows that have to meet it; all unless given.
+        why: The consequence of a failure.
+        among: An SQL condition for the rows that are checked; all rows unless given.
         severity: Whether a failure closes the gate.
     """
     column = f"coalesce({sql}, false)"
@@ -122,8 +122,8 @@ def expect_of_column(
         name: The check's name.
         type_: Great Expectations' name of the expectation.
         column: The column.
-        why: What is lost when it fails.
-        sql: What the column holds, where it is not a column of the suite's rows.
+        why: The consequence of a failure.
+        sql: The SQL of the column, if it is not a column of the suite's rows.
         severity: Whether a failure closes the gate.
         **kwargs: The expectation's other arguments.
     """

@@ -13,10 +13,10 @@ class ExpectationResult:
     Attributes:
         name: The expectation's name.
         passed: Whether the table meets it.
-        severity: What it means when it does not.
-        observed: The number of rows that do not meet it, or what it counted; never a value from a row. None
-            where there is no such number.
-        error: What kept it from being evaluated, without any value; None where it was.
+        severity: `error` if a failure closes the gate, `warn` if it is only shown.
+        observed: The number of rows that do not meet the expectation, or the count that it checks; never a
+            value from a row. None if there is no such number.
+        error: Why it could not be evaluated, without any value from a row; None if it was evaluated.
     """
 
     name: str
@@ -28,11 +28,11 @@ class ExpectationResult:
 
 @dataclass(frozen=True)
 class GateVerdict:
-    """Whether a version of a table may be read by what comes after.
+    """A gate's verdict: whether consumers may read a version of a table.
 
     Attributes:
-        passed: No expectation of severity `error` failed, and each had a result.
-        failed: The names of those that failed or had no result, warnings among them.
+        passed: True if no expectation of severity `error` failed and every expectation had a result.
+        failed: The names of the expectations that failed or had no result, warnings included.
     """
 
     passed: bool
@@ -42,7 +42,7 @@ class GateVerdict:
 def gate_verdict(
     expectations: Collection[Expectation], results: Collection[ExpectationResult]
 ) -> GateVerdict:
-    """Judges a table by its expectations' results; an expectation without a result has failed."""
+    """Returns the verdict from expectations' results; an expectation without a result has failed."""
     met = {result.name for result in results if result.passed}
     failed = [expectation for expectation in expectations if expectation.name not in met]
     return GateVerdict(

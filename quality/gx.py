@@ -1,7 +1,7 @@
 """Validates rows with Great Expectations, by its pandas engine or its Spark engine.
 
-Its richer result formats print failing values, and so do its exceptions. Here a result keeps counts, and the
-kind of an exception: no value of a row leaves, neither in results nor in Data Docs nor in logs.
+Great Expectations' richer result formats contain failing values, and so do its exceptions. So a result here
+has only counts, and the class of an exception: no value of a row is in results, Data Docs or logs.
 """
 
 import logging
@@ -39,26 +39,27 @@ _NAME = "headwater_name"
 
 
 class ExpectationNotEvaluated(RuntimeError):
-    """An expectation of Headwater's own could not be evaluated: the table that it guards must not pass."""
+    """An expectation of a Headwater suite could not be evaluated, so the table must not pass its gate."""
 
 
 def run_gate_suite(
     tables: Tables, suite: Suite, docs_dir: Path | None = None, parameters: Parameters | None = None
 ) -> list[ExpectationResult]:
-    """Validates a table against its suite.
+    """Returns the results of validating a table against its suite.
 
     Args:
-        tables: The suite's table and those it reads.
-        suite: What is expected.
-        docs_dir: Where to put the table's Data Docs, in a folder of its name; None for none.
+        tables: The suite's table and the other tables that it reads.
+        suite: The suite.
+        docs_dir: The folder for Data Docs, which get a subfolder with the table's name; None for no Data
+            Docs.
         parameters: A value for each of the suite's parameters.
 
     Returns:
         One result per expectation, in the suite's order.
 
     Raises:
-        KeyError: When a table or a parameter of the suite is not given.
-        ExpectationNotEvaluated: When Great Expectations could not evaluate an expectation.
+        KeyError: A table or a parameter of the suite is not given.
+        ExpectationNotEvaluated: Great Expectations could not evaluate an expectation.
     """
     page = data_docs_page(docs_dir, suite.table) if docs_dir else None
     if isinstance(tables, duckdb.DuckDBPyConnection):
@@ -114,14 +115,14 @@ def validate_with_gx(
     page: Path | None,
     users_own: bool = False,
 ) -> list[ExpectationResult]:
-    """Validates rows by Great Expectations' engine for the kind of frame that they are in.
+    """Returns the results of validating a pandas or Spark frame by Great Expectations' engine for it.
 
     Args:
-        rows: A frame of pandas or of Spark.
-        name: What the validation is called in its Data Docs.
-        expectations: What is expected.
-        page: Where to write Data Docs; None for none.
-        users_own: Whether they are a user's: those look at any column, so that only counts are observed.
+        rows: The pandas or Spark frame.
+        name: The name of the validation in its Data Docs.
+        expectations: The expectations.
+        page: The path of the Data Docs page; None for no page.
+        users_own: True for a user's expectations. They may validate any column, so only counts are returned.
 
     Returns:
         One result per expectation, in their order.
@@ -161,11 +162,11 @@ def validate_with_gx(
 
 
 def gx_expectation(expectation: Expectation) -> Any:
-    """Returns Great Expectations' object of an expectation.
+    """Returns the Great Expectations object for an expectation.
 
     Raises:
-        ExpectationNotFoundError: It has no expectation of that type.
-        ValidationError: The arguments are not those of that type.
+        ExpectationNotFoundError: Great Expectations has no expectation of that type.
+        ValidationError: The arguments do not fit that type.
     """
     from great_expectations.expectations.registry import get_expectation_impl
 

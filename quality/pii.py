@@ -1,4 +1,4 @@
-"""Finds personal data in text: candidates by pattern, each confirmed by the check that its kind has.
+"""Finds personal data in text: patterns propose candidates, and a check of their kind confirms them.
 
 A pattern alone finds too much in technical text: a version number is shaped like an address, and an order
 number like a payment card. A candidate counts only when it also passes the check of its kind (a checksum, a
@@ -215,5 +215,5 @@ def find_pii(text: str) -> list[PiiMatch]:
 
 
 def count_pii(texts: Iterable[str]) -> npt.NDArray[np.int32]:
-    """Returns the number of pieces of personal data in each text, int32."""
+    """Returns how many pieces of personal data each text has, as int32."""
     return np.fromiter((len(find_pii(text)) for text in texts), dtype=np.int32)

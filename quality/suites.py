@@ -1,7 +1,8 @@
-"""What each gated table must hold: a Great Expectations suite per table, over one relation.
+"""Headwater's suites: the expectations of each gated table, over one relation per table.
 
-A suite's relation has a row per row of its table. Its columns are narrow: a boolean for each condition, which
-SQL works out, and keys and numbers; never a text. Great Expectations validates those columns (`quality.gx`).
+A suite's relation has one row per row of its table. Its columns are narrow: a boolean for each condition,
+which SQL computes, and keys and numbers; never a text. Great Expectations validates these columns
+(`quality.gx`).
 
 The SQL is Spark's; `quality.checked_rows` has it run by DuckDB or by Spark. `{documents}` stands for
 `silver.documents`, and so on, and `{token_budget}` for a parameter's value.
@@ -27,9 +28,9 @@ class Suite:
     Attributes:
         table: `layer.table`; the table that the gate guards.
         rows: A query with a row per row of the table, over which the expectations' columns are defined.
-        expectations: What is expected.
+        expectations: The expectations of the table.
         reads: The other tables that `rows` reads, each at the version that the guarded table was made from.
-        parameters: The names of the values that the SQL takes.
+        parameters: The names of the SQL's parameters.
     """
 
     table: str
@@ -51,7 +52,7 @@ class Suite:
 
     @property
     def query(self) -> str:
-        """The relation, in Spark's SQL."""
+        """The query for the suite's relation, in Spark's SQL."""
         columns = ", ".join(f"{sql} AS {name}" for name, sql in self.columns.items())
         return f"SELECT {columns} FROM ({self.rows}) AS checked"
 

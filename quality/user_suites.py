@@ -1,4 +1,4 @@
-"""Suites that users add to a table's gate: read from a file, checked, and kept in a folder.
+"""Suites that users add to a table's gate: read from a file, checked, and stored in a folder.
 
 A file is JSON in the form that Great Expectations writes, `{"name", "expectations": [{"type", "kwargs"}]}`,
 or Python that makes a `great_expectations.ExpectationSuite`. Python is run once, when the suite is added;
@@ -24,16 +24,16 @@ _SHORTEST_SQL_EXAMPLE = "SELECT * FROM {batch} WHERE char_count < 10"
 
 
 class BadSuite(ValueError):
-    """A suite can not be added, or one with that name can not be found; says what is wrong."""
+    """A user's suite can not be added or found; the message says why."""
 
 
 class UserSuite(BaseModel, frozen=True):
     """A suite that a user added.
 
     Attributes:
-        name: Letters, digits and `_`; unique among the added suites.
-        table: The table whose gate runs it.
-        expectations: At least one; their names begin with the suite's.
+        name: The suite's name: letters, digits and `_`, unique among the added suites.
+        table: The table whose gate runs the suite.
+        expectations: The expectations, at least one; their names begin with the suite's name.
     """
 
     name: str
@@ -42,7 +42,7 @@ class UserSuite(BaseModel, frozen=True):
 
     @property
     def needs_spark(self) -> bool:
-        """Whether only Great Expectations' Spark engine can evaluate it: it has SQL of the user's."""
+        """True if only Great Expectations' Spark engine can evaluate the suite, because it contains SQL."""
         return any(
             each.type == _SQL_TYPE or each.kwargs.get("condition_parser") == "spark"
             for each in self.expectations
@@ -54,7 +54,7 @@ class UserSuite(BaseModel, frozen=True):
         return any(each.kwargs.get("condition_parser") == "pandas" for each in self.expectations)
 
     def columns(self, of_table: Collection[str]) -> list[str]:
-        """Returns the columns that it looks at, of those that its table has."""
+        """Returns the columns of its table that the suite validates."""
         if any("row_condition" in each.kwargs for each in self.expectations):
             return list(of_table)
         named = {column for each in self.expectations for column in _columns_in(each.kwargs)}
@@ -62,7 +62,7 @@ class UserSuite(BaseModel, frozen=True):
 
 
 def suites_digest(suites: Collection[UserSuite]) -> str:
-    """Returns a digest of what some suites expect, empty for none."""
+    """Returns a digest of suites and their expectations; empty for no suites."""
     if not suites:
         return ""
     texts = sorted(each.model_dump_json() for each in suites)
@@ -72,16 +72,16 @@ def suites_digest(suites: Collection[UserSuite]) -> str:
 def read_user_suite(
     file: Path, table: str, columns: Collection[str], severity: Severity | None = None
 ) -> UserSuite:
-    """Reads a suite from a file; a Python file is run.
+    """Returns the suite in a file; a Python file is executed.
 
     Args:
-        file: JSON or Python.
-        table: The table whose gate shall run it.
-        columns: The table's.
-        severity: Of all its expectations; each one's own unless given.
+        file: The JSON or Python file.
+        table: The table whose gate will run the suite.
+        columns: The columns of the table.
+        severity: The severity of all expectations; if None, each has the severity that the file gives it.
 
     Raises:
-        BadSuite: It is not a suite, or does not go with the table.
+        BadSuite: The file is not a suite, or the suite does not fit the table.
     """
     if not file.is_file():
         raise BadSuite(f"there is no file {file}")
@@ -225,18 +225,19 @@ class UserSuites:
         self._folder = folder
 
     def list(self) -> list[UserSuite]:
-        """Returns the suites, by name.
+        """Returns the suites, sorted by name.
 
         Raises:
-            BadSuite: A file in the folder is not one: no gate opens without the suites it was given.
+            BadSuite: A file in the folder is not a suite. No gate may open without all suites that were added
+                to it.
         """
         return [self._read(file) for file in sorted(self._folder.glob("*.json"))]
 
     def add(self, suite: UserSuite) -> None:
-        """Keeps a suite.
+        """Stores a suite.
 
         Raises:
-            BadSuite: There is one with that name.
+            BadSuite: There is a suite with that name.
         """
         file = self._file(suite.name)
         if file.exists():
@@ -253,7 +254,7 @@ class UserSuites:
         """Removes a suite and returns it.
 
         Raises:
-            BadSuite: There is none with that name.
+            BadSuite: There is no suite with that name.
         """
         there = {each.name: each for each in self.list()}
         if name not in there:

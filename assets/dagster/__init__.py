@@ -1,1 +1,1 @@
-"""What does Dagster show and check? Gates, drift, metadata, charts, retries."""
+"""What do Dagster's checks and web UI show? Gates, drift, metadata, charts, retries."""

@@ -1,4 +1,4 @@
-"""Small charts for the web UI, as Markdown with a picture in it, which Dagster shows in a dialog."""
+"""Draws small charts for the web UI, as Markdown images, which Dagster shows in a dialog."""
 
 import base64
 import io
@@ -19,12 +19,12 @@ _BINS = 30
 
 
 def bar_chart(title: str, values: Mapping[str, float], limit: float | None = None) -> "Figure":
-    """Draws one horizontal bar per name, the first at the top.
+    """Returns a chart with one horizontal bar per name, the first at the top.
 
     Args:
-        title: What the bars measure.
-        values: Name to value.
-        limit: Where there is one, a line is drawn at it, and a bar beyond it is red.
+        title: The chart's title: what the bars measure.
+        values: The value of each bar by its name.
+        limit: A line is drawn at this value, and bars beyond it are red; None for no line.
     """
     figure, axes = _figure(title)
     beyond = [limit is not None and value > limit for value in values.values()]
@@ -40,10 +40,10 @@ def bar_chart(title: str, values: Mapping[str, float], limit: float | None = Non
 
 
 def histogram_chart(title: str, values: npt.NDArray[np.float64], log: bool = False) -> "Figure":
-    """Draws how often values occur.
+    """Returns a histogram of values.
 
     Args:
-        title: What the values are.
+        title: The chart's title: what the values are.
         values: (n,) numbers; NaN and infinite ones are left out.
         log: Bins of equal ratio instead of equal width; values that are not above zero are left out.
     """
@@ -67,13 +67,13 @@ def histogram_chart(title: str, values: npt.NDArray[np.float64], log: bool = Fal
 def line_chart(
     title: str, at: Sequence[str], series: Mapping[str, Sequence[float]], limit: float | None = None
 ) -> "Figure":
-    """Draws how figures changed over time.
+    """Returns a line chart of values over time.
 
     Args:
-        title: What the figures are.
-        at: The names of the times, oldest first.
-        series: Name to one value per time; NaN where there is none.
-        limit: Where there is one, a line is drawn at it.
+        title: The chart's title: what the values are.
+        at: The labels of the times, oldest first.
+        series: The values of each line by its name, one per time; NaN for a missing value.
+        limit: A line is drawn at this value; None for no line.
     """
     figure, axes = _figure(title)
     for name, values in series.items():

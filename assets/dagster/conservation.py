@@ -1,4 +1,4 @@
-"""Conservation: every document that came is kept, a duplicate of another, or quarantined."""
+"""Checks conservation: every live document is kept, a duplicate of another document, or quarantined."""
 
 from dataclasses import dataclass
 
@@ -60,7 +60,7 @@ class Conservation:
     blocking=True,
 )
 def conservation_check(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
-    """Checks the equation over the versions that the newest deduplication was made from."""
+    """Checks that raw = kept + duplicates + quarantined documents, as of the newest deduplication."""
     counts = count_conservation(lake)
     return dg.AssetCheckResult(
         passed=counts.holds,
@@ -70,10 +70,10 @@ def conservation_check(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
 
 
 def count_conservation(lake: Lake) -> Conservation:
-    """Counts where every live document is, without a JVM.
+    """Counts the live documents that are kept, duplicates, quarantined or lost, without a JVM.
 
     Raises:
-        LookupError: When deduplication has never run.
+        LookupError: Deduplication has never run.
     """
     pins = lake.pinned(DUPLICATES.name, lake.version(DUPLICATES.name))
     raw_version = pins[RAW_DOCUMENTS.name]

@@ -1,9 +1,9 @@
-"""Drift checks: whether new documents are like the earlier ones, and the windows that were compared.
+"""Drift checks: whether the distribution of new documents differs from that of earlier ones.
 
-A window is the documents that a range of a table's versions wrote. Each is compared once with all earlier
-documents, without a JVM. The findings and the version at which the window ends go into one commit of
-`ops.drift`, so a check with nothing new reads that commit's log entry and no more. A batch that is too
-small waits: the next window begins where the last one ended.
+A window is the set of documents that a range of a table's versions wrote. Each window is compared once with
+all earlier documents, without a JVM. One commit of `ops.drift` holds the findings and the version at which
+the window ends, so a check without new documents reads only that commit's log entry. A batch that is too
+small is not compared yet: it becomes part of the next window.
 """
 
 from collections.abc import Callable
@@ -38,13 +38,13 @@ Vectors = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class DriftWindow:
-    """The documents of some versions of a table, compared with the earlier ones.
+    """A comparison of the documents that a range of a table's versions wrote with all earlier documents.
 
     Attributes:
-        since: The version at which the earlier window ended; None for the first.
-        until: The version at which this one ends.
-        findings: One per test; empty where nothing could be compared.
-        skipped: Why nothing was compared, or None.
+        since: The version at which the previous window ended; None for the first window.
+        until: The version at which this window ends.
+        findings: One finding per test; empty if nothing was compared.
+        skipped: The reason why nothing was compared, or None.
     """
 
     since: int | None
@@ -83,17 +83,17 @@ class _Samples:
 def compare_newest_drift_window(
     lake: Lake, table: Table, config: DriftConfig, run_id: str, model_digest: str | None = None
 ) -> DriftWindow:
-    """Compares the documents that a table's newest versions wrote, or reads the findings of an earlier call.
+    """Returns the comparison of a table's newest documents with the earlier ones, made now or before.
 
-    Where drift blocks, a window that drifted is accepted only by a person: until then later documents are
-    compared together with it, or the next batch would let it pass.
+    If drift blocks, only a person can accept a window that drifted. Until then later documents are compared
+    together with it, because otherwise the next batch would let it pass.
 
     Args:
-        lake: Where the tables are.
+        lake: The lake with the tables.
         table: `silver.documents` or `gold.embeddings`.
         config: Thresholds, and whether drift blocks.
-        run_id: The Dagster run.
-        model_digest: Whose vectors are compared; for embeddings.
+        run_id: The id of the Dagster run.
+        model_digest: For `gold.embeddings`, the digest of the model whose vectors are compared.
     """
     until = lake.version(table.name)
     ends = [
@@ -131,7 +131,7 @@ def compare_newest_drift_window(
 
 
 def gate_blocked_by_drift(lake: Lake, table: str, recipe: Recipe, model: EmbeddingModel, run_id: str) -> bool:
-    """Returns whether drift closes a table's gate: drift blocks, and the table's newest window drifted."""
+    """Returns whether drift closes a table's gate: drift is set to block, and the newest window drifted."""
     watched = _WATCHED.get(table)
     if watched is None or recipe.drift.on_drift != "block":
         return False

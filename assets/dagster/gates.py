@@ -1,7 +1,7 @@
-"""Gates: the suites of each gated table as blocking asset checks, and the verdict that consumers go by.
+"""Gates: the suites of each gated table as blocking asset checks, and their recorded verdicts.
 
-Dagster's own blocking holds inside one run. So a gate also writes its verdict to `ops.audits`, and whoever
-reads a gated table reads its last version that passed (`readable_version`).
+Dagster's blocking checks work only inside one run. So a gate also writes its verdict to `ops.audits`, and
+consumers of a gated table read its newest version that passed (`readable_version`).
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -49,11 +49,11 @@ def build_table_gates(added: Collection[UserSuite] = ()) -> list[dg.AssetChecksD
 
 
 def build_gate_checks(suite: Suite, added: Sequence[UserSuite] = ()) -> dg.AssetChecksDefinition:
-    """Returns the checks of one table: one per expectation, those of severity `error` blocking.
+    """Returns the asset checks of one table, one per expectation; those of severity `error` block.
 
     Args:
-        suite: Headwater's own suite of the table.
-        added: The suites that users added to it.
+        suite: Headwater's suite of the table.
+        added: The suites that users added to the table.
     """
     expectations = _all_expectations(suite, added)
 
@@ -136,23 +136,23 @@ def run_version_gate(
     also_failed: tuple[str, ...] = (),
     added: Sequence[UserSuite] = (),
 ) -> list[ExpectationResult]:
-    """Validates one version of a table, beside the versions of its inputs, and records the verdict.
+    """Validates one version of a table against its suites, and records the gate's verdict.
 
     Args:
-        lake: Where the tables are.
-        suite: What is expected of the table.
-        version: The version to judge.
+        lake: The lake with the tables.
+        suite: Headwater's suite of the table.
+        version: The version to validate.
         parameters: A value for each of the suite's parameters.
-        run_id: The Dagster run.
-        also_failed: Other checks that close the gate, which have failed for this version.
+        run_id: The id of the Dagster run.
+        also_failed: The names of other failed checks that close the gate for this version.
         added: The suites that users added to the table.
 
     Returns:
-        One result per expectation: the suite's in its order, and then those of the added ones.
+        One result per expectation: those of the suite in its order, then those of the added suites.
 
     Raises:
-        LookupError: When the suite compares the table with its inputs and it was never made.
-        ExpectationNotEvaluated: When an expectation of the suite could not be evaluated.
+        LookupError: The suite compares the table with its inputs, and the table was never written.
+        ExpectationNotEvaluated: An expectation of the suite could not be evaluated.
     """
     inputs = lake.inputs_of(suite.table, version) if suite.reads else {}
     versions = {suite.table: version} | {name: inputs[name] for name in suite.reads}
@@ -195,13 +195,14 @@ def _run_user_suite(lake: Lake, suite: UserSuite, version: int) -> list[Expectat
 def recorded_gate_warnings(
     lake: Lake, table: str, version: int, added: Collection[UserSuite] = ()
 ) -> list[str] | None:
-    """Returns the warnings of the audit that a version passed under the code and suites in force.
+    """Returns the warnings recorded for a version that passed under the present code and suites.
 
-    A version never changes, so what passed need not be looked at again, and an unchanged lake starts
-    neither Spark nor Great Expectations. What failed is looked at again: it may be the suite that was mended.
+    A version never changes, so one that passed is not validated again, and an unchanged lake starts neither
+    Spark nor Great Expectations. A version that failed is validated again, because the suite may have been
+    corrected.
 
     Returns:
-        The names of the expectations that warned, or None when the version has to be audited.
+        The names of the expectations that warned, or None if the version must be validated.
     """
     audits = (commit.lineage for commit in lake.commits(AUDITS.name, limit=_RECENT_AUDITS))
     # Of this version's audits only the newest counts: an older one under the same suites may have failed.

@@ -1,4 +1,4 @@
-"""What Dagster shows of a step: rows, bytes, seconds, schema, column lineage, versions, a sample, charts."""
+"""Dagster metadata of assets: rows, bytes, seconds, schema, column lineage, versions, a sample, charts."""
 
 import json
 import time
@@ -146,14 +146,14 @@ POLICIES: dict[str, Any] = {
 
 
 def asset_key(name: str) -> dg.AssetKey:
-    """The asset key of `layer.table`."""
+    """Returns the asset key of the table `layer.table`."""
     return dg.AssetKey(name.split("."))
 
 
 def dagster_asset_options(
     table: Table, *inputs: Table, kinds: Collection[str] = ("spark", "deltalake")
 ) -> dict[str, Any]:
-    """Returns what Dagster shows of the asset that makes a table, for `dg.asset` and `dg.AssetSpec`."""
+    """Returns the arguments of `dg.asset` or `dg.AssetSpec` that describe a table's asset."""
     return {
         "key": asset_key(table.name),
         "deps": [asset_key(each.name) for each in inputs],
@@ -169,13 +169,13 @@ def dagster_asset_options(
 def dagster_result(
     lake: Lake, table: Table, *, key: dg.AssetKey | None = None, **extra: Any
 ) -> dg.MaterializeResult:
-    """Returns the result of a step over a table, with the table's state after it as metadata.
+    """Returns the Dagster result of an asset, with the table's state after the step as metadata.
 
     Args:
-        lake: Where the table is.
+        lake: The lake with the table.
         table: The table.
-        key: The asset's key where it is not the table's name.
-        **extra: Further metadata, name to value.
+        key: The asset's key, if it differs from the table's name.
+        **extra: Further metadata by name.
     """
     newest = lake.delta(table.name)
     commit = lake.last_commit(table.name)
@@ -232,7 +232,7 @@ def _last_release(lake: Lake) -> str:
 
 
 def dagster_table_schema(table: Table) -> dg.TableSchema:
-    """The columns of a table as the web UI lists them: name, type, comment, constraints."""
+    """Returns the columns of a table as the web UI lists them: name, type, comment and constraints."""
     return dg.TableSchema(
         columns=[
             dg.TableColumn(
@@ -268,7 +268,7 @@ def _sample(lake: Lake, table: Table) -> MetadataValue:
 
 
 def dagster_evaluation_chart(figures: Mapping[str, float]) -> MetadataValue:
-    """Returns a chart of what each search mode reached on the evaluation questions, a bar per measure."""
+    """Returns a bar chart of each search mode's metrics on the evaluation questions."""
     modes = {"fused": "", "vector": "/vector", "lexical": "/lexical"}
     bars = {
         f"{measure}, {mode}": figures[measure + suffix]
@@ -280,7 +280,7 @@ def dagster_evaluation_chart(figures: Mapping[str, float]) -> MetadataValue:
 
 
 def dagster_release_charts(lake: Lake) -> MetadataValue:
-    """Returns charts of the rows that each stage kept, and of what each release was measured at."""
+    """Returns charts of the rows that each stage kept, and of each release's metrics."""
     rows = lake.query(
         f"""
         select release_id, arg_max(metrics, decided_at) as metrics from releases
@@ -308,7 +308,7 @@ def document_funnel(lake: Lake) -> dict[str, int]:
 
     Returns:
         `raw`, `exact_duplicates`, `near_duplicates`, `quarantined`, `documents`, `chunks` and `embedded`;
-        `raw` is the sum of `documents`, the duplicates and `quarantined` when every stage is up to date.
+        if every stage is up to date, `raw` is the sum of `documents`, the duplicates and `quarantined`.
     """
     counts = lake.query(
         """

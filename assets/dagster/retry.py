@@ -1,4 +1,4 @@
-"""What is worth trying again: a database that is away for a moment, and nothing else."""
+"""Retries assets after faults that pass by themselves: a database that is unavailable for a moment."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -19,11 +19,11 @@ _FIRST_WAIT_S = 2.0
 
 
 def is_transient_asset_fault(error: Exception) -> bool:
-    """Whether a fault passes by itself: a connection that failed, was lost, or timed out.
+    """Returns whether an error is transient: a connection that failed, was lost, or timed out.
 
-    PostgreSQL's operational errors are told apart by their SQLSTATE (PostgreSQL's manual, appendix A): a full
-    disk, a cancelled statement or a lock that was not to be had is one too, and would only come again. An
-    error without a SQLSTATE was raised by the client: the server has not answered.
+    PostgreSQL's operational errors are told apart by their SQLSTATE (PostgreSQL's manual, appendix A). A full
+    disk, a cancelled statement or a lock timeout is also an operational error, but is not transient. An error
+    without a SQLSTATE was raised by the client, because the server did not answer.
     """
     if isinstance(error, psycopg.OperationalError):
         state = error.sqlstate
@@ -32,9 +32,9 @@ def is_transient_asset_fault(error: Exception) -> bool:
 
 
 def retry_asset(compute: Callable[..., Any]) -> Callable[..., Any]:
-    """Runs an asset's function again after a fault that passes: in 2, 4 and 8 seconds.
+    """Wraps an asset's function so that it runs again after a transient error: after 2, 4 and 8 seconds.
 
-    Every step starts from what its table holds, so that it can be run again wherever it stopped.
+    Every step starts from what its table holds, so it can run again wherever it stopped.
     """
 
     @wraps(compute)

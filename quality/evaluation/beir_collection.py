@@ -1,4 +1,4 @@
-"""Test collections in BEIR's layout: documents, queries, and which answers which.
+"""Test collections in BEIR's layout: documents, queries, and judgements of which documents are relevant.
 
 `corpus.jsonl` (`_id`, `title`, `text`), `queries.jsonl` (`_id`, `text`), `qrels/SPLIT.tsv` (query-id,
 corpus-id, score, with that header): Thakur et al., "BEIR" (2021), https://github.com/beir-cellar/beir.
@@ -19,11 +19,11 @@ class BadBeirCollection(ValueError):
 
 @dataclass(frozen=True)
 class BeirDocument:
-    """A document of a collection.
+    """A document of a test collection.
 
     Attributes:
-        title: Empty where it has none.
-        text: Its text, empty where the title is all there is.
+        title: The title; empty if it has none.
+        text: The text; empty if the document has only a title.
     """
 
     title: str
@@ -32,13 +32,13 @@ class BeirDocument:
 
 @dataclass(frozen=True)
 class BeirCollection:
-    """A test collection, with the queries that one split judges.
+    """A test collection, with the queries of one split.
 
     Attributes:
-        name: The folder's.
-        documents: By id.
-        queries: By id; only judged ones.
-        relevant: For each query, its documents and how relevant each is; above zero.
+        name: The name of the folder.
+        documents: The documents by id.
+        queries: The texts of the judged queries by id.
+        relevant: The relevant documents of each query, with their relevance, which is above zero.
     """
 
     name: str
@@ -48,11 +48,11 @@ class BeirCollection:
 
 
 def load_beir_collection(folder: Path, split: str = "test") -> BeirCollection:
-    """Reads a folder in BEIR's layout.
+    """Returns the test collection in a folder with BEIR's layout.
 
     Raises:
-        BadBeirCollection: A file is missing or not in that layout, an id is given twice, a judgement names an
-            unknown id, or nothing is judged relevant.
+        BadBeirCollection: A file is missing or not in that layout, an id occurs twice, a judgement names an
+            unknown id, or no document is judged relevant.
     """
     if not folder.is_dir():
         raise BadBeirCollection(f"there is no folder {folder}")

@@ -1,4 +1,4 @@
-"""What every search mode reaches on a test collection, with intervals over its queries."""
+"""Evaluates every search mode on a test collection: metrics with intervals over the queries, and times."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,17 +23,17 @@ _WARM_UP_QUERIES = 10
 
 
 class UnknownEvaluationMode(ValueError):
-    """There is no such search mode; the message lists those there are."""
+    """There is no search mode of that name; the message lists the modes."""
 
 
 @dataclass(frozen=True)
 class ModeEvaluation:
-    """What one search mode reached.
+    """The evaluation of one search mode on a test collection.
 
     Attributes:
-        values: Each of `MEASURES`, (queries,) float64.
-        p50_ms: Median time of a search; the query was embedded before.
-        p95_ms: 95th percentile of the times.
+        values: The values of each of `MEASURES`, (queries,) float64.
+        p50_ms: The median time of a search, without the embedding of the query.
+        p95_ms: The 95th percentile of the times.
     """
 
     values: Mapping[str, npt.NDArray[np.float64]]
@@ -47,12 +47,12 @@ class ModeEvaluation:
 
 @dataclass(frozen=True)
 class CollectionEvaluation:
-    """What every mode reached on a collection.
+    """The evaluation of every search mode on a test collection.
 
     Attributes:
         dataset: The collection's name.
-        documents: How many it has.
-        modes: What each mode reached, by its name.
+        documents: The number of its documents.
+        modes: The evaluation of each mode, by the mode's name.
     """
 
     dataset: str
@@ -61,7 +61,7 @@ class CollectionEvaluation:
 
     @property
     def queries(self) -> int:
-        """How many queries were asked."""
+        """The number of queries."""
         return len(next(iter(self.modes.values())).values["ndcg@10"])
 
     def to_dict(self) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class CollectionEvaluation:
         }
 
     def compare(self, one: str, other: str) -> dict[str, dict[str, float]]:
-        """Returns how much `one` is above `other` in each measure, with the paired bootstrap's 95% interval.
+        """Returns the mean gain of `one` over `other` in each measure, with a paired 95% bootstrap interval.
 
         Raises:
             UnknownEvaluationMode: There is no such mode.
@@ -103,13 +103,13 @@ def evaluate_collection(
     chunks_per_document: int,
     progress: Callable[[str], None],
 ) -> CollectionEvaluation:
-    """Asks a collection's queries in every mode.
+    """Returns the evaluation of every search mode on a collection, from asking all its queries.
 
     Args:
-        collection: Its documents are in the index that `searches` search.
-        searches: The search by mode.
+        collection: The collection; its documents must be in the index that is searched.
+        searches: The search function of each mode.
         chunks_per_document: How many chunks to ask for, per document wanted.
-        progress: Receives a line per mode.
+        progress: Called with one line per mode.
     """
     modes: dict[str, ModeEvaluation] = {}
     first_queries = dict(list(collection.queries.items())[:_WARM_UP_QUERIES])

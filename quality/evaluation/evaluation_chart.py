@@ -1,4 +1,4 @@
-"""A bar chart of an evaluation: a bar per mode for each measure, with the interval that its queries leave."""
+"""Draws an evaluation as a bar chart: one bar per search mode and measure, with its confidence interval."""
 
 import io
 
@@ -13,7 +13,7 @@ _GROUP_WIDTH = 0.85
 
 
 def evaluation_svg(evaluation: CollectionEvaluation) -> str:
-    """Returns an SVG bar chart, from 0 to 1, each bar with its mean and its 95% bootstrap interval."""
+    """Returns an SVG bar chart from 0 to 1; each bar is a mean with its 95% bootstrap interval."""
     import matplotlib as mpl
     from matplotlib.figure import Figure  # half a second to import
 

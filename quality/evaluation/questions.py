@@ -1,4 +1,4 @@
-"""Evaluation questions: read from a file that people wrote, or made from sentences of the chunks."""
+"""Evaluation questions: from a file that people wrote, or made from sentences of chunks."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -21,8 +21,8 @@ class Question:
     """A question and the documents that answer it.
 
     Attributes:
-        question: As a person would ask it.
-        expected: URIs or ids of the documents, any of which is right.
+        question: The question's text.
+        expected: The URIs or ids of the documents that answer it; any of them is correct.
     """
 
     question: str
@@ -30,10 +30,13 @@ class Question:
 
 
 def load_questions(path: Path) -> list[Question]:
-    """Reads questions from JSON lines: `{"question": "…", "uri": "…"}`; `uri` may be a list, or be `doc_id`.
+    """Returns the questions in a file of JSON lines: `{"question": "…", "uri": "…"}`.
+
+    `uri` may be a list of URIs, and `doc_id` may be given instead.
 
     Raises:
-        BadQuestions: When the file is absent, empty, or a line is not such an object; names the line.
+        BadQuestions: The file is missing or empty, or a line is not such an object; the message names the
+            line.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -69,7 +72,7 @@ def _question(line: str, where: str) -> Question:
 def known_item_questions(
     documents: Iterable[tuple[str, str]], limit: int, sentences: SentenceSplitter
 ) -> list[Question]:
-    """Makes a question from each document: a sentence from the middle of one of its chunks.
+    """Returns questions made from documents: each is a sentence from the middle of a document's chunk.
 
     This is known-item search (Beitzel et al., 2003): weaker evidence than questions that people wrote, but
     enough to see an index that lost documents or whose vectors are wrong.
@@ -78,7 +81,7 @@ def known_item_questions(
         documents: `(doc_id, text of a chunk)`, one per document. Some chunks hold no sentence, so give more
             documents than questions are wanted.
         limit: The most questions.
-        sentences: Splits a chunk's text into sentences.
+        sentences: A function that splits a chunk's text into sentences.
     """
     questions: list[Question] = []
     for doc_id, text in documents:

@@ -1,4 +1,4 @@
-"""Decides whether a candidate index goes live, from what was measured on it."""
+"""Decides whether a candidate state of the index may go live, from its metrics."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ ANN_RECALL = "ann_recall@10"
 
 
 class ReleaseGate(BaseModel):
-    """What a candidate must reach."""
+    """The limits that the metrics of a candidate must meet to go live."""
 
     tolerance: float = Field(default=0.02, ge=0.0, le=1.0)
     """How far a metric may fall below the live release's."""
@@ -23,7 +23,7 @@ class ReleaseGate(BaseModel):
 
 @dataclass(frozen=True)
 class ReleaseVerdict:
-    """A verdict and, in a sentence, why."""
+    """The release gate's verdict, with the reason as a sentence."""
 
     released: bool
     reason: str
@@ -32,16 +32,16 @@ class ReleaseVerdict:
 def decide_release(
     candidate: Mapping[str, float], live: Mapping[str, float] | None, gate: ReleaseGate
 ) -> ReleaseVerdict:
-    """Compares a candidate with the floors and with the live release; fails closed.
+    """Returns whether a candidate may go live, by comparing its metrics with the floors and the live release.
 
     Args:
-        candidate: At least `ndcg@10` and `ann_recall@10`, from 0 to 1.
-        live: The same of the live release, measured on the same questions; None before the first release.
+        candidate: The candidate's metrics, at least `ndcg@10` and `ann_recall@10`, from 0 to 1.
+        live: The live release's metrics on the same questions; None before the first release.
         gate: The floors and the tolerance.
 
     Returns:
-        A refusal when any figure is missing, not a number, below its floor, or more than the tolerance below
-        the live one; the reason names every such figure.
+        A refusal if any metric is missing, not a number, below its floor, or more than the tolerance below
+        that of the live release; the reason names every such metric.
     """
     floors = {NDCG: gate.floor_ndcg, ANN_RECALL: gate.floor_recall}
     faults: list[str] = []

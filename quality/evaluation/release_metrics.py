@@ -1,4 +1,4 @@
-"""The figures that the release gate judges: every tenant's questions, asked in every search mode."""
+"""The metrics that the release gate judges: every tenant's questions, asked in every search mode."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -25,18 +25,19 @@ def release_metrics(
     searches: Mapping[str, TenantSearch],
     exact_search: TenantSearch,
 ) -> dict[str, float]:
-    """Measures one state of the index on every tenant's questions.
+    """Returns the metrics of one state of the index on every tenant's questions.
 
     Args:
-        questions: Each tenant's; every tenant has at least one.
-        canonical: For each tenant, from URI and doc_id to the doc_id of the document that stands for it.
-        searches: The search by mode, `hybrid` and `vector` among them.
-        exact_search: The vector search that compares with every chunk.
+        questions: The questions of each tenant, at least one.
+        canonical: By tenant, a mapping from URI and doc_id to the canonical document's doc_id.
+        searches: The search function of each mode, `hybrid` and `vector` among them.
+        exact_search: The vector search that compares every chunk.
 
     Returns:
         `ndcg@10`, `recall@10` and `rr@10` of the hybrid search as means over all questions, `p50_ms` and
-        `p95_ms` as percentiles over all of its searches; the same of another mode as `ndcg@10/lexical`;
-        `ann_recall@10` of the vector search against the exact one; and `questions`, their number.
+        `p95_ms` as percentiles over all of its searches; the metrics of another mode are named as in
+        `ndcg@10/lexical`; `ann_recall@10` of the vector search against the exact one; and `questions`, their
+        number.
     """
     figures = {"questions": float(sum(map(len, questions.values())))}
     for mode, search in searches.items():

@@ -17,7 +17,7 @@ CHUNKS_PER_DOCUMENT = 4
 
 
 class EvaluatedChunk(Protocol):
-    """The part of a search result that is measured."""
+    """The part of a search hit that the metrics need."""
 
     @property
     def chunk_id(self) -> str:
@@ -36,10 +36,10 @@ SearchFunction = Callable[[str, int], Sequence[EvaluatedChunk]]
 
 @dataclass(frozen=True)
 class EvaluatedRanking:
-    """The documents that one search mode found for each of some queries.
+    """The documents that one search mode found for queries.
 
     Attributes:
-        documents: For each query its documents, best first, with scores that fall by one per place.
+        documents: The documents found for each query, best first, with scores that fall by one per rank.
         milliseconds: The time of each search, (queries,) float64, in the order of the queries.
     """
 
@@ -80,11 +80,11 @@ class SearchEvaluation:
 def rank_for_evaluation(
     queries: Mapping[str, str], search: SearchFunction, k: int, chunks_per_document: int = CHUNKS_PER_DOCUMENT
 ) -> EvaluatedRanking:
-    """Searches for every query and ranks documents; a document is as good as its best chunk.
+    """Returns the documents that a search finds for each query; a document has the rank of its best chunk.
 
     Args:
-        queries: By id; at least one.
-        search: One mode of the search, for one tenant.
+        queries: The texts of the queries by id; at least one.
+        search: The search function of one mode, for one tenant.
         k: The most documents per query.
         chunks_per_document: How many chunks to ask for, per document wanted.
     """
@@ -103,10 +103,10 @@ def rank_for_evaluation(
 def query_metrics(
     measures: Mapping[str, Measure], relevant: Mapping[str, Mapping[str, int]], ranking: EvaluatedRanking
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """Computes each measure for each judged query.
+    """Returns each measure for each judged query.
 
     Returns:
-        (queries,) float64 per measure, in the order of `relevant`; 0 where nothing was found.
+        (queries,) float64 per measure, in the order of `relevant`; 0 for a query without results.
     """
     place = {query: number for number, query in enumerate(relevant)}
     names = {measure: name for name, measure in measures.items()}
@@ -119,7 +119,7 @@ def query_metrics(
 def paired_bootstrap(
     differences: npt.NDArray[np.float64], level: float = 0.95, samples: int = 10_000, seed: int = 0
 ) -> tuple[float, float]:
-    """Returns the percentile interval of a mean over queries, such as a difference of two modes' metrics.
+    """Returns the bootstrap interval of a mean over queries, such as the mean difference of two modes.
 
     Sakai, "Evaluating Evaluation Metrics based on the Bootstrap" (2006): queries are drawn with replacement,
     and both modes keep the queries that they share.
@@ -128,7 +128,7 @@ def paired_bootstrap(
         differences: (queries,) one value per query.
         level: The interval's coverage.
         samples: How often the queries are drawn.
-        seed: Of the draws.
+        seed: The seed of the draws.
     """
     draws = np.random.default_rng(seed).integers(0, len(differences), (samples, len(differences)))
     low, high = np.quantile(differences[draws].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
@@ -138,20 +138,20 @@ def paired_bootstrap(
 def evaluate_search(
     questions: Sequence[Question], search: SearchFunction, canonical: Mapping[str, str], k: int = 10
 ) -> SearchEvaluation:
-    """Asks every question and compares the documents found with those expected.
+    """Returns the metrics of one search mode on questions, from comparing found with expected documents.
 
-    A question whose documents are not in the lake counts as not answered: a document lost on the way must
-    lower the figure that a release depends on.
+    A question whose documents are not in the lake counts as not answered, so that a lost document lowers the
+    metrics on which a release depends.
 
     Args:
-        questions: At least one.
-        search: One mode of the search, for one tenant.
-        canonical: From every URI and doc_id of the lake to the doc_id that stands for it (itself, or for a
-            duplicate the one that was kept).
-        k: Cut-off of the metrics, in documents.
+        questions: The questions; at least one.
+        search: The search function of one mode, for one tenant.
+        canonical: A mapping from every URI and doc_id of the lake to the canonical doc_id: its own, or for a
+            duplicate that of the document that was kept.
+        k: The cut-off of the metrics, in documents.
 
     Raises:
-        ValueError: When there are no questions.
+        ValueError: There are no questions.
     """
     if not questions:
         raise ValueError("no questions to evaluate on")
@@ -175,11 +175,11 @@ def ann_recall(approximate: Iterable[Sequence[str]], exact: Iterable[Sequence[st
     """Returns the share of the exact nearest neighbours that an approximate search found, over all queries.
 
     Args:
-        approximate: Ids found, a sequence per query.
-        exact: Ids that an exact search finds, in the same order of queries.
+        approximate: The ids that the approximate search found, one sequence per query.
+        exact: The ids that the exact search found, in the same order of queries.
 
     Raises:
-        ValueError: When the two differ in their number of queries, or the exact search found nothing at all.
+        ValueError: The numbers of queries differ, or the exact search found nothing at all.
     """
     found = wanted = 0
     for near, true in zip(approximate, exact, strict=True):
