@@ -1,4 +1,4 @@
-"""When it runs, and with what."""
+"""When do the assets run, and who starts them? Commands, services, schedules, traces and benches."""
 
 from orchestration.environment.offline import go_offline
 

@@ -12,7 +12,7 @@ from retrieval.atomic_files import atomic_file
 
 
 def close_state_folder(home: Path) -> None:
-    """Takes a state folder and all that is in it from everybody but the owner; follows no links."""
+    """Removes all access to a state folder and its contents except the owner's; follows no links."""
     for folder, _, files in os.walk(home):
         for path in (Path(folder), *(Path(folder) / name for name in files)):
             with suppress(FileNotFoundError):  # a service's, which comes and goes

@@ -95,7 +95,7 @@ class Settings(BaseSettings):
         return lake
 
     def model_post_init(self, context: Any) -> None:
-        """Makes the path of the state folder absolute: the same from every working directory."""
+        """Makes the state folder's path absolute, so that it does not depend on the working directory."""
         self.home = self.home.expanduser().absolute()
 
     @property
@@ -146,7 +146,7 @@ def open_configured_lake(settings: Settings) -> Lake:
 
 
 def unknown_setting_variables(settings: Settings) -> dict[str, str | None]:
-    """Returns the environment's `HEADWATER_` variables that are no setting, each with the likeliest one."""
+    """Returns `HEADWATER_` variables that are not settings, each with the most similar setting."""
     names = [setting.variable for setting in list_settings(settings)]
     # A group may be set as a whole, in JSON.
     known = {*_OTHER_VARIABLES, *(name.rsplit("__", above)[0] for name in names for above in range(4))}
@@ -160,7 +160,7 @@ def unknown_setting_variables(settings: Settings) -> dict[str, str | None]:
 
 @dataclass(frozen=True)
 class SettingValue:
-    """One setting: its environment variable, its value, and `environment` or `default`."""
+    """One setting: its environment variable, its value, and its origin (`environment` or `default`)."""
 
     variable: str
     value: str

@@ -1,4 +1,4 @@
-"""Every answer that was given: kept at once in a journal, and committed to `gold.answers` many at a time.
+"""Stores answers: first in a local journal, then many at a time in one commit of `gold.answers`.
 
 With a commit per answer, the table's log and the work of its readers would grow with every question. An
 answer is safe once it is in the journal, a local file. The journal is committed when the service that
@@ -56,7 +56,7 @@ class StoredAnswer(BaseModel, frozen=True):
 
     @property
     def groups(self) -> list[str]:
-        """The groups that the asker was in."""
+        """The groups of the user who asked."""
         return self.access_groups.split(",") if self.access_groups else []
 
 
@@ -75,7 +75,7 @@ def find_stored_answer(lake: Lake, answer_id: str) -> StoredAnswer:
 
 
 def recent_stored_answers(lake: Lake, limit: int, tenant: str | None) -> list[StoredAnswer]:
-    """Returns the newest answers, of one tenant or of all, newest first."""
+    """Returns the newest answers of one tenant or of all tenants, newest first."""
     rows = lake.query(
         "select * from answers where $tenant is null or tenant = $tenant "
         "order by answered_at desc limit $limit",
@@ -86,7 +86,7 @@ def recent_stored_answers(lake: Lake, limit: int, tenant: str | None) -> list[St
 
 
 class AnswerJournal:
-    """The answers of a state folder that are not in `gold.answers` yet. Several processes may use it at once.
+    """The journal of answers that are not yet in `gold.answers`. Several processes may use it at once.
 
     Args:
         folder: Where it is, on a local disk.
@@ -99,7 +99,7 @@ class AnswerJournal:
         self._committing = folder / "committing"
 
     def add(self, record: AnswerRecord) -> int:
-        """Writes an answer down, safe from the end of this process and of the machine.
+        """Adds an answer to the journal durably: it survives a crash of this process or the machine.
 
         Returns:
             How many answers the journal holds now.
@@ -117,11 +117,11 @@ class AnswerJournal:
         return len(lines) + 1
 
     def is_empty(self) -> bool:
-        """True when there is nothing to commit."""
+        """True if the journal has no answers."""
         return not self._file.exists()
 
     def commit(self, lake: Lake) -> None:
-        """Moves all answers to `gold.answers`: one commit, or one per release that they were given from."""
+        """Moves all answers to `gold.answers`, in one commit per release that was searched."""
         if self.is_empty():
             return
         with self._locked():

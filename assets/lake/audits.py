@@ -1,4 +1,4 @@
-"""Which version of a gated table may be read: the verdicts of its gate, and the last version that passed."""
+"""Audits: the verdicts of gates on versions of tables, and the version of a table that may be read."""
 
 import pyarrow as pa
 from pydantic import BaseModel
@@ -20,7 +20,7 @@ class TableAudit(BaseModel, frozen=True):
         table: `layer.table`.
         version: The version.
         passed: Whether consumers may read it.
-        failed: The names of the expectations that failed; of a version that passed, those that only warn.
+        failed: The names of the expectations that failed; if the version passed, only warnings.
         run_id: The Dagster run of the gate.
     """
 
@@ -40,7 +40,7 @@ def record_audit(
     run_id: str,
     suites_digest: str = "",
 ) -> None:
-    """Writes a gate's verdict on one version of a table; the digest is of the suites that users added."""
+    """Appends a gate's verdict on a version of a table to `ops.audits`, with the users' suites' digest."""
     audit = TableAudit(table=name, version=version, passed=passed, failed=failed, run_id=run_id)
     row = audit.model_dump() | {"audited_at": lake.stamp(AUDITS, "audited_at")}
     lineage = Lineage(
@@ -54,7 +54,7 @@ def record_audit(
 
 
 def last_audit(lake: Lake, name: str, version: int) -> TableAudit | None:
-    """Returns the newest verdict on a version of a table, or None when it was not audited."""
+    """Returns the newest verdict on a version of a table, or None if the version was not audited."""
     rows = lake.query(
         """
         select * from audits where "table" = ? and version = ? order by audited_at desc limit 1
@@ -82,7 +82,7 @@ def audited_version(lake: Lake, name: str) -> int | None:
 
 
 def readable_version(lake: Lake, table: Table) -> int:
-    """Returns the version that a consumer may read: the last audited one where the table is gated.
+    """Returns the version that consumers may read: of a gated table the newest that passed, else the newest.
 
     Raises:
         Unaudited: When the table is gated and no version of it has passed.

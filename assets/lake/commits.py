@@ -1,7 +1,7 @@
-"""What every commit of a table said of itself, read from the log once and kept beside the lake.
+"""Reads the lineage of a table's commits from the Delta log, and caches it in a local file.
 
-A table's log grows with every commit, and a commit never changes: what was read is kept in a local file, and
-only newer commits are read from the log.
+The log grows with every commit, and a commit never changes. So each commit is read only once: later calls
+read only newer commits from the log.
 """
 
 import pyarrow as pa

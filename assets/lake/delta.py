@@ -1,4 +1,4 @@
-"""A Delta table where it lies: its files, their size, and the table as DuckDB reads it."""
+"""Access to a Delta table's storage: its files, their size and rows, and its registration in DuckDB."""
 
 from urllib.parse import unquote
 
@@ -8,12 +8,12 @@ from deltalake import DeltaTable
 
 
 def delta_hadoop_path(path: str) -> str:
-    """A path that Hadoop won't take for a glob."""
+    """Returns a path in a form that Hadoop does not read as a glob."""
     return "".join("\\" + c if c in "*?[]{}\\" else c for c in path)
 
 
 def delta_files(table: DeltaTable) -> list[str]:
-    """Where a table's files are: paths on this machine, which delta-rs gives percent-encoded, else URIs."""
+    """Returns the paths of a table's files on this machine, or their URIs if the lake is elsewhere."""
     return [unquote(file) if file.startswith("/") else file for file in table.file_uris()]
 
 
@@ -51,17 +51,17 @@ def register_delta_table(
 
 
 def delta_bytes(table: DeltaTable) -> int:
-    """The size of a table version's files, compressed as they are."""
+    """Returns the size in bytes of a table version's files, which are compressed."""
     return sum(table.get_add_actions().column("size_bytes").to_pylist())
 
 
 def delta_rows(table: DeltaTable) -> int:
-    """Returns the number of rows of a table version, as its files' statistics say."""
+    """Returns the number of rows of a table version, from its files' statistics."""
     return sum(table.get_add_actions().column("num_records").to_pylist())
 
 
 def without_views_for_delta(table: pa.Table) -> pa.Table:
-    """Returns the table with plain strings and bytes for delta-rs's views, which Arrow can not compare."""
+    """Returns the table with string and binary views as plain strings and bytes, which Arrow can compare."""
     plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
     return table.cast(
         pa.schema([field.with_type(plain.get(field.type, field.type)) for field in table.schema])

@@ -1,4 +1,4 @@
-"""Stable identities: content and place decide them, never an order of arrival."""
+"""Stable ids: they depend on content and location only, never on the order of arrival."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ SEPARATOR = "\x1f"
 
 
 def doc_id(tenant: str, source: str, uri: str) -> str:
-    """The identity of a document: 64 hex digits over where it lives and whose it is."""
+    """Returns a document's id: 64 hex digits, a hash of its tenant, source and URI."""
     return hashlib.sha256(SEPARATOR.join((tenant, source, uri)).encode()).hexdigest()
 
 
@@ -18,7 +18,7 @@ DOC_ID_SQL = f"sha2(concat_ws(chr({ord(SEPARATOR)}), {{tenant}}, {{source}}, uri
 
 
 def config_digest(algorithm: str, config: BaseModel | None = None) -> str:
-    """What decides an asset's output besides its input: the algorithm's version and its settings.
+    """Returns a digest of what decides an asset's output besides its inputs: algorithm version and settings.
 
     Args:
         algorithm: A name with a version, changed by hand when the code's result changes.

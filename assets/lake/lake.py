@@ -1,7 +1,7 @@
-"""The lake: where its tables are, what their commits say, and which version of one may be read.
+"""The lake: reads and writes the Delta tables of a state folder, their versions and their lineage.
 
-Reading a version, a commit or an audit needs no JVM: delta-rs does it in milliseconds. Spark starts when an
-asset has rows to make, and not before; not even its Python package is imported until then.
+Reading a version or a commit needs no JVM: delta-rs does it in milliseconds. Spark is imported and started
+only when an asset computes rows with it.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ class Lake:
     """The Delta tables of one state folder.
 
     Args:
-        root: The folder of the tables; any Hadoop file system by URI.
-        spark: How Spark runs.
-        scratch: A local folder for what can be made again: Spark's own files, commits that were read.
-        docs_dir: Where Data Docs are written.
+        root: The folder of the tables: a local path, or a URI of any Hadoop file system.
+        spark: The configuration of Spark.
+        scratch: A local folder for temporary and cached files: Spark's own, and commits that were read.
+        docs_dir: The folder for Data Docs.
     """
 
     def __init__(self, root: str | Path, spark: SparkConfig, scratch: Path, docs_dir: Path) -> None:
@@ -72,7 +72,7 @@ class Lake:
 
     @property
     def cache_dir(self) -> Path:
-        """A local folder for what can be made again."""
+        """A local folder for cached files, which can be deleted."""
         return self._scratch
 
     def path(self, name: str) -> str:
@@ -80,7 +80,7 @@ class Lake:
         return f"{self.root}/{name.replace('.', '/')}"
 
     def ensure(self) -> None:
-        """Creates every table that is not there yet, empty, with its declared columns."""
+        """Creates every table that does not exist yet, empty, with its declared columns."""
         for table in TABLES.values():
             if not DeltaTable.is_deltatable(self.path(table.name)):
                 DeltaTable.create(
@@ -93,9 +93,9 @@ class Lake:
                 )
 
     def conform_columns(self) -> None:
-        """Gives older tables the columns and comments that they are declared with.
+        """Adds missing declared columns and comments to tables that an older version created.
 
-        An added column holds NULL in the rows that are there. Where nothing is missing, no commit is made.
+        An added column is NULL in existing rows. A table that lacks nothing gets no commit.
         """
         for table in TABLES.values():
             found = self.delta(table.name)
@@ -108,10 +108,10 @@ class Lake:
                     found.alter.set_column_metadata(field.name, field.metadata)
 
     def delta(self, name: str, version: int | None = None) -> DeltaTable:
-        """The table as delta-rs sees it, at a version or the newest.
+        """Returns a table as a delta-rs object, at a version or the newest one.
 
         Raises:
-            KeyError: When the lake has no such table or version.
+            KeyError: The lake has no such table or version.
         """
         try:
             return DeltaTable(self.path(name), version=version)
@@ -123,19 +123,19 @@ class Lake:
             raise KeyError(f"{name} has no version {version}: {error}") from error
 
     def version(self, name: str) -> int:
-        """The newest version of a table."""
+        """Returns the number of a table's newest version."""
         return self.delta(name).version()
 
     @staticmethod
     def query(
         sql: str, parameters: list[Any] | dict[str, Any] | None = None, /, **tables: DeltaTable | pa.Table
     ) -> pa.Table:
-        """Answers SQL over the tables named, with DuckDB and no JVM.
+        """Returns the result of SQL over tables, by DuckDB without a JVM.
 
         Args:
-            sql: One statement, in which each keyword argument's name is a table.
-            parameters: Values for its `?` or `$name` places.
-            **tables: What each name stands for.
+            sql: One statement, which names the tables as the keyword arguments do.
+            parameters: The values of the statement's parameters, `?` or `$name`.
+            **tables: The tables by name.
         """
         with duckdb.connect() as connection:
             for name, table in tables.items():
@@ -143,7 +143,7 @@ class Lake:
             return connection.sql(sql, params=parameters).to_arrow_table()
 
     def frame(self, name: str, version: int | None = None) -> DataFrame:
-        """The table as a Spark frame, at a version or the newest."""
+        """Returns a table as a Spark frame, at a version or the newest one."""
         from pyspark.sql.types import StructType
 
         table = self.delta(name, version)
@@ -154,7 +154,7 @@ class Lake:
         return self.spark.read.format("delta").option("versionAsOf", table.version()).load(self.path(name))
 
     def changes(self, name: str, since: int, until: int) -> DataFrame:
-        """The change data feed of the versions after `since` up to and with `until`.
+        """Returns a table's change data feed, for the versions after `since` up to and including `until`.
 
         Columns: the table's, `_change_type`, `_commit_version` and `_commit_timestamp`.
         """
@@ -164,10 +164,10 @@ class Lake:
         )
 
     def has_changes(self, name: str, since: int | None, until: int) -> bool:
-        """True when the change feed of the versions after `since` up to and with `until` can be read.
+        """Returns whether the change feed after `since`, up to and including `until`, can still be read.
 
-        VACUUM deletes files that no kept version has, and a feed reads those of every version in it. Only
-        their footers are read here.
+        A feed reads the files of every version in it, and VACUUM may have deleted some. Only the files'
+        footers are read here.
         """
         if since is None or since >= until:
             return True
@@ -184,7 +184,7 @@ class Lake:
         return True
 
     def small_feed(self, name: str, since: int, until: int, limit_bytes: int) -> pa.Table | None:
-        """The change feed as in `changes`, read without a JVM, or None where it is larger than a limit."""
+        """Returns the change feed as `changes` does, but without a JVM; None if it is larger than a limit."""
         feed = pa.RecordBatchReader.from_stream(
             self.delta(name).load_cdf(starting_version=since + 1, ending_version=until)
         )
@@ -197,10 +197,12 @@ class Lake:
         return pa.Table.from_batches(batches, feed.schema)
 
     def changed_keys(self, name: str, column: str, since: int, until: int) -> tuple[list[str], list[str]]:
-        """The values of a column in rows written, and in rows deleted, after `since` up to and with `until`.
+        """Returns a column's values in the rows written, and in the rows deleted, by a range of versions.
+
+        The versions are those after `since`, up to and including `until`.
 
         Returns:
-            (written, deleted): the last commit that names a value decides.
+            (written, deleted). A value that occurs in several commits is placed by the last one.
         """
         if since >= until:
             return [], []
@@ -251,14 +253,14 @@ class Lake:
             )
 
     def last_commit(self, name: str) -> Commit | None:
-        """The newest commit that an asset made to a table; maintenance commits carry no lineage."""
+        """Returns a table's newest commit by an asset; maintenance commits, without lineage, are skipped."""
         return next(self.commits(name), None)
 
     def inputs_of(self, name: str, version: int) -> dict[str, int]:
-        """The versions of its inputs that a version of a table was made from.
+        """Returns the versions of the inputs from which a version of a table was made.
 
         Raises:
-            LookupError: When nothing has been written to it yet.
+            LookupError: Nothing has been written to the table yet.
         """
         for commit in self.commits(name):
             if commit.version <= version:
@@ -266,14 +268,17 @@ class Lake:
         raise LookupError(f"{name} has not been made yet: run `headwater run`")
 
     def pinned(self, name: str, version: int) -> dict[str, int]:
-        """Every table behind a version of one, with the version that it was made from, and itself."""
+        """Returns the version of every table from which a table's version was made, and its own version.
+
+        The tables are the direct inputs and those behind them.
+        """
         pins = {name: version}
         for each, at in self.inputs_of(name, version).items() if version else ():
             pins = self.pinned(each, at) | pins
         return pins
 
     def settled_version(self, name: str, version: int) -> int:
-        """The newest version of a table that has the rows of this one: maintenance makes versions too."""
+        """Returns the newest version with the same rows as this one; maintenance also makes versions."""
         table = self.delta(name)
         newest = table.version()
         if newest <= version:
@@ -284,9 +289,9 @@ class Lake:
         return max(newest, version)
 
     def stamp(self, table: Table, column: str) -> datetime:
-        """The time to write into a column that says which row of a table is the newest.
+        """Returns a timestamp for a new row: the present time, or later than every existing row's timestamp.
 
-        Now, but after every row that is there: a clock that was set back would make an old verdict the last.
+        Otherwise, after the clock was set back, an old verdict would count as the newest.
         """
         found = self.query(f'select max("{column}") as newest from t', t=self.delta(table.name))
         newest, now = found["newest"][0].as_py(), datetime.now(UTC)
@@ -295,16 +300,16 @@ class Lake:
         return now if newest is None else max(now, newest + timedelta(microseconds=1))
 
     def append(self, table: Table, rows: pa.Table, lineage: Lineage, since: int | None = None) -> int:
-        """Appends a few rows without a JVM; with no rows it writes the commit alone.
+        """Appends a few rows without a JVM; without rows it writes only a commit.
 
         Args:
-            table: Where to.
-            rows: What to append.
-            lineage: What the commit says of itself.
-            since: The version that the fencing token was taken at, where there is one.
+            table: The table.
+            rows: The rows to append.
+            lineage: The lineage that the commit carries.
+            since: The table's version when the fencing token was taken, if the lineage has one.
 
         Returns:
-            The table's version after it.
+            The table's version after the commit.
 
         Raises:
             WriteConflict: The lineage has a fencing token, and another writer took it or a later one, or has
@@ -337,11 +342,11 @@ class Lake:
             raise write_conflict(table, lineage)
 
     def content_digest(self, table: Table, version: int | None = None) -> str:
-        """A digest of what a table holds, whatever the order of its rows and files: its data version.
+        """Returns a digest of a table's rows, independent of their order and files: the Dagster data version.
 
-        The sum of a hash of each row's content columns, so that it is the same for the same rows however
-        they came (an incremental hash of a multiset: Clarke et al., "Incremental Multiset Hash Functions",
-        ASIACRYPT 2003).
+        It is the sum of a hash of each row's content columns, so it is the same for the same rows in whatever
+        commits they were written (an incremental hash of a multiset: Clarke et al., "Incremental Multiset
+        Hash Functions", ASIACRYPT 2003).
         """
         columns = ", ".join(f'coalesce("{column}"::varchar, chr(0))' for column in table.content)
         digest = self.query(

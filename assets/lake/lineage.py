@@ -1,4 +1,4 @@
-"""What a commit says of itself, and the fencing token by which a writer that was overtaken is refused."""
+"""The lineage in a table's commits, and the fencing token by which a writer that was overtaken is refused."""
 
 import hashlib
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ def fencing_writer_id(table: Table) -> str:
 
 
 def commit_properties(table: Table, lineage: Lineage) -> CommitProperties:
-    """Returns what a commit by delta-rs carries: its lineage, and the fencing token where it has one."""
+    """Returns the delta-rs properties of a commit: its lineage, and its fencing token if it has one."""
     return CommitProperties(
         custom_metadata={"userMetadata": lineage.model_dump_json()},
         app_transactions=[Transaction(fencing_writer_id(table), lineage.fence)] if lineage.fence else None,

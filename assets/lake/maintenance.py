@@ -1,4 +1,4 @@
-"""Maintenance: few files a table, no bytes kept longer than wanted, an index as large as its rows."""
+"""Maintenance of tables: compacts small files, and deletes files of versions that nobody needs."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from retrieval.index.index import IndexRelease
 
 @dataclass(frozen=True)
 class TableMaintenance:
-    """What maintenance did to one table.
+    """The result of maintenance of one table.
 
     Attributes:
         table: `layer.table`.
-        files_before: Its newest version's files.
-        files_after: The same afterwards.
-        files_removed: Files of versions that nobody needs, deleted from storage.
+        files_before: The number of files of the newest version before maintenance.
+        files_after: The same number afterwards.
+        files_removed: The number of files that were deleted from storage.
     """
 
     table: str
@@ -30,11 +30,11 @@ class TableMaintenance:
 def needed_table_versions(
     lake: Lake, releases: Collection[IndexRelease], consumed: Iterable[Mapping[str, int]] = ()
 ) -> dict[str, set[int]]:
-    """The versions of each table that something still points at.
+    """Returns the versions of each table that are still needed.
 
-    Those are the newest; the one that passed its gate; all from the one that a consumer last read, since its
-    next step reads the changes of every version after it; and those that the releases pin, so that their
-    answers can still be walked back.
+    These are the newest version; the newest that passed its gate; all since the version that a consumer last
+    read, because its next step reads the changes of every later version; and those that the releases pin, so
+    that their answers can still be traced.
 
     Args:
         lake: The tables.
@@ -66,16 +66,16 @@ def needed_table_versions(
 def compact_and_vacuum(
     lake: Lake, name: str, needed: Collection[int], retention_days: int
 ) -> TableMaintenance:
-    """Compacts a table of many files, and deletes files that only old, unneeded versions have.
+    """Compacts a table with many files, and deletes files that only old, unneeded versions have.
 
-    Compacting changes no row: whoever reads the table's changes sees none, and a version that passed its gate
-    has passed as compacted too (`Lake.settled_version`).
+    Compaction changes no row: the change feed shows none, and a version that passed its gate has passed in
+    its compacted form too (`Lake.settled_version`).
 
     Args:
-        lake: Where the table is.
+        lake: The lake with the table.
         name: `layer.table`.
-        needed: Versions whose files stay, whatever their age.
-        retention_days: How long files of other versions stay.
+        needed: The versions whose files are kept, whatever their age.
+        retention_days: How long the files of other versions are kept.
     """
     table = lake.delta(name)
     before = len(table.file_uris())

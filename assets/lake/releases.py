@@ -1,4 +1,4 @@
-"""Which release is live, and why: the gate's verdicts, and the log of what went live.
+"""Releases: the release gate's verdicts, making a release live, and the log `ops.releases`.
 
 PostgreSQL is the truth about releases: its pointer says what is live and moves by compare-and-swap; its live
 history says what was live before. `ops.releases` follows. The release gate writes its verdict there, since a
@@ -74,7 +74,7 @@ def stored_release_name(point: IndexPoint) -> str:
 
 
 def last_stored_verdict(lake: Lake, release_id: str) -> StoredRelease | None:
-    """Returns the newest verdict of the release gate on a release, or None when it was not evaluated."""
+    """Returns the release gate's newest verdict on a release, or None if it was not evaluated."""
     rows = lake.query(
         """
         select * from releases where release_id = ? and decision in ('approved', 'refused')
@@ -131,7 +131,7 @@ def make_release_live(
 ) -> IndexRelease:
     """Makes an approved state of the index live, and brings the log up to date with what is live.
 
-    A state that was rolled back from stays so until the index changes again.
+    A state from which a user rolled back does not go live again until the index changes.
 
     Returns:
         The release that is live now.
@@ -187,13 +187,13 @@ def roll_back_release(lake: Lake, index: Index, to: str | None) -> IndexRelease:
 
 
 def prune_releases(index: Index, releases_kept: int) -> bool:
-    """Removes what only releases older than the newest `releases_kept` show, if no reader is in the way.
+    """Prunes the index to the newest `releases_kept` releases, unless readers hold locks.
 
-    What is live stays live whatever happens here, so a fault is a warning: the nightly maintenance tries
+    A failure is only a warning, because the live release does not change; the nightly maintenance tries
     again.
 
     Returns:
-        Whether it was done.
+        Whether the index was pruned.
     """
     try:
         index.prune([(each.generation, each.epoch) for each in index.releases()[:releases_kept]])
@@ -205,7 +205,7 @@ def prune_releases(index: Index, releases_kept: int) -> bool:
 
 @retry(retry=retry_if_exception_type(WriteConflict), stop=stop_after_attempt(5), reraise=True)
 def log_live_history(lake: Lake, index: Index, run_id: str) -> None:
-    """Appends to `ops.releases` every move of the pointer that it does not have yet.
+    """Appends to `ops.releases` every change of the live release that it does not have yet.
 
     Releases that are no longer kept are left out: what they were made from is no longer known.
 

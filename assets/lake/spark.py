@@ -25,7 +25,7 @@ CLASS_ARCHIVE = JARS.with_name("spark.jsa")
 
 
 class SparkConfig(BaseModel):
-    """How Spark runs. Only `master` changes when one machine is outgrown."""
+    """The configuration of Spark. To use a cluster instead of this machine, only `master` has to change."""
 
     master: str = "local[*]"
     driver_memory: str = "3g"
@@ -36,11 +36,11 @@ class SparkConfig(BaseModel):
 
 
 class NoSparkSession(RuntimeError):
-    """The environment was not set up: the Delta jars are not in it."""
+    """The Delta jars are missing, because the environment was not set up."""
 
 
 def spark_java_options(config: SparkConfig) -> str:
-    """How the driver's JVM runs."""
+    """Returns the options of the driver's JVM."""
     # An archive of another JVM, or of jars that have changed, is passed over and need not be talked about.
     options = "-Xshare:auto -Xlog:disable"
     if not config.master.startswith("local"):

@@ -1,4 +1,4 @@
-"""Every table of the lake, as data: its columns, its key, and what its content digest covers."""
+"""Declares every table of the lake: its columns, its key, and the columns of its content digest."""
 
 from dataclasses import dataclass
 
@@ -28,8 +28,8 @@ class Table:
         schema: Its columns; a field that is not nullable is enforced by Delta at every write.
         key: The columns that identify a row.
         content: The columns that its content digest, and so its Dagster data version, is made from.
-        volatile: Columns that say when or by which run a row was written, never what it says; a row that
-            differs in nothing else is not rewritten.
+        volatile: The columns that say when or by which run a row was written. A row that differs only in
+            these is not rewritten.
         gated: Consumers read its last audited version, never the newest.
         about: One line for the UI and for `headwater sql`'s help.
     """
@@ -44,7 +44,7 @@ class Table:
 
     @property
     def layer(self) -> str:
-        """The layer: the part of the name before the dot."""
+        """The table's layer: the part of its name before the dot."""
         return self.name.partition(".")[0]
 
 

@@ -1,1 +1,1 @@
-"""Where do documents come from, and what of them is new?"""
+"""Where do documents come from, and which of them are new or changed?"""

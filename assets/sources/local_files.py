@@ -156,7 +156,7 @@ def source_listing(source: Source, files: list[tuple[str, int, int]], seen: int)
 
 
 def leads_outside_source(path: str, root: str) -> bool:
-    """Whether a path, its links followed, is neither a source's root nor below it."""
+    """Returns whether a path, with links resolved, lies outside a source's root."""
     real, top = os.path.realpath(path), os.path.realpath(root)
     return real != top and not real.startswith(top.rstrip("/") + "/")
 

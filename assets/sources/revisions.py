@@ -1,4 +1,4 @@
-"""What a source has that the lake has not: which files to read again, and what to append for them.
+"""Finds which files of a source to read again, and which revisions to append to the bronze table.
 
 A file is read when its size or time differs from when it was last read (its hash then decides whether it
 changed), and a document that is no longer there gets a tombstone.
@@ -48,8 +48,8 @@ def stale_source_files(listing: pa.Table, state: pa.Table) -> pa.Table:
     """Returns the files of a listing to read: new, of another size or time, or unreadable the last time.
 
     Args:
-        listing: `uri`, `file_size_bytes`, `file_modified_at`: a source as it is.
-        state: The rows of `STATE` for this source: what the lake knows of it.
+        listing: The files that the source has now: `uri`, `file_size_bytes`, `file_modified_at`.
+        state: The rows of `STATE` for this source: what the lake knows about its documents.
 
     Returns:
         Rows of the listing. One file can hold many documents, which share the part of their URI before `#`.
@@ -128,21 +128,21 @@ def define_revisions(
 ) -> None:
     """Defines the rows to append for files that were read. Each file is read once.
 
-    A file that can not be reached right after it was listed says nothing of its documents: they stay as they
-    were, and the next run tries again. A file of rows that held some and now yields none fails the run.
+    If a file can not be reached right after it was listed, its documents stay as they were, and the next run
+    tries again. A file of rows that had some and now yields none fails the run.
 
     The new relation has the columns of `bronze.raw_documents`: a revision for each new or changed document, a
-    tombstone for each that its file no longer holds, and for a file whose bytes were only touched one row
-    without a body, which says its new time so that it is not read again.
+    tombstone for each document that its file no longer holds, and for a file with a new time but the same
+    bytes one row without a body, which records the time so that the file is not read again.
 
     Args:
         on: Holds `read`, the documents of the files read: `uri`, `title`, `media_type`, `content_sha256`,
             `size_bytes`, `body`, `file_size_bytes`, `file_modified_at`, `error`.
         name: The relation to define.
         known: The rows of `STATE` that came from those files before.
-        source: Whose they are.
+        source: The source of the files.
         now: The time of this reading.
-        accept_loss: Whether a file of rows may lose them all.
+        accept_loss: Whether a file of rows may lose all its rows.
     """
     on.add("known", known)
     on.add("unreachable", pa.table({"error": list(UNREACHABLE_FILE_ERRORS)}))
@@ -188,14 +188,14 @@ def tombstones(documents: pa.Table, now: datetime) -> pa.Table:
 
 
 def define_latest_revisions(on: Relations, name: str, appended: str) -> None:
-    """Defines the revision of each document that decides what it says now, among rows of the bronze table.
+    """Defines the newest revision of each document among rows of the bronze table.
 
-    Rows that only say that a file was touched carry no bytes and decide nothing.
+    Rows that only record a file's new time have no bytes and are ignored.
 
     Args:
-        on: Holds the rows.
-        name: The relation to define, with the columns of those rows.
-        appended: The relation with the rows.
+        on: The relations.
+        name: The name of the relation to define; it has the columns of the rows.
+        appended: The name of the relation with the rows.
     """
     # Only ids are grouped, so that the bytes do not cross a shuffle.
     on.define(

@@ -1,4 +1,4 @@
-"""The configuration of one source: where its documents are, whose they are, and which files are taken."""
+"""The configuration of one source: where its documents are, who may read them, and which files are read."""
 
 import hashlib
 import os
@@ -26,7 +26,7 @@ SourceName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$", max_l
 
 
 class SourceError(Exception):
-    """A source can not be used as it is. The message says which source, why, and what to do."""
+    """A source can not be used. The message says which source, why, and what to do."""
 
 
 class DuplicateSource(SourceError):
@@ -54,7 +54,7 @@ class UnreadableTabularFile(SourceError):
 
 
 class Source(BaseModel):
-    """One place that documents come from.
+    """One source of documents: a location, a tenant, groups, and which files are read.
 
     The constructor makes a local location absolute. Any other location is a URI as Hadoop writes it
     (`s3a://bucket/folder`, not percent-encoded). A location with wildcards is split into a folder and a glob.
@@ -143,7 +143,7 @@ class Source(BaseModel):
 
 
 def is_system_source(location: str) -> bool:
-    """Whether a local location, its links followed, is under /proc, /sys or /dev."""
+    """Returns whether a local location, with links resolved, is under /proc, /sys or /dev."""
     return os.path.realpath(location).split("/")[1] in ("proc", "sys", "dev")
 
 

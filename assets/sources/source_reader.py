@@ -1,4 +1,4 @@
-"""Lists and reads a source of any kind: in this process where that is quick, else by Spark."""
+"""Lists and reads a source of any kind: in this process if that is quick, else by Spark."""
 
 import pyarrow as pa
 import pyarrow.compute as pc

@@ -1,1 +1,1 @@
-"""What is a text like, and is it good enough? Normal form, language, words, quality signals and filter."""
+"""What are a text's language and quality? Normalisation, language, words, quality signals and filter."""

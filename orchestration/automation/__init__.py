@@ -1,1 +1,1 @@
-"""What happens by itself? Jobs, schedules, sensors, alerts, and ending runs whose process died."""
+"""What runs automatically? Jobs, schedules, sensors, alerts, and ending runs whose process died."""

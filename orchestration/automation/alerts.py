@@ -24,11 +24,11 @@ class FailureAlert:
 
     @property
     def is_configured(self) -> bool:
-        """Whether there is a webhook or a program."""
+        """True if there is a webhook or a program."""
         return self.webhook is not None or bool(self.command)
 
     def send(self, failure: dict[str, str]) -> None:
-        """Sends an alert to both; the program gets it even if the webhook fails.
+        """Sends an alert to the webhook and the program; the program gets it even if the webhook fails.
 
         Raises:
             ExceptionGroup: Sending failed; the errors do not name the address of the webhook.

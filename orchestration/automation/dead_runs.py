@@ -1,4 +1,4 @@
-"""Ends runs whose process died: such a run would be in progress for ever, and hold its place in the pools."""
+"""Ends runs whose process died: otherwise they stay in progress for ever and keep their pool slots."""
 
 import socket
 from functools import cache
@@ -21,13 +21,14 @@ _MACHINE_ID = Path("/etc/machine-id")
 
 
 class RunProcess(BaseModel):
-    """The process that executes a run, named so that no other process is taken for it.
+    """The process that executes a run, with enough details that no other process is mistaken for it.
 
     Attributes:
         host: The machine's name and, where it has one, its machine-id (systemd's machine-id(5)).
-        boot_id: Which start of the machine; empty where the system does not tell.
-        pid: Of the process.
-        started_s: When it started, in seconds since the machine did: a recycled pid has another start.
+        boot_id: The id of the machine's boot; empty if the system has none.
+        pid: The process id.
+        started_s: The start time of the process in seconds since boot, which tells it from a later process
+            with its pid.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -54,7 +55,7 @@ class RunProcess(BaseModel):
 
     @property
     def is_dead(self) -> bool:
-        """Whether it is known to have ended: what runs on another host can not be known here."""
+        """Returns whether the process has ended; False if it runs on another host, where that is unknown."""
         if self.host != _host():
             return False
         try:
@@ -82,12 +83,9 @@ def run_process_tags() -> dict[str, str]:
 
 
 def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
-    """Fails the runs whose process died on this host, and gives their place in the pools back.
+    """Marks runs whose process died on this host as failed, frees their pool slots, and returns their ids.
 
-    Runs of other hosts are left alone: their own daemon, or the next run there, ends them.
-
-    Returns:
-        Their run ids.
+    Runs on other hosts are ended by the daemon there, or by the next run there.
     """
     dead = []
     for run in instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED)):

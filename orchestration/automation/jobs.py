@@ -23,7 +23,7 @@ def maintenance_op(
     retention_days: dg.ResourceParam[int],
     releases_kept: dg.ResourceParam[int],
 ) -> None:
-    """Keeps the state folder small. No asset writes meanwhile: the op holds their pool."""
+    """Runs maintenance, which keeps the state folder small; it holds the assets' pool, so no asset writes."""
     prune_releases(search_index, releases_kept)
     state = search_index.newest_state()
     needed = needed_table_versions(lake, search_index.releases(), [state.lineage.inputs] if state else [])
@@ -35,5 +35,5 @@ def maintenance_op(
 
 @dg.job(name="maintenance", description="Nightly housekeeping; changes no row.")
 def maintenance_job() -> None:
-    """Runs as one op, so that it holds the pool from start to end."""
+    """Runs maintenance as one op, which holds the assets' pool from start to end."""
     maintenance_op()

@@ -21,10 +21,11 @@ from orchestration.automation.jobs import refresh_job
 def arrivals_sensor(
     context: dg.SensorEvaluationContext, sources: dg.ResourceParam[SourceRegistry]
 ) -> dg.SensorResult | dg.SkipReason:
-    """Compares each local source's listing with the one that the last run was started for.
+    """Starts a run if a local source's listing differs from the one for which the last run was started.
 
-    The cursor holds a line per source: its name, its digest and that of its listing. A source that can not be
-    listed keeps its line, so that neither its going nor its coming back unchanged starts a run.
+    The cursor holds one line per source: its name, its digest and the digest of its listing. A source that
+    can not be listed keeps its line, so that no run starts when it becomes unreachable, or reachable again
+    without a change.
     """
     last = {line.partition("=")[0]: line for line in (context.cursor or "").splitlines()}
     digests, unreachable = [], []
@@ -71,7 +72,7 @@ def dead_runs_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
 def failed_run_sensor(
     context: dg.RunFailureSensorContext, alert: dg.ResourceParam[FailureAlert]
 ) -> dg.SkipReason | None:
-    """Sends the run, its job and the steps that failed; nothing of any document."""
+    """Sends an alert about a failed run: its id, job and failed steps, and no content of documents."""
     if not alert.is_configured:
         return dg.SkipReason("no alert is configured: set HEADWATER_ALERT_WEBHOOK or HEADWATER_ALERT_COMMAND")
     failed = [event.step_key for event in context.get_step_failure_events() if event.step_key]

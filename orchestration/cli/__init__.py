@@ -1,1 +1,1 @@
-"""What does a person type, and what do they see? The `headwater` command line."""
+"""Which commands can a user type, and what do they print? The `headwater` command line."""

@@ -26,7 +26,7 @@ _HIDDEN = {
 
 
 def render_funnel(funnel: dict[str, int]) -> str:
-    """The funnel in one line, as an equation."""
+    """Returns the funnel (documents by outcome) in one line, as an equation."""
     return (
         f"{funnel['raw']} raw = {funnel['documents']} documents + {funnel['exact_duplicates']} exact + "
         f"{funnel['near_duplicates']} near duplicates + {funnel['quarantined']} quarantined; "
@@ -35,7 +35,7 @@ def render_funnel(funnel: dict[str, int]) -> str:
 
 
 def render_release_row(release: IndexRelease, live: IndexRelease | None) -> dict[str, Any]:
-    """A release as a row of a table."""
+    """Returns a release as a row of a printed table."""
     metrics = release.details.metrics
     return {
         "release": release.release_id,
@@ -49,7 +49,7 @@ def render_release_row(release: IndexRelease, live: IndexRelease | None) -> dict
 
 
 def render_answer(question: str, answer: dict[str, Any]) -> RenderableType:
-    """An answer with its numbered citations."""
+    """Returns an answer with its numbered citations as text."""
     body = Text(answer["answer"])
     for number, citation in enumerate(answer["citations"], 1):
         body.append(f"\n\n[{number}] ", style="bold")
@@ -59,7 +59,7 @@ def render_answer(question: str, answer: dict[str, Any]) -> RenderableType:
 
 
 def render_trace(trace: Trace) -> RenderableType:
-    """Both walks as trees."""
+    """Returns a trace as two printed trees: backward and forward."""
     parts: list[RenderableType] = []
     for name, nodes in (("made from", trace.backward), ("made from it", trace.forward)):
         if nodes:

@@ -39,9 +39,10 @@ class _EscapeHook(RenderHook):
 
 
 def escape_terminal_controls(text: str) -> str:
-    """Returns a text with each control character but the line feed as its escape in Python.
+    """Returns a text with every control character except the line feed replaced by its Python escape.
 
-    Those are C0, DEL, C1, and the marks that turn the direction of writing (https://trojansource.codes).
+    Control characters are C0, DEL, C1, and the marks that change the direction of writing
+    (https://trojansource.codes).
     """
     return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 

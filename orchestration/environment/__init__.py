@@ -1,1 +1,1 @@
-"""What must this machine have? Java, the Delta jars, the class archive, and nothing of the network."""
+"""What must this machine have? Java, the Delta jars, the class archive, and libraries set to work offline."""

@@ -30,16 +30,16 @@ def class_archive_key(java: JavaInstallation, jars: Path = JARS) -> str:
 def make_class_archive(java: JavaInstallation, target: Path = CLASS_ARCHIVE) -> bool:
     """Makes the class archive unless there is one for this JVM and these jars.
 
-    A process of its own does a small piece of everything that Headwater does with Spark; its JVM writes the
-    archive when it ends.
+    A separate process does a little of everything that Headwater does with Spark; its JVM writes the archive
+    when it ends.
 
     Args:
         java: The Java installation that will use the archive.
         target: The archive; its key is in the file beside it, `.key`.
 
     Returns:
-        Whether the archive is there now. Without one everything works and Spark starts slower, so that a JVM
-        that can not make one is no error.
+        Whether the archive exists now. Without it Spark only starts more slowly, so a JVM that can not make
+        one is no error.
     """
     key, key_file = class_archive_key(java), target.with_suffix(".key")
     if target.is_file() and key_file.is_file() and key_file.read_text() == key:

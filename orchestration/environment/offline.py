@@ -1,6 +1,7 @@
-"""Keeps every library from calling home; after set-up nothing needs the network.
+"""Keeps libraries from sending telemetry or downloading; after set-up nothing needs the network.
 
-`orchestration/__init__.py` applies this before any of them is imported, for each reads its switch once.
+`orchestration/__init__.py` calls this before any library is imported, because each reads its switch only
+once.
 """
 
 import os
@@ -21,6 +22,6 @@ OFFLINE_SWITCHES = {
 
 
 def go_offline() -> None:
-    """Sets each switch that the user has not set otherwise."""
+    """Sets the environment variables that switch off libraries' network use, unless the user has set them."""
     for name, value in OFFLINE_SWITCHES.items():
         os.environ.setdefault(name, value)

@@ -1,4 +1,4 @@
-"""The last step of `make setup`: prepares what no package contains, such as the Delta jars."""
+"""The last step of `make setup`: prepares files that no package contains, such as the Delta jars."""
 
 import contextlib
 import os

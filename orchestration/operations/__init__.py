@@ -1,1 +1,1 @@
-"""What does one command do? Ingest, run, ask, query, replay, evaluate, back up, look after the machine."""
+"""What does each command do? Ingest, run, ask, query, replay, evaluate, back up, check the machine."""

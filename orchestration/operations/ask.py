@@ -1,4 +1,4 @@
-"""The query service of a state folder: its index, its models, and the journal that answers are kept in."""
+"""Opens the query service of a state folder, with its index, its models and its journal of answers."""
 
 from assets.lake.answers import JOURNAL_ANSWERS, AnswerJournal
 from inference.answering.answer import AnswerRecord

@@ -45,7 +45,7 @@ _MOST_MANIFEST_BYTES = 256 << 20
 
 
 class BackupManifest(BaseModel):
-    """What a backup says of itself, at its end: a file that was cut off has none.
+    """A backup's manifest, which is written last, so that a truncated file has none.
 
     Attributes:
         state_version: The version of the state folder; see `orchestration.migrations`.
@@ -65,7 +65,7 @@ class BackupManifest(BaseModel):
 
     @classmethod
     def of_now(cls, release: str | None, sha256: dict[str, str], index: IndexDump) -> Self:
-        """Returns the manifest of a backup that is made now."""
+        """Returns the manifest of a backup made at this moment."""
         return cls(
             state_version=STATE_VERSION,
             headwater=version("headwater"),
@@ -168,7 +168,8 @@ def restore_backup(
         settings: Of the state folder, which must be empty or missing.
         source: What `write_backup` wrote.
         progress: Called with the name of each part before it is restored.
-        key_file: The key that signed it; `backup.key` of the state folder, where only that is, unless given.
+        key_file: The key that signed the backup; by default `backup.key` in the state folder, which may hold
+            nothing else then.
 
     Raises:
         BackupError: The folder is in use, there is no key or the backup was not signed with it, the file is

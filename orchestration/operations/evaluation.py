@@ -1,4 +1,4 @@
-"""`headwater evaluate`: builds a scratch index of a test collection and hands its search functions over."""
+"""`headwater evaluate`: builds a scratch index of a test collection and measures every search mode in it."""
 
 import contextlib
 import hashlib
@@ -44,18 +44,18 @@ _BATCH_ROWS = 1024
 
 
 class EvaluateRefused(ValueError):
-    """The collection does not go with the options; says what would."""
+    """The collection can not be evaluated with these options; the message says what to change."""
 
 
 def evaluate_command_modes(settings: Settings) -> tuple[SearchMode, ...]:
-    """Returns the modes that are measured: every ranking, and the reranked one where it is configured."""
+    """Returns the search modes to measure; `reranked` is among them if a reranker is configured."""
     return (*RETRIEVAL_MODES, RERANKED) if settings.reranker.configured else RETRIEVAL_MODES
 
 
 def evaluate_in_scratch_index(
     settings: Settings, collection: BeirCollection, chunks: Chunks, progress: Callable[[str], None]
 ) -> CollectionEvaluation:
-    """Chunks, embeds and indexes a collection in a server of its own, and asks its queries in every mode.
+    """Indexes a collection in a scratch server, and returns the evaluation of every search mode on it.
 
     The live lake and its index are not touched. The scratch folder lies in the state folder and is removed;
     vectors are kept there by text and model, so that a second evaluation embeds nothing.

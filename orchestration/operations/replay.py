@@ -1,4 +1,4 @@
-"""Replays an answer's question: what its release gives for it today, and what the live release gives."""
+"""Replays an answer's question: retrieves again from the answer's release and from the live release."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from retrieval.search.searcher import SearchHit
 
 @dataclass(frozen=True)
 class AnswerReplay:
-    """What was retrieved for an answer, and what is retrieved for the same question now.
+    """The chunks that were retrieved for an answer, and those retrieved for the same question now.
 
     Attributes:
         answer_id: The answer.
         question: What was asked.
         release_id: The release that the answer was given from.
         live_release_id: The release that is live now.
-        recorded: Ids of the chunks that the answer was chosen from, best first; of an answer from before
-            these were recorded, those that it cites.
-        recorded_in_full: Whether `recorded` is all that was retrieved.
-        at_release: What the answer's release gives now.
-        at_live: What the live release gives.
+        recorded: The ids of the chunks retrieved for the answer, best first; for an old answer without this
+            record, the ids of the chunks that it cites.
+        recorded_in_full: Whether `recorded` holds all retrieved chunks.
+        at_release: The ids of the chunks that the answer's release gives now.
+        at_live: The ids of the chunks that the live release gives now.
     """
 
     answer_id: str
@@ -37,13 +37,13 @@ class AnswerReplay:
 
     @property
     def reproduced(self) -> bool:
-        """True when the release gives what it gave: the same chunks in the same order."""
+        """True if the answer's release gives the same chunks in the same order as then."""
         again = [hit.chunk_id for hit in self.at_release]
         return list(self.recorded) == again if self.recorded_in_full else set(self.recorded) <= set(again)
 
     @property
     def lost(self) -> list[str]:
-        """Ids of the chunks that the answer was chosen from and that its release does not give any more."""
+        """The ids of recorded chunks that the answer's release does not give any more."""
         return replay_ranking_changes(self.recorded, [hit.chunk_id for hit in self.at_release])["went"]
 
     def to_dict(self) -> dict[str, Any]:
@@ -84,9 +84,12 @@ def replay_ranking_changes(
 
 
 def replay_answer(lake: Lake, service: QueryService, answer_id: str) -> AnswerReplay:
-    """Retrieves for an answer's question again, as its asker: from its release and from the live one.
+    """Retrieves again for an answer's question, from the answer's release and from the live release.
 
-    Its release is searched as it was then, with a reranker or without; the live one as `ask` would now.
+    The search has the tenant and groups of the user who asked.
+
+    The answer's release is searched in the same mode as then, with or without a reranker; the live release in
+    the mode that `ask` uses now.
 
     Raises:
         UnknownStoredAnswer: When there is no such answer.

@@ -1,4 +1,4 @@
-"""Lets only queries through to Spark: an allow-list of its plans' nodes, expressions and functions.
+"""Allows only queries on Spark: checks a statement's query plan against lists of what is allowed.
 
 Spark executes commands while it makes a data frame of them, reads files that a query names as tables, and has
 functions that call any Java method. So its own parser says what a statement is; its own analysis, which
@@ -61,11 +61,11 @@ _OTHER_FUNCTIONS = frozenset({"assert_true", "range", "raise_error", "typeof", "
 
 
 class SqlPlanRefused(ValueError):
-    """The statement is not a query over the lake's tables."""
+    """A statement's Spark query plan does more than query the lake's tables, which is not allowed."""
 
 
 def checked_sql_frame(spark: "SparkSession", statement: str) -> "DataFrame":
-    """Returns the rows of one query as a frame that has not been executed.
+    """Returns the Spark frame of one query, checked and not yet executed.
 
     Args:
         spark: A session in which nothing is defined but views of the lake's tables.

@@ -84,7 +84,7 @@ def query_with_duckdb(
 
 
 def explain_sql_error(error: Exception) -> ValueError:
-    """The error of DuckDB, with what to do about it."""
+    """Returns DuckDB's error message, with advice on what to do."""
     text = str(error)
     if isinstance(error, duckdb.OutOfMemoryException):
         return InvalidSqlStatement(f"{text.splitlines()[0]}; the limit is HEADWATER_SQL__MEMORY")
@@ -96,7 +96,7 @@ def explain_sql_error(error: Exception) -> ValueError:
 
 
 def query_with_spark(lake: Lake, statement: str, lineage: pa.Table) -> pa.Table:
-    """Answers the same query on Spark, with the same names; the arguments and errors of `query_with_duckdb`.
+    """Answers one query with Spark; the names, arguments and errors are those of `query_with_duckdb`.
 
     Spark's own parser says what the statement is, and the plan that was checked is the one that is executed.
     """

@@ -22,7 +22,7 @@ _LOG_BYTES = 2000
 
 
 class SqlTimeout(RuntimeError):
-    """The query was stopped."""
+    """The query took too long and was stopped."""
 
 
 def run_sql_query(settings: Settings, statement: str, engine: Literal["duckdb", "spark"]) -> pa.Table:

@@ -39,7 +39,7 @@ _OVERHEAD_BYTES = 1 << 30
 
 
 class SqlRequest(BaseModel):
-    """One query."""
+    """The query that the worker answers, as JSON on its standard input."""
 
     lake_root: str
     engine: Literal["duckdb", "spark"]
@@ -49,14 +49,14 @@ class SqlRequest(BaseModel):
 
 
 class SqlError(BaseModel):
-    """Why there is no answer."""
+    """The error that ended a query."""
 
     kind: Literal["refused", "invalid"]
     message: str
 
 
 def run_sql_worker() -> None:
-    """Answers the request on standard input."""
+    """Runs the worker: answers the request on standard input."""
     request = SqlRequest.model_validate_json(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     scratch = Path.cwd()

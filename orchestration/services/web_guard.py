@@ -45,13 +45,13 @@ class WebAccess:
     def on_loopback(
         cls, port: int, others: Iterable[str] = (), password: SecretStr | None = None
     ) -> "WebAccess":
-        """Access by the names of this machine's loopback, and by `others`, at a port."""
+        """Returns the access by this machine's loopback names, and by the host names `others`, at a port."""
         names = ("127.0.0.1", "localhost", "[::1]", *others)
         return cls(frozenset(f"{name.lower()}:{port}" for name in names), password)
 
 
 class WebGuard:
-    """An ASGI application that lets through to another one only what a person at its own pages sends.
+    """An ASGI application that passes on only requests that a user sends from the web UI's own pages.
 
     It refuses, with a sentence that says why: a `Host` or `Origin` that is not ours (403); a change by
     anything but a POST of JSON without a query string (405, 415, 400); and, where there is a password, a
@@ -98,7 +98,7 @@ class WebGuard:
 
 
 def web_credentials(password: SecretStr) -> str:
-    """The `Authorization` header of a request with the web UI's password (RFC 7617)."""
+    """Returns the `Authorization` header with the web UI's password (RFC 7617)."""
     return "Basic " + base64.b64encode(f"{USER}:{password.get_secret_value()}".encode()).decode()
 
 

@@ -1,1 +1,1 @@
-"""What was it made from, and what was made from it? Walks from any id to source bytes, and forward."""
+"""What was a thing made from, and what was made from it? Walks from any id to source bytes, and forward."""

@@ -13,24 +13,24 @@ _SHOWN_OF_A_REVISION = (
 
 
 class BackwardWalk:
-    """Makes nodes of what things were made from.
+    """Builds the trace nodes of everything that a thing was made from.
 
     Args:
-        reader: Reads rows and commits.
-        verifier: Recomputes what is shown; None to leave that out.
+        reader: The reader of rows and commits.
+        verifier: Checks the rows that are shown; None for no checks.
     """
 
     def __init__(self, reader: TraceReader, verifier: TraceVerifier | None) -> None:
         self._reader, self._verifier = reader, verifier
 
     def from_answer(self, answer: dict[str, Any]) -> list[TraceNode]:
-        """Returns the release of an answer and its citations, down to bytes."""
+        """Returns the nodes of an answer's release and citations, down to the sources' bytes."""
         release = self.release_node(answer["release_id"])
         pins = release.details["versions"]
         return [release, *(self._citation_node(each, pins) for each in answer["citations"] or [])]
 
     def release_node(self, release_id: str) -> TraceNode:
-        """Returns a release, with the commits that it was made from."""
+        """Returns the node of a release, with the commits that it was made from."""
         rows = self._reader.rows("ops.releases", "release_id = ?", release_id)
         if not rows:
             return TraceNode("release", release_id, {"versions": {}}, checks={"release_is_recorded": False})
@@ -41,7 +41,7 @@ class BackwardWalk:
         return TraceNode("release", release_id, details, children=self._reader.commit_nodes(versions))
 
     def chunk_node(self, chunk: dict[str, Any], pins: dict[str, int] | None = None) -> TraceNode:
-        """Returns a chunk, with the document that it was cut from.
+        """Returns the node of a chunk, with the document that it is part of.
 
         Args:
             chunk: A row of `gold.chunks`.
@@ -61,7 +61,7 @@ class BackwardWalk:
         return node
 
     def revision_node(self, raw: dict[str, Any]) -> TraceNode:
-        """Returns the bytes of a document's revision, or the tombstone that says it went away."""
+        """Returns the node of a document's revision: its bytes, or the tombstone of a deleted document."""
         kind = "tombstone" if raw["deleted"] else "bytes"
         identity = raw["content_sha256"] or f"{raw['doc_id']}/{raw['revision']}"
         node = TraceNode(kind, identity, {key: raw[key] for key in _SHOWN_OF_A_REVISION})

@@ -9,12 +9,12 @@ from orchestration.tracing.verify import TraceVerifier
 
 
 class ForwardWalk:
-    """Makes nodes of what was made from things.
+    """Builds the trace nodes of everything that was made from a thing.
 
     Args:
-        reader: Reads rows and commits.
-        document_rows: Returns what the index holds of a document; see `Index.document_rows`.
-        verifier: Recomputes what is shown; None to leave that out.
+        reader: The reader of rows and commits.
+        document_rows: Returns the index's rows of a document; see `Index.document_rows`.
+        verifier: Checks the rows that are shown; None for no checks.
     """
 
     def __init__(
@@ -26,7 +26,7 @@ class ForwardWalk:
         self._reader, self._document_rows, self._verifier = reader, document_rows, verifier
 
     def from_document(self, doc_id: str) -> list[TraceNode]:
-        """Returns the document's text or why it has none, its duplicates, and all from its chunks."""
+        """Returns the nodes made from a document: its text or quarantine, its duplicates and its chunks."""
         rows, node = self._reader.rows, self._reader.row_node
         found = []
         for row in rows("silver.documents", "doc_id = ?", doc_id):
@@ -50,7 +50,7 @@ class ForwardWalk:
     def from_chunks(
         self, chunks: list[dict[str, Any]], doc_id: str, only: str | None = None
     ) -> list[TraceNode]:
-        """Returns chunks with their vectors, where they are served, and the answers that cite them.
+        """Returns the nodes of chunks: their vectors, their rows in the index, and the answers citing them.
 
         Args:
             chunks: Rows of `gold.chunks`.

@@ -1,4 +1,4 @@
-"""Traces any id: finds out what has it, and walks back from there and forward."""
+"""Traces any id: finds the thing with this id, and walks backward and forward from it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -38,13 +38,13 @@ class Tracer:
         self._verified = verifier is not None
 
     def trace(self, identity: str) -> Trace:
-        """Returns both walks from whatever an id names.
+        """Returns the trace of the thing with this id: what it was made from, and what was made from it.
 
         Args:
             identity: An answer's, chunk's or document's id, a URI, a content hash, a run's or release's id.
 
         Raises:
-            Untraceable: When nothing has that id.
+            Untraceable: Nothing has that id.
         """
         walks: tuple[tuple[TraceKind, Callable[[str], Walks | None]], ...] = (
             ("answer", self._from_answer),

@@ -1,4 +1,4 @@
-"""Recomputes what a trace shows from the stored bytes: hashes, ids, spans, quotes, and the text itself."""
+"""Verifies a trace: recomputes hashes, ids, spans, quotes and texts from the stored bytes."""
 
 import hashlib
 from collections.abc import Sequence
