@@ -111,7 +111,7 @@ def release_asset(
     search_index: dg.ResourceParam[Index],
     releases_kept: dg.ResourceParam[int],
 ) -> dg.MaterializeResult:
-    """Points what is served at the newest index, if its evaluation approved it."""
+    """Makes the newest state of the index the live release, if its evaluation approved it."""
     state = releasable_index_state(search_index, recipe, model)
     live = make_release_live(lake, search_index, state, context.run_id, model)
     prune_releases(search_index, releases_kept)

@@ -28,7 +28,7 @@ _OTHER_VARIABLES = ("HEADWATER_DEBUG",)
 
 
 class SqlSettings(BaseModel):
-    """What one `headwater sql` may take."""
+    """The limits of time and memory of one `headwater sql`."""
 
     timeout_s: float = Field(default=300, gt=0)
     """The longest that a query may take, the start of Spark included."""

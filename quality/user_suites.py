@@ -50,7 +50,7 @@ class UserSuite(BaseModel, frozen=True):
 
     @property
     def needs_pandas(self) -> bool:
-        """Whether only Great Expectations' pandas engine can evaluate it, by a condition in pandas' terms."""
+        """True if only Great Expectations' pandas engine can evaluate the suite, for a pandas condition."""
         return any(each.kwargs.get("condition_parser") == "pandas" for each in self.expectations)
 
     def columns(self, of_table: Collection[str]) -> list[str]:

@@ -11,15 +11,15 @@ from assets.lake.tables import DOCUMENTS, DUPLICATES, QUARANTINE, RAW_DOCUMENTS
 
 @dataclass(frozen=True)
 class Conservation:
-    """Where the live documents of `bronze.raw_documents` ended up, as counts of distinct ids.
+    """The numbers of live documents that are kept, duplicates, quarantined or lost, as distinct ids.
 
     Attributes:
-        raw: Documents whose newest revision is no tombstone.
-        kept: Those that stand in `silver.documents` for themselves.
-        duplicates: Those that another one stands for.
-        quarantined: Those in `silver.quarantine`.
-        lost: Live documents that are in none of the three.
-        stray: Rows of the three whose document is not live, and duplicates of a document that is not there.
+        raw: Live documents: those whose newest revision in `bronze.raw_documents` is not a tombstone.
+        kept: Documents in `silver.documents` that are not duplicates.
+        duplicates: Documents in `silver.documents` that are duplicates of another one.
+        quarantined: Documents in `silver.quarantine`.
+        lost: Live documents that are none of the three.
+        stray: Documents of the three that are not live, and duplicates of a document that does not exist.
         doubled: Documents that are both in `silver.documents` and in `silver.quarantine`.
     """
 
@@ -33,7 +33,7 @@ class Conservation:
 
     @property
     def holds(self) -> bool:
-        """Raw = kept + duplicates + quarantined, and not by two errors that cancel."""
+        """True if raw = kept + duplicates + quarantined, and `lost`, `stray` and `doubled` are 0."""
         total = self.kept + self.duplicates + self.quarantined
         return self.raw == total and not (self.lost or self.stray or self.doubled)
 

@@ -1,1 +1,1 @@
-"""How is a table brought up to date? By one step, which DuckDB in this process or Spark runs."""
+"""How is a table brought up to date? By one step, run by DuckDB in this process or by Spark."""

@@ -210,10 +210,10 @@ def define_latest_revisions(on: Relations, name: str, appended: str) -> None:
 
 
 def check_source_shrink(source: Source, vanished: int, known: int, max_shrink: float) -> None:
-    """Refuses to take much of a source for deleted: a disk that was not mounted looks the same.
+    """Raises `SourceShrunk` if too many documents are gone, as when a source's disk is not mounted.
 
     Raises:
-        SourceShrunk: More than `_FEW_DOCUMENTS` are gone, and more than a share of those there were.
+        SourceShrunk: More than `_FEW_DOCUMENTS` documents are gone, and more than the allowed share.
     """
     if vanished > max(_FEW_DOCUMENTS, max_shrink * known):
         raise SourceShrunk(

@@ -20,7 +20,7 @@ class ExtractiveEncoder(Protocol):
 
 
 class ExtractiveConfig(BaseModel):
-    """How sentences are chosen."""
+    """The settings of the extractive engine: how sentences are chosen."""
 
     sentences: int = Field(default=3, ge=1)
     """The most sentences an answer quotes."""

@@ -12,7 +12,7 @@ _TIMEOUT_S = 30.0
 
 @dataclass(frozen=True)
 class FailureAlert:
-    """Where an alert about a failed run is sent.
+    """The receivers of an alert about a failed run: a webhook, a program, or both.
 
     Attributes:
         webhook: A URL that the alert is posted to as JSON; it often holds a key.

@@ -1,4 +1,4 @@
-"""How results look in a terminal."""
+"""Formats results for the terminal."""
 
 import re
 from typing import Any

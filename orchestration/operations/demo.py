@@ -22,7 +22,7 @@ DEMO_QUESTIONS = (
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo made and what it answered."""
+    """The result of the demo: what was ingested, and an answer per question."""
 
     ingested: IngestResult
     answers: list[dict[str, Any]]

@@ -85,7 +85,7 @@ def _python() -> DoctorCheck:
 
 
 def doctor_locked_versions(text: str) -> dict[str, str]:
-    """Package names, as the index writes them, to versions, from a lock file's text."""
+    """Returns the versions in a lock file's text by normalised package name."""
     pins = (line.split()[0].partition("==") for line in text.splitlines() if line and line[0].isalnum())
     return {name: version for name, _, version in pins}
 

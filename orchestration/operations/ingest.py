@@ -15,7 +15,7 @@ from orchestration.settings import Settings, open_configured_lake
 
 @dataclass(frozen=True)
 class IngestResult:
-    """What an ingest made; `headwater ingest --json` prints it.
+    """The result of an ingest, as `headwater ingest --json` prints it.
 
     Attributes:
         funnel: Documents by what became of them, and chunks.

@@ -1,4 +1,4 @@
-"""Who may reach the web UI, and what a request must be like: a guard in front of Dagster's own application.
+"""The web UI's guard: refuses requests of other hosts, origins or users before they reach Dagster's server.
 
 Dagster's web server takes mutations by GET, and any `Host` and `Origin`: a page that a person visits could
 start and delete runs on their machine, and a name that is rebound to 127.0.0.1 could read everything
@@ -31,7 +31,7 @@ _HEADERS = {
 
 @dataclass(frozen=True)
 class WebAccess:
-    """Who may reach the web UI.
+    """The host names and the password with which the web UI may be reached.
 
     Attributes:
         hosts: The values of `Host` that are answered, such as `127.0.0.1:3000`.

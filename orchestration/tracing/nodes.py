@@ -44,7 +44,7 @@ class TraceNode:
 
 @dataclass
 class Trace:
-    """Both walks from one thing.
+    """The trace of one thing: what it was made from, and what was made from it.
 
     Attributes:
         id: The id that was asked for.

@@ -13,7 +13,7 @@ from orchestration.tracing.nodes import TraceNode
 
 
 class TraceReader:
-    """Rows and commits of a lake for one trace.
+    """Reads the rows and commits of a lake that one trace shows.
 
     Args:
         lake: The tables.

@@ -18,7 +18,7 @@ Walks = tuple[list[TraceNode], list[TraceNode]]
 
 
 class Tracer:
-    """Walks the lake's rows and commits, and the index for what is served.
+    """Traces ids through the lake's rows and commits, and through the rows of the index.
 
     Args:
         lake: The tables.

@@ -33,7 +33,7 @@ class RerankerConfig(BaseModel):
 
     @property
     def configured(self) -> bool:
-        """Whether a reranker is configured."""
+        """True if a reranker is configured."""
         return self.model is not None or self.endpoint is not None
 
 

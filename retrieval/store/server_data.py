@@ -67,7 +67,7 @@ def place_server_data(link: Path) -> None:
 
 
 def claim_server_data(link: Path) -> None:
-    """Records that a state folder owns the data that its link leads to, where that is beside all of them.
+    """Records in the data folder which state folder owns it.
 
     Args:
         link: `postgres` in the state folder.
