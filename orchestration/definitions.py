@@ -36,7 +36,7 @@ def build_definitions(
     """Returns the definitions over one state folder.
 
     Args:
-        settings: Of the state folder.
+        settings: The settings of the state folder.
         loggers: The loggers of runs; Dagster's console logger unless given.
     """
     return dg.Definitions(

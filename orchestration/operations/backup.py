@@ -103,7 +103,7 @@ def write_backup(settings: Settings, target: Path, progress: Callable[[str], Non
     """Writes everything that a state folder holds to one tar file, whole or not at all.
 
     Args:
-        settings: Of the state folder.
+        settings: The settings of the state folder.
         target: The file; it must not exist yet.
         progress: Called with the name of each part before it is copied.
 
@@ -165,7 +165,7 @@ def restore_backup(
     """Makes a state folder from a backup, whole or not at all.
 
     Args:
-        settings: Of the state folder, which must be empty or missing.
+        settings: The settings of the state folder, which must be empty or missing.
         source: What `write_backup` wrote.
         progress: Called with the name of each part before it is restored.
         key_file: The key that signed the backup; by default `backup.key` in the state folder, which may hold

@@ -38,7 +38,7 @@ def run_demo(settings: Settings, progress: Callable[[str], None]) -> DemoResult:
     """Builds the demo's lake and asks it three questions.
 
     Args:
-        settings: Of the state folder.
+        settings: The settings of the state folder.
         progress: Called with a line for each step that begins or ends.
 
     Raises:

@@ -69,7 +69,7 @@ def ingest_and_release(settings: Settings, progress: Callable[[str], None]) -> I
     """Brings everything up to date, from the sources to the release.
 
     Args:
-        settings: Of the state folder.
+        settings: The settings of the state folder.
         progress: Called with a line for each step that begins or ends.
 
     Raises:

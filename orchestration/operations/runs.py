@@ -43,7 +43,7 @@ def execute_run(settings: Settings, select: str | None, progress: Callable[[str]
     """Brings the lake, the index and the release up to date, in this process.
 
     Args:
-        settings: Of the state folder.
+        settings: The settings of the state folder.
         select: An asset selection such as `key:"silver/documents"+`; None for everything.
         progress: Called with a line for each step that begins or ends.
 

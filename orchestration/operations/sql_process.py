@@ -29,7 +29,7 @@ def run_sql_query(settings: Settings, statement: str, engine: Literal["duckdb", 
     """Answers one query over the lake.
 
     Args:
-        settings: Of the state folder.
+        settings: The settings of the state folder.
         statement: One SELECT, DESCRIBE, SHOW or EXPLAIN; `layer.table@N` is a table as of version N.
         engine: What answers it.
 

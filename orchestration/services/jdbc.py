@@ -98,7 +98,7 @@ def serve_jdbc(settings: Settings, stopping: threading.Event) -> None:
     """Runs the JDBC server until it is told to stop.
 
     Args:
-        settings: Of the state folder.
+        settings: The settings of the state folder.
         stopping: An event that ends the server when it is set.
 
     Raises:

@@ -154,7 +154,7 @@ def start_services(
     """Starts the services that do not run yet, and waits until all are ready.
 
     Args:
-        settings: Of the state folder; services read the same from their environment.
+        settings: The settings of the state folder; services read the same from their environment.
         report: Called with a line for each service that starts or is ready.
         jdbc: True to start the JDBC endpoint too, which lets every user of this machine read the lake.
 
