@@ -137,21 +137,27 @@ def raw_documents_asset(
         except SourceError as fault:  # it fails alone: its documents stay as they are
             context.log.warning(str(fault))
             faults[source.name] = fault
-    checked = bronze_sources_check(registered, faults)
-    # What no source claims any more was taken from the configuration: its documents go as vanished files do.
-    orphans = left.filter(pc.invert(left["deleted"]))
-    gone = pa.concat_tables([orphans, *(reading.vanished for reading in readings)])
-    news = [reading for reading in readings if reading.read is not None]
-    if news or gone.num_rows:
-        with open_relations(lake, all(isinstance(reading.read, pa.Table) for reading in news)) as on:
+    with open_relations(lake, not any(isinstance(reading.read, DataFrame) for reading in readings)) as on:
+        accepted, parts = list[BronzeReading](), ["SELECT * FROM {gone}"]
+        for number, reading in enumerate(readings):
+            try:
+                if reading.read is not None:
+                    on.add("read", reading.read)
+                    name = f"revisions_{number}"
+                    define_revisions(
+                        on, name, reading.known, reading.source, now, accept_loss=max_shrink == 1
+                    )
+                    parts.append(f"SELECT * FROM {{{name}}}")
+                accepted.append(reading)
+            except SourceError as fault:  # found as its files are read
+                context.log.warning(str(fault))
+                faults[reading.source.name] = fault
+        checked = bronze_sources_check(registered, faults)
+        # What no source claims any more was taken from the configuration: it goes as vanished files do.
+        orphans = left.filter(pc.invert(left["deleted"]))
+        gone = pa.concat_tables([orphans, *(reading.vanished for reading in accepted)])
+        if len(parts) > 1 or gone.num_rows:
             on.add("gone", tombstones(gone, now))
-            parts = ["SELECT * FROM {gone}"]
-            for number, reading in enumerate(news):
-                on.add("read", reading.read)
-                define_revisions(
-                    on, f"revisions_{number}", reading.known, reading.source, now, accept_loss=max_shrink == 1
-                )
-                parts.append(f"SELECT * FROM {{revisions_{number}}}")
-            step.append(on, " UNION ALL ".join(parts), sum(reading.read_bytes for reading in news))
+            step.append(on, " UNION ALL ".join(parts), sum(reading.read_bytes for reading in accepted))
     made = dagster_result(lake, RAW_DOCUMENTS, sources=len(registered), sources_not_read=sorted(faults))
     return made._replace(check_results=[checked])

@@ -22,7 +22,6 @@ _BATCH_ROWS = 512
 
 _MACROS = (
     "explode(list) AS unnest(list)",
-    "raise_error(message) AS error(message)",
     "sha2(value, bits) AS sha256(value)",
     "timestamp_micros(time_us) AS make_timestamptz(time_us)",
     "unix_micros(time) AS epoch_us(time)",

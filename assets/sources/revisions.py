@@ -14,6 +14,7 @@ from assets.lake.ids import DOC_ID_SQL
 from assets.lake.lake import Lake
 from assets.lake.tables import RAW_DOCUMENTS
 from assets.sources.source_config import Source, SourceShrunk
+from assets.sources.source_reader import spark_errors_of_source
 from assets.sources.source_schemas import UNREACHABLE_FILE_ERRORS
 
 STATE = """
@@ -84,22 +85,17 @@ _FILES_HELD = """
     SELECT DISTINCT split_part(uri, '#', 1) AS file FROM {known} WHERE NOT deleted AND error IS NULL
 """
 
-_LOSS_REFUSED = f"""
-    SELECT /*+ BROADCAST(h) */ {", ".join(name for name in _FILE_COLUMNS if name != "error")}, body,
-        CASE WHEN error IS NOT NULL AND file IS NOT NULL THEN raise_error(concat(
-            'source ', {{source}}, ': ', uri, ' held documents and now yields none (it went away or was ',
-            'damaged); nothing was changed. If they were meant to go: `headwater run --accept-shrink`'
-        )) ELSE error END AS error
-    FROM {{read}} LEFT JOIN {{files_held}} AS h ON uri = file
+_EMPTIED_FILES = """
+    SELECT min(uri), count(*) FROM [revisions] SEMI JOIN {files_held} ON uri = file WHERE error IS NOT NULL
 """
-"""What was read; evaluating it fails where a file that held rows yields none."""
+"""SQL for the first of the files that held rows and now yield none, and for how many they are."""
 
 _JOINED = f"""
     SELECT /*+ BROADCAST(u) */ coalesce(r.doc_id, b.doc_id) AS doc_id,
         {", ".join(f"r.{name}" for name in (*_FILE_COLUMNS, "body"))},
         {", ".join(f"b.last_{name}" for name in _LAST_COLUMNS)},
         b.stands_for_file, r.uri IS NULL AS gone, u.error IS NOT NULL AS unreachable
-    FROM (SELECT *, {DOC_ID_SQL} AS doc_id FROM {{found}}) AS r
+    FROM (SELECT *, {DOC_ID_SQL} AS doc_id FROM {{read}}) AS r
     FULL JOIN {{before}} AS b ON r.doc_id = b.doc_id
     LEFT JOIN {{unreachable}} AS u ON r.error = u.error
 """
@@ -129,7 +125,7 @@ def define_revisions(
     """Defines the rows to append for files that were read. Each file is read once.
 
     If a file can not be reached right after it was listed, its documents stay as they were, and the next run
-    tries again. A file of rows that had some and now yields none fails the run.
+    tries again.
 
     The new relation has the columns of `bronze.raw_documents`: a revision for each new or changed document, a
     tombstone for each document that its file no longer holds, and for a file with a new time but the same
@@ -143,21 +139,35 @@ def define_revisions(
         source: The source of the files.
         now: The time of this reading.
         accept_loss: Whether a file of rows may lose all its rows.
+
+    Raises:
+        SourceShrunk: A file of rows had some and now yields none.
+        SourceUnreachable: Spark could not read the files.
     """
     on.add("known", known)
     on.add("unreachable", pa.table({"error": list(UNREACHABLE_FILE_ERRORS)}))
     on.define("before", _BEFORE)
-    if source.text_column and not accept_loss:
-        on.define("files_held", _FILES_HELD)
-        on.define("found", _LOSS_REFUSED, source=source.name)
-    else:
-        on.define("found", "SELECT * FROM {read}")
     on.define("joined", _JOINED, tenant=source.tenant, source=source.name)
     query = _REVISIONS.replace("[is unreachable]", _is_unreachable(known, source))
     columns = ", ".join(RAW_DOCUMENTS.schema.names)
     now_us = int(now.timestamp()) * 1_000_000 + now.microsecond
     select = f"SELECT {columns} FROM ({query})"
-    on.define(name, select, tenant=source.tenant, source=source.name, now_us=now_us)
+    # Evaluated here, a fault is known to be this source's. Whole local files fail one by one, in rows.
+    evaluated = source.kind != "files" or source.local_root is None
+    with spark_errors_of_source(source):
+        on.define(name, select, evaluated, tenant=source.tenant, source=source.name, now_us=now_us)
+        if source.text_column and not accept_loss:
+            on.define("files_held", _FILES_HELD)
+            _refuse_emptied_files(source, *on.row(_EMPTIED_FILES.replace("[revisions]", f"{{{name}}}")))
+
+
+def _refuse_emptied_files(source: Source, first: str | None, count: int) -> None:
+    if count:
+        others = f" and {count - 1} others" if count > 1 else ""
+        raise SourceShrunk(
+            f"source {source.name}: {first}{others} held documents and now yields none (it went away or was "
+            "damaged); nothing was changed. If they were meant to go: `headwater run --accept-shrink`"
+        )
 
 
 def _is_unreachable(known: pa.Table, source: Source) -> str:

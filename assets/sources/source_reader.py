@@ -1,13 +1,18 @@
 """Lists and reads a source of any kind: in this process if that is quick, else by Spark."""
 
+import contextlib
+from collections.abc import Iterator
+
 import pyarrow as pa
 import pyarrow.compute as pc
+from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from assets.sources.environment_corpus import list_environment_corpus, read_environment_corpus
 from assets.sources.hadoop_files import list_hadoop_files, read_hadoop_files
 from assets.sources.local_files import list_local_files, read_local_files
-from assets.sources.source_config import PYTHON_ENVIRONMENT, Source
+from assets.sources.source_config import PYTHON_ENVIRONMENT, Source, SourceUnreachable
 from assets.sources.tabular_files import read_tabular_files
 
 _FEW_FILES = 256
@@ -59,5 +64,19 @@ def read_source(spark: SparkSession, source: Source, files: pa.Table) -> DataFra
 
     Raises:
         UnreadableTabularFile: A tabular file lacks a column that the source names.
+        SourceUnreachable: Spark could not open the files. Most faults only show when the frame is evaluated.
     """
-    return (read_tabular_files if source.kind == "rows" else read_hadoop_files)(spark, source, files)
+    with spark_errors_of_source(source):
+        return (read_tabular_files if source.kind == "rows" else read_hadoop_files)(spark, source, files)
+
+
+@contextlib.contextmanager
+def spark_errors_of_source(source: Source) -> Iterator[None]:
+    """Raises an error of Spark, while it reads a source, as `SourceUnreachable`."""
+    try:
+        yield
+    except (Py4JJavaError, PySparkException) as error:
+        reason = str(getattr(error, "java_exception", None) or error).splitlines()[0]
+        raise SourceUnreachable(
+            f"source {source.name}: can not read {source.location} ({reason}); nothing was changed"
+        ) from error

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from assets.engine.spark_relations import SparkRelations
 from assets.lake.ids import doc_id
 from assets.sources.local_files import list_local_files
 from assets.sources.revisions import define_revisions
-from assets.sources.source_config import Source
+from assets.sources.source_config import Source, SourceShrunk
 from assets.sources.source_reader import list_source, read_source
 from inference.answering.answer import MAX_QUESTION_CHARS, InvalidQuestion, validate_question
 
@@ -100,7 +99,7 @@ def test_files_that_vanish_after_they_were_listed_keep_their_documents(
     assert told["new.md"]["error"] == "unreadable: No such file or directory"
 
 
-def test_a_file_of_rows_that_vanishes_after_it_was_listed_stops_the_run(
+def test_a_file_of_rows_that_vanishes_after_it_was_listed_is_refused(
     spark: SparkSession, tmp_path: Path
 ) -> None:
     file = tmp_path / "rows.jsonl"
@@ -111,7 +110,7 @@ def test_a_file_of_rows_that_vanishes_after_it_was_listed_stops_the_run(
     known = known_as(list(first.values()), source)
     file.write_text("")
     listing = list_source(spark, source)
-    with pytest.raises(PySparkException, match=r"source rows: .*rows.jsonl held documents .*--accept-shrink"):
+    with pytest.raises(SourceShrunk, match=r"source rows: .*rows.jsonl held documents .*--accept-shrink"):
         appended(spark, source, listing, known)
     told = appended(spark, source, listing, known, accept_loss=True)
     assert sum(bool(row["deleted"]) for row in told.values()) == 3

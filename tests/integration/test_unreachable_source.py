@@ -4,8 +4,12 @@ import shutil
 from pathlib import Path
 
 import dagster as dg
+import pyarrow as pa
 import pytest
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
+from assets.sources import source_reader
 from assets.sources.source_config import Source
 from assets.sources.source_registry import SourceRegistry
 from orchestration.definitions import build_definitions
@@ -62,6 +66,64 @@ def test_an_unreachable_source_fails_alone_and_is_shown(settings: Settings, tmp_
     assert run(settings).unread_sources == {}
     assert ("acme", "c.md") in documents(settings)
     assert not [problem for problem in state_status(settings).problems if "acme" in problem]
+
+
+@pytest.fixture
+def rows(settings: Settings, tmp_path: Path) -> Path:
+    """A source of three rows beside the others, read."""
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    (folder / "rows.csv").write_text("id,text\n" + "".join(f"{n},Row {n}\n" for n in range(3)))
+    source = Source(name="rows", location=str(folder), tenant="initech", text_column="text")
+    SourceRegistry(settings.sources_file).add(source)
+    assert run(settings).failures == []
+    assert ("initech", "rows.csv#2") in documents(settings)
+    return folder
+
+
+def test_a_file_of_rows_that_yields_none_fails_its_source_alone(
+    settings: Settings, rows: Path, tmp_path: Path
+) -> None:
+    before = documents(settings)
+    (rows / "rows.csv").write_text("")
+    (rows / "new.csv").write_text("id,text\n9,Row 9\n")
+    (tmp_path / "globex" / "b.md").write_text("What globex wrote since.")
+    outcome = run(settings)
+    assert outcome.failures == []
+    assert outcome.unread_sources.keys() == {"rows"}
+    assert "rows.csv held documents and now yields none" in outcome.unread_sources["rows"]
+    assert "--accept-shrink" in outcome.unread_sources["rows"]
+    assert documents(settings) == before | {("globex", "b.md")}
+    settings = settings.model_copy(update={"max_shrink": 1.0})
+    assert run(settings).unread_sources == {}
+    kept = {name for tenant, name in documents(settings) if tenant == "initech"}
+    assert kept == {"rows.csv", "new.csv#9"}
+
+
+@pytest.mark.parametrize("step", ["reading", "evaluating"])
+def test_an_error_of_spark_fails_its_source_alone(
+    settings: Settings, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Spark opens some files when the frame is made, and reads the rest when it is evaluated."""
+    before = documents(settings)
+    (rows / "rows.csv").write_text("id,text\n1,Another row 1\n")
+    (rows / "gone.csv").write_text("id,text\n8,Row 8\n")
+    (tmp_path / "globex" / "b.md").write_text("What globex wrote since.")
+    read = source_reader.read_tabular_files
+
+    def failing(spark: SparkSession, source: Source, files: pa.Table) -> DataFrame:
+        frame = read(spark, source, files)
+        if step == "evaluating":
+            return frame.withColumn("title", F.raise_error(F.lit("the disk failed")).cast("string"))
+        return spark.read.csv(str(rows / "no such file.csv"))
+
+    monkeypatch.setattr(source_reader, "read_tabular_files", failing)
+    outcome = run(settings)
+    assert outcome.failures == []
+    assert outcome.unread_sources.keys() == {"rows"}
+    reason = "the disk failed" if step == "evaluating" else "no such file.csv"
+    assert reason in outcome.unread_sources["rows"]
+    assert documents(settings) == before | {("globex", "b.md")}
 
 
 def test_a_run_fails_when_no_source_can_be_read(settings: Settings, tmp_path: Path) -> None:
