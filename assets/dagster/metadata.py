@@ -304,11 +304,12 @@ def dagster_release_charts(lake: Lake) -> MetadataValue:
 
 
 def document_funnel(lake: Lake) -> dict[str, int]:
-    """Counts the documents that each stage kept, by the newest versions.
+    """Counts what the newest version of each table holds.
 
     Returns:
-        `raw`, `exact_duplicates`, `near_duplicates`, `quarantined`, `documents`, `chunks` and `embedded`;
-        if every stage is up to date, `raw` is the sum of `documents`, the duplicates and `quarantined`.
+        Numbers of documents: `raw`, `exact_duplicates`, `near_duplicates`, `quarantined` and `documents`, the
+        canonical ones. If every table is up to date, `raw` is the sum of the other four. Then the number of
+        `chunks`, and of chunk texts that are `embedded`.
     """
     counts = lake.query(
         """

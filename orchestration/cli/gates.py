@@ -33,7 +33,10 @@ def gates_add_command(
     ] = None,
     json_: Json = False,
 ) -> None:
-    """Add a Great Expectations suite to a table's gate; what is critical in it blocks, the rest warns.
+    """Add a Great Expectations suite to a table's gate.
+
+    An expectation of severity `critical`, the default, closes the gate when it fails; others warn.
+    `--severity` sets it for the whole suite.
 
     A Python file is code, and is run by this command with your rights: add only what you have read.
 
