@@ -47,6 +47,7 @@ def reported(instance: dg.DagsterInstance) -> dg.DagsterInstance:
 
 def test_its_own_pages_work(browser: TestClient) -> None:
     assert browser.post("/graphql", json=QUERY, headers={"Origin": HERE}).json()["data"]["__typename"]
+    assert browser.post("/graphql?op=Version", json=QUERY, headers={"Origin": HERE}).status_code == 200
     assert browser.get("/", headers={"Accept": "text/html"}).status_code == 200
     assert "graphiql" in browser.get("/graphql", headers={"Accept": "text/html"}).text.lower()
     assert browser.get("/server_info").json()["dagster_version"]
