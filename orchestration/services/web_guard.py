@@ -54,7 +54,7 @@ class WebGuard:
     """An ASGI application that passes on only requests that a user sends from the web UI's own pages.
 
     It refuses, with a sentence that says why: a `Host` or `Origin` that is not ours (403); a change by
-    anything but a POST of JSON without a query string (405, 415, 400); and, where there is a password, a
+    anything but a POST of JSON without parameters in its address (405, 415, 400); and, with a password set, a
     request without it (401).
     """
 
