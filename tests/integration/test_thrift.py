@@ -104,9 +104,9 @@ def test_writes_are_restricted_to_the_folders_named(tmp_path: Path) -> None:
     script = """
 import sys
 from pathlib import Path
-from orchestration.services.landlock import restrict_writes
+from orchestration.services.landlock import restrict_process_files
 mine, theirs = Path(sys.argv[1]), Path(sys.argv[2])
-if not restrict_writes([mine, Path("/dev/null")]):
+if not restrict_process_files([mine, Path("/dev/null")]):
     sys.exit(3)
 (mine / "new").write_text("x")
 (mine / "new").rename(mine / "newer")
