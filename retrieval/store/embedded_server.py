@@ -21,9 +21,9 @@ from typing import Any
 
 import psutil
 from psycopg.conninfo import make_conninfo
-from pydantic import BaseModel, Field
 
 from retrieval.store.password_file import make_password_file, read_role_password, scram_verifier
+from retrieval.store.server_config import EmbeddedServerConfig
 from retrieval.store.server_data import (
     SYSTEM_USER,
     EmbeddedServerError,
@@ -46,27 +46,8 @@ _ACCESS_RULES = "local all all scram-sha-256\n"
 """All of `pg_hba.conf`: over the socket, with a password; over a network nobody."""
 
 _STOP_TIMEOUT_S = 60
-_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  only asked for its size
 # A Unix socket's address holds 107 bytes; the socket's own name takes 14 of them.
 _LONGEST_SOCKET_FOLDER = 90
-
-
-def _an_eighth_of_memory_mb() -> int:
-    return max(256, min(2048, psutil.virtual_memory().total >> 23))
-
-
-class EmbeddedServerConfig(BaseModel):
-    """The resources that the embedded server may use; the defaults suit 2 cores and 8 GiB or more."""
-
-    shared_buffers_mb: int = Field(default_factory=_an_eighth_of_memory_mb)
-    """Memory for the server's cache of pages, used as it fills; by default an eighth of the machine's memory,
-    at most 2,048. The operating system's cache holds the rest."""
-    maintenance_work_mem_mb: int = 1024
-    """Memory for building one index. An HNSW graph that does not fit is built many times slower."""
-    max_connections: int = 60
-    """The most connections of all processes together; each process holds a pool of a few."""
-    start_timeout_s: int = 120
-    """The longest time that a start may take; after a crash, the write-ahead log is replayed first."""
 
 
 class EmbeddedServer:
@@ -257,41 +238,7 @@ class EmbeddedServer:
         return folder
 
     def _configure(self) -> None:
-        config = self.config
-        shared_memory = os.statvfs(_SHARED_MEMORY) if _SHARED_MEMORY.is_dir() else None
-        shared_mb = shared_memory.f_bavail * shared_memory.f_frsize >> 20 if shared_memory else 0
-        # A list of quoted names inside a quoted string: each kind of quote is doubled.
-        socket_folder = str(self._socket_folder()).replace('"', '""').replace("'", "''")
-        settings = {
-            "listen_addresses": "''",
-            "unix_socket_directories": f"'\"{socket_folder}\"'",
-            "unix_socket_permissions": "0700",
-            "max_connections": config.max_connections,
-            "shared_buffers": f"{config.shared_buffers_mb}MB",
-            "effective_cache_size": f"{config.shared_buffers_mb * 4}MB",
-            "maintenance_work_mem": f"{config.maintenance_work_mem_mb}MB",
-            "work_mem": "32MB",
-            # A parallel HNSW build keeps its graph in shared memory; containers often have 64 MB of it.
-            "dynamic_shared_memory_type": "posix"
-            if shared_mb > 2 * config.maintenance_work_mem_mb
-            else "mmap",
-            "max_parallel_maintenance_workers": max(1, (os.cpu_count() or 2) // 2),
-            "max_parallel_workers_per_gather": 0,  # queries are milliseconds: starting a worker costs more
-            "jit": "off",
-            "random_page_cost": 1.1,
-            "max_wal_size": "4GB",
-            "checkpoint_timeout": "15min",
-            "wal_compression": "pglz",
-            # There is no replica to feed: without one a new generation's bytes are written once, not twice.
-            "wal_level": "minimal",
-            "max_wal_senders": 0,
-            "client_connection_check_interval": "5s",  # a killed builder's statement ends
-            "log_min_messages": "warning",
-            "log_statement": "none",
-            # Statements and details carry documents' text: not for a log.
-            "log_min_error_statement": "panic",
-            "log_error_verbosity": "terse",
-        }
+        settings = self.config.postgres_settings(self._socket_folder())
         self._write("headwater.conf", "".join(f"{name} = {value}\n" for name, value in settings.items()))
         main = (self.data / "postgresql.conf").read_text()
         include = "include = 'headwater.conf'\n"
