@@ -96,7 +96,7 @@ $(BIN)/uv: | $(BIN)/python
 
 # Java is asked for first: better to hear of it now than after the download.
 $(VENV)/.installed: requirements.txt pyproject.toml | $(BIN)/python $(UV)
-	$(BIN)/python -m orchestration.environment.java
+	$(BIN)/python orchestration/environment/java.py
 	$(INSTALL) -r requirements.txt
 	$(UV) pip install --python $(BIN)/python --no-deps --no-build-isolation --quiet -e .
 	touch $@

@@ -82,11 +82,12 @@ def test_a_program_that_is_no_java(only_path: Path, said: str, status: int) -> N
 
 def test_set_up_stops_before_the_download(only_path: Path) -> None:
     fake_java(only_path, 'openjdk version "11.0.22" 2024-01-16')
-    # -S: no package is installed yet when set-up asks.
+    # -S: no package is installed yet when set-up asks. Nor need the current folder be on the path.
     done = subprocess.run(
-        [sys.executable, "-S", "-m", "orchestration.environment.java"],
+        [sys.executable, "-S", "orchestration/environment/java.py"],
         capture_output=True,
         text=True,
+        env=os.environ | {"PYTHONSAFEPATH": "1"},
         cwd=Path(__file__).parents[2],
     )
     assert done.returncode == 1
