@@ -16,6 +16,8 @@ from assets.dagster.metadata import asset_key, dagster_asset_options, dagster_re
 from assets.engine.step import begin_step, open_relations
 from assets.lake.lake import Lake
 from assets.lake.tables import RAW_DOCUMENTS
+from assets.parsing.sandbox import ParserLimits
+from assets.recipe import Recipe
 from assets.sources.revisions import (
     STATE,
     check_source_shrink,
@@ -52,7 +54,9 @@ class BronzeReading:
     read_bytes: int
 
 
-def read_bronze_changes(lake: Lake, source: Source, state: pa.Table, max_shrink: float) -> BronzeReading:
+def read_bronze_changes(
+    lake: Lake, source: Source, state: pa.Table, max_shrink: float, limits: ParserLimits
+) -> BronzeReading:
     """Lists a source, and reads the files that are new or changed since the lake last read them.
 
     Args:
@@ -60,6 +64,7 @@ def read_bronze_changes(lake: Lake, source: Source, state: pa.Table, max_shrink:
         source: The source.
         state: The lake's newest revisions of the source's documents, with the columns of `STATE`.
         max_shrink: The largest share of the documents that may be gone.
+        limits: The bounds on taking a message's attachments out of it.
 
     Raises:
         SourceShrunk: A larger share is gone.
@@ -72,9 +77,9 @@ def read_bronze_changes(lake: Lake, source: Source, state: pa.Table, max_shrink:
     check_source_shrink(source, vanished.num_rows, standing, max_shrink)
     read: pa.Table | DataFrame | None = None
     if stale.num_rows:
-        read = read_local_source(source, stale)
+        read = read_local_source(source, stale, limits)
         if read is None:
-            read = read_source(lake.spark, source, stale)
+            read = read_source(lake.spark, source, stale, limits)
     files = pc.list_element(pc.split_pattern(state["uri"], "#", max_splits=1), 0)
     known = state.filter(pc.is_in(files, stale["uri"]))
     return BronzeReading(source, known, read, vanished, pc.sum(stale["file_size_bytes"]).as_py() or 0)
@@ -117,6 +122,7 @@ def raw_documents_asset(
     lake: dg.ResourceParam[Lake],
     sources: dg.ResourceParam[SourceRegistry],
     max_shrink: dg.ResourceParam[float],
+    recipe: dg.ResourceParam[Recipe],
 ) -> dg.MaterializeResult:
     """The bytes of every document of every source, one row per revision."""
     step = begin_step(lake, RAW_DOCUMENTS, {}, run_id=context.run_id, config_digest="")
@@ -133,7 +139,7 @@ def raw_documents_asset(
         ours = pc.and_(pc.equal(left["tenant"], source.tenant), pc.equal(left["source"], source.name))
         known, left = left.filter(ours), left.filter(pc.invert(ours))
         try:
-            readings.append(read_bronze_changes(lake, source, known, max_shrink))
+            readings.append(read_bronze_changes(lake, source, known, max_shrink, recipe.parser))
         except SourceError as fault:  # it fails alone: its documents stay as they are
             context.log.warning(str(fault))
             faults[source.name] = fault

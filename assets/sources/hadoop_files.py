@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from assets.lake.delta import delta_hadoop_path
+from assets.parsing.sandbox import ParserLimits
 from assets.sources.local_files import (
     MAX_SOURCE_FILE_BYTES,
     read_local_file_batches,
@@ -91,13 +92,16 @@ def _encoded(path: str) -> str:
     return f"{scheme}://{authority}{slash}{quote(inside)}"
 
 
-def read_hadoop_files(spark: SparkSession, source: Source, files: pa.Table) -> DataFrame:
+def read_hadoop_files(
+    spark: SparkSession, source: Source, files: pa.Table, limits: ParserLimits
+) -> DataFrame:
     """Reads listed files in Spark's workers: their bytes, hashes and media types.
 
     Args:
         spark: The session.
         source: The source that the files are of.
         files: The rows of its listing to read.
+        limits: The bounds on taking a message's attachments out of it.
 
     Returns:
         A frame with the schema `SOURCE_CONTENT_SCHEMA`, with the rows that `read_local_files` returns.
@@ -110,7 +114,7 @@ def read_hadoop_files(spark: SparkSession, source: Source, files: pa.Table) -> D
     listed = spark.createDataFrame(files).repartition(min(tasks, max(1, files.num_rows)))
     if source.local_root:
         root = source.location
-        return listed.mapInArrow(lambda batches: read_local_file_batches(batches, root), schema)
+        return listed.mapInArrow(lambda batches: read_local_file_batches(batches, root, limits), schema)
     # The filter on times opens no older or newer files than the listed ones, and the join selects among them.
     # A list of paths would put each of them into the query plan, and fail as a whole if one vanished.
     newest, oldest = pc.max(files["file_modified_at"]).as_py(), pc.min(files["file_modified_at"]).as_py()
@@ -122,10 +126,12 @@ def read_hadoop_files(spark: SparkSession, source: Source, files: pa.Table) -> D
     )
     paths = F.expr("url_decode(replace(uri, '+', '%2B'))")
     found = listed.withColumn("path", paths).join(contents, "path", "left")
-    return found.select(*SOURCE_LISTING_SCHEMA.names, "content").mapInArrow(_content_batches, schema)
+    return found.select(*SOURCE_LISTING_SCHEMA.names, "content").mapInArrow(
+        lambda batches: _content_batches(batches, limits), schema
+    )
 
 
-def _content_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _content_batches(batches: Iterable[pa.RecordBatch], limits: ParserLimits) -> Iterator[pa.RecordBatch]:
     """Runs in Spark's workers: makes documents of the bytes that Hadoop read."""
     for batch in batches:
         documents: list[SourceContent] = []
@@ -133,7 +139,7 @@ def _content_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBat
             body = row.pop("content")
             file = ListedFile(**row)
             if body is not None:
-                documents += source_file_contents(file, body)
+                documents += source_file_contents(file, body, limits)
             elif file.file_size_bytes > MAX_SOURCE_FILE_BYTES:
                 error = f"unreadable: {source_too_large_error(file.file_size_bytes)}"
                 documents.append(SourceContent.failed(file, error))

@@ -161,22 +161,26 @@ def leads_outside_source(path: str, root: str) -> bool:
     return real != top and not real.startswith(top.rstrip("/") + "/")
 
 
-def read_local_files(files: pa.Table, root: str) -> pa.Table:
+def read_local_files(files: pa.Table, root: str, limits: ParserLimits) -> pa.Table:
     """Reads listed files of this machine in this process.
 
     Args:
         files: Rows of a source's listing.
         root: The source's location; a link that leads out of it is not followed.
+        limits: The bounds on taking a message's attachments out of it.
 
     Returns:
         A table with the schema `SOURCE_CONTENT_SCHEMA`: one row per file, and one per attachment of a
         message. A file that vanished, can not be read, is larger than `MAX_SOURCE_FILE_BYTES` or lies outside
         the root is a row with an error.
     """
-    return pa.Table.from_batches(read_local_file_batches(files.to_batches(), root), SOURCE_CONTENT_SCHEMA)
+    batches = read_local_file_batches(files.to_batches(), root, limits)
+    return pa.Table.from_batches(batches, SOURCE_CONTENT_SCHEMA)
 
 
-def read_local_file_batches(batches: Iterable[pa.RecordBatch], root: str) -> Iterator[pa.RecordBatch]:
+def read_local_file_batches(
+    batches: Iterable[pa.RecordBatch], root: str, limits: ParserLimits
+) -> Iterator[pa.RecordBatch]:
     """`read_local_files` for batches of a listing, for `DataFrame.mapInArrow`."""
     documents: list[SourceContent] = []
     held_bytes = 0
@@ -184,7 +188,7 @@ def read_local_file_batches(batches: Iterable[pa.RecordBatch], root: str) -> Ite
         for file in (ListedFile(**row) for row in batch.to_pylist()):
             try:
                 body = _read_regular_file(source_uri_to_path(file.uri), root)
-                documents += source_file_contents(file, body)
+                documents += source_file_contents(file, body, limits)
                 held_bytes += len(body)
             except OSError as error:
                 documents.append(SourceContent.failed(file, f"unreadable: {error.strerror}"))
@@ -195,17 +199,18 @@ def read_local_file_batches(batches: Iterable[pa.RecordBatch], root: str) -> Ite
         yield source_content_batch(documents)
 
 
-def source_file_contents(file: ListedFile, body: bytes) -> Iterator[SourceContent]:
+def source_file_contents(file: ListedFile, body: bytes, limits: ParserLimits) -> Iterator[SourceContent]:
     """Yields the document of a file and, if it is a message, one for each attached file.
 
-    The uri of an attachment is the file's, `#`, and its name.
+    The uri of an attachment is the file's, `#`, and its name. The message is taken apart in the sandbox,
+    within `limits`.
     """
     media_type = detect_media_type(body, file.uri)
     yield SourceContent.of(file, body, media_type)
     if media_type not in (EML, MSG):
         return
     try:
-        attached = sandboxed_parser(ParserLimits()).mail_attachments(body, media_type)
+        attached = sandboxed_parser(limits).mail_attachments(body, media_type)
     except ExtractionError:  # a broken message is quarantined, with the reason, when it is parsed
         return
     for name, content in attached:

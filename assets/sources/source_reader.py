@@ -9,6 +9,7 @@ from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
+from assets.parsing.sandbox import ParserLimits
 from assets.sources.environment_corpus import list_environment_corpus, read_environment_corpus
 from assets.sources.hadoop_files import list_hadoop_files, read_hadoop_files
 from assets.sources.local_files import list_local_files, read_local_files
@@ -40,8 +41,8 @@ def list_source(spark: SparkSession, source: Source) -> pa.Table:
     return list_hadoop_files(spark, source) if listing is None else listing
 
 
-def read_local_source(source: Source, files: pa.Table) -> pa.Table | None:
-    """Reads a few listed files without Spark.
+def read_local_source(source: Source, files: pa.Table, limits: ParserLimits) -> pa.Table | None:
+    """Reads a few listed files without Spark; `limits` bound how a message is taken apart.
 
     Returns:
         A table with the schema `SOURCE_CONTENT_SCHEMA`; None where `read_source` has to read the files,
@@ -51,12 +52,14 @@ def read_local_source(source: Source, files: pa.Table) -> pa.Table | None:
         return read_environment_corpus(files)
     few = files.num_rows <= _FEW_FILES and (pc.sum(files["file_size_bytes"]).as_py() or 0) <= _FEW_BYTES
     if few and source.kind == "files" and source.local_root:
-        return read_local_files(files, source.location)
+        return read_local_files(files, source.location, limits)
     return None
 
 
-def read_source(spark: SparkSession, source: Source, files: pa.Table) -> DataFrame:
-    """Reads listed files by Spark; `read_local_source` reads those of the Python environment.
+def read_source(spark: SparkSession, source: Source, files: pa.Table, limits: ParserLimits) -> DataFrame:
+    """Reads listed files by Spark; `limits` bound how a message is taken apart.
+
+    `read_local_source` reads those of the Python environment.
 
     Returns:
         A frame with the schema `SOURCE_CONTENT_SCHEMA`: one row per file, or for a source of rows one per row
@@ -67,7 +70,9 @@ def read_source(spark: SparkSession, source: Source, files: pa.Table) -> DataFra
         SourceUnreachable: Spark could not open the files. Most faults only show when the frame is evaluated.
     """
     with spark_errors_of_source(source):
-        return (read_tabular_files if source.kind == "rows" else read_hadoop_files)(spark, source, files)
+        if source.kind == "rows":
+            return read_tabular_files(spark, source, files)
+        return read_hadoop_files(spark, source, files, limits)
 
 
 @contextlib.contextmanager

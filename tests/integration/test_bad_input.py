@@ -13,6 +13,7 @@ from pyspark.sql import SparkSession
 
 from assets.engine.spark_relations import SparkRelations
 from assets.lake.ids import doc_id
+from assets.parsing.sandbox import ParserLimits
 from assets.sources.local_files import list_local_files
 from assets.sources.revisions import define_revisions
 from assets.sources.source_config import Source, SourceShrunk
@@ -46,7 +47,7 @@ STATE_SCHEMA = pa.schema(
 def appended(
     spark: SparkSession, source: Source, listing: pa.Table, known: pa.Table | None = None, **flags: bool
 ) -> dict[str, dict[str, object]]:
-    read = read_source(spark, source, listing)
+    read = read_source(spark, source, listing, ParserLimits())
     state = STATE_SCHEMA.empty_table() if known is None else known
     with SparkRelations(spark) as on:
         on.add("read", read)
@@ -133,7 +134,7 @@ def test_thousands_of_empty_files_are_read_each_as_empty(spark: SparkSession, tm
     for number in range(2000):
         (tmp_path / f"{number}.txt").touch()
     source = Source(name="many", location=str(tmp_path))
-    read = read_source(spark, source, list_local_files(source))
+    read = read_source(spark, source, list_local_files(source), ParserLimits())
     found = read.groupBy("size_bytes", "media_type", "error").count().toArrow().to_pylist()
     assert found == [{"size_bytes": 0, "media_type": "application/x-empty", "error": None, "count": 2000}]
 
@@ -143,7 +144,7 @@ def test_names_of_255_bytes_with_anything_in_them(spark: SparkSession, tmp_path:
     for name in names:
         Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_text("Words in it.")
     source = Source(name="odd", location=str(tmp_path))
-    rows = read_source(spark, source, list_local_files(source)).toArrow().to_pylist()
+    rows = read_source(spark, source, list_local_files(source), ParserLimits()).toArrow().to_pylist()
     assert [row["body"] for row in rows] == [b"Words in it."] * 3
     assert len({doc_id("t", "s", row["uri"]) for row in rows}) == 3
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
+from assets.parsing.sandbox import ParserLimits
 from assets.sources.environment_corpus import list_environment_corpus
 from assets.sources.local_files import list_local_files
 from assets.sources.source_config import Source, SourceEmpty, SourceUnreachable, UnreadableTabularFile
@@ -37,7 +38,8 @@ ODD_NAMES = [
 
 
 def read(spark: SparkSession, source: Source, listing: pa.Table | None = None) -> dict[str, dict]:
-    frame = read_source(spark, source, list_source(spark, source) if listing is None else listing)
+    listing = list_source(spark, source) if listing is None else listing
+    frame = read_source(spark, source, listing, ParserLimits())
     table = frame.toArrow()
     assert table.schema.names == SOURCE_CONTENT_SCHEMA.names
     assert [field.type for field in table.schema] == [field.type for field in SOURCE_CONTENT_SCHEMA]
@@ -304,7 +306,7 @@ def test_the_environment_is_a_source(spark: SparkSession) -> None:
         pa.compute.is_in(listing["uri"], pa.array(["python-environment://python/topics/assert"]))
     )
     assert few.num_rows == 1
-    contents = read_local_source(source, few)
+    contents = read_local_source(source, few, ParserLimits())
     assert contents is not None
     (row,) = contents.to_pylist()
     assert row["title"] == "Python: assert"

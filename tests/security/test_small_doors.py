@@ -15,6 +15,8 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 
+from assets.parsing.sandbox import ParserLimits
+from assets.recipe import Recipe
 from assets.sources.local_files import list_local_files, read_local_files, source_file_contents
 from assets.sources.source_config import Source, SourceUnreachable
 from assets.sources.source_reader import read_source
@@ -22,8 +24,9 @@ from assets.sources.source_registry import SourceRegistry
 from assets.sources.source_schemas import ListedFile
 from orchestration.cli.lake import render_nested_columns
 from orchestration.cli.terminal import escape_terminal_controls
+from orchestration.operations.runs import execute_run
 from orchestration.services.lifecycle import service_environment
-from orchestration.settings import Settings
+from orchestration.settings import Settings, open_configured_lake
 
 ROOT = Path(__file__).parents[2]
 HEADWATER = str(Path(sys.executable).parent / "headwater")
@@ -61,7 +64,7 @@ def test_a_link_out_of_the_source_is_not_followed_and_is_reported(docs: Path) ->
     source = Source(name="docs", location=str(docs))
     rows = {
         row["uri"].rpartition("/")[2]: row
-        for row in read_local_files(list_local_files(source), str(docs)).to_pylist()
+        for row in read_local_files(list_local_files(source), str(docs), ParserLimits()).to_pylist()
     }
     assert set(rows) == {"a.txt", "b.txt", "file.txt", "folder.txt"}
     assert rows["a.txt"]["body"] == rows["b.txt"]["body"] == b"inside"
@@ -74,7 +77,7 @@ def test_a_file_of_rows_that_is_a_link_out_of_the_source_is_not_read(docs: Path,
     (docs / "rows.jsonl").symlink_to(docs.parent / "outside" / "rows.jsonl")
     (docs / "own.jsonl").write_text('{"text": "inside"}\n')
     source = Source(name="docs", location=str(docs), glob="*.jsonl", text_column="text")
-    rows = read_source(spark, source, list_local_files(source)).collect()
+    rows = read_source(spark, source, list_local_files(source), ParserLimits()).collect()
     assert {(row.uri.rpartition("/")[2].partition("#")[0], bytes(row.body or b"")) for row in rows} == {
         ("own.jsonl", b"inside"),
         ("rows.jsonl", b""),
@@ -107,10 +110,33 @@ def test_attachments_are_parsed_within_bounds() -> None:
     )
     before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     file = ListedFile("file:///bomb.eml", len(body), datetime.now(UTC))
-    [message] = source_file_contents(file, body)
+    [message] = source_file_contents(file, body, ParserLimits(timeout_s=10))
     assert message.body == body
     grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib
     assert grown_kib < 400 << 10
+
+
+@pytest.mark.parametrize("by_spark", [False, True])
+def test_attachments_are_parsed_within_the_bounds_that_were_set(tmp_path: Path, by_spark: bool) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "a.eml").write_text(
+        "From: a@b.example\nContent-Type: multipart/mixed; boundary=b\n\n--b\n\nhello\n--b\n"
+        "Content-Disposition: attachment; filename=plan.txt\n\nthe plan\n--b--\n"
+    )
+    for number in range(300 if by_spark else 0):
+        (docs / f"{number}.txt").write_text("so many files are read by Spark")
+
+    def read(home: str, recipe: Recipe) -> set[str]:
+        settings = Settings(home=tmp_path / home, recipe=recipe)
+        SourceRegistry(settings.sources_file).add(Source(name="docs", location=str(docs)))
+        assert execute_run(settings, 'key:"bronze/raw_documents"', print).failures == []
+        raw = open_configured_lake(settings).delta("bronze.raw_documents")
+        return {name for name in raw.to_pyarrow_table()["uri"].to_pylist() if ".eml" in name}
+
+    mail = (docs / "a.eml").as_uri()
+    assert read("by default", Recipe()) == {mail, f"{mail}#plan.txt"}
+    assert read("in no time", Recipe(parser=ParserLimits(timeout_s=0.001))) == {mail}
 
 
 def test_no_model_is_loaded_with_its_own_code() -> None:

@@ -13,6 +13,7 @@ from assets.parsing.content_type import detect_media_type
 from assets.parsing.extract import ExtractedDocument, extract_document
 from assets.parsing.formats import zip_package
 from assets.parsing.formats.doc import split_doc_paragraphs
+from assets.parsing.sandbox import ParserLimits
 from assets.sources.local_files import source_file_contents
 from assets.sources.source_schemas import ListedFile
 
@@ -132,7 +133,9 @@ def test_attached_files_are_documents_of_their_own(tmp_path: Path) -> None:
     documents = {
         document.uri: document
         for file in sorted(tmp_path.iterdir())
-        for document in source_file_contents(ListedFile(file.as_uri(), 1, now), file.read_bytes())
+        for document in source_file_contents(
+            ListedFile(file.as_uri(), 1, now), file.read_bytes(), ParserLimits()
+        )
     }
     a, b = (tmp_path / "a.eml").as_uri(), (tmp_path / "b c.eml").as_uri()
     assert list(documents) == [a, f"{a}#plan.pdf", b, f"{b}#plan.pdf", f"{b}#plan.pdf%202"]
