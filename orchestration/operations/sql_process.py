@@ -1,11 +1,14 @@
 """Runs one query over the lake in a process of its own, within bounds of time and memory."""
 
 import contextlib
+import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -49,17 +52,52 @@ def run_sql_query(settings: Settings, statement: str, engine: Literal["duckdb", 
         memory_bytes=limits.memory_bytes,
         spark=settings.spark.model_copy(update={"driver_memory": limits.memory}),
     )
-    folder = settings.home / "sql"
-    folder.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as scratch:
+    with _scratch_folder(settings.home / "sql") as (scratch, lock):
         named = "ops.lineage" in statement.lower()
         lineage = lineage_table(lake) if named else LINEAGE_SCHEMA.empty_table()
-        pq.write_table(lineage, Path(scratch) / LINEAGE)
-        status = _run(request, Path(scratch), limits.timeout_s)
-        return _outcome(Path(scratch), status, limits.memory)
+        pq.write_table(lineage, scratch / LINEAGE)
+        status = _run(request, scratch, lock, limits.timeout_s)
+        return _outcome(scratch, status, limits.memory)
 
 
-def _run(request: SqlRequest, scratch: Path, timeout_s: float) -> int:
+@contextlib.contextmanager
+def _scratch_folder(folder: Path) -> Iterator[tuple[Path, int]]:
+    """Makes a folder for one query, after removing those of commands that were killed.
+
+    A lock tells whether a folder is in use. Unlike a pid, the kernel lets go of it, it means the same in
+    every container that shares the state folder, and the worker inherits it. It is beside the folder, where
+    the worker may not write.
+
+    Yields:
+        The folder, and the open file of its lock.
+    """
+    folder.mkdir(exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        with (folder / "sweep.lock").open("w") as sweep:  # a folder that is not locked yet looks left behind
+            fcntl.flock(sweep, fcntl.LOCK_EX)
+            _remove_abandoned(folder)
+            made = tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True)
+            scratch = Path(stack.enter_context(made))
+            lock = stack.enter_context(_lock_file(scratch).open("w"))
+            stack.callback(_lock_file(scratch).unlink)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield scratch, lock.fileno()
+
+
+def _remove_abandoned(folder: Path) -> None:
+    for left in folder.iterdir():
+        if left.is_dir():
+            with _lock_file(left).open("w") as lock, contextlib.suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left, ignore_errors=True)
+                _lock_file(left).unlink()
+
+
+def _lock_file(scratch: Path) -> Path:
+    return scratch.with_name(scratch.name + ".lock")
+
+
+def _run(request: SqlRequest, scratch: Path, lock: int, timeout_s: float) -> int:
     """Runs the worker to its end and returns its exit status; nothing that it started stays."""
     with (scratch / LOG).open("wb") as log:
         worker = subprocess.Popen(
@@ -70,6 +108,7 @@ def _run(request: SqlRequest, scratch: Path, timeout_s: float) -> int:
             cwd=scratch,
             env=_environment(scratch),
             start_new_session=True,  # an interrupt at the terminal is ours to handle
+            pass_fds=[lock],
         )
     assert worker.stdin is not None  # noqa: S101 - it is a pipe
     try:

@@ -298,3 +298,34 @@ def test_an_interrupt_ends_the_query_and_its_process(home: Path) -> None:
     assert "Traceback" not in said[1]
     with pytest.raises(ProcessLookupError):
         os.kill(worker, 0)
+
+
+def test_what_a_killed_query_left_is_removed_by_the_next_and_nothing_else(home: Path) -> None:
+    endless = [HEADWATER, "sql", "select count(*) from range(10000000) a, range(100000001) b"]
+    environment = os.environ | {"HEADWATER_HOME": str(home)}
+    folders: list[Path] = []
+    running: list[subprocess.Popen[bytes]] = []
+    try:
+        for _ in range(2):
+            running.append(subprocess.Popen(endless, env=environment, stderr=subprocess.DEVNULL))
+            deadline = time.monotonic() + 60
+            while len(folders) < len(running) and time.monotonic() < deadline:
+                folders += [each.parent for each in (home / "sql").glob("*/spill") if each.parent not in folders]
+                time.sleep(0.1)
+        killed, alive = folders
+        older = home / "sql" / "tmp_of_an_older_headwater"
+        older.mkdir()
+        running[0].kill()
+        running[0].wait()
+        assert killed.is_dir()
+        deadline = time.monotonic() + 20
+        while (killed.exists() or older.exists()) and time.monotonic() < deadline:  # its worker ends too
+            assert sql(home, COUNT).returncode == 0
+        assert not killed.exists()
+        assert not older.exists()
+        assert (alive / "spill").is_dir()
+    finally:
+        for process in running:
+            process.send_signal(signal.SIGINT)
+            process.wait()
+    assert [each.name for each in (home / "sql").iterdir()] == ["sweep.lock"]
