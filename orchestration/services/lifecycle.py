@@ -168,7 +168,7 @@ def start_services(
         service
         for service in service_definitions(settings)
         # What was asked for once is started again after it was killed.
-        if jdbc or not service.on_request or _pid_file(settings, service.name).is_file()
+        if jdbc or not service.on_request or read_pid_file(_pid_file(settings, service.name))
     ]
     stopped = [service for service in wanted if _running(settings, service) is None]
     for service in stopped:

@@ -2,7 +2,8 @@
 
 Each leads a process group of its own, and a file remembers its pid together with when it started: after a
 crash or a reboot another process can have the same pid, never both. That is counted from the system's start,
-for the clock may be set.
+for the clock may be set. The file also names the folder that it was written in, so that a copy of the folder
+has no part in the original's processes.
 """
 
 import contextlib
@@ -35,10 +36,13 @@ class StartedProcess:
     Attributes:
         pid: The pid of the process, which is also that of its process group.
         born_s: When the process started, as `started_since_boot_s` tells it.
+        folder: The device and inode of the pid file's folder, which a move keeps and a copy does not; None
+            in the files of older versions.
     """
 
     pid: int
     born_s: float
+    folder: tuple[int, int] | None = None
 
 
 def started_since_boot_s(process: psutil.Process) -> float:
@@ -47,11 +51,22 @@ def started_since_boot_s(process: psutil.Process) -> float:
 
 
 def read_pid_file(path: Path) -> StartedProcess | None:
-    """Returns the process that a pid file names; None if the file is missing or was cut off by a crash."""
+    """Returns the process that a pid file names.
+
+    Returns:
+        None if the file is missing, was cut off by a crash, or was copied here with its folder.
+    """
     try:
-        return StartedProcess(**json.loads(path.read_text()))
-    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
+        named = json.loads(path.read_text())
+        started = StartedProcess(named["pid"], named["born_s"], named.get("folder") and tuple(named["folder"]))
+        return started if started.folder in (None, _folder_identity(path)) else None
+    except (FileNotFoundError, NotADirectoryError, ValueError, LookupError, TypeError):
         return None
+
+
+def _folder_identity(path: Path) -> tuple[int, int]:
+    folder = path.parent.stat()
+    return folder.st_dev, folder.st_ino
 
 
 def running_process(started: StartedProcess) -> psutil.Process | None:
@@ -109,7 +124,8 @@ def start_process(
             start_new_session=True,
             umask=PRIVATE_UMASK,
         )
-    started = StartedProcess(process.pid, started_since_boot_s(psutil.Process(process.pid)))
+    born_s = started_since_boot_s(psutil.Process(process.pid))
+    started = StartedProcess(process.pid, born_s, _folder_identity(pid_file))
     with atomic_file(pid_file) as fresh:
         fresh.write_text(json.dumps(asdict(started)))
     return started

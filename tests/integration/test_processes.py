@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -65,6 +66,27 @@ def test_children_of_a_killed_leader_are_stopped(tmp_path: Path) -> None:
     assert [process.pid for process in process_group(started)] == [child]
     assert stop_process_group(tmp_path / "family.pid")
     assert not process_group(started)
+
+
+def test_a_copied_pid_file_is_no_process_of_the_copys(tmp_path: Path) -> None:
+    original, copy, moved = tmp_path / "original", tmp_path / "copy", tmp_path / "moved"
+    started, _ = family(original)
+    shutil.copytree(original, copy)
+    assert read_pid_file(copy / "family.pid") is None
+    assert not stop_process_group(copy / "family.pid")
+    assert running_process(started) is not None
+    original.rename(moved)
+    assert read_pid_file(moved / "family.pid") == started
+    assert stop_process_group(moved / "family.pid")
+    assert running_process(started) is None
+
+
+def test_a_pid_file_of_an_older_version_names_its_process(tmp_path: Path) -> None:
+    started, _ = family(tmp_path)
+    file = tmp_path / "family.pid"
+    file.write_text(json.dumps({"pid": started.pid, "born_s": started.born_s}))
+    assert stop_process_group(file)
+    assert running_process(started) is None
 
 
 def test_what_does_not_listen_is_killed(tmp_path: Path) -> None:
