@@ -58,7 +58,9 @@ def read_pid_file(path: Path) -> StartedProcess | None:
     """
     try:
         named = json.loads(path.read_text())
-        started = StartedProcess(named["pid"], named["born_s"], named.get("folder") and tuple(named["folder"]))
+        started = StartedProcess(
+            named["pid"], named["born_s"], named.get("folder") and tuple(named["folder"])
+        )
         return started if started.folder in (None, _folder_identity(path)) else None
     except (FileNotFoundError, NotADirectoryError, ValueError, LookupError, TypeError):
         return None

@@ -27,6 +27,7 @@ from retrieval.store.server_config import EmbeddedServerConfig
 from retrieval.store.server_data import (
     SYSTEM_USER,
     EmbeddedServerError,
+    chown_server_data,
     claim_server_data,
     installed_postgres_programs,
     original_of_copy,
@@ -71,8 +72,7 @@ class EmbeddedServer:
         self.place = folder.parent.resolve() / folder.name
         self.config = config
         self.programs = self._server_programs = installed_postgres_programs()
-        # PostgreSQL refuses to run as root.
-        self._user = SYSTEM_USER if os.geteuid() == 0 else None
+        self._as_root = os.geteuid() == 0
         self._child: subprocess.Popen[bytes] | None = None
 
     @property
@@ -100,7 +100,7 @@ class EmbeddedServer:
                 self._stop(running)
                 running = None
             if running is None:
-                if self._user:
+                if self._as_root:
                     place_server_data(self.place)
                     self._server_programs = reachable_postgres_programs(self.programs)
                 self._make()
@@ -143,7 +143,7 @@ class EmbeddedServer:
 
     def settle(self) -> None:
         """Records the new path of a state folder that was moved; `start` does this too."""
-        if self._user:
+        if self._as_root:
             place_server_data(self.place)
 
     def remove(self) -> None:
@@ -208,18 +208,20 @@ class EmbeddedServer:
         unfinished = self.data.with_name(self.data.name + ".new")
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)
-        if self._user:
-            shutil.chown(unfinished, self._user)
+        if self._as_root:
+            shutil.chown(unfinished, SYSTEM_USER)
         made = subprocess.run(
             [
                 self._server_programs / "initdb", "-D", unfinished, f"--username={_ADMINISTRATOR}",
                 "--encoding=UTF8", "--auth-local=reject", "--auth-host=reject", "--no-instructions",
                 "--locale-provider=builtin", "--builtin-locale=C.UTF-8", f"--locale={locale}",
             ],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, **self._as_user(),
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, **self._as_maker(),
         )  # fmt: skip
         if made.returncode:
             raise EmbeddedServerError(f"initdb failed in {unfinished}: {made.stderr.strip()}")
+        if self._as_root:
+            chown_server_data(unfinished, self.data.stat().st_uid)
         unfinished.rename(self.data)
 
     def _socket_folder(self) -> Path:
@@ -233,14 +235,15 @@ class EmbeddedServer:
             raise EmbeddedServerError(
                 f"{folder} belongs to somebody else; remove it, or use a shorter state folder"
             )
-        if self._user:
-            shutil.chown(folder, self._user)
+        if self._as_root:
+            os.chown(folder, self.data.stat().st_uid, -1)
         return folder
 
     def _configure(self) -> None:
         settings = self.config.postgres_settings(self._socket_folder())
         self._write("headwater.conf", "".join(f"{name} = {value}\n" for name, value in settings.items()))
-        main = (self.data / "postgresql.conf").read_text()
+        with open(self.data / "postgresql.conf", opener=_without_links) as file:
+            main = file.read()
         include = "include = 'headwater.conf'\n"
         if include not in main:
             self._write("postgresql.conf", main + include)
@@ -256,26 +259,41 @@ class EmbeddedServer:
         path.unlink(missing_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
         with os.fdopen(os.open(path, flags, 0o600), "w") as file:
-            if self._user:
+            if self._as_root:
                 os.fchown(file.fileno(), self.data.stat().st_uid, self.data.stat().st_gid)
             file.write(text)
 
     def _set_password(self) -> None:
         """Sets the administrator's password while nobody can connect; on standard input, as its verifier."""
         verifier = scram_verifier(read_role_password(self.password_file, _ADMINISTRATOR))
-        deadline_s = time.monotonic() + self.config.start_timeout_s
-        while True:
+
+        def attempt() -> str | None:
             done = subprocess.run(
                 [self._server_programs / "postgres", "--single", "-D", self.data, "postgres"],
                 input=f"ALTER ROLE {_ADMINISTRATOR} PASSWORD '{verifier}'\n",
-                capture_output=True, text=True, check=False, **self._as_user(),
+                capture_output=True, text=True, check=False, **self._as_maker(),
             )  # fmt: skip
-            failed = done.returncode != 0 or "ERROR" in done.stderr
-            if not failed:
-                return
-            # Workers of a server that was killed take a moment to notice.
-            if "still in use" not in done.stderr or time.monotonic() > deadline_s:
-                raise EmbeddedServerError(f"PostgreSQL took no password: {done.stderr.strip()[-2000:]}")
+            return done.stderr if done.returncode or "ERROR" in done.stderr else None
+
+        if not self._as_root:
+            self._repeat_while_in_use(attempt, "PostgreSQL took no password")
+            return
+        user = self.data.stat().st_uid
+        chown_server_data(self.data, SYSTEM_USER)
+        self._repeat_while_in_use(attempt, "PostgreSQL took no password")
+        chown_server_data(self.data, user)
+
+    def _repeat_while_in_use(self, attempt: Callable[[], str | None], failure: str) -> None:
+        """Repeats an attempt as long as it finds the workers of a killed server, which take time to notice.
+
+        Args:
+            attempt: Returns None where it succeeded, else what PostgreSQL said.
+            failure: The beginning of the error.
+        """
+        deadline_s = time.monotonic() + self.config.start_timeout_s
+        while (said := attempt()) is not None:
+            if "still in use" not in said or time.monotonic() > deadline_s:
+                raise EmbeddedServerError(f"{failure}:\n{said.strip()[-2000:]}")
             time.sleep(0.3)
 
     def _end_stale_lock(self) -> None:
@@ -289,8 +307,8 @@ class EmbeddedServer:
 
     def _start(self) -> None:
         self.log.parent.mkdir(mode=0o700, exist_ok=True)
-        deadline_s = time.monotonic() + self.config.start_timeout_s
-        while True:
+
+        def attempt() -> str | None:
             with open(self.log, "a", opener=lambda path, flags: os.open(path, flags, 0o600)) as log:
                 said_before = log.tell()
                 # Not pg_ctl: that hands paths to a shell in double quotes.
@@ -300,15 +318,13 @@ class EmbeddedServer:
                     stdout=log,
                     stderr=log,
                     start_new_session=True,  # Ctrl-C in the terminal is not meant for it
-                    **self._as_user(),
+                    **self._as_user(self.data.stat().st_uid if self._as_root else None),
                 )
             if self._wait_until_ready(self._child.pid, self._child_lives):
-                return
-            said = self.log.read_bytes()[said_before:].decode(errors="replace")[-2000:]
-            # Workers of a server that was killed take a moment to notice.
-            if "still in use" not in said or time.monotonic() > deadline_s:
-                raise EmbeddedServerError(f"PostgreSQL did not start; its log {self.log} ends:\n{said}")
-            time.sleep(0.3)
+                return None
+            return self.log.read_bytes()[said_before:].decode(errors="replace")
+
+        self._repeat_while_in_use(attempt, f"PostgreSQL did not start; its log {self.log} ends")
 
     def _child_lives(self) -> bool:
         return self._child is not None and self._child.poll() is None
@@ -344,6 +360,16 @@ class EmbeddedServer:
             passfile=str(self.password_file),
         )
 
-    def _as_user(self) -> dict[str, Any]:
-        rights = {"user": self._user, "group": self._user, "extra_groups": []} if self._user else {}
+    def _as_maker(self) -> dict[str, Any]:
+        return self._as_user(SYSTEM_USER if self._as_root else None)
+
+    def _as_user(self, user: int | str | None) -> dict[str, Any]:
+        rights: dict[str, Any] = (
+            {} if user is None else {"user": user, "group": SYSTEM_USER, "extra_groups": []}
+        )
         return {"cwd": self.data, "env": {"PATH": os.environ.get("PATH", "")}, **rights}
+
+
+def _without_links(path: str, flags: int) -> int:
+    """Opens a file that a server's user may have made a link to one of root's."""
+    return os.open(path, flags | os.O_NOFOLLOW)

@@ -1,8 +1,12 @@
 """Places the embedded server's data and programs where the server's user can read them, if root starts it.
 
-PostgreSQL refuses to run as root, so it runs as the user `pgserver`, who can not enter a state folder, which
-only its owner can. Its data is then in a folder under `/var/lib/headwater`, one per state folder, and
-`postgres` in the state folder is a link to that folder. The modes of other folders are not changed.
+PostgreSQL refuses to run as root. Its user can not enter a state folder, which only its owner can, so its
+data is then in a folder under `/var/lib/headwater`, one per state folder, and `postgres` in the state folder
+is a link to that folder. The modes of other folders are not changed.
+
+Each of these folders has a user of its own, so that a server that was taken over reaches no other lake's
+data. That user is a number without a name: `postgres` runs as any number, and nothing is left in the system's
+list of users. Only `initdb` and `postgres --single` want a name, and run for a moment as `pgserver`.
 """
 
 import contextlib
@@ -14,16 +18,22 @@ import secrets
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 SYSTEM_USER = "pgserver"
-"""Whom PostgreSQL runs as when root starts it."""
+"""The user of `initdb` and `postgres --single` if root starts the server."""
 
 OUTSIDE_FOLDER = Path("/var/lib/headwater")
 """Holds the data of servers that root started."""
 
 _RECORD_SUFFIX = ".state-folder"
+
+_USERS = (range(2_000_300_000, 2_147_000_000), range(61_184, 65_520))
+"""Numbers for the users of servers: above those that systemd and sssd give out and, in a container that has
+only 65,536 numbers, those of systemd's dynamic users. See https://systemd.io/UIDS-GIDS/"""
+_USER_MAP = Path("/proc/self/uid_map")
 
 
 class EmbeddedServerError(RuntimeError):
@@ -196,7 +206,8 @@ def _require_system_user() -> None:
 
 def _move(source: Path, data: Path) -> None:
     # Owned before it is in place: what is in place counts as moved, and the next start would not look again.
-    _chown_tree(source)
+    user = _unused_user()
+    chown_server_data(source, user)
     try:
         source.rename(data)
     except OSError as error:
@@ -205,19 +216,60 @@ def _move(source: Path, data: Path) -> None:
         unfinished = data.with_name(data.name + ".new")
         shutil.rmtree(unfinished, ignore_errors=True)
         shutil.copytree(source, unfinished, symlinks=True)
-        _chown_tree(unfinished)
+        chown_server_data(unfinished, user)
         unfinished.rename(data)
 
 
-def _chown_tree(folder: Path) -> None:
-    user = pwd.getpwnam(SYSTEM_USER)
-    for path in (folder, *folder.rglob("*")):
-        os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
+def chown_server_data(folder: Path, user: int | str) -> None:
+    """Gives a stopped server's data to a user.
+
+    Whoever took the server over may have left a process that swaps folders for links, or linked a file of
+    root's: no link is followed, and what is root's stays root's, unless all is.
+    """
+    maker = pwd.getpwnam(SYSTEM_USER)
+    user_id = pwd.getpwnam(user).pw_uid if isinstance(user, str) else user
+    roots = folder.stat().st_uid == 0
+    for _, folders, files, parent in os.fwalk(folder):
+        for name in (*folders, *files):
+            if roots or os.stat(name, dir_fd=parent, follow_symlinks=False).st_uid != 0:
+                os.chown(name, user_id, maker.pw_gid, dir_fd=parent, follow_symlinks=False)
+    os.chown(folder, user_id, maker.pw_gid, follow_symlinks=False)  # the last: it says that all is done
 
 
 def _make_owned(data: Path) -> None:
+    """Creates the data folder of a stopped server, and gives it a user of its own if it has none yet."""
     data.mkdir(mode=0o700, exist_ok=True)
-    shutil.chown(data, SYSTEM_USER, SYSTEM_USER)
+    # An older version's is `pgserver`'s; so is one whose password was being set when the start was cut off.
+    if data.stat().st_uid in (0, pwd.getpwnam(SYSTEM_USER).pw_uid):
+        chown_server_data(data, _unused_user())
+
+
+def _unused_user() -> int:
+    """Returns the number of a user that owns no other server's data and has no name.
+
+    In a container that maps none of `_USERS`, that is `pgserver`'s, and lakes share it.
+    """
+    taken = {owner.st_uid for owner in _owners()}
+    mapped = [tuple(map(int, line.split())) for line in _USER_MAP.read_text().splitlines()]
+    for users in _USERS:
+        if any(first <= users[0] and users[-1] < first + count for first, _, count in mapped):
+            while (user := secrets.choice(users)) in taken or _has_name(user):
+                pass
+            return user
+    return pwd.getpwnam(SYSTEM_USER).pw_uid
+
+
+def _owners() -> Iterator[os.stat_result]:
+    for path in OUTSIDE_FOLDER.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            yield path.lstat()
+
+
+def _has_name(user: int) -> bool:
+    try:
+        return bool(pwd.getpwuid(user))
+    except KeyError:
+        return False
 
 
 def _can_be_walked(path: Path) -> bool:

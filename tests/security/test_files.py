@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import pwd
 import shutil
 import stat
 import subprocess
@@ -22,7 +23,12 @@ from orchestration.settings import Settings, open_configured_lake
 from retrieval.store.embedded_server import EmbeddedServer, EmbeddedServerConfig
 from retrieval.store.password_file import read_role_password
 from retrieval.store.postgres import Postgres, PostgresConfig
-from retrieval.store.server_data import OUTSIDE_FOLDER, EmbeddedServerError, abandoned_server_data
+from retrieval.store.server_data import (
+    OUTSIDE_FOLDER,
+    EmbeddedServerError,
+    abandoned_server_data,
+    chown_server_data,
+)
 
 ROOT = Path(__file__).parents[2]
 AS_ROOT = os.geteuid() == 0
@@ -110,10 +116,103 @@ def test_no_folder_above_is_opened(home: Path, closed_folder: Path) -> None:
 @only_root
 def test_the_servers_user_reaches_its_data_and_not_the_state_folder(home: Path) -> None:
     data = server_data(home)
-    assert data.owner() == "pgserver"
+    user = data.stat().st_uid
+    with pytest.raises(KeyError):
+        pwd.getpwuid(user)
+    assert {path.lstat().st_uid for path in data.rglob("*")} == {user}
     for folder, may in ((data, True), (home, False)):
-        command = ["setpriv", "--reuid=pgserver", "--regid=pgserver", "--clear-groups", "ls", str(folder)]
+        command = ["setpriv", f"--reuid={user}", "--regid=pgserver", "--clear-groups", "ls", str(folder)]
         assert (subprocess.run(command, capture_output=True, check=False).returncode == 0) is may
+
+
+@only_root
+def test_no_lakes_server_reaches_anothers_data(tmp_path: Path) -> None:
+    """Nor does whoever took over the one as its administrator."""
+    one, other = (EmbeddedServer(tmp_path / name / "postgres", SMALL) for name in ("one", "other"))
+    try:
+        address = one.start()
+        other.start()
+        with psycopg.connect(address, autocommit=True) as connection:
+            version = "SELECT pg_read_file(%s)"
+            assert connection.execute(version, [str(one.data / "PG_VERSION")]).fetchone() == ("18\n",)
+            for read, path in ((version, other.data / "PG_VERSION"), ("SELECT pg_ls_dir(%s)", other.data)):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    connection.execute(read, [str(path)])
+            pid = (other.data / "postmaster.pid").read_text().split()[0]
+            with pytest.raises(psycopg.errors.ExternalRoutineException):
+                connection.execute(f"COPY (SELECT 1) TO PROGRAM 'kill -0 {pid}'")
+    finally:
+        one.remove()
+        other.remove()
+
+
+@only_root
+@pytest.mark.parametrize("cut_off", [False, True])
+def test_a_server_of_the_shared_user_gets_one_of_its_own(tmp_path: Path, cut_off: bool) -> None:
+    """An older version's, or one whose start was cut off while its password was set."""
+    server = EmbeddedServer(tmp_path / "postgres", SMALL)
+    try:
+        with psycopg.connect(server.start()) as connection:
+            connection.execute("CREATE TABLE kept AS SELECT 7 AS value")
+        server.stop()
+        chown_server_data(server.data, "pgserver")
+        if cut_off:
+            (server.data / "pg_hba.conf").write_text("local all all reject\n")
+        with psycopg.connect(server.start()) as connection:
+            assert connection.execute("SELECT value FROM kept").fetchone() == (7,)
+        user = server.data.stat().st_uid
+        assert user not in (0, pwd.getpwnam("pgserver").pw_uid)
+        assert {path.lstat().st_uid for path in server.data.rglob("*")} == {user}
+    finally:
+        server.remove()
+
+
+@only_root
+def test_a_servers_user_is_given_nothing_of_roots(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("root's\n")
+    server = EmbeddedServer(tmp_path / "home" / "postgres", SMALL)
+    try:
+        server.start()
+        server.stop()
+        for name, target in (("folder", tmp_path), ("file", tmp_path / "secret")):
+            (server.data / name).symlink_to(target)
+            os.lchown(server.data / name, server.data.stat().st_uid, -1)
+        shutil.copy(tmp_path / "secret", server.data / "base" / "hard")  # as a hard link would be: root's
+        chown_server_data(server.data, "pgserver")
+        assert (tmp_path / "secret").stat().st_uid == 0
+        assert (server.data / "base" / "hard").stat().st_uid == 0
+        assert (server.data / "file").lstat().st_uid == pwd.getpwnam("pgserver").pw_uid
+        (server.data / "postgresql.conf").unlink()
+        (server.data / "postgresql.conf").symlink_to(tmp_path / "secret")
+        with pytest.raises(OSError, match=r"postgresql\.conf"):
+            server.start()
+    finally:
+        server.remove()
+
+
+@only_root
+@pytest.mark.parametrize(
+    ("mapped", "users"),
+    [
+        ("0 0 4294967295", range(2_000_300_000, 2_147_000_000)),
+        ("0 100000 65536", range(61_184, 65_520)),
+        ("0 1000 1\n1 100000 10000", None),
+    ],
+)
+def test_the_user_is_one_that_the_container_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mapped: str, users: range | None
+) -> None:
+    from retrieval.store import server_data
+
+    (tmp_path / "uid_map").write_text(mapped + "\n")
+    monkeypatch.setattr(server_data, "_USER_MAP", tmp_path / "uid_map")
+    server = EmbeddedServer(tmp_path / "home" / "postgres", SMALL)
+    try:
+        psycopg.connect(server.start()).close()
+        user = server.data.stat().st_uid
+        assert user in users if users else user == pwd.getpwnam("pgserver").pw_uid
+    finally:
+        server.remove()
 
 
 @only_root

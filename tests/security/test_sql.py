@@ -310,7 +310,9 @@ def test_what_a_killed_query_left_is_removed_by_the_next_and_nothing_else(home: 
             running.append(subprocess.Popen(endless, env=environment, stderr=subprocess.DEVNULL))
             deadline = time.monotonic() + 60
             while len(folders) < len(running) and time.monotonic() < deadline:
-                folders += [each.parent for each in (home / "sql").glob("*/spill") if each.parent not in folders]
+                folders += [
+                    each.parent for each in (home / "sql").glob("*/spill") if each.parent not in folders
+                ]
                 time.sleep(0.1)
         killed, alive = folders
         older = home / "sql" / "tmp_of_an_older_headwater"
