@@ -4,11 +4,12 @@ import difflib
 import logging
 import os
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, Literal
 
 from deltalake.exceptions import DeltaError
-from pydantic import BaseModel, Field, SecretStr, field_validator
+from pydantic import BaseModel, Field, IPvAnyAddress, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from assets.lake.lake import Lake
@@ -75,10 +76,15 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = "text"
     """How Dagster's services log; `json` also writes `logs/runs.jsonl`, an object per record of a run."""
     web_port: int = Field(default=3000, ge=1, le=65535)
-    """The port of the Dagster web UI, on loopback."""
+    """The port of the Dagster web UI."""
+    web_address: IPvAnyAddress = IPv4Address("127.0.0.1")
+    """The address that the web UI listens on; one that other machines can reach wants `web_password`."""
+    web_path_prefix: str = Field(default="", pattern=r"^(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*$")
+    """The path under which the web UI lies, such as `/lake`, where a proxy serves more than it."""
     web_hosts: list[str] = []
-    """Names that the web UI answers to beside `localhost`, such as that of a proxy on this machine."""
-    web_password: SecretStr | None = None
+    """Names that the web UI answers to beside `localhost`, such as that of a proxy; with a port where it is
+    neither `web_port` nor the one that browsers leave out."""
+    web_password: SecretStr | None = Field(default=None, min_length=1)
     """The password that the web UI asks for, with the name `headwater`; it asks nobody unless set."""
     thrift_port: int = Field(default=10000, ge=1, le=65535)
     """The port of the JDBC endpoint, on loopback."""
@@ -123,6 +129,16 @@ class Settings(BaseSettings):
         """The folder of the suites that users added to gates."""
         return self.home / "gates"
 
+    @property
+    def data_docs_folder(self) -> Path:
+        """The folder of Data Docs."""
+        return self.home / "data_docs"
+
+    @property
+    def data_docs_url(self) -> str:
+        """The path at which the web UI serves Data Docs."""
+        return f"{self.web_path_prefix}/data_docs"
+
 
 def open_configured_lake(settings: Settings) -> Lake:
     """Opens the lake of a state folder; missing tables are made, an older state is migrated.
@@ -133,7 +149,13 @@ def open_configured_lake(settings: Settings) -> Lake:
     Raises:
         NewerStateFolder: The folder was made by a newer Headwater.
     """
-    lake = Lake(settings.lake_root, settings.spark, settings.home / "spark", settings.home / "data_docs")
+    lake = Lake(
+        settings.lake_root,
+        settings.spark,
+        settings.home / "spark",
+        settings.data_docs_folder,
+        settings.data_docs_url,
+    )
     migrate_state_folder(settings.home, lake)
     if any(settings.answers_dir.glob("journal.*")):
         from assets.lake.answers import AnswerJournal

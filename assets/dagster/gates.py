@@ -96,9 +96,14 @@ def build_gate_checks(suite: Suite, added: Sequence[UserSuite] = ()) -> dg.Asset
             for expectation in some
         }
         for expectation, result in zip(expectations, results, strict=True):
+            page = pages[expectation.name]
             metadata: dict[str, Any] = {
                 "delta_version": version,
-                "data_docs": dg.MetadataValue.url(pages[expectation.name].absolute().as_uri()),
+                "data_docs": dg.MetadataValue.url(
+                    f"{lake.docs_url}/{page.relative_to(lake.docs_dir).as_posix()}"
+                ),
+                # For whoever reads this when no web UI runs.
+                "data_docs_file": dg.MetadataValue.path(page.absolute()),
                 "expected": expectation.in_words[:_LONGEST_DESCRIPTION],
             }
             if result.observed is not None:

@@ -55,11 +55,20 @@ class Lake:
         spark: The configuration of Spark.
         scratch: A local folder for temporary and cached files: Spark's own, and commits that were read.
         docs_dir: The folder for Data Docs.
+        docs_url: Where the web UI serves that folder; a path, for a host has many names.
     """
 
-    def __init__(self, root: str | Path, spark: SparkConfig, scratch: Path, docs_dir: Path) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        spark: SparkConfig,
+        scratch: Path,
+        docs_dir: Path,
+        docs_url: str = "/data_docs",
+    ) -> None:
         self.root = str(root)
         self.docs_dir = docs_dir
+        self.docs_url = docs_url
         self._spark_config = spark
         self._scratch = scratch
 

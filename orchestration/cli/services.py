@@ -1,5 +1,6 @@
 """`headwater up`, `down`, `status`, `doctor`, `settings`, `backup`, `restore`: running a state folder."""
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,14 +23,24 @@ def up_command(
         bool,
         typer.Option("--jdbc", help="Start the JDBC endpoint too; every user of this machine can use it."),
     ] = False,
+    path_prefix: Annotated[
+        str | None,
+        typer.Option(
+            help="The path under which the web UI lies, behind a proxy that serves more than it. "
+            "HEADWATER_WEB_PATH_PREFIX says it to `headwater run` too, whose checks link to Data Docs.",
+            show_default=False,
+        ),
+    ] = None,
     json_: Json = False,
 ) -> None:
-    """Start the web UI and the daemon, on loopback.
+    """Start the web UI and the daemon, on loopback unless HEADWATER_WEB_ADDRESS says otherwise.
 
-    Example: `HEADWATER_WEB_PORT=3100 headwater up`
+    Example: `HEADWATER_WEB_PORT=3100 headwater up --path-prefix /lake`
     """
     from orchestration.services import lifecycle
 
+    if path_prefix is not None:
+        os.environ["HEADWATER_WEB_PATH_PREFIX"] = path_prefix
     settings = read_command_settings()
     with quiet_terminal():
         from orchestration.settings import open_configured_lake

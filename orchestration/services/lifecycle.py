@@ -1,9 +1,11 @@
 """The services of one state folder: PostgreSQL, Dagster's web UI and daemon, and the JDBC endpoint.
 
-All listen on loopback or on Unix sockets in the state folder. The web UI and the daemon share one code
-server, so the definitions are loaded once, and its runs stop with it.
+All listen on Unix sockets in the state folder or on loopback, where HEADWATER_WEB_ADDRESS names no other
+address for the web UI. The web UI and the daemon share one code server, so the definitions are loaded once,
+and its runs stop with it.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -36,7 +38,7 @@ from orchestration.services.processes import (
     stop_process_group,
     wait_until_healthy,
 )
-from orchestration.services.web_guard import web_credentials
+from orchestration.services.web_guard import WebAccess, web_credentials, web_host
 from retrieval.store.postgres import Postgres
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 
 # A Unix socket's address holds 107 bytes.
 _LONGEST_SOCKET = 100
+_PATH_PREFIX = "HEADWATER_WEB_PATH_PREFIX"
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,8 @@ def service_definitions(settings: "Settings") -> list[Service]:
     """Returns the services of a state folder, in the order in which they start."""
     code_socket = _socket(settings.home)
     workspace = settings.home / "run" / "workspace.yaml"
-    python, web = sys.executable, f"http://127.0.0.1:{settings.web_port}"
+    python = sys.executable
+    web = f"http://{web_host(settings)}:{settings.web_port}{_path_prefix(settings)}"
     logs = ("--log-format", "json") if settings.log_format == "json" else ()
     return [
         Service(
@@ -143,6 +147,7 @@ def service_environment(settings: "Settings") -> dict[str, str]:
     return os.environ | {
         "HEADWATER_HOME": str(settings.home),
         "DAGSTER_HOME": str(settings.dagster_home),
+        _PATH_PREFIX: settings.web_path_prefix,
         "PYTHONUNBUFFERED": "1",
         "PYTHONSAFEPATH": "1",  # what lies in the folder of this command is no module of a service
     }
@@ -160,10 +165,16 @@ def start_services(
 
     Raises:
         UnsupportedJava: There is no Java that Spark runs on.
-        ServiceError: A port is taken, or a service did not start; what was started stays, and `up` goes on
-            from there.
+        ServiceError: A port is taken, the web UI wants a password or runs under another path, or a service
+            did not start; what was started stays, and `up` goes on from there.
         DatabaseError, EmbeddedServerError: PostgreSQL can not be used.
     """
+    WebAccess.of_settings(settings)
+    if "web_path_prefix" in settings.model_fields_set and _path_prefix(settings) != settings.web_path_prefix:
+        raise ServiceError(
+            f"the web UI runs under the path '{_path_prefix(settings)}/', not "
+            f"'{settings.web_path_prefix}/': `headwater down` first"
+        )
     wanted = [
         service
         for service in service_definitions(settings)
@@ -289,6 +300,16 @@ def _require_port(service: Service) -> None:
 def _running(settings: "Settings", service: Service) -> StartedProcess | None:
     started = read_pid_file(_pid_file(settings, service.name))
     return started if started and running_process(started) else None
+
+
+def _path_prefix(settings: "Settings") -> str:
+    """Returns the path prefix of the running web UI, which `up --path-prefix` gave it; else the one set."""
+    started = read_pid_file(_pid_file(settings, "web"))
+    web = running_process(started) if started else None
+    if web is not None:
+        with contextlib.suppress(psutil.Error):
+            return web.environ().get(_PATH_PREFIX, "")
+    return settings.web_path_prefix
 
 
 def _run_folder(settings: "Settings") -> Path:

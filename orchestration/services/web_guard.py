@@ -7,14 +7,19 @@ start and delete runs on their machine, and a name that is rebound to 127.0.0.1 
 
 import base64
 import hmac
-from collections.abc import Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 from starlette.datastructures import Headers, MutableHeaders, QueryParams
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from orchestration.services.processes import ServiceError
+
+if TYPE_CHECKING:
+    from orchestration.settings import Settings
 
 USER = "headwater"
 """The name that goes with the web UI's password."""
@@ -42,12 +47,25 @@ class WebAccess:
     password: SecretStr | None = None
 
     @classmethod
-    def on_loopback(
-        cls, port: int, others: Iterable[str] = (), password: SecretStr | None = None
-    ) -> "WebAccess":
-        """Returns the access by this machine's loopback names, and by the host names `others`, at a port."""
-        names = ("127.0.0.1", "localhost", "[::1]", *others)
-        return cls(frozenset(f"{name.lower()}:{port}" for name in names), password)
+    def of_settings(cls, settings: "Settings") -> "WebAccess":
+        """Returns the access that the settings give.
+
+        Raises:
+            ServiceError: Other machines could reach the web UI, and there is no password.
+        """
+        if not settings.web_address.is_loopback and settings.web_password is None:
+            raise ServiceError(
+                f"HEADWATER_WEB_ADDRESS is {settings.web_address}, which other machines can reach: set "
+                "HEADWATER_WEB_PASSWORD too"
+            )
+        here = {"127.0.0.1", "localhost", "[::1]", web_host(settings)}
+        others = {name.lower() for name in settings.web_hosts}
+        with_port = {f"{name}:{settings.web_port}" for name in here | others}
+        # Browsers leave out a scheme's own port: 80 is also ours, 443 only a proxy's.
+        return cls(
+            frozenset(with_port | others | (here if settings.web_port == 80 else set())),
+            settings.web_password,
+        )
 
 
 class WebGuard:
@@ -95,6 +113,14 @@ class WebGuard:
             return True
         given = headers.get("authorization", "")
         return hmac.compare_digest(given.encode(), web_credentials(self._access.password).encode())
+
+
+def web_host(settings: "Settings") -> str:
+    """Returns the host by which this machine reaches its web UI, as it is written in a URL."""
+    address = settings.web_address
+    if address.is_unspecified:
+        return "127.0.0.1" if address.version == 4 else "[::1]"
+    return str(address) if address.version == 4 else f"[{address}]"
 
 
 def web_credentials(password: SecretStr) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from free_ports import free_ports
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import HttpCredentials, Page, sync_playwright
 
 from assets.sources.source_config import Source
 from assets.sources.source_registry import SourceRegistry
@@ -22,6 +22,7 @@ FLAGS = (
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 WAIT_MS = 60_000
+PASSWORD = "of the browser's test"
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here (Debian: chromium)")
 
@@ -34,6 +35,9 @@ def settings(module_folder: Path) -> Iterator[Settings]:
     )
     web_port, thrift_port = free_ports(2)
     with pytest.MonkeyPatch.context() as environment:
+        # Behind a proxy and with a password, as it is where it is harder for a page.
+        environment.setenv("HEADWATER_WEB_PATH_PREFIX", "/some/lake")
+        environment.setenv("HEADWATER_WEB_PASSWORD", PASSWORD)
         environment.setenv("HEADWATER_WEB_PORT", str(web_port))
         environment.setenv("HEADWATER_THRIFT_PORT", str(thrift_port))
         settings = Settings(home=module_folder / "home")
@@ -43,10 +47,18 @@ def settings(module_folder: Path) -> Iterator[Settings]:
 
 
 @pytest.fixture
-def page(settings: Settings) -> Iterator[Page]:
+def sockets() -> list[str]:
+    """The addresses of the WebSockets that the page opened."""
+    return []
+
+
+@pytest.fixture
+def page(settings: Settings, sockets: list[str]) -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        page = browser.new_page(viewport={"width": 1600, "height": 900})
+        known = HttpCredentials(username="headwater", password=PASSWORD)
+        page = browser.new_page(viewport={"width": 1600, "height": 900}, http_credentials=known)
+        page.on("websocket", lambda socket: sockets.append(socket.url))
         page.set_default_timeout(WAIT_MS)
         yield page
         browser.close()
@@ -54,8 +66,8 @@ def page(settings: Settings) -> Iterator[Page]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(500)
-def test_materialize_all_in_the_browser(settings: Settings, page: Page) -> None:
-    web = f"http://127.0.0.1:{settings.web_port}"
+def test_materialize_all_in_the_browser(settings: Settings, page: Page, sockets: list[str]) -> None:
+    web = f"http://127.0.0.1:{settings.web_port}{settings.web_path_prefix}"
     page.goto(f"{web}/asset-groups")
     for group in ("bronze", "silver", "gold", "serving", "ops"):
         page.get_by_text(group, exact=True).first.wait_for()
@@ -84,6 +96,13 @@ def test_materialize_all_in_the_browser(settings: Settings, page: Page) -> None:
     page.goto(f"{web}/assets/silver/documents?view=checks")
     page.get_by_text("char_count_matches_text").first.wait_for()
     page.get_by_text("Spans are counted in characters").first.wait_for()
+    page.get_by_text("char_count_matches_text").first.click()
+    with page.expect_popup() as opened:
+        page.get_by_role("link", name="/data_docs/silver.documents/index.html").first.click()
+    opened.value.get_by_text("Evaluated Expectations").first.wait_for()
+    assert opened.value.url == f"{web}/data_docs/silver.documents/index.html"
+    # The run's page follows its run by a socket, without which it asks again and again.
+    assert f"{web.replace('http', 'ws', 1)}/graphql" in sockets
     page.goto(f"{web}/assets/ops/release?view=events")
     page.get_by_text("release_id").first.wait_for()
     with dagster_home_instance(settings) as instance:
@@ -95,6 +114,6 @@ def test_materialize_all_in_the_browser(settings: Settings, page: Page) -> None:
 
 
 def test_every_schedule_and_sensor_is_shown(settings: Settings, page: Page) -> None:
-    page.goto(f"http://127.0.0.1:{settings.web_port}/automation")
+    page.goto(f"http://127.0.0.1:{settings.web_port}{settings.web_path_prefix}/automation")
     for name in ("arrivals", "automations", "daily", "nightly", "reaper", "alerts"):
         page.get_by_text(name, exact=True).first.wait_for()

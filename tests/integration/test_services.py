@@ -37,12 +37,12 @@ def by_name(found: list[lifecycle.ServiceStatus]) -> dict[str, lifecycle.Service
     return {status.service: status for status in found}
 
 
-def asked_by_get(settings: Settings) -> int:
+def asked_by_get(settings: Settings, prefix: str) -> int:
     """The status of a mutation that a page of another site could ask for with an image's address."""
     query = urllib.parse.urlencode({"query": "mutation { terminateRuns(runIds: []) { __typename } }"})
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with pytest.raises(urllib.error.HTTPError) as refused:
-        opener.open(f"http://127.0.0.1:{settings.web_port}/graphql?{query}")
+        opener.open(f"http://127.0.0.1:{settings.web_port}{prefix}/graphql?{query}")
     return refused.value.code
 
 
@@ -71,11 +71,18 @@ def test_no_java_is_told_before_anything_starts(
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_up_status_kill_up_down(settings: Settings) -> None:
-    plain = by_name(lifecycle.start_services(settings, lambda line: None))
+    under_lake = settings.model_copy(update={"web_path_prefix": "/lake"})  # as `up --path-prefix /lake`
+    plain = by_name(lifecycle.start_services(under_lake, lambda line: None))
     # The JDBC endpoint, which every user of this machine can read the lake through, starts when asked for.
     assert set(plain) == {"postgres", "code", "web", "daemon"}
     assert is_port_free(settings.thrift_port)
-    assert asked_by_get(settings) == 405
+    assert asked_by_get(settings, "/lake") == 405
+    # Also for a command that was not told the path.
+    web = by_name(lifecycle.service_statuses(settings))["web"]
+    assert web.healthy
+    assert web.address == f"http://127.0.0.1:{settings.web_port}/lake"
+    with pytest.raises(ServiceError, match="under the path '/lake/', not '/other/': `headwater down` first"):
+        lifecycle.start_services(Settings(home=settings.home, web_path_prefix="/other"), lambda line: None)
 
     first = by_name(lifecycle.start_services(settings, lambda line: None, jdbc=True))
     assert set(first) == {"postgres", "code", "web", "daemon", "thrift"}
