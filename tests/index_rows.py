@@ -1,14 +1,18 @@
 """Small chunks with known texts and vectors, for tests of the index and of search."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from psycopg import Connection
 
+from retrieval.access import access_token
 from retrieval.embedding.embedder import EmbedderConfig
-from retrieval.index.index import Index
+from retrieval.index.index import Index, IndexConfig
 from retrieval.index.types import IndexReleaseDetails
 from retrieval.lineage import Lineage
 from retrieval.search.searcher import SearchHit
@@ -83,8 +87,8 @@ def batch(chunks: Iterable[Chunk]) -> pa.RecordBatch:
     )
 
 
-def emptied(postgres: Postgres) -> Index:
-    index = Index(postgres)
+def emptied(postgres: Postgres, config: IndexConfig | None = None) -> Index:
+    index = Index(postgres, config)
     with postgres.owner() as connection:
         connection.execute("UPDATE headwater.live SET release_id = NULL")
     index.prune([])
@@ -93,3 +97,22 @@ def emptied(postgres: Postgres) -> Index:
 
 def found(hits: list[SearchHit]) -> list[str]:
     return [hit.uri.removeprefix("file:///") for hit in hits]
+
+
+def prove(connection: Connection[Any], key: bytes, tenant: str, groups: Collection[str] = ()) -> str:
+    """Makes the transaction of a connection that of a reader; returns its proof."""
+    row = connection.execute("SELECT headwater.begin_reading()").fetchone()
+    assert row is not None
+    token = access_token(key, row[0], tenant, groups)
+    connection.execute("SELECT set_config('headwater.access', %s, true)", (token,))
+    return token
+
+
+@contextmanager
+def policy_reader(postgres: Postgres, tenant: str, groups: Collection[str] = ()) -> Iterator[Connection[Any]]:
+    """A connection of the role that owns the serving functions, to which the row policies apply."""
+    key = postgres._access_key()
+    with postgres.owner() as connection:
+        connection.execute("SET LOCAL ROLE headwater_reader")
+        prove(connection, key, tenant, groups)
+        yield connection

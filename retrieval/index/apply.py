@@ -66,8 +66,9 @@ def stage_index_changes(
     replace_quarantined(connection, numbering)
 
 
-def merge_staged_changes(connection: Connection[DatabaseRow], number: int, epoch: int) -> bool:
-    """Merges the staged rows into generation `number` as `epoch`; returns whether anything changed."""
+def merge_staged_changes(connection: Connection[DatabaseRow], numbering: IndexRowNumbering) -> bool:
+    """Merges the staged rows into their generation as its next epoch; returns whether anything changed."""
+    number, epoch = numbering.generation, numbering.epoch
     connection.execute(
         SQL("""
             DELETE FROM incoming USING headwater.chunks old
@@ -95,7 +96,7 @@ def merge_staged_changes(connection: Connection[DatabaseRow], number: int, epoch
         """).format(epoch=Literal(epoch), number=Literal(number), posted=POSTED_COLUMNS)
     )
     connection.execute("INSERT INTO headwater.chunks SELECT * FROM incoming")
-    insert_index_scopes(connection, Identifier("incoming"))
+    insert_index_scopes(connection, numbering.scope_keys)
     added = read_chunk_lexemes(connection, "terms_added", Identifier("incoming"))
     closed = read_chunk_lexemes(connection, "terms_closed", Identifier("closed"))
     insert_postings(connection, number, added)

@@ -10,7 +10,7 @@ from psycopg.sql import SQL
 from psycopg.types.json import Jsonb
 
 from retrieval.index.binary_copy import InvalidIndexBatch
-from retrieval.index.hnsw_graph import create_hnsw_graph
+from retrieval.index.hnsw_graph import HnswGraphConfig, create_hnsw_graphs
 from retrieval.index.partitions import (
     attach_partitions,
     copy_index_chunks,
@@ -19,6 +19,7 @@ from retrieval.index.partitions import (
     create_posting_indexes,
     insert_index_scopes,
     partition_name,
+    read_scope_keys,
     sort_index_chunks,
 )
 from retrieval.index.postings import fill_postings
@@ -28,7 +29,7 @@ from retrieval.index.types import IndexConflict
 from retrieval.lineage import Lineage
 from retrieval.store.postgres import DatabaseRow, fetch_postgres_value
 
-INDEX_VERSION = 3
+INDEX_VERSION = 4
 """Raised when what a generation stores changes: older generations are built anew, then retired."""
 
 _BUILD_LOCK = 0x48656165
@@ -82,8 +83,7 @@ def load_generation(
     number: int,
     dimension: int,
     batches: Iterable[pa.RecordBatch],
-    hnsw_m: int,
-    hnsw_ef_construction: int,
+    graph: HnswGraphConfig,
 ) -> None:
     """Fills and indexes a generation's tables and attaches them, ready to be released.
 
@@ -92,14 +92,14 @@ def load_generation(
         number: The number of the generation, from `begin_generation`.
         dimension: The length of a vector.
         batches: The chunks; they are read once.
-        hnsw_m: Neighbours per vector in the graph.
-        hnsw_ef_construction: Candidates that are compared while a vector is put into the graph.
+        graph: Which scopes get a graph, and how it is built.
 
     Raises:
         InvalidIndexBatch: As in `numbered_index_rows`, or two rows have one chunk_id.
     """
     create_partitions(connection, number)
-    chunks, numbering = partition_name("chunks", number), IndexRowNumbering(number, 1, 0, dimension)
+    chunks = partition_name("chunks", number)
+    numbering = IndexRowNumbering(number, 1, 0, dimension, read_scope_keys(connection))
     copy_index_chunks(connection, chunks, numbered_index_rows(batches, numbering), freeze=True)
     quarantine_chunks(connection, numbering)
     count = numbering.next_chunk_no
@@ -108,10 +108,10 @@ def load_generation(
         create_chunk_indexes(connection, number)
     except psycopg.errors.UniqueViolation as error:
         raise InvalidIndexBatch(f"two rows have one chunk_id: {error.diag.message_detail}") from error
-    insert_index_scopes(connection, chunks)
+    insert_index_scopes(connection, numbering.scope_keys)
     fill_postings(connection, number, count)
     create_posting_indexes(connection, number)
-    create_hnsw_graph(connection, number, dimension, hnsw_m, hnsw_ef_construction)
+    create_hnsw_graphs(connection, number, dimension, graph)
     attach_partitions(connection, number)
     connection.execute(
         SQL(

@@ -12,7 +12,7 @@ from psycopg import Connection, sql
 from psycopg.sql import SQL, Identifier
 from pydantic import BaseModel
 
-from retrieval.index.hnsw_graph import create_hnsw_graph
+from retrieval.index.hnsw_graph import HnswGraphConfig, create_hnsw_graphs
 from retrieval.index.partitions import (
     PARTITIONED,
     attach_partitions,
@@ -95,8 +95,7 @@ def restore_index(
     connection: Connection[DatabaseRow],
     folder: Path,
     dump: IndexDump,
-    hnsw_m: int,
-    hnsw_ef_construction: int,
+    graph: HnswGraphConfig,
 ) -> None:
     """Fills a new database's tables from the files of a dump, and indexes them.
 
@@ -104,8 +103,7 @@ def restore_index(
         connection: The owner's connection, in a transaction.
         folder: The folder of the files.
         dump: The contents of the dump, from `dump_index`.
-        hnsw_m: Neighbours per vector in the graph.
-        hnsw_ef_construction: Candidates that are compared while a vector is put into the graph.
+        graph: Which scopes get a graph, and how it is built.
 
     Raises:
         InvalidIndexDump: The files do not hold rows of these tables.
@@ -129,7 +127,7 @@ def restore_index(
                 _copy_in(connection, partition_name(table, number), dump.columns[table], file)
             create_chunk_indexes(connection, number)
             create_posting_indexes(connection, number)
-            create_hnsw_graph(connection, number, dimension, hnsw_m, hnsw_ef_construction)
+            create_hnsw_graphs(connection, number, dimension, graph)
             attach_partitions(connection, number)
     except (psycopg.DataError, psycopg.IntegrityError, psycopg.ProgrammingError) as error:
         raise InvalidIndexDump(f"rows do not fit the index's tables: {error.diag.message_primary}") from error

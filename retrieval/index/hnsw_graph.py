@@ -1,9 +1,14 @@
-"""Creates the HNSW graph over a generation's vectors, and rebuilds it when it holds too many deleted rows."""
+"""Creates a generation's HNSW graphs, one per scope with many chunks, and rebuilds those with deleted rows.
+
+A graph holds the chunks of one scope alone, so that what a search meets on its way says nothing of the chunks
+that its reader may not see. The chunks of a smaller scope are compared one by one, which takes no longer.
+"""
 
 from typing import NamedTuple
 
 from psycopg import Connection
-from psycopg.sql import SQL, Literal
+from psycopg.sql import SQL, Composed, Identifier, Literal
+from pydantic import BaseModel, Field
 
 from retrieval.index.partitions import partition_name
 from retrieval.store.postgres import DatabaseRow
@@ -16,31 +21,54 @@ _MAX_BLOAT = 0.2
 _PAGE_BYTES = 8160
 
 
-def create_hnsw_graph(
-    connection: Connection[DatabaseRow],
-    generation: int,
-    dimension: int,
-    hnsw_m: int,
-    hnsw_ef_construction: int,
+class HnswGraphConfig(BaseModel):
+    """Which scopes get an HNSW graph, and how it is built."""
+
+    hnsw_m: int = Field(default=16, ge=2, le=100)
+    """Neighbours per vector in the HNSW graph; more neighbours find more and take more memory."""
+    hnsw_ef_construction: int = Field(default=128, ge=4, le=1000)
+    """Candidates that are compared while a vector is put into the graph; at least twice `hnsw_m`."""
+    graph_min_chunks: int = Field(default=10_000, ge=1)
+    """Chunks from which on the readers of the same rows (a tenant, or groups in it) get an HNSW graph."""
+
+
+def create_hnsw_graphs(
+    connection: Connection[DatabaseRow], generation: int, dimension: int, config: HnswGraphConfig
 ) -> None:
-    """Creates the HNSW graph of a loaded generation, which is by far the longest part of a build."""
-    connection.execute(
-        SQL(
-            "CREATE INDEX ON {chunks} USING hnsw ((embedding::halfvec({dimension})) halfvec_cosine_ops) "
-            "WITH (m = {m}, ef_construction = {ef_construction})"
-        ).format(
-            chunks=partition_name("chunks", generation),
-            dimension=Literal(dimension),
-            m=Literal(hnsw_m),
-            ef_construction=Literal(hnsw_ef_construction),
-        )
-    )
+    """Creates the graphs of a loaded generation that no reader sees yet, the longest part of a build."""
+    for scope_key in _large_scopes(connection, generation, config):
+        connection.execute(_create_index(generation, scope_key, dimension, config, concurrently=False))
+        _insert_graph(connection, generation, scope_key)
 
 
-def clean_hnsw_graph(
-    connection: Connection[DatabaseRow], generation: int, dimension: int, hnsw_m: int
-) -> bool:
-    """Removes deleted chunks from a generation's indexes, and rebuilds a large HNSW graph that has too many.
+def create_missing_hnsw_graphs(
+    connection: Connection[DatabaseRow], generation: int, dimension: int, config: HnswGraphConfig
+) -> int:
+    """Creates the graphs of scopes that have grown large; readers and writers are not blocked.
+
+    Args:
+        connection: The owner's connection, outside a transaction.
+        generation: The number of the generation.
+        dimension: The length of a vector.
+        config: Which scopes get a graph, and how it is built.
+
+    Returns:
+        How many were created.
+    """
+    missing = _large_scopes(connection, generation, config)
+    for scope_key in missing:
+        # A creation that was interrupted leaves an index that is not valid.
+        name = Identifier("headwater", _index_name(generation, scope_key))
+        connection.execute(SQL("DROP INDEX IF EXISTS {}").format(name))
+        connection.execute(_create_index(generation, scope_key, dimension, config, concurrently=True))
+        _insert_graph(connection, generation, scope_key)
+    return len(missing)
+
+
+def clean_hnsw_graphs(
+    connection: Connection[DatabaseRow], generation: int, dimension: int, config: HnswGraphConfig
+) -> int:
+    """Removes deleted chunks from a generation's indexes, and rebuilds large graphs that hold too many.
 
     To remove a row from an HNSW graph, VACUUM finds new neighbours for every row that had it as a neighbour.
     If more than one row in a few hundred was deleted, that takes longer than rebuilding the graph. So deleted
@@ -51,24 +79,71 @@ def clean_hnsw_graph(
         connection: The owner's connection, outside a transaction.
         generation: The number of the generation.
         dimension: The length of a vector; a number takes two bytes.
-        hnsw_m: Neighbours per vector and layer, twice as many on the lowest layer; a neighbour takes six
-            bytes.
+        config: How the graphs were built.
 
     Returns:
-        Whether the graph was rebuilt; readers are not blocked.
+        How many graphs were rebuilt; readers are not blocked.
     """
-    graph = _graph(connection, generation)
-    if graph is None:
-        return False
-    # pgvector's hnsw.h: a page of 8 KiB holds whole elements: a vector, its neighbours and 96 bytes more.
-    element_bytes = 2 * dimension + 12 * hnsw_m + 96
+    # pgvector's hnsw.h: a page of 8 KiB holds whole elements: a vector, its neighbours (six bytes each, twice
+    # as many on the lowest layer) and 96 bytes more.
+    element_bytes = 2 * dimension + 12 * config.hnsw_m + 96
     pages = 1 / (_PAGE_BYTES // element_bytes) if element_bytes <= _PAGE_BYTES else 2
-    bloated = graph.size_bytes > (1 + _MAX_BLOAT) * graph.rows * pages * 8192 + _EMPTY_GRAPH_BYTES
-    if bloated:
+    graphs = _graphs(connection, generation)
+    bloated = [
+        graph
+        for graph in graphs
+        if graph.size_bytes > (1 + _MAX_BLOAT) * graph.rows * pages * 8192 + _EMPTY_GRAPH_BYTES
+    ]
+    for graph in bloated:
         connection.execute(SQL("REINDEX INDEX CONCURRENTLY {}").format(SQL(graph.name)))
-    if bloated or graph.rows < _LARGE_GRAPH_ROWS:
+    if bloated or all(graph.rows < _LARGE_GRAPH_ROWS for graph in graphs):
         connection.execute(SQL("VACUUM (INDEX_CLEANUP ON) {}").format(partition_name("chunks", generation)))
-    return bloated
+    return len(bloated)
+
+
+def _large_scopes(connection: Connection[DatabaseRow], generation: int, config: HnswGraphConfig) -> list[int]:
+    """Returns the keys of the scopes that have enough chunks for a graph, and none yet."""
+    rows = connection.execute(
+        SQL(
+            "SELECT scope_key FROM {chunks} "
+            "WHERE valid_to IS NULL AND scope_key IS NOT NULL AND scope_key NOT IN "
+            "(SELECT scope_key FROM headwater.graphs WHERE generation = {generation}) "
+            "GROUP BY scope_key HAVING count(*) >= {most} ORDER BY scope_key"
+        ).format(
+            chunks=partition_name("chunks", generation),
+            generation=Literal(generation),
+            most=Literal(config.graph_min_chunks),
+        )
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+def _index_name(generation: int, scope_key: int) -> str:
+    return f"chunks_g{generation}_graph_{scope_key}"
+
+
+def _create_index(
+    generation: int, scope_key: int, dimension: int, config: HnswGraphConfig, concurrently: bool
+) -> Composed:
+    return SQL(
+        "CREATE INDEX {concurrently} {name} ON {chunks} "
+        "USING hnsw ((embedding::halfvec({dimension})) halfvec_cosine_ops) "
+        "WITH (m = {m}, ef_construction = {ef_construction}) WHERE scope_key = {scope_key}::bigint"
+    ).format(
+        concurrently=SQL("CONCURRENTLY" if concurrently else ""),
+        name=Identifier(_index_name(generation, scope_key)),
+        chunks=partition_name("chunks", generation),
+        dimension=Literal(dimension),
+        m=Literal(config.hnsw_m),
+        ef_construction=Literal(config.hnsw_ef_construction),
+        scope_key=Literal(str(scope_key)),
+    )
+
+
+def _insert_graph(connection: Connection[DatabaseRow], generation: int, scope_key: int) -> None:
+    connection.execute(
+        "INSERT INTO headwater.graphs (generation, scope_key) VALUES (%s, %s)", (generation, scope_key)
+    )
 
 
 class _Graph(NamedTuple):
@@ -77,13 +152,12 @@ class _Graph(NamedTuple):
     rows: int
 
 
-def _graph(connection: Connection[DatabaseRow], generation: int) -> _Graph | None:
-    """Returns a generation's HNSW graph, if it has one; its rows are as the last VACUUM counted them."""
-    found = connection.execute(
-        "SELECT i.indexrelid::regclass::text, pg_relation_size(i.indexrelid), "
-        "greatest(t.reltuples, 0)::bigint FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid "
-        "JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam "
-        "WHERE a.amname = 'hnsw' AND t.oid = %s::regclass",
+def _graphs(connection: Connection[DatabaseRow], generation: int) -> list[_Graph]:
+    """Returns a generation's HNSW graphs; their rows are as the last VACUUM counted them."""
+    rows = connection.execute(
+        "SELECT c.oid::regclass::text, pg_relation_size(c.oid), greatest(c.reltuples, 0)::bigint "
+        "FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam "
+        "WHERE a.amname = 'hnsw' AND i.indrelid = %s::regclass",
         (partition_name("chunks", generation).as_string(connection),),
-    ).fetchone()
-    return _Graph(*found) if found else None
+    ).fetchall()
+    return [_Graph(*row) for row in rows]

@@ -14,14 +14,14 @@ import pyarrow as pa
 import pyarrow.csv
 from psycopg.sql import SQL, Identifier, Literal
 from psycopg.types.json import Jsonb
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from retrieval.access import SCOPE_TENANT_SQL
 from retrieval.index.apply import merge_staged_changes, stage_index_changes
 from retrieval.index.build import INDEX_VERSION, begin_generation, exclusive_index_build, load_generation
 from retrieval.index.dump import IndexDump, dump_index, restore_index
-from retrieval.index.hnsw_graph import clean_hnsw_graph
-from retrieval.index.partitions import vacuum_partitions
+from retrieval.index.hnsw_graph import HnswGraphConfig, clean_hnsw_graphs, create_missing_hnsw_graphs
+from retrieval.index.partitions import read_scope_keys, vacuum_partitions
 from retrieval.index.postings import repack_postings
 from retrieval.index.prune import prune_index
 from retrieval.index.quarantine import read_quarantined
@@ -50,13 +50,9 @@ _ROWS_AT_COLUMNS = (
 )  # fmt: skip
 
 
-class IndexConfig(BaseModel):
+class IndexConfig(HnswGraphConfig):
     """The settings of index builds."""
 
-    hnsw_m: int = Field(default=16, ge=2, le=100)
-    """Neighbours per vector in the HNSW graph; more neighbours find more and take more memory."""
-    hnsw_ef_construction: int = Field(default=128, ge=4, le=1000)
-    """Candidates that are compared while a vector is put into the graph; at least twice `hnsw_m`."""
     lock_timeout_s: float = Field(default=5.0, gt=0)
     """How long pruning waits for readers in flight, and new readers for it."""
 
@@ -120,13 +116,10 @@ class Index:
             IndexConflict: Another build is running.
             InvalidIndexBatch: A batch can not be indexed, or two rows have one chunk_id.
         """
-        config = self._config
         with self._postgres.maintenance() as connection, exclusive_index_build(connection):
             number = begin_generation(connection, model_digest, chunker_digest, dimension, lineage, after)
             with connection.transaction():
-                load_generation(
-                    connection, number, dimension, batches, config.hnsw_m, config.hnsw_ef_construction
-                )
+                load_generation(connection, number, dimension, batches, self._config)
             vacuum_partitions(connection, number)
         return IndexState(number, 1, model_digest, chunker_digest, dimension, lineage)
 
@@ -165,9 +158,9 @@ class Index:
                 raise IndexConflict(
                     f"generation {number} {now}, and the change was worked out from epoch {state.epoch}"
                 )
-            numbering = IndexRowNumbering(number, epoch, row[1], state.dimension)
+            numbering = IndexRowNumbering(number, epoch, row[1], state.dimension, read_scope_keys(connection))
             stage_index_changes(connection, upserts, removed_chunk_ids, numbering)
-            changed = merge_staged_changes(connection, number, epoch)
+            changed = merge_staged_changes(connection, numbering)
             if not changed:
                 epoch = state.epoch
             connection.execute(
@@ -178,6 +171,7 @@ class Index:
         if changed:
             with self._postgres.maintenance() as connection:
                 vacuum_partitions(connection, number)
+                create_missing_hnsw_graphs(connection, number, state.dimension, self._config)
         return IndexState(number, epoch, state.model_digest, state.chunker_digest, state.dimension, lineage)
 
     def rows_at(self, point: IndexPoint) -> pa.Table:
@@ -309,16 +303,15 @@ class Index:
         Raises:
             InvalidIndexDump: The files do not hold rows of the index's tables; nothing was changed.
         """
-        config = self._config
         with self._postgres.maintenance() as connection:
             with connection.transaction():
-                restore_index(connection, folder, dump, config.hnsw_m, config.hnsw_ef_construction)
+                restore_index(connection, folder, dump, self._config)
             for number in dump.dimensions:
                 vacuum_partitions(connection, number)
         self._postgres.close()  # the access key is another
 
     def maintain(self) -> dict[str, int]:
-        """Vacuums and analyses every finished generation; rebuilds HNSW graphs with too many deleted rows.
+        """Vacuums every finished generation; builds graphs that are missing or have too many deleted rows.
 
         A large graph keeps deleted rows, which no search returns, until they are a fifth of it; then it is
         rebuilt beside the old one.
@@ -339,7 +332,8 @@ class Index:
                     )
                     repack_postings(connection, number)
                 vacuum_partitions(connection, number)
-                rebuilt += clean_hnsw_graph(connection, number, dimension, self._config.hnsw_m)
+                create_missing_hnsw_graphs(connection, number, dimension, self._config)
+                rebuilt += clean_hnsw_graphs(connection, number, dimension, self._config)
         return {"generations": len(ready), "graphs_rebuilt": rebuilt}
 
     def prune(self, keep: Iterable[tuple[int, int]]) -> int:

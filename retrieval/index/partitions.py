@@ -1,14 +1,15 @@
 """The tables (partitions) of one generation: created, loaded, indexed, attached, vacuumed and dropped."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pyarrow as pa
-from psycopg import Connection, sql
+from psycopg import Connection
 from psycopg.sql import SQL, Identifier, Literal
 
-from retrieval.access import SCOPE_GROUPS_SQL, SCOPE_SEPARATOR, SCOPE_TENANT_SQL
+from retrieval.access import SCOPE_GROUPS_SQL, SCOPE_TENANT_SQL
 from retrieval.index.binary_copy import binary_copy_stream
 from retrieval.index.rows import COPIED_COLUMNS
+from retrieval.index.types import IndexConflict
 from retrieval.store.postgres import DatabaseRow, fetch_postgres_value
 
 PARTITIONED = ("chunks", "postings", "frequencies")
@@ -112,15 +113,30 @@ def create_posting_indexes(connection: Connection[DatabaseRow], generation: int)
         )
 
 
-def insert_index_scopes(connection: Connection[DatabaseRow], chunks: sql.Composable) -> None:
-    """Inserts the scopes with groups that rows of `chunks` have, so that a reader's groups find them."""
+def read_scope_keys(connection: Connection[DatabaseRow]) -> dict[str, int]:
+    """Returns the key of every scope that is known."""
+    return dict(connection.execute("SELECT scope, scope_key FROM headwater.scopes").fetchall())
+
+
+def insert_index_scopes(connection: Connection[DatabaseRow], scope_keys: Mapping[str, int]) -> None:
+    """Inserts the scopes that are not known yet, with their keys, so that their readers find them.
+
+    Raises:
+        IndexConflict: Another writer inserted one of them first, with another key.
+    """
     connection.execute(
-        SQL(
-            "INSERT INTO headwater.scopes (scope, tenant, groups) "
-            f"SELECT scope, {SCOPE_TENANT_SQL}, {SCOPE_GROUPS_SQL} "
-            "FROM {chunks} WHERE strpos(scope, {mark}) > 0 GROUP BY scope ON CONFLICT DO NOTHING"
-        ).format(chunks=chunks, mark=Literal(SCOPE_SEPARATOR))
+        f"INSERT INTO headwater.scopes (scope, tenant, groups, scope_key) "
+        f"SELECT scope, {SCOPE_TENANT_SQL}, {SCOPE_GROUPS_SQL}, scope_key "
+        "FROM unnest(%(scopes)s::text[], %(keys)s::bigint[]) AS new (scope, scope_key) "
+        "ON CONFLICT DO NOTHING",
+        {"scopes": list(scope_keys), "keys": list(scope_keys.values())},
     )
+    if any(
+        scope_keys[scope] != key for scope, key in read_scope_keys(connection).items() if scope in scope_keys
+    ):
+        raise IndexConflict(
+            "another writer put the first chunks of a tenant or group in: read the state again"
+        )
 
 
 def attach_partitions(connection: Connection[DatabaseRow], generation: int) -> None:

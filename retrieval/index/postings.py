@@ -24,13 +24,9 @@ _SORTED_CHUNKS = 500_000
 _READ_CHUNKS = 20_000
 """Chunks whose lexemes are read per statement, so that the server can be interrupted in between."""
 
-# How often a chunk holds a lexeme in each of its fields, and how long it is in lexemes: one 64-bit number.
+# How often a chunk holds a lexeme in each of its fields. With its length in lexemes in the upper half it is
+# one 64-bit number, which `headwater.weighted_tf` reads.
 _PACK = "(least(heading_tf, 255) << 24) | (least(title_tf, 255) << 16) | least(text_tf, 65535)"
-TEXT_TF_SQL = "(counts & 65535)"
-TITLE_TF_SQL = "((counts >> 16) & 255)"
-HEADING_TF_SQL = "((counts >> 24) & 255)"
-CHUNK_LENGTH_SQL = "(counts >> 32)"
-IN_TEXT_ONLY_SQL = f"counts & {0xFFFF << 16} = 0"
 
 
 def fill_postings(connection: Connection[DatabaseRow], generation: int, count: int) -> None:
@@ -230,20 +226,6 @@ def insert_changed_frequencies(
             epoch=Literal(epoch),
         )
     )
-
-
-def chunk_posting_sql(generation: int) -> str:
-    """Returns SQL that selects the `counts` of the lexeme `words.lexeme` in chunk `c`: one row, or none."""
-    # Blocks of a scope follow one another: a chunk is in the last one that begins at or before it.
-    return f"""
-        SELECT counts[place] AS counts FROM (
-            SELECT p.chunk_nos, p.counts, width_bucket(c.chunk_no::integer, p.chunk_nos) AS place
-            FROM headwater.postings p
-            WHERE p.generation = {generation:d} AND p.scope = c.scope AND p.lexeme = words.lexeme
-                AND p.first_no <= c.chunk_no
-            ORDER BY p.first_no DESC LIMIT 1
-        ) block WHERE chunk_nos[place] = c.chunk_no
-    """
 
 
 def remove_postings(connection: Connection[DatabaseRow], generation: int, dead: sql.Composable) -> None:

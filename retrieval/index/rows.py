@@ -1,5 +1,6 @@
 """Turns batches of chunks into rows of the index; checks them, and leaves out rows that can't be stored."""
 
+import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -36,7 +37,7 @@ GROUPS_COLUMN = pa.field("access_groups", pa.string())
 STORED_COLUMNS = ["scope" if name == "tenant" else name for name in INDEX_COLUMNS.names]
 """The columns of `headwater.chunks` that come from a batch, without the vector."""
 
-COPIED_COLUMNS = ["generation", "chunk_no", "valid_from", *STORED_COLUMNS, "embedding"]
+COPIED_COLUMNS = ["generation", "chunk_no", "valid_from", *STORED_COLUMNS, "embedding", "scope_key"]
 """The columns of `headwater.chunks` that a load fills, in the order of `numbered_index_rows`."""
 
 MAX_FIELD_BYTES = 100_000
@@ -78,6 +79,7 @@ class IndexRowNumbering:
         epoch: The first epoch that shows the rows.
         next_chunk_no: The number of the next row.
         dimension: The length of a vector.
+        scope_keys: The key of each scope; scopes that are new receive one.
         quarantined: The chunks that were left out so far.
     """
 
@@ -85,6 +87,7 @@ class IndexRowNumbering:
     epoch: int
     next_chunk_no: int
     dimension: int
+    scope_keys: dict[str, int]
     quarantined: list[QuarantinedChunk] = field(default_factory=list)
 
 
@@ -131,6 +134,7 @@ def numbered_index_rows(
                 pa.array(np.arange(first, first + count, dtype=np.int64)),
                 pa.array(np.full(count, numbering.epoch, np.int64)),
                 *rows.columns,
+                _scope_keys(rows.column("scope"), numbering.scope_keys),
             ],
             names=COPIED_COLUMNS,
         )
@@ -157,6 +161,13 @@ def _scopes(batch: pa.RecordBatch, tenants: pa.Array) -> pa.Array:
     if GROUPS_COLUMN.name not in batch.schema.names:
         return tenants
     return encode_scopes(tenants, _checked(batch, GROUPS_COLUMN))
+
+
+def _scope_keys(scopes: pa.StringArray, known: dict[str, int]) -> pa.Int64Array:
+    """Returns the key of each scope, and gives new scopes a random one, which says nothing of their names."""
+    encoded = scopes.dictionary_encode()
+    keys = [known.setdefault(scope, secrets.randbits(63)) for scope in encoded.dictionary.to_pylist()]
+    return pa.array(keys, pa.int64()).take(encoded.indices)
 
 
 def _refused(rows: pa.RecordBatch) -> dict[int, tuple[str, str]]:

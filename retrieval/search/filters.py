@@ -1,12 +1,10 @@
-"""Filters candidates by a query's phrases and exclusions, as conditions in SQL."""
+"""Filters chunks by a query's phrases and exclusions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from psycopg import Connection
 
-from retrieval.index.postings import chunk_posting_sql
 from retrieval.search.fusion import SearchCandidate
 from retrieval.search.query import SearchQuery, phrase_regex
 from retrieval.search.snapshot import Snapshot
@@ -15,79 +13,56 @@ from retrieval.store.postgres import DatabaseRow
 
 @dataclass(frozen=True)
 class QueryFilters:
-    """The SQL conditions that a query's phrases and exclusions put on a chunk.
+    """The conditions that a query's phrases and exclusions put on a chunk, for the functions of search.sql.
 
     Attributes:
-        having: A HAVING clause over a chunk's lexemes, or an empty one. It excludes chunks that cannot hold
-            the phrase before the best candidates are chosen.
-        where: Conditions on a row `c` of `headwater.chunks`, each with a leading AND.
-        arguments: The parameter values of both.
+        phrases: Regular expressions, each of which the chunk's title, headings or text match.
+        without_phrases: Regular expressions, none of which they match.
+        without_lexemes: Lexemes, none of which the chunk holds.
     """
 
-    having: str
-    where: str
-    arguments: dict[str, Any]
+    phrases: list[str]
+    without_phrases: list[str]
+    without_lexemes: list[str]
 
 
 def matching_candidates(
     connection: Connection[DatabaseRow],
     snapshot: Snapshot,
-    query: SearchQuery,
+    filters: QueryFilters,
     candidates: Sequence[SearchCandidate],
 ) -> list[SearchCandidate]:
     """Returns the candidates that hold every phrase of the query and nothing it excludes, in their order."""
-    filters = query_filters(connection, snapshot, query, set())
     rows = connection.execute(
-        "SELECT chunk_no FROM headwater.chunks c "
-        f"WHERE chunk_no = ANY(%(candidates)s) AND {snapshot.visible} {filters.where}",
-        filters.arguments | {"candidates": [candidate.chunk_no for candidate in candidates]},
+        "SELECT * FROM headwater.matching_chunks(%s, %s, %s::bigint[], %s::text[], %s::text[], %s::text[])",
+        (
+            snapshot.generation,
+            snapshot.epoch,
+            [candidate.chunk_no for candidate in candidates],
+            filters.phrases,
+            filters.without_phrases,
+            filters.without_lexemes,
+        ),
     ).fetchall()
     kept = {row[0] for row in rows}
     return [candidate for candidate in candidates if candidate.chunk_no in kept]
 
 
-def query_filters(
-    connection: Connection[DatabaseRow], snapshot: Snapshot, query: SearchQuery, read: set[str]
+def read_query_filters(
+    connection: Connection[DatabaseRow], snapshot: Snapshot, query: SearchQuery
 ) -> QueryFilters:
-    """Returns the SQL conditions of a query's phrases and exclusions.
-
-    Args:
-        connection: A serving connection.
-        snapshot: The snapshot that the search reads.
-        query: The query.
-        read: The lexemes whose postings the search reads in full; `having` uses only these.
-    """
-    arguments: dict[str, Any] = {}
-    having, where = [], []
-    passage = "concat_ws(E'\\n', c.title, c.heading, c.text)"
-    for number, phrase in enumerate(query.phrases):
-        name = f"phrase_{number}"
-        arguments[name] = phrase_regex(phrase)
-        where.append(f"AND {passage} ~* %({name})s")
-        readings = []
-        for place, lexemes in enumerate(_lexemes(connection, snapshot, phrase) if read else []):
-            arguments[f"{name}_{place}"] = sorted(lexemes & read)
-            readings.append(f"array_agg(lexeme) @> %({name}_{place})s::text[]")
-        if readings:
-            having.append(f"({' OR '.join(readings)})")
-    for number, phrase in enumerate(query.without_phrases):
-        arguments[f"without_{number}"] = phrase_regex(phrase)
-        where.append(f"AND {passage} !~* %(without_{number})s")
-    excluded = [_lexemes(connection, snapshot, word) for word in query.without_words]
-    if excluded:
-        arguments["without"] = sorted(set().union(*(each for readings in excluded for each in readings)))
-        where.append(
-            "AND NOT EXISTS (SELECT FROM unnest(%(without)s::text[]) AS words (lexeme) "
-            f"CROSS JOIN LATERAL ({chunk_posting_sql(snapshot.generation)}) held)"
-        )
-    return QueryFilters(f"HAVING {' AND '.join(having)}" if having else "", " ".join(where), arguments)
+    """Returns the conditions of a query's phrases and exclusions."""
+    excluded = [query_readings(connection, snapshot, word) for word in query.without_words]
+    return QueryFilters(
+        [phrase_regex(phrase) for phrase in query.phrases],
+        [phrase_regex(phrase) for phrase in query.without_phrases],
+        sorted(set().union(*(reading for readings in excluded for reading in readings))),
+    )
 
 
-def _lexemes(connection: Connection[DatabaseRow], snapshot: Snapshot, text: str) -> list[set[str]]:
+def query_readings(connection: Connection[DatabaseRow], snapshot: Snapshot, text: str) -> list[set[str]]:
     """Returns a text's lexemes, one set for each different reading by the tenant's languages."""
     rows = connection.execute(
-        "SELECT DISTINCT (SELECT coalesce(array_agg(lexeme ORDER BY lexeme), '{}') "
-        "FROM headwater.terms(language, %s, true)) FROM unnest(%s::text[]) AS language",
-        (text, list(snapshot.languages)),
+        "SELECT * FROM headwater.query_readings(%s::text[], %s)", (list(snapshot.languages), text)
     ).fetchall()
     return [set(lexemes) for (lexemes,) in rows]

@@ -1,25 +1,18 @@
-"""Lexical search: the chunks that hold a query's words, ranked by BM25 over the postings, in plain SQL."""
+"""Lexical search: the chunks that hold a query's words, ranked by BM25 over the postings (search.sql)."""
 
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pgvector import HalfVector
 from psycopg import Connection
+from psycopg.types.json import Jsonb
 from pydantic import BaseModel, Field
 
-from retrieval.index.postings import (
-    CHUNK_LENGTH_SQL,
-    HEADING_TF_SQL,
-    IN_TEXT_ONLY_SQL,
-    POSTINGS_PER_BLOCK,
-    TEXT_TF_SQL,
-    TITLE_TF_SQL,
-    chunk_posting_sql,
-)
-from retrieval.search.filters import query_filters
+from retrieval.index.postings import POSTINGS_PER_BLOCK
+from retrieval.search.filters import query_readings, read_query_filters
 from retrieval.search.fusion import SearchCandidate, ranking_key
 from retrieval.search.query import SearchQuery
 from retrieval.search.snapshot import Snapshot
@@ -79,17 +72,6 @@ class _Word:
     chunk_count: int
 
 
-# weight * tf / (tf + k1 (1 - b + b length / mean)), written with tf once: PostgreSQL computes tf wherever it
-# stands, and that is most of the cost of a posting. Rounded, so that the order of a sum never decides between
-# equals.
-_SCORE = "round(1e9 * sum(weight / (1 + (%(length_0)s::float8 + %(length_1)s::float8 * length) / tf))) / 1e9"
-# Most chunks that hold a word hold it only in their text.
-_COUNTED = (
-    f"{CHUNK_LENGTH_SQL} AS length, %(text)s * {TEXT_TF_SQL} + CASE WHEN {IN_TEXT_ONLY_SQL} THEN 0 "
-    f"ELSE %(title)s * {TITLE_TF_SQL} + %(heading)s * {HEADING_TF_SQL} END AS tf"
-)
-
-
 class Bm25Search:
     """The BM25 search of one query over weighted fields, with Lucene's idf, in one snapshot.
 
@@ -115,14 +97,12 @@ class Bm25Search:
         self._connection, self._snapshot, self._query, self._config = connection, snapshot, query, config
         self._words = _words(connection, snapshot, query.words, config)
         self._affordable = _affordable(self._words, config.max_postings)
-        self._arguments: dict[str, Any] = {
-            "title": config.title_weight,
-            "heading": config.heading_weight,
-            "text": config.text_weight,
-            "length_0": config.bm25_k1 * (1 - config.bm25_b),
-            # Without a mean length there are no postings, so its value does not matter.
-            "length_1": config.bm25_k1 * config.bm25_b / (snapshot.mean_length or 1.0),
-        }
+        self._filters = read_query_filters(connection, snapshot, query)
+        self._phrase_readings = [query_readings(connection, snapshot, phrase) for phrase in query.phrases]
+        # Without a mean length there are no postings, so its value does not matter.
+        slope = config.bm25_k1 * config.bm25_b / (snapshot.mean_length or 1.0)
+        self._length_weights = [config.bm25_k1 * (1 - config.bm25_b), slope]
+        self._field_weights = [config.title_weight, config.heading_weight, config.text_weight]
 
     def best(self, depth: int, also: Sequence[int] = (), vector: HalfVector | None = None) -> LexicalRanking:
         """Returns the best `depth` chunks that hold a word of the query and meet its filters.
@@ -176,79 +156,44 @@ class Bm25Search:
             The ranking, and whether other chunks with an essential word were left out, valid or not.
         """
         snapshot, common = self._snapshot, [word for word in self._words if word not in essential]
-        filters = query_filters(self._connection, snapshot, self._query, {word.lexeme for word in essential})
         dearer = _BLOCKS_PER_LOOKUP * POSTINGS_PER_BLOCK * (pool + len(also))
         scanned = [word for word in common if word.chunk_count <= dearer]
         looked_up = common[len(scanned) :]
-        # Only a word that alone exceeds the limit is not read in full. Its newest postings are read, because
-        # the postings of closed chunks, which are still there, are among the older ones.
-        most = self._config.max_postings
-        similarity = "1 - (embedding <=> %(vector)s::halfvec)" if vector else "NULL::float8"
-        bound = "ORDER BY p.first_no DESC LIMIT %(most)s" if essential[0].chunk_count > most else ""
-        # A candidate that even all of the common words could not bring among the best is not scored further.
-        # The others are tested on their text from the best on, until there are enough.
+        # Only a word that alone exceeds the limit is not read in full.
+        most = self._config.max_postings if essential[0].chunk_count > self._config.max_postings else None
         rows = self._connection.execute(
-            f"""
-            WITH found AS MATERIALIZED (
-                SELECT chunk_no, {_SCORE} AS score
-                FROM (
-                    SELECT lexeme, weight, chunk_no, {_COUNTED}
-                    FROM unnest(%(lexemes)s::text[], %(weights)s::float8[]) AS words (lexeme, weight)
-                    CROSS JOIN LATERAL (
-                        SELECT unnest(p.chunk_nos) AS chunk_no, unnest(p.counts) AS counts
-                        FROM headwater.postings p
-                        WHERE p.generation = {snapshot.generation:d} AND p.lexeme = words.lexeme {bound}
-                    ) postings
-                ) counted
-                GROUP BY chunk_no {filters.having}
-            ), cut AS MATERIALIZED (
-                SELECT array_agg(score) AS best
-                FROM (SELECT score FROM found ORDER BY score DESC LIMIT %(pool)s + 1) best
-            ), picked AS MATERIALIZED (
-                SELECT chunk_no, score, score >= {_cut("%(pool)s")} AS ranked
-                FROM found WHERE score >= {_cut("%(pool)s")} OR {_ASKED}
-            ), asked AS MATERIALIZED (
-                SELECT chunk_no, score, ranked FROM picked
-                WHERE score >= {_cut("%(best)s")} - %(most_added)s OR {_ASKED}
-                UNION ALL
-                SELECT chunk_no, 0, false FROM unnest(%(also)s::integer[]) AS also (chunk_no)
-                WHERE chunk_no NOT IN (SELECT chunk_no FROM picked)
-            ), scored AS MATERIALIZED (
-                SELECT chunk_no, score + coalesce(added, 0) AS score, ranked
-                FROM asked LEFT JOIN ({_added(snapshot, bool(looked_up)) if common else _NOTHING}) more
-                USING (chunk_no)
+            """
+            SELECT chunk_no, chunk_id, score, similarity FROM headwater.rank_by_words(
+                %(generation)s, %(epoch)s, %(lexemes)s::text[], %(weights)s::float8[], %(most)s,
+                %(scanned)s::text[], %(scanned_weights)s::float8[],
+                %(looked_up)s::text[], %(looked_up_weights)s::float8[],
+                %(field_weights)s::float8[], %(length_weights)s::float8[], %(phrase_lexemes)s,
+                %(phrases)s::text[], %(without_phrases)s::text[], %(without_lexemes)s::text[],
+                %(pool)s, %(best)s, %(depth)s, %(also)s::integer[], %(vector)s::halfvec
             )
-            (
-                SELECT chunk_no, chunk_id, score, similarity
-                FROM (SELECT chunk_no, score FROM scored WHERE ranked ORDER BY score DESC OFFSET 0) best
-                CROSS JOIN LATERAL (
-                    SELECT chunk_id, {similarity} AS similarity FROM headwater.chunks c
-                    WHERE c.chunk_no = best.chunk_no AND {snapshot.visible} {filters.where} LIMIT 1
-                ) chunks
-                ORDER BY score DESC FETCH FIRST %(depth)s ROWS WITH TIES
-            )
-            UNION ALL
-            SELECT chunk_no, NULL, score, NULL FROM scored WHERE {_ASKED}
-            UNION ALL
-            SELECT NULL, NULL, cardinality(best), NULL FROM cut
             """,
-            self._arguments
-            | filters.arguments
-            | {
+            {
+                "generation": snapshot.generation,
+                "epoch": snapshot.epoch,
                 "lexemes": [word.lexeme for word in essential],
                 "weights": [word.weight for word in essential],
-                "common": [word.lexeme for word in scanned],
-                "common_weights": [word.weight for word in scanned],
-                "commonest": [word.lexeme for word in looked_up],
-                "commonest_weights": [word.weight for word in looked_up],
-                "most_added": sum(word.weight for word in common),
                 "most": most,
+                "scanned": [word.lexeme for word in scanned],
+                "scanned_weights": [word.weight for word in scanned],
+                "looked_up": [word.lexeme for word in looked_up],
+                "looked_up_weights": [word.weight for word in looked_up],
+                "field_weights": self._field_weights,
+                "length_weights": self._length_weights,
+                "phrase_lexemes": self._phrase_lexemes({word.lexeme for word in essential}),
+                "phrases": self._filters.phrases,
+                "without_phrases": self._filters.without_phrases,
+                "without_lexemes": self._filters.without_lexemes,
                 "pool": pool,
                 # Without common words, candidates that are not valid would leave places open.
                 "best": depth if common and pool < _ALL else _ALL,
+                "depth": depth,
                 "also": list(also),
                 "vector": vector,
-                "depth": depth,
             },
         ).fetchall()
         best = [SearchCandidate(*row[:3]) for row in rows if row[1] is not None]
@@ -259,56 +204,13 @@ class Bm25Search:
         more = found > pool or (found > depth and bool(common))
         return LexicalRanking(best[:depth], scores, similarities), more
 
+    def _phrase_lexemes(self, read: set[str]) -> Jsonb | None:
+        """Returns each phrase's readings, as far as their words are read in full; None without a phrase.
 
-_NOTHING = "SELECT 0 AS chunk_no, 0 AS added WHERE false"
-_ASKED = "chunk_no = ANY(%(also)s::integer[])"
-
-
-def _cut(place: str) -> str:
-    """Returns SQL for the score of the chunk at a place, from 1, among those found; 0 if there are fewer."""
-    return f"coalesce((SELECT best[{place}] FROM cut), 0)"
-
-
-def _added(snapshot: Snapshot, looked_up: bool) -> str:
-    """Returns SQL for what the common words add to the scores of the chunks `asked` that hold one.
-
-    All blocks of a word are scanned, and each is matched with the chunks between its first and last number.
-    For a word of too many blocks, the block of each chunk is looked up instead.
-
-    Args:
-        snapshot: What the search reads.
-        looked_up: Whether there are words of too many blocks.
-    """
-    lookups = f"""
-        UNION ALL
-        SELECT weight, c.chunk_no, counts
-        FROM unnest(%(commonest)s::text[], %(commonest_weights)s::float8[]) AS words (lexeme, weight)
-        CROSS JOIN asked
-        JOIN headwater.chunks c ON c.chunk_no = asked.chunk_no AND c.generation = {snapshot.generation:d}
-        CROSS JOIN LATERAL ({chunk_posting_sql(snapshot.generation)}) held
-    """
-    return f"""
-    SELECT chunk_no, {_SCORE} AS added
-    FROM (
-        SELECT weight, chunk_no, {_COUNTED}
-        FROM (
-            SELECT weight, chunk_no, counts[width_bucket(chunk_no, chunk_nos)] AS counts
-            FROM (
-                SELECT weight, p.chunk_nos, p.counts, unnest(nos[
-                    width_bucket(p.first_no::integer - 1, nos) + 1
-                    : width_bucket(p.chunk_nos[cardinality(p.chunk_nos)], nos)
-                ]) AS chunk_no
-                FROM (SELECT array_agg(chunk_no ORDER BY chunk_no) AS nos FROM asked) sorted
-                CROSS JOIN unnest(%(common)s::text[], %(common_weights)s::float8[]) AS words (lexeme, weight)
-                JOIN headwater.postings p
-                    ON p.generation = {snapshot.generation:d} AND p.lexeme = words.lexeme
-            ) blocks
-            WHERE chunk_nos[width_bucket(chunk_no, chunk_nos)] = chunk_no
-            {lookups if looked_up else ""}
-        ) postings
-    ) counted
-    GROUP BY chunk_no
-    """
+        So chunks that can't hold a phrase are excluded before the best candidates are chosen.
+        """
+        phrases = [[sorted(reading & read) for reading in readings] for readings in self._phrase_readings]
+        return Jsonb([readings for readings in phrases if readings]) if any(phrases) else None
 
 
 def _words(
@@ -320,29 +222,16 @@ def _words(
     stop word in English: it must not look rare because it is found in the one chunk of an unknown language.
     """
     rows = connection.execute(
-        """
-        SELECT lexeme, asked, among, sum(chunk_count)::bigint
-        FROM (
-            SELECT lexeme, max(tf) AS asked, sum(chunks)::bigint AS among
-            FROM unnest(%(languages)s::text[], %(chunks)s::bigint[]) AS languages (language, chunks)
-            CROSS JOIN LATERAL headwater.terms(language, %(words)s, true) GROUP BY lexeme
-        ) terms
-        CROSS JOIN LATERAL (
-            SELECT DISTINCT ON (scope) chunk_count FROM headwater.frequencies f
-            WHERE f.lexeme = terms.lexeme AND generation = %(generation)s AND epoch <= %(epoch)s
-            ORDER BY scope, epoch DESC
-        ) newest
-        GROUP BY lexeme, asked, among HAVING sum(chunk_count) > 0 ORDER BY sum(chunk_count), lexeme
-        LIMIT %(most)s
-        """,
-        {
-            "languages": list(snapshot.languages),
-            "chunks": list(snapshot.languages.values()),
-            "words": words,
-            "most": config.max_words,
-            "generation": snapshot.generation,
-            "epoch": snapshot.epoch,
-        },
+        "SELECT lexeme, asked, among, chunk_count "
+        "FROM headwater.query_lexemes(%s, %s, %s::text[], %s::bigint[], %s, %s)",
+        (
+            snapshot.generation,
+            snapshot.epoch,
+            list(snapshot.languages),
+            list(snapshot.languages.values()),
+            words,
+            config.max_words,
+        ),
     ).fetchall()
     found = []
     for lexeme, asked, among, holding in rows:

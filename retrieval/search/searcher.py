@@ -11,7 +11,7 @@ from psycopg import Connection
 from pydantic import Field
 
 from retrieval.index.types import IndexPoint
-from retrieval.search.filters import matching_candidates
+from retrieval.search.filters import matching_candidates, read_query_filters
 from retrieval.search.fusion import SearchCandidate, fuse_rankings
 from retrieval.search.lexical_search import Bm25Search, LexicalConfig, LexicalRanking
 from retrieval.search.query import InvalidSearchQuery, SearchQuery
@@ -173,10 +173,11 @@ class Searcher:
         found, plan = search_nearest_vectors(connection, snapshot, vector, depth, self._config)
         if not query.restricted:
             return found, plan
-        kept = matching_candidates(connection, snapshot, query, found)
+        filters = read_query_filters(connection, snapshot, query)
+        kept = matching_candidates(connection, snapshot, filters, found)
         if len(kept) < depth < _MOST_TESTED:
             found, plan = search_nearest_vectors(connection, snapshot, vector, _MOST_TESTED, self._config)
-            kept = matching_candidates(connection, snapshot, query, found)
+            kept = matching_candidates(connection, snapshot, filters, found)
         return kept[:depth], plan
 
     def exact_neighbours(
@@ -245,9 +246,8 @@ def _hits(
     connection: Connection[DatabaseRow], snapshot: Snapshot, best: list[SearchCandidate]
 ) -> list[SearchHit]:
     rows = connection.execute(
-        "SELECT chunk_no, chunk_id, doc_id, uri, title, heading, content_sha256, char_start, char_end, text "
-        f"FROM headwater.chunks WHERE chunk_no = ANY(%s) AND {snapshot.visible}",
-        ([candidate.chunk_no for candidate in best],),
+        "SELECT * FROM headwater.read_chunks(%s, %s, %s::bigint[])",
+        (snapshot.generation, snapshot.epoch, [candidate.chunk_no for candidate in best]),
     ).fetchall()
     found = {row[0]: row[1:] for row in rows}
     return [

@@ -1,21 +1,19 @@
-"""Vector search: the chunks nearest to a query's vector, by the HNSW graph or by comparing every one.
+"""Vector search: the chunks nearest to a query's vector, by HNSW graphs or by comparing every one.
 
-One graph holds the rows of all tenants, and a search follows it until it has met enough rows of its tenant.
-Following the graph is expensive if the tenant's share of the rows is small; comparing all rows of the tenant
-is expensive if they are many. The cheaper way is chosen by an estimate of both costs. A graph per tenant was
-not worth its cost: see docs/scaling.md.
+A scope with many chunks has a graph of its own; the chunks of the others are compared one by one. So what a
+search meets on its way are chunks that its reader may see, and no others. A graph is used where following it
+costs less than comparing every chunk of its scope.
 """
 
-import math
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pgvector import HalfVector
 from psycopg import Connection
 from pydantic import BaseModel, Field
 
-from retrieval.search.fusion import SearchCandidate
-from retrieval.search.snapshot import Snapshot
+from retrieval.search.fusion import SearchCandidate, ranking_key
+from retrieval.search.snapshot import SearchedScope, Snapshot
 from retrieval.store.postgres import DatabaseRow
 
 MAX_EF_SEARCH = 1000
@@ -34,7 +32,7 @@ class VectorSearchConfig(BaseModel):
     """Candidates that the HNSW search holds in a graph of up to 100,000 rows, never fewer than are asked for.
     In a larger graph, they grow with the cube root of its rows."""
     max_scan_tuples: int = Field(default=100_000, ge=1)
-    """The most rows that the HNSW search meets before all of the tenant's rows are compared instead."""
+    """The most rows of a graph that a search meets before all chunks of the scope are compared instead."""
 
 
 @dataclass(frozen=True)
@@ -42,21 +40,21 @@ class VectorSearchPlan:
     """The way in which a vector search found the nearest chunks, and the reason for it.
 
     Attributes:
-        method: `exact` compared every chunk of the tenant, `graph` followed the HNSW graph, and `graph, then
-            exact` did both, because the graph gave too few.
+        method: `exact` compared every chunk of the tenant, `graph` followed HNSW graphs, and `graph and
+            exact` followed the graphs of some scopes and compared every chunk of the others.
         why: The reason in words, with the numbers that decided it.
         tenant_chunks: The number of the tenant's chunks in the snapshot.
-        graph_rows: The number of rows in the graph, of all tenants and epochs.
-        ef_search: pgvector's `hnsw.ef_search`: the number of candidates held while the graph is searched.
+        graph_chunks: The number of those that were searched by a graph.
+        ef_search: pgvector's `hnsw.ef_search`: the number of candidates held while a graph is searched.
         asked: The number of chunks that were asked for.
         found: The number of chunks that were found; it is smaller only if the tenant has no more.
-        settings: pgvector's settings, as read back from the database.
+        settings: pgvector's settings for the largest graph.
     """
 
-    method: Literal["exact", "graph", "graph, then exact"]
+    method: Literal["exact", "graph", "graph and exact"]
     why: str
     tenant_chunks: int
-    graph_rows: int
+    graph_chunks: int
     ef_search: int
     asked: int
     found: int = 0
@@ -71,17 +69,21 @@ def search_nearest_vectors(
     config: VectorSearchConfig,
 ) -> tuple[list[SearchCandidate], VectorSearchPlan]:
     """Returns the `depth` nearest chunks (or all, if there are fewer), nearest first, and the plan used."""
-    plan = _plan(snapshot, depth, config)
-    if plan.method == "graph":
-        settings = _set(connection, snapshot, plan.ef_search, config)
-        found = _by_graph(connection, snapshot, vector, depth)
-        connection.execute("SET LOCAL enable_sort = on")
-        plan = replace(plan, settings=settings)
-        if len(found) < min(depth, snapshot.chunk_count):
-            why = f"{plan.why}; but it gave {len(found)}, so every chunk was compared"
-            plan = replace(plan, method="graph, then exact", why=why)
-    if plan.method != "graph":
-        found = search_all_vectors(connection, snapshot, vector, depth)
+    followed = [scope for scope in snapshot.scopes if _follows_graph(scope, depth, config)]
+    compared = [scope.key for scope in snapshot.scopes if scope not in followed]
+    plan = _plan(snapshot, followed, depth, config)
+    found: list[SearchCandidate] = []
+    for scope in followed:
+        near = _search_graph(connection, snapshot, scope, vector, depth, config)
+        if len(near) < min(depth, scope.chunk_count):
+            plan = replace(
+                plan, why=f"{plan.why}; but a graph gave {len(near)}, so all its chunks were compared"
+            )
+            near = _compare_vectors(connection, snapshot, vector, depth, [scope.key])
+        found += near
+    if compared:
+        found += _compare_vectors(connection, snapshot, vector, depth, compared)
+    found = sorted(found, key=ranking_key)[:depth]
     return found, replace(plan, found=len(found))
 
 
@@ -91,88 +93,98 @@ def scaled_ef_search(config: VectorSearchConfig, rows: int) -> int:
     return min(round(grown), MAX_EF_SEARCH)
 
 
-def _plan(snapshot: Snapshot, depth: int, config: VectorSearchConfig) -> VectorSearchPlan:
-    chunks, rows = snapshot.chunk_count, max(snapshot.graph_rows, snapshot.chunk_count)
-    ef_search = max(scaled_ef_search(config, rows), depth)
-    met = max(ef_search, math.ceil(depth * rows / chunks)) if chunks else 0
-    cost = met * config.graph_row_cost
-    method: Literal["exact", "graph"] = "exact" if chunks <= cost else "graph"
-    if depth > MAX_EF_SEARCH:
-        method, why = "exact", f"{depth} are asked for, and the graph gives at most {MAX_EF_SEARCH}"
-    elif chunks <= ef_search * config.graph_row_cost:
-        why = f"comparing {chunks} chunks costs no more than the {ef_search} rows that the graph holds ready"
-    else:
-        why = (
-            f"the tenant has {chunks} of {rows} rows ({chunks / rows:.1%}), so the graph meets about {met} "
-            f"for {depth} of its own, which cost as much as comparing {cost:.0f}"
-        )
-    return VectorSearchPlan(method, why, chunks, rows, ef_search, depth)
-
-
-def _set(
-    connection: Connection[DatabaseRow], snapshot: Snapshot, ef_search: int, config: VectorSearchConfig
-) -> dict[str, str]:
-    """Makes pgvector search until there are enough rows, and reads back the settings that it took.
-
-    Raises:
-        RuntimeError: It took other settings, and would silently return fewer rows.
-    """
-    most = config.max_scan_tuples
-    if config.graph_row_cost:
-        # Comparing every chunk would be done by then.
-        most = min(most, max(ef_search, round(snapshot.chunk_count / config.graph_row_cost)))
-    wanted = {
-        "hnsw.ef_search": str(ef_search),
-        "hnsw.iterative_scan": "relaxed_order",
-        "hnsw.max_scan_tuples": str(most),
-        # PostgreSQL does not know which tenant asks and plans for an average one: it would sort all rows of a
-        # large tenant rather than use the graph.
-        "enable_sort": "off",
-    }
-    each = ", ".join(["set_config(%s, %s, true)"] * len(wanted))
-    row = connection.execute(f"SELECT {each}", [text for pair in wanted.items() for text in pair]).fetchone()
-    found = dict(zip(wanted, row or (), strict=False))
-    refused = [name for name, value in wanted.items() if found.get(name) != value]
-    if refused:
-        raise RuntimeError(
-            f"PostgreSQL did not take {', '.join(refused)}: it would return fewer rows unasked"
-        )
-    return found
-
-
-def _by_graph(
-    connection: Connection[DatabaseRow], snapshot: Snapshot, vector: HalfVector, depth: int
-) -> list[SearchCandidate]:
-    indexed = f"embedding::halfvec({snapshot.dimension:d})"
-    # Relaxed order returns rows nearly sorted; the outer query sorts them.
-    rows = connection.execute(
-        f"""
-        WITH near AS MATERIALIZED (
-            SELECT chunk_no, chunk_id, {indexed} <=> %(vector)s::halfvec AS distance
-            FROM headwater.chunks WHERE {snapshot.visible}
-            ORDER BY {indexed} <=> %(vector)s::halfvec LIMIT %(depth)s
-        )
-        SELECT chunk_no, chunk_id, 1 - distance FROM near ORDER BY distance, chunk_id
-        """,
-        {"vector": vector, "depth": depth},
-    ).fetchall()
-    return [SearchCandidate(*row) for row in rows]
-
-
 def search_all_vectors(
     connection: Connection[DatabaseRow], snapshot: Snapshot, vector: HalfVector, depth: int
 ) -> list[SearchCandidate]:
     """Returns the `depth` nearest chunks, nearest first, by comparing every chunk."""
-    # Without the cast to the dimension this is not the expression of the HNSW index, so every row is
-    # compared.
+    return sorted(_compare_vectors(connection, snapshot, vector, depth, None), key=ranking_key)
+
+
+def _follows_graph(scope: SearchedScope, depth: int, config: VectorSearchConfig) -> bool:
+    held = max(scaled_ef_search(config, scope.chunk_count), depth)
+    return scope.has_graph and depth <= MAX_EF_SEARCH and scope.chunk_count > held * config.graph_row_cost
+
+
+def _plan(
+    snapshot: Snapshot, followed: list[SearchedScope], depth: int, config: VectorSearchConfig
+) -> VectorSearchPlan:
+    chunks, in_graphs = snapshot.chunk_count, sum(scope.chunk_count for scope in followed)
+    largest = max((scope.chunk_count for scope in followed or snapshot.scopes), default=0)
+    ef_search = max(scaled_ef_search(config, largest), min(depth, MAX_EF_SEARCH))
+    if followed:
+        method: Literal["exact", "graph", "graph and exact"] = (
+            "graph" if in_graphs == chunks else "graph and exact"
+        )
+        why = (
+            f"following a graph over {largest} chunks costs as much as comparing "
+            f"{ef_search * config.graph_row_cost:.0f}"
+        )
+        return VectorSearchPlan(
+            method, why, chunks, in_graphs, ef_search, depth,
+            settings=_graph_settings(largest, depth, config).named(),
+        )  # fmt: skip
+    if depth > MAX_EF_SEARCH:
+        why = f"{depth} are asked for, and a graph gives at most {MAX_EF_SEARCH}"
+    elif not any(scope.has_graph for scope in snapshot.scopes):
+        why = f"the {chunks} chunks have no graph: where there are so few, comparing them takes no longer"
+    else:
+        why = f"comparing {chunks} chunks costs no more than the {ef_search} rows that a graph holds ready"
+    return VectorSearchPlan("exact", why, chunks, 0, ef_search, depth)
+
+
+class _GraphSettings(NamedTuple):
+    ef_search: int
+    max_scan_tuples: int
+
+    def named(self) -> dict[str, str]:
+        return {
+            "hnsw.ef_search": str(self.ef_search),
+            "hnsw.iterative_scan": "relaxed_order",
+            "hnsw.max_scan_tuples": str(self.max_scan_tuples),
+        }
+
+
+def _graph_settings(chunk_count: int, depth: int, config: VectorSearchConfig) -> _GraphSettings:
+    ef_search, most = max(scaled_ef_search(config, chunk_count), depth), config.max_scan_tuples
+    if config.graph_row_cost:
+        # Comparing every chunk would be done by then.
+        most = min(most, max(ef_search, round(chunk_count / config.graph_row_cost)))
+    return _GraphSettings(ef_search, most)
+
+
+def _search_graph(
+    connection: Connection[DatabaseRow],
+    snapshot: Snapshot,
+    scope: SearchedScope,
+    vector: HalfVector,
+    depth: int,
+    config: VectorSearchConfig,
+) -> list[SearchCandidate]:
+    settings = _graph_settings(scope.chunk_count, depth, config)
     rows = connection.execute(
-        f"""
-        SELECT chunk_no, chunk_id, 1 - distance FROM (
-            SELECT chunk_no, chunk_id, embedding <=> %(vector)s::halfvec AS distance
-            FROM headwater.chunks WHERE {snapshot.visible}
-            ORDER BY distance, chunk_id LIMIT %(depth)s
-        ) near ORDER BY distance, chunk_id
-        """,
-        {"vector": vector, "depth": depth},
+        "SELECT * FROM headwater.nearest_by_graph(%s, %s, %s, %s::halfvec, %s, %s, %s)",
+        (
+            snapshot.generation,
+            snapshot.epoch,
+            scope.key,
+            vector,
+            depth,
+            settings.ef_search,
+            settings.max_scan_tuples,
+        ),
+    ).fetchall()
+    return [SearchCandidate(*row) for row in rows]
+
+
+def _compare_vectors(
+    connection: Connection[DatabaseRow],
+    snapshot: Snapshot,
+    vector: HalfVector,
+    depth: int,
+    scope_keys: list[int] | None,
+) -> list[SearchCandidate]:
+    rows = connection.execute(
+        "SELECT * FROM headwater.nearest_by_comparison(%s, %s, %s::bigint[], %s::halfvec, %s)",
+        (snapshot.generation, snapshot.epoch, scope_keys, vector, depth),
     ).fetchall()
     return [SearchCandidate(*row) for row in rows]

@@ -1,12 +1,14 @@
 -- Who may read which rows.
 
 -- A row's scope says who may read it: the tenant, and where not everybody of the tenant may, U+001F and the groups that
--- may, joined by commas (retrieval/access.py). Scopes with groups are listed here, where a reader's are looked up.
+-- may, joined by commas (retrieval/access.py). Its key stands for it where everybody can read: a random number.
 CREATE TABLE IF NOT EXISTS headwater.scopes (
     scope text COLLATE "C" PRIMARY KEY,
     tenant text COLLATE "C" NOT NULL,
     groups text[] NOT NULL
 );
+ALTER TABLE headwater.scopes ADD COLUMN IF NOT EXISTS scope_key bigint NOT NULL UNIQUE
+    DEFAULT ('x' || encode(substr(sha256(uuid_send(gen_random_uuid())), 1, 8), 'hex'))::bit(64)::bigint;
 CREATE INDEX IF NOT EXISTS scopes_of_tenant ON headwater.scopes (tenant);
 
 -- The secret with which the application proves its claims (RFC 2104): one SHA-256 block, and the same with each of
@@ -63,14 +65,14 @@ DO $$
 DECLARE
     name text;
 BEGIN
-    FOREACH name IN ARRAY ARRAY['chunks', 'postings', 'frequencies', 'statistics'] LOOP
+    FOREACH name IN ARRAY ARRAY['chunks', 'postings', 'frequencies', 'statistics', 'scopes'] LOOP
         EXECUTE format('ALTER TABLE headwater.%I ENABLE ROW LEVEL SECURITY', name);
         EXECUTE format('ALTER TABLE headwater.%I FORCE ROW LEVEL SECURITY', name);
         EXECUTE format('DROP POLICY IF EXISTS owner_writes ON headwater.%I', name);
         EXECUTE format('CREATE POLICY owner_writes ON headwater.%I TO headwater_owner USING (true)', name);
         EXECUTE format('DROP POLICY IF EXISTS tenant_reads ON headwater.%I', name);
         EXECUTE format(
-            'CREATE POLICY tenant_reads ON headwater.%I FOR SELECT TO headwater_serving '
+            'CREATE POLICY tenant_reads ON headwater.%I FOR SELECT TO headwater_reader '
             'USING (scope = ANY ((SELECT headwater.visible_scopes())::text[]))',
             name
         );
@@ -78,13 +80,21 @@ BEGIN
 END
 $$;
 
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA headwater FROM PUBLIC;
+DO $$
+DECLARE
+    of regprocedure;
+BEGIN
+    FOR of IN SELECT oid FROM pg_proc WHERE proowner = 'headwater_owner'::regrole LOOP
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC, headwater_serving', of);
+    END LOOP;
+END
+$$;
+REVOKE ALL ON ALL TABLES IN SCHEMA headwater FROM headwater_serving;
 GRANT EXECUTE ON FUNCTION headwater.visible_scopes(), headwater.this_transaction(), headwater.unspaced(),
-    headwater.terms(text, text, boolean) TO headwater_serving;
-GRANT SELECT ON headwater.chunks, headwater.postings, headwater.frequencies, headwater.statistics,
-    headwater.text_configs TO headwater_serving;
--- Lineage and a release's details concern every tenant: the serving role must not read them.
+    headwater.terms(text, text, boolean) TO headwater_reader;
+GRANT SELECT ON headwater.chunks, headwater.postings, headwater.frequencies, headwater.statistics, headwater.scopes,
+    headwater.graphs, headwater.text_configs, headwater.live TO headwater_reader;
+-- Lineage and a release's details concern every tenant.
 GRANT SELECT (generation, model_digest, chunker_digest, dimension, epoch, status) ON headwater.index_state
-    TO headwater_serving;
-GRANT SELECT (release_id, generation, epoch, released_at) ON headwater.releases TO headwater_serving;
-GRANT SELECT ON headwater.live TO headwater_serving;
+    TO headwater_reader;
+GRANT SELECT (release_id, generation, epoch, released_at) ON headwater.releases TO headwater_reader;

@@ -26,6 +26,7 @@ from retrieval.store.password_file import is_scram_verifier_of, read_role_passwo
 from retrieval.store.schema import SchemaMismatch, apply_schema
 
 _DATABASE = "headwater"
+_BEGIN_ATTEMPTS = 5
 DatabaseRow = tuple[Any, ...]
 
 
@@ -116,10 +117,11 @@ class Postgres:
 
     @contextlib.contextmanager
     def serving(self, tenant: str, groups: Collection[str] = ()) -> Iterator[Connection[DatabaseRow]]:
-        """Yields a read-only connection that sees one tenant's rows, in one repeatable-read transaction.
+        """Yields a read-only connection that reads for one tenant, in one repeatable-read transaction.
 
-        The access token holds for this transaction only, so that no SQL sent through the connection can read
-        another tenant's rows (docs/security.md).
+        Its role executes the functions of search.sql and selects from nothing. The access token holds for
+        this transaction only, so that no SQL sent through the connection can read another tenant's rows
+        (docs/security.md).
 
         Args:
             tenant: The tenant whose rows are seen.
@@ -134,15 +136,7 @@ class Postgres:
         key = self._access_key()
         with self._pooled("headwater_serving") as connection:
             try:
-                # The lock comes first, because it takes no snapshot. From now on, dropping a generation
-                # waits; one that was dropped before is not in the snapshot either.
-                *_, begun = connection.execute(
-                    "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; "
-                    "LOCK TABLE ONLY headwater.chunks, ONLY headwater.postings, ONLY headwater.frequencies "
-                    "IN ACCESS SHARE MODE; SELECT headwater.this_transaction()"
-                ).results()
-                (transaction,) = begun.fetchone() or ("",)
-                token = access_token(key, transaction, tenant, groups)
+                token = access_token(key, _begin_reading(connection), tenant, groups)
                 connection.execute("SELECT set_config('headwater.access', %s, true)", (token,))
                 yield connection
             finally:
@@ -294,6 +288,22 @@ def _configure_serving(connection: Connection[DatabaseRow]) -> None:
     connection.adapters.register_dumper(HalfVector, HalfVectorBinaryDumper)
     # Loads pgvector into the session: until then, its settings are accepted unchecked.
     connection.execute("SELECT '[1]'::public.halfvec")
+
+
+def _begin_reading(connection: Connection[DatabaseRow]) -> str:
+    """Begins the transaction of a search; returns what its proof has to name."""
+    for attempt in range(_BEGIN_ATTEMPTS):
+        try:
+            *_, begun = connection.execute(
+                "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; SELECT headwater.begin_reading()"
+            ).results()
+            (transaction,) = begun.fetchone() or ("",)
+            return str(transaction)
+        except psycopg.errors.SerializationFailure:  # a generation was dropped at this moment
+            connection.execute("ROLLBACK")
+            if attempt == _BEGIN_ATTEMPTS - 1:
+                raise
+    raise AssertionError("unreachable")
 
 
 def _end_session(connection: Connection[DatabaseRow]) -> None:

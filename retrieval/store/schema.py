@@ -7,13 +7,13 @@ from psycopg import Connection
 
 from retrieval.access import new_access_key
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """Raised with every change of the SQL files that an existing database has to take over."""
 
 OLDEST_SCHEMA_VERSION = 4
 """The oldest version that can be brought to this one."""
 
-_FILES = ("roles.sql", "tables.sql", "lexemes.sql", "access.sql")
+_FILES = ("roles.sql", "tables.sql", "lexemes.sql", "access.sql", "search.sql")
 """The SQL files in the order in which they are applied. Each makes what is not there and leaves the rest; a
 new version adds to them what an existing database needs beyond that."""
 
@@ -32,6 +32,9 @@ def apply_schema(connection: Connection[Any]) -> None:
         psycopg.Error: The connection's role lacks the rights, or pgvector is missing.
     """
     with connection.transaction():
+        # Most often there is nothing to do: then nobody who holds the lock is waited for.
+        if _schema_version(connection) == SCHEMA_VERSION:
+            return
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
         version = _schema_version(connection)
         if version == SCHEMA_VERSION:

@@ -107,6 +107,16 @@ CREATE TABLE IF NOT EXISTS headwater.chunks (
     -- In the row where it fits: an exact scan reads every vector, and one stored elsewhere costs tenfold.
     embedding public.halfvec STORAGE MAIN NOT NULL
 ) PARTITION BY LIST (generation);
+-- The scope again, as the random number that stands for it in the conditions of indexes, which everybody can read. Null
+-- in generations from before there were graphs of one scope.
+ALTER TABLE headwater.chunks ADD COLUMN IF NOT EXISTS scope_key bigint;
+
+-- The HNSW graphs: one per scope that has many chunks. The chunks of other scopes are compared one by one.
+CREATE TABLE IF NOT EXISTS headwater.graphs (
+    generation integer NOT NULL REFERENCES headwater.index_state ON DELETE CASCADE,
+    scope_key bigint NOT NULL,
+    PRIMARY KEY (generation, scope_key)
+);
 
 -- Which chunks hold a lexeme: one row per block of them, by ascending number; see retrieval/index/postings.py.
 CREATE TABLE IF NOT EXISTS headwater.postings (

@@ -15,6 +15,7 @@ from assets.lake.maintenance import compact_and_vacuum, needed_table_versions
 from assets.lake.spark import SparkConfig
 from assets.lake.tables import ANSWERS, CHUNKS, DOCUMENTS, DUPLICATES, SIGNATURES
 from retrieval.index import hnsw_graph
+from retrieval.index.index import IndexConfig
 from retrieval.index.types import IndexRelease
 from retrieval.lineage import Lineage
 from retrieval.search.searcher import SearchConfig, Searcher
@@ -205,7 +206,7 @@ def test_a_large_graph_is_made_anew_when_a_fifth_of_it_left(
 ) -> None:
     monkeypatch.setattr(hnsw_graph, "_LARGE_GRAPH_ROWS", 100)
     monkeypatch.setattr(hnsw_graph, "_EMPTY_GRAPH_BYTES", 0)
-    index = emptied(postgres)
+    index = emptied(postgres, IndexConfig(graph_min_chunks=100))
     random = np.random.default_rng(0)
     chunks = [
         Chunk(f"leaves {n}", f"word{n}", vector=tuple(random.normal(size=DIMENSION).tolist()))
@@ -215,8 +216,7 @@ def test_a_large_graph_is_made_anew_when_a_fifth_of_it_left(
 
     def graph_file() -> object:
         with postgres.maintenance() as connection:
-            graph = hnsw_graph._graph(connection, state.generation)
-            assert graph
+            (graph,) = hnsw_graph._graphs(connection, state.generation)
             return connection.execute("SELECT pg_relation_filenode(%s)", (graph.name,)).fetchone()
 
     files = [graph_file()]

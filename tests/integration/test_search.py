@@ -4,13 +4,14 @@ import math
 
 import numpy as np
 import pytest
-from index_rows import DIMENSION, NO_DETAILS, NO_LINEAGE, Chunk, batch, emptied, found
+from index_rows import DIMENSION, NO_DETAILS, NO_LINEAGE, Chunk, batch, emptied, found, policy_reader
 
+from retrieval.index.index import IndexConfig
 from retrieval.index.types import IndexState, UnknownIndexRelease
 from retrieval.search.query import InvalidSearchQuery
 from retrieval.search.searcher import QueryModelMismatch, SearchConfig, Searcher
 from retrieval.search.snapshot import NoLiveSnapshot, read_snapshot
-from retrieval.search.vector_search import VectorSearchPlan, search_nearest_vectors
+from retrieval.search.vector_search import VectorSearchPlan
 from retrieval.store.postgres import Postgres, fetch_postgres_value
 
 ROWS = [
@@ -142,11 +143,10 @@ def test_before_the_first_release_there_is_nothing_to_search(postgres: Postgres)
 
 
 def test_the_graph_finds_what_comparing_every_row_finds(postgres: Postgres) -> None:
-    index = emptied(postgres)
+    index = emptied(postgres, IndexConfig(graph_min_chunks=20))
     rng = np.random.default_rng(7)
     vectors = rng.normal(size=(3000, DIMENSION)).astype(np.float32)
     rows = [
-        # One row in fifty is the small tenant's: the graph's neighbours are mostly somebody else's.
         Chunk(f"{i}", f"text {i}", "small" if i % 50 == 0 else "large", vector=tuple(vectors[i].tolist()))
         for i in range(len(vectors))
     ]
@@ -167,19 +167,20 @@ def test_the_graph_finds_what_comparing_every_row_finds(postgres: Postgres) -> N
             found_of_all.append(len({h.chunk_id for h in hits} & {h.chunk_id for h in exact}) / 20)
         assert np.mean(found_of_all) >= 0.95
         assert {plan.method for plan in plans} == {"graph"}
-    # More than a scan of the graph gives: then every row is compared.
+    # Half of what a scan of the graph gives is closed: then every row is compared.
     short = Searcher(postgres, SearchConfig(graph_row_cost=0, ef_search=1, max_scan_tuples=1))
     plans = []
     hits = short.search(
-        "small", "", [1.0] * DIMENSION, 30, "vector", at=state, model_digest="model", on_plan=plans.append
+        "large", "", [1.0] * DIMENSION, 900, "vector", at=state, model_digest="model", on_plan=plans.append
     )
     (plan,) = plans
-    assert len(hits) == plan.found == 30
-    assert plan.method == "graph, then exact"
+    assert len(hits) == plan.found == 900
+    assert plan.method == "graph"
+    assert "so all its chunks were compared" in plan.why
 
 
 def test_the_cheaper_way_to_the_nearest_is_taken_and_said(postgres: Postgres) -> None:
-    index = emptied(postgres)
+    index = emptied(postgres, IndexConfig(graph_min_chunks=1000))
     vectors = np.random.default_rng(8).normal(size=(3000, DIMENSION)).astype(np.float32)
     rows = [
         Chunk(f"{i}", "text", "small" if i % 10 == 0 else "large", vector=tuple(vectors[i].tolist()))
@@ -199,14 +200,15 @@ def test_the_cheaper_way_to_the_nearest_is_taken_and_said(postgres: Postgres) ->
 
     few = plan("small", 10)
     assert (few.method, few.tenant_chunks, few.settings) == ("exact", 300, {})
-    assert "comparing 300 chunks" in few.why
+    assert "the 300 chunks have no graph" in few.why
     many = plan("large", 10)
-    assert (many.method, many.tenant_chunks, many.graph_rows) == ("graph", 2700, 3000)
-    assert "2700 of 3000 rows (90.0%)" in many.why
+    assert (many.method, many.tenant_chunks, many.graph_chunks) == ("graph", 2700, 2700)
+    assert "a graph over 2700 chunks costs as much as comparing 400" in many.why
     assert many.settings["hnsw.ef_search"] == "40"
     assert many.settings["hnsw.iterative_scan"] == "relaxed_order"
     # So many are asked for that comparing all of them costs no more.
     assert plan("large", 800).method == "exact"
+    assert "comparing 2700 chunks costs no more" in plan("large", 800).why
     # The plan says it where there are fewer.
     assert (plan("small", 500).asked, plan("small", 500).found) == (500, 300)
     assert plan("nobody", 5).found == 0
@@ -214,28 +216,49 @@ def test_the_cheaper_way_to_the_nearest_is_taken_and_said(postgres: Postgres) ->
 
 def test_the_graph_is_used_where_the_database_does_not_know_the_tenants_size(postgres: Postgres) -> None:
     """PostgreSQL takes a tenant for an average one, and would sort all rows of a large one."""
-    index = emptied(postgres)
+    index = emptied(postgres, IndexConfig(graph_min_chunks=1000))
     vectors = np.random.default_rng(9).normal(size=(4000, DIMENSION)).astype(np.float32)
     rows = [
         Chunk(f"{i}", "text", "large" if i % 2 else f"small {i}", vector=tuple(vectors[i].tolist()))
         for i in range(len(vectors))
     ]
     state = index.build("model", "chunker", DIMENSION, [batch(rows)], NO_LINEAGE)
-    scans = (
-        "SELECT pg_stat_get_xact_numscans(i.indexrelid) FROM pg_index i "
-        "JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam "
-        f"WHERE a.amname = 'hnsw' AND i.indrelid = 'headwater.chunks_g{state.generation}'::regclass"
-    )
-    with postgres.serving("large") as connection:
-        moment = read_snapshot(connection, state)
-        assert fetch_postgres_value(connection, scans) == 0
-        _, plan = search_nearest_vectors(
-            connection, moment, str([1.0] * DIMENSION), 10, SearchConfig(ef_search=40)
-        )
-        assert plan.method == "graph"
-        assert fetch_postgres_value(connection, scans) == 1
+    near = f"headwater.nearest_by_graph({state.generation}, {state.epoch}, %s, %s::halfvec, 10, 40, 100)"
+    with policy_reader(postgres, "large") as connection:
+        (scope,) = read_snapshot(connection, state).scopes
+        assert scope.has_graph
+        nearest = connection.execute(f"SELECT * FROM {near}", (scope.key, str([1.0] * DIMENSION))).fetchall()
+        assert len(nearest) == 10
         # What comes after in the same transaction may sort again.
         assert fetch_postgres_value(connection, "SELECT current_setting('enable_sort')") == "on"
+        connection.execute("SET LOCAL ROLE headwater_owner")
+        scans = (
+            "SELECT sum(pg_stat_get_xact_numscans(i.indexrelid)) FROM pg_index i "
+            "JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam "
+            "WHERE a.amname = 'hnsw' AND i.indrelid = %s::regclass"
+        )
+        assert fetch_postgres_value(connection, scans, f"headwater.chunks_g{state.generation}") == 1
+
+
+def test_a_scope_that_grows_large_gets_a_graph(postgres: Postgres) -> None:
+    index = emptied(postgres, IndexConfig(graph_min_chunks=100))
+    vectors = np.random.default_rng(10).normal(size=(300, DIMENSION)).astype(np.float32)
+    rows = [Chunk(f"{i}", "text", vector=tuple(vectors[i].tolist())) for i in range(len(vectors))]
+
+    def has_graph(at: IndexState) -> bool:
+        with postgres.serving("acme") as connection:
+            return [scope.has_graph for scope in read_snapshot(connection, at).scopes] == [True]
+
+    first = index.build("model", "chunker", DIMENSION, [batch(rows[:50])], NO_LINEAGE)
+    index.release("small", first, None, NO_DETAILS)
+    assert not has_graph(first)
+    second = index.apply(first, [batch(rows[50:])], [], NO_LINEAGE)
+    assert has_graph(second)
+    graph = Searcher(postgres, SearchConfig(graph_row_cost=0))
+    for at in (first, second):
+        hits = graph.search("acme", "", vectors[7], 20, "vector", at, model_digest="model")
+        exact = graph.exact_neighbours("acme", vectors[7], 20, at, model_digest="model")
+        assert found(hits) == found(exact)
 
 
 def test_a_search_reads_one_release_while_another_goes_live(postgres: Postgres) -> None:
@@ -243,14 +266,9 @@ def test_a_search_reads_one_release_while_another_goes_live(postgres: Postgres) 
     first = index.build("model", "chunker", DIMENSION, [batch(ROWS)], NO_LINEAGE)
     index.release("r1", first, None, NO_DETAILS)
     with postgres.serving("acme") as reader:
-        before = reader.execute("SELECT release_id FROM headwater.live").fetchone()
+        before = read_snapshot(reader, None)
         second = index.apply(first, [], [row.chunk_id for row in ROWS], NO_LINEAGE)
         index.release("r2", second, "r1", NO_DETAILS)
-        visible = reader.execute(
-            "SELECT count(*) FROM headwater.chunks WHERE generation = %s AND valid_from <= 1 "
-            "AND (valid_to IS NULL OR valid_to > 1)",
-            (first.generation,),
-        ).fetchone()
-        assert reader.execute("SELECT release_id FROM headwater.live").fetchone() == before == ("r1",)
-        assert visible == (5,)
+        assert read_snapshot(reader, None) == before
+        assert before.chunk_count == 5
     assert Searcher(postgres).search("acme", "wind", None, 3, "lexical") == []
