@@ -1,8 +1,8 @@
 """Turns batches of chunks into rows of the index; checks them, and leaves out rows that can't be stored."""
 
-import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from secrets import randbits
 
 import numpy as np
 import pyarrow as pa
@@ -166,7 +166,7 @@ def _scopes(batch: pa.RecordBatch, tenants: pa.Array) -> pa.Array:
 def _scope_keys(scopes: pa.StringArray, known: dict[str, int]) -> pa.Int64Array:
     """Returns the key of each scope, and gives new scopes a random one, which says nothing of their names."""
     encoded = scopes.dictionary_encode()
-    keys = [known.setdefault(scope, secrets.randbits(63)) for scope in encoded.dictionary.to_pylist()]
+    keys = [known.setdefault(scope, randbits(63)) for scope in encoded.dictionary.to_pylist()]
     return pa.array(keys, pa.int64()).take(encoded.indices)
 
 

@@ -1,4 +1,4 @@
-"""Lexical search: the chunks that hold a query's words, ranked by BM25 over the postings (search.sql)."""
+"""Lexical search: the chunks that hold a query's words, ranked by BM25 over the postings."""
 
 import math
 import re

@@ -70,7 +70,8 @@ def search_nearest_vectors(
 ) -> tuple[list[SearchCandidate], VectorSearchPlan]:
     """Returns the `depth` nearest chunks (or all, if there are fewer), nearest first, and the plan used."""
     followed = [scope for scope in snapshot.scopes if _follows_graph(scope, depth, config)]
-    compared = [scope.key for scope in snapshot.scopes if scope not in followed]
+    # In a generation from before there were graphs of one scope, scopes have no keys.
+    compared = [scope.key for scope in snapshot.scopes if scope not in followed] if followed else None
     plan = _plan(snapshot, followed, depth, config)
     found: list[SearchCandidate] = []
     for scope in followed:
@@ -81,7 +82,7 @@ def search_nearest_vectors(
             )
             near = _compare_vectors(connection, snapshot, vector, depth, [scope.key])
         found += near
-    if compared:
+    if compared is None or compared:
         found += _compare_vectors(connection, snapshot, vector, depth, compared)
     found = sorted(found, key=ranking_key)[:depth]
     return found, replace(plan, found=len(found))

@@ -13,7 +13,15 @@ SCHEMA_VERSION = 6
 OLDEST_SCHEMA_VERSION = 4
 """The oldest version that can be brought to this one."""
 
-_FILES = ("roles.sql", "tables.sql", "lexemes.sql", "access.sql", "search.sql")
+_FILES = (
+    "roles.sql",
+    "tables.sql",
+    "lexemes.sql",
+    "access.sql",
+    "search.sql",
+    "lexical_search.sql",
+    "grants.sql",
+)
 """The SQL files in the order in which they are applied. Each makes what is not there and leaves the rest; a
 new version adds to them what an existing database needs beyond that."""
 

@@ -232,14 +232,25 @@ def test_a_database_of_the_last_schema_is_brought_to_this_one() -> None:
             index.release("r1", built, None, NO_DETAILS)
             key = mine._access_key()
             with mine.owner() as connection:
-                # Version 4 had no quarantine, and took the clock's word for what was live when.
+                # Version 4 had no quarantine, and took the clock's word for what was live when. Version 5
+                # listed no scope without groups, and its serving role selected from the tables.
                 connection.execute(
-                    "DROP TABLE headwater.quarantine; DROP FUNCTION headwater.swap_live; "
+                    "DROP TABLE headwater.quarantine, headwater.graphs; DROP FUNCTION headwater.swap_live; "
+                    "ALTER TABLE headwater.chunks DROP COLUMN scope_key; TRUNCATE headwater.scopes; "
+                    "ALTER TABLE headwater.scopes DROP COLUMN scope_key; "
+                    "GRANT SELECT ON headwater.chunks, headwater.postings TO headwater_serving; "
                     "UPDATE headwater.schema_version SET version = 4"
                 )
             mine.close()
             hits = Searcher(mine).search("x", "river", None, 9, "lexical")
             assert [hit.text for hit in hits] == ["river of x"]
+            near = Searcher(mine).search("x", "", [1.0] * DIMENSION, 9, "vector", model_digest="m")
+            assert [hit.text for hit in near] == ["river of x"]
+            with (
+                pytest.raises(psycopg.errors.InsufficientPrivilege, match="permission denied"),
+                mine.serving("x") as connection,
+            ):
+                connection.execute("SELECT text FROM headwater.chunks")
             assert mine._access_key() == key
             too_long = Chunk("c", "x" * (MAX_FIELD_BYTES + 1))
             changed = index.apply(built, [batch([too_long])], [rows[1].chunk_id], NO_LINEAGE)

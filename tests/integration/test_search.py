@@ -167,14 +167,22 @@ def test_the_graph_finds_what_comparing_every_row_finds(postgres: Postgres) -> N
             found_of_all.append(len({h.chunk_id for h in hits} & {h.chunk_id for h in exact}) / 20)
         assert np.mean(found_of_all) >= 0.95
         assert {plan.method for plan in plans} == {"graph"}
-    # Half of what a scan of the graph gives is closed: then every row is compared.
+
+
+def test_where_a_graph_gives_too_few_every_chunk_is_compared(postgres: Postgres) -> None:
+    index = emptied(postgres, IndexConfig(graph_min_chunks=20))
+    vectors = np.random.default_rng(11).normal(size=(2000, DIMENSION)).astype(np.float32)
+    rows = [Chunk(f"{i}", "text", vector=tuple(vectors[i].tolist())) for i in range(len(vectors))]
+    state = index.build("model", "chunker", DIMENSION, [batch(rows)], NO_LINEAGE)
+    # Nearly all that the graph holds is closed.
+    state = index.apply(state, [], [row.chunk_id for row in rows[30:]], NO_LINEAGE)
     short = Searcher(postgres, SearchConfig(graph_row_cost=0, ef_search=1, max_scan_tuples=1))
-    plans = []
+    plans: list[VectorSearchPlan] = []
     hits = short.search(
-        "large", "", [1.0] * DIMENSION, 900, "vector", at=state, model_digest="model", on_plan=plans.append
+        "acme", "", [1.0] * DIMENSION, 30, "vector", at=state, model_digest="model", on_plan=plans.append
     )
     (plan,) = plans
-    assert len(hits) == plan.found == 900
+    assert len(hits) == plan.found == 30
     assert plan.method == "graph"
     assert "so all its chunks were compared" in plan.why
 
