@@ -57,6 +57,9 @@ class Suite:
         return f"SELECT {columns} FROM ({self.rows}) AS checked"
 
 
+LOW_TEXT_COVERAGE = 0.85
+"""The coverage below which a document has lost text: one that lost a fifth of its words is below it."""
+
 _SHARES = (
     *("alphabetic_word_ratio", "alphanumeric_word_ratio", "bullet_line_ratio", "ellipsis_line_ratio"),
     *("terminal_punctuation_line_ratio", "short_line_ratio", "lorem_ipsum_word_ratio"),
@@ -172,6 +175,15 @@ DOCUMENTS = Suite(
             "size(filter(pages, p -> NOT coalesce(p BETWEEN 0 AND char_count, false))) = 0)",
             "A page that begins outside the text cites the wrong page.",
             severity="warn",
+        ),
+        expect_of_column(
+            "text_arrived",
+            "expect_column_values_to_be_between",
+            "text_coverage",
+            "More than one document in fifty has lost a seventh of the words that its source shows.",
+            severity="warn",
+            min_value=LOW_TEXT_COVERAGE,
+            mostly=0.98,
         ),
         expect_of_column(
             "replacement_characters_rare",

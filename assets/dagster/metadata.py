@@ -22,6 +22,7 @@ _COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
         "content_sha256": ("bronze.raw_documents.content_sha256",),
         "title": ("bronze.raw_documents.body", "bronze.raw_documents.title"),
         "text": ("bronze.raw_documents.body",),
+        "text_coverage": ("bronze.raw_documents.body",),
         "text_sha256": ("bronze.raw_documents.body",),
         "language": ("bronze.raw_documents.body",),
         "headings": ("bronze.raw_documents.body",),
@@ -99,6 +100,10 @@ _CHARTS: dict[str, dict[str, tuple[Callable[[str, pa.Table], str], str]]] = {
         "documents per language": (
             _bars,
             "select language, count(*) as n from t group by 1 order by n desc, language limit 12",
+        ),
+        "share of the source's words that arrived": (
+            _histogram,
+            "select text_coverage from t where text_coverage is not null",
         ),
         "share of words with a letter": (_histogram, "select alphabetic_word_ratio::double from t"),
         "share of characters in repeated lines": (

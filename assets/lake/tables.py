@@ -119,6 +119,12 @@ DOCUMENTS = Table(
                 pa.list_(pa.int32()),
                 nullable=True,
             ),
+            column(
+                "text_coverage",
+                "Share of the source's visible words that are in the text or the title; NULL where unknown.",
+                pa.float64(),
+                nullable=True,
+            ),
             _GROUPS,
             column("first_seen_at", "When the document was first read.", _TIME),
             _RUN_ID,

@@ -1,6 +1,7 @@
 """The blocks that every format reader returns, and their assembly to a document's text and offsets."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
@@ -10,6 +11,8 @@ from assets.text.normalization import collapse_whitespace, normalize_text
 _MADE_BY = re.compile(r"^Microsoft (?:Word|PowerPoint|Excel) - ")
 _PLACEHOLDERS = {"", "untitled", "untitled document", "untitled spreadsheet", "word document", "document"}
 _PLACEHOLDERS |= {"powerpoint presentation", "presentation", "slide 1"}
+_WORD = re.compile(r"\w+")
+_MIN_COVERED_WORDS = 10
 
 
 class ExtractionError(Exception):
@@ -49,11 +52,14 @@ class DocumentBlocks:
         blocks: The blocks in reading order.
         title: The title in the format's metadata, if any; without one, a heading becomes the title.
         page_count: The number of pages; 0 where the format has none.
+        visible_text: The text of the source without navigation and hidden parts, found in another way than
+            the blocks, to measure how much of it arrived; None where that has no meaning.
     """
 
     blocks: list[TextBlock]
     title: str | None = None
     page_count: int = 0
+    visible_text: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +82,15 @@ class ExtractedDocument:
         headings: The headings in order of position; `text[heading.char_start:].startswith(heading.title)`
             holds.
         pages: The offset in characters at which each page begins, in page order; empty without pages.
+        text_coverage: The share of the source's visible words that are in the title or the text; None where
+            that has no meaning.
     """
 
     title: str | None
     text: str
     headings: list[DocumentHeading] = field(default_factory=list)
     pages: list[int] = field(default_factory=list)
+    text_coverage: float | None = None
 
 
 def assemble_blocks(content: DocumentBlocks) -> ExtractedDocument:
@@ -109,7 +118,30 @@ def assemble_blocks(content: DocumentBlocks) -> ExtractedDocument:
         raise ExtractionError("no_text", "The document holds no text.")
     pages.extend([length] * (content.page_count - len(pages)))
     title = _metadata_title(content.title) or _heading_title(headings)
-    return ExtractedDocument(title, "\n\n".join(parts), headings, pages)
+    text = "\n\n".join(parts)
+    coverage = text_coverage(content.visible_text, f"{content.title or ''}\n{text}")
+    return ExtractedDocument(title, text, headings, pages, coverage)
+
+
+def text_coverage(visible_text: str | None, text: str) -> float | None:
+    """Returns the share of a source's words that are in a text, each as often as the source has it.
+
+    Words are the runs of letters and digits of the normalised source. In a text without spaces a run is a
+    sentence.
+
+    Args:
+        visible_text: The source's visible text; None where it is not known.
+        text: The normalised text that was made from it.
+
+    Returns:
+        The share from 0 to 1, or None for a source of fewer than ten words: one of them says nothing.
+    """
+    if visible_text is None:
+        return None
+    there = Counter(_WORD.findall(normalize_text(visible_text)))
+    if there.total() < _MIN_COVERED_WORDS:
+        return None
+    return 1 - (there - Counter(_WORD.findall(text))).total() / there.total()
 
 
 def _metadata_title(metadata: str | None) -> str | None:

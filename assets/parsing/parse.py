@@ -18,9 +18,11 @@ from assets.text.normalization import NORMALIZER_VERSION, collapse_whitespace
 from assets.text.quality_filter import QualityThresholds, quality_rejections
 from assets.text.signals import quality_signals
 
-PARSER_VERSION = f"6+normalizer.{NORMALIZER_VERSION}"
+PARSER_VERSION = f"7+normalizer.{NORMALIZER_VERSION}"
 """Increased whenever the same bytes would give another row. It is part of the digest of the configuration."""
 
+_LOST_TEXT_COVERAGE = 0.5
+"""The coverage below which a document is quarantined."""
 _MARKUP_REMOVED = ("text/markdown", "text/x-rst", "text/x-org", "text/html", "application/xhtml+xml")
 """Media types whose reader removes markup: tags that are left in the text were quoted, as text or code."""
 _CAN_BE_CUT_OFF = ("text/plain", *_MARKUP_REMOVED)
@@ -106,6 +108,9 @@ def _document(raw: DocumentToParse, thresholds: QualityThresholds, parser: Sandb
     media_type = raw.media_type or detect_media_type(body, raw.uri)
     extracted = parser.extract_document(body, media_type)
     text = extracted.text
+    if extracted.text_coverage is not None and extracted.text_coverage < _LOST_TEXT_COVERAGE:
+        share = f"{extracted.text_coverage:.0%} of the words that the source shows arrived"
+        raise ExtractionError("lost_in_parsing", f"The text was lost in parsing: {share}.")
     signals = quality_signals(text)
     language = detect_language(text)
     judged = signals | dict.fromkeys(_meaningless_signals(media_type))
@@ -125,6 +130,7 @@ def _document(raw: DocumentToParse, thresholds: QualityThresholds, parser: Sandb
             for heading in extracted.headings
         ],
         "pages": extracted.pages,
+        "text_coverage": extracted.text_coverage,
     }
 
 

@@ -87,7 +87,9 @@ class SandboxedParser:
             return extract_document(body, media_type, self.limits.max_size_bytes)
         found = self._ask_twice("document", body, media_type)
         headings = [DocumentHeading(*heading) for heading in found["headings"]]
-        return ExtractedDocument(found["title"], found["text"], headings, found["pages"])
+        return ExtractedDocument(
+            found["title"], found["text"], headings, found["pages"], found["text_coverage"]
+        )
 
     def mail_attachments(self, body: bytes, media_type: str) -> list[tuple[str, bytes]]:
         """Returns what `mail_attachments` yields: the name and the bytes of each file of a message.

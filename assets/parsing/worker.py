@@ -75,7 +75,13 @@ def _answer(body: bytes, media_type: str, max_size_bytes: int, max_text_chars: i
             )
             raise ExtractionError("oversize", reason)
         headings = [(heading.char_start, heading.level, heading.title) for heading in found.headings]
-        answer = {"title": found.title, "text": found.text, "headings": headings, "pages": found.pages}
+        answer = {
+            "title": found.title,
+            "text": found.text,
+            "headings": headings,
+            "pages": found.pages,
+            "text_coverage": found.text_coverage,
+        }
         return json.dumps(answer, ensure_ascii=False).encode()
     except ExtractionError as error:
         return json.dumps({"expectation": error.expectation, "reason": error.reason}).encode()

@@ -75,14 +75,15 @@ def bench_embed_command(
 @app.command("html")
 def bench_html_command(
     data: Annotated[
-        Path, typer.Option(help="A folder of HTML files, such as a programming language's docs.")
+        Path,
+        typer.Option(help="A folder of documentation, or of articles as in Scrapinghub's benchmark."),
     ],
-    pages: Annotated[int, typer.Option(min=1, help="How many pages to read.")] = 200,
+    pages: Annotated[int, typer.Option(min=1, help="How many pages of each maker to read.")] = 200,
     json_: Json = False,
 ) -> None:
-    """Compare how much of the main part of web pages our reader, jusText and all text keep.
+    """Compare how much of the main content of web pages our reader and trafilatura keep, and how fast.
 
-    Example: `headwater bench html --data ~/.rustup/toolchains/stable/share/doc/rust/html/book`
+    Example: `headwater bench html --data /usr/share/doc/python3.11/html`
     """
     from orchestration.bench.html import bench_html
 

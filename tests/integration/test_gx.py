@@ -246,6 +246,7 @@ DEFECTS: list[tuple[str, str, Mutation, set[str]]] = [
     (documents, "headings_are_spans", change(documents, headings=MISPLACED), set()),
     (documents, "pages_in_order", change(documents, pages=[5, 0]), set()),
     (documents, "pages_in_order", change(documents, pages=[0, 10_000]), set()),
+    (documents, "text_arrived", change(documents, text_coverage=0.8), set()),
     (documents, "replacement_characters_rare", change(documents, replacement_char_ratio=0.2), set()),
     (chunks, "chunk_id_unique", repeat(chunks), set()),
     (chunks, "chunk_id_is_derived", change(chunks, chunk_id=sha256("other")), set()),

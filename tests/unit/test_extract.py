@@ -278,7 +278,7 @@ def test_html_gives_the_main_text() -> None:
     assert "Run the installer and wait" in found.text
     assert "- Read the manual" in found.text
     assert "line one\n  line two" in found.text
-    assert "name | size\na | 1" in found.text
+    assert "| name | size |\n| --- | --- |\n| a | 1 |" in found.text
     for absent in ("Company blog", "track()", "All rights reserved", "color"):
         assert absent not in found.text
 

@@ -1,6 +1,7 @@
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -13,9 +14,10 @@ from pyspark.sql import SparkSession
 
 from assets.lake.tables import DOCUMENTS
 from assets.parsing import parse
+from assets.parsing.blocks import ExtractedDocument
 from assets.parsing.content_type import detect_media_type
 from assets.parsing.parse import PARSED_DOCUMENT_SCHEMA, parse_document_batches
-from assets.parsing.sandbox import ParserLimits
+from assets.parsing.sandbox import ParserLimits, SandboxedParser
 from assets.text.quality_filter import QualityThresholds
 from assets.text.signals import QUALITY_SIGNALS
 
@@ -52,6 +54,25 @@ def parsed(*rows: dict[str, Any], **limits: Any) -> list[dict[str, Any]]:
     assert batch.num_rows == len(rows)
     found: list[dict[str, Any]] = batch.to_pylist()
     return found
+
+
+def test_a_document_most_of_whose_words_were_lost_is_quarantined(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (
+        b"<html><body><p>The gate refuses a document whose digest is unknown to the lake.</p></body></html>"
+    )
+    [kept] = parsed(row(page, "text/html"))
+    assert kept["text_coverage"] == 1
+    assert kept["stage"] is None
+
+    class LosingParser(SandboxedParser):
+        def extract_document(self, body: bytes, media_type: str) -> ExtractedDocument:
+            return replace(super().extract_document(body, media_type), text_coverage=0.31)
+
+    monkeypatch.setattr(parse, "sandboxed_parser", LosingParser)
+    [lost] = parsed(row(page, "text/html"))
+    assert (lost["stage"], lost["expectation"]) == ("extract", "lost_in_parsing")
+    assert "31%" in lost["reason"]
+    assert lost["text"] is None
 
 
 def test_schema_is_the_table_without_its_run_and_with_the_verdict() -> None:

@@ -2,6 +2,9 @@
 
 from collections.abc import Iterable
 
+_MAX_TABLE_CHARS = 700
+"""Of the rows of one text of a table: with its header it fits into a chunk of the default size."""
+
 
 def format_list(items: Iterable[str], first: int | None = None) -> str:
     """Returns list items as lines, each with a bullet or number; continuation lines are indented.
@@ -27,3 +30,30 @@ def format_table_row(cells: Iterable[str]) -> str:
     while texts and not texts[-1]:
         texts.pop()
     return " | ".join(texts)
+
+
+def format_table_rows(header: list[str], rows: Iterable[list[str]]) -> list[str]:
+    """Returns a table in Markdown, as one text or, if it is long, as several that each repeat the header.
+
+    A text has at most about 700 characters, so that it fits into a chunk of the default size. A header that
+    would fill half of that is not repeated.
+    """
+    top = f"{_markdown_row(header)}\n|{' --- |' * len(header)}\n"
+    texts: list[str] = []
+    lines: list[str] = []
+    size = 0
+    for cells in rows:
+        line = _markdown_row(cells)
+        if lines and size + len(line) > _MAX_TABLE_CHARS:
+            texts.append("\n".join(lines))
+            lines, size = [], 0
+        lines.append(line)
+        size += len(line)
+    texts.append("\n".join(lines))
+    repeated = top if len(top) < _MAX_TABLE_CHARS / 2 else ""
+    return [(repeated if number else top) + text for number, text in enumerate(texts)]
+
+
+def _markdown_row(cells: Iterable[str]) -> str:
+    texts = [" ".join(cell.split()).replace("|", r"\|") for cell in cells]
+    return f"| {' | '.join(texts)} |"
