@@ -5,7 +5,7 @@ tombstone. So an old answer can be traced back to the bytes that it was made fro
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import dagster as dg
 import pyarrow as pa
@@ -14,8 +14,10 @@ from pyspark.sql import DataFrame
 
 from assets.dagster.metadata import asset_key, dagster_asset_options, dagster_result
 from assets.engine.step import begin_step, open_relations
+from assets.lake.ids import config_digest
 from assets.lake.lake import Lake
 from assets.lake.tables import RAW_DOCUMENTS
+from assets.parsing.content_type import KINDS_VERSION
 from assets.parsing.sandbox import ParserLimits
 from assets.recipe import Recipe
 from assets.sources.revisions import (
@@ -55,7 +57,7 @@ class BronzeReading:
 
 
 def read_bronze_changes(
-    lake: Lake, source: Source, state: pa.Table, max_shrink: float, limits: ParserLimits
+    lake: Lake, source: Source, state: pa.Table, max_shrink: float, limits: ParserLimits, read_all: bool = False
 ) -> BronzeReading:
     """Lists a source, and reads the files that are new or changed since the lake last read them.
 
@@ -64,7 +66,8 @@ def read_bronze_changes(
         source: The source.
         state: The lake's newest revisions of the source's documents, with the columns of `STATE`.
         max_shrink: The largest share of the documents that may be gone.
-        limits: The bounds on taking a message's attachments out of it.
+        limits: The bounds on opening archives, messages and compressed files.
+        read_all: Whether files that have not changed are read too; rows of files are not.
 
     Raises:
         SourceShrunk: A larger share is gone.
@@ -72,7 +75,8 @@ def read_bronze_changes(
     listed = list_local_source(source)
     if listed is None:
         listed = list_source(lake.spark, source)
-    stale, vanished = stale_source_files(listed, state), vanished_source_documents(listed, state)
+    stale = listed if read_all and source.kind == "files" else stale_source_files(listed, state)
+    vanished = vanished_source_documents(listed, state)
     standing = state.num_rows - (pc.sum(state["deleted"]).as_py() or 0)
     check_source_shrink(source, vanished.num_rows, standing, max_shrink)
     read: pa.Table | DataFrame | None = None
@@ -125,8 +129,14 @@ def raw_documents_asset(
     recipe: dg.ResourceParam[Recipe],
 ) -> dg.MaterializeResult:
     """The bytes of every document of every source, one row per revision."""
-    step = begin_step(lake, RAW_DOCUMENTS, {}, run_id=context.run_id, config_digest="")
+    digest = config_digest(KINDS_VERSION, recipe.parser)
+    step = begin_step(lake, RAW_DOCUMENTS, {}, run_id=context.run_id, config_digest=digest)
     state = lake.query(STATE, raw=lake.delta(RAW_DOCUMENTS.name))
+    if step.rebuild and state.num_rows:
+        context.log.info(
+            "the parser's limits or the kinds of files that are told apart have changed: every file is read "
+            "again, and those that are another document now are parsed again"
+        )
     registered = sources.list()
     if not state.num_rows and not registered:
         raise SourceError(
@@ -139,7 +149,9 @@ def raw_documents_asset(
         ours = pc.and_(pc.equal(left["tenant"], source.tenant), pc.equal(left["source"], source.name))
         known, left = left.filter(ours), left.filter(pc.invert(ours))
         try:
-            readings.append(read_bronze_changes(lake, source, known, max_shrink, recipe.parser))
+            readings.append(
+                read_bronze_changes(lake, source, known, max_shrink, recipe.parser, read_all=step.rebuild)
+            )
         except SourceError as fault:  # it fails alone: its documents stay as they are
             context.log.warning(str(fault))
             faults[source.name] = fault
@@ -162,7 +174,9 @@ def raw_documents_asset(
         # What no source claims any more was taken from the configuration: it goes as vanished files do.
         orphans = left.filter(pc.invert(left["deleted"]))
         gone = pa.concat_tables([orphans, *(reading.vanished for reading in accepted)])
-        if len(parts) > 1 or gone.num_rows:
+        if step.rebuild and faults:  # what could not be read now is read again by the next run
+            step = replace(step, lineage=step.lineage.model_copy(update={"config_digest": ""}))
+        if len(parts) > 1 or gone.num_rows or step.rebuild:
             on.add("gone", tombstones(gone, now))
             step.append(on, " UNION ALL ".join(parts), sum(reading.read_bytes for reading in accepted))
     made = dagster_result(lake, RAW_DOCUMENTS, sources=len(registered), sources_not_read=sorted(faults))

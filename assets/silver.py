@@ -23,7 +23,7 @@ from assets.lake.lake import Lake
 from assets.lake.tables import DOCUMENTS, DUPLICATES, QUARANTINE, RAW_DOCUMENTS, SIGNATURES
 from assets.parsing.parse import PARSED_DOCUMENT_SCHEMA, PARSER_VERSION, parse_document_batches
 from assets.recipe import Recipe
-from assets.sources.revisions import define_latest_revisions
+from assets.sources.revisions import IS_ARCHIVE, define_latest_revisions
 from assets.sources.source_registry import SourceRegistry
 from retrieval.access import SCOPE_SQL
 
@@ -117,7 +117,7 @@ def documents_asset(
             on.add("source_groups", groups)
             define_latest_revisions(on, "latest_revisions", "changed_raw_documents")
             parse = partial(parse_document_batches, thresholds=recipe.quality, limits=recipe.parser)
-            there = "SELECT * FROM {latest_revisions} WHERE NOT deleted"
+            there = f"SELECT * FROM {{latest_revisions}} WHERE NOT deleted AND NOT {IS_ARCHIVE}"
             on.map_batches("parsed", there, parse, PARSED_DOCUMENT_SCHEMA, spread=True, reused=True)
             on.define("refused", "SELECT * FROM {parsed} WHERE stage IS NOT NULL")
             on.define("quarantine_scope", "SELECT doc_id FROM {latest_revisions}")

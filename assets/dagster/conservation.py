@@ -7,6 +7,7 @@ import dagster as dg
 from assets.dagster.metadata import asset_key
 from assets.lake.lake import Lake
 from assets.lake.tables import DOCUMENTS, DUPLICATES, QUARANTINE, RAW_DOCUMENTS
+from assets.sources.revisions import IS_ARCHIVE
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,8 @@ class Conservation:
     """The numbers of live documents that are kept, duplicates, quarantined or lost, as distinct ids.
 
     Attributes:
-        raw: Live documents: those whose newest revision in `bronze.raw_documents` is not a tombstone.
+        raw: Live documents: those whose newest revision in `bronze.raw_documents` is neither a tombstone nor
+            an archive, whose files are documents in its place.
         kept: Documents in `silver.documents` that are not duplicates.
         duplicates: Documents in `silver.documents` that are duplicates of another one.
         quarantined: Documents in `silver.quarantine`.
@@ -84,10 +86,11 @@ def count_conservation(lake: Lake) -> Conservation:
         if commit.lineage.inputs[RAW_DOCUMENTS.name] <= raw_version
     )
     counts = lake.query(
-        """
+        f"""
         with live as (
-            select doc_id from (select doc_id, arg_max(deleted, revision) as deleted from raw group by doc_id)
-            where not deleted
+            select doc_id from (
+                select * from raw qualify row_number() over (partition by doc_id order by revision desc) = 1
+            ) where not deleted and not {IS_ARCHIVE}
         ), placed as (select doc_id from documents union select doc_id from quarantine)
         select
             (select count(*) from live) as raw,

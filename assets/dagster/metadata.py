@@ -15,6 +15,7 @@ from assets.dagster.charts import bar_chart, chart_markdown, histogram_chart, li
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
 from assets.lake.tables import Table
+from assets.sources.revisions import IS_ARCHIVE
 
 _COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
     "silver.documents": {
@@ -317,10 +318,11 @@ def document_funnel(lake: Lake) -> dict[str, int]:
         `chunks`, and of chunk texts that are `embedded`.
     """
     counts = lake.query(
-        """
+        f"""
         select
-          (select count(*) from (select arg_max(deleted, revision) as deleted from raw group by doc_id)
-           where not deleted) as raw,
+          (select count(*) from (
+             select * from raw qualify row_number() over (partition by doc_id order by revision desc) = 1
+           ) where not deleted and not {IS_ARCHIVE}) as raw,
           (select count(*) from duplicates where method = 'exact') as exact_duplicates,
           (select count(*) from duplicates where method <> 'exact') as near_duplicates,
           (select count(*) from quarantine) as quarantined,

@@ -1,6 +1,7 @@
 """Detects the media type of a file by its content."""
 
 import io
+import json
 import re
 import zipfile
 from functools import cache
@@ -10,9 +11,14 @@ from typing import TYPE_CHECKING
 from assets.parsing.blocks import ExtractionError
 from assets.parsing.decoding import CONTROL_CHARACTERS, decode_text, looks_like_ebcdic
 from assets.parsing.formats.zip_package import OLE_SIGNATURE, exceeds_zip_part_limit
+from assets.parsing.markup import HTML, XML, markup_media_type
+from assets.parsing.signatures import binary_media_type
 
 if TYPE_CHECKING:
     from magika import Magika
+
+KINDS_VERSION = "2"
+"""Increased whenever the same bytes would be told to be of another kind, or be read as other documents."""
 
 PLAIN_TEXT = "text/plain"
 UTF8_TEXT = "text/plain; charset=utf-8"
@@ -30,9 +36,19 @@ MSG = "application/vnd.ms-outlook"
 EML = "message/rfc822"
 PDF = "application/pdf"
 RTF = "application/rtf"
-XML = "application/xml"
+JSON, JSON_LINES = "application/json", "application/x-ndjson"
 IPYNB = "application/x-ipynb+json"
 ORG = "text/x-org"
+ZIP, TAR, SEVEN_ZIP = "application/zip", "application/x-tar", "application/x-7z-compressed"
+ARCHIVES = (ZIP, TAR, SEVEN_ZIP)
+"""The media types of archives: the files inside are documents, and the archive is none."""
+CONTENT_CODINGS = {
+    "application/gzip": (b"\x1f\x8b\x08", "gzip"),
+    "application/x-bzip2": (b"BZh", "bzip2"),
+    "application/x-xz": (b"\xfd7zXZ\x00", "xz"),
+    "application/zstd": (b"\x28\xb5\x2f\xfd", "zstd"),
+}
+"""The media types of compressed files, each with its first bytes and the name of its content coding."""
 ENCRYPTED_OFFICE = "application/x-ooxml-protected"
 """An office document that is encrypted as a whole, so that its type can not be detected."""
 OLE_COMPOUND = "application/x-ole-storage"
@@ -40,9 +56,9 @@ EMPTY_FILE = "application/x-empty"
 UNKNOWN_BYTES = "application/octet-stream"
 
 _HEAD_BYTES = 4096
-# Text types that often can not be told apart by content: only among them the extension decides.
+# Text types that often can not be told apart by content: only among them the name decides.
 _BY_EXTENSION = {
-    ".txt": "text/plain",
+    ".txt": PLAIN_TEXT,
     ".md": "text/markdown",
     ".markdown": "text/markdown",
     ".rst": "text/x-rst",
@@ -50,15 +66,31 @@ _BY_EXTENSION = {
     ".csv": "text/csv",
     ".tsv": "text/tab-separated-values",
 }
+_HTML_EXTENSIONS = (".html", ".htm", ".xhtml", ".xht", ".shtml")
+_MAIL_EXTENSIONS = (".eml", ".mht", ".mhtml")
+_JSON_LINES_EXTENSIONS = (".jsonl", ".ndjson")
+# What a message declares, where the name of a part says nothing.
+_BY_DECLARED = {
+    "text/markdown": ".md",
+    "text/x-rst": ".rst",
+    "text/csv": ".csv",
+    "text/tab-separated-values": ".tsv",
+    "text/html": ".html",
+    "application/xhtml+xml": ".html",
+    "message/rfc822": ".eml",
+    "application/json": ".json",
+    "application/x-ndjson": ".jsonl",
+    "text/plain": ".txt",
+}
 _BY_LABEL = {
-    "txt": "text/plain",
+    "txt": PLAIN_TEXT,
     "markdown": "text/markdown",
     "rst": "text/x-rst",
-    "html": "text/html",
+    "html": HTML,
     "csv": "text/csv",
     "tsv": "text/tab-separated-values",
-    "json": "application/json",
-    "jsonl": "application/x-ndjson",
+    "json": JSON,
+    "jsonl": JSON_LINES,
     "ipynb": IPYNB,
     "xml": XML,
     "rtf": RTF,
@@ -105,55 +137,144 @@ _MAIL_HEADERS = {
     b"received",
     b"return-path",
 }
+_MARKUP_NAMED = ("text/markdown", "text/x-rst", ORG)
+_SPEAKING_EXTENSIONS = (
+    *_BY_EXTENSION,
+    *_HTML_EXTENSIONS,
+    *_MAIL_EXTENSIONS,
+    *_JSON_LINES_EXTENSIONS,
+    ".json",
+)
+_SMALL_JSON_BYTES = 1 << 16
+_CODING = "; content-coding="
 _NOTEBOOK = re.compile(rb'"nbformat"\s*:\s*\d')
-# A page that is well-formed XML: its root element is html, after any declarations and comments.
-_XHTML = re.compile(rb"\A\s*(?:<\?[^>]*>\s*|<!--[^>]*-->\s*|<!DOCTYPE[^>]*>\s*)*<html[\s>]", re.IGNORECASE)
+_JSON_START = re.compile(rb"\s*[\[{]")
 
 
-def detect_media_type(body: bytes, name: str = "") -> str:
-    """Returns the media type of a file, detected from its content.
+def detect_media_type(body: bytes, name: str = "", declared: str | None = None) -> str:
+    """Returns the media type of a file: what its bytes say, and where they leave it open, what its name says.
 
     Args:
         body: The file's bytes. Only the beginning and the end are read, and the directory of a ZIP or OLE
             file.
-        name: Its name or URI. The extension only decides between plain text, Markdown, reStructuredText, Org,
-            CSV and TSV, which often can not be told apart by content.
+        name: Its name or URI. Its extension decides among text types that often can not be told apart by
+            content, such as plain text and Markdown.
+        declared: The media type that a message declares for it. It stands in for the extension of a name
+            that has none which says something.
 
     Returns:
         A media type: `application/x-empty` without bytes or with only whitespace, `application/octet-stream`
         for bytes of an unknown type, `text/plain` for source code.
     """
-    sample = body if len(body) <= 2 * _HEAD_BYTES else body[:_HEAD_BYTES] + body[-_HEAD_BYTES:]
+    sample = _sample(body)
     if not sample.strip() and not body.strip():
         return EMPTY_FILE
+    if found := signature_media_type(body):
+        return found
+    sample = _as_utf8(sample)
+    extension = PurePosixPath(name).suffix.lower()
+    if not extension or (declared and extension not in _SPEAKING_EXTENSIONS):
+        extension = _BY_DECLARED.get((declared or "").lower(), extension)
+    return _text_media_type(sample, body, extension)
+
+
+def signature_media_type(body: bytes) -> str | None:
+    """Returns the media type that a file's own signature tells; None for text without one, or unknown bytes.
+
+    Archives, packages, compressed files and messages all have one.
+    """
     if body.startswith(b"%PDF-"):
         return PDF
     if body.startswith(OLE_SIGNATURE):
         return _compound_kind(body)
-    if body.startswith(b"PK\x03\x04") and (packed := _package_kind(body)):
-        return packed
+    if body.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return _package_kind(body) or ZIP
     if body.startswith(b"{\\rtf"):
         return RTF
-    sample = _as_utf8(sample)
-    if _is_mail(sample):
+    if found := binary_media_type(body):
+        return found
+    if _is_mail(_as_utf8(_sample(body))):
         return EML
-    if b"%PDF-" in body[:1024]:  # PDF readers accept up to 1,024 bytes before it
-        return PDF
-    named = _BY_EXTENSION.get(PurePosixPath(name).suffix.lower())
+    return PDF if b"%PDF-" in body[:1024] else None  # PDF readers accept up to 1,024 bytes before it
+
+
+def content_coding(media_type: str) -> str | None:
+    """Returns the compression of a document's bytes, such as `gzip`; None if they are not compressed."""
+    _, found, coding = media_type.partition(_CODING)
+    return coding.partition(";")[0] if found else None
+
+
+def with_content_coding(media_type: str, coding: str | None) -> str:
+    """Returns a media type that says how the bytes are compressed: `text/html; content-coding=gzip`."""
+    return f"{media_type}{_CODING}{coding}" if coding else media_type
+
+
+def without_content_coding(media_type: str) -> str:
+    """Returns the media type of what a document's bytes decompress to."""
+    return media_type.partition(_CODING)[0]
+
+
+def _text_media_type(sample: bytes, body: bytes, extension: str) -> str:
+    named = _BY_EXTENSION.get(extension)
+    is_text = _is_utf8(sample)
+    if is_text:
+        # A text file may begin with an element and be Markdown or a note all the same.
+        if markup := markup_media_type(sample, is_fragment_html=named is None):
+            return markup
+        if extension in _HTML_EXTENSIONS:
+            return HTML
+        if extension in _MAIL_EXTENSIONS and _HEADER_LINES.match(sample + b"\n"):
+            return EML
+        if (
+            named not in _MARKUP_NAMED
+            and _JSON_START.match(sample)
+            and (found := _json_media_type(body, extension))
+        ):
+            return found
     # Magika takes 20 ms of processor time per file. For most files these few checks are enough.
-    if named and _is_utf8(sample) and not _OTHER_TEXT.search(sample):
+    if named and is_text and not _OTHER_TEXT.search(sample):
         return named
-    found = _magika().identify_bytes(sample).output
-    label = str(found.label)
+    guessed = _magika().identify_bytes(sample).output
+    label = str(guessed.label)
     if label in _BY_LABEL:
         kind = _BY_LABEL[label]
     else:
-        kind = "text/plain" if found.is_text and label not in _MARKED_UP else found.mime_type
-    if kind == XML and _XHTML.match(sample):
-        return "text/html"
-    if kind == "application/json" and _NOTEBOOK.search(sample):
+        kind = PLAIN_TEXT if guessed.is_text and label not in _MARKED_UP else guessed.mime_type
+    if kind == UNKNOWN_BYTES and is_text:
+        kind = PLAIN_TEXT
+    if kind == JSON and _NOTEBOOK.search(sample):
         return IPYNB
-    return named if named and (kind in _BY_EXTENSION.values()) else kind
+    if named and (kind in _BY_EXTENSION.values() or (kind == HTML and named in _MARKUP_NAMED)):
+        return named
+    return kind
+
+
+def _json_media_type(body: bytes, extension: str) -> str | None:
+    """Returns the media type of a small text that is JSON or JSON Lines; None for any other text."""
+    if len(body) > _SMALL_JSON_BYTES:
+        return None
+    try:
+        text = decode_text(body)
+    except ExtractionError:
+        return None
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    else:
+        if _NOTEBOOK.search(body):
+            return IPYNB
+        return JSON_LINES if extension in _JSON_LINES_EXTENSIONS else JSON
+    lines = [line for line in text.splitlines() if line.strip()]
+    try:
+        records = [json.loads(line) for line in lines]
+    except (ValueError, RecursionError):
+        return None
+    return JSON_LINES if all(isinstance(record, dict | list) for record in records) else None
+
+
+def _sample(body: bytes) -> bytes:
+    return body if len(body) <= 2 * _HEAD_BYTES else body[:_HEAD_BYTES] + body[-_HEAD_BYTES:]
 
 
 def _package_kind(body: bytes) -> str | None:

@@ -10,6 +10,8 @@ from assets.parsing.blocks import (
     TextBlock,
     assemble_blocks,
 )
+from assets.parsing.compression import decompress
+from assets.parsing.content_type import content_coding
 from assets.parsing.decoding import decode_text
 from assets.parsing.formats.doc import read_doc
 from assets.parsing.formats.docx import read_docx
@@ -100,9 +102,10 @@ _UNREADABLE_NAMES = {
     "video/": "Films",
     "font/": "Fonts",
     "application/zip": "ZIP archives",
-    "application/gzip": "Compressed files",
-    "application/x-tar": "Archives",
-    "application/x-7z-compressed": "Archives",
+    "application/x-tar": "TAR archives",
+    "application/x-7z-compressed": "7z archives (unpack it, or make it a ZIP archive)",
+    "application/x-rar": "RAR archives (unpack it, or make it a ZIP archive)",
+    "application/x-lz4": "Files compressed by LZ4 (decompress it, or compress it by gzip or Zstandard)",
     "application/vnd.oasis.opendocument.": "OpenDocument drawings, formulas and the like",
     content_type.PPT: "Legacy PowerPoint presentations (.ppt; save them as .pptx)",
     content_type.OLE_COMPOUND: "Compound files that are neither office documents nor Outlook messages",
@@ -116,7 +119,8 @@ def extract_document(
 
     Args:
         body: The document's bytes.
-        media_type: As `detect_media_type` returns it; parameters other than "charset=utf-8" are ignored.
+        media_type: As `detect_media_type` returns it; of its parameters "charset=utf-8" and "content-coding"
+            count.
         max_size_bytes: A larger body is refused before it is parsed.
         ocr: Whether to recognise the text of PDF pages that have no text layer; needs the extra `ocr`.
 
@@ -131,6 +135,8 @@ def extract_document(
         raise ExtractionError("oversize", f"The document has {len(body):,} bytes; {limit}.")
     if media_type == content_type.UTF8_TEXT:
         return assemble_blocks(DocumentBlocks([TextBlock(body.decode("utf-8", "replace"))]))
+    if coding := content_coding(media_type):
+        body = decompress(body, coding, max_size_bytes).content
     kind = media_type.partition(";")[0].strip().lower()
     reader = _read_scanned if ocr and kind == "application/pdf" else _READERS.get(kind)
     if reader is None:

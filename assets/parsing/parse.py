@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from assets.lake.tables import DOCUMENTS
 from assets.parsing.blocks import ExtractionError
-from assets.parsing.content_type import detect_media_type
+from assets.parsing.content_type import detect_media_type, without_content_coding
 from assets.parsing.sandbox import ParserLimits, SandboxedParser, sandboxed_parser
 from assets.text.language import detect_language
 from assets.text.normalization import NORMALIZER_VERSION, collapse_whitespace
@@ -47,6 +47,7 @@ class DocumentToParse:
     Attributes:
         title: The title that the source gives; it has priority over the one in the document.
         media_type: The media type that the source gave; None to detect it from the bytes.
+        error: Why the source could not be read, as "expectation: reason"; None where it could.
     """
 
     doc_id: str
@@ -57,10 +58,12 @@ class DocumentToParse:
     media_type: str | None
     content_sha256: str | None
     body: bytes | None
+    error: str | None
     first_seen_at: datetime
 
 
 _RAW_COLUMNS = [field.name for field in fields(DocumentToParse)]
+_KEPT_COLUMNS = [name for name in _RAW_COLUMNS if name not in ("body", "error")]
 
 
 def parse_document_batches(
@@ -70,9 +73,9 @@ def parse_document_batches(
 ) -> Iterator[pa.RecordBatch]:
     """Parses batches of documents, for `DataFrame.mapInArrow`.
 
-    No document stops the run. A document that can not be extracted, that makes a reader fail, hang, crash or
-    run out of memory, or that fails a quality threshold becomes a row with the stage (`extract` or
-    `quality`), the expectation and the reason.
+    No document stops the run. A document that its source could not read, that can not be extracted, that
+    makes a reader fail, hang, crash or run out of memory, or that fails a quality threshold becomes a row
+    with the stage (`read`, `extract` or `quality`), the expectation and the reason.
 
     Args:
         batches: Batches with the columns of `DocumentToParse`.
@@ -93,7 +96,10 @@ def parse_document_batches(
 
 def _parsed(raw: DocumentToParse, thresholds: QualityThresholds, parser: SandboxedParser) -> dict[str, Any]:
     """Returns one row of `PARSED_DOCUMENT_SCHEMA`, without the count of personal data."""
-    unchanged = {name: getattr(raw, name) for name in _RAW_COLUMNS if name != "body"}
+    unchanged = {name: getattr(raw, name) for name in _KEPT_COLUMNS}
+    if raw.error is not None:
+        expectation, _, reason = raw.error.partition(": ")
+        return unchanged | _rejected("read", expectation, reason)
     try:
         return unchanged | _document(raw, thresholds, parser)
     except ExtractionError as error:
@@ -107,6 +113,7 @@ def _document(raw: DocumentToParse, thresholds: QualityThresholds, parser: Sandb
     body = raw.body or b""
     media_type = raw.media_type or detect_media_type(body, raw.uri)
     extracted = parser.extract_document(body, media_type)
+    media_type = without_content_coding(media_type)
     text = extracted.text
     if extracted.text_coverage is not None and extracted.text_coverage < _LOST_TEXT_COVERAGE:
         share = f"{extracted.text_coverage:.0%} of the words that the source shows arrived"

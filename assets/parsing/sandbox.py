@@ -5,7 +5,6 @@ document is affected. The process lives as long as its parent, because starting 
 hundred documents. It is never forked: locks and threads of a Spark worker do not survive a fork.
 """
 
-import base64
 import contextlib
 import importlib.util
 import json
@@ -14,6 +13,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import IO, Any
 
 from pydantic import BaseModel, Field, model_validator
 
+from assets.parsing.archives import ContainerMember
 from assets.parsing.blocks import DocumentHeading, ExtractedDocument, ExtractionError
 from assets.parsing.content_type import PLAIN_TEXT, UTF8_TEXT
 from assets.parsing.extract import MAX_DOCUMENT_BYTES, extract_document
@@ -75,6 +77,7 @@ class SandboxedParser:
         self._errors: IO[bytes] | None = None
         self._pipe: Connection | None = None
         self._parsed = 0
+        self._had_parsed = False
 
     def extract_document(self, body: bytes, media_type: str) -> ExtractedDocument:
         """Returns what `extract_document` returns; plain text of up to 1 MiB is read in this process.
@@ -85,20 +88,52 @@ class SandboxedParser:
         """
         if len(body) > self.limits.max_size_bytes or (media_type in _TRUSTED and len(body) <= _TRUSTED_BYTES):
             return extract_document(body, media_type, self.limits.max_size_bytes)
-        found = self._ask_twice("document", body, media_type)
+        found = self._ask_twice(body, media_type)
         headings = [DocumentHeading(*heading) for heading in found["headings"]]
         return ExtractedDocument(
             found["title"], found["text"], headings, found["pages"], found["text_coverage"]
         )
 
-    def mail_attachments(self, body: bytes, media_type: str) -> list[tuple[str, bytes]]:
-        """Returns what `mail_attachments` yields: the name and the bytes of each file of a message.
+    def container_members(self, body: bytes, media_type: str) -> Iterator[ContainerMember]:
+        """Yields what `expand_container` yields: the files inside an archive, message or compressed file.
+
+        No document can be extracted before the last member is taken or the iterator is closed.
 
         Raises:
-            ExtractionError: The message can not be read, or `timeout`, `out_of_memory` or `crashed`.
+            ExtractionError: As `expand_container`, or `timeout`, `out_of_memory` or `crashed`.
         """
-        found = self._ask_twice("attachments", body, media_type)
-        return [(name, base64.b64decode(content)) for name, content in found["attachments"]]
+        left_s = self.limits.timeout_s  # of waiting; what the caller does between two members is not counted
+        taken, done = 0, False
+        self._send("members", body, media_type)
+        try:
+            while True:
+                asked = time.monotonic()
+                try:
+                    head = self._answer(left_s)
+                    if not head:
+                        break
+                    content = self._receive(left_s) if head["size"] else b""
+                except ExtractionError as error:
+                    if taken or not self._is_of_an_earlier(error):
+                        raise
+                    self._send("members", body, media_type)
+                    continue
+                left_s -= time.monotonic() - asked
+                taken += 1
+                yield ContainerMember(
+                    head["name"],
+                    None if head["size"] is None else content,
+                    head["media_type"],
+                    head["error"],
+                )
+            done = True
+            self._parsed += 1
+        except ExtractionError:
+            done = True
+            raise
+        finally:
+            if not done:
+                self.close()  # the rest of the answer would be taken for the next one
 
     def close(self) -> None:
         """Ends the process if it was started."""
@@ -111,31 +146,51 @@ class SandboxedParser:
         self._child = self._pipe = self._errors = None
         self._parsed = 0
 
-    def _ask_twice(self, task: str, body: bytes, media_type: str) -> dict[str, Any]:
-        used = self._parsed > 0
+    def _ask_twice(self, body: bytes, media_type: str) -> dict[str, Any]:
         try:
-            return self._ask(task, body, media_type)
+            self._send("document", body, media_type)
+            found = self._answer(self.limits.timeout_s)
         except ExtractionError as error:
-            # An earlier document may have caused it: try again in a new process.
-            if not (used and error.expectation in {"crashed", "out_of_memory"}):
+            if not self._is_of_an_earlier(error):
                 raise
-        return self._ask(task, body, media_type)
+            self._send("document", body, media_type)
+            found = self._answer(self.limits.timeout_s)
+        self._parsed += 1
+        return found
 
-    def _ask(self, task: str, body: bytes, media_type: str) -> dict[str, Any]:
+    def _is_of_an_earlier(self, error: ExtractionError) -> bool:
+        """Whether an earlier document may have caused an error: it is worth a try in a new process."""
+        return self._had_parsed and error.expectation in {"crashed", "out_of_memory"}
+
+    def _send(self, task: str, body: bytes, media_type: str) -> None:
+        self._had_parsed = self._parsed > 0
         pipe = self._started()
         try:
             pipe.send_bytes(b"%s %s\n%s" % (task.encode(), media_type.encode(), body))
-            if not pipe.poll(self.limits.timeout_s):
+        except OSError as error:
+            raise self._death() from error
+
+    def _receive(self, timeout_s: float) -> bytes:
+        assert self._pipe is not None  # noqa: S101 - a process was asked
+        try:
+            if not self._pipe.poll(max(timeout_s, 0)):
                 self.close()
                 raise self._timeout()
-            answer: dict[str, Any] = json.loads(pipe.recv_bytes(_ANSWER_BYTES))
-        except (EOFError, OSError, ValueError) as error:
+            return self._pipe.recv_bytes(_ANSWER_BYTES)
+        except (EOFError, OSError) as error:
             raise self._death() from error
-        self._parsed += 1
+
+    def _answer(self, timeout_s: float) -> dict[str, Any]:
+        received = self._receive(timeout_s)
+        try:
+            answer: dict[str, Any] = json.loads(received)
+        except ValueError as error:
+            raise self._death() from error
         if "expectation" in answer:
             if answer["expectation"] == "out_of_memory":
                 self.close()
                 raise self._out_of_memory()
+            self._parsed += 1
             raise ExtractionError(answer["expectation"], answer["reason"])
         return answer
 

@@ -1,24 +1,25 @@
 """The sandbox's worker process, which parses one document at a time: `python -m assets.parsing.worker`.
 
-Its standard input is a socket. A request is the word `document` or `attachments`, a space, a media type, a
-line feed and a body; the reply is a JSON object. It is JSON because a process that has read untrusted bytes
-may send data, but no pickled objects. The process ends when the socket closes. Its arguments are its limits:
-the address space in bytes, the seconds per document, the bytes per document and the characters of a
-document's text; then 1 to run OCR on scans, else 0.
+Its standard input is a socket. A request is the word `document` or `members`, a space, a media type, a line
+feed and a body. The reply to `document` is a JSON object. The reply to `members` is a JSON object for each
+file inside, followed by its bytes where it has any, and at last an empty object. It is JSON because a process
+that has read untrusted bytes may send data, but no pickled objects. The process ends when the socket closes.
+Its arguments are its limits: the address space in bytes, the seconds per document, the bytes per document and
+the characters of a document's text; then 1 to run OCR on scans, else 0.
 """
 
-import base64
 import contextlib
 import json
 import os
 import resource
 import signal
 import sys
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 
 from assets.parsing.blocks import ExtractionError
+from assets.parsing.containers import expand_container
 from assets.parsing.extract import extract_document
-from assets.parsing.formats.mail import mail_attachments
 
 _GRACE_S = 5.0
 _MAX_WRITTEN_BYTES = 1 << 20
@@ -38,20 +39,23 @@ def run_parser_worker(arguments: list[str]) -> None:
             wanted, _, body = pipe.recv_bytes().partition(b"\n")
         except (EOFError, OSError):
             return
+        task, _, media_type = wanted.decode().partition(" ")
         # The parent stops waiting earlier. If it is gone, nobody else would end a reader that hangs: the
         # default action of the signal ends the process even inside native code.
         signal.setitimer(signal.ITIMER_REAL, timeout_s + _GRACE_S)
-        task, _, media_type = wanted.decode().partition(" ")
-        if task == "attachments":
-            answer = _attachments(body, media_type)
+        if task == "members":
+            answers = _members(body, media_type, max_size_bytes)
         else:
-            answer = _answer(body, media_type, max_size_bytes, max_text_chars, ocr)
-        signal.setitimer(signal.ITIMER_REAL, 0)
+            answers = iter([_answer(body, media_type, max_size_bytes, max_text_chars, ocr)])
         try:
-            pipe.send_bytes(answer)
+            for answer in answers:
+                signal.setitimer(signal.ITIMER_REAL, 0)  # the parent may take its time between two members
+                pipe.send_bytes(answer)
+                signal.setitimer(signal.ITIMER_REAL, timeout_s + _GRACE_S)
         except OSError:
             return
-        del body, answer
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        del body, answers, answer
 
 
 def _confine(memory_bytes: int) -> None:
@@ -89,16 +93,28 @@ def _answer(body: bytes, media_type: str, max_size_bytes: int, max_text_chars: i
         return b'{"expectation": "out_of_memory"}'
 
 
-def _attachments(body: bytes, media_type: str) -> bytes:
+def _members(body: bytes, media_type: str, max_size_bytes: int) -> Iterator[bytes]:
     try:
-        found = [
-            (name, base64.b64encode(content).decode()) for name, content in mail_attachments(body, media_type)
-        ]
-        return json.dumps({"attachments": found}).encode()
+        for member in expand_container(body, media_type, max_size_bytes):
+            content = member.content
+            size = None if content is None else len(content)
+            fields = {
+                "name": member.name,
+                "media_type": member.media_type,
+                "error": member.error,
+                "size": size,
+            }
+            yield json.dumps(fields).encode()
+            if content:
+                yield content
+        yield b"{}"
+    except ExtractionError as error:
+        yield json.dumps({"expectation": error.expectation, "reason": error.reason}).encode()
     except MemoryError:
-        return b'{"expectation": "out_of_memory"}'
-    except Exception as error:  # a broken message fails in its readers' many ways
-        return json.dumps({"expectation": "unreadable", "reason": str(error)}).encode()
+        yield b'{"expectation": "out_of_memory"}'
+    except Exception as error:  # the libraries do not document which errors broken files cause
+        reason = f"What is inside can not be read: {type(error).__name__}: {str(error)[:200]}"
+        yield json.dumps({"expectation": "unreadable", "reason": reason}).encode()
 
 
 if __name__ == "__main__":

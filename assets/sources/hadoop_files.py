@@ -4,6 +4,7 @@ Files of this machine are listed and opened by Python also here, in Spark's work
 """
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -16,10 +17,10 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from assets.lake.delta import delta_hadoop_path
 from assets.parsing.sandbox import ParserLimits
+from assets.sources.file_contents import source_file_contents
 from assets.sources.local_files import (
     MAX_SOURCE_FILE_BYTES,
     read_local_file_batches,
-    source_file_contents,
     source_listing,
     source_too_large_error,
 )
@@ -30,7 +31,7 @@ from assets.sources.source_schemas import (
     VANISHED_FILE_ERROR,
     ListedFile,
     SourceContent,
-    source_content_batch,
+    source_content_batches,
 )
 
 _TASK_BYTES = 128 * 1024 * 1024
@@ -133,16 +134,15 @@ def read_hadoop_files(
 
 def _content_batches(batches: Iterable[pa.RecordBatch], limits: ParserLimits) -> Iterator[pa.RecordBatch]:
     """Runs in Spark's workers: makes documents of the bytes that Hadoop read."""
-    for batch in batches:
-        documents: list[SourceContent] = []
-        for row in batch.to_pylist():
-            body = row.pop("content")
-            file = ListedFile(**row)
-            if body is not None:
-                documents += source_file_contents(file, body, limits)
-            elif file.file_size_bytes > MAX_SOURCE_FILE_BYTES:
-                error = f"unreadable: {source_too_large_error(file.file_size_bytes)}"
-                documents.append(SourceContent.failed(file, error))
-            else:
-                documents.append(SourceContent.failed(file, VANISHED_FILE_ERROR))
-        yield source_content_batch(documents)
+    rows = (row for batch in batches for row in batch.to_pylist())
+    return source_content_batches(document for row in rows for document in _contents(row.pop("content"), row, limits))
+
+
+def _contents(body: bytes | None, listed: dict[str, Any], limits: ParserLimits) -> Iterator[SourceContent]:
+    file = ListedFile(**listed)
+    if body is not None:
+        yield from source_file_contents(file, body, limits)
+    elif file.file_size_bytes > MAX_SOURCE_FILE_BYTES:
+        yield SourceContent.failed(file, f"unreadable: {source_too_large_error(file.file_size_bytes)}")
+    else:
+        yield SourceContent.failed(file, VANISHED_FILE_ERROR)

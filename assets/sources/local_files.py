@@ -12,13 +12,10 @@ import stat
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from urllib.parse import quote
 
 import pyarrow as pa
 
-from assets.parsing.blocks import ExtractionError
-from assets.parsing.content_type import EML, MSG, detect_media_type
-from assets.parsing.sandbox import ParserLimits, sandboxed_parser
+from assets.sources.file_contents import source_file_contents
 from assets.sources.source_config import (
     SYSTEM_FOLDER_ERROR,
     Source,
@@ -33,14 +30,14 @@ from assets.sources.source_schemas import (
     ListedFile,
     SourceContent,
     path_to_source_uri,
-    source_content_batch,
+    source_content_batches,
     source_uri_to_path,
 )
 
 MAX_SOURCE_FILE_BYTES = 256 * 1024 * 1024
 """A larger file is quarantined unread: Arrow and Spark hold a document as one value, in several copies."""
 
-_BATCH_BYTES = 16 * 1024 * 1024
+_HELD_BYTES = 256 * 1024 * 1024
 
 
 def list_local_files(source: Source) -> pa.Table:
@@ -161,20 +158,26 @@ def leads_outside_source(path: str, root: str) -> bool:
     return real != top and not real.startswith(top.rstrip("/") + "/")
 
 
-def read_local_files(files: pa.Table, root: str, limits: ParserLimits) -> pa.Table:
+def read_local_files(files: pa.Table, root: str, limits: ParserLimits) -> pa.Table | None:
     """Reads listed files of this machine in this process.
 
     Args:
         files: Rows of a source's listing.
         root: The source's location; a link that leads out of it is not followed.
-        limits: The bounds on taking a message's attachments out of it.
+        limits: The bounds on opening archives, messages and compressed files.
 
     Returns:
-        A table with the schema `SOURCE_CONTENT_SCHEMA`: one row per file, and one per attachment of a
-        message. A file that vanished, can not be read, is larger than `MAX_SOURCE_FILE_BYTES` or lies outside
-        the root is a row with an error.
+        A table with the schema `SOURCE_CONTENT_SCHEMA`: one row per file, and one per file inside an archive
+        or message. A file that vanished, can not be read, is larger than `MAX_SOURCE_FILE_BYTES` or lies
+        outside the root is a row with an error. None if archives unpack to more than this process should
+        hold.
     """
-    batches = read_local_file_batches(files.to_batches(), root, limits)
+    batches, held_bytes = list[pa.RecordBatch](), 0
+    for batch in read_local_file_batches(files.to_batches(), root, limits):
+        batches.append(batch)
+        held_bytes += batch.nbytes
+        if held_bytes > _HELD_BYTES:
+            return None
     return pa.Table.from_batches(batches, SOURCE_CONTENT_SCHEMA)
 
 
@@ -182,40 +185,17 @@ def read_local_file_batches(
     batches: Iterable[pa.RecordBatch], root: str, limits: ParserLimits
 ) -> Iterator[pa.RecordBatch]:
     """`read_local_files` for batches of a listing, for `DataFrame.mapInArrow`."""
-    documents: list[SourceContent] = []
-    held_bytes = 0
-    for batch in batches:
-        for file in (ListedFile(**row) for row in batch.to_pylist()):
-            try:
-                body = _read_regular_file(source_uri_to_path(file.uri), root)
-                documents += source_file_contents(file, body, limits)
-                held_bytes += len(body)
-            except OSError as error:
-                documents.append(SourceContent.failed(file, f"unreadable: {error.strerror}"))
-            if held_bytes >= _BATCH_BYTES:
-                yield source_content_batch(documents)
-                documents, held_bytes = [], 0
-    if documents:
-        yield source_content_batch(documents)
+    files = (ListedFile(**row) for batch in batches for row in batch.to_pylist())
+    return source_content_batches(document for file in files for document in _local_contents(file, root, limits))
 
 
-def source_file_contents(file: ListedFile, body: bytes, limits: ParserLimits) -> Iterator[SourceContent]:
-    """Yields the document of a file and, if it is a message, one for each attached file.
-
-    The uri of an attachment is the file's, `#`, and its name. The message is taken apart in the sandbox,
-    within `limits`.
-    """
-    media_type = detect_media_type(body, file.uri)
-    yield SourceContent.of(file, body, media_type)
-    if media_type not in (EML, MSG):
-        return
+def _local_contents(file: ListedFile, root: str, limits: ParserLimits) -> Iterator[SourceContent]:
     try:
-        attached = sandboxed_parser(limits).mail_attachments(body, media_type)
-    except ExtractionError:  # a broken message is quarantined, with the reason, when it is parsed
+        body = _read_regular_file(source_uri_to_path(file.uri), root)
+    except OSError as error:
+        yield SourceContent.failed(file, f"unreadable: {error.strerror}")
         return
-    for name, content in attached:
-        uri = f"{file.uri}#{quote(name, errors='replace')}"
-        yield SourceContent.of(file, content, detect_media_type(content, name), uri=uri)
+    yield from source_file_contents(file, body, limits)
 
 
 def source_too_large_error(size_bytes: int) -> str:

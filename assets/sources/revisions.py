@@ -13,6 +13,7 @@ from assets.engine.relations import Relations
 from assets.lake.ids import DOC_ID_SQL
 from assets.lake.lake import Lake
 from assets.lake.tables import RAW_DOCUMENTS
+from assets.parsing.content_type import ARCHIVES
 from assets.sources.source_config import Source, SourceShrunk
 from assets.sources.source_reader import spark_errors_of_source
 from assets.sources.source_schemas import UNREACHABLE_FILE_ERRORS
@@ -24,11 +25,16 @@ STATE = """
 """
 """SQL over the table `raw` for the newest revision of each document, without its bytes."""
 
+_ARCHIVES_SQL = ", ".join(f"'{media_type}'" for media_type in ARCHIVES)
+IS_ARCHIVE = f"(error IS NULL AND coalesce(split_part(media_type, ';', 1) IN ({_ARCHIVES_SQL}), false))"
+"""SQL for whether a row of the bronze table is an archive: no document, but what its files were inside of."""
+
 _FEW_DOCUMENTS = 10
 
 _STALE = """
     with seen as (
-        select split_part(uri, '#', 1) as uri, bool_or(error is not null) as failed,
+        select split_part(uri, '#', 1) as uri,
+               bool_or(error is not null and content_sha256 is null and not contains(uri, '#')) as failed,
                arg_max(file_size_bytes, fetched_at) as size_bytes,
                arg_max(file_modified_at, fetched_at) as modified_at
         from state where not deleted group by all
@@ -46,7 +52,7 @@ _VANISHED = """
 
 
 def stale_source_files(listing: pa.Table, state: pa.Table) -> pa.Table:
-    """Returns the files of a listing to read: new, of another size or time, or unreadable the last time.
+    """Returns the files of a listing to read: new, of another size or time, or out of reach the last time.
 
     Args:
         listing: The files that the source has now: `uri`, `file_size_bytes`, `file_modified_at`.
@@ -109,13 +115,15 @@ _REVISIONS = f"""
         timestamp_micros({{now_us}}) AS fetched_at, gone AS deleted
     FROM (
         SELECT *, last_revision IS NULL OR last_deleted OR error IS DISTINCT FROM last_error
-                OR content_sha256 IS DISTINCT FROM last_content_sha256 AS changed,
+                OR content_sha256 IS DISTINCT FROM last_content_sha256
+                OR media_type IS DISTINCT FROM last_media_type AS changed,
             last_revision IS NOT NULL AND NOT last_deleted AND last_error IS NULL
                 AND coalesce([is unreachable], false) AS kept
         FROM {{joined}}
     )
     WHERE NOT kept
-        AND CASE WHEN gone THEN NOT last_deleted ELSE changed OR (error IS NULL AND stands_for_file) END
+        AND CASE WHEN gone THEN NOT last_deleted
+            ELSE changed OR (stands_for_file AND (error IS NULL OR content_sha256 IS NOT NULL)) END
 """
 
 

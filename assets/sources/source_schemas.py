@@ -3,7 +3,7 @@
 import errno
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import quote_from_bytes, unquote_to_bytes
@@ -33,8 +33,12 @@ SOURCE_CONTENT_SCHEMA = pa.schema(
         pa.field("error", pa.string()),
     ]
 )
-"""One row per document. A row with an `error` ("expectation: what happened") has no body. Size and time are
-those of the listing, so that a file that changed since then is read again by the next run."""
+"""One row per document. A row with an `error` ("expectation: what happened") has a body only if it is a file
+that was read and can not be opened, such as an encrypted archive. An archive without an error is no document;
+the files inside are. Size and time are those of the listing, so that a file that changed since then is read
+again by the next run."""
+
+_BATCH_BYTES = 16 * 1024 * 1024
 
 VANISHED_FILE_ERROR = "unreadable: it went away or access to it was refused"
 """The error of a file on another file system that was listed but could not be read."""
@@ -76,7 +80,13 @@ class SourceContent:
 
     @classmethod
     def of(
-        cls, file: ListedFile, body: bytes, media_type: str, title: str | None = None, uri: str | None = None
+        cls,
+        file: ListedFile,
+        body: bytes,
+        media_type: str,
+        title: str | None = None,
+        uri: str | None = None,
+        error: str | None = None,
     ) -> "SourceContent":
         """Returns the row of a document that was read; `uri` is the file's unless given."""
         return cls(
@@ -88,17 +98,31 @@ class SourceContent:
             hashlib.sha256(body).hexdigest(),
             len(body),
             body,
+            error,
         )
 
     @classmethod
-    def failed(cls, file: ListedFile, error: str) -> "SourceContent":
-        """Returns the row of a file that could not be read."""
-        return cls(file.uri, file.file_size_bytes, file.file_modified_at, error=error)
+    def failed(cls, file: ListedFile, error: str, uri: str | None = None) -> "SourceContent":
+        """Returns the row of a document that could not be read; `uri` is the file's unless given."""
+        return cls(uri or file.uri, file.file_size_bytes, file.file_modified_at, error=error)
 
 
 def source_content_batch(documents: Iterable[SourceContent]) -> pa.RecordBatch:
     """Returns documents as a batch with the schema `SOURCE_CONTENT_SCHEMA`."""
     return pa.RecordBatch.from_pylist(list(map(vars, documents)), schema=SOURCE_CONTENT_SCHEMA)
+
+
+def source_content_batches(documents: Iterable[SourceContent]) -> Iterator[pa.RecordBatch]:
+    """Yields documents as batches of about 16 MiB, so that few of them are held at a time."""
+    held, held_bytes = list[SourceContent](), 0
+    for document in documents:
+        held.append(document)
+        held_bytes += document.size_bytes or 0
+        if held_bytes >= _BATCH_BYTES:
+            yield source_content_batch(held)
+            held, held_bytes = [], 0
+    if held:
+        yield source_content_batch(held)
 
 
 def source_listing_digest(listing: pa.Table) -> str:

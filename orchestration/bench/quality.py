@@ -179,6 +179,7 @@ _INPUT = pa.schema(
         *((name, pa.string()) for name in ("doc_id", "tenant", "source", "uri", "title", "media_type")),
         ("content_sha256", pa.string()),
         ("body", pa.large_binary()),
+        ("error", pa.string()),
         ("first_seen_at", pa.timestamp("us", tz="UTC")),
     ]
 )

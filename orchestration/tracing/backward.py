@@ -61,13 +61,21 @@ class BackwardWalk:
         return node
 
     def revision_node(self, raw: dict[str, Any]) -> TraceNode:
-        """Returns the node of a document's revision: its bytes, or the tombstone of a deleted document."""
+        """Returns the node of a document's revision: its bytes, or the tombstone of a deleted document.
+
+        Below the bytes of a document that was inside an archive or a message are those of the file.
+        """
         kind = "tombstone" if raw["deleted"] else "bytes"
         identity = raw["content_sha256"] or f"{raw['doc_id']}/{raw['revision']}"
         node = TraceNode(kind, identity, {key: raw[key] for key in _SHOWN_OF_A_REVISION})
         node.details |= {"table": "bronze.raw_documents", "fetched_at": raw["fetched_at"].isoformat()}
         if self._verifier:
             node.checks = self._verifier.revision_checks(raw)
+        container = self._reader.container_of(raw)
+        if container is not None:
+            node.children = [self.revision_node(container)]
+            if self._verifier:
+                node.checks |= self._verifier.member_checks(raw, container)
         return node
 
     def _citation_node(self, citation: dict[str, Any], pins: dict[str, int]) -> TraceNode:

@@ -37,6 +37,26 @@ class TraceReader:
             key=lambda row: (row["doc_id"], -row["revision"]),
         )
 
+    def container_of(self, raw: dict[str, Any]) -> dict[str, Any] | None:
+        """Returns the revision of the file that a document's bytes were found in; None for a file's own.
+
+        Args:
+            raw: A row of `bronze.raw_documents`. A row of a file of rows has no such revision either.
+        """
+        file, inside, _ = raw["uri"].partition("#")
+        if not inside or raw["body"] is None:
+            return None
+        return next(
+            (
+                each
+                for each in self.revisions("uri = ?", file)
+                if (each["tenant"], each["source"]) == (raw["tenant"], raw["source"])
+                and each["body"] is not None
+                and each["fetched_at"] <= raw["fetched_at"]
+            ),
+            None,
+        )
+
     def run_commits(self, run_id: str) -> list[Commit]:
         """Returns the commits that a run made, of every table."""
         return [commit for name in TABLES for commit in find_commits(self.lake, name, run_id)]

@@ -66,6 +66,24 @@ class TraceVerifier:
             checks["size_bytes"] = len(raw["body"]) == raw["size_bytes"]
         return checks
 
+    def member_checks(self, member: dict[str, Any], container: dict[str, Any]) -> dict[str, bool]:
+        """Checks that a file's bytes, a row of `bronze.raw_documents`, still hold what was found inside.
+
+        Args:
+            member: The row of a document inside the file.
+            container: The row of the file, with its bytes.
+        """
+        try:
+            inside = self._parser.container_members(container["body"], container["media_type"])
+            found = any(
+                each.content is not None
+                and hashlib.sha256(each.content).hexdigest() == member["content_sha256"]
+                for each in list(inside)
+            )
+        except ExtractionError:
+            found = False
+        return {"is_inside_file": found}
+
     def _extracted(self, raw: dict[str, Any]) -> str | None:
         try:
             return self._parser.extract_document(raw["body"], raw["media_type"]).text

@@ -17,7 +17,8 @@ from pyspark.sql import SparkSession
 
 from assets.parsing.sandbox import ParserLimits
 from assets.recipe import Recipe
-from assets.sources.local_files import list_local_files, read_local_files, source_file_contents
+from assets.sources.file_contents import source_file_contents
+from assets.sources.local_files import list_local_files, read_local_files
 from assets.sources.source_config import Source, SourceUnreachable
 from assets.sources.source_reader import read_source
 from assets.sources.source_registry import SourceRegistry
@@ -62,10 +63,9 @@ def docs(tmp_path: Path) -> Path:
 
 def test_a_link_out_of_the_source_is_not_followed_and_is_reported(docs: Path) -> None:
     source = Source(name="docs", location=str(docs))
-    rows = {
-        row["uri"].rpartition("/")[2]: row
-        for row in read_local_files(list_local_files(source), str(docs), ParserLimits()).to_pylist()
-    }
+    read = read_local_files(list_local_files(source), str(docs), ParserLimits())
+    assert read is not None
+    rows = {row["uri"].rpartition("/")[2]: row for row in read.to_pylist()}
     assert set(rows) == {"a.txt", "b.txt", "file.txt", "folder.txt"}
     assert rows["a.txt"]["body"] == rows["b.txt"]["body"] == b"inside"
     for name in ("file.txt", "folder.txt"):
@@ -110,8 +110,10 @@ def test_attachments_are_parsed_within_bounds() -> None:
     )
     before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     file = ListedFile("file:///bomb.eml", len(body), datetime.now(UTC))
-    [message] = source_file_contents(file, body, ParserLimits(timeout_s=10))
+    message, attachments = source_file_contents(file, body, ParserLimits(timeout_s=10))
     assert message.body == body
+    assert attachments.uri == "file:///bomb.eml#!attachments"
+    assert (attachments.error or "").partition(":")[0] in {"out_of_memory", "timeout"}
     grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib
     assert grown_kib < 400 << 10
 

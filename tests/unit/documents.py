@@ -2,12 +2,12 @@
 
 import datetime as dt
 import io
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import docx
 import pptx
 import xlsxwriter
+from packed_files import make_zip
 
 
 def make_pdf(pages: Sequence[Sequence[str]], title: str = "", encrypted: bool = False) -> bytes:
@@ -116,15 +116,6 @@ def make_xlsx() -> bytes:
     sheet.write_formula(1, 4, "=C2*2", value=5)
     book.add_worksheet("Notes").write(0, 0, "Prices are by weight.")
     book.close()
-    return out.getvalue()
-
-
-def make_zip(parts: Mapping[str, str | bytes]) -> bytes:
-    """Returns a compressed ZIP package of these parts."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in parts.items():
-            archive.writestr(name, content)
     return out.getvalue()
 
 

@@ -9,9 +9,10 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from documents import make_docx, make_epub, make_odt, make_pdf, make_pptx, make_xlsx, make_zip
+from documents import make_docx, make_epub, make_odt, make_pdf, make_pptx, make_xlsx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from packed_files import make_zip
 
 from assets.parsing import content_type
 from assets.parsing.blocks import (

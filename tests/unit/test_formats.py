@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from documents import make_epub, make_odt, make_pptx, make_xlsx, make_zip
+from documents import make_epub, make_odt, make_pptx, make_xlsx
+from packed_files import make_zip
 from test_extract import check_offsets, failure, outcome
 
 from assets.parsing import content_type
@@ -14,7 +15,7 @@ from assets.parsing.extract import ExtractedDocument, extract_document
 from assets.parsing.formats import zip_package
 from assets.parsing.formats.doc import split_doc_paragraphs
 from assets.parsing.sandbox import ParserLimits
-from assets.sources.local_files import source_file_contents
+from assets.sources.file_contents import source_file_contents
 from assets.sources.source_schemas import ListedFile
 
 

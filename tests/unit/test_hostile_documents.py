@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from documents import make_docx, make_epub, make_odt, make_pdf, make_pptx, make_xlsx, make_zip
+from documents import make_docx, make_epub, make_odt, make_pdf, make_pptx, make_xlsx
+from packed_files import make_zip
 
 from assets.parsing.blocks import ExtractedDocument, ExtractionError
 from assets.parsing.content_type import detect_media_type

@@ -27,6 +27,7 @@ INPUT = pa.schema(
         *((name, pa.string()) for name in ("doc_id", "tenant", "source", "uri", "title", "media_type")),
         ("content_sha256", pa.string()),
         ("body", pa.binary()),
+        ("error", pa.string()),
         ("first_seen_at", pa.timestamp("us", tz="UTC")),
     ]
 )
@@ -43,6 +44,7 @@ def row(body: bytes | None, media_type: str | None, title: str | None = None) ->
         "media_type": media_type,
         "content_sha256": digest,
         "body": body,
+        "error": None,
         "first_seen_at": SEEN,
     }
 

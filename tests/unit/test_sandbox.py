@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pyarrow as pa
 import pytest
-from documents import make_zip
+from packed_files import make_zip
 from pyspark.sql import SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
 from test_parse import INPUT, parsed, row

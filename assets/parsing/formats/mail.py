@@ -3,21 +3,19 @@
 import email
 import email.policy
 import io
-from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from email.header import decode_header, make_header
 from email.message import Message
-from itertools import islice
 
-from assets.parsing.blocks import DocumentBlocks, TextBlock
-from assets.parsing.content_type import EML, MSG
+from assets.parsing.blocks import DocumentBlocks, ExtractionError, TextBlock
+from assets.parsing.content_type import EML
 from assets.parsing.decoding import decode_text
 from assets.parsing.formats.html import visible_html_blocks
 from assets.text.normalization import collapse_whitespace
 
 _HEADERS = ("From", "To", "Cc", "Bcc", "Date", "Subject")
 _MAX_DEPTH = 20  # of nested parts
-_MAX_ATTACHMENTS = 1000
 _LONGEST_HEADER_CHARS = 100_000
 _SIGNATURES = {"application/pgp-signature", "application/pkcs7-signature", "application/x-pkcs7-signature"}
 
@@ -50,29 +48,39 @@ def read_msg(body: bytes) -> DocumentBlocks:
     return _content({name: headers.get(name, "") for name in _HEADERS}, body_blocks, attached)
 
 
-def mail_attachments(body: bytes, media_type: str) -> Iterator[tuple[str, bytes]]:
-    """Yields the attached files of a message; an attached message is one file, with its own attachments.
+@dataclass(frozen=True, slots=True)
+class MailAttachment:
+    """An attached file: its name, its bytes, and the media type that the message declares for it."""
+
+    name: str
+    content: bytes
+    media_type: str | None
+
+
+def mail_attachments(body: bytes, media_type: str) -> Iterator[MailAttachment]:
+    """Yields the attached files of a message; an attached message is one of them, as it is.
 
     Args:
         body: The message.
-        media_type: EML or MSG; any other type has no attachments.
+        media_type: EML or MSG.
 
-    Yields:
-        The name and the bytes of a file. A number is added to a name that occurs again.
+    Raises:
+        ExtractionError: `unreadable` if the message is damaged.
     """
-    found: Iterable[tuple[str, bytes]] = ()
-    if media_type == EML:
-        message = email.message_from_bytes(_as_ascii_superset(body), policy=email.policy.compat32)
-        found = ((name, _attached_bytes(part)) for name, part in _attached(message, 0))
-    elif media_type == MSG:
+    try:
+        if media_type == EML:
+            message = email.message_from_bytes(_as_ascii_superset(body), policy=email.policy.compat32)
+            for name, part in _attached(message, 0, forwarded=True):
+                yield MailAttachment(name, _attached_bytes(part), part.get_content_type())
+            return
         from oxmsg import Message as OutlookMessage
 
-        outlook = OutlookMessage.load(io.BytesIO(body))
-        found = ((each.file_name or "unnamed", each.file_bytes or b"") for each in outlook.attachments)
-    seen: Counter[str] = Counter()
-    for name, content in islice(found, _MAX_ATTACHMENTS):
-        seen[name] += 1
-        yield (name if seen[name] == 1 else f"{name} {seen[name]}"), content
+        for each in OutlookMessage.load(io.BytesIO(body)).attachments:
+            yield MailAttachment(each.file_name or "unnamed", each.file_bytes or b"", each.mime_type)
+    except (ExtractionError, MemoryError):
+        raise
+    except Exception as error:  # a broken message fails in its readers' many ways
+        raise ExtractionError("unreadable", f"Its attachments can not be read: {str(error)[:200]}") from error
 
 
 def _attached_bytes(part: Message) -> bytes:
@@ -156,11 +164,14 @@ def _unicode(part: Message) -> str:
     return decode_text(raw) if raw else ""
 
 
-def _attached(part: Message, depth: int) -> Iterator[tuple[str, Message]]:
+def _attached(part: Message, depth: int, forwarded: bool = False) -> Iterator[tuple[str, Message]]:
+    """Yields the attached parts with their names; with `forwarded` those of forwarded messages as well."""
     if depth and _is_attached(part):
         if part.get_content_type() not in _SIGNATURES:
             yield _decoded(part.get_filename() or "unnamed"), part
-    elif part.is_multipart() and part.get_content_type() != "message/rfc822" and depth <= _MAX_DEPTH:
+    elif part.is_multipart() and depth <= _MAX_DEPTH:
+        if part.get_content_type() == "message/rfc822" and not forwarded:
+            return
         for inner in part.get_payload():
             if isinstance(inner, Message):
-                yield from _attached(inner, depth + 1)
+                yield from _attached(inner, depth + 1, forwarded)

@@ -22,31 +22,45 @@ def exceeds_zip_part_limit(body: bytes) -> bool:
     return body.count(b"PK\x01\x02") > MAX_ZIP_PARTS
 
 
-def open_zip_package(body: bytes, kind: str) -> zipfile.ZipFile:
-    """Opens a ZIP package after checking the sizes in its directory, and unpacks nothing.
+def unpacked_bytes_limit(packed_bytes: int) -> int:
+    """Returns the largest size in bytes that a package or archive of this size may unpack to."""
+    return min(MAX_UNPACKED_BYTES, max(_RATIO_FROM_BYTES, MAX_UNPACK_RATIO * packed_bytes))
+
+
+def open_zip_directory(body: bytes, kind: str) -> zipfile.ZipFile:
+    """Opens a ZIP file after checking the sizes in its directory, and unpacks nothing.
 
     `zipfile` stops unpacking a part at the size that the directory says, so the check can not be evaded.
 
     Args:
-        body: The package.
+        body: The ZIP file.
         kind: The name of the format in error messages, such as "Word document".
 
     Raises:
-        ExtractionError: `encrypted`; `oversize` for a zip bomb; `unreadable` if it is no complete ZIP file.
+        ExtractionError: `oversize` for a zip bomb; `unreadable` if it is no complete ZIP file.
     """
-    if body.startswith(OLE_SIGNATURE[:4]):
-        raise ExtractionError("encrypted", f"The {kind} opens only with a password.")
     if exceeds_zip_part_limit(body):
         raise ExtractionError("oversize", f"The {kind} has more than {MAX_ZIP_PARTS:,} parts.")
     try:
         archive = zipfile.ZipFile(io.BytesIO(body))
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise ExtractionError("unreadable", f"The {kind} is damaged: {error}.") from error
-    parts = archive.infolist()
-    unpacked = sum(part.file_size for part in parts)
-    if unpacked > MAX_UNPACKED_BYTES or unpacked > max(_RATIO_FROM_BYTES, MAX_UNPACK_RATIO * len(body)):
+    unpacked = sum(part.file_size for part in archive.infolist())
+    if unpacked > unpacked_bytes_limit(len(body)):
         raise ExtractionError("oversize", f"The {kind} unpacks to {unpacked >> 20:,} MiB: it is a zip bomb.")
-    if any(part.flag_bits & 1 for part in parts):
+    return archive
+
+
+def open_zip_package(body: bytes, kind: str) -> zipfile.ZipFile:
+    """Opens a ZIP package as `open_zip_directory` does; one that needs a password is an error.
+
+    Raises:
+        ExtractionError: As `open_zip_directory`; `encrypted` if it opens only with a password.
+    """
+    if body.startswith(OLE_SIGNATURE[:4]):
+        raise ExtractionError("encrypted", f"The {kind} opens only with a password.")
+    archive = open_zip_directory(body, kind)
+    if any(part.flag_bits & 1 for part in archive.infolist()):
         raise ExtractionError("encrypted", f"The {kind} opens only with a password.")
     return archive
 

@@ -1,0 +1,76 @@
+"""Makes documents of a file's bytes: the file itself, or what is inside an archive or a message."""
+
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+from assets.parsing.archives import ContainerMember
+from assets.parsing.blocks import ExtractionError
+from assets.parsing.containers import CONTAINERS, MAIL
+from assets.parsing.content_type import (
+    CONTENT_CODINGS,
+    UNKNOWN_BYTES,
+    detect_media_type,
+    with_content_coding,
+)
+from assets.parsing.sandbox import ParserLimits, sandboxed_parser
+from assets.sources.source_schemas import ListedFile, SourceContent
+
+_COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
+
+
+def source_file_contents(file: ListedFile, body: bytes, limits: ParserLimits) -> Iterator[SourceContent]:
+    """Yields the documents of a file, each with an address of its own.
+
+    A compressed file is one document, at the file's uri and with its bytes as they came. Each file inside an
+    archive or attached to a message is a document at the file's uri, `#` and its name inside; `!/` leads into
+    an archive inside an archive. An archive itself comes last: it is no document, but its bytes are kept.
+    What can not be read inside a file is a row with an error.
+    """
+    media_type = detect_media_type(body, file.uri)
+    if media_type not in CONTAINERS:
+        yield SourceContent.of(file, body, media_type)
+        return
+    coding = CONTENT_CODINGS[media_type][1] if media_type in CONTENT_CODINGS else None
+    is_document = media_type in MAIL
+    if is_document:
+        yield SourceContent.of(file, body, media_type)
+    names, error = set[str](), None
+    try:
+        for member in sandboxed_parser(limits).container_members(body, media_type):
+            if not member.name:
+                media_type = with_content_coding(_member_media_type(member, file.uri), coding)
+                if member.content is not None:
+                    is_document = True
+                    yield SourceContent.of(file, body, media_type)
+                continue
+            uri = f"{file.uri}#{_unused(member.name, names)}"
+            if member.content is None:
+                yield SourceContent.failed(file, member.error or "unreadable: It can not be read.", uri)
+            else:
+                yield SourceContent.of(file, member.content, _member_media_type(member, member.name), uri=uri)
+    except ExtractionError as failed:
+        error = f"{failed.expectation}: {failed.reason}"
+    if not is_document:
+        if error is None and not names:
+            error = "empty: The archive holds no files."
+        yield SourceContent.of(file, body, media_type, error=error)
+    elif error is not None:
+        yield SourceContent.failed(file, error, f"{file.uri}#!attachments")
+
+
+def _member_media_type(member: ContainerMember, name: str) -> str:
+    if member.content is None:
+        return member.media_type or UNKNOWN_BYTES
+    path = PurePosixPath(name)
+    compressed = path.suffix.lower() in _COMPRESSED_SUFFIXES
+    return detect_media_type(member.content, path.stem if compressed else name, member.media_type)
+
+
+def _unused(name: str, seen: set[str]) -> str:
+    """Returns a name, with a number added where an earlier file has it, and remembers it."""
+    found, number = name, 1
+    while found in seen:
+        number += 1
+        found = f"{name}%20{number}"
+    seen.add(found)
+    return found
