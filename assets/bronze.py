@@ -57,7 +57,12 @@ class BronzeReading:
 
 
 def read_bronze_changes(
-    lake: Lake, source: Source, state: pa.Table, max_shrink: float, limits: ParserLimits, read_all: bool = False
+    lake: Lake,
+    source: Source,
+    state: pa.Table,
+    max_shrink: float,
+    limits: ParserLimits,
+    read_all: bool = False,
 ) -> BronzeReading:
     """Lists a source, and reads the files that are new or changed since the lake last read them.
 

@@ -135,7 +135,9 @@ def read_hadoop_files(
 def _content_batches(batches: Iterable[pa.RecordBatch], limits: ParserLimits) -> Iterator[pa.RecordBatch]:
     """Runs in Spark's workers: makes documents of the bytes that Hadoop read."""
     rows = (row for batch in batches for row in batch.to_pylist())
-    return source_content_batches(document for row in rows for document in _contents(row.pop("content"), row, limits))
+    return source_content_batches(
+        document for row in rows for document in _contents(row.pop("content"), row, limits)
+    )
 
 
 def _contents(body: bytes | None, listed: dict[str, Any], limits: ParserLimits) -> Iterator[SourceContent]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from assets.parsing.sandbox import ParserLimits
 from assets.sources.file_contents import source_file_contents
 from assets.sources.source_config import (
     SYSTEM_FOLDER_ERROR,
@@ -186,7 +187,9 @@ def read_local_file_batches(
 ) -> Iterator[pa.RecordBatch]:
     """`read_local_files` for batches of a listing, for `DataFrame.mapInArrow`."""
     files = (ListedFile(**row) for batch in batches for row in batch.to_pylist())
-    return source_content_batches(document for file in files for document in _local_contents(file, root, limits))
+    return source_content_batches(
+        document for file in files for document in _local_contents(file, root, limits)
+    )
 
 
 def _local_contents(file: ListedFile, root: str, limits: ParserLimits) -> Iterator[SourceContent]:

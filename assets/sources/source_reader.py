@@ -42,7 +42,7 @@ def list_source(spark: SparkSession, source: Source) -> pa.Table:
 
 
 def read_local_source(source: Source, files: pa.Table, limits: ParserLimits) -> pa.Table | None:
-    """Reads a few listed files without Spark; `limits` bound how a message is taken apart.
+    """Reads a few listed files without Spark; `limits` bound how archives and messages are opened.
 
     Returns:
         A table with the schema `SOURCE_CONTENT_SCHEMA`; None where `read_source` has to read the files,
@@ -57,7 +57,7 @@ def read_local_source(source: Source, files: pa.Table, limits: ParserLimits) -> 
 
 
 def read_source(spark: SparkSession, source: Source, files: pa.Table, limits: ParserLimits) -> DataFrame:
-    """Reads listed files by Spark; `limits` bound how a message is taken apart.
+    """Reads listed files by Spark; `limits` bound how archives and messages are opened.
 
     `read_local_source` reads those of the Python environment.
 

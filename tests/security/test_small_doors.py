@@ -138,7 +138,7 @@ def test_attachments_are_parsed_within_the_bounds_that_were_set(tmp_path: Path, 
 
     mail = (docs / "a.eml").as_uri()
     assert read("by default", Recipe()) == {mail, f"{mail}#plan.txt"}
-    assert read("in no time", Recipe(parser=ParserLimits(timeout_s=0.001))) == {mail}
+    assert read("in no time", Recipe(parser=ParserLimits(timeout_s=0.001))) == {mail, f"{mail}#!attachments"}
 
 
 def test_no_model_is_loaded_with_its_own_code() -> None:
