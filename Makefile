@@ -1,6 +1,6 @@
 # Every target sets up what it needs, once: a stamp in .venv is as old as the files it was made from.
 #
-#   make setup EXTRAS="ocr train serve"     with extras of pyproject.toml
+#   make setup EXTRAS="ocr train serve"     with extras of pyproject.toml; bge is a model and no package
 #   make setup PYTHON=/usr/bin/python3.12
 #   make bench BENCH=dedupe
 #   make fault RESUME=1
@@ -103,6 +103,11 @@ $(VENV)/.installed: requirements.txt pyproject.toml | $(BIN)/python $(UV)
 
 $(VENV)/.installed-%: requirements-%.txt $(VENV)/.installed
 	$(INSTALL) -r $<
+	touch $@
+
+# A model from Maven Central, not a package.
+$(VENV)/.installed-bge: $(VENV)/.ready orchestration/environment/bge.py
+	$(BIN)/python -m orchestration.environment.setup bge
 	touch $@
 
 $(VENV)/.ready: $(VENV)/.installed orchestration/environment/setup.py orchestration/environment/jars.py orchestration/environment/class_archive.py

@@ -17,7 +17,7 @@ from assets.lake.lake import Lake
 from assets.lake.tables import CHUNKS, DOCUMENTS, DUPLICATES, EMBEDDINGS
 from assets.recipe import Recipe
 from retrieval.chunking.chunker import CHUNK_COLUMNS, chunk_document_batches
-from retrieval.embedding.embedder import EMBEDDING_COLUMNS, embed_batches
+from retrieval.embedding.batches import EMBEDDING_COLUMNS, embed_batches
 from retrieval.embedding.embedding_model import EmbeddingModel
 
 _FEW_TEXTS = 256
@@ -84,7 +84,7 @@ def embeddings_asset(
             )
             define_gold_vectors(on, model.digest, encode)
             step.merge(on, "vectors", "touched")
-    return dagster_result(lake, EMBEDDINGS, model=str(model.config.model), model_digest=model.digest)
+    return dagster_result(lake, EMBEDDINGS, model=model.name, model_digest=model.digest)
 
 
 _TOUCHED = "SELECT DISTINCT tenant, text_sha256 FROM {changed_chunks}"

@@ -12,7 +12,7 @@ from assets.text.quality_filter import QualityThresholds
 from quality.drift import DriftConfig
 from quality.evaluation.release_gate import ReleaseGate
 from retrieval.chunking.chunker import ChunkerConfig
-from retrieval.embedding.embedder import EmbedderConfig
+from retrieval.embedding.config import EmbedderConfig
 from retrieval.search.searcher import SearchConfig
 
 if TYPE_CHECKING:

@@ -136,7 +136,7 @@ def evaluate_candidate(
         The metrics that `quality.evaluation.release_metrics.release_metrics` returns.
     """
     texts = list(dict.fromkeys(each.question for asked in questions.values() for each in asked))
-    vectors = dict(zip(texts, model.embedder.encode(texts), strict=True))
+    vectors = dict(zip(texts, model.embedder.encode_queries(texts), strict=True))
 
     def search(mode: RetrievalMode, tenant: str, question: str, k: int) -> list[SearchHit]:
         return searcher.search(

@@ -18,6 +18,7 @@ from assets.lake.spark import SparkConfig
 from assets.recipe import Recipe
 from inference.engines.generator import EngineConfig
 from orchestration.migrations import migrate_state_folder
+from retrieval.embedding.config import embedding_model_command, installable_embedding_models
 from retrieval.redaction import CREDENTIALS_ADVICE, has_credentials, redact_urls
 from retrieval.rerank.reranker import RerankerConfig
 from retrieval.store.postgres import PostgresConfig
@@ -182,7 +183,7 @@ def unknown_setting_variables(settings: Settings) -> dict[str, str | None]:
 
 @dataclass(frozen=True)
 class SettingValue:
-    """One setting: its environment variable, its value, and its origin (`environment` or `default`)."""
+    """One setting: its environment variable, its value, and where it comes from."""
 
     variable: str
     value: str
@@ -204,6 +205,17 @@ def list_settings(settings: BaseModel, prefix: str = "HEADWATER_") -> list[Setti
         origin = "environment" if variable in os.environ else "default"
         rows.append(SettingValue(variable, redact_urls(str(value)), origin))
     return rows
+
+
+def list_installable_embedders() -> list[SettingValue]:
+    """Returns the folders of embedders that can be named by `HEADWATER_RECIPE__EMBEDDER__MODEL`.
+
+    The origin is the command that installs one.
+    """
+    return [
+        SettingValue(f"embedders.{name}", str(folder), embedding_model_command(name))
+        for name, folder in installable_embedding_models().items()
+    ]
 
 
 def secret_setting_values(settings: BaseModel) -> list[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
-from retrieval.embedding.embedder import packaged_embedding_model
+from retrieval.embedding.config import packaged_embedding_model
 
 
 def save_cross_encoder(folder: Path, labels: int = 1) -> Path:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from psycopg import Connection
 
 from retrieval.access import access_token
-from retrieval.embedding.embedder import EmbedderConfig
+from retrieval.embedding.config import EmbedderConfig
 from retrieval.index.index import Index, IndexConfig
 from retrieval.index.types import IndexReleaseDetails
 from retrieval.lineage import Lineage

@@ -153,7 +153,7 @@ class QueryService:
         vector, digest = None, self._models.current.digest
         if mode != "lexical" and query.words:
             model = self._models.model_of(release)
-            vector, digest = model.embedder.encode([query.words])[0], model.digest
+            vector, digest = model.embedder.encode_queries([query.words])[0], model.digest
 
         def first_stage(depth: int) -> list[SearchHit]:
             return self._searcher.search(

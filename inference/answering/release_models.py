@@ -3,7 +3,7 @@
 from functools import lru_cache
 from pathlib import Path
 
-from retrieval.embedding.embedder import EmbedderConfig
+from retrieval.embedding.config import EmbedderConfig
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.types import IndexRelease
 from retrieval.search.searcher import QueryModelMismatch
@@ -46,7 +46,7 @@ class ReleaseModels:
     def _find(self, digest: str, config_json: str) -> EmbeddingModel:
         # An exception is not kept, so a model that is put back is found.
         config = EmbedderConfig.model_validate_json(config_json)
-        if not config.model.is_dir():
+        if not config.model_path.is_dir():
             raise FileNotFoundError(config.model)
         model = EmbeddingModel.of(config, self._state)
         if model.digest != digest:

@@ -15,7 +15,11 @@ class ExtractiveEncoder(Protocol):
     """An object that turns texts into unit vectors, such as `retrieval.embedding.embedder.Embedder`."""
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Returns the unit vectors of texts: float32 of shape (texts, dimension)."""
+        """Returns the unit vectors of documents' texts: float32 of shape (texts, dimension)."""
+        ...
+
+    def encode_queries(self, texts: Sequence[str]) -> np.ndarray:
+        """Returns the unit vectors of questions: float32 of shape (texts, dimension)."""
         ...
 
 
@@ -59,15 +63,15 @@ class ExtractiveEngine:
         if not quotes:
             return Draft("The passages found hold no text.", refused=True)
         texts = [" ".join(passages[q.passage].text[q.start : q.end].split()) for q in quotes]
-        vectors = self._encoder.encode([question, *texts])
-        scores = vectors[1:] @ vectors[0]
+        vectors = self._encoder.encode(texts)
+        scores = vectors @ self._encoder.encode_queries([question])[0]
         # What repeats the question or only names the subject (a heading, a label) tells nothing.
         scores[[not _is_statement(text, question) for text in texts]] = -1.0
         if scores.max() < self._config.min_cosine:
             return Draft(
                 "Nothing found in the documents speaks to this question clearly enough.", refused=True
             )
-        chosen = _diverse(vectors[1:], scores, self._config)
+        chosen = _diverse(vectors, scores, self._config)
         text = " ".join(f"{texts[i]} [{number}]" for number, i in enumerate(chosen, 1))
         return Draft(text, tuple(quotes[i] for i in chosen))
 

@@ -15,8 +15,7 @@ from orchestration.bench.report import BenchResult
 from orchestration.settings import Settings
 from retrieval.atomic_files import atomic_file
 from retrieval.chunking.chunker import ChunkerConfig, load_chunk_tokenizer, split_into_chunks
-from retrieval.embedding.embedder import Embedder
-from retrieval.embedding.embedding_model import EmbeddingModel
+from retrieval.embedding.embedding_model import EmbeddingModel, TextEmbedder
 
 CHUNK_SIZES_TOKENS = (100, 160, 200, 240, 400)
 TOP_CHUNKS = 5
@@ -67,7 +66,7 @@ def bench_chunking(settings: Settings, data: Path) -> BenchResult:
     model = EmbeddingModel.of(settings.recipe.embedder, settings.home)
     splitters = {"headwater": _ours(model.tokenizer_path), "langchain": _theirs(model.tokenizer_path)}
     cache = settings.home / "bench"
-    questions = _vectors(model.embedder, cache, [each.question for each in wanted])
+    questions = model.embedder.encode_queries([each.question for each in wanted])
     figures, ratios = {"questions": float(len(wanted))}, {}
     for size in CHUNK_SIZES_TOKENS:
         scores = {}
@@ -166,7 +165,7 @@ def _cut(
     return spans, np.concatenate(vectors)
 
 
-def _vectors(embedder: Embedder, cache: Path, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+def _vectors(embedder: TextEmbedder, cache: Path, texts: Sequence[str]) -> npt.NDArray[np.float32]:
     """Returns vectors of shape (texts, dimension); each list of texts is embedded once per state folder."""
     key = hashlib.sha256("\x1f".join([embedder.digest, *texts]).encode()).hexdigest()
     kept = cache / f"{key}.npy"

@@ -11,7 +11,8 @@ from ir_measures import Qrel, ScoredDoc, calc_aggregate, nDCG
 
 from assets.sources.environment_corpus import list_environment_corpus, read_environment_corpus
 from orchestration.bench.report import BenchResult
-from retrieval.embedding.embedder import Embedder, EmbedderConfig, Quantization
+from retrieval.embedding.config import EmbedderConfig, Quantization
+from retrieval.embedding.embedder import Embedder
 
 _DOCUMENTS = 288
 _SLICE = 96

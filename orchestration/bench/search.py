@@ -18,7 +18,7 @@ from orchestration.bench import search_floors
 from orchestration.bench.line_chart import BenchLine, bench_chart_svg
 from orchestration.bench.report import BenchResult, bench_machine_description
 from orchestration.bench.search_corpus import BenchCorpus, BenchQuery, bench_chunk_id
-from retrieval.embedding.embedder import EmbedderConfig
+from retrieval.embedding.config import EmbedderConfig
 from retrieval.index.index import Index, IndexState
 from retrieval.index.types import IndexReleaseDetails
 from retrieval.lineage import Lineage

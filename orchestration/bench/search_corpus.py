@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 
 from assets.sources.environment_corpus import list_environment_corpus, read_environment_corpus
 from retrieval.atomic_files import atomic_file
-from retrieval.embedding.embedder import Embedder, EmbedderConfig
+from retrieval.embedding.config import EmbedderConfig
+from retrieval.embedding.embedder import Embedder
 
 _SEED = 2026
 _PASSAGES = 2_000
@@ -154,7 +155,8 @@ def _embedded(folder: Path) -> tuple[list[str], list[str], npt.NDArray[np.float3
         passages, questions = _prose()
         config = EmbedderConfig()
         Embedder.prepare(config)
-        vectors = Embedder(config).encode(passages + questions)
+        embedder = Embedder(config)
+        vectors = np.concatenate([embedder.encode(passages), embedder.encode_queries(questions)])
         column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
         asked = np.arange(len(vectors)) >= len(passages)
         table = pa.table({"text": passages + questions, "asked": pa.array(asked), "vector": column})

@@ -104,11 +104,14 @@ def doctor_command(json_: Json = False) -> None:
 def settings_command(json_: Json = False) -> None:
     """List every setting: its environment variable, its value, and where the value comes from.
 
+    Rows `embedders.…` name models that set-up can install, their folder, and the command that does it.
+
     Example: `HEADWATER_RECIPE__MINHASH__JACCARD_THRESHOLD=0.9 headwater settings`
     """
-    from orchestration.settings import list_settings
+    from orchestration.settings import list_installable_embedders, list_settings
 
-    rows = [setting.to_dict() for setting in list_settings(read_command_settings())]
+    listed = [*list_settings(read_command_settings()), *list_installable_embedders()]
+    rows = [setting.to_dict() for setting in listed]
     if json_:
         print_json(rows)
     else:

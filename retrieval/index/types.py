@@ -6,7 +6,7 @@ from typing import Protocol
 
 from pydantic import BaseModel
 
-from retrieval.embedding.embedder import EmbedderConfig
+from retrieval.embedding.config import EmbedderConfig
 from retrieval.lineage import Lineage
 
 

@@ -26,7 +26,7 @@ from orchestration.operations.ask import open_ask_service
 from orchestration.operations.replay import replay_answer
 from orchestration.operations.sql_process import run_sql_query
 from orchestration.settings import Settings, open_configured_lake
-from retrieval.embedding.embedder import EmbedderConfig, packaged_embedding_model
+from retrieval.embedding.config import EmbedderConfig, packaged_embedding_model
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.types import IndexRelease
 from retrieval.rerank.reranker import RerankerConfig

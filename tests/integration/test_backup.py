@@ -98,6 +98,9 @@ def test_what_was_backed_up_is_there_again(settings: Settings, module_folder: Pa
     rows = replace(expect_row_count(), name="rules__rows")
     suite = UserSuite(name="rules", table="silver.documents", expectations=(rows,))
     UserSuites(settings.user_suites_folder).add(suite)
+    identity = settings.home / "models" / "endpoints" / "0123456789abcdef.json"
+    identity.parent.mkdir(parents=True, exist_ok=True)
+    identity.write_text('{"model": "small"}')
     made = write_backup(settings, file, print)
     assert made.release == service.live_release().release_id
     with pytest.raises(BackupError, match="already"):
@@ -107,6 +110,7 @@ def test_what_was_backed_up_is_there_again(settings: Settings, module_folder: Pa
         restore_backup(again, file, print)
     found = restore_backup(again, file, print, settings.home / BACKUP_KEY_FILE)
     assert UserSuites(again.user_suites_folder).list() == [suite]
+    assert (again.home / identity.relative_to(settings.home)).read_text() == identity.read_text()
     assert found.chunks == service.index.rows_at(service.live_release()).num_rows
     other = open_ask_service(again)
     assert other.live_release() == service.live_release()

@@ -197,7 +197,10 @@ def test_settings_that_make_no_sense(module_folder: Path) -> None:
         home, "settings", "--json", HEADWATER_RECIPE__SEARCH__MAX_POSTING="9", HEADWATER_X=""
     )
     assert misspelt.returncode == 0
-    assert json.loads(misspelt.stdout)
+    listed = {row["setting"]: row for row in json.loads(misspelt.stdout)}
+    bge = listed["embedders.bge-small-en-v1.5"]
+    assert bge["value"].endswith("/share/headwater/embedders/bge-small-en-v1.5")
+    assert bge["from"] == "make setup EXTRAS=bge"
     said = " ".join(misspelt.stderr.split())
     assert "HEADWATER_RECIPE__SEARCH__MAX_POSTING is no setting and changes nothing; did you mean" in said
     assert "HEADWATER_RECIPE__SEARCH__MAX_POSTINGS?" in said

@@ -100,10 +100,10 @@ def test_what_was_embedded_once_is_not_again(
 ) -> None:
     assert evaluate(collection).exit_code == 0
 
-    def refuse(self: Embedder, texts: object) -> None:
+    def refuse(self: Embedder, texts: object, prompt: object) -> None:
         raise AssertionError(f"embedded again: {texts}")
 
-    monkeypatch.setattr(Embedder, "encode", refuse)
+    monkeypatch.setattr(Embedder, "_encode", refuse)
     done = evaluate(collection, "--compare", "vector", "lexical")
     assert done.exit_code == 0, done.exception
     assert "ndcg@10: vector is +0.0000 above lexical" in done.stdout

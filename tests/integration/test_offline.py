@@ -24,7 +24,8 @@ def test_the_network_is_cut() -> None:
 def test_the_embedder_needs_no_network() -> None:
     script = """
 import orchestration
-from retrieval.embedding.embedder import Embedder, EmbedderConfig
+from retrieval.embedding.config import EmbedderConfig
+from retrieval.embedding.embedder import Embedder
 print(Embedder(EmbedderConfig()).encode(["Where is it said?"]).shape)
 """
     done = cut_off([sys.executable, "-c", script])

@@ -18,7 +18,7 @@ from assets.lake.releases import (
 )
 from assets.lake.spark import SparkConfig
 from assets.lake.tables import RELEASES
-from retrieval.embedding.embedder import EmbedderConfig
+from retrieval.embedding.config import EmbedderConfig
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index
 from retrieval.index.types import IndexState

@@ -17,7 +17,7 @@ from assets.parsing.blocks import ExtractionError
 from assets.parsing.content_type import detect_media_type
 from assets.parsing.extract import extract_document
 from retrieval.chunking.chunker import ChunkerConfig, chunk_document_batches
-from retrieval.embedding.embedder import EmbedderConfig, packaged_embedding_model
+from retrieval.embedding.config import EmbedderConfig, packaged_embedding_model
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index
 from retrieval.index.types import IndexRelease, IndexState, UnknownIndexRelease

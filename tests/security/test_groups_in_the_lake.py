@@ -19,7 +19,7 @@ from orchestration.operations.ingest import ingest_and_release
 from orchestration.operations.replay import replay_answer
 from orchestration.operations.runs import execute_run
 from orchestration.settings import Settings, open_configured_lake
-from retrieval.embedding.embedder import EmbedderConfig
+from retrieval.embedding.config import EmbedderConfig
 from retrieval.search.searcher import QueryModelMismatch, Searcher
 from retrieval.store.postgres import Postgres
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from orchestration.bench import chunking
 from orchestration.settings import Settings
-from retrieval.embedding.embedder import packaged_embedding_model
+from retrieval.embedding.config import packaged_embedding_model
 
 spans = st.lists(
     st.tuples(st.integers(0, 60), st.integers(1, 20)).map(lambda pair: (pair[0], sum(pair))), min_size=1

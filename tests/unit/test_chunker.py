@@ -21,7 +21,7 @@ from retrieval.chunking.chunker import (
 )
 from retrieval.chunking.headings import MAX_HEADING_CHARACTERS, MAX_HEADING_PATH_CHARACTERS
 from retrieval.chunking.sentences import sentence_spans
-from retrieval.embedding.embedder import packaged_embedding_model
+from retrieval.embedding.config import packaged_embedding_model
 
 TOKENIZER_PATH = packaged_embedding_model() / "tokenizer.json"
 TOKENIZER = load_chunk_tokenizer(TOKENIZER_PATH)

@@ -12,7 +12,7 @@ from inference.prompting.prompt_assembly import (
     passage_source_line,
 )
 from retrieval.chunking.chunker import ChunkerConfig, load_chunk_tokenizer, split_into_chunks
-from retrieval.embedding.embedder import packaged_embedding_model
+from retrieval.embedding.config import packaged_embedding_model
 
 TOKENIZER = load_chunk_tokenizer(packaged_embedding_model() / "tokenizer.json")
 

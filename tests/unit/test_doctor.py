@@ -7,7 +7,7 @@ import pytest
 
 from orchestration.operations import doctor
 from orchestration.settings import Settings
-from retrieval.embedding.embedder import EmbedderConfig
+from retrieval.embedding.config import EmbedderConfig
 
 
 @pytest.fixture

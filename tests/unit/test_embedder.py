@@ -12,15 +12,14 @@ import pyarrow as pa
 import pytest
 
 from assets.lake.tables import EMBEDDINGS
-from retrieval.embedding.embedder import (
-    EMBEDDING_COLUMNS,
-    Embedder,
+from retrieval.embedding.batches import EMBEDDING_COLUMNS, embed_batches
+from retrieval.embedding.config import (
     EmbedderConfig,
-    EmbedderNotPrepared,
-    QuantizationLoss,
-    embed_batches,
+    EmbeddingFault,
+    EmbeddingModelNotInstalled,
     packaged_embedding_model,
 )
+from retrieval.embedding.embedder import Embedder, EmbedderNotPrepared, QuantizationLoss
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.embedding.model_folder import UnsupportedEmbeddingModel, model_folder_digest, read_model_folder
 
@@ -241,10 +240,20 @@ def test_a_full_disk_is_an_error(tiny_model: Path, tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("1_Pooling/config.json", {"pooling_mode": "cls"}, "the mean over tokens"),
-        ("1_Pooling/config.json", {"pooling_mode_max_tokens": True}, "the mean over tokens"),
-        ("config_sentence_transformers.json", {"prompts": {"query": "query: "}}, "prompt"),
-        ("sentence_bert_config.json", {"do_lower_case": True}, "lower-cases"),
+        (
+            "1_Pooling/config.json",
+            {"pooling_mode": "max"},
+            r"config\.json pools by max; supported is one of mean",
+        ),
+        ("1_Pooling/config.json", {"pooling_mode_max_tokens": True}, "mean and pooling_mode_max_tokens"),
+        ("1_Pooling/config.json", {"pooling_mode": "attention"}, "pools by attention"),
+        ("1_Pooling/config.json", {"include_prompt": False}, "leaves prompts out"),
+        ("1_Pooling/config.json", {"embedding_dimension": 48}, "vectors of 32 values, and .* says 48"),
+        ("sentence_bert_config.json", {"do_lower_case": True}, "do_lower_case True"),
+        ("sentence_bert_config.json", {"transformer_task": "fill-mask"}, "transformer_task 'fill-mask'"),
+        ("config.json", {"num_hidden_layers": 3}, "lacks 16 weights .* the first encoder.layer.2"),
+        ("config.json", {"model_type": "own", "auto_map": {"AutoModel": "own.Own"}}, "own code is never run"),
+        ("config.json", {"hidden_size": 48}, "transformers can not load"),
     ],
 )
 def test_a_model_that_would_give_other_vectors_is_refused(
@@ -260,9 +269,27 @@ def test_further_modules_and_missing_files_are_refused(tiny_model: Path, tmp_pat
         read_model_folder(tmp_path)
     target = shutil.copytree(tiny_model, tmp_path / "model")
     modules = json.loads((target / "modules.json").read_text())
-    dense = {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"}
+    added = {"idx": 2, "name": "2", "path": "2_CNN", "type": "sentence_transformers.models.CNN"}
+    (target / "modules.json").write_text(json.dumps([*modules, added]))
+    with pytest.raises(UnsupportedEmbeddingModel, match="Transformer, Pooling, CNN"):
+        read_model_folder(target)
+    dense = added | {"path": "2_Dense", "type": "sentence_transformers.models.Dense"}
     (target / "modules.json").write_text(json.dumps([*modules, dense]))
-    with pytest.raises(UnsupportedEmbeddingModel, match="Dense"):
+    (target / "2_Dense").mkdir()
+    config = {
+        "in_features": 64,
+        "out_features": 16,
+        "activation_function": "torch.nn.modules.activation.Tanh",
+    }
+    for changes, message in (
+        ({"activation_function": "os.system"}, "the activation os.system, not torch's own"),
+        ({}, "has no model.safetensors"),
+    ):
+        (target / "2_Dense" / "config.json").write_text(json.dumps(config | changes))
+        with pytest.raises(UnsupportedEmbeddingModel, match=message):
+            read_model_folder(target)
+    (target / "2_Dense" / "model.safetensors").touch()
+    with pytest.raises(UnsupportedEmbeddingModel, match=r"takes vectors of 64 values, and .* makes 32"):
         read_model_folder(target)
     (target / "modules.json").write_text(json.dumps(modules))
     (target / "model.safetensors").unlink()
@@ -349,6 +376,95 @@ def test_a_model_that_loses_too_much_is_not_quantised(tiny_model: Path, cache: P
     assert {path.name for path in tmp_path.iterdir()} == {floats, "digests"}
 
 
+def test_weights_that_are_no_numbers_are_named(tiny_model: Path, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    name = next(each for each in weights if each.endswith("layer.1.output.dense.weight"))
+    weights[name][3, 4] = np.nan
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(
+        UnsupportedEmbeddingModel, match=r"no finite numbers in the weights .*layer\.1\.output"
+    ):
+        Embedder.prepare(EmbedderConfig(model=folder), tmp_path / "cache")
+    assert list((tmp_path / "cache").glob("*/model.xml")) == []
+
+
+def test_a_vector_that_is_no_number_is_an_error_and_no_row(
+    tiny: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What weights of finite numbers can still give where a numeric form overflows."""
+    from retrieval.embedding import embedder as module
+
+    def overflow(*arguments: Any) -> None:
+        arguments[-1][:] = 1.0
+        arguments[-1][1] = np.inf
+
+    monkeypatch.setattr(module, "_run", overflow)
+    with pytest.raises(EmbeddingFault, match=r"no number of 'second'.*MIN_COSINE=1"):
+        tiny.encode(["first", "second"])
+
+
+def test_a_conversion_of_another_dimension_is_named(tiny_model: Path, cache: Path, tmp_path: Path) -> None:
+    """As after an upgrade that left an older file in the cache."""
+    config = EmbedderConfig(model=tiny_model)
+    Embedder.prepare(EmbedderConfig())
+    digest = EmbeddingModel(config, cache).digest
+    older = EmbeddingModel.of(EmbedderConfig(), tmp_path).converted_path.parent
+    shutil.copytree(older, tmp_path / digest)
+    with pytest.raises(EmbeddingFault, match=f"vectors of 384 values, .* has 32: remove {tmp_path / digest}"):
+        Embedder(config, tmp_path)
+
+
+def test_truncated_vectors_and_prompts_are_of_another_digest(tiny_model: Path, cache: Path) -> None:
+    plain = EmbedderConfig(model=tiny_model)
+    configs = [
+        plain,
+        EmbedderConfig(model=tiny_model, dimension=8),
+        EmbedderConfig(model=tiny_model, document_prompt="passage: "),
+        EmbedderConfig(model=tiny_model, query_prompt="passage: "),
+    ]
+    whole, short, passages, queries = (Embedder(config, cache, threads=1) for config in configs)
+    digests = {each.digest for each in (whole, short, passages, queries)}
+    assert len(digests) == 4
+    assert digests == {EmbeddingModel(config, cache).digest for config in configs}
+    first = whole.encode(TEXTS)[:, :8]
+    first /= np.linalg.norm(first, axis=1, keepdims=True)
+    np.testing.assert_allclose(short.encode(TEXTS), first, atol=1e-5)
+    prefixed = whole.encode(["passage: " + text for text in TEXTS])
+    np.testing.assert_allclose(passages.encode(TEXTS), prefixed, atol=1e-5)
+    np.testing.assert_allclose(passages.encode_queries(TEXTS), whole.encode(TEXTS), atol=1e-5)
+    np.testing.assert_allclose(queries.encode_queries(TEXTS), prefixed, atol=1e-5)
+    np.testing.assert_allclose(queries.encode(TEXTS), whole.encode(TEXTS), atol=1e-5)
+    with pytest.raises(UnsupportedEmbeddingModel, match="vectors of 32 values, and 33 are wanted"):
+        Embedder.prepare(EmbedderConfig(model=tiny_model, dimension=33), cache)
+
+
+def test_texts_are_no_wider_than_the_model_reads(tiny_model: Path, tmp_path: Path) -> None:
+    """Widths are multiples of eight, and a model of 61 positions has none for the sixty-second token."""
+    from safetensors.numpy import load_file, save_file
+
+    config = edited(tiny_model, tmp_path / "model", "config.json", max_position_embeddings=61)
+    weights = load_file(config.model / "model.safetensors")
+    name = next(each for each in weights if each.endswith("position_embeddings.weight"))
+    weights[name] = weights[name][:61].copy()
+    save_file(weights, config.model / "model.safetensors", metadata={"format": "pt"})
+    Embedder.prepare(config, tmp_path / "cache")
+    embedder = Embedder(config, tmp_path / "cache", threads=1)
+    assert embedder.max_tokens == 61
+    assert np.isfinite(embedder.encode(TEXTS)).all()
+
+
+def test_a_named_model_that_is_not_installed_says_how(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("retrieval.embedding.config.sys.prefix", str(tmp_path))
+    config = EmbedderConfig.model_validate({"model": "bge-small-en-v1.5"})
+    with pytest.raises(EmbeddingModelNotInstalled, match="make setup EXTRAS=bge"):
+        EmbeddingModel.of(config, tmp_path).prepare()
+
+
 def test_threads_are_not_pinned_to_cores_that_another_process_pins_its_own_to(tiny: Embedder) -> None:
     assert tiny._model.get_property("ENABLE_CPU_PINNING") is False
 
@@ -358,7 +474,8 @@ def test_encoding_needs_no_torch_and_nothing_is_reported_home(
 ) -> None:
     code = """
 import sys, pathlib
-from retrieval.embedding.embedder import Embedder, EmbedderConfig
+from retrieval.embedding.config import EmbedderConfig
+from retrieval.embedding.embedder import Embedder
 model, cache = map(pathlib.Path, sys.argv[1:])
 Embedder(EmbedderConfig(model=model), cache).encode(["a text"])
 loaded = {name.split(".")[0] for name, module in sys.modules.items() if module is not None}

@@ -20,7 +20,8 @@ from inference.engines.generator import EngineConfig, build_engine
 from inference.engines.local import LocalEngine
 from inference.engines.protocol import EngineError
 from inference.prompting.types import Draft
-from retrieval.embedding.embedder import Embedder, EmbedderConfig, packaged_embedding_model
+from retrieval.embedding.config import EmbedderConfig, packaged_embedding_model
+from retrieval.embedding.embedder import Embedder
 
 
 @dataclass
@@ -51,6 +52,8 @@ class WordEncoder:
             for word in text.lower().replace(".", "").replace("?", "").split():
                 vectors[row, sum(map(ord, word)) % 512] += 1
         return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+
+    encode_queries = encode
 
 
 def quotes(draft: Draft, passages: Sequence[Passage]) -> list[str]:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from retrieval.embedding.embedder import packaged_embedding_model
+from retrieval.embedding.config import packaged_embedding_model
 from retrieval.rerank.cross_encoder import CrossEncoderReranker
 from retrieval.rerank.endpoint_reranker import EndpointReranker
 from retrieval.rerank.reranker import RerankerConfig, RerankError

@@ -9,7 +9,7 @@ from assets.lake.tables import CHUNKS, EMBEDDINGS, SIGNATURES, Table
 from quality.suites import SUITES
 from retrieval.access import SCOPE_SQL, encode_scopes
 from retrieval.chunking.chunker import CHUNK_COLUMNS, make_chunk_id
-from retrieval.embedding.embedder import EMBEDDING_COLUMNS
+from retrieval.embedding.batches import EMBEDDING_COLUMNS
 
 
 def made(table: Table, *left_out: str) -> pa.Schema:
