@@ -68,7 +68,7 @@ def bench_embed_command(
     from orchestration.bench.embed import bench_embedding
 
     with quiet_terminal():
-        result = bench_embedding(data)
+        result = bench_embedding(read_command_settings(), data)
     _print(result, json_)
 
 

@@ -111,10 +111,7 @@ class Embedder:
         self.dimension = kept_dimension(folder, config)
         self.max_tokens = folder.max_tokens
         self.tokenizer_path = folder.tokenizer_path
-        self._query_prompt = folder.query_prompt if config.query_prompt is None else config.query_prompt
-        self._document_prompt = (
-            folder.document_prompt if config.document_prompt is None else config.document_prompt
-        )
+        self._prompts = effective_prompts(folder, config)
         self._folder = folder
         self._batching = _Batching.of(folder, config.batch_tokens)
         self._tokenizer = load_text_tokenizer(folder)
@@ -166,11 +163,11 @@ class Embedder:
         Raises:
             EmbeddingFault: A vector holds a value that is no finite number.
         """
-        return self._encode(texts, self._document_prompt)
+        return self._encode(texts, self._prompts.document)
 
     def encode_queries(self, texts: Sequence[str]) -> np.ndarray:
         """Returns the unit vectors of questions, as `encode` does; some models read these another way."""
-        return self._encode(texts, self._query_prompt)
+        return self._encode(texts, self._prompts.query)
 
     def _encode(self, texts: Sequence[str], prompt: str) -> np.ndarray:
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
@@ -254,6 +251,22 @@ def _least_cosine(
         _run(compiled, encodings, _Batching.of(folder), out)
         vectors.append(out)
     return float((vectors[0] * vectors[1]).sum(axis=1).min())
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The texts before each question and before each other text."""
+
+    query: str
+    document: str
+
+
+def effective_prompts(folder: ModelFolder, config: EmbedderConfig) -> Prompts:
+    """Returns the prompts: the configured ones, or else those of the model's folder."""
+    return Prompts(
+        folder.query_prompt if config.query_prompt is None else config.query_prompt,
+        folder.document_prompt if config.document_prompt is None else config.document_prompt,
+    )
 
 
 def kept_dimension(folder: ModelFolder, config: EmbedderConfig) -> int:
