@@ -110,6 +110,6 @@ $(VENV)/.installed-bge: $(VENV)/.ready orchestration/environment/bge.py
 	$(BIN)/python -m orchestration.environment.setup bge
 	touch $@
 
-$(VENV)/.ready: $(VENV)/.installed orchestration/environment/setup.py orchestration/environment/jars.py orchestration/environment/class_archive.py
+$(VENV)/.ready: $(VENV)/.installed orchestration/environment/setup.py orchestration/environment/jars.py orchestration/environment/class_archive.py orchestration/environment/spark_guard.scala orchestration/environment/spark_guard.py
 	$(BIN)/python -m orchestration.environment.setup
 	touch $@

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from assets.columns import column
 from assets.lake.lake import Lake
 from assets.lake.lineage import Commit
 from assets.lake.tables import TABLES
@@ -16,15 +17,20 @@ from retrieval.lineage import Lineage
 
 LINEAGE_SCHEMA = pa.schema(
     [
-        ("table", pa.string()),
-        ("version", pa.int64()),
-        ("committed_at", pa.timestamp("us", tz="UTC")),
-        ("operation", pa.string()),
-        ("run_id", pa.string()),
-        ("asset", pa.string()),
-        ("code_version", pa.string()),
-        ("config_digest", pa.string()),
-        ("inputs", pa.map_(pa.string(), pa.int64())),
+        column("table", "Table that was written, as layer.table.", nullable=True),
+        column("version", "Version of the table that the commit made.", pa.int64(), nullable=True),
+        column("committed_at", "When it was committed.", pa.timestamp("us", tz="UTC"), nullable=True),
+        column("operation", "What Delta calls the change: MERGE, WRITE, DELETE …", nullable=True),
+        column("run_id", "Dagster run that made it.", nullable=True),
+        column("asset", "Asset that made it.", nullable=True),
+        column("code_version", "Version of the asset's code.", nullable=True),
+        column("config_digest", "Digest of the settings that decide what is made.", nullable=True),
+        column(
+            "inputs",
+            "Version of each input that it was made from.",
+            pa.map_(pa.string(), pa.int64()),
+            nullable=True,
+        ),
     ]
 )
 """The columns of `ops.lineage`: one row per commit."""

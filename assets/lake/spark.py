@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, Field, SecretStr, SerializationInfo, field_serializer
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -20,8 +20,15 @@ if TYPE_CHECKING:
 JARS = Path(sys.prefix) / "share" / "headwater" / "jars"
 """Where set-up put the Delta jars: in the environment, shared by every state folder."""
 
+SPARK_GUARD = JARS.with_name("spark-guard.jar")
+"""Where set-up put the compiled guard, which refuses statements that do more than read."""
+
 CLASS_ARCHIVE = JARS.with_name("spark.jsa")
 """Where set-up put the JVM's archive of parsed and verified classes: a fifth of a short run's work."""
+
+
+REVEALED = {"secrets": "revealed"}
+"""The context with which `model_dump_json` writes secret settings, for a pipe to a process of ours."""
 
 
 class SparkConfig(BaseModel):
@@ -33,6 +40,14 @@ class SparkConfig(BaseModel):
     """Shuffle partitions; near the core count, for the default of 200 makes small work slow."""
     conf: dict[str, SecretStr] = {}
     """Any further Spark setting, such as file-system credentials; shown nowhere, and on no command line."""
+
+    @field_serializer("conf", when_used="json")
+    def _conf_for_a_process_of_ours(
+        self, conf: dict[str, SecretStr], info: SerializationInfo
+    ) -> dict[str, str]:
+        """Returns the values where JSON is made for the standard input of a process, else masks them."""
+        revealed = info.context == REVEALED
+        return {name: value.get_secret_value() if revealed else str(value) for name, value in conf.items()}
 
 
 class NoSparkSession(RuntimeError):
@@ -94,7 +109,7 @@ def spark_session(config: SparkConfig, scratch: Path) -> SparkSession:
     settings = {
         # Not by `spark.jars` alone: what comes later than the JVM's own class path is in no archive, and
         # sessions of the Thrift server do not see it.
-        "spark.driver.extraClassPath": os.pathsep.join(jars),
+        "spark.driver.extraClassPath": os.pathsep.join([*jars, str(SPARK_GUARD)]),
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.driver.memory": config.driver_memory,
@@ -121,7 +136,10 @@ def spark_session(config: SparkConfig, scratch: Path) -> SparkSession:
         # Hadoop gives files modes of its own, whatever the process's umask is.
         "spark.hadoop.fs.permissions.umask-mode": "077",
     }
-    if not config.master.startswith("local"):
+    if config.master.startswith("local"):
+        # Spark's own ports take objects of Java from whoever connects; here it makes a secret for itself.
+        settings["spark.authenticate"] = "true"
+    else:
         settings["spark.jars"] = ",".join(jars)  # for the executors
     private = {name: value.get_secret_value() for name, value in config.conf.items()}
     builder = SparkSession.builder.appName("headwater").master(config.master)

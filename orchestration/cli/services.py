@@ -21,7 +21,7 @@ from orchestration.cli.terminal import (
 def up_command(
     jdbc: Annotated[
         bool,
-        typer.Option("--jdbc", help="Start the JDBC endpoint too; every user of this machine can use it."),
+        typer.Option("--jdbc", help="Start the JDBC endpoint too, for one user with a password."),
     ] = False,
     path_prefix: Annotated[
         str | None,
@@ -48,6 +48,12 @@ def up_command(
         open_configured_lake(settings)
         found = lifecycle.start_services(settings, print_progress, jdbc=jdbc)
     _print_services(found, json_)
+    if jdbc and not json_:
+        from orchestration.services.jdbc import JDBC_USER, jdbc_password_file
+
+        url = next(status.address for status in found if status.service == "thrift")
+        file = jdbc_password_file(settings.home)
+        console.print(f"{url}: the user is {JDBC_USER}, the password is in {file}", soft_wrap=True)
 
 
 def down_command(json_: Json = False) -> None:

@@ -12,7 +12,14 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from assets.lake.spark import CLASS_ARCHIVE, JARS, SparkConfig, spark_java_options, spark_session
+from assets.lake.spark import (
+    CLASS_ARCHIVE,
+    JARS,
+    SPARK_GUARD,
+    SparkConfig,
+    spark_java_options,
+    spark_session,
+)
 from orchestration.environment.java import JavaInstallation
 
 
@@ -22,7 +29,8 @@ def class_archive_key(java: JavaInstallation, jars: Path = JARS) -> str:
 
     parts = [str(java.program.resolve()), java.version, pyspark.__version__]
     # The JVM compares times and sizes of jars too: a package that was installed again has new ones.
-    for path in sorted([*jars.glob("*.jar"), *(Path(pyspark.__path__[0]) / "jars").glob("spark-core_*.jar")]):
+    core = (Path(pyspark.__path__[0]) / "jars").glob("spark-core_*.jar")
+    for path in sorted([*jars.glob("*.jar"), *jars.parent.glob(SPARK_GUARD.name), *core]):
         parts += [path.name, str(path.stat().st_size), str(path.stat().st_mtime_ns)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 

@@ -13,6 +13,7 @@ from assets.lake.spark import JARS
 from orchestration.environment import jars
 from orchestration.environment.class_archive import make_class_archive
 from orchestration.environment.java import UnsupportedJava, require_java
+from orchestration.environment.spark_guard import SparkGuardError, compile_spark_guard
 
 _QUIET_LIBRARIES = {"TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
 """Read when transformers is imported; what it would print is no help here."""
@@ -31,16 +32,19 @@ def _step(title: str) -> Iterator[None]:
 
 
 def prepare_environment() -> None:
-    """Adds the Delta jars, the default embedder, compiled kernels and the class archive if they are missing.
+    """Adds the Delta jars, the guard, the embedder, compiled kernels and the class archive where missing.
 
     Raises:
         UnsupportedJava: There is no Java that Spark runs on.
         JarError: The jars could not be fetched, or are not the pinned ones.
+        SparkGuardError: The guard could not be compiled.
     """
     java = require_java()
     if jars.jar_faults(JARS):
         with _step(f"Delta jars ({jars.DELTA_PACKAGE})"):
             jars.fetch_jars(JARS)
+    with _step("Spark's guard, compiled"):
+        compile_spark_guard(java)
     with _step("Default embedder, converted for OpenVINO"):
         os.environ |= _QUIET_LIBRARIES
         from retrieval.embedding.config import EmbedderConfig
@@ -83,5 +87,5 @@ if __name__ == "__main__":
             sys.exit(f"error: {' '.join(sys.argv[1:])} is nothing that set-up adds: say bge, or nothing")
         else:
             prepare_environment()
-    except (UnsupportedJava, jars.JarError) as error:
+    except (UnsupportedJava, jars.JarError, SparkGuardError) as error:
         sys.exit(f"error: {error}")

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from assets.lake.spark import JARS
+from assets.lake.spark import JARS, SPARK_GUARD, NoSparkSession
 from orchestration.environment import jars
 from orchestration.environment.java import UnsupportedJava, require_java
+from orchestration.environment.spark_guard import require_spark_guard
 from orchestration.services.processes import is_port_free, port_holder, process_group, read_pid_file
 from orchestration.settings import Settings
 from retrieval.embedding.config import (
@@ -65,6 +66,7 @@ def run_doctor(settings: Settings) -> list[DoctorCheck]:
         _python(),
         *_packages(),
         _jars(),
+        _spark_guard(),
         _embedder(settings),
         _home(settings.home),
         _disk(settings.home),
@@ -115,6 +117,14 @@ def _jars() -> DoctorCheck:
         cure = f"remove {JARS} and .venv/.ready, then make setup"
         return DoctorCheck("Delta jars", ok=False, found="; ".join(faults), cure=cure)
     return DoctorCheck("Delta jars", ok=True, found=f"{len(jars.PINNED_JARS)} in {JARS}")
+
+
+def _spark_guard() -> DoctorCheck:
+    try:
+        require_spark_guard()
+    except NoSparkSession as error:
+        return DoctorCheck("Spark's guard", ok=False, found=str(error), cure="make setup")
+    return DoctorCheck("Spark's guard", ok=True, found=str(SPARK_GUARD))
 
 
 def _embedder(settings: Settings) -> DoctorCheck:

@@ -119,7 +119,7 @@ def query_with_spark(lake: Lake, statement: str, lineage: pa.Table) -> pa.Table:
     try:
         return checked_sql_frame(spark, rewritten).toArrow()
     except SqlPlanRefused as error:
-        raise SqlStatementRefused(f"{error}: {READ_ONLY}") from error
+        raise SqlStatementRefused(str(error)) from error
     except Exception as error:
         raise InvalidSqlStatement(str(error).splitlines()[0]) from error
 

@@ -16,8 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from assets.lake.commits import LINEAGE_SCHEMA, lineage_table
+from assets.lake.spark import REVEALED
+from orchestration.environment.spark_guard import require_spark_guard
 from orchestration.operations.sql import InvalidSqlStatement, SqlStatementRefused
 from orchestration.operations.sql_worker import ERROR, LINEAGE, LOG, ROWS, SqlError, SqlRequest
+from orchestration.services.confinement import confined_environment
 from orchestration.settings import Settings, open_configured_lake
 
 _WORKER_MODULE = "orchestration.operations.sql_worker"
@@ -40,10 +43,13 @@ def run_sql_query(settings: Settings, statement: str, engine: Literal["duckdb", 
         SqlStatementRefused: It would write, or is more than one statement.
         InvalidSqlStatement: It can not be answered as it is written, or takes too much memory.
         SqlTimeout: It took longer than `HEADWATER_SQL__TIMEOUT_S`.
+        NoSparkSession: Spark's guard is not in the environment.
     """
     lake = open_configured_lake(
         settings
     )  # brings an older state folder up to date, which the other process may not
+    if engine == "spark":
+        require_spark_guard()
     limits = settings.sql
     request = SqlRequest(
         lake_root=lake.root,
@@ -106,14 +112,14 @@ def _run(request: SqlRequest, scratch: Path, lock: int, timeout_s: float) -> int
             stdout=log,
             stderr=log,
             cwd=scratch,
-            env=_environment(scratch),
+            env=confined_environment(scratch),
             start_new_session=True,  # an interrupt at the terminal is ours to handle
             pass_fds=[lock],
         )
     assert worker.stdin is not None  # noqa: S101 - it is a pipe
     try:
         with contextlib.suppress(BrokenPipeError):  # it ended already; its status says how
-            worker.stdin.write(request.model_dump_json().encode() + b"\n")
+            worker.stdin.write(request.model_dump_json(context=REVEALED).encode() + b"\n")
             worker.stdin.flush()
         return worker.wait(timeout_s)
     except subprocess.TimeoutExpired as error:
@@ -127,18 +133,6 @@ def _run(request: SqlRequest, scratch: Path, lock: int, timeout_s: float) -> int
         worker.wait()
         with contextlib.suppress(BrokenPipeError):
             worker.stdin.close()
-
-
-def _environment(scratch: Path) -> dict[str, str]:
-    """Returns the worker's environment: without our settings, which hold secrets."""
-    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith("HEADWATER_")}
-    options = f'-Djava.io.tmpdir="{scratch}" -XX:-UsePerfData'
-    return kept | {
-        "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path),
-        "TMPDIR": str(scratch),
-        "SPARK_LOCAL_DIRS": str(scratch),
-        "JDK_JAVA_OPTIONS": f"{kept.get('JDK_JAVA_OPTIONS', '')} {options}".strip(),
-    }
 
 
 def _outcome(scratch: Path, status: int, memory: str) -> pa.Table:

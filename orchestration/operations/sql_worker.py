@@ -5,10 +5,8 @@ writes the rows or the error into its scratch folder. It ends with its standard 
 """
 
 import contextlib
-import importlib
 import os
 import resource
-import shutil
 import signal
 import sys
 import threading
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel
 
 from assets.lake.spark import SparkConfig
+from orchestration.services.confinement import program_files
 from orchestration.services.landlock import restrict_process_files
 
 if TYPE_CHECKING:
@@ -26,14 +25,6 @@ if TYPE_CHECKING:
 LINEAGE, ROWS, ERROR, LOG = "lineage.parquet", "rows.arrow", "error.json", "log.txt"
 """Files of the scratch folder: `ops.lineage`, what was found, what was wrong, and what libraries said."""
 
-_PACKAGES = ("orchestration", "assets", "quality", "retrieval", "inference")
-_SYSTEM = (
-    *("/usr", "/lib", "/lib64", "/bin", "/proc", "/sys", "/dev/urandom", "/dev/random", "/dev/zero"),
-    *("/etc/ld.so.cache", "/etc/localtime", "/etc/timezone", "/etc/ssl", "/etc/pki", "/etc/alternatives"),
-    # Java asks for this user's name and this host's address.
-    *("/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/hosts", "/etc/host.conf", "/etc/resolv.conf"),
-    *("/etc/gai.conf", "/etc/hostname"),
-)
 _OVERHEAD_BYTES = 1 << 30
 """What the interpreter, its libraries and one batch of rows may take beside the engine's own memory."""
 
@@ -62,7 +53,7 @@ def run_sql_worker() -> None:
     scratch = Path.cwd()
     local = "://" not in request.lake_root
     confined = restrict_process_files(
-        [scratch, Path("/dev/null")], _readable(request.lake_root) if local else None
+        [scratch, Path("/dev/null")], [Path(request.lake_root), *program_files()] if local else None
     )
     if request.engine == "duckdb":
         with contextlib.suppress(ValueError, OSError):  # macOS has no such bound
@@ -129,27 +120,6 @@ def _keep_rows(found: "pa.RecordBatchReader", scratch: Path, request: SqlRequest
                     "a LIMIT, or raise HEADWATER_SQL__MEMORY"
                 )
             rows.write_batch(batch)
-
-
-def _readable(lake_root: str) -> list[Path]:
-    """The files of the lake, of Python, of Java and of this project; not the rest of the state folder."""
-    java = os.environ.get("JAVA_HOME") or shutil.which("java")
-    homes: list[str | Path] = [
-        sys.prefix,
-        sys.base_prefix,
-        sys.exec_prefix,
-        *_SYSTEM,
-        *Path("/etc").glob("java*"),
-    ]
-    if java:
-        path = Path(java).resolve()
-        homes.append(str(path if path.is_dir() else path.parents[1]))
-    homes += [part for part in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if part]
-    for package in _PACKAGES:  # found now: the folder that they lie in can not be listed afterwards
-        homes += importlib.import_module(package).__path__
-    # Where packages of Python lie that are in no environment.
-    homes += [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
-    return [Path(lake_root), *map(Path, homes)]
 
 
 def _end_with_parent() -> None:

@@ -24,6 +24,24 @@ _READ = 1 << 0 | 1 << 2 | 1 << 3
 _OF_FILES = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 14
 
 
+# Capabilities of root with which it reads other processes' memory and environment, whatever Landlock says:
+# CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_PERFMON.
+_READ_PROCESSES = sum(1 << number for number in (19, 21, 38))
+_CAPABILITIES_VERSION = 0x20080522
+
+
+class _CapabilityHeader(ctypes.Structure):
+    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+
+class _CapabilitySets(ctypes.Structure):
+    _fields_ = (
+        ("effective", ctypes.c_uint32),
+        ("permitted", ctypes.c_uint32),
+        ("inheritable", ctypes.c_uint32),
+    )
+
+
 class _RulesetAttributes(ctypes.Structure):
     _fields_ = (("handled_access_fs", ctypes.c_uint64),)
 
@@ -70,10 +88,24 @@ def restrict_process_files(writable: Sequence[Path], readable: Sequence[Path] | 
             finally:
                 os.close(parent)
         _checked(libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0))
+        _drop_capabilities(libc)
         _checked(libc.syscall(_RESTRICT_SELF, ruleset, 0))
     finally:
         os.close(ruleset)
     return True
+
+
+def _drop_capabilities(libc: ctypes.CDLL) -> None:
+    """Gives up what lets root read other processes; without new privileges no child gets it back."""
+    header = _CapabilityHeader(_CAPABILITIES_VERSION, 0)
+    sets = (_CapabilitySets * 2)()  # of capabilities 0 to 31, and of those from 32
+    _checked(libc.capget(ctypes.byref(header), sets))
+    for index, each in enumerate(sets):
+        kept = ~(_READ_PROCESSES >> (32 * index)) & 0xFFFFFFFF
+        each.effective &= kept
+        each.permitted &= kept
+        each.inheritable &= kept
+    _checked(libc.capset(ctypes.byref(header), sets))
 
 
 def _checked(result: int) -> int:

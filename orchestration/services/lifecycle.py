@@ -161,7 +161,7 @@ def start_services(
     Args:
         settings: The settings of the state folder; services read the same from their environment.
         report: Called with a line for each service that starts or is ready.
-        jdbc: True to start the JDBC endpoint too, which lets every user of this machine read the lake.
+        jdbc: True to start the JDBC endpoint too, which lets one user with a password read the lake.
 
     Raises:
         UnsupportedJava: There is no Java that Spark runs on.

@@ -73,7 +73,7 @@ def test_no_java_is_told_before_anything_starts(
 def test_up_status_kill_up_down(settings: Settings) -> None:
     under_lake = settings.model_copy(update={"web_path_prefix": "/lake"})  # as `up --path-prefix /lake`
     plain = by_name(lifecycle.start_services(under_lake, lambda line: None))
-    # The JDBC endpoint, which every user of this machine can read the lake through, starts when asked for.
+    # The JDBC endpoint starts when it is asked for.
     assert set(plain) == {"postgres", "code", "web", "daemon"}
     assert is_port_free(settings.thrift_port)
     assert asked_by_get(settings, "/lake") == 405

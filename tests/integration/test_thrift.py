@@ -1,135 +1,201 @@
-"""A real JDBC client reads the lake through the Thrift server and can not change it."""
+"""Real JDBC clients read the lake through Spark's Thrift server, and find its tables and columns."""
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow as pa
-import pyspark
 import pytest
-from deltalake import DeltaTable, Schema, write_deltalake
-from free_ports import free_ports
+from jdbc_client import beeline, jdbc
+from jdbc_endpoint import Endpoint, running_endpoint
 
+from assets.columns import column_comment
+from assets.lake.audits import record_audit
+from assets.lake.commits import LINEAGE_SCHEMA
 from assets.lake.tables import TABLES
-from orchestration.environment.java import require_java
-from orchestration.services.processes import (
-    is_listening,
-    start_process,
-    stop_process_group,
-    wait_until_healthy,
-)
+from orchestration.services.jdbc import JDBC_USER, jdbc_password_file, read_jdbc_password
 
 pytestmark = pytest.mark.slow
 
-
-@pytest.fixture(scope="module")
-def lake(module_folder: Path) -> Path:
-    root = module_folder / "lake"
-    for name in ("gold.chunks", "silver.quarantine"):
-        path = root / name.replace(".", "/")
-        DeltaTable.create(path, schema=Schema.from_arrow(TABLES[name].schema))
-    schema = TABLES["silver.quarantine"].schema
-    rows = [{name: f"{name} {number}" for name in schema.names} for number in range(3)]
-    write_deltalake(root / "silver/quarantine", pa.Table.from_pylist(rows, schema=schema), mode="append")
-    return root
+DBT = os.environ.get("HEADWATER_TEST_DBT") or shutil.which("dbt")
 
 
 @pytest.fixture(scope="module")
-def port(lake: Path) -> Iterator[int]:
-    home = lake.parent
-    [number] = free_ports(1)
-    environment = os.environ | {"HEADWATER_HOME": str(home), "HEADWATER_THRIFT_PORT": str(number)}
-    log, pid_file = home / "thrift.log", home / "thrift.pid"
-    started = start_process([sys.executable, "-m", "orchestration.services.jdbc"], pid_file, log, environment)
-    try:
-        wait_until_healthy(lambda: is_listening(number), started, log, timeout_s=180)
-        yield number
-    finally:
-        stop_process_group(pid_file)
+def endpoint(module_folder: Path) -> Iterator[Endpoint]:
+    with running_endpoint(module_folder) as started:
+        yield started
 
 
-def beeline(port: int, *statements: str) -> subprocess.CompletedProcess[str]:
-    command = [
-        str(require_java().program), "-cp", f"{Path(pyspark.__path__[0])}/jars/*",
-        "org.apache.hive.beeline.BeeLine", "-u", f"jdbc:hive2://127.0.0.1:{port}/", "--silent=true",
-        "--force=true", "--outputformat=csv2", "--showHeader=false",
-    ]  # fmt: skip
-    for statement in statements:
-        command += ["-e", statement]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
-
-
-def test_tables_are_there_by_name_and_version(port: int) -> None:
+def test_beeline_reads_tables_by_name_and_version(endpoint: Endpoint) -> None:
     done = beeline(
-        port,
-        "SELECT stage, doc_id FROM silver.quarantine ORDER BY stage",
-        "SELECT count(*) FROM silver.quarantine VERSION AS OF 0",
-        "SHOW TABLES IN gold",
+        endpoint.port,
+        *("-n", JDBC_USER, "-w", str(jdbc_password_file(endpoint.home))),
+        *("-e", "SELECT stage, doc_id FROM silver.quarantine ORDER BY stage"),
+        *("-e", "SELECT count(*) FROM silver.quarantine VERSION AS OF 0"),
+        *("-e", "SHOW TABLES IN ops"),
+        *("-e", "INSERT INTO silver.quarantine SELECT * FROM silver.quarantine"),
     )
-    assert done.returncode == 0
     lines = [re.sub(r"^\d: jdbc:\S+> ", "", line) for line in done.stdout.splitlines()]
-    assert [line for line in lines if line.strip()] == [
+    assert [line for line in lines if line.strip("\0 ")] == [
         "stage 0,doc_id 0",
         "stage 1,doc_id 1",
         "stage 2,doc_id 2",
         "0",
-        "gold,chunks,false",
+        "ops,audits,false",
+        "ops,drift,false",
+        "ops,lineage,false",
+        "ops,releases,false",
     ]
+    [error] = re.findall(r"^Error: .*", done.stderr, re.MULTILINE)
+    assert error.startswith("Error: InsertIntoStatement was refused: the lake is read-only here")
+    assert error.endswith("(state=25006,code=0)")
+    assert "\tat " not in done.stderr
 
 
-def test_nothing_in_the_lake_can_be_changed(port: int, lake: Path) -> None:
-    if "nowhere else" not in (lake.parent / "thrift.log").read_text():
-        pytest.skip("this system has no Landlock")
-    before = {path: path.stat().st_mtime_ns for path in lake.rglob("*")}
-    forbidden = (
-        "DELETE FROM silver.quarantine",
-        "INSERT INTO silver.quarantine SELECT * FROM silver.quarantine",
-        f"UPDATE delta.`{lake}/silver/quarantine` SET stage = 'changed'",
-        "ALTER TABLE silver.quarantine SET TBLPROPERTIES ('delta.appendOnly' = 'true')",
-        f"INSERT OVERWRITE DIRECTORY '{lake}/gold' USING parquet SELECT 1",
+def test_schema_browsers_find_tables_and_columns_with_their_comments(endpoint: Endpoint) -> None:
+    """The calls that DBeaver makes to fill its tree."""
+    kinds = ["TABLE", "VIEW"]
+    product, schemas, table_types, tables, none, keys, foreign, indexes, types, *columns = jdbc(
+        endpoint.port,
+        endpoint.home,
+        [
+            ["getDatabaseProductName"],
+            ["getSchemas"],
+            ["getTableTypes"],
+            ["getTables", None, "%", "%", kinds],
+            ["getTables", None, "silver", "nothing%", None],
+            ["getPrimaryKeys", None, "silver", "quarantine"],
+            ["getImportedKeys", None, "silver", "quarantine"],
+            ["getIndexInfo", None, "silver", "quarantine", False, True],
+            ["getTypeInfo"],
+            ["getColumns", None, "silver", "quarantine", "%"],
+            ["getColumns", None, "gold", "chunks", "char%"],
+            ["getColumns", None, "ops", "lineage", "%"],
+        ],
+        "silver",
     )
-    # Dropping is of the server's own catalog: the table stays, and comes back by itself.
-    done = beeline(port, *forbidden, "DROP TABLE silver.quarantine")
-    assert len(re.findall(r"^Error: ", done.stderr, re.MULTILINE)) == len(forbidden), done.stderr
-    assert {path: path.stat().st_mtime_ns for path in lake.rglob("*")} == before
+    assert product == [{"": "Spark SQL"}]
+    layers = {"bronze", "silver", "gold", "ops"}
+    assert {row["TABLE_SCHEM"] for row in rows(schemas)} == layers | {"default", "global_temp"}
+    assert {row["TABLE_TYPE"] for row in rows(table_types)} == set(kinds)
+    found = {f"{row['TABLE_SCHEM']}.{row['TABLE_NAME']}": row["REMARKS"] for row in rows(tables)}
+    assert found.pop("ops.lineage")
+    assert found == {name: table.about for name, table in TABLES.items()}
+    assert none == keys == foreign == indexes == []
+    assert {"STRING", "BIGINT", "TIMESTAMP"} <= {row["TYPE_NAME"] for row in rows(types)}
+    quarantine, offsets, lineage = map(rows, columns)
+    declared = TABLES["silver.quarantine"].schema
+    assert [(row["COLUMN_NAME"], row["REMARKS"]) for row in quarantine] == [
+        (field.name, column_comment(field)) for field in declared
+    ]
+    assert all(row["REMARKS"] for row in quarantine)
+    assert {(row["COLUMN_NAME"], row["TYPE_NAME"], row["DATA_TYPE"]) for row in offsets} == {
+        ("char_start", "INT", "4"),
+        ("char_end", "INT", "4"),
+    }
+    assert [row["COLUMN_NAME"] for row in lineage] == LINEAGE_SCHEMA.names
+    assert all(row["REMARKS"] for row in lineage)
 
 
-def test_writes_are_restricted_to_the_folders_named(tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "theirs").mkdir()
-    (tmp_path / "theirs" / "file").write_text("kept")
+def test_lineage_is_a_table_and_follows_the_lake(endpoint: Endpoint) -> None:
+    query = "select `table`, run_id, inputs['gold.chunks'] as input from ops.lineage order by version"
+    first = {"table": "ops.audits", "run_id": "r", "input": "0"}
+    assert jdbc(endpoint.port, endpoint.home, [query]) == [[first]]
+    record_audit(endpoint.lake, "gold.chunks", 0, passed=True, failed=[], run_id="later")
+    [waited] = jdbc(endpoint.port, endpoint.home, [["until", query, "later"]])
+    assert waited == [first, first | {"run_id": "later"}]
+
+
+def test_queries_of_tools_are_answered(endpoint: Endpoint) -> None:
+    answers = jdbc(
+        endpoint.port,
+        endpoint.home,
+        [
+            "use silver",
+            "/* a tool */ select count(*) as n from quarantine",
+            "select current_database() as d, typeof(inputs) as t from spark_catalog.ops.lineage limit 1",
+            "with x as (select stage from quarantine) select count(distinct stage) as n from x",
+            "select q.stage from quarantine q join ops.audits a on a.run_id = 'r' where q.doc_id = 'doc_id 1'",
+            "show databases",
+            "show columns in silver.quarantine",
+            "show table extended in silver like 'quar*'",
+            "describe extended silver.quarantine",
+            "describe database silver",
+            "set time zone 'Europe/Zurich'",
+            "select current_timezone() as zone",
+            "explain select * from silver.quarantine",
+        ],
+    )
+    assert [each for each in answers if isinstance(each, str)] == []
+    assert answers[1] == [{"n": "3"}]
+    assert answers[2] == [{"d": "silver", "t": "map<string,bigint>"}]
+    assert answers[3] == [{"n": "3"}]
+    assert answers[4] == [{"stage": "stage 1"}]
+    assert answers[11] == [{"zone": "Europe/Zurich"}]
+
+
+def test_pyhive_reads(endpoint: Endpoint) -> None:
+    """The driver of dbt-spark and of SQLAlchemy, with the setting that dbt-spark asks for."""
     script = """
 import sys
-from pathlib import Path
-from orchestration.services.landlock import restrict_process_files
-mine, theirs = Path(sys.argv[1]), Path(sys.argv[2])
-if not restrict_process_files([mine, Path("/dev/null")]):
-    sys.exit(3)
-(mine / "new").write_text("x")
-(mine / "new").rename(mine / "newer")
-Path("/dev/null").write_text("x")
-assert (theirs / "file").read_text() == "kept"
-refused = 0
-for change in (
-    lambda: (theirs / "new").write_text("x"),
-    lambda: (theirs / "file").write_text("x"),
-    lambda: (theirs / "file").unlink(),
-    lambda: (theirs / "file").rename(mine / "file"),
-    lambda: (theirs / "folder").mkdir(),
-):
-    try:
-        change()
-    except OSError:
-        refused += 1
-sys.exit(0 if refused == 5 else 4)
+from pyhive import hive
+cursor = hive.connect(
+    "127.0.0.1", int(sys.argv[1]), auth="CUSTOM", username=sys.argv[2], password=sys.stdin.read(),
+    configuration={"spark.sql.ansi.enabled": "false"},
+).cursor()
+cursor.execute("select count(*), cast('x' as int) from silver.quarantine")
+print(cursor.fetchall())
 """
     done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / "mine"), str(tmp_path / "theirs")],
-        cwd=Path(__file__).parents[2],
+        [sys.executable, "-c", script, str(endpoint.port), JDBC_USER],
+        input=read_jdbc_password(endpoint.home),
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    if done.returncode == 3:
-        pytest.skip("this system has no Landlock")
-    assert done.returncode == 0
+    assert done.stdout.strip() == "[(3, None)]", done.stderr
+
+
+@pytest.mark.skipif(DBT is None, reason="no dbt with dbt-spark; HEADWATER_TEST_DBT names one")
+def test_dbt_reads_and_is_refused_to_write(endpoint: Endpoint, tmp_path: Path) -> None:
+    """dbt-core holds pathspec below 0.13, so it is in an environment of its own, not in ours."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "dbt_project.yml").write_text("name: probe\nversion: '1.0'\nprofile: probe\n")
+    (tmp_path / "profiles.yml").write_text(
+        f"probe: {{target: lake, outputs: {{lake: {{type: spark, method: thrift, host: 127.0.0.1, "
+        f"port: {endpoint.port}, auth: CUSTOM, user: {JDBC_USER}, schema: silver, "
+        "password: \"{{ env_var('DBT_ENV_SECRET_JDBC') }}\"}}}\n"
+    )
+    (tmp_path / "models" / "sources.yml").write_text(
+        "version: 2\nsources: [{name: silver, tables: [{name: quarantine, columns: "
+        "[{name: doc_id, data_tests: [unique, not_null]}]}]}]\n"
+    )
+    (tmp_path / "models" / "stages.sql").write_text(
+        "select stage, count(*) as n from {{ source('silver', 'quarantine') }} group by stage"
+    )
+
+    def dbt(*arguments: str) -> subprocess.CompletedProcess[str]:
+        secret = {"DBT_ENV_SECRET_JDBC": read_jdbc_password(endpoint.home)}
+        return subprocess.run(
+            [str(DBT), *arguments, "--no-use-colors", "--profiles-dir", "."],
+            env=os.environ | secret | {"DBT_SEND_ANONYMOUS_USAGE_STATS": "false"},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    assert "All checks passed!" in dbt("debug").stdout
+    assert "PASS=2 WARN=0 ERROR=0" in dbt("test").stdout
+    assert "| stage 1 | 1 |" in dbt("show", "--select", "stages").stdout
+    refused = dbt("run")
+    assert refused.returncode == 1
+    assert "CreateView was refused: the lake is read-only here" in refused.stdout
+
+
+def rows(answer: list[dict[str, str]] | str) -> list[dict[str, str]]:
+    assert not isinstance(answer, str), answer
+    return answer

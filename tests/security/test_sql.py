@@ -107,10 +107,10 @@ def test_the_worker_reads_the_lake_and_no_other_file_of_the_state_folder(lake: L
     probe.mkdir(parents=True, exist_ok=True)
     script = f"""
 import pathlib, sys
-from orchestration.operations.sql_worker import _readable
+from orchestration.services.confinement import program_files
 from orchestration.services.landlock import restrict_process_files
 scratch = pathlib.Path({str(probe)!r})
-if not restrict_process_files([scratch], _readable({lake.root!r})):
+if not restrict_process_files([scratch], [pathlib.Path({lake.root!r}), *program_files()]):
     sys.exit(9)
 def tried(action):
     try:
@@ -178,7 +178,13 @@ HOSTILE = [
     "create function f as 'java.lang.System'",
     "create temporary function f() returns int return 1",
     "declare variable v = 1",
-    "use default",
+    "use text",
+    "use spark_catalog.nowhere",
+    "select * from headwater_audits with (path = '/etc')",
+    "select * from stream headwater_audits",
+    "set",
+    "set spark.sql.catalog.silver = org.apache.spark.sql.execution.datasources.v2.jdbc.JDBCTableCatalog",
+    "explain extended select * from csv.`/etc/passwd`",
     "show create table headwater_audits",
     "analyze table headwater_audits compute statistics",
     "from_json(1)",
@@ -223,6 +229,7 @@ def test_spark_executes_nothing_but_queries(lake: Lake, spark: SparkSession, tmp
             [(1,), (2,), (3,)],
         ),
         ("describe headwater_audits", None),
+        ("use default", []),
         ("explain select * from headwater_audits", None),
         ("show tables", None),
     ],
