@@ -1,8 +1,8 @@
 """A JDBC client in a process of its own: `python jdbc_client.py URL USER PASSWORD_FILE`, requests on stdin.
 
-A request is a statement; the name of a call of `java.sql.DatabaseMetaData` with its arguments; or `until`, a
-statement and a text that its answer will have. The answers are a JSON list: rows as objects by column label, or
-the message of the error.
+A request is a statement; the name of a call of `java.sql.DatabaseMetaData` with its arguments; or `until`,
+a statement and a text that its answer will have. The answers are a JSON list: rows as objects by column
+label, or the message of the error.
 """
 
 import json

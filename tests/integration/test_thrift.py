@@ -118,7 +118,7 @@ def test_queries_of_tools_are_answered(endpoint: Endpoint) -> None:
             "/* a tool */ select count(*) as n from quarantine",
             "select current_database() as d, typeof(inputs) as t from spark_catalog.ops.lineage limit 1",
             "with x as (select stage from quarantine) select count(distinct stage) as n from x",
-            "select q.stage from quarantine q join ops.audits a on a.run_id = 'r' where q.doc_id = 'doc_id 1'",
+            "select stage from quarantine q join ops.audits a on a.run_id = 'r' where doc_id = 'doc_id 1'",
             "show databases",
             "show columns in silver.quarantine",
             "show table extended in silver like 'quar*'",

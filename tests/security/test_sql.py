@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -240,6 +241,12 @@ def test_spark_answers_queries(
     spark.read.format("delta").load(lake.path("ops.audits")).createOrReplaceTempView("headwater_audits")
     found = [tuple(row) for row in checked_sql_frame(spark, statement).collect()]
     assert found == rows if rows is not None else found
+
+
+def test_ports_of_spark_ask_for_a_secret(spark: SparkSession) -> None:
+    """Beside JDBC a JVM of Spark listens on loopback, and takes objects of Java there."""
+    jvm: Any = spark._jvm
+    assert jvm.org.apache.spark.SparkEnv.get().securityManager().isAuthenticationEnabled()
 
 
 def test_the_command_refuses_on_spark_what_duckdb_takes_for_a_query(lake: Lake, home: Path) -> None:
