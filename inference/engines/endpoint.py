@@ -10,6 +10,7 @@ from inference.engines.protocol import EngineError
 from inference.prompting.cited_reply import parse_cited_reply
 from inference.prompting.prompt_assembly import PromptConfig, assemble_prompt_passages, build_prompt_messages
 from inference.prompting.types import Draft, Passage
+from retrieval.redaction import redact_urls
 
 _ATTEMPTS = 4
 _LONGEST_WAIT_S = 30.0
@@ -49,6 +50,7 @@ class OpenAIEngine:
         """
         root = base_url.rstrip("/").removesuffix("/v1")
         self._url = f"{root}/v1/chat/completions"
+        self._shown_url = redact_urls(self._url)
         self._model = model
         self._api_key_env = api_key_env
         self._timeout_s = timeout_s
@@ -85,7 +87,7 @@ class OpenAIEngine:
             reply = response.json()["choices"][0]["message"]["content"]
         except (ValueError, LookupError, TypeError) as error:
             raise EngineError(
-                f"{self._url} did not answer in OpenAI's chat form: check the base URL"
+                f"{self._shown_url} did not answer in OpenAI's chat form: check the base URL"
             ) from error
         return parse_cited_reply(reply or "", context, passages)
 
@@ -104,7 +106,8 @@ class OpenAIEngine:
                 return response
         except _Unanswered as error:
             raise EngineError(
-                f"{self._url} failed {_ATTEMPTS} times, last with {error}: check that the service runs there"
+                f"{self._shown_url} failed {_ATTEMPTS} times, last with {error}: check that the service runs "
+                "there"
             ) from error
 
     def _post_once(
@@ -114,14 +117,14 @@ class OpenAIEngine:
             response = client.post(self._url, json=body, headers=headers)
         except httpx.TransportError as error:
             raise _Unanswered(f"{type(error).__name__}: {error}") from error
-        except httpx.InvalidURL as error:
-            raise EngineError(f"{self._url} is not a URL: {error}") from error
+        except httpx.InvalidURL:  # it quotes a part of the address, and that may be a key's
+            raise EngineError(f"{self._shown_url} is not a URL") from None
         if response.is_success:
             return response
         fault = _fault(response, headers)
         if response.status_code == httpx.codes.TOO_MANY_REQUESTS or response.is_server_error:
             raise _Unanswered(fault, _retry_after_s(response))
-        raise EngineError(f"{self._url} refused: {fault}")
+        raise EngineError(f"{self._shown_url} refused: {fault}")
 
     def _wait_s(self, state: RetryCallState) -> float:
         """The wait that the service asked for, or else a doubled one after each attempt."""
@@ -135,7 +138,7 @@ class OpenAIEngine:
         key = os.environ.get(self._api_key_env)
         if not key:
             raise EngineError(
-                f"the environment variable {self._api_key_env} holds no key for {self._url}: "
+                f"the environment variable {self._api_key_env} holds no key for {self._shown_url}: "
                 "set it, or unset the setting that names it"
             )
         return {"Authorization": f"Bearer {key}"}

@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field, model_validator
 from inference.engines.extractive import ExtractiveConfig, ExtractiveEncoder, ExtractiveEngine
 from inference.engines.protocol import Engine
 from inference.prompting.prompt_assembly import PromptConfig
+from retrieval.redaction import redact_urls
 
 
 class EngineConfig(BaseModel):
@@ -34,7 +35,9 @@ class EngineConfig(BaseModel):
         if self.model and self.endpoint:
             raise ValueError("both a model and an endpoint are given: choose one generator")
         if self.endpoint and not self.endpoint_model:
-            raise ValueError(f"endpoint_model is missing: name the model to use at {self.endpoint}")
+            raise ValueError(
+                f"endpoint_model is missing: name the model to use at {redact_urls(self.endpoint)}"
+            )
         return self
 
 

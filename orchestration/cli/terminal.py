@@ -88,6 +88,7 @@ def read_command_settings() -> "Settings":
     from pydantic import ValidationError
 
     from orchestration.settings import Settings, unknown_setting_variables
+    from retrieval.redaction import redact_urls
 
     try:
         settings = Settings()
@@ -96,7 +97,7 @@ def read_command_settings() -> "Settings":
             f"HEADWATER_{'__'.join(str(part) for part in fault['loc']).upper()}: {fault['msg']}"
             for fault in error.errors()
         )
-        raise typer.BadParameter(f"settings: {faults}") from error
+        raise typer.BadParameter(f"settings: {redact_urls(faults)}") from error
     for variable, meant in unknown_setting_variables(settings).items():
         hint = f"did you mean {meant}?" if meant else "`headwater settings` lists them all"
         log.print(f"warning: {variable} is no setting and changes nothing; {hint}", markup=False)

@@ -26,8 +26,9 @@ class EndpointReranker:
         """
         try:
             parsed = httpx.URL(url)
-        except (httpx.InvalidURL, TypeError) as error:
-            raise RerankError(f"the rerank endpoint is not a URL: {error}") from error
+        except (httpx.InvalidURL, TypeError):
+            # Without the error, which quotes a part of the address, and that may be a key's.
+            raise RerankError("the rerank endpoint is not a URL: is a character of it not escaped?") from None
         if parsed.scheme not in ("http", "https") or not parsed.host:
             raise RerankError("the rerank endpoint is not an http:// or https:// URL: give the whole address")
         if api_key and not (

@@ -32,12 +32,15 @@ def environment(home: Path) -> dict[str, str]:
     return os.environ | {
         "HEADWATER_HOME": str(home),
         "PYTHONPATH": str(ROOT),
+        "COLUMNS": "400",  # or a secret could be there in two lines
         "HEADWATER_SPARK__CONF": json.dumps(
             {"spark.hadoop.fs.s3a.secret.key": CONF, "spark.headwater.odd": f" {CONF}\\ = #"}
         ),
         "HEADWATER_ALERT_WEBHOOK": f"https://hooks.invalid/{WEBHOOK}",
         "HEADWATER_RERANKER__ENDPOINT": f"http://user:{KEY}@127.0.0.1:9/rerank",
         "HEADWATER_RERANKER__API_KEY": KEY,
+        "HEADWATER_GENERATOR__ENDPOINT": f"http://user:{KEY}@127.0.0.1:9/v1",
+        "HEADWATER_GENERATOR__ENDPOINT_MODEL": "m",
     }
 
 
@@ -105,6 +108,9 @@ def test_planted_secrets_are_nowhere(headwater: Watched, tmp_path: Path) -> None
     assert "127.0.0.1" in failed.stdout
     for broken in (f"postgresql://admin:{PASSWORD}%zz@host/x", f"postgresql://admin:{PASSWORD}@host:port/x"):
         headwater("status", HEADWATER_POSTGRES__URL=broken)
+    unnamed = headwater("status", HEADWATER_GENERATOR__ENDPOINT_MODEL="")
+    assert unnamed.returncode == 2
+    assert "endpoint_model is missing" in unnamed.stdout
     lake = headwater("run", HEADWATER_LAKE=f"s3a://PLANTEDID:{URL}@bucket/lake")
     assert lake.returncode != 0
     assert "HEADWATER_SPARK__CONF" in lake.stdout

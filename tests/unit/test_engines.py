@@ -4,6 +4,7 @@ import logging
 import shutil
 import socket
 import threading
+import traceback
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -253,6 +254,20 @@ def test_a_service_that_is_not_there_is_named() -> None:
 def test_what_is_not_a_url_is_named(url: str) -> None:
     with pytest.raises(EngineError, match=r"river|bad"):
         OpenAIEngine(url, "m", backoff_s=0.01).answer(QUESTION, RIVERS)
+
+
+@pytest.mark.parametrize("address", ["user:hidden@127.0.0.1:9", "user:hid/den@h", "hidden@[bad"])
+def test_credentials_in_the_address_are_not_shown(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    url = f"http://{address}/v1"
+    for key in (None, "NO_SUCH_KEY"):
+        with pytest.raises(EngineError) as failed:
+            OpenAIEngine(url, "m", key, backoff_s=0.01).answer(QUESTION, RIVERS)
+        assert "http://***@" in str(failed.value)
+        assert "hid" not in "".join(traceback.format_exception(failed.value))
+    with pytest.raises(ValueError, match="endpoint_model is missing") as refused:
+        EngineConfig(endpoint=url)
+    assert "***@" in refused.value.errors()[0]["msg"]
 
 
 # A model on this machine.

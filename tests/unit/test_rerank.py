@@ -4,6 +4,7 @@ import math
 import socket
 import threading
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -368,3 +369,7 @@ def test_secrets_in_the_address_or_odd_keys_are_not_shown() -> None:
     with pytest.raises(RerankError) as error:
         EndpointReranker("http://h/rerank", api_key=SecretStr("ключ\n"))
     assert "ключ" not in str(error.value)
+    url = "http://me:" + "hid/den@h/rerank"
+    with pytest.raises(RerankError) as error:
+        EndpointReranker(url)
+    assert "hid/den" not in "".join(traceback.format_exception(error.value))
