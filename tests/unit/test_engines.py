@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from inference.engines.endpoint import OpenAIEngine
 from inference.engines.extractive import ExtractiveConfig, ExtractiveEngine
@@ -265,7 +266,7 @@ def test_credentials_in_the_address_are_not_shown(address: str, monkeypatch: pyt
             OpenAIEngine(url, "m", key, backoff_s=0.01).answer(QUESTION, RIVERS)
         assert "http://***@" in str(failed.value)
         assert "hid" not in "".join(traceback.format_exception(failed.value))
-    with pytest.raises(ValueError, match="endpoint_model is missing") as refused:
+    with pytest.raises(ValidationError, match="endpoint_model is missing") as refused:
         EngineConfig(endpoint=url)
     assert "***@" in refused.value.errors()[0]["msg"]
 
