@@ -46,14 +46,15 @@ def _source_questions(
     if not asked:
         return {}
     live = lake.query(
-        "select tenant, uri from raw group by all having not arg_max(deleted, revision)",
+        "select tenant, uri, doc_id from raw group by all having not arg_max(deleted, revision)",
         raw=lake.delta(RAW_DOCUMENTS.name, pins[RAW_DOCUMENTS.name]),
     )
-    known = set(zip(live["tenant"].to_pylist(), live["uri"].to_pylist(), strict=True))
+    tenants = live["tenant"].to_pylist()
+    known = {pair for name in ("uri", "doc_id") for pair in zip(tenants, live[name].to_pylist(), strict=True)}
     questions: dict[str, list[Question]] = {}
     for tenant, file in asked:
         for question in load_questions(Path(file)):
-            if any((tenant, uri) in known for uri in question.expected):
+            if any((tenant, expected) in known for expected in question.expected):
                 questions.setdefault(tenant, []).append(question)
     return questions
 

@@ -71,6 +71,16 @@ def test_tenants_without_questions_are_asked_too(lake: Lake, pins: dict[str, int
     assert all("of large says" in each.question for each in asked["large"])
 
 
+def test_a_question_names_its_document_by_uri_or_by_id(
+    lake: Lake, pins: dict[str, int], tmp_path: Path
+) -> None:
+    sources = registry(tmp_path, ["file:///gone"])
+    by_id = [{"question": f"What of {name}?", "doc_id": name} for name in ("asked-0", "gone-0")]
+    (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, by_id)))
+    asked = candidate_questions(lake, sources, pins)
+    assert [(each.question, each.expected) for each in asked["asked"]] == [("What of asked-0?", ("asked-0",))]
+
+
 def test_a_tenant_whose_questions_can_not_be_answered_is_asked_for_its_chunks(
     lake: Lake, pins: dict[str, int], tmp_path: Path
 ) -> None:
