@@ -20,6 +20,10 @@ from quality.expectations import Expectation, Severity
 
 _SQL_TYPE = "unexpected_rows_expectation"
 _COLUMN_ARGUMENTS = ("column", "column_A", "column_B", "column_list")
+_PROGRAM_FUNCTIONS = {"reflect", "try_reflect", "java_method"}
+"""Functions of Spark that call any method of Java: in a suite that is data, they would be code."""
+_SEVERITIES: dict[str, Severity] = {"critical": "error", "warning": "warn", "info": "warn"}
+"""What Great Expectations' severities are to a gate."""
 _SHORTEST_SQL_EXAMPLE = "SELECT * FROM {batch} WHERE char_count < 10"
 
 
@@ -110,6 +114,13 @@ def read_user_suite(
     return UserSuite(name=name, table=table, expectations=tuple(found.values()))
 
 
+def _reason(row: Mapping[str, Any], suite: str) -> str:
+    """Returns what the suite says of an expectation, as sentences; its notes may be several."""
+    said = row.get("description") or row.get("notes") or f"Of the suite {suite}"
+    parts = [str(each).strip() for each in (said if isinstance(said, list) else [said])]
+    return " ".join(part if part.endswith((".", "!", "?")) else f"{part}." for part in parts)
+
+
 def _suite_of_json(file: Path) -> dict[str, Any]:
     try:
         written = json.loads(file.read_text(encoding="utf-8"))
@@ -161,8 +172,10 @@ def _expectation(
     kwargs = {name: value for name, value in kwargs.items() if name != "batch_id" and value is not None}
     if "$PARAMETER" in json.dumps(kwargs, default=str):
         raise BadSuite(f"{where}: a suite parameter ($PARAMETER) has no value here; write the value itself")
-    if severity is None:
-        severity = "error" if row.get("severity", "critical") == "critical" else "warn"
+    written = row.get("severity") or "critical"
+    if written not in _SEVERITIES:
+        raise BadSuite(f"{where}: severity {written!r} is none of {', '.join(_SEVERITIES)}")
+    severity = severity or _SEVERITIES[written]
     short = re.sub(r"^expect_|_expectation$", "", row["type"])
     parts = [suite, short, *_columns_in(kwargs)]
     name = base = "__".join(re.sub(r"\W+", "_", part, flags=re.ASCII) for part in parts)
@@ -170,8 +183,7 @@ def _expectation(
     while name in others:
         number += 1
         name = f"{base}__{number}"
-    why = row.get("description") or row.get("notes") or f"Of the suite {suite}."
-    expectation = Expectation(name, row["type"], kwargs, str(why), severity)
+    expectation = Expectation(name, row["type"], kwargs, _reason(row, suite), severity)
     try:
         gx_expectation(expectation)
     except ExpectationNotFoundError as error:
@@ -215,6 +227,15 @@ def _check_sql(query: str, where: str) -> None:
         raise BadSuite(f"{where}: not a query in Spark's SQL: {error}") from error
     if len(statements) != 1 or not isinstance(statements[0], sqlglot.exp.Query):
         raise BadSuite(f"{where}: unexpected_rows_query must be one SELECT")
+    own = {"batch", *(each.alias.lower() for each in statements[0].find_all(sqlglot.exp.CTE))}
+    for table in statements[0].find_all(sqlglot.exp.Table):
+        if table.db or table.name.lower() not in own:  # to Spark, text.`/etc/passwd` is a table too
+            raise BadSuite(f"{where}: the query reads {table.sql('spark')}; it may read {{batch}} alone")
+    calls = {each.name.lower() for each in statements[0].find_all(sqlglot.exp.Anonymous)}
+    if statements[0].find(sqlglot.exp.QueryTransform) or calls & _PROGRAM_FUNCTIONS:
+        raise BadSuite(
+            f"{where}: the query runs a program (TRANSFORM, reflect or java_method): leave that out"
+        )
 
 
 class UserSuites:

@@ -43,6 +43,32 @@ def test_a_suite_as_great_expectations_writes_it_is_read(tmp_path: Path) -> None
     assert {each.severity for each in overridden.expectations} == {"warn"}
 
 
+def test_a_query_may_name_its_table_more_than_once(tmp_path: Path) -> None:
+    sql = "WITH Twice AS (SELECT uri FROM {batch} GROUP BY 1 HAVING count(*) > 1) SELECT * FROM twice"
+    joined = "SELECT a.* FROM {batch} a JOIN {batch} b ON a.uri = b.uri LATERAL VIEW explode(a.headings) AS h"
+    assert len(read(suite_file(tmp_path, query(sql), query(joined))).expectations) == 2
+
+
+def test_a_severity_that_great_expectations_has_not_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadSuite, match="severity 'error' is none of critical, warning, info"):
+        read(suite_file(tmp_path, LENGTHS | {"severity": "error"}))
+    assert read(suite_file(tmp_path, LENGTHS | {"severity": None})).expectations[0].severity == "error"
+
+
+@pytest.mark.parametrize(
+    ("written", "why"),
+    [
+        ({}, "Of the suite house_rules."),
+        ({"notes": "URIs are files"}, "URIs are files."),
+        ({"notes": ["Short pages", "Are they menus?"]}, "Short pages. Are they menus?"),
+    ],
+)
+def test_what_a_suite_says_of_an_expectation_is_sentences(
+    tmp_path: Path, written: dict[str, Any], why: str
+) -> None:
+    assert read(suite_file(tmp_path, LENGTHS | written)).expectations[0].why == why
+
+
 def test_a_query_needs_spark_and_a_condition_needs_every_column(tmp_path: Path) -> None:
     assert read(suite_file(tmp_path, query("SELECT * FROM {batch} WHERE char_count < 10"))).needs_spark
     conditional = {
@@ -100,6 +126,10 @@ def query(sql: str) -> dict[str, Any]:
         ("x", 'expected an object with "type"'),
         (query("SELECT 1"), r"\{batch\}"),
         (query("DROP TABLE {batch}"), "must be one SELECT"),
+        (query("SELECT * FROM {batch} JOIN text.`/etc/passwd`"), r"reads text.`/etc/passwd`; it may read"),
+        (query("SELECT * FROM {batch} UNION SELECT * FROM silver_documents"), "reads silver_documents"),
+        (query("SELECT * FROM {batch} WHERE reflect('java.lang.System', 'exit', 1) = ''"), "runs a program"),
+        (query("SELECT TRANSFORM(doc_id) USING 'cat' AS (x) FROM {batch}"), "runs a program"),
         (query("SELECT * FROM {batch}; DELETE FROM {batch}"), "must be one SELECT"),
         (query("SELEC * {batch} ("), "not a query in Spark's SQL"),
     ],
