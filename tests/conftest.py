@@ -12,6 +12,7 @@ from pyspark.sql import SparkSession
 
 if TYPE_CHECKING:
     from assets.engine.relations import Relations
+    from orchestration.settings import Settings
     from retrieval.store.postgres import Postgres
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -57,6 +58,15 @@ def _data_of_tests_goes() -> Iterator[None]:
         if state_folder_of_server_data(data).is_relative_to(tempfile.gettempdir()):
             shutil.rmtree(data, ignore_errors=True)
             data.with_name(data.name + ".state-folder").unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="session")
+def small_release(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Settings"]:
+    """The settings of a state folder with a live release of three texts; tests may add answers to it only."""
+    from small_release import state_with_small_release
+
+    with state_with_small_release(tmp_path_factory.mktemp("release") / "state") as settings:
+        yield settings
 
 
 @pytest.fixture(scope="module")

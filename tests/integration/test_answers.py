@@ -6,14 +6,12 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from cross_encoders import save_cross_encoder
-from index_rows import NO_LINEAGE, Chunk, batch, made_with
+from index_rows import made_with
 
 from assets.lake.answers import AnswerJournal, find_stored_answer, recent_stored_answers
 from assets.lake.lake import Lake
@@ -31,32 +29,13 @@ from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.types import IndexRelease
 from retrieval.rerank.reranker import RerankerConfig
 from retrieval.search.searcher import QueryModelMismatch
-from retrieval.store.postgres import Postgres
 
-TEXTS = {
-    "danube": "The Danube rises in the Black Forest in Germany.",
-    "bread": "Bread is baked from flour, water and salt.",
-    "rivers": "Rivers rise in hills and end in the sea.",
-}
 QUESTION = 'Where does the "river Danube" rise -in Germany?'
 
 
 @pytest.fixture(scope="module")
-def settings(module_folder: Path) -> Iterator[Settings]:
-    settings = Settings(home=module_folder / "answers")
-    settings.home.mkdir()
-    model = EmbeddingModel.of(settings.recipe.embedder, settings.home)
-    vectors = model.embedder.encode(list(TEXTS.values()))
-    rows = [
-        replace(Chunk(name, text), vector=tuple(vector.tolist()))
-        for (name, text), vector in zip(TEXTS.items(), vectors, strict=True)
-    ]
-    service = open_ask_service(settings)
-    built = service.index.build(model.digest, "chunker", vectors.shape[1], [batch(rows)], NO_LINEAGE)
-    details = made_with(model.digest).model_copy(update={"versions": {"silver.documents": 0}})
-    service.index.release("live", built, None, details)
-    yield settings
-    Postgres(settings.home, settings.postgres).stop()
+def settings(small_release: Settings) -> Settings:
+    return small_release
 
 
 def reranking(settings: Settings, folder: Path) -> Settings:

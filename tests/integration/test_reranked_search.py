@@ -1,43 +1,22 @@
 """A query service with a reranker: the real index and embedder, and a cross-encoder or an endpoint."""
 
 import logging
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cross_encoders import save_cross_encoder
-from index_rows import NO_LINEAGE, Chunk, batch, made_with
+from small_release import TEXTS
 
 from inference.answering.query_service import SearchMode
 from orchestration.operations.ask import open_ask_service
 from orchestration.settings import Settings
-from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.rerank.reranker import RerankerConfig
-
-TEXTS = {
-    "danube": "The Danube rises in the Black Forest in Germany.",
-    "bread": "Bread is baked from flour, water and salt.",
-    "rivers": "Rivers rise in hills and end in the sea.",
-}
 
 
 @pytest.fixture(scope="module")
-def settings(module_folder: Path) -> Iterator[Settings]:
-    settings = Settings(home=module_folder / "reranked")
-    settings.home.mkdir()
-    model = EmbeddingModel.of(settings.recipe.embedder, settings.home)
-    vectors = model.embedder.encode(list(TEXTS.values()))
-    rows = [
-        replace(Chunk(name, text), vector=tuple(vector.tolist()))
-        for (name, text), vector in zip(TEXTS.items(), vectors, strict=True)
-    ]
-    service = open_ask_service(settings)
-    built = service.index.build(model.digest, "chunker", vectors.shape[1], [batch(rows)], NO_LINEAGE)
-    service.index.release("live", built, None, made_with(model.digest))
-    yield settings
-    service._searcher._postgres.stop()
+def settings(small_release: Settings) -> Settings:
+    return small_release
 
 
 @pytest.fixture(scope="module")
