@@ -85,7 +85,7 @@ RAW_DOCUMENTS = Table(
     key=("doc_id", "revision"),
     content=("doc_id", "revision", "content_sha256", "error", "deleted"),
     volatile=("fetched_at",),
-    about="The bytes of every document as they came, a row a revision; a tombstone where a file went away.",
+    about="Every document's bytes as they came, one row per revision; a tombstone where a file went away.",
 )
 
 DOCUMENTS = Table(
@@ -244,7 +244,7 @@ EMBEDDINGS = Table(
     key=("tenant", "text_sha256", "model_digest"),
     content=("tenant", "text_sha256", "model_digest"),
     gated=True,
-    about="One unit vector a distinct chunk text and model, so an index can be rebuilt without the model.",
+    about="One unit vector per distinct chunk text and model: an index is rebuilt without the model.",
 )
 
 ANSWERS = Table(
@@ -291,7 +291,7 @@ ANSWERS = Table(
     ),
     key=("answer_id",),
     content=("answer_id",),
-    about="Every answer given, with its citations and the release it was given from.",
+    about="Every answer, with its citations and the release that it was given from.",
 )
 
 RELEASES = Table(
@@ -328,7 +328,7 @@ AUDITS = Table(
     ),
     key=("table", "version", "audited_at"),
     content=("table", "version", "passed"),
-    about="Every gate's verdict a table version; consumers read the last version that passed.",
+    about="Every gate's verdict on a table version; consumers read the last version that passed.",
 )
 
 DRIFT = Table(
@@ -354,7 +354,7 @@ DRIFT = Table(
     ),
     key=("table", "until", "column", "test"),
     content=("table", "until", "column", "test", "drifted"),
-    about="Every comparison of what came with what was there: column, statistic and threshold.",
+    about="Every comparison of new documents with earlier ones: column, statistic and threshold.",
 )
 
 TABLES: dict[str, Table] = {

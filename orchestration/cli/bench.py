@@ -26,7 +26,7 @@ def bench_chunking_command(
     data: Annotated[Path, typer.Option(help="A folder in the layout of chunking_evaluation.")],
     json_: Json = False,
 ) -> None:
-    """Compare our chunker with a recursive splitter of equal sizes: how much of each answer is retrieved.
+    """Compare Headwater's chunker with a recursive splitter of equal sizes, by the recall of answers' spans.
 
     Example: `headwater bench chunking --data ~/chunking-eval`
     """
@@ -81,7 +81,7 @@ def bench_html_command(
     pages: Annotated[int, typer.Option(min=1, help="How many pages of each maker to read.")] = 200,
     json_: Json = False,
 ) -> None:
-    """Compare how much of the main content of web pages our reader and trafilatura keep, and how fast.
+    """Compare how much of the main content of web pages is kept, and how fast, by Headwater and trafilatura.
 
     Example: `headwater bench html --data /usr/share/doc/python3.11/html`
     """

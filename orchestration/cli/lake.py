@@ -98,6 +98,8 @@ def trace_command(
         print_json(found.to_dict())
     else:
         console.print(render_trace(found))
+        if verify and found.verified is None:
+            console.print("nothing to verify: no hash or span in this trace")
     if found.verified is False:
         raise RuntimeError(
             f"{identity} does not hold against the stored bytes: see the checks that are false"

@@ -8,6 +8,7 @@ import sys
 import traceback
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -25,6 +26,9 @@ from orchestration.cli import (
 )
 from orchestration.cli.terminal import log
 from retrieval.atomic_files import PRIVATE_UMASK
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 app = typer.Typer(
     name="headwater",
@@ -56,9 +60,12 @@ def main() -> None:
 
 
 def _message(error: Exception) -> str:
+    from pydantic import ValidationError
     from rich.markup import escape
 
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    if isinstance(error, ValidationError):
+        text = "; ".join(_fault(each) for each in error.errors(include_url=False))
     text = text or type(error).__name__
     refused = isinstance(error, OSError) and error.errno in _NO_ROOM
     # Libraries report a full disk in their own words, or not at all.
@@ -68,6 +75,12 @@ def _message(error: Exception) -> str:
             "another state folder with HEADWATER_HOME; `headwater run` continues from what was committed"
         )
     return escape(_without_secrets(text))
+
+
+def _fault(fault: "ErrorDetails") -> str:
+    """Returns what is wrong with a value that was given, such as `name: String should match pattern …`."""
+    said = fault["msg"].removeprefix("Value error, ")
+    return ": ".join([*(str(part) for part in fault["loc"]), said])
 
 
 def _without_secrets(text: str) -> str:

@@ -88,7 +88,8 @@ def search_command(
     names = ("rank", "score", "chunk_id", "doc_id", "uri", "char_start", "char_end", "text")
     rows = [{name: getattr(hit, name) for name in names} for hit in hits]
     if len(hits) < k:
-        reason = f"{tenant} has no more" if plans else "no other holds a word of the query"
+        matches = "matches the query" if plans else "holds a word of the query"
+        reason = f"no other that this user of {tenant} may read {matches}"
         print_progress(f"{len(hits)} of the {k} chunks asked for: {reason}")
     if json_:
         print_json({"plan": plan, "hits": rows} if explain else rows)

@@ -1,6 +1,7 @@
 """Printing results as tables or JSON, and the options that commands share."""
 
 import json
+import math
 import os
 import re
 import sys
@@ -133,10 +134,19 @@ def print_progress(line: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Prints a value as JSON."""
-    text = json.dumps(value, ensure_ascii=False, default=str, indent=2)
+    """Prints a value as JSON; a number that JSON has no form for is "NaN", "Infinity" or "-Infinity"."""
+    text = json.dumps(_finite(value), ensure_ascii=False, default=str, indent=2, allow_nan=False)
     # JSON escapes C0 itself; a terminal takes C1 for commands too.
     sys.stdout.write(_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    """Returns a value with each number that is not finite as the text that PostgreSQL's JSON has for it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def print_table(rows: list[dict[str, Any]], title: str | None = None) -> None:

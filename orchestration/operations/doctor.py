@@ -176,7 +176,7 @@ def _ports(settings: Settings) -> Iterator[DoctorCheck]:
         if is_port_free(port):
             yield DoctorCheck(name, ok=True, found=f"{port} is free")
         elif started and process_group(started):
-            yield DoctorCheck(name, ok=True, found=f"{port} is in use by our own {service} service")
+            yield DoctorCheck(name, ok=True, found=f"{port} is in use by Headwater's own {service} service")
         else:
             cure = f"stop that, or set {setting} to a free port"
             yield DoctorCheck(name, ok=False, found=f"{port} is taken by {port_holder(port)}", cure=cure)
@@ -199,5 +199,5 @@ def _postgres(settings: Settings) -> DoctorCheck:
     if postgres.server:
         found += f", data in {postgres.server.data}"
     if left := [str(data) for data in abandoned_server_data()]:
-        found += f"; remove, if their state folders were: {', '.join(left)}"
+        found += f"; belongs to no state folder any more, and can be deleted: {', '.join(left)}"
     return DoctorCheck("PostgreSQL", ok=True, found=found)

@@ -21,6 +21,10 @@ class RunFailed(RuntimeError):
     """A run failed; the message says which step or gate, and why."""
 
 
+class UnknownAssetSelection(ValueError):
+    """The asset selection can not be read, or selects no asset."""
+
+
 @dataclass
 class RunOutcome:
     """The outcome of a run.
@@ -48,6 +52,7 @@ def execute_run(settings: Settings, select: str | None, progress: Callable[[str]
         progress: Called with a line for each step that begins or ends.
 
     Raises:
+        UnknownAssetSelection: The selection can not be read, or selects nothing.
         NewerStateFolder: The state folder was made by a newer Headwater.
         UnsupportedJava: There is no Java that Spark runs on.
     """
@@ -59,14 +64,10 @@ def execute_run(settings: Settings, select: str | None, progress: Callable[[str]
     watch = _Watch(progress)
     defs = build_definitions(settings, {"console": watch.definition()})
     job = defs.resolve_job_def(refresh_job.name)
+    selection = None if select is None else _selected_assets(defs, select)
     with dagster_home_instance(settings) as instance:
         for run_id in end_dead_runs(instance):
             progress(f"run {run_id[:8]} died before it ended; this run continues from what it committed")
-        selection = None
-        if select is not None:
-            # Documents and quarantine are written by one step: selecting one selects both.
-            chosen = dg.AssetSelection.from_string(select).required_multi_asset_neighbors()
-            selection = list(chosen.resolve(defs.resolve_asset_graph()))
         result = job.execute_in_process(
             instance=instance,
             asset_selection=selection,
@@ -74,10 +75,29 @@ def execute_run(settings: Settings, select: str | None, progress: Callable[[str]
             tags=run_process_tags(),
             raise_on_error=False,
         )
+    for line in _warnings(result):
+        progress(line)
     unread = _unread_sources(result)
     for fault in unread.values():
         progress(f"warning: {fault}; its documents are as they were")
     return RunOutcome(result.run_id, watch.seconds, _failures(result), unread)
+
+
+def _selected_assets(defs: dg.Definitions, select: str) -> list[dg.AssetKey]:
+    """Returns the keys of the selected assets; Dagster would take a selection of none for all of them."""
+    graph = defs.resolve_asset_graph()
+    try:
+        # Documents and quarantine are written by one step: selecting one selects both.
+        chosen = dg.AssetSelection.from_string(select).required_multi_asset_neighbors().resolve(graph)
+    except dg.DagsterError:  # it can not be parsed, or names an asset that is not there
+        chosen = set()
+    if not chosen:
+        known = ", ".join(sorted(key.to_user_string() for key in graph.materializable_asset_keys))
+        raise UnknownAssetSelection(
+            f"--select {select} selects no asset: write one such as 'key:\"gold/chunks\"+'; "
+            f"the assets are {known}"
+        )
+    return list(chosen)
 
 
 class _Watch(logging.Handler):
@@ -98,7 +118,9 @@ class _Watch(logging.Handler):
         meta = getattr(record, "dagster_meta", {})
         event = meta.get("dagster_event")
         if event is None and record.levelno >= logging.WARNING:
-            self._progress(f"warning: {meta.get('orig_message') or record.getMessage()}")
+            message = meta.get("orig_message") or record.getMessage()
+            if not message.startswith("Dependencies for step"):  # a line per step after one that failed
+                self._progress(f"warning: {message}")
         if event is None or event.step_key is None:
             return
         name = event.step_key
@@ -144,19 +166,42 @@ def _unread_sources(result: dg.ExecuteInProcessResult) -> dict[str, str]:
     }
 
 
+def _warnings(result: dg.ExecuteInProcessResult) -> list[str]:
+    """Returns a line per failed check that lets pass, but for sources that could not be read."""
+    return [
+        f"warning: {_said_of_check(check)}"
+        for event in result.all_events
+        if event.event_type == DagsterEventType.ASSET_CHECK_EVALUATION
+        for check in [event.asset_check_evaluation_data]
+        if not check.passed and not _stops(check) and check.check_name != SOURCES_READ
+    ]
+
+
+def _stops(check: dg.AssetCheckEvaluation) -> bool:
+    """Returns whether a check fails the run where it has not passed."""
+    return check.blocking or check.severity == dg.AssetCheckSeverity.ERROR
+
+
+def _said_of_check(check: dg.AssetCheckEvaluation) -> str:
+    """Returns which check has not passed, and what it observed."""
+    seen = check.metadata.get("observed")
+    detail = check.description or (f"observed {seen.value}" if seen else "no detail")
+    return f"gate {check.asset_key.to_user_string()}: {check.check_name} failed ({detail})"
+
+
 def _failures(result: dg.ExecuteInProcessResult) -> list[str]:
     """Returns why a run failed: a line per failed step and per failed check that is more than a warning."""
     found = []
     for event in result.all_events:
         if event.event_type == DagsterEventType.STEP_FAILURE:
             error = event.step_failure_data.error
+            if error is not None and error.cls_name == "DagsterAssetCheckFailedError":
+                continue  # it counts the checks that failed, which have lines of their own
             found.append(f"{event.step_key}: {_said(error.cause or error) if error else 'failed'}")
         elif event.event_type == DagsterEventType.ASSET_CHECK_EVALUATION:
             check = event.asset_check_evaluation_data
-            if not check.passed and (check.blocking or check.severity == dg.AssetCheckSeverity.ERROR):
-                seen = check.metadata.get("observed")
-                detail = check.description or (f"observed {seen.value}" if seen else "no detail")
-                found.append(f"gate {check.asset_key.to_user_string()}: {check.check_name} failed ({detail})")
+            if not check.passed and _stops(check):
+                found.append(_said_of_check(check))
         elif event.event_type == DagsterEventType.RUN_FAILURE and not found and event.job_failure_data.error:
             error = event.job_failure_data.error
             found.append(_said(error.cause or error))

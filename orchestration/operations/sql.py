@@ -154,6 +154,8 @@ def _check_reads(connection: duckdb.DuckDBPyConnection, statement: str) -> None:
         statements = connection.extract_statements(statement)
     except duckdb.Error as error:
         raise InvalidSqlStatement(str(error)) from error
+    if not statements:
+        raise InvalidSqlStatement('the query is empty: write one, such as "select count(*) from gold.chunks"')
     if len(statements) != 1:
         raise SqlStatementRefused(f"one query at a time: this is {len(statements)} statements")
     kind = statements[0].type

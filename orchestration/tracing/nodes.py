@@ -37,6 +37,10 @@ class TraceNode:
             found["children"] = [child.to_dict() for child in self.children]
         return found
 
+    def has_checks(self) -> bool:
+        """True when there is a check here or below."""
+        return bool(self.checks) or any(child.has_checks() for child in self.children)
+
     def holds(self) -> bool:
         """True when every check here and below holds."""
         return all(self.checks.values()) and all(child.holds() for child in self.children)
@@ -51,7 +55,7 @@ class Trace:
         kind: What has that id.
         backward: What it was made from, down to the source's bytes.
         forward: What was made from it.
-        verified: Whether every hash and span holds against the stored bytes; None when that was not checked.
+        verified: Whether every hash and span holds against the stored bytes; None when none was checked.
     """
 
     id: str

@@ -59,7 +59,9 @@ class Tracer:
             found = walk(identity)
             if found is not None:
                 backward, forward = found
-                verified = all(n.holds() for n in [*backward, *forward]) if self._verified else None
+                nodes = [*backward, *forward]
+                checked = self._verified and any(node.has_checks() for node in nodes)
+                verified = all(node.holds() for node in nodes) if checked else None
                 return Trace(identity, kind, backward, forward, verified)
         raise Untraceable(
             f"nothing has the id {identity!r}: give an answer, chunk, document, release or run id, a URI or "

@@ -74,7 +74,9 @@ def test_a_name_is_given_to_one_source(module_folder: Path) -> None:
     again = headwater(home, "source", "add", "docs", str(home))
     refused(again, "'docs' is there already", "source remove docs")
     refused(headwater(home, "source", "remove", "dogs"), "'dogs'", "there are: docs")
-    refused(headwater(home, "source", "add", "a b", str(home)), "name")
+    unfit = headwater(home, "source", "add", "a b", str(home))
+    refused(unfit, "error: name: String should match pattern '^[A-Za-z0-9_-]+$'")
+    assert "pydantic" not in unfit.stderr
     assert sources(home) == ["docs"]
 
 
@@ -95,7 +97,9 @@ def test_questions_that_can_not_be_answered(module_folder: Path) -> None:
     refused(headwater(home, "ask", "Is there anything?"), "nothing is released yet", "headwater ingest")
     refused(headwater(home, "search", "anything", "--mode", "magic", "--json"), "magic", "hybrid")
     refused(headwater(home, "rollback", "r9.9"), "nothing is live yet", "headwater run")
-    refused(headwater(home, "run"), "no source yet", "headwater ingest")
+    ran = headwater(home, "run")
+    refused(ran, "no source yet", "headwater ingest")
+    assert "Dependencies for step" not in ran.stderr
     refused(headwater(home, "trace", "no-such-thing"), "no-such-thing")
 
 
@@ -121,7 +125,7 @@ def test_a_search_says_how_it_searched_and_when_there_is_no_more(module_folder: 
         # Without it the output stays a list of hits.
         plain = headwater(home, *asked, "--json")
         assert json.loads(plain.stdout) == explained["hits"]
-        assert "2 of the 5 chunks asked for: default has no more" in plain.stderr
+        assert "2 of the 5 chunks asked for: no other that this user of default may read" in plain.stderr
         nowhere = {"HEADWATER_RERANKER__ENDPOINT": "http://127.0.0.1:9/v1/rerank"}
         looked = headwater(home, *asked, "--explain", "--json", **nowhere)
         plan = json.loads(looked.stdout)["plan"]
@@ -163,8 +167,33 @@ def test_sql_reads_the_lake_and_no_other_file(module_folder: Path) -> None:
     refused(headwater(home, "sql", "select * from gold.nothing"), "nothing", "gold.chunks")
     refused(headwater(home, "sql", "select 1", "--format", "xml"), "xml", "csv")
     refused(headwater(home, "sql", "select 1", "--engine", "mysql"), "mysql", "duckdb")
+    refused(headwater(home, "sql", " "), "the query is empty")
     answered = headwater(home, "sql", "select 1 as one", "--format", "json")
     assert json.loads(answered.stdout) == [{"one": 1}]
+
+
+def test_a_number_that_json_has_no_form_for_is_a_text(module_folder: Path) -> None:
+    home = module_folder / "numbers"
+    home.mkdir()
+    numbers = "select 'nan'::double as a, ['inf'::double, '-inf'::double, 0.5] as b, {'c': 'nan'::float} as d"
+    answered = headwater(home, "sql", numbers, "--json")
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    found = json.loads(answered.stdout, parse_constant=refuse)
+    assert found == [{"a": "NaN", "b": ["Infinity", "-Infinity", 0.5], "d": {"c": "NaN"}}]
+
+
+@pytest.mark.parametrize("selection", ['key:"gold/chunk"', "chunks", "key:("])
+def test_a_selection_of_no_asset_runs_nothing(module_folder: Path, selection: str) -> None:
+    home = module_folder / "selection"
+    (home / "docs").mkdir(parents=True, exist_ok=True)
+    (home / "docs" / "a.txt").write_text("A document.")
+    headwater(home, "source", "add", "docs", str(home / "docs"))
+    ran = headwater(home, "run", "--select", selection)
+    refused(ran, selection, "selects no asset", "gold/chunks", "serving/index")
+    assert "bronze__raw_documents" not in ran.stderr
 
 
 def test_java_that_is_missing_or_wrong(module_folder: Path) -> None:

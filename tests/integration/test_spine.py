@@ -143,6 +143,9 @@ def test_a_document_is_traced_forward_to_answers(settings: Settings, corpus: Pat
     assert answer.answer_id in {node["id"] for node in nodes}
     assert all("r1.1" in node["releases"] for node in nodes if node["kind"] == "index")
     assert found.verified
+    release = trace(settings, "r1.1")
+    assert release.forward
+    assert release.verified is None  # nothing of it has a hash or a span, so nothing was verified
 
 
 def test_what_the_documents_do_not_say_is_not_answered(settings: Settings) -> None:
