@@ -135,7 +135,7 @@ def test_a_search_says_how_it_searched_and_when_there_is_no_more(module_folder: 
         said = headwater(home, *asked, "--explain", **nowhere).stdout
         assert "reranking: the fused order stands: http://127.0.0.1:9/v1/rerank can not be asked" in said
         words = headwater(home, *asked, "--mode", "lexical", "--explain")
-        assert "1 of the 5 chunks asked for: no other holds a word of the query" in words.stderr
+        assert "no other that this user of default may read holds a word of the query" in words.stderr
         assert "vectors: not compared" in words.stdout
     finally:
         postgres.stop()
