@@ -126,20 +126,6 @@ def test_an_article_is_read_without_its_links_and_with_its_title_apart() -> None
     assert found.text_coverage == 1
 
 
-def test_coverage_tells_of_what_a_reader_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    from assets.parsing.formats import html
-
-    whole = html.html_blocks
-    with monkeypatch.context() as patched:
-        patched.setattr(html, "html_blocks", lambda root: whole(root)[:-1])
-        found = read(f"<h1>T</h1><p>{SENTENCE * 3}</p><p>The last of them. {SENTENCE}</p>")
-    assert found.text_coverage is not None
-    assert 0.6 < found.text_coverage < 0.8
-    # Navigation and hidden text were not to arrive.
-    assert read(f"<nav>{SENTENCE}</nav><p hidden>{SENTENCE}</p><p>{SENTENCE}</p><hr>").text_coverage == 1
-    assert read("<p>Too few words.</p>").text_coverage is None
-
-
 ROWS = "".join(f"<tr><td>{n}</td><td>name {n}</td><td>value of row {n}</td></tr>" for n in range(100_000))
 HEADER = "<tr><th>a</th><th>b</th><th>c</th></tr>"
 DEEP = "<div>" * 50_000 + SENTENCE + "</div>" * 50_000

@@ -36,8 +36,20 @@ def read_docx(body: bytes) -> DocumentBlocks:
         document = open_document(io.BytesIO(body))
     except (KeyError, ValueError) as error:
         raise ExtractionError("unreadable", f"The file is not a complete Word document: {error}.") from error
-    blocks = list(_blocks(document.element.body, _heading_styles(document)))
-    return DocumentBlocks(blocks, document.core_properties.title)
+    body = document.element.body
+    blocks = list(_blocks(body, _heading_styles(document)))
+    return DocumentBlocks(blocks, document.core_properties.title, visible_text=_text_nodes(body))
+
+
+def _text_nodes(body: Any) -> str:
+    """Returns all text of a document but what is deleted or repeats other content, wherever it stands."""
+    texts: list[str] = []
+    for element in body.iter(f"{_W}p", f"{_W}t", f"{_W}tab", f"{_W}br", f"{_W}cr", f"{_W}noBreakHyphen"):
+        if element.tag != f"{_W}t":
+            texts.append(" ")
+        elif not any(above.tag in _SKIPPED_TAGS for above in element.iterancestors()):
+            texts.append(element.text or "")
+    return "".join(texts)
 
 
 def _heading_styles(document: "Document") -> dict[str, int]:

@@ -46,9 +46,8 @@ class PageText:
     """
 
     def __init__(self, body: Any) -> None:
-        for element in [*body.iter(*INVISIBLE_TAGS), *body.xpath(".//*[@hidden or @style or @class]")]:
-            if is_hidden(element) and element.getparent() is not None:
-                element.drop_tree()
+        for element in _outermost_hidden(body):
+            element.drop_tree()
         self.body = body
         # Kept, because lxml makes a new object for an element that nobody holds, and these are keys.
         self.elements = [each for each in body.iter() if isinstance(each.tag, str)]
@@ -68,6 +67,14 @@ class PageText:
     def link_share(self, element: Any) -> float:
         """Returns the share of an element's letters that are in links; 0 without letters."""
         return self.linked[element] / self.letters[element] if self.letters[element] else 0.0
+
+
+def _outermost_hidden(body: Any) -> list[Any]:
+    """Returns the hidden elements below a body that are in no other one, and lets go of all others."""
+    tags = " or ".join(f"self::{tag}" for tag in sorted(INVISIBLE_TAGS))
+    candidates = body.xpath(f".//*[@hidden or @style or @class or {tags}]")
+    hidden = {element for element in candidates if is_hidden(element)}
+    return [each for each in candidates if each in hidden and hidden.isdisjoint(each.iterancestors())]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +101,16 @@ def main_part(body: Any) -> MainPart:
     Args:
         body: The body element. It is changed.
     """
-    page = PageText(body)
+    navigation, main = _divided(PageText(body))
+    # Only now: lxml takes quadratic time to free the objects of elements that are no longer in a tree.
+    for element in navigation:
+        element.drop_tree()
+    return main
+
+
+def _divided(page: PageText) -> tuple[list[Any], MainPart]:
+    """Returns the outermost elements of a page that are navigation, and its main part."""
+    body = page.body
     titled = {
         above
         for title in list(body.iter("h1")) or body.xpath("(.//*[@class='title'])[1]")
@@ -103,30 +119,29 @@ def main_part(body: Any) -> MainPart:
     }
     half = page.letters[body] / 2
     gone: dict[Any, bool] = {}  # whether it counts as visible: it is gone by its name alone
+    outermost: list[Any] = []
     for element in page.elements[1:]:
         if gone and (parent := element.getparent()) in gone:
             gone[element] = gone[parent]
             continue
-        if not (element.attrib or page.linked[element] or element.tag in _BY_TAG):
+        if element in titled or not (element.attrib or page.linked[element] or element.tag in _BY_TAG):
             continue
         share = page.link_share(element)
-        if element in titled or (page.letters[element] > half and share < _LINKED):
-            continue
-        elif _is_navigation(element, page):
+        if (page.letters[element] <= half or share >= _LINKED) and _is_navigation(element, page):
             gone[element] = page.letters[element] > _MAX_FOOTER_LETTERS and share < _LINKED
+            outermost.append(element)
+    left = page.letters[body] - sum(page.letters[element] for element in outermost)
+    if not left:
+        return [], MainPart(body, _visible_text(page))
     named = [
         each
         for each in body.xpath(".//main | .//*[@role='main']")
         if each not in gone and not any(above.tag == "main" for above in each.iterancestors())
     ]
-    left = page.letters[body] - sum(page.letters[each] for each in gone if each.getparent() not in gone)
-    if not left:
-        return MainPart(body, _visible_text(page))
-    visible = _visible_text(page, {each for each, counts in gone.items() if not counts})
-    for element in [each for each in gone if each.getparent() not in gone]:
-        element.drop_tree()
     main = named[0] if len(named) == 1 and page.letters[named[0]] >= left * _MIN_MAIN_SHARE else body
-    return MainPart(main, visible)
+    return outermost, MainPart(
+        main, _visible_text(page, {each for each, visible in gone.items() if not visible})
+    )
 
 
 def _visible_text(page: PageText, without: Collection[Any] = ()) -> str:

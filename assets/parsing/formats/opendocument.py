@@ -45,9 +45,21 @@ def read_opendocument(body: bytes) -> DocumentBlocks:
         raise ExtractionError("unreadable", "The OpenDocument file has no body.")
     slides = content.findall(f"{_OFFICE}presentation/{_DRAW}page")
     if not slides:
-        return DocumentBlocks(list(_blocks(content, None)), title)
-    blocks = [block for number, slide in enumerate(slides, 1) for block in _blocks(slide, number)]
-    return DocumentBlocks(blocks, title, len(slides))
+        blocks = list(_blocks(content, None))
+    else:
+        blocks = [block for number, slide in enumerate(slides, 1) for block in _blocks(slide, number)]
+    return DocumentBlocks(blocks, title, len(slides), _text_nodes(content))
+
+
+def _text_nodes(content: Any) -> str:
+    """Returns the text of all paragraphs and headings but those of annotations and deleted text."""
+    return "\n".join(
+        _inline(paragraph)
+        for paragraph in content.iter(f"{_TEXT}p", f"{_TEXT}h")
+        if not any(
+            above.tag in _SKIPPED_TAGS or above.tag == paragraph.tag for above in paragraph.iterancestors()
+        )
+    )
 
 
 def _blocks(parent: Any, page: int | None) -> Iterator[TextBlock]:

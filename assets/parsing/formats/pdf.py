@@ -89,11 +89,14 @@ def _content(document: "PdfDocument", recognise: PageRecogniser) -> DocumentBloc
         raise ExtractionError("oversize", f"The PDF has {len(document):,} pages; {limit}.")
     bookmarks = _bookmarks(document)
     blocks: list[TextBlock] = []
+    visible: list[str] = []
     edges: deque[tuple[set[str], set[str]]] = deque([(set(), set())] * 2, maxlen=2)
     for number in range(len(document)):
         page = document[number]
         textpage = page.get_textpage()
-        for paragraph in _paragraphs(textpage, number, edges) if textpage.count_chars() else recognise(page):
+        lines = _without_running(_lines(textpage), number, edges) if textpage.count_chars() else []
+        visible += (line.text for line in lines)
+        for paragraph in _paragraphs(textpage, lines) if textpage.count_chars() else recognise(page):
             blocks += _with_headings(paragraph, number + 1, bookmarks.get(number, {}))
         textpage.close()
         page.close()
@@ -101,7 +104,8 @@ def _content(document: "PdfDocument", recognise: PageRecogniser) -> DocumentBloc
         cure = "HEADWATER_RECIPE__PARSER__OCR"
         reason = f"The PDF has no text layer: it is a scan or drawn, and needs OCR ({cure})."
         raise ExtractionError("no_text", reason)
-    return DocumentBlocks(_mended(blocks), document.get_metadata_value("Title"), len(document))
+    title = document.get_metadata_value("Title")
+    return DocumentBlocks(_mended(blocks), title, len(document), "\n".join(visible).translate(_LIGATURES))
 
 
 def _bookmarks(document: "PdfDocument") -> dict[int, dict[str, int]]:
@@ -119,9 +123,8 @@ def _key(text: str) -> str:
     return "".join(text.split()).casefold()
 
 
-def _paragraphs(textpage: "PdfTextPage", number: int, edges: deque[tuple[set[str], set[str]]]) -> list[str]:
+def _paragraphs(textpage: "PdfTextPage", lines: list[_Line]) -> list[str]:
     """Returns a page's text, split where the distance of two lines shows that a paragraph or column ended."""
-    lines = _without_running(_lines(textpage), number, edges)
     columns = _columns(textpage, lines)
     pitches = np.nan_to_num([a.last_y - b.first_y for a, b in itertools.pairwise(columns)])
     usual = np.quantile(pitches[pitches > 1], 0.5, method="lower") if (pitches > 1).any() else np.inf

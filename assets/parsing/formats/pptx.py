@@ -8,6 +8,7 @@ from assets.parsing.blocks import DocumentBlocks, ExtractionError, TextBlock
 from assets.parsing.formats.lines import format_table_row
 from assets.parsing.formats.zip_package import open_zip_package
 
+_A = "{http://schemas.openxmlformats.org/drawingml/2006/main}"
 _MAX_DEPTH = 50  # of nested groups
 
 
@@ -26,7 +27,12 @@ def read_pptx(body: bytes) -> DocumentBlocks:
         reason = f"The file is not a complete PowerPoint presentation: {error}."
         raise ExtractionError("unreadable", reason) from error
     blocks: list[TextBlock] = []
+    visible: list[str] = []
     for number, slide in enumerate(deck.slides, 1):
+        visible += (
+            "".join(each.text or " " for each in paragraph.iter(f"{_A}t", f"{_A}br"))
+            for paragraph in slide.element.iter(f"{_A}p")
+        )
         title = slide.shapes.title
         if title is not None and title.text_frame.text.strip():
             blocks.append(TextBlock(title.text_frame.text, 1, number))
@@ -39,7 +45,7 @@ def read_pptx(body: bytes) -> DocumentBlocks:
         if slide.has_notes_slide and slide.notes_slide.notes_text_frame is not None:
             notes = slide.notes_slide.notes_text_frame.text
             blocks += [TextBlock(f"Notes: {notes}", None, number)] if notes.strip() else []
-    return DocumentBlocks(blocks, deck.core_properties.title, len(deck.slides))
+    return DocumentBlocks(blocks, deck.core_properties.title, len(deck.slides), "\n".join(visible))
 
 
 def _texts(shape: Any, depth: int) -> Iterator[str]:
