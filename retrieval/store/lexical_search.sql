@@ -91,8 +91,8 @@ DECLARE
     );
 BEGIN
     PERFORM headwater.visible_scopes();
-    IF depth NOT BETWEEN 1 AND 10000 OR cardinality(also) > 10000
-        OR cardinality(lexemes || scanned || looked_up) > 10000 THEN
+    IF (depth BETWEEN 1 AND 10000 AND pool >= 1 AND best >= 1 AND cardinality(also) <= 10000
+        AND cardinality(lexemes || scanned || looked_up) <= 10000) IS NOT TRUE THEN
         RAISE EXCEPTION 'a ranking is of at most 10000 chunks and words' USING ERRCODE = 'invalid_parameter_value';
     END IF;
     RETURN QUERY

@@ -77,10 +77,7 @@ SET hnsw.ef_search = 40 SET hnsw.iterative_scan = 'relaxed_order' SET hnsw.max_s
 SET enable_sort = off
 AS $$
 DECLARE
-    indexed CONSTANT text := format(
-        'embedding::public.halfvec(%s)',
-        (SELECT dimension FROM headwater.index_state WHERE generation = of_generation)
-    );
+    indexed text;
 BEGIN
     -- A graph over the chunks of others is not gone through, whatever it would show.
     IF NOT EXISTS (
@@ -91,10 +88,14 @@ BEGIN
     -- pgvector silently returns fewer rows beyond its own limits, so larger values are errors.
     PERFORM set_config('hnsw.ef_search', ef_search::text, true),
         set_config('hnsw.max_scan_tuples', max_scan_tuples::text, true);
-    IF depth NOT BETWEEN 1 AND ef_search THEN
+    IF (depth BETWEEN 1 AND ef_search) IS NOT TRUE THEN
         RAISE EXCEPTION 'a search of % candidates can not give %', ef_search, depth
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    indexed := format(
+        'embedding::public.halfvec(%s)',
+        (SELECT dimension FROM headwater.index_state WHERE generation = of_generation)
+    );
     -- Relaxed order returns rows nearly sorted; the caller sorts them. What is put into the SQL are our own integers:
     -- the graph is an index of an expression with the dimension in it.
     RETURN QUERY EXECUTE format(
@@ -120,7 +121,7 @@ DECLARE
         SELECT scope FROM headwater.scopes WHERE scope = ANY (visible) AND scope_key = ANY (scope_keys)
     ) END;
 BEGIN
-    IF depth NOT BETWEEN 1 AND 10000 THEN
+    IF (depth BETWEEN 1 AND 10000) IS NOT TRUE THEN
         RAISE EXCEPTION 'a search is for 1 to 10000 chunks' USING ERRCODE = 'invalid_parameter_value';
     END IF;
     -- Without the cast to the dimension this is not the expression of a graph, so every chunk is compared.
