@@ -30,6 +30,8 @@ RETURN pg_backend_pid() || '.' || (extract(epoch FROM transaction_timestamp()) *
 -- is an error, never "all" and never "none". Parallel restricted, because a parallel worker has another pid.
 CREATE OR REPLACE FUNCTION headwater.visible_scopes() RETURNS text[]
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+-- Its callers ask for custom plans; planning anew would take longer than all the rest.
+SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     token CONSTANT text := coalesce(current_setting('headwater.access', true), '');
