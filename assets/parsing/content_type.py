@@ -223,7 +223,7 @@ def _text_media_type(sample: bytes, body: bytes, extension: str) -> str:
             return markup
         if extension in _HTML_EXTENSIONS:
             return HTML
-        if extension in _MAIL_EXTENSIONS and _HEADER_LINES.match(sample + b"\n"):
+        if extension in _MAIL_EXTENSIONS and _HEADER_NAME.match(sample.lstrip()):
             return EML
         if (
             named not in _MARKUP_NAMED

@@ -4,6 +4,7 @@ These are the patterns of the WHATWG's MIME Sniffing Standard (sections 6.1 to 6
 https://mimesniff.spec.whatwg.org) and of formats that people keep beside their documents.
 """
 
+import re
 import tarfile
 
 # Where the bytes stand, the bytes, and the media type; the first that fits counts.
@@ -57,13 +58,19 @@ _BRANDS = {b"heic": "image/heic", b"heix": "image/heic", b"mif1": "image/heic", 
 _BRANDS |= {b"M4A ": "audio/mp4", b"qt  ": "video/quicktime"}
 _BZIP2_BLOCKS = (b"1AY&SY", b"\x17\x72\x45\x38\x50\x90")  # a first block, or the end of an empty file
 _TAR_HEADER_BYTES = 512
+_LOOKED_AT_BYTES = 256
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 
 
 def binary_media_type(body: bytes) -> str | None:
     """Returns the media type that the first bytes of a binary file tell; None if they tell none."""
     for place, signature, media_type in _SIGNATURES:
-        if body.startswith(signature, place) and (place == 0 or body.startswith((b"RIFF", b"FORM"))):
-            return media_type
+        if not body.startswith(signature, place) or (place and not body.startswith((b"RIFF", b"FORM"))):
+            continue
+        # Words can begin with the letters of a signature.
+        if signature[-1:].isalnum() and not _CONTROL.search(body[:_LOOKED_AT_BYTES]):
+            continue
+        return media_type
     if body[4:8] == b"ftyp":
         return _BRANDS.get(body[8:12], "video/mp4")
     if body.startswith(b"BZh") and body[4:10] in _BZIP2_BLOCKS:
