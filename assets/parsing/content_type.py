@@ -217,7 +217,7 @@ def without_content_coding(media_type: str) -> str:
 def _text_media_type(sample: bytes, body: bytes, extension: str) -> str:
     named = _BY_EXTENSION.get(extension)
     is_text = _is_utf8(sample)
-    if is_text:
+    if not CONTROL_CHARACTERS.search(sample.decode("latin-1")):  # in any encoding that contains ASCII
         # A text file may begin with an element and be Markdown or a note all the same.
         if markup := markup_media_type(sample, is_fragment_html=named is None):
             return markup

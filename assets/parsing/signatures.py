@@ -58,6 +58,7 @@ _BRANDS = {b"heic": "image/heic", b"heix": "image/heic", b"mif1": "image/heic", 
 _BRANDS |= {b"M4A ": "audio/mp4", b"qt  ": "video/quicktime"}
 _BZIP2_BLOCKS = (b"1AY&SY", b"\x17\x72\x45\x38\x50\x90")  # a first block, or the end of an empty file
 _TAR_HEADER_BYTES = 512
+_FRAMES = (b"RIFF", b"RIFX", b"RF64", b"FORM")  # what a signature that stands later comes after
 _LOOKED_AT_BYTES = 256
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 
@@ -65,7 +66,7 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 def binary_media_type(body: bytes) -> str | None:
     """Returns the media type that the first bytes of a binary file tell; None if they tell none."""
     for place, signature, media_type in _SIGNATURES:
-        if not body.startswith(signature, place) or (place and not body.startswith((b"RIFF", b"FORM"))):
+        if not body.startswith(signature, place) or (place and not body.startswith(_FRAMES)):
             continue
         # Words can begin with the letters of a signature.
         if signature[-1:].isalnum() and not _CONTROL.search(body[:_LOOKED_AT_BYTES]):
