@@ -96,7 +96,7 @@ def _tar_members(
     body: bytes, coding: str | None, max_member_bytes: int, limit_bytes: int
 ) -> Iterator[ContainerMember]:
     if coding is not None:
-        _check_total(DecompressingReader(body, coding).count(limit_bytes), limit_bytes)
+        _check_total(DecompressingReader(io.BytesIO(body), coding).count(limit_bytes), limit_bytes)
     read_bytes = 0
     try:
         with _opened_tar(body, coding) as archive:
@@ -126,7 +126,7 @@ def _tar_members(
 def _opened_tar(body: bytes, coding: str | None) -> tarfile.TarFile:
     if coding is None:
         return tarfile.open(fileobj=io.BytesIO(body), mode="r:")
-    return tarfile.open(fileobj=DecompressingReader(body, coding), mode="r|")
+    return tarfile.open(fileobj=DecompressingReader(io.BytesIO(body), coding), mode="r|")
 
 
 def _check_total(unpacked_bytes: int, limit_bytes: int) -> None:

@@ -6,7 +6,7 @@ import lzma
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 from assets.parsing.blocks import ExtractionError
 from assets.parsing.content_type import CONTENT_CODINGS
@@ -65,17 +65,18 @@ class DecompressingReader(io.RawIOBase):
     Its methods raise `ExtractionError`: `unreadable` where the data is damaged or cut off.
 
     Args:
-        body: The compressed data.
+        compressed: The compressed data; it can be read and sought in.
         coding: `gzip`, `bzip2`, `xz` or `zstd`.
 
     Attributes:
         trailing_bytes: Once all is read, the number of bytes after it that are no compressed data.
     """
 
-    def __init__(self, body: bytes, coding: str) -> None:
-        self._body, self._coding = memoryview(body), coding
+    def __init__(self, compressed: BinaryIO, coding: str) -> None:
+        self._compressed, self._coding = compressed, coding
+        self._rest = b""  # what was read and not decompressed yet
         self._pieces = self._decompressed()
-        self._held = b""
+        self._held = b""  # what was decompressed and not returned yet
         self.trailing_bytes = 0
 
     def readable(self) -> bool:
@@ -104,36 +105,39 @@ class DecompressingReader(io.RawIOBase):
         return total
 
     def _decompressed(self) -> Iterator[bytes]:
-        rest, streams = self._body, 0
-        while rest.nbytes:
-            if streams and rest[0] == 0 and not any(rest):
-                return  # padding, as on tapes
-            if streams and not bytes(rest[:8]).startswith(_SIGNATURES[self._coding]):
-                self.trailing_bytes = rest.nbytes
+        yield from self._stream()
+        while True:
+            self._rest = self._rest or self._compressed.read(_PIECE_BYTES)
+            while self._rest and not any(self._rest):  # padding, as on tapes
+                self._rest = self._compressed.read(_PIECE_BYTES)
+            signature = _SIGNATURES[self._coding]
+            self._rest += self._compressed.read(len(signature))
+            if not self._rest:
                 return
-            used = 0
-            for piece, read in self._stream(rest):
-                used = read
-                yield piece
-            rest, streams = rest[used:], streams + 1
+            if not self._rest.startswith(signature):
+                place = self._compressed.tell()
+                self.trailing_bytes = len(self._rest) + self._compressed.seek(0, io.SEEK_END) - place
+                return
+            yield from self._stream()
 
-    def _stream(self, data: memoryview) -> Iterator[tuple[bytes, int]]:
-        """Yields the pieces of one stream, each with how many bytes of the data have been used so far."""
+    def _stream(self) -> Iterator[bytes]:
+        """Yields the pieces of one stream."""
         codec = _CODECS[self._coding]
-        stream, place = codec.start(), 0
+        stream = codec.start()
         try:
             while not stream.eof:
-                piece = data[place : place + codec.input_bytes]
-                if not piece.nbytes:
-                    raise EOFError("it is cut off")
-                place += piece.nbytes
+                if not self._rest:
+                    self._rest = self._compressed.read(codec.input_bytes)
+                    if not self._rest:
+                        raise EOFError("it is cut off")
+                piece, self._rest = self._rest[: codec.input_bytes], self._rest[codec.input_bytes :]
                 if codec.bounded:
-                    yield stream.decompress(piece, _PIECE_BYTES), place
+                    yield stream.decompress(piece, _PIECE_BYTES)
                     while not (stream.eof or stream.needs_input):
-                        yield stream.decompress(b"", _PIECE_BYTES), place
+                        yield stream.decompress(b"", _PIECE_BYTES)
                 else:
-                    yield stream.decompress(bytes(piece)), place
-            yield b"", place - len(stream.unused_data)
+                    yield stream.decompress(piece)
+            self._rest = stream.unused_data + self._rest
         except (ExtractionError, MemoryError, GeneratorExit):
             raise
         except Exception as error:  # each library has errors of its own
@@ -155,7 +159,7 @@ def decompress(body: bytes, coding: str, limit_bytes: int) -> Decompressed:
     Raises:
         ExtractionError: `oversize`; `unreadable` if the data is damaged or cut off.
     """
-    reader = DecompressingReader(body, coding)
+    reader = DecompressingReader(io.BytesIO(body), coding)
     content = reader.read(limit_bytes + 1)
     if len(content) > limit_bytes:
         raise ExtractionError(

@@ -1,5 +1,6 @@
 """Finds the documents inside archives, messages and compressed files, however they are nested."""
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from urllib.parse import quote
@@ -75,7 +76,7 @@ def _expanded(
 ) -> Iterator[ContainerMember]:
     """Yields what is inside a container of this name; the name is empty for the outermost."""
     coding = CONTENT_CODINGS[kind][1] if kind in CONTENT_CODINGS else None
-    if coding is not None and signature_media_type(DecompressingReader(body, coding).read(1024)) == TAR:
+    if coding is not None and _holds_tar(body, coding):
         kind = TAR
         if not name:
             yield ContainerMember("", media_type=TAR)
@@ -114,6 +115,10 @@ def _expanded(
                 yield inside
             else:
                 yield from _inside(inside, member.content, budget, archive_depth + 1, message_depth)
+
+
+def _holds_tar(body: bytes, coding: str) -> bool:
+    return signature_media_type(DecompressingReader(io.BytesIO(body), coding).read(1024)) == TAR
 
 
 def _encoded(name: str) -> str:

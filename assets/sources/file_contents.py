@@ -1,10 +1,11 @@
 """Makes documents of a file's bytes: the file itself, or what is inside an archive or a message."""
 
 from collections.abc import Iterator
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from assets.parsing.archives import ContainerMember
 from assets.parsing.blocks import ExtractionError
+from assets.parsing.compression import DecompressingReader
 from assets.parsing.containers import CONTAINERS, MAIL
 from assets.parsing.content_type import (
     CONTENT_CODINGS,
@@ -12,9 +13,11 @@ from assets.parsing.content_type import (
     detect_media_type,
     with_content_coding,
 )
+from assets.parsing.formats.zip_package import MAX_UNPACK_RATIO
 from assets.parsing.sandbox import ParserLimits, sandboxed_parser
 from assets.sources.source_schemas import ListedFile, SourceContent
 
+_MIN_LIMIT_BYTES = 64 << 20
 _COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 
 
@@ -56,6 +59,33 @@ def source_file_contents(file: ListedFile, body: bytes, limits: ParserLimits) ->
         yield SourceContent.of(file, body, media_type, error=error)
     elif error is not None:
         yield SourceContent.failed(file, error, f"{file.uri}#!attachments")
+
+
+def compressed_file_error(path: Path, coding: str) -> str | None:
+    """Returns why a compressed file of rows can not be read whole, as "expectation: reason"; None if it can.
+
+    It is decompressed once, and none of it is held. Spark would leave out the rows after a damage, and say
+    nothing.
+    """
+    try:
+        with path.open("rb") as file:
+            limit_bytes = max(_MIN_LIMIT_BYTES, MAX_UNPACK_RATIO * path.stat().st_size)
+            reader = DecompressingReader(file, coding)
+            if reader.count(limit_bytes) > limit_bytes:
+                return (
+                    f"oversize: It decompresses to more than {MAX_UNPACK_RATIO} times its size: if it is no "
+                    "bomb, decompress it and add that."
+                )
+    except ExtractionError as error:
+        return f"{error.expectation}: {error.reason}"
+    except OSError as error:
+        return f"unreadable: {error.strerror}"
+    if reader.trailing_bytes:
+        return (
+            f"unreadable: {reader.trailing_bytes:,} bytes after the {coding} data are no {coding} data: get "
+            "the file again, or cut them off."
+        )
+    return None
 
 
 def _member_media_type(member: ContainerMember, name: str) -> str:

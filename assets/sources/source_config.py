@@ -19,6 +19,8 @@ PYTHON_ENVIRONMENT = "python-environment"
 DELIMITERS_BY_SUFFIX = {".csv": ",", ".tsv": "\t"}
 JSON_LINES_SUFFIXES = (".jsonl", ".ndjson")
 """The suffixes of files that a source with a text column can read."""
+COMPRESSED_ROWS_BY_SUFFIX = {".gz": "gzip", ".bz2": "bzip2", ".zst": "zstd"}
+"""The suffixes that come after them where the file is compressed, with the name of the compression."""
 
 SYSTEM_FOLDER_ERROR = "what is under /proc, /sys or /dev is the system's and no source of documents"
 

@@ -4,6 +4,9 @@ The uri of a row is its file's, `#`, and its percent-encoded id: the id column, 
 hash of the text. It is never the row's position, because an inserted row would change the position of all
 later ones. `~2`, `~3` … are added to the ids of rows that share one, in the order of the hashes of their
 texts.
+
+Files of lines may be compressed by gzip, bzip2 or Zstandard (`.jsonl.gz`), as Spark reads them; Parquet
+compresses its own columns.
 """
 
 from collections import defaultdict
@@ -13,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
@@ -21,14 +25,23 @@ from pyspark.sql.pandas.types import from_arrow_type
 
 from assets.lake.delta import delta_hadoop_path
 from assets.parsing.content_type import UTF8_TEXT
+from assets.sources.file_contents import compressed_file_error
 from assets.sources.local_files import leads_outside_source
 from assets.sources.source_config import (
+    COMPRESSED_ROWS_BY_SUFFIX,
     DELIMITERS_BY_SUFFIX,
     JSON_LINES_SUFFIXES,
     Source,
     UnreadableTabularFile,
 )
-from assets.sources.source_schemas import SOURCE_CONTENT_SCHEMA, SOURCE_LISTING_SCHEMA, source_uri_to_path
+from assets.sources.source_schemas import (
+    SOURCE_CONTENT_SCHEMA,
+    SOURCE_LISTING_SCHEMA,
+    ListedFile,
+    SourceContent,
+    source_content_batch,
+    source_uri_to_path,
+)
 
 _SAMPLE_ROWS = 1000
 _CORRUPT = "_malformed"
@@ -60,18 +73,27 @@ def read_tabular_files(spark: SparkSession, source: Source, files: pa.Table) -> 
         UnreadableTabularFile: A file lacks a column that the source names, or its format has no rows.
     """
     paths: dict[str, list[str]] = defaultdict(list)
-    for uri in files["uri"].to_pylist():
-        suffix = PurePosixPath(uri).suffix.lower()
+    damaged: list[SourceContent] = []
+    for file in (ListedFile(**row) for row in files.to_pylist()):
+        uri = file.uri
+        name = PurePosixPath(uri)
+        coding = COMPRESSED_ROWS_BY_SUFFIX.get(name.suffix.lower())
+        suffix = (PurePosixPath(name.stem) if coding else name).suffix.lower()
         kind = "json" if suffix in JSON_LINES_SUFFIXES else suffix
-        if kind not in ("json", ".parquet", *DELIMITERS_BY_SUFFIX):
+        if kind not in ("json", *DELIMITERS_BY_SUFFIX) and (kind != ".parquet" or coding):
             raise UnreadableTabularFile(
                 f"source {source.name}: {uri} has no rows that can be read: leave it out with a glob such as "
-                "**/*.{jsonl,ndjson,csv,tsv,parquet}, or drop the text column to read files whole"
+                "**/*.{jsonl,ndjson,csv,tsv,parquet}, or drop the text column to read files whole. Files of "
+                "lines may be compressed as .gz, .bz2 or .zst"
             )
         # A file that vanished since it was listed would make Spark fail on the others too, and Spark follows
         # links wherever they lead.
         path = source_uri_to_path(uri) if source.local_root else ""
-        if not path or (Path(path).is_file() and not leads_outside_source(path, source.location)):
+        if path and (not Path(path).is_file() or leads_outside_source(path, source.location)):
+            continue
+        if path and coding and (error := compressed_file_error(Path(path), coding)):
+            damaged.append(SourceContent.failed(file, error))
+        else:
             paths[kind].append(unquote(uri))
     frames = [_none(spark)]
     for kind, of_kind in paths.items():
@@ -82,8 +104,30 @@ def read_tabular_files(spark: SparkSession, source: Source, files: pa.Table) -> 
         else:
             frames += [_separated(spark, source, group, kind) for group in _by_header(spark, of_kind)]
     rows = reduce(DataFrame.unionByName, frames)
-    listed = _with_paths(spark, files)
-    return _documents(rows, listed).unionByName(_without_rows(rows, listed))
+    sound = files.filter(
+        pc.invert(pc.is_in(files["uri"], pa.array([each.uri for each in damaged], pa.string())))
+    )
+    listed = _with_paths(spark, sound)
+    found = _documents(rows, listed).unionByName(_without_rows(rows, listed))
+    if not damaged:
+        return found
+    return found.unionByName(
+        spark.createDataFrame(pa.Table.from_batches([source_content_batch(damaged)], SOURCE_CONTENT_SCHEMA))
+    )
+
+
+def _reading(paths: Sequence[str]) -> dict[str, str]:
+    """Returns Spark's options for reading files.
+
+    Those of this machine were checked. A compressed file elsewhere that is damaged fails its source: Spark
+    would leave out the rows after the damage, and say nothing.
+    """
+    unchecked = any(
+        "://" in path.removeprefix("file://")
+        and PurePosixPath(path).suffix.lower() in COMPRESSED_ROWS_BY_SUFFIX
+        for path in paths
+    )
+    return _READING | ({"ignoreCorruptFiles": "false"} if unchecked else {})
 
 
 def _with_paths(spark: SparkSession, files: pa.Table) -> DataFrame:
@@ -146,7 +190,7 @@ def _none(spark: SparkSession) -> DataFrame:
 
 
 def _json(spark: SparkSession, source: Source, paths: list[str]) -> DataFrame:
-    lines = spark.read.options(**_READING).text([delta_hadoop_path(path) for path in paths])
+    lines = spark.read.options(**_reading(paths)).text([delta_hadoop_path(path) for path in paths])
     lines = lines.select(_from_file(), F.regexp_replace("value", "^\ufeff", "").alias("line"))
     lines = lines.where(F.trim("line") != "")
     # The columns are those of a sample: Spark's inference would read every file twice.
@@ -184,7 +228,11 @@ def _separated(spark: SparkSession, source: Source, paths: list[str], suffix: st
 
     Most long rows have a text with an unquoted comma, of which only a part would be taken for the text.
     """
-    reader = spark.read.options(**_READING).option("header", True).option("sep", DELIMITERS_BY_SUFFIX[suffix])
+    reader = (
+        spark.read.options(**_reading(paths))
+        .option("header", True)
+        .option("sep", DELIMITERS_BY_SUFFIX[suffix])
+    )
     # Quotes are escaped as in RFC 4180; Spark's default is a backslash.
     reader = reader.option("escape", '"').option("multiLine", True).option("columnPruning", False)
     found = [delta_hadoop_path(path) for path in paths]
@@ -203,7 +251,7 @@ def _by_header(spark: SparkSession, paths: list[str]) -> list[list[str]]:
     """Groups files by their first line, because Spark would read all of them with the columns of one."""
     if len(paths) == 1:
         return [paths]
-    lines = spark.read.options(**_READING).text([delta_hadoop_path(path) for path in paths])
+    lines = spark.read.options(**_reading(paths)).text([delta_hadoop_path(path) for path in paths])
     starts = lines.select(_from_file(), "value").where("_metadata.file_block_start = 0")
     headers = starts.groupBy(_FILE).agg(F.first("value").alias("header")).collect()
     of_header: dict[str, list[str]] = defaultdict(list)

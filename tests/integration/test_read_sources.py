@@ -1,5 +1,7 @@
 """Reading sources with Spark: every file and row ends as one document, or as an error that says why."""
 
+import bz2
+import gzip
 import hashlib
 import json
 import os
@@ -11,6 +13,7 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 from pyspark.sql import SparkSession
 
 from assets.parsing.sandbox import ParserLimits
@@ -288,6 +291,53 @@ def test_files_of_rows_that_have_none_are_reported_and_stop_nothing(
         assert row["error"].startswith("unreadable: ")
         assert row["body"] is None
         assert row["file_modified_at"] is not None
+
+
+def test_compressed_files_of_rows_are_read_and_damaged_ones_named(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    lines = b"".join(b'{"id": %d, "text": "row %d"}\n' % (n, n) for n in range(3000))
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(lines))
+    (tmp_path / "b.ndjson.bz2").write_bytes(bz2.compress(b'{"id": 1, "text": "b"}\n'))
+    (tmp_path / "c.csv.zst").write_bytes(zstandard.compress(b"id,text\n1,c\n"))
+    (tmp_path / "d.tsv.gz").write_bytes(gzip.compress(b"id\ttext\n1\td\n"))
+    for codec in ("gzip", "zstd", "snappy", "lz4"):
+        pq.write_table(
+            pa.table({"id": [1], "text": [codec]}), tmp_path / f"{codec}.parquet", compression=codec
+        )
+    # Spark would give the rows before the damage, and nothing would say that there were more.
+    (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(lines)[:-200])
+    (tmp_path / "trailing.jsonl.gz").write_bytes(gzip.compress(lines) + b"garbage")
+    (tmp_path / "bomb.jsonl.gz").write_bytes(gzip.compress(bytes(1 << 27)))
+    (tmp_path / "other.jsonl.gz").write_bytes(lines)
+    rows = read(spark, Source(name="rows", location=str(tmp_path), text_column="text"))
+    errors = {Path(uri).name: row["error"].partition(":")[0] for uri, row in rows.items() if row["error"]}
+    assert errors == {
+        "cut.jsonl.gz": "unreadable",
+        "trailing.jsonl.gz": "unreadable",
+        "bomb.jsonl.gz": "oversize",
+        "other.jsonl.gz": "unreadable",
+    }
+    found = {Path(uri).name: row["body"].decode() for uri, row in rows.items() if row["body"]}
+    assert len(found) == 3000 + 3 + 4
+    assert found["a.jsonl.gz#2999"] == "row 2999"
+    assert (found["b.ndjson.bz2#1"], found["c.csv.zst#1"], found["d.tsv.gz#1"]) == ("b", "c", "d")
+    (tmp_path / "e.jsonl.xz").write_bytes(b"")
+    with pytest.raises(UnreadableTabularFile, match=r"e\.jsonl\.xz has no rows .*\.gz, \.bz2 or \.zst"):
+        read(spark, Source(name="rows", location=str(tmp_path), text_column="text"))
+
+
+def test_a_damaged_compressed_file_elsewhere_fails_its_source(
+    spark: SparkSession, elsewhere: tuple[Path, Source]
+) -> None:
+    folder, far = elsewhere
+    source = Source(name="far", location=far.location, text_column="text")
+    (folder / "a.jsonl.gz").write_bytes(gzip.compress(b'{"id": 1, "text": "a"}\n'))
+    assert [row["body"] for row in read(spark, source).values()] == [b"a"]
+    lines = b"".join(b'{"id": %d, "text": "row %d"}\n' % (n, n) for n in range(3000))
+    (folder / "b.jsonl.gz").write_bytes(gzip.compress(lines)[:-200])
+    with pytest.raises(Exception, match=r"(?s)b\.jsonl\.gz|Unexpected end|FAILED_READ_FILE"):
+        read(spark, source)
 
 
 def test_rows_of_files_with_odd_names(spark: SparkSession, tmp_path: Path) -> None:
