@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import subprocess
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -88,6 +89,11 @@ def test_up_status_kill_up_down(settings: Settings) -> None:
     assert set(first) == {"postgres", "code", "web", "daemon", "thrift"}
     assert all(first[name].pid == plain[name].pid for name in plain)
     assert all(status.healthy and status.pid for status in first.values())
+
+    copy = settings.home.with_name("copy")
+    subprocess.run(["cp", "-a", settings.home, copy], check=True)
+    assert lifecycle.stop_services(Settings(home=copy), lambda line: None) == []
+    assert all(status.healthy for status in lifecycle.service_statuses(settings))
 
     ours = [
         process
