@@ -18,7 +18,7 @@ from assets.text.normalization import NORMALIZER_VERSION, collapse_whitespace
 from assets.text.quality_filter import QualityThresholds, quality_rejections
 from assets.text.signals import quality_signals
 
-PARSER_VERSION = f"7+normalizer.{NORMALIZER_VERSION}"
+PARSER_VERSION = f"8+normalizer.{NORMALIZER_VERSION}"
 """Increased whenever the same bytes would give another row. It is part of the digest of the configuration."""
 
 _LOST_TEXT_COVERAGE = 0.5

@@ -132,6 +132,14 @@ DEEP = "<div>" * 50_000 + SENTENCE + "</div>" * 50_000
 UMLAUT = f"<html><body><h1>Füße</h1><p>Naïve façade, “quoted”. {SENTENCE}</p></body></html>"
 
 
+def test_links_before_the_title_are_a_menu_and_after_it_an_index() -> None:
+    links = "".join(f'<li><a href="{n}">Module number {n}</a></li>' for n in range(9))
+    found = read(f"<html><body><div><ul>{links}</ul></div><h1>Sinks</h1><p>{SENTENCE}</p></body></html>")
+    assert found.text == f"Sinks\n\n{SENTENCE.strip()}"
+    assert "- Module number 8" in read(f"<html><body><h1>All modules</h1><ul>{links}</ul></body></html>").text
+    assert "- Module number 8" in read(f"<html><body><ul>{links}</ul></body></html>").text
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [

@@ -34,6 +34,9 @@ _MIN_MAIN_SHARE = 0.3
 """The share of the page's letters that its only `main` element must have to be its main part."""
 _LINKED = 0.5
 """The share of an element's letters in links from which on it only leads elsewhere."""
+_ALL_LINKED = 0.9
+_MENU_LINKS = 5
+"""Links of a menu without a name."""
 _LINKED_PAGES = 0.3
 """The same where a link says that it leads to the next or the previous page: "Next: Sinks, Up: Top"."""
 
@@ -111,12 +114,13 @@ def main_part(body: Any) -> MainPart:
 def _divided(page: PageText) -> tuple[list[Any], MainPart]:
     """Returns the outermost elements of a page that are navigation, and its main part."""
     body = page.body
-    titled = {
-        above
+    titles = [
+        title
         for title in list(body.iter("h1")) or body.xpath("(.//*[@class='title'])[1]")
         if page.letters[title] and not _in_navigation(title)
-        for above in (title, *title.iterancestors())
-    }
+    ]
+    titled = {above for title in titles for above in (title, *title.iterancestors())}
+    before_title = bool(titles)
     half = page.letters[body] / 2
     gone: dict[Any, bool] = {}  # whether it counts as visible: it is gone by its name alone
     outermost: list[Any] = []
@@ -124,10 +128,15 @@ def _divided(page: PageText) -> tuple[list[Any], MainPart]:
         if gone and (parent := element.getparent()) in gone:
             gone[element] = gone[parent]
             continue
-        if element in titled or not (element.attrib or page.linked[element] or element.tag in _BY_TAG):
+        if element in titled:
+            before_title = before_title and element is not titles[0]
+            continue
+        if not (element.attrib or page.linked[element] or element.tag in _BY_TAG):
             continue
         share = page.link_share(element)
-        if (page.letters[element] <= half or share >= _LINKED) and _is_navigation(element, page):
+        if (page.letters[element] <= half or share >= _LINKED) and (
+            _is_navigation(element, page) or (before_title and _is_menu(element, share))
+        ):
             gone[element] = page.letters[element] > _MAX_FOOTER_LETTERS and share < _LINKED
             outermost.append(element)
     left = page.letters[body] - sum(page.letters[element] for element in outermost)
@@ -179,6 +188,13 @@ def _is_navigation(element: Any, page: PageText) -> bool:
     return (share >= _LINKED_PAGES and any(map(_turns_page, links))) or (
         languages > 1 and page.letters[element] < _MAX_LANGUAGES_LETTERS
     )
+
+
+def _is_menu(element: Any, share: float) -> bool:
+    """Whether an element that stands before the page's title is a list of links."""
+    if share < _ALL_LINKED or element.tag not in _BLOCKS:
+        return False
+    return sum(1 for _ in islice(element.iter("a"), _MENU_LINKS)) == _MENU_LINKS
 
 
 def _is_section(element: Any, share: float) -> bool:
