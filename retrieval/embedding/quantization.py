@@ -123,14 +123,19 @@ def quantize_model(source: Path, tokens: Sequence[Sequence[int]]) -> "openvino.M
 
 
 def _linear_layers(model: "openvino.Model") -> dict[str, list["openvino.Node"]]:
-    """The products of activations with constant matrices, by the name of what they multiply."""
+    """The products of tokens' activations with constant matrices, by the name of what they multiply.
+
+    Those of whole texts, after the pooling, are few and stay in floats.
+    """
     layers: dict[str, list[openvino.Node]] = {}
     for node in model.get_ordered_ops():
         if node.get_type_name() != "MatMul":
             continue
         source, weight = (node.input_value(i).get_node() for i in range(2))
         transposed = node.get_attributes() == {"transpose_a": False, "transpose_b": True}
-        if weight.get_type_name() == "Constant" and len(weight.get_output_shape(0)) == 2 and transposed:
+        of_tokens = node.get_input_partial_shape(0).rank == 3
+        matrix = weight.get_type_name() == "Constant" and len(weight.get_output_shape(0)) == 2
+        if of_tokens and matrix and transposed:
             layers.setdefault(source.get_friendly_name(), []).append(node)
     return layers
 

@@ -184,3 +184,18 @@ def test_vectors_are_those_of_sentence_transformers(
         assert others.max() < 0.9999, "a model that takes all texts for one can not tell anything"
     asked = (embedder.encode(TEXTS) * embedder.encode_queries(TEXTS)).sum(axis=1)
     assert (asked.min() > 0.99999) == (not kind.prompts), "a prompt makes another vector, and only a prompt"
+
+
+@pytest.mark.parametrize("name", ["gemma3_text, mean, dense layers", "modernbert, cls", "qwen2, last token"])
+def test_fast_forms_stay_near(name: str, saved: Callable[[str], Path], cache: Path) -> None:
+    exact = EmbedderConfig(model=saved(name), min_cosine=1.0)
+    # Weights drawn this wide lose more than trained ones.
+    quantised = EmbedderConfig(model=saved(name), quantization="int8", min_int8_cosine=0.9)
+    vectors = {}
+    for config in (exact, EmbedderConfig(model=saved(name)), quantised):
+        Embedder.prepare(config, cache)
+        embedder = Embedder(config, cache, threads=1)
+        vectors[config.quantization, config.min_cosine] = embedder.encode(TEXTS)
+    floats = vectors["none", 1.0]
+    assert (vectors["none", 0.999] * floats).sum(axis=1).min() >= 0.998
+    assert (vectors["int8", 0.999] * floats).sum(axis=1).min() >= 0.9
