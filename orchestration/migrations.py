@@ -26,8 +26,13 @@ MIGRATIONS: dict[int, Callable[[Path, Lake], None]] = {
     3: lambda _, lake: lake.conform_columns(),
     # Only the owner reads it.
     4: lambda home, _: close_state_folder(home),
+    # Documents have `text_coverage`.
+    5: lambda _, lake: lake.conform_columns(),
 }
-"""The step that leads to each version, by version. Each can run again after it was interrupted."""
+"""The step that leads to each version, by version. Each can run again after it was interrupted.
+
+A column that is added to a declared table needs a step too: `Lake.conform_columns` adds it to older folders'.
+"""
 
 STATE_VERSION = max(MIGRATIONS)
 

@@ -1,5 +1,6 @@
 """Every column says what it holds: where the table lies, in Spark's catalogue and in the web UI."""
 
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ from assets.dagster.metadata import dagster_table_schema
 from assets.lake.lake import Lake
 from assets.lake.spark import SparkConfig
 from assets.lake.tables import TABLES, Table
+from orchestration.migrations import STATE_VERSION, migrate_state_folder
 
 NAMED = pytest.mark.parametrize("table", TABLES.values(), ids=list(TABLES))
 
@@ -58,3 +60,14 @@ def test_an_older_table_gets_columns_and_comments_once_and_its_rows_stay_read(tm
     assert lake.settled_version(table.name, consumed) == newest
     lake.conform_columns()
     assert lake.version(table.name) == newest
+
+
+def test_a_state_folder_of_before_a_column_gets_it_when_it_is_opened(tmp_path: Path) -> None:
+    lake = Lake(tmp_path / "lake", SparkConfig(), tmp_path / "scratch", tmp_path / "docs")
+    table = TABLES["silver.documents"]
+    old = [field for field in table.schema if field.name != "text_coverage"]
+    DeltaTable.create(lake.path(table.name), schema=Schema.from_arrow(pa.schema(old)))
+    (tmp_path / "state.json").write_text(json.dumps({"version": 4}))
+    migrate_state_folder(tmp_path, lake)
+    assert {field.name for field in lake.delta(table.name).schema().fields} == set(table.schema.names)
+    assert json.loads((tmp_path / "state.json").read_text()) == {"version": STATE_VERSION}
