@@ -3,7 +3,7 @@
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,9 @@ from orchestration.cli.terminal import (
     quiet_terminal,
     read_command_settings,
 )
+
+if TYPE_CHECKING:
+    from orchestration.settings import Settings
 
 
 def up_command(
@@ -77,13 +80,13 @@ def status_command(json_: Json = False) -> None:
     """
     from orchestration.services.status import state_status
 
-    found = state_status(read_command_settings())
+    settings = read_command_settings()
+    found = state_status(settings)
     if json_:
         print_json(found.to_dict())
         return
     _print_services(found.services, json_=False)
-    nothing = {"release": "nothing is released yet: headwater ingest PATH"}
-    print_table([found.live.to_dict() if found.live else nothing], "live")
+    print_table([found.live.to_dict() if found.live else {"release": _why_nothing_live(settings)}], "live")
     print_table([asdict(run) for run in found.runs], "last runs")
     for problem in found.problems:
         console.print(f"[bold red]✗[/] {problem}", soft_wrap=True)
@@ -173,6 +176,16 @@ def restore_command(
         print_json(asdict(made))
     else:
         console.print(f"{settings.home}: release {made.release}, {made.chunks} chunks served")
+
+
+def _why_nothing_live(settings: "Settings") -> str:
+    """Returns why no live release is shown: only PostgreSQL knows which it is, and it may be stopped."""
+    from assets.lake.tables import RELEASES
+    from orchestration.settings import open_configured_lake
+
+    if open_configured_lake(settings).version(RELEASES.name):
+        return "not known while PostgreSQL is stopped: headwater up starts it, as does any search"
+    return "nothing is released yet: headwater ingest PATH"
 
 
 def _print_services(found: list[Any], json_: bool) -> None:

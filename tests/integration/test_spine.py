@@ -9,6 +9,7 @@ import pytest
 from deltalake import write_deltalake
 from pyspark.sql import SparkSession
 from spark_only import spark_only
+from typer.testing import CliRunner
 
 from assets.dagster.metadata import document_funnel
 from assets.lake.audits import audited_version
@@ -16,6 +17,7 @@ from assets.lake.lake import Lake
 from assets.lake.tables import TABLES
 from assets.sources.source_config import Source
 from assets.sources.source_registry import SourceRegistry
+from orchestration.cli.main import app
 from orchestration.operations.ask import open_ask_service
 from orchestration.operations.ingest import ingest_and_release
 from orchestration.operations.runs import RunFailed, execute_run
@@ -25,6 +27,7 @@ from orchestration.tracing.nodes import Trace
 from orchestration.tracing.tracer import Tracer
 from orchestration.tracing.verify import TraceVerifier
 from retrieval.search.searcher import RetrievalMode
+from retrieval.store.postgres import Postgres
 
 TOPICS = {
     "glaciers": "A glacier is a persistent body of dense ice that moves under its own weight. It forms where "
@@ -277,6 +280,14 @@ def test_a_failed_gate_holds_for_whoever_comes_after(settings: Settings, corpus:
     assert execute_run(settings, None, print).failures == []
     assert audited_version(lake, "silver.documents") == lake.version("silver.documents")
     assert state_status(settings).problems == []
+
+
+def test_status_with_a_stopped_server_does_not_say_that_nothing_is_released(settings: Settings) -> None:
+    Postgres(settings.home, settings.postgres).stop()
+    shown = CliRunner().invoke(app, ["status"], env={"HEADWATER_HOME": str(settings.home)})
+    assert shown.exit_code == 0
+    assert "nothing is released" not in shown.stdout
+    assert "not known while PostgreSQL is stopped" in shown.stdout
 
 
 def _walk(nodes: list[dict]) -> "list[dict]":
