@@ -3,6 +3,7 @@
 import difflib
 import logging
 import os
+import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -80,12 +81,12 @@ class Settings(BaseSettings):
     """The port of the Dagster web UI."""
     web_address: IPvAnyAddress = IPv4Address("127.0.0.1")
     """The address that the web UI listens on; one that other machines can reach wants `web_password`."""
-    web_path_prefix: str = Field(default="", pattern=r"^(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*$")
+    web_path_prefix: str = ""
     """The path under which the web UI lies, such as `/lake`, where a proxy serves more than it."""
     web_hosts: list[str] = []
     """Names that the web UI answers to beside `localhost`, such as that of a proxy; with a port where it is
     neither `web_port` nor the one that browsers leave out."""
-    web_password: SecretStr | None = Field(default=None, min_length=1)
+    web_password: SecretStr | None = None
     """The password that the web UI asks for, with the name `headwater`; it asks nobody unless set."""
     thrift_port: int = Field(default=10000, ge=1, le=65535)
     """The port of the JDBC endpoint, on loopback."""
@@ -93,6 +94,20 @@ class Settings(BaseSettings):
     """Memory of the JDBC endpoint's JVM, in Java's notation."""
     sql: SqlSettings = SqlSettings()
     """What one `headwater sql` may take."""
+
+    @field_validator("web_path_prefix")
+    @classmethod
+    def _path(cls, prefix: str) -> str:
+        if not re.fullmatch(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*", prefix):
+            raise ValueError("give a path such as /lake, of letters, digits and -._~, without a / at its end")
+        return prefix
+
+    @field_validator("web_password")
+    @classmethod
+    def _not_empty(cls, password: SecretStr | None) -> SecretStr | None:
+        if password is not None and not password.get_secret_value():
+            raise ValueError("it is empty, so anybody could give it: set a password, or unset it")
+        return password
 
     @field_validator("lake")
     @classmethod
