@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deltalake import write_deltalake
+from deltalake import DeltaTable, write_deltalake
 from pydantic import SecretStr
 from pyspark import SparkContext
 
@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 _LOOK_AGAIN_S = 20.0
 """Seconds between two looks for new tables and new commits."""
 _LINEAGE = "ops.lineage"
+_FILES_KEPT = 100
+"""So often it is written before older files of it are removed."""
 
 
 def jdbc_spark_config(spark: SparkConfig, port: int, scratch: Path) -> SparkConfig:
@@ -124,6 +126,10 @@ class JdbcLineage:
         commits = [table_commits(self._lake, name) for name in versions]
         rows = pa.concat_tables([LINEAGE_SCHEMA.empty_table(), *commits])
         write_deltalake(self._path, rows, mode="overwrite")
+        written = DeltaTable(self._path)
+        if written.version() % _FILES_KEPT == 0:
+            # No query is an hour behind.
+            written.vacuum(retention_hours=1, dry_run=False, enforce_retention_duration=False)
         self._versions = versions
         return True
 

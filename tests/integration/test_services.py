@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -110,6 +111,18 @@ def test_up_status_kill_up_down(settings: Settings) -> None:
     ]
     assert {address.ip.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
     assert {settings.web_port, settings.thrift_port} <= {address.port for address in listening}
+
+    told = subprocess.run(
+        [str(Path(sys.executable).parent / "headwater"), "up", "--jdbc"],
+        env=os.environ | {"HEADWATER_HOME": str(settings.home)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    file = settings.home / "jdbc.password"
+    address = f"jdbc:hive2://127.0.0.1:{settings.thrift_port}"
+    assert f"{address}: the user is headwater, the password is in {file}" in told.stdout
+    assert file.read_text().strip() not in told.stdout + told.stderr
 
     again = by_name(lifecycle.start_services(settings, lambda line: None))
     assert {name: status.pid for name, status in again.items()} == {

@@ -12,6 +12,7 @@ import psutil
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from assets.lake.spark import REVEALED, SparkConfig
 from assets.sources.source_config import Source
 from orchestration.settings import Settings, secret_setting_values
 from retrieval.redaction import has_credentials, redact_secrets, redact_urls
@@ -188,3 +189,9 @@ def test_every_secret_of_the_settings_is_known(monkeypatch: pytest.MonkeyPatch, 
     secrets = secret_setting_values(Settings())
     assert {CONF, KEY, f"https://hooks.invalid/{WEBHOOK}"} <= set(secrets)
     assert redact_secrets(f"a {CONF} b {KEY}", secrets) == "a *** b ***"
+
+
+def test_settings_of_spark_are_in_json_only_for_a_process_of_ours() -> None:
+    config = SparkConfig(conf={"spark.hadoop.fs.s3a.secret.key": SecretStr(CONF)})
+    assert CONF not in config.model_dump_json() + str(config) + repr(config)
+    assert SparkConfig.model_validate_json(config.model_dump_json(context=REVEALED)) == config

@@ -252,8 +252,14 @@ def test_ports_of_spark_ask_for_a_secret(spark: SparkSession) -> None:
 def test_the_command_refuses_on_spark_what_duckdb_takes_for_a_query(lake: Lake, home: Path) -> None:
     statement = f" -- \\\nselect 1 /*\ndelete from delta.`{lake.root}/ops/audits` -- */"
     refused(sql(home, statement, "--engine", "spark"), "the lake is read-only")
-    answered = sql(home, COUNT, "--engine", "spark", "--json")
-    assert json.loads(answered.stdout) == [{"n": 1}], answered.stderr
+    # Settings of Spark, which can be credentials, reach the process as they are.
+    answered = sql(
+        home,
+        "select count(*) as n, current_timezone() as zone from ops.audits",
+        *("--engine", "spark", "--json"),
+        HEADWATER_SPARK__CONF='{"spark.sql.session.timeZone": "Asia/Tokyo"}',
+    )
+    assert json.loads(answered.stdout) == [{"n": 1, "zone": "Asia/Tokyo"}], answered.stderr
 
 
 @pytest.mark.parametrize("engine", ["duckdb", "spark"])
