@@ -54,19 +54,20 @@ package org.apache.spark.sql.headwater { // for states of sessions, which are pr
     /** Nodes that make rows of rows. */
     private val QueryNodes = names("""
       Aggregate AsOfJoin CTERelationDef CTERelationRef Deduplicate Distinct Except Expand Filter Generate
-      GlobalLimit Intersect Join LateralJoin LocalLimit LocalRelation Offset OneRowRelation Pivot Project Range
-      Repartition RepartitionByExpression ResolvedHint ResolvedInlineTable Sample Sort SubqueryAlias Tail Union
-      UnionLoop UnionLoopRef Unpivot UnresolvedHaving UnresolvedHint UnresolvedInlineTable
-      UnresolvedSubqueryColumnAliases UnresolvedTVFAliases UnresolvedTableValuedFunction UnresolvedWith Window
-      WithCTE WithWindowDefinition""")
+      GlobalLimit Intersect Join LateralJoin LocalLimit LocalRelation Offset OneRowRelation PipeOperator
+      Pivot Project Range Repartition RepartitionByExpression ResolvedHint ResolvedInlineTable Sample Sort
+      SubqueryAlias Tail Union UnionLoop UnionLoopRef Unpivot UnresolvedHaving UnresolvedHint
+      UnresolvedInlineTable UnresolvedSubqueryColumnAliases UnresolvedTVFAliases
+      UnresolvedTableValuedFunction UnresolvedWith Window WithCTE WithWindowDefinition""")
 
     /** Commands that change nothing outside the session, and what they name. */
     private val ShowingNodes = names("""
       CurrentNamespace DescribeColumn DescribeColumnCommand DescribeDatabaseCommand DescribeNamespace
       DescribeQueryCommand DescribeRelation DescribeTableCommand ExplainCommand ResolvedNamespace
-      ResolvedTable ResolvedTempView SetCatalogAndNamespace SetNamespaceCommand ShowColumns ShowColumnsCommand
-      ShowDeltaTableColumnsCommand ShowNamespaces ShowNamespacesCommand ShowTableProperties
-      ShowTablePropertiesCommand ShowTables ShowTablesCommand ShowTablesExtended ShowViews ShowViewsCommand""")
+      ResolvedTable ResolvedTempView SetCatalogAndNamespace SetNamespaceCommand ShowColumns
+      ShowColumnsCommand ShowCatalogsCommand ShowCurrentNamespaceCommand ShowDeltaTableColumnsCommand
+      ShowNamespaces ShowNamespacesCommand ShowTableProperties ShowTablePropertiesCommand ShowTables
+      ShowTablesCommand ShowTablesExtended ShowViews ShowViewsCommand""")
 
     private val ExpressionPackage = "org.apache.spark.sql.catalyst.expressions."
     private val RefusedExpressions =
@@ -230,7 +231,8 @@ package org.apache.spark.sql.headwater { // for states of sessions, which are pr
     override def parseQuery(sql: String): LogicalPlan = StatementCheck.guard(session, parser.parseQuery(sql))
     override def parseExpression(sql: String): Expression = parser.parseExpression(sql)
     override def parseTableIdentifier(sql: String): TableIdentifier = parser.parseTableIdentifier(sql)
-    override def parseFunctionIdentifier(sql: String): FunctionIdentifier = parser.parseFunctionIdentifier(sql)
+    override def parseFunctionIdentifier(sql: String): FunctionIdentifier =
+      parser.parseFunctionIdentifier(sql)
     override def parseMultipartIdentifier(sql: String): Seq[String] = parser.parseMultipartIdentifier(sql)
     override def parseRoutineParam(sql: String): StructType = parser.parseRoutineParam(sql)
     override def parseTableSchema(sql: String): StructType = parser.parseTableSchema(sql)
@@ -258,7 +260,8 @@ package org.apache.spark.sql.headwater { // for states of sessions, which are pr
     /** SHA-256 of `user:password`: the password is random and long, so no slower function is needed. */
     @volatile var digest: Array[Byte] = Array.empty
 
-    def digestOf(text: String): Array[Byte] = MessageDigest.getInstance("SHA-256").digest(text.getBytes(UTF_8))
+    def digestOf(text: String): Array[Byte] =
+      MessageDigest.getInstance("SHA-256").digest(text.getBytes(UTF_8))
   }
 }
 
@@ -344,7 +347,7 @@ package org.apache.spark.sql.hive.thriftserver { // whose server is private to i
       printed.split("\n\tat ", 2).head
         .replaceFirst("^(?:[\\w.]+\\.)?HiveSQLException: ", "")
         .replaceFirst("^Error running query: ", "")
-        .replaceFirst("^(?:\\[[\\w.]+\\] )?(?:[a-z]\\w*\\.)+\\w+: ", "")
+        .replaceFirst("^(?:\\[[\\w.]+\\] )?(?:[a-z]\\w*\\.)+[\\w$]+: ", "")
         .trim
   }
 

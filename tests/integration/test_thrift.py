@@ -119,6 +119,7 @@ def test_queries_of_tools_are_answered(endpoint: Endpoint) -> None:
             "select current_database() as d, typeof(inputs) as t from spark_catalog.ops.lineage limit 1",
             "with x as (select stage from quarantine) select count(distinct stage) as n from x",
             "select stage from quarantine q join ops.audits a on a.run_id = 'r' where doc_id = 'doc_id 1'",
+            "from quarantine |> where stage = 'stage 2' |> select doc_id",
             "show databases",
             "show columns in silver.quarantine",
             "show table extended in silver like 'quar*'",
@@ -134,7 +135,8 @@ def test_queries_of_tools_are_answered(endpoint: Endpoint) -> None:
     assert answers[2] == [{"d": "silver", "t": "map<string,bigint>"}]
     assert answers[3] == [{"n": "3"}]
     assert answers[4] == [{"stage": "stage 1"}]
-    assert answers[11] == [{"zone": "Europe/Zurich"}]
+    assert answers[5] == [{"doc_id": "doc_id 2"}]
+    assert answers[12] == [{"zone": "Europe/Zurich"}]
 
 
 def test_pyhive_reads(endpoint: Endpoint) -> None:

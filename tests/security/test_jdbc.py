@@ -137,7 +137,13 @@ def test_hostile_statements_are_refused_and_change_nothing(endpoint: Endpoint, t
         # What is the environment's for Hive is only text here.
         "select '${env:PATH}${system:user.name}' as a",
     ]
-    answers = jdbc(endpoint.port, endpoint.home, [*sent, *harmless])
+    wrong: list[Request] = [
+        "select * from nothing",
+        "select nothing from silver.quarantine",
+        "select count(*) from silver.quarantine timestamp as of '2030-01-01'",
+        "select raise_error('mine')",
+    ]
+    *answers, missing, column, later, raised = jdbc(endpoint.port, endpoint.home, [*sent, *harmless, *wrong])
     said = dict(zip(sent, answers[: len(sent)], strict=True))
     assert {statement: answer for statement, answer in said.items() if isinstance(answer, list)} == {}
     assert {statement: answer for statement, answer in said.items() if not plain(answer)} == {}
@@ -149,13 +155,18 @@ def test_hostile_statements_are_refused_and_change_nothing(endpoint: Endpoint, t
     }
     assert other == set()
     assert answers[len(sent) :] == [[{"n": "3"}], [{"a": "${env:PATH}${system:user.name}"}]]
+    assert all(plain(error) for error in (missing, column, later, raised)), (missing, column, later, raised)
+    assert "`nothing`" in missing
+    assert "`nothing`" in column
+    assert "2030-01-01" in later
+    assert "mine" in raised
     assert contents(Path(endpoint.lake.root)) == before
     assert not outside.exists()
 
 
 def plain(answer: Answer) -> bool:
     """Whether an error is a sentence for people: no Java trace, no class."""
-    return not re.search(r"\tat |\w\.\w*Exception", str(answer))
+    return not re.search(r"\tat |\wException", str(answer))
 
 
 def hive(endpoint: Endpoint, script: str) -> str:

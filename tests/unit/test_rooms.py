@@ -78,6 +78,9 @@ def test_a_package_says_which_question_it_answers_and_a_newcomer_oversees_it() -
         assert docstring, f"{folder} has no docstring"
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("retrieval/**/*.sql")), ids=lambda path: path.name)
-def test_an_sql_file_is_short_enough_to_hold_one_question(path: Path) -> None:
+OTHER_SOURCES = [path for kind in ("sql", "scala") for path in sorted(ROOT.glob(f"*/**/*.{kind}"))]
+
+
+@pytest.mark.parametrize("path", OTHER_SOURCES, ids=lambda path: path.name)
+def test_a_file_of_sql_or_scala_is_short_enough_to_hold_one_question(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= MOST_LINES
