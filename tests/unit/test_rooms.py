@@ -78,7 +78,9 @@ def test_a_package_says_which_question_it_answers_and_a_newcomer_oversees_it() -
         assert docstring, f"{folder} has no docstring"
 
 
-OTHER_SOURCES = [path for kind in ("sql", "scala") for path in sorted(ROOT.glob(f"*/**/*.{kind}"))]
+OTHER_SOURCES = [
+    path for room in ROOMS for kind in ("sql", "scala") for path in sorted((ROOT / room).rglob(f"*.{kind}"))
+]
 
 
 @pytest.mark.parametrize("path", OTHER_SOURCES, ids=lambda path: path.name)
