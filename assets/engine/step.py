@@ -144,7 +144,7 @@ class Step(StepOutput):
         merge_rows(on, self, rows, None if self.rebuild else scope)
 
     def append(self, on: Relations, query: str, read_bytes: int) -> None:
-        """Appends the rows of a query to the output in one commit.
+        """Appends the rows of a query to the output in one commit; none where a few files gave no row.
 
         Args:
             on: The relations.
@@ -156,6 +156,8 @@ class Step(StepOutput):
         """
         few = LocalLimits().fit(read_bytes)
         on.define("appended", query, reused=few)
+        if few and not self.rebuild and not on.row("SELECT count(*) FROM {appended}")[0]:
+            return  # of files that can not be read, and are tried again by every run
         (on.fetched("appended") if few else on).append_to(self, "appended")
 
     def _version(self, table: Table) -> int:
