@@ -7,6 +7,7 @@ start and delete runs on their machine, and a name that is rebound to 127.0.0.1 
 
 import base64
 import hmac
+import re
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ USER = "headwater"
 """The name that goes with the web UI's password."""
 
 _READING = ("GET", "HEAD")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -72,7 +74,8 @@ class WebGuard:
     """An ASGI application that passes on only requests that a user sends from the web UI's own pages.
 
     It refuses, with a sentence that says why: a `Host` or `Origin` that is not ours (403); a change by
-    anything but a POST of JSON without parameters in its address (405, 415, 400); and, with a password set, a
+    anything but a POST of JSON without parameters in its address (405, 415, 400); a control character in an
+    address (400); and, with a password set, a
     request without it (401).
     """
 
@@ -99,6 +102,9 @@ class WebGuard:
         headers = Headers(scope=scope)
         if [host.lower() for host in headers.getlist("host")] not in [[host] for host in self._access.hosts]:
             return _refused(HTTPStatus.FORBIDDEN, "this address is not among HEADWATER_WEB_HOSTS")
+        # Starlette's routes match a path with a line break after it too: `/graphql%0A` is `/graphql` to them.
+        if _CONTROL.search(scope["path"]):
+            return _refused(HTTPStatus.BAD_REQUEST, "no address here has a control character in it")
         origins = headers.getlist("origin")
         if origins and [origin.lower() for origin in origins] not in [[origin] for origin in self._origins]:
             return _refused(HTTPStatus.FORBIDDEN, "a page of another site may not use the web UI")
