@@ -15,6 +15,14 @@ def make_zip(parts: Mapping[str, str | bytes]) -> bytes:
     return out.getvalue()
 
 
+def make_stored_zip(name: str, content: bytes) -> bytes:
+    """Returns a ZIP archive that holds one part as it is."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr(name, content)
+    return out.getvalue()
+
+
 def make_tar(members: Mapping[str, bytes]) -> bytes:
     """Returns a TAR archive of these members."""
     out = io.BytesIO()

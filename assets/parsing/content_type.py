@@ -115,7 +115,8 @@ _BY_STREAM = {
     "PowerPoint Document": PPT,
     "__properties_version1.0": MSG,
 }
-_MAX_MIMETYPE_BYTES = 100
+_MIMETYPE_BYTES = 100
+_BOUNDED_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # Signs of text that needs another reader: markup, JSON, TeX, the header lines of mail, calendars and cards,
 # PEM, subtitles, translations.
 _OTHER_TEXT = re.compile(
@@ -284,8 +285,16 @@ def _package_kind(body: bytes) -> str | None:
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
             names = set(archive.namelist())
-            if "mimetype" in names and archive.getinfo("mimetype").file_size <= _MAX_MIMETYPE_BYTES:
-                declared = archive.read("mimetype").decode("ascii", "replace").strip()
+            mimetype = archive.getinfo("mimetype") if "mimetype" in names else None
+            # Before `zipfile` cuts a part off at its size in the directory, it may unpack far more: what it
+            # unpacks at once is bounded here, and by other methods it unpacks without a bound.
+            if (
+                mimetype
+                and mimetype.compress_type in _BOUNDED_METHODS
+                and mimetype.file_size <= _MIMETYPE_BYTES
+            ):
+                with archive.open(mimetype) as part:
+                    declared = part.read(_MIMETYPE_BYTES).decode("ascii", "replace").strip()
                 if declared == EPUB or declared.startswith(_OPENDOCUMENT):
                     return declared.removesuffix("-template")
     except Exception:  # zipfile does not document which errors broken files cause

@@ -37,7 +37,7 @@ def source_file_contents(file: ListedFile, body: bytes, limits: ParserLimits) ->
     is_document = media_type in MAIL
     if is_document:
         yield SourceContent.of(file, body, media_type)
-    names, error = set[str](), None
+    names, error = dict[str, int](), None
     try:
         for member in sandboxed_parser(limits).container_members(body, media_type):
             if not member.name:
@@ -96,11 +96,18 @@ def _member_media_type(member: ContainerMember, name: str) -> str:
     return detect_media_type(member.content, path.stem if compressed else name, member.media_type)
 
 
-def _unused(name: str, seen: set[str]) -> str:
-    """Returns a name, with a number added where an earlier file has it, and remembers it."""
-    found, number = name, 1
+def _unused(name: str, seen: dict[str, int]) -> str:
+    """Returns a name, with a number added where an earlier file has it, and remembers both.
+
+    Args:
+        name: The name.
+        seen: The names so far, each with the last number added to it: many files of one name take no longer
+            than as many of different names.
+    """
+    found, number = name, seen.get(name, 1)
     while found in seen:
         number += 1
         found = f"{name}%20{number}"
-    seen.add(found)
+    seen[name] = number
+    seen.setdefault(found, 1)
     return found

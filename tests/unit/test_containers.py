@@ -6,7 +6,10 @@ import io
 import lzma
 import random
 import stat
+import struct
 import tarfile
+import time
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,13 +18,13 @@ from datetime import UTC, datetime
 import pytest
 import zstandard
 from documents import make_docx
-from packed_files import encrypted, make_mail, make_tar, make_zip
+from packed_files import encrypted, make_mail, make_stored_zip, make_tar, make_zip
 
 from assets.parsing import containers
 from assets.parsing.blocks import ExtractionError
 from assets.parsing.compression import decompress
 from assets.parsing.containers import expand_container
-from assets.parsing.content_type import DOCX, EML, detect_media_type
+from assets.parsing.content_type import DOCX, EML, ZIP, detect_media_type
 from assets.parsing.extract import MAX_DOCUMENT_BYTES, extract_document
 from assets.parsing.formats.zip_package import MAX_UNPACKED_BYTES
 from assets.parsing.sandbox import ParserLimits, sandboxed_parser
@@ -263,6 +266,34 @@ def test_hidden_files_and_names_that_occur_again() -> None:
             archive.writestr(name, TEXT + name.encode())
     rows = contents("d.zip", out.getvalue())
     assert list(rows) == ["#a.txt", "#a.txt%202", ""]
+
+
+def test_many_files_of_one_long_name_take_no_longer_than_of_many_names() -> None:
+    """Numbers were tried from the first on: these names would be copied and hashed 12 million times."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as archive:
+        for _ in range(5000):
+            archive.addfile(tarfile.TarInfo("n" * 4000))
+    started = time.process_time()  # of this process: the archive is opened in the sandbox
+    assert len(contents("same.tar.gz", out.getvalue())) == 5001
+    assert time.process_time() - started < 8
+
+
+def test_the_type_of_a_package_is_read_within_bounds() -> None:
+    """A part of 20 bytes, by its directory, that unpacks to a gigabyte, before the sandbox is asked."""
+    pack = bz2.BZ2Compressor()
+    bomb = b"".join(pack.compress(bytes(1 << 24)) for _ in range(16)) + pack.flush()
+    body = bytearray(make_stored_zip("mimetype", bomb))
+    for signature, method, size in ((b"PK\x03\x04", 8, 22), (b"PK\x01\x02", 10, 24)):
+        place = body.index(signature)
+        struct.pack_into("<H", body, place + method, zipfile.ZIP_BZIP2)
+        struct.pack_into("<I", body, place + size, 20)
+    tracemalloc.start()
+    try:
+        assert detect_media_type(bytes(body), "a.zip") == ZIP
+        assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    finally:
+        tracemalloc.stop()
 
 
 def test_the_declared_type_of_a_part_counts_where_its_name_says_nothing() -> None:

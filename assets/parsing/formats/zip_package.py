@@ -30,7 +30,8 @@ def unpacked_bytes_limit(packed_bytes: int) -> int:
 def open_zip_directory(body: bytes, kind: str) -> zipfile.ZipFile:
     """Opens a ZIP file after checking the sizes in its directory, and unpacks nothing.
 
-    `zipfile` stops unpacking a part at the size that the directory says, so the check can not be evaded.
+    `zipfile` returns no more of a part than the directory says, so the check can not be evaded. It
+    may unpack more before it cuts that off, so parts are read in the sandbox.
 
     Args:
         body: The ZIP file.
