@@ -116,7 +116,8 @@ _REVISIONS = f"""
     FROM (
         SELECT *, last_revision IS NULL OR last_deleted OR error IS DISTINCT FROM last_error
                 OR content_sha256 IS DISTINCT FROM last_content_sha256
-                OR media_type IS DISTINCT FROM last_media_type AS changed,
+                OR media_type IS DISTINCT FROM last_media_type
+                OR title IS DISTINCT FROM last_title AS changed,
             last_revision IS NOT NULL AND NOT last_deleted AND last_error IS NULL
                 AND coalesce([is unreachable], false) AS kept
         FROM {{joined}}
@@ -135,9 +136,10 @@ def define_revisions(
     If a file can not be reached right after it was listed, its documents stay as they were, and the next run
     tries again.
 
-    The new relation has the columns of `bronze.raw_documents`: a revision for each new or changed document, a
-    tombstone for each document that its file no longer holds, and for a file with a new time but the same
-    bytes one row without a body, which records the time so that the file is not read again.
+    The new relation has the columns of `bronze.raw_documents`: a revision for each document that is new or
+    whose bytes or title changed, a tombstone for each document that its file no longer holds, and for a file
+    with a new time but the same documents one row without a body, which records the time so that the file is
+    not read again.
 
     Args:
         on: Holds `read`, the documents of the files read: `uri`, `title`, `media_type`, `content_sha256`,

@@ -67,6 +67,26 @@ def test_both_engines_append_the_same(local_and_spark: tuple[Relations, Relation
     assert found["touched"]["file_modified_at"] == later
 
 
+def rows_with_titles(at: datetime, **titles: str) -> pa.Table:
+    found = read(at, **{f"rows.jsonl#{name}": b"its text" for name in titles})
+    place = found.schema.get_field_index("title")
+    return found.set_column(place, found.schema.field(place), pa.array(list(titles.values()), pa.string()))
+
+
+def test_a_row_whose_title_alone_changed_is_a_new_revision(
+    local_and_spark: tuple[Relations, Relations],
+) -> None:
+    nothing = state(RAW_DOCUMENTS.schema.empty_table())
+    for on in local_and_spark:
+        first = revisions(on, rows_with_titles(THEN, a="A", b="B", c="C"), nothing, THEN)
+        after = rows_with_titles(THEN + timedelta(hours=1), a="A", b="New", c="C")
+        found = by_name(revisions(on, after, state(first), NOW))
+        assert {name: (row["title"], row["body"]) for name, row in found.items()} == {
+            "rows.jsonl#a": ("A", None),  # stands for the file, which was touched
+            "rows.jsonl#b": ("New", b"its text"),
+        }
+
+
 def test_a_first_reading_is_the_same_in_both_engines(local_and_spark: tuple[Relations, Relations]) -> None:
     nothing = state(RAW_DOCUMENTS.schema.empty_table())
     local, distributed = (
