@@ -1,7 +1,7 @@
 """Search in one snapshot of the index, as one tenant, by words, by vector or by both."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -178,7 +178,8 @@ class Searcher:
         if len(kept) < depth < _MOST_TESTED:
             found, plan = search_nearest_vectors(connection, snapshot, vector, _MOST_TESTED, self._config)
             kept = matching_candidates(connection, snapshot, filters, found)
-        return kept[:depth], plan
+        kept = kept[:depth]
+        return kept, replace(plan, asked=depth, found=len(kept))
 
     def exact_neighbours(
         self,

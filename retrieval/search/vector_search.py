@@ -125,7 +125,7 @@ def _plan(
             settings=_graph_settings(largest, depth, config).named(),
         )  # fmt: skip
     if depth > MAX_EF_SEARCH:
-        why = f"{depth} are asked for, and a graph gives at most {MAX_EF_SEARCH}"
+        why = f"the nearest {depth} are looked at, and a graph gives at most {MAX_EF_SEARCH}"
     elif not any(scope.has_graph for scope in snapshot.scopes):
         why = f"the {chunks} chunks have no graph: where there are so few, comparing them takes no longer"
     else:
