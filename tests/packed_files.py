@@ -1,6 +1,7 @@
 """Archives and messages with files inside."""
 
 import io
+import struct
 import tarfile
 import zipfile
 from collections.abc import Mapping
@@ -56,3 +57,45 @@ def encrypted(body: bytes, first: int = 0) -> bytes:
         if number >= first:
             changed[place + 8] |= 1
     return bytes(changed)
+
+
+def make_compound(stream_count: int, table_sectors: int | None = None) -> bytes:
+    """Returns an OLE file whose directory is a balanced tree of streams.
+
+    Args:
+        stream_count: The number of streams.
+        table_sectors: Where given, the sectors of the allocation table that the header tells of; the list of
+            these sectors is then a ring.
+    """
+    none, end = 0xFFFFFFFF, 0xFFFFFFFE
+    children: dict[int, tuple[int, int]] = {}
+
+    def tree(first: int, last: int) -> int:
+        if first > last:
+            return none
+        middle = (first + last) // 2
+        children[middle] = (tree(first, middle - 1), tree(middle + 1, last))
+        return middle
+
+    def entry(name: str, kind: int, left: int, right: int, child: int, sector: int, size: int) -> bytes:
+        spelt = name.encode("utf-16-le")
+        head = struct.pack("<HBBIII", len(spelt) + 2, kind, 1, left, right, child)
+        return spelt.ljust(64, b"\0") + head + bytes(36) + struct.pack("<IQ", sector, size)
+
+    root = tree(1, stream_count)
+    entries = [entry("Root Entry", 5, none, none, root, end, 0)]
+    entries += [entry(f"s{n:07}", 2, *children[n], none, n + 10, 1 << 20) for n in range(1, stream_count + 1)]
+    directory = b"".join(entries)
+    directory += bytes(-len(directory) % 512)
+    fat_count = len(directory) // 512 // 127 + 1
+    ring = fat_count + len(directory) // 512
+    fat = [0xFFFFFFFD] * fat_count + [*range(fat_count + 1, ring), end]
+    fat += [none] * (128 * fat_count - len(fat))
+    told = table_sectors or fat_count
+    lists = (ring, -(-(told - 109) // 127)) if told > 109 else (end, 0)
+    numbers = (0, told, fat_count, 0, 4096, end, 0, *lists)
+    header = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(16)
+    header += struct.pack("<HHHHH6x9I", 0x3E, 3, 0xFFFE, 9, 6, *numbers)
+    header += struct.pack("<109I", *([*range(fat_count)] + [none] * (109 - fat_count)))
+    rest = struct.pack(f"<{len(fat)}I", *fat) + directory
+    return header + rest + struct.pack("<128I", *([0] * 127), ring) + bytes(512)

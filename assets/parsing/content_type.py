@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import struct
 import zipfile
 from functools import cache
 from pathlib import PurePosixPath
@@ -116,6 +117,7 @@ _BY_STREAM = {
     "__properties_version1.0": MSG,
 }
 _MIMETYPE_BYTES = 100
+_SPARE_TABLE_SECTORS = 109  # those that the header of an OLE file has room for
 _BOUNDED_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # Signs of text that needs another reader: markup, JSON, TeX, the header lines of mail, calendars and cards,
 # PEM, subtitles, translations.
@@ -305,8 +307,17 @@ def _package_kind(body: bytes) -> str | None:
 def _compound_kind(body: bytes) -> str:
     from olefile import OleFileIO
 
+    class Compound(OleFileIO):
+        def _check_duplicate_stream(self, first_sect: int, minifat: bool = False) -> None:
+            """Does nothing: the check compares each stream with all others, and its finding is ignored."""
+
+    # Olefile reads as many sectors of the allocation table as the header says, also one again and again, and
+    # this is not the sandbox. A real table has an entry of four bytes for each sector of the file.
+    shift, table_sectors = struct.unpack_from("<30xH12xI", body.ljust(512, b"\0"))
+    if shift not in (9, 12) or table_sectors > (len(body) >> shift >> (shift - 2)) + _SPARE_TABLE_SECTORS:
+        return OLE_COMPOUND
     try:
-        with OleFileIO(io.BytesIO(body)) as compound:
+        with Compound(io.BytesIO(body)) as compound:
             return next((kind for name, kind in _BY_STREAM.items() if compound.exists(name)), OLE_COMPOUND)
     except Exception:  # olefile does not document which errors broken files cause
         return OLE_COMPOUND

@@ -7,6 +7,8 @@ import lzma
 import random
 import stat
 import struct
+import subprocess
+import sys
 import tarfile
 import time
 import tracemalloc
@@ -18,7 +20,7 @@ from datetime import UTC, datetime
 import pytest
 import zstandard
 from documents import make_docx
-from packed_files import encrypted, make_mail, make_stored_zip, make_tar, make_zip
+from packed_files import encrypted, make_compound, make_mail, make_stored_zip, make_tar, make_zip
 
 from assets.parsing import containers
 from assets.parsing.blocks import ExtractionError
@@ -294,6 +296,18 @@ def test_the_type_of_a_package_is_read_within_bounds() -> None:
         assert tracemalloc.get_traced_memory()[1] < 1 << 24
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("stream_count", "table_sectors"), [(1, 1_000_000), (40_000, None)])
+def test_the_type_of_an_ole_file_is_read_within_bounds(stream_count: int, table_sectors: int | None) -> None:
+    """A file of 3 KB held the run's own process up for ever, one of many streams for hours."""
+    body = make_compound(stream_count, table_sectors)
+    child = "import sys; from assets.parsing.content_type import detect_media_type as of; "
+    child += "print(of(sys.stdin.buffer.read()))"
+    done = subprocess.run(
+        [sys.executable, "-c", child], input=body, capture_output=True, timeout=15, check=True
+    )
+    assert done.stdout.decode().strip() == "application/x-ole-storage"
 
 
 def test_the_declared_type_of_a_part_counts_where_its_name_says_nothing() -> None:
