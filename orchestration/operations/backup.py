@@ -117,10 +117,12 @@ def write_backup(settings: Settings, target: Path, progress: Callable[[str], Non
     open_configured_lake(settings)
     postgres = Postgres(settings.home, settings.postgres)
     unfinished = target.with_name(target.name + ".unfinished")
+    # What a killed backup left, or what another user put into a folder that all may write to, to read it.
+    unfinished.unlink(missing_ok=True)
     try:
         with (
             tempfile.TemporaryDirectory(prefix="headwater-backup-", dir=settings.home) as scratch,
-            open(unfinished, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file_,
+            open(unfinished, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file_,
             tarfile.open(fileobj=file_, mode="w") as archive,
         ):
             digests: dict[str, str] = {}

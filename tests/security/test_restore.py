@@ -3,6 +3,8 @@
 import hmac
 import io
 import json
+import os
+import stat
 import tarfile
 from collections.abc import Iterator
 from hashlib import sha256
@@ -43,6 +45,21 @@ def settings(module_folder: Path) -> Iterator[Settings]:
 def backup(settings: Settings, module_folder: Path) -> Path:
     write_backup(settings, module_folder / "backup.tar", print)
     return module_folder / "backup.tar"
+
+
+def test_a_backup_is_written_to_no_file_that_somebody_prepared(settings: Settings, tmp_path: Path) -> None:
+    """In a folder that all may write to, whoever made the file before would read the backup in it."""
+    theirs = tmp_path / "theirs"
+    for name in ("file.tar", "link.tar"):
+        prepared = tmp_path / f"{name}.unfinished"
+        if name == "file.tar":
+            prepared.touch(mode=0o666)
+        else:
+            prepared.symlink_to(theirs)
+        with prepared.open("ab") as held:
+            write_backup(settings, tmp_path / name, print)
+            assert os.fstat(held.fileno()).st_size == 0
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
 
 
 def entries(backup: Path) -> dict[str, bytes]:
