@@ -101,7 +101,7 @@ def found(hits: list[SearchHit]) -> list[str]:
 
 def prove(connection: Connection[Any], key: bytes, tenant: str, groups: Collection[str] = ()) -> str:
     """Makes the transaction of a connection that of a reader; returns its proof."""
-    row = connection.execute("SELECT headwater.begin_reading()").fetchone()
+    row = connection.execute("SELECT headwater_search.begin_reading()").fetchone()
     assert row is not None
     token = access_token(key, row[0], tenant, groups)
     connection.execute("SELECT set_config('headwater.access', %s, true)", (token,))

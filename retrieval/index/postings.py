@@ -25,7 +25,7 @@ _READ_CHUNKS = 20_000
 """Chunks whose lexemes are read per statement, so that the server can be interrupted in between."""
 
 # How often a chunk holds a lexeme in each of its fields. With its length in lexemes in the upper half it is
-# one 64-bit number, which `headwater.weighted_tf` reads.
+# one 64-bit number, which `headwater_search.weighted_tf` reads.
 _PACK = "(least(heading_tf, 255) << 24) | (least(title_tf, 255) << 16) | least(text_tf, 65535)"
 
 

@@ -34,7 +34,8 @@ def matching_candidates(
 ) -> list[SearchCandidate]:
     """Returns the candidates that hold every phrase of the query and nothing it excludes, in their order."""
     rows = connection.execute(
-        "SELECT * FROM headwater.matching_chunks(%s, %s, %s::bigint[], %s::text[], %s::text[], %s::text[])",
+        "SELECT * FROM headwater_search.matching_chunks"
+        "(%s, %s, %s::bigint[], %s::text[], %s::text[], %s::text[])",
         (
             snapshot.generation,
             snapshot.epoch,
@@ -63,6 +64,6 @@ def read_query_filters(
 def query_readings(connection: Connection[DatabaseRow], snapshot: Snapshot, text: str) -> list[set[str]]:
     """Returns a text's lexemes, one set for each different reading by the tenant's languages."""
     rows = connection.execute(
-        "SELECT * FROM headwater.query_readings(%s::text[], %s)", (list(snapshot.languages), text)
+        "SELECT * FROM headwater_search.query_readings(%s::text[], %s)", (list(snapshot.languages), text)
     ).fetchall()
     return [set(lexemes) for (lexemes,) in rows]

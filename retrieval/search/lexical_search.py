@@ -163,7 +163,7 @@ class Bm25Search:
         most = self._config.max_postings if essential[0].chunk_count > self._config.max_postings else None
         rows = self._connection.execute(
             """
-            SELECT chunk_no, chunk_id, score, similarity FROM headwater.rank_by_words(
+            SELECT chunk_no, chunk_id, score, similarity FROM headwater_search.rank_by_words(
                 %(generation)s, %(epoch)s, %(lexemes)s::text[], %(weights)s::float8[], %(most)s,
                 %(scanned)s::text[], %(scanned_weights)s::float8[],
                 %(looked_up)s::text[], %(looked_up_weights)s::float8[],
@@ -223,7 +223,7 @@ def _words(
     """
     rows = connection.execute(
         "SELECT lexeme, asked, among, chunk_count "
-        "FROM headwater.query_lexemes(%s, %s, %s::text[], %s::bigint[], %s, %s)",
+        "FROM headwater_search.query_lexemes(%s, %s, %s::text[], %s::bigint[], %s, %s)",
         (
             snapshot.generation,
             snapshot.epoch,

@@ -247,7 +247,7 @@ def _hits(
     connection: Connection[DatabaseRow], snapshot: Snapshot, best: list[SearchCandidate]
 ) -> list[SearchHit]:
     rows = connection.execute(
-        "SELECT * FROM headwater.read_chunks(%s, %s, %s::bigint[])",
+        "SELECT * FROM headwater_search.read_chunks(%s, %s, %s::bigint[])",
         (snapshot.generation, snapshot.epoch, [candidate.chunk_no for candidate in best]),
     ).fetchall()
     found = {row[0]: row[1:] for row in rows}

@@ -61,7 +61,8 @@ def read_snapshot(connection: Connection[DatabaseRow], at: IndexPoint | None) ->
         UnknownIndexRelease: `at` is neither a kept release nor the newest epoch of a generation.
     """
     rows = connection.execute(
-        "SELECT * FROM headwater.read_snapshot(%s, %s)", (at.generation, at.epoch) if at else (None, None)
+        "SELECT * FROM headwater_search.read_snapshot(%s, %s)",
+        (at.generation, at.epoch) if at else (None, None),
     ).fetchall()
     if not rows and at is None:
         raise NoLiveSnapshot("nothing is released yet: run the pipeline, then search")

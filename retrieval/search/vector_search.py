@@ -163,7 +163,7 @@ def _search_graph(
 ) -> list[SearchCandidate]:
     settings = _graph_settings(scope.chunk_count, depth, config)
     rows = connection.execute(
-        "SELECT * FROM headwater.nearest_by_graph(%s, %s, %s, %s::halfvec, %s, %s, %s)",
+        "SELECT * FROM headwater_search.nearest_by_graph(%s, %s, %s, %s::halfvec, %s, %s, %s)",
         (
             snapshot.generation,
             snapshot.epoch,
@@ -185,7 +185,7 @@ def _compare_vectors(
     scope_keys: list[int] | None,
 ) -> list[SearchCandidate]:
     rows = connection.execute(
-        "SELECT * FROM headwater.nearest_by_comparison(%s, %s, %s::bigint[], %s::halfvec, %s)",
+        "SELECT * FROM headwater_search.nearest_by_comparison(%s, %s, %s::bigint[], %s::halfvec, %s)",
         (snapshot.generation, snapshot.epoch, scope_keys, vector, depth),
     ).fetchall()
     return [SearchCandidate(*row) for row in rows]

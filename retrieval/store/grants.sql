@@ -29,18 +29,17 @@ BEGIN
 END
 $$;
 
-GRANT EXECUTE ON FUNCTION headwater.begin_reading(), headwater.read_snapshot(integer, bigint),
-    headwater.query_readings(text[], text),
-    headwater.query_lexemes(integer, bigint, text[], bigint[], text, integer),
-    headwater.rank_by_words(
+GRANT EXECUTE ON FUNCTION headwater_search.begin_reading(), headwater_search.read_snapshot(integer, bigint),
+    headwater_search.query_readings(text[], text),
+    headwater_search.query_lexemes(integer, bigint, text[], bigint[], text, integer),
+    headwater_search.rank_by_words(
         integer, bigint, text[], float8[], integer, text[], float8[], text[], float8[], float8[], float8[],
         jsonb, text[], text[], text[], integer, integer, integer, integer[], public.halfvec
     ),
-    headwater.matching_chunks(integer, bigint, bigint[], text[], text[], text[]),
-    headwater.nearest_by_graph(integer, bigint, bigint, public.halfvec, integer, integer, integer),
-    headwater.nearest_by_comparison(integer, bigint, bigint[], public.halfvec, integer),
-    headwater.read_chunks(integer, bigint, bigint[])
+    headwater_search.matching_chunks(integer, bigint, bigint[], text[], text[], text[]),
+    headwater_search.nearest_by_graph(integer, bigint, bigint, public.halfvec, integer, integer, integer),
+    headwater_search.nearest_by_comparison(integer, bigint, bigint[], public.halfvec, integer),
+    headwater_search.read_chunks(integer, bigint, bigint[])
     TO headwater_serving;
 
 SET LOCAL ROLE headwater_owner;
-REVOKE CREATE ON SCHEMA headwater FROM headwater_reader;

@@ -1,7 +1,7 @@
 -- Search by words, for the serving role; search.sql says what holds for its functions.
 
 -- Returns the lexemes of a text once for each way in which the languages read it.
-CREATE OR REPLACE FUNCTION headwater.query_readings(languages text[], words text) RETURNS SETOF text[]
+CREATE OR REPLACE FUNCTION headwater_search.query_readings(languages text[], words text) RETURNS SETOF text[]
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 AS $$
 BEGIN
@@ -13,7 +13,7 @@ $$;
 
 -- Returns the lexemes of a query that the reader's chunks hold, rarest first: how often the query holds each, how many
 -- chunks are in the languages that read the query so, and how many chunks hold it.
-CREATE OR REPLACE FUNCTION headwater.query_lexemes(
+CREATE OR REPLACE FUNCTION headwater_search.query_lexemes(
     of_generation integer, at_epoch bigint, languages text[], language_chunks bigint[], words text, most integer
 )
 RETURNS TABLE (lexeme text, asked integer, among bigint, chunk_count bigint)
@@ -41,14 +41,14 @@ $$;
 
 -- Returns how often a chunk holds a lexeme, each field's count weighted (title, headings, text), from a posting's counts.
 -- Inlined by the planner, as the next one is: most chunks that hold a word hold it only in their text.
-CREATE OR REPLACE FUNCTION headwater.weighted_tf(counts bigint, field_weights float8[]) RETURNS float8
+CREATE OR REPLACE FUNCTION headwater_search.weighted_tf(counts bigint, field_weights float8[]) RETURNS float8
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN field_weights[3] * (counts & 65535) + CASE WHEN counts & 4294901760 = 0 THEN 0
     ELSE field_weights[1] * ((counts >> 16) & 255) + field_weights[2] * ((counts >> 24) & 255) END;
 
 -- Returns the counts of a lexeme in one chunk of a scope: one row, or none. Blocks of a scope follow one another: a chunk
 -- is in the last one that begins at or before it.
-CREATE OR REPLACE FUNCTION headwater.chunk_posting(
+CREATE OR REPLACE FUNCTION headwater_search.chunk_posting(
     of_generation integer, of_scope text, of_lexeme text, of_chunk_no bigint
 )
 RETURNS TABLE (counts bigint)
@@ -72,7 +72,7 @@ $$;
 --   pool: how many candidates are scored further; best: of these only such as can still reach the best `best`.
 --   also: chunks whose scores are returned, whatever their rank.
 -- Rows: the best chunks with chunk_id; the chunks of `also` without; and one whose score says how many were found.
-CREATE OR REPLACE FUNCTION headwater.rank_by_words(
+CREATE OR REPLACE FUNCTION headwater_search.rank_by_words(
     of_generation integer, at_epoch bigint,
     lexemes text[], weights float8[], most_postings integer,
     scanned text[], scanned_weights float8[], looked_up text[], looked_up_weights float8[],
@@ -103,7 +103,7 @@ BEGIN
             round(1e9 * sum(weight / (1 + (length_weights[1] + length_weights[2] * length) / tf))) / 1e9 AS score
         FROM (
             SELECT lexeme, weight, chunk_no, (counts >> 32) AS length,
-                headwater.weighted_tf(counts, field_weights) AS tf
+                headwater_search.weighted_tf(counts, field_weights) AS tf
             FROM unnest(lexemes, weights) AS words (lexeme, weight)
             CROSS JOIN LATERAL (
                 SELECT unnest(p.chunk_nos) AS chunk_no, unnest(p.counts) AS counts
@@ -145,7 +145,7 @@ BEGIN
             round(1e9 * sum(weight / (1 + (length_weights[1] + length_weights[2] * length) / tf))) / 1e9 AS added
         FROM (
             SELECT weight, chunk_no, (counts >> 32) AS length,
-                headwater.weighted_tf(counts, field_weights) AS tf
+                headwater_search.weighted_tf(counts, field_weights) AS tf
             FROM (
                 -- All blocks of a word are scanned, each matched with the chunks between its first and last number.
                 SELECT weight, chunk_no, counts[width_bucket(chunk_no, chunk_nos)] AS counts
@@ -166,7 +166,7 @@ BEGIN
                 FROM unnest(looked_up, looked_up_weights) AS words (lexeme, weight)
                 CROSS JOIN asked
                 JOIN headwater.chunks c ON c.chunk_no = asked.chunk_no AND c.generation = of_generation
-                CROSS JOIN LATERAL headwater.chunk_posting(
+                CROSS JOIN LATERAL headwater_search.chunk_posting(
                     of_generation, c.scope, words.lexeme, c.chunk_no
                 ) held
                 WHERE cardinality(looked_up) > 0
@@ -193,7 +193,7 @@ BEGIN
                     WHERE concat_ws(E'\n', c.title, c.heading, c.text) ~* pattern
                 )) AND (cardinality(without_lexemes) = 0 OR NOT EXISTS (
                     SELECT FROM unnest(without_lexemes) AS without
-                    CROSS JOIN LATERAL headwater.chunk_posting(of_generation, c.scope, without, c.chunk_no) held
+                    CROSS JOIN LATERAL headwater_search.chunk_posting(of_generation, c.scope, without, c.chunk_no) held
                 ))
             LIMIT 1
         ) chunks
@@ -207,7 +207,7 @@ END
 $$;
 
 -- Returns those of the chunks that hold every phrase and nothing that they may not hold; see rank_by_words.
-CREATE OR REPLACE FUNCTION headwater.matching_chunks(
+CREATE OR REPLACE FUNCTION headwater_search.matching_chunks(
     of_generation integer, at_epoch bigint, chunk_nos bigint[],
     phrases text[], without_phrases text[], without_lexemes text[]
 )
@@ -227,7 +227,7 @@ BEGIN
             WHERE concat_ws(E'\n', c.title, c.heading, c.text) ~* pattern
         )) AND (cardinality(without_lexemes) = 0 OR NOT EXISTS (
             SELECT FROM unnest(without_lexemes) AS without
-            CROSS JOIN LATERAL headwater.chunk_posting(of_generation, c.scope, without, c.chunk_no) held
+            CROSS JOIN LATERAL headwater_search.chunk_posting(of_generation, c.scope, without, c.chunk_no) held
         ));
 END
 $$;

@@ -295,7 +295,7 @@ def _begin_reading(connection: Connection[DatabaseRow]) -> str:
     for attempt in range(_BEGIN_ATTEMPTS):
         try:
             *_, begun = connection.execute(
-                "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; SELECT headwater.begin_reading()"
+                "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; SELECT headwater_search.begin_reading()"
             ).results()
             (transaction,) = begun.fetchone() or ("",)
             return str(transaction)

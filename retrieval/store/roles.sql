@@ -50,7 +50,12 @@ REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 CREATE EXTENSION IF NOT EXISTS vector SCHEMA public;
 
 CREATE SCHEMA IF NOT EXISTS headwater AUTHORIZATION headwater_owner;
-GRANT USAGE ON SCHEMA headwater TO headwater_reader, headwater_serving;
+GRANT USAGE ON SCHEMA headwater TO headwater_reader;
+-- The functions have a schema of their own: where the serving role can't look a table up, no plan of it is made that a
+-- setting could print before the permission is checked.
+CREATE SCHEMA IF NOT EXISTS headwater_search AUTHORIZATION headwater_reader;
+GRANT USAGE ON SCHEMA headwater_search TO headwater_serving;
+REVOKE USAGE ON SCHEMA headwater FROM headwater_serving;
 
 -- What the files after this one make belongs to the owner.
 SET LOCAL ROLE headwater_owner;

@@ -1,18 +1,17 @@
 -- What the serving role may execute. It selects from nothing.
 --
--- Each function takes the reader's proof first and raises before it reads. Its owner, headwater_reader, is itself under
--- forced row policies. Its SQL is written here, its search_path and every setting of the planner are fixed (grants.sql), and
--- its plans are custom ones, so that the caller's own settings change nothing and its plan is not the caller's to see.
--- An index scan begins at a scope or at a chunk's number, so that no row of another tenant is compared with anything
--- that the caller chose.
+-- Each function that reads rows takes the reader's proof first and raises before it reads. Its owner, headwater_reader,
+-- is itself under forced row policies. Its SQL is written here, its search_path and every setting of the planner are
+-- fixed (grants.sql), and its plans are custom ones, so that the caller's own settings change nothing and its plan is
+-- not the caller's to see. An index scan begins at a scope or at a chunk's number, so that no row of another tenant is
+-- compared with anything that the caller chose.
 
-GRANT CREATE ON SCHEMA headwater TO headwater_reader;
 SELECT '[1]'::public.halfvec;  -- loads pgvector, whose settings are then checked
 SET LOCAL ROLE headwater_reader;
 
 -- Begins a read: returns what a proof has to name. From now on, dropping a generation waits for this transaction. One
 -- that was dropped after the transaction's snapshot was taken is an error (serialization_failure): begin again.
-CREATE OR REPLACE FUNCTION headwater.begin_reading() RETURNS text
+CREATE OR REPLACE FUNCTION headwater_search.begin_reading() RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER
 AS $$
 BEGIN
@@ -29,7 +28,7 @@ $$;
 
 -- Returns a point of the index with the counts of the reader's chunks in it, by scope and language: one row with nulls
 -- where the reader has none, no row where there is no such point. Without a generation it is the live release.
-CREATE OR REPLACE FUNCTION headwater.read_snapshot(of_generation integer, at_epoch bigint)
+CREATE OR REPLACE FUNCTION headwater_search.read_snapshot(of_generation integer, at_epoch bigint)
 RETURNS TABLE (
     generation integer, epoch bigint, dimension integer, model_digest text,
     scope_key bigint, has_graph boolean, language text, chunk_count bigint, total_length bigint
@@ -66,7 +65,7 @@ $$;
 
 -- Returns the chunks of one scope nearest to a vector, by the graph over that scope's chunks: fewer than `depth` where
 -- too many of those that the graph meets are not in this epoch.
-CREATE OR REPLACE FUNCTION headwater.nearest_by_graph(
+CREATE OR REPLACE FUNCTION headwater_search.nearest_by_graph(
     of_generation integer, at_epoch bigint, of_scope_key bigint, query_vector public.halfvec,
     depth integer, ef_search integer, max_scan_tuples integer
 )
@@ -108,7 +107,7 @@ END
 $$;
 
 -- Returns the chunks nearest to a vector, by comparing every chunk of the reader's scopes with these keys, or of all.
-CREATE OR REPLACE FUNCTION headwater.nearest_by_comparison(
+CREATE OR REPLACE FUNCTION headwater_search.nearest_by_comparison(
     of_generation integer, at_epoch bigint, scope_keys bigint[], query_vector public.halfvec, depth integer
 )
 RETURNS TABLE (chunk_no bigint, chunk_id text, similarity float8)
@@ -137,7 +136,7 @@ END
 $$;
 
 -- Returns what a hit shows of each of these chunks.
-CREATE OR REPLACE FUNCTION headwater.read_chunks(of_generation integer, at_epoch bigint, chunk_nos bigint[])
+CREATE OR REPLACE FUNCTION headwater_search.read_chunks(of_generation integer, at_epoch bigint, chunk_nos bigint[])
 RETURNS TABLE (
     chunk_no bigint, chunk_id text, doc_id text, uri text, title text, heading text, content_sha256 text,
     char_start integer, char_end integer, text text

@@ -302,7 +302,7 @@ def test_without_a_tenant_the_database_itself_refuses(postgres: Postgres, state:
             with pytest.raises(psycopg.errors.InsufficientPrivilege, match="no tenant is set"):
                 connection.execute(f"SELECT count(*) FROM headwater.{table}")
     with pytest.raises(psycopg.errors.InsufficientPrivilege, match="no tenant is set"):
-        run_as(postgres, nothing, f"SELECT headwater.read_snapshot({state.generation}, {state.epoch})")
+        run_as(postgres, nothing, f"SELECT headwater_search.read_snapshot({state.generation}, {state.epoch})")
 
 
 def test_a_tenant_sees_its_own_rows_and_no_others(postgres: Postgres, state: IndexState) -> None:
@@ -320,7 +320,9 @@ def test_a_tenant_sees_its_own_rows_and_no_others(postgres: Postgres, state: Ind
         assert connection.execute("SELECT count(*) FROM headwater.chunks").fetchone() == (0,)
     # The tenant of one transaction does not last into the next of the same connection.
     with pytest.raises(psycopg.errors.InsufficientPrivilege, match="no tenant is set"):
-        run_as(postgres, "COMMIT", f"SELECT headwater.read_snapshot({state.generation}, {state.epoch})")
+        run_as(
+            postgres, "COMMIT", f"SELECT headwater_search.read_snapshot({state.generation}, {state.epoch})"
+        )
 
 
 @pytest.mark.parametrize(

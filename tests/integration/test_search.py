@@ -231,7 +231,9 @@ def test_the_graph_is_used_where_the_database_does_not_know_the_tenants_size(pos
         for i in range(len(vectors))
     ]
     state = index.build("model", "chunker", DIMENSION, [batch(rows)], NO_LINEAGE)
-    near = f"headwater.nearest_by_graph({state.generation}, {state.epoch}, %s, %s::halfvec, 10, 40, 100)"
+    near = (
+        f"headwater_search.nearest_by_graph({state.generation}, {state.epoch}, %s, %s::halfvec, 10, 40, 100)"
+    )
     with policy_reader(postgres, "large") as connection:
         (scope,) = read_snapshot(connection, state).scopes
         assert scope.has_graph

@@ -171,7 +171,7 @@ def test_a_proof_holds_for_its_own_transaction_tenant_and_groups(
     postgres: Postgres, state: IndexState
 ) -> None:
     key, victim = key_of(postgres), TENANTS[1]
-    count = f"SELECT sum(chunk_count) FROM headwater.read_snapshot({state.generation}, {state.epoch})"
+    count = f"SELECT sum(chunk_count) FROM headwater_search.read_snapshot({state.generation}, {state.epoch})"
 
     def refused(connection: Connection[Any], token: str) -> None:
         with connection.transaction(force_rollback=True):
@@ -274,7 +274,7 @@ def test_sql_that_is_allowed_shows_nothing_more(
         try:
             rows = connection.execute(
                 "SELECT chunk_id "
-                "FROM headwater.nearest_by_comparison(%s, %s, NULL, %s::public.halfvec, 10000)",
+                "FROM headwater_search.nearest_by_comparison(%s, %s, NULL, %s::public.halfvec, 10000)",
                 (state.generation, state.epoch, str([1.0] * DIMENSION)),
             ).fetchall()
         except psycopg.errors.InsufficientPrivilege:
@@ -360,7 +360,7 @@ def test_a_plan_made_for_one_tenant_shows_the_next_its_own_rows(
     with session(postgres) as connection:
         connection.execute("SET plan_cache_mode = force_generic_plan")
         connection.execute(
-            "PREPARE seen AS SELECT chunk_id FROM headwater.nearest_by_comparison"
+            "PREPARE seen AS SELECT chunk_id FROM headwater_search.nearest_by_comparison"
             f"({state.generation}, {state.epoch}, NULL, '{[1.0] * DIMENSION}'::public.halfvec, 10000)"
         )
         for tenant, groups in [(TENANTS[0], ()), (TENANTS[1], ("board",)), (TENANTS[0], ("audit",))]:
@@ -388,7 +388,7 @@ def test_nothing_that_a_transaction_leaves_behind_reaches_the_next(
                 "SET SESSION headwater.note = 'mine'",
                 "PREPARE mine AS SELECT 1",
                 "DECLARE mine CURSOR WITH HOLD FOR "
-                f"SELECT * FROM headwater.read_snapshot({state.generation}, {state.epoch})",
+                f"SELECT * FROM headwater_search.read_snapshot({state.generation}, {state.epoch})",
             ):
                 connection.execute(statement)
         with narrow.serving(TENANTS[1]) as connection:

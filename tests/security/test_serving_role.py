@@ -85,7 +85,9 @@ VECTOR = f"'{list(SECRET_VECTORS[0])}'::public.halfvec"
 WORDS = "ARRAY['copper','merger','monday','harbor','walrus','dinner','friday','garden']"
 WEIGHTS = "ARRAY[1,1,1,1,1,1,1,1]::float8[]"
 EVERY = "(SELECT array_agg(n) FROM generate_series(0, 700) AS n)"
-RANKED = "headwater.rank_by_words({g}, 1, {read}, {most}, {scanned}, {looked}, ARRAY[1,1,1]::float8[], "
+RANKED = (
+    "headwater_search.rank_by_words({g}, 1, {read}, {most}, {scanned}, {looked}, ARRAY[1,1,1]::float8[], "
+)
 RANKED += "ARRAY[0.5,0.1]::float8[], {phrase}, {phrases}, {without}, {lexemes}, {pool}, {depth}, {depth}, "
 RANKED += "{also}::integer[], {vector})"
 NOTHING, NO_WEIGHTS = "'{}'::text[]", "'{}'::float8[]"
@@ -139,7 +141,7 @@ READS = [
     "DO $$ BEGIN PERFORM text FROM headwater.chunks; END $$",
     "SELECT headwater.visible_scopes()",
     "SELECT headwater.terms('en', 'copper', true)",
-    "SELECT headwater.chunk_posting(<g>, 'victim', 'copper', 600)",
+    "SELECT headwater_search.chunk_posting(<g>, 'victim', 'copper', 600)",
     "SELECT headwater.swap_live('r1', 'r1')",
     "SELECT headwater.keep_no_statistics('headwater.chunks')",
 ]
@@ -197,16 +199,16 @@ CATALOGUES = [
     ),
 ]
 CALLS = [
-    "SELECT headwater.begin_reading() IS NOT NULL",
-    "SELECT * FROM headwater.read_snapshot(NULL, NULL)",
-    "SELECT * FROM headwater.read_snapshot(<g>, 1)",
-    "SELECT * FROM headwater.read_snapshot(<g>, 0)",
-    "SELECT * FROM headwater.read_snapshot(-1, NULL)",
-    f"SELECT * FROM headwater.query_lexemes(<g>, 1, ARRAY['en','zz'], ARRAY[1,1], '{SECRETS[0]}', 100)",
-    f"SELECT * FROM headwater.query_lexemes(<g>, 1, ARRAY['en'], ARRAY[-1], '{SECRETS[1]}', 100)",
-    "SELECT * FROM headwater.query_lexemes(<g>, 1, NULL, NULL, 'copper', 100)",
-    "SELECT * FROM headwater.query_lexemes(<g>, 1, ARRAY['en'], ARRAY[1], 'copper', -1)",
-    "SELECT * FROM headwater.query_readings(ARRAY['en', '../../etc'], 'copper merger')",
+    "SELECT headwater_search.begin_reading() IS NOT NULL",
+    "SELECT * FROM headwater_search.read_snapshot(NULL, NULL)",
+    "SELECT * FROM headwater_search.read_snapshot(<g>, 1)",
+    "SELECT * FROM headwater_search.read_snapshot(<g>, 0)",
+    "SELECT * FROM headwater_search.read_snapshot(-1, NULL)",
+    f"SELECT * FROM headwater_search.query_lexemes(<g>, 1, ARRAY['zz'], ARRAY[1], '{SECRETS[0]}', 100)",
+    f"SELECT * FROM headwater_search.query_lexemes(<g>, 1, ARRAY['en'], ARRAY[-1], '{SECRETS[1]}', 100)",
+    "SELECT * FROM headwater_search.query_lexemes(<g>, 1, NULL, NULL, 'copper', 100)",
+    "SELECT * FROM headwater_search.query_lexemes(<g>, 1, ARRAY['en'], ARRAY[1], 'copper', -1)",
+    "SELECT * FROM headwater_search.query_readings(ARRAY['en', '../../etc'], 'copper merger')",
     ranked(),
     ranked(most="5"),
     ranked(most="-1"),
@@ -227,27 +229,27 @@ CALLS = [
     ranked(vector="'[1,2]'::public.halfvec"),
     ranked(g="NULL"),
     ranked(read="NULL, NULL"),
-    f"SELECT * FROM headwater.matching_chunks(<g>, 1, {EVERY}, ARRAY['copper'], {NOTHING}, {NOTHING})",
-    f"SELECT * FROM headwater.matching_chunks(<g>, 1, {EVERY}, {NOTHING}, ARRAY['copper'], {NOTHING})",
-    f"SELECT * FROM headwater.matching_chunks(<g>, 1, {EVERY}, {NOTHING}, {NOTHING}, {WORDS})",
-    f"SELECT * FROM headwater.matching_chunks(<g>, 1, {EVERY}, NULL, NULL, NULL)",
-    f"SELECT * FROM headwater.read_chunks(<g>, 1, {EVERY}) ORDER BY chunk_no",
-    "SELECT * FROM headwater.read_chunks(<g>, 1, ARRAY[600, 600, 600])",
-    "SELECT * FROM headwater.read_chunks(NULL, NULL, NULL)",
+    f"SELECT * FROM headwater_search.matching_chunks(<g>, 1, {EVERY}, ARRAY['copper'], {NOTHING}, {NOTHING})",
+    f"SELECT * FROM headwater_search.matching_chunks(<g>, 1, {EVERY}, {NOTHING}, ARRAY['copper'], {NOTHING})",
+    f"SELECT * FROM headwater_search.matching_chunks(<g>, 1, {EVERY}, {NOTHING}, {NOTHING}, {WORDS})",
+    f"SELECT * FROM headwater_search.matching_chunks(<g>, 1, {EVERY}, NULL, NULL, NULL)",
+    f"SELECT * FROM headwater_search.read_chunks(<g>, 1, {EVERY}) ORDER BY chunk_no",
+    "SELECT * FROM headwater_search.read_chunks(<g>, 1, ARRAY[600, 600, 600])",
+    "SELECT * FROM headwater_search.read_chunks(NULL, NULL, NULL)",
     *(
-        f"SELECT * FROM headwater.nearest_by_graph(<g>, 1, {scope}, {VECTOR}, {depth}, {ef}, {most}) "
+        f"SELECT * FROM headwater_search.nearest_by_graph(<g>, 1, {scope}, {VECTOR}, {depth}, {ef}, {most}) "
         "ORDER BY similarity"
         for scope in ("<victim>", "<own>", "0", "NULL")
         # No two graphs over the same vectors are alike: of one's own so much is asked for that none matters.
         for depth, ef, most in ((1, 100, 1), (10, 200, 20000), (1000, 1000, 2147483647), (5, 4, 1))
     ),
-    f"SELECT * FROM headwater.nearest_by_graph(<g>, 1, <victim>, {VECTOR}, 1, 1, 1)",
-    f"SELECT * FROM headwater.nearest_by_graph(<g>, 1, <own>, {VECTOR}, 1, 1001, 1)",
-    f"SELECT * FROM headwater.nearest_by_comparison(<g>, 1, NULL, {VECTOR}, 10)",
-    f"SELECT * FROM headwater.nearest_by_comparison(<g>, 1, ARRAY[<victim>], {VECTOR}, 10)",
-    f"SELECT * FROM headwater.nearest_by_comparison(<g>, 1, ARRAY[<own>, <victim>], {VECTOR}, 10000)",
-    f"SELECT * FROM headwater.nearest_by_comparison(<g>, 1, NULL, {VECTOR}, -1)",
-    "SELECT * FROM headwater.nearest_by_comparison(<g>, 1, NULL, NULL, 10)",
+    f"SELECT * FROM headwater_search.nearest_by_graph(<g>, 1, <victim>, {VECTOR}, 1, 1, 1)",
+    f"SELECT * FROM headwater_search.nearest_by_graph(<g>, 1, <own>, {VECTOR}, 1, 1001, 1)",
+    f"SELECT * FROM headwater_search.nearest_by_comparison(<g>, 1, NULL, {VECTOR}, 10)",
+    f"SELECT * FROM headwater_search.nearest_by_comparison(<g>, 1, ARRAY[<victim>], {VECTOR}, 10)",
+    f"SELECT * FROM headwater_search.nearest_by_comparison(<g>, 1, ARRAY[<own>, <victim>], {VECTOR}, 10000)",
+    f"SELECT * FROM headwater_search.nearest_by_comparison(<g>, 1, NULL, {VECTOR}, -1)",
+    "SELECT * FROM headwater_search.nearest_by_comparison(<g>, 1, NULL, NULL, 10)",
 ]
 SETTINGS = [
     "SET enable_indexscan = off; SET enable_bitmapscan = off; SET enable_indexonlyscan = off",
@@ -264,7 +266,7 @@ PLANS = "EXPLAIN (ANALYZE, VERBOSE, SETTINGS, WAL, BUFFERS OFF, TIMING OFF, SUMM
 def hostile_statements() -> list[tuple[str, str]]:
     """Returns pairs of settings and a statement."""
     plain = [("", statement) for statement in READS + CATALOGUES + CALLS]
-    set_up = [(settings, statement) for settings in SETTINGS for statement in CALLS]
+    set_up = [(settings, statement) for settings in SETTINGS for statement in READS + CALLS]
     return plain + set_up + [("", PLANS + statement) for statement in CALLS]
 
 
