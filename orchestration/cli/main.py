@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="headwater",
-    help="A lakehouse, a cited retrieval index and training sets from one heap of documents.",
+    help="A lakehouse and a cited retrieval index from one heap of documents, kept in step.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
