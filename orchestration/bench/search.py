@@ -247,10 +247,11 @@ def _processor_ms(
 
 
 def _sizes(postgres: Postgres, state: IndexState) -> dict[str, float]:
-    """Megabytes: a generation's HNSW graph, its rows with every index, its postings, and the database."""
+    """Megabytes: a generation's HNSW graphs, its rows with every index, its postings, and the database."""
     chunks, postings = (f"headwater.{table}_g{state.generation}" for table in ("chunks", "postings"))
     graph_of = (
-        "SELECT sum(pg_relation_size(i.indexrelid)) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
+        "SELECT coalesce(sum(pg_relation_size(i.indexrelid)), 0) "
+        "FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
         "JOIN pg_am a ON a.oid = c.relam WHERE a.amname = 'hnsw' AND i.indrelid = %s::regclass"
     )
     with postgres.owner() as connection:

@@ -77,7 +77,8 @@ def test_a_small_run_measures_everything(home: Path, monkeypatch: pytest.MonkeyP
     assert figures["changing_errors"] == 0
     assert result.ratios["p95_while_changing_to_quiet"] > 0
     assert figures["build_server_memory_mb"] > 0
-    assert 0 < figures["graph_mb"] < figures["chunks_mb"] < figures["database_mb"]
+    assert figures["graph_mb"] == 0  # no tenant has chunks enough for one
+    assert 0 < figures["chunks_mb"] < figures["database_mb"]
     assert any("faiss is not installed" in line for line in said)
     assert ET.fromstring((home / "bench" / "search.svg").read_text()).tag.endswith("svg")
     # Another run asks the same index.

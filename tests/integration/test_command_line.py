@@ -121,7 +121,7 @@ def test_a_search_says_how_it_searched_and_when_there_is_no_more(module_folder: 
         plan = explained["plan"]
         assert (plan["mode"], plan["asked"], plan["found"]) == ("hybrid", 5, 2)
         assert (plan["vector"]["method"], plan["vector"]["tenant_chunks"]) == ("exact", 2)
-        assert "comparing 2 chunks" in plan["vector"]["why"]
+        assert "the 2 chunks have no graph" in plan["vector"]["why"]
         # Without it the output stays a list of hits.
         plain = headwater(home, *asked, "--json")
         assert json.loads(plain.stdout) == explained["hits"]
