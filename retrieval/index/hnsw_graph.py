@@ -103,12 +103,17 @@ def clean_hnsw_graphs(
 
 def _large_scopes(connection: Connection[DatabaseRow], generation: int, config: HnswGraphConfig) -> list[int]:
     """Returns the keys of the scopes that have enough chunks for a graph, and none yet."""
+    # Counted from the statistics, not by a pass over all chunks after every change. A generation from before
+    # there were graphs of one scope has no keys.
     rows = connection.execute(
         SQL(
-            "SELECT scope_key FROM {chunks} "
-            "WHERE valid_to IS NULL AND scope_key IS NOT NULL AND scope_key NOT IN "
-            "(SELECT scope_key FROM headwater.graphs WHERE generation = {generation}) "
-            "GROUP BY scope_key HAVING count(*) >= {most} ORDER BY scope_key"
+            "SELECT scope_key FROM ("
+            "SELECT DISTINCT ON (scope, language) scope, chunk_count FROM headwater.statistics "
+            "WHERE generation = {generation} ORDER BY scope, language, epoch DESC"
+            ") newest JOIN headwater.scopes k USING (scope) "
+            "WHERE scope_key NOT IN (SELECT scope_key FROM headwater.graphs WHERE generation = {generation}) "
+            "GROUP BY k.scope, k.scope_key HAVING sum(chunk_count) >= {most} AND EXISTS ("
+            "SELECT FROM {chunks} c WHERE c.scope = k.scope AND c.scope_key = k.scope_key) ORDER BY scope_key"
         ).format(
             chunks=partition_name("chunks", generation),
             generation=Literal(generation),
