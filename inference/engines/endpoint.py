@@ -4,24 +4,13 @@ import os
 from collections.abc import Sequence
 
 import httpx
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from inference.engines.protocol import EngineError
 from inference.prompting.cited_reply import parse_cited_reply
 from inference.prompting.prompt_assembly import PromptConfig, assemble_prompt_passages, build_prompt_messages
 from inference.prompting.types import Draft, Passage
+from retrieval.http_retry import HTTP_ATTEMPTS, HttpUnanswered, http_attempts, raise_if_unanswered
 from retrieval.redaction import redact_urls
-
-_ATTEMPTS = 4
-_LONGEST_WAIT_S = 30.0
-
-
-class _Unanswered(Exception):
-    """An attempt that failed and may be repeated; the service may have said when."""
-
-    def __init__(self, fault: str, retry_after_s: float | None = None) -> None:
-        super().__init__(fault)
-        self.retry_after_s = retry_after_s
 
 
 class OpenAIEngine:
@@ -94,20 +83,15 @@ class OpenAIEngine:
     def _post(self, body: dict[str, object]) -> httpx.Response:
         """Returns the service's reply; attempts that may succeed later are repeated."""
         headers = self._headers()
-        attempts = Retrying(
-            retry=retry_if_exception_type(_Unanswered),
-            stop=stop_after_attempt(_ATTEMPTS),
-            wait=self._wait_s,
-            reraise=True,
-        )
+        attempts = http_attempts(self._backoff_s)
         try:
             with httpx.Client(timeout=self._timeout_s) as client:
                 response: httpx.Response = attempts(self._post_once, client, body, headers)
                 return response
-        except _Unanswered as error:
+        except HttpUnanswered as error:
             raise EngineError(
-                f"{self._shown_url} failed {_ATTEMPTS} times, last with {error}: check that the service runs "
-                "there"
+                f"{self._shown_url} failed {HTTP_ATTEMPTS} times, last with {error}: "
+                "check that the service runs there"
             ) from error
 
     def _post_once(
@@ -116,21 +100,14 @@ class OpenAIEngine:
         try:
             response = client.post(self._url, json=body, headers=headers)
         except httpx.TransportError as error:
-            raise _Unanswered(f"{type(error).__name__}: {error}") from error
+            raise HttpUnanswered(f"{type(error).__name__}: {error}") from error
         except httpx.InvalidURL:  # it quotes a part of the address, and that may be a key's
             raise EngineError(f"{self._shown_url} is not a URL") from None
         if response.is_success:
             return response
         fault = _fault(response, headers)
-        if response.status_code == httpx.codes.TOO_MANY_REQUESTS or response.is_server_error:
-            raise _Unanswered(fault, _retry_after_s(response))
+        raise_if_unanswered(response, fault)
         raise EngineError(f"{self._shown_url} refused: {fault}")
-
-    def _wait_s(self, state: RetryCallState) -> float:
-        """The wait that the service asked for, or else a doubled one after each attempt."""
-        error = state.outcome.exception() if state.outcome else None
-        asked_s = error.retry_after_s if isinstance(error, _Unanswered) else None
-        return min(asked_s or wait_exponential(self._backoff_s)(state), _LONGEST_WAIT_S)
 
     def _headers(self) -> dict[str, str]:
         if self._api_key_env is None:
@@ -155,11 +132,3 @@ def _fault(response: httpx.Response, headers: dict[str, str]) -> str:
     key = headers.get("Authorization", "").removeprefix("Bearer ")
     message = response.text.replace(key, "…") if key else response.text
     return f"HTTP {response.status_code} {message.strip()[:200]!r}{cure}"
-
-
-def _retry_after_s(response: httpx.Response) -> float | None:
-    """The wait that the service asks for. The header's other form, a date, is rare and ignored."""
-    try:
-        return max(0.0, float(response.headers["retry-after"]))
-    except (KeyError, ValueError):
-        return None

@@ -9,7 +9,6 @@ from pathlib import Path
 import httpx
 import numpy as np
 import numpy.typing as npt
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from retrieval.embedding.config import EmbedderConfig, EmbeddingFault
 from retrieval.embedding.endpoint_identity import (
@@ -18,23 +17,14 @@ from retrieval.embedding.endpoint_identity import (
     read_identity,
     store_identity,
 )
+from retrieval.http_retry import HTTP_ATTEMPTS, HttpUnanswered, http_attempts, raise_if_unanswered
 
-_ATTEMPTS = 4
 _FIRST_WAIT_S = 0.5
-_LONGEST_WAIT_S = 30.0
 _LARGEST_REPLY_BYTES = 64 << 20
 _LEAST_PROBE_COSINE = 0.999
 """Of a probe's vector to the stored one; below it the service has another model."""
 
 Vectors = npt.NDArray[np.float32]
-
-
-class _Unanswered(Exception):
-    """An attempt that failed and may be repeated; the service may have said when."""
-
-    def __init__(self, fault: str, retry_after_s: float | None = None) -> None:
-        super().__init__(fault)
-        self.retry_after_s = retry_after_s
 
 
 class EndpointEmbedder:
@@ -122,18 +112,14 @@ class EndpointEmbedder:
     def _ask(self, texts: list[str]) -> Vectors:
         """Returns the service's vectors, of length 1; attempts that may succeed later are repeated."""
         headers = self._headers()
-        attempts = Retrying(
-            retry=retry_if_exception_type(_Unanswered),
-            stop=stop_after_attempt(_ATTEMPTS),
-            wait=self._wait_s,
-            reraise=True,
-        )
+        attempts = http_attempts(self._first_wait_s)
         try:
             with httpx.Client(timeout=self._endpoint.timeout_s) as client:
                 reply: bytes = attempts(self._post, client, texts, headers)
-        except _Unanswered as error:
+        except HttpUnanswered as error:
             raise EmbeddingFault(
-                f"{self._url} failed {_ATTEMPTS} times, last with {error}: check that the service runs there"
+                f"{self._url} failed {HTTP_ATTEMPTS} times, last with {error}: "
+                "check that the service runs there"
             ) from error
         return self._vectors(reply, len(texts))
 
@@ -152,16 +138,15 @@ class EndpointEmbedder:
                             "the URL"
                         )
                     if time.monotonic() > deadline:
-                        raise _Unanswered(f"no whole answer within {self._endpoint.timeout_s:g} s")
+                        raise HttpUnanswered(f"no whole answer within {self._endpoint.timeout_s:g} s")
         except httpx.TransportError as error:
-            raise _Unanswered(f"{type(error).__name__}: {error}") from error
+            raise HttpUnanswered(f"{type(error).__name__}: {error}") from error
         except (httpx.InvalidURL, UnicodeError) as error:
             raise EmbeddingFault(f"{self._url} can not be asked: {error}") from error
         if response.is_success:
             return bytes(reply)
         fault = f"HTTP {response.status_code}"
-        if response.status_code == httpx.codes.TOO_MANY_REQUESTS or response.is_server_error:
-            raise _Unanswered(fault, _retry_after_s(response))
+        raise_if_unanswered(response, fault)
         # Without the reply's text: some services repeat the key that they refuse, or the texts.
         raise EmbeddingFault(f"{self._url} refused: {fault}{_status_cure(response.status_code)}")
 
@@ -188,12 +173,6 @@ class EndpointEmbedder:
             )
         return _unit(vectors)
 
-    def _wait_s(self, state: RetryCallState) -> float:
-        """The wait that the service asked for, or else a doubled one after each attempt."""
-        error = state.outcome.exception() if state.outcome else None
-        asked_s = error.retry_after_s if isinstance(error, _Unanswered) else None
-        return min(asked_s or wait_exponential(self._first_wait_s)(state), _LONGEST_WAIT_S)
-
     def _headers(self) -> dict[str, str]:
         variable = self._endpoint.api_key_env
         if variable is None:
@@ -216,11 +195,3 @@ def _status_cure(status: int) -> str:
     cures = {401: "check the key", 403: "check the key's rights", 404: "check the URL and the model's name"}
     cures |= {400: f"check the model's name, or {fewer}", 413: fewer, 422: fewer}
     return f"; {cures[status]}" if status in cures else ""
-
-
-def _retry_after_s(response: httpx.Response) -> float | None:
-    """The wait that the service asks for. The header's other form, a date, is rare and ignored."""
-    try:
-        return max(0.0, float(response.headers["retry-after"]))
-    except (KeyError, ValueError):
-        return None
