@@ -64,13 +64,13 @@ dev: setup $(VENV)/.installed-dev  ## Dagster's development server on http://127
 bench: setup $(VENV)/.installed-dev  ## one benchmark, BENCH=dedupe unless told
 	$(BIN)/headwater bench $(BENCH)
 
-# Each lock is held to the one before it, so that any extras fit together.
+# Each lock is held to those before it, so that any extras fit together.
 lock: $(UV)  ## make requirements*.txt again from pyproject.toml
 	held=(); for extra in "" $(LOCKED_EXTRAS); do \
 	  file=requirements$${extra:+-$$extra}.txt; echo "locking $$file"; \
 	  $(UV) pip compile pyproject.toml $${extra:+--extra $$extra} "$${held[@]}" --quiet --universal \
 	    --python-version 3.11 --generate-hashes --no-annotate --no-header -o $$file; \
-	  held=(--constraint $$file); \
+	  held+=(--constraint $$file); \
 	done
 
 clean:  ## remove the environment and caches; what is in .headwater stays

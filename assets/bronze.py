@@ -4,8 +4,11 @@ Rows of `bronze/raw_documents` are never changed: a changed document gets a new 
 tombstone. So an old answer can be traced back to the bytes that it was made from.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import partial
+from pathlib import Path
 
 import dagster as dg
 import pyarrow as pa
@@ -20,20 +23,48 @@ from assets.lake.tables import RAW_DOCUMENTS
 from assets.parsing.content_type import KINDS_VERSION
 from assets.parsing.sandbox import ParserLimits
 from assets.recipe import Recipe
+from assets.sources.connectors.git_repository import remove_unclaimed_mirrors
+from assets.sources.connectors.reading import source_scratch_folder
 from assets.sources.revisions import (
     STATE,
     check_source_shrink,
     define_revisions,
+    earlier_revisions,
     stale_source_files,
     tombstones,
     vanished_source_documents,
 )
-from assets.sources.source_config import Source, SourceError
-from assets.sources.source_reader import list_local_source, list_source, read_local_source, read_source
+from assets.sources.source_config import CONNECTED_KINDS, Source, SourceError
+from assets.sources.source_reader import (
+    list_local_source,
+    list_source,
+    read_connected_source,
+    read_local_source,
+    read_source,
+)
 from assets.sources.source_registry import SourceRegistry
 
 SOURCES_READ = "sources_read"
 """The check of `bronze/raw_documents` that fails, as a warning, while a source can not be read."""
+
+
+def raw_documents_digest(recipe: Recipe) -> str:
+    """Returns a digest of what decides which documents a file is, besides its bytes."""
+    return config_digest(KINDS_VERSION, recipe.parser)
+
+
+def sources_behind(lake: Lake, recipe: Recipe, sources: Sequence[Source]) -> set[str]:
+    """Returns the names of the sources of which all files are read again, changed or not.
+
+    What decides which documents a file is has changed since they were last read: for all of them, or for
+    those that could not be read since.
+    """
+    last = lake.last_commit(RAW_DOCUMENTS.name)
+    if last is None:
+        return set()
+    if last.lineage.config_digest != raw_documents_digest(recipe):
+        return {source.name for source in sources}
+    return {source.name for source in sources if source.name in last.lineage.behind}
 
 
 @dataclass(frozen=True)
@@ -47,6 +78,8 @@ class BronzeReading:
             read.
         vanished: The lake's newest revisions of documents whose file is no longer listed.
         read_bytes: The total size of the files that were read.
+        earlier: Revisions of what documents were between their last reading and now.
+        warnings: What of the source could not be reached, though the rest was read: a sentence each.
     """
 
     source: Source
@@ -54,6 +87,8 @@ class BronzeReading:
     read: pa.Table | DataFrame | None
     vanished: pa.Table
     read_bytes: int
+    earlier: pa.Table = field(default_factory=RAW_DOCUMENTS.schema.empty_table)
+    warnings: Sequence[str] = ()
 
 
 def read_bronze_changes(
@@ -94,10 +129,46 @@ def read_bronze_changes(
     return BronzeReading(source, known, read, vanished, pc.sum(stale["file_size_bytes"]).as_py() or 0)
 
 
+def read_connected_changes(
+    lake: Lake,
+    source: Source,
+    state: pa.Table,
+    max_shrink: float,
+    limits: ParserLimits,
+    scratch: Path,
+    now: datetime,
+    read_all: bool = False,
+) -> BronzeReading:
+    """`read_bronze_changes` for a source that a connector reads.
+
+    Args:
+        lake: The lake.
+        source: The source.
+        state: As of `read_bronze_changes`.
+        max_shrink: The largest share of the documents that may be gone.
+        limits: The bounds on opening archives and messages.
+        scratch: An empty folder for what is read, which is needed until it is committed.
+        now: The time of this reading.
+        read_all: Whether documents that have not changed are read too.
+
+    Raises:
+        SourceShrunk: A larger share is gone.
+    """
+    found = read_connected_source(source, state, limits, lake.cache_dir, scratch, read_all)
+    vanished = vanished_source_documents(found.listing, state)
+    standing = state.num_rows - (pc.sum(state["deleted"]).as_py() or 0)
+    check_source_shrink(source, vanished.num_rows, standing, max_shrink)
+    files = pc.list_element(pc.split_pattern(state["uri"], "#", max_splits=1), 0)
+    known = state.filter(pc.is_in(files, pa.array(found.read_uris, pa.string())))
+    earlier, known = earlier_revisions(known, found.earlier, source, now)
+    read, size_bytes = found.contents.read(lake), found.contents.size_bytes
+    return BronzeReading(source, known, read, vanished, size_bytes, earlier, found.warnings)
+
+
 def bronze_sources_check(
-    registered: Sequence[Source], faults: Mapping[str, SourceError]
+    registered: Sequence[Source], faults: Mapping[str, SourceError], partly: Mapping[str, str]
 ) -> dg.AssetCheckResult:
-    """Returns a check result that names the sources that could not be read, with the reasons.
+    """Returns a check result that names the sources that could not be read, in whole or in part, and why.
 
     Raises:
         SourceError: No source could be read.
@@ -106,12 +177,13 @@ def bronze_sources_check(
         if len(faults) == 1:
             raise next(iter(faults.values()))
         raise SourceError("\n".join(str(fault) for fault in faults.values()))
+    reasons = {**partly, **{name: str(fault) for name, fault in faults.items()}}
     return dg.AssetCheckResult(
-        passed=not faults,
+        passed=not reasons,
         check_name=SOURCES_READ,
         severity=dg.AssetCheckSeverity.WARN,
-        description="; ".join(str(fault) for fault in faults.values()) or None,
-        metadata={name: str(fault) for name, fault in faults.items()},
+        description="; ".join(reasons.values()) or None,
+        metadata=reasons,
     )
 
 
@@ -134,7 +206,7 @@ def raw_documents_asset(
     recipe: dg.ResourceParam[Recipe],
 ) -> dg.MaterializeResult:
     """The bytes of every document of every source, one row per revision."""
-    digest = config_digest(KINDS_VERSION, recipe.parser)
+    digest = raw_documents_digest(recipe)
     step = begin_step(lake, RAW_DOCUMENTS, {}, run_id=context.run_id, config_digest=digest)
     state = lake.query(STATE, raw=lake.delta(RAW_DOCUMENTS.name))
     if step.rebuild and state.num_rows:
@@ -147,42 +219,62 @@ def raw_documents_asset(
         raise SourceError(
             "there is no source yet: `headwater ingest PATH` or `headwater source add NAME PATH`"
         )
+    behind = sources_behind(lake, recipe, registered)
     now = lake.stamp(RAW_DOCUMENTS, "fetched_at")
     readings, left = list[BronzeReading](), state
     faults: dict[str, SourceError] = {}
-    for source in registered:
-        ours = pc.and_(pc.equal(left["tenant"], source.tenant), pc.equal(left["source"], source.name))
-        known, left = left.filter(ours), left.filter(pc.invert(ours))
-        try:
-            readings.append(
-                read_bronze_changes(lake, source, known, max_shrink, recipe.parser, read_all=step.rebuild)
-            )
-        except SourceError as fault:  # it fails alone: its documents stay as they are
-            context.log.warning(str(fault))
-            faults[source.name] = fault
-    with open_relations(lake, not any(isinstance(reading.read, DataFrame) for reading in readings)) as on:
-        accepted, parts = list[BronzeReading](), ["SELECT * FROM {gone}"]
-        for number, reading in enumerate(readings):
+    with source_scratch_folder(lake.cache_dir) as scratch:
+        for source in registered:
+            ours = pc.and_(pc.equal(left["tenant"], source.tenant), pc.equal(left["source"], source.name))
+            known, left = left.filter(ours), left.filter(pc.invert(ours))
+            read: Callable[..., BronzeReading] = read_bronze_changes
+            if source.kind in CONNECTED_KINDS:
+                folder = scratch / str(len(readings) + len(faults))
+                folder.mkdir()
+                read = partial(read_connected_changes, scratch=folder, now=now)
             try:
-                if reading.read is not None:
-                    on.add("read", reading.read)
-                    name = f"revisions_{number}"
-                    define_revisions(
-                        on, name, reading.known, reading.source, now, accept_loss=max_shrink == 1
-                    )
-                    parts.append(f"SELECT * FROM {{{name}}}")
-                accepted.append(reading)
-            except SourceError as fault:  # found as its files are read
+                read_all = source.name in behind
+                readings.append(read(lake, source, known, max_shrink, recipe.parser, read_all=read_all))
+            except SourceError as fault:  # it fails alone: its documents stay as they are
                 context.log.warning(str(fault))
-                faults[reading.source.name] = fault
-        checked = bronze_sources_check(registered, faults)
-        # What no source claims any more was taken from the configuration: it goes as vanished files do.
-        orphans = left.filter(pc.invert(left["deleted"]))
-        gone = pa.concat_tables([orphans, *(reading.vanished for reading in accepted)])
-        if step.rebuild and faults:  # what could not be read now is read again by the next run
-            step = replace(step, lineage=step.lineage.model_copy(update={"config_digest": ""}))
-        if len(parts) > 1 or gone.num_rows or step.rebuild:
-            on.add("gone", tombstones(gone, now))
-            step.append(on, " UNION ALL ".join(parts), sum(reading.read_bytes for reading in accepted))
+                faults[source.name] = fault
+        with open_relations(lake, not any(isinstance(reading.read, DataFrame) for reading in readings)) as on:
+            accepted, parts = list[BronzeReading](), ["SELECT * FROM {gone}", "SELECT * FROM {earlier}"]
+            for number, reading in enumerate(readings):
+                try:
+                    if reading.read is not None:
+                        on.add("read", reading.read)
+                        name = f"revisions_{number}"
+                        define_revisions(
+                            on, name, reading.known, reading.source, now, accept_loss=max_shrink == 1
+                        )
+                        parts.append(f"SELECT * FROM {{{name}}}")
+                    accepted.append(reading)
+                except SourceError as fault:  # found as its files are read
+                    context.log.warning(str(fault))
+                    faults[reading.source.name] = fault
+            partly = {
+                reading.source.name: "; ".join(reading.warnings) for reading in accepted if reading.warnings
+            }
+            for warning in partly.values():
+                context.log.warning(warning)
+            checked = bronze_sources_check(registered, faults, partly)
+            # What no source claims any more was taken from the configuration: it goes as vanished files do.
+            orphans = left.filter(pc.invert(left["deleted"]))
+            gone = pa.concat_tables([orphans, *(reading.vanished for reading in accepted)])
+            # What could not be read now is read again once it can: each source for itself.
+            standing = set(state.filter(pc.invert(state["deleted"]))["source"].to_pylist())
+            left_behind = behind & faults.keys() & standing
+            step = replace(
+                step, lineage=step.lineage.model_copy(update={"behind": tuple(sorted(left_behind))})
+            )
+            always = step.rebuild or left_behind != behind
+            if len(parts) > 2 or gone.num_rows or always:
+                on.add("gone", tombstones(gone, now))
+                nothing = RAW_DOCUMENTS.schema.empty_table()
+                on.add("earlier", pa.concat_tables([nothing, *(reading.earlier for reading in accepted)]))
+                read_bytes = sum(reading.read_bytes for reading in accepted)
+                step.append(on, " UNION ALL ".join(parts), read_bytes, always)
+    remove_unclaimed_mirrors(lake.cache_dir, registered)
     made = dagster_result(lake, RAW_DOCUMENTS, sources=len(registered), sources_not_read=sorted(faults))
     return made._replace(check_results=[checked])

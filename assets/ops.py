@@ -63,7 +63,9 @@ def retrieval_quality_asset_check(
     state, live = releasable_index_state(search_index, recipe, model), search_index.live()
     verdict = last_stored_verdict(lake, stored_release_name(state))
     if verdict is not None and verdict.decision == "approved":
-        return dg.AssetCheckResult(passed=True, metadata={**verdict.metrics}, description=verdict.reason)
+        return dg.AssetCheckResult(
+            passed=True, metadata={**verdict.metrics}, description=_with_hold(verdict.reason, search_index)
+        )
     pins = state.lineage.inputs
     questions, canonical = candidate_questions(lake, sources, pins), canonical_candidate_documents(lake, pins)
     groups = search_index.groups()
@@ -81,7 +83,7 @@ def retrieval_quality_asset_check(
     log_release_verdict(lake, state, decision.released, decision.reason, figures, context.run.run_id, token)
     return dg.AssetCheckResult(
         passed=decision.released,
-        description=decision.reason,
+        description=_with_hold(decision.reason, search_index),
         metadata={
             "chart": dagster_evaluation_chart(figures),
             "release_id": stored_release_name(state),
@@ -89,6 +91,12 @@ def retrieval_quality_asset_check(
             **figures,
         },
     )
+
+
+def _with_hold(reason: str, index: Index) -> str:
+    """Returns why a state may go live or not, and that it does not go live meanwhile where one is held."""
+    hold = index.live_hold()
+    return f"{reason}; held back: {hold}" if hold else reason
 
 
 @dg.asset(
@@ -115,6 +123,7 @@ def release_asset(
     state = releasable_index_state(search_index, recipe, model)
     live = make_release_live(lake, search_index, state, context.run_id, model)
     prune_releases(search_index, releases_kept)
+    hold = search_index.live_hold()
     return dagster_result(
         lake,
         RELEASES,
@@ -122,6 +131,7 @@ def release_asset(
         release_id=live.release_id,
         generation=live.generation,
         epoch=live.epoch,
+        **({"held": str(hold)} if hold else {}),
         charts=dagster_release_charts(lake),
         **live.details.metrics,
     )

@@ -7,11 +7,14 @@ from pathlib import Path
 from assets.lake.lake import Lake
 from assets.lake.tables import CHUNKS, DOCUMENTS, DUPLICATES, RAW_DOCUMENTS
 from assets.sources.source_registry import SourceRegistry
-from quality.evaluation.questions import Question, known_item_questions, load_questions
+from quality.evaluation.known_items import KnownItem, known_item_questions
+from quality.evaluation.questions import Question, load_questions
 from quality.evaluation.release_metrics import release_metrics
 from retrieval.chunking.sentences import sentence_spans
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import IndexPoint
+from retrieval.language.words import split_words
+from retrieval.progress import Progress
 from retrieval.search.query import SearchQuery
 from retrieval.search.searcher import RETRIEVAL_MODES, RetrievalMode, Searcher, SearchHit
 
@@ -23,17 +26,17 @@ _SAMPLED_PER_QUESTION = 4
 def candidate_questions(
     lake: Lake, sources: SourceRegistry, pins: Mapping[str, int]
 ) -> dict[str, list[Question]]:
-    """Returns the questions of each tenant: those of its sources, or else sentences from its chunks.
+    """Returns the questions of each tenant: those of its sources, or else some made from its chunks.
 
     A question is left out if all of its documents have left their source, because nothing can answer it. A
-    tenant is left out only if its chunks hold no sentence.
+    tenant is left out only if its chunks hold neither a sentence nor a heading.
     """
     questions = _source_questions(lake, sources, pins)
     sampled = sample_candidate_documents(
         lake, pins[CHUNKS.name], _SAMPLED_PER_QUESTION * _KNOWN_ITEMS_PER_TENANT, except_tenants=questions
     )
     for tenant, documents in sampled.items():
-        known_items = known_item_questions(documents, _KNOWN_ITEMS_PER_TENANT, sentence_spans)
+        known_items = known_item_questions(documents, _KNOWN_ITEMS_PER_TENANT, sentence_spans, split_words)
         if known_items:
             questions[tenant] = known_items
     return questions
@@ -61,7 +64,7 @@ def _source_questions(
 
 def sample_candidate_documents(
     lake: Lake, chunks_version: int, limit: int, except_tenants: Collection[str] = ()
-) -> dict[str, list[tuple[str, str]]]:
+) -> dict[str, list[KnownItem]]:
     """Returns a sample of documents of each tenant, with one chunk each; SQL reads no other chunk's text.
 
     Args:
@@ -71,7 +74,7 @@ def sample_candidate_documents(
         except_tenants: Tenants that are left out.
 
     Returns:
-        `(doc_id, text of a chunk)` by tenant. A hash of the chunk ids decides which documents and chunks are
+        The documents by tenant. A hash of the chunk ids decides which documents and chunks are
         chosen, so the sample does not depend on the order in which they are stored.
     """
     rows = lake.query(
@@ -84,14 +87,15 @@ def sample_candidate_documents(
             select first.rank as rank, first.chunk_id as chunk_id from ranked
             qualify row_number() over (partition by tenant order by first.rank) <= $limit
         )
-        select tenant, doc_id, text from chunks join sampled using (chunk_id) order by tenant, rank
+        select tenant, doc_id, heading, text from chunks join sampled using (chunk_id) order by tenant, rank
         """,
         {"except_tenants": list(except_tenants), "limit": limit},
         chunks=lake.delta(CHUNKS.name, chunks_version),
     )
-    sampled: dict[str, list[tuple[str, str]]] = {}
+    sampled: dict[str, list[KnownItem]] = {}
     for row in rows.to_pylist():
-        sampled.setdefault(row["tenant"], []).append((row["doc_id"], row["text"]))
+        item = KnownItem(row["doc_id"], row["heading"], row["text"])
+        sampled.setdefault(row["tenant"], []).append(item)
     return sampled
 
 
@@ -139,7 +143,12 @@ def evaluate_candidate(
     texts = list(dict.fromkeys(each.question for asked in questions.values() for each in asked))
     vectors = dict(zip(texts, model.embedder.encode_queries(texts), strict=True))
 
+    # In every mode, and for the recall of the graph by vectors and exactly once more.
+    asked = sum(map(len, questions.values())) * (len(RETRIEVAL_MODES) + 2)
+    progress = Progress("questions asked of the index", asked)
+
     def search(mode: RetrievalMode, tenant: str, question: str, k: int) -> list[SearchHit]:
+        progress.advance()
         return searcher.search(
             tenant,
             SearchQuery.plain(question),
@@ -152,6 +161,7 @@ def evaluate_candidate(
         )
 
     def exact_search(tenant: str, question: str, k: int) -> list[SearchHit]:
+        progress.advance()
         return searcher.exact_neighbours(
             tenant, vectors[question], k, at, model_digest=model.digest, groups=groups.get(tenant, ())
         )

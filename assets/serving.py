@@ -10,7 +10,7 @@ import pyarrow as pa
 from assets.dagster.metadata import POLICIES, asset_key
 from assets.dagster.retry import retry_asset
 from assets.lake.audits import readable_version
-from assets.lake.delta import register_delta_table
+from assets.lake.delta import delta_rows, register_delta_table
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
 from assets.lake.tables import CHUNKS, DOCUMENTS, EMBEDDINGS, RELEASES
@@ -18,6 +18,7 @@ from assets.recipe import Recipe
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index, IndexState
 from retrieval.lineage import Lineage
+from retrieval.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ _TITLE_CHARACTERS = 1000
 _ROWS = """
     select c.chunk_id, c.doc_id, c.tenant, d.uri, left(d.title, {title_characters}) as title, c.heading,
            d.content_sha256, c.ordinal, c.char_start, c.char_end, c.text, c.text_sha256, d.language,
-           c.token_count, e.vector, {access_groups} as access_groups
+           c.token_count, e.vector, {access_groups} as access_groups, {training_fit} as training_fit
     from chunks c
     join documents d on d.doc_id = c.doc_id
     join embeddings e on e.tenant = c.tenant and e.text_sha256 = c.text_sha256 and e.model_digest = $model
@@ -52,14 +53,21 @@ def serving_rows(
     with duckdb.connect() as connection:
         for name in (CHUNKS.name, DOCUMENTS.name, EMBEDDINGS.name):
             register_delta_table(connection, name.partition(".")[2], lake.delta(name, pins[name]))
-        # A version from before there were groups has no such column.
+        # A version from before there were groups, or fitness for training, has no such column.
         named = {field.name for field in lake.delta(DOCUMENTS.name, pins[DOCUMENTS.name]).schema().fields}
-        groups = "d.access_groups" if "access_groups" in named else "null::varchar"
-        rows = _ROWS.format(access_groups=groups, title_characters=_TITLE_CHARACTERS)
+        rows = _ROWS.format(
+            access_groups="d.access_groups" if "access_groups" in named else "null::varchar",
+            training_fit="d.training_fit" if "training_fit" in named else "null::boolean",
+            title_characters=_TITLE_CHARACTERS,
+        )
         if doc_ids is not None:
             connection.register("wanted", pa.table({"doc_id": pa.array(doc_ids, pa.string())}))
             rows += " semi join wanted on wanted.doc_id = c.doc_id"
-        yield from connection.sql(rows, params={"model": model_digest}).to_arrow_reader(_BATCH_ROWS)
+        total = delta_rows(lake.delta(CHUNKS.name, pins[CHUNKS.name])) if doc_ids is None else None
+        progress = Progress("chunks loaded into the index", total)
+        for batch in connection.sql(rows, params={"model": model_digest}).to_arrow_reader(_BATCH_ROWS):
+            yield batch
+            progress.advance(batch.num_rows)
 
 
 def _has_changes(lake: Lake, seen: dict[str, int], pins: dict[str, int]) -> bool:
@@ -113,8 +121,8 @@ def refresh_serving_index(
         return index.build(model_digest, chunker, dimension, rows, lineage, after=after)
     seen = state.lineage.inputs
     _, removed = lake.changed_keys(CHUNKS.name, "chunk_id", seen[CHUNKS.name], pins[CHUNKS.name])
-    # A document's title, groups or bytes can change while its chunks stay: the index shows them with each
-    # chunk.
+    # A document's title, groups, fitness or bytes can change while its chunks stay: the index holds them with
+    # each chunk.
     touched = {
         doc_id
         for name in (CHUNKS.name, DOCUMENTS.name)

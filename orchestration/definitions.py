@@ -6,7 +6,7 @@ from assets import bronze, gold, ops, serving, silver
 from assets.dagster.conservation import conservation_check
 from assets.dagster.drift import drift_checks
 from assets.dagster.gates import build_table_gates
-from orchestration.automation.jobs import maintenance_job, refresh_job
+from orchestration.automation.jobs import answers_job, maintenance_job, refresh_job
 from orchestration.automation.schedules import daily_schedule, nightly_schedule
 from orchestration.automation.sensors import (
     arrivals_sensor,
@@ -27,6 +27,8 @@ ASSETS = [
     gold.embeddings_asset,
     serving.index_asset,
     ops.release_asset,
+    gold.training_examples_asset,
+    gold.answers_asset,
 ]
 
 
@@ -48,7 +50,7 @@ def build_definitions(
             ops.retrieval_quality_asset_check,
             *drift_checks(settings.recipe.drift),
         ],
-        jobs=[refresh_job, maintenance_job],
+        jobs=[refresh_job, answers_job, maintenance_job],
         schedules=[daily_schedule, nightly_schedule],
         sensors=[arrivals_sensor, automation_sensor, dead_runs_sensor, failed_run_sensor],
         resources=dagster_resources(settings),

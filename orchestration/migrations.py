@@ -28,10 +28,23 @@ MIGRATIONS: dict[int, Callable[[Path, Lake], None]] = {
     4: lambda home, _: close_state_folder(home),
     # Documents have `text_coverage`.
     5: lambda _, lake: lake.conform_columns(),
+    # Revisions have `source_version`.
+    6: lambda _, lake: lake.conform_columns(),
+    # Documents have `training_fit` and its reasons.
+    7: lambda _, lake: lake.conform_columns(),
+    # Answers have their place in a batch, their engine's digest, its choice and its cost.
+    8: lambda _, lake: lake.conform_columns(),
+    # Comments of columns changed: Delta refuses rows whose columns have others.
+    9: lambda _, lake: lake.conform_columns(),
+    # Answers have `passages_left_out`.
+    10: lambda _, lake: lake.conform_columns(),
+    # There are `gold.training_splits` and `gold.training_examples`, which `Lake.ensure` has made.
+    11: lambda _, lake: lake.conform_columns(),
 }
 """The step that leads to each version, by version. Each can run again after it was interrupted.
 
-A column that is added to a declared table needs a step too: `Lake.conform_columns` adds it to older folders'.
+A column that is added to a declared table, or whose comment changes, needs a step too: `Lake.conform_columns`
+brings older folders to it.
 """
 
 STATE_VERSION = max(MIGRATIONS)

@@ -1,40 +1,73 @@
 """The Dagster resources, made from the settings: one of each per process."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 
+from assets.dagster.worker_launch import launch_by_pipes
+from assets.engine_releases import answering_engine_config
+from assets.lake.answer_batches import AnswerBatches
+from assets.lake.answers import AnswerJournal
 from assets.lake.lake import Lake
 from assets.sources.source_registry import SourceRegistry
+from inference.answering.query_service import QueryService
+from inference.answering.release_models import ReleaseModels
+from inference.engines.worker_engine import Workplace
 from orchestration.automation.alerts import FailureAlert
 from orchestration.automation.dead_runs import run_process_tags
 from orchestration.settings import Settings, open_configured_lake
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index
+from retrieval.model_memory import MODEL_MEMORY
 from retrieval.search.searcher import Searcher
 from retrieval.store.postgres import Postgres
+from training.datasets.requests import DatasetRequests
 
 
 def dagster_resources(settings: Settings) -> dict[str, Any]:
     """Returns the resources of the definitions, by name; nothing starts before an asset needs it."""
+    MODEL_MEMORY.budget_bytes = settings.model_memory_bytes
     postgres = Postgres(settings.home, settings.postgres)
+    model = EmbeddingModel.of(settings.recipe.embedder, settings.home)
+    index, searcher = Index(postgres), Searcher(postgres, settings.recipe.search)
+    models = ReleaseModels(model, settings.home)
     made = {
         "recipe": settings.recipe,
         "sources": SourceRegistry(settings.sources_file),
-        "model": EmbeddingModel.of(settings.recipe.embedder, settings.home),
-        "search_index": Index(postgres),
-        "searcher": Searcher(postgres, settings.recipe.search),
+        "model": model,
+        "search_index": index,
+        "searcher": searcher,
         "releases_kept": settings.releases_kept,
         "max_shrink": settings.max_shrink,
         "retention_days": settings.retention_days,
+        "query_service": QueryService(
+            index,
+            searcher,
+            models,
+            settings.reranker,
+            lambda: answering_engine_config(open_configured_lake(settings), settings.generator),
+            record=AnswerJournal(settings.answers_dir).add,
+            commit=lambda: None,  # the journal is committed when the lake is opened
+            workplace=Workplace(settings.worker_dir, launch_by_pipes),
+        ),
+        "release_models": models,
+        "dataset_requests": DatasetRequests(settings.datasets_folder),
+        "answer_batches": AnswerBatches(settings.batches_dir),
         "alert": FailureAlert(settings.alert_webhook, tuple(settings.alert_command)),
     }
     hardcoded = {name: dg.ResourceDefinition.hardcoded_resource(value) for name, value in made.items()}
 
-    def lake(context: dg.InitResourceContext) -> Lake:
+    @contextlib.contextmanager
+    def lake(context: dg.InitResourceContext) -> Iterator[Lake]:
         # Every run needs the lake first: from here on its process is known, and can be found dead.
         if context.run is not None and context.instance is not None:
             context.instance.add_run_tags(context.run.run_id, run_process_tags())
-        return open_configured_lake(settings)
+        try:
+            yield open_configured_lake(settings)
+        finally:
+            # A process that executes many runs would hold the connections of each.
+            postgres.close()
 
     return hardcoded | {"lake": dg.ResourceDefinition(lake)}

@@ -23,6 +23,7 @@ from retrieval.embedding.config import embedding_model_command, installable_embe
 from retrieval.redaction import CREDENTIALS_ADVICE, has_credentials, redact_urls
 from retrieval.rerank.reranker import RerankerConfig
 from retrieval.store.postgres import PostgresConfig
+from training.registry.addresses import registered_embedder
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,9 @@ class Settings(BaseSettings):
     """What writes answers; the extractive default unless a model or an endpoint is given."""
     reranker: RerankerConfig = RerankerConfig()
     """What reorders the best hits; nothing unless a model or an endpoint is given."""
+    model_memory_mb: int | None = Field(default=None, ge=1)
+    """What the models of one process (embedder, scorer, reranker, generator) may take together; those that
+    were not used for longest are given up. No limit unless set (docs/operations.md)."""
     max_shrink: float = Field(default=0.5, ge=0, le=1)
     """The largest share of a source's documents that may go at once; beyond it the source is not read."""
     releases_kept: int = Field(default=10, ge=1)
@@ -92,6 +96,9 @@ class Settings(BaseSettings):
     """The port of the JDBC endpoint, on loopback."""
     thrift_memory: str = "1g"
     """Memory of the JDBC endpoint's JVM, in Java's notation."""
+    mlflow_uri: str | None = None
+    """The MLflow server that the registry of models is mirrored to, such as `http://127.0.0.1:5000`; a SQLite
+    file in the state folder unless set. Credentials go into MLflow's own variables."""
     sql: SqlSettings = SqlSettings()
     """What one `headwater sql` may take."""
 
@@ -109,6 +116,13 @@ class Settings(BaseSettings):
             raise ValueError("it is empty, so anybody could give it: set a password, or unset it")
         return password
 
+    @field_validator("mlflow_uri")
+    @classmethod
+    def _no_credentials_in_mlflow(cls, uri: str | None) -> str | None:
+        if uri and has_credentials(uri):
+            raise ValueError("put the user and password into MLFLOW_TRACKING_USERNAME and …_PASSWORD")
+        return uri
+
     @field_validator("lake")
     @classmethod
     def _no_credentials(cls, lake: str | None) -> str | None:
@@ -117,8 +131,23 @@ class Settings(BaseSettings):
         return lake
 
     def model_post_init(self, context: Any) -> None:
-        """Makes the state folder's path absolute, so that it does not depend on the working directory."""
+        """Makes the state folder's path absolute, and finds the embedder that the registry of models names.
+
+        Raises:
+            UnknownModel: The registry has no such version.
+        """
         self.home = self.home.expanduser().absolute()
+        embedder = self.recipe.embedder
+        named = str(embedder.model) if "model" in embedder.model_fields_set else None
+        folder = registered_embedder(self.models_folder, named)
+        if folder is not None:
+            embedder = embedder.model_copy(update={"model": folder})
+            self.recipe = self.recipe.model_copy(update={"embedder": embedder})
+
+    @property
+    def model_memory_bytes(self) -> int | None:
+        """`model_memory_mb` in bytes."""
+        return None if self.model_memory_mb is None else self.model_memory_mb * 1_000_000
 
     @property
     def lake_root(self) -> str:
@@ -129,6 +158,26 @@ class Settings(BaseSettings):
     def answers_dir(self) -> Path:
         """The folder of the journal of answers."""
         return self.home / "answers"
+
+    @property
+    def batches_dir(self) -> Path:
+        """The folder of question sets, which are answered as batches."""
+        return self.answers_dir / "batches"
+
+    @property
+    def models_folder(self) -> Path:
+        """The folder of models: keys, versions that were trained here, and converted ones."""
+        return self.home / "models"
+
+    @property
+    def datasets_folder(self) -> Path:
+        """The folder of training sets: what was asked for, and snapshots."""
+        return self.home / "datasets"
+
+    @property
+    def worker_dir(self) -> Path:
+        """The folder of the files that workers read and write."""
+        return self.home / "worker"
 
     @property
     def dagster_home(self) -> Path:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
 
+from quality.expectations import Expectation
 from quality.suites import Suite
 
 if TYPE_CHECKING:
@@ -36,6 +37,50 @@ def checked_rows_in_duckdb(
     names = {name: name for name in _short_names(suite)} | {name: f":{name}" for name in suite.parameters}
     (query,) = sqlglot.transpile(suite.query.format(**names), read="spark", write="duckdb")
     return connection.sql(query, params=_values(suite, parameters)).to_arrow_table()
+
+
+def failing_rows_in_duckdb(
+    connection: "duckdb.DuckDBPyConnection", suite: Suite, expectation: Expectation, shown: str, limit: int
+) -> tuple[int, list[str]] | None:
+    """Returns how many rows do not meet an expectation, and one column of the first of them.
+
+    Args:
+        connection: As of `checked_rows_in_duckdb`.
+        suite: A suite without parameters.
+        expectation: One of its expectations.
+        shown: A column of the suite's rows that says which row it is.
+        limit: The most rows that are shown.
+
+    Returns:
+        None where the expectation is one of the whole table, and no row can be said to fail it.
+    """
+    import sqlglot
+
+    fails = _fails(expectation)
+    if fails is None:
+        return None
+    [(column, sql)] = expectation.columns.items()
+    names = {name: name for name in _short_names(suite)}
+    rows = f"SELECT {shown} AS shown, {sql} AS {column} FROM ({suite.rows}) AS checked".format(**names)
+    failing = f"SELECT shown, count(*) OVER () AS failing FROM ({rows}) AS r WHERE {fails}"
+    query = f"{failing} ORDER BY shown LIMIT {limit}"
+    (translated,) = sqlglot.transpile(query, read="spark", write="duckdb")
+    found = connection.sql(translated).fetchall()
+    return (found[0][1], [row[0] for row in found]) if found else (0, [])
+
+
+def _fails(expectation: Expectation) -> str | None:
+    """Returns the condition of the rows that do not meet an expectation of single values, over its column."""
+    arguments = expectation.kwargs
+    column = arguments.get("column")
+    if expectation.type == "expect_column_values_to_be_in_set" and arguments["value_set"] == [True]:
+        return f"NOT {column}"
+    if expectation.type == "expect_column_values_to_not_be_null":
+        return f"{column} IS NULL"
+    if expectation.type == "expect_column_values_to_be_between":
+        bounds = (("min_value", "<"), ("max_value", ">"))
+        return " OR ".join(f"{column} {sign} {arguments[name]}" for name, sign in bounds if name in arguments)
+    return None
 
 
 def checked_rows_in_spark(

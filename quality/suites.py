@@ -176,6 +176,11 @@ DOCUMENTS = Suite(
             "A page that begins outside the text cites the wrong page.",
             severity="warn",
         ),
+        expect_condition(
+            "training_fit_follows_from_reasons",
+            "training_fit = (size(training_unfit_reasons) = 0)",
+            "A document without a decision could go into a training set, or be kept out of it, unseen.",
+        ),
         expect_of_column(
             "text_arrived",
             "expect_column_values_to_be_between",

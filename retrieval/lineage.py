@@ -13,6 +13,8 @@ class Lineage(BaseModel, frozen=True):
         config_digest: A digest of the settings that decide the output.
         inputs: Every table that was read, with the version up to which it was consumed.
         fence: The writer's fencing token: each commit of a table has a higher one than the commit before it.
+        behind: Of the table of raw documents, the sources that could not be read since `config_digest`
+            changed: their documents are not yet as it has them.
     """
 
     run_id: str
@@ -21,3 +23,4 @@ class Lineage(BaseModel, frozen=True):
     config_digest: str
     inputs: dict[str, int]
     fence: int = 0
+    behind: tuple[str, ...] = ()

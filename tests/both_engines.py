@@ -15,6 +15,7 @@ from assets.engine.local_relations import LocalRelations
 from assets.engine.relations import BatchFunction, Relations, StepOutput
 from assets.engine.spark_relations import SparkRelations
 from assets.lake.lake import Lake
+from retrieval.progress import Progress
 
 ROOT = Path(__file__).parents[1]
 
@@ -85,11 +86,12 @@ class BothEngines(Relations):
         query: str,
         function: BatchFunction,
         schema: pa.Schema,
+        progress: Progress,
         spread: bool = False,
         reused: bool = False,
     ) -> None:
-        self._local.map_batches(name, query, function, schema, spread, reused)
-        self._spark.map_batches(name, query, function, schema, spread, reused)
+        self._local.map_batches(name, query, function, schema, progress, spread, reused)
+        self._spark.map_batches(name, query, function, schema, progress, spread, reused)
         self._compare(name)
 
     def row(self, query: str, **values: str | float) -> tuple[Any, ...]:

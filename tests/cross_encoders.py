@@ -8,11 +8,11 @@ from transformers import AutoTokenizer, BertConfig, BertForSequenceClassificatio
 from retrieval.embedding.config import packaged_embedding_model
 
 
-def save_cross_encoder(folder: Path, labels: int = 1) -> Path:
+def save_cross_encoder(folder: Path, labels: int = 1, hidden_size: int = 32) -> Path:
     """Saves a small random cross-encoder in the format of sentence-transformers; returns its folder."""
     torch.manual_seed(0)
     sizes = {
-        "hidden_size": 32,
+        "hidden_size": hidden_size,
         "intermediate_size": 64,
         "num_hidden_layers": 2,
         "num_attention_heads": 2,

@@ -47,6 +47,7 @@ class Chunk:
     language: str = "en"
     vector: tuple[float, ...] | None = None
     groups: str | None = None
+    fit: bool = True
 
     @property
     def chunk_id(self) -> str:
@@ -69,6 +70,7 @@ def batch(chunks: Iterable[Chunk]) -> pa.RecordBatch:
             "doc_id": pa.array([sha256(row.name) for row in rows], pa.string()),
             "tenant": pa.array([row.tenant for row in rows], pa.string()),
             "access_groups": pa.array([row.groups for row in rows], pa.string()),
+            "training_fit": pa.array([row.fit for row in rows], pa.bool_()),
             "uri": pa.array([f"file:///{row.name}" for row in rows], pa.string()),
             "title": pa.array([row.title for row in rows], pa.string()),
             "heading": pa.array([row.heading for row in rows], pa.string()),
@@ -90,7 +92,7 @@ def batch(chunks: Iterable[Chunk]) -> pa.RecordBatch:
 def emptied(postgres: Postgres, config: IndexConfig | None = None) -> Index:
     index = Index(postgres, config)
     with postgres.owner() as connection:
-        connection.execute("UPDATE headwater.live SET release_id = NULL")
+        connection.execute("UPDATE headwater.live SET release_id = NULL, held_by = NULL")
     index.prune([])
     return index
 

@@ -24,10 +24,25 @@ def make_stored_zip(name: str, content: bytes) -> bytes:
     return out.getvalue()
 
 
-def make_tar(members: Mapping[str, bytes]) -> bytes:
+def make_undeclared_zip(members: Mapping[bytes, bytes]) -> bytes:
+    """Returns a ZIP archive whose names are these bytes, and that does not say in which encoding they are."""
+    places = {str(place).rjust(len(name), "\x1a"): name for place, name in enumerate(members)}
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for place, content in zip(places, members.values(), strict=True):
+            archive.writestr(place, content)
+    body = out.getvalue()
+    for place, name in places.items():
+        body = body.replace(place.encode(), name)
+    return body
+
+
+def make_tar(members: Mapping[str, bytes], encoding: str = "utf-8", compressed: bool = False) -> bytes:
     """Returns a TAR archive of these members."""
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as archive:
+    with tarfile.open(
+        fileobj=out, mode="w:gz" if compressed else "w", encoding=encoding, format=tarfile.GNU_FORMAT
+    ) as archive:
         for name, content in members.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)

@@ -79,11 +79,11 @@ def count_conservation(lake: Lake) -> Conservation:
     """
     pins = lake.pinned(DUPLICATES.name, lake.version(DUPLICATES.name))
     raw_version = pins[RAW_DOCUMENTS.name]
-    # Quarantine is written beside documents, from the same raw version.
+    # Quarantine is written beside documents, from the same versions.
     quarantine_version = next(
         commit.version
         for commit in lake.commits(QUARANTINE.name)
-        if commit.lineage.inputs[RAW_DOCUMENTS.name] <= raw_version
+        if all(version <= pins.get(name, 0) for name, version in commit.lineage.inputs.items())
     )
     counts = lake.query(
         f"""

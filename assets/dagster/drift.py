@@ -15,12 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from assets.columns import Table
 from assets.dagster.charts import chart_markdown, line_chart
 from assets.dagster.metadata import asset_key
 from assets.lake.ids import config_digest
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
-from assets.lake.tables import CHUNKS, DOCUMENTS, DRIFT, EMBEDDINGS, Table
+from assets.lake.tables import CHUNKS, DOCUMENTS, DRIFT, EMBEDDINGS
 from assets.recipe import Recipe
 from assets.text.signals import QUALITY_SIGNALS
 from quality.drift import DriftConfig, DriftFinding, centroid_drift, column_drift

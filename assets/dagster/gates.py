@@ -16,8 +16,9 @@ from assets.lake.audits import last_audit, record_audit
 from assets.lake.delta import delta_bytes, register_delta_table
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
-from assets.lake.tables import AUDITS, TABLES
+from assets.lake.tables import AUDITS, DOCUMENTS, TABLES
 from assets.recipe import Recipe
+from quality.checked_rows import failing_rows_in_duckdb
 from quality.data_docs import data_docs_page
 from quality.expectations import Expectation
 from quality.gate import ExpectationResult, gate_verdict
@@ -25,6 +26,7 @@ from quality.gx import run_gate_suite, validate_with_gx
 from quality.suites import SUITES, Suite
 from quality.user_suites import UserSuite, suites_digest
 from retrieval.embedding.embedding_model import EmbeddingModel
+from retrieval.progress import Progress, polled_progress
 
 _PARAMETERS: dict[str, Callable[[Recipe, EmbeddingModel], str | int]] = {
     "token_budget": lambda recipe, _: recipe.chunker.max_tokens,
@@ -38,6 +40,8 @@ DRIVER_GATE_BYTES = 8 << 30
 DRIVER_USER_SUITE_BYTES = 256 << 20
 """The same for the suites of users, whose columns may be long texts: pandas holds them as they are."""
 _LONGEST_DESCRIPTION = 500
+_NAMED_DOCUMENTS = 3
+"""The most documents that a failed check names."""
 
 
 def build_table_gates(added: Collection[UserSuite] = ()) -> list[dg.AssetChecksDefinition]:
@@ -90,6 +94,11 @@ def build_gate_checks(suite: Suite, added: Sequence[UserSuite] = ()) -> dg.Asset
             results = run_version_gate(
                 lake, suite, version, parameters, run_id, ("drift",) if drifted else (), added
             )
+        said = {
+            each.name: _said_of_failure(lake, suite, version, each, result)
+            for each, result in zip(expectations, results, strict=True)
+            if not result.passed
+        }
         pages = {
             expectation.name: data_docs_page(lake.docs_dir, suite.table, user_suite)
             for user_suite, some in _by_page(suite, added)
@@ -117,11 +126,36 @@ def build_gate_checks(suite: Suite, added: Sequence[UserSuite] = ()) -> dg.Asset
                     if expectation.severity == "error"
                     else dg.AssetCheckSeverity.WARN
                 ),
-                description=result.error and f"could not be evaluated: {result.error}",
+                description=said.get(expectation.name),
                 metadata=metadata,
             )
 
     return gate
+
+
+def _said_of_failure(
+    lake: Lake, suite: Suite, version: int, expectation: Expectation, result: ExpectationResult
+) -> str:
+    """Returns in words what failed and why it matters, with how many rows it is, or which documents."""
+    if result.error is not None:
+        return f"could not be evaluated: {result.error}"
+    table = lake.delta(suite.table, version)
+    named = suite.table == DOCUMENTS.name and expectation in suite.expectations
+    if named and delta_bytes(table) <= DRIVER_GATE_BYTES:
+        with duckdb.connect() as connection:
+            register_delta_table(connection, suite.table.partition(".")[2], table)
+            found = failing_rows_in_duckdb(connection, suite, expectation, "uri", _NAMED_DOCUMENTS)
+        if found is not None:
+            count, uris = found
+            others = " and others" if count > len(uris) else ""
+            noun = "document" if count == 1 else "documents"
+            return f"{expectation.why} It is {count:,} {noun}: {', '.join(uris)}{others}"
+    if result.observed is None:
+        return f"{expectation.why} Expected: {expectation.in_words}"[:_LONGEST_DESCRIPTION]
+    counts_rows = expectation.type.startswith("expect_column_values")
+    rows = "1 row does" if result.observed == 1 else f"{result.observed:,g} rows do"
+    seen = f"{rows} not meet it" if counts_rows else f"observed: {result.observed:,g}"
+    return f"{expectation.why} Expected: {expectation.in_words}"[:_LONGEST_DESCRIPTION] + f" ({seen})"
 
 
 def _by_page(suite: Suite, added: Sequence[UserSuite]) -> list[tuple[str | None, tuple[Expectation, ...]]]:
@@ -162,16 +196,19 @@ def run_version_gate(
     inputs = lake.inputs_of(suite.table, version) if suite.reads else {}
     versions = {suite.table: version} | {name: inputs[name] for name in suite.reads}
     tables = {name: lake.delta(name, at) for name, at in versions.items()}
-    if sum(map(delta_bytes, tables.values())) <= DRIVER_GATE_BYTES:
-        with duckdb.connect() as connection:
-            for name, table in tables.items():
-                register_delta_table(connection, name.partition(".")[2], table)
-            results = run_gate_suite(connection, suite, lake.docs_dir, parameters)
-    else:
-        frames = {name: lake.frame(name, at) for name, at in versions.items()}
-        results = run_gate_suite(frames, suite, lake.docs_dir, parameters)
-    for each in added:
-        results += _run_user_suite(lake, each, version)
+    results: list[ExpectationResult] = []
+    progress = Progress(f"expectations of {suite.table} validated", len(_all_expectations(suite, added)))
+    with polled_progress(lambda: progress.reach(len(results))):  # one call validates a whole suite
+        if sum(map(delta_bytes, tables.values())) <= DRIVER_GATE_BYTES:
+            with duckdb.connect() as connection:
+                for name, table in tables.items():
+                    register_delta_table(connection, name.partition(".")[2], table)
+                results += run_gate_suite(connection, suite, lake.docs_dir, parameters)
+        else:
+            frames = {name: lake.frame(name, at) for name, at in versions.items()}
+            results += run_gate_suite(frames, suite, lake.docs_dir, parameters)
+        for each in added:
+            results += _run_user_suite(lake, each, version)
     judged = gate_verdict(_all_expectations(suite, added), results)
     failed = [*judged.failed, *also_failed]
     passed = judged.passed and not also_failed

@@ -10,11 +10,10 @@ import dagster as dg
 import pyarrow as pa
 from dagster import MetadataValue
 
-from assets.columns import column_comment
+from assets.columns import Table, column_comment
 from assets.dagster.charts import bar_chart, chart_markdown, histogram_chart, line_chart
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
-from assets.lake.tables import Table
 from assets.sources.revisions import IS_ARCHIVE
 
 _COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -49,6 +48,16 @@ _COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
         "text": ("silver.documents.text",),
         "heading": ("silver.documents.headings",),
     },
+    "gold.training_splits": {
+        "doc_id": ("silver.documents.doc_id",),
+        "split": ("silver.duplicates.canonical_id",),
+    },
+    "gold.training_examples": {
+        "question": ("gold.chunks.text", "gold.chunks.heading"),
+        "positive": ("gold.chunks.text",),
+        "chunk_ids": ("gold.chunks.chunk_id", "gold.embeddings.vector"),
+        "split": ("gold.training_splits.split",),
+    },
     "gold.embeddings": {
         "text_sha256": ("gold.chunks.text_sha256",),
         "vector": ("gold.chunks.text",),
@@ -67,6 +76,8 @@ _PRIVATE = {
     "signature",
     "bands",
     "headings",
+    "positive",
+    "negatives",
 }
 """Columns that a sample leaves out: they can hold personal data, or are of no use to a reader."""
 
@@ -102,6 +113,13 @@ _CHARTS: dict[str, dict[str, tuple[Callable[[str, pa.Table], str], str]]] = {
             _bars,
             "select language, count(*) as n from t group by 1 order by n desc, language limit 12",
         ),
+        "documents that are not fit for training, per reason": (
+            _bars,
+            """
+            select reason, count(*) as n from (select unnest(training_unfit_reasons) as reason from t)
+            group by 1 order by n desc, reason limit 15
+            """,
+        ),
         "share of the source's words that arrived": (
             _histogram,
             "select text_coverage from t where text_coverage is not null",
@@ -128,6 +146,19 @@ _CHARTS: dict[str, dict[str, tuple[Callable[[str, pa.Table], str], str]]] = {
         ),
     },
     "gold.chunks": {"tokens per chunk": (_histogram, "select token_count::double from t")},
+    "gold.training_examples": {
+        "examples per kind": (
+            _bars,
+            "select kind, count(*) as n from t where left_out is null group by 1 order by n desc, kind",
+        ),
+        "questions per kind": (
+            _bars,
+            """
+            select query_kind, count(*) as n from t where left_out is null and kind = 'retrieval_pair'
+            group by 1 order by n desc, query_kind
+            """,
+        ),
+    },
 }
 """What is drawn of each table: a title, how, and the query over the table `t`."""
 

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from assets.dedup.minhash import MinHashConfig, shingle_jaccard
 from assets.engine.local_relations import LocalRelations
 from assets.engine.relations import Relations
+from retrieval.progress import Progress
 
 PAIRS_PER_FETCH = 100_000
 """Pairs whose texts this process holds at once while it compares them."""
@@ -57,6 +58,7 @@ def define_similarities(on: Relations, name: str, pairs: str, config: MinHashCon
         """,
         compare,
         _COMPARED,
+        Progress("pairs of documents compared"),
         reused=True,
     )
 
@@ -65,11 +67,11 @@ def _compared_here(on: LocalRelations, pairs: str, config: MinHashConfig) -> pa.
     # Pairs of one senior document lie together: its text is fetched once.
     on.define("sorted_pairs", f"SELECT * FROM {{{pairs}}} ORDER BY left_id, right_id")
     table = on.arrow("sorted_pairs")
-    parts = (
-        _similarity(on, table.slice(at, PAIRS_PER_FETCH), config)
-        for at in range(0, len(table), PAIRS_PER_FETCH)
-    )
-    jaccard = np.concatenate([np.empty(0), *parts])
+    parts, progress = [np.empty(0)], Progress("pairs of documents compared", len(table))
+    for at in range(0, len(table), PAIRS_PER_FETCH):
+        parts.append(_similarity(on, table.slice(at, PAIRS_PER_FETCH), config))
+        progress.advance(PAIRS_PER_FETCH)
+    jaccard = np.concatenate(parts)
     return table.append_column("jaccard", pa.array(jaccard)).cast(_COMPARED)
 
 

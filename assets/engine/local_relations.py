@@ -2,6 +2,8 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -13,6 +15,7 @@ from assets.engine.relations import IS_DELETED, BatchFunction, Relations, StepOu
 from assets.lake.delta import register_delta_table
 from assets.lake.lake import Lake
 from assets.lake.lineage import commit_properties, write_conflict
+from retrieval.progress import Progress, polled_progress
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -20,7 +23,11 @@ if TYPE_CHECKING:
 _BATCH_ROWS = 512
 """Rows per batch of a mapped function, as Spark's setting in `assets.engine.spark`: bodies are large."""
 
+_SLOW_BATCH_ROWS = 128
+"""The same where a row takes long: about a second's work, after which progress is counted."""
+
 _MACROS = (
+    "array_remove(list, value) AS list_filter(list, lambda each: each <> value)",
     "explode(list) AS unnest(list)",
     "sha2(value, bits) AS sha256(value)",
     "timestamp_micros(time_us) AS make_timestamptz(time_us)",
@@ -47,6 +54,10 @@ class LocalRelations(Relations):
         self._duckdb.execute("SET TimeZone = 'UTC'")
         for macro in _MACROS:
             self._duckdb.execute(f"CREATE MACRO {macro}")
+        self._duckdb.execute("SET enable_progress_bar = true; SET enable_progress_bar_print = false")
+        self._query: Progress | None = None
+        self._watched = ExitStack()
+        self._watched.enter_context(polled_progress(self._say_query_progress))
 
     @property
     def threads_per_call(self) -> int:
@@ -71,7 +82,11 @@ class LocalRelations(Relations):
         """Gives a name to the result of a query, which is computed at once."""
         if self._kinds.get(name) == "VIEW":  # a table is replaced, and may be read by the query
             self._drop(name)
-        self._execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {query}", values)
+        self._query = Progress(f"percent of the query {name}", 100)
+        try:
+            self._execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {query}", values)
+        finally:
+            self._query = None
         self._kinds[name] = "TABLE"
 
     def map_batches(
@@ -80,12 +95,21 @@ class LocalRelations(Relations):
         query: str,
         function: BatchFunction,
         schema: pa.Schema,
+        progress: Progress,
         spread: bool = False,
         reused: bool = False,
     ) -> None:
         """Gives a name to the result of a function over the rows of a query, which is computed at once."""
         rows = self._duckdb.sql(query.format(**{each: each for each in self._kinds})).to_arrow_table()
-        self.add(name, pa.Table.from_batches(function(iter(rows.to_batches(_BATCH_ROWS))), schema))
+        if progress.total is None:
+            progress.total = rows.num_rows
+
+        def counted() -> Iterator[pa.RecordBatch]:
+            for batch in rows.to_batches(_SLOW_BATCH_ROWS if spread else _BATCH_ROWS):
+                yield batch
+                progress.advance(batch.num_rows)
+
+        self.add(name, pa.Table.from_batches(function(counted()), schema))
 
     def row(self, query: str, **values: str | float) -> tuple[Any, ...]:
         """Returns the one row of a query."""
@@ -135,8 +159,14 @@ class LocalRelations(Relations):
 
     def close(self) -> None:
         """Closes the database and deletes what it spilled."""
+        self._watched.close()
         self._duckdb.close()
         self._spill.cleanup()
+
+    def _say_query_progress(self) -> None:
+        query, percent = self._query, self._duckdb.query_progress()
+        if query is not None and percent > 0:
+            query.reach(round(percent))
 
     def _add_view(self, name: str, rows: pa.Table | DeltaTable) -> None:
         self._drop(name)

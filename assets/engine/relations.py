@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import pyarrow as pa
 
+from assets.columns import Table
 from assets.lake.lake import Lake
-from assets.lake.tables import Table
 from retrieval.lineage import Lineage
+from retrieval.progress import Progress
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -83,6 +84,7 @@ class Relations(ABC):
         query: str,
         function: BatchFunction,
         schema: pa.Schema,
+        progress: Progress,
         spread: bool = False,
         reused: bool = False,
     ) -> None:
@@ -93,6 +95,7 @@ class Relations(ABC):
             query: As in `define`.
             function: Takes batches of the query's rows and yields batches of `schema`.
             schema: The schema of the batches that the function yields.
+            progress: Counts the rows that the function has read; its total is theirs unless it has one.
             spread: Whether one row takes so long that the rows are first distributed evenly to all cores.
             reused: As in `define`.
         """

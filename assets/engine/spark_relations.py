@@ -1,11 +1,15 @@
 """Relations as Spark frames, for data that is too large for this process."""
 
 import operator
-from functools import reduce
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial, reduce
 from typing import Any
 
 import pyarrow as pa
 from delta.tables import DeltaTable as SparkDeltaTable
+from pyspark.accumulators import Accumulator
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
@@ -17,6 +21,34 @@ from assets.engine.relations import IS_DELETED, BatchFunction, Relations, StepOu
 from assets.lake.delta import without_views_for_delta
 from assets.lake.lake import Lake
 from assets.lake.lineage import fencing_writer_id
+from retrieval.progress import Progress, polled_progress
+
+_ROWS_PER_TASK = 16
+"""Rows of a task that calls a slow function: about a second, after which they are counted."""
+_MOST_TASKS = 512
+
+
+@dataclass
+class _Mapped:
+    """A mapped function: what counts its rows here, what counts them in Spark, and how many were said."""
+
+    progress: Progress
+    counter: "Accumulator[int]"
+    rows: int
+    said: int = 0
+
+
+def _counted(
+    batches: Iterator[pa.RecordBatch], function: BatchFunction, counter: "Accumulator[int]"
+) -> Iterable[pa.RecordBatch]:
+    """Calls a function in a worker of Spark; the driver learns of its rows when the task has ended."""
+
+    def seen() -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            yield batch
+            counter.add(batch.num_rows)
+
+    return function(seen())
 
 
 class SparkRelations(Relations):
@@ -32,6 +64,10 @@ class SparkRelations(Relations):
         self._frames: dict[str, DataFrame] = {}
         self._checkpoints: list[DataFrame] = []
         self._fetched: list[LocalRelations] = []
+        self._mapped: list[_Mapped] = []
+        self._stage, self._tasks = -1, Progress("tasks of a stage in Spark")
+        self._watched = ExitStack()
+        self._watched.enter_context(polled_progress(self._say_progress))
 
     @property
     def threads_per_call(self) -> int:
@@ -68,14 +104,24 @@ class SparkRelations(Relations):
         query: str,
         function: BatchFunction,
         schema: pa.Schema,
+        progress: Progress,
         spread: bool = False,
         reused: bool = False,
     ) -> None:
         """Gives a name to the result of a function over the rows of a query, in Spark's Python workers."""
-        rows = self._run(query, {})
+        rows, context = self._run(query, {}), self._spark.sparkContext
+        count = rows.count()
+        if progress.total is None:
+            progress.total = count
         if spread:
-            rows = rows.repartition(2 * self._spark.sparkContext.defaultParallelism)
-        mapped = rows.mapInArrow(function, from_arrow_schema(schema))  # type: ignore[arg-type]
+            parts = min(max(count // _ROWS_PER_TASK, 2 * context.defaultParallelism), _MOST_TASKS)
+            rows = rows.repartition(parts)
+        counter = context.accumulator(0)
+        self._mapped.append(_Mapped(progress, counter, count))
+        mapped = rows.mapInArrow(
+            partial(_counted, function=function, counter=counter),
+            from_arrow_schema(schema),
+        )
         self._keep(name, mapped, reused)
 
     def row(self, query: str, **values: str | float) -> tuple[Any, ...]:
@@ -123,12 +169,30 @@ class SparkRelations(Relations):
 
     def close(self) -> None:
         """Deletes the checkpoints, which Spark would keep on its disks until the JVM collects garbage."""
+        self._watched.close()
         for frame in self._checkpoints:
             frame._jdf.queryExecution().logical().rdd().unpersist(False)
         for local in self._fetched:
             local.close()
         self._checkpoints.clear()
         self._frames.clear()
+
+    def _say_progress(self) -> None:
+        """Says how many rows the functions have read, or, where none reads any, how far Spark's stage is."""
+        for mapped in self._mapped:
+            if mapped.said < (seen := min(mapped.counter.value, mapped.rows)):
+                mapped.progress.advance(seen - mapped.said)
+                mapped.said = seen
+        if any(0 < mapped.said < mapped.rows for mapped in self._mapped):
+            return
+        tracker = self._spark.sparkContext.statusTracker()
+        for stage in filter(None, map(tracker.getStageInfo, tracker.getActiveStageIds()[:1])):
+            if stage.stageId != self._stage:
+                self._stage, self._tasks = (
+                    stage.stageId,
+                    Progress("tasks of a stage in Spark", stage.numTasks),
+                )
+            self._tasks.reach(stage.numCompletedTasks)
 
     def _run(self, query: str, values: dict[str, str | float]) -> DataFrame:
         named: dict[str, Any] = {**self._frames, **values}

@@ -8,12 +8,13 @@ move.
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
+from assets.columns import Table
 from assets.engine.limits import LOCAL_BYTES, LocalLimits
 from assets.engine.local_relations import LocalRelations
 from assets.engine.merge import merge_rows
@@ -21,7 +22,6 @@ from assets.engine.relations import IS_DELETED, Relations, StepOutput
 from assets.lake.delta import delta_bytes, delta_rows
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
-from assets.lake.tables import Table
 from retrieval.lineage import Lineage
 
 logger = logging.getLogger(__name__)
@@ -130,6 +130,16 @@ class Step(StepOutput):
         """
         on.define(f"replaced_{relation_name(table)}", _first_of_each_key(table, _EARLIEST_PRE_IMAGES))
 
+    def unfinished(self) -> "Step":
+        """Returns the step without its watermark: it merges a part, and the next step does the rest."""
+        inputs = {
+            name: window.until if window.since is None else window.since
+            for name, window in self.windows.items()
+        }
+        digest = "" if self.rebuild else self.lineage.config_digest
+        lineage = self.lineage.model_copy(update={"inputs": inputs, "config_digest": digest})
+        return replace(self, lineage=lineage, rebuild=False)
+
     def merge(self, on: Relations, rows: str, scope: str | None = None) -> None:
         """Makes the output's rows within a scope equal to those of a relation, in one commit.
 
@@ -143,20 +153,21 @@ class Step(StepOutput):
         """
         merge_rows(on, self, rows, None if self.rebuild else scope)
 
-    def append(self, on: Relations, query: str, read_bytes: int) -> None:
+    def append(self, on: Relations, query: str, read_bytes: int, always: bool) -> None:
         """Appends the rows of a query to the output in one commit; none where a few files gave no row.
 
         Args:
             on: The relations.
             query: SQL over the relations; its result has the output's columns.
             read_bytes: The size of the files from which the rows are read.
+            always: Whether there is a commit without rows too, for its lineage says something new.
 
         Raises:
             WriteConflict: Another run has written to the table meanwhile; nothing was written.
         """
         few = LocalLimits().fit(read_bytes)
         on.define("appended", query, reused=few)
-        if few and not self.rebuild and not on.row("SELECT count(*) FROM {appended}")[0]:
+        if few and not always and not on.row("SELECT count(*) FROM {appended}")[0]:
             return  # of files that can not be read, and are tried again by every run
         (on.fetched("appended") if few else on).append_to(self, "appended")
 

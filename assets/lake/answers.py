@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from assets.lake.lake import Lake
@@ -22,7 +23,7 @@ from assets.lake.lineage import CODE_VERSION
 from assets.lake.tables import ANSWERS
 from inference.answering.answer import AnswerRecord, Citation
 from retrieval.access import encode_access_groups
-from retrieval.atomic_files import flush_path
+from retrieval.atomic_files import atomic_file, flush_path
 from retrieval.lineage import Lineage
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,14 @@ class StoredAnswer(BaseModel, frozen=True):
     access_groups: str | None
     search_mode: str | None
     answered_at: datetime
+    generator_digest: str | None
+    chosen_because: str | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cost_usd: float | None
+    passages_left_out: int | None
+    batch: str | None
+    question_id: str | None
 
     @property
     def groups(self) -> list[str]:
@@ -61,28 +70,72 @@ class StoredAnswer(BaseModel, frozen=True):
 
 
 def find_stored_answer(lake: Lake, answer_id: str) -> StoredAnswer:
-    """Returns an answer.
+    """Returns an answer by its id, or by the beginning of it that no other has.
 
     Raises:
-        UnknownStoredAnswer: When there is none.
+        UnknownStoredAnswer: When there is none, or more than one.
     """
     rows = lake.query(
-        "select * from answers where answer_id = ?", [answer_id], answers=lake.delta(ANSWERS.name)
+        "select * from answers where starts_with(answer_id, ?) order by answer_id <> ? limit 2",
+        [answer_id, answer_id],
+        answers=lake.delta(ANSWERS.name),
     ).to_pylist()
-    if not rows:
+    if len(rows) > 1 and rows[0]["answer_id"] != answer_id:
+        raise UnknownStoredAnswer(f"more than one answer's id begins with {answer_id!r}: give more of it")
+    if not rows or not answer_id:
         raise UnknownStoredAnswer(f"there is no answer {answer_id!r}: `headwater answers list` lists them")
     return StoredAnswer.model_validate(rows[0])
 
 
-def recent_stored_answers(lake: Lake, limit: int, tenant: str | None) -> list[StoredAnswer]:
-    """Returns the newest answers of one tenant or of all tenants, newest first."""
+def recent_stored_answers(
+    lake: Lake, limit: int, tenant: str | None, batch: str | None = None
+) -> list[StoredAnswer]:
+    """Returns the newest answers of one tenant or of all tenants, of one batch or of all, newest first."""
     rows = lake.query(
-        "select * from answers where $tenant is null or tenant = $tenant "
-        "order by answered_at desc limit $limit",
-        {"tenant": tenant, "limit": limit},
+        "select * from answers where ($tenant is null or tenant = $tenant) "
+        "and ($batch is null or batch = $batch) order by answered_at desc limit $limit",
+        {"tenant": tenant, "batch": batch, "limit": limit},
         answers=lake.delta(ANSWERS.name),
     ).to_pylist()
     return [StoredAnswer.model_validate(row) for row in rows]
+
+
+def stored_batch(lake: Lake, batch: str) -> pa.Table:
+    """Returns the rows of `gold.answers` that a batch has: the newest for each question, by question id."""
+    return lake.query(
+        "select * from answers where batch = ? "
+        "qualify row_number() over (partition by question_id order by answered_at desc) = 1 "
+        "order by question_id",
+        [batch],
+        answers=lake.delta(ANSWERS.name),
+    )
+
+
+def export_stored_batch(lake: Lake, batch: str, file: Path, parquet: bool) -> int:
+    """Writes `stored_batch` to a file, as Parquet or as JSON lines.
+
+    Returns:
+        The number of answers.
+    """
+    rows = stored_batch(lake, batch)
+    with atomic_file(file) as fresh:
+        if parquet:
+            pq.write_table(rows, fresh)
+        else:
+            with fresh.open("w", encoding="utf-8") as lines:
+                for each in rows.to_batches():
+                    lines.writelines(
+                        StoredAnswer.model_validate(row).model_dump_json() + "\n" for row in each.to_pylist()
+                    )
+    return rows.num_rows
+
+
+def stored_batch_ids(lake: Lake, batch: str) -> set[str]:
+    """Returns the ids of all answers that a batch has ever got."""
+    rows = lake.query(
+        "select answer_id from answers where batch = ?", [batch], answers=lake.delta(ANSWERS.name)
+    )
+    return set(rows["answer_id"].to_pylist())
 
 
 class AnswerJournal:
@@ -120,8 +173,13 @@ class AnswerJournal:
         """True if the journal has no answers."""
         return not self._file.exists()
 
-    def commit(self, lake: Lake) -> None:
-        """Moves all answers to `gold.answers`, in one commit per release that was searched."""
+    def commit(self, lake: Lake, run_id: str | None = None) -> None:
+        """Moves all answers to `gold.answers`, in one commit per release that was searched.
+
+        Args:
+            lake: The lake.
+            run_id: The Dagster run that the answers are from, if they are from one.
+        """
         if self.is_empty():
             return
         with self._locked():
@@ -133,7 +191,8 @@ class AnswerJournal:
             self._committing.touch()
             flush_path(self._folder)
             for release_id in dict.fromkeys(record.answer.release for record in records):
-                _append(lake, [record for record in records if record.answer.release == release_id])
+                of_release = [record for record in records if record.answer.release == release_id]
+                _append(lake, of_release, run_id or of_release[0].answer.answer_id)
             self._file.unlink(missing_ok=True)
             self._committing.unlink()
 
@@ -167,7 +226,7 @@ class AnswerJournal:
             yield
 
 
-def _append(lake: Lake, records: list[AnswerRecord]) -> None:
+def _append(lake: Lake, records: list[AnswerRecord], run_id: str) -> None:
     """Appends answers from one release to `gold.answers`, in one commit."""
     rows = [
         {
@@ -184,11 +243,19 @@ def _append(lake: Lake, records: list[AnswerRecord]) -> None:
             "access_groups": encode_access_groups(record.groups),
             "search_mode": record.search_mode,
             "answered_at": record.answered_at,
+            "generator_digest": record.answer.generator_digest,
+            "chosen_because": record.answer.because,
+            "prompt_tokens": record.answer.usage.prompt_tokens if record.answer.usage else None,
+            "completion_tokens": record.answer.usage.completion_tokens if record.answer.usage else None,
+            "cost_usd": record.answer.usage.cost_usd if record.answer.usage else None,
+            "passages_left_out": record.answer.passages_left_out,
+            "batch": record.place.batch if record.place else None,
+            "question_id": record.place.question_id if record.place else None,
         }
         for record in records
     ]
     lineage = Lineage(
-        run_id=records[0].answer.answer_id,
+        run_id=run_id,
         asset="gold/answers",
         code_version=CODE_VERSION,
         config_digest="",

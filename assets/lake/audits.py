@@ -3,9 +3,10 @@
 import pyarrow as pa
 from pydantic import BaseModel
 
+from assets.columns import Table
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
-from assets.lake.tables import AUDITS, Table
+from assets.lake.tables import AUDITS
 from retrieval.lineage import Lineage
 
 

@@ -85,7 +85,7 @@ def _read(lake: Lake, name: str, limit: int | None) -> pa.Table:
             "committed_at": commit.committed_at,
             "operation": commit.operation,
             "inputs": list(commit.lineage.inputs.items()),
-            **commit.lineage.model_dump(exclude={"inputs", "fence"}),
+            **commit.lineage.model_dump(exclude={"inputs", "fence", "behind"}),
         }
         for commit in lake.commits(name, limit)
     ]

@@ -18,9 +18,10 @@ import pyarrow as pa
 from deltalake import DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
+from assets.columns import Table
 from assets.lake.delta import delta_files, delta_hadoop_path, register_delta_table
 from assets.lake.lineage import Commit, commit_properties, fencing_writer_id, write_conflict
-from assets.lake.tables import TABLES, Table
+from assets.lake.tables import TABLES
 from retrieval.lineage import Lineage
 
 if TYPE_CHECKING:
@@ -78,6 +79,11 @@ class Lake:
         from assets.lake.spark import spark_session
 
         return spark_session(self._spark_config, self._scratch)
+
+    @property
+    def spark_is_local(self) -> bool:
+        """Whether Spark runs on this machine's cores, and not on a cluster."""
+        return self._spark_config.is_local
 
     @property
     def cache_dir(self) -> Path:

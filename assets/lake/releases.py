@@ -75,12 +75,21 @@ def stored_release_name(point: IndexPoint) -> str:
 
 def last_stored_verdict(lake: Lake, release_id: str) -> StoredRelease | None:
     """Returns the release gate's newest verdict on a release, or None if it was not evaluated."""
+    return _newest_verdict(lake, "release_id = ?", [release_id])
+
+
+def newest_stored_verdict(lake: Lake) -> StoredRelease | None:
+    """Returns the release gate's newest verdict on any release, or None if it has given none."""
+    return _newest_verdict(lake, "true", [])
+
+
+def _newest_verdict(lake: Lake, condition: str, values: list[str]) -> StoredRelease | None:
     rows = lake.query(
-        """
-        select * from releases where release_id = ? and decision in ('approved', 'refused')
+        f"""
+        select * from releases where {condition} and decision in ('approved', 'refused')
         order by decided_at desc limit 1
         """,
-        [release_id],
+        values,
         releases=lake.delta(RELEASES.name),
     ).to_pylist()
     if not rows:
@@ -127,11 +136,27 @@ def log_release_verdict(
 
 
 def make_release_live(
-    lake: Lake, index: Index, state: IndexState, run_id: str, model: EmbeddingModel
+    lake: Lake,
+    index: Index,
+    state: IndexState,
+    run_id: str,
+    model: EmbeddingModel,
+    expected: str | None = None,
+    reason: str = "",
 ) -> IndexRelease:
     """Makes an approved state of the index live, and brings the log up to date with what is live.
 
-    A state from which a user rolled back does not go live again until the index changes.
+    A state from which a user rolled back does not go live again until the index changes, and none goes live
+    while somebody holds the live release.
+
+    Args:
+        lake: The tables.
+        index: The index.
+        state: The state.
+        run_id: The run that makes it live; empty for none.
+        model: The embedding model of its vectors.
+        expected: The release that must be live; None for any.
+        reason: Why, if it is more than that its evaluation approved it.
 
     Returns:
         The release that is live now.
@@ -148,7 +173,15 @@ def make_release_live(
     if verdict is None or verdict.decision == "refused":
         why = "it was not evaluated" if verdict is None else f"it was refused: {verdict.reason}"
         raise ReleaseNotApproved(f"release {name} can not go live: {why}; what was live stays live")
-    if live is None or all(entry.release_id != name for entry in index.live_history()):
+    if expected is not None and (live is None or live.release_id != expected):
+        raise IndexConflict(
+            f"{live.release_id if live else 'nothing'} is live, not {expected!r}, which {name!r} was judged "
+            "against; judge it again"
+        )
+    hold = index.live_hold()
+    if hold is not None and live is not None and hold.release_id != name and expected is None:
+        logger.warning("%s is held back: %s; `headwater hold --off` ends that", name, hold)
+    elif live is None or all(entry.release_id != name for entry in index.live_history()):
         details = IndexReleaseDetails(
             metrics=verdict.metrics,
             versions=state.lineage.inputs,
@@ -157,21 +190,23 @@ def make_release_live(
             run_id=run_id,
         )
         live = index.release(name, state, live.release_id if live else None, details)
-    log_live_history(lake, index, run_id)
+    log_live_history(lake, index, run_id, reason)
     return live
 
 
-def roll_back_release(lake: Lake, index: Index, to: str | None) -> IndexRelease:
-    """Makes an earlier release live again, and brings the log up to date with it.
+def roll_back_release(lake: Lake, index: Index, to: str | None, held_by: str, reason: str) -> IndexRelease:
+    """Makes an earlier release live again and holds it, and brings the log up to date with it.
 
     Args:
         lake: The tables.
         index: The index.
         to: The release; None for the one before the live one.
+        held_by: Who holds it from now on.
+        reason: Why, in a sentence; may be empty.
 
     Raises:
         UnknownIndexRelease: When there is no such release, or none before the live one.
-        IndexConflict: When another release went live at the same time.
+        ReleaseHeld: When somebody else holds the live release.
     """
     live = index.live()
     if live is None:
@@ -181,8 +216,9 @@ def roll_back_release(lake: Lake, index: Index, to: str | None) -> IndexRelease:
         if not earlier:
             raise UnknownIndexRelease(f"{live.release_id} is the first release: there is none before it")
         to = earlier[0].release_id
-    restored = index.rollback(to)
-    log_live_history(lake, index, run_id="")
+    restored = index.hold(to, held_by, reason)
+    said = f"rolled back to {restored.release_id}: {reason}" if reason else ""
+    log_live_history(lake, index, run_id="", reason=said)
     return restored
 
 
@@ -204,10 +240,11 @@ def prune_releases(index: Index, releases_kept: int) -> bool:
 
 
 @retry(retry=retry_if_exception_type(WriteConflict), stop=stop_after_attempt(5), reraise=True)
-def log_live_history(lake: Lake, index: Index, run_id: str) -> None:
+def log_live_history(lake: Lake, index: Index, run_id: str, reason: str = "") -> None:
     """Appends to `ops.releases` every change of the live release that it does not have yet.
 
-    Releases that are no longer kept are left out: what they were made from is no longer known.
+    Releases that are no longer kept are left out: what they were made from is no longer known. `reason` is
+    why the last change was made, where a person said it.
 
     Raises:
         WriteConflict: When other writers were faster five times in a row.
@@ -216,7 +253,8 @@ def log_live_history(lake: Lake, index: Index, run_id: str) -> None:
     rows = lake.query("select release_id, decision from releases", releases=lake.delta(RELEASES.name))
     logged = Counter((row["release_id"], row["decision"]) for row in rows.to_pylist())
     kept = {release.release_id: release for release in index.releases()}
-    for release_id, decision, reason in _moves(index.live_history()):
+    moves = list(_moves(index.live_history()))
+    for place, (release_id, decision, why) in enumerate(moves, 1):
         if logged[release_id, decision] > 0:
             logged[release_id, decision] -= 1
             continue
@@ -227,7 +265,7 @@ def log_live_history(lake: Lake, index: Index, run_id: str) -> None:
         entry = StoredRelease(
             release_id=release_id,
             decision=decision,
-            reason=reason or (verdict.reason if verdict else ""),
+            reason=reason if reason and place == len(moves) else why or (verdict.reason if verdict else ""),
             generation=release.generation,
             epoch=release.epoch,
             model_digest=release.details.model_digest,

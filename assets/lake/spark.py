@@ -41,6 +41,11 @@ class SparkConfig(BaseModel):
     conf: dict[str, SecretStr] = {}
     """Any further Spark setting, such as file-system credentials; shown nowhere, and on no command line."""
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the master is this machine's cores, and not a cluster."""
+        return self.master.startswith("local")
+
     @field_serializer("conf", when_used="json")
     def _conf_for_a_process_of_ours(
         self, conf: dict[str, SecretStr], info: SerializationInfo
@@ -58,7 +63,7 @@ def spark_java_options(config: SparkConfig) -> str:
     """Returns the options of the driver's JVM."""
     # An archive of another JVM, or of jars that have changed, is passed over and need not be talked about.
     options = "-Xshare:auto -Xlog:disable"
-    if not config.master.startswith("local"):
+    if not config.is_local:
         return options
     # All work is in this JVM, for a minute: bytecode that is compiled twice as fast matters more than its
     # peak speed, and with few cores a collector of one thread takes half the memory for the same time.
@@ -136,7 +141,7 @@ def spark_session(config: SparkConfig, scratch: Path) -> SparkSession:
         # Hadoop gives files modes of its own, whatever the process's umask is.
         "spark.hadoop.fs.permissions.umask-mode": "077",
     }
-    if config.master.startswith("local"):
+    if config.is_local:
         # Spark's own ports take objects of Java from whoever connects; here it makes a secret for itself.
         settings["spark.authenticate"] = "true"
     else:

@@ -1,51 +1,20 @@
-"""Declares every table of the lake: its columns, its key, and the columns of its content digest."""
-
-from dataclasses import dataclass
+"""Declares the tables of documents and of what is made from them; `TABLES` lists all tables of the lake."""
 
 import pyarrow as pa
 
-from assets.columns import column
+from assets.columns import STAMP, Table, column
+from assets.lake.ops_tables import AUDITS, DRIFT, ENGINE_RELEASES, QUARANTINE_DECISIONS, RELEASES
 from assets.text.signals import QUALITY_SIGNALS
 
 LAYERS = ("bronze", "silver", "gold", "ops")
 
 _TEXT = pa.string()
-_TIME = pa.timestamp("us", tz="UTC")
 _GROUPS = column(
     "access_groups",
     "Groups of the tenant that may see the row, as one string; NULL is everybody.",
     nullable=True,
 )
 _RUN_ID = column("OpenLineage_RunId", "Dagster run that wrote the row.")
-
-
-@dataclass(frozen=True)
-class Table:
-    """One Delta table: its name is its asset key and its folder.
-
-    Attributes:
-        name: `layer.table`.
-        schema: Its columns; a field that is not nullable is enforced by Delta at every write.
-        key: The columns that identify a row.
-        content: The columns that its content digest, and so its Dagster data version, is made from.
-        volatile: The columns that say when or by which run a row was written. A row that differs only in
-            these is not rewritten.
-        gated: Consumers read its last audited version, never the newest.
-        about: One line for the UI and for `headwater sql`'s help.
-    """
-
-    name: str
-    schema: pa.Schema
-    key: tuple[str, ...]
-    content: tuple[str, ...]
-    about: str
-    volatile: tuple[str, ...] = ("OpenLineage_RunId",)
-    gated: bool = False
-
-    @property
-    def layer(self) -> str:
-        """The table's layer: the part of its name before the dot."""
-        return self.name.partition(".")[0]
 
 
 RAW_DOCUMENTS = Table(
@@ -74,11 +43,16 @@ RAW_DOCUMENTS = Table(
                 nullable=True,
             ),
             column(
-                "file_modified_at", "Modification time of that file, when it was read.", _TIME, nullable=True
+                "file_modified_at", "Modification time of that file, when it was read.", STAMP, nullable=True
+            ),
+            column(
+                "source_version",
+                "What the source calls this version: a Git commit, an ETag, the value of a cursor column.",
+                nullable=True,
             ),
             column("error", "Why the document could not be read, or NULL.", nullable=True),
-            column("first_seen_at", "When the document was first read.", _TIME),
-            column("fetched_at", "When this revision was read.", _TIME),
+            column("first_seen_at", "When the document was first read.", STAMP),
+            column("fetched_at", "When this revision was read.", STAMP),
             column("deleted", "True in a tombstone: the source no longer has the document.", pa.bool_()),
         ]
     ),
@@ -125,15 +99,27 @@ DOCUMENTS = Table(
                 pa.float64(),
                 nullable=True,
             ),
+            column(
+                "training_fit",
+                "True where the document may go into a training set: no reason speaks against it.",
+                pa.bool_(),
+                nullable=True,
+            ),
+            column(
+                "training_unfit_reasons",
+                "Why it may not, such as max_cut_off or licence_not_allowed; empty where it may.",
+                pa.list_(pa.string()),
+                nullable=True,
+            ),
             _GROUPS,
-            column("first_seen_at", "When the document was first read.", _TIME),
+            column("first_seen_at", "When the document was first read.", STAMP),
             _RUN_ID,
         ]
     ),
     key=("doc_id",),
-    content=("doc_id", "content_sha256", "text_sha256", "uri", "title", "access_groups"),
+    content=("doc_id", "content_sha256", "text_sha256", "uri", "title", "training_fit", "access_groups"),
     gated=True,
-    about="Normalised text with its language, headings and quality signals; the rest is quarantined.",
+    about="Every readable document: normalised text, language, headings, signals and fitness for training.",
 )
 
 QUARANTINE = Table(
@@ -149,7 +135,7 @@ QUARANTINE = Table(
                 "SHA-256 of the bytes that were refused, NULL where none could be read.",
                 nullable=True,
             ),
-            column("stage", "Stage that refused the document: read, parse, quality …"),
+            column("stage", "Stage that refused the document: read, extract or damage."),
             column("expectation", "Name of the expectation that the document failed."),
             column("reason", "What was found, in a sentence."),
             _RUN_ID,
@@ -254,7 +240,7 @@ ANSWERS = Table(
             column("answer_id", "Identity of the answer."),
             column("tenant", "Tenant that asked."),
             column("question", "The question as it was asked."),
-            column("answer", "The answer's text; NULL where it was refused.", nullable=True),
+            column("answer", "The answer's text; where it was refused, the reason.", nullable=True),
             column("refused", "True where the documents did not answer the question.", pa.bool_()),
             column("engine", "Engine that wrote the answer."),
             column(
@@ -286,7 +272,24 @@ ANSWERS = Table(
             ),
             _GROUPS,
             column("search_mode", "How they were retrieved: hybrid or reranked.", nullable=True),
-            column("answered_at", "When the answer was given.", _TIME),
+            column("answered_at", "When the answer was given.", STAMP),
+            column("chosen_because", "Why this engine wrote it, where there was a choice.", nullable=True),
+            column("prompt_tokens", "Tokens that the engine read.", pa.int64(), nullable=True),
+            column("completion_tokens", "Tokens that it wrote.", pa.int64(), nullable=True),
+            column("cost_usd", "Their price in US dollars.", pa.float64(), nullable=True),
+            column(
+                "passages_left_out",
+                "Passages found that the engine did not read, because its prompt had no room for them.",
+                pa.int32(),
+                nullable=True,
+            ),
+            column(
+                "generator_digest",
+                "Digest of the engine: its model, its prompt and its parameters.",
+                nullable=True,
+            ),
+            column("batch", "Batch that the question belongs to; NULL for one by itself.", nullable=True),
+            column("question_id", "Id of the question in its batch.", nullable=True),
         ]
     ),
     key=("answer_id",),
@@ -294,82 +297,81 @@ ANSWERS = Table(
     about="Every answer, with its citations and the release that it was given from.",
 )
 
-RELEASES = Table(
-    "ops.releases",
+TRAINING_SPLITS = Table(
+    "gold.training_splits",
     pa.schema(
         [
-            column("release_id", "Name of the release, such as r1.2: generation and epoch."),
-            column("decision", "What was decided: approved, released, refused or rolled_back."),
-            column("reason", "Why, in a sentence.", nullable=True),
-            column("generation", "Generation of the index.", pa.int32()),
-            column("epoch", "Epoch of that generation.", pa.int64()),
-            column("model_digest", "Digest of its embedding model."),
-            column("metrics", "JSON object: what was measured, name to number."),
-            column("versions", "JSON object: table to the Delta version that the release pins."),
-            column("decided_at", "When; later than every decision before it.", _TIME),
+            column("doc_id", "Document that was given a split; it keeps it after it was removed."),
+            column("tenant", "Tenant that the document belongs to."),
+            column("split", "Split of its cluster of duplicates: train, validation or test."),
+            _RUN_ID,
         ]
     ),
-    key=("release_id", "decided_at"),
-    content=("release_id", "decision"),
-    about="Every decision about what is served: what was measured, which versions it pins, what was decided.",
+    key=("doc_id",),
+    content=("doc_id", "split"),
+    about="Which split of a training set each document was given; where clusters merge, train wins.",
 )
 
-AUDITS = Table(
-    "ops.audits",
+TRAINING_EXAMPLES = Table(
+    "gold.training_examples",
     pa.schema(
         [
-            column("table", "Table that the gate audited."),
-            column("version", "Version of the table.", pa.int64()),
-            column("passed", "True where no blocking expectation failed.", pa.bool_()),
-            column("failed", "Names of the blocking expectations that failed.", pa.list_(pa.string())),
-            column("run_id", "Dagster run of the audit."),
-            column("audited_at", "When; later than every audit before it.", _TIME),
-        ]
-    ),
-    key=("table", "version", "audited_at"),
-    content=("table", "version", "passed"),
-    about="Every gate's verdict on a table version; consumers read the last version that passed.",
-)
-
-DRIFT = Table(
-    "ops.drift",
-    pa.schema(
-        [
-            column("table", "Table that was compared."),
+            column("example_id", "SHA-256 of tenant, kind, question and positive: the example's identity."),
+            column("kind", "retrieval_pair, ranked_list, instruction or domain_text."),
             column(
-                "since",
-                "Version before the batch, which is the reference; NULL for a first batch.",
-                pa.int64(),
+                "query_kind",
+                "Kind of the question: title, keyword, natural or claim; of an instruction: definition, "
+                "question_answer, section or user.",
                 nullable=True,
             ),
-            column("until", "Version with the batch.", pa.int64()),
-            column("column", "Column that was compared."),
-            column("test", "Test: ks, psi or centroid."),
-            column("statistic", "The test's statistic.", pa.float64()),
-            column("threshold", "Value above which the batch has drifted.", pa.float64()),
-            column("drifted", "True where the statistic is above the threshold.", pa.bool_()),
-            column("run_id", "Dagster run of the comparison."),
-            column("measured_at", "When.", _TIME),
+            column("split", "Split that its document has: train, validation or test."),
+            column(
+                "left_out",
+                "Why it is in no training set: near_held_out or not_found; NULL where it is.",
+                nullable=True,
+            ),
+            column("tenant", "Tenant that its documents belong to."),
+            column("doc_id", "Document that it was made of; NULL for a user's own.", nullable=True),
+            column("question", "The question; NULL for plain text.", nullable=True),
+            column(
+                "positive",
+                "What answers it; NULL where that is the whole text of the first of its chunks.",
+                nullable=True,
+            ),
+            column(
+                "chunk_ids",
+                "Chunks of the positive and of the negatives, or of a ranked list's candidates, best first.",
+                pa.list_(pa.string()),
+            ),
+            column("doc_ids", "Documents of these chunks, in their order.", pa.list_(pa.string())),
+            column(
+                "negatives",
+                "Texts that do not answer, of a user's own example; those of others are chunks.",
+                pa.list_(pa.string()),
+            ),
+            column(
+                "scores",
+                "Cosine of each chunk to the question, or the teacher's score of each candidate.",
+                pa.list_(pa.float64()),
+            ),
+            column("teacher", "What scored the candidates of a ranked list: fused.", nullable=True),
+            column("licence", "SPDX licence of its document; NULL where it is not known.", nullable=True),
+            column("language", "ISO 639-1 code of its document's language.", nullable=True),
+            column("versions", "JSON object: table to the version that the example was made from."),
+            _RUN_ID,
         ]
     ),
-    key=("table", "until", "column", "test"),
-    content=("table", "until", "column", "test", "drifted"),
-    about="Every comparison of new documents with earlier ones: column, statistic and threshold.",
+    key=("example_id",),
+    content=("example_id", "split", "left_out", "chunk_ids"),
+    volatile=("OpenLineage_RunId", "versions"),
+    about="What models learn from: questions with passages and negatives, ranked lists, instructions, text.",
 )
 
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
-        RAW_DOCUMENTS,
-        DOCUMENTS,
-        QUARANTINE,
-        SIGNATURES,
-        DUPLICATES,
-        CHUNKS,
-        EMBEDDINGS,
-        ANSWERS,
-        RELEASES,
-        AUDITS,
-        DRIFT,
+        *(RAW_DOCUMENTS, DOCUMENTS, QUARANTINE, SIGNATURES, DUPLICATES, CHUNKS, EMBEDDINGS),
+        *(TRAINING_SPLITS, TRAINING_EXAMPLES),
+        *(ANSWERS, RELEASES, ENGINE_RELEASES, AUDITS, DRIFT, QUARANTINE_DECISIONS),
     )
 }

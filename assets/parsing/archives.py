@@ -1,18 +1,32 @@
-"""Reads the files inside ZIP and TAR archives, of which nothing is ever written to a disk."""
+"""Reads the files inside ZIP, TAR and 7z archives, of which nothing is ever written to a disk."""
 
 import io
+import re
 import stat
+import struct
 import tarfile
+import unicodedata
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from assets.parsing.blocks import ExtractionError
 from assets.parsing.compression import DecompressingReader
-from assets.parsing.content_type import TAR, ZIP
+from assets.parsing.content_type import SEVEN_ZIP, TAR, ZIP
+from assets.parsing.decoding import EAST_ASIAN, LATIN_ENCODINGS, likely_encodings
 from assets.parsing.formats.zip_package import open_zip_directory
 
 _DEFLATED_AND_SUCH = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+_SURROGATE = re.compile("[\udc80-\udcff]")
+_UTF8_FLAG = 0x800
+_UNICODE_PATH = 0x7075
+_DOS_ENCODINGS = ("cp437", "cp850")
+"""What ZIP archives of Western Europe are in; their letters are signs elsewhere, and the other way round."""
+_TYPOGRAPHY = frozenset("–—‘’“”…°")
+_CUT_BY_BACKSLASH = re.compile(r"[^\x00-\x7f]\\[._]")
+"""What a second byte 0x5C of an East Asian character becomes in another encoding, before an extension."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +56,7 @@ def archive_members(
 
     Args:
         body: The archive.
-        media_type: `ZIP` or `TAR`.
+        media_type: `ZIP`, `TAR` or `SEVEN_ZIP`.
         coding: The content coding of a compressed TAR archive; None without.
         max_member_bytes: A larger member is not read.
         limit_bytes: The most that all members together may unpack to.
@@ -55,9 +69,8 @@ def archive_members(
         return _zip_members(body, max_member_bytes, limit_bytes)
     if media_type == TAR:
         return _tar_members(body, coding, max_member_bytes, limit_bytes)
-    raise ExtractionError(
-        "unsupported_media_type", f"Archives of type {media_type} are not read: add the files inside."
-    )
+    assert media_type == SEVEN_ZIP  # noqa: S101 - the other archives
+    return _seven_zip_members(body, max_member_bytes, limit_bytes)
 
 
 def _zip_members(body: bytes, max_member_bytes: int, limit_bytes: int) -> Iterator[ContainerMember]:
@@ -68,9 +81,8 @@ def _zip_members(body: bytes, max_member_bytes: int, limit_bytes: int) -> Iterat
             raise ExtractionError(
                 "encrypted", "The ZIP archive opens only with a password: unpack it and add the files inside."
             )
-        for part in parts:
-            name = part.filename.replace("\\", "/")
-            if _is_hidden(name):
+        for part, name in zip(parts, _zip_names(parts), strict=True):
+            if _is_hidden(name) or (name.endswith("/") and not part.file_size):  # a folder
                 continue
             link = stat.S_ISLNK(part.external_attr >> 16)
             error = _refusal(name, part.file_size, max_member_bytes, link)
@@ -100,7 +112,11 @@ def _tar_members(
     read_bytes = 0
     try:
         with _opened_tar(body, coding) as archive:
+            encoding: str | None = None
             for part in archive:
+                if not _is_utf8(part.name):
+                    encoding = encoding or _tar_encoding(body, coding)
+                    part.name = _tar_bytes(part.name).decode(encoding, "replace")
                 if part.isdir() or _is_hidden(part.name):
                     continue
                 # The size of a sparse file may be any number, whatever the size of the archive.
@@ -125,8 +141,45 @@ def _tar_members(
 
 def _opened_tar(body: bytes, coding: str | None) -> tarfile.TarFile:
     if coding is None:
-        return tarfile.open(fileobj=io.BytesIO(body), mode="r:")
-    return tarfile.open(fileobj=DecompressingReader(io.BytesIO(body), coding), mode="r|")
+        return tarfile.open(fileobj=io.BytesIO(body), mode="r:", encoding="utf-8")
+    return tarfile.open(fileobj=DecompressingReader(io.BytesIO(body), coding), mode="r|", encoding="utf-8")
+
+
+def _tar_encoding(body: bytes, coding: str | None) -> str:
+    """Returns the encoding of all names of an archive that are no UTF-8; those before any damage count."""
+    names = set[bytes]()
+    broken = (tarfile.TarError, EOFError, OSError, ValueError, OverflowError)
+    with suppress(*broken), _opened_tar(body, coding) as archive:
+        names.update(_tar_bytes(part.name) for part in archive if not _is_utf8(part.name))
+    return _names_encoding(sorted(names)) or "latin-1"
+
+
+def _tar_bytes(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")
+
+
+def _is_utf8(name: str) -> bool:
+    """Whether the name in an archive was UTF-8: `tarfile` has its other bytes as surrogates."""
+    return not _SURROGATE.search(name)
+
+
+def _seven_zip_members(body: bytes, max_member_bytes: int, limit_bytes: int) -> Iterator[ContainerMember]:
+    """Yields what can not be read first, because the others are unpacked together."""
+    from assets.parsing.seven_zip import seven_zip_parts, unpacked_parts
+
+    parts = seven_zip_parts(body)
+    _check_total(sum(part.size_bytes for part in parts), limit_bytes)
+    wanted = []
+    for part in parts:
+        if _is_hidden(part.name):
+            continue
+        error = _refusal(part.name, part.size_bytes, max_member_bytes, part.is_link)
+        if error is None:
+            wanted.append(part.name)
+        else:
+            yield ContainerMember(part.name, error=error)
+    for name, content in unpacked_parts(body, wanted):
+        yield ContainerMember(_plain(name), content)
 
 
 def _check_total(unpacked_bytes: int, limit_bytes: int) -> None:
@@ -144,7 +197,7 @@ def _refusal(name: str, size_bytes: int, max_bytes: int, link: bool) -> str | No
         return (
             "link: It is a link, and links inside archives are not followed: add the file that it leads to."
         )
-    if name.startswith("/") or name[1:2] == ":" or ".." in name.split("/"):
+    if name.startswith(("/", "\\")) or name[1:2] == ":" or ".." in name.replace("\\", "/").split("/"):
         return (
             "unsafe_name: Its name leads out of the archive (it begins with / or a drive, or has ..): pack "
             "it under a plain name, or add the file itself."
@@ -164,3 +217,76 @@ def _is_hidden(name: str) -> bool:
 def _plain(name: str) -> str:
     """Returns a name without empty parts and `.`, as in `./docs//a.txt`."""
     return "/".join(part for part in name.split("/") if part not in ("", "."))
+
+
+def _zip_names(parts: Sequence[zipfile.ZipInfo]) -> list[str]:
+    r"""Returns the names of an archive's parts, with `/` between folders.
+
+    A name is in UTF-8 where its flag says so or the extra field 0x7075 has it. The others are in one
+    encoding: UTF-8 if all are valid in it, else the likeliest in which they look like names, else CP437. A
+    backslash divides folders in a name without `/`, but not where the encoding is unknown: it may be half of
+    a character.
+    """
+    names = [part.filename if part.flag_bits & _UTF8_FLAG else _unicode_path(part) for part in parts]
+    undeclared = [_raw_name(part) for part, name in zip(parts, names, strict=True) if name is None]
+    encoding = _names_encoding(undeclared, _DOS_ENCODINGS)
+    decoded = iter(raw.decode(encoding or "cp437") for raw in undeclared)
+    unknown = [name is None and encoding is None for name in names]
+    found = [next(decoded) if name is None else name for name in names]
+    return [
+        name if "/" in name or (doubtful and not name.isascii()) else name.replace("\\", "/")
+        for name, doubtful in zip(found, unknown, strict=True)
+    ]
+
+
+def _names_encoding(names: Sequence[bytes], preferred: Sequence[str] = ()) -> str | None:
+    """Returns the encoding of names that are all in one; None where they look like names in none.
+
+    Args:
+        names: Names, without their encoding.
+        preferred: Encodings to take before others that are as likely.
+    """
+    foreign = b"\n".join(name for name in names if not name.isascii())
+    if not foreign or _is_text_in(foreign, "utf-8"):
+        return "utf-8"
+    likely = likely_encodings(foreign)
+    candidates = [*(name for name in preferred if name in likely), *likely, "cp932"]
+    return next((name for name in candidates if _look_like_names(foreign, name)), None)
+
+
+def _raw_name(part: zipfile.ZipInfo) -> bytes:
+    return part.orig_filename.partition("\0")[0].encode("cp437")
+
+
+def _unicode_path(part: zipfile.ZipInfo) -> str | None:
+    """Returns the name in Info-ZIP's extra field (APPNOTE 4.6.9), if it is that of the name as it is now."""
+    extra = part.extra
+    while len(extra) >= 4:
+        kind, length = struct.unpack_from("<HH", extra)
+        field, extra = extra[4 : 4 + length], extra[4 + length :]
+        if kind == _UNICODE_PATH and len(field) > 5 and field[0] == 1:
+            (checksum,) = struct.unpack_from("<I", field, 1)
+            if checksum == zlib.crc32(part.orig_filename.encode("cp437")) and _is_text_in(field[5:], "utf-8"):
+                return field[5:].decode().partition("\0")[0]
+    return None
+
+
+def _is_text_in(names: bytes, encoding: str) -> bool:
+    try:
+        names.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _look_like_names(names: bytes, encoding: str) -> bool:
+    """Whether names are valid in an encoding and their characters are letters, or signs of East Asia."""
+    if not _is_text_in(names, encoding):
+        return False
+    text = names.decode(encoding)
+    if _CUT_BY_BACKSLASH.search(text):
+        return False
+    foreign = {char for char in text if not char.isascii()}
+    if encoding in LATIN_ENCODINGS:
+        return all(unicodedata.name(char, "").startswith("LATIN ") or char in _TYPOGRAPHY for char in foreign)
+    return all(unicodedata.category(char)[0] in "LMN" or EAST_ASIAN.match(char) for char in foreign)

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from assets.text.damage import SourceEnd
 from assets.text.normalization import collapse_whitespace, normalize_text
 
 # What programs write as the title if their user did not.
@@ -54,12 +55,14 @@ class DocumentBlocks:
         page_count: The number of pages; 0 where the format has none.
         visible_text: The text of the source without navigation and hidden parts, found in another way than
             the blocks, to measure how much of it arrived; None where that has no meaning.
+        unread_pages: The number of pages that are pictures of text and were not recognised.
     """
 
     blocks: list[TextBlock]
     title: str | None = None
     page_count: int = 0
     visible_text: str | None = None
+    unread_pages: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,12 @@ class ExtractedDocument:
             holds.
         pages: The offset in characters at which each page begins, in page order; empty without pages.
         text_coverage: The share of the source's visible words that are in the title or the text; None where
-            that has no meaning.
+            that has no meaning. A page that was not recognised counts as many lost words as the others have
+            on average.
+        unread_pages: The number of pages that are pictures of text and were not recognised.
+        end: What the source's last bytes say about its end.
+        decoding_doubt: The share of characters outside ASCII that another encoding, as likely as the one
+            that was taken, reads otherwise.
     """
 
     title: str | None
@@ -91,6 +99,9 @@ class ExtractedDocument:
     headings: list[DocumentHeading] = field(default_factory=list)
     pages: list[int] = field(default_factory=list)
     text_coverage: float | None = None
+    unread_pages: int = 0
+    end: SourceEnd = SourceEnd.UNKNOWN
+    decoding_doubt: float = 0.0
 
 
 def assemble_blocks(content: DocumentBlocks) -> ExtractedDocument:
@@ -120,7 +131,9 @@ def assemble_blocks(content: DocumentBlocks) -> ExtractedDocument:
     title = _metadata_title(content.title) or _heading_title(headings)
     text = "\n\n".join(parts)
     coverage = text_coverage(content.visible_text, f"{content.title or ''}\n{text}")
-    return ExtractedDocument(title, text, headings, pages, coverage)
+    if content.unread_pages:
+        coverage = (1 if coverage is None else coverage) * (1 - content.unread_pages / content.page_count)
+    return ExtractedDocument(title, text, headings, pages, coverage, content.unread_pages)
 
 
 def text_coverage(visible_text: str | None, text: str) -> float | None:

@@ -12,12 +12,14 @@ from assets.parsing.content_type import (
     ARCHIVES,
     CONTENT_CODINGS,
     EML,
+    MBOX,
     MSG,
     TAR,
     content_coding,
     signature_media_type,
 )
-from assets.parsing.formats.mail import mail_attachments
+from assets.parsing.formats.mail.mailbox import mailbox_messages
+from assets.parsing.formats.mail.message import mail_attachments
 from assets.parsing.formats.zip_package import unpacked_bytes_limit
 
 MAX_MEMBERS = 10_000
@@ -44,8 +46,9 @@ def expand_container(body: bytes, media_type: str, max_member_bytes: int) -> Ite
     Their names are percent-encoded, so that `!` is in none but those of what is no file: `!rest`, the files
     beyond all limits, `!trailing`, bytes after compressed data, and `!attachments`, those of a message.
 
-    The content of a compressed file comes under the empty name; a compressed TAR archive comes first as a
-    member with that name and type, but without content. What can not be read comes as a member with an error.
+    The content of a compressed file comes under the empty name; a compressed TAR archive or mailbox comes
+    first as a member with that name and type, but without content. What can not be read comes as a member
+    with an error.
 
     Args:
         body: The file.
@@ -83,12 +86,16 @@ def _expanded(
     elif coding is not None:
         found = decompress(body, coding, min(budget.max_member_bytes, budget.bytes_left))
         kind = signature_media_type(found.content) or ""
-        if kind in CONTENT_CODINGS or kind in ARCHIVES:
+        if kind == MBOX:
+            if not name:
+                yield ContainerMember("", media_type=MBOX)
+        elif kind in CONTENT_CODINGS or kind in ARCHIVES:
             raise ExtractionError(
                 "unsupported_media_type",
                 f"It is compressed twice ({kind} in {coding}): decompress it once and add what is inside.",
             )
-        yield _spent(ContainerMember(name, found.content), budget)
+        else:
+            yield _spent(ContainerMember(name, found.content), budget)
         if found.trailing_bytes:
             reason = (
                 f"{found.trailing_bytes:,} bytes after the {coding} data are no {coding} data and were not "
@@ -109,6 +116,11 @@ def _expanded(
                 "add the files inside.",
             )
         limit_bytes = min(unpacked_bytes_limit(len(body)), budget.bytes_left)
+        if kind == MBOX:
+            for message in mailbox_messages(body):
+                inside = ContainerMember(prefix + _encoded(message.name), message.content, EML)
+                yield from _inside(inside, message.content, budget, archive_depth + 1, message_depth)
+            return
         for member in archive_members(body, kind, coding, budget.max_member_bytes, limit_bytes):
             inside = replace(member, name=prefix + _encoded(member.name))
             if member.content is None:

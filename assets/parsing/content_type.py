@@ -10,18 +10,28 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from assets.parsing.blocks import ExtractionError
-from assets.parsing.decoding import CONTROL_CHARACTERS, decode_text, looks_like_ebcdic
+from assets.parsing.decoding import (
+    CONTROL_CHARACTERS,
+    decode_text,
+    looks_like_ebcdic,
+    looks_wide,
+    text_encoding,
+)
+from assets.parsing.formats.data.records import is_plainly_delimited
+from assets.parsing.formats.mail.mailbox import is_mailbox
+from assets.parsing.formats.roff.page import is_manual_page
 from assets.parsing.formats.zip_package import OLE_SIGNATURE, exceeds_zip_part_limit
-from assets.parsing.markup import HTML, XML, markup_media_type
+from assets.parsing.markup import HTML, XML, is_html_fragment, markup_media_type
 from assets.parsing.signatures import binary_media_type
 
 if TYPE_CHECKING:
     from magika import Magika
 
-KINDS_VERSION = "2"
+KINDS_VERSION = "6"
 """Increased whenever the same bytes would be told to be of another kind, or be read as other documents."""
 
 PLAIN_TEXT = "text/plain"
+CSV, TSV = "text/csv", "text/tab-separated-values"
 UTF8_TEXT = "text/plain; charset=utf-8"
 """The media type of rows' texts: they are valid UTF-8 and need no detection of their encoding."""
 _OOXML = "application/vnd.openxmlformats-officedocument."
@@ -30,7 +40,9 @@ PPTX = f"{_OOXML}presentationml.presentation"
 XLSX = f"{_OOXML}spreadsheetml.sheet"
 XLSB = "application/vnd.ms-excel.sheet.binary.macroenabled.12"
 _OPENDOCUMENT = "application/vnd.oasis.opendocument."
-ODT, ODP, ODS = (f"{_OPENDOCUMENT}{name}" for name in ("text", "presentation", "spreadsheet"))
+ODT, ODP, ODS, ODG = (
+    f"{_OPENDOCUMENT}{name}" for name in ("text", "presentation", "spreadsheet", "graphics")
+)
 EPUB = "application/epub+zip"
 DOC, XLS, PPT = "application/msword", "application/vnd.ms-excel", "application/vnd.ms-powerpoint"
 MSG = "application/vnd.ms-outlook"
@@ -40,9 +52,11 @@ RTF = "application/rtf"
 JSON, JSON_LINES = "application/json", "application/x-ndjson"
 IPYNB = "application/x-ipynb+json"
 ORG = "text/x-org"
+ROFF = "text/troff"
 ZIP, TAR, SEVEN_ZIP = "application/zip", "application/x-tar", "application/x-7z-compressed"
-ARCHIVES = (ZIP, TAR, SEVEN_ZIP)
-"""The media types of archives: the files inside are documents, and the archive is none."""
+MBOX = "application/mbox"
+ARCHIVES = (ZIP, TAR, SEVEN_ZIP, MBOX)
+"""The media types of archives: the files or messages inside are documents, and the archive is none."""
 CONTENT_CODINGS = {
     "application/gzip": (b"\x1f\x8b\x08", "gzip"),
     "application/x-bzip2": (b"BZh", "bzip2"),
@@ -64,8 +78,9 @@ _BY_EXTENSION = {
     ".markdown": "text/markdown",
     ".rst": "text/x-rst",
     ".org": ORG,
-    ".csv": "text/csv",
-    ".tsv": "text/tab-separated-values",
+    ".log": PLAIN_TEXT,
+    ".csv": CSV,
+    ".tsv": TSV,
 }
 _HTML_EXTENSIONS = (".html", ".htm", ".xhtml", ".xht", ".shtml")
 _MAIL_EXTENSIONS = (".eml", ".mht", ".mhtml")
@@ -88,8 +103,8 @@ _BY_LABEL = {
     "markdown": "text/markdown",
     "rst": "text/x-rst",
     "html": HTML,
-    "csv": "text/csv",
-    "tsv": "text/tab-separated-values",
+    "csv": CSV,
+    "tsv": TSV,
     "json": JSON,
     "jsonl": JSON_LINES,
     "ipynb": IPYNB,
@@ -130,16 +145,7 @@ _HEADER_LINES = re.compile(rb"\A\s*(?:From [^\n]*\n)?(?:[\w-]{1,60}:[^\n]*\n(?:[
 _FROM_ADDRESS = re.compile(rb"^from:[^\n]*@", re.MULTILINE | re.IGNORECASE)
 _HEADER_NAME = re.compile(rb"^([\w-]{1,60}):", re.MULTILINE)
 # At least two of these make a message; a list of fields may begin with a date or a subject.
-_MAIL_HEADERS = {
-    b"from",
-    b"to",
-    b"subject",
-    b"date",
-    b"message-id",
-    b"mime-version",
-    b"received",
-    b"return-path",
-}
+_MAIL_HEADERS = set(b"from to subject date message-id mime-version received return-path".split())
 _MARKUP_NAMED = ("text/markdown", "text/x-rst", ORG)
 _SPEAKING_EXTENSIONS = (
     *_BY_EXTENSION,
@@ -151,6 +157,7 @@ _SPEAKING_EXTENSIONS = (
 _SMALL_JSON_BYTES = 1 << 16
 _CODING = "; content-coding="
 _NOTEBOOK = re.compile(rb'"nbformat"\s*:\s*\d')
+_INFO_NODE = re.compile(rb"^\x1f\n\x0c?(?:File:|Tag Table:|Indirect:|End Tag Table)", re.MULTILINE)
 _JSON_START = re.compile(rb"\s*[\[{]")
 
 
@@ -172,11 +179,13 @@ def detect_media_type(body: bytes, name: str = "", declared: str | None = None) 
     sample = _sample(body)
     if not sample.strip() and not body.strip():
         return EMPTY_FILE
+    extension = _extension(name)
     if found := signature_media_type(body):
-        return found
+        # A message that was taken out of a mailbox keeps the line before it.
+        return EML if found == MBOX and extension in _MAIL_EXTENSIONS else found
     sample = _as_utf8(sample)
-    extension = PurePosixPath(name).suffix.lower()
-    if not extension or (declared and extension not in _SPEAKING_EXTENSIONS):
+    # The name of a message is an address, and may end in ".org".
+    if not extension or declared == EML or (declared and extension not in _SPEAKING_EXTENSIONS):
         extension = _BY_DECLARED.get((declared or "").lower(), extension)
     return _text_media_type(sample, body, extension)
 
@@ -196,6 +205,8 @@ def signature_media_type(body: bytes) -> str | None:
         return RTF
     if found := binary_media_type(body):
         return found
+    if is_mailbox(body):
+        return MBOX
     if _is_mail(_as_utf8(_sample(body))):
         return EML
     return PDF if b"%PDF-" in body[:1024] else None  # PDF readers accept up to 1,024 bytes before it
@@ -220,11 +231,12 @@ def without_content_coding(media_type: str) -> str:
 def _text_media_type(sample: bytes, body: bytes, extension: str) -> str:
     named = _BY_EXTENSION.get(extension)
     is_text = _is_utf8(sample)
-    if not CONTROL_CHARACTERS.search(sample.decode("latin-1")):  # in any encoding that contains ASCII
+    contains_ascii = not CONTROL_CHARACTERS.search(sample.decode("latin-1"))
+    if contains_ascii:
         # A text file may begin with an element and be Markdown or a note all the same.
         if markup := markup_media_type(sample, is_fragment_html=named is None):
             return markup
-        if extension in _HTML_EXTENSIONS:
+        if extension in _HTML_EXTENSIONS or (named == PLAIN_TEXT and is_html_fragment(sample)):
             return HTML
         if extension in _MAIL_EXTENSIONS and _HEADER_NAME.match(sample.lstrip()):
             return EML
@@ -234,6 +246,10 @@ def _text_media_type(sample: bytes, body: bytes, extension: str) -> str:
             and (found := _json_media_type(body, extension))
         ):
             return found
+    if named not in _MARKUP_NAMED and is_manual_page(body, extension):
+        return ROFF
+    if _INFO_NODE.search(sample) and _is_utf8(sample.translate(None, b"\x1f\x7f")):
+        return PLAIN_TEXT
     # Magika takes 20 ms of processor time per file. For most files these few checks are enough.
     if named and is_text and not _OTHER_TEXT.search(sample):
         return named
@@ -243,13 +259,32 @@ def _text_media_type(sample: bytes, body: bytes, extension: str) -> str:
         kind = _BY_LABEL[label]
     else:
         kind = PLAIN_TEXT if guessed.is_text and label not in _MARKED_UP else guessed.mime_type
+    if kind == XML and named and contains_ascii:
+        kind = PLAIN_TEXT  # no element encloses all of it: it is a text that begins with one
+    if kind == EML and not _HEADER_NAME.match(sample.lstrip()):
+        kind = PLAIN_TEXT  # Debian's changelogs have addresses and dates, but no header
     if kind == UNKNOWN_BYTES and is_text:
         kind = PLAIN_TEXT
     if kind == JSON and _NOTEBOOK.search(sample):
         return IPYNB
     if named and (kind in _BY_EXTENSION.values() or (kind == HTML and named in _MARKUP_NAMED)):
         return named
+    # Magika takes logs, manual pages and recipes for tables as well.
+    if kind in (CSV, TSV) and not _is_table(body):
+        return PLAIN_TEXT
     return kind
+
+
+def _extension(name: str) -> str:
+    """Returns the extension in small letters; that of an older log, such as `app.log.1`, is `.log`."""
+    extensions = [each.lower() for each in PurePosixPath(name).suffixes]
+    last = extensions[-1] if extensions else ""
+    return ".log" if ".log" in extensions and last not in _SPEAKING_EXTENSIONS else last
+
+
+def _is_table(body: bytes) -> bool:
+    head = _as_utf8(body[:_HEAD_BYTES]).decode("utf-8", "replace")
+    return is_plainly_delimited(head, is_cut=len(body) > _HEAD_BYTES)
 
 
 def _json_media_type(body: bytes, extension: str) -> str | None:
@@ -341,13 +376,21 @@ def _is_utf8(sample: bytes) -> bool:
 
 
 def _as_utf8(sample: bytes) -> bytes:
-    """Returns UTF-16, UTF-32 and EBCDIC as UTF-8, on which Magika's model was trained."""
-    if b"\x00" not in sample and not looks_like_ebcdic(sample):
+    """Returns text in other encodings as UTF-8, on which Magika's model was trained."""
+    head = sample[:_HEAD_BYTES]
+    if _is_utf8(sample):
         return sample
-    try:
-        return decode_text(sample).encode("utf-8", "replace")
-    except ExtractionError:
-        return sample
+    if CONTROL_CHARACTERS.search(sample.decode("latin-1")):
+        # Of other bytes than these, few are text.
+        if b"\x00" not in sample and not looks_wide(head) and not looks_like_ebcdic(sample):
+            return sample
+        try:
+            return decode_text(sample).encode("utf-8", "replace")
+        except ExtractionError:
+            return sample
+    encoding = text_encoding(head)
+    # Where the beginning and the end are joined, a character may be lost.
+    return sample.decode(encoding, "replace").encode() if encoding else sample
 
 
 @cache

@@ -61,6 +61,11 @@ def markup_media_type(sample: bytes, is_fragment_html: bool) -> str | None:
     return None
 
 
+def is_html_fragment(sample: bytes) -> bool:
+    """Returns whether a text begins with an element of HTML, and ends with a tag or a comment."""
+    return sample.rstrip().endswith(b">") and bool(_HTML_FRAGMENT.match(sample, _after_prolog(sample)))
+
+
 def _after_prolog(sample: bytes, start: int = 0) -> int:
     """Returns where the prolog ends: white space, a byte order mark, declarations and comments."""
     found = _PROLOG.match(sample, start)

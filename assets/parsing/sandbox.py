@@ -26,12 +26,15 @@ from assets.parsing.archives import ContainerMember
 from assets.parsing.blocks import DocumentHeading, ExtractedDocument, ExtractionError
 from assets.parsing.content_type import PLAIN_TEXT, UTF8_TEXT
 from assets.parsing.extract import MAX_DOCUMENT_BYTES, extract_document
+from assets.parsing.worker import PAGE_RECOGNISED
+from assets.text.damage import SourceEnd
 
 _CHILD_MODULE = "assets.parsing.worker"
 # Decoding can not hang or crash, so that small texts of these types need no round trip to the process.
 _TRUSTED = {PLAIN_TEXT, UTF8_TEXT}
 _TRUSTED_BYTES = 1 << 20
 _ANSWER_BYTES = 1 << 30
+_MAX_RECOGNISED_TIMEOUTS = 30
 # The environment variables that the process gets. It reads what strangers wrote, so it gets no secrets.
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SYSTEMROOT")
 # What native code writes to standard error when an allocation fails, before it aborts.
@@ -48,12 +51,13 @@ class ParserLimits(BaseModel):
     would take 64 bytes per character. The default is seven times War and Peace; a table of that size is a
     source of rows."""
     timeout_s: float = Field(default=60, gt=0)
-    """The longest time that parsing one document may take."""
+    """The longest time that parsing one document may take; of a scan, that recognising one page may take, and
+    thirty times as much for all of its pages."""
     memory_bytes: int = Field(default=2 << 30, ge=1 << 28)
     """The largest address space of the process; macOS does not enforce it."""
     ocr: bool = False
-    """Whether to recognise the text of PDF pages without a text layer (`make setup EXTRAS=ocr`). A page takes
-    seconds, so that a long scan needs a larger `timeout_s`."""
+    """Whether to recognise the text of pictures and of scanned pages in PDFs (`make setup EXTRAS=ocr`). A
+    page takes seconds."""
 
     @model_validator(mode="after")
     def _installed(self) -> "ParserLimits":
@@ -78,6 +82,7 @@ class SandboxedParser:
         self._pipe: Connection | None = None
         self._parsed = 0
         self._had_parsed = False
+        self._expanding = False
 
     def extract_document(self, body: bytes, media_type: str) -> ExtractedDocument:
         """Returns what `extract_document` returns; plain text of up to 1 MiB is read in this process.
@@ -88,10 +93,18 @@ class SandboxedParser:
         """
         if len(body) > self.limits.max_size_bytes or (media_type in _TRUSTED and len(body) <= _TRUSTED_BYTES):
             return extract_document(body, media_type, self.limits.max_size_bytes)
+        self._require_no_open_container()
         found = self._ask_twice(body, media_type)
         headings = [DocumentHeading(*heading) for heading in found["headings"]]
         return ExtractedDocument(
-            found["title"], found["text"], headings, found["pages"], found["text_coverage"]
+            found["title"],
+            found["text"],
+            headings,
+            found["pages"],
+            found["text_coverage"],
+            found["unread_pages"],
+            SourceEnd(found["end"]),
+            found["decoding_doubt"],
         )
 
     def container_members(self, body: bytes, media_type: str) -> Iterator[ContainerMember]:
@@ -102,9 +115,11 @@ class SandboxedParser:
         Raises:
             ExtractionError: As `expand_container`, or `timeout`, `out_of_memory` or `crashed`.
         """
+        self._require_no_open_container()
         left_s = self.limits.timeout_s  # of waiting; what the caller does between two members is not counted
         taken, done = 0, False
         self._send("members", body, media_type)
+        self._expanding = True
         try:
             while True:
                 asked = time.monotonic()
@@ -132,6 +147,7 @@ class SandboxedParser:
             done = True
             raise
         finally:
+            self._expanding = False
             if not done:
                 self.close()  # the rest of the answer would be taken for the next one
 
@@ -146,17 +162,29 @@ class SandboxedParser:
         self._child = self._pipe = self._errors = None
         self._parsed = 0
 
+    def _require_no_open_container(self) -> None:
+        """Raises an error where both ends would wait for ever: each to send while the other one sends."""
+        if self._expanding:
+            raise RuntimeError("the members of an archive are being read: take the last one, or close them")
+
     def _ask_twice(self, body: bytes, media_type: str) -> dict[str, Any]:
         try:
-            self._send("document", body, media_type)
-            found = self._answer(self.limits.timeout_s)
+            found = self._ask(body, media_type)
         except ExtractionError as error:
             if not self._is_of_an_earlier(error):
                 raise
-            self._send("document", body, media_type)
-            found = self._answer(self.limits.timeout_s)
+            found = self._ask(body, media_type)
         self._parsed += 1
         return found
+
+    def _ask(self, body: bytes, media_type: str) -> dict[str, Any]:
+        """Returns the answer for a document; each of its pages that was recognised gives it more time."""
+        self._send("document", body, media_type)
+        latest = time.monotonic() + _MAX_RECOGNISED_TIMEOUTS * self.limits.timeout_s
+        while True:
+            found = self._answer(min(self.limits.timeout_s, latest - time.monotonic()))
+            if found != PAGE_RECOGNISED:
+                return found
 
     def _is_of_an_earlier(self, error: ExtractionError) -> bool:
         """Whether an earlier document may have caused an error: it is worth a try in a new process."""

@@ -54,7 +54,8 @@ _SIGNATURES = (
     (0, b"\xde\x12\x04\x95", "application/x-gettext-translation"),
     (0, b"\x89HDF\r\n\x1a\n", "application/x-hdf5"),
 )
-_BRANDS = {b"heic": "image/heic", b"heix": "image/heic", b"mif1": "image/heic", b"avif": "image/avif"}
+_BRANDS = dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"), "image/heic")
+_BRANDS |= {b"avif": "image/avif", b"avis": "image/avif"}
 _BRANDS |= {b"M4A ": "audio/mp4", b"qt  ": "video/quicktime"}
 _BZIP2_BLOCKS = (b"1AY&SY", b"\x17\x72\x45\x38\x50\x90")  # a first block, or the end of an empty file
 _TAR_HEADER_BYTES = 512

@@ -1,9 +1,10 @@
 """The sandbox's worker process, which parses one document at a time: `python -m assets.parsing.worker`.
 
 Its standard input is a socket. A request is the word `document` or `members`, a space, a media type, a line
-feed and a body. The reply to `document` is a JSON object. The reply to `members` is a JSON object for each
-file inside, followed by its bytes where it has any, and at last an empty object. It is JSON because a process
-that has read untrusted bytes may send data, but no pickled objects. The process ends when the socket closes.
+feed and a body. The reply to `document` is a JSON object, after a `PAGE_RECOGNISED` for each page of a scan.
+The reply to `members` is a JSON object for each file inside, followed by its bytes where it has any, and at
+last an empty object. It is JSON because a process that has read untrusted bytes may send data, but no pickled
+objects. The process ends when the socket closes.
 Its arguments are its limits: the address space in bytes, the seconds per document, the bytes per document and
 the characters of a document's text; then 1 to run OCR on scans, else 0.
 """
@@ -14,13 +15,15 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 
 from assets.parsing.blocks import ExtractionError
 from assets.parsing.containers import expand_container
 from assets.parsing.extract import extract_document
 
+PAGE_RECOGNISED = {"page": "recognised"}
+"""What is said between two pages of a scan, so that nobody takes the process for one that hangs."""
 _GRACE_S = 5.0
 _MAX_WRITTEN_BYTES = 1 << 20
 
@@ -34,6 +37,11 @@ def run_parser_worker(arguments: list[str]) -> None:
     pipe = Connection(os.dup(0))
     with open(os.devnull) as nothing:  # noqa: PTH123 - a descriptor is wanted
         os.dup2(nothing.fileno(), 0)
+
+    def say_page() -> None:
+        pipe.send_bytes(json.dumps(PAGE_RECOGNISED).encode())
+        signal.setitimer(signal.ITIMER_REAL, timeout_s + _GRACE_S)
+
     while True:
         try:
             wanted, _, body = pipe.recv_bytes().partition(b"\n")
@@ -46,7 +54,7 @@ def run_parser_worker(arguments: list[str]) -> None:
         if task == "members":
             answers = _members(body, media_type, max_size_bytes)
         else:
-            answers = iter([_answer(body, media_type, max_size_bytes, max_text_chars, ocr)])
+            answers = iter([_answer(body, media_type, max_size_bytes, max_text_chars, ocr, say_page)])
         try:
             for answer in answers:
                 signal.setitimer(signal.ITIMER_REAL, 0)  # the parent may take its time between two members
@@ -70,9 +78,16 @@ def _confine(memory_bytes: int) -> None:
             resource.setrlimit(kind, (bound, bound))
 
 
-def _answer(body: bytes, media_type: str, max_size_bytes: int, max_text_chars: int, ocr: bool) -> bytes:
+def _answer(
+    body: bytes,
+    media_type: str,
+    max_size_bytes: int,
+    max_text_chars: int,
+    ocr: bool,
+    on_page: Callable[[], None],
+) -> bytes:
     try:
-        found = extract_document(body, media_type, max_size_bytes, ocr)
+        found = extract_document(body, media_type, max_size_bytes, ocr, on_page)
         if len(found.text) > max_text_chars:
             reason = (
                 f"The document's text has {len(found.text):,} characters; the limit is {max_text_chars:,}."
@@ -85,6 +100,9 @@ def _answer(body: bytes, media_type: str, max_size_bytes: int, max_text_chars: i
             "headings": headings,
             "pages": found.pages,
             "text_coverage": found.text_coverage,
+            "unread_pages": found.unread_pages,
+            "end": found.end,
+            "decoding_doubt": found.decoding_doubt,
         }
         return json.dumps(answer, ensure_ascii=False).encode()
     except ExtractionError as error:

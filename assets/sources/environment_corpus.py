@@ -22,9 +22,9 @@ import pyarrow as pa
 from assets.sources.source_config import PYTHON_ENVIRONMENT
 from assets.sources.source_schemas import (
     SOURCE_CONTENT_SCHEMA,
-    SOURCE_LISTING_SCHEMA,
     ListedFile,
     SourceContent,
+    listing_of_files,
     source_content_batch,
 )
 
@@ -68,11 +68,7 @@ def list_environment_corpus(folders: Sequence[Path] | None = None) -> pa.Table:
     for text in _texts(folders):
         stat = text.path.stat()
         rows.append((text.uri, stat.st_size, stat.st_mtime_ns // 1000))
-    rows.sort()
-    columns = zip(*rows, strict=True) if rows else ([], [], [])
-    schema = SOURCE_LISTING_SCHEMA
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
-    return pa.table(arrays, schema=schema)
+    return listing_of_files(rows)
 
 
 def read_environment_corpus(listing: pa.Table, folders: Sequence[Path] | None = None) -> pa.Table:

@@ -21,15 +21,23 @@ _MIN_LIMIT_BYTES = 64 << 20
 _COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 
 
-def source_file_contents(file: ListedFile, body: bytes, limits: ParserLimits) -> Iterator[SourceContent]:
+def source_file_contents(
+    file: ListedFile, body: bytes, limits: ParserLimits, declared: str | None = None
+) -> Iterator[SourceContent]:
     """Yields the documents of a file, each with an address of its own.
 
     A compressed file is one document, at the file's uri and with its bytes as they came. Each file inside an
     archive or attached to a message is a document at the file's uri, `#` and its name inside; `!/` leads into
     an archive inside an archive. An archive itself comes last: it is no document, but its bytes are kept.
     What can not be read inside a file is a row with an error.
+
+    Args:
+        file: The file.
+        body: Its bytes.
+        limits: The bounds on opening archives and messages.
+        declared: The media type that its server gives for it.
     """
-    media_type = detect_media_type(body, file.uri)
+    media_type = detect_media_type(body, file.uri, declared)
     if media_type not in CONTAINERS:
         yield SourceContent.of(file, body, media_type)
         return

@@ -144,7 +144,7 @@ def _contents(body: bytes | None, listed: dict[str, Any], limits: ParserLimits) 
     file = ListedFile(**listed)
     if body is not None:
         yield from source_file_contents(file, body, limits)
-    elif file.file_size_bytes > MAX_SOURCE_FILE_BYTES:
-        yield SourceContent.failed(file, f"unreadable: {source_too_large_error(file.file_size_bytes)}")
+    elif file.file_size_bytes is not None and file.file_size_bytes > MAX_SOURCE_FILE_BYTES:
+        yield SourceContent.failed(file, f"oversize: {source_too_large_error(file.file_size_bytes)}")
     else:
         yield SourceContent.failed(file, VANISHED_FILE_ERROR)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from assets.parsing.blocks import ExtractionError
 from assets.parsing.sandbox import ParserLimits
 from assets.sources.file_contents import source_file_contents
 from assets.sources.source_config import (
@@ -27,18 +28,21 @@ from assets.sources.source_config import (
 )
 from assets.sources.source_schemas import (
     SOURCE_CONTENT_SCHEMA,
-    SOURCE_LISTING_SCHEMA,
     ListedFile,
     SourceContent,
+    listing_of_files,
     path_to_source_uri,
     source_content_batches,
     source_uri_to_path,
 )
+from retrieval.progress import Progress
 
 MAX_SOURCE_FILE_BYTES = 256 * 1024 * 1024
 """A larger file is quarantined unread: Arrow and Spark hold a document as one value, in several copies."""
 
 _HELD_BYTES = 256 * 1024 * 1024
+_COUNTED_FILES = 16
+"""Files between two reports of progress."""
 
 
 def list_local_files(source: Source) -> pa.Table:
@@ -147,10 +151,7 @@ def source_listing(source: Source, files: list[tuple[str, int, int]], seen: int)
             f"source {source.name}: no documents in {source.location} (names that begin with . or _ are "
             f"hidden). To remove the documents that came from it: headwater source remove {source.name}"
         )
-    columns = zip(*sorted(files), strict=True)
-    schema = SOURCE_LISTING_SCHEMA
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
-    return pa.table(arrays, schema=schema)
+    return listing_of_files(files)
 
 
 def leads_outside_source(path: str, root: str) -> bool:
@@ -174,7 +175,14 @@ def read_local_files(files: pa.Table, root: str, limits: ParserLimits) -> pa.Tab
         hold.
     """
     batches, held_bytes = list[pa.RecordBatch](), 0
-    for batch in read_local_file_batches(files.to_batches(), root, limits):
+    progress = Progress("files read", files.num_rows)
+
+    def counted() -> Iterator[pa.RecordBatch]:
+        for listed in files.to_batches(_COUNTED_FILES):
+            yield listed
+            progress.advance(listed.num_rows)
+
+    for batch in read_local_file_batches(counted(), root, limits):
         batches.append(batch)
         held_bytes += batch.nbytes
         if held_bytes > _HELD_BYTES:
@@ -195,6 +203,9 @@ def read_local_file_batches(
 def _local_contents(file: ListedFile, root: str, limits: ParserLimits) -> Iterator[SourceContent]:
     try:
         body = _read_regular_file(source_uri_to_path(file.uri), root)
+    except ExtractionError as refused:
+        yield SourceContent.failed(file, f"{refused.expectation}: {refused.reason}")
+        return
     except OSError as error:
         yield SourceContent.failed(file, f"unreadable: {error.strerror}")
         return
@@ -203,14 +214,14 @@ def _local_contents(file: ListedFile, root: str, limits: ParserLimits) -> Iterat
 
 def source_too_large_error(size_bytes: int) -> str:
     """Returns the reason why a file above `MAX_SOURCE_FILE_BYTES` was not read."""
-    return f"{size_bytes} bytes, more than the {MAX_SOURCE_FILE_BYTES} that are read"
+    return f"It has {size_bytes:,} bytes, more than the {MAX_SOURCE_FILE_BYTES:,} that are read."
 
 
 def _read_regular_file(path: str, root: str) -> bytes:
     """Returns the bytes of a regular file; anything else is an error, and a pipe is not waited for."""
     real = os.path.realpath(path)
     if leads_outside_source(real, root):
-        raise OSError(0, "a link that leads out of the source's folder")
+        raise ExtractionError("link", "It is a link that leads out of the source's folder.")
     # The open file is checked, not the path, which could be replaced between a check and the open.
     handle = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
     with os.fdopen(handle, "rb", closefd=True) as file:
@@ -218,5 +229,5 @@ def _read_regular_file(path: str, root: str) -> bytes:
         if not stat.S_ISREG(state.st_mode):
             raise OSError(0, "not a regular file")
         if state.st_size > MAX_SOURCE_FILE_BYTES:
-            raise OSError(0, source_too_large_error(state.st_size))
+            raise ExtractionError("oversize", source_too_large_error(state.st_size))
         return file.read()

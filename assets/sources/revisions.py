@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from assets.engine.relations import Relations
-from assets.lake.ids import DOC_ID_SQL
+from assets.lake.ids import DOC_ID_SQL, doc_id
 from assets.lake.lake import Lake
 from assets.lake.tables import RAW_DOCUMENTS
 from assets.parsing.content_type import ARCHIVES
@@ -20,7 +20,7 @@ from assets.sources.source_schemas import UNREACHABLE_FILE_ERRORS
 
 STATE = """
     select doc_id, revision, tenant, source, uri, title, media_type, content_sha256, size_bytes,
-           file_size_bytes, file_modified_at, error, first_seen_at, fetched_at, deleted
+           file_size_bytes, file_modified_at, source_version, error, first_seen_at, fetched_at, deleted
     from raw qualify row_number() over (partition by doc_id order by revision desc) = 1
 """
 """SQL over the table `raw` for the newest revision of each document, without its bytes."""
@@ -34,19 +34,28 @@ IS_ARCHIVE = f"(error IS NULL AND coalesce({_ARCHIVES_SQL}, false))"
 
 _FEW_DOCUMENTS = 10
 
-_STALE = """
+_SEEN = """
     with seen as (
         select split_part(uri, '#', 1) as uri,
                bool_or(error is not null and content_sha256 is null and not contains(uri, '#')) as failed,
                arg_max(file_size_bytes, fetched_at) as size_bytes,
-               arg_max(file_modified_at, fetched_at) as modified_at
+               arg_max(file_modified_at, fetched_at) as modified_at,
+               arg_max_null(source_version, fetched_at) as version
         from state where not deleted group by all
     )
-    select listing.* from listing left join seen using (uri)
-    where seen.uri is null or failed or size_bytes is distinct from file_size_bytes
-       or modified_at is distinct from file_modified_at
-    order by listing.uri
 """
+_DIFFERS = """
+    (size_bytes is distinct from file_size_bytes or modified_at is distinct from file_modified_at
+     or version is distinct from source_version)
+"""
+
+_STALE = f"""
+    {_SEEN} select listing.* from listing left join seen using (uri)
+    where seen.uri is null or failed or {_DIFFERS} order by listing.uri
+"""
+
+_RETRIED = f"{_SEEN} select count(*) as n from listing join seen using (uri) where not {_DIFFERS}"
+"""SQL for how many files of a listing are as they were when they were last read."""
 
 _VANISHED = """
     select state.* from state left join listing on split_part(state.uri, '#', 1) = listing.uri
@@ -67,6 +76,11 @@ def stale_source_files(listing: pa.Table, state: pa.Table) -> pa.Table:
     return Lake.query(_STALE, listing=listing, state=state)
 
 
+def retried_source_files(read: pa.Table, state: pa.Table) -> int:
+    """Returns how many files are read though they have not changed; arguments as of `stale_source_files`."""
+    return int(Lake.query(_RETRIED, listing=read, state=state)["n"][0].as_py())
+
+
 def vanished_source_documents(listing: pa.Table, state: pa.Table) -> pa.Table:
     """Returns the documents whose file is no longer listed; arguments as of `stale_source_files`."""
     return Lake.query(_VANISHED, listing=listing, state=state)
@@ -74,7 +88,7 @@ def vanished_source_documents(listing: pa.Table, state: pa.Table) -> pa.Table:
 
 _FILE_COLUMNS = (
     *("uri", "title", "media_type", "content_sha256", "size_bytes", "file_size_bytes", "file_modified_at"),
-    "error",
+    *("source_version", "error"),
 )
 """What a revision says of its file as it is, and a tombstone as it last was."""
 
@@ -191,6 +205,47 @@ def _is_unreachable(known: pa.Table, source: Source) -> str:
         return "unreachable"
     # What is attached to a mail goes with its file. Bodies cross a shuffle for it: only where there is any.
     return "bool_or(unreachable) OVER (PARTITION BY split_part(coalesce(uri, last_uri), '#', 1))"
+
+
+_EARLIER = """
+    select doc_id, (coalesce(last_revision, 0) + row_number() over own)::int as revision,
+           $tenant as tenant, $source as source,
+           * exclude (doc_id, place, last_revision, last_sha256, seen_at),
+           coalesce(seen_at, $now) as first_seen_at, $now as fetched_at, false as deleted
+    from (
+        select earlier.*, known.revision as last_revision, known.first_seen_at as seen_at,
+               lag(earlier.content_sha256, 1, case when not known.deleted then known.content_sha256 end)
+                   over (partition by doc_id order by place) as last_sha256
+        from earlier left join known using (doc_id)
+    )
+    where content_sha256 is distinct from last_sha256
+    window own as (partition by doc_id order by place)
+"""
+
+
+def earlier_revisions(
+    known: pa.Table, earlier: pa.Table, source: Source, now: datetime
+) -> tuple[pa.Table, pa.Table]:
+    """Returns revisions of what documents were since the last reading, and what is known after them.
+
+    Args:
+        known: The rows of `STATE` of the documents.
+        earlier: Contents with the schema `SOURCE_CONTENT_SCHEMA`, those of a document oldest first.
+        source: Their source.
+        now: The time of this reading.
+
+    Returns:
+        Rows of `bronze.raw_documents`, and the rows of `STATE` with these as the newest revisions.
+    """
+    ids = [doc_id(source.tenant, source.name, uri) for uri in earlier["uri"].to_pylist()]
+    placed = earlier.append_column("doc_id", pa.array(ids, pa.string())).append_column(
+        "place", pa.array(range(len(ids)), pa.int64())
+    )
+    values = {"tenant": source.tenant, "source": source.name, "now": now}
+    rows = Lake.query(_EARLIER, values, earlier=placed, known=known)
+    rows = rows.select(RAW_DOCUMENTS.schema.names).cast(RAW_DOCUMENTS.schema)
+    newest = pa.concat_tables([known, rows.select(known.column_names).cast(known.schema)])
+    return rows, Lake.query(STATE, raw=newest).cast(known.schema)
 
 
 def tombstones(documents: pa.Table, now: datetime) -> pa.Table:

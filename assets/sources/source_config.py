@@ -10,6 +10,15 @@ from urllib.parse import unquote_to_bytes
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from assets.sources.connector_options import (
+    GitOptions,
+    SitemapOptions,
+    SqlOptions,
+    git_location,
+    sitemap_location,
+    sql_location,
+)
+from assets.text.license import SpdxLicense
 from retrieval.access import encode_access_groups
 from retrieval.redaction import CREDENTIALS_ADVICE, has_credentials
 
@@ -23,6 +32,9 @@ COMPRESSED_ROWS_BY_SUFFIX = {".gz": "gzip", ".bz2": "bzip2", ".zst": "zstd"}
 """The suffixes that come after them where the file is compressed, with the name of the compression."""
 
 SYSTEM_FOLDER_ERROR = "what is under /proc, /sys or /dev is the system's and no source of documents"
+
+CONNECTED_KINDS = ("git", "sql", "sitemap")
+"""The kinds of sources that are no files which can be listed: connectors read them."""
 
 SourceName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$", max_length=64)]
 
@@ -77,8 +89,8 @@ class Source(BaseModel):
     """The files under the location that are taken. It is matched against the whole relative path: `*` stays
     within a folder, `**/` is any number of folders, `?` a character, `[a-c]` a class, `{md,rst}`
     alternatives."""
-    kind: Literal["files", "rows", "python-environment"] = "files"
-    """One document per file, or one per row of a file. It follows from the location and the text column."""
+    kind: Literal["files", "rows", "python-environment", "git", "sql", "sitemap"] = "files"
+    """One document per file, or per row of a file, or what a connector reads. It follows from the rest."""
     text_column: str | None = None
     """The column that holds the text, for files of rows (JSONL, CSV, TSV, Parquet)."""
     id_column: str | None = None
@@ -86,6 +98,14 @@ class Source(BaseModel):
     text."""
     title_column: str | None = None
     """The column that holds a row's title. Without it, `title` if the file has one."""
+    git: GitOptions | None = None
+    """Which branch of a Git repository is read, and as whom."""
+    license: SpdxLicense | None = None
+    """The SPDX licence of its documents, such as `MIT` or `CC-BY-4.0`; None where it is not known."""
+    sql: SqlOptions | None = None
+    """Which rows of a database are read, and as whom."""
+    sitemap: SitemapOptions | None = None
+    """How many pages of a website are read, and how fast."""
     questions: str | None = None
     """A JSONL file of {"question", "uri"} on which releases are evaluated."""
 
@@ -94,6 +114,14 @@ class Source(BaseModel):
     def _resolve(cls, values: dict[str, Any]) -> dict[str, Any]:
         values = dict(values)
         location = str(values.get("location", ""))
+        if values.get("questions"):
+            values["questions"] = _absolute(str(values["questions"]))
+        if values.get("git") is not None:
+            return values | {"kind": "git", "location": git_location(location)}
+        if values.get("sql") is not None:
+            return values | {"kind": "sql", "location": sql_location(location)}
+        if values.get("sitemap") is not None:
+            return values | {"kind": "sitemap", "location": sitemap_location(location)}
         if has_credentials(location):
             raise ValueError(CREDENTIALS_ADVICE)
         if not values.get("kind"):
@@ -108,8 +136,6 @@ class Source(BaseModel):
                     raise ValueError(f"{location} has wildcards and a glob was given too: write one of them")
                 values["glob"] = wildcards
             values["location"] = _absolute(folder)
-        if values.get("questions"):
-            values["questions"] = _absolute(str(values["questions"]))
         return values
 
     @model_validator(mode="after")
@@ -124,6 +150,8 @@ class Source(BaseModel):
             )
         if (self.kind == PYTHON_ENVIRONMENT) != (self.location == PYTHON_ENVIRONMENT):
             raise ValueError(f"a source of kind {self.kind} can not be at {self.location}")
+        if any((self.kind == kind) != (getattr(self, kind) is not None) for kind in CONNECTED_KINDS):
+            raise ValueError(f"a source of kind {self.kind} has other options than were given")
         compile_source_glob(self.glob)
         encode_access_groups(self.groups)
         return self
@@ -140,7 +168,7 @@ class Source(BaseModel):
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) of all settings that decide which documents the source has."""
+        """SHA-256 (hex) of all settings that decide which documents there are and what is said of them."""
         return hashlib.sha256(self.model_dump_json(exclude={"questions"}).encode()).hexdigest()
 
 

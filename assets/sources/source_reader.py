@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,10 +11,15 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from assets.parsing.sandbox import ParserLimits
+from assets.sources.connectors.git_repository import preview_git_repository, read_git_repository
+from assets.sources.connectors.reading import ConnectorPreview, ConnectorReading
+from assets.sources.connectors.sitemap import preview_sitemap, read_sitemap
+from assets.sources.connectors.sql_query import preview_sql_query, read_sql_query
 from assets.sources.environment_corpus import list_environment_corpus, read_environment_corpus
 from assets.sources.hadoop_files import list_hadoop_files, read_hadoop_files
 from assets.sources.local_files import list_local_files, read_local_files
-from assets.sources.source_config import PYTHON_ENVIRONMENT, Source, SourceUnreachable
+from assets.sources.source_config import CONNECTED_KINDS, PYTHON_ENVIRONMENT, Source, SourceUnreachable
+from assets.sources.source_schemas import UNREACHABLE
 from assets.sources.tabular_files import read_tabular_files
 
 _FEW_FILES = 256
@@ -21,7 +27,12 @@ _FEW_BYTES = 64 << 20
 
 
 def list_local_source(source: Source) -> pa.Table | None:
-    """Returns what `list_source` returns, without Spark; None for a source on another file system."""
+    """Returns what `list_source` returns, without Spark; None for a source on another file system.
+
+    It is None too for one that a connector reads, which lists and reads at once.
+    """
+    if source.kind in CONNECTED_KINDS:
+        return None
     if source.kind == PYTHON_ENVIRONMENT:
         return list_environment_corpus()
     return list_local_files(source) if source.local_root else None
@@ -73,6 +84,58 @@ def read_source(spark: SparkSession, source: Source, files: pa.Table, limits: Pa
         if source.kind == "rows":
             return read_tabular_files(spark, source, files)
         return read_hadoop_files(spark, source, files, limits)
+
+
+def read_connected_source(
+    source: Source,
+    state: pa.Table,
+    limits: ParserLimits,
+    cache_dir: Path,
+    scratch: Path,
+    read_all: bool = False,
+) -> ConnectorReading:
+    """Reads what is new in a source that a connector reads.
+
+    Args:
+        source: The source, of a kind in `CONNECTED_KINDS`.
+        state: The lake's newest revisions of its documents, with the columns of `STATE`.
+        limits: The bounds on opening archives and messages.
+        cache_dir: The local folder for cached files.
+        scratch: An empty folder for what is read; it is deleted once that is committed.
+        read_all: Whether documents that have not changed are read too.
+
+    Raises:
+        SourceUnreachable: The source can not be read.
+        SourceEmpty: It has no documents.
+    """
+    standing, failed = _standing(state)
+    if source.sql is not None:
+        return read_sql_query(source, standing, scratch, read_all)
+    if source.sitemap is not None:
+        return read_sitemap(source, standing, limits, scratch, read_all)
+    return read_git_repository(source, standing, failed, limits, cache_dir, scratch, read_all)
+
+
+def preview_connected_source(source: Source, state: pa.Table) -> ConnectorPreview:
+    """Returns what `read_connected_source` would read, and writes nothing.
+
+    Raises:
+        SourceUnreachable: The source can not be read.
+        SourceEmpty: It has no documents.
+    """
+    standing, failed = _standing(state)
+    if source.sql is not None:
+        return preview_sql_query(source, standing)
+    if source.sitemap is not None:
+        return preview_sitemap(source, standing)
+    return preview_git_repository(source, standing, failed)
+
+
+def _standing(state: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """Returns the documents that are there, and those among them that could not be reached the last time."""
+    standing = state.filter(pc.invert(state["deleted"]))
+    unreached = pc.starts_with(pc.fill_null(standing["error"], ""), UNREACHABLE)
+    return standing, standing.filter(unreached)
 
 
 @contextlib.contextmanager

@@ -86,10 +86,22 @@ class SourceRegistry:
             UnknownSource: There is no source of that name.
             ValueError: A group's name is not valid.
         """
+        return self._change(name, groups=tuple(groups))
+
+    def set_license(self, name: str, expression: str | None) -> Source:
+        """Sets the SPDX licence of a source's documents from the next run on; returns the source.
+
+        Raises:
+            UnknownSource: There is no source of that name.
+            ValueError: It is no SPDX expression.
+        """
+        return self._change(name, license=expression)
+
+    def _change(self, name: str, **values: object) -> Source:
         with self._locked():
             self.get(name)
             sources = [
-                Source(**source.model_dump() | {"groups": tuple(groups)}) if source.name == name else source
+                Source(**source.model_dump() | values) if source.name == name else source
                 for source in self.list()
             ]
             self._write(sources)

@@ -16,9 +16,11 @@ SOURCE_LISTING_SCHEMA = pa.schema(
         pa.field("uri", pa.string(), nullable=False),
         pa.field("file_size_bytes", pa.int64()),
         pa.field("file_modified_at", pa.timestamp("us", tz="UTC")),
+        pa.field("source_version", pa.string()),
     ]
 )
-"""One row per file, sorted by uri: enough to tell whether the file has to be read again."""
+"""One row per file, sorted by uri: enough to tell whether the file has to be read again. The version is what
+the source itself calls one, where it does: a commit, an ETag, the value of a cursor column."""
 
 SOURCE_CONTENT_SCHEMA = pa.schema(
     [
@@ -30,15 +32,20 @@ SOURCE_CONTENT_SCHEMA = pa.schema(
         pa.field("body", pa.binary()),
         pa.field("file_size_bytes", pa.int64()),
         pa.field("file_modified_at", pa.timestamp("us", tz="UTC")),
+        pa.field("source_version", pa.string()),
         pa.field("error", pa.string()),
     ]
 )
 """One row per document. A row with an `error` ("expectation: what happened") has a body only if it is a file
 that was read and can not be opened, such as an encrypted archive. An archive without an error is no document;
-the files inside are. Size and time are those of the listing, so that a file that changed since then is read
-again by the next run."""
+the files inside are. Size, time and version are those of the listing, so that a file that changed since
+then is read again by the next run."""
 
 _BATCH_BYTES = 16 * 1024 * 1024
+
+UNREACHABLE = "unreachable: "
+"""How the error of a document begins that its source has and could not give: it is asked for again. Any other
+error is a finding about its bytes, and stands as long as they do."""
 
 VANISHED_FILE_ERROR = "unreadable: it went away or access to it was refused"
 """The error of a file on another file system that was listed but could not be read."""
@@ -60,8 +67,30 @@ class ListedFile:
     """One row of a listing: `SOURCE_LISTING_SCHEMA`."""
 
     uri: str
-    file_size_bytes: int
-    file_modified_at: datetime
+    file_size_bytes: int | None
+    file_modified_at: datetime | None
+    source_version: str | None = None
+
+
+def listing_of_files(files: Iterable[tuple[str, int, int]]) -> pa.Table:
+    """Returns files as a table with the schema `SOURCE_LISTING_SCHEMA`, sorted by uri; none has a version.
+
+    Args:
+        files: URI, size in bytes and time of change in µs of each file.
+    """
+    rows = sorted(files)
+    uris, sizes, times = zip(*rows, strict=True) if rows else ((), (), ())
+    columns = [uris, sizes, times, [None] * len(rows)]
+    arrays = [
+        pa.array(column, field.type) for column, field in zip(columns, SOURCE_LISTING_SCHEMA, strict=True)
+    ]
+    return pa.table(arrays, schema=SOURCE_LISTING_SCHEMA)
+
+
+def source_listing_table(files: Iterable[ListedFile]) -> pa.Table:
+    """Returns files as a table with the schema `SOURCE_LISTING_SCHEMA`, sorted by uri."""
+    rows = [vars(file) for file in sorted(files, key=lambda file: file.uri)]
+    return pa.Table.from_pylist(rows, schema=SOURCE_LISTING_SCHEMA)
 
 
 @dataclass(frozen=True)
@@ -69,8 +98,9 @@ class SourceContent:
     """One document of a source, or the reason why it could not be read: a row of `SOURCE_CONTENT_SCHEMA`."""
 
     uri: str
-    file_size_bytes: int
-    file_modified_at: datetime
+    file_size_bytes: int | None
+    file_modified_at: datetime | None
+    source_version: str | None
     title: str | None = None
     media_type: str | None = None
     content_sha256: str | None = None
@@ -93,6 +123,7 @@ class SourceContent:
             uri or file.uri,
             file.file_size_bytes,
             file.file_modified_at,
+            file.source_version,
             title,
             media_type,
             hashlib.sha256(body).hexdigest(),
@@ -104,7 +135,9 @@ class SourceContent:
     @classmethod
     def failed(cls, file: ListedFile, error: str, uri: str | None = None) -> "SourceContent":
         """Returns the row of a document that could not be read; `uri` is the file's unless given."""
-        return cls(uri or file.uri, file.file_size_bytes, file.file_modified_at, error=error)
+        return cls(
+            uri or file.uri, file.file_size_bytes, file.file_modified_at, file.source_version, error=error
+        )
 
 
 def source_content_batch(documents: Iterable[SourceContent]) -> pa.RecordBatch:
@@ -131,6 +164,7 @@ def source_listing_digest(listing: pa.Table) -> str:
         listing["uri"],
         listing["file_size_bytes"].cast(pa.string()),
         listing["file_modified_at"].cast(pa.int64()).cast(pa.string()),
+        listing["source_version"],
     ]
     lines = pc.binary_join_element_wise(*columns, "\x1f", null_handling="replace").to_pylist()
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

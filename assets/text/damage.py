@@ -1,10 +1,25 @@
 """Quality signals for damage to a text: markup that was left in, wrong decoding, a missing end.
 
-Each signal is a number that a threshold of `quality_filter.QualityThresholds` bounds. It depends on the
-normalised text only, not on where the text came from.
+Each signal is a number that a threshold of `training_fit` or `readability` bounds. It depends on the
+normalised text, and a missing end also on what the source's last bytes say about it.
 """
 
 import re
+from enum import StrEnum
+
+
+class SourceEnd(StrEnum):
+    """What a source says about its end."""
+
+    WHOLE = "whole"
+    """It says that nothing follows: a page by its last tags, compressed bytes by their checksum."""
+    LINE = "line"
+    """It ends with a whole line. What breaks off while it is fetched does so anywhere in a line."""
+    TORN = "torn"
+    """It ends inside a tag, or leaves an element open."""
+    UNKNOWN = "unknown"
+    """It says nothing."""
+
 
 # The elements of prose. A pattern for any name would take `<module>` in an API listing for a tag.
 _TAG = re.compile(
@@ -16,7 +31,9 @@ _TAG = re.compile(
 )
 
 # Ends of a text that announce more, or leave something open.
-_OPEN_END = re.compile(r"(?:[,;:(\[{]|[^\W\d_]-)\Z")
+_OPEN_END = re.compile(r"(?:[,:(\[{]|[^\W\d_]-)\Z")
+_FIELD = re.compile(r"^[ \t]*:[\w -]+:\Z", re.MULTILINE)
+"""A last line that is a field of reStructuredText without a value."""
 _OPEN_QUOTE = re.compile(r'(?:\A|[\s(])"[^\s"][^"]*\Z')
 _BRACKETS = (("(", ")"), ("[", "]"), ("{", "}"))
 _DANGLING = re.compile(
@@ -35,7 +52,7 @@ _PARAGRAPH = re.compile(r"\n[ \t]*\n")
 _WRAPPED_LINE_MIN_CHARS = 50
 """The length from which a line may be part of a wrapped paragraph."""
 _FRAGMENT_MIN_WORDS = 3
-"""A shorter last paragraph is a name or a heading, which ends as it likes."""
+"""A shorter last paragraph is a name or a heading, which ends in any word that is one."""
 _SENTENCE_MIN_WORDS = 5
 """The number of words from which a paragraph with a full stop counts as a sentence."""
 _PROSE_MIN_WORDS = 12
@@ -66,17 +83,30 @@ def mojibake_ratio(text: str) -> float:
     """
     if text.isascii():
         return 0.0
+    foreign = len(text) - sum(map(str.isascii, text))
+    return min(1.0, _damaged_chars(text) / foreign)
+
+
+def damaged_char_ratio(text: str) -> float:
+    """Returns the number of unlikely sequences or of U+FFFD per character, whichever is larger.
+
+    The damage is that of `mojibake_ratio`, measured against the whole text: how much of it is left to read.
+    """
+    return 0.0 if text.isascii() else min(1.0, _damaged_chars(text) / len(text))
+
+
+def _damaged_chars(text: str) -> int:
     from ftfy.badness import badness
 
-    foreign = len(text) - sum(map(str.isascii, text))
     unlikely = sum(badness(line) for line in text.split("\n") if not line.isascii())
-    return min(1.0, max(unlikely, text.count("\ufffd")) / foreign)
+    return max(unlikely, text.count("\ufffd"))
 
 
-def detect_cut_off(text: str) -> int:
+def detect_cut_off(text: str, end: SourceEnd = SourceEnd.UNKNOWN) -> int:
     """Returns 1 if a text stops in the middle of something, else 0.
 
-    A missing full stop is no sign: lists, signatures and command lines have none either. The signs are:
+    What the source says about its end decides, where it says that nothing follows or that something is left
+    open. A missing full stop is no sign: lists, signatures and command lines have none either. The signs are:
 
     - the last character is a colon, comma or open bracket;
     - the last paragraph opens a bracket or quotation and does not close it;
@@ -84,14 +114,24 @@ def detect_cut_off(text: str) -> int:
     - the last word is the beginning of another word of the text, and is nowhere else a word itself;
     - the last paragraph is prose and ends in a bare word, while another paragraph ends in a full stop.
 
-    A cut between two sentences, or inside a list or a table, is not detected.
+    A cut between two sentences, or inside a list or a table, is not detected. Of a source that ends with a
+    whole line only prose counts that ends in a comma or in a word that can not end a sentence: whoever wrote
+    the line's end may have meant to end there.
+
+    Args:
+        text: Normalised text.
+        end: What its source says about its end.
     """
+    if end in (SourceEnd.WHOLE, SourceEnd.TORN):
+        return int(end is SourceEnd.TORN)
     text = text.rstrip()
     paragraphs = [paragraph for paragraph in _PARAGRAPH.split(text) if paragraph.strip()]
     if not paragraphs:
         return 0
     last = paragraphs[-1][-_TAIL_CHARS:]
-    if _OPEN_END.search(last) or _is_unclosed(last):
+    if end is SourceEnd.LINE:
+        return int(_is_prose(last) and _ends_within_sentence(last))
+    if (_OPEN_END.search(last) and not _FIELD.search(last)) or _is_unclosed(last):
         return 1
     found = _LAST_WORD.search(last)
     if found is None:
@@ -99,10 +139,11 @@ def detect_cut_off(text: str) -> int:
     word = found.group(1)
     words = _WORD.findall(last)
     if len(words) < _FRAGMENT_MIN_WORDS:
-        return 0
+        dangling = len(word) > 1 and _DANGLING.match(word) is not None
+        return int(dangling or _is_only_a_beginning(word, text[: -len(word)]))
     if _DANGLING.match(word):
         return 1
-    if _NOT_PROSE.match(last[last.rfind("\n") + 1 :]) or _CODE_LINE.search(last):
+    if not _is_prose(last, min_words=0):
         return 0
     if (
         len(words) >= _PROSE_MIN_WORDS
@@ -114,6 +155,21 @@ def detect_cut_off(text: str) -> int:
     if len(folded) == 1 and folded not in "aix":
         return 1
     return int(_is_only_a_beginning(word, text[: -len(word)]))
+
+
+def _is_prose(paragraph: str, min_words: int = _PROSE_MIN_WORDS) -> bool:
+    """Whether a paragraph is long enough and neither ends in a list or table nor has lines of code."""
+    return (
+        len(_WORD.findall(paragraph)) >= min_words
+        and not _NOT_PROSE.match(paragraph[paragraph.rfind("\n") + 1 :])
+        and not _CODE_LINE.search(paragraph)
+    )
+
+
+def _ends_within_sentence(paragraph: str) -> bool:
+    """Whether a paragraph ends in a comma, or in a word that can not end a sentence."""
+    found = _LAST_WORD.search(paragraph)
+    return paragraph.endswith(",") or (found is not None and _DANGLING.match(found.group(1)) is not None)
 
 
 def _is_only_a_beginning(word: str, text: str) -> bool:

@@ -39,7 +39,12 @@ def normalize_text(text: str) -> str:
 
 def collapse_whitespace(text: str) -> str:
     """Returns the normalised text with every run of whitespace replaced by one space."""
-    return " ".join(normalize_text(text).split())
+    # What was at the ends of two lines can look like one damaged character in one line.
+    for _ in range(_MAX_PASSES):
+        before, text = text, " ".join(normalize_text(text).split())
+        if text == before:
+            break
+    return text
 
 
 def _repair(text: str) -> str:

@@ -2,7 +2,7 @@
 
 The heuristics and their names are those of Gopher (Rae et al. 2021, arXiv:2112.11446, appendix A.1.1 and
 table A1), C4 (Raffel et al. 2020, arXiv:1910.10683, section 2.2) and FineWeb (Penedo et al. 2024,
-arXiv:2406.17557, section 3.6). Every signal is a column of `silver.documents`; `quality_filter` has the
+arXiv:2406.17557, section 3.6). Every signal is a column of `silver.documents`; `training_fit` has the
 thresholds.
 """
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from assets.columns import column
-from assets.text.damage import detect_cut_off, markup_line_ratio, mojibake_ratio
+from assets.text.damage import SourceEnd, detect_cut_off, markup_line_ratio, mojibake_ratio
 from assets.text.tokens import HASH_PRIME, TokenIndex, WordHashes, hash_text_segments, tokenize_text
 
 
@@ -73,17 +73,21 @@ _POLICY_PHRASES = (
     *("enable javascript", "javascript is disabled", "javascript is required", "accept cookies"),
 )
 # Words that pages put around their text. Only short lines count, as in RefinedWeb (Penedo et al. 2023,
-# arXiv:2306.01116, appendix G.2), because prose mentions passwords and navigation too.
+# arXiv:2306.01116, appendix G.2), and of longer ones than a button's those which are mostly such words:
+# prose mentions passwords and navigation too, and is about something.
 _FURNITURE = re.compile(
     r"\b(?:sign(?:ed)?[ -]?(?:in|up|out)|log(?:ged)?[ -]?(?:in|out)|register|(?:my|your|an?"
-    r"|free) account|password|cookies?|javascript|your browser|privacy|terms (?:of|and)"
-    r"|rights reserved|newsletter|subscribe|e-?mail address|follow us|share (?:on|this)|tweet|like us"
-    r"|skip to|(?:back|return) to|home ?page|menu|navigation|contact(?: us)?|about(?: us)?|site ?map"
-    r"|read more|(?:learn|show|see|load) more|next page|previous page|loading|not found|powered by"
-    r"|items in cart|added? to cart|checkout|advertisement)\b",
+    r"|free) account|password|cookies?|javascript|your browser|(?:value your )?privacy"
+    r"|terms (?:of|and)|copyright|(?:all )?rights reserved|newsletter|subscribe|e-?mail address"
+    r"|follow us|share (?:on|this)|tweet|like us|skip to|(?:back|return) to|home ?page|menu"
+    r"|navigation|contact(?: us)?|about(?: us)?|site ?map|read more|(?:learn|show|see|load) more"
+    r"|next page|previous page|loading|not found|powered by|items in cart|added? to cart|checkout"
+    r"|advertisement)\b",
     re.IGNORECASE,
 )
 _FURNITURE_LINE_MAX_WORDS = 10
+_BUTTON_MAX_WORDS = 3
+_WORD = re.compile(r"\w+")
 _BULLETS = "-*•‣▪▫■□●○◦◆◇–·►"
 _TERMINAL = ".!?\"'”’。！？…"
 _SHORT_LINE_CHARS = 30  # as in FineWeb
@@ -92,12 +96,14 @@ _MIN_LETTERS = 200  # fewer letters say nothing about how letters are distribute
 _DOT, _ELLIPSIS = 0x2E, 0x2026
 
 
-def quality_signals(text: str) -> dict[str, int | float | None]:
+def quality_signals(
+    text: str, end: SourceEnd = SourceEnd.UNKNOWN, decoding_doubt: float = 0.0
+) -> dict[str, int | float | None]:
     """Returns all quality signals of a text.
 
     A word is a run of characters between whitespace, compared without case. In scripts without spaces
-    (Chinese, Japanese, Thai and related scripts) each character is a word. Lines and paragraphs without a
-    word do not count, and whitespace is not counted as characters.
+    (Chinese, Japanese, Thai and related scripts) ICU's dictionaries say where words begin. Lines and
+    paragraphs without a word do not count, and whitespace is not counted as characters.
 
     - Gopher, A.1.1: `word_count`; `mean_word_length`; `symbol_to_word_ratio` of hash signs and ellipses;
       `alphabetic_word_ratio` of words that hold a letter, `alphanumeric_word_ratio` a letter or digit;
@@ -117,6 +123,9 @@ def quality_signals(text: str) -> dict[str, int | float | None]:
 
     Args:
         text: Normalised text. Without a word, all signals are 0, but `letter_coincidence` is None.
+        end: What the text's source says about its end, for `cut_off`.
+        decoding_doubt: The share of characters outside ASCII whose decoding is in doubt, for
+            `mojibake_ratio`: nothing in the text tells a wrong decoding that gives likely letters.
 
     Returns:
         One value for each key of `QUALITY_SIGNALS`.
@@ -166,8 +175,8 @@ def quality_signals(text: str) -> dict[str, int | float | None]:
         "replacement_char_ratio": text.count("\ufffd") / len(codes),
         "letter_coincidence": _coincidence(words.folded),
         "markup_line_ratio": markup_line_ratio(text, n_lines),
-        "mojibake_ratio": mojibake_ratio(text),
-        "cut_off": detect_cut_off(text),
+        "mojibake_ratio": max(mojibake_ratio(text), decoding_doubt),
+        "cut_off": detect_cut_off(text, end),
     }
 
 
@@ -221,13 +230,16 @@ def _boilerplate_lines(text: str) -> int:
     if not phrases and not _FURNITURE.search(lowered):
         return 0
     return sum(
-        any(phrase in line for phrase in phrases)
-        or (
-            len(line.split(None, _FURNITURE_LINE_MAX_WORDS)) <= _FURNITURE_LINE_MAX_WORDS
-            and bool(_FURNITURE.search(line))
-        )
-        for line in lowered.split("\n")
+        any(phrase in line for phrase in phrases) or _is_furniture(line) for line in lowered.split("\n")
     )
+
+
+def _is_furniture(line: str) -> bool:
+    if len(line.split(None, _FURNITURE_LINE_MAX_WORDS)) > _FURNITURE_LINE_MAX_WORDS:
+        return False
+    n_words = len(_WORD.findall(line))
+    n_found = sum(len(_WORD.findall(found)) for found in _FURNITURE.findall(line))
+    return n_found > 0 and (n_words <= _BUTTON_MAX_WORDS or 2 * n_found >= n_words)
 
 
 def _coincidence(folded: npt.NDArray[np.uint32]) -> float | None:

@@ -6,18 +6,16 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from retrieval.language.words import UNSPACED_SCRIPTS, word_starts
+
 WordHashes = npt.NDArray[np.uint64]
 TokenIndex = npt.NDArray[np.intp]
 HASH_PRIME = np.uint64(0x100000001B3)
 
-# Bits of a character's kind: `_ALONE` is a character that is a word by itself.
-_SPACE, _LETTER, _DIGIT, _ALONE = np.uint8(1), np.uint8(2), np.uint8(4), np.uint8(8)
+# Bits of a character's kind: `_UNSPACED` is of a script that puts no spaces between words.
+_SPACE, _LETTER, _DIGIT, _UNSPACED = np.uint8(1), np.uint8(2), np.uint8(4), np.uint8(8)
 _LAST = 0xFFFF  # the last character of the basic plane
-_UNSPACED_SCRIPTS = (
-    *((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF)),  # Thai and Lao, Burmese, Khmer
-    *((0x2E80, 0x2FDF), (0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF)),  # CJK
-)
-_NEWLINE = 0x0A
+_BLANK, _NEWLINE = 0x20, 0x0A
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -55,6 +53,9 @@ class TextTokens:
 def tokenize_text(codes: npt.NDArray[np.uint32]) -> TextTokens:
     """Splits a text into words, lines and paragraphs.
 
+    A word is a run of characters between whitespace; in scripts without spaces, what ICU's dictionaries take
+    for one, with the punctuation after it.
+
     Args:
         codes: The code points of the text; at least one is not whitespace.
     """
@@ -62,9 +63,13 @@ def tokenize_text(codes: npt.NDArray[np.uint32]) -> TextTokens:
     small = np.minimum(codes, _LAST)
     kind = table.kinds[small]
     visible = (kind & _SPACE) == 0
-    alone = (kind & _ALONE) != 0
     begins = visible.copy()
-    begins[1:] &= ~visible[:-1] | alone[1:] | alone[:-1]
+    begins[1:] &= ~visible[:-1]
+    unspaced = (kind & _UNSPACED) != 0
+    if unspaced.any():
+        word_character = (kind & (_LETTER | _DIGIT)) != 0
+        begins[1:] |= unspaced[:-1] & ~unspaced[1:] & word_character[1:]
+        begins |= _unspaced_word_starts(codes, unspaced)
     positions = np.flatnonzero(visible)
     starts = np.flatnonzero(begins[positions])
     ends = np.append(starts[1:], len(positions))
@@ -86,6 +91,23 @@ def tokenize_text(codes: npt.NDArray[np.uint32]) -> TextTokens:
         line_starts=line_starts,
         paragraph_starts=paragraph_starts,
     )
+
+
+def _unspaced_word_starts(
+    codes: npt.NDArray[np.uint32], unspaced: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.bool_]:
+    """Returns the characters of scripts without spaces at which a word or a run of such characters begins."""
+    places = np.flatnonzero(unspaced)
+    run_starts = np.flatnonzero(np.diff(places, prepend=-2) > 1)
+    # Only these characters are segmented, with a blank before each run.
+    blanks = run_starts + np.arange(len(run_starts))
+    segmented = np.insert(codes[places], run_starts, _BLANK)
+    begins = np.zeros(len(segmented), dtype=np.bool_)
+    begins[word_starts(segmented)] = True
+    begins[blanks + 1] = True  # also where it is a mark that combines with the blank
+    found = np.zeros(len(codes), dtype=np.bool_)
+    found[places] = np.delete(begins, blanks)
+    return found
 
 
 def hash_text_segments(values: WordHashes, starts: TokenIndex) -> WordHashes:
@@ -118,8 +140,8 @@ def _characters() -> _Characters:
     kinds = np.fromiter(map(str.isspace, every), np.uint8, len(every)) * _SPACE
     kinds |= np.fromiter(map(str.isalpha, every), np.uint8, len(every)) * _LETTER
     kinds |= np.fromiter(map(str.isdigit, every), np.uint8, len(every)) * _DIGIT
-    for first, last in _UNSPACED_SCRIPTS:
-        kinds[first : last + 1] |= _ALONE
-    kinds[_LAST] = _LETTER | _ALONE  # characters beyond the basic plane are mostly ideographs and emoji
+    for first, last in UNSPACED_SCRIPTS:
+        kinds[first : last + 1] |= _UNSPACED
+    kinds[_LAST] = _LETTER | _UNSPACED  # characters beyond the basic plane are mostly ideographs and emoji
     lower = np.fromiter((ord(char.lower()[0]) for char in every), np.uint32, len(every))
     return _Characters(kinds, lower)

@@ -1,18 +1,21 @@
 """An answer, with verbatim quotes that support it and the position of each quote in its document."""
 
 import uuid
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, Protocol
 
-from inference.engines.protocol import Engine
-from inference.prompting.types import Draft, Passage
+from inference.engines.protocol import Engine, EngineError, EnginePrompt, EngineReply
+from inference.prompting.types import Draft, Passage, TokenUsage
+from retrieval.search.query import is_encodable
 
 MAX_QUESTION_CHARS = 4000
 """A longer text is a document and not a question."""
 
-_NO_EVIDENCE = "Nothing found in the documents speaks to this question."
+
+_NEAREST_DOCUMENTS = 3
+_TITLE_CHARS = 80
 
 
 class InvalidQuestion(ValueError):
@@ -83,13 +86,17 @@ class Answer:
     """An answer with its citations.
 
     Attributes:
-        answer_id: The id of the answer: 32 hex digits, new for each answer.
+        answer_id: The id of the answer: 32 hex digits, new for each answer that a person asks for.
         answer: The text, with `[n]` for the n-th citation; if refused, the reason why there is no answer.
         refused: True if the evidence was too weak; then there are no citations.
         citations: The citations, in the order of their numbers.
         release: The release that was searched.
         model_digest: The digest of the embedding model that was used for retrieval.
         engine: The engine that wrote the answer.
+        generator_digest: The digest of the engine: its model, its prompt and its parameters.
+        because: What each engine that was asked did, such as `extractive refused; endpoint answered`.
+        usage: The tokens that it took; None where the engine does not count them.
+        passages_left_out: How many of the retrieved passages the engine did not read, for lack of room.
     """
 
     answer_id: str
@@ -99,16 +106,38 @@ class Answer:
     release: str
     model_digest: str
     engine: str
+    generator_digest: str | None = None
+    because: str | None = None
+    usage: TokenUsage | None = None
+    passages_left_out: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON object of `headwater ask --json`."""
+        """Returns the JSON object of `headwater ask --json`, with `passages_left_out` where there are any."""
+        left_out = {"passages_left_out": self.passages_left_out} if self.passages_left_out else {}
         return {
             "answer_id": self.answer_id,
             "answer": self.answer,
+            "refused": self.refused,
             "citations": [asdict(citation) for citation in self.citations],
             "release": self.release,
             "model_digest": self.model_digest,
+            **left_out,
         }
+
+
+@dataclass(frozen=True)
+class BatchPlace:
+    """The place of a question in a batch.
+
+    Attributes:
+        batch: The name of the batch.
+        question_id: The question's id in it.
+        answer_id: The id that its answer gets: the same for the same question, release and engine.
+    """
+
+    batch: str
+    question_id: str
+    answer_id: str
 
 
 @dataclass(frozen=True)
@@ -124,6 +153,7 @@ class AnswerRecord:
         search_mode: The search mode: `hybrid` or `reranked`.
         versions: The version of every table that the release was made from.
         answered_at: The time, in UTC.
+        place: The question's place in a batch; None for a question by itself.
     """
 
     answer: Answer
@@ -134,15 +164,21 @@ class AnswerRecord:
     search_mode: str
     versions: dict[str, int]
     answered_at: datetime
+    place: BatchPlace | None = None
 
 
 def validate_question(question: str) -> str:
     """Returns the question without surrounding whitespace, if it is valid.
 
     Raises:
-        InvalidQuestion: The question is empty, has no letter or digit, or is longer than 4,000 characters.
+        InvalidQuestion: The question is empty, has no letter or digit, is longer than 4,000 characters, or
+            can not be written as UTF-8.
     """
     question = question.strip()
+    if not is_encodable(question):
+        raise InvalidQuestion(
+            "the question holds bytes or half characters that are no text: write it in UTF-8"
+        )
     if not any(character.isalnum() for character in question):
         raise InvalidQuestion('the question is empty: write one, such as `headwater ask "What is …?"`')
     if len(question) > MAX_QUESTION_CHARS:
@@ -150,6 +186,21 @@ def validate_question(question: str) -> str:
             f"the question has {len(question)} characters; the most is {MAX_QUESTION_CHARS}"
         )
     return question
+
+
+_NO_EVIDENCE = Draft("Nothing found in the documents speaks to this question.", refused=True)
+
+
+def answer_prompts(engine: Engine, prompts: Sequence[EnginePrompt]) -> Iterator[EngineReply]:
+    """Yields the reply to each prompt as it comes. One without passages is refused; no engine is asked."""
+    asked = [index for index, prompt in enumerate(prompts) if prompt.passages]
+    yield from (
+        EngineReply(index, _NO_EVIDENCE, engine.name, engine.digest)
+        for index, prompt in enumerate(prompts)
+        if not prompt.passages
+    )
+    for reply in engine.answer_many([prompts[index] for index in asked]):
+        yield replace(reply, index=asked[reply.index])
 
 
 def answer_question(
@@ -167,17 +218,59 @@ def answer_question(
         InvalidQuestion: The question is not valid.
         EngineError: The engine fails.
     """
-    question = validate_question(question)
-    draft = engine.answer(question, hits) if hits else Draft(_NO_EVIDENCE, refused=True)
+    [reply] = answer_prompts(engine, [EnginePrompt(validate_question(question), hits)])
+    return cited_answer(reply, hits, release)
+
+
+def cited_answer(
+    reply: EngineReply,
+    hits: Sequence[CitablePassage],
+    release: AnsweredRelease,
+    answer_id: str | None = None,
+) -> Answer:
+    """Returns an engine's reply as an answer: each quote of its draft is a citation.
+
+    Args:
+        reply: What the engine made of the chunks.
+        hits: The retrieved chunks of one tenant, best first.
+        release: The release that was searched.
+        answer_id: The answer's id; a new one if None.
+
+    Raises:
+        EngineError: The engine failed.
+    """
+    draft = reply.draft
+    if draft is None:
+        raise EngineError(reply.failure)
     return Answer(
-        answer_id=uuid.uuid4().hex,
-        answer=draft.text,
+        answer_id=answer_id or uuid.uuid4().hex,
+        answer=_refusal(draft.text, hits) if draft.refused else draft.text,
         refused=draft.refused,
         citations=tuple(_citations(draft, hits, release)),
         release=release.release_id,
         model_digest=release.model_digest,
-        engine=engine.name,
+        engine=reply.engine,
+        generator_digest=reply.digest,
+        because=reply.because or reply.outcome,
+        usage=draft.usage,
+        passages_left_out=draft.passages_left_out,
     )
+
+
+def _refusal(reason: str, hits: Sequence[CitablePassage]) -> str:
+    """Returns why there is no answer, and which documents were found instead."""
+    titles = {hit.uri: _short_title(hit) for hit in reversed(hits)}
+    nearest = list(dict.fromkeys(hit.uri for hit in hits))[:_NEAREST_DOCUMENTS]
+    if not nearest:
+        return reason
+    named = [f"{titles[uri]} ({uri})" if titles[uri] else uri for uri in nearest]
+    return f"{reason} Nearest to it, of what was found: {'; '.join(named)}."
+
+
+def _short_title(hit: CitablePassage) -> str:
+    """Returns a document's title in one line."""
+    title = " ".join((hit.title or "").split())
+    return title if len(title) <= _TITLE_CHARS else f"{title[: _TITLE_CHARS - 1]}…"
 
 
 def _citations(draft: Draft, hits: Sequence[CitablePassage], release: AnsweredRelease) -> list[Citation]:

@@ -1,22 +1,27 @@
 """The query service: searches a release, answers questions from it, and hands each answer to a recorder."""
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from inference.answering.answer import (
     Answer,
     AnsweredRelease,
     AnswerRecord,
+    BatchPlace,
     answer_question,
     validate_question,
 )
 from inference.answering.release_models import ReleaseModels
 from inference.engines.generator import EngineConfig, build_engine
 from inference.engines.protocol import Engine
+from inference.engines.worker_engine import Workplace
 from retrieval.index.index import Index, IndexRelease
 from retrieval.rerank.reranker import Reranker, RerankerConfig
 from retrieval.rerank.reranking import RerankedHits, build_reranker, search_and_rerank
@@ -55,9 +60,10 @@ class QueryService:
         searcher: The search over the index.
         models: The embedding models of releases.
         reranker: The reranker's configuration.
-        generator: The engine's configuration.
+        generator: Returns the configuration of the engine that answers; called at the first question.
         record: A function that stores an answer; it is called before the answer is returned.
         commit: A function that is called when the service is closed.
+        workplace: Where a worker works, for engines that are one.
     """
 
     def __init__(
@@ -66,17 +72,19 @@ class QueryService:
         searcher: Searcher,
         models: ReleaseModels,
         reranker: RerankerConfig,
-        generator: EngineConfig,
+        generator: Callable[[], EngineConfig],
         record: Callable[[AnswerRecord], object],
         commit: Callable[[], object],
+        workplace: Workplace,
     ) -> None:
         self.index = index
         self._searcher = searcher
         self._models = models
         self._reranker_config = reranker
-        self._generator_config = generator
+        self._generator = generator
         self._record = record
         self._commit = commit
+        self._workplace = workplace
 
     def __enter__(self) -> "QueryService":
         """Returns the service itself; leaving the `with` block closes it."""
@@ -109,7 +117,12 @@ class QueryService:
         Raises:
             EngineError: The local model can't be loaded.
         """
-        return build_engine(self._generator_config, self._models.current.embedder)
+        return build_engine(self.engine_config, self._models.current.embedder, self._workplace)
+
+    @cached_property
+    def engine_config(self) -> EngineConfig:
+        """The configuration of the engine that writes answers."""
+        return self._generator()
 
     @cached_property
     def _reranker(self) -> Reranker:
@@ -137,11 +150,15 @@ class QueryService:
         groups: Collection[str] = (),
         on_plan: Callable[[VectorSearchPlan], object] = lambda plan: None,
         on_reranked: Callable[[RerankedHits], object] = lambda reranked: None,
+        vector: npt.NDArray[np.float32] | None = None,
     ) -> list[SearchHit]:
         """Returns the best chunks of a release, the live one by default; see `Searcher.search`.
 
         Mode `reranked` searches in mode `hybrid` and reranks the best hits. If the reranker fails or is late,
-        the hybrid order is kept and a warning is logged. `on_reranked` is called with the outcome.
+        the hybrid order is kept and a warning is logged. `on_reranked` is called with the outcome. Mode
+        `hybrid` searches by words alone where the embedder's vocabulary lacks the query's script: its vectors
+        would be noise (docs/languages.md). `vector` is the embedding of the query's words by the release's
+        model, where the caller has it already.
 
         Raises:
             QueryModelMismatch: The release's embedding model is no longer where it was.
@@ -150,10 +167,16 @@ class QueryService:
         reranker = self._reranker if mode == "reranked" else None
         release = at or self.live_release()
         query = SearchQuery.parse(query) if isinstance(query, str) else query
-        vector, digest = None, self._models.current.digest
+        digest = self._models.current.digest
+        stage: RetrievalMode = "hybrid" if mode == "reranked" else mode
         if mode != "lexical" and query.words:
             model = self._models.model_of(release)
-            vector, digest = model.embedder.encode_queries([query.words])[0], model.digest
+            if stage == "hybrid" and not model.embedder.has_words_of(query.words):
+                stage = "lexical"
+            else:
+                digest = model.digest
+                if vector is None:
+                    vector = model.embedder.encode_queries([query.words])[0]
 
         def first_stage(depth: int) -> list[SearchHit]:
             return self._searcher.search(
@@ -161,7 +184,7 @@ class QueryService:
                 query,
                 vector,
                 depth,
-                "hybrid" if mode == "reranked" else mode,
+                stage,
                 release,
                 model_digest=digest,
                 on_plan=on_plan,
@@ -176,6 +199,15 @@ class QueryService:
             logger.warning("not reranked, the fused order stands: %s", reranked.fallback_reason)
         return reranked.hits
 
+    def embed_questions(self, questions: Sequence[str], at: IndexRelease) -> npt.NDArray[np.float32]:
+        """Returns the embeddings of questions by a release's model, of shape (questions, dimension).
+
+        Raises:
+            QueryModelMismatch: As in `search`.
+        """
+        words = [SearchQuery.plain(question).words for question in questions]
+        return self._models.model_of(at).embedder.encode_queries(words)
+
     def retrieve_passages(
         self,
         question: str,
@@ -183,6 +215,7 @@ class QueryService:
         at: IndexRelease,
         groups: Collection[str] = (),
         mode: SearchMode | None = None,
+        vector: npt.NDArray[np.float32] | None = None,
     ) -> QueryServiceResult:
         """Returns the chunks that a question is answered from.
 
@@ -194,6 +227,7 @@ class QueryService:
             at: The release to search.
             groups: The user's groups.
             mode: The search mode; None for the default mode.
+            vector: The question's row of `embed_questions`, where many are asked; None to embed it here.
 
         Raises:
             QueryModelMismatch: As in `search`.
@@ -208,6 +242,7 @@ class QueryService:
             at,
             groups,
             on_reranked=outcomes.append,
+            vector=vector,
         )
         if any(outcome.fallback_reason for outcome in outcomes):
             mode = "hybrid"
@@ -236,19 +271,45 @@ class QueryService:
         question = validate_question(question)
         release = at or self.live_release()
         passages = self.retrieve_passages(question, tenant, release, groups)
-        versions = release.details.versions
-        pin = AnsweredRelease(release.release_id, release.details.model_digest, versions["silver.documents"])
-        answer = answer_question(question, passages.hits, self.engine, pin)
-        self._record(
-            AnswerRecord(
-                answer=answer,
-                question=question,
-                tenant=tenant,
-                groups=tuple(groups),
-                retrieved=tuple(hit.chunk_id for hit in passages.hits),
-                search_mode=passages.mode,
-                versions=versions,
-                answered_at=datetime.now(UTC),
-            )
-        )
+        answer = answer_question(question, passages.hits, self.engine, answered_release(release))
+        self._record(self.answer_record(question, tenant, release, groups, passages, answer))
         return answer
+
+    def answer_record(
+        self,
+        question: str,
+        tenant: str,
+        release: IndexRelease,
+        groups: Collection[str],
+        passages: QueryServiceResult,
+        answer: Answer,
+        place: BatchPlace | None = None,
+    ) -> AnswerRecord:
+        """Returns what is recorded of an answer.
+
+        Args:
+            question: The question.
+            tenant: The tenant whose documents were searched.
+            release: The release that was searched.
+            groups: The user's groups.
+            passages: What was retrieved.
+            answer: The answer that the engine gave.
+            place: The question's place in a batch; None for a question by itself.
+        """
+        return AnswerRecord(
+            answer=answer,
+            question=question,
+            tenant=tenant,
+            groups=tuple(groups),
+            retrieved=tuple(hit.chunk_id for hit in passages.hits),
+            search_mode=passages.mode,
+            versions=release.details.versions,
+            answered_at=datetime.now(UTC),
+            place=place,
+        )
+
+
+def answered_release(release: IndexRelease) -> AnsweredRelease:
+    """Returns what an answer says of the release that it was given from."""
+    details = release.details
+    return AnsweredRelease(release.release_id, details.model_digest, details.versions["silver.documents"])

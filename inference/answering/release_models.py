@@ -3,7 +3,7 @@
 from functools import lru_cache
 from pathlib import Path
 
-from retrieval.embedding.config import EmbedderConfig
+from retrieval.embedding.config import EmbedderConfig, recorded_model_path
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.types import IndexRelease
 from retrieval.search.searcher import QueryModelMismatch
@@ -46,6 +46,8 @@ class ReleaseModels:
     def _find(self, digest: str, config_json: str) -> EmbeddingModel:
         # An exception is not kept, so a model that is put back is found.
         config = EmbedderConfig.model_validate_json(config_json)
+        model_path = recorded_model_path(config.model, self._state / "models")
+        config = config.model_copy(update={"model": model_path})
         if not config.model_path.is_dir():
             raise FileNotFoundError(config.model)
         model = EmbeddingModel.of(config, self._state)

@@ -1,21 +1,39 @@
 """Answers questions by a language model on this machine: a transformers folder or a GGUF file."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-from inference.engines.protocol import EngineError
-from inference.prompting.cited_reply import parse_cited_reply
+from inference.engines.causal_model import CausalModel, causal_model_bytes, open_causal_model
+from inference.engines.digest import engine_digest, model_files_digest, model_name
+from inference.engines.generation import Generation, GenerationRequest, Generator, SamplingOptions
+from inference.engines.protocol import EngineError, EnginePrompt, EngineReply, answer_one
+from inference.engines.torch.decoder import KV_MEMORY_BYTES, build_generator
+from inference.prompting.cited_reply import generated_draft
 from inference.prompting.prompt_assembly import (
+    PROMPT_INSTRUCTIONS,
+    PassageCounts,
     PromptConfig,
-    PromptPassage,
-    assemble_prompt_passages,
-    build_prompt_messages,
+    PromptForm,
+    count_passages,
+    prompt_forms,
 )
-from inference.prompting.types import Draft, Passage
+from inference.prompting.types import Draft, Passage, TokenUsage
+from retrieval.model_memory import MODEL_MEMORY, ModelMemoryError
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A model, and what generates with it."""
+
+    model: CausalModel
+    generator: Generator
+
+    @classmethod
+    def of(cls, path: Path, kv_memory_bytes: int) -> "_Loaded":
+        model = open_causal_model(path)
+        return cls(model, build_generator(model, kv_memory_bytes))
 
 
 class LocalEngine:
@@ -30,75 +48,94 @@ class LocalEngine:
             context: Which passages are shown to the model, and in which order.
 
         Raises:
-            EngineError: When there is no model at the path, or it can't be loaded.
+            InvalidModel: When there is no model at the path, or it can't be used.
+            EngineError: When it does not fit into the memory of models.
         """
-        if not path.exists():
-            raise EngineError(f"no model at {path}: name a model's folder or a .gguf file")
+        weights, budget = causal_model_bytes(path), MODEL_MEMORY.budget_bytes
+        # Half of what the budget leaves: an embedder has to stay beside it.
+        kv = KV_MEMORY_BYTES if budget is None else max(0, min(KV_MEMORY_BYTES, (budget - weights) // 2))
+        try:
+            self._loaded = MODEL_MEMORY.model(
+                f"the generator {model_name(path)}", weights + kv, lambda: _Loaded.of(path, kv)
+            )
+            with self._loaded.in_use() as loaded:
+                self._form = f"{loaded.model.numeric_form} {type(loaded.generator).__name__}"
+        except ModelMemoryError as error:
+            raise EngineError(str(error)) from error
+        self._path = path
         self._max_new_tokens = max_new_tokens
         self._context = context or PromptConfig()
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        folder, options = path, {}
-        if path.is_file():
-            folder, options = path.parent, {"gguf_file": path.name}
-        try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False, **options
-            )
-            model = AutoModelForCausalLM.from_pretrained(
-                folder,
-                local_files_only=True,
-                trust_remote_code=False,
-                dtype=_numeric_form(self._device),
-                **options,
-            )
-        except Exception as error:  # a damaged file fails in its reader's own ways, struct.error among them
-            raise EngineError(f"{path} can not be loaded as a language model: {error}") from error
-        if not self._tokenizer.chat_template:
-            raise EngineError(f"{path} has no chat template: use a model tuned to follow instructions")
-        self._model: Any = model.to(self._device).eval()
-        self.name = f"local:{path.stem}"
+        self.name = f"local:{model_name(path)}"
+
+    @cached_property
+    def digest(self) -> str:
+        """A digest of the model's files, its numeric form, what generates, the prompt and the parameters."""
+        model, form = model_files_digest(self._path), self._form
+        return engine_digest("local", model, form, PROMPT_INSTRUCTIONS, self._context, self._max_new_tokens)
 
     def answer(self, question: str, passages: Sequence[Passage]) -> Draft:
         """Generates an answer, and keeps only citations that the passages support.
 
         Raises:
-            EngineError: Not even one passage fits into the model's context.
+            EngineError: Not even one passage fits into the model's context, or the model fails.
         """
-        ids, context = self._prompt(question, passages)
-        with torch.inference_mode():
-            output = self._model.generate(
-                ids,
-                attention_mask=torch.ones_like(ids),
-                max_new_tokens=self._max_new_tokens,
-                do_sample=False,
-                pad_token_id=self._tokenizer.pad_token_id or self._tokenizer.eos_token_id,
+        return answer_one(self, question, passages)
+
+    def answer_many(self, prompts: Sequence[EnginePrompt]) -> Iterator[EngineReply]:
+        """Yields a reply to each prompt as soon as it is ready, in any order; a failed one fails alone."""
+        try:
+            with self._loaded.in_use() as loaded:
+                yield from self._answer_many(loaded, prompts)
+        except ModelMemoryError as error:
+            for index in range(len(prompts)):
+                yield EngineReply(index, None, self.name, self.digest, str(error))
+
+    def _answer_many(self, loaded: "_Loaded", prompts: Sequence[EnginePrompt]) -> Iterator[EngineReply]:
+        asked: list[tuple[int, PromptForm]] = []
+        requests: list[GenerationRequest] = []
+        counts = count_passages((each.sharing_key, each.passages) for each in prompts)
+        for index, prompt in enumerate(prompts):
+            try:
+                form, request = self._request(loaded.model, prompt, counts.get(prompt.sharing_key or ""))
+            except EngineError as error:
+                yield EngineReply(index, None, self.name, self.digest, str(error))
+            else:
+                asked.append((index, form))
+                requests.append(request)
+        for generation in loaded.generator.generate(requests):
+            index, form = asked[generation.index]
+            yield self._reply(index, form, requests[generation.index], generation, prompts[index].passages)
+
+    def _request(
+        self, model: CausalModel, prompt: EnginePrompt, counts: PassageCounts | None
+    ) -> tuple[PromptForm, GenerationRequest]:
+        """Returns the longest form of a prompt that leaves room for an answer.
+
+        Raises:
+            EngineError: None does, or the chat template fails.
+        """
+        forms = list(prompt_forms(prompt.question, prompt.passages, self._context, counts))
+        fitting = model.first_fitting((form.messages for form in forms), self._max_new_tokens)
+        if fitting is None:
+            raise EngineError(
+                f"{self.name} reads {model.context_tokens} tokens, too few for a passage and an answer "
+                f"of {self._max_new_tokens}: set HEADWATER_GENERATOR__MAX_NEW_TOKENS lower, or use another "
+                "model"
             )
-        reply = self._tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)
-        return parse_cited_reply(reply, context, passages)
+        number, ids = fitting
+        options = SamplingOptions(max_tokens=self._max_new_tokens)
+        return forms[number], GenerationRequest(ids, options, prompt.sharing_key)
 
-    def _prompt(self, question: str, passages: Sequence[Passage]) -> tuple[torch.Tensor, list[PromptPassage]]:
-        """Returns token ids of shape (1, tokens), and the passages in them: the best, as many as fit."""
-        room = self._model.config.max_position_embeddings - self._max_new_tokens
-        for count in range(len(passages), 0, -1):
-            context = assemble_prompt_passages(passages[:count], self._context)
-            ids = self._tokenizer.apply_chat_template(
-                build_prompt_messages(question, context),
-                add_generation_prompt=True,
-                return_tensors="pt",
-                return_dict=True,
-            )["input_ids"]
-            if context and ids.shape[1] <= room:
-                return ids.to(self._device), context
-        raise EngineError(
-            f"{self.name} reads too little for a passage and an answer of {self._max_new_tokens} tokens"
-        )
-
-
-def _numeric_form(device: str) -> torch.dtype:
-    """bfloat16 where the processor computes in it; it is slower than float32 where it does not."""
-    if device == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    has = torch.cpu.get_capabilities()
-    return (
-        torch.bfloat16 if has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16") else torch.float32
-    )
+    def _reply(
+        self,
+        index: int,
+        form: PromptForm,
+        request: GenerationRequest,
+        generation: Generation,
+        passages: Sequence[Passage],
+    ) -> EngineReply:
+        if generation.failure is not None:
+            return EngineReply(index, None, self.name, self.digest, generation.failure)
+        usage = TokenUsage(len(request.prompt), len(generation.token_ids))
+        draft = generated_draft(generation.text, form, passages, usage)
+        return EngineReply(index, draft, self.name, self.digest)

@@ -1,6 +1,8 @@
-"""The interface of engines, which turn a question and passages into a draft with quotes, and their error."""
+"""The interface of engines, which turn questions and passages into drafts with quotes, and their error."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from typing import Protocol
 
 from inference.prompting.types import Draft, Passage
@@ -10,12 +12,61 @@ class EngineError(RuntimeError):
     """An engine could not answer; the message names the engine, the cause and the remedy."""
 
 
+@dataclass(frozen=True)
+class EnginePrompt:
+    """A question and the passages that it is answered from.
+
+    Attributes:
+        question: The question.
+        passages: The passages, best first and not empty.
+        sharing_key: Names who may read the passages and which release they are from. An engine may compute
+            once what prompts with equal keys have in common; one without a key shares nothing.
+    """
+
+    question: str
+    passages: Sequence[Passage]
+    sharing_key: str | None = None
+
+
+@dataclass(frozen=True)
+class EngineReply:
+    """An engine's reply to one of several prompts.
+
+    Attributes:
+        index: Which prompt, from 0.
+        draft: The draft of an answer; None if the engine failed.
+        engine: The name of the engine that replied.
+        digest: Its digest.
+        failure: Why it failed; None if it did not.
+        because: What each engine that was asked did, where there were several.
+    """
+
+    index: int
+    draft: Draft | None
+    engine: str
+    digest: str
+    failure: str | None = None
+    because: str | None = None
+
+    @property
+    def outcome(self) -> str:
+        """What the engine did, in one line, such as `extractive refused`."""
+        if self.draft is None:
+            return f"{self.engine} failed: {' '.join((self.failure or 'no reason given').split())}"
+        return f"{self.engine} {'refused' if self.draft.refused else 'answered'}"
+
+
 class Engine(Protocol):
-    """An object that answers a question from passages."""
+    """An object that answers questions from passages."""
 
     @property
     def name(self) -> str:
         """The engine's name, as it is stored with each answer."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """A digest of what decides its answers: its model, its prompt and its parameters."""
         ...
 
     def answer(self, question: str, passages: Sequence[Passage]) -> Draft:
@@ -27,3 +78,48 @@ class Engine(Protocol):
             EngineError: The engine fails.
         """
         ...
+
+    def answer_many(self, prompts: Sequence[EnginePrompt]) -> Iterator[EngineReply]:
+        """Yields a reply to each prompt as soon as it is ready, in any order; a failed one fails alone."""
+        ...
+
+
+def answer_one(engine: Engine, question: str, passages: Sequence[Passage]) -> Draft:
+    """Returns the draft of an engine that answers many prompts at once, asked for one.
+
+    Raises:
+        EngineError: The engine fails.
+    """
+    [reply] = engine.answer_many([EnginePrompt(question, passages)])
+    if reply.draft is None:
+        raise EngineError(reply.failure)
+    return reply.draft
+
+
+def answer_each(engine: Engine, prompts: Sequence[EnginePrompt], at_once: int = 1) -> Iterator[EngineReply]:
+    """Yields the replies of an engine that answers one prompt per call.
+
+    Args:
+        engine: The engine.
+        prompts: The prompts.
+        at_once: How many calls run at the same time.
+    """
+
+    def reply(index: int) -> EngineReply:
+        prompt = prompts[index]
+        try:
+            draft = engine.answer(prompt.question, prompt.passages)
+        except EngineError as error:
+            return EngineReply(index, None, engine.name, engine.digest, str(error))
+        return EngineReply(index, draft, engine.name, engine.digest)
+
+    if at_once == 1:
+        yield from map(reply, range(len(prompts)))
+        return
+    with ThreadPoolExecutor(at_once) as threads:
+        calls = [threads.submit(reply, index) for index in range(len(prompts))]
+        try:
+            for call in as_completed(calls):
+                yield call.result()
+        finally:  # whoever stops listening does not wait for calls that have not begun
+            threads.shutdown(wait=False, cancel_futures=True)

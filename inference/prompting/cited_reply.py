@@ -3,16 +3,23 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
-from inference.prompting.prompt_assembly import PromptPassage
-from inference.prompting.types import Draft, Passage, Quote
+from inference.prompting.prompt_assembly import PromptForm, PromptPassage
+from inference.prompting.types import Draft, Passage, Quote, TokenUsage
 from retrieval.chunking.sentences import sentence_spans
 
 _MARKER = re.compile(r"\s*\[(\d{1,3}(?:\s*[,;]\s*\d{1,3})*)\]")
 _WORD = re.compile(r"\w+")
+_CLOSING = re.compile(r"[^\w\s(\[{‘“]*")  # what closes the sentence before: "." or ".)"
+_ADDRESS = re.compile(
+    r"!?\[([^\]]*)\]\([^)]*\)|\s*<?\b(?:[a-z][a-z0-9+.-]*://|www\.|mailto:)[^\s>)\]]*>?", re.I
+)
 _REFUSALS = re.compile(
     r"^\W*(?:not found|i (?:do not|don't|don’t) know|the passages (?:do not|don't|don’t))", re.I
 )
+
+_BARE_ANSWER = re.compile(r"\W*(?:yes|no)\W*", re.I)  # what follows it says why, and must be supported
 
 # Words that any English sentence may have, so they support nothing.
 _STOP_WORDS = frozenset(
@@ -30,40 +37,96 @@ _MIN_SUPPORT = 0.5
 def parse_cited_reply(reply: str, context: Sequence[PromptPassage], passages: Sequence[Passage]) -> Draft:
     """Returns a model's reply as a draft in which every citation is a verbatim sentence that supports it.
 
-    A marker `[n]` cites passage n for the words since the previous marker. It is kept if passage n has a
-    sentence with at least half of the content words among these, and removed otherwise. A reply without any
-    kept marker is replaced by a refusal, because nothing shows where it comes from.
+    Markers `[n]` cite passages for the words since the markers before. Of these, a sentence is kept if one of
+    the passages has a sentence with at least half of its content words, which is quoted. All else is left
+    out, and so are addresses that are not in the quote: a passage may have ordered the model to write them.
+    A reply of which nothing is left is replaced by a refusal.
 
     Args:
         reply: The text that the model generated.
         context: The passages as they were numbered in the prompt.
         passages: The chunks that the context was made from; quotes are spans of these.
     """
+    reply = reply.encode("utf-8", "replace").decode()  # a service may send half a character
     if not reply.strip() or _REFUSALS.match(reply):
         return Draft("The passages found do not hold an answer.", refused=True)
-    quotes: dict[Quote, int] = {}
+    claims, rest = _claims(reply)
+    numbers: dict[Quote, int] = {}
     parts: list[str] = []
-    position = 0
-    claim = ""
-    for marker in _MARKER.finditer(reply):
-        between = reply[position : marker.start()]
-        parts.append(between)
-        # "… [1][2]": both are cited for the same words.
-        claim = between if _WORD.search(between) else claim
-        for number in dict.fromkeys(int(n) for n in re.findall(r"\d+", marker[1])):
-            if not 0 < number <= len(context):
-                continue
-            quote = _supporting_quote(claim, context[number - 1], passages)
-            if quote:
-                parts.append(f" [{quotes.setdefault(quote, len(quotes) + 1)}]")
-        position = marker.end()
-    parts.append(reply[position:])
-    if not quotes:
+    kept = False
+    for words, cited in claims:
+        closing = _closing(words)
+        parts += [closing] if kept else []
+        shown = [context[number - 1] for number in dict.fromkeys(cited) if 0 < number <= len(context)]
+        text, quotes = _supported(words[len(closing) :], shown, passages)
+        kept = bool(quotes)
+        if kept:
+            parts.append(text)
+            parts += [f" [{numbers.setdefault(quote, len(numbers) + 1)}]" for quote in quotes]
+    parts += [_closing(rest)] if kept else []
+    if not numbers:
         return Draft(
             "The generator wrote an answer that the passages found do not support, so it is withheld.",
             refused=True,
         )
-    return Draft("".join(parts).strip(), tuple(quotes))
+    return Draft("".join(parts).strip(), tuple(numbers))
+
+
+def generated_draft(
+    reply: str, form: PromptForm, passages: Sequence[Passage], usage: TokenUsage | None
+) -> Draft:
+    """Returns `parse_cited_reply` of a model's reply to a prompt, with what it took and did not read."""
+    draft = parse_cited_reply(reply, form.context, passages)
+    return replace(draft, usage=usage, passages_left_out=form.passages_left_out)
+
+
+def _claims(reply: str) -> tuple[list[tuple[str, list[int]]], str]:
+    """Returns the words before each group of markers with the numbers cited, and what is after the last."""
+    claims: list[tuple[str, list[int]]] = []
+    position = 0
+    for marker in _MARKER.finditer(reply):
+        words = reply[position : marker.start()]
+        if _WORD.search(words) or not claims:
+            claims.append((words, []))
+        claims[-1][1].extend(int(number) for number in re.findall(r"\d+", marker[1]))  # "… [1][2]" is one
+        position = marker.end()
+    return claims, reply[position:]
+
+
+def _closing(text: str) -> str:
+    found = _CLOSING.match(text)
+    return found[0] if found else ""
+
+
+def _supported(
+    words: str, shown: Sequence[PromptPassage], passages: Sequence[Passage]
+) -> tuple[str, tuple[Quote, ...]]:
+    """Returns the sentences of a claim that passages support, with the quotes that do."""
+    text, end = "", 0
+    quotes: dict[Quote, None] = {}
+    for start, stop in sentence_spans(words):
+        sentence = words[start:stop]
+        found = [
+            quote
+            for passage in shown
+            if (quote := _supporting_quote(sentence, passage, passages))
+            or (quote := _supporting_quote(_ADDRESS.sub(_link_words, sentence), passage, passages))
+        ]
+        if found or _BARE_ANSWER.fullmatch(sentence):
+            quoted = "\n".join(passages[each.passage].text[each.start : each.end] for each in found)
+            text += words[end:start] + _without_foreign_addresses(sentence, quoted)
+            quotes |= dict.fromkeys(found)
+        end = stop
+    return text, tuple(quotes)
+
+
+def _without_foreign_addresses(claim: str, quote: str) -> str:
+    """Returns a claim without links and addresses that are not in its quotes; a link's own words stay."""
+    return _ADDRESS.sub(lambda found: found[0] if found[0].strip() in quote else _link_words(found), claim)
+
+
+def _link_words(address: re.Match[str]) -> str:
+    return address[1] or ""
 
 
 def _supporting_quote(claim: str, shown: PromptPassage, passages: Sequence[Passage]) -> Quote | None:

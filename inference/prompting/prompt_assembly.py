@@ -1,9 +1,11 @@
 """Chooses the passages of a prompt, without repetitions and the best ones at both ends; writes it."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 from pydantic import BaseModel, Field
 
@@ -21,7 +23,7 @@ _MAX_GAP_CHARS = 8
 NOT_FOUND = "NOT FOUND"
 """What the generator is told to write when the passages do not contain the answer."""
 
-_INSTRUCTIONS = f"""\
+PROMPT_INSTRUCTIONS = f"""\
 Answer the question from the numbered passages and from nothing else.
 After each statement write the number of the passage it comes from in square brackets, like [1].
 If the passages do not hold the answer, write {NOT_FOUND} and nothing more.
@@ -42,6 +44,9 @@ class PromptConfig(BaseModel):
     """How much similarity to a chosen passage counts against another: 0 nothing, 1 all."""
     same: float = Field(default=REPEATED_SHARE, gt=0, le=1)
     """A passage is left out when a better one contains this share of its word triples."""
+    order: Literal["relevance", "shared"] = "relevance"
+    """How passages stand: the best at both ends, or first those that most prompts of a local model's batch
+    have, so that what is computed of them is shared (docs/generation.md)."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +82,28 @@ def estimate_prompt_tokens(text: str) -> int:
     return -(-len(text.encode("utf-8", "replace")) // 3)
 
 
+PassageCounts = Mapping[tuple[str, int], int]
+"""In how many prompts of a batch a chunk is, by its document and its position in it."""
+
+
+def count_passages(asked: Iterable[tuple[str | None, Sequence[Passage]]]) -> dict[str, PassageCounts]:
+    """Returns for each sharing key in how many of its prompts each chunk is.
+
+    Args:
+        asked: The sharing key and the passages of each prompt of a batch; None shares with no other.
+    """
+    counts = defaultdict[str, Counter[tuple[str, int]]](Counter)
+    for key, passages in asked:
+        if key is not None:
+            counts[key].update((each.doc_id, each.char_start) for each in passages)
+    return dict(counts)
+
+
 def assemble_prompt_passages(
-    passages: Sequence[Passage], config: PromptConfig, tokens: Callable[[str], int] = estimate_prompt_tokens
+    passages: Sequence[Passage],
+    config: PromptConfig,
+    tokens: Callable[[str], int] = estimate_prompt_tokens,
+    counts: PassageCounts | None = None,
 ) -> list[PromptPassage]:
     """Returns the passages of a prompt, in their order in the prompt.
 
@@ -88,10 +113,14 @@ def assemble_prompt_passages(
     best last, the third best second, and so on: models read the middle of a long prompt worst (Liu et al.,
     "Lost in the Middle", 2023).
 
+    In the order `shared`, those that other prompts have too come first, the most frequent first of all: two
+    prompts can share what is computed of them only as far as they begin alike.
+
     Args:
         passages: Retrieved chunks, best first; no two overlap.
-        config: The token budget and the diversity.
+        config: The token budget, the diversity and the order.
         tokens: Counts the tokens of a text.
+        counts: In how many prompts of the batch each chunk is, for the order `shared`.
 
     Returns:
         The passages; empty if not even one fits.
@@ -99,7 +128,16 @@ def assemble_prompt_passages(
     chosen = _chosen(passages, config, tokens)
     blocks = [_block(passages, group) for group in _neighbours(passages, chosen)]
     blocks.sort(key=lambda block: min(block.members))
-    return blocks[0::2] + blocks[1::2][::-1]
+    blocks = blocks[0::2] + blocks[1::2][::-1]
+    if config.order == "shared" and counts:
+
+        def place(block: PromptPassage) -> tuple[int, str, int]:
+            chunks = [(passages[each].doc_id, passages[each].char_start) for each in block.members]
+            count = min(counts.get(chunk, 1) for chunk in chunks)  # a prompt shares a passage as a whole
+            return (-count, *chunks[0]) if count > 1 else (0, "", 0)
+
+        blocks.sort(key=place)
+    return blocks
 
 
 def distinct_passages(passages: Sequence[Passage], same: float = REPEATED_SHARE) -> list[int]:
@@ -181,4 +219,44 @@ def build_prompt_messages(question: str, context: Sequence[PromptPassage]) -> li
         body = "\n".join(part for part in (passage_source_line(passage), passage.text) if part)
         blocks.append(f'<passage number="{number}">\n{_DELIMITER.sub("‹", body)}\n</passage>')
     content = "\n".join([*blocks, "", f"Question: {_DELIMITER.sub('‹', question)}"])
-    return [{"role": "system", "content": _INSTRUCTIONS}, {"role": "user", "content": content}]
+    return [{"role": "system", "content": PROMPT_INSTRUCTIONS}, {"role": "user", "content": content}]
+
+
+@dataclass(frozen=True)
+class PromptForm:
+    """A prompt with some of the passages that were found for a question.
+
+    Attributes:
+        messages: The prompt, as chat messages.
+        context: The passages in it, as they are numbered.
+        passages_left_out: How many of the passages found are not in it for lack of room. Repetitions of
+            others do not count.
+    """
+
+    messages: list[dict[str, str]]
+    context: list[PromptPassage]
+    passages_left_out: int
+
+
+def prompt_forms(
+    question: str, passages: Sequence[Passage], config: PromptConfig, counts: PassageCounts | None = None
+) -> Iterator[PromptForm]:
+    """Yields a question's prompt with ever fewer passages, the worst taken out first.
+
+    The first that fits into a model's context is that model's prompt. None comes if no passage fits into the
+    token budget.
+
+    Args:
+        question: The question.
+        passages: Retrieved chunks, best first; no two overlap.
+        config: The token budget, the diversity and the order.
+        counts: In how many prompts of the batch each chunk is, for the order `shared`.
+    """
+    distinct = len(distinct_passages(passages, config.same))
+    before: list[PromptPassage] = []
+    for count in range(len(passages), 0, -1):
+        context = assemble_prompt_passages(passages[:count], config, counts=counts)
+        if context and context != before:
+            shown = sum(len(each.members) for each in context)
+            yield PromptForm(build_prompt_messages(question, context), context, distinct - shown)
+            before = context

@@ -54,6 +54,21 @@ class Quote:
 
 
 @dataclass(frozen=True)
+class TokenUsage:
+    """What a generated answer took, as the service that generated it counts.
+
+    Attributes:
+        prompt_tokens: Tokens that were read.
+        completion_tokens: Tokens that were written.
+        cost_usd: Their price in US dollars; None where no price is set.
+    """
+
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float | None = None
+
+
+@dataclass(frozen=True)
 class Draft:
     """A draft of an answer, as an engine writes it from a question and passages.
 
@@ -61,8 +76,13 @@ class Draft:
         text: The answer, with `[n]` after what the n-th quote supports; or the reason why there is no answer.
         quotes: The quotes that support the answer, in the order of their numbers.
         refused: True if the evidence is too weak; then there are no quotes.
+        usage: The tokens that it took; None where the engine does not count them.
+        passages_left_out: How many of the passages the generator did not read, because its prompt had no room
+            for them; those that repeat another one do not count.
     """
 
     text: str
     quotes: tuple[Quote, ...] = ()
     refused: bool = False
+    usage: TokenUsage | None = None
+    passages_left_out: int = 0

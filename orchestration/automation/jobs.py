@@ -1,17 +1,25 @@
-"""The jobs: `refresh` makes everything, `maintenance` keeps the state folder small."""
+"""The jobs: `refresh` makes everything, `answers` a batch, `maintenance` keeps the state folder small."""
 
 from collections import Counter
 
 import dagster as dg
 
+from assets.gold import answers_asset
 from assets.lake.lake import Lake
 from assets.lake.maintenance import compact_and_vacuum, needed_table_versions
 from assets.lake.releases import prune_releases
 from assets.lake.tables import TABLES
 from retrieval.index.index import Index
+from retrieval.progress import Progress
+
+_ANSWERS = dg.AssetSelection.assets(answers_asset)
 
 refresh_job = dg.define_asset_job(
-    "refresh", dg.AssetSelection.all(), description="Everything, from the sources to the release."
+    "refresh", dg.AssetSelection.all() - _ANSWERS, description="Everything, from the sources to the release."
+)
+
+answers_job = dg.define_asset_job(
+    "answers", _ANSWERS, description="A set of questions, answered from the live release."
 )
 
 
@@ -27,7 +35,10 @@ def maintenance_op(
     prune_releases(search_index, releases_kept)
     state = search_index.newest_state()
     needed = needed_table_versions(lake, search_index.releases(), [state.lineage.inputs] if state else [])
-    done = [compact_and_vacuum(lake, name, needed[name], retention_days) for name in TABLES]
+    progress, done = Progress("tables tidied", len(TABLES)), []
+    for name in TABLES:
+        done.append(compact_and_vacuum(lake, name, needed[name], retention_days))
+        progress.advance()
     totals = Counter({"files_removed": sum(each.files_removed for each in done)})
     totals |= Counter({f"{each.table} files": each.files_after for each in done})
     context.add_output_metadata({**totals, **search_index.maintain()})

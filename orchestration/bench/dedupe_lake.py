@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
+from assets.columns import Table
 from assets.dedup.minhash import (
     MinHashConfig,
     lsh_bands,
@@ -29,7 +30,7 @@ from assets.lake.audits import record_audit
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
 from assets.lake.spark import SparkConfig
-from assets.lake.tables import DOCUMENTS, DUPLICATES, SIGNATURES, Table
+from assets.lake.tables import DOCUMENTS, DUPLICATES, SIGNATURES
 from assets.recipe import Recipe
 from orchestration.bench.report import BenchedProcess, run_benched
 from retrieval.lineage import Lineage

@@ -17,13 +17,15 @@ from orchestration.settings import Settings
 from retrieval.embedding.config import EmbedderConfig, Quantization
 from retrieval.embedding.embedder import effective_prompts
 from retrieval.embedding.embedding_model import EmbeddingModel
-from retrieval.embedding.model_folder import read_model_folder
+from retrieval.embedding.model_folder import ModelFolder, read_model_folder
+from retrieval.embedding.tokenization import load_text_tokenizer
 
 _DOCUMENTS = 288
 _SLICE = 96
 """Documents per turn: the encoders take turns, so that other work on the machine slows all alike."""
 _DOCUMENT_WORDS = 180
 """About the 240 tokens of an abstract, or of a chunk."""
+_WARM_UP = 32
 _DEPTH = 10
 _REFERENCE = "sentence_transformers"
 
@@ -46,14 +48,17 @@ def bench_embedding(settings: Settings, data: Path | None = None) -> BenchResult
 
     Args:
         settings: Whose embedder is measured; not an endpoint.
-        data: A folder in BEIR's layout (`corpus.jsonl`, `queries.jsonl`, `qrels/test.tsv`). The bench embeds
-            the collection with each of the three and measures nDCG@10 of an exact search.
+        data: A folder in BEIR's layout (`corpus.jsonl`, `queries.jsonl`, `qrels/test.tsv`). The speed is
+            measured on its documents too. Then the bench embeds the collection with each of the three and
+            measures nDCG@10 of an exact search.
 
     Returns:
-        For each of the three, documents per second and processor time per document. Ratios of Headwater's
-        figures to those of sentence-transformers (a busy machine distorts processor time least), and the
-        minimum and mean cosine similarity of the vectors of the two. With `data` also the nDCG@10 of each,
-        and Headwater's loss in percent of that of sentence-transformers.
+        For the texts of the installed software (`prose`), and of a collection (`beir`): their mean number of
+        tokens and the share of them that is as long as the model reads; for each of the three, documents per
+        second and processor time per document; ratios of Headwater's figures to those of
+        sentence-transformers (a busy machine distorts processor time least), and the minimum and mean cosine
+        similarity of the vectors of the two. With `data` also the nDCG@10 of each, and Headwater's loss in
+        percent of that of sentence-transformers.
 
     Raises:
         NoBenchEmbeddingReference: sentence-transformers is not installed, the folder has another layout, or
@@ -64,20 +69,26 @@ def bench_embedding(settings: Settings, data: Path | None = None) -> BenchResult
         "headwater_int8": _ours(settings, "int8"),
         _REFERENCE: _theirs(settings.recipe.embedder),
     }
-    texts = _texts()
-    for encoder in encoders.values():
-        encoder.documents(texts[:8])  # each has loaded everything it needs
-    vectors, wall_s, processor_s = _in_turns(encoders, texts)
-    figures = {"documents": float(len(texts))}
-    ratios = {}
-    for name in encoders:
-        figures[f"{name}_documents_s"] = len(texts) / wall_s[name]
-        figures[f"{name}_processor_ms_document"] = 1000 * processor_s[name] / len(texts)
-        if name != _REFERENCE:
-            cosines = (vectors[name] * vectors[_REFERENCE]).sum(axis=1)
-            figures |= {f"{name}_{of}_cosine": float(getattr(cosines, of)()) for of in ("min", "mean")}
-            ratios[f"{name}_to_{_REFERENCE}"] = wall_s[_REFERENCE] / wall_s[name]
-            ratios[f"{name}_to_{_REFERENCE}_processor_time"] = processor_s[_REFERENCE] / processor_s[name]
+    corpora = {"prose": _prose()}
+    if data is not None:
+        corpora["beir"] = _sample([_text(row) for row in _jsonl(data / "corpus.jsonl")])
+    figures, ratios = dict[str, float](), dict[str, float]()
+    for corpus, texts in corpora.items():
+        figures |= _lengths(corpus, texts, read_model_folder(settings.recipe.embedder.model_path))
+        for encoder in encoders.values():
+            encoder.documents(texts[:_WARM_UP])  # each has loaded everything it needs
+        vectors, wall_s, processor_s = _in_turns(encoders, texts)
+        for name in encoders:
+            named = f"{corpus}_{name}"
+            figures[f"{named}_documents_s"] = len(texts) / wall_s[name]
+            figures[f"{named}_processor_ms_document"] = 1000 * processor_s[name] / len(texts)
+            if name != _REFERENCE:
+                cosines = (vectors[name] * vectors[_REFERENCE]).sum(axis=1)
+                figures |= {f"{named}_{of}_cosine": float(getattr(cosines, of)()) for of in ("min", "mean")}
+                ratios[f"{named}_to_{_REFERENCE}"] = wall_s[_REFERENCE] / wall_s[name]
+                ratios[f"{named}_to_{_REFERENCE}_processor_time"] = (
+                    processor_s[_REFERENCE] / processor_s[name]
+                )
     if data is not None:
         ndcg = {name: _ndcg(data, encoder) for name, encoder in encoders.items()}
         figures |= {f"{name}_ndcg@{_DEPTH}": value for name, value in ndcg.items()}
@@ -137,16 +148,30 @@ def _in_turns(
     return {name: np.concatenate(each) for name, each in parts.items()}, wall_s, processor_s
 
 
-def _texts() -> list[str]:
+def _lengths(corpus: str, texts: Sequence[str], folder: ModelFolder) -> dict[str, float]:
+    tokens = [len(each) for each in load_text_tokenizer(folder).encode_batch_fast(list(texts))]
+    return {
+        f"{corpus}_documents": float(len(texts)),
+        f"{corpus}_tokens_mean": float(np.mean(tokens)),
+        f"{corpus}_share_cut_off": float(np.mean(np.equal(tokens, folder.max_tokens))),
+    }
+
+
+def _sample(texts: list[str]) -> list[str]:
+    return [texts[i] for i in np.random.default_rng(0).permutation(len(texts))[:_DOCUMENTS]]
+
+
+def _prose() -> list[str]:
     """Returns real prose in documents of one length, from the texts of the installed software."""
     rows = read_environment_corpus(list_environment_corpus())
     words = [body.decode("utf-8", "replace").split() for body in rows["body"].to_pylist() if body]
-    cut = [
-        " ".join(each[at : at + _DOCUMENT_WORDS])
-        for each in words
-        for at in range(0, len(each) - _DOCUMENT_WORDS, _DOCUMENT_WORDS)
-    ]
-    return [cut[i] for i in np.random.default_rng(0).permutation(len(cut))[:_DOCUMENTS]]
+    return _sample(
+        [
+            " ".join(each[at : at + _DOCUMENT_WORDS])
+            for each in words
+            for at in range(0, len(each) - _DOCUMENT_WORDS, _DOCUMENT_WORDS)
+        ]
+    )
 
 
 def _ndcg(data: Path, encoder: _Encoder) -> float:
@@ -158,7 +183,7 @@ def _ndcg(data: Path, encoder: _Encoder) -> float:
     ]
     asked = {qrel.query_id for qrel in qrels}
     ids = [row["_id"] for row in queries if row["_id"] in asked]
-    documents = encoder.documents([f"{row.get('title', '')} {row['text']}".strip() for row in corpus])
+    documents = encoder.documents([_text(row) for row in corpus])
     scores = encoder.questions([row["text"] for row in queries if row["_id"] in asked]) @ documents.T
     best = np.argsort(-scores, axis=1, kind="stable")[:, :_DEPTH]
     found = [
@@ -167,6 +192,10 @@ def _ndcg(data: Path, encoder: _Encoder) -> float:
         for place in best[row]
     ]
     return float(calc_aggregate([nDCG @ _DEPTH], qrels, found)[nDCG @ _DEPTH])
+
+
+def _text(row: dict[str, str]) -> str:
+    return f"{row.get('title', '')} {row['text']}".strip()
 
 
 def _jsonl(path: Path) -> list[dict[str, str]]:

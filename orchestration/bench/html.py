@@ -14,7 +14,7 @@ import numpy as np
 from lxml import html  # type: ignore[import-untyped]
 
 from assets.parsing.blocks import DocumentBlocks, ExtractionError, assemble_blocks
-from assets.parsing.formats.html import read_html
+from assets.parsing.formats.html.page import read_html
 from orchestration.bench.report import BenchResult
 from quality.suites import LOW_TEXT_COVERAGE
 

@@ -1,13 +1,19 @@
-"""`bench ingest`: seconds per stage for a folder of files, and for rows of two sizes to show the growth."""
+"""`bench ingest`: seconds per stage for a folder of files, and for rows of two sizes to show the growth.
+
+`bench documents`: a folder to a release, first and again unchanged, beside LlamaIndex with the same embedder.
+"""
 
 import json
 import math
 import os
 import re
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +23,10 @@ import pyarrow.parquet as pq
 from assets.sources.source_config import Source
 from assets.sources.source_registry import SourceRegistry
 from orchestration.bench.dedupe import bench_prose
-from orchestration.bench.report import BenchedProcess, BenchResult, run_benched
+from orchestration.bench.report import BenchedProcess, BenchResult, measure_process, run_benched
+
+if TYPE_CHECKING:
+    from orchestration.settings import Settings
 
 _SMALL_ROWS = 10_000
 _FILE_ROWS = 100_000
@@ -27,6 +36,14 @@ _UNTIL = "gold/chunks"
 _LEAST_S = 0.01
 _GUARDED = {"silver_documents_gate": "documents", "gold_chunks_gate": "gold__chunks"}
 """The step of each gate, and the step of the asset that it guards."""
+
+LLAMA_INDEX = (
+    "llama-index-core==0.14.25",
+    "llama-index-readers-file==0.7.0",
+    "llama-index-embeddings-huggingface==0.8.0",
+)
+_LLAMA_INDEX_PROGRAM = Path(__file__).parent / "beside" / "llama_index_ingest.py"
+"""The packages of the environment beside ours, and the program that runs in it."""
 
 
 def bench_ingest(data: Path | None = None, rows: int = 100_000) -> BenchResult:
@@ -152,3 +169,97 @@ def _write_rows(folder: Path, rows: int, sentences: pa.StringArray) -> None:
         texts = pc.binary_join(pa.ListArray.from_arrays(offsets, drawn), " ")
         ids = pa.array(np.arange(first, first + count)).cast(pa.string())
         pq.write_table(pa.table({"id": ids, "text": texts}), folder / f"{first:09}.parquet")
+
+
+class NoLlamaIndex(RuntimeError):
+    """The interpreter that was named can not run LlamaIndex, or the folder is none."""
+
+
+def bench_documents(settings: "Settings", folder: Path, python: Path | None) -> BenchResult:
+    """Ingests a folder in a new state folder, and then again unchanged; LlamaIndex takes turns with it.
+
+    LlamaIndex reads with `SimpleDirectoryReader` and runs `IngestionPipeline` with `SentenceSplitter`, the
+    same embedding model and a docstore that leaves out what it has seen. It keeps no lake, no gates and no
+    search index, and splits the text that its readers give, with the tags of HTML.
+
+    Args:
+        settings: Whose embedder and further settings are measured; its state folder is left alone.
+        folder: The documents.
+        python: The interpreter of an environment with `LLAMA_INDEX`; None to measure Headwater alone.
+
+    Returns:
+        For each of the two, first and unchanged: seconds of the whole process, its processor seconds (without
+        PostgreSQL's), the share of the cores' time that it left idle, and its chunks. Of Headwater also the
+        seconds of each step; of LlamaIndex those of reading and of the pipeline. The ratios are LlamaIndex's
+        seconds divided by Headwater's.
+
+    Raises:
+        NoLlamaIndex: The folder is none, or the interpreter can not import LlamaIndex.
+    """
+    from retrieval.store.postgres import Postgres
+
+    if not folder.is_dir():
+        raise NoLlamaIndex(f"there is no folder {folder}")
+    if python is not None:
+        _require_llama_index(python)
+    figures, seconds = dict[str, float](), dict[str, float]()
+    with tempfile.TemporaryDirectory(prefix="headwater-bench-") as scratch:
+        home, docstore = Path(scratch) / "state", Path(scratch) / "docstore"
+        ours = [sys.executable, "-m", "orchestration.cli.main", "ingest", str(folder), "--json"]
+        theirs = [
+            str(python),
+            "-P",
+            str(_LLAMA_INDEX_PROGRAM),
+            str(folder),
+            str(settings.recipe.embedder.model_path),
+        ]
+        try:
+            for turn in ("first", "unchanged"):
+                done = measure_process(ours, {"HEADWATER_HOME": str(home)})
+                said = json.loads(done.output)
+                figures |= _turn_figures(f"headwater_{turn}", done, said["funnel"]["chunks"], said["seconds"])
+                seconds[f"headwater_{turn}"] = done.seconds
+                if python is not None:
+                    done = measure_process([*theirs, str(docstore)], {"HF_HUB_OFFLINE": "1"})
+                    said = json.loads(done.output.splitlines()[-1])
+                    figures |= _turn_figures(f"llama_index_{turn}", done, said["chunks"], said["seconds"])
+                    seconds[f"llama_index_{turn}"] = done.seconds
+        finally:
+            Postgres(home, settings.postgres).remove()
+    ratios = {
+        f"llama_index_to_headwater_{turn}": seconds[f"llama_index_{turn}"] / seconds[f"headwater_{turn}"]
+        for turn in ("first", "unchanged")
+        if python is not None
+    }
+    return BenchResult("documents", figures, ratios)
+
+
+def _require_llama_index(python: Path) -> None:
+    looked = subprocess.run(
+        [
+            python,
+            "-c",
+            "import llama_index.core, llama_index.readers.file, llama_index.embeddings.huggingface",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if looked.returncode:
+        raise NoLlamaIndex(
+            f"{python} has no LlamaIndex ({looked.stderr.strip().rpartition(chr(10))[2]}). It wants an "
+            f"environment of its own: `uv venv llama-index && uv pip install --link-mode copy --python "
+            f"llama-index/bin/python {' '.join(LLAMA_INDEX)}`, and then --llama-index llama-index/bin/python"
+        )
+
+
+def _turn_figures(name: str, done: BenchedProcess, chunks: int, steps: dict[str, float]) -> dict[str, float]:
+    cores = os.cpu_count() or 1
+    return {
+        f"{name}_s": done.seconds,
+        f"{name}_cpu_s": done.cpu_s,
+        f"{name}_idle_share": max(0.0, 1 - done.cpu_s / (done.seconds * cores)),
+        f"{name}_peak_mb": done.peak_mb,
+        f"{name}_chunks": chunks,
+        **{f"{name}_{step}_s": value for step, value in steps.items()},
+    }

@@ -1,4 +1,4 @@
-"""`bench quality`: the share of injected defects that the filters and gates catch."""
+"""`bench quality`: the share of injected defects that are found, and of sound documents that are marked."""
 
 import copy
 import tempfile
@@ -17,7 +17,6 @@ import pyarrow as pa
 from assets.dedup.minhash import MinHashConfig, signature_batches
 from assets.lake.ids import doc_id
 from assets.lake.tables import DOCUMENTS, DUPLICATES, TABLES
-from assets.parsing.parse import parse_document_batches
 from assets.recipe import Recipe
 from assets.sources.environment_corpus import list_environment_corpus, read_environment_corpus
 from assets.sources.source_config import PYTHON_ENVIRONMENT
@@ -32,6 +31,7 @@ from orchestration.bench.defects import (
     inject_near_duplicate,
 )
 from orchestration.bench.report import BenchResult
+from orchestration.bench.sound_documents import PARSER_COLUMNS, judge_documents
 from quality.gate import gate_verdict
 from quality.suites import SUITES
 
@@ -79,11 +79,11 @@ class _Tally:
 def bench_quality() -> BenchResult:
     """Injects each kind of defect into the texts of the installed software and counts how many are caught.
 
-    A damaged document is caught when it is quarantined or found to be a duplicate, a damaged version of a
-    table when its gate does not open. A wrong encoding is also caught when parsing gives the undamaged text
-    (`mended`). The thresholds were chosen on one half of the documents, with near-duplicates in the same
-    half. The figures are those of the other half; `calibration_*` are those of the first. Every document with
-    a body that was not damaged counts as sound, whatever the filters say of it.
+    A damaged document is caught when it is quarantined, marked unfit for training or found to be a duplicate,
+    a damaged version of a table when its gate does not open. A wrong encoding is also caught when parsing
+    gives the undamaged text (`mended`). The thresholds were chosen on one half of the documents, with
+    near-duplicates in the same half. The figures are those of the other half; `calibration_*` are those of
+    the first. Every document with a body that was not damaged counts as sound, whatever is said of it.
 
     Drift is measured on resampled batches of the same documents: some have the distribution of all documents,
     and in the others a third of the documents are in other languages.
@@ -91,7 +91,8 @@ def bench_quality() -> BenchResult:
     Returns:
         For each kind K of defect the counts `K_injected` and `K_caught`, and `K_by_W` for each check W that
         caught it. The ratios hold the share caught of each kind and of all defects (`caught`), the mean over
-        the kinds, and the shares of sound documents and of sound table versions that were stopped.
+        the kinds, and the shares of sound documents that were quarantined (or taken for duplicates) or marked
+        unfit, and of sound table versions that were stopped.
     """
     from assets.lake.spark import SparkConfig, spark_session
 
@@ -100,7 +101,7 @@ def bench_quality() -> BenchResult:
     with tempfile.TemporaryDirectory(prefix="headwater-bench-") as scratch:
         spark = spark_session(SparkConfig(), Path(scratch))
         try:
-            parsed = _parse(rows)
+            parsed = judge_documents(rows.values(), _LANGUAGES)
             kept = [row for row in parsed if row["stage"] is None]
             canonical = _canonical(_duplicates(kept))
             halves = _halves(rows, canonical)
@@ -119,14 +120,16 @@ def bench_quality() -> BenchResult:
         finally:
             spark.stop()
     stopped = {row["doc_id"] for row in parsed if row["stage"] is not None}
+    unfit = {row["doc_id"] for row in kept if row["unfit"]}
     sound = [{each for each in half if not _came_damaged(rows[each])} for half in halves]
     found_damaged = {each for each in rows if _came_damaged(rows[each])}
     drift_alarms, drift_found = _drifting(kept, random)
     figures = {
         "documents_came_damaged": len(found_damaged),
-        "documents_came_damaged_stopped": len(found_damaged & stopped),
+        "documents_came_damaged_found": len(found_damaged & (stopped | unfit)),
         "documents_sound": len(sound[1]),
-        "documents_stopped": len(sound[1] & stopped) + shadowed,
+        "documents_quarantined": len(sound[1] & stopped) + shadowed,
+        "documents_unfit": len(sound[1] & unfit),
         "drift_batches_sound": drift_alarms.injected,
         "drift_batches_sound_alarmed": drift_alarms.caught,
         "drift_batches_shifted": drift_found.injected,
@@ -140,12 +143,14 @@ def bench_quality() -> BenchResult:
     ratios = {kind: tally.caught / tally.injected for kind, tally in tallies.items()}
     ratios["caught_mean_of_kinds"] = float(np.mean(list(ratios.values())))
     ratios["caught"] = _share(tallies.values())
-    ratios["false_alarms_documents"] = figures["documents_stopped"] / len(sound[1])
+    ratios["sound_quarantined"] = figures["documents_quarantined"] / len(sound[1])
+    ratios["sound_unfit"] = figures["documents_unfit"] / len(sound[1])
     ratios["false_alarms_versions"] = sound_versions.caught / sound_versions.injected
     ratios["false_alarms_drift"] = _share([drift_alarms])
     ratios["drift_found"] = _share([drift_found])
     ratios["calibration_caught"] = _share(calibration.values())
-    ratios["calibration_false_alarms_documents"] = len(sound[0] & stopped) / len(sound[0])
+    ratios["calibration_sound_quarantined"] = len(sound[0] & stopped) / len(sound[0])
+    ratios["calibration_sound_unfit"] = len(sound[0] & unfit) / len(sound[0])
     return BenchResult("quality", {name: float(value) for name, value in figures.items()}, ratios)
 
 
@@ -174,27 +179,6 @@ def _came_damaged(row: Row) -> bool:
     return row["uri"].removeprefix(f"{PYTHON_ENVIRONMENT}://") in _CAME_DAMAGED
 
 
-_INPUT = pa.schema(
-    [
-        *((name, pa.string()) for name in ("doc_id", "tenant", "source", "uri", "title", "media_type")),
-        ("content_sha256", pa.string()),
-        ("body", pa.large_binary()),
-        ("error", pa.string()),
-        ("first_seen_at", pa.timestamp("us", tz="UTC")),
-    ]
-)
-
-
-def _parse(rows: dict[str, Row]) -> list[Row]:
-    return [found for row in rows.values() for found in _parse_one(row, _LANGUAGES)]
-
-
-def _parse_one(row: Row, languages: list[str] | None) -> list[Row]:
-    thresholds = Recipe().quality.model_copy(update={"languages": languages})
-    batch = pa.RecordBatch.from_pylist([{name: row[name] for name in _INPUT.names}], schema=_INPUT)
-    return next(parse_document_batches(iter([batch]), thresholds)).to_pylist()
-
-
 def _halves(rows: dict[str, Row], canonical: dict[str, str]) -> tuple[list[str], list[str]]:
     """Divides the documents into two halves by a hash, near-duplicates into the same half."""
     halves: tuple[list[str], list[str]] = ([], [])
@@ -214,23 +198,25 @@ def _spoiled(
         fitting = [identity for identity in half if identity in sources and defect.fits(sources[identity])]
         wanted = _PER_KIND // 5 if defect.kind == "oversize" else _PER_KIND
         for identity in random.sample(fitting, min(wanted, len(fitting))):
-            tally.add(_stopped_by(defect, sources[identity], random), defect.kind, reasons)
+            tally.add(_found_by(defect, sources[identity], random), defect.kind, reasons)
     return tallies
 
 
-def _stopped_by(defect: InjectedDefect, source: BenchDocument, random: Random) -> str | None:
-    """Returns what stopped a document after it was spoiled; None if nothing did."""
+def _found_by(defect: InjectedDefect, source: BenchDocument, random: Random) -> str | None:
+    """Returns what found a document after it was spoiled: the first reason; None if nothing did."""
     spoiled = defect.spoil(source, random)
-    row = dict.fromkeys(_INPUT.names) | {
+    row = dict.fromkeys(PARSER_COLUMNS.names) | {
         "doc_id": "spoiled",
         "uri": "bench:spoiled",
         "body": spoiled.body,
         "media_type": spoiled.media_type,
     }
-    # The other kinds have to be caught where no language is expected, as is the default.
-    [found] = _parse_one(row, _LANGUAGES if defect.kind == "wrong_language" else None)
+    # The other kinds have to be found where no language is expected, as is the default.
+    [found] = judge_documents([row], _LANGUAGES if defect.kind == "wrong_language" else None)
     if found["stage"] is not None:
         return str(found["expectation"])
+    if found["unfit"]:
+        return str(found["unfit"]).partition(",")[0]
     return "mended" if defect.mended and found["text"] == source.text else None
 
 
@@ -314,8 +300,11 @@ def _drifting(documents: list[Row], random: Random) -> tuple[_Tally, _Tally]:
         if tally is shifted:
             for place in range(round(_DRIFT_SHARE * len(batch))):
                 source = spoil(BenchDocument(b"", "text/plain", ""), random)
-                row = dict.fromkeys(_INPUT.names) | {"body": source.body, "media_type": source.media_type}
-                [batch[place]] = _parse_one(row, None)
+                row = dict.fromkeys(PARSER_COLUMNS.names) | {
+                    "body": source.body,
+                    "media_type": source.media_type,
+                }
+                [batch[place]] = judge_documents([row], None)
         here, before = (
             pa.table({name: [row[name] for row in rows] for name in columns}) for rows in (batch, reference)
         )
@@ -337,7 +326,15 @@ def _version(documents: list[Row], random: Random) -> Rows:
     from retrieval.chunking.chunker import chunk_document_batches
 
     recipe = Recipe()
-    rows = [{name: row.get(name) for name in DOCUMENTS.schema.names} | _RUN for row in documents]
+    rows = [
+        {name: row.get(name) for name in DOCUMENTS.schema.names}
+        | _RUN
+        | {
+            "training_fit": not row["unfit"],
+            "training_unfit_reasons": [reason for reason in row["unfit"].split(",") if reason],
+        }
+        for row in documents
+    ]
     columns = ("doc_id", "tenant", "text", "headings")
     table = pa.table({name: [row[name] for row in rows] for name in columns})
     chunks = [

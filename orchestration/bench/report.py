@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -63,18 +64,27 @@ class BenchedProcess:
 
 
 def run_benched(module: str, *arguments: str, **environment: str) -> BenchedProcess:
-    """Runs `python -m module` in a new process, and measures its time and memory.
+    """Runs `python -m module` in a new process, and measures its time and memory, as `measure_process`."""
+    return measure_process([sys.executable, "-m", module, *arguments], environment)
+
+
+def measure_process(command: Sequence[str], environment: Mapping[str, str]) -> BenchedProcess:
+    """Runs a command, and measures its time and memory.
+
+    Args:
+        command: The program and its arguments.
+        environment: Variables that are set beside those of this process.
 
     Raises:
         RuntimeError: The process failed; the message quotes the end of its standard error.
     """
     began = time.perf_counter()
     child = subprocess.Popen(
-        [sys.executable, "-m", module, *arguments],
+        command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | environment,
+        env={**os.environ, **environment},
     )
     resident: list[int] = [0]
     cpu_s: dict[int, float] = {}
@@ -84,7 +94,7 @@ def run_benched(module: str, *arguments: str, **environment: str) -> BenchedProc
     seconds = time.perf_counter() - began
     watcher.join()
     if child.returncode:
-        raise RuntimeError(f"{module} {' '.join(arguments)} failed:\n{errors[-2000:]}")
+        raise RuntimeError(f"{' '.join(command)} failed:\n{errors[-2000:]}")
     return BenchedProcess(output, seconds, sum(cpu_s.values()), max(resident) / 1e6)
 
 

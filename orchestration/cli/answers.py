@@ -1,6 +1,8 @@
-"""`headwater answers`: what was answered, and what the same question finds now."""
+"""`headwater answers`: sets of questions, what was answered, and what the same question finds now."""
 
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -8,6 +10,7 @@ from orchestration.cli.terminal import (
     Json,
     console,
     print_json,
+    print_progress,
     print_table,
     quiet_terminal,
     read_command_settings,
@@ -16,15 +19,119 @@ from orchestration.cli.terminal import (
 if TYPE_CHECKING:
     from orchestration.operations.replay import AnswerReplay
 
-app = typer.Typer(no_args_is_help=True, help="What was answered, and what the same question finds now.")
+app = typer.Typer(
+    no_args_is_help=True, help="Answer many questions, show what was answered, and what a question finds now."
+)
 
-AnswerId = Annotated[str, typer.Argument(metavar="ANSWER_ID", help="An id from `headwater answers list`.")]
+_SHOWN_FAILURES = 20
+_SHOWN_FACTS = (
+    *("answered_at", "tenant", "access_groups", "batch", "question_id", "search_mode", "engine"),
+    *("generator_digest", "chosen_because", "prompt_tokens", "completion_tokens", "cost_usd"),
+)
+"""The facts about an answer that are printed where there are any."""
+
+AnswerId = Annotated[
+    str, typer.Argument(metavar="ANSWER_ID", help="An id from `headwater answers list`, or its beginning.")
+]
+
+
+@app.command("run")
+def answers_run_command(
+    questions: Annotated[
+        Path,
+        typer.Argument(
+            metavar="QUESTIONS",
+            help="JSON lines with `id` and `question`, and optionally `tenant`, `groups`, `as_of`; "
+            "or a Delta table of such rows.",
+        ),
+    ],
+    name: Annotated[str, typer.Option(help="The name of the batch.")],
+    json_: Json = False,
+) -> None:
+    """Answer many questions. Run it again after it was stopped: it answers only what is missing.
+
+    Example: `headwater answers run questions.jsonl --name march`
+    """
+    from assets.lake.answer_batches import AnswerBatches
+    from orchestration.operations.runs import RunFailed, execute_answers_run
+
+    settings = read_command_settings()
+    batches = AnswerBatches(settings.batches_dir)
+    batches.add(name, questions.expanduser())
+    with quiet_terminal():
+        run = execute_answers_run(settings, name, print_progress)
+    outcome = batches.outcome(name)
+    if outcome is not None:
+        for failed in outcome.failed[:_SHOWN_FAILURES]:
+            print_progress(f"failed: {failed}")
+        if (more := len(outcome.failed) - _SHOWN_FAILURES) > 0:
+            print_progress(f"and {more} more: `headwater answers batches --json` has them all")
+    if run.failures or outcome is None:
+        raise RunFailed("\n".join(run.failures))
+    if json_:
+        print_json(outcome.to_dict())
+        return
+    console.print(
+        f"{name}: {outcome.answered} of {outcome.questions} questions have an answer, "
+        f"{len(outcome.failed)} failed; {outcome.computed} answered now in {outcome.seconds:.1f} s, "
+        f"{outcome.questions_per_s:.1f} per second, {outcome.shards} commits",
+        markup=False,
+    )
+
+
+@app.command("batches")
+def answers_batches_command(json_: Json = False) -> None:
+    """List the batches, with what became of each in its last run.
+
+    Example: `headwater answers batches`
+    """
+    from assets.lake.answer_batches import AnswerBatches
+
+    batches = AnswerBatches(read_command_settings().batches_dir)
+    found = [outcome for name in batches.names() if (outcome := batches.outcome(name)) is not None]
+    if json_:
+        rows = [each.to_dict() | {"failures": [asdict(fault) for fault in each.failed]} for each in found]
+        print_json(rows)
+    else:
+        print_table([each.to_dict() for each in found])
+
+
+@app.command("export")
+def answers_export_command(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name of a batch.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")],
+    format_: Annotated[
+        Literal["jsonl", "parquet"] | None,
+        typer.Option("--format", help="By default as the file's name ends."),
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Write the newest answer to each question of a batch to a file.
+
+    Example: `headwater answers export march march.jsonl`
+    """
+    from assets.lake.answer_batches import AnswerBatches
+    from assets.lake.answers import export_stored_batch
+    from orchestration.settings import open_configured_lake
+
+    file = file.expanduser()
+    if not file.parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {file.parent}")
+    settings = read_command_settings()
+    AnswerBatches(settings.batches_dir).questions(name)  # whether there is one
+    parquet = format_ == "parquet" or (format_ is None and file.suffix == ".parquet")
+    rows = export_stored_batch(open_configured_lake(settings), name, file, parquet)
+    if json_:
+        print_json({"name": name, "answers": rows, "file": str(file)})
+    else:
+        console.print(f"{rows} answers are in {file}", markup=False)
 
 
 @app.command("list")
 def answers_list_command(
     limit: Annotated[int, typer.Option(min=1, help="How many answers at most, newest first.")] = 20,
     tenant: Annotated[str | None, typer.Option(help="Only answers to this tenant.")] = None,
+    batch: Annotated[str | None, typer.Option(help="Only answers of this batch.")] = None,
     json_: Json = False,
 ) -> None:
     """List the newest answers.
@@ -37,7 +144,9 @@ def answers_list_command(
     shown = ("answer_id", "answered_at", "tenant", "question", "release_id", "refused")
     rows = [
         {name: getattr(answer, name) for name in shown}
-        for answer in recent_stored_answers(open_configured_lake(read_command_settings()), limit, tenant)
+        for answer in recent_stored_answers(
+            open_configured_lake(read_command_settings()), limit, tenant, batch
+        )
     ]
     if json_:
         print_json(rows)
@@ -47,9 +156,11 @@ def answers_list_command(
 
 @app.command("show")
 def answers_show_command(answer_id: AnswerId, json_: Json = False) -> None:
-    """Show an answer with its citations, and what it was chosen from.
+    """Show an answer with its citations, and who was answered when, by which engine and why.
 
-    Example: `headwater answers show 0f3c…`
+    `--json` has the retrieved chunks too.
+
+    Example: `headwater answers show 0f3c`
     """
     from assets.lake.answers import find_stored_answer
     from orchestration.cli.render import render_answer
@@ -60,19 +171,46 @@ def answers_show_command(answer_id: AnswerId, json_: Json = False) -> None:
         print_json(row)
     else:
         console.print(render_answer(row["question"], row | {"release": row["release_id"]}))
+        for name in _SHOWN_FACTS:
+            if row[name] is not None:
+                console.print(f"{name}: {row[name]}", markup=False, soft_wrap=True)
 
 
 @app.command("replay")
-def answers_replay_command(answer_id: AnswerId, json_: Json = False) -> None:
-    """Retrieve for an old answer's question again: from its release, and from the live one.
+def answers_replay_command(
+    answer_id: Annotated[
+        str,
+        typer.Argument(
+            metavar="ANSWER_ID|BATCH", help="An id from `headwater answers list`, or the name of a batch."
+        ),
+    ],
+    json_: Json = False,
+) -> None:
+    """Ask again what was asked.
 
-    Example: `headwater answers replay 0f3c…`
+    Of an answer: what its question finds in the release that it is from, and in the live one. Of a batch: all
+    questions are answered again, each from the release of its answer, and what is not equal is listed.
+    Nothing is recorded.
+
+    Example: `headwater answers replay march`
     """
+    from assets.lake.answer_batches import AnswerBatches
     from orchestration.operations.ask import open_ask_service
-    from orchestration.operations.replay import replay_answer
+    from orchestration.operations.replay import replay_answer, replay_batch
     from orchestration.settings import open_configured_lake
 
     settings = read_command_settings()
+    if answer_id in AnswerBatches(settings.batches_dir).names():
+        with quiet_terminal():
+            batch = replay_batch(open_configured_lake(settings), open_ask_service(settings), answer_id)
+        if json_:
+            print_json(batch.to_dict())
+            return
+        if batch.differing:
+            print_table([asdict(each) | {"differs": ", ".join(each.differs)} for each in batch.differing])
+        equal = batch.answers - len(batch.differing)
+        console.print(f"{equal} of {batch.answers} answers are equal, by {batch.engine} now", markup=False)
+        return
     with quiet_terminal():
         replay = replay_answer(open_configured_lake(settings), open_ask_service(settings), answer_id)
     if json_:

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestration.cli.terminal import Json, console, print_progress, quiet_terminal, read_command_settings
+from orchestration.cli.terminal import (
+    Json,
+    Tenant,
+    console,
+    print_progress,
+    quiet_terminal,
+    read_command_settings,
+)
 
 if TYPE_CHECKING:
     from orchestration.bench.report import BenchResult
@@ -19,6 +26,33 @@ def _print(result: "BenchResult", json_: bool) -> None:
         sys.stdout.write(result.to_json() + "\n")
     else:
         console.print(result)
+
+
+@app.command("answers")
+def bench_answers_command(
+    questions: Annotated[
+        Path | None,
+        typer.Argument(metavar="QUESTIONS", help="A file of {question} lines; by default the demo's."),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Ask the first so many questions.")] = 100,
+    tenant: Tenant = "default",
+    json_: Json = False,
+) -> None:
+    """Measure how many questions a batch answers per second, by engine, and where its time goes.
+
+    The live release is asked. A local model and an endpoint are measured where the settings name them.
+
+    Example: `HEADWATER_GENERATOR__MODEL=~/models/next headwater bench answers ~/questions.jsonl`
+    """
+    from orchestration.bench.answers import bench_answers
+    from orchestration.operations.demo import demo_answer_collection
+    from quality.evaluation.answer_collection import load_answer_collection
+
+    settings = read_command_settings()
+    with quiet_terminal():
+        collection = load_answer_collection(questions.expanduser()) if questions else demo_answer_collection()
+        result = bench_answers(settings, collection.questions[:limit], tenant, print_progress)
+    _print(result, json_)
 
 
 @app.command("chunking")
@@ -54,6 +88,27 @@ def bench_dedupe_command(
     _print(result, json_)
 
 
+@app.command("documents")
+def bench_documents_command(
+    folder: Annotated[Path, typer.Argument(help="The documents, in files.")],
+    llama_index: Annotated[
+        Path | None,
+        typer.Option(help="The Python of an environment with LlamaIndex, which is measured beside it."),
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Measure the ingest of a folder, first and unchanged, per step, beside LlamaIndex with our embedder.
+
+    Example: `headwater bench documents ~/docs --llama-index ~/llama-index/bin/python`
+    """
+    from orchestration.bench.ingest import bench_documents
+
+    settings = read_command_settings()
+    with quiet_terminal():
+        result = bench_documents(settings, folder.expanduser(), llama_index and llama_index.expanduser())
+    _print(result, json_)
+
+
 @app.command("embed")
 def bench_embed_command(
     data: Annotated[
@@ -69,6 +124,32 @@ def bench_embed_command(
 
     with quiet_terminal():
         result = bench_embedding(read_command_settings(), data)
+    _print(result, json_)
+
+
+@app.command("generate")
+def bench_generate_command(
+    model: Annotated[
+        Path | None,
+        typer.Option(help="A model's folder or GGUF file; the configured one, or SmolLM2 as installed."),
+    ] = None,
+    prompts: Annotated[int, typer.Option(min=1, help="Number of prompts.")] = 32,
+    shared: Annotated[
+        float,
+        typer.Option(min=0, help="Skew of Zipf's law by which prompts share passages; 0 for alike often."),
+    ] = 0.0,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Number of tokens of each text.")] = 64,
+    json_: Json = False,
+) -> None:
+    """Compare the batch decoder with transformers' generate: tokens per second, and whether texts are equal.
+
+    Example: `headwater bench generate --prompts 64 --shared 1.1`
+    """
+    from orchestration.bench.decoding.generate import bench_generate
+
+    settings = read_command_settings()
+    with quiet_terminal():
+        result = bench_generate(settings, model and model.expanduser(), prompts, shared, max_tokens)
     _print(result, json_)
 
 
@@ -109,16 +190,66 @@ def bench_ingest_command(
     _print(result, json_)
 
 
-@app.command("quality")
-def bench_quality_command(json_: Json = False) -> None:
-    """Measure how many injected defects are caught, and how many sound documents are stopped.
+@app.command("injections")
+def bench_injections_command(
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many passages.")] = None,
+    json_: Json = False,
+) -> None:
+    """Count how often the configured engines do what 30 injected passages order them to.
 
-    Example: `headwater bench quality`
+    Beside them is a model that obeys every order, whose replies are checked as any generator's.
+
+    Example: `HEADWATER_GENERATOR__MODEL=~/models/qwen headwater bench injections`
+    """
+    from orchestration.bench.injections import bench_injections
+
+    settings = read_command_settings()
+    with quiet_terminal():
+        result = bench_injections(settings, limit)
+    _print(result, json_)
+
+
+@app.command("quality")
+def bench_quality_command(
+    sound: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A folder of sound documents, or a JSONL file of rows with a text: judge these instead."
+        ),
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Measure how many injected defects are found, and how many sound documents are quarantined or unfit.
+
+    With `--sound`, which can be repeated, it names each document of yours that is, with the reason, and says
+    whether a search for one of its sentences finds it.
+
+    Example: `headwater bench quality --sound ~/handbook`
     """
     from orchestration.bench.quality import bench_quality
+    from orchestration.bench.sound_documents import bench_sound_documents
 
     with quiet_terminal():
-        result = bench_quality()
+        result = bench_sound_documents(sound, print_progress) if sound else bench_quality()
+    _print(result, json_)
+
+
+@app.command("router")
+def bench_router_command(
+    data: Annotated[
+        Path, typer.Option(help="A folder with questions.jsonl (`text`, `scores`) and models.json (prices).")
+    ],
+    json_: Json = False,
+) -> None:
+    """Measure what answering as well as the best model costs, with each question routed to one of many.
+
+    Example: `headwater bench router --data ~/router`
+    """
+    from orchestration.bench.router import bench_router
+
+    settings = read_command_settings()
+    with quiet_terminal():
+        result = bench_router(settings, data.expanduser())
     _print(result, json_)
 
 
@@ -135,7 +266,7 @@ def bench_search_command(
 
     Example: `headwater bench search --chunks 10000 --tenants 20 --clients 4`
     """
-    from orchestration.bench.search import bench_search
+    from orchestration.bench.search.latency import bench_search
 
     settings = read_command_settings()
     with quiet_terminal():

@@ -1,12 +1,13 @@
-"""`headwater evaluate`: how well a test collection is searched."""
+"""`headwater evaluate` and `evaluate-answers`: how well a test collection is searched, and answered."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from orchestration.cli.terminal import (
     Json,
+    Tenant,
     console,
     print_json,
     print_progress,
@@ -14,6 +15,9 @@ from orchestration.cli.terminal import (
     quiet_terminal,
     read_command_settings,
 )
+
+if TYPE_CHECKING:
+    from quality.evaluation.answer_evaluation import AnswerEvaluation
 
 
 def evaluate_command(
@@ -24,6 +28,13 @@ def evaluate_command(
         ),
     ],
     split: Annotated[str, typer.Option(help="Which judgements.")] = "test",
+    embedder: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="NAME@VERSION, a digest, a name or a folder; the one that is used, unless given.",
+        ),
+    ] = None,
     chunks: Annotated[
         Literal["default", "document"],
         typer.Option(help="Chunk as the lake does, or one chunk per document."),
@@ -45,6 +56,10 @@ def evaluate_command(
     from retrieval.search.query import InvalidSearchQuery
 
     settings = read_command_settings()
+    if embedder:
+        from orchestration.training.models import settings_with_embedder
+
+        settings = settings_with_embedder(settings, embedder)
     known = evaluate_command_modes(settings)
     for name in compare or ():
         if name not in known:
@@ -73,5 +88,118 @@ def evaluate_command(
             console.print(
                 f"{measure}: {compare[0]} is {each['difference']:+.4f} above {compare[1]}, "
                 f"95% interval {each['low']:+.4f} to {each['high']:+.4f}",
+                markup=False,
+            )
+
+
+def evaluate_answers_command(
+    path: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="DIR|QUESTIONS",
+            help="A file of questions to the lake; or a folder of passages with questions, of questions that "
+            "bring passages, or of sentences to rank (docs/answers.md). Without it, the demo's questions.",
+        ),
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(metavar="NAME", help="One engine; all that are set unless named.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Ask the first so many questions.")] = None,
+    tenant: Tenant = "default",
+    compare: Annotated[
+        tuple[str, str] | None, typer.Option(metavar="A B", help="Two engines: print how much A is above B.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw a bar chart, as SVG.")] = None,
+    gate: Annotated[
+        bool,
+        typer.Option(
+            "--gate",
+            help="Measure the engine that the settings name beside the one that answers: it answers from now "
+            "on if it is not worse, else it is held and the exit code is 1.",
+        ),
+    ] = False,
+    json_: Json = False,
+) -> None:
+    """Measure how well questions are answered: by the engine that `ask` uses, without recording the answers.
+
+    Example: `headwater evaluate-answers ~/answers-bioasq --limit 200 --plot answers.svg`
+
+    Example: `headwater evaluate-answers ~/my-questions.jsonl --gate`
+    """
+    from orchestration.operations.answer_evaluation import (
+        GatedEngine,
+        answer_engine_configs,
+        evaluate_answers_of_engines,
+        gate_engine,
+    )
+    from orchestration.operations.demo import demo_answer_collection, has_demo_source
+    from quality.evaluation.answer_collection import load_answer_collection
+    from quality.evaluation.answer_evaluation import UnknownAnswerEngine
+    from quality.evaluation.evaluation_chart import answers_svg
+
+    settings = read_command_settings()
+    if gate and (engine or compare):
+        raise typer.BadParameter("--gate compares the configured engine with the live one: leave out others")
+    if gate and path is None and not has_demo_source(settings):
+        raise typer.BadParameter("--gate: name questions to your documents; these are about the demo's")
+    known = [engine] if engine else list(answer_engine_configs(settings))
+    for name in compare or ():
+        if name not in known:
+            raise UnknownAnswerEngine(f"there is no engine {name!r} to compare; there are {', '.join(known)}")
+    if plot and not plot.expanduser().parent.is_dir():
+        raise typer.BadParameter(f"--plot: there is no folder {plot.expanduser().parent}")
+    with quiet_terminal():
+        collection = (
+            load_answer_collection(path.expanduser(), limit) if path else demo_answer_collection(limit)
+        )
+        gated: GatedEngine | None = None
+        if gate:
+            gated = gate_engine(settings, collection, tenant, print_progress)
+            result = gated.evaluation
+        else:
+            names = [engine] if engine else None
+            result = evaluate_answers_of_engines(settings, collection, tenant, names, print_progress)
+    found: dict[str, Any] = result.to_dict() if result else {}
+    if compare and result:
+        found["comparison"] = {"a": compare[0], "b": compare[1], **result.compare(*compare)}
+    if gated:
+        found["gate"] = gated.decision.model_dump(mode="json")
+    if plot and result:
+        plot.expanduser().write_text(answers_svg(result), encoding="utf-8")
+    if json_:
+        print_json(found)
+    else:
+        if result:
+            _print_answer_evaluation(result, compare)
+        if gated and result:
+            console.print(f"{gated.decision.decision}: {gated.decision.reason}", markup=False)
+        elif gated:
+            console.print(f"{gated.decision.engine} answers already; nothing was measured", markup=False)
+    if gated and not gated.decision.answers:
+        raise typer.Exit(1)
+
+
+def _print_answer_evaluation(result: "AnswerEvaluation", compare: tuple[str, str] | None) -> None:
+    """Prints the figures of each engine with their intervals, and how much one is above another."""
+    from quality.evaluation.answer_evaluation import ANSWER_MEASURES
+
+    rows = []
+    for measure in (*ANSWER_MEASURES, "p50_ms"):
+        row = {"figure": measure}
+        for name, each in result.engines.items():
+            mean = each.p50_ms if measure == "p50_ms" else each.mean(measure)
+            interval = None if measure == "p50_ms" else each.interval(measure)
+            row[name] = "" if mean is None else f"{mean:.3f}"
+            row[name] += f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
+        rows.append(row)
+    print_table(
+        [row for row in rows if any(value for name, value in row.items() if name != "figure")],
+        f"{result.dataset} ({result.kind}): {result.questions} questions",
+    )
+    if compare:
+        for measure, gain in result.compare(*compare).items():
+            console.print(
+                f"{measure}: {compare[0]} is {gain['difference']:+.4f} above {compare[1]}, "
+                f"95% interval {gain['low']:+.4f} to {gain['high']:+.4f}",
                 markup=False,
             )

@@ -1,5 +1,6 @@
-"""`headwater gates`: what a table must hold before anything reads it, and suites of one's own."""
+"""`headwater gates` and `quarantine`: what a table must hold to be read, and which documents are kept out."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,6 +10,7 @@ from orchestration.cli.terminal import (
     Json,
     console,
     print_json,
+    print_progress,
     print_table,
     quiet_terminal,
     read_command_settings,
@@ -111,3 +113,98 @@ def gates_remove_command(
         print_json(removed.model_dump())
     else:
         console.print(f"removed {removed.name} from the gate of {removed.table}", markup=False)
+
+
+quarantine_app = typer.Typer(
+    no_args_is_help=True, help="Documents that are kept out, why, and what brings them in."
+)
+
+_Document = Annotated[str, typer.Argument(metavar="DOC_ID|URI", help="An id, its beginning, or a URI.")]
+
+
+@quarantine_app.command("list")
+def quarantine_list_command(json_: Json = False) -> None:
+    """List the documents that are kept out, each with the reason and the cure.
+
+    Example: `headwater quarantine list --json`
+    """
+    from orchestration.operations.quarantine import list_quarantined
+
+    rows = [asdict(each) for each in list_quarantined(read_command_settings())]
+    if json_:
+        print_json(rows)
+    elif rows:
+        print_table(rows)
+    else:
+        console.print("nothing is quarantined")
+
+
+@quarantine_app.command("show")
+def quarantine_show_command(document: _Document, json_: Json = False) -> None:
+    """Show all that is known of one document that is kept out.
+
+    Example: `headwater quarantine show 3f2a90c1`
+    """
+    from orchestration.operations.quarantine import show_quarantined
+
+    rows = show_quarantined(read_command_settings(), document)
+    if json_:
+        print_json(rows)
+        return
+    for row in rows:
+        print_table([{"": name, "value": value} for name, value in row.items()], row["uri"])
+
+
+@quarantine_app.command("release")
+def quarantine_release_command(
+    documents: Annotated[
+        list[str], typer.Argument(metavar="DOC_ID|URI", help="Ids, their beginnings, or URIs.")
+    ],
+    json_: Json = False,
+) -> None:
+    """Release documents whose text is damaged, and bring everything up to date with them.
+
+    A release holds for the document at its URI, also when its file changes and when the lake is made anew: it
+    is kept as long as it has any text. It does not make the document fit for training.
+
+    Example: `headwater quarantine release 3f2a90c1`
+    """
+    from orchestration.operations.quarantine import release_quarantined
+
+    settings = read_command_settings()
+    with quiet_terminal():
+        released = release_quarantined(settings, documents, print_progress)
+    if json_:
+        print_json([asdict(each) for each in released])
+        return
+    for each in released:
+        console.print(f"released {each.uri}", soft_wrap=True)
+
+
+@quarantine_app.command("rerun")
+def quarantine_rerun_command(
+    documents: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[DOC_ID|URI]", help="Ids, their beginnings, or URIs; all unless given."),
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Parse documents that are kept out once more, and bring everything up to date with those that come in.
+
+    It helps where something else has changed than the documents: a reader was installed or updated.
+
+    Example: `make setup EXTRAS=ocr && HEADWATER_RECIPE__PARSER__OCR=true headwater quarantine rerun`
+    """
+    from orchestration.operations.quarantine import rerun_quarantined
+
+    settings = read_command_settings()
+    with quiet_terminal():
+        outcome = rerun_quarantined(settings, documents or [], print_progress)
+    if json_:
+        print_json(asdict(outcome))
+        return
+    for each in outcome.kept:
+        console.print(f"kept {each.uri}", soft_wrap=True)
+    console.print(f"{len(outcome.kept)} came in, {len(outcome.quarantined)} are still quarantined")
+    if outcome.quarantined:
+        print_table([asdict(each) for each in outcome.quarantined])

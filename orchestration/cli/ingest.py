@@ -1,7 +1,7 @@
 """`headwater demo`, `ingest` and `run`: from sources to a release."""
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,17 @@ from orchestration.cli.terminal import (
     quiet_terminal,
     read_command_settings,
 )
+
+if TYPE_CHECKING:
+    from orchestration.settings import Settings
+
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Say what would be read, and about how long and how much disk it takes; nothing is written.",
+    ),
+]
 
 
 def demo_command(json_: Json = False) -> None:
@@ -50,25 +61,28 @@ def demo_command(json_: Json = False) -> None:
 def ingest_command(
     paths: Annotated[list[str], typer.Argument(help="Folders, files or URIs to add.")],
     tenant: Tenant = "default",
+    dry_run: DryRun = False,
     json_: Json = False,
 ) -> None:
     """Add folders as sources, and bring the lake, the index and the release up to date.
 
-    Example: `headwater ingest ~/my-docs && headwater ask "…"`
+    Example: `headwater ingest ~/my-docs --dry-run`, then `headwater ingest ~/my-docs && headwater ask "…"`
     """
+    for path in paths:
+        if path.lower().startswith(("http://", "https://")):
+            raise typer.BadParameter(
+                f"{path} is a web address: `headwater source add sitemap {path}` reads a website by its "
+                "sitemap, `headwater source add git` a repository"
+            )
     from assets.sources.source_registry import SourceRegistry
-    from orchestration.cli.render import render_funnel
-    from orchestration.operations.ingest import add_ingest_sources, ingest_and_release
+    from orchestration.operations.ingest import add_ingest_sources
 
+    if dry_run:
+        _print_preview(paths, tenant, json_)
+        return
     settings = read_command_settings()
     add_ingest_sources(SourceRegistry(settings.sources_file), paths, tenant)
-    with quiet_terminal():
-        result = ingest_and_release(settings, print_progress)
-    if json_:
-        print_json(asdict(result))
-    else:
-        console.print(render_funnel(result.funnel))
-        console.print(f"live: release [bold]{result.release}[/]")
+    _run(settings, None, json_)
 
 
 def run_command(
@@ -78,22 +92,68 @@ def run_command(
     accept_shrink: Annotated[
         bool, typer.Option("--accept-shrink", help="Remove the documents that are gone, however many.")
     ] = False,
+    dry_run: DryRun = False,
     json_: Json = False,
 ) -> None:
     """Bring the lake, the index and the release up to date, as *Materialize all* in the web UI does.
 
-    Example: `headwater run --select 'key:"gold/chunks"+'`
+    Example: `headwater run --select 'key:"gold/chunks"+'`, or `headwater run --dry-run`
     """
-    from orchestration.operations.runs import RunFailed, execute_run
-
+    if dry_run:
+        _print_preview([], "default", json_)
+        return
     settings = read_command_settings()
     if accept_shrink:
         settings = settings.model_copy(update={"max_shrink": 1.0})
+    _run(settings, select, json_)
+
+
+def _run(settings: "Settings", select: str | None, json_: bool) -> None:
+    """Brings everything up to date, and says what stands then."""
+    from orchestration.cli.render import render_summary
+    from orchestration.operations.ingest import summarize_run
+    from orchestration.operations.runs import RunFailed, execute_run
+
+    _print_rebuilds(settings)
     with quiet_terminal():
         outcome = execute_run(settings, select, print_progress)
+        summary = None
+        try:
+            summary = summarize_run(settings, outcome)
+        except Exception:  # what made the run fail may fail here too
+            if not outcome.failures:
+                raise
     if json_:
-        print_json(asdict(outcome))
+        print_json(asdict(outcome) | (asdict(summary) if summary else {}))
+    elif outcome.failures and summary is not None and summary.release:
+        print_progress(f"release {summary.release} stays live")
+    elif summary is not None and not outcome.failures:
+        console.print(render_summary(summary, outcome.unread_sources), soft_wrap=True, markup=False)
     if outcome.failures:
         raise RunFailed("\n".join(outcome.failures))
-    if not json_:
-        print_table([{"step": step, "seconds": seconds} for step, seconds in outcome.seconds.items()])
+
+
+def _print_preview(paths: list[str], tenant: str, json_: bool) -> None:
+    from assets.sources.source_registry import SourceRegistry
+    from orchestration.cli.render import render_preview, render_preview_rows
+    from orchestration.operations.ingest import new_ingest_sources
+    from orchestration.preview.run_preview import preview_run
+
+    settings = read_command_settings(make_folder=False)
+    known = SourceRegistry(settings.sources_file).list()
+    with quiet_terminal():
+        found = preview_run(settings, [*known, *new_ingest_sources(known, paths, tenant)])
+    if json_:
+        print_json(found.to_dict())
+    else:
+        if rows := render_preview_rows(found):
+            print_table(rows)
+        console.print(render_preview(found), soft_wrap=True, markup=False)
+
+
+def _print_rebuilds(settings: "Settings") -> None:
+    """Says what an upgrade makes the run do again, before it begins."""
+    from orchestration.preview.run_preview import rebuild_lines
+
+    for line in rebuild_lines(settings):
+        print_progress(line)

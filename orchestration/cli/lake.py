@@ -76,7 +76,8 @@ def trace_command(
         str,
         typer.Argument(
             metavar="ID",
-            help="The id of an answer, chunk, document, release or run, a URI, or a content hash.",
+            help="The id of an answer, chunk, document, release or run, a content hash, or the beginning of "
+            "one; a URI or a path.",
         ),
     ],
     verify: Annotated[

@@ -25,6 +25,7 @@ from orchestration.cli import (
     source,
 )
 from orchestration.cli.terminal import log
+from orchestration.cli.training import datasets, models
 from retrieval.atomic_files import PRIVATE_UMASK
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ app = typer.Typer(
 )
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+_CODE = Path(__file__).parents[2]
+_ROOMS = ("orchestration", "assets", "training", "quality", "retrieval", "inference")
 _FULL_BYTES = 1 << 20
 """A disk with less room counts as full."""
 
@@ -55,7 +58,7 @@ def main() -> None:
         app()
     except Exception as error:
         log.print(f"[bold red]error:[/] {_message(error)}", soft_wrap=True)
-        _keep_traceback()
+        _keep_traceback(told=not _is_expected(error))
         sys.exit(1)
 
 
@@ -100,8 +103,26 @@ def _home() -> Path:
     return Path(os.environ.get("HEADWATER_HOME", ".headwater")).absolute()
 
 
-def _keep_traceback() -> None:
-    """Writes the traceback to a log in the state folder, or prints it if HEADWATER_DEBUG is set."""
+def _is_expected(error: Exception) -> bool:
+    """Returns whether an error was raised on purpose: its message is for the user, its traceback for nobody.
+
+    Its class is one of ours, or the statement that raised it is one of ours that raises.
+    """
+    from pydantic import ValidationError
+
+    if isinstance(error, ValidationError) or type(error).__module__.partition(".")[0] in _ROOMS:
+        return True
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    ours = any(Path(last.filename).is_relative_to(_CODE / room) for room in _ROOMS)
+    return ours and (last.line or "").startswith("raise ")
+
+
+def _keep_traceback(told: bool) -> None:
+    """Writes the traceback to a log in the state folder, or prints it if HEADWATER_DEBUG is set.
+
+    Args:
+        told: Whether the user is told where it is.
+    """
     if os.environ.get("HEADWATER_DEBUG"):
         log.print(_without_secrets(traceback.format_exc()), markup=False, soft_wrap=True)
         return
@@ -112,7 +133,8 @@ def _keep_traceback() -> None:
         (home / "logs").mkdir(exist_ok=True)
         with (home / "logs" / "errors.log").open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(_without_secrets(f"$ {' '.join(sys.argv)}\n{traceback.format_exc()}\n"))
-        log.print(f"[dim]traceback in {home / 'logs' / 'errors.log'}[/]", soft_wrap=True)
+        if told:
+            log.print(f"[dim]traceback in {home / 'logs' / 'errors.log'}[/]", soft_wrap=True)
 
 
 # `--help` lists them in this order.
@@ -125,12 +147,19 @@ app.command("sql")(lake.sql_command)
 app.command("trace")(lake.trace_command)
 app.command("releases")(releases.releases_command)
 app.command("rollback")(releases.rollback_command)
+app.command("hold")(releases.hold_command)
 app.command("settings")(services.settings_command)
 app.add_typer(source.app, name="source")
+app.add_typer(gates.quarantine_app, name="quarantine")
 app.add_typer(gates.app, name="gates")
 app.add_typer(answers.app, name="answers")
+app.add_typer(releases.engines_app, name="engines")
+app.add_typer(datasets.app, name="datasets")
+app.add_typer(models.train_app, name="train")
+app.add_typer(models.models_app, name="models")
 app.add_typer(bench.app, name="bench")
 app.command("evaluate")(evaluate.evaluate_command)
+app.command("evaluate-answers")(evaluate.evaluate_answers_command)
 app.command("up")(services.up_command)
 app.command("down")(services.down_command)
 app.command("status")(services.status_command)

@@ -1,10 +1,27 @@
-"""`headwater releases` and `rollback`: list the releases that are kept, and serve an earlier one."""
+"""`headwater releases`, `rollback`, `hold`, `engines`: what is served, what answers, going back, staying."""
 
-from typing import Annotated
+import getpass
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestration.cli.terminal import Json, console, print_json, print_table, read_command_settings
+from orchestration.cli.terminal import (
+    Json,
+    console,
+    print_json,
+    print_table,
+    quiet_terminal,
+    read_command_settings,
+)
+
+if TYPE_CHECKING:
+    from assets.engine_releases import EngineRelease
+    from retrieval.index.types import IndexRelease, ReleaseHold
+
+engines_app = typer.Typer(no_args_is_help=True, help="Which engine answers questions, and since when.")
+
+OptionalReason = Annotated[str, typer.Option("--reason", help="Why, in a sentence; status shows it.")]
+Reason = Annotated[str, typer.Option(help="Why, in a sentence; it is recorded.")]
 
 
 def releases_command(json_: Json = False) -> None:
@@ -40,19 +57,138 @@ def rollback_command(
     release: Annotated[
         str | None, typer.Argument(help="Its id; by default the release before the live one.")
     ] = None,
+    reason: OptionalReason = "",
     json_: Json = False,
 ) -> None:
-    """Serve an earlier release again.
+    """Serve an earlier release again, and hold it: no other goes live until `headwater hold --off`.
 
-    Example: `headwater rollback r1.2`
+    Example: `headwater rollback r1.2 --reason "answers about tides are wrong"`
     """
     from assets.lake.releases import roll_back_release
     from orchestration.operations.ask import open_ask_service
     from orchestration.settings import open_configured_lake
 
     settings = read_command_settings()
-    made = roll_back_release(open_configured_lake(settings), open_ask_service(settings).index, release)
+    index = open_ask_service(settings).index
+    made = roll_back_release(open_configured_lake(settings), index, release, getpass.getuser(), reason)
+    _print_held(made, index.live_hold(), json_)
+
+
+def hold_command(
+    off: Annotated[bool, typer.Option("--off", help="End the hold: releases go live again.")] = False,
+    reason: OptionalReason = "",
+    json_: Json = False,
+) -> None:
+    """Hold the live release: runs go on and evaluate, but none goes live until `headwater hold --off`.
+
+    Example: `headwater hold --reason "the auditors look at it"`
+    """
+    from orchestration.operations.ask import open_ask_service
+
+    index = open_ask_service(read_command_settings()).index
+    if not off:
+        made = index.hold(None, getpass.getuser(), reason)
+        _print_held(made, index.live_hold(), json_)
+        return
+    ended, live = index.end_hold(), index.live()
     if json_:
-        print_json({"release": made.release_id, "generation": made.generation, "epoch": made.epoch})
+        print_json({"release": live.release_id if live else None, "held": None, "ended": _hold_row(ended)})
+    elif ended is None:
+        console.print("no release was held")
     else:
-        console.print(f"live: release [bold]{made.release_id}[/]")
+        console.print(f"ended: {ended}", markup=False)
+        console.print("`headwater run` makes the newest approved state live, if it never was")
+
+
+def _print_held(made: "IndexRelease", hold: "ReleaseHold | None", json_: bool) -> None:
+    if json_:
+        row = {"release": made.release_id, "generation": made.generation, "epoch": made.epoch}
+        print_json(row | {"held": _hold_row(hold)})
+        return
+    console.print(f"live: release [bold]{made.release_id}[/]")
+    if hold is not None:
+        console.print(f"{hold}; no other goes live until `headwater hold --off`", markup=False)
+
+
+def _hold_row(hold: "ReleaseHold | None") -> dict[str, str] | None:
+    if hold is None:
+        return None
+    return {"by": hold.held_by, "reason": hold.reason, "since": hold.held_since.isoformat(timespec="seconds")}
+
+
+@engines_app.command("list")
+def engines_list_command(json_: Json = False) -> None:
+    """List what was decided about engines, newest first; say which one answers, and why another is held.
+
+    Until the first decision, the engine that the settings name answers.
+
+    Example: `headwater engines list`
+    """
+    from assets.engine_releases import engine_releases, engine_standing
+    from inference.engines.generator import engine_name
+    from orchestration.settings import open_configured_lake
+
+    settings = read_command_settings()
+    lake = open_configured_lake(settings)
+    standing, decisions = engine_standing(lake, settings.generator), engine_releases(lake)
+    answering = engine_name(standing.answering)
+    if json_:
+        print_json(
+            {
+                "answers": answering,
+                "configured": engine_name(settings.generator),
+                "held_because": standing.held_because(),
+                "decisions": [each.model_dump(mode="json") for each in decisions],
+            }
+        )
+        return
+    shown = {"engine", "generator_digest", "decision", "questions", "reason"}
+    rows = [
+        {"live": "●" if each == standing.live else "", "decided_at": f"{each.decided_at:%Y-%m-%d %H:%M}"}
+        | each.model_dump(include=shown)
+        for each in decisions
+    ]
+    print_table(rows)
+    console.print(standing.held_because() or f"{answering} answers, as the settings name it", markup=False)
+
+
+@engines_app.command("promote")
+def engines_promote_command(reason: Reason, json_: Json = False) -> None:
+    """Have the engine that the settings name answer, measured or not.
+
+    `headwater evaluate-answers QUESTIONS --gate` measures it first.
+
+    Example: `headwater engines promote --reason "the endpoint moved"`
+    """
+    from orchestration.operations.answer_evaluation import promote_engine
+
+    settings = read_command_settings()
+    with quiet_terminal():
+        decision = promote_engine(settings, reason)
+    _print_decision(decision, json_)
+
+
+@engines_app.command("rollback")
+def engines_rollback_command(
+    reason: Reason,
+    digest: Annotated[
+        str | None,
+        typer.Argument(metavar="DIGEST", help="Its digest; by default the engine that answered before."),
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Have an earlier engine answer again, whatever the settings name.
+
+    Example: `headwater engines rollback --reason "it refuses too much"`
+    """
+    from assets.engine_releases import roll_back_engine
+    from orchestration.settings import open_configured_lake
+
+    _print_decision(roll_back_engine(open_configured_lake(read_command_settings()), digest, reason), json_)
+
+
+def _print_decision(decision: "EngineRelease", json_: bool) -> None:
+    if json_:
+        print_json(decision.model_dump(mode="json"))
+    else:
+        console.print(f"{decision.engine} ({decision.generator_digest}) answers now", markup=False)

@@ -35,7 +35,10 @@ def ask_command(
     settings = read_command_settings()
     with quiet_terminal(), open_ask_service(settings) as service:
         at = service.release_as_of(as_of) if as_of is not None else None
-        answer = service.ask(question, tenant, at, group or ()).to_dict()
+        given = service.ask(question, tenant, at, group or ())
+        if given.refused and tenant not in service.index.tenants():
+            print_progress(f"the tenant {tenant!r} has no documents: `headwater source list` shows tenants")
+        answer = given.to_dict()
     if json_:
         print_json(answer)
     else:
@@ -52,6 +55,12 @@ def search_command(
     tenant: Tenant = "default",
     group: Groups = None,
     as_of: AsOf = None,
+    fit_only: Annotated[
+        bool,
+        typer.Option(
+            "--fit-only", help="Leave out documents that are not fit for training; see docs/gates.md."
+        ),
+    ] = False,
     explain: Annotated[
         bool,
         typer.Option(
@@ -64,10 +73,11 @@ def search_command(
 
     Example: `headwater search "structured logging" --k 5 --mode lexical`
     """
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from orchestration.operations.ask import open_ask_service
     from retrieval.rerank.reranking import RerankedHits
+    from retrieval.search.query import SearchQuery
     from retrieval.search.vector_search import VectorSearchPlan
 
     settings = read_command_settings()
@@ -77,7 +87,8 @@ def search_command(
         service = open_ask_service(settings)
         mode = mode or service.default_mode
         at = service.release_as_of(as_of) if as_of is not None else None
-        hits = service.search(query, k, mode, tenant, at, group or (), plans.append, looks.append)
+        asked = replace(SearchQuery.parse(query), fit_only=fit_only)
+        hits = service.search(asked, k, mode, tenant, at, group or (), plans.append, looks.append)
     plan = {
         "mode": mode,
         "asked": k,
@@ -85,7 +96,7 @@ def search_command(
         "vector": asdict(plans[0]) if plans else None,
         "reranked": looks[0].summary() if looks else None,
     }
-    names = ("rank", "score", "chunk_id", "doc_id", "uri", "char_start", "char_end", "text")
+    names = ("rank", "score", "chunk_id", "doc_id", "uri", "heading", "char_start", "char_end", "text")
     rows = [{name: getattr(hit, name) for name in names} for hit in hits]
     if len(hits) < k:
         matches = "matches the query" if plans else "holds a word of the query"
@@ -99,7 +110,9 @@ def search_command(
             "rank": r["rank"],
             "score": f"{r['score']:.3f}",
             "uri": r["uri"],
+            "heading": r["heading"],
             "text": " ".join(r["text"].split())[:160],
+            "chunk_id": r["chunk_id"],
         }
         for r in rows
     ]

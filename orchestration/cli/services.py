@@ -74,20 +74,27 @@ def down_command(json_: Json = False) -> None:
 
 
 def status_command(json_: Json = False) -> None:
-    """Show what runs, which release is live and how old it is, and what is wrong.
+    """Show what runs, which release is live and how old it is, which engine answers, and what is wrong.
 
     Example: `headwater status --json`
     """
+    from orchestration.preview.run_preview import rebuild_lines
     from orchestration.services.status import state_status
 
     settings = read_command_settings()
-    found = state_status(settings)
+    found, rebuilds = state_status(settings), rebuild_lines(settings)
     if json_:
-        print_json(found.to_dict())
+        print_json(found.to_dict() | {"rebuilds": rebuilds})
         return
     _print_services(found.services, json_=False)
-    print_table([found.live.to_dict() if found.live else {"release": _why_nothing_live(settings)}], "live")
+    live = found.live.to_dict() if found.live else {"release": _why_nothing_live(settings)}
+    print_table([{name: value for name, value in live.items() if name != "held"}], "live")
+    if found.live and found.live.held:
+        console.print(f"{found.live.held}; `headwater hold --off` ends that", markup=False, soft_wrap=True)
+    console.print(f"questions are answered by: {found.engine}", markup=False)
     print_table([asdict(run) for run in found.runs], "last runs")
+    for line in rebuilds:
+        console.print(f"the next run: {line}", soft_wrap=True)
     for problem in found.problems:
         console.print(f"[bold red]✗[/] {problem}", soft_wrap=True)
     if not found.problems:

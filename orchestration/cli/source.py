@@ -5,6 +5,13 @@ from typing import Annotated, Any
 
 import typer
 
+from orchestration.cli.source_add import (
+    FILES,
+    SourceAddGroup,
+    add_git_command,
+    add_sitemap_command,
+    add_sql_command,
+)
 from orchestration.cli.terminal import (
     Groups,
     Json,
@@ -16,9 +23,19 @@ from orchestration.cli.terminal import (
 )
 
 app = typer.Typer(no_args_is_help=True, help="Where documents come from.")
+add = typer.Typer(
+    cls=SourceAddGroup,
+    no_args_is_help=True,
+    help="""Add a source; `headwater run` reads it.
+
+    Example: `headwater source add handbook ~/handbook --tenant acme --glob '**/*.md'`,
+    the same as `headwater source add files handbook …`
+    """,
+)
+app.add_typer(add, name="add")
 
 
-@app.command("add")
+@add.command(FILES)
 def source_add_command(
     name: Annotated[str, typer.Argument(help="Its name: letters, digits, - and _.")],
     location: Annotated[str, typer.Argument(help="A folder, a file, a URI, or `python-environment`.")],
@@ -30,15 +47,23 @@ def source_add_command(
     id_column: Annotated[str | None, typer.Option(help="The column that identifies a row.")] = None,
     title_column: Annotated[str | None, typer.Option(help="The column that holds the title.")] = None,
     group: Groups = None,
+    license_: Annotated[
+        str | None,
+        typer.Option(
+            "--license",
+            help="The SPDX licence of its documents, such as MIT or 'CC-BY-4.0 OR MIT'; see "
+            "HEADWATER_RECIPE__TRAINING__LICENSES.",
+        ),
+    ] = None,
     questions: Annotated[
         str | None,
         typer.Option(help='A file of JSON lines {"question", "uri"} on which releases are measured.'),
     ] = None,
     json_: Json = False,
 ) -> None:
-    """Add a source; `headwater run` reads it.
+    """Add a folder, a file or files of rows; it is what is added where no other kind is named.
 
-    Example: `headwater source add handbook ~/handbook --tenant acme --glob '**/*.md'`
+    Example: `headwater source add files handbook ~/handbook --tenant acme --glob '**/*.md'`
     """
     from assets.sources.source_config import Source
     from assets.sources.source_registry import SourceRegistry
@@ -52,6 +77,7 @@ def source_add_command(
         "id_column": id_column,
         "title_column": title_column,
         "groups": tuple(group) if group else None,
+        "license": license_,
         "questions": str(Path(questions).expanduser().absolute()) if questions else None,
     }
     source = Source(**{key: value for key, value in values.items() if value is not None})
@@ -62,21 +88,25 @@ def source_add_command(
         console.print(f"added {source.name}: {source.location} ({source.kind}); `headwater run` reads it")
 
 
+add.command("git")(add_git_command)
+add.command("sql")(add_sql_command)
+add.command("sitemap")(add_sitemap_command)
+
+
 @app.command("list")
 def source_list_command(json_: Json = False) -> None:
-    """List the sources and who may see their documents.
+    """List the sources: where they are, what is read of them, and who may see their documents.
 
     Example: `headwater source list --json`
     """
     from assets.sources.source_registry import SourceRegistry
+    from orchestration.cli.render import render_source_row
 
-    rows = [source.model_dump() for source in SourceRegistry(read_command_settings().sources_file).list()]
+    sources = SourceRegistry(read_command_settings().sources_file).list()
     if json_:
-        print_json(rows)
+        print_json([source.model_dump() for source in sources])
     else:
-        shown = ("name", "location", "kind", "tenant", "groups", "glob", "text_column", "questions")
-        rows = [row | {"groups": ", ".join(row["groups"])} for row in rows]
-        print_table([{name: row[name] for name in shown} for row in rows])
+        print_table([render_source_row(source) for source in sources])
 
 
 @app.command("access")
@@ -93,6 +123,27 @@ def source_access_command(name: str, group: Groups = None, json_: Json = False) 
         return
     who = ", ".join(source.groups) or "everybody"
     console.print(f"{source.name}: {who} of {source.tenant}; `headwater run` applies it to the index")
+
+
+@app.command("license")
+def source_license_command(
+    name: str,
+    expression: Annotated[
+        str | None, typer.Argument(help="An SPDX licence; without it, the licence is not known.")
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Set the licence of a source's documents, which decides whether they may go into training sets.
+
+    Example: `headwater source license handbook CC-BY-SA-4.0`
+    """
+    from assets.sources.source_registry import SourceRegistry
+
+    source = SourceRegistry(read_command_settings().sources_file).set_license(name, expression)
+    if json_:
+        print_json(source.model_dump())
+    else:
+        console.print(f"{source.name}: {source.license or 'licence not known'}; `headwater run` applies it")
 
 
 @app.command("remove")

@@ -33,6 +33,7 @@ from orchestration.settings import Settings, open_configured_lake
 from retrieval.atomic_files import atomic_file
 from retrieval.index.dump import IndexDump, InvalidIndexDump
 from retrieval.index.index import Index
+from retrieval.progress import Progress
 from retrieval.store.postgres import Postgres
 
 BACKUP_KEY_FILE = "backup.key"
@@ -133,14 +134,21 @@ def write_backup(settings: Settings, target: Path, progress: Callable[[str], Non
                 _add(archive, Path(scratch) / name, f"{_INDEX}/{name}", digests)
                 (Path(scratch) / name).unlink()
             progress("the tables")
-            for file in _tables(settings.home / "lake"):
+            tables = _tables(settings.home / "lake")
+            copied = Progress("files of the tables copied", len(tables))
+            for file in tables:
                 _add(archive, file, str(file.relative_to(settings.home)), digests)
+                copied.advance()
             for file in (
                 settings.sources_file,
                 settings.home / "state.json",
                 *sorted(settings.user_suites_folder.glob("*.json")),
                 # Asked again, an endpoint could give vectors of another identity: all would be embedded anew.
-                *sorted((settings.home / "models" / "endpoints").glob("*.json")),
+                *sorted((settings.models_folder / "endpoints").glob("*.json")),
+                *_models(settings.models_folder),
+                *sorted(settings.batches_dir.glob("*/*.json*")),
+                *sorted(settings.datasets_folder.glob("*/*.json*")),
+                *sorted(settings.datasets_folder.glob("*/[!.]*/*")),
             ):
                 if file.is_file():
                     _add(archive, file, str(file.relative_to(settings.home)), digests)
@@ -220,6 +228,16 @@ def _tables(lake: Path) -> list[Path]:
     return sorted(files, key=lambda path: "_delta_log" not in path.parts)
 
 
+def _models(models: Path) -> list[Path]:
+    """Returns the files of the registry and the keys that sign it, without what is being written just now.
+
+    Converted models, digests and MLflow's copy are not among them: they are made from these again.
+    """
+    versions = sorted((models / "registry").rglob("*"))
+    whole = [path for path in versions if not any(part[0] == "." for part in path.relative_to(models).parts)]
+    return [*sorted(models.glob("signing-key.*")), *whole]
+
+
 def _add(archive: tarfile.TarFile, file: Path, name: str, digests: dict[str, str]) -> None:
     with file.open("rb") as body:
         digests[name] = hashlib.file_digest(body, "sha256").hexdigest()
@@ -274,7 +292,9 @@ def _unpack(source: Path, folder: Path, key: bytes) -> BackupManifest:
                 raise BackupError(
                     f"{source} holds files that its manifest does not list: {', '.join(sorted(strange)[:5])}"
                 )
+            unpacked = Progress("files unpacked and compared with their digests", len(manifest.sha256))
             for name, digest in manifest.sha256.items():
+                unpacked.advance()
                 if name not in entries:
                     raise BackupError(f"{source} is not a whole backup: {name} is missing")
                 _require_file(source, entries[name])

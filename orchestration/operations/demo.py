@@ -1,7 +1,7 @@
 """The demo: a lake from the software installed beside it, and questions answered, cited and traced."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any
 
@@ -10,6 +10,7 @@ from assets.sources.source_registry import SourceRegistry
 from orchestration.operations.ask import open_ask_service
 from orchestration.operations.ingest import IngestResult, ingest_and_release
 from orchestration.settings import Settings
+from quality.evaluation.answer_collection import AnswerCollection, AnswerQuestion, load_answer_collection
 
 DEMO_SOURCE = "demo"
 DEMO_QUESTIONS = (
@@ -32,6 +33,31 @@ class DemoResult:
 def demo_questions_file() -> str:
     """Returns the path of the packaged evaluation questions about the demo's corpus."""
     return str(resources.files("orchestration.operations") / "demo_questions.jsonl")
+
+
+def demo_answer_collection(limit: int | None = None) -> AnswerCollection:
+    """Returns the questions that measure answers about the demo's corpus.
+
+    Beside those that its documents answer there are those about other subjects, and near misses: questions
+    about what the documents describe, for a fact that they do not state.
+
+    Args:
+        limit: The most questions of each kind.
+    """
+    folder = resources.files("orchestration.operations")
+
+    def questions(file: str) -> tuple[AnswerQuestion, ...]:
+        with resources.as_file(folder / file) as path:
+            return load_answer_collection(path, limit).questions
+
+    unanswerable = tuple(replace(each, answerable=False) for each in questions("demo_unanswerable.jsonl"))
+    asked = questions("demo_questions.jsonl") + unanswerable + questions("demo_near_misses.jsonl")
+    return AnswerCollection(DEMO_SOURCE, "questions", asked)
+
+
+def has_demo_source(settings: Settings) -> bool:
+    """Returns whether the demo's corpus is a source of the lake."""
+    return any(source.name == DEMO_SOURCE for source in SourceRegistry(settings.sources_file).list())
 
 
 def run_demo(settings: Settings, progress: Callable[[str], None]) -> DemoResult:

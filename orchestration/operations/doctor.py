@@ -21,6 +21,7 @@ from retrieval.embedding.config import (
 )
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.embedding.model_folder import UnsupportedEmbeddingModel
+from retrieval.embedding.model_signature import ModelNotTrusted
 from retrieval.store.postgres import DatabaseError, Postgres
 from retrieval.store.server_data import abandoned_server_data
 
@@ -133,8 +134,10 @@ def _embedder(settings: Settings) -> DoctorCheck:
         return DoctorCheck("Embedder", ok=True, found=model.name)  # whether it answers, the next run says
     try:
         converted = model.converted_path
-    except (UnsupportedEmbeddingModel, EmbeddingModelNotInstalled, OSError) as error:
+    except (UnsupportedEmbeddingModel, EmbeddingModelNotInstalled, ModelNotTrusted, OSError) as error:
         cure = "set HEADWATER_RECIPE__EMBEDDER__MODEL to a sentence-transformers folder"
+        if Path(model.config.model).is_relative_to(settings.models_folder):
+            cure = "`headwater models rollback embedder` serves the one before"
         if isinstance(error, EmbeddingModelNotInstalled):
             cure = embedding_model_command(str(model.config.model))
         return DoctorCheck("Embedder", ok=False, found=str(error), cure=cure)

@@ -1,50 +1,17 @@
 """`headwater evaluate`: builds a scratch index of a test collection and measures every search mode in it."""
 
-import contextlib
-import hashlib
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from assets.lake.lineage import CODE_VERSION
-from assets.text.language import detect_language
-from assets.text.normalization import normalize_text
 from inference.answering.query_service import SearchMode
+from orchestration.operations.scratch_index import ScratchChunks, open_scratch_index
 from orchestration.settings import Settings
 from quality.evaluation.beir_collection import BeirCollection
 from quality.evaluation.collection_evaluation import CollectionEvaluation, evaluate_collection
 from quality.evaluation.retrieval_metrics import CHUNKS_PER_DOCUMENT, SearchFunction
-from retrieval.atomic_files import atomic_file
-from retrieval.chunking.chunker import Chunk, load_chunk_tokenizer, make_chunk_id, split_into_chunks
-from retrieval.embedding.embedding_model import EmbeddingModel
-from retrieval.index.index import Index, IndexState
-from retrieval.index.rows import INDEX_COLUMNS
-from retrieval.lineage import Lineage
-from retrieval.rerank.reranker import Reranker
-from retrieval.rerank.reranking import build_reranker, search_and_rerank
-from retrieval.search.query import SearchQuery
-from retrieval.search.searcher import RETRIEVAL_MODES, RetrievalMode, Searcher, SearchHit
-from retrieval.store.postgres import Postgres, PostgresConfig
+from retrieval.search.searcher import RETRIEVAL_MODES
 
-Chunks = Literal["default", "document"]
 RERANKED: SearchMode = "reranked"
-_TENANT = "evaluation"
-_LONGEST_CHUNK = 200_000
-"""Characters of a document that is one chunk: a text search vector of PostgreSQL holds a megabyte at most."""
-_EMBEDDED_AT_A_TIME = 1024
-_BATCH_ROWS = 1024
-
-
-class EvaluateRefused(ValueError):
-    """The collection can not be evaluated with these options; the message says what to change."""
 
 
 def evaluate_command_modes(settings: Settings) -> tuple[SearchMode, ...]:
@@ -53,161 +20,17 @@ def evaluate_command_modes(settings: Settings) -> tuple[SearchMode, ...]:
 
 
 def evaluate_in_scratch_index(
-    settings: Settings, collection: BeirCollection, chunks: Chunks, progress: Callable[[str], None]
+    settings: Settings, collection: BeirCollection, chunks: ScratchChunks, progress: Callable[[str], None]
 ) -> CollectionEvaluation:
     """Indexes a collection in a scratch server, and returns the evaluation of every search mode on it.
-
-    The live lake and its index are not touched. The scratch folder lies in the state folder and is removed;
-    vectors are kept there by text and model, so that a second evaluation embeds nothing.
 
     Raises:
         EvaluateRefused: A document is too long to be one chunk.
         RerankError: The configured reranker's folder is not one.
     """
-    reranker = build_reranker(settings.reranker) if settings.reranker.configured else None
-    model = EmbeddingModel.of(settings.recipe.embedder, settings.home)
-    vectors = _VectorCache(settings.home / "evaluations" / f"vectors-{model.digest}.parquet", model, progress)
-    rows = pa.Table.from_pylist(list(_rows(collection, settings, model, chunks)))
-    words = {text: SearchQuery.plain(text).words for text in collection.queries.values()}
-    vectors.add(rows.column("text").to_pylist(), questions=False)
-    vectors.add(list(words.values()), questions=True)
-    with _scratch(settings.home) as postgres:
-        progress(f"indexing {rows.num_rows} chunks of {len(collection.documents)} documents")
-        state = _build(postgres, model, rows, vectors)
-        searcher = Searcher(postgres, settings.recipe.search)
-
-        def search(mode: RetrievalMode, text: str, k: int) -> list[SearchHit]:
-            vector = vectors.of(words[text], question=True)
-            query = SearchQuery.plain(text)
-            return searcher.search(_TENANT, query, vector, k, mode, state, model_digest=model.digest)
-
-        def reranked(by: Reranker, text: str, k: int) -> list[SearchHit]:
-            looked = search_and_rerank(partial(search, "hybrid", text), words[text], k, by, settings.reranker)
-            if looked.fallback_reason:
-                progress(f"not reranked, the fused order stands: {looked.fallback_reason}")
-            return looked.hits
-
-        searches: dict[str, SearchFunction] = {mode: partial(search, mode) for mode in RETRIEVAL_MODES}
-        if reranker:
-            searches[RERANKED] = partial(reranked, reranker)
-
-        return evaluate_collection(
-            collection, searches, 1 if chunks == "document" else CHUNKS_PER_DOCUMENT, progress
-        )
-
-
-def _rows(
-    collection: BeirCollection, settings: Settings, model: EmbeddingModel, chunks: Chunks
-) -> Iterator[dict[str, Any]]:
-    """The rows of the index, without their vectors."""
-    tokenizer = load_chunk_tokenizer(model.tokenizer_path)
-    for doc_id, document in collection.documents.items():
-        title = " ".join(normalize_text(document.title).split())
-        # As a file would hold it: its title is its first heading.
-        text = normalize_text(f"{title}\n\n{document.text}")
-        headings = [{"char_start": 0, "level": 1, "title": title}] if title else []
-        if chunks == "document" and len(text) > _LONGEST_CHUNK:
-            raise EvaluateRefused(
-                f"document {doc_id!r} has {len(text)} characters, and as one chunk it may have "
-                f"{_LONGEST_CHUNK}: use --chunks default"
-            )
-        if chunks == "document":
-            spans = [Chunk(0, len(text), title or None, len(tokenizer.encode(text)))] if text else []
-        else:
-            spans = split_into_chunks(text, headings, tokenizer, settings.recipe.chunker)
-        spoken = detect_language(text)
-        for ordinal, span in enumerate(spans):
-            body = text[span.char_start : span.char_end]
-            text_sha256 = _sha256(body)
-            yield {
-                "chunk_id": make_chunk_id(doc_id, text_sha256, span.char_start),
-                "doc_id": doc_id,
-                "tenant": _TENANT,
-                "uri": f"beir:{collection.name}/{doc_id}",
-                "title": title or None,
-                "heading": span.heading,
-                "content_sha256": _sha256(text),
-                "ordinal": ordinal,
-                "char_start": span.char_start,
-                "char_end": span.char_end,
-                "text": body,
-                "text_sha256": text_sha256,
-                "language": spoken,
-                "token_count": span.token_count,
-            }
-
-
-def _build(postgres: Postgres, model: EmbeddingModel, rows: pa.Table, vectors: "_VectorCache") -> IndexState:
-    def batches() -> Iterator[pa.RecordBatch]:
-        for batch in rows.to_batches(_BATCH_ROWS):
-            texts = batch.column("text").to_pylist()
-            found = np.stack([vectors.of(text, question=False) for text in texts])
-            column = pa.FixedSizeListArray.from_arrays(pa.array(found.ravel()), found.shape[1])
-            yield batch.select(INDEX_COLUMNS.names).append_column("vector", column)
-
-    lineage = Lineage(
-        run_id="", asset="serving/index", code_version=CODE_VERSION, config_digest="evaluation", inputs={}
-    )
-    return Index(postgres).build(model.digest, "evaluation", model.embedder.dimension, batches(), lineage)
-
-
-@contextlib.contextmanager
-def _scratch(home: Path) -> Iterator[Postgres]:
-    """An embedded PostgreSQL in a folder that goes with it; never the one that is configured for the lake."""
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="evaluation-", dir=home))
-    postgres = Postgres(folder, PostgresConfig())
-    try:
-        yield postgres
-    finally:
-        postgres.remove()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-class _VectorCache:
-    """Vectors of texts by their hash, kept in a file of one model; a question has one of its own."""
-
-    def __init__(self, path: Path, model: EmbeddingModel, progress: Callable[[str], None]) -> None:
-        self._path, self._model, self._progress = path, model, progress
-        self._found: dict[str, npt.NDArray[np.float32]] = {}
-        if path.is_file():
-            table = pq.read_table(path)
-            values = table.column("vector").combine_chunks().flatten().to_numpy().reshape(table.num_rows, -1)
-            self._found = dict(zip(table.column("text_sha256").to_pylist(), values, strict=True))
-
-    def of(self, text: str, question: bool) -> npt.NDArray[np.float32]:
-        """The vector of a text that was added."""
-        return self._found[_vector_key(text, question)]
-
-    def add(self, texts: Sequence[str], questions: bool) -> None:
-        """Embeds those that have no vector yet; what was embedded before an interruption is kept."""
-        missing = [text for text in dict.fromkeys(texts) if _vector_key(text, questions) not in self._found]
-        embedder = self._model.embedder
-        encode = embedder.encode_queries if questions else embedder.encode
-        # Long and short ones apart: a batch of like lengths needs no padding.
-        missing.sort(key=len)
-        for done in range(0, len(missing), _EMBEDDED_AT_A_TIME):
-            self._progress(f"embedding {len(missing) - done} texts")
-            some = missing[done : done + _EMBEDDED_AT_A_TIME]
-            made = zip(some, encode(some), strict=True)
-            self._found |= {_vector_key(text, questions): vector for text, vector in made}
-            self._save()
-
-    def _save(self) -> None:
-        values = np.stack(list(self._found.values()))
-        table = pa.table(
-            {
-                "text_sha256": pa.array(list(self._found)),
-                "vector": pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1]),
-            }
-        )
-        with atomic_file(self._path) as fresh:
-            pq.write_table(table, fresh)
-
-
-def _vector_key(text: str, question: bool) -> str:
-    return _sha256(f"question\x1f{text}" if question else text)
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    with open_scratch_index(settings, collection, chunks, progress) as index:
+        searches: dict[str, SearchFunction] = {mode: partial(index.search, mode) for mode in RETRIEVAL_MODES}
+        if settings.reranker.configured:
+            searches[RERANKED] = index.rerank
+        chunks_per_document = 1 if chunks == "document" else CHUNKS_PER_DOCUMENT
+        return evaluate_collection(collection, searches, chunks_per_document, progress)

@@ -1,21 +1,29 @@
-"""From paths to a release: folders become sources, and everything is brought up to date with them."""
+"""From paths to a release: folders become sources, everything is brought up to date, and what stands then."""
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from assets.dagster.metadata import document_funnel
+from assets.lake.releases import newest_stored_verdict
+from assets.lake.tables import CHUNKS
 from assets.sources.source_config import Source
 from assets.sources.source_reader import list_local_source
 from assets.sources.source_registry import SourceRegistry
 from orchestration.operations.ask import open_ask_service
-from orchestration.operations.runs import RunFailed, execute_run
+from orchestration.operations.quarantine import QuarantinedDocument, count_kept_out, quarantined_by_run
+from orchestration.operations.runs import RunFailed, RunOutcome, execute_run
 from orchestration.settings import Settings, open_configured_lake
+from retrieval.index.index import Index
+from retrieval.store.postgres import Postgres
+
+_RELEASING = ("serving", "ops")
+"""The beginnings of the steps that build the index and make a release live."""
 
 
 @dataclass(frozen=True)
 class IngestResult:
-    """The result of an ingest, as `headwater ingest --json` prints it.
+    """The result of an ingest that was released.
 
     Attributes:
         funnel: Documents by what became of them, and chunks.
@@ -42,6 +50,24 @@ def ingest_source_name(location: str, taken: set[str]) -> str:
     return next(candidate for candidate in candidates if candidate not in taken)
 
 
+def new_ingest_sources(known: Sequence[Source], paths: Sequence[str], tenant: str) -> list[Source]:
+    """Returns a source for each path that has none yet.
+
+    Raises:
+        SourceError: A path of this machine is missing, can not be listed, or holds no document.
+    """
+    added = list[Source]()
+    for path in paths:
+        taken = {source.name for source in (*known, *added)}
+        wanted = Source(name=ingest_source_name(path, taken), location=path, tenant=tenant)
+        place = (wanted.location, wanted.glob, wanted.tenant)
+        if all((s.location, s.glob, s.tenant) != place for s in (*known, *added)):
+            added.append(wanted)
+    for source in added:
+        list_local_source(source)
+    return added
+
+
 def add_ingest_sources(registry: SourceRegistry, paths: Sequence[str], tenant: str) -> list[Source]:
     """Adds a source for each path that has none yet: for all of them, or for none if one can not be read.
 
@@ -51,15 +77,7 @@ def add_ingest_sources(registry: SourceRegistry, paths: Sequence[str], tenant: s
     Raises:
         SourceError: A path of this machine is missing, can not be listed, or holds no document.
     """
-    known, added = registry.list(), list[Source]()
-    for path in paths:
-        taken = {source.name for source in (*known, *added)}
-        wanted = Source(name=ingest_source_name(path, taken), location=path, tenant=tenant)
-        place = (wanted.location, wanted.glob, wanted.tenant)
-        if all((s.location, s.glob, s.tenant) != place for s in (*known, *added)):
-            added.append(wanted)
-    for source in added:
-        list_local_source(source)
+    added = new_ingest_sources(registry.list(), paths, tenant)
     for source in added:
         registry.add(source)
     return added
@@ -86,4 +104,59 @@ def ingest_and_release(settings: Settings, progress: Callable[[str], None]) -> I
         seconds=outcome.seconds,
         run_id=outcome.run_id,
         unread_sources=outcome.unread_sources,
+    )
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What stands after a run, as `headwater run --json` and `ingest --json` print it beside the run itself.
+
+    Attributes:
+        funnel: Documents by what became of them, and chunks.
+        quarantined: The documents that this run quarantined.
+        kept_out: How many documents are quarantined in all.
+        unfit: How many others are not fit for training.
+        verdict: The release gate's newest verdict, such as "r1.2 approved: …".
+        release: The live release.
+        held: Who holds it, since when and why, so that no other goes live.
+        metrics: Its measured quality, such as `ndcg@10`.
+        searchable: How many `documents` and `chunks` a search finds in it.
+    """
+
+    funnel: dict[str, int]
+    quarantined: Sequence[QuarantinedDocument]
+    kept_out: int
+    unfit: int
+    verdict: str | None = None
+    release: str | None = None
+    held: str | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    searchable: dict[str, int] = field(default_factory=dict)
+
+
+def summarize_run(settings: Settings, outcome: RunOutcome) -> RunSummary:
+    """Returns what stands after a run, whether it succeeded or not.
+
+    Verdict and release are None after a run of a few assets, which need not start PostgreSQL, and before the
+    first release.
+    """
+    lake = open_configured_lake(settings)
+    kept_out, unfit = count_kept_out(lake)
+    summary = RunSummary(document_funnel(lake), quarantined_by_run(settings, outcome.run_id), kept_out, unfit)
+    if not any(step.startswith(_RELEASING) for step in outcome.seconds):
+        return summary
+    index = Index(Postgres(settings.home, settings.postgres))
+    newest, live, hold = newest_stored_verdict(lake), index.live(), index.live_hold()
+    if newest is not None:
+        summary = replace(summary, verdict=f"{newest.release_id} {newest.decision}: {newest.reason}")
+    if live is None:
+        return summary
+    chunks = lake.delta(CHUNKS.name, live.details.versions[CHUNKS.name])
+    counted = "select count(distinct doc_id) as documents, count(*) as chunks from chunks"
+    return replace(
+        summary,
+        release=live.release_id,
+        held=str(hold) if hold else None,
+        metrics=live.details.metrics,
+        searchable=lake.query(counted, chunks=chunks).to_pylist()[0],
     )

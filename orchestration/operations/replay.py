@@ -1,12 +1,21 @@
-"""Replays an answer's question: retrieves again from the answer's release and from the live release."""
+"""Replays answers: retrieves again for one, from its release and the live one; answers a batch again."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from assets.lake.answers import find_stored_answer
+from assets.lake.answers import StoredAnswer, find_stored_answer, stored_batch
 from assets.lake.lake import Lake
-from inference.answering.query_service import QueryService, SearchMode
+from inference.answering.answer import Answer, answer_prompts, cited_answer
+from inference.answering.query_service import (
+    QueryService,
+    QueryServiceResult,
+    SearchMode,
+    answered_release,
+)
+from inference.engines.protocol import EnginePrompt
+from retrieval.index.types import IndexRelease, UnknownIndexRelease
+from retrieval.progress import Progress
 from retrieval.search.searcher import SearchHit
 
 
@@ -92,7 +101,7 @@ def replay_answer(lake: Lake, service: QueryService, answer_id: str) -> AnswerRe
     the mode that `ask` uses now.
 
     Raises:
-        UnknownStoredAnswer: When there is no such answer.
+        UnknownStoredAnswer: When there is no such answer, or more than one.
         UnknownIndexRelease: When its release is no longer kept; says what is.
         QueryModelMismatch: When the embedding model of its release is gone.
         RerankError: When it was reranked and there is no reranker any more.
@@ -107,7 +116,7 @@ def replay_answer(lake: Lake, service: QueryService, answer_id: str) -> AnswerRe
     now = service.retrieve_passages(stored.question, stored.tenant, live, stored.groups)
     cited = dict.fromkeys(citation.chunk_id for citation in stored.citations or ())
     return AnswerReplay(
-        answer_id=answer_id,
+        answer_id=stored.answer_id,
         question=stored.question,
         release_id=release.release_id,
         live_release_id=live.release_id,
@@ -120,3 +129,98 @@ def replay_answer(lake: Lake, service: QueryService, answer_id: str) -> AnswerRe
 
 def _ranking(hits: Sequence[SearchHit]) -> list[dict[str, Any]]:
     return [{"rank": hit.rank, "score": hit.score, "chunk_id": hit.chunk_id, "uri": hit.uri} for hit in hits]
+
+
+@dataclass(frozen=True)
+class DifferingAnswer:
+    """An answer of a batch that is not the same when its question is asked again.
+
+    Attributes:
+        question_id: The question.
+        answer_id: The recorded answer.
+        differs: What differs: `engine`, `passages`, `answer`, `citations`; or why it could not be asked.
+    """
+
+    question_id: str
+    answer_id: str
+    differs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class BatchReplay:
+    """A batch whose questions were asked again, each of the release that it was asked of then.
+
+    Attributes:
+        name: The batch.
+        engine: The engine that answered now.
+        answers: How many answers were compared: the newest to each question.
+        differing: Those that are not the same now.
+    """
+
+    name: str
+    engine: str
+    answers: int
+    differing: tuple[DifferingAnswer, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the JSON object of `headwater answers replay BATCH --json`."""
+        return {
+            "batch": self.name,
+            "engine": self.engine,
+            "answers": self.answers,
+            "equal": self.answers - len(self.differing),
+            "differing": [asdict(each) for each in self.differing],
+        }
+
+
+def replay_batch(lake: Lake, service: QueryService, name: str) -> BatchReplay:
+    """Asks the questions of a batch again, and compares what comes with the newest answer to each.
+
+    Each is asked of its answer's release, in the search mode and with the groups of then, by the engine that
+    answers now. Nothing is recorded.
+
+    Raises:
+        QueryModelMismatch: The embedding model of a release is gone.
+        EngineError: The engine can't be loaded.
+    """
+    stored = [StoredAnswer.model_validate(row) for row in stored_batch(lake, name).to_pylist()]
+    progress = Progress("questions asked again", len(stored))
+    differing: list[DifferingAnswer] = []
+
+    def differs(answer: StoredAnswer, *what: str) -> None:
+        if what:
+            differing.append(DifferingAnswer(answer.question_id or "", answer.answer_id, what))
+        progress.advance()
+
+    size = service.engine_config.shard_questions
+    for start in range(0, len(stored), size):
+        asked: list[tuple[StoredAnswer, IndexRelease, QueryServiceResult]] = []
+        for answer in stored[start : start + size]:
+            try:
+                release = service.release_as_of(answer.release_id)
+            except UnknownIndexRelease as error:
+                differs(answer, str(error))
+                continue
+            mode: SearchMode = "reranked" if answer.search_mode == "reranked" else "hybrid"
+            found = service.retrieve_passages(answer.question, answer.tenant, release, answer.groups, mode)
+            asked.append((answer, release, found))
+        prompts = [EnginePrompt(answer.question, found.hits) for answer, _, found in asked]
+        for reply in answer_prompts(service.engine, prompts):
+            answer, release, found = asked[reply.index]
+            if reply.draft is None:
+                differs(answer, reply.failure or "the engine failed")
+            else:
+                now = cited_answer(reply, found.hits, answered_release(release))
+                differs(answer, *_differences(answer, now, [hit.chunk_id for hit in found.hits]))
+    return BatchReplay(name, service.engine.name, len(stored), tuple(differing))
+
+
+def _differences(stored: StoredAnswer, now: Answer, retrieved: list[str]) -> list[str]:
+    """What of an answer is not as it was recorded."""
+    same = {
+        "engine": (stored.engine, stored.generator_digest) == (now.engine, now.generator_digest),
+        "passages": stored.retrieved == retrieved,
+        "answer": (stored.answer, stored.refused) == (now.answer, now.refused),
+        "citations": (stored.citations or []) == list(now.citations),
+    }
+    return [name for name, is_same in same.items() if not is_same]

@@ -56,14 +56,45 @@ def execute_run(settings: Settings, select: str | None, progress: Callable[[str]
         NewerStateFolder: The state folder was made by a newer Headwater.
         UnsupportedJava: There is no Java that Spark runs on.
     """
-    state_folder_version(settings.home)
     require_java()
     from orchestration.automation.jobs import refresh_job
+
+    return _execute(settings, refresh_job.name, progress, select=select)
+
+
+def execute_answers_run(settings: Settings, batch: str, progress: Callable[[str], None]) -> RunOutcome:
+    """Answers the questions of a batch that have no answer yet, in this process.
+
+    Args:
+        settings: The settings of the state folder.
+        batch: The name of its question set.
+        progress: Called with a line for each step that begins or ends, and about how far it is.
+
+    Raises:
+        NewerStateFolder: The state folder was made by a newer Headwater.
+    """
+    from assets.gold import QUESTION_SETS
+    from orchestration.automation.jobs import answers_job
+
+    with dagster_home_instance(settings) as instance:
+        instance.add_dynamic_partitions(str(QUESTION_SETS.name), [batch])
+    return _execute(settings, answers_job.name, progress, partition=batch)
+
+
+def _execute(
+    settings: Settings,
+    job_name: str,
+    progress: Callable[[str], None],
+    select: str | None = None,
+    partition: str | None = None,
+) -> RunOutcome:
+    """Executes a job in this process, and returns what became of it."""
+    state_folder_version(settings.home)
     from orchestration.definitions import build_definitions
 
     watch = _Watch(progress)
     defs = build_definitions(settings, {"console": watch.definition()})
-    job = defs.resolve_job_def(refresh_job.name)
+    job = defs.resolve_job_def(job_name)
     selection = None if select is None else _selected_assets(defs, select)
     with dagster_home_instance(settings) as instance:
         for run_id in end_dead_runs(instance):
@@ -71,16 +102,14 @@ def execute_run(settings: Settings, select: str | None, progress: Callable[[str]
         result = job.execute_in_process(
             instance=instance,
             asset_selection=selection,
+            partition_key=partition,
             run_config={"loggers": {"console": {}}},  # Dagster asks a logger only when it is configured
             tags=run_process_tags(),
             raise_on_error=False,
         )
     for line in _warnings(result):
         progress(line)
-    unread = _unread_sources(result)
-    for fault in unread.values():
-        progress(f"warning: {fault}; its documents are as they were")
-    return RunOutcome(result.run_id, watch.seconds, _failures(result), unread)
+    return RunOutcome(result.run_id, watch.seconds, _failures(result), _unread_sources(result))
 
 
 def _selected_assets(defs: dg.Definitions, select: str) -> list[dg.AssetKey]:
@@ -89,6 +118,8 @@ def _selected_assets(defs: dg.Definitions, select: str) -> list[dg.AssetKey]:
     try:
         # Documents and quarantine are written by one step: selecting one selects both.
         chosen = dg.AssetSelection.from_string(select).required_multi_asset_neighbors().resolve(graph)
+        # A set of questions is a partition, which a selection does not name: `headwater answers run` does.
+        chosen = {key for key in chosen if not graph.get(key).is_partitioned}
     except dg.DagsterError:  # it can not be parsed, or names an asset that is not there
         chosen = set()
     if not chosen:
@@ -186,7 +217,7 @@ def _said_of_check(check: dg.AssetCheckEvaluation) -> str:
     """Returns which check has not passed, and what it observed."""
     seen = check.metadata.get("observed")
     detail = check.description or (f"observed {seen.value}" if seen else "no detail")
-    return f"gate {check.asset_key.to_user_string()}: {check.check_name} failed ({detail})"
+    return f"gate {check.asset_key.to_user_string()}: {check.check_name} failed: {detail}"
 
 
 def _failures(result: dg.ExecuteInProcessResult) -> list[str]:

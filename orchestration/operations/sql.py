@@ -15,6 +15,8 @@ from assets.lake.lake import Lake
 from assets.lake.tables import LAYERS, TABLES
 
 _NAME = re.compile(rf"\b({'|'.join(LAYERS)})\.(\w+)(?:@(\d+))?", re.IGNORECASE)
+_SHOW_TABLES = re.compile(r"\s*show\s+(all\s+)?tables\s*;?\s*", re.IGNORECASE)
+_ALL_TABLES = f"select unnest({sorted([*TABLES, 'ops.lineage'])}) as name"
 _SPILL = 4
 """DuckDB may put this many times its memory on disk."""
 
@@ -77,6 +79,8 @@ def query_with_duckdb(
     if confined:
         connection.execute("set allowed_directories = [?]", [f"{lake.root}/"])
     connection.execute("set enable_external_access = false; set lock_configuration = true")
+    if _SHOW_TABLES.fullmatch(statement):  # DuckDB would show what the views are made of
+        rewritten = _ALL_TABLES
     try:
         return connection.sql(rewritten).to_arrow_reader()
     except duckdb.Error as error:
@@ -100,7 +104,7 @@ def query_with_spark(lake: Lake, statement: str, lineage: pa.Table) -> pa.Table:
 
     Spark's own parser says what the statement is, and the plan that was checked is the one that is executed.
     """
-    from orchestration.operations.spark_plan import SqlPlanRefused, checked_sql_frame
+    from orchestration.environment.spark_plan import SqlPlanRefused, checked_sql_frame
 
     names, rewritten = _versions(statement)
     spark = lake.spark

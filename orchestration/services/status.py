@@ -8,7 +8,10 @@ import dagster as dg
 
 from assets.bronze import SOURCES_READ
 from assets.dagster.metadata import asset_key
+from assets.engine_releases import engine_standing
+from assets.lake.lake import Lake
 from assets.lake.tables import AUDITS, RAW_DOCUMENTS
+from inference.engines.generator import engine_name
 from orchestration.services import lifecycle
 from orchestration.services.dagster_home import dagster_home_instance
 from orchestration.settings import Settings, open_configured_lake
@@ -41,14 +44,16 @@ class LiveReleaseStatus:
         released_at: In ISO 8601.
         age_h: Hours since it went live.
         ndcg_at_10: Its measured nDCG@10.
+        held: Who holds it, since when and why, so that no other goes live; None if nobody does.
     """
 
     release: str
     released_at: str
     age_h: float
     ndcg_at_10: float
+    held: str | None
 
-    def to_dict(self) -> dict[str, str | float]:
+    def to_dict(self) -> dict[str, str | float | None]:
         """Returns it as `headwater status --json` prints it."""
         values = asdict(self)
         return {"ndcg@10" if name == "ndcg_at_10" else name: value for name, value in values.items()}
@@ -61,12 +66,14 @@ class StateStatus:
     Attributes:
         services: Each service.
         live: The live release; None before the first.
+        engine: The name of the engine that answers.
         runs: The newest runs.
         problems: What is wrong now: a sentence each, with what to do about it.
     """
 
     services: list[lifecycle.ServiceStatus]
     live: LiveReleaseStatus | None
+    engine: str
     runs: list[RunStatus]
     problems: list[str]
 
@@ -84,12 +91,19 @@ def state_status(settings: Settings) -> StateStatus:
         records = instance.get_run_records(limit=_RUNS_SHOWN)
         unread = _sources_unread(instance)
     runs = [_run(record) for record in records]
-    problems = [*_services_down(found), *_last_run_failed(runs), *unread, *_gates_closed(settings)]
-    return StateStatus(found, live, runs, problems)
+    lake = open_configured_lake(settings)
+    engines = engine_standing(lake, settings.generator)
+    held = engines.held_because()
+    problems = [
+        *(*_services_down(found), *_last_run_failed(runs), *unread, *_gates_closed(lake)),
+        *([held] if held else []),
+    ]
+    return StateStatus(found, live, engine_name(engines.answering), runs, problems)
 
 
 def _live_release(settings: Settings) -> LiveReleaseStatus | None:
-    release = Index(Postgres(settings.home, settings.postgres)).live()
+    index = Index(Postgres(settings.home, settings.postgres))
+    release, hold = index.live(), index.live_hold()
     if release is None:
         return None
     age = datetime.now(UTC) - release.released_at
@@ -98,6 +112,7 @@ def _live_release(settings: Settings) -> LiveReleaseStatus | None:
         released_at=release.released_at.isoformat(timespec="seconds"),
         age_h=round(age.total_seconds() / 3600, 1),
         ndcg_at_10=round(release.details.metrics["ndcg@10"], 3),
+        held=str(hold) if hold else None,
     )
 
 
@@ -137,9 +152,8 @@ def _sources_unread(instance: dg.DagsterInstance) -> list[str]:
     ]
 
 
-def _gates_closed(settings: Settings) -> list[str]:
+def _gates_closed(lake: Lake) -> list[str]:
     """Returns a sentence per table whose newest audit failed: its consumers read an older version."""
-    lake = open_configured_lake(settings)
     failed = lake.query(
         """
         select "table", version, array_to_string(failed, ', ') as failed from (

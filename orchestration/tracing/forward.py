@@ -5,6 +5,7 @@ from typing import Any
 
 from orchestration.tracing.nodes import TraceNode
 from orchestration.tracing.reader import TraceReader
+from orchestration.tracing.training import TrainingWalk
 from orchestration.tracing.verify import TraceVerifier
 
 
@@ -15,6 +16,7 @@ class ForwardWalk:
         reader: The reader of rows and commits.
         document_rows: Returns the index's rows of a document; see `Index.document_rows`.
         verifier: Checks the rows that are shown; None for no checks.
+        training: Walks on to what models learn from.
     """
 
     def __init__(
@@ -22,8 +24,10 @@ class ForwardWalk:
         reader: TraceReader,
         document_rows: Callable[[str], list[dict[str, Any]]],
         verifier: TraceVerifier | None,
+        training: TrainingWalk,
     ) -> None:
         self._reader, self._document_rows, self._verifier = reader, document_rows, verifier
+        self._training = training
 
     def from_document(self, doc_id: str) -> list[TraceNode]:
         """Returns the nodes made from a document: its text or quarantine, its duplicates and its chunks."""
@@ -50,17 +54,18 @@ class ForwardWalk:
     def from_chunks(
         self, chunks: list[dict[str, Any]], doc_id: str, only: str | None = None
     ) -> list[TraceNode]:
-        """Returns the nodes of chunks: their vectors, their rows in the index, and the answers citing them.
+        """Returns the nodes of chunks: vectors, rows in the index, the answers and examples that name them.
 
         Args:
             chunks: Rows of `gold.chunks`.
             doc_id: Their document.
-            only: The chunk whose index rows and answers are wanted; None for the whole document's.
+            only: The chunk whose index rows, answers and examples are wanted; None for the whole document's.
         """
         return [
             *self._chunk_nodes(chunks),
             *self._index_nodes(doc_id, only),
             *self._citing_answers(doc_id, only),
+            *self._training.from_document(doc_id, only),
         ]
 
     def _chunk_nodes(self, chunks: list[dict[str, Any]]) -> list[TraceNode]:

@@ -3,11 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-TraceKind = Literal["answer", "chunk", "document", "uri", "content", "run", "release"]
+TraceKind = Literal["answer", "chunk", "document", "uri", "content", "run", "release", "training_example"]
 
 
 class Untraceable(LookupError):
-    """No answer, chunk, document, content, run or release has that id."""
+    """No answer, chunk, document, content, run, release or training example has that id."""
 
 
 @dataclass

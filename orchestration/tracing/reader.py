@@ -3,13 +3,16 @@
 from functools import cache
 from typing import Any
 
+import pyarrow.compute as pc
 from deltalake import DeltaTable
 
-from assets.lake.commits import find_commits, last_commit_until
+from assets.lake.commits import find_commits, last_commit_until, table_commits
 from assets.lake.lake import Lake
 from assets.lake.lineage import Commit
 from assets.lake.tables import TABLES
 from orchestration.tracing.nodes import TraceNode
+
+_SHOWN_IDS = 5
 
 
 class TraceReader:
@@ -57,6 +60,24 @@ class TraceReader:
             None,
         )
 
+    def ids_beginning(self, beginning: str) -> list[str]:
+        """Returns the ids of answers, chunks, documents, contents and runs that begin so; a few if many."""
+        columns = (
+            ("gold.answers", "answer_id"),
+            ("gold.chunks", "chunk_id"),
+            ("gold.training_examples", "example_id"),
+            ("bronze.raw_documents", "doc_id"),
+            ("bronze.raw_documents", "content_sha256"),
+        )
+        found = set[str]()
+        for table, name in columns:
+            query = f"select distinct {name} as id from t where starts_with({name}, ?) limit {_SHOWN_IDS}"
+            found |= set(self.lake.query(query, [beginning], t=self._table(table, None))["id"].to_pylist())
+        for table in TABLES:
+            runs = table_commits(self.lake, table)["run_id"].unique()
+            found |= set(runs.filter(pc.starts_with(runs, beginning)).to_pylist())
+        return sorted(found)[:_SHOWN_IDS]
+
     def run_commits(self, run_id: str) -> list[Commit]:
         """Returns the commits that a run made, of every table."""
         return [commit for name in TABLES for commit in find_commits(self.lake, name, run_id)]
@@ -88,7 +109,7 @@ class TraceReader:
         """Returns a node for a commit."""
         details = {
             "committed_at": commit.committed_at.isoformat(),
-            **commit.lineage.model_dump(exclude={"fence"}),
+            **commit.lineage.model_dump(exclude={"fence", "behind"}),
         }
         return TraceNode("commit", f"{commit.table}@{commit.version}", details)
 

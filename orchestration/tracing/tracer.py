@@ -1,20 +1,27 @@
 """Traces any id: finds the thing with this id, and walks backward and forward from it."""
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from assets.lake.lake import Lake
+from assets.sources.source_schemas import path_to_source_uri
 from orchestration.settings import Settings, open_configured_lake
 from orchestration.tracing.backward import BackwardWalk
 from orchestration.tracing.forward import ForwardWalk
 from orchestration.tracing.nodes import Trace, TraceKind, TraceNode, Untraceable
 from orchestration.tracing.reader import TraceReader
+from orchestration.tracing.training import TrainingWalk
 from orchestration.tracing.verify import TraceVerifier
 from retrieval.index.index import Index
 from retrieval.store.postgres import Postgres
 
 Walks = tuple[list[TraceNode], list[TraceNode]]
 """What a thing was made from, and what was made from it."""
+
+_BEGINNING = re.compile(r"[0-9a-f-]{4,}")
+"""What may be the beginning of an id."""
 
 
 class Tracer:
@@ -24,6 +31,7 @@ class Tracer:
         lake: The tables.
         document_rows: Returns what the index holds of a document; see `Index.document_rows`.
         verifier: Recomputes every hash and span on the way; None to leave that out.
+        datasets: The folder of training sets; None to show the lake's examples alone.
     """
 
     def __init__(
@@ -31,21 +39,43 @@ class Tracer:
         lake: Lake,
         document_rows: Callable[[str], list[dict[str, Any]]],
         verifier: TraceVerifier | None = None,
+        datasets: Path | None = None,
     ) -> None:
         self._reader = TraceReader(lake)
         self._backward = BackwardWalk(self._reader, verifier)
-        self._forward = ForwardWalk(self._reader, document_rows, verifier)
+        training = TrainingWalk(self._reader, datasets)
+        self._forward = ForwardWalk(self._reader, document_rows, verifier, training)
         self._verified = verifier is not None
 
     def trace(self, identity: str) -> Trace:
         """Returns the trace of the thing with this id: what it was made from, and what was made from it.
 
         Args:
-            identity: An answer's, chunk's or document's id, a URI, a content hash, a run's or release's id.
+            identity: An answer's, chunk's or document's id or a content hash, or the beginning of one that no
+                other has; a URI or a path of this machine; a run's or release's id.
 
         Raises:
-            Untraceable: Nothing has that id.
+            Untraceable: Nothing has that id, or several begin so.
         """
+        if (found := self._trace_exactly(identity)) is not None:
+            return found
+        if _BEGINNING.fullmatch(identity):
+            ids = self._reader.ids_beginning(identity)
+            if len(ids) > 1:
+                shown = ", ".join(each[: max(12, len(identity) + 2)] for each in ids)
+                raise Untraceable(f"{identity} begins more than one id: {shown}; give more of it")
+            if ids and (found := self._trace_exactly(ids[0])) is not None:
+                return found
+        path = path_to_source_uri(str(Path(identity).absolute()))
+        if "://" not in identity and (found := self._trace_exactly(path)) is not None:
+            return found
+        raise Untraceable(
+            f"nothing has the id {identity!r}: give an answer, chunk, document, release or run id, a URI, a "
+            'path or a content hash (`headwater sql "select answer_id, question from gold.answers"` lists '
+            "answers)"
+        )
+
+    def _trace_exactly(self, identity: str) -> Trace | None:
         walks: tuple[tuple[TraceKind, Callable[[str], Walks | None]], ...] = (
             ("answer", self._from_answer),
             ("release", self._from_release),
@@ -54,6 +84,7 @@ class Tracer:
             ("uri", self._from_uri),
             ("content", self._from_content),
             ("run", self._from_run),
+            ("training_example", self._from_example),
         )
         for kind, walk in walks:
             found = walk(identity)
@@ -63,10 +94,7 @@ class Tracer:
                 checked = self._verified and any(node.has_checks() for node in nodes)
                 verified = all(node.holds() for node in nodes) if checked else None
                 return Trace(identity, kind, backward, forward, verified)
-        raise Untraceable(
-            f"nothing has the id {identity!r}: give an answer, chunk, document, release or run id, a URI or "
-            f'a content hash (`headwater sql "select answer_id, question from gold.answers"` lists answers)'
-        )
+        return None
 
     # One method per kind of id; each returns None where nothing of that kind has the id.
 
@@ -116,6 +144,13 @@ class Tracer:
         backward = [TraceNode("table", f"{name}@{version}") for name, version in inputs]
         return backward, [self._reader.commit_node(commit) for commit in commits]
 
+    def _from_example(self, identity: str) -> Walks | None:
+        rows = self._reader.rows("gold.training_examples", "example_id = ?", identity)
+        if not rows:
+            return None
+        chunks = self._reader.rows("gold.chunks", "list_contains(?, chunk_id)", rows[0]["chunk_ids"])
+        return [self._backward.chunk_node(chunk) for chunk in chunks], []
+
     def _revision_nodes(self, revisions: list[dict[str, Any]]) -> list[TraceNode]:
         return [self._backward.revision_node(raw) for raw in revisions]
 
@@ -124,4 +159,6 @@ def trace_identity(settings: Settings, identity: str, verify: bool) -> Trace:
     """Returns both walks from an answer, chunk, document, release or run."""
     index = Index(Postgres(settings.home, settings.postgres))
     verifier = TraceVerifier(settings.recipe.parser) if verify else None
-    return Tracer(open_configured_lake(settings), index.document_rows, verifier).trace(identity)
+    return Tracer(
+        open_configured_lake(settings), index.document_rows, verifier, settings.datasets_folder
+    ).trace(identity)

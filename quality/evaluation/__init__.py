@@ -1,1 +1,1 @@
-"""How good is retrieval, and may it go live? Test collections, metrics, plots, the release gate."""
+"""How good are retrieval and answers, and may it go live? Collections, metrics, plots, the release gate."""

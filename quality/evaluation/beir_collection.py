@@ -47,8 +47,15 @@ class BeirCollection:
     relevant: Mapping[str, Mapping[str, int]]
 
 
-def load_beir_collection(folder: Path, split: str = "test") -> BeirCollection:
+def load_beir_collection(
+    folder: Path, split: str = "test", queries_file: str = "queries.jsonl"
+) -> BeirCollection:
     """Returns the test collection in a folder with BEIR's layout.
+
+    Args:
+        folder: The folder.
+        split: Which judgements.
+        queries_file: The name of the file of queries.
 
     Raises:
         BadBeirCollection: A file is missing or not in that layout, an id occurs twice, a judgement names an
@@ -56,7 +63,7 @@ def load_beir_collection(folder: Path, split: str = "test") -> BeirCollection:
     """
     if not folder.is_dir():
         raise BadBeirCollection(f"there is no folder {folder}")
-    corpus, asked = folder / "corpus.jsonl", folder / "queries.jsonl"
+    corpus, asked = folder / "corpus.jsonl", folder / queries_file
     documents = {
         name: BeirDocument(_text(row, "title", where, required=False), _text(row, "text", where))
         for name, row, where in _rows(corpus)

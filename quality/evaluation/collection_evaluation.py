@@ -12,6 +12,7 @@ from quality.evaluation.beir_collection import BeirCollection
 from quality.evaluation.retrieval_metrics import (
     SearchFunction,
     paired_bootstrap,
+    paired_gain,
     query_metrics,
     rank_for_evaluation,
 )
@@ -89,12 +90,8 @@ class CollectionEvaluation:
                 raise UnknownEvaluationMode(
                     f"there is no mode {name!r} to compare; there are {', '.join(self.modes)}"
                 )
-        compared = {}
-        for measure in MEASURES:
-            differences = self.modes[one].values[measure] - self.modes[other].values[measure]
-            low, high = paired_bootstrap(differences)
-            compared[measure] = {"difference": float(differences.mean()), "low": low, "high": high}
-        return compared
+        values, others = self.modes[one].values, self.modes[other].values
+        return {measure: paired_gain(values[measure] - others[measure]) for measure in MEASURES}
 
 
 def evaluate_collection(

@@ -1,15 +1,8 @@
-"""Evaluation questions: from a file that people wrote, or made from sentences of chunks."""
+"""Evaluation questions that people wrote, in a file."""
 
 import json
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-
-_SHORTEST_WORDS = 6
-_LONGEST_WORDS = 20
-
-SentenceSplitter = Callable[[str], list[tuple[int, int]]]
-"""Takes a text; returns the `(start, end)` character span of each of its sentences."""
 
 
 class BadQuestions(ValueError):
@@ -67,32 +60,3 @@ def _question(line: str, where: str) -> Question:
     if not isinstance(expected, list) or not expected or not all(isinstance(e, str) and e for e in expected):
         raise BadQuestions(f'{where}: "uri" (or "doc_id") must be a text or a list of texts')
     return Question(question.strip(), tuple(expected))
-
-
-def known_item_questions(
-    documents: Iterable[tuple[str, str]], limit: int, sentences: SentenceSplitter
-) -> list[Question]:
-    """Returns questions made from documents: each is a sentence from the middle of a document's chunk.
-
-    This is known-item search (Beitzel et al., 2003): weaker evidence than questions that people wrote, but
-    enough to see an index that lost documents or whose vectors are wrong.
-
-    Args:
-        documents: `(doc_id, text of a chunk)`, one per document. Some chunks hold no sentence, so give more
-            documents than questions are wanted.
-        limit: The most questions.
-        sentences: A function that splits a chunk's text into sentences.
-    """
-    questions: list[Question] = []
-    for doc_id, text in documents:
-        if len(questions) == limit:
-            break
-        if sentence := _middle_sentence(text, sentences):
-            questions.append(Question(sentence, (doc_id,)))
-    return questions
-
-
-def _middle_sentence(text: str, sentences: SentenceSplitter) -> str | None:
-    split = [" ".join(text[start:end].split()) for start, end in sentences(text)]
-    usable = [sentence for sentence in split if len(sentence.split()) >= _SHORTEST_WORDS]
-    return " ".join(usable[len(usable) // 2].split()[:_LONGEST_WORDS]) if usable else None

@@ -135,6 +135,12 @@ def paired_bootstrap(
     return float(low), float(high)
 
 
+def paired_gain(differences: npt.NDArray[np.float64]) -> dict[str, float]:
+    """Returns the mean of paired differences with its bootstrap interval: `difference`, `low` and `high`."""
+    low, high = paired_bootstrap(differences)
+    return {"difference": float(differences.mean()), "low": low, "high": high}
+
+
 def evaluate_search(
     questions: Sequence[Question], search: SearchFunction, canonical: Mapping[str, str], k: int = 10
 ) -> SearchEvaluation:

@@ -16,14 +16,16 @@ from pydantic import BaseModel, Field, model_validator
 from tokenizers import Tokenizer
 
 from retrieval.chunking.headings import ChunkHeadingPath, usable_chunk_headings
-from retrieval.chunking.sentences import TextBoundary, split_at_boundaries
+from retrieval.chunking.sentences import TextBoundary, is_term, split_at_boundaries
 
-CHUNKER_VERSION = "4"
+CHUNKER_VERSION = "7"
 """Raised when the same text and configuration would give other chunks."""
 
-CHARACTERS_PER_TOKEN = 16
-"""A token that covers more text than this counts as several: a tokenizer turns a word of a megabyte into one
-unknown token, and a chunk must still be of a size that a person can read. English has about 4.5."""
+_COLONS = ":："
+CHARACTERS_PER_TOKEN = 8
+"""Text with fewer tokens than one per so many characters counts as if it had them: a tokenizer turns a word
+of a megabyte, or a clause in Thai, into one unknown token, and a chunk must still be of a size that a person
+can read. English has about 4.5."""
 
 _BADNESS = {
     TextBoundary.SECTION: 0.0,
@@ -97,12 +99,15 @@ class Chunk:
 
 @dataclass(slots=True)
 class _Unit:
-    """What chunks are made of: a heading line, a sentence, a line, or a part of one that is too long."""
+    """What chunks are made of: a heading line, a sentence, a line, or a part of one that is too long.
+
+    A heading, a term that the lines after it explain, and what ends in a colon leads: no chunk ends after it.
+    """
 
     start: int
     end: int
     boundary: TextBoundary
-    is_heading: bool
+    leads: bool
     tokens: int = 0
 
     @property
@@ -168,8 +173,8 @@ def _units(
     limit = config.max_tokens // 2
     units = [
         part
-        for start, end, boundary, is_heading in _sectioned(text, outline)
-        for part in _by_length(text, _Unit(start, end, boundary, is_heading), limit * CHARACTERS_PER_TOKEN)
+        for start, end, boundary, leads in _sectioned(text, outline)
+        for part in _by_length(text, _Unit(start, end, boundary, leads), limit * CHARACTERS_PER_TOKEN)
     ]
     _count(text, units, tokenizer)
     if any(unit.tokens > limit for unit in units):
@@ -206,7 +211,8 @@ def _sectioned(
 
 def _shifted(text: str, start: int, end: int) -> Iterator[tuple[int, int, TextBoundary, bool]]:
     for piece_start, piece_end, boundary in split_at_boundaries(text[start:end]):
-        yield start + piece_start, start + piece_end, boundary, False
+        piece = (start + piece_start, start + piece_end)
+        yield *piece, boundary, text[piece[1] - 1] in _COLONS or is_term(text, *piece)
 
 
 def _by_length(text: str, unit: _Unit, limit: int) -> Iterator[_Unit]:
@@ -216,12 +222,12 @@ def _by_length(text: str, unit: _Unit, limit: int) -> Iterator[_Unit]:
         space = text.rfind(" ", start, start + limit)
         cut = space if space > start else start + limit
         part_end = start + len(text[start:cut].rstrip())
-        yield _Unit(start, part_end, boundary, unit.is_heading)
+        yield _Unit(start, part_end, boundary, unit.leads)
         start = cut
         while text[start].isspace():  # ends: a unit's last character is not whitespace
             start += 1
         boundary = TextBoundary.WORD if start > part_end else TextBoundary.INSIDE
-    yield _Unit(start, unit.end, boundary, unit.is_heading)
+    yield _Unit(start, unit.end, boundary, unit.leads)
 
 
 def _by_tokens(text: str, unit: _Unit, limit: int, tokenizer: Tokenizer) -> list[_Unit]:
@@ -249,7 +255,7 @@ def _by_tokens(text: str, unit: _Unit, limit: int, tokenizer: Tokenizer) -> list
         part = body[begin:end].strip()
         if part:
             begin += len(body[begin:end]) - len(body[begin:end].lstrip())
-            parts.append(_Unit(unit.start + begin, unit.start + begin + len(part), boundary, unit.is_heading))
+            parts.append(_Unit(unit.start + begin, unit.start + begin + len(part), boundary, unit.leads))
             expected.append(last - first)
         boundary, first = TextBoundary.WORD, last
     _count(text, parts, tokenizer)
@@ -289,8 +295,8 @@ def _paragraphs(units: list[_Unit]) -> Iterator[tuple[int, int]]:
     first = 0
     for i in range(1, len(units)):
         boundary = units[i].boundary
-        after_heading = units[i - 1].is_heading
-        if boundary == TextBoundary.INSIDE or (boundary >= TextBoundary.PARAGRAPH and not after_heading):
+        after_lead = units[i - 1].leads
+        if boundary == TextBoundary.INSIDE or (boundary >= TextBoundary.PARAGRAPH and not after_lead):
             yield first, i
             first = i
     if units:
@@ -305,8 +311,8 @@ def _divided(
         even = costs[first] + rest / math.ceil(rest / max_tokens)
 
         def badness(cut: int, even: float = even) -> float:
-            after_heading = units[cut - 1].is_heading
-            return abs(costs[cut] - even) / max_tokens + _BADNESS[units[cut].boundary] + after_heading
+            after_lead = units[cut - 1].leads
+            return abs(costs[cut] - even) / max_tokens + _BADNESS[units[cut].boundary] + after_lead
 
         # A unit above the budget, one character of many tokens, is a chunk of its own.
         beyond = max(first + 2, bisect_right(costs, costs[first] + max_tokens, first, end))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from retrieval.embedding.config import DEFAULT_MODEL_CACHE, EmbedderConfig
+from retrieval.embedding.config import DEFAULT_MODEL_CACHE, EmbedderConfig, EmbeddingFault
 from retrieval.embedding.embedding_model import TextEmbedder, load_embedder
 
 EMBEDDING_COLUMNS = pa.schema(
@@ -32,6 +32,7 @@ def embed_batches(
     config: EmbedderConfig,
     cache: Path = DEFAULT_MODEL_CACHE,
     threads: int = 1,
+    faults: list[EmbeddingFault] | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Yields the embeddings of texts, as a function for Spark's `mapInArrow`; a worker loads the model once.
 
@@ -40,15 +41,26 @@ def embed_batches(
         config: The model.
         cache: The folder that `EmbeddingModel.prepare` filled; it must be on every machine of the cluster.
         threads: Threads per worker; 1 where Spark runs one task per core.
+        faults: Takes the fault that stops the embedder, so that what was embedded before it can be kept; the
+            rest is left out. A fault is raised unless this is given.
 
     Yields:
-        Batches with `EMBEDDING_COLUMNS`, one per input batch.
+        Batches with `EMBEDDING_COLUMNS`: one per input batch, or per request to an endpoint.
+
+    Raises:
+        EmbeddingFault: The embedder stopped, and `faults` is not given.
     """
     if threads == 1:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its pool would add a set of threads per worker
-    for batch in batches:
+    for batch in _requests(batches, config):
         embedder = _of_process(config.model_dump_json(), cache, threads)
-        vectors = embedder.encode(batch.column("text").to_pylist())
+        try:
+            vectors = embedder.encode(batch.column("text").to_pylist())
+        except EmbeddingFault as fault:
+            if faults is None:
+                raise
+            faults.append(fault)
+            return
         offsets = np.arange(len(vectors) + 1, dtype=np.int32) * embedder.dimension
         yield pa.RecordBatch.from_arrays(
             [
@@ -59,3 +71,10 @@ def embed_batches(
             ],
             schema=EMBEDDING_COLUMNS,
         )
+
+
+def _requests(batches: Iterator[pa.RecordBatch], config: EmbedderConfig) -> Iterator[pa.RecordBatch]:
+    """Yields the batches, for an endpoint in parts of one request: each is paid for as a whole."""
+    for batch in batches:
+        rows = config.endpoint.batch_texts if config.endpoint.url else max(batch.num_rows, 1)
+        yield from (batch.slice(at, rows) for at in range(0, max(batch.num_rows, 1), rows))

@@ -49,6 +49,19 @@ def installable_embedding_models() -> dict[str, Path]:
     return {name: Path(sys.prefix) / "share" / "headwater" / "embedders" / name for name in _INSTALL_COMMANDS}
 
 
+def recorded_model_path(recorded: Path, models: Path) -> Path:
+    """Returns where a model lies that a release recorded.
+
+    A version of the registry lies in the state folder, which may have been moved or restored elsewhere since.
+
+    Args:
+        recorded: The folder that the release names, such as `…/models/registry/embedder/1/model`.
+        models: The folder of models of this state folder.
+    """
+    here = models.joinpath(*recorded.parts[-4:])
+    return here if recorded.parts[-4:-3] == ("registry",) and here.is_dir() else recorded
+
+
 def embedding_model_command(name: str) -> str:
     """Returns the command that installs a model of this name."""
     return _INSTALL_COMMANDS[name]

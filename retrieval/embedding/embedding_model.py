@@ -21,6 +21,7 @@ from retrieval.embedding.embedder import (
     embedding_digest,
 )
 from retrieval.embedding.model_folder import ModelFolder, read_model_folder
+from retrieval.embedding.model_signature import require_trusted_model
 
 
 class TextEmbedder(Protocol):
@@ -40,6 +41,10 @@ class TextEmbedder(Protocol):
 
     def encode_queries(self, texts: Sequence[str]) -> np.ndarray:
         """Returns the unit vectors of questions: float32 of shape (texts, dimension)."""
+        ...
+
+    def has_words_of(self, text: str) -> bool:
+        """Returns whether the model's vocabulary has the words of a text; else its vectors say little."""
         ...
 
 
@@ -79,6 +84,7 @@ class EmbeddingModel:
 
     @cached_property
     def _folder(self) -> ModelFolder:
+        require_trusted_model(self.config.model_path, self.cache)
         return read_model_folder(self.config.model_path)
 
     @cached_property
@@ -110,5 +116,6 @@ class EmbeddingModel:
     def embedder(self) -> TextEmbedder:
         """The model ready to run; it is converted and loaded at the first use."""
         if not self.config.endpoint.url:
+            require_trusted_model(self.config.model_path, self.cache)
             Embedder.prepare(self.config, self.cache)
         return load_embedder(self.config, self.cache)

@@ -80,6 +80,10 @@ class EndpointEmbedder:
         """Returns the unit vectors of questions, as `encode` does; some models read these another way."""
         return self._encode(texts, self._query_prompt)
 
+    def has_words_of(self, text: str) -> bool:
+        """Returns true: what vocabulary a service's model has is not known."""
+        return True
+
     def _encode(self, texts: Sequence[str], prompt: str) -> Vectors:
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
         for first in range(0, len(texts), self._endpoint.batch_texts):

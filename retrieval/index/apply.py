@@ -17,11 +17,30 @@ from retrieval.index.postings import (
     read_chunk_lexemes,
 )
 from retrieval.index.quarantine import replace_quarantined
-from retrieval.index.rows import STORED_COLUMNS, IndexRowNumbering, numbered_index_rows
+from retrieval.index.rows import FIT_COLUMN, STORED_COLUMNS, IndexRowNumbering, numbered_index_rows
+from retrieval.index.types import IndexConflict, IndexState
 from retrieval.store.postgres import DatabaseRow, fetch_postgres_value
 
 # A chunk in which one of these differs is put in anew; with another chunk_id it is another chunk.
-_ATTRIBUTES = [*(name for name in STORED_COLUMNS if name != "chunk_id"), "embedding"]
+_ATTRIBUTES = [*(name for name in STORED_COLUMNS if name != "chunk_id"), "embedding", FIT_COLUMN.name]
+
+
+def lock_index_state(connection: Connection[DatabaseRow], state: IndexState) -> int:
+    """Returns the number of a generation's next chunk row, which no other writer changes meanwhile.
+
+    Raises:
+        IndexConflict: The generation is no longer at `state.epoch`.
+    """
+    row = connection.execute(
+        "SELECT epoch, next_chunk_no, status FROM headwater.index_state WHERE generation = %s FOR UPDATE",
+        (state.generation,),
+    ).fetchone()
+    if row is None or row[2] != "ready" or row[0] != state.epoch:
+        now = f"is {row[2]} at epoch {row[0]}" if row else "is gone"
+        raise IndexConflict(
+            f"generation {state.generation} {now}, and the change was worked out from epoch {state.epoch}"
+        )
+    return int(row[1])
 
 
 def stage_index_changes(

@@ -25,8 +25,8 @@ def binary_copy_stream(batches: Iterator[pa.RecordBatch]) -> Iterator[memoryview
     """Yields record batches as one binary COPY stream.
 
     Args:
-        batches: Batches of one schema, with columns of integers, strings and (fixed-size) lists of float32.
-            The lists become `halfvec`.
+        batches: Batches of one schema, with columns of integers, booleans, strings and (fixed-size) lists of
+            float32. The lists become `halfvec`.
 
     Yields:
         Pieces of the stream: header, rows, trailer.
@@ -53,13 +53,15 @@ def encode_copy_rows(batch: pa.RecordBatch) -> pa.Buffer:
         kind = column.type
         if pa.types.is_integer(kind):
             parts += _integers(column, ">i8" if kind.bit_width == 64 else ">i4")
+        elif pa.types.is_boolean(kind):
+            parts += _integers(column.cast(pa.int8()), ">i1")
         elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
             parts += _strings(column)
         elif pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind):
             parts.append(_halfvecs(column, name))
         else:
             raise InvalidIndexBatch(
-                f"column {name!r} is {kind}, which is not an integer, a string or a vector"
+                f"column {name!r} is {kind}, which is not an integer, a boolean, a string or a vector"
             )
     rows = pc.binary_join_element_wise(*parts, b"")
     offsets = np.frombuffer(rows.buffers()[1], np.int32, count + 1, rows.offset * 4)

@@ -21,6 +21,7 @@ from retrieval.index.partitions import (
     create_posting_indexes,
     partition_name,
 )
+from retrieval.progress import Progress
 from retrieval.store.postgres import DatabaseRow, fetch_postgres_value
 
 _TABLES = (
@@ -81,13 +82,16 @@ def dump_index(connection: Connection[DatabaseRow], folder: Path) -> IndexDump:
         ),
         columns={table: _columns(connection, table) for table in (*_TABLES, *PARTITIONED)},
     )
+    progress = Progress("files of the index written", len(dump.files()))
     for table in _TABLES:
         name = Identifier("headwater", table)
         _copy_out(connection, name, dump.columns[table], folder / f"{table}.copy", _ROWS.get(table, ""))
+        progress.advance()
     for number in dump.dimensions:
         for table in PARTITIONED:
             file = folder / f"{table}_g{number}.copy"
             _copy_out(connection, partition_name(table, number), dump.columns[table], file)
+            progress.advance()
     return dump
 
 
@@ -112,9 +116,11 @@ def restore_index(
         if not dump.columns.get(table) or set(dump.columns[table]) - set(_columns(connection, table)):
             raise InvalidIndexDump(f"{table} of the dump has other columns than headwater.{table}")
     connection.execute("DELETE FROM headwater.live; DELETE FROM headwater.access_key")
+    progress = Progress("files of the index read", len(dump.files()))
     try:
         for table in _TABLES:
             _insert(connection, table, dump.columns[table], folder / f"{table}.copy")
+            progress.advance()
         connection.execute(
             "SELECT setval(pg_get_serial_sequence('headwater.index_state', 'generation'), %(last)s) "
             "WHERE %(last)s > 0",
@@ -125,6 +131,7 @@ def restore_index(
             for table in PARTITIONED:
                 file = folder / f"{table}_g{number}.copy"
                 _copy_in(connection, partition_name(table, number), dump.columns[table], file)
+                progress.advance()
             create_chunk_indexes(connection, number)
             create_posting_indexes(connection, number)
             create_hnsw_graphs(connection, number, dimension, graph)

@@ -4,13 +4,17 @@ A graph holds the chunks of one scope alone, so that what a search meets on its 
 that its reader may not see. The chunks of a smaller scope are compared one by one, which takes no longer.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
+import psycopg
 from psycopg import Connection
 from psycopg.sql import SQL, Composed, Identifier, Literal
 from pydantic import BaseModel, Field
 
 from retrieval.index.partitions import partition_name
+from retrieval.progress import Progress, polled_progress
 from retrieval.store.postgres import DatabaseRow
 
 _EMPTY_GRAPH_BYTES = 1 << 20
@@ -19,6 +23,8 @@ _LARGE_GRAPH_ROWS = 10_000
 _MAX_BLOAT = 0.2
 """What a graph may hold beyond its rows before it is rebuilt, as a share of them."""
 _PAGE_BYTES = 8160
+
+_CREATION = "SELECT blocks_done, blocks_total FROM pg_stat_progress_create_index WHERE pid = %s"
 
 
 class HnswGraphConfig(BaseModel):
@@ -37,7 +43,8 @@ def create_hnsw_graphs(
 ) -> None:
     """Creates the graphs of a loaded generation that no reader sees yet, the longest part of a build."""
     for scope_key in _large_scopes(connection, generation, config):
-        connection.execute(_create_index(generation, scope_key, dimension, config, concurrently=False))
+        with _said_progress(connection):
+            connection.execute(_create_index(generation, scope_key, dimension, config, concurrently=False))
         _insert_graph(connection, generation, scope_key)
 
 
@@ -60,7 +67,8 @@ def create_missing_hnsw_graphs(
         # A creation that was interrupted leaves an index that is not valid.
         name = Identifier("headwater", _index_name(generation, scope_key))
         connection.execute(SQL("DROP INDEX IF EXISTS {}").format(name))
-        connection.execute(_create_index(generation, scope_key, dimension, config, concurrently=True))
+        with _said_progress(connection):
+            connection.execute(_create_index(generation, scope_key, dimension, config, concurrently=True))
         _insert_graph(connection, generation, scope_key)
     return len(missing)
 
@@ -95,7 +103,8 @@ def clean_hnsw_graphs(
         if graph.size_bytes > (1 + _MAX_BLOAT) * graph.rows * pages * 8192 + _EMPTY_GRAPH_BYTES
     ]
     for graph in bloated:
-        connection.execute(SQL("REINDEX INDEX CONCURRENTLY {}").format(SQL(graph.name)))
+        with _said_progress(connection):
+            connection.execute(SQL("REINDEX INDEX CONCURRENTLY {}").format(SQL(graph.name)))
     if bloated or all(graph.rows < _LARGE_GRAPH_ROWS for graph in graphs):
         connection.execute(SQL("VACUUM (INDEX_CLEANUP ON) {}").format(partition_name("chunks", generation)))
     return len(bloated)
@@ -121,6 +130,31 @@ def _large_scopes(connection: Connection[DatabaseRow], generation: int, config: 
         )
     ).fetchall()
     return [row[0] for row in rows]
+
+
+@contextmanager
+def _said_progress(connection: Connection[DatabaseRow]) -> Iterator[None]:
+    """Says how far the creation of an index by a connection is, asked by another one."""
+    progress, other = Progress("blocks of chunks in an HNSW graph"), list[Connection[DatabaseRow]]()
+
+    def poll() -> None:
+        if not other:
+            other.append(
+                psycopg.connect(
+                    connection.info.dsn, password=connection.info.password or None, autocommit=True
+                )
+            )
+        row = other[0].execute(_CREATION, (connection.info.backend_pid,)).fetchone()
+        if row is not None and row[1]:
+            progress.total = row[1]
+            progress.reach(row[0])
+
+    try:
+        with polled_progress(poll):
+            yield
+    finally:
+        for each in other:
+            each.close()
 
 
 def _index_name(generation: int, scope_key: int) -> str:

@@ -17,19 +17,23 @@ from psycopg.types.json import Jsonb
 from pydantic import Field
 
 from retrieval.access import SCOPE_TENANT_SQL
-from retrieval.index.apply import merge_staged_changes, stage_index_changes
+from retrieval.index.apply import lock_index_state, merge_staged_changes, stage_index_changes
 from retrieval.index.build import INDEX_VERSION, begin_generation, exclusive_index_build, load_generation
 from retrieval.index.dump import IndexDump, dump_index, restore_index
 from retrieval.index.hnsw_graph import HnswGraphConfig, clean_hnsw_graphs, create_missing_hnsw_graphs
 from retrieval.index.partitions import read_scope_keys, vacuum_partitions
 from retrieval.index.postings import repack_postings
 from retrieval.index.prune import prune_index
-from retrieval.index.quarantine import read_quarantined
+from retrieval.index.quarantine import read_document_rows, read_quarantined
 from retrieval.index.releases import (
     insert_index_release,
+    read_hold,
     read_index_releases,
     read_live_history,
+    refuse_if_held,
+    repoint_live,
     swap_live_pointer,
+    write_hold,
 )
 from retrieval.index.rows import INDEX_COLUMNS, IndexRowNumbering, QuarantinedChunk
 from retrieval.index.types import (
@@ -39,7 +43,7 @@ from retrieval.index.types import (
     IndexReleaseDetails,
     IndexState,
     LiveHistoryEntry,
-    UnknownIndexRelease,
+    ReleaseHold,
 )
 from retrieval.lineage import Lineage
 from retrieval.store.postgres import DatabaseRow, Postgres, fetch_postgres_value
@@ -148,17 +152,10 @@ class Index:
         """
         number, epoch = state.generation, state.epoch + 1
         with self._postgres.owner() as connection:
-            row = connection.execute(
-                "SELECT epoch, next_chunk_no, status FROM headwater.index_state "
-                "WHERE generation = %s FOR UPDATE",
-                (number,),
-            ).fetchone()
-            if row is None or row[2] != "ready" or row[0] != state.epoch:
-                now = f"is {row[2]} at epoch {row[0]}" if row else "is gone"
-                raise IndexConflict(
-                    f"generation {number} {now}, and the change was worked out from epoch {state.epoch}"
-                )
-            numbering = IndexRowNumbering(number, epoch, row[1], state.dimension, read_scope_keys(connection))
+            next_chunk_no = lock_index_state(connection, state)
+            numbering = IndexRowNumbering(
+                number, epoch, next_chunk_no, state.dimension, read_scope_keys(connection)
+            )
             stage_index_changes(connection, upserts, removed_chunk_ids, numbering)
             changed = merge_staged_changes(connection, numbering)
             if not changed:
@@ -215,29 +212,64 @@ class Index:
 
         Raises:
             IndexConflict: Another release went live meanwhile.
+            ReleaseHeld: The live release is held.
             IndexReleaseExists: The name is taken.
             UnknownIndexRelease: The generation does not exist, or has not reached that epoch.
         """
         with self._postgres.owner() as connection:
+            refuse_if_held(connection)
             insert_index_release(connection, release_id, point, details)
             swap_live_pointer(connection, expected, release_id)
             return read_index_releases(connection, release_id)[0]
 
-    def rollback(self, release_id: str) -> IndexRelease:
+    def rollback(self, release_id: str, expected: str | None = None) -> IndexRelease:
         """Makes an earlier release live again.
+
+        Args:
+            release_id: The release.
+            expected: The release that must be live; None for any.
 
         Raises:
             UnknownIndexRelease: There is no such release; lists those there are.
             IndexConflict: Another release went live at the same time.
+            ReleaseHeld: The live release is held.
         """
         with self._postgres.owner() as connection:
-            known = {release.release_id: release for release in read_index_releases(connection)}
-            if release_id not in known:
-                names = ", ".join(known) or "none"
-                raise UnknownIndexRelease(f"there is no release {release_id!r} to go back to; known: {names}")
-            live = fetch_postgres_value(connection, "SELECT release_id FROM headwater.live FOR UPDATE")
-            swap_live_pointer(connection, live, release_id)
-        return known[release_id]
+            refuse_if_held(connection)
+            return repoint_live(connection, release_id, expected)
+
+    def hold(self, release_id: str | None, held_by: str, reason: str) -> IndexRelease:
+        """Makes an earlier release live again, and holds it: no other goes live until `end_hold`.
+
+        Args:
+            release_id: The release; None for the live one, which stays so.
+            held_by: Who holds it. Somebody who holds a release already may choose another one.
+            reason: Why, in a sentence; may be empty.
+
+        Returns:
+            The release that is live now.
+
+        Raises:
+            UnknownIndexRelease: There is no such release; lists those there are.
+            ReleaseHeld: Somebody else holds the live release.
+        """
+        with self._postgres.owner() as connection:
+            refuse_if_held(connection, held_by)
+            made = repoint_live(connection, release_id)
+            write_hold(connection, held_by, reason)
+        return made
+
+    def end_hold(self) -> ReleaseHold | None:
+        """Lets releases go live again, whoever held the live one; returns the hold that ended, or None."""
+        with self._postgres.owner() as connection:
+            hold = read_hold(connection)
+            write_hold(connection, None, None)
+        return hold
+
+    def live_hold(self) -> ReleaseHold | None:
+        """Returns who holds the live release, since when and why, or None."""
+        with self._postgres.owner() as connection:
+            return read_hold(connection)
 
     def live(self) -> IndexRelease | None:
         """Returns the release that searches read, or None before the first."""
@@ -254,6 +286,12 @@ class Index:
         """Returns when each release went live, oldest first, also releases that are no longer kept."""
         with self._postgres.owner() as connection:
             return read_live_history(connection)
+
+    def tenants(self) -> set[str]:
+        """Returns the tenants that have, or had, documents in the index."""
+        with self._postgres.owner() as connection:
+            rows = connection.execute("SELECT DISTINCT tenant FROM headwater.scopes").fetchall()
+        return {row[0] for row in rows}
 
     def groups(self) -> dict[str, list[str]]:
         """Returns the groups that documents were given to, by tenant; tenants without groups are left out."""
@@ -276,21 +314,8 @@ class Index:
             generation, chunk_id, valid_from and valid_to (epochs; None while it is valid), by generation.
             A quarantined chunk has no epochs, and a `quarantined` with the reason.
         """
-        columns = ("generation", "chunk_id", "valid_from", "valid_to")
         with self._postgres.owner() as connection:
-            rows = connection.execute(
-                "SELECT generation, chunk_id, valid_from, valid_to FROM headwater.chunks WHERE doc_id = %s "
-                "ORDER BY generation, ordinal, valid_from",
-                (doc_id,),
-            ).fetchall()
-            left_out = read_quarantined(connection, doc_id=doc_id)
-        return [dict(zip(columns, row, strict=True)) for row in rows] + [
-            {
-                **dict(zip(columns, (generation, chunk.chunk_id, None, None), strict=True)),
-                "quarantined": chunk.reason,
-            }
-            for generation, chunk in left_out
-        ]
+            return read_document_rows(connection, doc_id)
 
     def dump(self, folder: Path) -> IndexDump:
         """Writes the rows of one snapshot of the index to files in a folder; writers are not blocked."""

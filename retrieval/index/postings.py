@@ -11,6 +11,7 @@ from psycopg import Connection, sql
 from psycopg.sql import SQL, Identifier, Literal
 
 from retrieval.index.partitions import partition_name
+from retrieval.progress import Progress
 from retrieval.store.postgres import DatabaseRow, fetch_postgres_value
 
 POSTINGS_PER_BLOCK = 120
@@ -37,6 +38,7 @@ def fill_postings(connection: Connection[DatabaseRow], generation: int, count: i
         generation: The number of the generation, whose chunks are loaded and whose other tables are empty.
         count: The number of its chunks, which are numbered from 0.
     """
+    progress = Progress("chunks whose words are indexed", count)
     for first in range(0, count, _SORTED_CHUNKS):
         end = min(count, first + _SORTED_CHUNKS)
         for start in range(first, end, _READ_CHUNKS):
@@ -44,6 +46,7 @@ def fill_postings(connection: Connection[DatabaseRow], generation: int, count: i
                 partition_name("chunks", generation), Literal(start), Literal(min(end, start + _READ_CHUNKS))
             )
             terms = read_chunk_lexemes(connection, "terms", part)
+            progress.reach(min(end, start + _READ_CHUNKS))
         insert_postings(connection, generation, terms)
         nothing = SQL("(SELECT * FROM {} WHERE false)").format(terms)
         insert_bm25_statistics(connection, generation, 1, terms, nothing)

@@ -1,6 +1,7 @@
 """The chunks that a generation leaves out because PostgreSQL can't index them, each with the reason."""
 
 from dataclasses import astuple
+from typing import Any
 
 from psycopg import Connection
 
@@ -51,3 +52,20 @@ def read_quarantined(
         {"generation": generation, "doc_id": doc_id},
     ).fetchall()
     return [(row[0], QuarantinedChunk(*row[1:])) for row in rows]
+
+
+def read_document_rows(connection: Connection[DatabaseRow], doc_id: str) -> list[dict[str, Any]]:
+    """Returns all rows of a document, indexed or left out: see `Index.document_rows`."""
+    columns = ("generation", "chunk_id", "valid_from", "valid_to")
+    rows = connection.execute(
+        "SELECT generation, chunk_id, valid_from, valid_to FROM headwater.chunks WHERE doc_id = %s "
+        "ORDER BY generation, ordinal, valid_from",
+        (doc_id,),
+    ).fetchall()
+    return [dict(zip(columns, row, strict=True)) for row in rows] + [
+        {
+            **dict(zip(columns, (generation, chunk.chunk_id, None, None), strict=True)),
+            "quarantined": chunk.reason,
+        }
+        for generation, chunk in read_quarantined(connection, doc_id=doc_id)
+    ]

@@ -11,6 +11,8 @@ from retrieval.index.types import (
     IndexReleaseDetails,
     IndexReleaseExists,
     LiveHistoryEntry,
+    ReleaseHeld,
+    ReleaseHold,
     UnknownIndexRelease,
 )
 from retrieval.store.postgres import DatabaseRow, fetch_postgres_value
@@ -60,6 +62,55 @@ def swap_live_pointer(connection: Connection[DatabaseRow], expected: str | None,
         raise IndexConflict(
             f"{live!r} is live, not {expected!r}, which {release_id!r} was judged against; judge it again"
         )
+
+
+def read_hold(connection: Connection[DatabaseRow]) -> ReleaseHold | None:
+    """Returns who holds the live release, or None; the pointer does not move before the transaction ends."""
+    row = connection.execute(
+        "SELECT release_id, held_by, held_because, held_since FROM headwater.live FOR UPDATE"
+    ).fetchone()
+    return None if row is None or row[1] is None else ReleaseHold(*row)
+
+
+def refuse_if_held(connection: Connection[DatabaseRow], held_by: str | None = None) -> None:
+    """Does nothing where the live release is not held, or by nobody but `held_by`.
+
+    Raises:
+        ReleaseHeld: Somebody else holds it.
+    """
+    hold = read_hold(connection)
+    if hold is not None and hold.held_by != held_by:
+        raise ReleaseHeld(f"{hold}; `headwater hold --off` ends that")
+
+
+def write_hold(connection: Connection[DatabaseRow], held_by: str | None, reason: str | None) -> None:
+    """Holds the live release from now on, or ends the hold where both are None."""
+    connection.execute(
+        "UPDATE headwater.live SET held_by = %(by)s, held_because = %(reason)s, "
+        "held_since = CASE WHEN %(by)s::text IS NOT NULL THEN clock_timestamp() END",
+        {"by": held_by, "reason": reason},
+    )
+
+
+def repoint_live(
+    connection: Connection[DatabaseRow], release_id: str | None, expected: str | None = None
+) -> IndexRelease:
+    """Makes a kept release live, the live one if None, and returns it.
+
+    Raises:
+        UnknownIndexRelease: There is no such release; lists those there are.
+        IndexConflict: `expected` is not the live release.
+    """
+    known = {release.release_id: release for release in read_index_releases(connection)}
+    live = fetch_postgres_value(connection, "SELECT release_id FROM headwater.live FOR UPDATE")
+    chosen = release_id or live
+    if chosen is None:
+        raise UnknownIndexRelease("nothing is live yet: run `headwater run`")
+    if chosen not in known:
+        names = ", ".join(known) or "none"
+        raise UnknownIndexRelease(f"there is no release {chosen!r} to go back to; known: {names}")
+    swap_live_pointer(connection, expected or live, chosen)
+    return known[chosen]
 
 
 def read_index_releases(

@@ -34,10 +34,16 @@ INDEX_COLUMNS = pa.schema(
 GROUPS_COLUMN = pa.field("access_groups", pa.string())
 """An optional column: each row's `encode_access_groups`. Without it, everybody of the tenant may read it."""
 
+FIT_COLUMN = pa.field("training_fit", pa.bool_())
+"""An optional column: whether the row's document is fit for training. Without it, and where NULL, it is."""
+
 STORED_COLUMNS = ["scope" if name == "tenant" else name for name in INDEX_COLUMNS.names]
 """The columns of `headwater.chunks` that come from a batch, without the vector."""
 
-COPIED_COLUMNS = ["generation", "chunk_no", "valid_from", *STORED_COLUMNS, "embedding", "scope_key"]
+COPIED_COLUMNS = [
+    *("generation", "chunk_no", "valid_from"),
+    *(*STORED_COLUMNS, "embedding", "scope_key", FIT_COLUMN.name),
+]
 """The columns of `headwater.chunks` that a load fills, in the order of `numbered_index_rows`."""
 
 MAX_FIELD_BYTES = 100_000
@@ -97,7 +103,7 @@ def numbered_index_rows(
     """Checks batches of chunks and yields them with `COPIED_COLUMNS`, without the rows that can't be indexed.
 
     Args:
-        batches: Batches with `INDEX_COLUMNS`, `vector`, and optionally `GROUPS_COLUMN`.
+        batches: Batches with `INDEX_COLUMNS`, `vector`, and optionally `GROUPS_COLUMN` and `FIT_COLUMN`.
         numbering: Gives the rows their numbers; it is advanced, and receives the chunks that are left out.
 
     Raises:
@@ -119,8 +125,9 @@ def numbered_index_rows(
             [
                 *(columns[name] if name != "tenant" else _scopes(batch, columns[name]) for name in columns),
                 batch.column("vector"),
+                _fit(batch),
             ],
-            names=[*STORED_COLUMNS, "embedding"],
+            names=[*STORED_COLUMNS, "embedding", FIT_COLUMN.name],
         )
         refused = _refused(rows)
         if refused:
@@ -133,8 +140,9 @@ def numbered_index_rows(
                 pa.array(np.full(count, numbering.generation, np.int32)),
                 pa.array(np.arange(first, first + count, dtype=np.int64)),
                 pa.array(np.full(count, numbering.epoch, np.int64)),
-                *rows.columns,
+                *rows.columns[:-1],
                 _scope_keys(rows.column("scope"), numbering.scope_keys),
+                rows.column(FIT_COLUMN.name),
             ],
             names=COPIED_COLUMNS,
         )
@@ -161,6 +169,12 @@ def _scopes(batch: pa.RecordBatch, tenants: pa.Array) -> pa.Array:
     if GROUPS_COLUMN.name not in batch.schema.names:
         return tenants
     return encode_scopes(tenants, _checked(batch, GROUPS_COLUMN))
+
+
+def _fit(batch: pa.RecordBatch) -> pa.BooleanArray:
+    if FIT_COLUMN.name not in batch.schema.names:
+        return pa.repeat(pa.scalar(True), batch.num_rows)
+    return pc.fill_null(_checked(batch, FIT_COLUMN), True)
 
 
 def _scope_keys(scopes: pa.StringArray, known: dict[str, int]) -> pa.Int64Array:

@@ -1,7 +1,7 @@
 """The values that the index takes and returns, and its errors."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Protocol
 
 from pydantic import BaseModel
@@ -20,6 +20,10 @@ class UnknownIndexRelease(LookupError):
 
 class IndexReleaseExists(ValueError):
     """A release of that name was made before."""
+
+
+class ReleaseHeld(RuntimeError):
+    """Somebody holds the live release, so that no other goes live. Nothing was changed."""
 
 
 class IndexPoint(Protocol):
@@ -93,6 +97,30 @@ class IndexRelease:
     epoch: int
     released_at: datetime
     details: IndexReleaseDetails = field(compare=False)
+
+
+@dataclass(frozen=True)
+class ReleaseHold:
+    """The live release is held: no other goes live until the hold ends.
+
+    Attributes:
+        release_id: The release that is live, and stays so.
+        held_by: Who holds it.
+        reason: Why, in a sentence; may be empty.
+        held_since: Since when.
+    """
+
+    release_id: str
+    held_by: str
+    reason: str
+    held_since: datetime
+
+    def __str__(self) -> str:
+        """Returns it as a person reads it: what is held, by whom, since when and why."""
+        since = f"{self.held_since.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+        return f"{self.release_id} is held by {self.held_by} since {since}" + (
+            f": {self.reason}" if self.reason else ""
+        )
 
 
 @dataclass(frozen=True)

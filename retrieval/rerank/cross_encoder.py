@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from retrieval.model_memory import MODEL_MEMORY, weights_bytes
 from retrieval.rerank.reranker import RerankError
 
 _MOST_TOKENS = 512
@@ -38,29 +39,15 @@ class CrossEncoderReranker:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(
                 path, local_files_only=True, trust_remote_code=False
             )
-            model, loaded = AutoModelForSequenceClassification.from_pretrained(
-                path,
-                local_files_only=True,
-                trust_remote_code=False,
-                dtype=torch.float32,
-                output_loading_info=True,
+            self._model = MODEL_MEMORY.model(
+                f"the reranker {path.name}", weights_bytes(path, 4), lambda: _load(path)
             )
+            with self._model.in_use() as model:
+                positions = getattr(model.config, "max_position_embeddings", None) or _MOST_TOKENS
+        except RerankError:
+            raise
         except Exception as error:  # a damaged file fails in its reader's own ways, struct.error among them
             raise RerankError(f"{path} can not be loaded as a cross-encoder: {error}") from error
-        # transformers would fill what a folder lacks with random numbers: an embedder has no such layer.
-        if loaded["missing_keys"]:
-            lacking = ", ".join(sorted(loaded["missing_keys"]))
-            raise RerankError(
-                f"{path} is not a cross-encoder, it lacks {lacking}: name a sentence-transformers "
-                "CrossEncoder's folder"
-            )
-        if model.config.num_labels != 1:
-            raise RerankError(
-                f"{path} gives {model.config.num_labels} labels per pair: a reranker gives one score"
-            )
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._model: Any = model.to(self._device).eval()
-        positions = getattr(model.config, "max_position_embeddings", None) or _MOST_TOKENS
         self._max_tokens = min(self._tokenizer.model_max_length, positions, _MOST_TOKENS)
         self._batch = batch
         self._borrowed = threading.Lock()  # a tokenizer keeps its padding and truncation for one caller only
@@ -95,7 +82,34 @@ class CrossEncoderReranker:
                     max_length=self._max_tokens,
                     return_tensors="pt",
                 )
-            with torch.inference_mode():
-                return self._model(**pairs.to(self._device)).logits.squeeze(-1).tolist()
+            with self._model.in_use() as model, torch.inference_mode():
+                return model(**pairs.to(model.device)).logits.squeeze(-1).tolist()
         except Exception as error:  # the tokenizer and torch raise plain Exception and RuntimeError
             raise RerankError(f"{self.name} failed: {error}") from error
+
+
+def _load(path: Path) -> Any:
+    """Returns the model of a folder, on a GPU where there is one.
+
+    Raises:
+        RerankError: It is not a cross-encoder with one score per pair.
+    """
+    model, loaded = AutoModelForSequenceClassification.from_pretrained(
+        path,
+        local_files_only=True,
+        trust_remote_code=False,
+        dtype=torch.float32,
+        output_loading_info=True,
+    )
+    # transformers would fill what a folder lacks with random numbers: an embedder has no such layer.
+    if loaded["missing_keys"]:
+        lacking = ", ".join(sorted(loaded["missing_keys"]))
+        raise RerankError(
+            f"{path} is not a cross-encoder, it lacks {lacking}: name a sentence-transformers "
+            "CrossEncoder's folder"
+        )
+    if model.config.num_labels != 1:
+        raise RerankError(
+            f"{path} gives {model.config.num_labels} labels per pair: a reranker gives one score"
+        )
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()

@@ -52,20 +52,44 @@ def fuse_rankings(
         The candidates, best first, equal scores by chunk_id. A score is the logistic function of the
         combination: between 0 and 1, and 0.5 for a candidate as good as the mean.
     """
-    combined = (1.0 - vector_weight) * _standardised(lexical, sample)
-    combined += vector_weight * _standardised(vector, sample)
-    # Rounded, so that equal candidates stay equal in whatever order their scores were summed.
-    scores = np.round(1.0 / (1.0 + np.exp(-combined)), 9).tolist()
+    in_sample = np.arange(len(candidates)) < sample
+    scores = fused_scores(lexical[None], vector[None], vector_weight, in_sample[None])[0].tolist()
     fused = [
         SearchCandidate(c.chunk_no, c.chunk_id, score) for c, score in zip(candidates, scores, strict=True)
     ]
     return sorted(fused, key=ranking_key)
 
 
-def _standardised(scores: npt.NDArray[np.float64], sample: int) -> npt.NDArray[np.float64]:
-    if not len(scores):
-        return scores
-    away = scores - scores[:sample].mean()
-    deviation = scores[:sample].std()
+def fused_scores(
+    lexical: npt.NDArray[np.floating],
+    vector: npt.NDArray[np.floating],
+    vector_weight: float,
+    sample: npt.NDArray[np.bool_],
+) -> npt.NDArray[np.float64]:
+    """Returns the fused scores of the candidates of several queries, as `fuse_rankings` describes them.
+
+    Args:
+        lexical: The candidates' BM25 scores, (queries, candidates).
+        vector: The candidates' cosine similarities, (queries, candidates).
+        vector_weight: The weight of the vector ranking, from 0 to 1.
+        sample: Which candidates the scores are standardised by, (queries, candidates).
+
+    Returns:
+        float64 of shape (queries, candidates), between 0 and 1.
+    """
+    combined = (1.0 - vector_weight) * _standardised(lexical, sample)
+    combined += vector_weight * _standardised(vector, sample)
+    # Rounded, so that equal candidates stay equal in whatever order their scores were summed.
+    scores: npt.NDArray[np.float64] = np.round(1.0 / (1.0 + np.exp(-combined)), 9)
+    return scores
+
+
+def _standardised(scores: npt.NDArray[np.floating], sample: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    if not scores.size:
+        return np.zeros(scores.shape)
+    away = scores - scores.mean(axis=1, dtype=np.float64, where=sample, keepdims=True)
+    deviation = scores.std(axis=1, dtype=np.float64, where=sample, keepdims=True)
     # Where all scores are equal, the deviation is only a rounding error.
-    return away / deviation if deviation > 1e-9 else np.zeros_like(away)
+    out: npt.NDArray[np.float64] = np.zeros_like(away)
+    np.divide(away, deviation, out=out, where=deviation > 1e-9)
+    return out

@@ -169,7 +169,7 @@ class Bm25Search:
                 %(looked_up)s::text[], %(looked_up_weights)s::float8[],
                 %(field_weights)s::float8[], %(length_weights)s::float8[], %(phrase_lexemes)s,
                 %(phrases)s::text[], %(without_phrases)s::text[], %(without_lexemes)s::text[],
-                %(pool)s, %(best)s, %(depth)s, %(also)s::integer[], %(vector)s::halfvec
+                %(pool)s, %(best)s, %(depth)s, %(also)s::integer[], %(vector)s::halfvec, %(fit_only)s
             )
             """,
             {
@@ -194,6 +194,7 @@ class Bm25Search:
                 "depth": depth,
                 "also": list(also),
                 "vector": vector,
+                "fit_only": self._query.fit_only,
             },
         ).fetchall()
         best = [SearchCandidate(*row[:3]) for row in rows if row[1] is not None]
@@ -236,9 +237,14 @@ def _words(
     found = []
     for lexeme, asked, among, holding in rows:
         idf = math.log1p((max(among - holding, 0) + 0.5) / (holding + 0.5))
-        times = asked * (config.identifier_weight if _IDENTIFIER.search(lexeme) else 1.0)
-        found.append(_Word(lexeme, times * idf, holding))
+        [weight] = identifier_weights([lexeme], config)
+        found.append(_Word(lexeme, asked * weight * idf, holding))
     return found
+
+
+def identifier_weights(lexemes: Sequence[str], config: LexicalConfig) -> list[float]:
+    """Returns how much each lexeme counts for what it is: an identifier more than a word."""
+    return [config.identifier_weight if _IDENTIFIER.search(each) else 1.0 for each in lexemes]
 
 
 def _affordable(words: Sequence[_Word], max_postings: int) -> int:

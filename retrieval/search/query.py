@@ -32,12 +32,14 @@ class SearchQuery:
         phrases: Passages that a chunk must hold.
         without_words: Words that a chunk must not hold, in any inflection that its language's stemmer knows.
         without_phrases: Passages and identifiers that a chunk must not hold.
+        fit_only: Whether documents that are not fit for training are left out.
     """
 
     words: str
     phrases: tuple[str, ...] = ()
     without_words: tuple[str, ...] = ()
     without_phrases: tuple[str, ...] = ()
+    fit_only: bool = False
 
     @property
     def restricted(self) -> bool:
@@ -46,8 +48,12 @@ class SearchQuery:
 
     @classmethod
     def plain(cls, text: str) -> "SearchQuery":
-        """Returns the query for a plain text such as a question; quotes and minus are ordinary characters."""
-        return cls(unicodedata.normalize("NFC", text).strip())
+        """Returns the query for a plain text such as a question; quotes and minus are ordinary characters.
+
+        Raises:
+            InvalidSearchQuery: The text can not be written as UTF-8.
+        """
+        return cls(_checked(text).strip())
 
     @classmethod
     def parse(cls, text: str) -> "SearchQuery":
@@ -57,13 +63,14 @@ class SearchQuery:
         `-5` are words. A quote that is never closed is ignored.
 
         Raises:
-            InvalidSearchQuery: The query has only exclusions, or more than 16 phrases and exclusions.
+            InvalidSearchQuery: The query has only exclusions, more than 16 phrases and exclusions, or can not
+                be written as UTF-8.
         """
         words: list[str] = []
         phrases: list[str] = []
         without_words: list[str] = []
         without_phrases: list[str] = []
-        for part in _PART.finditer(unicodedata.normalize("NFC", text)):
+        for part in _PART.finditer(_checked(text)):
             phrase, word = part["phrase"], part["word"]
             if phrase is not None:
                 phrase = " ".join(phrase.split())
@@ -83,6 +90,23 @@ class SearchQuery:
                 f"the query has {filters} phrases and exclusions; at most {_MAX_FILTERS}"
             )
         return cls(" ".join(words), tuple(phrases), tuple(without_words), tuple(without_phrases))
+
+
+def is_encodable(text: str) -> bool:
+    """Returns whether a text can be stored: half a character (a lone surrogate) can not."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _checked(text: str) -> str:
+    if not is_encodable(text):
+        raise InvalidSearchQuery(
+            "the query holds bytes or half characters that are no text: write it in UTF-8"
+        )
+    return unicodedata.normalize("NFC", text)
 
 
 def phrase_regex(phrase: str) -> str:

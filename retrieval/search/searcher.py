@@ -6,11 +6,13 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from pgvector import HalfVector
 from psycopg import Connection
 from pydantic import Field
 
 from retrieval.index.types import IndexPoint
+from retrieval.search.bulk_search import LexicalMatrices, read_lexical_matrices
 from retrieval.search.filters import matching_candidates, read_query_filters
 from retrieval.search.fusion import SearchCandidate, fuse_rankings
 from retrieval.search.lexical_search import Bm25Search, LexicalConfig, LexicalRanking
@@ -146,6 +148,14 @@ class Searcher:
                 best = self._fused(ranking, near)[:k]
             return _hits(connection, snapshot, best)
 
+    def lexical_matrices(self, at: IndexPoint, tenant: str, questions: pa.Table) -> LexicalMatrices:
+        """Returns the BM25 scores of many questions at once; see `read_lexical_matrices`.
+
+        It reads as the owner: it is for making tables of the lake, never for answering a user.
+        """
+        with self._postgres.owner() as connection:
+            return read_lexical_matrices(connection, at, tenant, questions, self._config)
+
     def _fused(self, lexical: LexicalRanking, nearest: list[SearchCandidate]) -> list[SearchCandidate]:
         """Fuses both rankings; scores are standardised by the candidates that every search looks at."""
         most = self._config.candidates
@@ -170,13 +180,14 @@ class Searcher:
         depth: int,
     ) -> tuple[list[SearchCandidate], VectorSearchPlan]:
         """Returns the `depth` nearest chunks that meet the query's filters, or fewer if not enough do."""
-        found, plan = search_nearest_vectors(connection, snapshot, vector, depth, self._config)
+        config, fit_only = self._config, query.fit_only
+        found, plan = search_nearest_vectors(connection, snapshot, vector, depth, config, fit_only)
         if not query.restricted:
             return found, plan
         filters = read_query_filters(connection, snapshot, query)
         kept = matching_candidates(connection, snapshot, filters, found)
         if len(kept) < depth < _MOST_TESTED:
-            found, plan = search_nearest_vectors(connection, snapshot, vector, _MOST_TESTED, self._config)
+            found, plan = search_nearest_vectors(connection, snapshot, vector, _MOST_TESTED, config, fit_only)
             kept = matching_candidates(connection, snapshot, filters, found)
         kept = kept[:depth]
         return kept, replace(plan, asked=depth, found=len(kept))

@@ -67,23 +67,27 @@ def search_nearest_vectors(
     vector: HalfVector,
     depth: int,
     config: VectorSearchConfig,
+    fit_only: bool = False,
 ) -> tuple[list[SearchCandidate], VectorSearchPlan]:
-    """Returns the `depth` nearest chunks (or all, if there are fewer), nearest first, and the plan used."""
+    """Returns the `depth` nearest chunks (or all, if there are fewer), nearest first, and the plan used.
+
+    With `fit_only`, chunks of documents that are not fit for training are left out.
+    """
     followed = [scope for scope in snapshot.scopes if _follows_graph(scope, depth, config)]
     # In a generation from before there were graphs of one scope, scopes have no keys.
     compared = [scope.key for scope in snapshot.scopes if scope not in followed] if followed else None
     plan = _plan(snapshot, followed, depth, config)
     found: list[SearchCandidate] = []
     for scope in followed:
-        near = _search_graph(connection, snapshot, scope, vector, depth, config)
+        near = _search_graph(connection, snapshot, scope, vector, depth, config, fit_only)
         if len(near) < min(depth, scope.chunk_count):
             plan = replace(
                 plan, why=f"{plan.why}; but a graph gave {len(near)}, so all its chunks were compared"
             )
-            near = _compare_vectors(connection, snapshot, vector, depth, [scope.key])
+            near = _compare_vectors(connection, snapshot, vector, depth, [scope.key], fit_only)
         found += near
     if compared is None or compared:
-        found += _compare_vectors(connection, snapshot, vector, depth, compared)
+        found += _compare_vectors(connection, snapshot, vector, depth, compared, fit_only)
     found = sorted(found, key=ranking_key)[:depth]
     return found, replace(plan, found=len(found))
 
@@ -160,10 +164,11 @@ def _search_graph(
     vector: HalfVector,
     depth: int,
     config: VectorSearchConfig,
+    fit_only: bool,
 ) -> list[SearchCandidate]:
     settings = _graph_settings(scope.chunk_count, depth, config)
     rows = connection.execute(
-        "SELECT * FROM headwater_search.nearest_by_graph(%s, %s, %s, %s::halfvec, %s, %s, %s)",
+        "SELECT * FROM headwater_search.nearest_by_graph(%s, %s, %s, %s::halfvec, %s, %s, %s, %s)",
         (
             snapshot.generation,
             snapshot.epoch,
@@ -172,6 +177,7 @@ def _search_graph(
             depth,
             settings.ef_search,
             settings.max_scan_tuples,
+            fit_only,
         ),
     ).fetchall()
     return [SearchCandidate(*row) for row in rows]
@@ -183,9 +189,10 @@ def _compare_vectors(
     vector: HalfVector,
     depth: int,
     scope_keys: list[int] | None,
+    fit_only: bool = False,
 ) -> list[SearchCandidate]:
     rows = connection.execute(
-        "SELECT * FROM headwater_search.nearest_by_comparison(%s, %s, %s::bigint[], %s::halfvec, %s)",
-        (snapshot.generation, snapshot.epoch, scope_keys, vector, depth),
+        "SELECT * FROM headwater_search.nearest_by_comparison(%s, %s, %s::bigint[], %s::halfvec, %s, %s)",
+        (snapshot.generation, snapshot.epoch, scope_keys, vector, depth, fit_only),
     ).fetchall()
     return [SearchCandidate(*row) for row in rows]

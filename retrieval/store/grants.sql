@@ -34,11 +34,11 @@ GRANT EXECUTE ON FUNCTION headwater_search.begin_reading(), headwater_search.rea
     headwater_search.query_lexemes(integer, bigint, text[], bigint[], text, integer),
     headwater_search.rank_by_words(
         integer, bigint, text[], float8[], integer, text[], float8[], text[], float8[], float8[], float8[],
-        jsonb, text[], text[], text[], integer, integer, integer, integer[], public.halfvec
+        jsonb, text[], text[], text[], integer, integer, integer, integer[], public.halfvec, boolean
     ),
     headwater_search.matching_chunks(integer, bigint, bigint[], text[], text[], text[]),
-    headwater_search.nearest_by_graph(integer, bigint, bigint, public.halfvec, integer, integer, integer),
-    headwater_search.nearest_by_comparison(integer, bigint, bigint[], public.halfvec, integer),
+    headwater_search.nearest_by_graph(integer, bigint, bigint, public.halfvec, integer, integer, integer, boolean),
+    headwater_search.nearest_by_comparison(integer, bigint, bigint[], public.halfvec, integer, boolean),
     headwater_search.read_chunks(integer, bigint, bigint[])
     TO headwater_serving;
 

@@ -63,12 +63,18 @@ AS $$
     ) block WHERE block.chunk_nos[place] = of_chunk_no
 $$;
 
+DROP FUNCTION IF EXISTS headwater_search.rank_by_words(
+    integer, bigint, text[], float8[], integer, text[], float8[], text[], float8[], float8[], float8[],
+    jsonb, text[], text[], text[], integer, integer, integer, integer[], public.halfvec
+);
+
 -- Ranks chunks by the words that they hold: retrieval/search/lexical_search.py says how and calls it.
 --   lexemes, weights: the words whose postings are read in full; of a single one at most `most_postings`, if not null.
 --   scanned, looked_up, with weights: further words, which only add to the scores; see `added`.
 --   field_weights: of the title, the headings, the text; length_weights: a chunk is penalised by [1] + [2] * length.
 --   phrase_lexemes: null, or for each phrase its readings, each a set of lexemes of which a chunk holds one whole.
 --   phrases, without_phrases: regular expressions; without_lexemes: words that no chunk may hold.
+--   fit_only: whether chunks of documents that are not fit for training are left out.
 --   pool: how many candidates are scored further; best: of these only such as can still reach the best `best`.
 --   also: chunks whose scores are returned, whatever their rank.
 -- Rows: the best chunks with chunk_id; the chunks of `also` without; and one whose score says how many were found.
@@ -78,7 +84,8 @@ CREATE OR REPLACE FUNCTION headwater_search.rank_by_words(
     scanned text[], scanned_weights float8[], looked_up text[], looked_up_weights float8[],
     field_weights float8[], length_weights float8[],
     phrase_lexemes jsonb, phrases text[], without_phrases text[], without_lexemes text[],
-    pool integer, best integer, depth integer, also integer[], query_vector public.halfvec
+    pool integer, best integer, depth integer, also integer[], query_vector public.halfvec,
+    fit_only boolean DEFAULT false
 )
 RETURNS TABLE (chunk_no integer, chunk_id text, score float8, similarity float8)
 LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -185,6 +192,7 @@ BEGIN
             FROM headwater.chunks c
             WHERE c.chunk_no = highest.chunk_no AND generation = of_generation
                 AND valid_from <= at_epoch AND (valid_to IS NULL OR valid_to > at_epoch)
+                AND (training_fit OR NOT fit_only)
                 AND (cardinality(phrases) = 0 OR NOT EXISTS (
                     SELECT FROM unnest(phrases) AS pattern
                     WHERE concat_ws(E'\n', c.title, c.heading, c.text) !~* pattern

@@ -63,11 +63,16 @@ BEGIN
 END
 $$;
 
+-- Versions before 7 could not leave out what is not fit for training: their functions would stay beside these.
+DROP FUNCTION IF EXISTS headwater_search.nearest_by_graph(
+    integer, bigint, bigint, public.halfvec, integer, integer, integer
+), headwater_search.nearest_by_comparison(integer, bigint, bigint[], public.halfvec, integer);
+
 -- Returns the chunks of one scope nearest to a vector, by the graph over that scope's chunks: fewer than `depth` where
--- too many of those that the graph meets are not in this epoch.
+-- too many of those that the graph meets are not in this epoch, or not fit where only those are asked for.
 CREATE OR REPLACE FUNCTION headwater_search.nearest_by_graph(
     of_generation integer, at_epoch bigint, of_scope_key bigint, query_vector public.halfvec,
-    depth integer, ef_search integer, max_scan_tuples integer
+    depth integer, ef_search integer, max_scan_tuples integer, fit_only boolean DEFAULT false
 )
 RETURNS TABLE (chunk_no bigint, chunk_id text, similarity float8)
 LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -100,15 +105,16 @@ BEGIN
     RETURN QUERY EXECUTE format(
         'SELECT chunk_no, chunk_id, 1 - (%1$s OPERATOR(public.<=>) $1) FROM headwater.chunks '
         'WHERE generation = %2$s AND scope_key = %3$L::bigint AND valid_from <= $2 AND (valid_to IS NULL OR valid_to > $2) '
-        'ORDER BY %1$s OPERATOR(public.<=>) $1 LIMIT $3',
-        indexed, of_generation, of_scope_key
+        '%4$s ORDER BY %1$s OPERATOR(public.<=>) $1 LIMIT $3',
+        indexed, of_generation, of_scope_key, CASE WHEN fit_only THEN 'AND training_fit' ELSE '' END
     ) USING query_vector, at_epoch, depth;
 END
 $$;
 
 -- Returns the chunks nearest to a vector, by comparing every chunk of the reader's scopes with these keys, or of all.
 CREATE OR REPLACE FUNCTION headwater_search.nearest_by_comparison(
-    of_generation integer, at_epoch bigint, scope_keys bigint[], query_vector public.halfvec, depth integer
+    of_generation integer, at_epoch bigint, scope_keys bigint[], query_vector public.halfvec, depth integer,
+    fit_only boolean DEFAULT false
 )
 RETURNS TABLE (chunk_no bigint, chunk_id text, similarity float8)
 LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -130,6 +136,7 @@ BEGIN
         FROM headwater.chunks
         WHERE generation = of_generation AND scope = ANY (compared)
             AND valid_from <= at_epoch AND (valid_to IS NULL OR valid_to > at_epoch)
+            AND (training_fit OR NOT fit_only)
         ORDER BY distance, chunk_id LIMIT depth
     ) near;
 END

@@ -56,6 +56,10 @@ CREATE TABLE IF NOT EXISTS headwater.live (
     release_id text REFERENCES headwater.releases
 );
 INSERT INTO headwater.live DEFAULT VALUES ON CONFLICT DO NOTHING;
+-- While somebody holds the live release, no run moves the pointer.
+ALTER TABLE headwater.live ADD COLUMN IF NOT EXISTS held_by text;
+ALTER TABLE headwater.live ADD COLUMN IF NOT EXISTS held_because text;
+ALTER TABLE headwater.live ADD COLUMN IF NOT EXISTS held_since timestamptz;
 
 -- What was live since when. A rollback makes an older release live again, so a release's own time does not say it.
 -- Entries outlive their releases: a time whose release is gone differs from a time before the first release.
@@ -110,6 +114,9 @@ CREATE TABLE IF NOT EXISTS headwater.chunks (
 -- The scope again, as the random number that stands for it in the conditions of indexes, which everybody can read. Null
 -- in generations from before there were graphs of one scope.
 ALTER TABLE headwater.chunks ADD COLUMN IF NOT EXISTS scope_key bigint;
+-- Whether the document is fit for training, so that a search can leave the others out. Rows from before it was known
+-- count as fit: the next change puts in anew those that are not, and leaves the rest.
+ALTER TABLE headwater.chunks ADD COLUMN IF NOT EXISTS training_fit boolean NOT NULL DEFAULT true;
 
 -- The HNSW graphs: one per scope that has many chunks. The chunks of other scopes are compared one by one.
 CREATE TABLE IF NOT EXISTS headwater.graphs (

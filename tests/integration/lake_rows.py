@@ -2,8 +2,8 @@
 
 import pyarrow as pa
 
+from assets.columns import Table
 from assets.lake.lake import Lake
-from assets.lake.tables import Table
 from retrieval.lineage import Lineage
 
 

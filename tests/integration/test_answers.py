@@ -1,6 +1,7 @@
 """Answers: replayed as they were asked, committed together, and never lost."""
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -12,14 +13,22 @@ from pathlib import Path
 import pytest
 from cross_encoders import save_cross_encoder
 from index_rows import made_with
+from typer.testing import CliRunner
 
-from assets.lake.answers import AnswerJournal, find_stored_answer, recent_stored_answers
+from assets.lake.answers import (
+    AnswerJournal,
+    UnknownStoredAnswer,
+    find_stored_answer,
+    recent_stored_answers,
+)
 from assets.lake.lake import Lake
 from assets.lake.tables import ANSWERS
 from inference.answering.release_models import MAX_OLD_MODELS, ReleaseModels
 from inference.engines.extractive import ExtractiveEncoder
 from inference.engines.generator import EngineConfig, build_engine
 from inference.engines.protocol import Engine
+from inference.engines.worker_engine import Workplace
+from orchestration.cli.main import app
 from orchestration.operations.ask import open_ask_service
 from orchestration.operations.replay import replay_answer
 from orchestration.operations.sql_process import run_sql_query
@@ -80,11 +89,36 @@ def test_questions_to_one_service_make_one_commit(settings: Settings) -> None:
 def test_an_answer_is_seen_at_once_also_by_another_process(settings: Settings) -> None:
     service = open_ask_service(settings)
     answer = service.ask(QUESTION, "acme", groups=["b", "a"])
-    stored = find_stored_answer(open_configured_lake(settings), answer.answer_id)
+    stored = find_stored_answer(open_configured_lake(settings), answer.answer_id[:12])
     assert (stored.question, stored.groups, stored.search_mode) == (QUESTION, ["a", "b"], "hybrid")
     assert list(answer.citations) == stored.citations
     found = run_sql_query(settings, "select answer_id from gold.answers", "duckdb")
     assert answer.answer_id in found["answer_id"].to_pylist()
+
+
+def test_an_answer_is_shown_by_the_beginning_of_its_id_with_its_engine(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADWATER_HOME", str(settings.home))
+    with open_ask_service(settings) as service:
+        answers = [service.ask(QUESTION, "acme") for _ in range(2)]
+    shown = CliRunner().invoke(app, ["answers", "show", answers[0].answer_id[:12]], catch_exceptions=False)
+    assert answers[0].answer_id in shown.stdout
+    assert "engine: extractive" in shown.stdout
+    assert f"generator_digest: {answers[0].generator_digest}" in shown.stdout
+    with pytest.raises(UnknownStoredAnswer, match="more than one"):
+        find_stored_answer(open_configured_lake(settings), "")
+
+
+def test_a_question_of_an_unknown_tenant_is_refused_and_says_so(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADWATER_HOME", str(settings.home))
+    asked = CliRunner().invoke(app, ["ask", QUESTION, "--tenant", "acmee", "--json"], catch_exceptions=False)
+    assert "the tenant 'acmee' has no documents" in " ".join(asked.stderr.split())
+    found = json.loads(asked.stdout)
+    assert found["citations"] == []
+    assert "Danube rises" not in found["answer"]
 
 
 def test_a_full_journal_is_committed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,6 +135,7 @@ def test_a_full_journal_is_committed(settings: Settings, monkeypatch: pytest.Mon
 ASK_AND_DIE = """
 import os, signal, sys
 from pathlib import Path
+from orchestration.cli.main import app
 from orchestration.operations.ask import open_ask_service
 from orchestration.settings import Settings
 service = open_ask_service(Settings(home=Path(sys.argv[1])))
@@ -167,9 +202,9 @@ def test_the_engine_is_built_once_for_all_questions(
 ) -> None:
     built: list[EngineConfig] = []
 
-    def counted(config: EngineConfig, encoder: ExtractiveEncoder) -> Engine:
+    def counted(config: EngineConfig, encoder: ExtractiveEncoder, workplace: Workplace) -> Engine:
         built.append(config)
-        return build_engine(config, encoder)
+        return build_engine(config, encoder, workplace)
 
     monkeypatch.setattr("inference.answering.query_service.build_engine", counted)
     with open_ask_service(settings) as service:

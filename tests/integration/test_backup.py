@@ -2,17 +2,22 @@
 
 import json
 import shutil
+import stat
 import tarfile
 from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from psycopg.types.json import Jsonb
 from pyspark.sql import SparkSession
+from tiny_embedders import make_tiny_embedder
 
 from assets import silver
 from assets.dedup.minhash import MinHashConfig
+from assets.lake.answer_batches import AnswerBatches
 from assets.recipe import Recipe
+from inference.answering.release_models import ReleaseModels
 from orchestration.migrations import STATE_VERSION, NewerStateFolder, migrate_state_folder
 from orchestration.operations.ask import open_ask_service
 from orchestration.operations.backup import BACKUP_KEY_FILE, BackupError, restore_backup, write_backup
@@ -20,9 +25,16 @@ from orchestration.operations.ingest import ingest_and_release
 from orchestration.settings import Settings, open_configured_lake
 from orchestration.tracing.tracer import Tracer
 from orchestration.tracing.verify import TraceVerifier
+from orchestration.training.models import follow_live_release, model_registry
 from quality.expectations import expect_row_count
 from quality.user_suites import UserSuite, UserSuites
+from retrieval.embedding.config import EmbedderConfig
+from retrieval.embedding.embedding_model import EmbeddingModel
+from retrieval.index.index import Index
 from retrieval.store.postgres import Postgres, fetch_postgres_value
+from training.datasets.requests import DatasetRequests
+from training.registry.model_card import model_card
+from training.registry.versions import ModelAliases, ModelLineage, ModelRegistry, ModelVersion
 
 STATE_0 = Path(__file__).parent / "state-0.tar.gz"
 """The tables and sources that the first release's code made of `DOCS_0`."""
@@ -98,6 +110,15 @@ def test_what_was_backed_up_is_there_again(settings: Settings, module_folder: Pa
     rows = replace(expect_row_count(), name="rules__rows")
     suite = UserSuite(name="rules", table="silver.documents", expectations=(rows,))
     UserSuites(settings.user_suites_folder).add(suite)
+    questions = settings.home / "questions.jsonl"
+    questions.write_text('{"id": "q1", "question": "Where?"}\n')
+    AnswerBatches(settings.batches_dir).add("march", questions)
+    own = module_folder / "own.jsonl"
+    own.write_text('{"question": "Where?", "answer": "There."}')
+    DatasetRequests(settings.datasets_folder).add("set", "default", own)
+    snapshot = settings.datasets_folder / "set" / "0123456789abcdef" / "train.parquet"
+    snapshot.parent.mkdir()
+    snapshot.write_bytes(b"examples")
     identity = settings.home / "models" / "endpoints" / "0123456789abcdef.json"
     identity.parent.mkdir(parents=True, exist_ok=True)
     identity.write_text('{"model": "small"}')
@@ -110,7 +131,11 @@ def test_what_was_backed_up_is_there_again(settings: Settings, module_folder: Pa
         restore_backup(again, file, print)
     found = restore_backup(again, file, print, settings.home / BACKUP_KEY_FILE)
     assert UserSuites(again.user_suites_folder).list() == [suite]
+    assert [each.id for each in AnswerBatches(again.batches_dir).questions("march").questions] == ["q1"]
     assert (again.home / identity.relative_to(settings.home)).read_text() == identity.read_text()
+    assert DatasetRequests(again.datasets_folder).examples()["question"].to_pylist() == ["Where?"]
+    assert (again.home / snapshot.relative_to(settings.home)).read_bytes() == b"examples"
+    DatasetRequests(again.datasets_folder).remove("set")  # three documents are no training set
     assert found.chunks == service.index.rows_at(service.live_release()).num_rows
     other = open_ask_service(again)
     assert other.live_release() == service.live_release()
@@ -127,6 +152,68 @@ def test_what_was_backed_up_is_there_again(settings: Settings, module_folder: Pa
     # The next run goes on from there: nothing is new.
     assert ingest_and_release(again, print).release == made.release
     stop(again)
+
+
+def test_trained_models_are_there_again_and_the_next_is_signed_by_the_same_key(
+    settings: Settings, module_folder: Path
+) -> None:
+    registry, index = model_registry(settings), Index(Postgres(settings.home, settings.postgres))
+    lineage = ModelLineage(
+        dataset="set",
+        dataset_digest="",
+        base="tiny",
+        base_digest="",
+        code_version="1",
+        run_id="1",
+        settings={},
+    )
+
+    def trained(registry: ModelRegistry, seed: int) -> ModelVersion:
+        base = make_tiny_embedder(module_folder / f"base{seed}-{registry.folder.parent.name}", seed)
+
+        def write(folder: Path) -> None:
+            shutil.copytree(base, folder, dirs_exist_ok=True)
+
+        return registry.add("embedder", lineage, {}, 1.0, write, model_card)
+
+    version, before = trained(registry, 0), index.live()
+    assert before is not None
+    embedder = EmbedderConfig(model=registry.path(version))
+    details = before.details.model_copy(update={"model_digest": version.digest, "embedder": embedder})
+    with Postgres(settings.home, settings.postgres).owner() as connection:
+        connection.execute(
+            "UPDATE headwater.releases SET details = %s WHERE release_id = %s",
+            (Jsonb(details.model_dump(mode="json")), before.release_id),
+        )
+    registry.set_aliases("embedder", ModelAliases(candidate=1))
+    writing = registry.folder / "registry" / "embedder" / ".writing-1" / "model" / "headwater.json"
+    writing.parent.mkdir(parents=True)
+    writing.write_text("half")
+    write_backup(settings, module_folder / "models.tar", print)
+    again = Settings(home=module_folder / "elsewhere")
+    restore_backup(again, module_folder / "models.tar", print, settings.home / BACKUP_KEY_FILE)
+    away = settings.models_folder.rename(module_folder / "away")
+    try:
+        restored, live = model_registry(again), Index(Postgres(again.home, again.postgres)).live()
+        assert live is not None
+        assert restored.versions("embedder") == [version]
+        assert not (again.home / writing.relative_to(settings.home)).exists()
+        assert restored.aliases("embedder") == ModelAliases(candidate=1)
+        assert restored.open(version).is_relative_to(again.home)
+        # The release names the folder where it lay: its model is found where it lies.
+        packaged = EmbeddingModel.of(EmbedderConfig(), again.home)
+        found = ReleaseModels(packaged, again.home).model_of(live)
+        assert found.digest == version.digest
+        assert found.config.model == restored.path(version)
+        served = follow_live_release(again, Index(Postgres(again.home, again.postgres)), "embedder")
+        assert served == ModelAliases(live=1)
+        assert restored.open(trained(restored, 1)).parent.name == "2"
+        keys = [(folder / "signing-key.pem") for folder in (away, again.models_folder)]
+        assert keys[0].read_bytes() == keys[1].read_bytes()
+        assert stat.S_IMODE(keys[1].stat().st_mode) == 0o600
+    finally:
+        away.rename(settings.models_folder)
+        stop(again)
 
 
 def test_a_damaged_backup_makes_nothing(settings: Settings, module_folder: Path) -> None:

@@ -37,7 +37,8 @@ STATE_SCHEMA = pa.schema(
         ("doc_id", pa.string()), ("revision", pa.int64()), ("tenant", pa.string()), ("source", pa.string()),
         ("uri", pa.string()), ("title", pa.string()), ("media_type", pa.string()),
         ("content_sha256", pa.string()), ("size_bytes", pa.int64()), ("file_size_bytes", pa.int64()),
-        ("file_modified_at", pa.timestamp("us", tz="UTC")), ("error", pa.string()),
+        ("file_modified_at", pa.timestamp("us", tz="UTC")), ("source_version", pa.string()),
+        ("error", pa.string()),
         ("first_seen_at", pa.timestamp("us", tz="UTC")), ("fetched_at", pa.timestamp("us", tz="UTC")),
         ("deleted", pa.bool_()),
     ]

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from orchestration.bench import search, search_floors
 from orchestration.bench.line_chart import BenchLine, bench_chart_svg
-from orchestration.bench.search_corpus import BenchCorpus
+from orchestration.bench.search import floors, latency
+from orchestration.bench.search.corpus import BenchCorpus
 from orchestration.settings import Settings
 from retrieval.index.binary_copy import copied_vectors
 
@@ -61,11 +61,13 @@ def test_the_corpus_is_skewed_and_the_same_each_time(home: Path) -> None:
 
 
 def test_a_small_run_measures_everything(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "_LOADED_S", 0.5)
-    monkeypatch.setattr(search, "_QUERIES", 30)
-    monkeypatch.setattr(search_floors, "_installed", lambda name: False)
+    monkeypatch.setattr(latency, "_LOADED_S", 0.5)
+    monkeypatch.setattr(latency, "_QUERIES", 30)
+    monkeypatch.setattr(floors, "_installed", lambda name: False)
     said: list[str] = []
-    result = search.bench_search(Settings(home=home), chunks=2000, tenants=5, clients=2, progress=said.append)
+    result = latency.bench_search(
+        Settings(home=home), chunks=2000, tenants=5, clients=2, progress=said.append
+    )
     figures = result.figures
     assert figures["chunks"] == 2000
     assert figures["vector_recall@10"] > 0.9
@@ -83,7 +85,7 @@ def test_a_small_run_measures_everything(home: Path, monkeypatch: pytest.MonkeyP
     assert ET.fromstring((home / "bench" / "search.svg").read_text()).tag.endswith("svg")
     # Another run asks the same index.
     said.clear()
-    again = search.bench_search(Settings(home=home), chunks=2000, tenants=5, clients=2, progress=said.append)
+    again = latency.bench_search(Settings(home=home), 2000, tenants=5, clients=2, progress=said.append)
     assert any("of an earlier run" in line for line in said)
     assert again.figures["build_s"] == figures["build_s"]
 

@@ -75,6 +75,7 @@ def test_materialize_all_in_the_browser(settings: Settings, page: Page, sockets:
     SourceRegistry(settings.sources_file).add(
         Source(name="docs", location=str(settings.home.parent / "docs"))
     )
+    page.goto(f"{web}/locations/headwater/jobs/refresh")
     page.get_by_role("button", name="Materialize all").click()
     page.get_by_text("Launched run").first.wait_for()
 

@@ -93,10 +93,11 @@ def test_rollback_goes_to_the_release_before(lake: Lake, postgres: Postgres) -> 
     state = index.apply(state, [batch([Chunk("b", "two")])], [], NO_LINEAGE)
     index.release("clock 2", state, "clock 1", NO_DETAILS)
     assert [each.release_id for each in index.releases()][:2] == ["clock 2", "clock 1"]
-    assert roll_back_release(lake, index, None).release_id == "clock 1"
+    assert roll_back_release(lake, index, None, "ann", "").release_id == "clock 1"
+    index.end_hold()
     index.prune([])
     with postgres.owner() as connection:
-        connection.execute("UPDATE headwater.live SET release_id = NULL")
+        connection.execute("UPDATE headwater.live SET release_id = NULL, held_by = NULL")
         connection.execute("DELETE FROM headwater.releases WHERE release_id LIKE 'clock %'")
 
 
@@ -112,7 +113,8 @@ def test_what_was_live_at_a_time_is_told_after_the_clock_was_set_back(postgres: 
         )
     state = index.apply(state, [batch([Chunk("b", "two")])], [], NO_LINEAGE)
     index.release("hour 2", state, "hour 1", NO_DETAILS)
-    index.rollback("hour 1")
+    index.hold("hour 1", "ann", "")
+    index.end_hold()
     index.release("hour 3", state, "hour 1", NO_DETAILS)
     history = index.live_history()
     assert [each.release_id for each in history][-4:] == ["hour 1", "hour 2", "hour 1", "hour 3"]
@@ -120,7 +122,7 @@ def test_what_was_live_at_a_time_is_told_after_the_clock_was_set_back(postgres: 
     later = datetime.now(UTC) + 2 * AHEAD
     assert release_as_of(later.isoformat(), index.releases(), history, later).release_id == "hour 3"
     with postgres.owner() as connection:
-        connection.execute("UPDATE headwater.live SET release_id = NULL")
+        connection.execute("UPDATE headwater.live SET release_id = NULL, held_by = NULL")
         for table in ("releases", "live_history"):
             connection.execute(f"DELETE FROM headwater.{table} WHERE release_id LIKE 'hour %'")
 

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
@@ -196,6 +197,13 @@ def test_a_selection_of_no_asset_runs_nothing(module_folder: Path, selection: st
     assert "bronze__raw_documents" not in ran.stderr
 
 
+def test_a_web_address_is_no_folder_and_the_command_for_it_is_named(module_folder: Path) -> None:
+    for arguments in (("ingest", "https://example.org/docs"), ("ingest", "HTTP://h/x", "--dry-run")):
+        asked = headwater(module_folder / "web", *arguments)
+        assert asked.returncode == 2
+        assert "source add sitemap" in " ".join(asked.stderr.split())
+
+
 def test_java_that_is_missing_or_wrong(module_folder: Path) -> None:
     home = module_folder / "java"
     (home / "docs").mkdir(parents=True)
@@ -238,11 +246,12 @@ def test_settings_that_make_no_sense(module_folder: Path) -> None:
 
 
 def commands() -> list[list[str]]:
-    root = typer.main.get_command(app)
-    found = []
-    for name, command in root.commands.items():  # type: ignore[attr-defined]
-        found += [[name, inner] for inner in command.commands] if hasattr(command, "commands") else [[name]]
-    return found
+    def below(command: Any) -> list[list[str]]:
+        if not hasattr(command, "commands"):
+            return [[]]
+        return [[name, *rest] for name, inner in command.commands.items() for rest in below(inner)]
+
+    return below(typer.main.get_command(app))
 
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)

@@ -79,10 +79,10 @@ def test_each_file_inside_is_a_document_that_changes_and_goes_alone(
     assert verdicts == {
         ("a.zip#../out.txt", "read", "unsafe_name"),
         ("locked.zip", "read", "encrypted"),
-        ("link.txt", "read", "unreadable"),
+        ("link.txt", "read", "link"),
     }
     reasons = {place(row): row["reason"] for row in refused}
-    assert reasons["link.txt"] == "a link that leads out of the source's folder"
+    assert reasons["link.txt"] == "It is a link that leads out of the source's folder."
     assert "unpack it and add the files inside" in reasons["locked.zip"]
 
     # Nothing new: no file is read again, and no commit is made, although some files inside were refused.

@@ -40,6 +40,7 @@ def user() -> Iterator[dict[str, str]]:
         (home / "handbook" / "leave.md").write_text(
             "# Leave\n\nEvery employee has thirty days of paid leave a year, to be agreed with the team.\n"
         )
+        (home / "questions.jsonl").write_text('{"id": "q1", "question": "How long is the warranty?"}\n')
         environment = os.environ | {
             "HOME": folder,
             "HEADWATER_HOME": str(home / "state"),

@@ -13,13 +13,24 @@ from test_near_duplicates import Corpus, Doc, evolve, follow, reference, vocabul
 
 from assets.dedup.components import define_components
 from assets.lake.lake import Lake
+from assets.lake.quarantine_decisions import record_quarantine_decisions
 from assets.sources.source_config import Source
 from assets.sources.source_registry import SourceRegistry
+from assets.training_sets.splits import define_splits
 from orchestration.operations.runs import execute_run
-from orchestration.settings import Settings
+from orchestration.settings import Settings, open_configured_lake
+from training.datasets.config import TrainingSetConfig
 
 ASSETS = '+key:"gold/embeddings"'
-LOCAL_ONLY = {("assets/dedup/similarity.py", "_compared_here"), ("assets/dedup/similarity.py", "_similarity")}
+LOCAL_ONLY = {
+    ("assets/dedup/similarity.py", "_compared_here"),
+    ("assets/dedup/similarity.py", "_similarity"),
+    # Mining is matrix products in this process, whatever the size.
+    ("assets/training_sets/examples.py", "define_training_examples"),
+    ("assets/training_sets/examples.py", "_define_near_passages"),
+    ("assets/training_sets/examples.py", "_define_near_texts"),
+    ("assets/training_sets/examples.py", "_mined"),
+}
 """Functions that define relations which Spark has no use for."""
 
 MAIL = """From: a@example.org
@@ -83,6 +94,21 @@ def register(settings: Settings, corpus: Path, groups: tuple[str, ...]) -> None:
     registry.add(Source(name="rows", location=str(corpus / "rows"), text_column="text", id_column="id"))
 
 
+def add_documents_with_splits(on: BothEngines) -> None:
+    """Documents in clusters, some of which were given splits before, and one that was removed."""
+    ids = [f"d{number}" for number in range(30)]
+    on.add("documents", pa.table({"doc_id": ids, "tenant": ["t"] * len(ids)}))
+    on.add(
+        "duplicates",
+        pa.table({"doc_id": ids[1:12], "canonical_id": [ids[n // 4 * 4 + 12] for n in range(11)]}),
+    )
+    splits = ["train", "validation", "test"] * 3
+    on.add(
+        "training_splits",
+        pa.table({"doc_id": [*ids[3:11], "gone"], "tenant": ["t"] * 9, "split": splits}),
+    )
+
+
 def defining_places() -> dict[tuple[str, int], str]:
     """Every call in the assets that defines a relation: its file and first line, with the function's name."""
     places = {}
@@ -122,6 +148,9 @@ def test_both_engines_give_the_same_rows_for_every_definition(
     assert execute_run(settings, ASSETS, print).failures == []
     change(rng, base, corpus, first=False)
     register(settings, corpus, ("board",))  # no change of a file, and another of who may read it
+    lake = open_configured_lake(settings)
+    refused = lake.query("select doc_id from q", q=lake.delta("silver.quarantine"))["doc_id"].to_pylist()
+    record_quarantine_decisions(lake, refused, "release")
     # No feed is small now: each engine reads the changes by itself.
     monkeypatch.setattr("assets.engine.step.LOCAL_BYTES", -1)
     assert execute_run(settings, ASSETS, print).failures == []
@@ -139,6 +168,8 @@ def test_both_engines_give_the_same_rows_for_every_definition(
         path = [(f"{number:02}", f"{number + 1:02}") for number in rng.sample(range(40), 30)]
         on.add("edges", pa.table({"left_id": [a for a, _ in path], "right_id": [b for _, b in path]}))
         define_components(on, "found", "edges", in_memory_edges=0)
+        add_documents_with_splits(on)
+        define_splits(on, TrainingSetConfig(validation_share=0.3, test_share=0.3))
 
     places = defining_places()
     assert len(places) > 40

@@ -59,6 +59,8 @@ def document(number: int, text: str) -> dict[str, Any]:
         "pii_count": 0,
         "headings": [{"char_start": 2, "level": 1, "title": text[2:7]}] if text.startswith("#") else [],
         "pages": [0, len(text) // 2],
+        "training_fit": True,
+        "training_unfit_reasons": [],
         "first_seen_at": datetime(2026, 1, 1, tzinfo=UTC),
         "OpenLineage_RunId": "run",
     }
@@ -246,6 +248,8 @@ DEFECTS: list[tuple[str, str, Mutation, set[str]]] = [
     (documents, "headings_are_spans", change(documents, headings=MISPLACED), set()),
     (documents, "pages_in_order", change(documents, pages=[5, 0]), set()),
     (documents, "pages_in_order", change(documents, pages=[0, 10_000]), set()),
+    (documents, "training_fit_follows_from_reasons", change(documents, training_fit=False), set()),
+    (documents, "training_fit_follows_from_reasons", change(documents, training_fit=None), set()),
     (documents, "text_arrived", change(documents, text_coverage=0.8), set()),
     (documents, "replacement_characters_rare", change(documents, replacement_char_ratio=0.2), set()),
     (chunks, "chunk_id_unique", repeat(chunks), set()),

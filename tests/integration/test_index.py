@@ -13,7 +13,13 @@ from assets.lake.releases import prune_releases
 from retrieval.index.binary_copy import InvalidIndexBatch
 from retrieval.index.index import Index, IndexConfig
 from retrieval.index.rows import MAX_FIELD_BYTES
-from retrieval.index.types import IndexConflict, IndexReleaseExists, IndexState, UnknownIndexRelease
+from retrieval.index.types import (
+    IndexConflict,
+    IndexReleaseExists,
+    IndexState,
+    ReleaseHeld,
+    UnknownIndexRelease,
+)
 from retrieval.search.searcher import Searcher
 from retrieval.search.snapshot import read_snapshot
 from retrieval.store.postgres import Postgres
@@ -31,7 +37,7 @@ def index(postgres: Postgres) -> Index:
     """An index with nothing in it and nothing released."""
     found = Index(postgres)
     with postgres.owner() as connection:
-        connection.execute("UPDATE headwater.live SET release_id = NULL")
+        connection.execute("UPDATE headwater.live SET release_id = NULL, held_by = NULL")
     found.prune([])
     return found
 
@@ -329,9 +335,33 @@ def test_rollback_repoints_and_names_what_there_is(index: Index, postgres: Postg
     searcher = Searcher(postgres)
     assert len(searcher.search("acme", "river", None, 5, "lexical")) == 1
     with pytest.raises(UnknownIndexRelease, match=r"no release 'r9'.*known: r2, r1"):
-        index.rollback("r9")
-    assert index.rollback("r1").release_id == "r1"
+        index.hold("r9", "ann", "")
+    assert index.hold("r1", "ann", "").release_id == "r1"
     assert len(searcher.search("acme", "river", None, 5, "lexical")) == 2
+
+
+def test_a_held_release_stays_live_until_the_hold_ends(index: Index) -> None:
+    first = build(index)
+    with pytest.raises(UnknownIndexRelease, match="nothing is live yet"):
+        index.hold(None, "ann", "")
+    index.release("r1", first, None, NO_DETAILS)
+    second = index.apply(first, [], [ROWS[0].chunk_id], NO_LINEAGE)
+    index.release("r2", second, "r1", NO_DETAILS)
+    assert index.live_hold() is None
+    assert index.hold(None, "ann", "an audit").release_id == "r2"
+    with pytest.raises(ReleaseHeld, match=r"held by ann since .* UTC: an audit; `headwater hold --off`"):
+        index.release("r3", second, "r2", NO_DETAILS)
+    with pytest.raises(ReleaseHeld, match="r2 is held by ann"):
+        index.hold("r1", "bob", "it is worse")
+    assert [release.release_id for release in index.releases()] == ["r2", "r1"]
+    assert index.hold("r1", "ann", "it was worse").release_id == "r1"  # whoever holds may choose another
+    index.prune([])  # and what is held is kept
+    held = index.live_hold()
+    assert held is not None
+    assert (held.release_id, held.held_by, held.reason) == ("r1", "ann", "it was worse")
+    assert index.end_hold() == held
+    assert index.end_hold() is None
+    index.release("r3", second, "r1", NO_DETAILS)
 
 
 def test_prune_removes_what_no_kept_release_shows(index: Index, postgres: Postgres) -> None:
@@ -353,7 +383,7 @@ def test_prune_removes_what_no_kept_release_shows(index: Index, postgres: Postgr
         )
         assert left.fetchone() == (0,)
     with pytest.raises(UnknownIndexRelease, match="known: r3"):
-        index.rollback("r1")
+        index.hold("r1", "ann", "")
     with pytest.raises(UnknownIndexRelease, match="can not be read"):
         Searcher(postgres).search("acme", "river", None, 5, "lexical", at=first)
     assert names(index, index.apply(third, [batch(ROWS[:1])], [], NO_LINEAGE)) == {"a", "b", "c", "d"}

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 
+from assets.columns import Table
 from assets.engine.limits import LocalLimits
 from assets.engine.relations import IS_DELETED, Relations
 from assets.engine.step import Step, begin_step, relation_name
@@ -15,7 +16,7 @@ from assets.lake.audits import Unaudited, readable_version, record_audit
 from assets.lake.lake import Lake
 from assets.lake.lineage import WriteConflict
 from assets.lake.spark import SparkConfig
-from assets.lake.tables import DOCUMENTS, DUPLICATES, SIGNATURES, TABLES, Table
+from assets.lake.tables import DOCUMENTS, DUPLICATES, SIGNATURES, TABLES
 from retrieval.lineage import Lineage
 
 

@@ -236,7 +236,8 @@ def test_a_database_of_the_last_schema_is_brought_to_this_one() -> None:
                 # listed no scope without groups, and its serving role selected from the tables.
                 connection.execute(
                     "DROP TABLE headwater.quarantine, headwater.graphs; DROP FUNCTION headwater.swap_live; "
-                    "ALTER TABLE headwater.chunks DROP COLUMN scope_key; TRUNCATE headwater.scopes; "
+                    "ALTER TABLE headwater.chunks DROP COLUMN scope_key, DROP COLUMN training_fit; "
+                    "TRUNCATE headwater.scopes; "
                     "ALTER TABLE headwater.scopes DROP COLUMN scope_key; "
                     "GRANT SELECT ON headwater.chunks, headwater.postings TO headwater_serving; "
                     "UPDATE headwater.schema_version SET version = 4"

@@ -68,7 +68,7 @@ def test_tenants_without_questions_are_asked_too(lake: Lake, pins: dict[str, int
         "large": 50,
         "small": 2,
     }
-    assert all("of large says" in each.question for each in asked["large"])
+    assert all("large" in each.question for each in asked["large"])
 
 
 def test_a_question_names_its_document_by_uri_or_by_id(
@@ -92,7 +92,7 @@ def test_a_sample_is_bounded_per_tenant_and_the_same_for_the_same_chunks(
     lake: Lake, pins: dict[str, int]
 ) -> None:
     sampled = sample_candidate_documents(lake, pins[CHUNKS.name], 40, except_tenants={"asked"})
-    assert {tenant: len({doc_id for doc_id, _ in found}) for tenant, found in sampled.items()} == {
+    assert {tenant: len({item.doc_id for item in found}) for tenant, found in sampled.items()} == {
         "large": 40,
         "small": 2,
     }
@@ -100,4 +100,5 @@ def test_a_sample_is_bounded_per_tenant_and_the_same_for_the_same_chunks(
     fewer = sample_candidate_documents(lake, pins[CHUNKS.name], 10, except_tenants={"asked"})
     assert fewer["large"] == sampled["large"][:10]
     # In no order that the lake stores them in: the first documents by name would be one source's.
-    assert [doc_id for doc_id, _ in sampled["large"]] != sorted(doc_id for doc_id, _ in sampled["large"])
+    names = [item.doc_id for item in sampled["large"]]
+    assert names != sorted(names)

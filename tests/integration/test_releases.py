@@ -84,13 +84,13 @@ def test_the_log_follows_the_pointer_where_a_process_died_between_them(
     second = index.apply(first, [batch([Chunk("b", "two")])], [], made_from(chunks=2))
     two = stored_release_name(approved(lake, second))
     make_release_live(lake, index, second, "run", model)
-    index.rollback(one)  # killed as well
+    index.hold(one, "ann", "")  # killed as well
     # What was rolled back from is not made live again by a run, which repairs the log.
     assert make_release_live(lake, index, second, "run", model).release_id == one
     expected += [(two, "approved", reason), (two, "released", reason)]
     expected += [(two, "rolled_back", f"rolled back to {one}")]
     assert log(lake) == expected
-    roll_back_release(lake, index, two)
+    roll_back_release(lake, index, two, "ann", "")
     assert log(lake) == [*expected, (one, "rolled_back", f"rolled back to {two}")]
     log_live_history(lake, index, "run")
     assert len(log(lake)) == 6

@@ -1,6 +1,7 @@
 """Search: its modes, exact and approximate neighbours, and what it refuses."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,8 +9,14 @@ from index_rows import DIMENSION, NO_DETAILS, NO_LINEAGE, Chunk, batch, emptied,
 
 from retrieval.index.index import IndexConfig
 from retrieval.index.types import IndexState, UnknownIndexRelease
-from retrieval.search.query import InvalidSearchQuery
-from retrieval.search.searcher import QueryModelMismatch, SearchConfig, Searcher
+from retrieval.search.query import InvalidSearchQuery, SearchQuery
+from retrieval.search.searcher import (
+    RETRIEVAL_MODES,
+    QueryModelMismatch,
+    RetrievalMode,
+    SearchConfig,
+    Searcher,
+)
 from retrieval.search.snapshot import NoLiveSnapshot, read_snapshot
 from retrieval.search.vector_search import VectorSearchPlan
 from retrieval.store.postgres import Postgres, fetch_postgres_value
@@ -282,3 +289,35 @@ def test_a_search_reads_one_release_while_another_goes_live(postgres: Postgres) 
         assert read_snapshot(reader, None) == before
         assert before.chunk_count == 5
     assert Searcher(postgres).search("acme", "wind", None, 3, "lexical") == []
+
+
+@pytest.mark.parametrize("graph_min_chunks", [1, 10_000])
+def test_what_is_not_fit_for_training_is_left_out_where_a_user_says_so(
+    postgres: Postgres, graph_min_chunks: int
+) -> None:
+    index = emptied(postgres, IndexConfig(graph_min_chunks=graph_min_chunks))
+    rows = [
+        Chunk(f"{n}", f"river of stone {n}", vector=(1, n / 100, 0, 0, 0, 0, 0, 0), fit=n % 2 == 0)
+        for n in range(40)
+    ]
+    state = index.build("model", "chunker", DIMENSION, [batch(rows)], NO_LINEAGE)
+    index.release("live", state, None, NO_DETAILS)
+    searcher = Searcher(postgres, SearchConfig(graph_row_cost=0, ef_search=40))
+    vector = [1.0, *[0.0] * (DIMENSION - 1)]
+
+    def search(mode: RetrievalMode, query: SearchQuery) -> list[str]:
+        hits = searcher.search("acme", query, vector, 40, mode, model_digest="model")
+        return found(hits)
+
+    for mode in RETRIEVAL_MODES:
+        for query in (SearchQuery("river"), SearchQuery.parse('river "of stone"')):
+            assert set(search(mode, query)) == {row.name for row in rows}
+            fit = search(mode, replace(query, fit_only=True))
+            assert set(fit) == {row.name for row in rows if row.fit}
+    # A change of fitness alone is a change of the index.
+    mended = [replace(row, fit=row.name != "0") for row in rows[:2]]
+    changed = index.apply(state, [batch(mended)], [], NO_LINEAGE)
+    assert changed.epoch == state.epoch + 1
+    index.release("next", changed, "live", NO_DETAILS)
+    assert "1" in search("vector", SearchQuery("river", fit_only=True))
+    assert "0" not in search("vector", SearchQuery("river", fit_only=True))

@@ -23,7 +23,7 @@ from orchestration.operations.ingest import ingest_and_release
 from orchestration.operations.runs import RunFailed, execute_run
 from orchestration.services.status import state_status
 from orchestration.settings import Settings, open_configured_lake
-from orchestration.tracing.nodes import Trace
+from orchestration.tracing.nodes import Trace, Untraceable
 from orchestration.tracing.tracer import Tracer
 from orchestration.tracing.verify import TraceVerifier
 from retrieval.search.searcher import RetrievalMode
@@ -151,6 +151,22 @@ def test_a_document_is_traced_forward_to_answers(settings: Settings, corpus: Pat
     assert release.verified is None  # nothing of it has a hash or a span, so nothing was verified
 
 
+def test_a_thing_is_traced_by_the_beginning_of_its_id_and_by_its_path(
+    settings: Settings, corpus: Path
+) -> None:
+    whole = trace(settings, (corpus / "glaciers.md").as_uri())
+    assert trace(settings, str(corpus / "glaciers.md")) == whole
+    [document] = [node for node in whole.forward if node.kind == "document"]
+    found = trace(settings, document.id[:16])
+    assert (found.kind, found.id) == ("document", document.id)
+    with pytest.raises(Untraceable, match="nothing has the id"):
+        trace(settings, "0" * 40)
+    chunks = open_configured_lake(settings).query(
+        "select chunk_id from t", t=open_configured_lake(settings).delta("gold.chunks")
+    )["chunk_id"]
+    assert trace(settings, chunks[0].as_py()[:20]).kind == "chunk"
+
+
 def test_what_the_documents_do_not_say_is_not_answered(settings: Settings) -> None:
     answer = open_ask_service(settings).ask("Who won the chess world championship in 1972?", "default")
     assert answer.refused
@@ -239,20 +255,41 @@ def test_a_file_that_comes_back_is_found_again(settings: Settings, corpus: Path)
     )
 
 
-def test_rollback_repoints_and_holds_until_something_new(settings: Settings) -> None:
+def test_a_rollback_holds_until_it_is_ended(
+    settings: Settings, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from assets.lake.releases import roll_back_release
-    from retrieval.index.index import UnknownIndexRelease
+    from retrieval.index.types import UnknownIndexRelease
 
     service = open_ask_service(settings)
     with pytest.raises(UnknownIndexRelease, match=r"r9\.9"):
-        roll_back_release(open_configured_lake(settings), service.index, "r9.9")
-    assert roll_back_release(open_configured_lake(settings), service.index, None).release_id == "r1.2"
+        roll_back_release(open_configured_lake(settings), service.index, "r9.9", "ann", "")
+    assert (
+        roll_back_release(open_configured_lake(settings), service.index, None, "ann", "").release_id == "r1.2"
+    )
     assert all(
         "glaciers" not in hit.uri for hit in service.search("glacier dense ice", 10, "hybrid", "default")
     )
-    assert execute_run(settings, None, print).failures == []
+    monkeypatch.setenv("HEADWATER_HOME", str(settings.home))
+    (corpus / "volcanoes.md").write_text("# About volcanoes\n\nMagma rises through the crust of the earth.\n")
+    ran = CliRunner().invoke(app, ["run"], catch_exceptions=False).output
+    assert "r1.4 is held back: r1.2 is held by ann since" in ran
+    assert "no other goes live: r1.2 is held by ann since" in ran
+    assert "release gate: r1.4 approved" in ran
     assert service.live_release().release_id == "r1.2"
-    roll_back_release(open_configured_lake(settings), service.index, "r1.3")
+    shown = state_status(settings)
+    assert shown.live is not None
+    assert shown.live.held is not None
+    assert shown.live.held.startswith("r1.2 is held by ann since")
+    assert "r1.2 is held by ann" in str(CliRunner().invoke(app, ["hold", "--reason", "an audit"]).exception)
+    ended = CliRunner().invoke(app, ["hold", "--off", "--json"], catch_exceptions=False)
+    assert json.loads(ended.output)["ended"]["by"] == "ann"
+    assert execute_run(settings, None, print).failures == []
+    assert service.live_release().release_id == "r1.4"
+    (corpus / "volcanoes.md").unlink()
+    assert ingest_and_release(settings, print).release == "r1.5"
+    roll_back_release(open_configured_lake(settings), service.index, "r1.3", "ann", "")
+    service.index.end_hold()
     assert service.live_release().release_id == "r1.3"
 
 

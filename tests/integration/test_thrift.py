@@ -46,7 +46,9 @@ def test_beeline_reads_tables_by_name_and_version(endpoint: Endpoint) -> None:
         "0",
         "ops,audits,false",
         "ops,drift,false",
+        "ops,engine_releases,false",
         "ops,lineage,false",
+        "ops,quarantine_decisions,false",
         "ops,releases,false",
     ]
     [error] = re.findall(r"^Error: .*", done.stderr, re.MULTILINE)

@@ -6,14 +6,19 @@ from pathlib import Path
 import dagster as dg
 import pyarrow as pa
 import pytest
+from bronze_runs import read_sources
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from assets import bronze
+from assets.parsing.sandbox import ParserLimits
 from assets.sources import source_reader
+from assets.sources.connector_options import GitOptions
 from assets.sources.source_config import Source
 from assets.sources.source_registry import SourceRegistry
 from orchestration.definitions import build_definitions
 from orchestration.operations.runs import RunOutcome, execute_run
+from orchestration.preview.run_preview import preview_run
 from orchestration.services.status import state_status
 from orchestration.settings import Settings, open_configured_lake
 
@@ -156,3 +161,63 @@ def test_the_sensor_waits_for_an_unreachable_source(settings: Settings, tmp_path
         assert runs_requested() == 0
         (tmp_path / "acme" / "b.md").write_text("What acme wrote since.")
         assert [runs_requested(), runs_requested()] == [1, 0]
+
+
+@pytest.fixture
+def files_read(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How many files were read of each source since it was last cleared."""
+    read: dict[str, int] = {}
+    read_files = bronze.read_local_source
+
+    def counted(source: Source, files: pa.Table, limits: ParserLimits) -> pa.Table | None:
+        read[source.name] = read.get(source.name, 0) + files.num_rows
+        return read_files(source, files, limits)
+
+    monkeypatch.setattr(bronze, "read_local_source", counted)
+    return read
+
+
+def two_sources(tmp_path: Path) -> tuple[Settings, SourceRegistry]:
+    settings = Settings(home=tmp_path / "home")
+    registry = SourceRegistry(settings.sources_file)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.md").write_text(f"What {name} says.")
+        registry.add(Source(name=name, location=str(tmp_path / name)))
+    return settings, registry
+
+
+def test_a_source_that_never_worked_makes_no_other_be_read_again(
+    tmp_path: Path, files_read: dict[str, int]
+) -> None:
+    settings, registry = two_sources(tmp_path)
+    registry.add(Source(name="bad", location=str(tmp_path / "one"), git=GitOptions()))
+    assert read_sources(settings).unread.keys() == {"bad"}
+    assert files_read == {"one": 1, "two": 1}
+    version = open_configured_lake(settings).version("bronze.raw_documents")
+    files_read.clear()
+    assert read_sources(settings).unread.keys() == {"bad"}
+    assert files_read == {}
+    assert open_configured_lake(settings).version("bronze.raw_documents") == version
+
+
+def test_after_a_change_of_settings_each_source_is_read_again_once_for_itself(
+    tmp_path: Path, files_read: dict[str, int]
+) -> None:
+    settings, registry = two_sources(tmp_path)
+    assert read_sources(settings).unread == {}
+    parser = settings.recipe.parser.model_copy(update={"timeout_s": settings.recipe.parser.timeout_s + 1})
+    recipe = settings.recipe.model_copy(update={"parser": parser})
+    settings = settings.model_copy(update={"recipe": recipe})
+    shutil.move(tmp_path / "one", tmp_path / "away")
+    for expected in ({"two": 1}, {}):
+        files_read.clear()
+        assert read_sources(settings).unread.keys() == {"one"}
+        assert files_read == expected
+    shutil.move(tmp_path / "away", tmp_path / "one")
+    preview = {each.name: each for each in preview_run(settings, registry.list()).sources}
+    assert (preview["one"].again, preview["two"].again) == (1, 0)
+    for expected in ({"one": 1}, {}):
+        files_read.clear()
+        assert read_sources(settings).unread == {}
+        assert files_read == expected

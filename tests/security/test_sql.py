@@ -17,7 +17,8 @@ from pyspark.sql import SparkSession
 from assets.lake.audits import record_audit
 from assets.lake.commits import LINEAGE_SCHEMA
 from assets.lake.lake import Lake
-from orchestration.operations.spark_plan import SqlPlanRefused, checked_sql_frame
+from assets.lake.tables import TABLES
+from orchestration.environment.spark_plan import SqlPlanRefused, checked_sql_frame
 from orchestration.operations.sql import (
     InvalidSqlStatement,
     SqlStatementRefused,
@@ -81,6 +82,8 @@ def test_duckdb_writes_no_file(lake: Lake, home: Path, module_folder: Path) -> N
     assert not (home / "sources.json").exists()
     assert not (module_folder / "out.csv").exists()
     assert json.loads(sql(home, COUNT, "--json").stdout) == [{"n": 1}]
+    shown = json.loads(sql(home, "SHOW TABLES;", "--json").stdout)
+    assert [each["name"] for each in shown] == sorted([*TABLES, "ops.lineage"])
 
 
 def test_duckdb_writes_no_file_where_the_system_does_not_keep_it_from_it(lake: Lake, tmp_path: Path) -> None:

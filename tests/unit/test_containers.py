@@ -13,14 +13,27 @@ import tarfile
 import time
 import tracemalloc
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from urllib.parse import quote
 
 import pytest
 import zstandard
 from documents import make_docx
-from packed_files import encrypted, make_compound, make_mail, make_stored_zip, make_tar, make_zip
+from hypothesis import given, reject
+from hypothesis import strategies as st
+from packed_files import (
+    encrypted,
+    make_compound,
+    make_mail,
+    make_stored_zip,
+    make_tar,
+    make_undeclared_zip,
+    make_zip,
+)
 
 from assets.parsing import containers
 from assets.parsing.blocks import ExtractionError
@@ -268,6 +281,61 @@ def test_hidden_files_and_names_that_occur_again() -> None:
             archive.writestr(name, TEXT + name.encode())
     rows = contents("d.zip", out.getvalue())
     assert list(rows) == ["#a.txt", "#a.txt%202", ""]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "names"),
+    [
+        ("cp932", ["一覧表.txt", "機能.txt"]),
+        ("cp932", ["表.txt"]),
+        ("cp932", ["報告書/第一表.txt", "報告書/第二表.txt"]),
+        ("gb18030", ["财务报表.txt", "说明.txt"]),
+        ("big5", ["功能表.txt", "新增資料.txt"]),
+        ("cp949", ["보고서.txt", "목록.txt"]),
+        ("cp866", ["Отчет.txt", "Смета.txt"]),
+        ("cp437", ["Prüfung.txt", "Größe.txt"]),
+        ("cp1252", ["ä.txt", "ö.txt"]),
+        ("utf-8", ["é.txt", "表.txt"]),
+    ],
+)
+def test_names_in_no_declared_encoding_are_read_in_the_likeliest(encoding: str, names: list[str]) -> None:
+    members = {name.encode(encoding): TEXT + name.encode() for name in names}
+    archives = {"d.zip": make_undeclared_zip(members)}
+    if encoding != "cp437":  # of DOS, which has no TAR
+        files = {name: TEXT + name.encode() for name in names}
+        archives |= {"d.tar": make_tar(files, encoding), "d.tar.gz": make_tar(files, encoding, True)}
+    for archive, body in archives.items():
+        rows = contents(archive, body)
+        assert [place for place in rows if place] == [f"#{quote(name)}" for name in names]
+        assert not refused(rows)
+
+
+@given(st.lists(st.binary(min_size=1, max_size=8), min_size=1, max_size=4))
+def test_no_member_is_lost_whatever_bytes_its_name_has(starts: list[bytes]) -> None:
+    names = {bytes(byte | 0x80 for byte in start) + b"\\.txt" for start in starts}
+    with suppress(UnicodeDecodeError):  # in UTF-8 the backslash is one, and what begins with a dot is hidden
+        b"".join(names).decode()
+        reject()
+    body = make_undeclared_zip(dict.fromkeys(sorted(names), TEXT))
+    found = list(expand_container(body, ZIP, MAX_DOCUMENT_BYTES))
+    assert [member.content for member in found] == [TEXT] * len(names)
+
+
+def test_the_unicode_path_of_info_zip_and_backslashes_between_folders() -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, named, said in (("?.txt", b"?.txt", "表.txt"), ("b.txt", b"its name before", "c.txt")):
+            part = zipfile.ZipInfo(name)
+            path = struct.pack("<BI", 1, zlib.crc32(named)) + said.encode()
+            part.extra = struct.pack("<HH", 0x7075, len(path)) + path
+            archive.writestr(part, TEXT + name.encode())
+    assert list(contents("d.zip", out.getvalue())) == ["#%E8%A1%A8.txt", "#b.txt", ""]
+    windows = {"フォルダ\\表.txt".encode("cp932"): TEXT, "フォルダ\\".encode("cp932"): b""}
+    assert list(contents("d.zip", make_undeclared_zip(windows))) == [f"#{quote('フォルダ/表.txt')}", ""]
+    unix = {b"docs/a\\b.txt": TEXT, b"..\\c.txt": TEXT + b"c"}
+    rows = contents("d.zip", make_undeclared_zip(unix))
+    assert list(rows) == ["#docs/a%5Cb.txt", "#../c.txt", ""]
+    assert refused(rows) == {"#../c.txt": "unsafe_name"}
 
 
 def test_many_files_of_one_long_name_take_no_longer_than_of_many_names() -> None:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from inference.prompting.prompt_assembly import (
     PromptConfig,
     assemble_prompt_passages,
+    count_passages,
     distinct_passages,
     estimate_prompt_tokens,
     passage_source_line,
@@ -121,6 +122,23 @@ def test_the_best_is_first_the_second_last_and_the_worst_in_the_middle() -> None
         (3,),
         (1,),
     ]
+
+
+def test_in_the_order_that_shares_what_most_prompts_have_comes_first_and_the_rest_as_it_would() -> None:
+    fish, birds, cats, dogs, cows = apart("one fish", "two birds", "three cats", "four dogs", "five cows")
+    batch = [("key", [fish, birds, cats, dogs]), ("key", [cows, dogs, birds]), ("key", [dogs, cats])]
+    counts = count_passages([*batch, ("other", [cows, cows, fish]), (None, [cows]), (None, [cows])])
+    config = PromptConfig(order="shared")
+    shown = [
+        [each.text.split()[1] for each in assemble_prompt_passages(found, config, counts=counts[str(key)])]
+        for key, found in batch
+    ]
+    assert shown == [["dogs", "birds", "cats", "fish"], ["dogs", "birds", "cows"], ["dogs", "cats"]]
+    assert counts.keys() == {"key", "other"}
+    alone = count_passages([("key", [fish, birds, cats])])["key"]
+    assert assemble_prompt_passages([fish, birds, cats], config, counts=alone) == assemble_prompt_passages(
+        [fish, birds, cats], PromptConfig()
+    )
 
 
 def test_neighbours_become_one_passage_and_what_is_between_keeps_others_apart() -> None:

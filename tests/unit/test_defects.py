@@ -14,7 +14,7 @@ from orchestration.bench.defects import (
     Rows,
     inject_near_duplicate,
 )
-from orchestration.bench.quality import _stopped_by
+from orchestration.bench.quality import _found_by
 
 PARAGRAPH = (
     "The naïve reader takes its settings from a file that stands beside the program, and a setting that is\n"
@@ -35,7 +35,7 @@ def test_a_spoiled_document_is_another_and_the_same_each_time(defect: InjectedDe
 
 @pytest.mark.parametrize("defect", DOCUMENT_DEFECTS, ids=[each.kind for each in DOCUMENT_DEFECTS])
 def test_every_kind_is_caught_by_what_is_there_for_it(defect: InjectedDefect) -> None:
-    caught = [_stopped_by(defect, SOURCE, Random(seed)) is not None for seed in range(5)]
+    caught = [_found_by(defect, SOURCE, Random(seed)) is not None for seed in range(5)]
     assert sum(caught) >= (2 if defect.kind == "truncated" else 5)
 
 

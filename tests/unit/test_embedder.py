@@ -22,6 +22,7 @@ from retrieval.embedding.config import (
 from retrieval.embedding.embedder import Embedder, EmbedderNotPrepared, QuantizationLoss
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.embedding.model_folder import UnsupportedEmbeddingModel, model_folder_digest, read_model_folder
+from retrieval.model_memory import ModelMemory
 
 PROJECT = Path(__file__).parents[2]
 
@@ -323,16 +324,43 @@ def test_a_fast_form_is_used_only_where_its_vectors_are_close_enough(
 
     config = EmbedderConfig(model=tiny_model, quantization=quantization)
     Embedder.prepare(config, tmp_path)
-    compile_model = module._compile
+    compile_model = module.compile_form
     monkeypatch.setattr(openvino.Core, "get_property", lambda *a: has if "CAPAB" in a[2] else "machine")
     monkeypatch.setattr(
-        module, "_compile", lambda core, path, wanted, threads: compile_model(core, path, "f32", threads)
+        module, "compile_form", lambda core, path, wanted, threads: compile_model(core, path, "f32", threads)
     )
-    monkeypatch.setattr(Embedder, "_least_cosine", lambda *_: cosine)
+    monkeypatch.setattr(module, "tried_cosine", lambda *_: cosine)
     assert Embedder(config, tmp_path, threads=1).numeric_form == form
     # The verdict is remembered: it is not measured again on this machine.
-    monkeypatch.setattr(Embedder, "_least_cosine", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(module, "tried_cosine", lambda *_: pytest.fail("measured again"))
     assert Embedder(config, tmp_path, threads=1).numeric_form == form
+
+
+@pytest.mark.parametrize("ending", ["os.kill(os.getpid(), signal.SIGFPE)", "print('no number')"])
+def test_a_form_whose_trial_ends_the_process_is_not_used(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    import openvino
+
+    config = EmbedderConfig(model=tiny_model)
+    Embedder.prepare(config, tmp_path)
+    has = ["BF16", "FP16"]
+    monkeypatch.setattr(openvino.Core, "get_property", lambda *a: has if "CAPAB" in a[2] else "machine")
+    (tmp_path / "dying_trial.py").write_text(f"import os, signal\n{ending}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("retrieval.embedding.form_trial._MODULE", "dying_trial")
+    embedder = Embedder(config, tmp_path, threads=1)
+    assert embedder.numeric_form == "f32"
+    assert np.isfinite(embedder.encode(TEXTS)).all()
+
+
+def test_float32_is_taken_where_no_loss_is_allowed(
+    tiny_model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from retrieval.embedding import embedder as module
+
+    monkeypatch.setattr(module, "tried_cosine", lambda *_: 1.0)
+    assert Embedder(EmbedderConfig(model=tiny_model, min_cosine=1.0), cache).numeric_form == "f32"
 
 
 def test_int8_vectors_are_near_the_float_ones_and_named_otherwise(
@@ -360,7 +388,8 @@ def test_the_steps_of_an_int8_model_are_the_same_without_int8_instructions() -> 
     embedder = Embedder(config)
     expected = Embedder(EmbedderConfig()).encode(TEXTS)
     vectors = embedder.encode(TEXTS)
-    embedder._model = module._compile(openvino.Core(), path, "f32", None)
+    plain = module.compile_form(openvino.Core(), path, "f32", None)
+    embedder._model = ModelMemory().model("the plain form", 0, lambda: plain)
     elsewhere = embedder.encode(TEXTS)
     assert (vectors * elsewhere).sum(axis=1).min() >= 0.997
     assert (vectors * expected).sum(axis=1).min() >= 0.99
@@ -466,7 +495,8 @@ def test_a_named_model_that_is_not_installed_says_how(
 
 
 def test_threads_are_not_pinned_to_cores_that_another_process_pins_its_own_to(tiny: Embedder) -> None:
-    assert tiny._model.get_property("ENABLE_CPU_PINNING") is False
+    with tiny._model.in_use() as model:
+        assert model.get_property("ENABLE_CPU_PINNING") is False
 
 
 def test_encoding_needs_no_torch_and_nothing_is_reported_home(

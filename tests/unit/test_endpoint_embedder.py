@@ -8,11 +8,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import numpy as np
+import pyarrow as pa
 import pytest
+from index_rows import NO_LINEAGE
 from pydantic import ValidationError
 from tokenizers import Tokenizer
 
+from assets import gold
+from assets.lake.audits import record_audit
+from assets.lake.tables import CHUNKS
+from assets.recipe import Recipe
+from orchestration.settings import Settings, open_configured_lake
 from retrieval.embedding.batches import embed_batches
 from retrieval.embedding.config import EmbedderConfig, EmbeddingFault, packaged_embedding_model
 from retrieval.embedding.embedding_model import EmbeddingModel
@@ -259,8 +267,6 @@ def test_the_days_budget_is_shared_and_nothing_is_sent_beyond_it(
 
 
 def test_it_stands_in_the_same_slot_as_a_folder(service: Service, tmp_path: Path) -> None:
-    import pyarrow as pa
-
     model = EmbeddingModel.of(config(service), tmp_path)
     model.prepare()
     assert model.tokenizer_path == packaged_embedding_model() / "tokenizer.json"
@@ -293,3 +299,73 @@ def test_a_wrong_configuration_is_named(endpoint: dict[str, str], message: str) 
         EmbedderConfig.model_validate({"endpoint": endpoint})
     with pytest.raises(ValidationError, match="leave quantization at none"):
         EmbedderConfig.model_validate({"endpoint": {"url": "http://a", "model": "b"}, "quantization": "int8"})
+
+
+def chunk_rows(texts: list[str]) -> list[dict[str, Any]]:
+    """Rows of gold.chunks, one document each."""
+    return [
+        {
+            "chunk_id": text,
+            "doc_id": f"document of {text}",
+            "tenant": "default",
+            "ordinal": 0,
+            "char_start": 0,
+            "char_end": len(text),
+            "text": text,
+            "text_sha256": hashlib.sha256(text.encode()).hexdigest(),
+            "token_count": 1,
+            "OpenLineage_RunId": "run",
+        }
+        for text in texts
+    ]
+
+
+def test_what_was_embedded_before_a_stop_is_kept_and_the_next_run_goes_on(
+    service: Service, tmp_path: Path
+) -> None:
+    lake = open_configured_lake(Settings(home=tmp_path))
+    first, more = [f"text number {i}" for i in range(7)], [f"a later text {i}" for i in range(3)]
+    tokenizer = Tokenizer.from_file(str(packaged_embedding_model() / "tokenizer.json"))
+
+    def tokens(texts: list[str]) -> int:
+        return sum(len(tokenizer.encode(text)) for text in texts)
+
+    def add(texts: list[str]) -> None:
+        rows = pa.Table.from_pylist(chunk_rows(texts), CHUNKS.schema)
+        record_audit(lake, CHUNKS.name, lake.append(CHUNKS, rows, NO_LINEAGE), True, [], "run")
+
+    def embed(budget: int | None) -> tuple[bool, list[str], set[str]]:
+        """Returns whether the run succeeded, the texts that it sent, and those with a vector after it."""
+        service.asked.clear()
+        settings = config(service, batch_texts=2, tokens_per_day=budget)
+        recipe = Recipe(embedder=settings)
+        given = {"lake": lake, "recipe": recipe, "model": EmbeddingModel.of(settings, tmp_path)}
+        done = dg.materialize([gold.embeddings_asset], resources=given, raise_on_error=False).success
+        sent = [text for body in service.asked for text in body["input"] if text not in PROBES]
+        kept = lake.query("select text_sha256 from e", e=lake.delta("gold.embeddings"))
+        known = {row["text_sha256"]: row["text"] for row in chunk_rows(first + more)}
+        return done, sent, {known[key] for key in kept["text_sha256"].to_pylist()}
+
+    add(first)
+    budget = tokens([*PROBES, *first[:4], PROBES[0], PROBES[0]])
+    done, sent, kept = embed(budget)
+    assert not done
+    assert len(sent) == 4
+    assert kept == set(sent)
+    done, again, kept = embed(10 * budget)
+    assert done
+    assert {*sent, *again} == kept == set(first)
+    assert not {*sent} & {*again}
+    embedded = lake.version("gold.embeddings")
+    assert embed(10 * budget)[:2] == (True, [])
+    assert lake.version("gold.embeddings") == embedded
+    # Where chunks came to those that were embedded, it is the same; the vectors of before stay.
+    add(more)
+    service.next = [refusal(401)]
+    assert embed(None)[2] == set(first)
+    service.twist = lambda reply: reply if len(service.asked) < 2 else {}
+    done, sent, kept = embed(None)
+    assert (done, len(sent), len(kept)) == (False, 3, 9)
+    service.twist = lambda reply: reply
+    done, again, kept = embed(None)
+    assert (done, len(again), kept) == (True, 1, {*first, *more})

@@ -1,9 +1,10 @@
+import contextlib
 import importlib.util
 import json
 import logging
-import shutil
 import socket
 import threading
+import time
 import traceback
 import uuid
 from collections.abc import Iterator, Sequence
@@ -15,14 +16,18 @@ from typing import Any
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from tiny_generator import save_tiny_generator
 
 from inference.engines.endpoint import OpenAIEngine
 from inference.engines.extractive import ExtractiveConfig, ExtractiveEngine
-from inference.engines.generator import EngineConfig, build_engine
-from inference.engines.local import LocalEngine
-from inference.engines.protocol import EngineError
-from inference.prompting.types import Draft
-from retrieval.embedding.config import EmbedderConfig, packaged_embedding_model
+from inference.engines.generation import Generation
+from inference.engines.generator import EngineConfig, build_engine, engine_name
+from inference.engines.price import TokenPrice
+from inference.engines.protocol import EngineError, EnginePrompt, EngineReply, answer_each
+from inference.engines.tiers import TieredEngine
+from inference.engines.torch.decoder import BatchDecoder
+from inference.prompting.types import Draft, TokenUsage
+from retrieval.embedding.config import EmbedderConfig
 from retrieval.embedding.embedder import Embedder
 
 
@@ -56,6 +61,9 @@ class WordEncoder:
         return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
 
     encode_queries = encode
+
+    def has_words_of(self, text: str) -> bool:
+        return text.isascii()
 
 
 def quotes(draft: Draft, passages: Sequence[Passage]) -> list[str]:
@@ -96,11 +104,59 @@ def test_a_sentence_that_repeats_another_is_left_out() -> None:
     assert quotes(draft, passages).count(sentence) == 1
 
 
+def test_neighbours_are_one_quote_and_code_stays_in_its_lines() -> None:
+    prose = "The Danube rises over here. The Danube rises over there too."
+    code = "Start the Danube like this:\n\n    danube --start\n    danube --rise"
+    passages = [Passage(f"{prose}\n\nBread is baked from flour.\n\n{code}")]
+    engine = ExtractiveEngine(WordEncoder(), ExtractiveConfig(margin=1.0, min_cosine=0.1))
+    draft = engine.answer("how to start the danube, and where the danube rises", passages)
+    assert sorted(quotes(draft, passages)) == sorted([prose, code])
+    assert f"{code} [" in draft.text
+    assert "]\n\n" in draft.text
+
+
+def test_what_follows_code_begins_its_own_line() -> None:
+    code = "Start the Danube like this:\n\n    danube --start"
+    prose = "The Danube rises over here like a start."
+    passages = [Passage(code), Passage(prose)]
+    engine = ExtractiveEngine(WordEncoder(), ExtractiveConfig(margin=1.0, min_cosine=0.1))
+    assert engine.answer("start the danube like this:", passages).text == f"{code} [1]\n\n{prose} [2]"
+
+
 def test_passages_that_repeat_a_better_one_take_no_other_ones_place() -> None:
     repeated = "Rivers are old. Rivers are long. Rivers are wide, and they are all wet to the touch."
     passages = [*(Passage(repeated) for _ in range(8)), *RIVERS]
     draft = ExtractiveEngine(WordEncoder()).answer("the danube rises in the black forest", passages)
     assert quotes(draft, passages) == ["The Danube rises in the Black Forest in Germany."]
+
+
+RIGHTS = [
+    Passage("第二十四条\n\n人人有享有休息和闲暇的权利,包括工作时间有合理限制和定期给薪休假的权利。"),
+    Passage("第五条\n\n任何人不得加以酷刑,或施以残忍的、不人道的或侮辱性的待遇或刑罚。人人有权吗？"),
+]
+
+
+def test_a_script_that_the_model_has_no_words_of_is_answered_by_words() -> None:
+    engine = ExtractiveEngine(WordEncoder())
+    draft = engine.answer("可以对人施以酷刑吗？", RIGHTS)
+    assert quotes(draft, RIGHTS) == ["任何人不得加以酷刑,或施以残忍的、不人道的或侮辱性的待遇或刑罚。"]
+    assert engine.answer("水在多少度沸腾？", RIGHTS).refused
+
+
+def test_an_answer_is_in_the_language_of_the_question_where_the_passages_have_both() -> None:
+    passages = [
+        Passage("The Danube rises in the Black Forest in Germany. It flows through ten countries of Europe."),
+        Passage("Die Donau entspringt im Schwarzwald in Deutschland. The Danube rises in the Black Forest."),
+        Passage("Die Donau entspringt im Schwarzwald und fließt durch zehn Länder in das Schwarze Meer."),
+    ]
+    engine = ExtractiveEngine(WordEncoder())
+    german = engine.answer("Wo entspringt im Schwarzwald die Donau ?", passages)
+    assert not german.refused
+    assert all("Donau" in quote for quote in quotes(german, passages))
+    english = engine.answer("Does the Danube rise in the Black Forest?", passages)
+    assert quotes(english, passages) == ["The Danube rises in the Black Forest in Germany."]
+    only_german = engine.answer("The question is of Donau, Schwarzwald, Schwarze Meer, Länder", passages[2:])
+    assert quotes(only_german, passages[2:]) == [passages[2].text]
 
 
 def test_the_packaged_model_answers_and_refuses() -> None:
@@ -109,6 +165,37 @@ def test_the_packaged_model_answers_and_refuses() -> None:
     draft = engine.answer("Where does the Danube have its source?", RIVERS)
     assert quotes(draft, RIVERS)[0] == "The Danube rises in the Black Forest in Germany."
     assert engine.answer("Which planet has the most moons?", RIVERS).refused
+
+
+def test_a_refusal_says_what_was_found_instead() -> None:
+    passages = [Passage("The Kestrel-11 flies at 900 kilometres an hour and carries four people.")]
+    draft = ExtractiveEngine(WordEncoder()).answer("how fast does the Kestrel-12 flies", passages)
+    assert draft.refused
+    assert draft.text.endswith("the documents found speak of Kestrel-11, not Kestrel-12.")
+    assert (
+        not ExtractiveEngine(WordEncoder())
+        .answer("the Kestrel-11 flies at 900 kilometres an hour and carries", passages)
+        .refused
+    )
+
+
+def test_a_scorer_that_can_not_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mine.safetensors").write_bytes(b"nothing")
+    with pytest.raises(EngineError, match=r"mine\.safetensors does not hold an answer scorer.*SCORER"):
+        build_engine(
+            EngineConfig(extractive=ExtractiveConfig(scorer=tmp_path / "mine.safetensors")), WordEncoder()
+        )
+
+
+def test_what_is_quoted_has_a_budget_of_words() -> None:
+    sentences = [
+        f"The Danube rises in the Black Forest near {place}."
+        for place in ("Ulm", "Linz", "Pest", "Novi Sad", "Ruse")
+    ]
+    passages = [Passage(" ".join(sentences))]
+    config = ExtractiveConfig(sentences=9, words=25, margin=1.0)
+    draft = ExtractiveEngine(WordEncoder(), config).answer("the danube rises in the black forest", passages)
+    assert 0 < sum(len(quote.split()) for quote in quotes(draft, passages)) <= 25
 
 
 @pytest.mark.parametrize(
@@ -140,16 +227,17 @@ class Service(ThreadingHTTPServer):
 
 
 @pytest.fixture
-def service() -> Iterator[Service]:
+def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     """A service whose replies are a list of (status, body, headers); it keeps what it was asked."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            server.asked.append((self.path, dict(self.headers), body))
-            status, reply, headers = server.replies.pop(0) if len(server.replies) > 1 else server.replies[0]
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            server.asked.append((self.path, headers, body))
+            status, reply, sent = server.replies.pop(0) if len(server.replies) > 1 else server.replies[0]
             self.send_response(status)
-            for name, value in headers.items():
+            for name, value in sent.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(reply if isinstance(reply, bytes) else json.dumps(reply).encode())
@@ -157,6 +245,7 @@ def service() -> Iterator[Service]:
         def log_message(self, *_: object) -> None:
             pass
 
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
     server = Service(Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -170,7 +259,7 @@ def says(text: str | None) -> Reply:
 
 
 def engine_at(service: Service, **options: Any) -> OpenAIEngine:
-    return OpenAIEngine(service.url, "river-1", backoff_s=0.01, **options)
+    return OpenAIEngine(service.url, "river-1", **options)
 
 
 QUESTION = "Where does the Danube rise?"
@@ -232,7 +321,7 @@ def test_the_key_is_sent_and_never_shown(
     service.replies = [(401, b"bad key sk-secret", {})]
     with caplog.at_level(logging.DEBUG), pytest.raises(EngineError) as error:
         engine_at(service, api_key_env="RIVER_KEY").answer(QUESTION, RIVERS)
-    assert service.asked[0][1]["Authorization"] == "Bearer sk-secret"
+    assert service.asked[0][1]["authorization"] == "Bearer sk-secret"
     assert "sk-secret" not in str(error.value)
     assert "sk-secret" not in caplog.text
 
@@ -248,13 +337,13 @@ def test_a_service_that_is_not_there_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     with pytest.raises(EngineError, match=f"127.0.0.1:{port}.*ConnectError.*check that the service runs"):
-        OpenAIEngine(f"http://127.0.0.1:{port}", "m", backoff_s=0.01).answer(QUESTION, RIVERS)
+        OpenAIEngine(f"http://127.0.0.1:{port}", "m").answer(QUESTION, RIVERS)
 
 
 @pytest.mark.parametrize("url", ["river", "ftp://river", "http://[bad"])
 def test_what_is_not_a_url_is_named(url: str) -> None:
     with pytest.raises(EngineError, match=r"river|bad"):
-        OpenAIEngine(url, "m", backoff_s=0.01).answer(QUESTION, RIVERS)
+        OpenAIEngine(url, "m").answer(QUESTION, RIVERS)
 
 
 @pytest.mark.parametrize("address", ["user:hidden@127.0.0.1:9", "user:hid/den@h", "hidden@[bad"])
@@ -263,7 +352,7 @@ def test_credentials_in_the_address_are_not_shown(address: str, monkeypatch: pyt
     url = f"http://{address}/v1"
     for key in (None, "NO_SUCH_KEY"):
         with pytest.raises(EngineError) as failed:
-            OpenAIEngine(url, "m", key, backoff_s=0.01).answer(QUESTION, RIVERS)
+            OpenAIEngine(url, "m", key).answer(QUESTION, RIVERS)
         assert "http://***@" in str(failed.value)
         assert "hid" not in "".join(traceback.format_exception(failed.value))
     with pytest.raises(ValidationError, match="endpoint_model is missing") as refused:
@@ -271,13 +360,236 @@ def test_credentials_in_the_address_are_not_shown(address: str, monkeypatch: pyt
     assert "***@" in refused.value.errors()[0]["msg"]
 
 
+def test_a_service_that_keeps_failing_is_left_alone_for_a_while(service: Service) -> None:
+    service.replies = [(500, {}, {})]
+    engine = engine_at(service, requests_at_once=1)
+    replies = list(engine.answer_many([EnginePrompt(QUESTION, RIVERS)] * 6))
+    assert [reply.draft for reply in replies] == [None] * 6
+    assert len(service.asked) == 3 * 4
+    assert "not asked for 30 s" in str(replies[-1].failure)
+
+
+def test_what_a_service_refuses_does_not_keep_the_next_question_from_it(service: Service) -> None:
+    service.replies = [*[(400, b"no", {})] * 5, says("The Danube rises in the Black Forest [1].")]
+    replies = list(engine_at(service, requests_at_once=1).answer_many([EnginePrompt(QUESTION, RIVERS)] * 6))
+    assert [reply.draft is None for reply in replies] == [True] * 5 + [False]
+
+
+def test_many_prompts_are_asked_at_the_same_time() -> None:
+    together = threading.Barrier(3, timeout=20)
+
+    class Waiting(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            together.wait()  # only when three are being asked does any get its reply
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(says("NOT FOUND")[1]).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Waiting) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        engine = OpenAIEngine(f"http://127.0.0.1:{server.server_port}", "m", requests_at_once=3)
+        replies = list(engine.answer_many([EnginePrompt(QUESTION, RIVERS)] * 3))
+        server.shutdown()
+    assert sorted(reply.index for reply in replies) == [0, 1, 2]
+    assert all(reply.draft and reply.draft.refused for reply in replies)
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        ({"prompt_tokens": 1000, "completion_tokens": 100}, TokenUsage(1000, 100, 0.0004)),
+        ({"prompt_tokens": -1, "completion_tokens": 100}, None),
+        ({"prompt_tokens": 10**18, "completion_tokens": 100}, None),
+        ({"prompt_tokens": 1000, "completion_tokens": 1_000_000}, None),
+        ({"prompt_tokens": "many", "completion_tokens": 3}, None),
+        (None, None),
+        ([], None),
+    ],
+)
+def test_the_cost_is_counted_and_a_count_that_can_not_be_is_not_believed(
+    service: Service, usage: object, expected: TokenUsage | None
+) -> None:
+    reply = {"choices": [{"message": {"content": "NOT FOUND"}}], "usage": usage}
+    service.replies = [(200, reply, {})]
+    price = TokenPrice(usd_per_million_input=0.2, usd_per_million_output=2.0)
+    assert engine_at(service, price=price).answer(QUESTION, RIVERS).usage == expected
+
+
+def test_a_service_that_closes_in_the_middle_is_asked_again(service: Service) -> None:
+    whole = json.dumps(says("The Danube rises in the Black Forest [1].")[1]).encode()
+    service.replies = [
+        (200, whole[:20], {"content-length": str(len(whole))}),
+        says("The Danube rises in the Black Forest [1]."),
+    ]
+    assert not engine_at(service).answer(QUESTION, RIVERS).refused
+    assert len(service.asked) == 2
+
+
+def test_a_slow_service_is_given_up(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inference.engines.endpoint.ATTEMPTS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(EngineError, match="Timeout"):
+            OpenAIEngine(url, "m", timeout_s=0.2).answer(QUESTION, RIVERS)
+
+
+@pytest.mark.parametrize(
+    ("part", "pause_s", "said"), [(b" ", 0.05, "ReadTimeout"), (b" " * 100_000, 0.0, "longer than")]
+)
+def test_a_reply_that_does_not_end_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, part: bytes, pause_s: float, said: str
+) -> None:
+    monkeypatch.setattr("inference.engines.endpoint.ATTEMPTS", 1)
+    monkeypatch.setattr("inference.engines.endpoint.MAX_REPLY_BYTES", 1_000_000)
+    stop = threading.Event()
+
+    class Endless(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while not stop.is_set():
+                    self.wfile.write(part)
+                    time.sleep(pause_s)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        engine = OpenAIEngine(f"http://127.0.0.1:{server.server_port}", "m", timeout_s=0.5 if pause_s else 60)
+        with pytest.raises(EngineError, match=said):
+            engine.answer(QUESTION, RIVERS)
+        stop.set()
+        server.shutdown()
+
+
+def test_openais_own_variables_reach_no_other_service(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_BASE_URL"):
+        monkeypatch.setenv(name, "http://private")
+    service.replies = [says("NOT FOUND")]
+    engine_at(service).answer(QUESTION, RIVERS)
+    assert "private" not in str(service.asked[0][1])
+    assert "authorization" not in service.asked[0][1]
+
+
+# Engines in an order.
+
+
+@dataclass
+class Scripted:
+    """An engine that says what it was told to, by question."""
+
+    name: str
+    says: dict[str, Draft | str]
+    asked: list[str] = field(default_factory=list)
+
+    @property
+    def digest(self) -> str:
+        return f"digest of {self.name}"
+
+    def answer(self, question: str, passages: Sequence[object]) -> Draft:
+        self.asked.append(question)
+        said = self.says[question]
+        if isinstance(said, str):
+            raise EngineError(said)
+        return said
+
+    def answer_many(self, prompts: Sequence[EnginePrompt]) -> Iterator[EngineReply]:
+        return answer_each(self, prompts)
+
+
+def test_the_next_engine_is_asked_only_what_the_one_before_did_not_answer() -> None:
+    answered, refused = Draft("yes"), Draft("not found", refused=True)
+    cheap = Scripted("cheap", {"a": answered, "b": refused, "c": "down", "d": refused, "e": "down"})
+    dear = Scripted("dear", {"b": answered, "c": answered, "d": "busy", "e": "busy"})
+    tiers = TieredEngine([cheap, dear])
+    replies = {
+        "abcde"[reply.index]: reply for reply in tiers.answer_many([EnginePrompt(q, RIVERS) for q in "abcde"])
+    }
+    assert dear.asked == list("bcde")
+    assert {q: (reply.engine, reply.draft) for q, reply in replies.items()} == {
+        "a": ("cheap", answered),
+        "b": ("dear", answered),
+        "c": ("dear", answered),
+        "d": ("cheap", refused),
+        "e": ("dear", None),
+    }
+    assert {q: reply.because for q, reply in replies.items()} == {
+        "a": "cheap answered",
+        "b": "cheap refused; dear answered",
+        "c": "cheap failed: down; dear answered",
+        "d": "cheap refused; dear failed: busy",
+        "e": "cheap failed: down; dear failed: busy",
+    }
+    assert replies["b"].digest == "digest of dear"
+    assert tiers.digest != TieredEngine([dear, cheap]).digest
+
+
+def test_tiers_are_built_in_their_order_and_a_tier_without_its_model_is_refused(service: Service) -> None:
+    service.replies = [says("The Danube rises in the Black Forest [1].")]
+    config = EngineConfig(endpoint=service.url, endpoint_model="m", tiers=["extractive", "endpoint"])
+    engine = build_engine(config, WordEncoder())
+    assert engine.name == engine_name(config) == "extractive > openai:m"
+    assert not engine.answer("Who won the chess olympiad?", RIVERS).refused
+    assert len(service.asked) == 1
+    with pytest.raises(ValidationError, match="tiers names local, and model is not set"):
+        EngineConfig(tiers=["local"])
+    with pytest.raises(ValidationError, match="names an engine twice"):
+        EngineConfig(tiers=["extractive", "extractive"])
+
+
+def test_a_routed_question_begins_at_its_tier() -> None:
+    answered = Draft("yes")
+    cheap = Scripted("cheap", {"a": answered})
+    dear = Scripted("dear", {"b": answered})
+    tiers = TieredEngine([cheap, dear], lambda questions: [int(question == "b") for question in questions])
+    replies = {r.index: r for r in tiers.answer_many([EnginePrompt("a", RIVERS), EnginePrompt("b", RIVERS)])}
+    assert (cheap.asked, dear.asked) == (["a"], ["b"])
+    assert [replies[0].engine, replies[1].engine] == ["cheap", "dear"]
+
+
+def test_a_router_is_fitted_on_scored_questions(service: Service, tmp_path: Path) -> None:
+    examples = tmp_path / "examples.jsonl"
+    rows = [
+        {"text": f"river Danube {n}", "scores": {"extractive": 0.9, "endpoint": 0.9}} if n % 2
+        else {"text": f"chess olympiad {n}", "scores": {"extractive": 0.0, "endpoint": 0.9}}
+        for n in range(150)
+    ]  # fmt: skip
+    examples.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    service.replies = [says("Bread is baked from flour, water and salt [1].")]
+    config = EngineConfig(
+        endpoint=service.url,
+        endpoint_model="m",
+        tiers=["extractive", "endpoint"],
+        router_examples=examples,
+    )
+    engine = build_engine(config, WordEncoder())
+    asked = ["Where does the river Danube rise, in the Black Forest?", "Who won the chess olympiad?"]
+    replies = {r.index: r.engine for r in engine.answer_many([EnginePrompt(q, RIVERS) for q in asked])}
+    assert replies == {0: "extractive", 1: "openai:m"}
+    examples.write_text("")
+    with pytest.raises(EngineError, match="needs more than"):
+        build_engine(config, WordEncoder())
+    with pytest.raises(ValidationError, match="choose between tiers"):
+        EngineConfig(router_examples=examples)
+
+
 # A model on this machine.
+
+IDS = np.array([1, 2, 3], np.int32)
 
 
 def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="no model at"):
         build_engine(EngineConfig(model=tmp_path / "none"), WordEncoder())
-    with pytest.raises(EngineError, match="can not be loaded"):
+    with pytest.raises(EngineError, match=r"has no config\.json"):
         build_engine(EngineConfig(model=tmp_path), WordEncoder())
     (tmp_path / "not.gguf").write_bytes(b"GGUFxxxx")
     with pytest.raises(EngineError, match="can not be loaded"):
@@ -286,22 +598,7 @@ def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random generator of one narrow layer, in transformers' form."""
-    from tokenizers import Tokenizer
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    folder = tmp_path_factory.mktemp("generator")
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
-    LlamaForCausalLM(
-        LlamaConfig(vocab_size=30522, max_position_embeddings=256, **sizes, num_key_value_heads=2)
-    ).save_pretrained(folder)
-    words = Tokenizer.from_file(str(packaged_embedding_model() / "tokenizer.json"))
-    words.no_truncation()
-    words.no_padding()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="[SEP]", pad_token="[PAD]")
-    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
-    tokenizer.save_pretrained(folder)
-    return folder
+    return save_tiny_generator(tmp_path_factory.mktemp("generator"))
 
 
 def test_a_folder_generates_and_invented_words_are_withheld(tiny_model: Path) -> None:
@@ -312,21 +609,37 @@ def test_a_folder_generates_and_invented_words_are_withheld(tiny_model: Path) ->
     assert draft.quotes == ()
 
 
-def test_passages_that_do_not_fit_the_context_are_left_out_from_the_last(tiny_model: Path) -> None:
+def test_passages_that_do_not_fit_the_context_are_left_out_from_the_last_and_counted(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        BatchDecoder,
+        "generate",
+        lambda self, requests: (
+            Generation(index, IDS, "The Danube [1].", "stop") for index in range(len(requests))
+        ),
+    )
     engine = build_engine(EngineConfig(model=tiny_model, max_new_tokens=8), WordEncoder())
-    assert isinstance(engine, LocalEngine)
-    whole, _ = engine._prompt(QUESTION, RIVERS)
     long = Passage("The Danube is long. " * 60)
-    assert engine._prompt(QUESTION, [*RIVERS, long])[0].tolist() == whole.tolist()
-    with pytest.raises(EngineError, match="reads too little"):
+    assert engine.answer(QUESTION, RIVERS).passages_left_out == 0
+    draft = engine.answer(QUESTION, [*RIVERS, long])
+    assert (draft.passages_left_out, draft.refused) == (1, False)
+    assert draft.usage is not None
+    assert draft.usage.prompt_tokens < 248
+    with pytest.raises(EngineError, match=r"reads 256 tokens, too few.*MAX_NEW_TOKENS"):
         engine.answer(QUESTION, [long])
 
 
-def test_a_model_without_a_chat_template_is_refused(tiny_model: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(tiny_model, tmp_path / "model")
-    (folder / "chat_template.jinja").unlink()
-    with pytest.raises(EngineError, match="no chat template"):
-        build_engine(EngineConfig(model=folder), WordEncoder())
+def test_a_local_model_answers_many_prompts_at_once_and_each_as_it_does_alone(tiny_model: Path) -> None:
+    engine = build_engine(EngineConfig(model=tiny_model, max_new_tokens=8), WordEncoder())
+    long = [Passage("The Danube is long. " * 60)]
+    prompts = [EnginePrompt(f"Where is river {n}?", RIVERS, "tenant") for n in range(5)]
+    replies = {r.index: r for r in engine.answer_many([*prompts, EnginePrompt("?", long), prompts[0]])}
+    assert sorted(replies) == list(range(7))
+    assert "too few for a passage" in str(replies[5].failure)
+    assert replies[6].draft == replies[0].draft
+    for index, prompt in enumerate(prompts):
+        assert replies[index].draft == engine.answer(prompt.question, prompt.passages)
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from assets.sources.environment_corpus import (
 from assets.sources.source_schemas import SOURCE_CONTENT_SCHEMA, SOURCE_LISTING_SCHEMA
 
 QUESTIONS = Path(orchestration.operations.__file__).with_name("demo_questions.jsonl")
+NEAR_MISSES = Path(orchestration.operations.__file__).with_name("demo_near_misses.jsonl")
 UNANSWERABLE = Path(orchestration.operations.__file__).with_name("demo_unanswerable.jsonl")
 
 
@@ -147,7 +148,7 @@ def test_every_demo_question_has_its_document(documents: pa.Table) -> None:
 
 def test_demo_questions_are_distinct_and_not_copied_from_their_document(documents: pa.Table) -> None:
     questions = lines(QUESTIONS)
-    asked = [q["question"] for q in questions + lines(UNANSWERABLE)]
+    asked = [q["question"] for q in questions + lines(UNANSWERABLE) + lines(NEAR_MISSES)]
     assert len({question.casefold() for question in asked}) == len(asked)
     bodies = dict(zip(documents["uri"].to_pylist(), documents["body"].to_pylist(), strict=True))
     for q in questions:
@@ -161,3 +162,12 @@ def test_unanswerable_questions_name_no_document() -> None:
     questions = lines(UNANSWERABLE)
     assert len(questions) >= 10
     assert all(set(q) == {"question"} for q in questions)
+
+
+def test_near_misses_are_about_documents_of_the_corpus(documents: pa.Table) -> None:
+    questions = lines(NEAR_MISSES)
+    assert len(questions) >= 30
+    assert all(
+        set(q) == {"question", "subject", "answerable"} and q["answerable"] is False for q in questions
+    )
+    assert {q["subject"] for q in questions} <= set(documents["uri"].to_pylist())

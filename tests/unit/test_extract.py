@@ -7,9 +7,13 @@ import tarfile
 import zipfile
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
+import docx
 import pytest
 from documents import make_docx, make_epub, make_odt, make_pdf, make_pptx, make_xlsx
+from docx.opc.packuri import PackURI
+from docx.opc.part import Part
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from packed_files import make_zip
@@ -24,6 +28,7 @@ from assets.parsing.blocks import (
 )
 from assets.parsing.content_type import DOCX, detect_media_type
 from assets.parsing.extract import MAX_DOCUMENT_BYTES, extract_document
+from assets.parsing.formats.office import docx as reader_of_docx
 from assets.parsing.formats.zip_package import OLE_SIGNATURE
 from assets.text.normalization import normalize_text
 
@@ -236,8 +241,8 @@ def test_markdown_keeps_words_and_drops_markup() -> None:
     assert [(heading.level, heading.title) for heading in found.headings] == [(1, "Widget"), (2, "Usage")]
     assert found.text == (
         "Widget\n\nThe fast widget\n\n"
-        "Install it with pip install widget, then see the guide or https://widget.dev.\n\n"
-        "Usage\n\nimport widget\n\nwidget.run()\n\n- one\n- two\n  - nested\n\nname | size\na | 1"
+        "Install it with pip install widget, then see the guide or https://widget.dev. shot\n\n"
+        "Usage\n\n    import widget\n\n    widget.run()\n\n- one\n- two\n  - nested\n\nname | size\na | 1"
     )
 
 
@@ -254,7 +259,7 @@ def test_rst_reads_no_file_and_loses_no_text(capfd: pytest.CaptureFixture[str]) 
     assert [heading.title for heading in found.headings] == ["Widget", "Usage"]
     assert "See the guide, widget.run and literal." in found.text
     assert "Added 1.2\n\nThe speed argument." in found.text
-    assert "\n\nwidget.run()\n\n" in found.text
+    assert "\n\n    widget.run()\n\n" in found.text
     assert "walk(path)\n\nWalks a tree of Node things." in found.text
     assert "Note: It is slow." in found.text
     assert found.text.endswith("speed: how fast\n\nstart here\n  Where it begins.")
@@ -278,7 +283,7 @@ def test_html_gives_the_main_text() -> None:
     ]
     assert "Run the installer and wait" in found.text
     assert "- Read the manual" in found.text
-    assert "line one\n  line two" in found.text
+    assert "    line one\n      line two" in found.text
     assert "| name | size |\n| --- | --- |\n| a | 1 |" in found.text
     for absent in ("Company blog", "track()", "All rights reserved", "color"):
         assert absent not in found.text
@@ -343,6 +348,78 @@ def test_docx_headings_tables_and_title() -> None:
     )
 
 
+W = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+M = "http://schemas.openxmlformats.org/officeDocument/2006/math"
+
+
+def docx_with_notes() -> bytes:
+    """A Word document with two footnotes, one of them deleted, an endnote, and two equations."""
+
+    def xml(inside: str) -> Any:
+        return docx.oxml.parse_xml(f'<w:x xmlns:w="{W}" xmlns:m="{M}">{inside}</w:x>')
+
+    def notes(kind: str, texts: dict[str, str]) -> bytes:
+        each = "".join(
+            f'<w:{kind} w:id="{number}"><w:p><w:r><w:{kind}Ref/></w:r>'
+            f"<w:r><w:t>{text}</w:t></w:r></w:p></w:{kind}>"
+            for number, text in texts.items()
+        )
+        line = f'<w:{kind} w:type="separator" w:id="-1"><w:p><w:r><w:t>no</w:t></w:r></w:p></w:{kind}>'
+        return f'<w:{kind}s xmlns:w="{W}">{line}{each}</w:{kind}s>'.encode()
+
+    def text(of: str) -> str:
+        return f"<m:e><m:r><m:t>{of}</m:t></m:r></m:e>"
+
+    document = docx.Document()
+    for kind, texts in (
+        ("footnote", {"1": "By the harbour office.", "2": "Struck out.", "3": "Without a place."}),
+        ("endnote", {"1": "Counted in May."}),
+    ):
+        part = Part(
+            PackURI(f"/word/{kind}s.xml"), "application/xml", notes(kind, texts), document.part.package
+        )
+        document.part.relate_to(
+            part, f"http://schemas.openxmlformats.org/officeDocument/2006/relationships/{kind}s"
+        )
+    first = document.add_paragraph("Ships are counted")._p
+    first.extend(
+        xml(
+            '<w:r><w:footnoteReference w:id="1"/></w:r><w:r><w:t> each day</w:t></w:r>'
+            '<w:del><w:r><w:footnoteReference w:id="2"/></w:r></w:del><w:r><w:t>.</w:t></w:r>'
+        )
+    )
+    cell = document.add_table(rows=1, cols=1).cell(0, 0).paragraphs[0]
+    cell.add_run("Ships: 12")
+    cell._p.extend(xml('<w:r><w:endnoteReference w:id="1"/></w:r>'))
+    last = document.add_paragraph("The load is ")._p
+    last.extend(
+        xml(
+            f"<m:oMath><m:r><m:t>E=m</m:t></m:r><m:sSup>{text('c')}"
+            "<m:sup><m:r><m:t>2</m:t></m:r></m:sup></m:sSup>"
+            "</m:oMath><w:r><w:t>, and so on:</w:t></w:r><m:oMathPara><m:oMath><m:f>"
+            "<m:num><m:r><m:t>mass</m:t></m:r></m:num><m:den><m:r><m:t>volume</m:t></m:r></m:den></m:f></m:oMath></m:oMathPara>"
+        )
+    )
+    out = io.BytesIO()
+    document.save(out)
+    return out.getvalue()
+
+
+def test_notes_and_equations_of_a_word_document_arrive_and_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = extract_document(docx_with_notes(), DOCX)
+    check_offsets(found)
+    assert found.text == (
+        "Ships are counted [By the harbour office.] each day.\n\nShips: 12 [Counted in May.]\n\n"
+        "The load is E=m c^2, and so on:\nmass/volume\n\nWithout a place."
+    )
+    assert found.text_coverage == 1
+    monkeypatch.setattr(reader_of_docx, "_place_notes", lambda body, notes: [])
+    monkeypatch.setattr(reader_of_docx, "_equation", lambda element: "")
+    lost = extract_document(docx_with_notes(), DOCX).text_coverage
+    assert lost is not None
+    assert lost < 0.7
+
+
 def test_zip_that_is_no_docx() -> None:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
@@ -382,20 +459,58 @@ def test_json_leaves_with_their_paths() -> None:
     assert found.text == "title: Fig\nversion: 1.10\ntags: a, b\nparts[0].n: 1\nok: true"
 
 
+def test_html_in_json_is_its_text() -> None:
+    body = b'[{"id": 7, "body": "<h2>Tides</h2>\\n<p>High &amp; <b>low</b></p>", "note": "<b> or <i>?"}]'
+    found = extract_document(body, "application/json")
+    assert found.text == "id: 7\nbody:\nTides\nHigh & low\nnote: <b> or <i>?"
+    assert extract_document(b'{"a": "<br>", "b": "<p>"}', "application/json").text == "a: <br>\nb: <p>"
+
+
 def test_json_lines_and_lists_are_a_block_a_record() -> None:
     expected = "a: 1\n\na: 2"
     assert extract_document(b'{"a": 1}\n{"a": 2}\n', "application/x-ndjson").text == expected
     assert extract_document(b'[{"a": 1}, {"a": 2}]', "application/json").text == expected
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{\n  // Visit https://aka.ms/tsconfig\n  "compilerOptions": {"target": "es2022", /* all */\n},\n}\n',
+        '/* Settings */ {"files.exclude": {"**/*.js": true, "/* no": "a // b, ]"}}',
+        '{\n  "a": [1, 2,\n  ],\n}\n',
+        '{\n  "a": 1\n}\n{\n  "b": "two"\n}\n',
+        "[\n  1\n]\n\n[\n  2\n]",
+    ],
+)
+def test_json_as_people_write_it_for_programs_is_kept_as_text(body: str) -> None:
+    for name in ("tsconfig.json", "settings", "a.txt"):
+        kind = detect_media_type(body.encode(), name)
+        assert extract_document(body.encode(), kind).text == body.strip()
+    assert extract_document(body.encode(), "application/json").text == body.strip()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *('{\n // note\n "a": 1', '{\n "a": 1,\n "b": "tw', '{"a": 1}\n{\n "b": 2', "[1, 2,", '{"a": 1 /* }'),
+        *('["' + '\\"' * 50_000, "[" + "/*" * 50_000, "[]" * 50_000 + "[", "[1" + "," * 50_000),
+        *('{"a": 1}\nand words', '{"a": "x // }', "[" * 50_000, "{" * 50_000 + "//", '["' + ", " * 50_000),
+    ],
+)
+def test_torn_json_is_not_kept(body: str) -> None:
+    assert failure(body.encode(), "application/json").expectation == "unreadable"
+
+
 def test_broken_json_names_the_line() -> None:
     assert "line 2" in failure(b'{"a": 1}\n{"a": \n', "application/x-ndjson").reason
-    assert "line 3" in failure(b'{\n"a": 1,\n}\n', "application/json").reason
+    assert "line 3" in failure(b'{\n"a": 1,\n"b" 2\n}\n', "application/json").reason
     assert failure(b"[" * 200_000, "application/json").expectation == "unreadable"
 
 
 def test_what_is_refused_says_why() -> None:
     assert failure(b"", "text/plain").expectation == "empty"
+    assert failure(b"", "text/plain").reason == "The file has no bytes."
+    assert failure(b"", content_type.UTF8_TEXT).reason == "The row has no text."  # of a table
     assert failure(b"  \n ", "text/plain").expectation == "no_text"
     assert failure(b"  \n ", "application/x-empty").expectation == "empty"
     assert failure(b"x", "application/octet-stream").expectation == "unsupported_media_type"
@@ -508,3 +623,47 @@ def test_messy_files_are_read_or_refused(shared_data: Path, capfd: pytest.Captur
 def test_utf16_with_mark_is_its_text() -> None:
     body = codecs.BOM_UTF16_BE + "name,price\nfig,3\n".encode("utf-16-be")
     assert extract_document(body, detect_media_type(body, "a.csv")).text == "name: fig\nprice: 3"
+
+
+def test_letters_that_are_struck_over_are_read_once() -> None:
+    """As nroff writes manual pages to a file: bold, underlined, and bullets of two signs."""
+    body = "P\bPo\bos\bst\btf\bfi\bix\bx _\bR_\be_\ba_\bd_\bm_\be\n+\bo item, N\bN\bNaïve\n\ba\b\n"
+    for encoded in (body.encode(), body.encode("cp1252")):
+        text = extract_document(encoded, "text/plain", 1 << 20).text
+        assert text == "Postfix Readme\no item, Naïve"
+
+
+def test_pictures_in_marked_text_say_what_they_show() -> None:
+    badges = "[![Build](b.svg)](https://ci.example) [![PyPI](p.svg)](https://pypi.example)\n\n"
+    markdown = f"# Tides\n\n{badges}The chart: ![High water at noon](a.png) of Brest.\n"
+    found = extract_document(markdown.encode(), "text/markdown")
+    assert found.text == "Tides\n\nThe chart: High water at noon of Brest."
+    rst = (
+        "Tides\n=====\n\nOf Brest.\n\n.. image:: a.png\n   :alt: High water at noon\n\n"
+        ".. image:: b.svg\n   :alt: Build\n   :target: https://ci.example\n\n"
+        ".. figure:: c.png\n   :alt: Low water at six\n\n   The caption.\n"
+    )
+    found = extract_document(rst.encode(), "text/x-rst")
+    assert found.text == "Tides\n\nOf Brest.\n\nHigh water at noon\n\nLow water at six\n\nThe caption."
+
+
+def test_colours_of_a_terminal_are_no_text() -> None:
+    coloured = (
+        "\x1b[1;31merror\x1b[0m: no \x1b]8;;https://a.example\x1b\\link\x1b]8;;\x1b\\ é\x1b(B here\x1b[K\n"
+        * 3
+    )
+    assert detect_media_type(coloured.encode(), "build.log") == "text/plain"
+    text = extract_document(coloured.encode(), "text/plain").text
+    assert text == "\n".join(["error: no link é here"] * 3)
+
+
+def test_html_in_a_feed_is_read_as_html() -> None:
+    feed = (
+        "<rss version='2.0'><channel><title>Tides</title><item><title>Spring tide</title>"
+        "<link>https://a.example/1</link><description>&lt;p&gt;It is &lt;b&gt;high&lt;/b&gt; today.&lt;/p&gt;"
+        "&lt;ul&gt;&lt;li&gt;Brest&lt;/li&gt;&lt;/ul&gt;</description></item>"
+        "<item><description>5 &lt; 6, and no HTML</description></item></channel></rss>"
+    )
+    text = extract_document(feed.encode(), "application/xml").text
+    assert "It is high today.\n\n- Brest" in text
+    assert "5 < 6, and no HTML" in text

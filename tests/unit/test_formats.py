@@ -4,6 +4,7 @@ import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
 
+import docx
 import pytest
 from documents import make_epub, make_odt, make_pptx, make_xlsx
 from packed_files import make_zip
@@ -13,7 +14,7 @@ from assets.parsing import content_type
 from assets.parsing.content_type import detect_media_type
 from assets.parsing.extract import ExtractedDocument, extract_document
 from assets.parsing.formats import zip_package
-from assets.parsing.formats.doc import split_doc_paragraphs
+from assets.parsing.formats.office.doc import split_doc_paragraphs
 from assets.parsing.sandbox import ParserLimits
 from assets.sources.file_contents import source_file_contents
 from assets.sources.source_schemas import ListedFile
@@ -201,7 +202,7 @@ def test_notebook_cells_and_outputs() -> None:
     ]
     found = read(json.dumps({"nbformat": 4, "cells": cells}).encode(), content_type.IPYNB)
     assert found.title == "Study"
-    assert found.text == "Study\n\nSome words.\n\n1 / 0\n\none\ntwo\n\n3\n\nZeroDivisionError: by zero"
+    assert found.text == "Study\n\nSome words.\n\n    1 / 0\n\none\ntwo\n\n3\n\nZeroDivisionError: by zero"
 
 
 def test_org_headings_and_links() -> None:
@@ -247,6 +248,77 @@ def test_a_part_that_unpacks_to_more_than_it_says_is_cut() -> None:
 def test_packages_locked_as_compound_files_are_called_encrypted(kind: str) -> None:
     assert failure(zip_package.OLE_SIGNATURE + b"\x00" * 512, kind).expectation in {"encrypted", "unreadable"}
     assert "password" in failure(b"x", content_type.ENCRYPTED_OFFICE).reason
+
+
+HEADED = [["Berth", "Ship"], *([f"Berth {n}", f"The ship of the year {n}"] for n in range(60))]
+
+
+def long_docx() -> bytes:
+    document = docx.Document()
+    table = document.add_table(rows=0, cols=2)
+    for cells in HEADED:
+        for cell, text in zip(table.add_row().cells, cells, strict=True):
+            cell.text = text
+    file = io.BytesIO()
+    document.save(file)
+    return file.getvalue()
+
+
+def long_odt() -> bytes:
+    def row(cells: list[str]) -> str:
+        shown = "".join(f"<table:table-cell><text:p>{text}</text:p></table:table-cell>" for text in cells)
+        return f"<table:table-row>{shown}</table:table-row>"
+
+    head, *rest = map(row, HEADED)
+    names = ("office", "text", "table")
+    spaces = " ".join(f'xmlns:{name}="urn:oasis:names:tc:opendocument:xmlns:{name}:1.0"' for name in names)
+    table = (
+        f"<table:table><table:table-header-rows>{head}</table:table-header-rows>{''.join(rest)}</table:table>"
+    )
+    body = f"<office:body><office:text>{table}</office:text></office:body>"
+    content = f"<office:document-content {spaces}>{body}</office:document-content>"
+    return make_zip({"mimetype": content_type.ODT, "content.xml": content})
+
+
+RULE = f"{'=' * 10} {'=' * 25}"
+LONG_TABLES = {
+    content_type.DOCX: long_docx(),
+    content_type.ODT: long_odt(),
+    "text/markdown": "\n".join(
+        ["| Berth | Ship |", "| --- | --- |", *(f"| {a} | {b} |" for a, b in HEADED[1:])]
+    ).encode(),
+    "text/x-rst": "\n".join(
+        [RULE, f"{HEADED[0][0]:10} {HEADED[0][1]}", RULE, *(f"{a:10} {b}" for a, b in HEADED[1:]), RULE, ""]
+    ).encode(),
+}
+
+
+@pytest.mark.parametrize("kind", LONG_TABLES)
+def test_a_long_table_repeats_its_header_in_each_part(kind: str) -> None:
+    found = extract_document(LONG_TABLES[kind], kind)
+    parts = found.text.split("\n\n")
+    assert len(parts) > 2
+    assert all(part.startswith("| Berth | Ship |\n| --- | --- |\n| Berth ") for part in parts)
+    assert all(len(part) < 800 for part in parts)
+    assert [f"| Berth {n} | The ship of the year {n} |" for n in range(60)] == [
+        line for part in parts for line in part.split("\n")[2:]
+    ]
+
+
+def test_sgml_is_read_without_its_tags_and_broken_xml_is_not() -> None:
+    sgml = b"<!doctype debiandoc system>\n<!-- by hand -->\n<book><title>Ports\n<p>Two <em/ropes/ & more.\n"
+    found = extract_document(sgml, content_type.XML)
+    assert found.text == "Ports\nTwo <em/ropes/ & more."
+    assert detect_media_type(sgml, "a.sgml") == content_type.XML
+    broken = b"<?xml version='1.0'?><a><b>words</a>"
+    assert failure(broken, content_type.XML).expectation == "unreadable"
+    bomb = b'<!DOCTYPE a [<!ENTITY x "y">]><a>&x;'
+    assert failure(bomb, content_type.XML).expectation == "unreadable"
+
+
+@pytest.mark.parametrize("kind", ["text/calendar", "text/vcard", "text/srt", "text/gettext-translation"])
+def test_words_with_marks_between_them_are_text(kind: str) -> None:
+    assert extract_document(b"SUMMARY:The crane is let.\n", kind).text == "SUMMARY:The crane is let."
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,7 @@ def far_cells() -> bytes:
     return with_part(make_xlsx(), "xl/worksheets/sheet1.xml", FAR_CELLS)
 
 
+MACRO = b".de A\n.A\n.A\n..\n.A\n"
 HOSTILE: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "lists in JSON": ("a.json", lambda: b"[" * 50_000 + b"]" * 50_000, ""),
     "objects in JSON": ("a.json", lambda: b'{"a":' * 50_000 + b"1" + b"}" * 50_000, "nested too deeply"),
@@ -99,6 +100,11 @@ HOSTILE: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "brackets in Markdown": ("a.md", lambda: b"# Title\n\n" + b"[" * 5_000, ""),
     "lists in reStructuredText": ("a.rst", lambda: RST_LISTS, ""),
     "links in Org": ("a.org", lambda: b"* Head\n" + b"[[=a ~b " * 20_000, ""),
+    "macros in a manual page": (
+        "a.1",
+        lambda: b".TH A 1\n.SH B\nwords\n.de A\n.A\n.A\n..\n.A\n" * 50_000,
+        "words",
+    ),
     "groups in RTF": (
         "a.rtf",
         lambda: b"{\\rtf1 " + b"{" * 100_000 + b"words" + b"}" * 100_001,
@@ -181,6 +187,7 @@ SOUND = {
     "a.rtf": b"{\\rtf1\\ansi Words\\par\\trowd a\\cell b\\cell\\row}",
     "a.html": b"<html><body><h1>T</h1><p>Some words.</p><table><tr><td>a</td></tr></table></body></html>",
     "a.json": b'{"title": "T", "a": [1, {"b": "c"}]}',
+    "a.1": b".TH A 1\n.SH NAME\na \\- b\n.TP\n.B \\-x\nIt is.\n.TS\nl l.\na\tb\n.TE\n",
     "a.csv": b'name,price\n"fig, green",2\npear,3\n',
 }
 

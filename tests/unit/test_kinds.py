@@ -12,12 +12,14 @@ from documents import make_docx, make_epub, make_odt, make_pdf, make_pptx, make_
 from packed_files import make_tar, make_zip
 
 from assets.parsing import content_type as kinds
+from assets.parsing.blocks import ExtractionError
 from assets.parsing.content_type import detect_media_type
 from assets.parsing.extract import extract_document
 from assets.parsing.formats.zip_package import OLE_SIGNATURE
 
 HTML, XML, SVG, JSON, LINES = "text/html", "application/xml", "image/svg+xml", kinds.JSON, kinds.JSON_LINES
 TEXT, MARKDOWN, RST, ORG, EML = "text/plain", "text/markdown", "text/x-rst", kinds.ORG, kinds.EML
+ROFF = kinds.ROFF
 CSV, TSV, PDF, RTF, EMPTY = "text/csv", "text/tab-separated-values", kinds.PDF, kinds.RTF, kinds.EMPTY_FILE
 
 PAGE = b"<!DOCTYPE html><html><body><h1>Tide tables</h1><p>High water is at noon.</p></body></html>"
@@ -27,6 +29,46 @@ HUGE_PRE = (
 MAIL = b"From: Ada <ada@a.example>\nTo: bob@b.example\nSubject: Minutes\n\nDear Bob,\n"
 ROWS = b"id,name\n1,fig\n2,pear\n"
 NOTEBOOK = b'{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}'
+LOG = b"".join(
+    b"2026-03-01 08:00:%02d,137 - app.db - INFO - opened %d of 3, in %d ms\n" % (each, each, each * 7)
+    for each in range(30)
+)
+DPKG_LOG = b"2026-02-01 10:00:01 startup archives unpack\n" + b"".join(
+    b"2026-02-01 10:00:02 status half-installed libc%d:amd64 2.36-9+deb12u%d\n" % (each, each)
+    for each in range(60)
+)
+MANUAL = b""".\\" $Id: lua.man,v 1.14 2020/05/21 19:31:21 lhf Exp $
+.TH LUA 1 "$Date: 2020/05/21 19:31:21 $"
+.SH NAME
+lua \\- Lua interpreter
+.SH SYNOPSIS
+.B lua
+[
+.I options
+]
+[
+.I script
+[
+.I args
+]
+]
+.SH DESCRIPTION
+.B lua
+is the standalone Lua interpreter.
+It loads and executes Lua programs,
+either in textual source form or
+in precompiled binary form.
+"""
+INFO = (
+    b"This is zsh.info, produced by makeinfo version 6.8 from zsh.texi.\n\nINFO-DIR-SECTION Shells\n\n\x1f\n"
+    b"File: zsh.info,  Node: Top,  Next: Roadmap\n\nThe Z Shell Manual\n******************\n\n* Menu:\n\n"
+    b"* Roadmap::\n\n1 Author\n========\n\n   Zsh was written by Paul Falstad.\n"
+)
+INFO_MASTER = (
+    b"This is zsh.info, produced by makeinfo.\n\n\x1f\nIndirect:\nzsh.info-1: 213\nzsh.info-2: 301812\n\x1f\n"
+    b"Tag Table:\n(Indirect)\n%s\x1f\nEnd Tag Table\n"
+    % b"".join(b"Node: N%d\x7f%d\n" % (each, each * 77) for each in range(400))
+)
 WORDS = b"The ferry leaves at nine and comes back at five.\n"
 
 
@@ -45,6 +87,14 @@ def bmp() -> bytes:
     )
 
 
+FRAGMENTS = (
+    b"<p>One.</p>\n<p>Two.</p>\n",
+    b'<div class="x"><p>One <b>bold</b> word.</p></div>\n<div><p>Two.</p></div>\n',
+    b"<h2>Tides</h2>\n<ul>\n<li>High water</li>\n<li>Low water</li>\n</ul>\n",
+    b"<table><tr><td>1</td><td>2</td></tr></table>\n<br/>\n<img src='a.png'/>\n",
+    b"<!-- a part of a page -->\n<section><p>One.</p></section>\n<section><p>Two.</p></section>\n",
+    b"<div><span>One</span> <span>Two</span></div>",
+)
 # A name, the bytes, and the media type.
 KINDS: list[tuple[str, bytes, str]] = [
     # HTML, from 12 bytes on, with and without a name that says so.
@@ -125,6 +175,9 @@ KINDS: list[tuple[str, bytes, str]] = [
     ("a", "<?xml version='1.0' encoding='utf-16'?><a>b</a>".encode("utf-16"), XML),
     ("a", b"<note><to>Ada</to></note>", XML),
     ("a.txt", b"<note><to>Ada</to></note>\n", XML),
+    # Elements of HTML one after another are no XML, whatever the file is called.
+    *(("a.txt", body, HTML) for body in FRAGMENTS),
+    *(("a", body, HTML) for body in FRAGMENTS),
     ("a", b"<rss version='2.0'><channel/></rss>", XML),
     ("a", b"<feed xmlns='http://www.w3.org/2005/Atom'><title>x</title></feed>", XML),
     ("a", b"<article xmlns='http://docbook.org/ns/docbook'><title>x</title></article>", XML),
@@ -190,6 +243,29 @@ KINDS: list[tuple[str, bytes, str]] = [
     ("a.tsv", b"a\tb\n1\t2\n", TSV),
     ("a.csv", b"<b>,c\n1,2\n", CSV),
     ("data", b"id,name,price\n1,apple,2.50\n2,pear,3.10\n3,fig,0.80\n", CSV),
+    ("data", b"name\tcity\tland\nAda\tOslo\tNorway\nBo\tUmea\tSweden\n", TSV),
+    ("data", b'"name","born 1"\n"Ada","3"\n"Bo","4"\n"Cy","5"\n', CSV),
+    # Lines with commas are no table, unless all of them are plainly rows.
+    *((name, LOG, TEXT) for name in ("app.log", "app.log.1", "app.log.2026-03-01", "app", "app.out")),
+    *((name, DPKG_LOG, TEXT) for name in ("dpkg.log", "dpkg.log.1", "dpkg")),
+    # Manual pages.
+    *((name, MANUAL, ROFF) for name in ("lua5.4.1", "lua.1", "lua", "lua.txt", "https://a.example/lua")),
+    ("lua.md", MANUAL, MARKDOWN),
+    ("a.8", b".Dd $Mdocdate$\n.Dt A 8\n.Sh NAME\n", ROFF),
+    ("a", b'\'\\" t\n.\\" by hand\n.TH A 1\n.SH NAME\na \\- b\n', ROFF),
+    ("a.3pm", b".de Sp\n.if t .sp\n..\n" + b'.\\" more of it\n' * 400 + b".TH A 3pm\n.SH NAME\n", ROFF),
+    ("a.5", b".SH NAME\na \\- without a title\n", ROFF),
+    ("b.1", b".so man1/a.1\n", ROFF),
+    ("b", b".so man1/a.1\n", TEXT),
+    ("notes-1.2", b"Write .TH first\n.TH A 1\n.SH NAME\n", TEXT),
+    ("notes.1", b".hidden files are\n.SH left out\n", TEXT),
+    ("fig.1", b"The rates of 2026\n.5 percent\n", TEXT),
+    *(("zsh.info-1", body, TEXT) for body in (INFO, INFO_MASTER)),
+    ("zsh.info", INFO_MASTER, TEXT),
+    ("a", b"Flour, 200 g\nButter, 100 g", TEXT),
+    ("a", b"Flour, 200 g, sifted\nButter, 100 g, soft\nSugar, 50 g, brown\n", TEXT),
+    ("a", b"apples, pears, plums\nbread, butter, jam\ntea, milk, sugar\n", TEXT),
+    ("a", b"date,from,to\n2026-03-01,a\n", TEXT),
     # Mail.
     ("a.eml", MAIL, EML),
     ("a", MAIL, EML),
@@ -237,6 +313,14 @@ KINDS: list[tuple[str, bytes, str]] = [
     ("a", b"MM\x00*\x00\x00\x00\x08\x00\x00", "image/tiff"),
     ("a.bmp", bmp(), "image/bmp"),
     ("a.txt", b"BMW is a maker of motor cars in Munich.\n", TEXT),
+    (
+        "changelog.Debian",
+        b"libmd (1.0.4-2) unstable; urgency=medium\n\n  * Add support.\n\n"
+        b" -- Guillem Jover <guillem@debian.org>  Fri, 21 Oct 2022 13:37:42 +0200\n\n" * 3,
+        "text/plain",
+    ),
+    ("takeout.eml", b"From a@b.example Mon Mar  2 09:14:00 2026\nFrom: a@b.example\nTo: c\n\nx\n", kinds.EML),
+    ("box", b"From a@b.example Mon Mar  2 09:14:00 2026\nFrom: a@b.example\nTo: c\n\nx\n", kinds.MBOX),
     ("a.heic", b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00heicmif1", "image/heic"),
     ("a.ico", b"\x00\x00\x01\x00\x01\x00\x10\x10", "image/x-icon"),
     ("a.wav", b"RIFF\x24\x00\x00\x00WAVEfmt ", "audio/wav"),
@@ -305,3 +389,9 @@ def test_small_pages_are_read_without_their_tags() -> None:
         text = extract_document(body, detect_media_type(body, "a.html")).text
         assert "<" not in text
         assert len(text) > 10
+
+
+def test_the_table_of_a_divided_manual_in_info_is_text() -> None:
+    assert "Node: N399" in extract_document(INFO_MASTER, "text/plain").text
+    with pytest.raises(ExtractionError):
+        extract_document(bytes(range(256)) * 20 + b"\n\x1f\n", "text/plain")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from assets.text.normalization import normalize_text
+from assets.text.normalization import collapse_whitespace, normalize_text
 
 
 @settings(deadline=None)  # the first call imports ftfy
@@ -51,3 +51,12 @@ def test_repairs_what_is_damaged_and_leaves_what_is_meant(raw: str, expected: st
 
 def test_long_runs_of_spaces_take_linear_time() -> None:
     assert normalize_text(" " * 2_000_000 + "x") == " " * 2_000_000 + "x"
+
+
+@settings(deadline=None)
+@given(st.text())
+@example("Â\r0")
+def test_a_title_is_normalised_in_one_line(text: str) -> None:
+    once = collapse_whitespace(text)
+    assert collapse_whitespace(once) == normalize_text(once) == once
+    assert "\n" not in once

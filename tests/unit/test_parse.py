@@ -18,7 +18,7 @@ from assets.parsing.blocks import ExtractedDocument
 from assets.parsing.content_type import detect_media_type
 from assets.parsing.parse import PARSED_DOCUMENT_SCHEMA, parse_document_batches
 from assets.parsing.sandbox import ParserLimits, SandboxedParser
-from assets.text.quality_filter import QualityThresholds
+from assets.text.readability import ReadabilityThresholds
 from assets.text.signals import QUALITY_SIGNALS
 
 SEEN = datetime(2026, 1, 2, tzinfo=UTC)
@@ -29,6 +29,7 @@ INPUT = pa.schema(
         ("body", pa.binary()),
         ("error", pa.string()),
         ("first_seen_at", pa.timestamp("us", tz="UTC")),
+        ("released", pa.bool_()),
     ]
 )
 
@@ -46,12 +47,13 @@ def row(body: bytes | None, media_type: str | None, title: str | None = None) ->
         "body": body,
         "error": None,
         "first_seen_at": SEEN,
+        "released": False,
     }
 
 
 def parsed(*rows: dict[str, Any], **limits: Any) -> list[dict[str, Any]]:
     batches = iter([pa.RecordBatch.from_pylist(list(rows), schema=INPUT)])
-    [batch] = parse_document_batches(batches, QualityThresholds(), ParserLimits(**limits))
+    [batch] = parse_document_batches(batches, ReadabilityThresholds(), ParserLimits(**limits))
     assert batch.schema == PARSED_DOCUMENT_SCHEMA
     assert batch.num_rows == len(rows)
     found: list[dict[str, Any]] = batch.to_pylist()
@@ -72,13 +74,26 @@ def test_a_document_most_of_whose_words_were_lost_is_quarantined(monkeypatch: py
 
     monkeypatch.setattr(parse, "sandboxed_parser", LosingParser)
     [lost] = parsed(row(page, "text/html"))
-    assert (lost["stage"], lost["expectation"]) == ("extract", "lost_in_parsing")
+    assert (lost["stage"], lost["expectation"]) == ("damage", "lost_in_parsing")
     assert "31%" in lost["reason"]
     assert lost["text"] is None
+    [released] = parsed(row(page, "text/html") | {"released": True})
+    assert (released["stage"], released["text_coverage"]) == (None, 0.31)
+
+
+def test_a_released_document_is_kept_whatever_its_damage_but_not_without_text() -> None:
+    symbols = b"\n".join([b"%&/ (){} +*~# <>|"] * 20)
+    [refused] = parsed(row(symbols, "text/plain"))
+    assert (refused["stage"], refused["expectation"]) == ("damage", "min_alphanumeric_word_ratio")
+    assert refused["reason"].startswith("20 lines, 80 words; 100% of the words have neither")
+    kept, empty = parsed(*(row(body, "text/plain") | {"released": True} for body in (symbols, b"")))
+    assert (kept["stage"], kept["text"]) == (None, symbols.decode())
+    assert empty["expectation"] == "empty"
 
 
 def test_schema_is_the_table_without_its_run_and_with_the_verdict() -> None:
-    names = [name for name in DOCUMENTS.schema.names if name != "OpenLineage_RunId"]
+    later = {"training_fit", "training_unfit_reasons", "OpenLineage_RunId"}
+    names = [name for name in DOCUMENTS.schema.names if name not in later]
     assert [*names, "stage", "expectation", "reason"] == PARSED_DOCUMENT_SCHEMA.names
 
 
@@ -124,9 +139,9 @@ def test_rejected_documents_keep_their_identity_and_their_place() -> None:
     assert [(each["stage"], each["expectation"]) for each in found] == [
         ("extract", "encrypted"),
         (None, None),
-        ("quality", "min_word_count"),
+        (None, None),
         ("extract", "empty"),
-        ("quality", "min_word_count"),
+        (None, None),
     ]
     for given, got in zip(rows, found, strict=True):
         for name in ("doc_id", "tenant", "source", "uri", "content_sha256", "first_seen_at"):
@@ -168,13 +183,11 @@ def test_messy_files_are_kept_or_quarantined_with_a_reason(shared_data: Path) ->
                 rows.append(row(body, detect_media_type(body, member.name)) | {"uri": member.name})
     found = parsed(*rows)
     assert Counter((each["stage"], each["expectation"]) for each in found) == {
-        (None, None): 107,
+        (None, None): 110,
         ("extract", "unsupported_media_type"): 11,
         ("extract", "no_text"): 2,
         ("extract", "encrypted"): 1,
         ("extract", "empty"): 1,
-        ("quality", "min_word_count"): 2,
-        ("quality", "max_lorem_ipsum_word_ratio"): 1,
     }
     assert all(each["reason"] for each in found if each["stage"])
 
@@ -183,7 +196,7 @@ def test_runs_in_spark(spark: SparkSession) -> None:
     from pyspark.sql.pandas.types import from_arrow_schema
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        return parse_document_batches(iter(batches), QualityThresholds())
+        return parse_document_batches(iter(batches), ReadabilityThresholds())
 
     rows = [row(f"This is document number {n} of some.".encode(), "text/plain") for n in range(5)]
     rows.append(row(b"", "text/plain"))

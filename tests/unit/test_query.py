@@ -1,6 +1,7 @@
 """The query language, and the passages it asks for."""
 
 import re
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -76,3 +77,9 @@ def test_a_passage_is_found_in_itself(passage: str) -> None:
 )
 def test_a_passage_is_found_where_it_stands(phrase: str, text: str, there: bool) -> None:
     assert bool(re.search(phrase_regex(phrase), text, re.IGNORECASE)) is there
+
+
+@pytest.mark.parametrize("read", [SearchQuery.plain, SearchQuery.parse])
+def test_what_is_no_text_is_refused(read: Callable[[str], SearchQuery]) -> None:
+    with pytest.raises(InvalidSearchQuery, match="write it in UTF-8"):
+        read("what is \udcff it")

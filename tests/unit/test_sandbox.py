@@ -19,7 +19,7 @@ from assets.parsing.blocks import ExtractionError
 from assets.parsing.extract import extract_document
 from assets.parsing.parse import PARSED_DOCUMENT_SCHEMA, parse_document_batches
 from assets.parsing.sandbox import ParserLimits, SandboxedParser
-from assets.text.quality_filter import QualityThresholds
+from assets.text.readability import ReadabilityThresholds
 
 MARKDOWN = b"# Widget\n\nSome words about the widget.\n"
 ODT = (
@@ -134,7 +134,7 @@ def test_holds_in_spark_workers(spark: SparkSession) -> None:
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         sys.path.insert(0, here)
         sandbox._CHILD_MODULE = "hostile_worker"
-        yield from parse_document_batches(iter(batches), QualityThresholds(), LIMITS)
+        yield from parse_document_batches(iter(batches), ReadabilityThresholds(), LIMITS)
         sandbox.sandboxed_parser(LIMITS).close()  # the worker serves other tests
 
     rows = [row(b"%s%d" % (MARKDOWN, n), "text/markdown") for n in range(6)]
@@ -154,3 +154,18 @@ def test_a_long_line_is_bounded(parser: SandboxedParser) -> None:
     line = b"words and more of them " * 100_000
     assert len(parser.extract_document(line, "text/plain").text) == len(line) - 1
     assert parser._parsed == 1
+
+
+def test_a_document_among_the_members_of_an_open_archive_is_refused_and_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sandbox, "_CHILD_MODULE", "assets.parsing.worker")
+    parser = SandboxedParser(ParserLimits())
+    archive = make_zip({"a.html": b"<p>One</p>" * 400_000, "b.html": b"<p>Two</p>" * 400_000})
+    members = parser.container_members(archive, "application/zip")
+    next(members)
+    with pytest.raises(RuntimeError, match="members of an archive"):
+        parser.extract_document(b"<p>Words</p>" * 400_000, "text/html")
+    assert [member.name for member in members] == ["b.html"]
+    assert parser.extract_document(b"<p>Some words about it.</p>", "text/html").text
+    parser.close()

@@ -1,95 +1,11 @@
-import base64
-import random
-import string
-
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_training_fit import BAD, GOOD, LICENCE
 
-from assets.text.language import detect_language
-from assets.text.normalization import normalize_text
-from assets.text.quality_filter import QualityThresholds, quality_rejections
 from assets.text.signals import QUALITY_SIGNALS, quality_signals
-
-RANDOM = random.Random(7)
-LICENCE = (
-    "Permission is hereby granted, free of charge, to any person obtaining a copy of this software and"
-    " associated documentation files, to deal in the Software without restriction, including rights to use,"
-    " copy, modify and merge it, and to permit persons to whom the Software is furnished to do so."
-)
-GOOD = {
-    "readme": "Widget makes widgets.\n\npip install widget",
-    "licence": LICENCE,
-    "question": "Q: Is it free?\nA: Yes.",
-    "api": "\n".join(
-        f"linalg.{name}(a, *, axis=None)" for name in ("solve", "inv", "det", "norm", "qr", "svd") * 8
-    ),
-    "table": "\n\n".join(f"currency: EUR\ncountry: Germany\nid: {row}" for row in range(300)),
-    "numbers": "\n".join(" ".join(str(RANDOM.randrange(10_000)) for _ in range(6)) for _ in range(60)),
-    "changelog": "\n".join(
-        f"- Fixed the {word} of widgets." for word in ("size", "colour", "weight", "price") * 5
-    ),
-    "code": "def walk(path):\n    for name in listing(path):\n        yield name, size(name)\n",
-    "chinese": "这是一个用于测试的中文文档。它描述了如何安装软件以及如何运行它。请参阅手册以了解更多。",
-    "german": "Die Installation dauert eine Minute. Danach läuft der Dienst im Hintergrund weiter.",
-}
-LETTERS = string.ascii_lowercase
-BAD = {
-    "min_word_count": "Hello",
-    "max_mean_word_length": "\n".join(base64.b64encode(RANDOM.randbytes(57)).decode() for _ in range(30)),
-    "min_alphanumeric_word_ratio": " ".join("".join(RANDOM.choices("!@#$%^&*(){}", k=4)) for _ in range(80)),
-    "min_letter_coincidence": " ".join("".join(RANDOM.choices(LETTERS, k=6)) for _ in range(200)),
-    "max_no_language_word_count": " ".join("".join(RANDOM.choices("asdfghjkl", k=6)) for _ in range(200)),
-    "max_duplicate_line_fraction": "Buy our widgets now.\n" * 100,
-    "max_top_4_gram_char_fraction": "Buy now and save. " * 100,
-    "max_lorem_ipsum_word_ratio": (
-        "Lorem ipsum dolor sit amet, consectetur adipiscing elit, sed do eiusmod tempor incididunt ut"
-        " labore et dolore magna aliqua."
-    ),
-    "max_boilerplate_line_ratio": "It uses cookies.\nPlease enable JavaScript.\nSee our privacy policy.",
-    "max_replacement_char_ratio": "some \ufffd\ufffd\ufffd te\ufffd\ufffdt \ufffd\ufffd",
-    "max_symbol_to_word_ratio": "### one ### two ### three ###",
-}
-
-
-def failed(text: str, thresholds: QualityThresholds | None = None) -> list[str]:
-    text = normalize_text(text)
-    found = quality_rejections(
-        quality_signals(text), detect_language(text), thresholds or QualityThresholds()
-    )
-    return [rejection.expectation for rejection in found]
-
-
-@pytest.mark.parametrize("name", GOOD)
-def test_what_a_knowledge_base_holds_passes(name: str) -> None:
-    assert failed(GOOD[name]) == []
-
-
-@pytest.mark.parametrize("threshold", BAD)
-def test_what_is_damaged_fails_by_name_and_passes_when_turned_off(threshold: str) -> None:
-    assert threshold in failed(BAD[threshold])
-    off = QualityThresholds.model_validate({threshold: None})
-    assert threshold not in failed(BAD[threshold], off)
-
-
-def test_reason_holds_value_and_threshold() -> None:
-    [rejection] = quality_rejections(quality_signals("Hello"), "und", QualityThresholds())
-    assert rejection.reason == "word_count is 1, below the minimum of 3"
-
-
-def test_languages_are_restricted_only_on_request() -> None:
-    german = GOOD["german"]
-    assert failed(german, QualityThresholds(languages=["de", "en"])) == []
-    assert failed(german, QualityThresholds(languages=["en"])) == ["languages"]
-
-
-def test_every_threshold_bounds_a_signal() -> None:
-    others = {"languages", "max_no_language_word_count", "repetition_from_word_count"}
-    for name in set(QualityThresholds.model_fields) - others:
-        side, _, signal = name.partition("_")
-        assert side in {"min", "max"}
-        assert signal in QUALITY_SIGNALS
+from retrieval.language.identification import detect_language
 
 
 def test_counts_by_hand() -> None:
@@ -111,6 +27,52 @@ def test_counts_by_hand() -> None:
     # "the cat" three times, six characters each
     assert signals["top_2_gram_char_fraction"] == pytest.approx(18 / 37)
     assert signals["top_3_gram_char_fraction"] == pytest.approx(20 / 37)
+
+
+def test_words_of_a_script_without_spaces_are_counted_as_words() -> None:
+    signals = quality_signals("人人都有受教育的权利。\n\nEveryone has it 𠀀𠀁.")
+    assert signals["word_count"] == 6 + 3 + 2
+    assert signals["alphanumeric_word_ratio"] == 1.0
+    thai = quality_signals("ทุกคนมีสิทธิในการศึกษา ทุกคนมีสิทธิในการศึกษา")
+    assert thai["word_count"] == 14
+    assert (thai["top_4_gram_char_fraction"] or 0) > 0.5
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        *("He told us about the storm.", "The menu has cod and potatoes.", "Loading takes two hours."),
+        *("The navigation lights are red and green.", "Please register the boat at the harbour office."),
+        *("We made contact with the pilot at noon.", "The privacy of the crew comes first."),
+    ],
+)
+def test_a_sentence_with_a_word_of_a_menu_is_no_boilerplate(sentence: str) -> None:
+    assert quality_signals(sentence)["boilerplate_line_ratio"] == 0
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(
+            "Menu",
+            "About us",
+            "Read more",
+            "Loading, please wait.",
+            "Sign in to your account",
+            "Page not found",
+        ),
+        *(
+            "Subscribe to our newsletter",
+            "Log in with Google",
+            "Follow us on Twitter",
+            "Skip to main content",
+        ),
+        *("Enter your email address", "Copyright 2024. All rights reserved.", "Terms of Service | Privacy"),
+        *("Home page | About us | Contact us", "Share on Facebook", "We use cookies on this site."),
+    ],
+)
+def test_a_line_of_words_of_a_menu_is_boilerplate(line: str) -> None:
+    assert quality_signals(line)["boilerplate_line_ratio"] == 1
 
 
 def test_repeated_n_grams_cover_each_character_once() -> None:

@@ -3,11 +3,13 @@ import subprocess
 import sys
 from string import Formatter
 
+import duckdb
 import pytest
 
 from assets.dagster.conservation import Conservation
 from assets.lake.tables import TABLES
 from assets.text.signals import QUALITY_SIGNALS
+from quality.checked_rows import failing_rows_in_duckdb
 from quality.expectations import Expectation, expect_condition, expect_row_count
 from quality.gate import ExpectationResult, gate_verdict
 from quality.gx import gx_expectation
@@ -107,3 +109,25 @@ def test_conservation_holds_only_without_faults() -> None:
     cancelled = Conservation(raw=10, kept=6, duplicates=3, quarantined=1, lost=1, doubled=1)
     assert not cancelled.holds
     assert "1 lost; 1 both kept and quarantined" in str(cancelled)
+
+
+def test_documents_that_fail_a_check_are_counted_and_named() -> None:
+    suite = SUITES["silver.documents"]
+    checks = {each.name: each for each in suite.expectations}
+    with duckdb.connect() as connection:
+        connection.execute(
+            """
+            create table documents as select 'file:///' || n as uri, n / 10 as text_coverage,
+                case when n = 3 then [struct_pack(char_start := 1, title := 'x')] end as headings,
+                'text' as text
+            from range(10) as t(n)
+            """
+        )
+
+        def failing(name: str, limit: int = 2) -> tuple[int, list[str]] | None:
+            return failing_rows_in_duckdb(connection, suite, checks[name], "uri", limit)
+
+        assert failing("text_arrived") == (9, ["file:///0", "file:///1"])
+        assert failing("headings_are_spans") == (1, ["file:///3"])
+        assert failing("uri_not_null") == (0, [])
+        assert failing("row_count") is None

@@ -1,7 +1,11 @@
 """How lists and table rows become lines of text, the same in every format."""
 
+import re
+import textwrap
 from collections.abc import Iterable
 
+_CODE_INDENT = "    "
+_PROSE_LINE = re.compile(r"[ \t]*(?:[^\W\d_][\w'’,-]*[,.:;]? ){6}")
 _MAX_TABLE_CHARS = 700
 """Of the rows of one text of a table: with its header it fits into a chunk of the default size."""
 
@@ -22,6 +26,16 @@ def format_list(items: Iterable[str], first: int | None = None) -> str:
     return "\n".join(lines)
 
 
+def format_code(text: str) -> str:
+    """Returns a code block with its lines indented, so that it can be told from prose and stays whole.
+
+    Preformatted prose, half of whose lines begin with six words, is returned as it is.
+    """
+    lines = [line for line in text.split("\n") if line.strip()]
+    prose = sum(bool(_PROSE_LINE.match(line)) for line in lines)
+    return text if 2 * prose >= len(lines) else textwrap.indent(text.strip("\n"), _CODE_INDENT)
+
+
 def format_table_row(cells: Iterable[str]) -> str:
     """Returns a table row as one line with ` | ` between cells; a single non-empty cell stands alone."""
     texts = [" ".join(cell.split()) for cell in cells]
@@ -30,6 +44,14 @@ def format_table_row(cells: Iterable[str]) -> str:
     while texts and not texts[-1]:
         texts.pop()
     return " | ".join(texts)
+
+
+def format_headed_table(rows: list[list[str]]) -> list[str]:
+    """Returns a table whose first row is its header: as lines, or if it is long as `format_table_rows`."""
+    lines = "\n".join(filter(None, map(format_table_row, rows)))
+    if len(lines) <= _MAX_TABLE_CHARS or len(rows[0]) < 2:
+        return [lines]
+    return format_table_rows(rows[0], rows[1:])
 
 
 def format_table_rows(header: list[str], rows: Iterable[list[str]]) -> list[str]:

@@ -1,0 +1,1 @@
+"""What do records, tables and trees of values say, as lines?"""

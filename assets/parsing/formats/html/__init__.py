@@ -1,0 +1,1 @@
+"""What does a web page say? Its main part or its article, without what is around it."""

@@ -1,0 +1,1 @@
+"""What does a message say, and what is attached to it?"""

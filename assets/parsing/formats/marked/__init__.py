@@ -1,0 +1,1 @@
+"""What does a text say whose structure is marked in its characters?"""

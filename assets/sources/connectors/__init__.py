@@ -1,0 +1,1 @@
+"""What does a Git repository, a database or a website hold, and what of it is new?"""

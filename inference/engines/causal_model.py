@@ -1,0 +1,392 @@
+"""Opens a causal language model from the local disk, says what is wrong with it, and writes its prompts.
+
+It needs no more than torch, transformers and safetensors: a worker on a GPU machine has nothing else.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils.logging import disable_progress_bar
+
+from inference.engines.chat_template import without_system_message, write_prompt
+from inference.engines.digest import model_name
+from inference.engines.generation import Generation, GenerationRequest, SamplingOptions
+from inference.engines.protocol import EngineError
+from retrieval.model_memory import weights_bytes
+
+Message = Mapping[str, str]
+
+_LAYER = re.compile(r"\.(\d+)\.")
+_PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_PROBE = "Is water wet?"
+
+
+class InvalidModel(EngineError):
+    """A model can not be used; the message names the model, the place of the fault and the cure."""
+
+
+@dataclass(frozen=True, eq=False)
+class CausalModel:
+    """A causal language model with its tokenizer.
+
+    Attributes:
+        path: Where it was opened.
+        model: The transformers model, in evaluation mode.
+        tokenizer: Its tokenizer, with a chat template.
+        context_tokens: Number of tokens that it can read and write together.
+        numeric_form: The kind of device that it is on and the type of its weights, such as `cuda bfloat16`.
+        takes_system_message: Whether its chat template has a place for instructions.
+    """
+
+    path: Path
+    model: Any
+    tokenizer: Any
+    context_tokens: int
+    numeric_form: str
+    takes_system_message: bool
+
+    @property
+    def name(self) -> str:
+        """Its folder's or file's name."""
+        return model_name(self.path)
+
+    @cached_property
+    def end_token_ids(self) -> frozenset[int]:
+        """The tokens that end a text."""
+        ends = self.model.generation_config.eos_token_id
+        return frozenset(ends if isinstance(ends, list) else [ends])
+
+    @cached_property
+    def _control(self) -> re.Pattern[str]:
+        """Matches what the tokenizer would read as a control token."""
+        marks = [str(each) for each in self.tokenizer.get_added_vocab() if re.search(r"[^\w\s]", each)]
+        marks.sort(key=len, reverse=True)
+        return re.compile("|".join(re.escape(mark) for mark in marks if len(mark) > 1) or r"(?!)")
+
+    def prompt_ids(self, messages: Sequence[Message]) -> npt.NDArray[np.int64]:
+        """Returns the token ids of a prompt, shape (tokens,).
+
+        Messages quote documents, so a control token's name in them is broken in two: no document can end its
+        message and begin one of the system.
+
+        Raises:
+            InvalidModel: The chat template can not write these messages.
+        """
+        safe = [
+            each | {"content": self._control.sub(_broken, each["content"])} for each in map(dict, messages)
+        ]
+        if not self.takes_system_message:
+            safe = without_system_message(safe)
+        try:
+            text = write_prompt(self.tokenizer, safe)
+        except Exception as error:  # whatever a template raises
+            raise InvalidModel(f"the chat template of {self.path} fails: {error}") from error
+        return np.array(self.tokenizer(text, add_special_tokens=False)["input_ids"], np.int64)
+
+    def first_fitting(
+        self, forms: Iterable[Sequence[Message]], max_tokens: int
+    ) -> tuple[int, npt.NDArray[np.int64]] | None:
+        """Returns the first of several prompts that leaves room for an answer, as its number and its ids.
+
+        Args:
+            forms: The prompts, the longest first.
+            max_tokens: How many tokens the answer may have.
+
+        Returns:
+            None if none fits.
+        """
+        for number, messages in enumerate(forms):
+            ids = self.prompt_ids(messages)
+            if len(ids) + max_tokens <= self.context_tokens:
+                return number, ids
+        return None
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[Generation]:
+        """Yields what transformers' `generate` writes after each prompt, in order; a bad one fails alone.
+
+        It decodes greedily: of the options, only `max_tokens` may be set.
+        """
+        for index, request in enumerate(requests):
+            try:
+                yield self._generate(index, request)
+            except (
+                RuntimeError,
+                ValueError,
+                IndexError,
+            ) as error:  # torch.OutOfMemoryError is a RuntimeError
+                yield Generation(index, np.array([], np.int32), "", "error", failure=f"{self.name}: {error}")
+
+    def _generate(self, index: int, request: GenerationRequest) -> Generation:
+        if request.options != SamplingOptions(max_tokens=request.options.max_tokens):
+            raise ValueError("only greedy decoding is possible with this model")
+        ids = torch.from_numpy(request.prompt.astype(np.int64))[None].to(self.model.device)
+        with torch.inference_mode():
+            output = self.model.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=request.options.max_tokens,
+                do_sample=False,
+            )
+        tokens = output[0, ids.shape[1] :].to("cpu", torch.int32).numpy()
+        ended = bool(len(tokens)) and int(tokens[-1]) in self.end_token_ids
+        tokens = tokens[:-1] if ended else tokens
+        text = self.tokenizer.decode(tokens, skip_special_tokens=True)
+        return Generation(index, tokens, text, "stop" if ended else "length")
+
+
+def open_causal_model(path: Path) -> CausalModel:
+    """Returns a model, loaded from the local disk to a GPU if there is one.
+
+    Only weights in safetensors or GGUF are read, since pickles can run code, and no code that comes with a
+    model is run.
+
+    Args:
+        path: A folder in transformers' form, or a `.gguf` file (which needs the packages `gguf` and
+            `accelerate`).
+
+    Raises:
+        InvalidModel: There is none, or it can not be used.
+    """
+    _check(path)
+    model = _load_model(path)
+    tokenizer = _load_tokenizer(path, model)
+    return CausalModel(
+        path,
+        model,
+        tokenizer,
+        context_tokens=_context_tokens(path, model),
+        numeric_form=f"{model.device.type} {str(model.dtype).removeprefix('torch.')}",
+        takes_system_message=_probe_template(path, tokenizer),
+    )
+
+
+def causal_model_bytes(path: Path) -> int:
+    """Returns the memory that a model's weights take, without loading them.
+
+    Raises:
+        InvalidModel: There is none, or it can not be used.
+    """
+    _check(path)
+    bytes_per_weight = numeric_form("cuda" if torch.cuda.is_available() else "cpu").itemsize
+    if path.is_dir():
+        return weights_bytes(path, bytes_per_weight)
+    from gguf import GGUFReader
+
+    try:
+        return sum(int(each.n_elements) for each in GGUFReader(path).tensors) * bytes_per_weight
+    except Exception as error:  # a damaged file fails in its reader's own ways
+        raise InvalidModel(f"{path} can not be loaded as a language model: {error}") from error
+
+
+def numeric_form(device: str) -> torch.dtype:
+    """Returns bfloat16 where the processor computes in it; it is slower than float32 where it does not."""
+    if device == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    has = torch.cpu.get_capabilities()
+    return (
+        torch.bfloat16 if has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16") else torch.float32
+    )
+
+
+def _check(path: Path) -> None:
+    if not path.exists():
+        raise InvalidModel(f"no model at {path}: name a model's folder or a .gguf file")
+    if path.is_dir():
+        _check_folder(path)
+    elif path.suffix != ".gguf":
+        raise InvalidModel(f"{path} is no model: name a model's folder or a .gguf file")
+    elif lacking := [name for name in ("gguf", "accelerate") if find_spec(name) is None]:
+        raise InvalidModel(
+            f"{path} is a GGUF file, which can not be read without the packages {' and '.join(lacking)}: "
+            f"`{sys.executable} -m pip install {' '.join(lacking)}`"
+        )
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuses what can be refused without loading anything."""
+    config = _read_json(folder / "config.json", "it describes the model")
+    for name in ("config.json", "tokenizer_config.json"):
+        if (folder / name).exists() and "auto_map" in _read_json(folder / name, ""):
+            raise InvalidModel(
+                f"{folder / name} asks for code of its own (auto_map), and such code is never run: use a "
+                "model whose architecture transformers knows"
+            )
+    kind, named = config.get("model_type"), config.get("architectures") or []
+    known = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    classes = {each for value in known.values() for each in ([value] if isinstance(value, str) else value)}
+    if kind not in known or (named and not classes & set(named)):
+        raise InvalidModel(
+            f"{folder / 'config.json'} names the kind {kind} ({', '.join(map(str, named))}), which "
+            "is no causal language model that this transformers knows: use another model, or a newer "
+            "transformers"
+        )
+    layers = config.get("num_hidden_layers")
+    numbers = {int(each[1]) for name in _tensor_names(folder) if (each := _LAYER.search(name))}
+    if isinstance(layers, int) and numbers and layers != len(numbers):
+        raise InvalidModel(
+            f"{folder / 'config.json'} says {layers} layers and the weights have {len(numbers)}: fetch both "
+            "files of one model again"
+        )
+
+
+def _read_json(file: Path, what: str) -> dict[str, Any]:
+    if not file.is_file():
+        raise InvalidModel(f"{file.parent} has no {file.name}, {what}: fetch the whole model")
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("it is no JSON object")
+    except (ValueError, RecursionError) as error:
+        raise InvalidModel(f"{file} can not be read: {error}; fetch it again") from error
+    return found
+
+
+def _tensor_names(folder: Path) -> list[str]:
+    """Returns the names of all tensors, after a look whether each file of them is whole."""
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        weight_map = _read_json(index, "").get("weight_map")
+        wanted = weight_map.values() if isinstance(weight_map, dict) else [None]
+        files = []
+        for name in dict.fromkeys(wanted):
+            if not isinstance(name, str) or Path(name).name != name or not (folder / name).is_file():
+                raise InvalidModel(
+                    f"{index} names {name!r}, which is no file beside it: fetch the whole model"
+                )
+            files.append(folder / name)
+    else:
+        files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        pickled = sorted(each.name for each in folder.iterdir() if each.suffix in _PICKLED)
+        if pickled:
+            raise InvalidModel(
+                f"{folder} has its weights in {pickled[0]}, a pickle, which can run code when it is read: "
+                "fetch the model in safetensors or GGUF"
+            )
+        raise InvalidModel(f"{folder} has no weights (*.safetensors): fetch the whole model")
+    names: list[str] = []
+    for file in files:
+        try:
+            with safe_open(file, "pt") as tensors:
+                names += tensors.keys()
+        except (SafetensorError, OSError) as error:
+            raise InvalidModel(f"{file} is damaged or cut off ({error}): fetch it again") from error
+    return names
+
+
+def _load_model(path: Path) -> Any:
+    disable_progress_bar()  # a bar for what takes a second, in logs too
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    folder, options = _source(path)
+    try:
+        model, found = AutoModelForCausalLM.from_pretrained(
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=path.is_dir() or None,
+            dtype=numeric_form(device),
+            output_loading_info=True,
+            # Packed weights would be multiplied by kernels from a hub.
+            quantization_config=None if path.is_dir() else GgufConfig(dequantize=True),
+            **options,
+        )
+    except Exception as error:  # a damaged file fails in its reader's own ways, struct.error among them
+        raise InvalidModel(f"{path} can not be loaded as a language model: {error}") from error
+    for fault, kind in (("missing_keys", "lack"), ("unexpected_keys", "have besides")):
+        if names := sorted(map(str, found[fault])):
+            raise InvalidModel(
+                f"{path}: the configuration does not describe the weights, which {kind} {names[0]}"
+                + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+                + ": fetch both files of one model again"
+            )
+    for name, weights in model.named_parameters():
+        if weights.is_floating_point() and not bool(torch.isfinite(weights).all()):
+            raise InvalidModel(
+                f"{path}: the weights {name} hold NaN or infinity in {str(weights.dtype)[6:]}: fetch the "
+                "model again"
+            )
+    # Sampling options that come with a model would change answers unseen.
+    ends = model.generation_config.eos_token_id
+    ends = model.config.eos_token_id if ends is None else ends
+    model.generation_config = GenerationConfig(eos_token_id=ends)
+    try:
+        return model.to(device).eval()
+    except torch.OutOfMemoryError as error:
+        raise InvalidModel(f"{path} does not fit into the GPU's memory: use a smaller model") from error
+
+
+def _load_tokenizer(path: Path, model: Any) -> Any:
+    folder, options = _source(path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, **options
+        )
+    except Exception as error:
+        raise InvalidModel(f"{path} has no tokenizer that can be read: {error}") from error
+    most = max(tokenizer.get_vocab().values(), default=-1)
+    rows = model.get_input_embeddings().weight.shape[0]
+    if most < 1 or not tokenizer(_PROBE)["input_ids"]:
+        raise InvalidModel(f"{path} has no tokenizer (tokenizer.json): fetch the whole model")
+    if most >= rows:
+        raise InvalidModel(
+            f"{path}: the tokenizer has tokens up to {most} and the model {rows} embeddings: fetch both of "
+            "one model again"
+        )
+    if not tokenizer.chat_template:
+        raise InvalidModel(f"{path} has no chat template: use a model tuned to follow instructions")
+    ends = model.generation_config
+    if ends.eos_token_id is None:
+        ends.eos_token_id = tokenizer.eos_token_id
+    if ends.eos_token_id is None:
+        raise InvalidModel(f"{path} names no token that ends a text (eos_token_id): fetch the whole model")
+    ends.pad_token_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    return tokenizer
+
+
+def _source(path: Path) -> tuple[Path, dict[str, str]]:
+    """Returns what transformers calls the folder, and the option that names a GGUF file in it."""
+    return (path, {}) if path.is_dir() else (path.parent, {"gguf_file": path.name})
+
+
+def _context_tokens(path: Path, model: Any) -> int:
+    config = model.config.get_text_config()
+    length = getattr(config, "max_position_embeddings", None)
+    if isinstance(length, bool) or not isinstance(length, int) or length < 1:
+        raise InvalidModel(
+            f"{path}: config.json gives {length!r} as max_position_embeddings, the longest text that the "
+            "model reads: write the number of tokens there"
+        )
+    return length
+
+
+def _probe_template(path: Path, tokenizer: Any) -> bool:
+    """Returns whether the chat template takes instructions; some raise an error at them."""
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": _PROBE}]
+    fault: object = "it leaves the question out"
+    for takes_system_message in (True, False):
+        shown = messages if takes_system_message else without_system_message(messages)
+        try:
+            text = write_prompt(tokenizer, shown)
+        except Exception as error:  # whatever a template raises
+            fault = error
+            continue
+        if all(each["content"] in text for each in shown):
+            return takes_system_message
+    raise InvalidModel(f"the chat template of {path} can not be used: {fault}; use another model")
+
+
+def _broken(mark: re.Match[str]) -> str:
+    return f"{mark[0][0]} {mark[0][1:]}"

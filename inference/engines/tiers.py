@@ -1,0 +1,74 @@
+"""Several engines in an order: the next is asked where one fails or refuses."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from inference.engines.digest import engine_digest
+from inference.engines.protocol import Engine, EnginePrompt, EngineReply, answer_one
+from inference.prompting.types import Draft, Passage
+
+Route = Callable[[Sequence[str]], Sequence[int]]
+
+
+class TieredEngine:
+    """An engine that asks others in order, the cheapest first, until one answers.
+
+    A refusal stands where no later engine answers. So an answer is refused if any engine refused it and the
+    others failed or refused, and it fails only if all failed.
+
+    Args:
+        tiers: The engines, in the order in which they are asked.
+        route: Takes questions and returns the tier at which each begins, from 0; all begin at the first
+            unless given.
+        route_digest: A digest of what decides that.
+    """
+
+    def __init__(self, tiers: Sequence[Engine], route: Route | None = None, route_digest: str = "") -> None:
+        self._tiers = tiers
+        self._route = route
+        self._route_digest = route_digest
+
+    @property
+    def name(self) -> str:
+        """The names of the engines, in order."""
+        return " > ".join(tier.name for tier in self._tiers)
+
+    @property
+    def digest(self) -> str:
+        """A digest of the engines' digests, in order, and of the routing."""
+        return engine_digest("tiers", self._route_digest, *(tier.digest for tier in self._tiers))
+
+    def answer(self, question: str, passages: Sequence[Passage]) -> Draft:
+        """Returns the draft of the first engine that answers, else a refusal.
+
+        Raises:
+            EngineError: All engines fail.
+        """
+        return answer_one(self, question, passages)
+
+    def answer_many(self, prompts: Sequence[EnginePrompt]) -> Iterator[EngineReply]:
+        """Yields a reply to each prompt as soon as an engine has answered it, in any order."""
+        open_replies: dict[int, EngineReply | None] = dict.fromkeys(range(len(prompts)))
+        begins = self._route([prompt.question for prompt in prompts]) if self._route else [0] * len(prompts)
+        for place, tier in enumerate(self._tiers):
+            asked = [index for index in open_replies if begins[index] <= place]
+            last = place == len(self._tiers) - 1
+            for reply in tier.answer_many([prompts[index] for index in asked]):
+                index = asked[reply.index]
+                best = _better(open_replies[index], replace(reply, index=index))
+                if last or (reply.draft is not None and not reply.draft.refused):
+                    del open_replies[index]
+                    yield best
+                else:
+                    open_replies[index] = best
+            if not open_replies:
+                return
+
+
+def _better(before: EngineReply | None, reply: EngineReply) -> EngineReply:
+    """Returns a reply, or the refusal before it if it failed, with what the engines before it said."""
+    if before is None:
+        return replace(reply, because=reply.outcome)
+    because = f"{before.because}; {reply.outcome}"
+    stands = before if reply.draft is None and before.draft is not None else reply
+    return replace(stands, because=because)

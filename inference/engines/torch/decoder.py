@@ -1,0 +1,164 @@
+"""Completes many prompts at once with a decoder on this machine, each to the same tokens in any company."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from inference.engines.causal_model import CausalModel
+from inference.engines.generation import Generation, GenerationRequest, Generator
+from inference.engines.torch.batch import Batch, Geometry, Work
+from inference.engines.torch.json_guide import InvalidJsonSchema, JsonGuides
+from inference.engines.torch.kv_cache import KvCache
+from inference.engines.torch.model import Decoder, UnknownDecoder
+from inference.engines.torch.prefix_trie import prefix_nodes
+from inference.engines.torch.scheduler import Sequence as Prompt
+
+logger = logging.getLogger(__name__)
+
+KV_MEMORY_BYTES = 2 << 30
+"""The default of what keys and values may take."""
+_CPU = Geometry(slots=16, chunk_tokens=64, chunks=8)
+_GPU = Geometry(slots=64, chunk_tokens=256, chunks=16)
+"""Slots and tokens of a chunk are multiples of a matrix tile's 16 rows: each row is computed alike."""
+
+
+class BatchDecoder:
+    """Completes many prompts with one model: `BatchDecoder(model, tokenizer, ends).generate(requests)`.
+
+    A prompt's tokens do not depend on the prompts beside it, their order or number, nor on what is shared:
+    every product has a fixed number of rows, and padding depends on the prompt alone. They may differ between
+    machines, numbers of threads and dtypes, as a sum's rounding does.
+
+    Args:
+        model: A causal language model of transformers, in evaluation mode. Its weights are taken over: it can
+            not be used after.
+        tokenizer: Its tokenizer.
+        end_token_ids: The tokens that end a text.
+        kv_memory_bytes: How much memory keys and values may take; with less, fewer prompts are worked on at
+            once, to the same tokens.
+        geometry: The fixed shapes of the computation; by the model's device unless given.
+
+    Raises:
+        UnknownDecoder: The batch decoder does not know this kind of model.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        end_token_ids: frozenset[int],
+        kv_memory_bytes: int = KV_MEMORY_BYTES,
+        geometry: Geometry | None = None,
+    ) -> None:
+        self._geometry = geometry or (_CPU if model.device.type == "cpu" else _GPU)
+        self._decoder = Decoder(model, self._geometry.slots)
+        self._tokenizer = tokenizer
+        self._end_token_ids = end_token_ids
+        self._guides = JsonGuides(tokenizer, self._decoder.shape.vocabulary, end_token_ids)
+        self._kv_memory_bytes = kv_memory_bytes
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Number of bytes that the keys and values of one token take."""
+        return self._decoder.kv_bytes_per_token
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[Generation]:
+        """Yields a generation for each request as it is complete, in any order; a failed one fails alone."""
+        longest_first = defaultdict[int, list[Work]](list)
+        for index, request in enumerate(requests):
+            if failure := self._refusal(request):
+                yield _failed(index, failure)
+                continue
+            work = Work(index, request, self._decoder.shape.context_tokens)
+            longest_first[self._slot_tokens(work)].append(work)
+        nodes = prefix_nodes(requests, self._geometry.chunk_tokens)
+        for slot_tokens in sorted(longest_first, reverse=True):
+            work_of_class = sorted(longest_first[slot_tokens], key=lambda work: nodes[work.index])
+            prompts = [Prompt(len(work.request.prompt), nodes[work.index], work) for work in work_of_class]
+            yield from self._complete(prompts, slot_tokens)
+
+    def _refusal(self, request: GenerationRequest) -> str | None:
+        """Returns why a request can not be completed, or None."""
+        context, vocabulary = self._decoder.shape.context_tokens, self._decoder.shape.vocabulary
+        if (schema := request.options.json_schema) is not None:
+            try:
+                self._guides.guide(schema)
+            except InvalidJsonSchema as error:
+                return str(error)
+        if not len(request.prompt):
+            return "the prompt is empty: give it a token at least"
+        if len(request.prompt) >= context:
+            return (
+                f"the prompt has {len(request.prompt)} tokens, and the model reads and writes {context} "
+                "together: shorten it"
+            )
+        if request.prompt.min() < 0 or request.prompt.max() >= vocabulary:
+            return f"the prompt has token ids beyond 0 to {vocabulary - 1}: use the model's tokenizer"
+        return None
+
+    def _slot_tokens(self, work: Work) -> int:
+        """Returns the length of slot that a request needs: few lengths, which depend on the request alone."""
+        tokens = max(len(work.request.prompt) + work.limit, self._geometry.chunk_tokens)
+        return 1 << (tokens - 1).bit_length()
+
+    def _complete(self, prompts: list[Prompt[Work]], slot_tokens: int) -> Iterator[Generation]:
+        """Completes prompts that need slots of one length; with half the slots when memory is too small."""
+        slot_bytes = slot_tokens * self._decoder.kv_bytes_per_token
+        wanted = 1 << (len(prompts) - 1).bit_length()  # few numbers: each is compiled anew on a GPU
+        slots = min(self._geometry.slots, wanted, self._kv_memory_bytes // slot_bytes)
+        while prompts and slots:
+            left = prompts
+            try:
+                cache = KvCache(self._decoder, slots, slot_tokens)
+                batch = Batch(
+                    self._decoder,
+                    self._tokenizer,
+                    self._end_token_ids,
+                    self._guides,
+                    self._geometry,
+                    cache,
+                    prompts,
+                )
+                for generation in batch.run():
+                    yield generation
+                    left = batch.unfinished
+                left = []
+            except (RuntimeError, MemoryError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+            cache = batch = None  # type: ignore[assignment]  # frees the memory before more is asked for
+            if left:
+                if self._decoder.device.type == "cuda":
+                    torch.cuda.empty_cache()
+                slots //= 2
+            prompts = left
+        for prompt in prompts:
+            yield _failed(
+                prompt.work.index,
+                f"out of memory: keys and values of a prompt and answer of up to {slot_tokens} tokens take "
+                f"{slot_bytes / 2**20:,.0f} MiB, of {self._kv_memory_bytes / 2**20:,.0f} MiB that they may: "
+                "allow more memory, or fewer tokens",
+            )
+
+
+def build_generator(model: CausalModel, kv_memory_bytes: int = KV_MEMORY_BYTES) -> Generator:
+    """Returns the batch decoder, which takes the weights over, or transformers where that knows more."""
+    try:
+        return BatchDecoder(model.model, model.tokenizer, model.end_token_ids, kv_memory_bytes)
+    except UnknownDecoder as error:
+        logger.info("%s: transformers generates instead, one prompt after the other", error)
+        return model
+
+
+def _failed(index: int, failure: str) -> Generation:
+    return Generation(index, np.array([], np.int32), "", "error", failure=failure)
+
+
+def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """Whether torch or numpy did not get memory: on a CPU torch says so only in words."""
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or "can't allocate memory" in str(error) or "bad_alloc" in str(error)

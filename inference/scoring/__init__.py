@@ -1,0 +1,1 @@
+"""Which part of a passage answers the question? Units that can be quoted, and their scorer."""

@@ -1,0 +1,1 @@
+"""How is the answer scorer trained? Its data, its network, the job. Needs torch; answering does not."""

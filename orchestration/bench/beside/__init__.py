@@ -1,0 +1,1 @@
+"""How does an alternative do the same, in an environment of its own?"""

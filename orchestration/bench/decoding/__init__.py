@@ -1,0 +1,1 @@
+"""How fast does a local model write, beside the alternative?"""

@@ -1,0 +1,1 @@
+"""How fast and how complete are searches at size, beside other search libraries?"""

@@ -1,0 +1,1 @@
+"""What does a person type to make training sets and models, and what do they see?"""

@@ -1,0 +1,229 @@
+"""`headwater train` and `headwater models`: training, versions, and which of them is served."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from orchestration.cli.terminal import (
+    Json,
+    Tenant,
+    console,
+    print_json,
+    print_progress,
+    print_table,
+    quiet_terminal,
+    read_command_settings,
+)
+
+if TYPE_CHECKING:
+    from orchestration.training.models import ServedModel
+    from training.registry.versions import ModelVersion
+
+train_app = typer.Typer(no_args_is_help=True, help="Train a model on what the lake, or a folder, holds.")
+models_app = typer.Typer(
+    no_args_is_help=True, help="Versions of models: what they were made from, and which is served."
+)
+
+Address = Annotated[
+    str, typer.Argument(metavar="NAME@VERSION", help="Or NAME@live, or a digest or its beginning.")
+]
+Reason = Annotated[str, typer.Option(help="Why, in a sentence; it is recorded.")]
+
+
+@train_app.callback()
+def train_command() -> None:
+    """Train a model on what the lake, or a folder, holds."""
+
+
+@train_app.command("embedder")
+def train_embedder_command(
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="corpus.jsonl, queries.jsonl and qrels/train.tsv (BEIR's layout); no other split is read.",
+        ),
+    ] = None,
+    tenant: Tenant = "default",
+    base: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|PATH", help="What is trained; all-MiniLM-L6-v2 unless given."),
+    ] = None,
+    minutes: Annotated[float, typer.Option(min=0.1, help="The time that it may take.")] = 15,
+    seed: Annotated[int, typer.Option(min=0, help="Decides what comes when.")] = 0,
+    objective: Annotated[
+        Literal["listwise", "contrastive"],
+        typer.Option(help="Learn a teacher's whole list, or only which passage is right (InfoNCE)."),
+    ] = "listwise",
+    json_: Json = False,
+) -> None:
+    """Train the embedder, and register what comes out. Killed, the same command goes on where it ended.
+
+    Without --data it learns from the newest training set of the tenant (`headwater datasets list`).
+
+    Example: `headwater train embedder --data ~/scifact --minutes 15`
+    """
+    from orchestration.training.train import train_embedder_version
+    from training.jobs.plan import EmbedderTraining
+
+    settings = read_command_settings()
+    training = EmbedderTraining(minutes=minutes, seed=seed, objective=objective)
+    folder = data.expanduser() if data else None
+    with quiet_terminal():
+        version = train_embedder_version(settings, folder, tenant, base, training, print_progress)
+    if json_:
+        print_json(
+            {
+                "model": version.name,
+                "version": version.version,
+                "digest": version.digest,
+                "dataset": version.lineage.dataset,
+                "metrics": version.metrics,
+                "seconds": round(version.seconds, 1),
+            }
+        )
+        return
+    _print_version(version)
+    console.print(
+        f"`headwater models compare {version.address} live --data DIR` measures it; "
+        f"`headwater models promote {version.address} --reason …` has it served",
+        markup=False,
+    )
+
+
+@models_app.command("list")
+def models_list_command(json_: Json = False) -> None:
+    """List the versions of models, newest first, with the names that they have.
+
+    Example: `headwater models list --json`
+    """
+    from orchestration.training.models import list_models
+
+    rows: list[dict[str, Any]] = [
+        {
+            "model": version.name,
+            "version": version.version,
+            "aliases": aliases,
+            "digest": version.digest,
+            "dataset": version.lineage.dataset,
+            "made_at": version.made_at.isoformat(timespec="seconds"),
+            "metrics": version.metrics,
+        }
+        for version, aliases in list_models(read_command_settings())
+    ]
+    if json_:
+        print_json(rows)
+        return
+    shown = ("validation_ndcg@10_of_base", "validation_ndcg@10")
+    print_table(
+        [
+            {key: value for key, value in row.items() if key != "metrics"}
+            | {"digest": row["digest"][:16], "aliases": ", ".join(row["aliases"])}
+            | {name: f"{row['metrics'][name]:.3f}" for name in shown if name in row["metrics"]}
+            for row in rows
+        ]
+    )
+
+
+@models_app.command("show")
+def models_show_command(address: Address, json_: Json = False) -> None:
+    """Show what a version was made from, and what was decided about it; its files are checked.
+
+    Example: `headwater models show embedder@live`
+    """
+    from orchestration.training.models import model_registry
+
+    registry = model_registry(read_command_settings())
+    version = registry.find(address)
+    path = registry.open(version)
+    decisions = [each for each in registry.decisions(version.name) if each.version == version.version]
+    if json_:
+        print_json(
+            version.model_dump(mode="json")
+            | {"path": str(path), "decisions": [each.model_dump(mode="json") for each in decisions]}
+        )
+        return
+    _print_version(version)
+    print_table([{"": key, "value": value} for key, value in version.lineage.model_dump().items()])
+    if decisions:
+        rows = [each.model_dump(include={"decision", "dataset", "reason"}) for each in decisions]
+        print_table(rows, "decisions")
+
+
+@models_app.command("compare")
+def models_compare_command(
+    one: Annotated[str, typer.Argument(metavar="MODEL", help="NAME@VERSION, a digest, a name or a folder.")],
+    data: Annotated[Path, typer.Option(metavar="DIR", help="A collection in BEIR's layout.")],
+    other: Annotated[str, typer.Argument(metavar="OTHER", help="What it is compared with.")] = "live",
+    split: Annotated[str, typer.Option(help="Which judgements.")] = "test",
+    json_: Json = False,
+) -> None:
+    """Measure two models on one collection; the verdict on a version beside the live model is kept.
+
+    Example: `headwater models compare embedder@3 live --data ~/my-questions`
+    """
+    from orchestration.training.models import compare_models
+
+    settings = read_command_settings()
+    with quiet_terminal():
+        found = compare_models(settings, one, other, data.expanduser(), split, print_progress)
+    if json_:
+        print_json(asdict(found))
+        return
+    rows: list[dict[str, Any]] = [
+        {"figure": name}
+        | {model: f"{values[name]:.3f}" for model, values in found.figures.items()}
+        | {"difference": f"{gain['difference']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"}
+        for name, gain in found.gains.items()
+    ]
+    print_table(rows, f"{found.dataset}: {found.queries} queries")
+    console.print(f"{'approved' if found.approved else 'refused'}: {found.reason}", markup=False)
+
+
+@models_app.command("promote")
+def models_promote_command(address: Address, reason: Reason, json_: Json = False) -> None:
+    """Have a version be served, with the index built with it, after it was compared with the live one.
+
+    Example: `headwater models promote embedder@3 --reason "better on our questions"`
+    """
+    from orchestration.training.models import promote_model
+
+    settings = read_command_settings()
+    with quiet_terminal():
+        served = promote_model(settings, address, reason, print_progress)
+    _print_served(served, json_)
+
+
+@models_app.command("rollback")
+def models_rollback_command(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The model.")],
+    reason: Reason,
+    json_: Json = False,
+) -> None:
+    """Have the model be served again that was before, with the index that was built with it.
+
+    Example: `headwater models rollback embedder --reason "worse on names"`
+    """
+    from orchestration.training.models import roll_back_model
+
+    settings = read_command_settings()
+    with quiet_terminal():
+        served = roll_back_model(settings, name, reason, print_progress)
+    _print_served(served, json_)
+
+
+def _print_version(version: "ModelVersion") -> None:
+    console.print(f"{version.address} ({version.digest})", markup=False)
+    print_table([{"figure": name, "value": f"{value:.6g}"} for name, value in version.metrics.items()])
+
+
+def _print_served(served: "ServedModel", json_: bool) -> None:
+    if json_:
+        print_json(asdict(served))
+        return
+    which = f"{served.model}@{served.version}" if served.version else "the model that the settings name"
+    console.print(
+        f"live: {which}, with release {served.release} ({served.pointer_seconds:.3f} s)", markup=False
+    )

@@ -1,0 +1,1 @@
+"""What would a run do, how long would it take, and what would it do again?"""

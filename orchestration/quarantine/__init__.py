@@ -1,0 +1,1 @@
+"""What helps a document that is kept out?"""

@@ -1,0 +1,1 @@
+"""What does one command about training sets and models do?"""

@@ -1,0 +1,105 @@
+"""Training sets: asks for one, has its examples made, and keeps a snapshot of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from assets.lake.answer_batches import AnswerBatches
+from assets.lake.tables import TRAINING_EXAMPLES
+from assets.sources.source_registry import SourceRegistry
+from assets.training_sets.snapshots import mark_removed, snapshot_training_set
+from assets.training_sets.step import evaluation_questions
+from orchestration.operations.runs import RunFailed, execute_run
+from orchestration.settings import Settings, open_configured_lake
+from training.datasets.export import ExportFormat, export_dataset
+from training.datasets.requests import DatasetRequests
+from training.datasets.training_set import (
+    DatasetHeader,
+    dataset_headers,
+    find_dataset,
+    open_dataset,
+    removed_documents,
+)
+
+
+@dataclass(frozen=True)
+class DatasetState:
+    """A snapshot, and which of its documents were removed since."""
+
+    header: DatasetHeader
+    removed: list[str]
+
+    def to_dict(self) -> dict[str, object]:
+        """Returns it as `--json` prints it."""
+        return {
+            "address": self.header.address,
+            **self.header.model_dump(mode="json"),
+            "removed_documents": self.removed,
+        }
+
+
+def make_dataset(
+    settings: Settings,
+    name: str,
+    tenant: str | None,
+    examples: Path | None,
+    progress: Callable[[str], None],
+) -> DatasetHeader:
+    """Brings the examples of a training set up to the live release, and returns a snapshot of them.
+
+    Args:
+        settings: The settings of the state folder.
+        name: The training set; it is asked for if it was not before.
+        tenant: Its tenant; None for that of before, or `default`.
+        examples: A file of the user's own examples; None for those of before.
+        progress: Called with a line for each step that begins or ends.
+
+    Raises:
+        RunFailed: The examples could not be made, or do not pass the checks.
+        InvalidDatasetRequest: The name is not valid, or names the set of another tenant.
+        InvalidExamples: A line of the file is no example; the message names it.
+    """
+    request = DatasetRequests(settings.datasets_folder).add(name, tenant, examples)
+    key = TRAINING_EXAMPLES.name.replace(".", "/")
+    run = execute_run(settings, f'key:"{key}"', progress)
+    if run.failures:
+        raise RunFailed("\n".join(run.failures))
+    asked = evaluation_questions(SourceRegistry(settings.sources_file), AnswerBatches(settings.batches_dir))
+    lake = open_configured_lake(settings)
+    return snapshot_training_set(
+        lake, settings.datasets_folder, request, asked, settings.recipe.training_sets
+    )
+
+
+def list_datasets(settings: Settings) -> list[DatasetState]:
+    """Returns all snapshots, newest first, each with the documents that were removed since."""
+    folder = settings.datasets_folder
+    headers = dataset_headers(folder)
+    if headers:
+        mark_removed(open_configured_lake(settings), folder, headers)
+    return [DatasetState(header, removed_documents(folder, header)) for header in headers]
+
+
+def show_dataset(settings: Settings, name: str) -> DatasetState:
+    """Returns a snapshot, with the documents that were removed since.
+
+    Raises:
+        UnknownDataset: There is none of that name.
+    """
+    folder = settings.datasets_folder
+    header = find_dataset(folder, name)
+    mark_removed(open_configured_lake(settings), folder, [header])
+    return DatasetState(header, removed_documents(folder, header))
+
+
+def export_named_dataset(settings: Settings, name: str, target: Path, form: ExportFormat) -> list[Path]:
+    """Writes a snapshot to a folder; see `export_dataset`.
+
+    Raises:
+        UnknownDataset: There is none of that name.
+        DatasetHasRemovedDocuments: It holds documents that were removed since.
+        ExportRefused: It can not be written there.
+    """
+    state = show_dataset(settings, name)
+    opened = open_dataset(settings.datasets_folder, state.header.address)
+    return export_dataset(opened, target, form)

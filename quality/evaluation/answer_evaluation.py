@@ -1,0 +1,217 @@
+"""Evaluates the answers of engines to a collection's questions: figures with intervals over the questions."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from quality.evaluation.answer_collection import AnswerCollection, AnswerQuestion
+from quality.evaluation.answer_metrics import (
+    average_precision,
+    citation_precision,
+    citation_recall,
+    contains_any_part,
+    contains_every_part,
+    reciprocal_rank,
+    strip_citation_markers,
+    supported_share,
+    token_f1,
+)
+from quality.evaluation.known_items import SentenceSplitter
+from quality.evaluation.retrieval_metrics import paired_bootstrap, paired_gain
+
+ANSWER_MEASURES = (
+    "exact_contained",
+    "token_f1",
+    "words",
+    "citation_precision",
+    "citation_recall",
+    "refused",
+    "right",
+    "refused_on_negative",
+    "map",
+    "mrr",
+)
+SUPPORTED = "supported"
+"""The share of an answer's sentences that a quote supports. It is no figure of the contract of `--json`."""
+PROGRESS_QUESTIONS = 100
+"""Questions between two lines of progress."""
+
+
+class UnknownAnswerEngine(ValueError):
+    """There is no engine of that name; the message lists the engines."""
+
+
+@dataclass(frozen=True)
+class JudgedAnswer:
+    """What an engine gave to a question.
+
+    Attributes:
+        text: The answer, with citation markers; the reason if it was refused.
+        refused: Whether the engine refused.
+        cited: The names of the cited passages: ids or URIs, as in `AnswerQuestion.gold`.
+        quotes: The quoted texts.
+        seconds: How long search and answer took.
+        scores: The score of each candidate; None where the question has none or the engine gives none.
+    """
+
+    text: str
+    refused: bool
+    cited: tuple[str, ...] = ()
+    quotes: tuple[str, ...] = ()
+    seconds: float = float("nan")
+    scores: npt.NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class EngineEvaluation:
+    """The evaluation of one engine on a collection.
+
+    Attributes:
+        values: Each of `ANSWER_MEASURES` and `SUPPORTED` per question, (questions,) float64; NaN where a
+            question can not give it.
+        milliseconds: The time of each answer, (questions,) float64.
+    """
+
+    values: Mapping[str, npt.NDArray[np.float64]]
+    milliseconds: npt.NDArray[np.float64]
+
+    def mean(self, measure: str) -> float | None:
+        """Returns the mean over the questions that give the measure; None if none does."""
+        given = _given(self.values[measure])
+        return float(given.mean()) if len(given) else None
+
+    def interval(self, measure: str) -> tuple[float, float] | None:
+        """Returns the 95% bootstrap interval of `mean`; None if no question gives the measure."""
+        given = _given(self.values[measure])
+        return paired_bootstrap(given) if len(given) else None
+
+    @property
+    def p50_ms(self) -> float | None:
+        """The median time of an answer; None if nothing was answered."""
+        given = _given(self.milliseconds)
+        return float(np.median(given)) if len(given) else None
+
+
+def _given(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return values[~np.isnan(values)]
+
+
+@dataclass(frozen=True)
+class AnswerEvaluation:
+    """The evaluation of engines on a collection.
+
+    Attributes:
+        dataset: The collection's name.
+        kind: Its kind.
+        questions: The number of its questions; a question with passages of two kinds is one.
+        engines: The evaluation of each engine, by the engine's name.
+    """
+
+    dataset: str
+    kind: str
+    questions: int
+    engines: Mapping[str, EngineEvaluation]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the form that `headwater evaluate-answers --json` prints."""
+        return {
+            "dataset": self.dataset,
+            "kind": self.kind,
+            "questions": self.questions,
+            "engines": {
+                name: {measure: each.mean(measure) for measure in ANSWER_MEASURES} | {"p50_ms": each.p50_ms}
+                for name, each in self.engines.items()
+            },
+            "supported": {name: each.mean(SUPPORTED) for name, each in self.engines.items()},
+            "intervals": {
+                name: {measure: each.interval(measure) for measure in ANSWER_MEASURES}
+                for name, each in self.engines.items()
+            },
+        }
+
+    def compare(self, one: str, other: str) -> dict[str, dict[str, float]]:
+        """Returns the mean gain of `one` over `other` in each measure, with a paired 95% bootstrap interval.
+
+        A question that one of them can not give a measure for, such as the citations of a refusal, is left
+        out of that measure.
+
+        Raises:
+            UnknownAnswerEngine: There is no such engine.
+        """
+        for name in (one, other):
+            if name not in self.engines:
+                raise UnknownAnswerEngine(
+                    f"there is no engine {name!r} to compare; there are {', '.join(self.engines)}"
+                )
+        compared = {}
+        for measure in (*ANSWER_MEASURES, SUPPORTED):
+            differences = _given(self.engines[one].values[measure] - self.engines[other].values[measure])
+            if len(differences):
+                compared[measure] = paired_gain(differences)
+        return compared
+
+
+def evaluate_answers(
+    collection: AnswerCollection,
+    engines: Mapping[str, Callable[[AnswerQuestion], JudgedAnswer]],
+    sentences: SentenceSplitter,
+    progress: Callable[[str], None],
+) -> AnswerEvaluation:
+    """Returns the evaluation of each engine on a collection, from asking it every question.
+
+    Args:
+        collection: The questions.
+        engines: By name, a function that answers a question.
+        sentences: Splits an answer into the sentences whose support is measured.
+        progress: Called with a line now and then.
+    """
+    evaluated = {}
+    for name, answer in engines.items():
+        rows: list[dict[str, float]] = []
+        for done, question in enumerate(collection.questions):
+            if done % PROGRESS_QUESTIONS == 0:
+                progress(f"{name}: {len(collection.questions) - done} questions left")
+            rows.append(_measured(question, answer(question), sentences))
+        values = {
+            measure: np.array([row.get(measure, np.nan) for row in rows], dtype=np.float64)
+            for measure in (*ANSWER_MEASURES, SUPPORTED)
+        }
+        milliseconds = np.array([row["milliseconds"] for row in rows], dtype=np.float64)
+        evaluated[name] = EngineEvaluation(values, milliseconds)
+    asked = len({question.text for question in collection.questions})
+    return AnswerEvaluation(collection.name, collection.kind, asked, evaluated)
+
+
+def _measured(
+    question: AnswerQuestion, answer: JudgedAnswer, sentences: SentenceSplitter
+) -> dict[str, float]:
+    """The measures that a question gives of its answer."""
+    row = {"milliseconds": answer.seconds * 1000}
+    if question.candidates:
+        if answer.scores is not None:
+            scores = answer.scores.tolist()
+            row["map"] = average_precision(scores, question.relevant)
+            row["mrr"] = reciprocal_rank(scores, question.relevant)
+        return row
+    if not question.answerable:
+        return row | {"refused_on_negative": float(answer.refused)}
+    row["refused"] = float(answer.refused)
+    # The words of a refusal are no answer, and it cites nothing.
+    text = "" if answer.refused else strip_citation_markers(answer.text)
+    if question.exact:
+        row["exact_contained"] = float(contains_any_part(text, question.exact))
+        row["right"] = float(contains_every_part(text, question.exact))
+    if question.ideal:
+        row["token_f1"] = token_f1(text, question.ideal)
+    if question.gold:
+        row["citation_recall"] = citation_recall(answer.cited, question.gold)
+    if answer.refused:
+        return row
+    row["words"] = float(len(text.split()))
+    row[SUPPORTED] = supported_share(text, answer.quotes, sentences(text))
+    if question.gold:
+        row["citation_precision"] = citation_precision(answer.cited, question.gold)
+    return row

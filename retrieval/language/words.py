@@ -1,0 +1,68 @@
+"""Finds the words of a text, also in scripts that put no spaces between them."""
+
+import re
+
+import numpy as np
+import numpy.typing as npt
+from icu4py.breakers import WordBreaker
+
+UNSPACED_SCRIPTS = (
+    *((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF)),  # Thai and Lao, Burmese, Khmer
+    *((0x2E80, 0x2FDF), (0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF)),  # CJK
+    (0x20000, 0x3FFFF),  # CJK beyond the basic plane
+)
+"""The first and last code point of blocks whose scripts are written without spaces between words."""
+
+_UNSPACED = re.compile("[" + "".join(f"{chr(first)}-{chr(last)}" for first, last in UNSPACED_SCRIPTS) + "]")
+_LAST_OF_BASIC_PLANE = 0xFFFF
+
+
+def split_words(text: str) -> list[str]:
+    """Returns the words of a text, as they are written; what has no letter or digit is no word.
+
+    Between spaces, words end at punctuation; in scripts without spaces ICU's dictionaries find them
+    (Unicode UAX 29, and for Chinese, Japanese, Thai, Lao, Khmer and Burmese the dictionaries of ICU).
+
+    Args:
+        text: Any text without unpaired surrogates.
+    """
+    return [word for word in WordBreaker(text, "") if any(map(str.isalnum, word))]
+
+
+def count_words(text: str) -> int:
+    """Returns the number of words: runs between whitespace, or of scripts without spaces ICU's words."""
+    if text.isascii() or not _UNSPACED.search(text):
+        return len(text.split())
+    return len(split_words(text))
+
+
+def first_words(text: str, count: int) -> str:
+    """Returns the first words of a text, with what stands between them."""
+    if text.isascii() or not _UNSPACED.search(text):
+        return " ".join(text.split()[:count])
+    words = 0
+    end = 0
+    for word in WordBreaker(text, ""):
+        words += any(map(str.isalnum, word))
+        if words > count:
+            break
+        end += len(word)
+    return text[:end].rstrip()
+
+
+def word_starts(codes: npt.NDArray[np.uint32]) -> npt.NDArray[np.intp]:
+    """Returns the indices at which ICU's segments begin in characters of scripts without spaces.
+
+    Args:
+        codes: Code points, none of them a surrogate; at least one.
+
+    Returns:
+        Ascending indices; the first is 0. Punctuation and spaces are segments as well.
+    """
+    segments = WordBreaker(codes.astype("<u4").tobytes().decode("utf-32-le"), "").segments()
+    starts = np.fromiter((start for start, _ in segments), dtype=np.intp)
+    wide = codes > _LAST_OF_BASIC_PLANE
+    if wide.any():  # ICU counts in UTF-16, where these take two places
+        places = np.arange(len(codes)) + np.cumsum(wide) - wide
+        starts = np.searchsorted(places, starts)
+    return starts

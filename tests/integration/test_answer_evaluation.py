@@ -1,0 +1,153 @@
+"""`headwater evaluate-answers` on each layout, through the command line and the real engine."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from assets.lake.answers import AnswerJournal, recent_stored_answers
+from orchestration.cli.main import app
+from orchestration.settings import Settings, open_configured_lake
+from quality.evaluation.answer_collection import load_answer_collection
+from quality.evaluation.answer_evaluation import ANSWER_MEASURES, JudgedAnswer, evaluate_answers
+from retrieval.chunking.sentences import sentence_spans
+
+PASSAGES = {
+    "danube": "The Danube rises in the Black Forest in Germany.",
+    "sea": "The Danube flows into the Black Sea.",
+    "bread": "Bread is baked from flour, water and salt.",
+    "wind": "Wind turbines turn moving air into electric power.",
+}
+FIGURES = {*ANSWER_MEASURES, "p50_ms"}
+
+
+def write(path: Path, rows: Sequence[object]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
+def evaluate(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["evaluate-answers", *map(str, arguments)])
+
+
+def figures_of(done: Result) -> dict[str, Any]:
+    assert done.exit_code == 0, done.output
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert set(found) == {"dataset", "kind", "questions", "engines", "supported", "intervals"}
+    for engine in found["engines"].values():
+        assert set(engine) == FIGURES
+        assert all(value is None or isinstance(value, float) for value in engine.values())
+    return found
+
+
+@pytest.fixture
+def home(module_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HEADWATER_HOME", str(module_folder / "state"))
+    return module_folder / "state"
+
+
+@pytest.fixture
+def searched(tmp_path: Path) -> Path:
+    folder = tmp_path / "searched"
+    write(folder / "corpus.jsonl", [{"_id": name, "text": text} for name, text in PASSAGES.items()])
+    asked = [
+        {
+            "_id": "q1",
+            "text": "Where does the Danube rise?",
+            "ideal_answer": ["It rises in the Black Forest."],
+            "exact_answer": [["Schwarzwald", "Black Forest"]],
+        },
+        {"_id": "q2", "text": "What is bread baked from?", "ideal_answer": ["Flour, water and salt."]},
+    ]
+    write(folder / "questions.jsonl", asked)
+    (folder / "qrels").mkdir()
+    judged = "query-id\tcorpus-id\tscore\nq1\tdanube\t1\nq2\tbread\t1\n"
+    (folder / "qrels" / "test.tsv").write_text(judged, encoding="utf-8")
+    return folder
+
+
+def test_passages_are_searched_in_a_scratch_index_and_cited(
+    searched: Path, home: Path, tmp_path: Path
+) -> None:
+    picture = tmp_path / "answers.svg"
+    found = figures_of(evaluate(searched, "--json", "--plot", picture))
+    assert (found["dataset"], found["kind"], found["questions"]) == ("searched", "retrieval", 2)
+    figures = found["engines"]["extractive"]
+    assert figures["exact_contained"] == figures["right"] == 1.0
+    assert figures["refused"] == 0.0
+    assert figures["citation_recall"] == 1.0
+    assert figures["citation_precision"] >= 0.5
+    assert 0 < figures["token_f1"] <= 1
+    assert figures["words"] >= 8
+    assert found["supported"] == {"extractive": 1.0}
+    assert figures["map"] is figures["refused_on_negative"] is None
+    assert found["intervals"]["extractive"]["right"] == [1.0, 1.0]
+    texts = [each.text for each in ElementTree.parse(picture).getroot().iter() if each.tag.endswith("text")]
+    assert {"searched: 2 questions", "right", "extractive"} <= set(texts)
+    assert [path.name for path in home.iterdir()] == ["evaluations"]
+    assert figures_of(evaluate(searched, "--json", "--limit", 1))["questions"] == 1
+
+
+def test_what_only_looks_like_an_answer_is_counted_apart(tmp_path: Path, home: Path) -> None:
+    row = {
+        "text": "Where does the Danube rise?",
+        "answer": [["Black Forest"]],
+        "positive": [PASSAGES["danube"]],
+        "negative": [PASSAGES["bread"], PASSAGES["wind"]],
+        "negative_with_answer": [],
+    }
+    write(tmp_path / "given" / "questions.jsonl", [row])
+    figures = figures_of(evaluate(tmp_path / "given", "--json"))["engines"]["extractive"]
+    assert (figures["right"], figures["refused"], figures["refused_on_negative"]) == (1.0, 0.0, 1.0)
+
+
+def test_sentences_are_ranked_by_the_engines_scorer(tmp_path: Path, home: Path) -> None:
+    rows = [
+        {"question": "Where does the Danube rise ?", "sentence": text, "label": int(name == "danube")}
+        for name, text in reversed(PASSAGES.items())
+    ]
+    write(tmp_path / "ranked" / "sentences.jsonl", rows)
+    figures = figures_of(evaluate(tmp_path / "ranked", "--json"))["engines"]["extractive"]
+    assert (figures["map"], figures["mrr"]) == (1.0, 1.0)
+    assert figures["right"] is None
+
+
+def test_questions_to_the_lake_are_asked_of_the_live_release_and_not_recorded(
+    small_release: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADWATER_HOME", str(small_release.home))
+    rows = [
+        {"question": "Where does the Danube rise?", "exact_answer": "Black Forest"},
+        {"question": "How many moons has Jupiter?", "answerable": False},
+    ]
+    before = len(recent_stored_answers(open_configured_lake(small_release), 1000, None))
+    done = evaluate(write(tmp_path / "mine.jsonl", rows), "--tenant", "acme", "--json")
+    figures = figures_of(done)["engines"]["extractive"]
+    assert (figures["right"], figures["refused_on_negative"]) == (1.0, 1.0)
+    assert AnswerJournal(small_release.answers_dir).is_empty()
+    assert len(recent_stored_answers(open_configured_lake(small_release), 1000, None)) == before
+
+
+def test_what_can_not_be_evaluated_says_why(searched: Path, home: Path, tmp_path: Path) -> None:
+    assert "no engine 'psychic'" in str(evaluate(searched, "--engine", "psychic").exception)
+    assert "no engine 'psychic'" in str(evaluate(searched, "--compare", "psychic", "extractive").exception)
+    assert "neither questions.jsonl nor" in str(evaluate(tmp_path / "absent").exception)
+    assert evaluate(searched, "--plot", tmp_path / "absent" / "a.svg").exit_code == 2
+
+
+def test_engines_are_compared_question_by_question(tmp_path: Path) -> None:
+    rows = [{"question": f"{number}?", "exact_answer": "yes"} for number in range(8)]
+    collection = load_answer_collection(write(tmp_path / "mine.jsonl", rows))
+    engines = {
+        "sure": lambda question: JudgedAnswer("Yes. [1]", False, quotes=("Yes.",)),
+        "shy": lambda question: JudgedAnswer("Yes is not said.", refused=True),
+    }
+    result = evaluate_answers(collection, engines, sentence_spans, lambda line: None)
+    assert result.compare("sure", "shy")["right"] == {"difference": 1.0, "low": 1.0, "high": 1.0}
+    assert result.compare("sure", "shy")["refused"]["difference"] == -1.0
+    assert "words" not in result.compare("sure", "shy")  # a refusal has none

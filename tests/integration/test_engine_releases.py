@@ -1,0 +1,181 @@
+"""A changed engine answers when it is no worse than the one that does, or when a person has it answer."""
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from small_release import state_with_small_release
+from typer.testing import CliRunner, Result
+
+from assets.engine_releases import (
+    EngineNotReleasable,
+    decided_engine,
+    engine_releases,
+    log_engine_decision,
+)
+from assets.lake.answers import recent_stored_answers
+from assets.lake.lineage import WriteConflict
+from assets.lake.tables import ENGINE_RELEASES
+from inference.engines.generator import EngineConfig, build_engine
+from inference.engines.protocol import Engine
+from orchestration.cli.main import app
+from orchestration.services.status import state_status
+from orchestration.settings import Settings, open_configured_lake
+from retrieval.embedding.embedding_model import EmbeddingModel
+
+QUESTIONS = [
+    {"question": "Where does the Danube rise?", "exact_answer": "Black Forest"},
+    {"question": "In which country does the Danube rise?", "exact_answer": "Germany"},
+    {"question": "What is bread baked from?", "exact_answer": "flour"},
+    {"question": "With what is bread baked, beside flour?", "exact_answer": "salt"},
+    {"question": "Where do rivers rise?", "exact_answer": "hills"},
+    {"question": "Where do rivers end?", "exact_answer": "sea"},
+]
+
+
+class Chat(ThreadingHTTPServer):
+    """A service that answers with the passage that shares most words with the question, or not at all."""
+
+    refuses = False
+
+    def __init__(self) -> None:
+        chat = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *args: object) -> None:
+                pass
+
+            def do_POST(self) -> None:
+                prompt = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"][1]
+                content = "NOT FOUND" if chat.refuses else _best_passage(prompt["content"])
+                body = json.dumps({"choices": [{"message": {"content": content}}]}).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+        super().__init__(("127.0.0.1", 0), Handler)
+
+
+def _best_passage(prompt: str) -> str:
+    asked = set(re.findall(r"\w+", prompt.rpartition("Question:")[2].casefold()))
+    passages = re.findall(r'<passage number="(\d+)">\n(.*?)\n</passage>', prompt, re.DOTALL)
+    number, text = max(passages, key=lambda each: len(asked & set(re.findall(r"\w+", each[1].casefold()))))
+    return f"{text.removesuffix('.')} [{number}]."
+
+
+@pytest.fixture(scope="module")
+def settings(module_folder: Path) -> Iterator[Settings]:
+    with state_with_small_release(module_folder / "state") as made:
+        yield made
+
+
+@pytest.fixture
+def chat(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Iterator[Chat]:
+    """A running service; the command line finds the state folder, and no generator yet."""
+    monkeypatch.setenv("HEADWATER_HOME", str(settings.home))
+    with Chat() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def configure(monkeypatch: pytest.MonkeyPatch, chat: Chat, model: str) -> None:
+    monkeypatch.setenv("HEADWATER_GENERATOR__ENDPOINT", f"http://127.0.0.1:{chat.server_port}")
+    monkeypatch.setenv("HEADWATER_GENERATOR__ENDPOINT_MODEL", model)
+
+
+def headwater(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
+
+
+def gate(folder: Path) -> Result:
+    file = folder / "questions.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
+    return headwater("evaluate-answers", str(file), "--tenant", "acme", "--gate", "--json")
+
+
+def default_engine(settings: Settings) -> Engine:
+    return build_engine(EngineConfig(), EmbeddingModel.of(settings.recipe.embedder, settings.home).embedder)
+
+
+def answering_engine(settings: Settings) -> str:
+    """Asks a question, and returns the name of the engine that answered."""
+    asked = headwater("ask", "Where does the Danube rise?", "--tenant", "acme", "--json")
+    assert asked.exit_code == 0, asked.output
+    return recent_stored_answers(open_configured_lake(settings), 1, "acme")[0].engine
+
+
+def test_an_engine_answers_once_it_is_released_and_another_is_held(
+    settings: Settings, chat: Chat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Before the first decision the engine that is configured answers.
+    configure(monkeypatch, chat, "worse")
+    assert answering_engine(settings) == "openai:worse"
+
+    chat.refuses = True
+    done = gate(tmp_path)
+    found = json.loads(done.stdout)
+    assert done.exit_code == 1
+    assert found["gate"]["decision"] == "held"
+    assert "refused +1.000" in found["gate"]["reason"]
+    assert len(found["engines"]) == 2
+    assert answering_engine(settings) == "extractive"
+    listed = json.loads(headwater("engines", "list", "--json").stdout)
+    assert (listed["answers"], listed["configured"]) == ("extractive", "openai:worse")
+    assert "worse than the live engine: " in listed["held_because"]
+    assert [each["decision"] for each in listed["decisions"]] == ["held", "released"]
+    shown = state_status(
+        settings.model_copy(update={"generator": EngineConfig(endpoint="http://x", endpoint_model="y")})
+    )
+    assert shown.engine == "extractive"
+    assert any("has not been measured" in problem for problem in shown.problems)
+
+    chat.refuses = False
+    configure(monkeypatch, chat, "good")
+    done = gate(tmp_path)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["gate"]["decision"] == "released"
+    assert answering_engine(settings) == "openai:good"
+    again = gate(tmp_path)
+    assert (again.exit_code, list(json.loads(again.stdout))) == (0, ["gate"])
+
+    # Without its settings it goes on answering, until a person has another answer.
+    monkeypatch.delenv("HEADWATER_GENERATOR__ENDPOINT")
+    monkeypatch.delenv("HEADWATER_GENERATOR__ENDPOINT_MODEL")
+    assert answering_engine(settings) == "openai:good"
+    assert headwater("engines", "promote").exit_code == 2
+    assert headwater("engines", "promote", "--reason", "no service tonight").exit_code == 0
+    assert answering_engine(settings) == "extractive"
+    back = headwater("engines", "rollback", "--reason", "it is back", "--json")
+    assert json.loads(back.stdout)["engine"] == "openai:good"
+    assert answering_engine(settings) == "openai:good"
+    assert "there is not one engine 'ffff'" in str(
+        headwater("engines", "rollback", "ffff", "--reason", "x").exception
+    )
+    decisions = [each.decision for each in reversed(engine_releases(open_configured_lake(settings)))]
+    assert decisions == ["released", "held", "released", "promoted", "rolled_back"]
+
+
+def test_of_two_decisions_at_the_same_time_one_is_refused(settings: Settings) -> None:
+    lake = open_configured_lake(settings)
+    token = lake.fencing_token(ENGINE_RELEASES)
+    engine = default_engine(settings)
+    decision = decided_engine(engine, EngineConfig(), "promoted", "first")
+    log_engine_decision(lake, decision, token)
+    with pytest.raises(WriteConflict):
+        log_engine_decision(lake, decision, token)
+
+
+def test_what_can_not_be_stored_or_is_not_explained_is_not_released(settings: Settings) -> None:
+    engine = default_engine(settings)
+    with pytest.raises(EngineNotReleasable, match="API_KEY_ENV"):
+        decided_engine(
+            engine, EngineConfig(endpoint="http://me:secret@host", endpoint_model="m"), "promoted", "new"
+        )
+    with pytest.raises(EngineNotReleasable, match="reason"):
+        decided_engine(engine, EngineConfig(), "promoted", "  ")

@@ -1,0 +1,151 @@
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from index_rows import NO_LINEAGE, Chunk, batch, made_with
+from tiny_embedders import make_tiny_embedder
+
+from assets.lake.tables import RELEASES
+from orchestration.settings import Settings, open_configured_lake
+from orchestration.training import models
+from orchestration.training.models import ModelNotPromoted, model_registry, promote_model, roll_back_model
+from retrieval.embedding.config import EmbedderConfig
+from retrieval.index.index import Index
+from retrieval.index.types import IndexConflict, IndexRelease
+from retrieval.store.postgres import Postgres
+from training.registry.model_card import model_card
+from training.registry.versions import ModelAliases, ModelDecision, ModelLineage, ModelRegistry, UnknownModel
+
+LINEAGE = ModelLineage(
+    dataset="rivers@1234",
+    dataset_digest="ab" * 32,
+    base="all-MiniLM-L6-v2",
+    base_digest="cd" * 32,
+    code_version="1",
+    run_id="embedder-1",
+    settings={},
+)
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """A state folder with releases of the packaged embedder, which is live, and of two trained ones."""
+    home = tmp_path_factory.mktemp("models") / "state"
+    registry = ModelRegistry(home / "models")
+    for seed in (0, 1):
+        base = make_tiny_embedder(tmp_path_factory.mktemp("base"), seed)
+        registry.add(
+            "embedder",
+            LINEAGE,
+            {},
+            1.0,
+            lambda folder, base=base: shutil.copytree(base, folder, dirs_exist_ok=True) and None,  # type: ignore[misc]
+            model_card,
+        )
+    made = Settings(home=home)
+    index = Index(Postgres(made.home, made.postgres))
+    live = None
+    embedders = [("packaged", EmbedderConfig())]
+    embedders += [
+        (each.digest, EmbedderConfig(model=registry.path(each))) for each in registry.versions("embedder")
+    ]
+    for number, (digest, embedder) in enumerate(embedders):
+        state = index.build(digest, "chunker", 8, [batch([Chunk("danube", "The Danube")])], NO_LINEAGE)
+        versions = {"silver.documents": 0, "gold.embeddings": number}
+        details = made_with(digest).model_copy(update={"embedder": embedder, "versions": versions})
+        live = index.release(f"r{number}", state, live, details).release_id
+    index.rollback("r0")
+    yield made
+    Postgres(made.home, made.postgres).stop()
+
+
+def decide(settings: Settings, version: int, decision: str, against: str = "packaged") -> None:
+    model_registry(settings).log_decision(
+        "embedder",
+        ModelDecision.model_validate(
+            {
+                "version": version,
+                "decision": decision,
+                "reason": "as measured",
+                "against": against,
+                "decided_at": datetime.now(UTC),
+            }
+        ),
+    )
+
+
+def live_release(settings: Settings) -> IndexRelease:
+    live = Index(Postgres(settings.home, settings.postgres)).live()
+    assert live is not None
+    return live
+
+
+def test_a_version_goes_live_with_its_index_after_it_was_approved_and_back(settings: Settings) -> None:
+    registry, said = model_registry(settings), list[str]()
+    with pytest.raises(ModelNotPromoted, match="embedder@1 was not compared with the live model"):
+        promote_model(settings, "embedder@1", "better", said.append)
+    decide(settings, 1, "approved", against="another model")
+    with pytest.raises(ModelNotPromoted, match="was not compared"):
+        promote_model(settings, "embedder@1", "better", said.append)
+    decide(settings, 1, "refused")
+    with pytest.raises(ModelNotPromoted, match="embedder@1 was refused: as measured"):
+        promote_model(settings, "embedder@1", "better", said.append)
+    decide(settings, 1, "approved")
+    with pytest.raises(ModelNotPromoted, match="the reason is empty"):
+        promote_model(settings, "embedder@1", " ", said.append)
+    assert live_release(settings).release_id == "r0"
+
+    served = promote_model(settings, "embedder@1", "better on rivers", said.append)
+    assert (served.version, served.release) == (1, "r2")
+    assert live_release(settings).details.model_digest == registry.find("embedder@1").digest
+    assert registry.aliases("embedder") == ModelAliases(live=1, previous=2)
+    assert Settings(home=settings.home).recipe.embedder.model == registry.path(registry.find("embedder@live"))
+    again = promote_model(settings, "embedder@1", "again", said.append)
+    assert again.reason == "it is live already"
+
+    back = roll_back_model(settings, "embedder", "worse on names", said.append)
+    assert (back.version, back.release) == (None, "r0")
+    assert registry.aliases("embedder") == ModelAliases(previous=1)
+    assert not Settings(home=settings.home).recipe.embedder.model.is_relative_to(settings.home)
+    rows = open_configured_lake(settings).query(
+        "select release_id, reason from releases order by decided_at desc limit 2",
+        releases=open_configured_lake(settings).delta(RELEASES.name),
+    )
+    assert "embedder rolled back: worse on names" in rows["reason"].to_pylist()
+    decided = [(each.decision, each.reason) for each in registry.decisions("embedder")][-2:]
+    assert decided == [("promoted", "better on rivers"), ("rolled_back", "worse on names")]
+    with pytest.raises(UnknownModel, match="there is no model 'ranker'; there are embedder"):
+        roll_back_model(settings, "ranker", "?", said.append)
+
+
+def test_of_two_promotions_at_once_one_is_told(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = Index(Postgres(settings.home, settings.postgres))
+    index.rollback("r0")
+    decide(settings, 1, "approved")
+    decide(settings, 2, "approved")
+    checked = models._require_approval
+
+    def slower(*given: object) -> None:
+        checked(*given)  # type: ignore[arg-type]
+        monkeypatch.setattr(models, "_require_approval", checked)
+        promote_model(settings, "embedder@2", "it was faster", lambda line: None)
+
+    monkeypatch.setattr(models, "_require_approval", slower)
+    with pytest.raises(IndexConflict, match="'r1' is live, not 'r0'"):
+        promote_model(settings, "embedder@1", "it was slower", lambda line: None)
+    assert live_release(settings).release_id == "r1"
+    assert model_registry(settings).aliases("embedder").live == 2
+    assert all(each.reason != "it was slower" for each in model_registry(settings).decisions("embedder"))
+
+
+def test_a_model_whose_files_were_changed_is_not_promoted(settings: Settings, tmp_path: Path) -> None:
+    from retrieval.embedding.model_signature import ModelNotTrusted
+
+    before = live_release(settings).release_id
+    path = model_registry(settings).path(model_registry(settings).find("embedder@1"))
+    (path / "README.md").write_text("changed")
+    with pytest.raises(ModelNotTrusted, match="is not what was signed"):
+        promote_model(settings, "embedder@1", "better", lambda line: None)
+    assert live_release(settings).release_id == before

@@ -1,0 +1,106 @@
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from tiny_embedders import make_tiny_embedder
+from typer.testing import CliRunner
+
+from orchestration.cli.main import app
+from orchestration.settings import Settings
+from orchestration.training.train import TrainingIsRunning, train_embedder_version
+from quality.evaluation.beir_collection import BadBeirCollection
+from training.datasets.training_set import UnknownDataset
+from training.jobs.network import UnknownBase
+from training.jobs.plan import EmbedderTraining
+from training.jobs.ranked_lists import TooFewExamples
+
+TRAINING = EmbedderTraining(minutes=0.1)
+
+
+def collection(folder: Path, questions: int) -> Path:
+    """A small collection in BEIR's layout; its test split names a question that training must not see."""
+    (folder / "qrels").mkdir(parents=True)
+    words = ["stream", "peak", "loaf", "metal", "music", "port", "orbit", "flower"]
+    texts = [
+        f"A note says that the {a} stands beside the {b} in stories." for a in words for b in words if a != b
+    ]
+    rows = [json.dumps({"_id": f"d{n}", "title": "", "text": text}) for n, text in enumerate(texts[:24])]
+    (folder / "corpus.jsonl").write_text("\n".join(rows) + "\n")
+    asked = [json.dumps({"_id": f"q{n}", "text": f"where {texts[n][17:]} {n}"}) for n in range(questions)]
+    (folder / "queries.jsonl").write_text("\n".join(asked) + "\n")
+    header = "query-id\tcorpus-id\tscore\n"
+    (folder / "qrels" / "train.tsv").write_text(
+        header + "".join(f"q{n}\td{n}\t1\n" for n in range(questions - 1))
+    )
+    (folder / "qrels" / "test.tsv").write_text(f"{header}q{questions - 1}\td{questions - 1}\t1\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_embedder(tmp_path_factory.mktemp("base"))
+
+
+def test_training_prints_what_it_made_and_the_same_command_makes_nothing_new(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = collection(tmp_path / "rivers", 20)
+    monkeypatch.setenv("HEADWATER_HOME", str(tmp_path / "state"))
+    command = [
+        "train",
+        "embedder",
+        "--data",
+        str(data),
+        "--base",
+        str(tiny_base),
+        "--minutes",
+        "0.1",
+        "--json",
+    ]
+    ran = CliRunner().invoke(app, command, catch_exceptions=False)
+    made = json.loads(ran.stdout)
+    assert set(made) == {"model", "version", "digest", "dataset", "metrics", "seconds"}
+    assert (made["model"], made["version"], made["dataset"]) == ("embedder", 1, str(data))
+    assert 0 <= made["metrics"]["validation_ndcg@10"] <= 1
+    rankings = next((tmp_path / "state" / "training").glob("*-rankings.parquet"))
+    asked = set(pq.read_table(rankings).column("name").to_pylist())
+    assert {"judged q0", "judged q18"} < asked
+    assert "judged q19" not in asked  # it is judged in the test split only
+    again = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert json.loads(again.stdout) == made
+    listed = CliRunner().invoke(app, ["models", "list", "--json"], catch_exceptions=False)
+    assert [row["digest"] for row in json.loads(listed.stdout)] == [made["digest"]]
+
+
+def test_what_can_not_be_learned_from_is_told(tiny_base: Path, tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "state")
+
+    def train(data: Path | None, base: str = str(tiny_base)) -> None:
+        train_embedder_version(settings, data, "acme", base, TRAINING, lambda line: None)
+
+    with pytest.raises(BadBeirCollection, match="there is no folder"):
+        train(tmp_path / "none")
+    empty = collection(tmp_path / "empty", 2)
+    (empty / "corpus.jsonl").write_text("")
+    with pytest.raises(BadBeirCollection, match=r"corpus\.jsonl is empty"):
+        train(empty)
+    tiny = collection(tmp_path / "tiny", 3)
+    (tiny / "corpus.jsonl").write_text("".join((tiny / "corpus.jsonl").read_text().splitlines(True)[:3]))
+    with pytest.raises(TooFewExamples, match="training needs 8 at least"):
+        train(tiny)
+    with pytest.raises(UnknownDataset, match=r"tenant 'acme' has no training set yet.*--data"):
+        train(None)
+    with pytest.raises(UnknownBase, match="can not be trained"):
+        train(tiny, str(tmp_path))
+
+
+def test_the_same_job_does_not_run_twice_at_once(tiny_base: Path, tmp_path: Path) -> None:
+    from orchestration.training.train import _alone
+
+    with (
+        _alone(tmp_path / "job"),
+        pytest.raises(TrainingIsRunning, match="another process"),
+        _alone(tmp_path / "job"),
+    ):
+        pass

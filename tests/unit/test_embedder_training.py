@@ -1,0 +1,271 @@
+import errno
+from pathlib import Path
+
+import ir_measures
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ir_measures import nDCG
+from tiny_embedders import make_tiny_embedder, tiny_lists
+
+from retrieval.embedding.model_folder import model_folder_digest, read_model_folder
+from training.jobs import checkpoints
+from training.jobs.checkpoints import CheckpointNotWritten, Checkpoints
+from training.jobs.embedder import OutOfMemory, TrainingDiverged, TrainingOutcome, train_embedder
+from training.jobs.losses import listwise_loss, matryoshka_dimensions
+from training.jobs.network import EmbeddingNetwork, UnknownBase
+from training.jobs.plan import EmbedderTraining, planned_steps
+from training.jobs.ranked_lists import (
+    NOTHING,
+    RankedQuestion,
+    TooFewExamples,
+    ranked_lists,
+    split_validation,
+    target_probabilities,
+)
+from training.jobs.validation import ndcg_of_scores
+
+TRAINING = EmbedderTraining(minutes=5, batch_questions=8, fresh_passages=4, learning_rate=2e-3, validations=4)
+
+
+@pytest.fixture(scope="module")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_embedder(tmp_path_factory.mktemp("base"))
+
+
+def trained(
+    base: Path, folder: Path, training: EmbedderTraining = TRAINING, said: list[str] | None = None
+) -> tuple[EmbeddingNetwork, TrainingOutcome]:
+    network = EmbeddingNetwork(base)
+    train, validation = split_validation(tiny_lists(), share=0.25, most=8)
+    lines = said if said is not None else []
+    return network, train_embedder(network, train, validation, training, folder, lines.append)
+
+
+def weights_of(network: EmbeddingNetwork) -> torch.Tensor:
+    return torch.cat([each.detach().reshape(-1) for _, each in network.named_parameters()])
+
+
+def test_an_embedder_learns_its_lists_and_is_written_as_a_folder_that_is_the_base_but_for_its_weights(
+    tiny_base: Path, tmp_path: Path
+) -> None:
+    network, outcome = trained(tiny_base, tmp_path / "job")
+    assert outcome.after > outcome.before + 0.1
+    assert outcome.standing.losses[-1] < outcome.standing.losses[0]
+    network.save(tmp_path / "model")
+    made, base = read_model_folder(tmp_path / "model"), read_model_folder(tiny_base)
+    assert made.files == base.files
+    for name in made.files:
+        same = (made.path / name).read_bytes() == (base.path / name).read_bytes()
+        assert same == (not name.endswith(".safetensors")), name
+    again = EmbeddingNetwork(tmp_path / "model")
+    assert torch.equal(weights_of(again), weights_of(network))
+
+
+def test_a_job_that_was_killed_ends_with_the_same_model(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, _ = trained(tiny_base, tmp_path / "whole")
+    whole.save(tmp_path / "a")
+    save, calls = Checkpoints.save, []
+
+    def killed_later(self: Checkpoints, *given: object) -> None:
+        save(self, *given)  # type: ignore[arg-type]
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoints, "save", killed_later)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tiny_base, tmp_path / "killed")
+    monkeypatch.setattr(Checkpoints, "save", save)
+    said: list[str] = []
+    resumed, outcome = trained(tiny_base, tmp_path / "killed", said=said)
+    assert any("going on from the checkpoint after step 20 of 40" in line for line in said)
+    resumed.save(tmp_path / "b")
+    digests = {
+        model_folder_digest(read_model_folder(tmp_path / name), tmp_path / "cache") for name in ("a", "b")
+    }
+    assert len(digests) == 1
+    assert outcome.standing.step <= outcome.planned
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_as_it_was(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, save_file = [], checkpoints.save_file
+
+    def disk_is_full(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
+        if path.name == "checkpoint.safetensors":
+            written.append(path)
+            if len(written) == 2:
+                path.write_bytes(b"half")
+                raise OSError(errno.ENOSPC, "No space left on device")
+        save_file(tensors, path, metadata)
+
+    monkeypatch.setattr(checkpoints, "save_file", disk_is_full)
+    with pytest.raises(CheckpointNotWritten, match=r"No space left.*make room"):
+        trained(tiny_base, tmp_path)
+    found = Checkpoints(tmp_path).load()
+    assert found is not None
+    assert found[0].step == 10
+    _, outcome = trained(tiny_base, tmp_path)
+    assert outcome.standing.step >= 20
+
+
+def test_out_of_memory_halves_the_batch_and_says_so(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = EmbeddingNetwork.forward
+    training = TRAINING.model_copy(update={"fresh_passages": 0})
+
+    def small_machine(self: EmbeddingNetwork, texts: object, rows: np.ndarray) -> torch.Tensor:
+        if torch.is_grad_enabled() and len(rows) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, texts, rows)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(EmbeddingNetwork, "forward", small_machine)
+    said: list[str] = []
+    _, outcome = trained(tiny_base, tmp_path / "halved", training, said)
+    assert [line for line in said if "out of memory" in line] == [
+        "out of memory in step 0: 4 questions at a time from here on, 2 times a step",
+        "out of memory in step 0: 2 questions at a time from here on, 4 times a step",
+    ]
+    assert outcome.standing.micro_batch == 2
+
+    def tiny_machine(self: EmbeddingNetwork, texts: object, rows: np.ndarray) -> torch.Tensor:
+        if torch.is_grad_enabled():
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
+        return forward(self, texts, rows)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(EmbeddingNetwork, "forward", tiny_machine)
+    with pytest.raises(OutOfMemory, match="smaller base"):
+        trained(tiny_base, tmp_path / "none", training)
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch(tiny_base: Path, tmp_path: Path) -> None:
+    from training.jobs.embedder import _Loop
+
+    train, validation = split_validation(tiny_lists(), share=0.25, most=8)
+    training = TRAINING.model_copy(update={"fresh_passages": 0})
+    gradients = []
+    for micro_batch in (8, 3):
+        network = EmbeddingNetwork(tiny_base)
+        loop = _Loop(network, train, validation, training, tmp_path, lambda line: None)
+        loop.standing.micro_batch = micro_batch
+        loop._begin()
+        rows, fresh = loop._chosen(0)
+        loop._gradients(0, rows, fresh)
+        gradients.append(torch.cat([each.grad.reshape(-1) for _, each in network.named_parameters()]))  # type: ignore[union-attr]
+    cosine = torch.nn.functional.cosine_similarity(gradients[0], gradients[1], dim=0)
+    assert float(cosine) > 0.999
+
+
+def test_a_loss_that_is_no_number_names_the_step_and_the_examples(tiny_base: Path, tmp_path: Path) -> None:
+    lists = tiny_lists()
+    train, validation = split_validation(lists, share=0.25, most=8)
+    train.scores[train.ids.index("q3"), 0] = np.nan
+    with pytest.raises(TrainingDiverged, match=r"step \d+ is no number, at the examples q3:"):
+        train_embedder(EmbeddingNetwork(tiny_base), train, validation, TRAINING, tmp_path, lambda line: None)
+
+
+def test_passages_longer_than_the_model_reads_are_told_and_their_beginnings_learned(
+    tiny_base: Path, tmp_path: Path
+) -> None:
+    texts = {f"p{n}": f"passage {n} " + "and so on " * (200 if n < 3 else 1) for n in range(10)}
+    lists = ranked_lists(
+        [
+            RankedQuestion(f"q{n}", f"passage {n}", [f"p{n}", "p0"], [0.9, 0.1], [f"p{n}"], True)
+            for n in range(10)
+        ],
+        texts,
+    )
+    said: list[str] = []
+    train, validation = split_validation(lists, share=0.25, most=8)
+    outcome = train_embedder(EmbeddingNetwork(tiny_base), train, validation, TRAINING, tmp_path, said.append)
+    assert outcome.cut_off == 3
+    assert any("3 of 10 passages are longer than the 64 tokens" in line for line in said)
+
+
+@pytest.mark.parametrize("kind", ["missing", "not a model"])
+def test_a_base_that_is_none_is_named(tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "base"
+    if kind == "not a model":
+        folder.mkdir()
+        (folder / "model.bin").write_bytes(b"x")
+    with pytest.raises(UnknownBase, match=r"base can not be trained: .*modules\.json"):
+        EmbeddingNetwork(folder)
+
+
+def test_too_few_questions_are_refused() -> None:
+    with pytest.raises(TooFewExamples, match="training needs 8 at least"):
+        split_validation(tiny_lists(7), share=0.25, most=8)
+    train, validation = split_validation(tiny_lists(8), share=0.25, most=8)
+    assert (len(train.ids), len(validation.ids)) == (4, 4)
+    assert not set(train.questions) & set(validation.questions)
+
+
+@given(
+    scores=st.lists(st.floats(0, 1, width=32), min_size=1, max_size=12),
+    right=st.integers(0, 11),
+    contrastive=st.booleans(),
+)
+@settings(max_examples=60)
+def test_targets_are_a_distribution_that_keeps_the_teachers_order(
+    scores: list[float], right: int, contrastive: bool
+) -> None:
+    scores = sorted(scores, reverse=True)
+    keys = [f"p{number}" for number in range(len(scores))]
+    relevant = keys[right : right + 1]
+    lists = ranked_lists(
+        [
+            RankedQuestion("a", "?", keys, scores, relevant, True),
+            RankedQuestion("b", "?", keys, scores, [], True),
+        ],
+        {key: key for key in [*keys, "more"]},
+    )
+    targets = target_probabilities(lists, contrastive)
+    assert np.allclose(targets.sum(axis=1), 1, atol=1e-5)
+    assert (targets >= 0).all()
+    assert (np.diff(targets[1, : len(scores)]) <= 1e-6).all()
+    if relevant:
+        assert targets[0][lists.relevant[0]].sum() >= (1.0 if contrastive else 0.6) - 1e-5
+    assert (targets[lists.candidates == NOTHING] == 0).all()
+
+
+def test_a_listwise_loss_with_one_right_passage_is_that_of_info_nce() -> None:
+    generator = torch.Generator().manual_seed(0)
+    questions, passages = torch.randn(3, 32, generator=generator), torch.randn(5, 32, generator=generator)
+    unit = torch.nn.functional.normalize
+    right = torch.tensor([4, 0, 2])
+    targets = torch.nn.functional.one_hot(right, 5).float()
+    losses = listwise_loss(unit(questions, dim=-1), unit(passages, dim=-1), targets, 0.05)
+    cosines = unit(questions, dim=-1) @ unit(passages, dim=-1).T
+    expected = torch.nn.functional.cross_entropy(cosines / 0.05, right, reduction="none")
+    assert torch.allclose(losses, expected, atol=1e-5)
+    assert matryoshka_dimensions(384) == (384, 192, 96)
+
+
+@given(st.integers(1, 40), st.integers(0, 2**32))
+@settings(max_examples=30)
+def test_ndcg_is_that_of_ir_measures(passages: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    scores = random.permutation(4 * passages).reshape(4, passages).astype(np.float32)
+    relevant = random.random((4, passages)) < 0.2
+    relevant[:, random.integers(passages)] = True
+    run = {str(q): {str(p): float(scores[q, p]) for p in range(passages)} for q in range(4)}
+    qrels = {str(q): {str(p): 1 for p in np.flatnonzero(relevant[q])} for q in range(4)}
+    expected = {each.query_id: each.value for each in ir_measures.iter_calc([nDCG @ 10], qrels, run)}
+    assert np.allclose(ndcg_of_scores(scores, relevant), [expected[str(q)] for q in range(4)])
+
+
+def test_more_minutes_are_more_steps_until_the_questions_are_used_up() -> None:
+    steps = [
+        planned_steps(EmbedderTraining(minutes=minutes), 5000, 10_000_000, 3000, 10**6)
+        for minutes in (0.1, 5, 10, 10_000)
+    ]
+    assert steps == sorted(steps)
+    assert steps[0] == 40
+    assert steps[-1] == 8 * 5000 // 32

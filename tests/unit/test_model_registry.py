@@ -1,0 +1,248 @@
+import json
+import shutil
+import socket
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from tiny_embedders import make_tiny_embedder
+
+from orchestration.operations.doctor import DoctorCheck, run_doctor
+from orchestration.settings import Settings
+from quality.evaluation.model_gate import decide_model_release
+from retrieval.embedding.config import EmbedderConfig
+from retrieval.embedding.embedding_model import EmbeddingModel
+from retrieval.embedding.model_signature import MANIFEST, ModelNotTrusted, signature_path
+from training.registry.mlflow_mirror import follow_in_mlflow, local_mlflow_uri
+from training.registry.model_card import model_card
+from training.registry.versions import (
+    ModelAliases,
+    ModelDecision,
+    ModelLineage,
+    ModelRegistry,
+    ModelVersion,
+    UnknownModel,
+)
+
+LINEAGE = ModelLineage(
+    dataset="rivers@1234",
+    dataset_digest="ab" * 32,
+    base="all-MiniLM-L6-v2",
+    base_digest="cd" * 32,
+    code_version="1",
+    run_id="embedder-1",
+    settings={"seed": 0},
+)
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return [make_tiny_embedder(tmp_path_factory.mktemp(f"base{seed}"), seed) for seed in (0, 1)]
+
+
+def copied(base: Path) -> Callable[[Path], None]:
+    def copy(folder: Path) -> None:
+        shutil.copytree(base, folder, dirs_exist_ok=True)
+
+    return copy
+
+
+def added(registry: ModelRegistry, base: Path) -> ModelVersion:
+    return registry.add("embedder", LINEAGE, {"validation_ndcg@10": 0.7}, 12.0, copied(base), model_card)
+
+
+@pytest.fixture
+def registry(bases: list[Path], tmp_path: Path) -> ModelRegistry:
+    registry = ModelRegistry(tmp_path / "state" / "models")
+    for base in bases:
+        added(registry, base)
+    return registry
+
+
+def test_versions_are_numbered_addressed_and_the_same_files_are_one_version(
+    registry: ModelRegistry, bases: list[Path]
+) -> None:
+    second, first = registry.versions("embedder")
+    assert [first.version, second.version] == [1, 2]
+    assert added(registry, bases[0]) == first
+    assert registry.find("embedder@2") == second
+    assert registry.find(first.digest) == registry.find(first.digest[:12]) == first
+    registry.set_aliases("embedder", ModelAliases(live=1, candidate=2))
+    assert registry.find("embedder@live") == first
+    assert registry.find("embedder@candidate") == second
+    for address, why in {
+        "embedder@3": "there is not one model 'embedder@3'; there are embedder@2, embedder@1",
+        "embedder@previous": "no version of embedder is previous",
+        "ranker@live": "no version of ranker is live",
+        "ff": "there is not one model 'ff'",
+    }.items():
+        with pytest.raises(UnknownModel, match=why):
+            registry.find(address)
+    card = (registry.open(first) / "README.md").read_text()
+    assert "rivers@1234" in card
+    assert first.digest in card
+    modes = {path.stat().st_mode & 0o777 for path in registry.folder.rglob("*") if path.is_file()}
+    assert modes <= {0o600, 0o644}  # what the umask of our processes makes private is not in a test
+    assert {path.suffix for path in registry.path(first).rglob("*") if "model" in path.name} >= {
+        ".safetensors"
+    }
+
+
+def test_settings_find_the_registrys_embedder_and_the_promoted_one_is_the_default(
+    registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = registry.folder.parent
+    second = registry.find("embedder@2")
+    default = Settings(home=home).recipe.embedder.model
+    assert default.name == "model"
+    assert not default.is_relative_to(home)
+    registry.set_aliases("embedder", ModelAliases(live=2))
+    assert Settings(home=home).recipe.embedder.model == registry.path(second)
+    for named in ("embedder@1", registry.find("embedder@1").digest):
+        monkeypatch.setenv("HEADWATER_RECIPE__EMBEDDER__MODEL", named)
+        assert Settings(home=home).recipe.embedder.model == registry.path(registry.find("embedder@1"))
+    monkeypatch.setenv("HEADWATER_RECIPE__EMBEDDER__MODEL", str(default))
+    assert Settings(home=home).recipe.embedder.model == default
+    monkeypatch.setenv("HEADWATER_RECIPE__EMBEDDER__MODEL", "embedder@9")
+    with pytest.raises(UnknownModel, match="embedder@9"):
+        Settings(home=home)
+
+
+@pytest.mark.parametrize("harm", ["weights", "card", "more", "signature", "no signature", "other key"])
+def test_files_that_are_not_those_that_were_signed_are_not_loaded(registry: ModelRegistry, harm: str) -> None:
+    version = registry.find("embedder@1")
+    path = registry.open(version)
+    config = EmbedderConfig(model=path)
+    model = EmbeddingModel.of(config, registry.folder.parent)
+    assert model.digest == version.digest
+    weights = next(path.rglob("*.safetensors"))
+    if harm == "weights":
+        content = bytearray(weights.read_bytes())
+        content[-1] ^= 1
+        weights.write_bytes(content)
+    elif harm == "card":
+        (path / MANIFEST).write_text(
+            version.model_copy(update={"metrics": {"validation_ndcg@10": 0.9}}).model_dump_json()
+        )
+    elif harm == "more":
+        (path / "more.py").write_text("print('?')")
+    elif harm == "signature":
+        shutil.copyfile(signature_path(registry.path(registry.find("embedder@2"))), signature_path(path))
+    elif harm == "no signature":
+        signature_path(path).unlink()
+    else:
+        elsewhere = ModelRegistry(registry.folder.parent / "other")
+        added(elsewhere, path)
+        for name in ("signing-key.pem", "signing-key.pub"):
+            shutil.copyfile(elsewhere.folder / name, registry.folder / name)
+    with pytest.raises(ModelNotTrusted, match=r"signature|what was signed"):
+        registry.open(version)
+    for use in ("digest", "embedder"):
+        with pytest.raises(ModelNotTrusted):
+            getattr(EmbeddingModel.of(config, registry.folder.parent), use)
+
+
+def _embedder_row(home: Path) -> DoctorCheck:
+    return next(check for check in run_doctor(Settings(home=home)) if check.name == "Embedder")
+
+
+def test_a_live_model_that_is_gone_or_changed_stops_only_what_needs_it(registry: ModelRegistry) -> None:
+    home, gone = registry.folder.parent, ModelAliases(live=7, previous=1)
+    registry.set_aliases("embedder", gone)
+    missing = registry.version_path("embedder", 7)
+    assert Settings(home=home).recipe.embedder.model == missing  # and what lists and goes back still runs
+    row = _embedder_row(home)
+    assert (row.ok, row.cure) == (False, "`headwater models rollback embedder` serves the one before")
+    assert str(missing) in row.found
+    registry.set_aliases("embedder", ModelAliases(live=2))
+    weights = registry.version_path("embedder", 2) / "model.safetensors"
+    harmed = bytearray(weights.read_bytes())
+    harmed[-1] ^= 1
+    weights.write_bytes(harmed)
+    row = _embedder_row(home)
+    assert not row.ok
+    assert "is not what was signed" in row.found
+    assert "Digest(" not in row.found
+
+
+def test_a_digest_that_is_not_the_files_is_told(registry: ModelRegistry) -> None:
+    version = registry.find("embedder@1")
+    wrong = version.model_copy(update={"digest": "0" * 64})
+    with pytest.raises(ModelNotTrusted, match=f"and embedder@1 is {'0' * 64}"):
+        registry.open(wrong)
+
+
+def test_the_signature_is_in_the_form_that_openssfs_tool_verifies(registry: ModelRegistry) -> None:
+    from model_signing import verifying
+
+    path = registry.path(registry.find("embedder@1"))
+    config = verifying.Config().use_elliptic_key_verifier(public_key=registry.folder / "signing-key.pub")
+    config.verify(path, signature_path(path))
+    assert json.loads(signature_path(path).read_text())["mediaType"].startswith(
+        "application/vnd.dev.sigstore.bundle"
+    )
+
+
+def test_mlflow_follows_versions_and_aliases(registry: ModelRegistry) -> None:
+    from mlflow import MlflowClient
+
+    uri = local_mlflow_uri(registry.folder)
+    curves = {"embedder-1": {"loss": [(10, 2.0), (20, 1.0)]}}
+    assert follow_in_mlflow(registry, "embedder", uri, curves) is None
+    registry.set_aliases("embedder", ModelAliases(live=2, previous=1))
+    assert follow_in_mlflow(registry, "embedder", uri, curves) is None
+    client = MlflowClient(uri, uri)
+    assert len(client.search_model_versions("name = 'embedder'")) == 2
+    live = client.get_model_version_by_alias("embedder", "live")
+    assert live.tags["headwater.digest"] == registry.find("embedder@2").digest
+    assert live.source == registry.path(registry.find("embedder@2")).as_uri()
+    assert live.run_id is not None
+    run = client.get_run(live.run_id)
+    assert run.data.params["dataset"] == "rivers@1234"
+    assert [point.value for point in client.get_metric_history(live.run_id, "loss")] == [2.0, 1.0]
+    registry.set_aliases("embedder", ModelAliases(live=1))
+    assert follow_in_mlflow(registry, "embedder", uri) is None
+    aliases = client.get_registered_model("embedder").aliases
+    assert {name: str(number) for name, number in aliases.items()} == {"live": "1"}
+
+
+def test_an_mlflow_that_can_not_be_reached_is_told_and_registers_later(registry: ModelRegistry) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # nobody listens
+        fault = follow_in_mlflow(registry, "embedder", f"http://127.0.0.1:{bound.getsockname()[1]}")
+    assert fault is not None
+    assert "is tried again the next time" in fault
+    assert follow_in_mlflow(registry, "embedder", local_mlflow_uri(registry.folder)) is None
+
+
+def test_decisions_are_kept_in_their_order_and_half_a_line_is_passed_over(registry: ModelRegistry) -> None:
+    first = ModelDecision(version=1, decision="approved", reason="Ünder\nall", decided_at=datetime.now(UTC))
+    second = first.model_copy(update={"decision": "promoted"})
+    registry.log_decision("embedder", first)
+    registry.log_decision("embedder", second)
+    with (registry.folder / "registry" / "embedder" / "decisions.jsonl").open("a") as file:
+        file.write('{"version": 1, "dec')
+    assert registry.decisions("embedder") == [first, second]
+
+
+def gain(difference: float, low: float, high: float) -> dict[str, float]:
+    return {"difference": difference, "low": low, "high": high}
+
+
+def test_a_model_must_be_better_where_it_was_meant_to_be_and_nowhere_worse() -> None:
+    better, same, worse = gain(0.05, 0.02, 0.08), gain(0.0, -0.01, 0.01), gain(-0.05, -0.08, -0.02)
+    assert decide_model_release({"vector ndcg@10": better, "hybrid ndcg@10": same}, 0.02).released
+    for gains, why in (
+        ({"vector ndcg@10": same, "hybrid ndcg@10": better}, "not better where it was meant to be"),
+        (
+            {"vector ndcg@10": better, "hybrid mrr@10": worse},
+            r"worse than the live model: hybrid mrr@10 -0.050",
+        ),
+        ({"hybrid ndcg@10": better}, "was not measured"),
+    ):
+        verdict = decide_model_release(gains, 0.02)
+        assert not verdict.released
+        assert why in verdict.reason
+    unsure = gain(-0.05, -0.12, 0.02)
+    assert decide_model_release({"vector ndcg@10": better, "hybrid ndcg@10": unsure}, 0.02).released

@@ -1,0 +1,180 @@
+"""What the embedder learns from: questions, each with passages and how good a teacher finds each of them.
+
+A teacher ranks passages better than the embedder does alone: here the fused ranking by words and vectors,
+corrected by judgements where there are any. The embedder learns the whole list, not only which passage is
+right (Cao et al., "Learning to Rank: From Pairwise Approach to Listwise Approach", 2007).
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+NOTHING = -1
+"""Fills up lists that are shorter than the longest."""
+
+_TEACHER_SHARPNESS = 1.5
+"""How much more probable a passage is, in nats, for each standard deviation of its list's scores."""
+_LABEL_SHARE = 0.6
+"""The probability that judged passages share; the teacher divides the rest."""
+
+
+class TooFewExamples(ValueError):
+    """There are too few questions to train and to validate on; the message says how many."""
+
+
+@dataclass(frozen=True)
+class RankedLists:
+    """Questions with the passages that a teacher ranked.
+
+    Attributes:
+        ids: What each question is called in messages; (questions,).
+        questions: Their texts.
+        candidates: Rows of `passages`, (questions, longest list) int32, `NOTHING` after a list's end.
+        scores: The teacher's scores, (questions, longest list) float32; comparable within one list.
+        relevant: Which candidates are judged to be right, (questions, longest list) bool.
+        passages: The texts that all lists choose from.
+        judged: Whether people judged the question; else it was made from its passage. (questions,) bool.
+    """
+
+    ids: list[str]
+    questions: list[str]
+    candidates: npt.NDArray[np.int32]
+    scores: npt.NDArray[np.float32]
+    relevant: npt.NDArray[np.bool_]
+    passages: list[str]
+    judged: npt.NDArray[np.bool_]
+
+    def rows(self, chosen: npt.NDArray[np.intp]) -> "RankedLists":
+        """Returns some of the questions; the passages stay."""
+        return RankedLists(
+            [self.ids[row] for row in chosen],
+            [self.questions[row] for row in chosen],
+            self.candidates[chosen],
+            self.scores[chosen],
+            self.relevant[chosen],
+            self.passages,
+            self.judged[chosen],
+        )
+
+
+@dataclass(frozen=True)
+class RankedQuestion:
+    """One question of a list to be made.
+
+    Attributes:
+        name: What it is called in messages.
+        question: Its text.
+        passages: Keys of passages, best first by the teacher.
+        scores: The teacher's scores of these.
+        relevant: Keys of passages that are right; they join the list if the teacher did not find them.
+        judged: Whether people judged it.
+    """
+
+    name: str
+    question: str
+    passages: Sequence[str]
+    scores: Sequence[float]
+    relevant: Sequence[str]
+    judged: bool
+
+
+def ranked_lists(questions: Sequence[RankedQuestion], texts: dict[str, str]) -> RankedLists:
+    """Returns lists as arrays.
+
+    Args:
+        questions: The questions, each with at least one passage.
+        texts: The texts of passages by key.
+    """
+    place = {key: row for row, key in enumerate(texts)}
+    # One that the teacher did not find is worth no more than the last that it did.
+    lists = [
+        dict.fromkeys(each.relevant, min(each.scores, default=0.0))
+        | dict(zip(each.passages, each.scores, strict=True))
+        for each in questions
+    ]
+    shape = (len(questions), max(map(len, lists), default=0))
+    candidates = np.full(shape, NOTHING, dtype=np.int32)
+    scores = np.full(shape, -np.inf, dtype=np.float32)
+    relevant = np.zeros(shape, dtype=bool)
+    for row, (each, scored) in enumerate(zip(questions, lists, strict=True)):
+        keys = sorted(scored, key=lambda key: -scored[key])
+        candidates[row, : len(keys)] = [place[key] for key in keys]
+        scores[row, : len(keys)] = [scored[key] for key in keys]
+        relevant[row, : len(keys)] = np.isin(keys, list(each.relevant))
+    return RankedLists(
+        [each.name for each in questions],
+        [each.question for each in questions],
+        candidates,
+        scores,
+        relevant,
+        list(texts.values()),
+        np.array([each.judged for each in questions], dtype=bool),
+    )
+
+
+def target_probabilities(lists: RankedLists, contrastive: bool) -> npt.NDArray[np.float32]:
+    """Returns the probability of each candidate that the embedder is to learn.
+
+    Args:
+        lists: The lists.
+        contrastive: Whether only right passages have any, in equal parts, as InfoNCE has it (van den Oord et
+            al., "Representation Learning with Contrastive Predictive Coding", 2018). Else the teacher's
+            scores decide, and right passages share `_LABEL_SHARE` beside.
+
+    Returns:
+        (questions, longest list) float32; rows sum to 1. A list without a right passage is the teacher's.
+    """
+    there = lists.candidates != NOTHING
+    count = there.sum(axis=1, keepdims=True).clip(min=1)
+    scores = np.where(there, lists.scores, 0.0).astype(np.float64)
+    mean = scores.sum(axis=1, keepdims=True) / count
+    away = np.where(there, scores - mean, 0.0)
+    deviation = np.sqrt((away**2).sum(axis=1, keepdims=True) / count)
+    logits = np.where(there, _TEACHER_SHARPNESS * away / np.maximum(deviation, 1e-9), -np.inf)
+    # Equal scores say nothing; those that are no numbers stay so, and the loss will name their question.
+    logits = np.where(deviation <= 1e-9, np.where(there, 0.0, -np.inf), logits)
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    taught = weights / weights.sum(axis=1, keepdims=True)
+    right = lists.relevant.sum(axis=1, keepdims=True)
+    labels = lists.relevant / np.maximum(right, 1)
+    share = np.where(right > 0, 1.0 if contrastive else _LABEL_SHARE, 0.0)
+    return (share * labels + (1 - share) * taught).astype(np.float32)
+
+
+def split_validation(
+    lists: RankedLists, share: float, most: int, least: int = 4
+) -> tuple[RankedLists, RankedLists]:
+    """Returns the lists to train on, and those to validate on: of judged questions, if there are enough.
+
+    A hash of the question decides, so the split does not depend on the order.
+
+    Args:
+        lists: All lists.
+        share: The share of the questions to validate on.
+        most: The most of them.
+        least: The fewest questions on either side.
+
+    Raises:
+        TooFewExamples: There are fewer than twice `least` questions with a right passage.
+    """
+    usable = np.flatnonzero(lists.relevant.any(axis=1))
+    judged = usable[lists.judged[usable]]
+    pool = judged if len(judged) >= 2 * least else usable
+    if len(pool) < 2 * least:
+        raise TooFewExamples(
+            f"{len(pool)} questions have a passage that answers them, and training needs {2 * least} at "
+            "least: some are kept to validate on"
+        )
+    order = sorted(pool, key=lambda row: hashlib.sha256(lists.questions[row].encode()).digest())
+    held = np.array(order[: min(max(least, int(len(pool) * share)), most, len(pool) - least)])
+    # The same words are not learned where they are validated on.
+    words = {lists.questions[row] for row in held}
+    kept = np.array([row for row in range(len(lists.ids)) if lists.questions[row] not in words])
+    if len(kept) < least:
+        raise TooFewExamples(
+            f"{len(kept)} questions are left to train on, and training needs {least} at least"
+        )
+    return lists.rows(kept), lists.rows(np.sort(held))

@@ -1,0 +1,1 @@
+"""Which models were made, from what, and which of them is served? Versions by content, their addresses."""

@@ -1,0 +1,123 @@
+"""MLflow's registry follows ours: its runs, versions and aliases are made from the signed manifests.
+
+Ours is the truth, so a server that can not be reached stops nothing: what it lacks is registered the next
+time that it can be. Only training and `headwater models` import MLflow, serving never does.
+"""
+
+import importlib.util
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from training.registry.versions import ModelRegistry, ModelVersion
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+logger = logging.getLogger(__name__)
+
+_EXPERIMENT = "headwater"
+_DIGEST_TAG = "headwater.digest"
+_PATIENCE = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+}
+"""MLflow's own patience with a server that is away is several minutes."""
+
+Curves = Mapping[str, Sequence[tuple[int, float]]]
+"""By the name of a figure, its values by step."""
+
+
+def local_mlflow_uri(models: Path) -> str:
+    """Returns the address of the local registry, a SQLite file in the folder of models."""
+    return f"sqlite:///{models / 'mlflow.db'}"
+
+
+def follow_in_mlflow(
+    registry: ModelRegistry, name: str, uri: str, curves: Mapping[str, Curves] | None = None
+) -> str | None:
+    """Registers in MLflow what it lacks of a model, and moves its aliases to where ours are.
+
+    Args:
+        registry: Our versions.
+        name: The model.
+        uri: MLflow's address.
+        curves: The curves of jobs, by the job's id.
+
+    Returns:
+        Why MLflow does not follow, in a sentence, or None if it does.
+    """
+    if importlib.util.find_spec("mlflow") is None:
+        return (
+            "MLflow is not installed, so nothing is registered there: `make setup EXTRAS=train` installs it"
+        )
+    for variable, value in _PATIENCE.items():
+        os.environ.setdefault(variable, value)
+    for noisy in ("alembic", "mlflow"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        _follow(registry, name, uri, curves or {})
+    except Exception as error:  # a server's, a database's, a proxy's: none of them may stop a training
+        logger.debug("MLflow does not follow", exc_info=True)
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        return f"MLflow at {uri} does not follow, and is tried again the next time: {said[0][:300]}"
+    return None
+
+
+def _follow(registry: ModelRegistry, name: str, uri: str, curves: Mapping[str, Curves]) -> None:
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    if uri.startswith("sqlite:///"):
+        Path(uri.removeprefix("sqlite:///")).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    client = MlflowClient(uri, uri)
+    experiment = client.get_experiment_by_name(_EXPERIMENT)
+    experiment_id = (
+        experiment.experiment_id
+        if experiment
+        else client.create_experiment(_EXPERIMENT, artifact_location=(registry.folder / "mlflow").as_uri())
+    )
+    try:
+        client.create_registered_model(name, description="Trained by Headwater; `headwater models list`.")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    found = client.search_model_versions(f"name = '{name}'")
+    numbers = {each.tags.get(_DIGEST_TAG): each.version for each in found}
+    for version in reversed(registry.versions(name)):
+        if version.digest not in numbers:
+            numbers[version.digest] = _register(
+                client, experiment_id, registry, version, curves.get(version.lineage.run_id, {})
+            )
+    by_number = {version.version: numbers[version.digest] for version in registry.versions(name)}
+    for alias, number in registry.aliases(name).model_dump().items():
+        if number in by_number:
+            client.set_registered_model_alias(name, alias, str(by_number[number]))
+        else:
+            client.delete_registered_model_alias(name, alias)
+
+
+def _register(
+    client: "MlflowClient", experiment_id: str, registry: ModelRegistry, version: ModelVersion, curves: Curves
+) -> str:
+    """Makes a run and a version of a model; returns its number there, which on a shared server is another."""
+    lineage = version.lineage
+    run = client.create_run(experiment_id, run_name=version.address)
+    for key, value in {**lineage.model_dump(exclude={"settings"}), **lineage.settings}.items():
+        client.log_param(run.info.run_id, key, value)
+    for key, number in version.metrics.items():
+        client.log_metric(run.info.run_id, key.replace("@", "_at_"), number)
+    for key, points in curves.items():
+        for step, number in points:
+            client.log_metric(run.info.run_id, key.replace("@", "_at_"), number, step=step)
+    client.set_terminated(run.info.run_id)
+    made = client.create_model_version(
+        version.name,
+        source=registry.path(version).as_uri(),
+        run_id=run.info.run_id,
+        tags={_DIGEST_TAG: version.digest, "headwater.version": str(version.version)},
+    )
+    return str(made.version)

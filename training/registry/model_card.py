@@ -1,0 +1,35 @@
+"""The model card of a version, in the form that model hubs read: a header of YAML, and Markdown."""
+
+from training.registry.versions import ModelVersion
+
+
+def model_card(version: ModelVersion) -> str:
+    """Returns a model card (Mitchell et al., "Model Cards for Model Reporting", 2019)."""
+    lineage = version.lineage
+    figures = "\n".join(f"| {name} | {value:.6g} |" for name, value in version.metrics.items())
+    settings = "\n".join(f"| {name} | {value} |" for name, value in lineage.settings.items())
+    return f"""---
+library_name: sentence-transformers
+pipeline_tag: sentence-similarity
+tags: [sentence-transformers, feature-extraction, headwater]
+---
+
+# {version.address}
+
+An embedder trained by Headwater from {lineage.base} (digest `{lineage.base_digest}`) on {lineage.dataset}
+(digest `{lineage.dataset_digest}`){f" of the tenant {lineage.tenant}" if lineage.tenant else ""}. Its digest
+is `{version.digest}`; made at {version.made_at:%Y-%m-%d %H:%M} UTC by job `{lineage.run_id}` of code version
+{lineage.code_version}, in {version.seconds:.0f} s. The terms of the base and of the texts that it learned
+from hold for it.
+
+Meant for searching texts like those that it learned from. It was not measured on others: compare it with the
+base there (`headwater models compare`).
+
+| figure | value |
+|---|---|
+{figures}
+
+| setting | value |
+|---|---|
+{settings}
+"""

@@ -1,0 +1,279 @@
+"""Versions of models: folders named by number, signed, each with what it was made from."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel
+
+from retrieval.atomic_files import flush_path
+from retrieval.embedding.model_folder import model_folder_digest, read_model_folder
+from retrieval.embedding.model_signature import (
+    MANIFEST,
+    ModelNotTrusted,
+    require_trusted_model,
+    sign_model,
+    signature_path,
+)
+
+_MODEL = "model"
+_DECISIONS = "decisions.jsonl"
+_ALIASES = "aliases.json"
+
+
+class UnknownModel(LookupError):
+    """There is no such model or version; the message lists those there are."""
+
+
+class ModelLineage(BaseModel, frozen=True):
+    """What a model was made from.
+
+    Attributes:
+        dataset: The name of the training set, or the path of the folder.
+        dataset_digest: SHA-256 (hex) of what was learned.
+        base: The path or name of the base.
+        base_digest: The base's digest.
+        code_version: The version of Headwater's code.
+        run_id: The job.
+        settings: The settings of the training.
+        tenant: The tenant whose documents were learned; None for a folder.
+    """
+
+    dataset: str
+    dataset_digest: str
+    base: str
+    base_digest: str
+    code_version: str
+    run_id: str
+    settings: dict[str, float | int | str]
+    tenant: str | None = None
+
+
+class ModelVersion(BaseModel, frozen=True):
+    """One version of a model: its signed manifest.
+
+    Attributes:
+        name: The model's name, such as `embedder`.
+        version: Its number, from 1.
+        digest: The digest of its files, which identifies its vectors.
+        lineage: What it was made from.
+        metrics: Its figures, by name.
+        seconds: The time that the job took.
+        made_at: When it was made.
+    """
+
+    name: str
+    version: int
+    digest: str
+    lineage: ModelLineage
+    metrics: dict[str, float]
+    seconds: float
+    made_at: datetime
+
+    @property
+    def address(self) -> str:
+        """The name by which it is meant: NAME@VERSION."""
+        return f"{self.name}@{self.version}"
+
+
+class ModelAliases(BaseModel, frozen=True):
+    """Which versions of a model have a name; None where no version does."""
+
+    live: int | None = None
+    previous: int | None = None
+    candidate: int | None = None
+
+
+class ModelDecision(BaseModel, frozen=True):
+    """What was decided about a version, or measured.
+
+    Attributes:
+        version: The version.
+        decision: What.
+        reason: Why, in a sentence.
+        against: The digest of the model that it was compared with; None without one.
+        dataset: What it was measured on.
+        gains: By search mode and measure, the mean `difference` to that model, and its 95% interval from
+            `low` to `high`.
+        decided_at: When.
+    """
+
+    version: int
+    decision: Literal["approved", "refused", "promoted", "rolled_back"]
+    reason: str
+    against: str | None = None
+    dataset: str | None = None
+    gains: dict[str, dict[str, float]] = {}
+    decided_at: datetime
+
+
+@dataclass(frozen=True)
+class ModelRegistry:
+    """The versions of models in a state folder, and the keys that sign them.
+
+    Attributes:
+        folder: The folder of models of the state folder: keys, and `registry/NAME/VERSION/model`.
+    """
+
+    folder: Path
+
+    def add(
+        self,
+        name: str,
+        lineage: ModelLineage,
+        metrics: dict[str, float],
+        seconds: float,
+        write: Callable[[Path], None],
+        card: Callable[[ModelVersion], str],
+    ) -> ModelVersion:
+        """Adds a version, or returns the one that has the same files already.
+
+        Args:
+            name: The model's name.
+            lineage: What it was made from.
+            metrics: Its figures.
+            seconds: The time that the job took.
+            write: Writes the model's files into a folder.
+            card: Returns the model card of the version, in Markdown.
+        """
+        models = self._models(name)
+        models.mkdir(mode=0o700, parents=True, exist_ok=True)
+        scratch = models / f".writing-{os.getpid()}"
+        shutil.rmtree(scratch, ignore_errors=True)
+        made = scratch / _MODEL
+        made.mkdir(mode=0o700, parents=True)
+        try:
+            write(made)
+            digest = model_folder_digest(read_model_folder(made), self.folder)
+            for known in self.versions(name):
+                if known.digest == digest:
+                    return known
+            while True:
+                numbers = [version.version for version in self.versions(name)]
+                version = ModelVersion(
+                    name=name,
+                    version=max(numbers, default=0) + 1,
+                    digest=digest,
+                    lineage=lineage,
+                    metrics=metrics,
+                    seconds=seconds,
+                    made_at=datetime.now(UTC),
+                )
+                (made / MANIFEST).write_text(version.model_dump_json(indent=2) + "\n", encoding="utf-8")
+                (made / "README.md").write_text(card(version), encoding="utf-8")
+                for path in made.rglob("*"):
+                    path.chmod(0o700 if path.is_dir() else 0o600)
+                    flush_path(path)
+                sign_model(made, self.folder)
+                try:
+                    scratch.rename(models / str(version.version))  # fails if another job took the number
+                except OSError:
+                    if not (models / str(version.version)).exists():
+                        raise
+                    continue
+                flush_path(models)
+                return version
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def names(self) -> list[str]:
+        """Returns the names of the models there are."""
+        return sorted(path.name for path in (self.folder / "registry").glob("*") if path.is_dir())
+
+    def versions(self, name: str) -> list[ModelVersion]:
+        """Returns the versions of a model, newest first."""
+        manifests = self._models(name).glob(f"[0-9]*/{_MODEL}/{MANIFEST}")
+        found = [ModelVersion.model_validate_json(path.read_bytes()) for path in manifests]
+        return sorted(found, key=lambda version: -version.version)
+
+    def find(self, address: str) -> ModelVersion:
+        """Returns the version that NAME@VERSION, NAME@live (or another alias) or a digest means.
+
+        Raises:
+            UnknownModel: There is none, or several digests begin so.
+        """
+        name, at, wanted = address.partition("@")
+        every = [version for each in self.names() for version in self.versions(each)]
+        found = [version for version in every if version.digest.startswith(address) and len(address) >= 8]
+        if at:
+            aliases = self.aliases(name).model_dump()
+            number = str(aliases[wanted]) if wanted in aliases else wanted
+            found = [each for each in every if each.name == name and str(each.version) == number]
+        if len(found) != 1:
+            known = (
+                ", ".join(each.address for each in every) or "none yet: `headwater train embedder` makes one"
+            )
+            why = (
+                f"no version of {name} is {wanted}"
+                if at and wanted in ModelAliases.model_fields
+                else (f"there is not one model {address!r}")
+            )
+            raise UnknownModel(f"{why}; there are {known}")
+        return found[0]
+
+    def path(self, version: ModelVersion) -> Path:
+        """Returns the folder of a version's files."""
+        return self.version_path(version.name, version.version)
+
+    def version_path(self, name: str, number: int) -> Path:
+        """Returns where the files of a version are, or would be."""
+        return self._models(name) / str(number) / _MODEL
+
+    def open(self, version: ModelVersion) -> Path:
+        """Returns the folder of a version's files, after checking signature and digest.
+
+        Raises:
+            ModelNotTrusted: The files are not those that were signed, or not those of the digest.
+        """
+        path = self.path(version)
+        if not signature_path(path).is_file():
+            raise ModelNotTrusted(
+                f"{version.address} has no signature at {signature_path(path)}: restore it from a backup, or "
+                "train the model again"
+            )
+        require_trusted_model(path, self.folder)
+        digest = model_folder_digest(read_model_folder(path), self.folder)
+        if digest != version.digest:
+            raise ModelNotTrusted(
+                f"{path} has the digest {digest}, and {version.address} is {version.digest}: restore it from "
+                "a backup, or train the model again"
+            )
+        return path
+
+    def aliases(self, name: str) -> ModelAliases:
+        """Returns which versions have a name, as the index's releases said last."""
+        file = self._models(name) / _ALIASES
+        return ModelAliases.model_validate_json(file.read_bytes()) if file.is_file() else ModelAliases()
+
+    def set_aliases(self, name: str, aliases: ModelAliases) -> None:
+        """Has versions named so from now on."""
+        models = self._models(name)
+        models.mkdir(mode=0o700, parents=True, exist_ok=True)
+        scratch = models / f".{_ALIASES}-{os.getpid()}"
+        scratch.write_text(aliases.model_dump_json() + "\n")
+        flush_path(scratch)
+        scratch.replace(models / _ALIASES)
+
+    def decisions(self, name: str) -> list[ModelDecision]:
+        """Returns what was decided about the versions of a model, oldest first."""
+        file = self._models(name) / _DECISIONS
+        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+        return [ModelDecision.model_validate_json(line) for line in lines if line.endswith("}")]
+
+    def log_decision(self, name: str, decision: ModelDecision) -> None:
+        """Appends a decision; a line is written at once, so that two writers do not mix theirs."""
+        file = self._models(name) / _DECISIONS
+        descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            os.write(descriptor, (json.dumps(decision.model_dump(mode="json")) + "\n").encode())
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _models(self, name: str) -> Path:
+        return self.folder / "registry" / Path(name).name
