@@ -23,7 +23,8 @@ from retrieval.progress import Progress
 from training.datasets.training_set import TrainingSet, UnknownDataset, dataset_headers, open_dataset
 from training.jobs.checkpoints import Checkpoints, describe_job
 from training.jobs.document_questions import document_questions
-from training.jobs.embedder import TrainingOutcome, train_embedder
+from training.jobs.embedder import train_embedder
+from training.jobs.loop import TrainingOutcome
 from training.jobs.network import EmbeddingNetwork
 from training.jobs.outcomes import JobOutcome, read_job_outcome, write_job_outcome
 from training.jobs.plan import EmbedderTraining

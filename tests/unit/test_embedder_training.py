@@ -13,7 +13,8 @@ from tiny_embedders import make_tiny_embedder, tiny_lists
 from retrieval.embedding.model_folder import model_folder_digest, read_model_folder
 from training.jobs import checkpoints
 from training.jobs.checkpoints import CheckpointNotWritten, Checkpoints
-from training.jobs.embedder import OutOfMemory, TrainingDiverged, TrainingOutcome, train_embedder
+from training.jobs.embedder import train_embedder
+from training.jobs.loop import OutOfMemory, TrainingDiverged, TrainingOutcome
 from training.jobs.losses import listwise_loss, matryoshka_dimensions
 from training.jobs.network import EmbeddingNetwork, UnknownBase
 from training.jobs.plan import EmbedderTraining, planned_steps
@@ -145,19 +146,17 @@ def test_out_of_memory_halves_the_batch_and_says_so(
         trained(tiny_base, tmp_path / "none", training)
 
 
-def test_accumulated_gradients_are_those_of_the_whole_batch(tiny_base: Path, tmp_path: Path) -> None:
-    from training.jobs.embedder import _Loop
+def test_accumulated_gradients_are_those_of_the_whole_batch(tiny_base: Path) -> None:
+    from training.jobs.embedder import _ListLearner
 
     train, validation = split_validation(tiny_lists(), share=0.25, most=8)
     training = TRAINING.model_copy(update={"fresh_passages": 0})
     gradients = []
     for micro_batch in (8, 3):
         network = EmbeddingNetwork(tiny_base)
-        loop = _Loop(network, train, validation, training, tmp_path, lambda line: None)
-        loop.standing.micro_batch = micro_batch
-        loop._begin()
-        rows, fresh = loop._chosen(0)
-        loop._gradients(0, rows, fresh)
+        learner = _ListLearner(network, train, validation, training)
+        learner.begin(None)
+        learner.gradients(0, micro_batch)
         gradients.append(torch.cat([each.grad.reshape(-1) for _, each in network.named_parameters()]))  # type: ignore[union-attr]
     cosine = torch.nn.functional.cosine_similarity(gradients[0], gradients[1], dim=0)
     assert float(cosine) > 0.999
