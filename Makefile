@@ -29,7 +29,7 @@ export UV_COMPILE_BYTECODE := 1
 # pyspark comes as source only: what builds it is held to the lock as well.
 INSTALL = $(UV) pip install --python $(BIN)/python --require-hashes --build-constraint requirements.txt
 
-.PHONY: help setup demo test lint type fault soak dev bench lock clean
+.PHONY: help setup demo test lint type fault soak dev bench docs lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -65,6 +65,9 @@ bench: setup $(VENV)/.installed-dev  ## one benchmark, BENCH=dedupe unless told
 	$(BIN)/headwater bench $(BENCH)
 
 # Each lock is held to those before it, so that any extras fit together.
+docs: $(VENV)/.installed-dev  ## the documentation as a site, in build/docs; opens from the folder
+	$(BIN)/zensical build --strict
+
 lock: $(UV)  ## make requirements*.txt again from pyproject.toml
 	held=(); for extra in "" $(LOCKED_EXTRAS); do \
 	  file=requirements$${extra:+-$$extra}.txt; echo "locking $$file"; \
