@@ -1,7 +1,7 @@
 """Snapshots of the examples of a tenant, and which of them hold documents that were removed since."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -45,10 +45,7 @@ _EXAMPLES = """
         e.scores, e.teacher, e.chunk_ids, e.doc_ids, e.licence
     from chosen e left join texts t on t.example_id = e.example_id
 """
-_REMOVED = """
-    select distinct doc_id from (select unnest(doc_ids) as doc_id from examples)
-    anti join documents using (doc_id) order by 1
-"""
+_REMOVED = "select distinct doc_id from learned anti join documents using (doc_id) order by 1"
 
 
 class TrainingSetRefused(ValueError):
@@ -111,13 +108,23 @@ def snapshot_training_set(
 
 def mark_removed(lake: Lake, folder: Path, headers: Sequence[DatasetHeader] | None = None) -> None:
     """Says of each snapshot which of its documents were removed since; by default of all snapshots."""
-    documents = lake.delta(DOCUMENTS.name)
     for header in dataset_headers(folder) if headers is None else headers:
         at = snapshot_folder(folder, header)
         files = [str(at / f"{split}.parquet") for split in header.files]
         examples = pa.concat_tables(pq.read_table(file, columns=["doc_ids"]) for file in files)
-        removed = lake.query(_REMOVED, examples=examples, documents=documents)["doc_id"].to_pylist()
-        mark_removed_documents(folder, header, removed)
+        named = pc.unique(pc.list_flatten(examples["doc_ids"]))
+        mark_removed_documents(folder, header, documents_no_longer_held(lake, named.to_pylist()))
+
+
+def documents_no_longer_held(lake: Lake, doc_ids: Collection[str]) -> list[str]:
+    """Returns those of some documents that the lake has no text of any more, sorted.
+
+    They were deleted at their source, their source or tenant was removed, or they are quarantined since.
+    """
+    if not doc_ids:
+        return []
+    learned = pa.table({"doc_id": pa.array(doc_ids, pa.string())})
+    return lake.query(_REMOVED, learned=learned, documents=lake.delta(DOCUMENTS.name))["doc_id"].to_pylist()
 
 
 def _counted(values: pa.ChunkedArray) -> dict[str, int]:

@@ -76,8 +76,8 @@ def trace_command(
         str,
         typer.Argument(
             metavar="ID",
-            help="The id of an answer, chunk, document, release or run, a content hash, or the beginning of "
-            "one; a URI or a path.",
+            help="The id of an answer, chunk, document, release or run, a content hash, a model such as "
+            "embedder@1 or a digest, or the beginning of one; a URI or a path.",
         ),
     ],
     verify: Annotated[

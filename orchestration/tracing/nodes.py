@@ -3,11 +3,22 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-TraceKind = Literal["answer", "chunk", "document", "uri", "content", "run", "release", "training_example"]
+TraceKind = Literal[
+    "answer",
+    "chunk",
+    "document",
+    "uri",
+    "content",
+    "run",
+    "release",
+    "training_example",
+    "training_set",
+    "model",
+]
 
 
 class Untraceable(LookupError):
-    """No answer, chunk, document, content, run, release or training example has that id."""
+    """Nothing that can be traced has that id."""
 
 
 @dataclass

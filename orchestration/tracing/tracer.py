@@ -10,12 +10,14 @@ from assets.sources.source_schemas import path_to_source_uri
 from orchestration.settings import Settings, open_configured_lake
 from orchestration.tracing.backward import BackwardWalk
 from orchestration.tracing.forward import ForwardWalk
+from orchestration.tracing.models import ModelWalk, TrainedFrom
 from orchestration.tracing.nodes import Trace, TraceKind, TraceNode, Untraceable
 from orchestration.tracing.reader import TraceReader
 from orchestration.tracing.training import TrainingWalk
 from orchestration.tracing.verify import TraceVerifier
 from retrieval.index.index import Index
 from retrieval.store.postgres import Postgres
+from training.registry.versions import ModelRegistry
 
 Walks = tuple[list[TraceNode], list[TraceNode]]
 """What a thing was made from, and what was made from it."""
@@ -31,7 +33,7 @@ class Tracer:
         lake: The tables.
         document_rows: Returns what the index holds of a document; see `Index.document_rows`.
         verifier: Recomputes every hash and span on the way; None to leave that out.
-        datasets: The folder of training sets; None to show the lake's examples alone.
+        trained: Where training sets and models are; None to show the lake's examples alone.
     """
 
     def __init__(
@@ -39,11 +41,12 @@ class Tracer:
         lake: Lake,
         document_rows: Callable[[str], list[dict[str, Any]]],
         verifier: TraceVerifier | None = None,
-        datasets: Path | None = None,
+        trained: TrainedFrom | None = None,
     ) -> None:
         self._reader = TraceReader(lake)
         self._backward = BackwardWalk(self._reader, verifier)
-        training = TrainingWalk(self._reader, datasets)
+        self._models = ModelWalk(self._reader, self._backward, trained) if trained else None
+        training = TrainingWalk(self._reader, trained, self._models)
         self._forward = ForwardWalk(self._reader, document_rows, verifier, training)
         self._verified = verifier is not None
 
@@ -52,7 +55,8 @@ class Tracer:
 
         Args:
             identity: An answer's, chunk's or document's id or a content hash, or the beginning of one that no
-                other has; a URI or a path of this machine; a run's or release's id.
+                other has; a URI or a path of this machine; a run's or release's id; a model (NAME@VERSION, or
+                its digest) or a training set (NAME@DIGEST).
 
         Raises:
             Untraceable: Nothing has that id, or several begin so.
@@ -61,6 +65,7 @@ class Tracer:
             return found
         if _BEGINNING.fullmatch(identity):
             ids = self._reader.ids_beginning(identity)
+            ids += self._models.digests_beginning(identity) if self._models else []
             if len(ids) > 1:
                 shown = ", ".join(each[: max(12, len(identity) + 2)] for each in ids)
                 raise Untraceable(f"{identity} begins more than one id: {shown}; give more of it")
@@ -70,9 +75,9 @@ class Tracer:
         if "://" not in identity and (found := self._trace_exactly(path)) is not None:
             return found
         raise Untraceable(
-            f"nothing has the id {identity!r}: give an answer, chunk, document, release or run id, a URI, a "
-            'path or a content hash (`headwater sql "select answer_id, question from gold.answers"` lists '
-            "answers)"
+            f"nothing has the id {identity!r}: give an answer, chunk, document, release or run id, a model "
+            "such as embedder@1, a URI, a path or a content hash "
+            '(`headwater sql "select answer_id, question from gold.answers"` lists answers)'
         )
 
     def _trace_exactly(self, identity: str) -> Trace | None:
@@ -85,6 +90,8 @@ class Tracer:
             ("content", self._from_content),
             ("run", self._from_run),
             ("training_example", self._from_example),
+            ("model", self._from_model),
+            ("training_set", self._from_dataset),
         )
         for kind, walk in walks:
             found = walk(identity)
@@ -100,7 +107,10 @@ class Tracer:
 
     def _from_answer(self, identity: str) -> Walks | None:
         rows = self._reader.rows("gold.answers", "answer_id = ?", identity)
-        return (self._backward.from_answer(rows[0]), []) if rows else None
+        if not rows:
+            return None
+        made_by = self._models.of_answer(rows[0]) if self._models else []
+        return [*self._backward.from_answer(rows[0]), *made_by], []
 
     def _from_release(self, identity: str) -> Walks | None:
         if not self._reader.rows("ops.releases", "release_id = ?", identity):
@@ -151,14 +161,25 @@ class Tracer:
         chunks = self._reader.rows("gold.chunks", "list_contains(?, chunk_id)", rows[0]["chunk_ids"])
         return [self._backward.chunk_node(chunk) for chunk in chunks], []
 
+    def _from_model(self, identity: str) -> Walks | None:
+        version = self._models.find(identity) if self._models else None
+        if self._models is None or version is None:
+            return None
+        return self._models.from_model(version), self._models.made_with_model(version)
+
+    def _from_dataset(self, identity: str) -> Walks | None:
+        header = self._models.find_dataset(identity) if self._models else None
+        if self._models is None or header is None:
+            return None
+        return self._models.from_dataset(header), self._models.made_from_dataset(header)
+
     def _revision_nodes(self, revisions: list[dict[str, Any]]) -> list[TraceNode]:
         return [self._backward.revision_node(raw) for raw in revisions]
 
 
 def trace_identity(settings: Settings, identity: str, verify: bool) -> Trace:
-    """Returns both walks from an answer, chunk, document, release or run."""
+    """Returns both walks from an answer, chunk, document, release, run, training set or model."""
     index = Index(Postgres(settings.home, settings.postgres))
     verifier = TraceVerifier(settings.recipe.parser) if verify else None
-    return Tracer(
-        open_configured_lake(settings), index.document_rows, verifier, settings.datasets_folder
-    ).trace(identity)
+    trained = TrainedFrom(settings.datasets_folder, ModelRegistry(settings.models_folder), index.releases)
+    return Tracer(open_configured_lake(settings), index.document_rows, verifier, trained).trace(identity)

@@ -1,10 +1,10 @@
-"""Walks forward to training: the examples that name a document, and the snapshots that hold it."""
+"""Walks forward to training: examples that name a document, snapshots that hold it, models of these."""
 
-from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
+from orchestration.tracing.models import ModelWalk, TrainedFrom
 from orchestration.tracing.nodes import TraceNode
 from orchestration.tracing.reader import TraceReader
 from training.datasets.training_set import SPLITS, dataset_headers, removed_documents, snapshot_folder
@@ -17,18 +17,21 @@ class TrainingWalk:
 
     Args:
         reader: The reader of rows and commits.
-        folder: The folder of training sets; None to show the lake's examples alone.
+        trained: Where training sets and models are; None to show the lake's examples alone.
+        models: Makes the nodes of models; None without `trained`.
     """
 
-    def __init__(self, reader: TraceReader, folder: Path | None) -> None:
-        self._reader, self._folder = reader, folder
+    def __init__(self, reader: TraceReader, trained: TrainedFrom | None, models: ModelWalk | None) -> None:
+        self._reader, self._trained, self._models = reader, trained, models
 
     def from_document(self, doc_id: str, chunk_id: str | None = None) -> list[TraceNode]:
-        """Returns the nodes of the examples made of a document, and of the snapshots that hold it.
+        """Returns the nodes of the examples made of a document, of snapshots that hold it, and of models.
+
+        Models are those that learned from the document, live or not, also where their training set is gone.
 
         Args:
             doc_id: The document.
-            chunk_id: The chunk whose examples are wanted; None for the whole document's.
+            chunk_id: The chunk whose examples and snapshots are wanted; None for the whole document's.
         """
         named = ("chunk_ids", chunk_id) if chunk_id else ("doc_ids", doc_id)
         rows = self._reader.rows(_EXAMPLES, f"list_contains({named[0]}, ?)", named[1])
@@ -37,7 +40,7 @@ class TrainingWalk:
         if others := len(rows) - len(made):
             details = {"table": _EXAMPLES, "examples": others}
             nodes.append(TraceNode("passage_of_other_examples", named[1], details))
-        return nodes + self._snapshot_nodes(*named)
+        return [*nodes, *self._snapshot_nodes(*named), *self._model_nodes(doc_id)]
 
     def example_node(self, row: dict[str, Any]) -> TraceNode:
         """Returns a node for a row of `gold.training_examples`."""
@@ -49,10 +52,11 @@ class TrainingWalk:
 
     def _snapshot_nodes(self, column: str, value: str) -> list[TraceNode]:
         nodes: list[TraceNode] = []
-        if self._folder is None:
+        if self._trained is None:
             return nodes
-        for header in dataset_headers(self._folder):
-            at = snapshot_folder(self._folder, header)
+        folder = self._trained.datasets
+        for header in dataset_headers(folder):
+            at = snapshot_folder(folder, header)
             counts: dict[str, int] = {
                 split: self._reader.lake.query(
                     f"select count(*) as n from t where list_contains({column}, ?)",
@@ -65,7 +69,14 @@ class TrainingWalk:
                 details = {
                     "made_at": header.made_at.isoformat(),
                     "tenant": header.tenant,
-                    "holds_removed_documents": bool(removed_documents(self._folder, header)),
+                    "holds_removed_documents": bool(removed_documents(folder, header)),
                 }
                 nodes.append(TraceNode("training_set", header.address, {**details, **counts}))
         return nodes
+
+    def _model_nodes(self, doc_id: str) -> list[TraceNode]:
+        if self._trained is None or self._models is None:
+            return []
+        registry = self._trained.registry
+        every = (each for name in registry.names() for each in registry.versions(name))
+        return [self._models.model_node(each) for each in every if doc_id in registry.learned_documents(each)]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -50,12 +51,16 @@ class NothingToLearnFrom(ValueError):
 
 @dataclass(frozen=True)
 class _Learned:
-    """What a job learns: its name, its digest, whose it is, and its lists, made when they are asked for."""
+    """What a job learns: its name, its digest, whose it is, and its lists, made when they are asked for.
+
+    `documents` are the ids of the lake's documents that the lists are made from.
+    """
 
     name: str
     digest: str
     tenant: str | None
     lists: Callable[[], RankedLists]
+    documents: frozenset[str] = frozenset()
 
 
 def train_embedder_version(
@@ -133,6 +138,7 @@ def train_embedder_version(
             outcome.standing.seconds,
             network.save,
             model_card,
+            learned.documents,
         )
         write_job_outcome(
             folder, JobOutcome(address=version.address, standing=outcome.standing, ended=outcome.ended)
@@ -257,16 +263,22 @@ def _of_tenant(settings: Settings, tenant: str) -> _Learned:
             "or name a folder with --data"
         )
     opened = open_dataset(settings.datasets_folder, f"{header.name}@{header.digest}")
-    return _Learned(header.address, header.digest, tenant, lambda: _lists_of(opened))
+    documents = frozenset(doc_id for row in _questions_of(opened) for doc_id in row["doc_ids"])
+    return _Learned(header.address, header.digest, tenant, lambda: _lists_of(opened), documents)
+
+
+def _questions_of(opened: TrainingSet) -> list[dict[str, Any]]:
+    """Returns the examples of a snapshot that an embedder learns from, in `EXAMPLE_SCHEMA`."""
+    kinds = ("ranked_list", "retrieval_pair")
+    rows = opened.examples["train"].to_pylist()
+    return [row for row in rows if row["kind"] in kinds and row["question"]]
 
 
 def _lists_of(opened: TrainingSet) -> RankedLists:
     """Returns the lists of a snapshot: ranked ones, and pairs as lists of what is right and wrong."""
     texts: dict[str, str] = {}
     questions = []
-    for row in opened.examples["train"].to_pylist():
-        if row["kind"] not in ("ranked_list", "retrieval_pair") or not row["question"]:
-            continue
+    for row in _questions_of(opened):
         passages = row["candidates"] or [row["positive"], *row["negatives"]]
         texts |= {text: text for text in passages} | {row["positive"]: row["positive"]}
         questions.append(

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from retrieval.embedding.model_signature import (
     sign_model,
     signature_path,
 )
+from training.registry.learned_documents import read_learned_documents, write_learned_documents
 
 _MODEL = "model"
 _DECISIONS = "decisions.jsonl"
@@ -130,6 +131,7 @@ class ModelRegistry:
         seconds: float,
         write: Callable[[Path], None],
         card: Callable[[ModelVersion], str],
+        learned: Collection[str] = (),
     ) -> ModelVersion:
         """Adds a version, or returns the one that has the same files already.
 
@@ -140,6 +142,7 @@ class ModelRegistry:
             seconds: The time that the job took.
             write: Writes the model's files into a folder.
             card: Returns the model card of the version, in Markdown.
+            learned: The ids of the lake's documents that it learned from.
         """
         models = self._models(name)
         models.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -166,6 +169,7 @@ class ModelRegistry:
                 )
                 (made / MANIFEST).write_text(version.model_dump_json(indent=2) + "\n", encoding="utf-8")
                 (made / "README.md").write_text(card(version), encoding="utf-8")
+                write_learned_documents(made, learned)
                 for path in made.rglob("*"):
                     path.chmod(0o700 if path.is_dir() else 0o600)
                     flush_path(path)
@@ -244,6 +248,27 @@ class ModelRegistry:
                 "a backup, or train the model again"
             )
         return path
+
+    def base_of(self, version: ModelVersion) -> ModelVersion | None:
+        """Returns the version that a version was trained from; None if its base is not of the registry."""
+        wanted = version.lineage.base_digest
+        every = (each for name in self.names() for each in self.versions(name))
+        return next((each for each in every if each.digest == wanted != version.digest), None)
+
+    def learned_documents(self, version: ModelVersion) -> set[str]:
+        """Returns the ids of the lake's documents that a version, or one below it, learned from."""
+        found, seen = set[str](), set[str]()
+        each: ModelVersion | None = version
+        while each is not None and each.digest not in seen:
+            seen.add(each.digest)
+            found |= read_learned_documents(self.path(each))
+            each = self.base_of(each)
+        return found
+
+    def aliases_of(self, version: ModelVersion) -> list[str]:
+        """Returns the names that a version has, such as `live`."""
+        named = self.aliases(version.name).model_dump()
+        return [alias for alias, number in named.items() if number == version.version]
 
     def aliases(self, name: str) -> ModelAliases:
         """Returns which versions have a name, as the index's releases said last."""
