@@ -49,7 +49,7 @@ def dagster_resources(settings: Settings) -> dict[str, Any]:
             settings.reranker,
             lambda: answering_engine_config(open_configured_lake(settings), settings.generator),
             record=AnswerJournal(settings.answers_dir).add,
-            commit=lambda: None,  # the journal is committed when the lake is opened
+            close=lambda: None,  # the journal is committed when the lake is opened
             workplace=Workplace(settings.worker_dir, launch_by_pipes),
         ),
         "release_models": models,

@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -54,7 +54,8 @@ class LocalRelations(Relations):
         self._duckdb.execute("SET TimeZone = 'UTC'")
         for macro in _MACROS:
             self._duckdb.execute(f"CREATE MACRO {macro}")
-        self._duckdb.execute("SET enable_progress_bar = true; SET enable_progress_bar_print = false")
+        with suppress(duckdb.InvalidInputException):  # in a notebook DuckDB wants ipywidgets to count with
+            self._duckdb.execute("SET enable_progress_bar = true; SET enable_progress_bar_print = false")
         self._query: Progress | None = None
         self._watched = ExitStack()
         self._watched.enter_context(polled_progress(self._say_query_progress))

@@ -62,7 +62,7 @@ class QueryService:
         reranker: The reranker's configuration.
         generator: Returns the configuration of the engine that answers; called at the first question.
         record: A function that stores an answer; it is called before the answer is returned.
-        commit: A function that is called when the service is closed.
+        close: A function that is called when the service is closed; it commits what was recorded.
         workplace: Where a worker works, for engines that are one.
     """
 
@@ -74,7 +74,7 @@ class QueryService:
         reranker: RerankerConfig,
         generator: Callable[[], EngineConfig],
         record: Callable[[AnswerRecord], object],
-        commit: Callable[[], object],
+        close: Callable[[], object],
         workplace: Workplace,
     ) -> None:
         self.index = index
@@ -83,7 +83,7 @@ class QueryService:
         self._reranker_config = reranker
         self._generator = generator
         self._record = record
-        self._commit = commit
+        self._close = close
         self._workplace = workplace
 
     def __enter__(self) -> "QueryService":
@@ -91,8 +91,12 @@ class QueryService:
         return self
 
     def __exit__(self, *error: object) -> None:
+        """Closes the service."""
+        self.close()
+
+    def close(self) -> None:
         """Has the answers that were given committed."""
-        self._commit()
+        self._close()
 
     def live_release(self) -> IndexRelease:
         """Returns the release that answers come from.

@@ -68,12 +68,6 @@ def ingest_command(
 
     Example: `headwater ingest ~/my-docs --dry-run`, then `headwater ingest ~/my-docs && headwater ask "…"`
     """
-    for path in paths:
-        if path.lower().startswith(("http://", "https://")):
-            raise typer.BadParameter(
-                f"{path} is a web address: `headwater source add sitemap {path}` reads a website by its "
-                "sitemap, `headwater source add git` a repository"
-            )
     from assets.sources.source_registry import SourceRegistry
     from orchestration.operations.ingest import add_ingest_sources
 
@@ -128,7 +122,7 @@ def _run(settings: "Settings", select: str | None, json_: bool) -> None:
     elif outcome.failures and summary is not None and summary.release:
         print_progress(f"release {summary.release} stays live")
     elif summary is not None and not outcome.failures:
-        console.print(render_summary(summary, outcome.unread_sources), soft_wrap=True, markup=False)
+        console.print(render_summary(summary), soft_wrap=True, markup=False)
     if outcome.failures:
         raise RunFailed("\n".join(outcome.failures))
 

@@ -1,7 +1,7 @@
 """Formats results for the terminal."""
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
@@ -43,7 +43,7 @@ def render_funnel(funnel: dict[str, int]) -> str:
 _SHOWN_QUARANTINED = 10
 
 
-def render_summary(summary: "RunSummary", unread_sources: Collection[str]) -> str:
+def render_summary(summary: "RunSummary") -> str:
     """Returns what stands after a run: the funnel, what it quarantined and why, and the release."""
     lines = [render_funnel(summary.funnel)]
     if summary.quarantined:
@@ -59,8 +59,8 @@ def render_summary(summary: "RunSummary", unread_sources: Collection[str]) -> st
     if summary.unfit:
         reasons = "select uri, training_unfit_reasons from silver.documents where not training_fit"
         lines.append(f'{summary.unfit:,} found, but not fit for training: `headwater sql "{reasons}"`')
-    if unread_sources:
-        names = ", ".join(sorted(unread_sources))
+    if summary.unread_sources:
+        names = ", ".join(sorted(summary.unread_sources))
         lines.append(f"not read, as said above, and their documents are as they were: {names}")
     if summary.verdict:
         lines.append(f"release gate: {summary.verdict}")

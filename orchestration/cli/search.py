@@ -30,12 +30,11 @@ def ask_command(
     Example: `headwater ask "How do I pin a dependency?" --as-of 2026-03-01`
     """
     from orchestration.cli.render import render_answer
-    from orchestration.operations.ask import open_ask_service
+    from orchestration.operations.ask import ask_release, open_ask_service
 
     settings = read_command_settings()
     with quiet_terminal(), open_ask_service(settings) as service:
-        at = service.release_as_of(as_of) if as_of is not None else None
-        given = service.ask(question, tenant, at, group or ())
+        given = ask_release(service, question, tenant, group or (), as_of)
         if given.refused and tenant not in service.index.tenants():
             print_progress(f"the tenant {tenant!r} has no documents: `headwater source list` shows tenants")
         answer = given.to_dict()
@@ -73,33 +72,25 @@ def search_command(
 
     Example: `headwater search "structured logging" --k 5 --mode lexical`
     """
-    from dataclasses import asdict, replace
+    from dataclasses import asdict
 
-    from orchestration.operations.ask import open_ask_service
-    from retrieval.rerank.reranking import RerankedHits
-    from retrieval.search.query import SearchQuery
-    from retrieval.search.vector_search import VectorSearchPlan
+    from orchestration.operations.ask import open_ask_service, search_release
 
     settings = read_command_settings()
-    plans: list[VectorSearchPlan] = []
-    looks: list[RerankedHits] = []
-    with quiet_terminal():
-        service = open_ask_service(settings)
-        mode = mode or service.default_mode
-        at = service.release_as_of(as_of) if as_of is not None else None
-        asked = replace(SearchQuery.parse(query), fit_only=fit_only)
-        hits = service.search(asked, k, mode, tenant, at, group or (), plans.append, looks.append)
+    with quiet_terminal(), open_ask_service(settings) as service:
+        found = search_release(service, query, k, mode, tenant, group or (), as_of, fit_only)
+    hits, looked = found.hits, found.reranked
     plan = {
-        "mode": mode,
+        "mode": found.mode,
         "asked": k,
         "found": len(hits),
-        "vector": asdict(plans[0]) if plans else None,
-        "reranked": looks[0].summary() if looks else None,
+        "vector": asdict(found.plan) if found.plan else None,
+        "reranked": looked.summary() if looked else None,
     }
     names = ("rank", "score", "chunk_id", "doc_id", "uri", "heading", "char_start", "char_end", "text")
     rows = [{name: getattr(hit, name) for name in names} for hit in hits]
     if len(hits) < k:
-        matches = "matches the query" if plans else "holds a word of the query"
+        matches = "matches the query" if found.plan else "holds a word of the query"
         reason = f"no other that this user of {tenant} may read {matches}"
         print_progress(f"{len(hits)} of the {k} chunks asked for: {reason}")
     if json_:
@@ -117,10 +108,10 @@ def search_command(
         for r in rows
     ]
     print_table(shown)
-    if explain and looks:
-        console.print(f"reranking: {looks[0].explanation()}", soft_wrap=True)
-    if explain and plans:
-        console.print(f"vectors: {plans[0].method}; {plans[0].why}", soft_wrap=True)
-        console.print(", ".join(f"{name} = {value}" for name, value in plans[0].settings.items()))
+    if explain and looked:
+        console.print(f"reranking: {looked.explanation()}", soft_wrap=True)
+    if explain and found.plan:
+        console.print(f"vectors: {found.plan.method}; {found.plan.why}", soft_wrap=True)
+        console.print(", ".join(f"{name} = {value}" for name, value in found.plan.settings.items()))
     elif explain:
         console.print("vectors: not compared; every chunk that holds a word of the query was scored")

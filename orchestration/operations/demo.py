@@ -8,7 +8,7 @@ from typing import Any
 from assets.sources.source_config import PYTHON_ENVIRONMENT, Source
 from assets.sources.source_registry import SourceRegistry
 from orchestration.operations.ask import open_ask_service
-from orchestration.operations.ingest import IngestResult, ingest_and_release
+from orchestration.operations.ingest import RunSummary, ingest_and_release
 from orchestration.settings import Settings
 from quality.evaluation.answer_collection import AnswerCollection, AnswerQuestion, load_answer_collection
 
@@ -25,7 +25,7 @@ DEMO_QUESTIONS = (
 class DemoResult:
     """The result of the demo: what was ingested, and an answer per question."""
 
-    ingested: IngestResult
+    ingested: RunSummary
     answers: list[dict[str, Any]]
     """An answer per question, as `headwater ask --json` prints it, with its `question`."""
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field, replace
 from assets.dagster.metadata import document_funnel
 from assets.lake.releases import newest_stored_verdict
 from assets.lake.tables import CHUNKS
-from assets.sources.source_config import Source
+from assets.sources.source_config import Source, SourceError
 from assets.sources.source_reader import list_local_source
 from assets.sources.source_registry import SourceRegistry
-from orchestration.operations.ask import open_ask_service
 from orchestration.operations.quarantine import QuarantinedDocument, count_kept_out, quarantined_by_run
 from orchestration.operations.runs import RunFailed, RunOutcome, execute_run
 from orchestration.settings import Settings, open_configured_lake
@@ -19,27 +18,6 @@ from retrieval.store.postgres import Postgres
 
 _RELEASING = ("serving", "ops")
 """The beginnings of the steps that build the index and make a release live."""
-
-
-@dataclass(frozen=True)
-class IngestResult:
-    """The result of an ingest that was released.
-
-    Attributes:
-        funnel: Documents by what became of them, and chunks.
-        release: The id of the live release.
-        metrics: Its measured quality, such as `ndcg@10`.
-        seconds: Wall time of each asset and gate.
-        run_id: Of the run, as the web UI shows it.
-        unread_sources: Why a source could not be read, by its name; its documents are as they were.
-    """
-
-    funnel: dict[str, int]
-    release: str
-    metrics: dict[str, float]
-    seconds: dict[str, float]
-    run_id: str
-    unread_sources: dict[str, str]
 
 
 def ingest_source_name(location: str, taken: set[str]) -> str:
@@ -54,10 +32,16 @@ def new_ingest_sources(known: Sequence[Source], paths: Sequence[str], tenant: st
     """Returns a source for each path that has none yet.
 
     Raises:
-        SourceError: A path of this machine is missing, can not be listed, or holds no document.
+        SourceError: A path is a web address, or one of this machine that is missing, can not be listed, or
+            holds no document.
     """
     added = list[Source]()
     for path in paths:
+        if path.lower().startswith(("http://", "https://")):
+            raise SourceError(
+                f"{path} is a web address: `headwater source add sitemap {path}` reads a website by its "
+                "sitemap, `headwater source add git` a repository"
+            )
         taken = {source.name for source in (*known, *added)}
         wanted = Source(name=ingest_source_name(path, taken), location=path, tenant=tenant)
         place = (wanted.location, wanted.glob, wanted.tenant)
@@ -75,7 +59,8 @@ def add_ingest_sources(registry: SourceRegistry, paths: Sequence[str], tenant: s
         The sources that were added.
 
     Raises:
-        SourceError: A path of this machine is missing, can not be listed, or holds no document.
+        SourceError: A path is a web address, or one of this machine that is missing, can not be listed, or
+            holds no document.
     """
     added = new_ingest_sources(registry.list(), paths, tenant)
     for source in added:
@@ -83,35 +68,14 @@ def add_ingest_sources(registry: SourceRegistry, paths: Sequence[str], tenant: s
     return added
 
 
-def ingest_and_release(settings: Settings, progress: Callable[[str], None]) -> IngestResult:
-    """Brings everything up to date, from the sources to the release.
-
-    Args:
-        settings: The settings of the state folder.
-        progress: Called with a line for each step that begins or ends.
-
-    Raises:
-        RunFailed: A step or a gate failed; what was live stays live.
-    """
-    outcome = execute_run(settings, None, progress)
-    if outcome.failures:
-        raise RunFailed("\n".join(outcome.failures))
-    release = open_ask_service(settings).live_release()
-    return IngestResult(
-        funnel=document_funnel(open_configured_lake(settings)),
-        release=release.release_id,
-        metrics=release.details.metrics,
-        seconds=outcome.seconds,
-        run_id=outcome.run_id,
-        unread_sources=outcome.unread_sources,
-    )
-
-
 @dataclass(frozen=True)
 class RunSummary:
-    """What stands after a run, as `headwater run --json` and `ingest --json` print it beside the run itself.
+    """What stands after a run, as `headwater run --json` and `ingest --json` print it.
 
     Attributes:
+        run_id: Of the run, as the web UI shows it.
+        seconds: Wall time of each asset and gate.
+        unread_sources: Why a source could not be read, by its name; its documents are as they were.
         funnel: Documents by what became of them, and chunks.
         quarantined: The documents that this run quarantined.
         kept_out: How many documents are quarantined in all.
@@ -123,6 +87,9 @@ class RunSummary:
         searchable: How many `documents` and `chunks` a search finds in it.
     """
 
+    run_id: str
+    seconds: dict[str, float]
+    unread_sources: dict[str, str]
     funnel: dict[str, int]
     quarantined: Sequence[QuarantinedDocument]
     kept_out: int
@@ -134,6 +101,22 @@ class RunSummary:
     searchable: dict[str, int] = field(default_factory=dict)
 
 
+def ingest_and_release(settings: Settings, progress: Callable[[str], None]) -> RunSummary:
+    """Brings everything up to date, from the sources to the release, and returns what stands then.
+
+    Args:
+        settings: The settings of the state folder.
+        progress: Called with a line for each step that begins or ends.
+
+    Raises:
+        RunFailed: A step or a gate failed; what was live stays live.
+    """
+    outcome = execute_run(settings, None, progress)
+    if outcome.failures:
+        raise RunFailed("\n".join(outcome.failures))
+    return summarize_run(settings, outcome)
+
+
 def summarize_run(settings: Settings, outcome: RunOutcome) -> RunSummary:
     """Returns what stands after a run, whether it succeeded or not.
 
@@ -142,7 +125,15 @@ def summarize_run(settings: Settings, outcome: RunOutcome) -> RunSummary:
     """
     lake = open_configured_lake(settings)
     kept_out, unfit = count_kept_out(lake)
-    summary = RunSummary(document_funnel(lake), quarantined_by_run(settings, outcome.run_id), kept_out, unfit)
+    summary = RunSummary(
+        run_id=outcome.run_id,
+        seconds=outcome.seconds,
+        unread_sources=outcome.unread_sources,
+        funnel=document_funnel(lake),
+        quarantined=quarantined_by_run(settings, outcome.run_id),
+        kept_out=kept_out,
+        unfit=unfit,
+    )
     if not any(step.startswith(_RELEASING) for step in outcome.seconds):
         return summary
     index = Index(Postgres(settings.home, settings.postgres))

@@ -14,7 +14,7 @@ from assets.sources.source_config import Source
 from assets.sources.source_registry import SourceRegistry
 from inference.answering.answer import Answer
 from orchestration.operations.ask import open_ask_service
-from orchestration.operations.ingest import IngestResult, ingest_and_release
+from orchestration.operations.ingest import RunSummary, ingest_and_release
 from orchestration.settings import Settings, open_configured_lake
 from quality.evaluation.retrieval_metrics import evaluate_search
 from retrieval.language.identification import detect_language
@@ -77,7 +77,7 @@ def settings(module_folder: Path) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def released(settings: Settings) -> Iterator[IngestResult]:
+def released(settings: Settings) -> Iterator[RunSummary]:
     """The release; its gate asked known-item questions, for nobody wrote any for these sources."""
     result = ingest_and_release(settings, print)
     yield result
@@ -96,7 +96,7 @@ def article_of(answer: Answer) -> int:
 
 
 def test_every_article_is_read_and_the_gate_lets_the_release_pass(
-    settings: Settings, released: IngestResult
+    settings: Settings, released: RunSummary
 ) -> None:
     assert released.funnel["quarantined"] == 0
     assert released.funnel["documents"] == 30 * len(LANGUAGES) + 8 * len(LANGUAGES)
@@ -106,7 +106,7 @@ def test_every_article_is_read_and_the_gate_lets_the_release_pass(
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_gate_asks_in_the_language_and_finds(
-    settings: Settings, released: IngestResult, language: str
+    settings: Settings, released: RunSummary, language: str
 ) -> None:
     lake = open_configured_lake(settings)
     service = open_ask_service(settings)
@@ -129,7 +129,7 @@ def test_the_gate_asks_in_the_language_and_finds(
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_questions_are_answered_with_verbatim_citations_of_the_right_article(
-    settings: Settings, released: IngestResult, language: str
+    settings: Settings, released: RunSummary, language: str
 ) -> None:
     asked = declaration(language)
     lake, right = open_configured_lake(settings), 0
@@ -149,7 +149,7 @@ def test_questions_are_answered_with_verbatim_citations_of_the_right_article(
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_answers_are_in_the_language_of_the_question(
-    settings: Settings, released: IngestResult, language: str
+    settings: Settings, released: RunSummary, language: str
 ) -> None:
     with open_ask_service(settings) as service:
         answers = [service.ask(question, "all") for question in declaration(language).questions]

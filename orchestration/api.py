@@ -1,0 +1,246 @@
+"""Headwater from Python: a lake that is searched, asked, queried, traced and fed, as the command line does.
+
+>>> from orchestration.api import open_lake
+>>> with open_lake() as lake:  # after `lake.ingest("handbook")`, once
+...     answer = lake.ask("How long is the warranty?")
+>>> print(answer.answer)
+The warranty lasts for twenty-four months from the day of purchase. [1]
+
+Nothing is printed: progress goes to the loggers `orchestration.api` and `retrieval.progress` at level INFO,
+warnings to those of their modules. Errors are those of the command line; each says what helps.
+"""
+
+import logging
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+from os import PathLike, fspath
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, Self
+
+from inference.answering.answer import Answer
+from inference.answering.query_service import SearchMode
+from orchestration.operations.ask import ask_release, open_ask_service, search_release
+from orchestration.settings import Settings
+from orchestration.tracing.nodes import Trace
+from retrieval.model_memory import MODEL_MEMORY
+from retrieval.redaction import redact_urls
+from retrieval.search.searcher import SearchHit
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from orchestration.operations.ingest import RunSummary
+
+logger = logging.getLogger(__name__)
+
+
+def open_lake(home: str | PathLike[str] | None = None) -> "OpenLake":
+    """Returns the lake of a state folder, ready to be asked.
+
+    Nothing is started or written before a method is called. All settings but the folder come from the
+    environment (`headwater settings` lists them).
+
+    Example:
+        >>> lake = open_lake()
+        >>> len(lake.search("warranty", k=1))
+        1
+        >>> lake.close()
+
+    Args:
+        home: The state folder; the one that the command line uses (`HEADWATER_HOME`) if None.
+
+    Raises:
+        ValidationError: The value of a setting is not valid.
+    """
+    settings = Settings() if home is None else Settings(home=Path(home))
+    MODEL_MEMORY.budget_bytes = settings.model_memory_bytes
+    return OpenLake(settings)
+
+
+class OpenLake:
+    """A lake that is open: models are loaded at the first use and kept, connections until it is closed.
+
+    It is a context manager; leaving the block closes it.
+
+    Args:
+        settings: The settings of the state folder.
+
+    Attributes:
+        settings: The settings of the state folder.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._service = open_ask_service(settings)
+
+    def __enter__(self) -> Self:
+        """Returns the lake itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        """Closes the lake."""
+        self.close()
+
+    def close(self) -> None:
+        """Commits the answers that were given to `gold.answers`, and closes the connections to the index."""
+        self._service.close()
+
+    def search(
+        self,
+        query: str,
+        k: int = 10,
+        *,
+        mode: SearchMode | None = None,
+        tenant: str = "default",
+        groups: Collection[str] = (),
+        as_of: str | None = None,
+        fit_only: bool = False,
+    ) -> list[SearchHit]:
+        """Returns the chunks that match a query, best first.
+
+        Example:
+            >>> with open_lake() as lake:
+            ...     [hit] = lake.search('warranty "service centre" -leave', k=1, mode="lexical")
+            >>> hit.heading, hit.uri.rpartition("/")[2]
+            ('Warranty', 'warranty.md')
+
+        Args:
+            query: Words, `"a phrase"` that must occur, `-word` that must not.
+            k: How many chunks to find.
+            mode: `hybrid`, `lexical`, `vector` or `reranked`; if None `reranked` where a reranker is
+                configured, else `hybrid`.
+            tenant: The tenant whose documents are searched.
+            groups: The user's groups.
+            as_of: A release such as `r1.2`, or a time in ISO 8601; the live release if None.
+            fit_only: Whether documents that are not fit for training are left out.
+
+        Raises:
+            InvalidSearchQuery: The query has no word to look for, or `k` is out of range.
+            InvalidAsOf: `as_of` is neither a release nor a time.
+            UnknownIndexRelease: The release that is meant is not kept.
+            NoLiveSnapshot: Nothing is released yet.
+            RerankError: The mode is `reranked`, and no reranker is configured.
+        """
+        return search_release(self._service, query, k, mode, tenant, groups, as_of, fit_only).hits
+
+    def ask(
+        self,
+        question: str,
+        *,
+        tenant: str = "default",
+        groups: Collection[str] = (),
+        as_of: str | None = None,
+    ) -> Answer:
+        """Returns the answer to a question, with citations that name the characters they are from.
+
+        It is recorded, and is a row of `gold.answers` at the latest when the lake is closed.
+
+        Example:
+            >>> with open_lake() as lake:
+            ...     answer = lake.ask("How many days of paid leave are there?")
+            ...     unknown = lake.ask("Who was the first emperor of Rome?")
+            >>> answer.citations[0].quote
+            'Every employee has thirty days of paid leave a year, to be agreed with the team.'
+            >>> answer.refused, unknown.refused
+            (False, True)
+
+        Args:
+            question: The question, in plain words.
+            tenant: The tenant whose documents are searched.
+            groups: The user's groups.
+            as_of: A release such as `r1.2`, or a time in ISO 8601; the live release if None.
+
+        Raises:
+            InvalidQuestion: The question is empty or too long.
+            InvalidAsOf: `as_of` is neither a release nor a time.
+            UnknownIndexRelease: The release that is meant is not kept.
+            NoLiveSnapshot: Nothing is released yet.
+            EngineError: The configured engine fails.
+        """
+        return ask_release(self._service, question, tenant, groups, as_of)
+
+    def sql(self, statement: str, *, engine: Literal["duckdb", "spark"] = "duckdb") -> "pa.Table":
+        """Returns the rows of a query over the tables, as an Arrow table; nothing can be written.
+
+        Example:
+            >>> with open_lake() as lake:
+            ...     table = lake.sql("select uri, text from silver.documents where text like '%warranty%'")
+            >>> table.num_rows, table.column_names
+            (1, ['uri', 'text'])
+            >>> table.to_pandas()["text"].str.len().item() > 100
+            True
+
+        Args:
+            statement: One SELECT, DESCRIBE, SHOW or EXPLAIN; `layer.table@N` is a table as of version N.
+            engine: What answers it; `duckdb` needs no JVM.
+
+        Raises:
+            SqlStatementRefused: It would write, or is more than one statement.
+            InvalidSqlStatement: It can not be answered as it is written, or takes too much memory.
+            SqlTimeout: It took longer than `HEADWATER_SQL__TIMEOUT_S`.
+        """
+        from orchestration.operations.sql_process import run_sql_query
+
+        return run_sql_query(self.settings, statement, engine)
+
+    def trace(self, identity: str, *, verify: bool = False) -> Trace:
+        """Returns what a thing was made from, back to the bytes of its source, and what was made from it.
+
+        Example:
+            >>> with open_lake() as lake:
+            ...     answer = lake.ask("How long is the warranty?")
+            ...     trace = lake.trace(answer.answer_id, verify=True)
+            >>> trace.kind, trace.verified
+            ('answer', True)
+
+        Args:
+            identity: The id of an answer, chunk, document, training example, release or run, a content hash,
+                or the beginning of one that no other has; a URI or a path of this machine.
+            verify: Whether every hash and span is computed again from the stored bytes.
+
+        Raises:
+            Untraceable: Nothing has that id, or several begin so.
+        """
+        from orchestration.tracing.tracer import trace_identity
+
+        return trace_identity(self.settings, identity, verify)
+
+    def ingest(self, *paths: str | PathLike[str], tenant: str = "default") -> "RunSummary":
+        """Adds paths as sources, brings everything up to date, and returns what stands then.
+
+        Without paths it reads the sources that there are again, as `headwater run` does. A path that is a
+        source already is not added again.
+
+        Example:
+            >>> with open_lake() as lake:
+            ...     run = lake.ingest("handbook")
+            >>> run.searchable
+            {'documents': 2, 'chunks': 2}
+            >>> run.release
+            'r1.1'
+
+        Args:
+            *paths: Folders, files or URIs.
+            tenant: The tenant whose documents they are.
+
+        Raises:
+            SourceError: A path is missing, holds no document or is a web address; none was added.
+            RunFailed: A step or a gate failed; what was live stays live.
+            UnsupportedJava: There is no Java that Spark runs on.
+        """
+        from assets.sources.source_registry import SourceRegistry
+        from orchestration.operations.ingest import add_ingest_sources, ingest_and_release
+
+        self.settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        registry = SourceRegistry(self.settings.sources_file)
+        add_ingest_sources(registry, [fspath(each) for each in paths], tenant)
+        # Dagster runs an event loop, and the thread of a notebook's cell has one already.
+        with ThreadPoolExecutor(1, "headwater-ingest") as thread:
+            return thread.submit(ingest_and_release, self.settings, _log_progress).result()
+
+
+def _log_progress(line: str) -> None:
+    logger.info("%s", redact_urls(line))
