@@ -188,7 +188,8 @@ def bronze_sources_check(
 
 
 @dg.asset(
-    **dagster_asset_options(RAW_DOCUMENTS),
+    # Sources are no assets of ours: sensor and schedule say when they are read.
+    **dagster_asset_options(RAW_DOCUMENTS) | {"automation_condition": None},
     pool="spark",
     check_specs=[
         dg.AssetCheckSpec(

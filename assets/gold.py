@@ -13,7 +13,6 @@ import dagster as dg
 from assets.dagster.answers import ANSWER_CHECKS, answers_result
 from assets.dagster.metadata import asset_key, dagster_asset_options, dagster_result
 from assets.dagster.retry import retry_asset
-from assets.dagster.training import TRAINING_CHECK_SPECS, training_check_results
 from assets.engine.limits import PARSED_BYTES, LocalLimits
 from assets.engine.local_relations import LocalRelations
 from assets.engine.relations import BatchFunction, Relations
@@ -245,7 +244,6 @@ def answers_asset(
             }
         ),
     ],
-    check_specs=TRAINING_CHECK_SPECS,
     pool="spark",
 )
 def training_examples_asset(
@@ -258,7 +256,7 @@ def training_examples_asset(
     release_models: dg.ResourceParam[ReleaseModels],
     dataset_requests: dg.ResourceParam[DatasetRequests],
     answer_batches: dg.ResourceParam[AnswerBatches],
-) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+) -> Iterator[dg.MaterializeResult]:
     """Makes examples of the documents of tenants for which a training set was asked, and marks old sets."""
     asked = evaluation_questions(sources, answer_batches)
     # Where none is asked for any more, the examples go.
@@ -272,4 +270,3 @@ def training_examples_asset(
         mark_removed(lake, dataset_requests.folder)
     yield dagster_result(lake, TRAINING_SPLITS)
     yield dagster_result(lake, TRAINING_EXAMPLES)
-    yield from training_check_results(lake, recipe.training_sets, dataset_requests.tenants, asked)

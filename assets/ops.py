@@ -104,7 +104,6 @@ def _with_hold(reason: str, index: Index) -> str:
     deps=[INDEX_KEY],
     group_name="ops",
     kinds={"postgres", "deltalake"},
-    owners=["team:headwater"],
     code_version=CODE_VERSION,
     description=RELEASES.about,
     pool="index",

@@ -137,7 +137,6 @@ def refresh_serving_index(
     deps=[asset_key(each.name) for each in (CHUNKS, EMBEDDINGS, DOCUMENTS)],
     group_name="serving",
     kinds={"postgres"},
-    owners=["team:headwater"],
     code_version=CODE_VERSION,
     pool="index",
     **POLICIES,

@@ -1,11 +1,18 @@
 """The Dagster code location: every asset, gate, schedule and sensor of one state folder."""
 
+import logging
+from collections.abc import Sequence
+
 import dagster as dg
 
 from assets import bronze, gold, ops, serving, silver
 from assets.dagster.conservation import conservation_check
 from assets.dagster.drift import drift_checks
 from assets.dagster.gates import build_table_gates
+from assets.dagster.sources import source_asset_specs, source_key
+from assets.dagster.training import training_set_gate
+from assets.sources.source_config import Source, SourceError
+from assets.sources.source_registry import SourceRegistry
 from orchestration.automation.jobs import answers_job, maintenance_job, refresh_job
 from orchestration.automation.schedules import daily_schedule, nightly_schedule
 from orchestration.automation.sensors import (
@@ -17,6 +24,8 @@ from orchestration.automation.sensors import (
 from orchestration.resources import dagster_resources
 from orchestration.settings import Settings
 from quality.user_suites import UserSuites
+
+logger = logging.getLogger(__name__)
 
 ASSETS = [
     bronze.raw_documents_asset,
@@ -42,12 +51,13 @@ def build_definitions(
         loggers: The loggers of runs; Dagster's console logger unless given.
     """
     return dg.Definitions(
-        assets=ASSETS,
+        assets=_owned_assets(settings),
         asset_checks=[
             *build_table_gates(UserSuites(settings.user_suites_folder).list()),
             conservation_check,
             serving.indexed_chunks_asset_check,
             ops.retrieval_quality_asset_check,
+            training_set_gate,
             *drift_checks(settings.recipe.drift),
         ],
         jobs=[refresh_job, answers_job, maintenance_job],
@@ -58,6 +68,27 @@ def build_definitions(
         # One process per run, so that there is one Spark session per run.
         executor=dg.in_process_executor,
     )
+
+
+def _owned_assets(settings: Settings) -> Sequence[dg.AssetsDefinition | dg.AssetSpec]:
+    """Returns the assets with their owner, after the sources that the first of them is made from."""
+    sources = _known_sources(settings)
+    raw = bronze.raw_documents_asset.key
+
+    def owned(spec: dg.AssetSpec) -> dg.AssetSpec:
+        read = [source_key(source.name) for source in sources] if spec.key == raw else []
+        return spec.merge_attributes(owners=[settings.owner], deps=read)
+
+    return dg.map_asset_specs(owned, [*source_asset_specs(sources), *ASSETS])
+
+
+def _known_sources(settings: Settings) -> Sequence[Source]:
+    """Returns the sources; none of a file that can not be read, about which each run says what is wrong."""
+    try:
+        return SourceRegistry(settings.sources_file).list()
+    except SourceError as error:
+        logger.warning("the graph has no sources: %s", error)
+        return ()
 
 
 defs = build_definitions(Settings())

@@ -79,6 +79,8 @@ class Settings(BaseSettings):
     """A URL that a failed run is posted to, as JSON."""
     alert_command: list[str] = []
     """A program with its arguments that gets a failed run as JSON on its standard input."""
+    owner: str = "team:headwater"
+    """Who answers for the lake, as the web UI names them: `team:NAME`, or an e-mail address."""
     log_format: Literal["text", "json"] = "text"
     """How Dagster's services log; `json` also writes `logs/runs.jsonl`, an object per record of a run."""
     web_port: int = Field(default=3000, ge=1, le=65535)
@@ -101,6 +103,13 @@ class Settings(BaseSettings):
     file in the state folder unless set. Credentials go into MLflow's own variables."""
     sql: SqlSettings = SqlSettings()
     """What one `headwater sql` may take."""
+
+    @field_validator("owner")
+    @classmethod
+    def _team_or_address(cls, owner: str) -> str:
+        if not re.fullmatch(r"team:[A-Za-z0-9_-]+|[^@\s]+@[^@\s]+\.[^@\s]+", owner):
+            raise ValueError("give team:NAME, of letters, digits, - and _, or an e-mail address")
+        return owner
 
     @field_validator("web_path_prefix")
     @classmethod

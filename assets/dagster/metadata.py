@@ -12,58 +12,11 @@ from dagster import MetadataValue
 
 from assets.columns import Table, column_comment
 from assets.dagster.charts import bar_chart, chart_markdown, histogram_chart, line_chart
+from assets.dagster.column_lineage import dagster_column_lineage
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
+from assets.lake.tables import TABLES
 from assets.sources.revisions import IS_ARCHIVE
-
-_COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
-    "silver.documents": {
-        "doc_id": ("bronze.raw_documents.doc_id",),
-        "content_sha256": ("bronze.raw_documents.content_sha256",),
-        "title": ("bronze.raw_documents.body", "bronze.raw_documents.title"),
-        "text": ("bronze.raw_documents.body",),
-        "text_coverage": ("bronze.raw_documents.body",),
-        "text_sha256": ("bronze.raw_documents.body",),
-        "language": ("bronze.raw_documents.body",),
-        "headings": ("bronze.raw_documents.body",),
-        "first_seen_at": ("bronze.raw_documents.first_seen_at",),
-    },
-    "silver.quarantine": {
-        "doc_id": ("bronze.raw_documents.doc_id",),
-        "reason": ("bronze.raw_documents.body", "bronze.raw_documents.error"),
-    },
-    "silver.signatures": {
-        "doc_id": ("silver.documents.doc_id",),
-        "signature": ("silver.documents.text",),
-        "bands": ("silver.documents.text",),
-    },
-    "silver.duplicates": {
-        "doc_id": ("silver.signatures.doc_id",),
-        "canonical_id": ("silver.signatures.bands", "silver.documents.first_seen_at"),
-        "jaccard": ("silver.documents.text",),
-    },
-    "gold.chunks": {
-        "chunk_id": ("silver.documents.doc_id", "silver.documents.text"),
-        "doc_id": ("silver.documents.doc_id", "silver.duplicates.doc_id"),
-        "text": ("silver.documents.text",),
-        "heading": ("silver.documents.headings",),
-    },
-    "gold.training_splits": {
-        "doc_id": ("silver.documents.doc_id",),
-        "split": ("silver.duplicates.canonical_id",),
-    },
-    "gold.training_examples": {
-        "question": ("gold.chunks.text", "gold.chunks.heading"),
-        "positive": ("gold.chunks.text",),
-        "chunk_ids": ("gold.chunks.chunk_id", "gold.embeddings.vector"),
-        "split": ("gold.training_splits.split",),
-    },
-    "gold.embeddings": {
-        "text_sha256": ("gold.chunks.text_sha256",),
-        "vector": ("gold.chunks.text",),
-    },
-}
-"""Which columns each column is made from, for Dagster's column lineage."""
 
 _PRIVATE = {
     "body",
@@ -197,9 +150,21 @@ def dagster_asset_options(
         "description": table.about,
         "group_name": table.name.partition(".")[0],
         "kinds": set(kinds),
-        "owners": ["team:headwater"],
+        "tags": _tags(table),
+        "metadata": {
+            "dagster/column_schema": dagster_table_schema(table),
+            "dagster/table_name": table.name,
+        },
         "code_version": CODE_VERSION,
         **POLICIES,
+    }
+
+
+def _tags(table: Table) -> dict[str, str]:
+    """What a person looks for in the catalog: tables behind a gate, and those that hold texts."""
+    return {
+        **({"headwater/gate": "yes"} if table.gated else {}),
+        **({"headwater/holds_texts": "yes"} if _PRIVATE.intersection(table.schema.names) else {}),
     }
 
 
@@ -234,10 +199,11 @@ def dagster_result(
             draw(title, lake.query(query, t=newest)) for title, (draw, query) in _CHARTS[table.name].items()
         ]
         metadata = {"charts": MetadataValue.md("\n\n".join(drawn))} | metadata
-    if table.name in _COLUMNS:
-        metadata["dagster/column_lineage"] = _column_lineage(_COLUMNS[table.name])
     if commit is not None:
+        inputs = [TABLES[name] for name in commit.lineage.inputs if name in TABLES]
+        lineage = dagster_column_lineage(table, inputs)
         metadata |= {
+            **({"dagster/column_lineage": lineage} if lineage else {}),
             "input_versions": commit.lineage.inputs,
             "code_version": commit.lineage.code_version,
             "committed_by_run": commit.lineage.run_id,
@@ -283,14 +249,6 @@ def dagster_table_schema(table: Table) -> dg.TableSchema:
             for field in table.schema
         ]
     )
-
-
-def _column_lineage(columns: Mapping[str, tuple[str, ...]]) -> dg.TableColumnLineage:
-    def source(path: str) -> dg.TableColumnDep:
-        name, _, column = path.rpartition(".")
-        return dg.TableColumnDep(asset_key=asset_key(name), column_name=column)
-
-    return dg.TableColumnLineage({column: [source(p) for p in paths] for column, paths in columns.items()})
 
 
 def _sample(lake: Lake, table: Table) -> MetadataValue:

@@ -1,39 +1,51 @@
 """The checks of training examples, as Dagster shows them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import dagster as dg
-import pyarrow as pa
 
 from assets.dagster.metadata import asset_key
+from assets.lake.answer_batches import AnswerBatches
 from assets.lake.lake import Lake
 from assets.lake.tables import TRAINING_EXAMPLES
+from assets.recipe import Recipe
+from assets.sources.source_registry import SourceRegistry
 from assets.training_sets.checks import TRAINING_SET_CHECKS, training_set_faults
-from training.datasets.config import TrainingSetConfig
-
-TRAINING_CHECK_SPECS = [
-    dg.AssetCheckSpec(name, asset=asset_key(TRAINING_EXAMPLES.name), blocking=True, description=what_for)
-    for name, (_, what_for) in TRAINING_SET_CHECKS.items()
-]
-"""What is checked of the examples of each tenant; a snapshot is made only of those that pass."""
+from assets.training_sets.step import evaluation_questions
+from training.datasets.requests import DatasetRequests
 
 
-def training_check_results(
-    lake: Lake, config: TrainingSetConfig, tenants: Sequence[str], evaluation_questions: pa.Table
+@dg.multi_asset_check(
+    name="gold_training_examples_gate",
+    specs=[
+        dg.AssetCheckSpec(name, asset=asset_key(TRAINING_EXAMPLES.name), blocking=True, description=what_for)
+        for name, (_, what_for) in TRAINING_SET_CHECKS.items()
+    ],
+    description="Whether the examples of each tenant may go into a training set.",
+    can_subset=True,
+)
+def training_set_gate(
+    context: dg.AssetCheckExecutionContext,
+    lake: dg.ResourceParam[Lake],
+    recipe: dg.ResourceParam[Recipe],
+    sources: dg.ResourceParam[SourceRegistry],
+    dataset_requests: dg.ResourceParam[DatasetRequests],
+    answer_batches: dg.ResourceParam[AnswerBatches],
 ) -> Iterator[dg.AssetCheckResult]:
     """Yields a result for each check: it passes if the examples of every tenant pass it."""
-    version = lake.version(TRAINING_EXAMPLES.name)
+    version, tenants = lake.version(TRAINING_EXAMPLES.name), dataset_requests.tenants
+    asked = evaluation_questions(sources, answer_batches)
     faults = [
         fault
         for tenant in tenants
-        for fault in training_set_faults(lake, version, tenant, evaluation_questions, config)
+        for fault in training_set_faults(lake, version, tenant, asked, recipe.training_sets)
     ]
-    for spec in TRAINING_CHECK_SPECS:
-        said = [f"tenant {each.tenant}: {each.reason}" for each in faults if each.check == spec.name]
+    for key in sorted(context.selected_asset_check_keys):
+        said = [f"tenant {each.tenant}: {each.reason}" for each in faults if each.check == key.name]
         yield dg.AssetCheckResult(
             passed=not said,
-            asset_key=spec.asset_key,
-            check_name=spec.name,
+            asset_key=key.asset_key,
+            check_name=key.name,
             description="; ".join(said) or ("passed" if tenants else "no training set was asked for"),
             metadata={"delta_version": version, "tenants": ", ".join(tenants) or "none"},
         )

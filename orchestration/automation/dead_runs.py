@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from orchestration.services.processes import started_since_boot_s
 
-RUN_PROCESS_TAG = "headwater/process"
-"""The tag of a run that holds its `RunProcess`, as JSON."""
+RUN_PROCESS_TAG = ".dagster/headwater_process"
+"""The tag of a run that holds its `RunProcess`, as JSON; the web UI shows no tag that begins like this."""
 
 _UNFINISHED = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")

@@ -9,6 +9,7 @@ from assets.sources.source_schemas import source_listing_digest
 from orchestration.automation.alerts import FailureAlert
 from orchestration.automation.dead_runs import end_dead_runs
 from orchestration.automation.jobs import refresh_job
+from orchestration.services.run_name import run_name
 
 
 @dg.sensor(
@@ -79,7 +80,7 @@ def failed_run_sensor(
     alert.send(
         {
             "run_id": context.dagster_run.run_id,
-            "job": context.dagster_run.job_name,
+            "job": run_name(context.dagster_run),
             "failed": ", ".join(failed) or "no step: the run itself",
             "message": next(iter((context.failure_event.message or "").splitlines()), "")[:500],
         }

@@ -14,6 +14,7 @@ from assets.lake.tables import AUDITS, RAW_DOCUMENTS
 from inference.engines.generator import engine_name
 from orchestration.services import lifecycle
 from orchestration.services.dagster_home import dagster_home_instance
+from orchestration.services.run_name import run_name
 from orchestration.settings import Settings, open_configured_lake
 from retrieval.index.index import Index
 from retrieval.store.postgres import Postgres
@@ -173,7 +174,7 @@ def _run(record: dg.RunRecord) -> RunStatus:
     begun, ended = record.start_time, record.end_time
     return RunStatus(
         run_id=record.dagster_run.run_id,
-        job=record.dagster_run.job_name,
+        job=run_name(record.dagster_run),
         state=record.dagster_run.status.value,
         started_at=datetime.fromtimestamp(begun, UTC).isoformat(timespec="seconds") if begun else None,
         seconds=round(ended - begun, 1) if begun and ended else None,

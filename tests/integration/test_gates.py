@@ -16,7 +16,7 @@ from assets.dagster.gates import (
     recorded_gate_warnings,
     run_version_gate,
 )
-from assets.lake.audits import Unaudited, readable_version, record_audit
+from assets.lake.audits import Unaudited, last_audit, readable_version, record_audit
 from assets.lake.lake import Lake
 from assets.lake.spark import SparkConfig
 from assets.lake.tables import DOCUMENTS, DUPLICATES, QUARANTINE, RAW_DOCUMENTS, SIGNATURES, TABLES
@@ -110,6 +110,28 @@ def test_the_checks_in_dagster(lake: Lake) -> None:
     again = run()
     assert {name for name, each in again.items() if not each.passed} == {"pages_in_order"}
     assert lake.version("ops.audits") == 1
+
+
+@pytest.mark.parametrize("chosen", [{"doc_id_unique"}, {"doc_id_unique", "row_count"}])
+def test_a_check_that_is_executed_alone_is_said_alone_and_the_verdict_is_of_all(
+    lake: Lake, chosen: set[str]
+) -> None:
+    key = dg.AssetKey(["silver", "documents"])
+    definitions = dg.Definitions(
+        assets=[dg.AssetSpec(key)],
+        asset_checks=[build_gate_checks(SUITE)],
+        resources={"lake": lake, "recipe": Recipe(), "model": object()},
+    )
+    version = write(lake, DOCUMENTS, [document(0, TEXTS[0]) | {"char_count": 99}])
+    result = (
+        definitions.resolve_implicit_global_asset_job_def()
+        .get_subset(asset_check_selection={dg.AssetCheckKey(key, name) for name in chosen})
+        .execute_in_process(raise_on_error=False)
+    )
+    assert {each.check_name for each in result.get_asset_check_evaluations()} == chosen
+    audit = last_audit(lake, DOCUMENTS.name, version)
+    assert audit is not None
+    assert audit.failed == ["char_count_matches_text"]
 
 
 def test_conservation_counts_every_document(lake: Lake) -> None:

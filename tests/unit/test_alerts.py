@@ -21,6 +21,7 @@ from assets.dagster.retry import is_transient_asset_fault, retry_asset
 from orchestration.automation.alerts import FailureAlert
 from orchestration.automation.dead_runs import RUN_PROCESS_TAG, RunProcess, end_dead_runs
 from orchestration.automation.sensors import dead_runs_sensor, failed_run_sensor
+from orchestration.services.run_name import run_name
 from retrieval.store.postgres import DatabaseUnavailable, Postgres
 
 FAILURE = {"run_id": "r", "job": "refresh", "failed": "gold__chunks", "message": "broken"}
@@ -77,6 +78,24 @@ def test_a_failed_run_is_told_to_the_webhook_and_the_program(service: HTTPServer
     assert service.told == [json.loads(heard.read_text())]  # type: ignore[attr-defined]
     assert service.told[0]["failed"] == "breaks"  # type: ignore[attr-defined]
     assert "secret words" not in heard.read_text()
+
+
+def test_a_run_of_a_few_assets_is_called_after_them() -> None:
+    def named(*assets: str, checks: tuple[str, ...] = (), job: str = "__ASSET_JOB") -> str:
+        of_documents = {dg.AssetCheckKey(dg.AssetKey(["silver", "documents"]), name) for name in checks}
+        chosen = frozenset(dg.AssetKey(name.split("/")) for name in assets)
+        return run_name(
+            dg.DagsterRun(
+                job, asset_selection=chosen or None, asset_check_selection=frozenset(of_documents) or None
+            )
+        )
+
+    assert named(job="refresh") == "refresh"
+    assert named("gold/chunks") == "gold/chunks"
+    assert named("gold/chunks", checks=("row_count",)) == "gold/chunks"
+    assert named("a/e", "a/d", "a/c", "a/b", "a/a") == "a/a, a/b, a/c and 2 more"
+    assert named(checks=("row_count",)) == "check row_count of silver/documents"
+    assert named() == "all assets"
 
 
 def test_a_webhook_that_fails_does_not_keep_the_program_from_hearing(

@@ -4,11 +4,15 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from pydantic import ValidationError
 
+from assets.sources.source_config import Source
+from assets.sources.source_registry import SourceRegistry
 from orchestration.definitions import build_definitions
 from orchestration.settings import Settings
 
@@ -30,12 +34,20 @@ def described(repository: dg.RepositoryDefinition) -> dict[str, object]:
                 "owners": sorted(graph.get(key).owners),
                 "pools": sorted(graph.get(key).pools or ()),
                 "parents": sorted(parent.to_user_string() for parent in graph.get(key).parent_keys),
+                "tags": {
+                    name: value
+                    for name, value in sorted(graph.get(key).tags.items())
+                    if name.startswith("headwater/")
+                },
                 "versioned": graph.get(key).code_version is not None,
             }
             for key in sorted(graph.get_all_asset_keys())
         },
         "checks": {
-            key.to_user_string(): {"blocking": spec.blocking}
+            key.to_user_string(): {
+                "blocking": spec.blocking,
+                "executed_alone": graph.get_execution_set_asset_and_check_keys(key) == {key},
+            }
             for key in sorted(graph.asset_check_keys, key=str)
             for spec in [graph.get_check_spec(key)]
         },
@@ -63,6 +75,54 @@ def test_every_asset_and_every_check_is_described(repository: dg.RepositoryDefin
     graph = repository.asset_graph
     assert [key for key in graph.get_all_asset_keys() if not graph.get(key).description] == []
     assert [key for key in graph.asset_check_keys if not graph.get_check_spec(key).description] == []
+
+
+def test_the_checks_that_look_at_what_is_stored_can_be_executed_alone(
+    repository: dg.RepositoryDefinition,
+) -> None:
+    graph = repository.asset_graph
+    alone = {
+        key for key in graph.asset_check_keys if graph.get_execution_set_asset_and_check_keys(key) == {key}
+    }
+    # Whether sources can be read is known by reading them; a batch is a partition, which no check has.
+    with_their_asset = {"sources_read", "citations_hold", "within_limits"}
+    assert {key.name for key in graph.asset_check_keys - alone} == with_their_asset
+
+
+def test_the_owner_is_a_setting(tmp_path: Path) -> None:
+    named = build_definitions(Settings(home=tmp_path, owner="data@example.org")).resolve_asset_graph()
+    assert {tuple(named.get(key).owners) for key in named.get_all_asset_keys()} == {("data@example.org",)}
+    for wrong in ("headwater", "team:", "team:a b", "@", "a@b", ""):
+        with pytest.raises(ValidationError, match="give team:NAME"):
+            Settings(home=tmp_path, owner=wrong)
+
+
+def test_every_source_is_an_asset_that_the_first_table_is_made_from(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "home")
+    registry = SourceRegistry(settings.sources_file)
+    places = [tmp_path / f"docs {number}" for number in range(3)]
+    for number, place in enumerate(places):
+        place.mkdir()
+        registry.add(Source(name=f"Docs_{number}-x", location=str(place), tenant="acme", groups=("staff",)))
+    graph = build_definitions(settings).resolve_asset_graph()
+    keys = {dg.AssetKey(["sources", f"Docs_{number}-x"]) for number in range(3)}
+    assert graph.get(dg.AssetKey(["bronze", "raw_documents"])).parent_keys == keys
+    assert graph.external_asset_keys == keys
+    node = graph.get(min(keys))
+    assert node.metadata["location"] == str(places[0])
+    assert (node.metadata["tenant"], node.metadata["groups"]) == ("acme", "staff")
+    settings.sources_file.write_text("{")  # the run says what is wrong; the graph is there all the same
+    assert not build_definitions(settings).resolve_asset_graph().external_asset_keys
+
+
+def test_five_hundred_sources_are_loaded_at_once(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    rows = [{"name": f"source-{number}", "location": f"/docs/{number}"} for number in range(500)]
+    settings.sources_file.write_text(json.dumps({"sources": rows}))
+    began = time.monotonic()
+    graph = build_definitions(settings).resolve_asset_graph()
+    assert len(graph.get(dg.AssetKey(["bronze", "raw_documents"])).parent_keys) == 500
+    assert time.monotonic() - began < 20
 
 
 def test_every_asset_key_is_its_folder_and_its_module() -> None:
