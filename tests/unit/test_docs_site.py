@@ -38,12 +38,18 @@ def test_pages_load_nothing_from_elsewhere(site: Path) -> None:
     for page in pages:
         text = page.read_text()
         loaded = re.findall(r"<(?:script|img|iframe)[^>]*\ssrc=\"?([^\"\s>]+)", text)
-        loaded += re.findall(r"<link[^>]*rel=\"?(?:stylesheet|preload|preconnect)[^>]*href=\"?([^\"\s>]+)", text)
+        loaded += re.findall(
+            r"<link[^>]*rel=\"?(?:stylesheet|preload|preconnect)[^>]*href=\"?([^\"\s>]+)", text
+        )
         assert loaded, page.name
         assert not [each for each in loaded if re.match(r"(?:https?:)?//", each)], page.name
-        assert 'class="mermaid"' not in text, f"{page.name}: a diagram of Mermaid loads its program from a CDN"
+        assert 'class="mermaid"' not in text, (
+            f"{page.name}: a diagram of Mermaid loads its program from a CDN"
+        )
 
 
 def test_pictures_load_nothing_from_elsewhere() -> None:
     for picture in (ROOT / "docs").glob("*.svg"):
-        assert not re.search(r"url\(\"?https?:|<script|(?:xlink:)?href=\"https?:", picture.read_text()), picture.name
+        assert not re.search(r"url\(\"?https?:|<script|(?:xlink:)?href=\"https?:", picture.read_text()), (
+            picture.name
+        )
