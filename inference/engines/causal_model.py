@@ -132,6 +132,8 @@ class CausalModel:
     def _generate(self, index: int, request: GenerationRequest) -> Generation:
         if request.options != SamplingOptions(max_tokens=request.options.max_tokens):
             raise ValueError("only greedy decoding is possible with this model")
+        if request.adapter is not None:
+            raise ValueError("only the batch decoder has adapters, and it does not know this model")
         ids = torch.from_numpy(request.prompt.astype(np.int64))[None].to(self.model.device)
         with torch.inference_mode():
             output = self.model.generate(

@@ -2,12 +2,16 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # a worker's environment need not have pydantic
     from pydantic import BaseModel
 
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+"""The two files of an adapter in PEFT's form."""
 _READ_BYTES = 1 << 20
 
 
@@ -20,6 +24,15 @@ def engine_digest(name: str, *settings: "BaseModel | str | int") -> str:
 def model_files_digest(path: Path) -> str:
     """Returns the hex SHA-256 over the files of a model: one file, or all of a folder with their names."""
     files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+    return _files_digest(path, files)
+
+
+def adapter_digest(folder: Path) -> str:
+    """Returns the hex SHA-256 over the two files of an adapter, with their names."""
+    return _files_digest(folder, [folder / ADAPTER_CONFIG, folder / ADAPTER_WEIGHTS])
+
+
+def _files_digest(path: Path, files: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
         name = str(file.relative_to(path)) if file != path else ""

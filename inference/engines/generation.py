@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
@@ -128,11 +129,14 @@ class GenerationRequest:
         options: How its completion is sampled.
         sharing_key: Prompts with equal keys may share the computed states of the prefix that they have in
             common: name the tenant and the release in it. A prompt without a key shares with none.
+        adapter: The folder of the low-rank adapter, in PEFT's form, that completes it over the base; None for
+            the base alone.
     """
 
     prompt: npt.NDArray[np.integer]
     options: SamplingOptions = field(default_factory=SamplingOptions)
     sharing_key: str | None = None
+    adapter: Path | None = None
 
     def __post_init__(self) -> None:
         if self.prompt.ndim != 1 or not np.issubdtype(self.prompt.dtype, np.integer):

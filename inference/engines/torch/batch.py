@@ -1,8 +1,9 @@
 """Completes prompts that fit into slots of one length: their chunks first, then a token at each step."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from inference.engines.generation import (
     SamplingOptions,
     TokenLogprobs,
 )
+from inference.engines.torch.adapters import DecoderAdapter, present_adapters
 from inference.engines.torch.attention import ChunkAttention
 from inference.engines.torch.decode_step import decode_step
 from inference.engines.torch.json_guide import JsonGuide, JsonGuides
@@ -90,6 +92,7 @@ class Batch:
         geometry: The shapes of the computation.
         cache: The slots; at most as many as the geometry says.
         prompts: The prompts, in the trie's order.
+        adapters: The adapters that they have, by folder.
     """
 
     def __init__(
@@ -101,13 +104,17 @@ class Batch:
         geometry: Geometry,
         cache: KvCache,
         prompts: Sequence[Prompt[Work]],
+        adapters: Mapping[Path, DecoderAdapter],
     ) -> None:
         slots, slot_tokens = cache.keys.shape[1], cache.keys.shape[3]
         assert slots <= geometry.slots
         self._decoder, self._tokenizer, self._geometry, self._cache = decoder, tokenizer, geometry, cache
         self._ends, self._guides = np.array(sorted(end_token_ids)), guides
         self._scheduler = Scheduler(prompts, slots, geometry.chunk_tokens, geometry.chunks)
-        self._step = decode_step(decoder, cache, geometry.slots)
+        self._adapters = list(adapters.values())
+        self._adapter_numbers: dict[Path | None, int] = {each: n for n, each in enumerate(adapters)}
+        self._adapter_numbers[None] = -1
+        self._step = decode_step(decoder, cache, geometry.slots, self._adapters)
         self._answers: dict[int, _Answer] = {}
         self._tokens = np.zeros((slots, slot_tokens), np.int32)
         self._counts = np.zeros(slots, np.int64)
@@ -138,15 +145,21 @@ class Batch:
             self._cache.copy(copy.source, copy.target, copy.start, copy.end)
         padded, rows = self._geometry.chunk_tokens, self._geometry.chunk_tokens * self._geometry.chunks
         tokens, positions = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
+        adapters = np.full(rows, -1)
         for number, chunk in enumerate(plan.chunks):
-            prompt = self._scheduler.sequence(chunk.slot).work.request.prompt
+            request = self._scheduler.sequence(chunk.slot).work.request
+            prompt = request.prompt
             begin = number * padded
             tokens[begin : begin + chunk.tokens] = prompt[chunk.start : chunk.start + chunk.tokens]
             positions[begin : begin + padded] = np.arange(chunk.start, chunk.start + padded)
+            adapters[begin : begin + padded] = self._adapter_numbers[request.adapter]
         attend = ChunkAttention(self._cache, self._decoder.shape, plan.chunks, padded)
         device = self._decoder.device
         hidden = self._decoder.hidden(
-            torch.from_numpy(tokens).to(device), torch.from_numpy(positions).to(device), attend
+            torch.from_numpy(tokens).to(device),
+            torch.from_numpy(positions).to(device),
+            attend,
+            present_adapters(self._adapters, adapters, device),
         )
         last = np.zeros(self._geometry.slots, np.int64)
         last[list(plan.ready)] = list(plan.ready.values())
@@ -157,6 +170,7 @@ class Batch:
         """Computes a token for each slot, and returns logits of shape (slots, vocabulary)."""
         tokens = np.zeros(self._geometry.slots, np.int64)
         positions = np.zeros(self._geometry.slots, np.int64)
+        adapters = np.full(self._geometry.slots, -1)
         for slot in range(len(self._counts)):
             sequence = self._scheduler.decoding.get(slot)
             if sequence is None:  # its row writes after what the slot must keep
@@ -164,7 +178,8 @@ class Batch:
             else:
                 positions[slot] = sequence.prompt_tokens + self._counts[slot] - 1
                 tokens[slot] = self._tokens[slot, self._counts[slot] - 1]
-        return self._step(tokens, positions)
+                adapters[slot] = self._adapter_numbers[sequence.work.request.adapter]
+        return self._step(tokens, positions, adapters)
 
     def _begin(self, slot: int) -> None:
         work = self._scheduler.decoding[slot].work

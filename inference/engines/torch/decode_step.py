@@ -1,6 +1,6 @@
 """One step of all slots: eager on a CPU, on a GPU one CUDA graph with FlexAttention's kernel for decoding."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -9,26 +9,32 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import flex_attention
 
+from inference.engines.torch.adapters import DecoderAdapter, RowAdapters, present_adapters
 from inference.engines.torch.attention import StepAttention
 from inference.engines.torch.kv_cache import KvCache
 from inference.engines.torch.model import Decoder, DecoderShape
 
 Numbers = npt.NDArray[np.int64]
-Step = Callable[[Numbers, Numbers], Tensor]
-"""Takes the last token of each row and its position, both of shape (rows,); returns logits of shape
-(rows, vocabulary), which the next step overwrites."""
+Step = Callable[[Numbers, Numbers, Numbers], Tensor]
+"""Takes the last token of each row, its position and the number of its adapter (-1 for none), all of shape
+(rows,); returns logits of shape (rows, vocabulary), which the next step overwrites."""
 
 _WARM_UPS = 3
 
 
-def decode_step(decoder: Decoder, cache: KvCache, rows: int) -> Step:
-    """Returns the step for a cache whose slots are the first of `rows` rows."""
+def decode_step(decoder: Decoder, cache: KvCache, rows: int, adapters: Sequence[DecoderAdapter]) -> Step:
+    """Returns the step for a cache whose slots are the first of `rows` rows, which may have adapters."""
     if decoder.device.type == "cuda":
-        return _GraphStep(decoder, cache, rows)
+        return _GraphStep(decoder, cache, rows, adapters)
 
-    def step(tokens: Numbers, positions: Numbers) -> Tensor:
+    def step(tokens: Numbers, positions: Numbers, numbers: Numbers) -> Tensor:
         attend = StepAttention(cache, decoder.shape, positions)
-        hidden = decoder.hidden(torch.from_numpy(tokens), torch.from_numpy(positions), attend)
+        hidden = decoder.hidden(
+            torch.from_numpy(tokens),
+            torch.from_numpy(positions),
+            attend,
+            present_adapters(adapters, numbers, decoder.device),
+        )
         return decoder.logits(hidden)
 
     return step
@@ -77,13 +83,16 @@ class FlexAttention:
 class _GraphStep:
     """A step as one CUDA graph over fixed tensors."""
 
-    def __init__(self, decoder: Decoder, cache: KvCache, rows: int) -> None:
+    def __init__(
+        self, decoder: Decoder, cache: KvCache, rows: int, adapters: Sequence[DecoderAdapter]
+    ) -> None:
         self._tokens = torch.zeros(rows, dtype=torch.int64, device=decoder.device)
         self._positions = torch.zeros(rows, dtype=torch.int64, device=decoder.device)
+        self._adapters = RowAdapters(adapters, rows, decoder.device) if adapters else None
         attend = FlexAttention(cache, decoder.shape, self._positions)
 
         def step() -> Tensor:
-            return decoder.logits(decoder.hidden(self._tokens, self._positions, attend))
+            return decoder.logits(decoder.hidden(self._tokens, self._positions, attend, self._adapters))
 
         with torch.inference_mode():
             stream = torch.cuda.Stream()
@@ -96,7 +105,9 @@ class _GraphStep:
             with torch.cuda.graph(self._graph):
                 self._logits = step()
 
-    def __call__(self, tokens: Numbers, positions: Numbers) -> Tensor:
+    def __call__(self, tokens: Numbers, positions: Numbers, numbers: Numbers) -> Tensor:
+        if self._adapters:
+            self._adapters.assign(numbers)
         self._tokens.copy_(torch.from_numpy(tokens))
         self._positions.copy_(torch.from_numpy(positions))
         self._graph.replay()

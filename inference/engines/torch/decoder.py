@@ -3,6 +3,7 @@
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 from inference.engines.causal_model import CausalModel
 from inference.engines.generation import Generation, GenerationRequest, Generator
+from inference.engines.torch.adapters import DecoderAdapter, InvalidAdapter
 from inference.engines.torch.batch import Batch, Geometry, Work
 from inference.engines.torch.json_guide import InvalidJsonSchema, JsonGuides
 from inference.engines.torch.kv_cache import KvCache
@@ -18,6 +20,9 @@ from inference.engines.torch.prefix_trie import prefix_nodes
 from inference.engines.torch.scheduler import Sequence as Prompt
 
 logger = logging.getLogger(__name__)
+
+_MOST_IDLE_ADAPTERS = 64
+"""Where more adapters are loaded, those that the next prompts do not have are given up."""
 
 KV_MEMORY_BYTES = 2 << 30
 """The default of what keys and values may take."""
@@ -28,6 +33,8 @@ _GPU = Geometry(slots=64, chunk_tokens=256, chunks=16)
 
 class BatchDecoder:
     """Completes many prompts with one model: `BatchDecoder(model, tokenizer, ends).generate(requests)`.
+
+    Each prompt may have a low-rank adapter of its own (`GenerationRequest.adapter`).
 
     A prompt's tokens do not depend on the prompts beside it, their order or number, nor on what is shared:
     every product has a fixed number of rows, and padding depends on the prompt alone. They may differ between
@@ -60,6 +67,7 @@ class BatchDecoder:
         self._end_token_ids = end_token_ids
         self._guides = JsonGuides(tokenizer, self._decoder.shape.vocabulary, end_token_ids)
         self._kv_memory_bytes = kv_memory_bytes
+        self._adapters: dict[Path, DecoderAdapter] = {}
 
     @property
     def kv_bytes_per_token(self) -> int:
@@ -68,6 +76,11 @@ class BatchDecoder:
 
     def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[Generation]:
         """Yields a generation for each request as it is complete, in any order; a failed one fails alone."""
+        self._adapters = {
+            folder: adapter
+            for folder, adapter in self._adapters.items()
+            if len(self._adapters) < _MOST_IDLE_ADAPTERS or folder in {each.adapter for each in requests}
+        }
         longest_first = defaultdict[int, list[Work]](list)
         for index, request in enumerate(requests):
             if failure := self._refusal(request):
@@ -77,7 +90,11 @@ class BatchDecoder:
             longest_first[self._slot_tokens(work)].append(work)
         nodes = prefix_nodes(requests, self._geometry.chunk_tokens)
         for slot_tokens in sorted(longest_first, reverse=True):
-            work_of_class = sorted(longest_first[slot_tokens], key=lambda work: nodes[work.index])
+            # Prompts of one adapter stand together: fewer adapters are computed at once.
+            work_of_class = sorted(
+                longest_first[slot_tokens],
+                key=lambda work: (str(work.request.adapter or ""), nodes[work.index]),
+            )
             prompts = [Prompt(len(work.request.prompt), nodes[work.index], work) for work in work_of_class]
             yield from self._complete(prompts, slot_tokens)
 
@@ -88,6 +105,11 @@ class BatchDecoder:
             try:
                 self._guides.guide(schema)
             except InvalidJsonSchema as error:
+                return str(error)
+        if (folder := request.adapter) is not None and folder not in self._adapters:
+            try:
+                self._adapters[folder] = self._decoder.read_adapter(folder)
+            except InvalidAdapter as error:
                 return str(error)
         if not len(request.prompt):
             return "the prompt is empty: give it a token at least"
@@ -110,6 +132,9 @@ class BatchDecoder:
         slot_bytes = slot_tokens * self._decoder.kv_bytes_per_token
         wanted = 1 << (len(prompts) - 1).bit_length()  # few numbers: each is compiled anew on a GPU
         slots = min(self._geometry.slots, wanted, self._kv_memory_bytes // slot_bytes)
+        adapters = dict.fromkeys(
+            folder for prompt in prompts if (folder := prompt.work.request.adapter) is not None
+        )
         while prompts and slots:
             left = prompts
             try:
@@ -122,6 +147,7 @@ class BatchDecoder:
                     self._geometry,
                     cache,
                     prompts,
+                    {each: self._adapters[each] for each in adapters},
                 )
                 for generation in batch.run():
                     yield generation

@@ -6,6 +6,7 @@ attends to and how it rotates them. Those are fields here; what a model has beyo
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from inference.engines.protocol import EngineError
+from inference.engines.torch.adapters import PRODUCTS, DecoderAdapter, RowAdapters, read_adapter
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text")
 _ROPE_TYPES = ("default", "linear", "llama3", "yarn")  # the others change with the length of the text
@@ -193,6 +195,12 @@ class Decoder:
         self._frequencies = {rope: rope.frequencies.to(self.device) for rope in set(self.shape.ropes)}
         self._activation = _ACTIVATIONS[self.shape.activation]
         self._layers = []
+        first = model.model.layers[0]
+        self._shapes = {
+            name: tuple(first.get_submodule(name).weight.shape)
+            for modules in PRODUCTS.values()
+            for name in modules
+        }
         for layer in model.model.layers:
             self._layers.append(self._read_layer(layer, rows))
             layer.to("meta")  # so that there is one copy of the weights
@@ -233,22 +241,39 @@ class Decoder:
         """Number of bytes that the keys and values of one token take, in all layers."""
         return 2 * self.shape.layers * self.shape.kv_heads * self.shape.head_dim * self.dtype.itemsize
 
-    def hidden(self, token_ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+    def read_adapter(self, folder: Path) -> DecoderAdapter:
+        """Returns the adapter in a folder, ready for `hidden`.
+
+        Raises:
+            InvalidAdapter: It can not be read, or is for another model.
+        """
+        return read_adapter(folder, self._shapes, self.shape.layers, self.dtype, self.device)
+
+    def hidden(
+        self, token_ids: Tensor, positions: Tensor, attend: Attend, adapters: RowAdapters | None = None
+    ) -> Tensor:
         """Returns the last hidden states of tokens, (tokens, hidden size), in the model's dtype.
 
         Args:
             token_ids: Of shape (tokens,), int64.
             positions: Where each stands in its text, of the same shape.
             attend: Attention, with the keys and values of the tokens before.
+            adapters: The adapters of the tokens; None where no token has one.
         """
         shape = self.shape
+
+        def product(number: int, name: str, linear: Linear, x: Tensor) -> Tensor:
+            y = linear(x)
+            return y if adapters is None else adapters.add(number, name, x, y)
+
         x = F.embedding(token_ids, self._embedding)
         if shape.embedding_scale != 1.0:
             x = x * torch.tensor(shape.embedding_scale, dtype=self.dtype)  # rounded as transformers rounds it
         rotations = {rope: self._rotation(positions, rope) for rope in self._frequencies}
         heads, kv_heads = shape.heads, shape.kv_heads
         for number, layer in enumerate(self._layers):
-            qkv = layer.qkv(self._normed(x, layer.input_norm)).view(len(x), -1, shape.head_dim)
+            qkv = product(number, "qkv", layer.qkv, self._normed(x, layer.input_norm))
+            qkv = qkv.view(len(x), -1, shape.head_dim)
             query_key, value = qkv[:, : heads + kv_heads], qkv[:, heads + kv_heads :]
             if layer.query_norm is not None and layer.key_norm is not None:
                 query_key = torch.cat(
@@ -261,9 +286,12 @@ class Decoder:
             cosine, sine = rotations[shape.ropes[number]]
             query_key = torch.addcmul(query_key * cosine, query_key.roll(shape.head_dim // 2, -1), sine)
             attended = attend(number, query_key[:, :heads], query_key[:, heads:], value)
-            x = x + self._maybe_normed(layer.output(attended), layer.attention_norm)
-            gate, up = layer.gate_up(self._normed(x, layer.feedforward_norm)).chunk(2, -1)
-            x = x + self._maybe_normed(layer.down(self._activation(gate) * up), layer.output_norm)
+            output = product(number, "output", layer.output, attended)
+            x = x + self._maybe_normed(output, layer.attention_norm)
+            gated = product(number, "gate_up", layer.gate_up, self._normed(x, layer.feedforward_norm))
+            gate, up = gated.chunk(2, -1)
+            down = product(number, "down", layer.down, self._activation(gate) * up)
+            x = x + self._maybe_normed(down, layer.output_norm)
         return x
 
     def logits(self, hidden: Tensor) -> Tensor:

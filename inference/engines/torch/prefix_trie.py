@@ -14,8 +14,8 @@ def prefix_nodes(requests: Sequence[GenerationRequest], chunk_tokens: int) -> li
     """Returns the nodes of each prompt's chunks, but for the last, which gives its first logits.
 
     Nodes end where chunks end, so a prompt is computed in the same chunks with sharing as without, and to the
-    same bits. Prompts with different sharing keys have no node in common, nor has a prompt without a key any
-    with another. Sorted by its nodes, a list of prompts is in the trie's depth-first order.
+    same bits. Prompts with different sharing keys or adapters have no node in common, nor has a prompt
+    without a key any with another. Sorted by its nodes, a list of prompts is in the trie's depth-first order.
 
     Args:
         requests: The prompts.
@@ -25,7 +25,8 @@ def prefix_nodes(requests: Sequence[GenerationRequest], chunk_tokens: int) -> li
     found = []
     for index, request in enumerate(requests):
         tokens = request.prompt.astype(np.int64, copy=False)
-        node: object = ("unshared", index) if request.sharing_key is None else ("key", request.sharing_key)
+        shares = request.sharing_key is not None
+        node: object = ("key", request.sharing_key, request.adapter) if shares else ("unshared", index)
         nodes = []
         for start in range(0, len(tokens) - chunk_tokens, chunk_tokens):
             chunk = tokens[start : start + chunk_tokens].tobytes()
