@@ -19,6 +19,7 @@ from assets.lake.spark import SparkConfig
 from assets.recipe import Recipe
 from inference.engines.generator import EngineConfig
 from orchestration.migrations import migrate_state_folder
+from orchestration.state_folder import default_state_folder
 from retrieval.embedding.config import embedding_model_command, installable_embedding_models
 from retrieval.redaction import CREDENTIALS_ADVICE, has_credentials, redact_urls
 from retrieval.rerank.reranker import RerankerConfig
@@ -52,8 +53,9 @@ class Settings(BaseSettings):
         env_prefix="HEADWATER_", env_nested_delimiter="__", extra="forbid", hide_input_in_errors=True
     )
 
-    home: Path = Path(".headwater")
-    """The state folder: nothing is written outside it."""
+    home: Path = Field(default_factory=default_state_folder)
+    """The state folder, outside which nothing is written: the nearest `.headwater` of yours upwards, or else
+    the user's data folder, unless it is named."""
     lake: str | None = None
     """The folder of the tables, on any Hadoop file system; `lake` in the state folder unless set."""
     spark: SparkConfig = SparkConfig()
@@ -110,6 +112,11 @@ class Settings(BaseSettings):
         if not re.fullmatch(r"team:[A-Za-z0-9_-]+|[^@\s]+@[^@\s]+\.[^@\s]+", owner):
             raise ValueError("give team:NAME, of letters, digits, - and _, or an e-mail address")
         return owner
+
+    @field_validator("home", mode="before")
+    @classmethod
+    def _empty_names_none(cls, home: Any) -> Any:
+        return home or default_state_folder()
 
     @field_validator("web_path_prefix")
     @classmethod

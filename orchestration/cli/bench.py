@@ -48,7 +48,7 @@ def bench_answers_command(
     from orchestration.operations.demo import demo_answer_collection
     from quality.evaluation.answer_collection import load_answer_collection
 
-    settings = read_command_settings()
+    settings = read_command_settings("made")
     with quiet_terminal():
         collection = load_answer_collection(questions.expanduser()) if questions else demo_answer_collection()
         result = bench_answers(settings, collection.questions[:limit], tenant, print_progress)
@@ -66,7 +66,7 @@ def bench_chunking_command(
     """
     from orchestration.bench.chunking import bench_chunking
 
-    settings = read_command_settings()
+    settings = read_command_settings("made")
     with quiet_terminal():
         result = bench_chunking(settings, data)
     _print(result, json_)
@@ -103,7 +103,7 @@ def bench_documents_command(
     """
     from orchestration.bench.ingest import bench_documents
 
-    settings = read_command_settings()
+    settings = read_command_settings("made")
     with quiet_terminal():
         result = bench_documents(settings, folder.expanduser(), llama_index and llama_index.expanduser())
     _print(result, json_)
@@ -123,7 +123,7 @@ def bench_embed_command(
     from orchestration.bench.embed import bench_embedding
 
     with quiet_terminal():
-        result = bench_embedding(read_command_settings(), data)
+        result = bench_embedding(read_command_settings("made"), data)
     _print(result, json_)
 
 
@@ -147,7 +147,7 @@ def bench_generate_command(
     """
     from orchestration.bench.decoding.generate import bench_generate
 
-    settings = read_command_settings()
+    settings = read_command_settings("made")
     with quiet_terminal():
         result = bench_generate(settings, model and model.expanduser(), prompts, shared, max_tokens)
     _print(result, json_)
@@ -203,7 +203,7 @@ def bench_injections_command(
     """
     from orchestration.bench.injections import bench_injections
 
-    settings = read_command_settings()
+    settings = read_command_settings("made")
     with quiet_terminal():
         result = bench_injections(settings, limit)
     _print(result, json_)
@@ -247,7 +247,7 @@ def bench_router_command(
     """
     from orchestration.bench.router import bench_router
 
-    settings = read_command_settings()
+    settings = read_command_settings("made")
     with quiet_terminal():
         result = bench_router(settings, data.expanduser())
     _print(result, json_)
@@ -268,7 +268,7 @@ def bench_search_command(
     """
     from orchestration.bench.search.latency import bench_search
 
-    settings = read_command_settings()
+    settings = read_command_settings("made")
     with quiet_terminal():
         result = bench_search(settings, chunks, tenants, clients, print_progress)
     _print(result, json_)

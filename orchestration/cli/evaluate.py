@@ -55,7 +55,7 @@ def evaluate_command(
     from quality.evaluation.evaluation_chart import evaluation_svg
     from retrieval.search.query import InvalidSearchQuery
 
-    settings = read_command_settings()
+    settings = read_command_settings("made")
     if embedder:
         from orchestration.training.models import settings_with_embedder
 
@@ -137,7 +137,7 @@ def evaluate_answers_command(
     from quality.evaluation.answer_evaluation import UnknownAnswerEngine
     from quality.evaluation.evaluation_chart import answers_svg
 
-    settings = read_command_settings()
+    settings = read_command_settings("made")
     if gate and (engine or compare):
         raise typer.BadParameter("--gate compares the configured engine with the live one: leave out others")
     if gate and path is None and not has_demo_source(settings):

@@ -55,7 +55,7 @@ def gates_add_command(
     own = {each.name for each in SUITES[table].expectations}
     if taken := own & {each.name for each in suite.expectations}:
         raise BadSuite(f"{table} has a check {min(taken)} already: give the suite another name")
-    UserSuites(read_command_settings().user_suites_folder).add(suite)
+    UserSuites(read_command_settings("made").user_suites_folder).add(suite)
     if json_:
         print_json(suite.model_dump())
         return

@@ -37,7 +37,7 @@ def demo_command(json_: Json = False) -> None:
     from orchestration.operations.demo import run_demo
     from orchestration.tracing.tracer import trace_identity
 
-    settings = read_command_settings()
+    settings = read_command_settings("made")
     with quiet_terminal():
         result = run_demo(settings, print_progress)
     if json_:
@@ -74,7 +74,7 @@ def ingest_command(
     if dry_run:
         _print_preview(paths, tenant, json_)
         return
-    settings = read_command_settings()
+    settings = read_command_settings("made")
     add_ingest_sources(SourceRegistry(settings.sources_file), paths, tenant)
     _run(settings, None, json_)
 
@@ -133,7 +133,7 @@ def _print_preview(paths: list[str], tenant: str, json_: bool) -> None:
     from orchestration.operations.ingest import new_ingest_sources
     from orchestration.preview.run_preview import preview_run
 
-    settings = read_command_settings(make_folder=False)
+    settings = read_command_settings("optional")
     known = SourceRegistry(settings.sources_file).list()
     with quiet_terminal():
         found = preview_run(settings, [*known, *new_ingest_sources(known, paths, tenant)])

@@ -100,7 +100,9 @@ def _without_secrets(text: str) -> str:
 
 def _home() -> Path:
     """Returns the state folder, also when the settings are not valid."""
-    return Path(os.environ.get("HEADWATER_HOME", ".headwater")).absolute()
+    from orchestration.state_folder import default_state_folder, named_state_folder
+
+    return named_state_folder() or default_state_folder()
 
 
 def _is_expected(error: Exception) -> bool:

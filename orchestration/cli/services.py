@@ -44,7 +44,7 @@ def up_command(
 
     if path_prefix is not None:
         os.environ["HEADWATER_WEB_PATH_PREFIX"] = path_prefix
-    settings = read_command_settings()
+    settings = read_command_settings("made")
     with quiet_terminal():
         from orchestration.settings import open_configured_lake
 
@@ -108,7 +108,7 @@ def doctor_command(json_: Json = False) -> None:
     """
     from orchestration.operations.doctor import run_doctor
 
-    found = run_doctor(read_command_settings())
+    found = run_doctor(read_command_settings("optional"))
     if json_:
         print_json([asdict(check) for check in found])
     else:
@@ -126,7 +126,7 @@ def settings_command(json_: Json = False) -> None:
     """
     from orchestration.settings import list_installable_embedders, list_settings
 
-    listed = [*list_settings(read_command_settings()), *list_installable_embedders()]
+    listed = [*list_settings(read_command_settings("optional")), *list_installable_embedders()]
     rows = [setting.to_dict() for setting in listed]
     if json_:
         print_json(rows)
@@ -174,7 +174,7 @@ def restore_command(
     """
     from orchestration.operations.backup import restore_backup
 
-    settings = read_command_settings()
+    settings = read_command_settings("made")
     with quiet_terminal():
         made = restore_backup(
             settings, file.expanduser().absolute(), print_progress, key.expanduser() if key else None

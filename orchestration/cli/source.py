@@ -81,7 +81,7 @@ def source_add_command(
         "questions": str(Path(questions).expanduser().absolute()) if questions else None,
     }
     source = Source(**{key: value for key, value in values.items() if value is not None})
-    SourceRegistry(read_command_settings().sources_file).add(source)
+    SourceRegistry(read_command_settings("made").sources_file).add(source)
     if json_:
         print_json(source.model_dump())
     else:

@@ -194,7 +194,7 @@ def _last_part(location: str) -> str:
     from assets.sources.source_registry import SourceRegistry
     from orchestration.operations.ingest import ingest_source_name
 
-    known = SourceRegistry(read_command_settings().sources_file).list()
+    known = SourceRegistry(read_command_settings("made").sources_file).list()
     return ingest_source_name(location, {source.name for source in known})
 
 
@@ -216,7 +216,7 @@ def _add(
     source = Source(
         name=name, location=location, tenant=tenant, groups=tuple(group or ()), questions=asked, **options
     )
-    registry = SourceRegistry(read_command_settings().sources_file)
+    registry = SourceRegistry(read_command_settings("made").sources_file)
     if not no_check:
         try:
             with quiet_terminal():

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.cells import cell_len
@@ -111,15 +111,21 @@ AsOf = Annotated[
 ]
 
 
-def read_command_settings(make_folder: bool = True) -> "Settings":
-    """Reads the settings from the environment, and makes the state folder unless told not to.
+def read_command_settings(folder: Literal["needed", "made", "optional"] = "needed") -> "Settings":
+    """Reads the settings from the environment.
+
+    Args:
+        folder: "needed" for a command that reads what is in the state folder, "made" for one that writes and
+            makes it, "optional" for one that does without.
 
     Raises:
         BadParameter: The value of a setting is not valid.
+        StateFolderError: There is no state folder, or it can not be used.
     """
     from pydantic import ValidationError
 
     from orchestration.settings import Settings, unknown_setting_variables
+    from orchestration.state_folder import make_state_folder, require_state_folder
     from retrieval.model_memory import MODEL_MEMORY
     from retrieval.redaction import redact_urls
 
@@ -135,16 +141,10 @@ def read_command_settings(make_folder: bool = True) -> "Settings":
     for variable, meant in unknown_setting_variables(settings).items():
         hint = f"did you mean {meant}?" if meant else "`headwater settings` lists them all"
         log.print(f"warning: {variable} is no setting and changes nothing; {hint}", markup=False)
-    if make_folder:
-        settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    elif not settings.home.exists():
-        return settings
-    owner, user = settings.home.stat().st_uid, os.geteuid()
-    if owner != user:
-        raise typer.BadParameter(
-            f"the state folder {settings.home} belongs to user {owner}, and you are {user}: work as its "
-            "owner, or name a folder of your own with HEADWATER_HOME"
-        )
+    if folder == "made":
+        make_state_folder(settings.home)
+    elif folder == "needed" or settings.home.exists():
+        require_state_folder(settings.home)
     return settings
 
 

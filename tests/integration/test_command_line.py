@@ -23,6 +23,7 @@ HEADWATER = str(Path(sys.executable).parent / "headwater")
 
 
 def headwater(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    (home / "state").mkdir(parents=True, exist_ok=True)
     return subprocess.run(
         [HEADWATER, *arguments],
         env=os.environ | {"HEADWATER_HOME": str(home / "state"), "COLUMNS": "200"} | environment,
@@ -93,7 +94,6 @@ def test_a_text_column_that_is_not_there_is_named_with_those_that_are(module_fol
 
 def test_questions_that_can_not_be_answered(module_folder: Path) -> None:
     home = module_folder / "questions"
-    home.mkdir()
     refused(headwater(home, "ask", "  "), "question")
     refused(headwater(home, "ask", "Is there anything?"), "nothing is released yet", "headwater ingest")
     refused(headwater(home, "search", "anything", "--mode", "magic", "--json"), "magic", "hybrid")

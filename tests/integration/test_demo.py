@@ -104,7 +104,9 @@ def test_every_command_of_the_readme_works(demo: dict[str, Any], user: dict[str,
     for command in commands:
         line = command.replace("file:///home/me", Path(user["HOME"]).as_uri())
         line = line.replace("ANSWER_ID", demo["answers"][0]["answer_id"])
-        line = line.replace(" .headwater/", f" {user['HEADWATER_HOME']}/")  # the state folder, unless told
+        line = line.replace(
+            " ~/.local/share/headwater/", f" {user['HEADWATER_HOME']}/"
+        )  # the state folder, unless told
         done = run(["bash", "-c", line], user)
         assert done.returncode == 0, f"{command}\n{done.stdout[-1500:]}\n{done.stderr[-3000:]}"
         if "warranty" in command:

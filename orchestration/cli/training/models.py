@@ -68,7 +68,7 @@ def train_embedder_command(
     from orchestration.training.train import train_embedder_version
     from training.jobs.plan import EmbedderTraining
 
-    settings = read_command_settings()
+    settings = read_command_settings("made")
     training = EmbedderTraining(minutes=minutes, seed=seed, objective=objective)
     folder = data.expanduser() if data else None
     with quiet_terminal():
