@@ -129,7 +129,7 @@ def _keep_traceback(told: bool) -> None:
         log.print(_without_secrets(traceback.format_exc()), markup=False, soft_wrap=True)
         return
     home = _home()
-    if not home.is_dir() or not os.access(home, os.W_OK):
+    if not home.is_dir() or not os.access(home, os.W_OK) or home.stat().st_uid != os.geteuid():
         return
     with suppress(OSError):  # the disk may be full
         (home / "logs").mkdir(exist_ok=True)
