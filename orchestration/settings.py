@@ -24,6 +24,7 @@ from retrieval.embedding.config import embedding_model_command, installable_embe
 from retrieval.redaction import CREDENTIALS_ADVICE, has_credentials, redact_urls
 from retrieval.rerank.reranker import RerankerConfig
 from retrieval.store.postgres import PostgresConfig
+from training.place import TrainingPlace
 from training.registry.addresses import registered_embedder
 
 logger = logging.getLogger(__name__)
@@ -189,6 +190,13 @@ class Settings(BaseSettings):
     def datasets_folder(self) -> Path:
         """The folder of training sets: what was asked for, and snapshots."""
         return self.home / "datasets"
+
+    @property
+    def training_place(self) -> TrainingPlace:
+        """The folders that training reads and writes, and the registry of MLflow that follows."""
+        return TrainingPlace(
+            self.datasets_folder, self.home / "training", self.models_folder, self.mlflow_uri
+        )
 
     @property
     def worker_dir(self) -> Path:

@@ -20,13 +20,13 @@ from quality.evaluation.beir_collection import load_beir_collection
 from quality.evaluation.collection_evaluation import MEASURES
 from quality.evaluation.model_gate import decide_model_release
 from quality.evaluation.retrieval_metrics import paired_gain
-from retrieval.embedding.config import installable_embedding_models, recorded_model_path
+from retrieval.embedding.config import recorded_model_path
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index
 from retrieval.index.types import IndexRelease
 from retrieval.store.postgres import Postgres
-from training.jobs.outcomes import training_curves
-from training.registry.mlflow_mirror import follow_in_mlflow, local_mlflow_uri
+from training.jobs.embedder_job import follow_models
+from training.registry.addresses import embedder_folder
 from training.registry.versions import (
     ModelAliases,
     ModelDecision,
@@ -92,31 +92,17 @@ def model_registry(settings: Settings) -> ModelRegistry:
     return ModelRegistry(settings.models_folder)
 
 
-def find_model_folder(settings: Settings, name: str) -> Path:
-    """Returns the folder of a model: NAME@VERSION, NAME@live, a digest, a model of set-up, or a folder.
-
-    Raises:
-        UnknownModel: There is none of that name.
-        ModelNotTrusted: Its files are not those that were signed.
-    """
-    folder = Path(name).expanduser()
-    if name in installable_embedding_models() or folder.is_dir():
-        return settings.recipe.embedder.model_copy(update={"model": Path(name)}).model_path.expanduser()
-    registry = model_registry(settings)
-    if "/" in name:
-        raise UnknownModel(f"there is no model folder {name}")
-    return registry.open(registry.find(name))
-
-
 def settings_with_embedder(settings: Settings, name: str) -> Settings:
-    """Returns the settings with another embedder, as `find_model_folder` names it; `live` is the one served.
+    """Returns the settings with another embedder, as `embedder_folder` names it; `live` is the one served.
 
     Raises:
         UnknownModel: There is none of that name.
     """
     if name == "live":
         return settings
-    embedder = settings.recipe.embedder.model_copy(update={"model": find_model_folder(settings, name)})
+    embedder = settings.recipe.embedder.model_copy(
+        update={"model": embedder_folder(settings.models_folder, name)}
+    )
     return settings.model_copy(update={"recipe": settings.recipe.model_copy(update={"embedder": embedder})})
 
 
@@ -129,15 +115,6 @@ def list_models(settings: Settings) -> list[tuple[ModelVersion, list[str]]]:
         for name, aliases in named.items()
         for version in registry.versions(name)
     ]
-
-
-def follow_models(settings: Settings, name: str, progress: Callable[[str], None]) -> None:
-    """Brings MLflow up to date with a model's versions; where it can not be reached, a line says so."""
-    registry = model_registry(settings)
-    uri = settings.mlflow_uri or local_mlflow_uri(registry.folder)
-    fault = follow_in_mlflow(registry, name, uri, training_curves(settings.home / "training"))
-    if fault:
-        progress(f"warning: {fault}")
 
 
 def follow_live_release(settings: Settings, index: Index, name: str) -> ModelAliases:
@@ -365,7 +342,7 @@ def _decided(
         logged = {"version": version.version, "decision": decision, "reason": reason.strip()}
         registry.log_decision(name, ModelDecision.model_validate({**logged, "decided_at": datetime.now(UTC)}))
     aliases = follow_live_release(settings, index, name)
-    follow_models(settings, name, progress)
+    follow_models(settings.training_place, name, progress)
     return ServedModel(name, aliases.live, release.release_id, reason.strip(), round(seconds, 4))
 
 
@@ -374,4 +351,4 @@ def _embedder_path(settings: Settings, release: IndexRelease) -> str:
 
 
 def _path(settings: Settings, name: str) -> Path | None:
-    return None if name == "live" else find_model_folder(settings, name)
+    return None if name == "live" else embedder_folder(settings.models_folder, name)

@@ -8,12 +8,14 @@ from typer.testing import CliRunner
 
 from orchestration.cli.main import app
 from orchestration.settings import Settings
-from orchestration.training.train import TrainingIsRunning, train_embedder_version
+from orchestration.training.train import train_embedder_version
 from quality.evaluation.beir_collection import BadBeirCollection
 from training.datasets.training_set import UnknownDataset
+from training.jobs.embedder_job import TrainingIsRunning, alone_in
 from training.jobs.network import UnknownBase
 from training.jobs.plan import EmbedderTraining
 from training.jobs.ranked_lists import TooFewExamples
+from training.registry.versions import UnknownModel
 
 TRAINING = EmbedderTraining(minutes=0.1)
 
@@ -93,14 +95,17 @@ def test_what_can_not_be_learned_from_is_told(tiny_base: Path, tmp_path: Path) -
         train(None)
     with pytest.raises(UnknownBase, match="can not be trained"):
         train(tiny, str(tmp_path))
+    for unknown in ("MiniLM", "embedder@3", "no/such/folder"):
+        with pytest.raises(
+            UnknownModel, match=r"folder that is there, or one of all-MiniLM-L6-v2, bge-small"
+        ):
+            train(tiny, unknown)
 
 
 def test_the_same_job_does_not_run_twice_at_once(tiny_base: Path, tmp_path: Path) -> None:
-    from orchestration.training.train import _alone
-
     with (
-        _alone(tmp_path / "job"),
+        alone_in(tmp_path / "job"),
         pytest.raises(TrainingIsRunning, match="another process"),
-        _alone(tmp_path / "job"),
+        alone_in(tmp_path / "job"),
     ):
         pass

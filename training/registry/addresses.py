@@ -3,9 +3,16 @@
 import re
 from pathlib import Path
 
-from training.registry.versions import ModelRegistry
+from retrieval.embedding.config import (
+    EmbedderConfig,
+    embedding_model_command,
+    installable_embedding_models,
+    packaged_embedding_model,
+)
+from training.registry.versions import ModelRegistry, UnknownModel
 
 EMBEDDER = "embedder"
+PACKAGED_EMBEDDER = "all-MiniLM-L6-v2"
 _ADDRESS = re.compile(r"[A-Za-z0-9_-]+@[A-Za-z0-9]+|[0-9a-f]{64}")
 
 
@@ -29,3 +36,36 @@ def registered_embedder(models: Path, named: str | None) -> Path | None:
     if not _ADDRESS.fullmatch(named) or Path(named).exists():
         return None
     return registry.path(registry.find(named))
+
+
+def embedder_folder(models: Path, name: str) -> Path:
+    """Returns the folder of an embedder: NAME@VERSION, NAME@live, a digest, a model of set-up, or a folder.
+
+    Args:
+        models: The folder of models of the state folder.
+        name: What the user calls it.
+
+    Raises:
+        UnknownModel: There is none of that name; the message lists what can be given.
+        EmbeddingModelNotInstalled: Set-up has not installed the named model.
+        ModelNotTrusted: Its files are not those that were signed.
+    """
+    folder, registry = Path(name).expanduser(), ModelRegistry(models)
+    if name == PACKAGED_EMBEDDER:
+        return packaged_embedding_model()
+    if name in installable_embedding_models():
+        return EmbedderConfig(model=Path(name)).model_path
+    if folder.is_dir():
+        return folder
+    try:
+        return registry.open(registry.find(name))
+    except UnknownModel as error:
+        of_setup = [
+            each if path.is_dir() else f"{each} (after `{embedding_model_command(each)}`)"
+            for each, path in installable_embedding_models().items()
+        ]
+        versions = [each.address for each in registry.versions(EMBEDDER)]
+        known = ", ".join([PACKAGED_EMBEDDER, *of_setup, *versions])
+        raise UnknownModel(
+            f"no embedder is called {name!r}: give the path of a folder that is there, or one of {known}"
+        ) from error

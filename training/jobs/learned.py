@@ -1,0 +1,86 @@
+"""What a job learns: from a training set here; `orchestration` adds what a folder of questions says."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training.datasets.training_set import TrainingSet, UnknownDataset, dataset_headers, open_dataset
+from training.jobs.ranked_lists import RankedLists, RankedQuestion, ranked_lists
+
+
+class NothingToLearnFrom(ValueError):
+    """What a training was to learn from holds nothing that it can use."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a job learns.
+
+    Attributes:
+        name: The address of the training set, or the path of the folder.
+        digest: SHA-256 (hex) of it.
+        tenant: Whose documents it is made of; None for a folder.
+        lists: Makes the lists, when they are needed.
+        documents: The ids of the lake's documents that the lists are made from.
+    """
+
+    name: str
+    digest: str
+    tenant: str | None
+    lists: Callable[[], RankedLists]
+    documents: frozenset[str] = frozenset()
+
+
+def learned_of_tenant(datasets: Path, tenant: str) -> Learned:
+    """Returns what the newest training set of a tenant teaches.
+
+    Args:
+        datasets: The folder of training sets.
+        tenant: The tenant.
+
+    Raises:
+        UnknownDataset: The tenant has none yet.
+        BrokenDataset: A file of it was changed since it was written.
+        DatasetHasRemovedDocuments: It holds documents that were removed since.
+    """
+    header = next((each for each in dataset_headers(datasets) if each.tenant == tenant), None)
+    if header is None:
+        raise UnknownDataset(
+            f"the tenant {tenant!r} has no training set yet: `headwater datasets snapshot NAME` makes one, "
+            "or name a folder with --data"
+        )
+    opened = open_dataset(datasets, f"{header.name}@{header.digest}")
+    documents = frozenset(doc_id for row in _questions(opened) for doc_id in row["doc_ids"])
+    return Learned(header.address, header.digest, tenant, lambda: _lists(opened), documents)
+
+
+def _questions(opened: TrainingSet) -> list[dict[str, Any]]:
+    """Returns the examples of a snapshot that an embedder learns from, in `EXAMPLE_SCHEMA`."""
+    kinds = ("ranked_list", "retrieval_pair")
+    rows = opened.examples["train"].to_pylist()
+    return [row for row in rows if row["kind"] in kinds and row["question"]]
+
+
+def _lists(opened: TrainingSet) -> RankedLists:
+    """Returns the lists of a snapshot: ranked ones, and pairs as lists of what is right and wrong."""
+    texts: dict[str, str] = {}
+    questions = []
+    for row in _questions(opened):
+        passages = row["candidates"] or [row["positive"], *row["negatives"]]
+        texts |= {text: text for text in passages} | {row["positive"]: row["positive"]}
+        questions.append(
+            RankedQuestion(
+                name=row["example_id"],
+                question=row["question"],
+                passages=passages,
+                scores=row["scores"],
+                relevant=[row["positive"]],
+                judged=False,
+            )
+        )
+    if not questions:
+        raise NothingToLearnFrom(
+            f"{opened.header.address} has no questions with passages, of which an embedder learns"
+        )
+    return ranked_lists(questions, texts)
