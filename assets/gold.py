@@ -12,6 +12,7 @@ import dagster as dg
 
 from assets.dagster.answers import ANSWER_CHECKS, answers_result
 from assets.dagster.metadata import asset_key, dagster_asset_options, dagster_result
+from assets.dagster.models import follow_training_tenants
 from assets.dagster.retry import retry_asset
 from assets.engine.limits import PARSED_BYTES, LocalLimits
 from assets.engine.local_relations import LocalRelations
@@ -259,6 +260,7 @@ def training_examples_asset(
 ) -> Iterator[dg.MaterializeResult]:
     """Makes examples of the documents of tenants for which a training set was asked, and marks old sets."""
     asked = evaluation_questions(sources, answer_batches)
+    follow_training_tenants(context.instance, dataset_requests.tenants)
     # Where none is asked for any more, the examples go.
     if dataset_requests.tenants or lake.last_commit(TRAINING_EXAMPLES.name) is not None:
         refresh_training_examples(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from assets import bronze, gold, ops, serving, silver
+from assets import bronze, gold, models, ops, serving, silver
 from assets.dagster.conservation import conservation_check
 from assets.dagster.drift import drift_checks
 from assets.dagster.gates import build_table_gates
@@ -38,6 +38,7 @@ ASSETS = [
     ops.release_asset,
     gold.training_examples_asset,
     gold.answers_asset,
+    models.embedder_asset,
 ]
 
 
@@ -58,6 +59,7 @@ def build_definitions(
             serving.indexed_chunks_asset_check,
             ops.retrieval_quality_asset_check,
             training_set_gate,
+            models.embedder_compared_asset_check,
             *drift_checks(settings.recipe.drift),
         ],
         jobs=[refresh_job, answers_job, maintenance_job],

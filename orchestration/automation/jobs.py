@@ -4,6 +4,7 @@ from collections import Counter
 
 import dagster as dg
 
+from assets.dagster.models import MODEL_GROUP
 from assets.gold import answers_asset
 from assets.lake.lake import Lake
 from assets.lake.maintenance import compact_and_vacuum, needed_table_versions
@@ -15,7 +16,9 @@ from retrieval.progress import Progress
 _ANSWERS = dg.AssetSelection.assets(answers_asset)
 
 refresh_job = dg.define_asset_job(
-    "refresh", dg.AssetSelection.all() - _ANSWERS, description="Everything, from the sources to the release."
+    "refresh",
+    dg.AssetSelection.all() - _ANSWERS - dg.AssetSelection.groups(MODEL_GROUP),
+    description="Everything, from the sources to the release.",
 )
 
 answers_job = dg.define_asset_job(

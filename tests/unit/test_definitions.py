@@ -126,9 +126,9 @@ def test_five_hundred_sources_are_loaded_at_once(tmp_path: Path) -> None:
 
 
 def test_every_asset_key_is_its_folder_and_its_module() -> None:
-    from assets import bronze, gold, ops, serving, silver
+    from assets import bronze, gold, models, ops, serving, silver
 
-    for module in (bronze, silver, gold, serving, ops):
+    for module in (bronze, silver, gold, serving, ops, models):
         layer = module.__name__.rpartition(".")[2]
         assets = [value for value in vars(module).values() if isinstance(value, dg.AssetsDefinition)]
         assert assets

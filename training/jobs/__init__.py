@@ -1,1 +1,1 @@
-"""How is a model trained? Lists of passages with a teacher's scores, the network, its loss and the loop."""
+"""How is a model trained? Lists with a teacher's scores, the network, its loss, the loop and the job."""

@@ -96,6 +96,7 @@ def run_embedder_job(
             model_card,
             learned.documents,
         )
+        registry.set_candidate(version)
         write_job_outcome(
             folder, JobOutcome(address=version.address, standing=outcome.standing, ended=outcome.ended)
         )

@@ -284,6 +284,12 @@ class ModelRegistry:
         flush_path(scratch)
         scratch.replace(models / _ALIASES)
 
+    def set_candidate(self, version: ModelVersion) -> None:
+        """Names a version `candidate`, unless it is or was live."""
+        known = self.aliases(version.name)
+        if version.version not in (known.live, known.previous):
+            self.set_aliases(version.name, known.model_copy(update={"candidate": version.version}))
+
     def decisions(self, name: str) -> list[ModelDecision]:
         """Returns what was decided about the versions of a model, oldest first."""
         file = self._models(name) / _DECISIONS
