@@ -3,39 +3,29 @@
 It needs no more than torch, transformers and safetensors: a worker on a GPU machine has nothing else.
 """
 
-import json
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils.logging import disable_progress_bar
 
 from inference.engines.chat_template import without_system_message, write_prompt
 from inference.engines.digest import model_name
-from inference.engines.generation import Generation, GenerationRequest, SamplingOptions
-from inference.engines.protocol import EngineError
+from inference.engines.generation import Generation, GenerationRequest, Quantization, SamplingOptions
+from inference.engines.model_files import InvalidModel, check_model_files
+from inference.engines.torch.linear import check_quantization
 from retrieval.model_memory import weights_bytes
 
 Message = Mapping[str, str]
 
-_LAYER = re.compile(r"\.(\d+)\.")
-_PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _PROBE = "Is water wet?"
-
-
-class InvalidModel(EngineError):
-    """A model can not be used; the message names the model, the place of the fault and the cure."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +37,10 @@ class CausalModel:
         model: The transformers model, in evaluation mode.
         tokenizer: Its tokenizer, with a chat template.
         context_tokens: Number of tokens that it can read and write together.
-        numeric_form: The kind of device that it is on and the type of its weights, such as `cuda bfloat16`.
+        numeric_form: The kind of device that it is on, the type of its weights and the quantization, such as
+            `cuda bfloat16 fp8`.
         takes_system_message: Whether its chat template has a place for instructions.
+        quantization: What its products are to be computed in, where not in the type of its weights.
     """
 
     path: Path
@@ -57,6 +49,7 @@ class CausalModel:
     context_tokens: int
     numeric_form: str
     takes_system_message: bool
+    quantization: Quantization | None = None
 
     @property
     def name(self) -> str:
@@ -149,7 +142,7 @@ class CausalModel:
         return Generation(index, tokens, text, "stop" if ended else "length")
 
 
-def open_causal_model(path: Path) -> CausalModel:
+def open_causal_model(path: Path, quantization: Quantization | None = None) -> CausalModel:
     """Returns a model, loaded from the local disk to a GPU if there is one.
 
     Only weights in safetensors or GGUF are read, since pickles can run code, and no code that comes with a
@@ -158,20 +151,25 @@ def open_causal_model(path: Path) -> CausalModel:
     Args:
         path: A folder in transformers' form, or a `.gguf` file (which needs the packages `gguf` and
             `accelerate`).
+        quantization: What its products are to be computed in; None for the type of its weights.
 
     Raises:
         InvalidModel: There is none, or it can not be used.
+        UnavailableQuantization: This machine does not compute so.
     """
-    _check(path)
+    check_quantization(quantization, _device())
+    check_model_files(path)
     model = _load_model(path)
     tokenizer = _load_tokenizer(path, model)
+    numbers = (model.device.type, str(model.dtype).removeprefix("torch."), quantization)
     return CausalModel(
         path,
         model,
         tokenizer,
         context_tokens=_context_tokens(path, model),
-        numeric_form=f"{model.device.type} {str(model.dtype).removeprefix('torch.')}",
+        numeric_form=" ".join(each for each in numbers if each),
         takes_system_message=_probe_template(path, tokenizer),
+        quantization=quantization,
     )
 
 
@@ -181,8 +179,8 @@ def causal_model_bytes(path: Path) -> int:
     Raises:
         InvalidModel: There is none, or it can not be used.
     """
-    _check(path)
-    bytes_per_weight = numeric_form("cuda" if torch.cuda.is_available() else "cpu").itemsize
+    check_model_files(path)
+    bytes_per_weight = numeric_form(_device()).itemsize
     if path.is_dir():
         return weights_bytes(path, bytes_per_weight)
     from gguf import GGUFReader
@@ -191,6 +189,10 @@ def causal_model_bytes(path: Path) -> int:
         return sum(int(each.n_elements) for each in GGUFReader(path).tensors) * bytes_per_weight
     except Exception as error:  # a damaged file fails in its reader's own ways
         raise InvalidModel(f"{path} can not be loaded as a language model: {error}") from error
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def numeric_form(device: str) -> torch.dtype:
@@ -203,95 +205,9 @@ def numeric_form(device: str) -> torch.dtype:
     )
 
 
-def _check(path: Path) -> None:
-    if not path.exists():
-        raise InvalidModel(f"no model at {path}: name a model's folder or a .gguf file")
-    if path.is_dir():
-        _check_folder(path)
-    elif path.suffix != ".gguf":
-        raise InvalidModel(f"{path} is no model: name a model's folder or a .gguf file")
-    elif lacking := [name for name in ("gguf", "accelerate") if find_spec(name) is None]:
-        raise InvalidModel(
-            f"{path} is a GGUF file, which can not be read without the packages {' and '.join(lacking)}: "
-            f"`{sys.executable} -m pip install {' '.join(lacking)}`"
-        )
-
-
-def _check_folder(folder: Path) -> None:
-    """Refuses what can be refused without loading anything."""
-    config = _read_json(folder / "config.json", "it describes the model")
-    for name in ("config.json", "tokenizer_config.json"):
-        if (folder / name).exists() and "auto_map" in _read_json(folder / name, ""):
-            raise InvalidModel(
-                f"{folder / name} asks for code of its own (auto_map), and such code is never run: use a "
-                "model whose architecture transformers knows"
-            )
-    kind, named = config.get("model_type"), config.get("architectures") or []
-    known = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    classes = {each for value in known.values() for each in ([value] if isinstance(value, str) else value)}
-    if kind not in known or (named and not classes & set(named)):
-        raise InvalidModel(
-            f"{folder / 'config.json'} names the kind {kind} ({', '.join(map(str, named))}), which "
-            "is no causal language model that this transformers knows: use another model, or a newer "
-            "transformers"
-        )
-    layers = config.get("num_hidden_layers")
-    numbers = {int(each[1]) for name in _tensor_names(folder) if (each := _LAYER.search(name))}
-    if isinstance(layers, int) and numbers and layers != len(numbers):
-        raise InvalidModel(
-            f"{folder / 'config.json'} says {layers} layers and the weights have {len(numbers)}: fetch both "
-            "files of one model again"
-        )
-
-
-def _read_json(file: Path, what: str) -> dict[str, Any]:
-    if not file.is_file():
-        raise InvalidModel(f"{file.parent} has no {file.name}, {what}: fetch the whole model")
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError("it is no JSON object")
-    except (ValueError, RecursionError) as error:
-        raise InvalidModel(f"{file} can not be read: {error}; fetch it again") from error
-    return found
-
-
-def _tensor_names(folder: Path) -> list[str]:
-    """Returns the names of all tensors, after a look whether each file of them is whole."""
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        weight_map = _read_json(index, "").get("weight_map")
-        wanted = weight_map.values() if isinstance(weight_map, dict) else [None]
-        files = []
-        for name in dict.fromkeys(wanted):
-            if not isinstance(name, str) or Path(name).name != name or not (folder / name).is_file():
-                raise InvalidModel(
-                    f"{index} names {name!r}, which is no file beside it: fetch the whole model"
-                )
-            files.append(folder / name)
-    else:
-        files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        pickled = sorted(each.name for each in folder.iterdir() if each.suffix in _PICKLED)
-        if pickled:
-            raise InvalidModel(
-                f"{folder} has its weights in {pickled[0]}, a pickle, which can run code when it is read: "
-                "fetch the model in safetensors or GGUF"
-            )
-        raise InvalidModel(f"{folder} has no weights (*.safetensors): fetch the whole model")
-    names: list[str] = []
-    for file in files:
-        try:
-            with safe_open(file, "pt") as tensors:
-                names += tensors.keys()
-        except (SafetensorError, OSError) as error:
-            raise InvalidModel(f"{file} is damaged or cut off ({error}): fetch it again") from error
-    return names
-
-
 def _load_model(path: Path) -> Any:
     disable_progress_bar()  # a bar for what takes a second, in logs too
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = _device()
     folder, options = _source(path)
     try:
         model, found = AutoModelForCausalLM.from_pretrained(

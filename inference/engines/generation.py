@@ -16,6 +16,8 @@ MAX_STOP_CHARACTERS = 1000
 MAX_LOGPROBS = 20
 _GREEDY_BELOW = 1e-5
 
+Quantization = Literal["int8", "fp8"]
+"""Numbers with fewer bits than a model's own, in which products with its weights can be computed."""
 FinishReason = Literal["stop", "length", "error"]
 
 

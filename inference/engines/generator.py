@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from inference.engines.digest import model_files_digest, model_name
 from inference.engines.extractive import ExtractiveConfig, ExtractiveEncoder, ExtractiveEngine
+from inference.engines.generation import Quantization
 from inference.engines.price import TokenPrice
 from inference.engines.protocol import Engine, EngineError
 from inference.engines.tiers import Route, TieredEngine
@@ -29,6 +30,9 @@ class EngineConfig(BaseModel):
     worker_python: Path | None = None
     """The Python of an environment that answers with `model` in a process of its own, such as one with a GPU;
     unless set, this process loads the model (docs/answers.md)."""
+    quantization: Quantization | None = None
+    """What `model` is computed in, where not in the type of its weights: `int8` on a CPU, `fp8` on a GPU
+    (docs/generation.md)."""
     endpoint: str | None = None
     """The base URL of an OpenAI-compatible service, such as `http://127.0.0.1:8000/v1`."""
     endpoint_model: str | None = None
@@ -67,6 +71,8 @@ class EngineConfig(BaseModel):
             raise ValueError(
                 "both a model and an endpoint are given: choose one generator, or set the order in tiers"
             )
+        if self.quantization and not self.model:
+            raise ValueError("quantization is set, and model, which is computed in it, is not")
         if self.worker_python and not self.model:
             raise ValueError("worker_python is set, and model, which the worker answers with, is not")
         if len(set(self.tiers)) < len(self.tiers):
@@ -94,7 +100,7 @@ class EngineConfig(BaseModel):
         if "extractive" not in self.order:
             unused.add("extractive")
         if "local" not in self.order:
-            unused.add("model")
+            unused |= {"model", "quantization"}
         if "endpoint" not in self.order:
             unused |= {"endpoint", "endpoint_model"}
         if self.order == ["extractive"]:
@@ -181,12 +187,13 @@ def _build_tier(
         )
     if tier == "local" and config.model and config.worker_python and workplace:
         return WorkerEngine(
-            config.worker_python, config.model, workplace, config.max_new_tokens, config.context
+            *(config.worker_python, config.model, workplace, config.max_new_tokens, config.context),
+            config.quantization,
         )
     if tier == "local" and config.model:
         from inference.engines.local import LocalEngine  # imports torch, which takes seconds
 
-        return LocalEngine(config.model, config.max_new_tokens, config.context)
+        return LocalEngine(config.model, config.max_new_tokens, config.context, config.quantization)
     try:
         reader = AnswerReader(config.extractive.scorer)
     except BadAnswerScorer as error:

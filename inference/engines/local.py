@@ -7,7 +7,13 @@ from pathlib import Path
 
 from inference.engines.causal_model import CausalModel, causal_model_bytes, open_causal_model
 from inference.engines.digest import engine_digest, model_files_digest, model_name
-from inference.engines.generation import Generation, GenerationRequest, Generator, SamplingOptions
+from inference.engines.generation import (
+    Generation,
+    GenerationRequest,
+    Generator,
+    Quantization,
+    SamplingOptions,
+)
 from inference.engines.protocol import EngineError, EnginePrompt, EngineReply, answer_one
 from inference.engines.torch.decoder import KV_MEMORY_BYTES, build_generator
 from inference.prompting.cited_reply import generated_draft
@@ -31,32 +37,39 @@ class _Loaded:
     generator: Generator
 
     @classmethod
-    def of(cls, path: Path, kv_memory_bytes: int) -> "_Loaded":
-        model = open_causal_model(path)
+    def of(cls, path: Path, kv_memory_bytes: int, quantization: Quantization | None) -> "_Loaded":
+        model = open_causal_model(path, quantization)
         return cls(model, build_generator(model, kv_memory_bytes))
 
 
 class LocalEngine:
     """An engine that generates answers with a local model by greedy decoding, on a GPU if there is one."""
 
-    def __init__(self, path: Path, max_new_tokens: int = 300, context: PromptConfig | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        max_new_tokens: int = 300,
+        context: PromptConfig | None = None,
+        quantization: Quantization | None = None,
+    ) -> None:
         """Loads the model from the local disk.
 
         Args:
             path: A folder in transformers' form, or a `.gguf` file (needs the package `gguf`).
             max_new_tokens: The length limit of an answer.
             context: Which passages are shown to the model, and in which order.
+            quantization: What products with weights are computed in; None for the type of the weights.
 
         Raises:
             InvalidModel: When there is no model at the path, or it can't be used.
-            EngineError: When it does not fit into the memory of models.
+            EngineError: When it does not fit into the memory of models, or can't be quantized so here.
         """
         weights, budget = causal_model_bytes(path), MODEL_MEMORY.budget_bytes
         # Half of what the budget leaves: an embedder has to stay beside it.
         kv = KV_MEMORY_BYTES if budget is None else max(0, min(KV_MEMORY_BYTES, (budget - weights) // 2))
         try:
             self._loaded = MODEL_MEMORY.model(
-                f"the generator {model_name(path)}", weights + kv, lambda: _Loaded.of(path, kv)
+                f"the generator {model_name(path)}", weights + kv, lambda: _Loaded.of(path, kv, quantization)
             )
             with self._loaded.in_use() as loaded:
                 self._form = f"{loaded.model.numeric_form} {type(loaded.generator).__name__}"

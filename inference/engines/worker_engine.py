@@ -15,6 +15,7 @@ from pathlib import Path
 import inference
 import retrieval
 from inference.engines.digest import engine_digest, model_files_digest, model_name
+from inference.engines.generation import Quantization
 from inference.engines.protocol import EngineError, EnginePrompt, EngineReply, answer_one
 from inference.engines.torch.prompt_files import AnswerFile, WorkerAnswer, WorkerPrompt, write_prompts
 from inference.prompting.cited_reply import generated_draft
@@ -76,6 +77,7 @@ class WorkerEngine:
         workplace: Workplace,
         max_new_tokens: int = 300,
         context: PromptConfig | None = None,
+        quantization: Quantization | None = None,
     ) -> None:
         """Describes the worker; nothing is started yet.
 
@@ -85,6 +87,7 @@ class WorkerEngine:
             workplace: Where it works.
             max_new_tokens: The length limit of an answer.
             context: Which passages are shown to the model, and in which order.
+            quantization: What products with weights are computed in; None for the type of the weights.
 
         Raises:
             EngineError: There is no model at the path.
@@ -95,6 +98,7 @@ class WorkerEngine:
         self._folder, self._launch = workplace.folder, workplace.launch
         self._max_new_tokens = max_new_tokens
         self._context = context or PromptConfig()
+        self._quantization = quantization
         self.name = f"worker:{model_name(model)}"
 
     @cached_property
@@ -104,7 +108,8 @@ class WorkerEngine:
         It is needed before a worker has said what it computes on, so it leaves the numeric form out.
         """
         model = model_files_digest(self._model)
-        return engine_digest("worker", model, PROMPT_INSTRUCTIONS, self._context, self._max_new_tokens)
+        form = ["worker", self._quantization] if self._quantization else ["worker"]
+        return engine_digest(*form, model, PROMPT_INSTRUCTIONS, self._context, self._max_new_tokens)
 
     def answer(self, question: str, passages: Sequence[Passage]) -> Draft:
         """Has a worker generate one answer; it loads its model for it.
@@ -149,6 +154,7 @@ class WorkerEngine:
             *(str(self._python), "-m", "inference.engines.torch.worker"),
             *(str(self._prompts), str(self._file.path), "--model", str(self._model)),
             *("--max-tokens", str(self._max_new_tokens), "--end-with-parent"),
+            *(("--quantization", self._quantization) if self._quantization else ()),
         ]
         fault, before = "", -1
         while len(given := self._file.answered()) > before:

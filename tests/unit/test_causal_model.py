@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_generator import save_tiny_generator
 
-from inference.engines.causal_model import InvalidModel, open_causal_model
+from inference.engines.causal_model import open_causal_model
 from inference.engines.generation import GenerationRequest, SamplingOptions
+from inference.engines.model_files import InvalidModel
 
 WEIGHTS = "model.safetensors"
 
@@ -251,6 +252,6 @@ def test_what_a_gguf_file_lacks_is_named_with_the_command(
 ) -> None:
     file = tmp_path / "model.gguf"
     file.write_bytes(b"GGUF")
-    monkeypatch.setattr("inference.engines.causal_model.find_spec", lambda name: None)
+    monkeypatch.setattr("inference.engines.model_files.find_spec", lambda name: None)
     with pytest.raises(InvalidModel, match="pip install gguf accelerate`"):
         open_causal_model(file)

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from inference.engines.causal_model import CausalModel
-from inference.engines.generation import Generation, GenerationRequest, Generator
+from inference.engines.generation import Generation, GenerationRequest, Generator, Quantization
+from inference.engines.protocol import EngineError
 from inference.engines.torch.adapters import DecoderAdapter, InvalidAdapter
 from inference.engines.torch.batch import Batch, Geometry, Work
 from inference.engines.torch.json_guide import InvalidJsonSchema, JsonGuides
@@ -48,6 +49,7 @@ class BatchDecoder:
         kv_memory_bytes: How much memory keys and values may take; with less, fewer prompts are worked on at
             once, to the same tokens.
         geometry: The fixed shapes of the computation; by the model's device unless given.
+        quantization: What products with weights are computed in; None for the type of the weights.
 
     Raises:
         UnknownDecoder: The batch decoder does not know this kind of model.
@@ -60,9 +62,10 @@ class BatchDecoder:
         end_token_ids: frozenset[int],
         kv_memory_bytes: int = KV_MEMORY_BYTES,
         geometry: Geometry | None = None,
+        quantization: Quantization | None = None,
     ) -> None:
         self._geometry = geometry or (_CPU if model.device.type == "cpu" else _GPU)
-        self._decoder = Decoder(model, self._geometry.slots)
+        self._decoder = Decoder(model, self._geometry.slots, quantization)
         self._tokenizer = tokenizer
         self._end_token_ids = end_token_ids
         self._guides = JsonGuides(tokenizer, self._decoder.shape.vocabulary, end_token_ids)
@@ -172,10 +175,22 @@ class BatchDecoder:
 
 
 def build_generator(model: CausalModel, kv_memory_bytes: int = KV_MEMORY_BYTES) -> Generator:
-    """Returns the batch decoder, which takes the weights over, or transformers where that knows more."""
+    """Returns the batch decoder, which takes the weights over, or transformers where that knows more.
+
+    Raises:
+        EngineError: Only transformers knows the model, and a quantization is asked for.
+    """
     try:
-        return BatchDecoder(model.model, model.tokenizer, model.end_token_ids, kv_memory_bytes)
+        return BatchDecoder(
+            *(model.model, model.tokenizer, model.end_token_ids, kv_memory_bytes),
+            quantization=model.quantization,
+        )
     except UnknownDecoder as error:
+        if model.quantization:
+            raise EngineError(
+                f"{error}, and nothing else computes in {model.quantization}: do not set "
+                "HEADWATER_GENERATOR__QUANTIZATION"
+            ) from error
         logger.info("%s: transformers generates instead, one prompt after the other", error)
         return model
 

@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from inference.engines.generation import Quantization
 from inference.engines.protocol import EngineError
 from inference.engines.torch.adapters import PRODUCTS, DecoderAdapter, RowAdapters, read_adapter
+from inference.engines.torch.linear import Linear, build_linear
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text")
 _ROPE_TYPES = ("default", "linear", "llama3", "yarn")  # the others change with the length of the text
@@ -135,25 +137,6 @@ def _read_rope(config: Any, kind: str | None) -> Rope:
     return Rope(1.0 / (said["rope_theta"] ** (torch.arange(0, dim, 2, dtype=torch.float) / dim)), 1.0)
 
 
-class Linear:
-    """A matrix product with optional bias; on a CPU, weights are packed once as its kernel reads them.
-
-    oneDNN repacks plain weights at every call, which costs as much as the product of a small batch. `rows` is
-    the number of rows that the packing is made for; others are right too.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor | None, rows: int) -> None:
-        self._bias = bias
-        self._packed = weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
-        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, rows) if self._packed else weight
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Returns x W^T + b for x of shape (rows, in)."""
-        if self._packed:
-            return torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
-        return F.linear(x, self._weight, self._bias)
-
-
 @dataclass(frozen=True)
 class _Layer:
     """The weights of a layer; norms that its family does not have are None."""
@@ -177,9 +160,10 @@ class Decoder:
         model: A causal language model of transformers in evaluation mode. Its layers' weights are taken over:
             it can not be used after.
         rows: How many rows a decoding step has.
+        quantization: The numbers that products with weights are computed in; None for the model's own.
     """
 
-    def __init__(self, model: Any, rows: int) -> None:
+    def __init__(self, model: Any, rows: int, quantization: Quantization | None = None) -> None:
         self.shape = read_shape(model.config)
         self.dtype: torch.dtype = model.dtype
         self.device: torch.device = model.device
@@ -190,7 +174,7 @@ class Decoder:
         embedding = model.get_input_embeddings().weight.detach()
         head = model.get_output_embeddings().weight.detach()
         self._embedding = embedding
-        self._head = Linear(head, None, rows)
+        self._head = build_linear(head, None, rows, quantization)
         self._norm = model.model.norm.weight.detach() + self.shape.norm_offset
         self._frequencies = {rope: rope.frequencies.to(self.device) for rope in set(self.shape.ropes)}
         self._activation = _ACTIVATIONS[self.shape.activation]
@@ -202,10 +186,10 @@ class Decoder:
             for name in modules
         }
         for layer in model.model.layers:
-            self._layers.append(self._read_layer(layer, rows))
+            self._layers.append(self._read_layer(layer, rows, quantization))
             layer.to("meta")  # so that there is one copy of the weights
 
-    def _read_layer(self, layer: Any, rows: int) -> _Layer:
+    def _read_layer(self, layer: Any, rows: int, quantization: Quantization | None) -> _Layer:
         attention, mlp = layer.self_attn, layer.mlp
         sandwich = hasattr(layer, "pre_feedforward_layernorm")  # Gemma norms what leaves a block as well
 
@@ -219,7 +203,8 @@ class Decoder:
                     "the model's weights are quantized, which the batch decoder does not read"
                 )
             bias = torch.cat([each.detach() for each in biases]) if biases[0] is not None else None
-            return Linear(torch.cat([module.weight.detach() for module in modules]), bias, rows)
+            weight = torch.cat([module.weight.detach() for module in modules])
+            return build_linear(weight, bias, rows, quantization)
 
         return _Layer(
             input_norm=norm(layer.input_layernorm),

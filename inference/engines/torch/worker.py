@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from dagster_pipes import PipesContext, PipesEnvVarParamsLoader, open_dagster_pipes
 
@@ -25,6 +25,7 @@ from inference.engines.generation import (
     GenerationRequest,
     Generator,
     InvalidSamplingOption,
+    Quantization,
     SamplingOptions,
 )
 from inference.engines.protocol import EngineError
@@ -224,6 +225,12 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--model", type=Path, required=True, help="a model's folder with safetensors, or a .gguf file"
     )
+    parser.add_argument(
+        "--quantization",
+        choices=get_args(Quantization),
+        help="what products with weights are computed in: int8 on a CPU, fp8 on a GPU; the type of the "
+        "weights unless given",
+    )
     parser.add_argument("--max-tokens", type=int, default=300, help="the length limit of an answer (300)")
     parser.add_argument(
         "--end-with-parent", action="store_true", help="end when the process that started it has ended"
@@ -250,7 +257,7 @@ def main(words: Sequence[str] | None = None) -> int:
             from inference.engines.causal_model import open_causal_model
             from inference.engines.torch.decoder import build_generator
 
-            model = open_causal_model(given.model)
+            model = open_causal_model(given.model, given.quantization)
             outcome = answer_prompt_file(
                 given.prompts, given.answers, model, build_generator(model), given.max_tokens
             )
