@@ -17,7 +17,7 @@ from inference.answering.release_models import ReleaseModels
 from inference.engines.worker_engine import Workplace
 from orchestration.automation.alerts import FailureAlert
 from orchestration.automation.dead_runs import run_process_tags
-from orchestration.settings import Settings, open_configured_lake
+from orchestration.settings import Settings, open_configured_lake, settings_of_next_run
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index
 from retrieval.model_memory import MODEL_MEMORY
@@ -28,6 +28,7 @@ from training.datasets.requests import DatasetRequests
 
 def dagster_resources(settings: Settings) -> dict[str, Any]:
     """Returns the resources of the definitions, by name; nothing starts before an asset needs it."""
+    settings = settings_of_next_run(settings)
     MODEL_MEMORY.budget_bytes = settings.model_memory_bytes
     postgres = Postgres(settings.home, settings.postgres)
     model = EmbeddingModel.of(settings.recipe.embedder, settings.home)

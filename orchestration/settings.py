@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from deltalake.exceptions import DeltaError
-from pydantic import BaseModel, Field, IPvAnyAddress, SecretStr, field_validator
+from pydantic import BaseModel, Field, IPvAnyAddress, PrivateAttr, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from assets.lake.lake import Lake
@@ -26,6 +26,7 @@ from retrieval.rerank.reranker import RerankerConfig
 from retrieval.store.postgres import PostgresConfig
 from training.place import TrainingPlace
 from training.registry.addresses import registered_embedder
+from training.registry.versions import ModelRegistry
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +105,9 @@ class Settings(BaseSettings):
     mlflow_uri: str | None = None
     """The MLflow server that the registry of models is mirrored to, such as `http://127.0.0.1:5000`; a SQLite
     file in the state folder unless set. Credentials go into MLflow's own variables."""
+    live_model_with_removed_documents: Literal["stays", "steps_down"] = "stays"
+    """Whether a promoted embedder that learned from documents which were removed since stays live until
+    another is promoted, or the one before it, or the packaged one, takes over (docs/lineage.md)."""
     sql: SqlSettings = SqlSettings()
     """What one `headwater sql` may take."""
 
@@ -147,6 +151,8 @@ class Settings(BaseSettings):
             raise ValueError(CREDENTIALS_ADVICE)
         return lake
 
+    _embedder_is_promoted: bool = PrivateAttr(default=False)
+
     def model_post_init(self, context: Any) -> None:
         """Makes the state folder's path absolute, and finds the embedder that the registry of models names.
 
@@ -159,6 +165,7 @@ class Settings(BaseSettings):
         folder = registered_embedder(self.models_folder, named)
         if folder is not None:
             embedder = embedder.model_copy(update={"model": folder})
+            self._embedder_is_promoted = named is None
             self.recipe = self.recipe.model_copy(update={"embedder": embedder})
 
     @property
@@ -254,6 +261,25 @@ def open_configured_lake(settings: Settings) -> Lake:
         except (OSError, WriteConflict, DeltaError) as error:
             logger.warning("answers stay in %s until they can be committed: %s", settings.answers_dir, error)
     return lake
+
+
+def settings_of_next_run(settings: Settings) -> Settings:
+    """Returns the settings by which a run makes the index: those given, unless the live model steps down.
+
+    A model steps down by another index, made of the tables as they are now: a release of before would bring
+    the removed documents back.
+    """
+    if settings.live_model_with_removed_documents == "stays" or not settings._embedder_is_promoted:
+        return settings
+    from assets.training_sets.learned import embedder_without_removed
+
+    live = settings.recipe.embedder
+    taken = embedder_without_removed(
+        open_configured_lake(settings), ModelRegistry(settings.models_folder), live
+    )
+    if taken is live:
+        return settings
+    return settings.model_copy(update={"recipe": settings.recipe.model_copy(update={"embedder": taken})})
 
 
 def unknown_setting_variables(settings: Settings) -> dict[str, str | None]:

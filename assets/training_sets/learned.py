@@ -4,11 +4,19 @@ It is computed from the ids that each version was signed with and from the docum
 and stored nowhere: a document that comes back is no longer removed, in every list at once.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from assets.lake.lake import Lake
+from assets.lake.tables import RAW_DOCUMENTS
 from assets.training_sets.snapshots import documents_no_longer_held
+from retrieval.embedding.config import EmbedderConfig, packaged_embedding_model
 from training.registry.versions import ModelRegistry, ModelVersion
+
+
+class BaseHasRemovedDocuments(ValueError):
+    """What is to be trained from learned from removed documents; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -55,3 +63,66 @@ def learned_version(lake: Lake, registry: ModelRegistry, version: ModelVersion) 
     learned = registry.learned_documents(version)
     removed = documents_no_longer_held(lake, learned)
     return LearnedVersion(version, registry.aliases_of(version), len(learned), removed)
+
+
+def removed_lines(learned: Iterable[LearnedVersion]) -> list[str]:
+    """Returns a sentence per version that learned from removed documents."""
+    return [str(each) for each in learned if each.removed]
+
+
+def learned_from_source(lake: Lake, registry: ModelRegistry, source: str) -> dict[str, int]:
+    """Returns how many documents of a source each version learned from, by the version's address."""
+    every = [version for name in registry.names() for version in registry.versions(name)]
+    if not every:
+        return {}
+    rows = lake.query(
+        "select distinct doc_id from raw where source = ?", [source], raw=lake.delta(RAW_DOCUMENTS.name)
+    )
+    ids = set(rows["doc_id"].to_pylist())
+    counts = {version.address: len(ids & registry.learned_documents(version)) for version in every}
+    return {address: count for address, count in counts.items() if count}
+
+
+def require_base_without_removed(lake: Lake, registry: ModelRegistry, base: Path) -> None:
+    """Returns unless a folder is a version that learned from removed documents: nothing is trained from it.
+
+    Raises:
+        BaseHasRemovedDocuments: It is one.
+    """
+    every = [version for name in registry.names() for version in registry.versions(name)]
+    version = next((each for each in every if registry.path(each).resolve() == base.resolve()), None)
+    if version is None:
+        return
+    learned = learned_version(lake, registry, version)
+    if learned.removed:
+        raise BaseHasRemovedDocuments(
+            f"{learned}, which what is trained from it would have learned too: name another --base, or none"
+        )
+
+
+def embedder_without_removed(lake: Lake, registry: ModelRegistry, live: EmbedderConfig) -> EmbedderConfig:
+    """Returns the embedder that takes over where the live version learned from removed documents.
+
+    That is the version that was live before, unless it did too; then it is the packaged one.
+
+    Args:
+        lake: The tables.
+        registry: The versions of models.
+        live: The embedder of the live version.
+
+    Returns:
+        `live` itself, unless its version learned from removed documents.
+    """
+    for name in registry.names():
+        aliases = registry.aliases(name)
+        versions = {each.version: each for each in registry.versions(name)}
+        served = versions.get(aliases.live or 0)
+        if served is None or registry.path(served) != live.model:
+            continue
+        if not learned_version(lake, registry, served).removed:
+            return live
+        before = versions.get(aliases.previous or 0)
+        sound = before is not None and not learned_version(lake, registry, before).removed
+        model = registry.path(before) if before is not None and sound else packaged_embedding_model()
+        return live.model_copy(update={"model": model})
+    return live

@@ -59,6 +59,7 @@ def render_summary(summary: "RunSummary") -> str:
     if summary.unfit:
         reasons = "select uri, training_unfit_reasons from silver.documents where not training_fit"
         lines.append(f'{summary.unfit:,} found, but not fit for training: `headwater sql "{reasons}"`')
+    lines += [f"{each}: `headwater models list`" for each in summary.models]
     if summary.unread_sources:
         names = ", ".join(sorted(summary.unread_sources))
         lines.append(f"not read, as said above, and their documents are as they were: {names}")

@@ -95,6 +95,8 @@ def status_command(json_: Json = False) -> None:
     print_table([asdict(run) for run in found.runs], "last runs")
     for line in rebuilds:
         console.print(f"the next run: {line}", soft_wrap=True)
+    for line in found.models:
+        console.print(line, markup=False, soft_wrap=True)
     for problem in found.problems:
         console.print(f"[bold red]✗[/] {problem}", soft_wrap=True)
     if not found.problems:

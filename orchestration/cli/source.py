@@ -153,9 +153,18 @@ def source_remove_command(name: str, json_: Json = False) -> None:
     Example: `headwater source remove handbook`
     """
     from assets.sources.source_registry import SourceRegistry
+    from orchestration.training.learned import versions_learned_from_source
 
-    removed = SourceRegistry(read_command_settings().sources_file).remove(name)
+    settings = read_command_settings()
+    removed = SourceRegistry(settings.sources_file).remove(name)
+    models = versions_learned_from_source(settings, name)
     if json_:
-        print_json(removed.model_dump())
-    else:
-        console.print(f"removed {removed.name}; `headwater run` removes its documents from the index")
+        print_json(removed.model_dump() | {"models": models})
+        return
+    console.print(f"removed {removed.name}; `headwater run` removes its documents from the index")
+    for address, count in models.items():
+        console.print(
+            f"{address} learned from {count:,} of its documents: `headwater models list` counts them then",
+            markup=False,
+            soft_wrap=True,
+        )

@@ -10,11 +10,13 @@ from assets.lake.tables import CHUNKS
 from assets.sources.source_config import Source, SourceError
 from assets.sources.source_reader import list_local_source
 from assets.sources.source_registry import SourceRegistry
+from assets.training_sets.learned import learned_versions, removed_lines
 from orchestration.operations.quarantine import QuarantinedDocument, count_kept_out, quarantined_by_run
 from orchestration.operations.runs import RunFailed, RunOutcome, execute_run
 from orchestration.settings import Settings, open_configured_lake
 from retrieval.index.index import Index
 from retrieval.store.postgres import Postgres
+from training.registry.versions import ModelRegistry
 
 _RELEASING = ("serving", "ops")
 """The beginnings of the steps that build the index and make a release live."""
@@ -85,6 +87,7 @@ class RunSummary:
         held: Who holds it, since when and why, so that no other goes live.
         metrics: Its measured quality, such as `ndcg@10`.
         searchable: How many `documents` and `chunks` a search finds in it.
+        models: Which model versions learned from documents that were removed since, a sentence each.
     """
 
     run_id: str
@@ -99,6 +102,7 @@ class RunSummary:
     held: str | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     searchable: dict[str, int] = field(default_factory=dict)
+    models: Sequence[str] = ()
 
 
 def ingest_and_release(settings: Settings, progress: Callable[[str], None]) -> RunSummary:
@@ -133,6 +137,7 @@ def summarize_run(settings: Settings, outcome: RunOutcome) -> RunSummary:
         quarantined=quarantined_by_run(settings, outcome.run_id),
         kept_out=kept_out,
         unfit=unfit,
+        models=removed_lines(learned_versions(lake, ModelRegistry(settings.models_folder))),
     )
     if not any(step.startswith(_RELEASING) for step in outcome.seconds):
         return summary

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import dagster as dg
 from dagster import DagsterEventType
@@ -14,7 +14,7 @@ from orchestration.automation.dead_runs import end_dead_runs, run_process_tags
 from orchestration.environment.java import require_java
 from orchestration.migrations import state_folder_version
 from orchestration.services.dagster_home import dagster_home_instance
-from orchestration.settings import Settings
+from orchestration.settings import Settings, settings_of_next_run
 
 
 class RunFailed(RuntimeError):
@@ -59,7 +59,15 @@ def execute_run(settings: Settings, select: str | None, progress: Callable[[str]
     require_java()
     from orchestration.automation.jobs import refresh_job
 
-    return _execute(settings, refresh_job.name, progress, select=select)
+    before = settings_of_next_run(settings).recipe.embedder
+    outcome = _execute(settings, refresh_job.name, progress, select=select)
+    if select is not None or outcome.failures or settings_of_next_run(settings).recipe.embedder == before:
+        return outcome
+    progress(
+        "the live model learned from documents that are removed now, and steps down: another run follows"
+    )
+    again = _execute(settings, refresh_job.name, progress)
+    return replace(outcome, seconds=outcome.seconds | again.seconds, failures=again.failures)
 
 
 def execute_answers_run(settings: Settings, batch: str, progress: Callable[[str], None]) -> RunOutcome:

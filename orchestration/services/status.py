@@ -11,6 +11,7 @@ from assets.dagster.metadata import asset_key
 from assets.engine_releases import engine_standing
 from assets.lake.lake import Lake
 from assets.lake.tables import AUDITS, RAW_DOCUMENTS
+from assets.training_sets.learned import learned_versions
 from inference.engines.generator import engine_name
 from orchestration.services import lifecycle
 from orchestration.services.dagster_home import dagster_home_instance
@@ -18,6 +19,7 @@ from orchestration.services.run_name import run_name
 from orchestration.settings import Settings, open_configured_lake
 from retrieval.index.index import Index
 from retrieval.store.postgres import Postgres
+from training.registry.versions import ModelRegistry
 
 _RUNS_SHOWN = 5
 _RECENT_CHECKS = 20
@@ -70,6 +72,7 @@ class StateStatus:
         engine: The name of the engine that answers.
         runs: The newest runs.
         problems: What is wrong now: a sentence each, with what to do about it.
+        models: Which model versions learned from documents that were removed since, a sentence each.
     """
 
     services: list[lifecycle.ServiceStatus]
@@ -77,6 +80,7 @@ class StateStatus:
     engine: str
     runs: list[RunStatus]
     problems: list[str]
+    models: list[str]
 
     def to_dict(self) -> dict[str, Any]:
         """Returns it as `headwater status --json` prints it."""
@@ -99,7 +103,7 @@ def state_status(settings: Settings) -> StateStatus:
         *(*_services_down(found), *_last_run_failed(runs), *unread, *_gates_closed(lake)),
         *([held] if held else []),
     ]
-    return StateStatus(found, live, engine_name(engines.answering), runs, problems)
+    return StateStatus(found, live, engine_name(engines.answering), runs, problems, _models(settings, lake))
 
 
 def _live_release(settings: Settings) -> LiveReleaseStatus | None:
@@ -168,6 +172,21 @@ def _gates_closed(lake: Lake) -> list[str]:
         f"read the last version that passed; mend the cause, then `headwater run`"
         for row in failed.to_pylist()
     ]
+
+
+def _models(settings: Settings, lake: Lake) -> list[str]:
+    """Returns a sentence per model version that learned from removed documents, and what is done about it."""
+    said = []
+    for each in learned_versions(lake, ModelRegistry(settings.models_folder)):
+        if not each.removed:
+            continue
+        what = "nothing is trained from it"
+        if each.is_live:
+            what = "it stays live until another is promoted (HEADWATER_LIVE_MODEL_WITH_REMOVED_DOCUMENTS)"
+            if settings.live_model_with_removed_documents == "steps_down":
+                what = "the next run builds the index without it"
+        said.append(f"{each}: {what}")
+    return said
 
 
 def _run(record: dg.RunRecord) -> RunStatus:

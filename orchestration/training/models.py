@@ -106,17 +106,6 @@ def settings_with_embedder(settings: Settings, name: str) -> Settings:
     return settings.model_copy(update={"recipe": settings.recipe.model_copy(update={"embedder": embedder})})
 
 
-def list_models(settings: Settings) -> list[tuple[ModelVersion, list[str]]]:
-    """Returns every version with the names that it has, newest first; names are as the live release says."""
-    registry = model_registry(settings)
-    named = {name: registry.aliases(name).model_dump() for name in registry.names()}
-    return [
-        (version, [alias for alias, number in aliases.items() if number == version.version])
-        for name, aliases in named.items()
-        for version in registry.versions(name)
-    ]
-
-
 def follow_live_release(settings: Settings, index: Index, name: str) -> ModelAliases:
     """Has the aliases of a model say what PostgreSQL says about the live release."""
     registry = model_registry(settings)

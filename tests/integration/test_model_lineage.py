@@ -9,12 +9,23 @@ from lake_rows import write
 from trained_lake import NOW, TrainedLake, make_trained_lake
 from typer.testing import CliRunner
 
-from assets.lake.tables import ANSWERS, RELEASES
+from assets.lake.tables import ANSWERS, DOCUMENTS, RELEASES
+from assets.sources.source_config import Source
+from assets.sources.source_registry import SourceRegistry
+from assets.training_sets.learned import (
+    BaseHasRemovedDocuments,
+    embedder_without_removed,
+    require_base_without_removed,
+)
 from orchestration.cli.main import app
+from orchestration.operations import runs
+from orchestration.services.status import _models
+from orchestration.settings import Settings, settings_of_next_run
 from orchestration.tracing.models import TrainedFrom
 from orchestration.tracing.nodes import Trace, TraceNode, Untraceable
 from orchestration.tracing.tracer import Tracer
 from orchestration.tracing.verify import TraceVerifier
+from retrieval.embedding.config import packaged_embedding_model
 from retrieval.embedding.quantization import int8_model_digest
 from training.datasets.requests import DatasetRequests
 from training.registry.versions import ModelAliases
@@ -143,3 +154,106 @@ def test_the_command_traces_a_model_and_names_what_it_does_not_know(
     assert "learned_documents embedder@1" in printed.stdout
     with pytest.raises(Untraceable, match="a model such as embedder@1"):
         trace(trained, "embedder@9")
+
+
+def invoke(trained: TrainedLake, *arguments: str) -> str:
+    done = CliRunner().invoke(
+        app, arguments, env={"HEADWATER_HOME": str(trained.settings.home)}, catch_exceptions=False
+    )
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def marks(trained: TrainedLake) -> dict[str, int]:
+    rows = json.loads(invoke(trained, "models", "list", "--json"))
+    return {f"{row['model']}@{row['version']}": row["removed_documents"] for row in rows}
+
+
+def test_versions_that_learned_from_a_removed_document_are_marked_until_it_comes_back(
+    trained: TrainedLake,
+) -> None:
+    assert marks(trained) == {"embedder@1": 0, "embedder@2": 0, "embedder@3": 0}
+    assert _models(trained.settings, trained.lake) == []
+    before = trained.lake.version(DOCUMENTS.name)
+    trained.remove("tides")
+    trained.remove("moss")
+    assert marks(trained) == {"embedder@1": 2, "embedder@2": 2, "embedder@3": 0}, "the second by its base"
+    shown = json.loads(invoke(trained, "models", "show", "embedder@1", "--json"))
+    assert (shown["documents"], set(shown["removed_documents"])) == (
+        5,
+        {trained.doc_ids["tides"], trained.doc_ids["moss"]},
+    )
+    assert "embedder@1 (live) learned from 2 removed documents, of 5" in invoke(
+        trained, "models", "show", "embedder@1"
+    )
+    of_base, live = _models(trained.settings, trained.lake)
+    assert of_base == "embedder@2 learned from 2 removed documents: nothing is trained from it"
+    assert live.startswith("embedder@1 (live) learned from 2 removed documents: it stays live until another")
+    assert "LIVE_MODEL_WITH_REMOVED_DOCUMENTS" in live
+    trained.lake.delta(DOCUMENTS.name).restore(before)
+    assert marks(trained) == {"embedder@1": 0, "embedder@2": 0, "embedder@3": 0}
+
+
+def test_removing_a_source_says_which_versions_learned_from_it(trained: TrainedLake, tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    SourceRegistry(trained.settings.sources_file).add(Source(name="docs", location=str(tmp_path / "docs")))
+    removed = json.loads(invoke(trained, "source", "remove", "docs", "--json"))
+    assert removed["models"] == {"embedder@1": 5, "embedder@2": 5, "embedder@3": 1}
+
+
+def test_nothing_is_trained_from_a_version_that_learned_from_a_removed_document(trained: TrainedLake) -> None:
+    registry = trained.registry
+    second, third = (registry.path(registry.find(f"embedder@{number}")) for number in (2, 3))
+    require_base_without_removed(trained.lake, registry, second)
+    trained.remove("tides")
+    require_base_without_removed(trained.lake, registry, third)
+    require_base_without_removed(trained.lake, registry, packaged_embedding_model())
+    with pytest.raises(
+        BaseHasRemovedDocuments, match=r"embedder@2 learned from 1 removed document, .*--base"
+    ):
+        require_base_without_removed(trained.lake, registry, second)
+
+
+def test_a_live_version_stays_or_steps_down_to_one_that_learned_from_no_removed_document(
+    trained: TrainedLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = trained.registry
+    registry.set_aliases("embedder", ModelAliases(live=1, previous=3))
+    first, third = (registry.path(registry.find(f"embedder@{number}")) for number in (1, 3))
+
+    def embedder(policy: str) -> Path:
+        monkeypatch.setenv("HEADWATER_LIVE_MODEL_WITH_REMOVED_DOCUMENTS", policy)
+        return settings_of_next_run(Settings(home=trained.settings.home)).recipe.embedder.model
+
+    assert embedder("steps_down") == first
+    trained.remove("tides")
+    assert embedder("stays") == first
+    assert embedder("steps_down") == third
+    trained.remove("wool")
+    assert embedder("steps_down") == packaged_embedding_model()
+    other = trained.settings.recipe.embedder.model_copy(update={"model": third})
+    assert embedder_without_removed(trained.lake, registry, other) is other, "not the live one"
+    monkeypatch.setenv("HEADWATER_RECIPE__EMBEDDER__MODEL", "embedder@live")
+    assert embedder("steps_down") == first, "the settings name it"
+
+
+def test_the_run_that_removes_a_document_is_followed_by_one_without_the_model(
+    trained: TrainedLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADWATER_LIVE_MODEL_WITH_REMOVED_DOCUMENTS", "steps_down")
+    settings, made = Settings(home=trained.settings.home), list[Path]()
+
+    def execute(given: Settings, *_: object, **__: object) -> runs.RunOutcome:
+        made.append(settings_of_next_run(given).recipe.embedder.model)
+        if len(made) == 1:
+            trained.remove("tides")
+        return runs.RunOutcome(f"run {len(made)}", {f"step {len(made)}": 1.0})
+
+    monkeypatch.setattr(runs, "_execute", execute)
+    said = list[str]()
+    outcome = runs.execute_run(settings, None, said.append)
+    assert made == [trained.registry.path(trained.registry.find("embedder@1")), packaged_embedding_model()]
+    assert (outcome.run_id, list(outcome.seconds)) == ("run 1", ["step 1", "step 2"])
+    assert "steps down" in said[0]
+    runs.execute_run(settings, None, said.append)
+    assert len(made) == 3, "once is enough"

@@ -99,19 +99,22 @@ def models_list_command(json_: Json = False) -> None:
 
     Example: `headwater models list --json`
     """
-    from orchestration.training.models import list_models
+    from orchestration.training.learned import all_learned_versions
 
     rows: list[dict[str, Any]] = [
         {
             "model": version.name,
             "version": version.version,
-            "aliases": aliases,
+            "aliases": learned.aliases,
             "digest": version.digest,
             "dataset": version.lineage.dataset,
+            "documents": learned.documents,
+            "removed_documents": len(learned.removed),
             "made_at": version.made_at.isoformat(timespec="seconds"),
             "metrics": version.metrics,
         }
-        for version, aliases in list_models(read_command_settings())
+        for learned in all_learned_versions(read_command_settings())
+        for version in [learned.version]
     ]
     if json_:
         print_json(rows)
@@ -133,20 +136,30 @@ def models_show_command(address: Address, json_: Json = False) -> None:
 
     Example: `headwater models show embedder@live`
     """
+    from orchestration.training.learned import what_version_learned
     from orchestration.training.models import model_registry
 
-    registry = model_registry(read_command_settings())
+    settings = read_command_settings()
+    registry = model_registry(settings)
     version = registry.find(address)
+    learned = what_version_learned(settings, version)
     path = registry.open(version)
     decisions = [each for each in registry.decisions(version.name) if each.version == version.version]
     if json_:
         print_json(
             version.model_dump(mode="json")
             | {"path": str(path), "decisions": [each.model_dump(mode="json") for each in decisions]}
+            | {"documents": learned.documents, "removed_documents": learned.removed}
         )
         return
     _print_version(version)
     print_table([{"": key, "value": value} for key, value in version.lineage.model_dump().items()])
+    if learned.removed:
+        console.print(
+            f"{learned}, of {learned.documents:,}; nothing is trained from it, and --json lists them",
+            markup=False,
+            soft_wrap=True,
+        )
     if decisions:
         rows = [each.model_dump(include={"decision", "dataset", "reason"}) for each in decisions]
         print_table(rows, "decisions")
