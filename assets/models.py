@@ -12,6 +12,7 @@ from assets.dagster.models import MODEL_GROUP, TRAINING_TENANTS, comparison_resu
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
 from assets.lake.tables import TRAINING_EXAMPLES
+from assets.training_sets.learned import require_base_without_removed
 from assets.training_sets.snapshots import mark_removed
 from retrieval.embedding.config import packaged_embedding_model
 from training.place import TrainingPlace
@@ -57,10 +58,12 @@ def embedder_asset(
 
     mark_removed(lake, training_place.datasets)
     base = config.base
+    folder = embedder_folder(training_place.models, base) if base else packaged_embedding_model()
+    require_base_without_removed(lake, training_place.registry, folder)
     version = run_embedder_job(
         training_place,
         learned_of_tenant(training_place.datasets, context.partition_key),
-        embedder_folder(training_place.models, base) if base else packaged_embedding_model(),
+        folder,
         base,
         EmbedderTraining(minutes=config.minutes, seed=config.seed),
         CODE_VERSION,

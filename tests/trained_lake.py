@@ -70,61 +70,81 @@ def make_trained_lake(home: Path, names: Sequence[str]) -> TrainedLake:
     """Makes a lake of a document per name, and a training set of one question about each."""
     settings = Settings(home=home)
     lake = open_configured_lake(settings)
-    raw, documents, chunks, examples = [], [], [], []
+    raw, documents, chunks = [], [], []
     for name in names:
-        text = f"All that is known about {name}."
-        body, uri = text.encode(), f"file:///{name}.txt"
-        found = doc_id("acme", "docs", uri)
-        digest, text_digest = hashlib.sha256(body).hexdigest(), hashlib.sha256(text.encode()).hexdigest()
-        chunk_id = make_chunk_id(found, text_digest, 0)
-        shared = {"doc_id": found, "tenant": "acme", "source": "docs", "uri": uri, "content_sha256": digest}
+        text, uri = _text(name), f"file:///{name}.txt"
+        found, body = doc_id("acme", "docs", uri), text.encode()
+        shared = {"doc_id": found, "tenant": "acme", "source": "docs", "uri": uri}
+        shared["content_sha256"] = _sha256(text)
         raw.append(
             shared | {"body": body, "size_bytes": len(body), "media_type": "text/plain", "revision": 1}
         )
-        documents.append(shared | {"text": text, "title": name, "text_sha256": text_digest})
+        documents.append(shared | {"text": text, "title": name, "text_sha256": _sha256(text)})
         chunks.append(
             {
-                **{"chunk_id": chunk_id, "doc_id": found, "tenant": "acme", "text": text, "ordinal": 0},
-                **{"char_start": 0, "char_end": len(text), "text_sha256": text_digest, "token_count": 7},
-            }
-        )
-        examples.append(
-            {
-                **{"example_id": f"about {name}", "kind": "retrieval_pair", "query_kind": "title"},
-                **{"question": f"What is known about {name}?", "positive": text, "negatives": []},
-                **{"candidates": [], "scores": [1.0], "chunk_ids": [chunk_id], "doc_ids": [found]},
+                **{
+                    "chunk_id": _chunk_id(name),
+                    "doc_id": found,
+                    "tenant": "acme",
+                    "text": text,
+                    "ordinal": 0,
+                },
+                **{"char_start": 0, "char_end": len(text), "text_sha256": _sha256(text), "token_count": 7},
             }
         )
     for table, rows in ((RAW_DOCUMENTS, raw), (DOCUMENTS, documents), (CHUNKS, chunks)):
         write(lake, table, [_filled(table, row) for row in rows])
-    nothing = EXAMPLE_SCHEMA.empty_table()
-    header = write_dataset(
-        settings.datasets_folder,
-        DatasetHeader(
-            name="acme",
-            digest="",
-            tenant="acme",
-            recipe={},
-            versions={"gold.chunks": lake.version(CHUNKS.name)},
-            code_version="1",
-            run_id="run",
-            made_at=NOW,
-            files={},
-            splits={"train": len(names), "validation": 0, "test": 0},
-            kinds={"retrieval_pair": len(names)},
-            query_kinds={"title": len(names)},
-            licences={"unknown": len(names)},
-            languages=["en"],
-            documents=len(names),
-        ),
-        {
-            "train": pa.Table.from_pylist(examples, EXAMPLE_SCHEMA),
-            "validation": nothing,
-            "test": nothing,
-        },
-    )
     ids = {name: doc_id("acme", "docs", f"file:///{name}.txt") for name in names}
-    return TrainedLake(settings, lake, ids, header)
+    return TrainedLake(settings, lake, ids, write_snapshot(settings, lake, names))
+
+
+def write_snapshot(settings: Settings, lake: Lake, names: Sequence[str]) -> DatasetHeader:
+    """Writes a training set of a question about each document, with the next one as what does not answer."""
+    examples = []
+    for name, other in zip(names, [*names[1:], names[0]], strict=True):
+        examples.append(
+            {
+                **{"example_id": f"about {name}", "kind": "retrieval_pair", "query_kind": "title"},
+                **{"question": f"What is known about {name}?", "positive": _text(name)},
+                **{"negatives": [_text(other)], "candidates": [], "scores": [0.9, 0.1]},
+                "chunk_ids": [_chunk_id(name), _chunk_id(other)],
+                "doc_ids": [doc_id("acme", "docs", f"file:///{each}.txt") for each in (name, other)],
+            }
+        )
+    nothing = EXAMPLE_SCHEMA.empty_table()
+    described = DatasetHeader(
+        name="acme",
+        digest="",
+        tenant="acme",
+        recipe={},
+        versions={"gold.chunks": lake.version(CHUNKS.name)},
+        code_version="1",
+        run_id="run",
+        made_at=datetime.now(UTC),
+        files={},
+        splits={"train": len(names), "validation": 0, "test": 0},
+        kinds={"retrieval_pair": len(names)},
+        query_kinds={"title": len(names)},
+        licences={"unknown": len(names)},
+        languages=["en"],
+        documents=len(names),
+    )
+    train = pa.Table.from_pylist(examples, EXAMPLE_SCHEMA)
+    return write_dataset(
+        settings.datasets_folder, described, {"train": train, "validation": nothing, "test": nothing}
+    )
+
+
+def _text(name: str) -> str:
+    return f"All that is known about {name}."
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _chunk_id(name: str) -> str:
+    return make_chunk_id(doc_id("acme", "docs", f"file:///{name}.txt"), _sha256(_text(name)), 0)
 
 
 def _filled(table: Table, row: dict[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from assets.lake.lineage import CODE_VERSION
+from assets.training_sets.learned import require_base_without_removed
+from assets.training_sets.snapshots import mark_removed
 from orchestration.operations.scratch_index import open_scratch_index
-from orchestration.settings import Settings
+from orchestration.settings import Settings, open_configured_lake
 from quality.evaluation.beir_collection import BeirCollection, load_beir_collection
 from retrieval.atomic_files import atomic_file
 from retrieval.embedding.config import packaged_embedding_model
@@ -50,6 +52,8 @@ def train_embedder_version(
 
     Raises:
         UnknownBase: The base is no model that can be trained.
+        BaseHasRemovedDocuments: The base learned from documents that were removed since.
+        DatasetHasRemovedDocuments: The training set holds some.
         BadBeirCollection: The folder is not in that layout.
         UnknownDataset: The tenant has no training set yet.
         TooFewExamples: There are too few questions.
@@ -59,6 +63,10 @@ def train_embedder_version(
     """
     place = settings.training_place
     base_folder = embedder_folder(place.models, base) if base else packaged_embedding_model()
+    if base is not None:
+        require_base_without_removed(open_configured_lake(settings), place.registry, base_folder)
+    if data is None:  # since the last run documents may have been removed
+        mark_removed(open_configured_lake(settings), place.datasets)
     learned = (
         _learned_of_folder(settings, data, base_folder, training, progress)
         if data

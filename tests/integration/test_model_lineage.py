@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from lake_rows import write
-from trained_lake import NOW, TrainedLake, make_trained_lake
+from tiny_embedders import make_tiny_embedder
+from trained_lake import NOW, TrainedLake, make_trained_lake, write_snapshot
 from typer.testing import CliRunner
 
 from assets.lake.tables import ANSWERS, DOCUMENTS, RELEASES
@@ -25,9 +26,12 @@ from orchestration.tracing.models import TrainedFrom
 from orchestration.tracing.nodes import Trace, TraceNode, Untraceable
 from orchestration.tracing.tracer import Tracer
 from orchestration.tracing.verify import TraceVerifier
+from orchestration.training.train import train_embedder_version
 from retrieval.embedding.config import packaged_embedding_model
 from retrieval.embedding.quantization import int8_model_digest
 from training.datasets.requests import DatasetRequests
+from training.datasets.training_set import DatasetHasRemovedDocuments
+from training.jobs.plan import EmbedderTraining
 from training.registry.versions import ModelAliases
 
 NAMES = ["tides", "bread", "copper", "kites", "moss", "wool"]
@@ -70,8 +74,8 @@ def test_a_model_is_traced_to_base_training_set_examples_and_bytes(trained: Trai
     assert (dataset.details["train"], dataset.details["is_kept"]) == (6, True)
     examples = nodes([dataset], "training_example")
     assert len(examples) == 3, "counted, and a few shown"
-    assert examples[0].details["chunks"] == 1
-    assert len(nodes(examples, "bytes")) == len(nodes(examples, "document")) == 3
+    assert examples[0].details["chunks"] == 2
+    assert len(nodes(examples, "bytes")) == len(nodes(examples, "document")) == 6
     assert (documents.details["documents"], documents.details["removed"]) == (5, 0)
     assert len(documents.children) == 5
     for identity in (first.digest, first.digest[:10], "embedder@live"):
@@ -107,7 +111,7 @@ def test_a_training_set_is_traced_both_ways(trained: TrainedLake) -> None:
     found = trace(trained, trained.dataset.address)
     assert found.kind == "training_set"
     assert [node.id for node in found.forward] == ["embedder@3", "embedder@1"]
-    assert len(nodes(found.backward, "bytes")) == 3
+    assert len(nodes(found.backward, "bytes")) == 6
 
 
 def answer(number: int, model_digest: str) -> dict[str, object]:
@@ -257,3 +261,30 @@ def test_the_run_that_removes_a_document_is_followed_by_one_without_the_model(
     assert "steps down" in said[0]
     runs.execute_run(settings, None, said.append)
     assert len(made) == 3, "once is enough"
+
+
+def test_what_is_trained_next_leaves_a_removed_document_out(tmp_path: Path) -> None:
+    names = [f"thing{number}" for number in range(12)]
+    made = make_trained_lake(tmp_path / "state", names)
+    base = make_tiny_embedder(tmp_path / "base")
+
+    def train(of: Path | str) -> set[str]:
+        training = EmbedderTraining(minutes=0.1)
+        version = train_embedder_version(made.settings, None, "acme", str(of), training, print)
+        return made.registry.learned_documents(version)
+
+    assert train(base) == set(made.doc_ids.values())
+    made.remove("thing3")
+    with pytest.raises(DatasetHasRemovedDocuments, match="headwater datasets snapshot acme"):
+        train(base)
+    write_snapshot(made.settings, made.lake, [name for name in names if name != "thing3"])
+    with pytest.raises(BaseHasRemovedDocuments, match="embedder@1"):
+        train("embedder@1")
+    assert train(base) == set(made.doc_ids.values()) - {made.doc_ids["thing3"]}
+    listed = CliRunner().invoke(
+        app, ["models", "list", "--json"], env={"HEADWATER_HOME": str(made.settings.home)}
+    )
+    assert [(row["version"], row["removed_documents"]) for row in json.loads(listed.stdout)] == [
+        (2, 0),
+        (1, 1),
+    ]
