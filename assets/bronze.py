@@ -43,6 +43,7 @@ from assets.sources.source_reader import (
     read_source,
 )
 from assets.sources.source_registry import SourceRegistry
+from retrieval.progress import Progress
 
 SOURCES_READ = "sources_read"
 """The check of `bronze/raw_documents` that fails, as a warning, while a source can not be read."""
@@ -224,6 +225,7 @@ def raw_documents_asset(
     now = lake.stamp(RAW_DOCUMENTS, "fetched_at")
     readings, left = list[BronzeReading](), state
     faults: dict[str, SourceError] = {}
+    progress = Progress("sources looked through", len(registered))
     with source_scratch_folder(lake.cache_dir) as scratch:
         for source in registered:
             ours = pc.and_(pc.equal(left["tenant"], source.tenant), pc.equal(left["source"], source.name))
@@ -239,6 +241,7 @@ def raw_documents_asset(
             except SourceError as fault:  # it fails alone: its documents stay as they are
                 context.log.warning(str(fault))
                 faults[source.name] = fault
+            progress.advance()
         with open_relations(lake, not any(isinstance(reading.read, DataFrame) for reading in readings)) as on:
             accepted, parts = list[BronzeReading](), ["SELECT * FROM {gone}", "SELECT * FROM {earlier}"]
             for number, reading in enumerate(readings):

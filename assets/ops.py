@@ -4,9 +4,16 @@ A blocking check on `serving/index` evaluates the newest state of the index and 
 `ops.releases`. `ops/release` makes live only what that verdict approves, also when it is launched on its own.
 """
 
+import logging
+
 import dagster as dg
 
-from assets.dagster.metadata import POLICIES, dagster_evaluation_chart, dagster_release_charts, dagster_result
+from assets.dagster.metadata import POLICIES, dagster_result
+from assets.dagster.release_charts import (
+    dagster_evaluation_chart,
+    dagster_release_charts,
+    metrics_of_live,
+)
 from assets.dagster.retry import retry_asset
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
@@ -26,6 +33,8 @@ from quality.evaluation.release_gate import decide_release
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index, IndexPoint, IndexState
 from retrieval.search.searcher import Searcher
+
+logger = logging.getLogger(__name__)
 
 INDEX_KEY = dg.AssetKey(["serving", "index"])
 
@@ -71,14 +80,18 @@ def retrieval_quality_asset_check(
     groups = search_index.groups()
 
     def evaluated(at: IndexPoint) -> dict[str, float]:
+        asked = sum(map(len, questions.values()))
+        logger.info("%s is asked %s questions, in each mode of search", stored_release_name(at), f"{asked:,}")
         return evaluate_candidate(questions, canonical, searcher, model, at, groups)
 
     figures = evaluated(state) if questions else {}
     # A live release of another model is judged by what it was released with: its vectors are not these.
     before = None
     if live is not None:
-        same = live.details.model_digest == model.digest
-        before = evaluated(live) if same and questions else live.details.metrics
+        before = live.details.metrics
+        if live.details.model_digest == model.digest and questions:
+            before = evaluated(live)
+            figures |= metrics_of_live(before)
     decision = decide_release(figures, before, recipe.gate)
     log_release_verdict(lake, state, decision.released, decision.reason, figures, context.run.run_id, token)
     return dg.AssetCheckResult(

@@ -118,6 +118,7 @@ def refresh_serving_index(
         rows = serving_rows(lake, pins, model_digest, None)
         named = lake.query("select max(generation) as n from releases", releases=lake.delta(RELEASES.name))
         after = named["n"][0].as_py() or 0
+        logger.info("a new generation of the index is built from gold.chunks %d", pins[CHUNKS.name])
         return index.build(model_digest, chunker, dimension, rows, lineage, after=after)
     seen = state.lineage.inputs
     _, removed = lake.changed_keys(CHUNKS.name, "chunk_id", seen[CHUNKS.name], pins[CHUNKS.name])
@@ -129,6 +130,11 @@ def refresh_serving_index(
         for doc_ids in lake.changed_keys(name, "doc_id", seen[name], pins[name])
         for doc_id in doc_ids
     }
+    logger.info(
+        "the index takes over the changes of %s documents; %s chunks go",
+        f"{len(touched):,}",
+        f"{len(removed):,}",
+    )
     return index.apply(state, serving_rows(lake, pins, model_digest, sorted(touched)), removed, lineage)
 
 

@@ -16,6 +16,8 @@ _INCHES = (5.2, 2.2)
 _DPI = 110
 GOOD_COLOUR, BAD_COLOUR = "#0a7d33", "#b3261e"
 _BINS = 30
+_LABELS = 6
+"""The most labels under a line chart."""
 
 
 def bar_chart(title: str, values: Mapping[str, float], limit: float | None = None) -> "Figure":
@@ -32,8 +34,9 @@ def bar_chart(title: str, values: Mapping[str, float], limit: float | None = Non
     axes.barh(list(values), list(values.values()), color=colours)
     axes.invert_yaxis()
     for place, value in enumerate(values.values()):
-        axes.annotate(f" {value:,.4g}", (value, place), va="center", fontsize=7)
+        axes.annotate(f" {written_out(value)}", (value, place), va="center", fontsize=7)
     axes.margins(x=0.15)
+    axes.xaxis.set_major_formatter(written_out)
     if limit is not None:
         axes.axvline(limit, color="#555", linestyle=":")
     return figure
@@ -59,32 +62,70 @@ def histogram_chart(title: str, values: npt.NDArray[np.float64], log: bool = Fal
         if (np.diff(edges) > 0).all():
             axes.hist(values, bins=list(edges), color=GOOD_COLOUR)
             axes.set_xscale("log" if log else "linear")
+            axes.xaxis.set_major_formatter(written_out)
+            # Within a decade only the small ticks of a logarithmic axis are there.
+            narrow = log and edges[-1] < 10 * edges[0]
+            axes.xaxis.set_minor_formatter(written_out if narrow else "")
         else:  # one value, or so near one that no number lies between
-            axes.bar([f"{values[0]:.4g}"], [len(values)], color=GOOD_COLOUR)
+            axes.bar([written_out(values[0])], [len(values)], color=GOOD_COLOUR)
+        axes.yaxis.set_major_formatter(written_out)
     return figure
 
 
 def line_chart(
-    title: str, at: Sequence[str], series: Mapping[str, Sequence[float]], limit: float | None = None
+    title: str,
+    at: Sequence[str],
+    series: Mapping[str, Sequence[float]],
+    limit: float | None = None,
+    before: Mapping[str, Sequence[float]] | None = None,
+    ends: tuple[float, float] | None = None,
 ) -> "Figure":
-    """Returns a line chart of values over time.
+    """Returns a line chart of values over time, whose legend says the newest value of each line.
 
     Args:
         title: The chart's title: what the values are.
         at: The labels of the times, oldest first.
         series: The values of each line by its name, one per time; NaN for a missing value.
         limit: A line is drawn at this value; None for no line.
+        before: For values that compare only with some others: by the line's name, what each value is compared
+            with at the time before it, NaN for nothing. None where all compare, and are joined.
+        ends: The least and the largest value that can be, where the chart shows all between.
     """
     figure, axes = _figure(title)
     for name, values in series.items():
-        axes.plot(range(len(at)), values, marker="o", markersize=3, linewidth=1, label=name)
-    step = max(1, len(at) // 8)
+        known = [value for value in values if np.isfinite(value)]
+        label = f"{name} {written_out(known[-1])}" if known else name
+        line = "None" if before else "-"
+        (points,) = axes.plot(
+            range(len(at)), values, marker="o", markersize=3, linewidth=1, linestyle=line, label=label
+        )
+        for place, earlier in enumerate(before[name] if before else ()):
+            if place and np.isfinite(earlier):
+                joined = (earlier, values[place])
+                axes.plot((place - 1, place), joined, linewidth=1, color=points.get_color())
+    step = max(1, -(-len(at) // _LABELS))
     axes.set_xticks(range(0, len(at), step), list(at)[::step])
+    axes.yaxis.set_major_formatter(written_out)
+    if ends:
+        spare = (ends[1] - ends[0]) / 20
+        axes.set_ylim(ends[0], ends[1] + spare)
     if limit is not None:
         axes.axhline(limit, color="#555", linestyle=":")
     if len(series) > 1:
         axes.legend(fontsize=7, frameon=False)
     return figure
+
+
+def written_out(value: float, place: float = 0) -> str:
+    """Returns a number with four digits or more, never with an exponent: 12,290 and 0.00012.
+
+    Args:
+        value: The number.
+        place: Where matplotlib, which calls this for its axes, writes it.
+    """
+    if not np.isfinite(value) or abs(value) >= 1000 or value == round(value):
+        return f"{value:,.0f}"
+    return np.format_float_positional(value, 4, fractional=False, trim="-")
 
 
 def chart_markdown(figure: "Figure") -> str:

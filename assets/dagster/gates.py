@@ -4,6 +4,7 @@ Dagster's blocking checks work only inside one run. So a gate also writes its ve
 consumers of a gated table read its newest version that passed (`readable_version`).
 """
 
+import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ import duckdb
 from assets.dagster.drift import gate_blocked_by_drift
 from assets.dagster.metadata import asset_key
 from assets.lake.audits import last_audit, record_audit
-from assets.lake.delta import delta_bytes, register_delta_table
+from assets.lake.delta import delta_bytes, delta_rows, register_delta_table
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
 from assets.lake.tables import AUDITS, DOCUMENTS, TABLES
@@ -27,6 +28,8 @@ from quality.suites import SUITES, Suite
 from quality.user_suites import UserSuite, suites_digest
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.progress import Progress, polled_progress
+
+logger = logging.getLogger(__name__)
 
 _PARAMETERS: dict[str, Callable[[Recipe, EmbeddingModel], str | int]] = {
     "token_budget": lambda recipe, _: recipe.chunker.max_tokens,
@@ -87,6 +90,7 @@ def build_gate_checks(suite: Suite, added: Sequence[UserSuite] = ()) -> dg.Asset
         version = lake.version(suite.table)
         warned = recorded_gate_warnings(lake, suite.table, version, added)
         if warned is not None:
+            context.log.info(f"version {version} of {suite.table} has passed this gate before")
             results = [
                 ExpectationResult(each.name, each.name not in warned, each.severity) for each in expectations
             ]
@@ -204,6 +208,8 @@ def run_version_gate(
     versions = {suite.table: version} | {name: inputs[name] for name in suite.reads}
     tables = {name: lake.delta(name, at) for name, at in versions.items()}
     results: list[ExpectationResult] = []
+    rows = sum(map(delta_rows, tables.values()))
+    logger.info("version %d of %s is validated: %s rows are read", version, suite.table, f"{rows:,}")
     progress = Progress(f"expectations of {suite.table} validated", len(_all_expectations(suite, added)))
     with polled_progress(lambda: progress.reach(len(results))):  # one call validates a whole suite
         if sum(map(delta_bytes, tables.values())) <= DRIVER_GATE_BYTES:

@@ -1,8 +1,8 @@
 """Dagster metadata of assets: rows, bytes, seconds, schema, column lineage, versions, a sample, charts."""
 
-import json
+import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from datetime import timedelta
 from typing import Any
 
@@ -11,12 +11,14 @@ import pyarrow as pa
 from dagster import MetadataValue
 
 from assets.columns import Table, column_comment
-from assets.dagster.charts import bar_chart, chart_markdown, histogram_chart, line_chart
+from assets.dagster.charts import bar_chart, chart_markdown, histogram_chart
 from assets.dagster.column_lineage import dagster_column_lineage
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
 from assets.lake.tables import TABLES
 from assets.sources.revisions import IS_ARCHIVE
+
+logger = logging.getLogger(__name__)
 
 _PRIVATE = {
     "body",
@@ -115,7 +117,7 @@ _CHARTS: dict[str, dict[str, tuple[Callable[[str, pa.Table], str], str]]] = {
 }
 """What is drawn of each table: a title, how, and the query over the table `t`."""
 
-_SHOWN_RELEASES = 50
+_ROWS = "dagster/row_count"
 _SAMPLE_CHARS = 48
 """Of a value in a sample: one cell of JSON would fill the page."""
 
@@ -189,7 +191,7 @@ def dagster_result(
         "delta_version": newest.version(),
         **extra,
         "sample": _sample(lake, table),
-        "dagster/row_count": lake.query("select count(*) as n from t", t=newest)["n"][0].as_py(),
+        _ROWS: lake.query("select count(*) as n from t", t=newest)["n"][0].as_py(),
         "dagster/column_schema": dagster_table_schema(table),
         "dagster/uri": lake.path(table.name),
         "last_release": _last_release(lake),
@@ -199,6 +201,7 @@ def dagster_result(
             draw(title, lake.query(query, t=newest)) for title, (draw, query) in _CHARTS[table.name].items()
         ]
         metadata = {"charts": MetadataValue.md("\n\n".join(drawn))} | metadata
+    logger.info("%s has %s rows in %s files", table.name, f"{metadata[_ROWS]:,}", f"{files.num_rows:,}")
     if commit is not None:
         inputs = [TABLES[name] for name in commit.lineage.inputs if name in TABLES]
         lineage = dagster_column_lineage(table, inputs)
@@ -260,42 +263,6 @@ def _sample(lake: Lake, table: Table) -> MetadataValue:
         [dg.TableRecord({k: v or "" for k, v in row.items()}) for row in rows],
         dg.TableSchema([dg.TableColumn(name) for name in columns]),
     )
-
-
-def dagster_evaluation_chart(figures: Mapping[str, float]) -> MetadataValue:
-    """Returns a bar chart of each search mode's metrics on the evaluation questions."""
-    modes = {"fused": "", "vector": "/vector", "lexical": "/lexical"}
-    bars = {
-        f"{measure}, {mode}": figures[measure + suffix]
-        for measure in ("ndcg@10", "recall@10", "rr@10")
-        for mode, suffix in modes.items()
-        if measure + suffix in figures
-    }
-    return MetadataValue.md(chart_markdown(bar_chart(f"{figures.get('questions', 0):,.0f} questions", bars)))
-
-
-def dagster_release_charts(lake: Lake) -> MetadataValue:
-    """Returns charts of the rows that each stage kept, and of each release's metrics."""
-    rows = lake.query(
-        f"""
-        select release_id, arg_max(metrics, decided_at) as metrics from releases
-        where decision <> 'refused' group by 1 order by min(decided_at) desc limit {_SHOWN_RELEASES}
-        """,
-        releases=lake.delta("ops.releases"),
-    ).to_pylist()[::-1]
-    measured = [json.loads(row["metrics"]) for row in rows]
-    names = {"fused": "ndcg@10", "lexical": "ndcg@10/lexical", "vector": "ndcg@10/vector"}
-    drawn = (
-        chart_markdown(bar_chart("rows per stage", document_funnel(lake))),
-        chart_markdown(
-            line_chart(
-                "nDCG@10 over releases",
-                [row["release_id"] for row in rows],
-                {label: [each.get(name, float("nan")) for each in measured] for label, name in names.items()},
-            )
-        ),
-    )
-    return MetadataValue.md("\n\n".join(drawn))
 
 
 def document_funnel(lake: Lake) -> dict[str, int]:

@@ -7,7 +7,7 @@ move.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -273,6 +273,7 @@ def begin_step(
                 window.since,
             )
             rebuild = True
+    logger.info("%s %s", table.name, _what_is_read(windows, rebuild))
     return Step(
         lake=lake,
         table=table,
@@ -287,6 +288,22 @@ def begin_step(
         ),
         windows=windows,
         rebuild=rebuild,
+    )
+
+
+def _what_is_read(windows: Mapping[str, StepWindow], rebuild: bool) -> str:
+    """Says what a step is about to read, for whoever follows the log of its run."""
+    if rebuild:
+        return f"is made anew from {', '.join(windows)}" if windows else "is made anew"
+    new = [
+        f"{name} {window.until if window.since is None else f'{window.since} to {window.until}'}"
+        for name, window in windows.items()
+        if window.since != window.until
+    ]
+    if not windows:
+        return "is brought up to date"
+    return (
+        f"follows the versions {', '.join(new)}" if new else "is up to date: its inputs have no new version"
     )
 
 

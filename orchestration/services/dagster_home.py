@@ -28,7 +28,7 @@ def dagster_home_settings(home: Path, log_format: str) -> dict[str, object]:
     return {
         "python_logs": {
             # What our own modules log during a run is part of the run's log.
-            "managed_python_loggers": ["assets", "training", "retrieval", "inference"],
+            "managed_python_loggers": ["assets", "quality", "training", "retrieval", "inference"],
             "python_log_level": "INFO",
             **(run_log_settings(home.parent / "logs" / "runs.jsonl") if log_format == "json" else {}),
         },

@@ -86,6 +86,16 @@ def test_materialize_all_in_the_browser(settings: Settings, page: Page, sockets:
     page.goto(f"{web}/runs/{run_id}")
     page.get_by_text("Success", exact=True).first.wait_for(timeout=240_000)
 
+    with dagster_home_instance(settings) as instance:
+        logged = instance.all_logs(run_id)
+        # What takes longer says what it does; checks of little say their result.
+        long = {
+            each.step_key
+            for each in instance.get_run_step_stats(run_id)
+            if (each.end_time or 0) - (each.start_time or 0) > 2
+        }
+    assert long <= {entry.step_key for entry in logged if entry.dagster_event is None}
+
     page.goto(f"{web}/assets/silver/documents")
     page.get_by_text("Row count").first.wait_for()
     page.get_by_text("text_sha256").first.wait_for()

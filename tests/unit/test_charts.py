@@ -22,7 +22,9 @@ from assets.dagster.charts import (
     chart_markdown,
     histogram_chart,
     line_chart,
+    written_out,
 )
+from assets.dagster.release_charts import metrics_of_live
 
 PICTURE = re.compile(r"!\[(?P<title>[^\]]*)\]\(data:image/png;base64,(?P<png>[A-Za-z0-9+/=]+)\)")
 
@@ -86,8 +88,68 @@ def test_a_line_chart_has_a_line_per_series_and_a_gap_where_there_is_no_value() 
     assert set(np.ravel(limit.get_ydata())) == {0.55}
     legend = axes.get_legend()
     assert legend is not None
-    assert [text.get_text() for text in legend.get_texts()] == ["fused", "lexical"]
+    assert [text.get_text() for text in legend.get_texts()] == ["fused 0.9", "lexical 0.7"]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["r1", "r2", "r3"]
+
+
+def test_values_that_do_not_compare_are_not_joined() -> None:
+    """The questions went from 8 to 50: what was 1.00 on the 8 is 0.91 on the 50, and did not fall to 0.92."""
+    series, before = {"fused": [1.0, 0.92, 0.95]}, {"fused": [math.nan, 0.91, math.nan]}
+    (axes,) = line_chart("nDCG", ["r1\n8", "r2\n50", "r3\n60"], series, before=before, ends=(0, 1)).axes
+    points, joined = axes.lines
+    assert points.get_linestyle() == "None"
+    assert np.ravel(points.get_ydata()).tolist() == [1.0, 0.92, 0.95]
+    assert np.ravel(joined.get_xdata()).tolist() == [0, 1]
+    assert np.ravel(joined.get_ydata()).tolist() == [0.91, 0.92]
+    assert axes.get_ylim() == (0, 1.05)
+
+
+def test_of_the_live_release_is_kept_what_a_candidate_is_drawn_beside() -> None:
+    live = {"ndcg@10": 0.91, "ndcg@10/lexical": 0.8, "ndcg@10/vector": 0.7, "p50_ms": 3.0, "questions": 50.0}
+    assert metrics_of_live(live) == {
+        "ndcg@10/before": 0.91,
+        "ndcg@10/lexical/before": 0.8,
+        "ndcg@10/vector/before": 0.7,
+    }
+    assert metrics_of_live({}) == {}
+
+
+def test_many_times_have_few_labels() -> None:
+    (axes,) = line_chart("nDCG", [f"r{number}" for number in range(50)], {"fused": [0.5] * 50}).axes
+    assert len(axes.get_xticklabels()) <= 6
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (12290.0, "12,290"), (12290.4, "12,290"), (1234567890.0, "1,234,567,890"), (0.0, "0"), (7.0, "7"),
+        (0.12345, "0.1235"), (0.00012346, "0.0001235"), (999.96, "1000"), (-3.5, "-3.5"),
+        (1e-9, "0.000000001"),
+    ],
+)  # fmt: skip
+def test_a_number_is_written_out(value: float, written: str) -> None:
+    assert written_out(value) == written
+
+
+def test_no_axis_has_an_exponent() -> None:
+    large = [3e6, 5e6]
+    figures = [
+        bar_chart("rows", {"a": 3e6, "b": 5e9}),
+        histogram_chart("lengths", np.array([1e3, 1e6, 3e7]), log=True),
+        histogram_chart("lengths", np.array([1e6, 3e6])),
+        histogram_chart("lengths", np.array([1e6, 3e6]), log=True),
+        line_chart("rows", ["r1", "r2"], {"a": large}),
+    ]
+    for figure in figures:
+        figure.canvas.draw()
+        (axes,) = figure.axes
+        said = [
+            label.get_text()
+            for axis in (axes.xaxis, axes.yaxis)
+            for label in axis.get_ticklabels(which="both")
+        ]
+        said += [axis.get_offset_text().get_text() for axis in (axes.xaxis, axes.yaxis)]
+        assert not [each for each in said if re.search(r"\de|10\^|mathdefault", each)], said
 
 
 def test_a_bar_is_seen() -> None:
