@@ -16,7 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig
 from transformers.utils.logging import disable_progress_bar
 
-from inference.engines.chat_template import without_system_message, write_prompt
+from inference.engines.chat_template import ChatTemplate, ChatTemplateError, without_system_message
 from inference.engines.digest import model_name
 from inference.engines.generation import Generation, GenerationRequest, Quantization, SamplingOptions
 from inference.engines.model_files import InvalidModel, check_model_files
@@ -35,7 +35,8 @@ class CausalModel:
     Attributes:
         path: Where it was opened.
         model: The transformers model, in evaluation mode.
-        tokenizer: Its tokenizer, with a chat template.
+        tokenizer: Its tokenizer.
+        template: Its chat template.
         context_tokens: Number of tokens that it can read and write together.
         numeric_form: The kind of device that it is on, the type of its weights and the quantization, such as
             `cuda bfloat16 fp8`.
@@ -46,6 +47,7 @@ class CausalModel:
     path: Path
     model: Any
     tokenizer: Any
+    template: ChatTemplate
     context_tokens: int
     numeric_form: str
     takes_system_message: bool
@@ -84,8 +86,8 @@ class CausalModel:
         if not self.takes_system_message:
             safe = without_system_message(safe)
         try:
-            text = write_prompt(self.tokenizer, safe)
-        except Exception as error:  # whatever a template raises
+            text = self.template.write(safe)
+        except ChatTemplateError as error:
             raise InvalidModel(f"the chat template of {self.path} fails: {error}") from error
         return np.array(self.tokenizer(text, add_special_tokens=False)["input_ids"], np.int64)
 
@@ -161,14 +163,16 @@ def open_causal_model(path: Path, quantization: Quantization | None = None) -> C
     check_model_files(path)
     model = _load_model(path)
     tokenizer = _load_tokenizer(path, model)
+    template = _read_template(path, tokenizer)
     numbers = (model.device.type, str(model.dtype).removeprefix("torch."), quantization)
     return CausalModel(
         path,
         model,
         tokenizer,
+        template,
         context_tokens=_context_tokens(path, model),
         numeric_form=" ".join(each for each in numbers if each),
-        takes_system_message=_probe_template(path, tokenizer),
+        takes_system_message=_probe_template(path, template),
         quantization=quantization,
     )
 
@@ -290,15 +294,24 @@ def _context_tokens(path: Path, model: Any) -> int:
     return length
 
 
-def _probe_template(path: Path, tokenizer: Any) -> bool:
+def _read_template(path: Path, tokenizer: Any) -> ChatTemplate:
+    try:
+        return ChatTemplate(tokenizer.get_chat_template(), tokenizer.special_tokens_map)
+    except Exception as error:  # several templates and none that is the default, among others
+        raise InvalidModel(
+            f"{path} has no chat template that can be used: {error}; use another model"
+        ) from error
+
+
+def _probe_template(path: Path, template: ChatTemplate) -> bool:
     """Returns whether the chat template takes instructions; some raise an error at them."""
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": _PROBE}]
     fault: object = "it leaves the question out"
     for takes_system_message in (True, False):
         shown = messages if takes_system_message else without_system_message(messages)
         try:
-            text = write_prompt(tokenizer, shown)
-        except Exception as error:  # whatever a template raises
+            text = template.write(shown)
+        except ChatTemplateError as error:
             fault = error
             continue
         if all(each["content"] in text for each in shown):

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from tiny_generator import save_tiny_generator
 
 from inference.engines.causal_model import open_causal_model
+from inference.engines.chat_template import ChatTemplate, ChatTemplateError
 from inference.engines.generation import GenerationRequest, SamplingOptions
 from inference.engines.model_files import InvalidModel
 
@@ -136,8 +136,13 @@ def test_a_model_that_can_not_be_used_is_refused_and_says_why(
 
 
 FOR_EVER = (
+    "{% set n = messages | length + 9 %}{{ n ** (n ** 8) }}",  # one operation, between no two lines
     "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
-    "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(60) }}",
+)
+
+TOO_LARGE = (
+    "{{ 'a' | center(10**10) }}",
+    "{% set n = namespace(a='a') %}{% for b in range(60) %}{% set n.a = n.a ~ n.a %}{% endfor %}",
 )
 
 
@@ -145,15 +150,17 @@ FOR_EVER = (
     ("template", "said"),
     [
         *((each, "it takes more than 1 seconds") for each in FOR_EVER),
+        *((each, "it takes more than 512 MiB") for each in TOO_LARGE),
+        ("{{ 'a' * 10**7 }}", "it writes 100000.. characters"),
         ("{% for a in range(10**9) %}{% endfor %}", "Range too big"),
         ("{% include '/etc/passwd' %}", "no loader"),
         ("{{ cycler.__init__.__globals__.os.popen('id').read() }}", "unsafe"),
     ],
 )
-def test_a_hostile_chat_template_reaches_no_file_and_does_not_run_for_ever(
+def test_a_hostile_chat_template_reaches_no_file_and_takes_no_more_than_little_time_and_memory(
     sound_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: str, said: str
 ) -> None:
-    monkeypatch.setattr("inference.engines.chat_template._TEMPLATE_TIMEOUT_S", 1)
+    monkeypatch.setattr("inference.engines.chat_template._TIMEOUT_S", 1)
     folder = shutil.copytree(sound_model, tmp_path / "model")
     sound = (folder / "chat_template.jinja").read_text()
     (folder / "chat_template.jinja").write_text(template + sound)
@@ -166,7 +173,6 @@ def test_a_hostile_chat_template_reaches_no_file_and_does_not_run_for_ever(
     with pytest.raises(InvalidModel, match=said):
         model.prompt_ids([{"role": "user", "content": "now"}])
     assert len(model.prompt_ids([{"role": "user", "content": "later"}]))
-    assert sys.gettrace() is None or "watch" not in str(sys.gettrace())
 
 
 def test_a_tokenizer_of_another_model_is_refused(sound_model: Path, tmp_path: Path) -> None:
@@ -255,3 +261,19 @@ def test_what_a_gguf_file_lacks_is_named_with_the_command(
     monkeypatch.setattr("inference.engines.model_files.find_spec", lambda name: None)
     with pytest.raises(InvalidModel, match="pip install gguf accelerate`"):
         open_causal_model(file)
+
+
+def test_the_process_of_a_chat_template_ends_with_it_and_is_none_before_it_is_needed() -> None:
+    template = ChatTemplate("{{ bos_token }}{{ messages[0]['content'] }}", {"bos_token": "<s>"})
+    assert template._process is None
+    assert template.write([{"role": "user", "content": "\ud800 \u2028 wet?"}]) == "<s>\ud800 \u2028 wet?"
+    process = template._process
+    assert process is not None
+    process.kill()
+    with pytest.raises(ChatTemplateError, match="its process died"):
+        template.write([{"role": "user", "content": "dry?"}])
+    assert template.write([{"role": "user", "content": "dry?"}]) == "<s>dry?"
+    process = template._process
+    assert process is not None
+    del template
+    assert process.returncode is not None
