@@ -33,6 +33,8 @@ from quality.evaluation.release_gate import decide_release
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index, IndexPoint, IndexState
 from retrieval.search.searcher import Searcher
+from training.place import TrainingPlace
+from training.registry.live import follow_live_release
 
 logger = logging.getLogger(__name__)
 
@@ -130,10 +132,12 @@ def release_asset(
     model: dg.ResourceParam[EmbeddingModel],
     search_index: dg.ResourceParam[Index],
     releases_kept: dg.ResourceParam[int],
+    training_place: dg.ResourceParam[TrainingPlace],
 ) -> dg.MaterializeResult:
     """Makes the newest state of the index the live release, if its evaluation approved it."""
     state = releasable_index_state(search_index, recipe, model)
     live = make_release_live(lake, search_index, state, context.run_id, model)
+    follow_live_release(training_place.registry, search_index)
     prune_releases(search_index, releases_kept)
     hold = search_index.live_hold()
     return dagster_result(

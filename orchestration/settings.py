@@ -235,6 +235,11 @@ class Settings(BaseSettings):
         """The path at which the web UI serves Data Docs."""
         return f"{self.web_path_prefix}/data_docs"
 
+    @property
+    def mlflow_url(self) -> str:
+        """The path at which the web UI serves MLflow's pages."""
+        return f"{self.web_path_prefix}/mlflow"
+
 
 def open_configured_lake(settings: Settings) -> Lake:
     """Opens the lake of a state folder; missing tables are made, an older state is migrated.

@@ -52,9 +52,17 @@ class Progress:
             logger.info("%s", progress_line(self._what, self._done, self.total, now - self._began))
 
 
-def progress_line(what: str, done: int, total: int | None, seconds: float) -> str:
-    """Returns a line such as "documents parsed: 1,200 of 4,000 (30%), 40/s, about 1 min 10 s left"."""
-    rate = done / seconds if seconds > 0 else 0.0
+def progress_line(what: str, done: int, total: int | None, seconds: float, before: int = 0) -> str:
+    """Returns a line such as "documents parsed: 1,200 of 4,000 (30%), 40/s, about 1 min 10 s left".
+
+    Args:
+        what: What is counted.
+        done: How much is done in all.
+        total: How much there is to do; None while that is not known.
+        seconds: The time since the beginning of this process's part.
+        before: How much was done before it.
+    """
+    rate = (done - before) / seconds if seconds > 0 else 0.0
     speed = f", {rate:.3g}/s" if 0 < rate < 100 else f", {rate:,.0f}/s" if rate else ""
     if not total:
         return f"{what}: {done:,}{speed}"

@@ -67,10 +67,12 @@ def rollback_command(
     from assets.lake.releases import roll_back_release
     from orchestration.operations.ask import open_ask_service
     from orchestration.settings import open_configured_lake
+    from training.registry.live import follow_live_release
 
     settings = read_command_settings()
     index = open_ask_service(settings).index
     made = roll_back_release(open_configured_lake(settings), index, release, getpass.getuser(), reason)
+    follow_live_release(settings.training_place.registry, index)
     _print_held(made, index.live_hold(), json_)
 
 

@@ -15,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +39,7 @@ from orchestration.services.processes import (
     wait_until_healthy,
 )
 from orchestration.services.web_guard import WebAccess, web_credentials, web_host
+from orchestration.services.web_mlflow import mlflow_pages
 from retrieval.store.postgres import Postgres
 
 if TYPE_CHECKING:
@@ -257,6 +258,9 @@ def service_statuses(settings: "Settings") -> list[ServiceStatus]:
                 started is not None and service.healthy(),
             )
         )
+        if service.name == "web" and mlflow_pages(settings.training_place) is not None:
+            # A part of the web UI, at an address of its own.
+            found.append(replace(found[-1], service="mlflow", address=f"{service.address}/mlflow"))
     return found
 
 

@@ -13,11 +13,12 @@ from dagster_webserver.app import create_app_from_workspace_process_context
 
 from orchestration.services.web_data_docs import data_docs_route
 from orchestration.services.web_guard import WebAccess, WebGuard
+from orchestration.services.web_mlflow import mlflow_routes
 from orchestration.settings import Settings
 
 
 def build_web_application(settings: Settings, context: WorkspaceProcessContext) -> WebGuard:
-    """Returns Dagster's web UI and Data Docs, behind the guard.
+    """Returns Dagster's web UI, Data Docs and MLflow's pages, behind the guard.
 
     Args:
         settings: The path prefix, the names and the password.
@@ -29,7 +30,10 @@ def build_web_application(settings: Settings, context: WorkspaceProcessContext) 
     access = WebAccess.of_settings(settings)
     application = create_app_from_workspace_process_context(context, settings.web_path_prefix)
     # Before Dagster's own, which answer every other path with the web UI's page.
-    application.router.routes.insert(0, data_docs_route(settings.data_docs_folder, settings.data_docs_url))
+    application.router.routes[:0] = [
+        data_docs_route(settings.data_docs_folder, settings.data_docs_url),
+        *mlflow_routes(settings.training_place, settings.mlflow_url),
+    ]
     return WebGuard(application, access)
 
 

@@ -1,4 +1,4 @@
-"""`headwater models`: versions of models, comparing them, and which of them the index is served by.
+"""`headwater models`: versions of models, and which of them the index is served by.
 
 An embedder is served by the release of the index that was built with it: PostgreSQL's pointer to that release
 is the truth about which is live, and moves by compare and swap. Aliases follow it, here and in MLflow.
@@ -8,27 +8,21 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from assets.lake.releases import log_live_history, make_release_live
 from assets.lake.tables import EMBEDDINGS
 from assets.ops import releasable_index_state
-from orchestration.operations.evaluation import evaluate_in_scratch_index
 from orchestration.operations.runs import execute_run
 from orchestration.settings import Settings, open_configured_lake
-from quality.evaluation.beir_collection import load_beir_collection
-from quality.evaluation.collection_evaluation import MEASURES
-from quality.evaluation.model_gate import decide_model_release
-from quality.evaluation.retrieval_metrics import paired_gain
 from retrieval.embedding.config import recorded_model_path
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index
-from retrieval.index.types import IndexRelease
+from retrieval.index.types import IndexRelease, ReleaseHeld
 from retrieval.store.postgres import Postgres
 from training.jobs.embedder_job import follow_models
 from training.registry.addresses import embedder_folder
+from training.registry.live import follow_live_release
 from training.registry.versions import (
-    ModelAliases,
     ModelDecision,
     ModelRegistry,
     ModelVersion,
@@ -36,7 +30,6 @@ from training.registry.versions import (
 )
 
 _INDEX_SELECTION = 'key:"gold/embeddings" or key:"serving/index"'
-_COMPARED_MODES = ("hybrid", "vector")
 
 
 class ModelNotPromoted(RuntimeError):
@@ -62,31 +55,6 @@ class ServedModel:
     pointer_seconds: float
 
 
-@dataclass(frozen=True)
-class ModelComparison:
-    """Two models on one collection.
-
-    Attributes:
-        one: The first model.
-        other: The one that it is compared with.
-        dataset: The collection.
-        queries: Its queries.
-        figures: By model, its figures by search mode and measure.
-        gains: How much the first is above the other, with the ends of the 95% interval.
-        approved: Whether the first may be served instead of the other.
-        reason: Why, in a sentence.
-    """
-
-    one: str
-    other: str
-    dataset: str
-    queries: int
-    figures: dict[str, dict[str, float]]
-    gains: dict[str, dict[str, float]]
-    approved: bool
-    reason: str
-
-
 def model_registry(settings: Settings) -> ModelRegistry:
     """Returns the registry of a state folder."""
     return ModelRegistry(settings.models_folder)
@@ -104,89 +72,6 @@ def settings_with_embedder(settings: Settings, name: str) -> Settings:
         update={"model": embedder_folder(settings.models_folder, name)}
     )
     return settings.model_copy(update={"recipe": settings.recipe.model_copy(update={"embedder": embedder})})
-
-
-def follow_live_release(settings: Settings, index: Index, name: str) -> ModelAliases:
-    """Has the aliases of a model say what PostgreSQL says about the live release."""
-    registry = model_registry(settings)
-    numbers = {str(registry.path(each)): each.version for each in registry.versions(name)}
-    releases = {each.release_id: _embedder_path(settings, each) for each in index.releases()}
-    lived = [releases[each.release_id] for each in index.live_history() if each.release_id in releases]
-    live = numbers.get(lived[-1]) if lived else None
-    earlier = [numbers[path] for path in lived if path in numbers and numbers[path] != live]
-    newest = max(numbers.values(), default=None)
-    aliases = ModelAliases(
-        live=live,
-        previous=earlier[-1] if earlier else None,
-        candidate=newest if newest is not None and newest not in (live, *earlier) else None,
-    )
-    if numbers and aliases != registry.aliases(name):
-        registry.set_aliases(name, aliases)
-    return aliases
-
-
-def compare_models(
-    settings: Settings, one: str, other: str, data: Path, split: str, progress: Callable[[str], None]
-) -> ModelComparison:
-    """Measures two models on one collection; where the first is of the registry, the verdict is kept.
-
-    Args:
-        settings: The settings of the state folder.
-        one: The candidate.
-        other: The model that it is compared with; `live` for the one that is served.
-        data: A folder in BEIR's layout.
-        split: Which judgements.
-        progress: Takes a line about what happens.
-
-    Raises:
-        UnknownModel: There is no model of a name.
-        ModelNotTrusted: A model's files are not those that were signed.
-        BadBeirCollection: The folder is not in that layout.
-    """
-    collection = load_beir_collection(data, split)
-    values = {}
-    digests = {}
-    for name in (one, other):
-        of_model = settings_with_embedder(settings, name)
-        digests[name] = EmbeddingModel.of(of_model.recipe.embedder, settings.home).digest
-        progress(f"evaluating {name}")
-        evaluation = evaluate_in_scratch_index(of_model, collection, "default", progress)
-        values[name] = {
-            f"{mode} {measure}": evaluation.modes[mode].values[measure]
-            for mode in _COMPARED_MODES
-            for measure in MEASURES
-        }
-    gains = {key: paired_gain(each - values[other][key]) for key, each in values[one].items()}
-    verdict = decide_model_release(gains, settings.recipe.gate.tolerance)
-    registry = model_registry(settings)
-    version = next(
-        (
-            each
-            for name in registry.names()
-            for each in registry.versions(name)
-            if each.digest == digests[one] or str(registry.path(each)) == str(_path(settings, one))
-        ),
-        None,
-    )
-    if version:
-        registry.log_decision(
-            version.name,
-            ModelDecision(
-                version=version.version,
-                decision="approved" if verdict.released else "refused",
-                reason=verdict.reason,
-                against=digests[other],
-                dataset=f"{collection.name}/{split}",
-                gains=gains,
-                decided_at=datetime.now(UTC),
-            ),
-        )
-    figures = {
-        name: {key: float(each.mean()) for key, each in measured.items()} for name, measured in values.items()
-    }
-    return ModelComparison(
-        one, other, collection.name, len(collection.queries), figures, gains, verdict.released, verdict.reason
-    )
 
 
 def promote_model(
@@ -207,6 +92,7 @@ def promote_model(
         UnknownModel: There is no such version.
         ModelNotTrusted: Its files are not those that were signed.
         ModelNotPromoted: It was not compared with the live model, or is not good enough, or its index is not.
+        ReleaseHeld: Somebody holds the live release.
         IndexConflict: Another release went live meanwhile.
     """
     registry = model_registry(settings)
@@ -215,9 +101,13 @@ def promote_model(
     model = EmbeddingModel.of(with_candidate.recipe.embedder, settings.home)
     index = Index(Postgres(settings.home, settings.postgres))
     live = _require_reason_and_live(index, reason)
+    hold = index.live_hold()
     if live.details.model_digest == model.digest:
-        return ServedModel(version.name, version.version, live.release_id, "it is live already", 0.0)
+        why = f"it is live already{f', and {hold}' if hold else ''}"
+        return ServedModel(version.name, version.version, live.release_id, why, 0.0)
     _require_approval(registry, version, live)
+    if hold is not None:  # before an index is built, which takes long
+        raise ReleaseHeld(f"{version.address} can not go live: {hold}; `headwater hold --off` ends that")
     lake = open_configured_lake(settings)
     kept = [
         each
@@ -307,7 +197,7 @@ def _require_approval(registry: ModelRegistry, version: ModelVersion, live: Inde
     if not verdicts:
         raise ModelNotPromoted(
             f"{version.address} was not compared with the live model: "
-            f"`headwater models compare {version.address} live --data DIR` does"
+            f"`headwater models compare {version.address} live` does"
         )
     if verdicts[-1].decision != "approved":
         raise ModelNotPromoted(f"{version.address} was refused: {verdicts[-1].reason}")
@@ -330,14 +220,12 @@ def _decided(
     if version:
         logged = {"version": version.version, "decision": decision, "reason": reason.strip()}
         registry.log_decision(name, ModelDecision.model_validate({**logged, "decided_at": datetime.now(UTC)}))
-    aliases = follow_live_release(settings, index, name)
+    follow_live_release(registry, index)
     follow_models(settings.training_place, name, progress)
-    return ServedModel(name, aliases.live, release.release_id, reason.strip(), round(seconds, 4))
+    return ServedModel(
+        name, registry.aliases(name).live, release.release_id, reason.strip(), round(seconds, 4)
+    )
 
 
 def _embedder_path(settings: Settings, release: IndexRelease) -> str:
     return str(recorded_model_path(release.details.embedder.model, settings.models_folder))
-
-
-def _path(settings: Settings, name: str) -> Path | None:
-    return None if name == "live" else embedder_folder(settings.models_folder, name)

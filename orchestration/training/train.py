@@ -18,7 +18,7 @@ from retrieval.embedding.config import packaged_embedding_model
 from retrieval.progress import Progress
 from training.jobs.document_questions import document_questions
 from training.jobs.embedder_job import run_embedder_job
-from training.jobs.learned import Learned, learned_of_tenant
+from training.jobs.learned import Learned, folder_digest, learned_of_tenant
 from training.jobs.plan import EmbedderTraining
 from training.jobs.ranked_lists import RankedLists, RankedQuestion, ranked_lists
 from training.registry.addresses import embedder_folder
@@ -83,17 +83,15 @@ def _learned_of_folder(
     progress: Callable[[str], None],
 ) -> Learned:
     collection = load_beir_collection(data, "train")
-    digest = hashlib.sha256()
-    for name in ("corpus.jsonl", "queries.jsonl", "qrels/train.tsv"):
-        digest.update(hashlib.sha256((data / name).read_bytes()).digest())
+    digest = folder_digest(data)
 
     def lists() -> RankedLists:
         # The teacher's rankings depend on what it ranks by: its vectors are the base's.
-        key = hashlib.sha256(f"{digest.hexdigest()} {base} {training.minutes}".encode()).hexdigest()[:16]
+        key = hashlib.sha256(f"{digest} {base} {training.minutes}".encode()).hexdigest()[:16]
         kept = settings.training_place.jobs / f"{key}-{_RANKINGS}"
         return _teach(settings, collection, base, training.minutes, kept, progress)
 
-    return Learned(str(data.resolve()), digest.hexdigest(), None, lists)
+    return Learned(str(data.resolve()), digest, None, lists)
 
 
 def _teach(

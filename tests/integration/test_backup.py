@@ -25,7 +25,7 @@ from orchestration.operations.ingest import ingest_and_release
 from orchestration.settings import Settings, open_configured_lake
 from orchestration.tracing.tracer import Tracer
 from orchestration.tracing.verify import TraceVerifier
-from orchestration.training.models import follow_live_release, model_registry
+from orchestration.training.models import model_registry
 from quality.expectations import expect_row_count
 from quality.user_suites import UserSuite, UserSuites
 from retrieval.embedding.config import EmbedderConfig
@@ -33,6 +33,7 @@ from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index
 from retrieval.store.postgres import Postgres, fetch_postgres_value
 from training.datasets.requests import DatasetRequests
+from training.registry.live import follow_live_release
 from training.registry.model_card import model_card
 from training.registry.versions import ModelAliases, ModelLineage, ModelRegistry, ModelVersion
 
@@ -205,8 +206,8 @@ def test_trained_models_are_there_again_and_the_next_is_signed_by_the_same_key(
         found = ReleaseModels(packaged, again.home).model_of(live)
         assert found.digest == version.digest
         assert found.config.model == restored.path(version)
-        served = follow_live_release(again, Index(Postgres(again.home, again.postgres)), "embedder")
-        assert served == ModelAliases(live=1)
+        assert follow_live_release(restored, Index(Postgres(again.home, again.postgres)))
+        assert restored.aliases("embedder") == ModelAliases(live=1)
         assert restored.open(trained(restored, 1)).parent.name == "2"
         keys = [(folder / "signing-key.pem") for folder in (away, again.models_folder)]
         assert keys[0].read_bytes() == keys[1].read_bytes()

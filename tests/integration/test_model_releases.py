@@ -1,3 +1,4 @@
+import re
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -6,15 +7,18 @@ from pathlib import Path
 import pytest
 from index_rows import NO_LINEAGE, Chunk, batch, made_with
 from tiny_embedders import make_tiny_embedder
+from typer.testing import CliRunner
 
 from assets.lake.tables import RELEASES
+from orchestration.cli.main import app
 from orchestration.settings import Settings, open_configured_lake
 from orchestration.training import models
 from orchestration.training.models import ModelNotPromoted, model_registry, promote_model, roll_back_model
 from retrieval.embedding.config import EmbedderConfig
 from retrieval.index.index import Index
-from retrieval.index.types import IndexConflict, IndexRelease
+from retrieval.index.types import IndexConflict, IndexRelease, ReleaseHeld
 from retrieval.store.postgres import Postgres
+from training.registry.live import follow_live_release
 from training.registry.model_card import model_card
 from training.registry.versions import ModelAliases, ModelDecision, ModelLineage, ModelRegistry, UnknownModel
 
@@ -138,6 +142,34 @@ def test_of_two_promotions_at_once_one_is_told(settings: Settings, monkeypatch: 
     assert live_release(settings).release_id == "r1"
     assert model_registry(settings).aliases("embedder").live == 2
     assert all(each.reason != "it was slower" for each in model_registry(settings).decisions("embedder"))
+
+
+def test_aliases_follow_a_plain_rollback_and_a_hold_is_told(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADWATER_HOME", str(settings.home))
+    index, registry = Index(Postgres(settings.home, settings.postgres)), model_registry(settings)
+    index.rollback("r0")
+    index.rollback("r2")
+    follow_live_release(registry, index)
+    assert registry.aliases("embedder").live == 1
+    assert not follow_live_release(registry, index)
+    ran = CliRunner().invoke(app, ["rollback", "r1", "--reason", "worse on names"], catch_exceptions=False)
+    assert ran.exit_code == 0
+    assert registry.aliases("embedder") == ModelAliases(live=2, previous=1)
+    # What no setting names is what is served: the next run builds the index with it.
+    assert Settings().recipe.embedder.model == registry.path(registry.find("embedder@2"))
+    try:
+        told = CliRunner().invoke(
+            app, ["models", "promote", "embedder@2", "--reason", "again"], catch_exceptions=False
+        )
+        assert "live: embedder@2, with release r1" in told.stdout
+        assert re.search(r"it is live already, and r1 is held by \w+ since .*: worse on names", told.stdout)
+        decide(settings, 1, "approved", registry.find("embedder@2").digest)
+        with pytest.raises(ReleaseHeld, match=r"embedder@1 can not go live: r1 is held by .*hold --off"):
+            promote_model(settings, "embedder@1", "better", lambda line: None)
+    finally:
+        index.end_hold()
 
 
 def test_a_model_whose_files_were_changed_is_not_promoted(settings: Settings, tmp_path: Path) -> None:

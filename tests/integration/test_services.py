@@ -76,18 +76,19 @@ def test_up_status_kill_up_down(settings: Settings) -> None:
     under_lake = settings.model_copy(update={"web_path_prefix": "/lake"})  # as `up --path-prefix /lake`
     plain = by_name(lifecycle.start_services(under_lake, lambda line: None))
     # The JDBC endpoint starts when it is asked for.
-    assert set(plain) == {"postgres", "code", "web", "daemon"}
+    assert set(plain) == {"postgres", "code", "web", "mlflow", "daemon"}
     assert is_port_free(settings.thrift_port)
     assert asked_by_get(settings, "/lake") == 405
     # Also for a command that was not told the path.
     web = by_name(lifecycle.service_statuses(settings))["web"]
     assert web.healthy
     assert web.address == f"http://127.0.0.1:{settings.web_port}/lake"
+    assert plain["mlflow"].address == f"{web.address}/mlflow"
     with pytest.raises(ServiceError, match="under the path '/lake/', not '/other/': `headwater down` first"):
         lifecycle.start_services(Settings(home=settings.home, web_path_prefix="/other"), lambda line: None)
 
     first = by_name(lifecycle.start_services(settings, lambda line: None, jdbc=True))
-    assert set(first) == {"postgres", "code", "web", "daemon", "thrift"}
+    assert set(first) == {"postgres", "code", "web", "mlflow", "daemon", "thrift"}
     assert all(first[name].pid == plain[name].pid for name in plain)
     assert all(status.healthy and status.pid for status in first.values())
 
@@ -133,11 +134,11 @@ def test_up_status_kill_up_down(settings: Settings) -> None:
         os.kill(first[name].pid or 0, signal.SIGKILL)
         os.waitpid(first[name].pid or 0, 0)
     broken = by_name(lifecycle.service_statuses(settings))
-    assert {name for name, status in broken.items() if not status.healthy} == {"web", "thrift"}
+    assert {name for name, status in broken.items() if not status.healthy} == {"web", "mlflow", "thrift"}
     # The code server and the daemon went on; what was killed is started again.
     repaired = by_name(lifecycle.start_services(settings, lambda line: None))
     assert all(status.healthy for status in repaired.values())
-    assert {name for name in repaired if repaired[name].pid != first[name].pid} == {"web", "thrift"}
+    assert {name for name in repaired if repaired[name].pid != first[name].pid} == {"web", "mlflow", "thrift"}
 
     os.kill(repaired["daemon"].pid or 0, signal.SIGKILL)
     stopped = lifecycle.stop_services(settings, lambda line: None)

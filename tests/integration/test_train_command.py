@@ -45,7 +45,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_training_prints_what_it_made_and_the_same_command_makes_nothing_new(
-    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     data = collection(tmp_path / "rivers", 20)
     monkeypatch.setenv("HEADWATER_HOME", str(tmp_path / "state"))
@@ -65,6 +65,11 @@ def test_training_prints_what_it_made_and_the_same_command_makes_nothing_new(
     assert set(made) == {"model", "version", "digest", "dataset", "metrics", "seconds"}
     assert (made["model"], made["version"], made["dataset"]) == ("embedder", 1, str(data))
     assert 0 <= made["metrics"]["validation_ndcg@10"] <= 1
+    told = ran.stderr + capfd.readouterr().err
+    better = made["metrics"]["validation_ndcg@10"] > made["metrics"]["validation_ndcg@10_of_base"]
+    assert ("warning: it may be no better than" in told) != better
+    assert "INFO" not in told  # MLflow's
+    assert "loss_type" not in told  # transformers'
     rankings = next((tmp_path / "state" / "training").glob("*-rankings.parquet"))
     asked = set(pq.read_table(rankings).column("name").to_pylist())
     assert {"judged q0", "judged q18"} < asked

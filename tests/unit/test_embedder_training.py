@@ -1,5 +1,6 @@
 import errno
 from pathlib import Path
+from types import SimpleNamespace
 
 import ir_measures
 import numpy as np
@@ -11,7 +12,7 @@ from ir_measures import nDCG
 from tiny_embedders import make_tiny_embedder, tiny_lists
 
 from retrieval.embedding.model_folder import model_folder_digest, read_model_folder
-from training.jobs import checkpoints
+from training.jobs import checkpoints, loop
 from training.jobs.checkpoints import CheckpointNotWritten, Checkpoints
 from training.jobs.embedder import train_embedder
 from training.jobs.loop import OutOfMemory, TrainingDiverged, TrainingOutcome
@@ -63,6 +64,29 @@ def test_an_embedder_learns_its_lists_and_is_written_as_a_folder_that_is_the_bas
         assert same == (not name.endswith(".safetensors")), name
     again = EmbeddingNetwork(tmp_path / "model")
     assert torch.equal(weights_of(again), weights_of(network))
+
+
+def test_the_first_time_left_does_not_count_what_came_before_the_steps(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = [0.0]
+    begin, step = loop._Loop._begin, loop._Loop._step
+
+    def slow_begin(self: loop._Loop) -> float:
+        now[0] += 600.0  # the first vectors of all passages
+        return begin(self)
+
+    def second_of_step(self: loop._Loop, number: int) -> float:
+        now[0] += 1.0
+        return step(self, number)
+
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(loop._Loop, "_begin", slow_begin)
+    monkeypatch.setattr(loop._Loop, "_step", second_of_step)
+    with caplog.at_level("INFO", "retrieval.progress"):
+        trained(tiny_base, tmp_path)
+    first = next(line for line in caplog.messages if "steps trained" in line)
+    assert first.startswith("steps trained: 6 of 40 (15%), 1/s, about 34 s left, loss ")
 
 
 def test_a_job_that_was_killed_ends_with_the_same_model(

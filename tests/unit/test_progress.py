@@ -31,6 +31,11 @@ def test_a_line_says_count_rate_and_time_left(
     assert progress_line(*arguments) == line
 
 
+def test_the_time_left_is_by_what_was_done_since_this_process_began() -> None:
+    line = progress_line("steps", 110, 210, 10.0, before=100)
+    assert line == "steps: 110 of 210 (52%), 1/s, about 1 min 40 s left"
+
+
 @given(st.integers(0, 10**12), st.none() | st.integers(0, 10**12), st.floats(0, 1e9, allow_subnormal=False))
 def test_a_line_is_one_whatever_the_numbers(done: int, total: int | None, seconds: float) -> None:
     line = progress_line("rows", done, total, seconds)

@@ -78,6 +78,11 @@ def run_embedder_job(
         )
         outcome = train_embedder(network, train, validation, training, folder, progress)
         progress(f"ended: {outcome.ended}; the best of step {outcome.standing.best_step} is kept")
+        if outcome.after <= outcome.before:
+            progress(
+                f"warning: it may be no better than {base_name or PACKAGED_EMBEDDER}: the validation says "
+                f"{outcome.after:.4f}, and {outcome.before:.4f} of that, on {len(validation.ids)} questions"
+            )
         version = registry.add(
             EMBEDDER,
             ModelLineage(

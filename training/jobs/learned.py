@@ -1,5 +1,6 @@
 """What a job learns: from a training set here; `orchestration` adds what a folder of questions says."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,15 @@ class Learned:
     tenant: str | None
     lists: Callable[[], RankedLists]
     documents: frozenset[str] = frozenset()
+
+
+def folder_digest(data: Path) -> str:
+    """Returns SHA-256 (hex) over what a folder in BEIR's layout teaches: its corpus and its train split."""
+    digest = hashlib.sha256()
+    for name in ("corpus.jsonl", "queries.jsonl", "qrels/train.tsv"):
+        file = data / name
+        digest.update(hashlib.sha256(file.read_bytes() if file.is_file() else b"").digest())
+    return digest.hexdigest()
 
 
 def learned_of_tenant(datasets: Path, tenant: str) -> Learned:

@@ -177,14 +177,15 @@ class _Loop:
         planned = self.learner.planned
         every = max(1, planned // self.schedule.validations)
         losses: list[float] = []
-        said = began
+        stepping, first = time.monotonic(), self.standing.step
+        said = stepping
         while (ended := self._ending()) is None:
             losses.append(self._step(self.standing.step))
             self.standing.step += 1
             self.standing.seconds = earlier_s + time.monotonic() - began
             if time.monotonic() - said > _SAID_EACH_S:
                 said = time.monotonic()
-                self._say_progress(losses, said - began)
+                self._say_progress(losses, first, said - stepping)
             if self.standing.step % every and self.standing.step != planned:
                 continue
             self.standing.losses.append(float(np.mean(losses)))
@@ -290,8 +291,8 @@ class _Loop:
             for name, parameter in self.learner.named_parameters():
                 parameter.copy_(weights[name])
 
-    def _say_progress(self, losses: Sequence[float], seconds: float) -> None:
-        line = progress_line("steps trained", self.standing.step, self.learner.planned, seconds)
+    def _say_progress(self, losses: Sequence[float], first: int, seconds: float) -> None:
+        line = progress_line("steps trained", self.standing.step, self.learner.planned, seconds, first)
         logging.getLogger("retrieval.progress").info("%s, loss %.4f", line, np.mean(losses[-20:] or [np.nan]))
 
 

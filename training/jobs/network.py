@@ -81,6 +81,7 @@ class EmbeddingNetwork:
                 "training needs packages that only it needs: `make setup EXTRAS=train` installs them"
             ) from error
         transformers.utils.logging.disable_progress_bar()
+        transformers.utils.logging.set_verbosity_error()  # it warns of what a saved model never said
 
         try:
             self.folder: ModelFolder = read_model_folder(base)

@@ -56,8 +56,6 @@ def follow_in_mlflow(
         )
     for variable, value in _PATIENCE.items():
         os.environ.setdefault(variable, value)
-    for noisy in ("alembic", "mlflow"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         _follow(registry, name, uri, curves or {})
     except Exception as error:  # a server's, a database's, a proxy's: none of them may stop a training
@@ -71,6 +69,8 @@ def _follow(registry: ModelRegistry, name: str, uri: str, curves: Mapping[str, C
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
+    for noisy in ("alembic", "mlflow"):  # MLflow sets its own level when it is imported
+        logging.getLogger(noisy).setLevel(logging.WARNING)
     if uri.startswith("sqlite:///"):
         Path(uri.removeprefix("sqlite:///")).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     client = MlflowClient(uri, uri)

@@ -87,7 +87,8 @@ def train_embedder_command(
         return
     _print_version(version)
     console.print(
-        f"`headwater models compare {version.address} live --data DIR` measures it; "
+        f"`headwater models compare {version.address} live{'' if version.lineage.tenant else ' --data DIR'}` "
+        "measures it; "
         f"`headwater models promote {version.address} --reason …` has it served",
         markup=False,
     )
@@ -168,20 +169,29 @@ def models_show_command(address: Address, json_: Json = False) -> None:
 @models_app.command("compare")
 def models_compare_command(
     one: Annotated[str, typer.Argument(metavar="MODEL", help="NAME@VERSION, a digest, a name or a folder.")],
-    data: Annotated[Path, typer.Option(metavar="DIR", help="A collection in BEIR's layout.")],
     other: Annotated[str, typer.Argument(metavar="OTHER", help="What it is compared with.")] = "live",
-    split: Annotated[str, typer.Option(help="Which judgements.")] = "test",
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="A collection in BEIR's layout; what MODEL's training set holds out, unless given.",
+        ),
+    ] = None,
+    split: Annotated[str, typer.Option(help="Which judgements of DIR.")] = "test",
     json_: Json = False,
 ) -> None:
     """Measure two models on one collection; the verdict on a version beside the live model is kept.
 
+    Without --data they are measured on the examples that the model's training set holds out.
+
     Example: `headwater models compare embedder@3 live --data ~/my-questions`
     """
-    from orchestration.training.models import compare_models
+    from orchestration.training.comparison import compare_models
 
     settings = read_command_settings()
     with quiet_terminal():
-        found = compare_models(settings, one, other, data.expanduser(), split, print_progress)
+        folder = data.expanduser() if data else None
+        found = compare_models(settings, one, other, folder, split, print_progress)
     if json_:
         print_json(asdict(found))
         return
@@ -238,5 +248,6 @@ def _print_served(served: "ServedModel", json_: bool) -> None:
         return
     which = f"{served.model}@{served.version}" if served.version else "the model that the settings name"
     console.print(
-        f"live: {which}, with release {served.release} ({served.pointer_seconds:.3f} s)", markup=False
+        f"live: {which}, with release {served.release} ({served.pointer_seconds:.3f} s): {served.reason}",
+        markup=False,
     )

@@ -1,0 +1,76 @@
+"""Comparing embedders: on a folder, on what a training set holds out, and where the figures say little."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from test_model_assets import write_training_set
+from test_model_releases import LINEAGE
+from test_train_command import collection
+from tiny_embedders import make_tiny_embedder
+
+from orchestration.settings import Settings
+from orchestration.training.comparison import compare_models
+from training.datasets.held_out import NothingHeldOut, held_out_collection
+from training.datasets.training_set import DatasetHasRemovedDocuments, mark_removed_documents, open_dataset
+from training.jobs.learned import folder_digest
+from training.registry.model_card import model_card
+from training.registry.versions import ModelLineage, ModelVersion
+
+
+@pytest.fixture(scope="module")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_embedder(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def settings(module_folder: Path) -> Settings:
+    return Settings(home=module_folder / "state")
+
+
+def add_version(settings: Settings, base: Path, lineage: ModelLineage) -> ModelVersion:
+    def write(folder: Path) -> None:
+        shutil.copytree(base, folder, dirs_exist_ok=True)
+
+    return settings.training_place.registry.add("embedder", lineage, {}, 1.0, write, model_card)
+
+
+def test_a_version_is_compared_on_what_its_training_set_holds_out(
+    settings: Settings, tiny_base: Path
+) -> None:
+    header = write_training_set(settings, "acme", [])
+    lineage = {"dataset": header.address, "dataset_digest": header.digest, "tenant": "acme"}
+    version = add_version(settings, tiny_base, LINEAGE.model_copy(update=lineage))
+    held_out = held_out_collection(open_dataset(settings.datasets_folder, header.address))
+    assert len(held_out.queries) == header.splits["test"]
+    found = compare_models(settings, version.address, str(tiny_base), None, "test", lambda line: None)
+    assert (found.dataset, found.queries) == (header.address, header.splits["test"])
+    assert found.warning is None
+    assert not found.approved  # it is compared with itself
+    assert found.gains["vector ndcg@10"]["difference"] == 0
+    [kept] = settings.training_place.registry.decisions("embedder")
+    assert (kept.version, kept.dataset) == (version.version, f"{header.address}/test")
+
+    mark_removed_documents(settings.datasets_folder, header, ["a document"])
+    with pytest.raises(DatasetHasRemovedDocuments, match="removed since"):
+        compare_models(settings, version.address, "live", None, "test", lambda line: None)
+
+
+def test_a_comparison_on_what_a_version_was_trained_on_warns_and_one_on_its_judgements_does_not_count(
+    settings: Settings, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    data = collection(tmp_path_factory.mktemp("data") / "rivers", 12)
+    other = make_tiny_embedder(tmp_path_factory.mktemp("other"), seed=1)
+    lineage = {"dataset": "somewhere", "dataset_digest": folder_digest(data)}
+    version = add_version(settings, other, LINEAGE.model_copy(update=lineage))
+    said: list[str] = []
+    found = compare_models(settings, version.address, str(other), data, "test", said.append)
+    assert found.warning is not None
+    assert "was trained on this collection's passages and on its other questions" in found.warning
+    assert f"warning: {found.warning}" in said
+    learned = compare_models(settings, version.address, str(other), data, "train", said.append)
+    assert not learned.approved
+    assert "learned these very judgements" in learned.reason
+    assert settings.training_place.registry.decisions("embedder")[-1].decision == "refused"
+    with pytest.raises(NothingHeldOut, match=r"was trained on the folder somewhere.*--data"):
+        compare_models(settings, version.address, "live", None, "test", said.append)

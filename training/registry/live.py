@@ -1,0 +1,37 @@
+"""Which version of the embedder is live? Aliases follow PostgreSQL's pointer, whoever moved it."""
+
+from retrieval.embedding.config import recorded_model_path
+from retrieval.index.index import Index
+from training.registry.addresses import EMBEDDER
+from training.registry.versions import ModelAliases, ModelRegistry
+
+
+def follow_live_release(registry: ModelRegistry, index: Index) -> bool:
+    """Has the aliases of the embedder say what PostgreSQL says about the live release.
+
+    Settings that name no embedder use the alias `live`: one that lags behind has the next run build an index
+    with another model than the one that is served.
+
+    Returns:
+        Whether an alias moved.
+    """
+    numbers = {str(registry.path(each)): each.version for each in registry.versions(EMBEDDER)}
+    if not numbers:
+        return False
+    releases = {
+        each.release_id: str(recorded_model_path(each.details.embedder.model, registry.folder))
+        for each in index.releases()
+    }
+    lived = [releases[each.release_id] for each in index.live_history() if each.release_id in releases]
+    live = numbers.get(lived[-1]) if lived else None
+    earlier = [numbers[path] for path in lived if path in numbers and numbers[path] != live]
+    newest = max(numbers.values())
+    aliases = ModelAliases(
+        live=live,
+        previous=earlier[-1] if earlier else None,
+        candidate=newest if newest not in (live, *earlier) else None,
+    )
+    moved = aliases != registry.aliases(EMBEDDER)
+    if moved:
+        registry.set_aliases(EMBEDDER, aliases)
+    return moved
