@@ -34,6 +34,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home")
     place = Settings(home=home).training_place
     base = make_tiny_embedder(tmp_path_factory.mktemp("base"))
+
+    def write(folder: Path) -> None:
+        shutil.copytree(base, folder, dirs_exist_ok=True)
+
     version = place.registry.add(
         "embedder",
         ModelLineage(
@@ -47,7 +51,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         {"validation_ndcg@10": 0.5},
         1.0,
-        lambda folder: shutil.copytree(base, folder, dirs_exist_ok=True) and None,
+        write,
         lambda version: "",
     )
     curves = {version.lineage.run_id: {"loss": [(1, 3.0), (2, 2.5)]}}
