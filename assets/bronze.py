@@ -217,7 +217,7 @@ def raw_documents_asset(
             "again, and those that are another document now are parsed again"
         )
     registered = sources.list()
-    if not state.num_rows and not registered:
+    if not registered and not state.num_rows and lake.last_commit(RAW_DOCUMENTS.name) is None:
         raise SourceError(
             "there is no source yet: `headwater ingest PATH` or `headwater source add NAME PATH`"
         )

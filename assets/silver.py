@@ -17,7 +17,7 @@ from assets.dedup.minhash import SIGNATURE_SCHEMA, signature_batches
 from assets.dedup.near_duplicates import find_duplicates
 from assets.engine.limits import PARSED_BYTES, LocalLimits
 from assets.engine.local_relations import LocalRelations
-from assets.engine.relations import Relations
+from assets.engine.relations import IS_DELETED, Relations
 from assets.engine.step import begin_step
 from assets.lake.audits import readable_version
 from assets.lake.ids import config_digest
@@ -147,18 +147,32 @@ def define_revisions_to_parse(on: Relations, retried: bool) -> None:
         retried: Whether there are new decisions about documents that may not have changed.
     """
     on.define("released", "SELECT DISTINCT doc_id FROM {quarantine_decisions} WHERE decision = 'release'")
+    columns = ", ".join(RAW_DOCUMENTS.schema.names)
     appended = "changed_raw_documents"
-    if retried:
-        on.define("retried", "SELECT DISTINCT doc_id FROM {changed_quarantine_decisions}", reused=True)
-        columns = ", ".join(RAW_DOCUMENTS.schema.names)
-        appended = "appended_or_retried"
+    if on.row(f"SELECT count(*) FROM {{changed_raw_documents}} WHERE {IS_DELETED}")[0]:
+        # Revisions are only deleted with all others of their document: it is gone, unless it came back since.
+        gone = columns.replace(" deleted", f" {IS_DELETED} AS deleted")
+        there = f"FROM {{changed_raw_documents}} WHERE NOT {IS_DELETED}"
+        on.define("there_again", f"SELECT DISTINCT doc_id {there}", reused=True)
+        appended = "appended_or_gone"
         on.define(
             appended,
             f"""
-            SELECT {columns} FROM {{changed_raw_documents}} ANTI JOIN {{retried}} USING (doc_id)
+            SELECT {columns} {there} UNION ALL
+            SELECT {gone} FROM {{changed_raw_documents}} ANTI JOIN {{there_again}} USING (doc_id)
+            WHERE {IS_DELETED}
+            """,
+        )
+    if retried:
+        on.define("retried", "SELECT DISTINCT doc_id FROM {changed_quarantine_decisions}", reused=True)
+        on.define(
+            "appended_or_retried",
+            f"""
+            SELECT {columns} FROM {{{appended}}} ANTI JOIN {{retried}} USING (doc_id)
             UNION ALL SELECT {columns} FROM {{raw_documents}} SEMI JOIN {{retried}} USING (doc_id)
             """,
         )
+        appended = "appended_or_retried"
     define_latest_revisions(on, "latest_revisions", appended)
 
 

@@ -1,11 +1,20 @@
-"""Maintenance of tables: compacts small files, and deletes files of versions that nobody needs."""
+"""Maintenance of tables: compacts small files, deletes files of versions that nobody needs, erases rows."""
 
+import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
+from deltalake import DeltaTable
+from deltalake.exceptions import CommitFailedError
+from deltalake.fs import DeltaStorageHandler
+from pyarrow.fs import FileSelector, PyFileSystem
+
+from assets.columns import Table
 from assets.lake.audits import audited_version
 from assets.lake.lake import FEW_FILES, Lake
+from assets.lake.lineage import CODE_VERSION, commit_properties, write_conflict
 from assets.lake.tables import ANSWERS, TABLES
 from retrieval.index.index import IndexRelease
 
@@ -91,4 +100,62 @@ def compact_and_vacuum(
     removed = vacuum(dry_run=True)
     if removed:  # with nothing to delete it would commit all the same, and a new version is audited anew
         removed = vacuum(dry_run=False)
-    return TableMaintenance(name, before, len(lake.delta(name).file_uris()), len(removed))
+    expired = _remove_expired_changes(lake.delta(name), min(needed), retention_days)
+    return TableMaintenance(name, before, len(lake.delta(name).file_uris()), len(removed) + expired)
+
+
+_CHANGES = "_change_data"
+
+
+def _remove_expired_changes(table: DeltaTable, oldest_needed: int, retention_days: int) -> int:
+    """Deletes the files of the change feed of versions before the oldest needed one; delta-rs keeps them.
+
+    Returns:
+        How many files were deleted.
+    """
+    files = PyFileSystem(DeltaStorageHandler.from_table(table._table))
+    before = datetime.now(UTC) - timedelta(days=retention_days)
+    there = files.get_file_info(FileSelector(_CHANGES, allow_not_found=True, recursive=True))
+    expired = {each.path for each in there if each.is_file and each.mtime <= before}
+    if not expired:
+        return 0
+    for version in range(oldest_needed, table.version() + 1):
+        with files.open_input_stream(f"_delta_log/{version:020}.json") as log:
+            for action in map(json.loads, log.read().splitlines()):
+                expired.discard(action.get("cdc", {}).get("path"))
+    for path in expired:
+        files.delete_file(path)
+    return len(expired)
+
+
+def erase_rows(lake: Lake, table: Table, column: str, value: str, run_id: str) -> int:
+    """Deletes the rows whose column has a value, and returns how many they were; none is no commit.
+
+    The commit carries on the lineage of the one before it: what was consumed stays consumed. Files of earlier
+    versions still have the rows, until `compact_and_vacuum` deletes them.
+
+    Args:
+        lake: The lake with the table.
+        table: The table.
+        column: The column.
+        value: The value.
+        run_id: What the commit's lineage names as its run.
+
+    Raises:
+        WriteConflict: Another writer was faster; nothing was deleted.
+    """
+    target = lake.delta(table.name)
+    there = lake.query(f'select count(*) as n from t where "{column}" = ?', [value], t=target)
+    last, rows = lake.last_commit(table.name), there["n"][0].as_py()
+    if last is None or not rows:
+        return 0
+    lineage = last.lineage.model_copy(
+        update={"run_id": run_id, "fence": lake.fencing_token(table) + 1, "code_version": CODE_VERSION}
+    )
+    quoted = value.replace("'", "''")
+    try:
+        target.delete(f"{column} = '{quoted}'", commit_properties=commit_properties(table, lineage))
+    except CommitFailedError as error:
+        raise write_conflict(table, lineage) from error
+    lake.check_written(table, lineage)
+    return rows

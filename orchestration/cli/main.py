@@ -22,8 +22,8 @@ from orchestration.cli import (
     releases,
     search,
     services,
-    source,
 )
+from orchestration.cli.sources import source, tenant
 from orchestration.cli.terminal import log
 from orchestration.cli.training import datasets, models
 from retrieval.atomic_files import PRIVATE_UMASK
@@ -69,6 +69,8 @@ def _message(error: Exception) -> str:
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     if isinstance(error, ValidationError):
         text = "; ".join(_fault(each) for each in error.errors(include_url=False))
+    if isinstance(error, ModuleNotFoundError) and (advice := _missing_package_advice(error)):
+        text = f"{error.name} is not installed: {advice}"
     text = text or type(error).__name__
     refused = isinstance(error, OSError) and error.errno in _NO_ROOM
     # Libraries report a full disk in their own words, or not at all.
@@ -78,6 +80,12 @@ def _message(error: Exception) -> str:
             "another state folder with HEADWATER_HOME; `headwater run` continues from what was committed"
         )
     return escape(_without_secrets(text))
+
+
+def _missing_package_advice(error: ModuleNotFoundError) -> str | None:
+    from orchestration.environment.extras import missing_package_advice
+
+    return missing_package_advice(error.name) if error.name else None
 
 
 def _fault(fault: "ErrorDetails") -> str:
@@ -113,6 +121,8 @@ def _is_expected(error: Exception) -> bool:
     from pydantic import ValidationError
 
     if isinstance(error, ValidationError) or type(error).__module__.partition(".")[0] in _ROOMS:
+        return True
+    if isinstance(error, ModuleNotFoundError) and _missing_package_advice(error):
         return True
     last = traceback.extract_tb(error.__traceback__)[-1]
     ours = any(Path(last.filename).is_relative_to(_CODE / room) for room in _ROOMS)
@@ -152,6 +162,7 @@ app.command("rollback")(releases.rollback_command)
 app.command("hold")(releases.hold_command)
 app.command("settings")(services.settings_command)
 app.add_typer(source.app, name="source")
+app.add_typer(tenant.app, name="tenant")
 app.add_typer(gates.quarantine_app, name="quarantine")
 app.add_typer(gates.app, name="gates")
 app.add_typer(answers.app, name="answers")

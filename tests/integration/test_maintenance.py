@@ -11,7 +11,7 @@ from assets.engine.relations import IS_DELETED
 from assets.engine.step import begin_step
 from assets.lake.audits import audited_version, readable_version, record_audit
 from assets.lake.lake import FEW_FILES, Lake
-from assets.lake.maintenance import compact_and_vacuum, needed_table_versions
+from assets.lake.maintenance import compact_and_vacuum, erase_rows, needed_table_versions
 from assets.lake.spark import SparkConfig
 from assets.lake.tables import ANSWERS, CHUNKS, DOCUMENTS, DUPLICATES, SIGNATURES
 from retrieval.index import hnsw_graph
@@ -253,3 +253,40 @@ def test_what_is_needed_follows_every_consumer(lake: Lake) -> None:
     needed = needed_table_versions(lake, [])
     assert needed[DUPLICATES.name] == {0, 1, 2, 3}
     assert needed[DOCUMENTS.name] == {0}
+
+
+def test_files_of_the_change_feed_go_with_the_versions_that_nobody_follows(lake: Lake) -> None:
+    def feeds() -> set[Path]:
+        return set(Path(lake.path(DUPLICATES.name)).glob("_change_data/*.parquet"))
+
+    first = lagging(lake)
+    fed = feeds()
+    assert len(fed) == 2
+    needed = needed_table_versions(lake, [])[DUPLICATES.name]
+    compact_and_vacuum(lake, DUPLICATES.name, needed, retention_days=0)
+    assert feeds() == fed
+    read_by_chunks(lake, lake.version(DUPLICATES.name), 2)
+    lake.delta(DUPLICATES.name).delete("doc_id = '" + f"{3:064x}" + "'")
+    needed = needed_table_versions(lake, [])[DUPLICATES.name]
+    assert min(needed) > first
+    compact_and_vacuum(lake, DUPLICATES.name, needed, retention_days=1)
+    assert len(feeds()) == 3
+    compact_and_vacuum(lake, DUPLICATES.name, needed, retention_days=0)
+    assert len(feeds()) == 2  # of the version that was read last, and of the one after it
+    assert len(fed - feeds()) == 1
+
+
+def test_erased_rows_are_gone_and_what_was_consumed_stays_consumed(lake: Lake) -> None:
+    lagging(lake)
+    commit = lake.last_commit(DUPLICATES.name)
+    assert commit is not None
+    before = lake.version(DUPLICATES.name)
+    assert erase_rows(lake, DUPLICATES, "method", "no such method", "removal") == 0
+    assert lake.version(DUPLICATES.name) == before
+    assert erase_rows(lake, DUPLICATES, "doc_id", f"{1:064x}", "removal") == 1
+    erased = lake.last_commit(DUPLICATES.name)
+    assert erased is not None
+    assert (erased.lineage.run_id, erased.lineage.inputs) == ("removal", commit.lineage.inputs)
+    assert f"{1:064x}" not in {
+        row["doc_id"] for row in lake.delta(DUPLICATES.name).to_pyarrow_table().to_pylist()
+    }

@@ -28,7 +28,9 @@ def bench_search_floors(
     figures: dict[str, float] = {}
     for name, measured in (("bm25s", _bm25s), ("faiss", _faiss)):
         if not _installed(name):
-            progress(f"{name} is not installed, so there is no floor to compare with: `make dev`")
+            progress(
+                f"{name} is not installed, so there is no floor to compare with: `make setup EXTRAS=dev`"
+            )
         else:
             progress(f"{name} over the same chunks")
             figures |= measured(corpus, queries, k)

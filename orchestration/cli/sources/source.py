@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestration.cli.source_add import (
+from orchestration.cli.sources.source_add import (
     FILES,
     SourceAddGroup,
     add_git_command,

@@ -1,0 +1,1 @@
+"""What does a person type to say where documents come from, and whose they are?"""

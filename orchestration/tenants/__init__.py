@@ -1,0 +1,1 @@
+"""What does a tenant hold, and how does it end?"""
