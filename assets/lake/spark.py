@@ -27,6 +27,8 @@ CLASS_ARCHIVE = JARS.with_name("spark.jsa")
 """Where set-up put the JVM's archive of parsed and verified classes: a fifth of a short run's work."""
 
 
+_MOST_LOG_BYTES = 1 << 20
+
 REVEALED = {"secrets": "revealed"}
 """The context with which `model_dump_json` writes secret settings, for a pipe to a process of ours."""
 
@@ -56,7 +58,7 @@ class SparkConfig(BaseModel):
 
 
 class NoSparkSession(RuntimeError):
-    """The Delta jars are missing, because the environment was not set up."""
+    """Spark can not start: the environment was not set up, or its JVM ended; the message says why."""
 
 
 def spark_java_options(config: SparkConfig) -> str:
@@ -88,7 +90,7 @@ def spark_session(config: SparkConfig, scratch: Path) -> SparkSession:
         scratch: A folder of this state for shuffle files.
 
     Raises:
-        NoSparkSession: When the Delta jars are not in the environment.
+        NoSparkSession: When the Delta jars are not in the environment, or the JVM does not start.
     """
     from pyspark import SparkContext
     from pyspark.accumulators import AccumulatorTCPServer
@@ -151,11 +153,41 @@ def spark_session(config: SparkConfig, scratch: Path) -> SparkSession:
     for name, value in settings.items():
         if name not in private:
             builder = builder.config(name, value)
-    with _submitted_privately(private, scratch):
-        if SparkContext._gateway is not None:  # the JVM runs: no command line is made of it
-            for name, value in private.items():
-                builder = builder.config(name, value)
+    if SparkContext._gateway is not None:  # the JVM runs: no command line is made of it
+        for name, value in private.items():
+            builder = builder.config(name, value)
         return builder.getOrCreate()
+    with _submitted_privately(private, scratch), _jvm_output_in(scratch / "jvm.log"):
+        return builder.getOrCreate()
+
+
+@contextmanager
+def _jvm_output_in(log: Path) -> Iterator[None]:
+    """Has a JVM that starts in the block write what it says into a file, and not amid a command's output.
+
+    Raises:
+        NoSparkSession: It did not start; the message has what it said last.
+    """
+    from pyspark.errors import PySparkRuntimeError
+
+    full = log.exists() and log.stat().st_size > _MOST_LOG_BYTES
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with log.open("w+b" if full else "a+b") as file:
+        begun = file.seek(0, os.SEEK_END)
+        kept = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}
+        try:
+            for descriptor in kept:
+                os.dup2(file.fileno(), descriptor)
+            yield
+        except PySparkRuntimeError as error:
+            file.seek(begun)
+            said = file.read().decode(errors="replace").strip() or str(error)
+            raise NoSparkSession(f"Spark's JVM did not start: {said}") from error
+        finally:
+            for descriptor, copy in kept.items():
+                os.dup2(copy, descriptor)
+                os.close(copy)
 
 
 @contextmanager

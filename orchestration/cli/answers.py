@@ -50,6 +50,8 @@ def answers_run_command(
 ) -> None:
     """Answer many questions. Run it again after it was stopped: it answers only what is missing.
 
+    It exits with 1 where a question has no answer; the others are kept.
+
     Example: `headwater answers run questions.jsonl --name march`
     """
     from assets.lake.answer_batches import AnswerBatches
@@ -70,13 +72,18 @@ def answers_run_command(
         raise RunFailed("\n".join(run.failures))
     if json_:
         print_json(outcome.to_dict())
-        return
-    console.print(
-        f"{name}: {outcome.answered} of {outcome.questions} questions have an answer, "
-        f"{len(outcome.failed)} failed; {outcome.computed} answered now in {outcome.seconds:.1f} s, "
-        f"{outcome.questions_per_s:.1f} per second, {outcome.shards} commits",
-        markup=False,
-    )
+    else:
+        console.print(
+            f"{name}: {outcome.answered} of {outcome.questions} questions have an answer, "
+            f"{len(outcome.failed)} failed; {outcome.computed} answered now in {outcome.seconds:.1f} s, "
+            f"{outcome.questions_per_s:.1f} per second, {outcome.shards} commits",
+            markup=False,
+        )
+    if outcome.failed:
+        raise RunFailed(
+            f"{len(outcome.failed)} of {outcome.questions} questions have no answer: mend what is said of "
+            f"each, and `headwater answers run {questions} --name {name}` asks these alone"
+        )
 
 
 @app.command("batches")
@@ -233,7 +240,7 @@ def _rank_rows(replay: "AnswerReplay") -> list[dict[str, object]]:
             "then": then.get(chunk_id),
             replay.release_id: at_release[chunk_id].rank if chunk_id in at_release else None,
             f"{replay.live_release_id} (live)": at_live[chunk_id].rank if chunk_id in at_live else None,
-            "chunk": chunk_id[:12],
+            "chunk": chunk_id,
             "uri": hit.uri,
         }
         for chunk_id, hit in (at_live | at_release).items()

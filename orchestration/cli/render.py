@@ -32,10 +32,12 @@ _HIDDEN = {
 
 
 def render_funnel(funnel: dict[str, int]) -> str:
-    """Returns the funnel (documents by outcome) in one line, as an equation."""
+    """Returns the funnel (documents by outcome) in one line: an equation, and the rows that the UI shows."""
+    duplicates = funnel["exact_duplicates"] + funnel["near_duplicates"]
+    rows = f" (silver.documents: {funnel['documents'] + duplicates}, with duplicates)" if duplicates else ""
     return (
         f"{funnel['raw']} raw = {funnel['documents']} documents + {funnel['exact_duplicates']} exact + "
-        f"{funnel['near_duplicates']} near duplicates + {funnel['quarantined']} quarantined; "
+        f"{funnel['near_duplicates']} near duplicates + {funnel['quarantined']} quarantined{rows}; "
         f"{funnel['chunks']} chunks, {funnel['embedded']} embedded"
     )
 

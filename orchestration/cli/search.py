@@ -15,6 +15,7 @@ from orchestration.cli.terminal import (
     print_table,
     quiet_terminal,
     read_command_settings,
+    shortened,
 )
 
 
@@ -102,7 +103,7 @@ def search_command(
             "score": f"{r['score']:.3f}",
             "uri": r["uri"],
             "heading": r["heading"],
-            "text": " ".join(r["text"].split())[:160],
+            "text": shortened(" ".join(r["text"].split()), 160),
             "chunk_id": r["chunk_id"],
         }
         for r in rows

@@ -285,7 +285,7 @@ def print_table(rows: list[dict[str, Any]], title: str | None = None) -> None:
     cut = False
     if console.is_terminal:
         cut = any(len(cell) > _MAX_CELL_CHARS for row in cells for cell in row)
-        cells = [[_cut(cell) for cell in row] for row in cells]
+        cells = [[shortened(cell, _MAX_CELL_CHARS) for cell in row] for row in cells]
         if _ids_do_not_fit(names, cells):
             _print_records(names, cells, title)
             _print_cut(cut)
@@ -299,8 +299,9 @@ def print_table(rows: list[dict[str, Any]], title: str | None = None) -> None:
     _print_cut(cut)
 
 
-def _cut(cell: str) -> str:
-    return cell if len(cell) <= _MAX_CELL_CHARS else f"{cell[: _MAX_CELL_CHARS - 1]}…"
+def shortened(text: str, most: int) -> str:
+    """Returns a text of at most so many characters, with … where it was cut."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _print_cut(cut: bool) -> None:

@@ -16,7 +16,7 @@ from assets.lake.tables import LAYERS, TABLES
 
 _NAME = re.compile(rf"\b({'|'.join(LAYERS)})\.(\w+)(?:@(\d+))?", re.IGNORECASE)
 _SHOW_TABLES = re.compile(r"\s*show\s+(all\s+)?tables\s*;?\s*", re.IGNORECASE)
-_ALL_TABLES = f"select unnest({sorted([*TABLES, 'ops.lineage'])}) as name"
+_ALL_TABLES = pa.table({"name": sorted([*TABLES, "ops.lineage"])})
 _SPILL = 4
 """DuckDB may put this many times its memory on disk."""
 
@@ -80,7 +80,7 @@ def query_with_duckdb(
         connection.execute("set allowed_directories = [?]", [f"{lake.root}/"])
     connection.execute("set enable_external_access = false; set lock_configuration = true")
     if _SHOW_TABLES.fullmatch(statement):  # DuckDB would show what the views are made of
-        rewritten = _ALL_TABLES
+        return _ALL_TABLES.to_reader()
     try:
         return connection.sql(rewritten).to_arrow_reader()
     except duckdb.Error as error:
@@ -106,6 +106,8 @@ def query_with_spark(lake: Lake, statement: str, lineage: pa.Table) -> pa.Table:
     """
     from orchestration.environment.spark_plan import SqlPlanRefused, checked_sql_frame
 
+    if _SHOW_TABLES.fullmatch(statement):  # Spark would show those of its own catalog
+        return _ALL_TABLES
     names, rewritten = _versions(statement)
     spark = lake.spark
     for name, version in names:

@@ -128,8 +128,18 @@ def _pair(row: Mapping[str, Any], where: str) -> tuple[AnswerQuestion, ...]:
     return tuple(pair)
 
 
+_LAKE_FIELDS = ("question", "ideal_answer", "exact_answer", "uri", "answerable", "subject")
+"""`subject` names the document that a question without an answer is about; it is not read."""
+
+
 def _lake_question(row: Mapping[str, Any], where: str) -> AnswerQuestion:
-    """A line of the user's own: `question`, perhaps `ideal_answer`, `exact_answer`, `uri`, `answerable`."""
+    """A line of the user's own, with `_LAKE_FIELDS` and notes, whose names begin with `_`."""
+    for name in row:
+        if name not in _LAKE_FIELDS and not name.startswith("_"):
+            raise BadAnswerCollection(
+                f'{where}: there is no field "{name}"; there are {", ".join(_LAKE_FIELDS)}, and notes of '
+                "your own begin with _"
+            )
     exact = row.get("exact_answer")
     answerable = row.get("answerable", True)
     if not isinstance(answerable, bool):

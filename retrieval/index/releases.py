@@ -108,7 +108,9 @@ def repoint_live(
         raise UnknownIndexRelease("nothing is live yet: run `headwater run`")
     if chosen not in known:
         names = ", ".join(known) or "none"
-        raise UnknownIndexRelease(f"there is no release {chosen!r} to go back to; known: {names}")
+        was_live = any(entry.release_id == chosen for entry in read_live_history(connection))
+        fault = f"release {chosen!r} is no longer kept" if was_live else f"there is no release {chosen!r}"
+        raise UnknownIndexRelease(f"{fault}, so nothing goes back to it; known: {names}")
     swap_live_pointer(connection, expected or live, chosen)
     return known[chosen]
 

@@ -37,7 +37,7 @@ from inference.batch.answer_batch import BatchOutcome
 from inference.engines.generator import EngineConfig
 from orchestration.cli.main import app
 from orchestration.operations.ingest import ingest_and_release
-from orchestration.operations.runs import execute_answers_run
+from orchestration.operations.runs import RunFailed, execute_answers_run
 from orchestration.settings import Settings, open_configured_lake
 from retrieval.index.index import Index
 from retrieval.store.postgres import Postgres
@@ -345,7 +345,12 @@ def test_the_command_prints_the_contract_and_exports(
         assert result.exit_code == 0, result.output
         return result.stdout
 
-    found = json.loads(headwater("answers", "run", str(file), "--name", "cli", "--json"))
+    result = CliRunner().invoke(app, ["answers", "run", str(file), "--name", "cli", "--json"])
+    assert result.exit_code == 1
+    assert isinstance(result.exception, RunFailed)
+    assert "1 of 3 questions have no answer" in str(result.exception)
+    assert f"`headwater answers run {file} --name cli`" in str(result.exception)
+    found = json.loads(result.stdout)
     assert list(found) == [
         *("name", "questions", "answered", "failed", "shards", "seconds", "questions_per_s")
     ]

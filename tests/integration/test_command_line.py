@@ -104,6 +104,55 @@ def test_questions_that_can_not_be_answered(module_folder: Path) -> None:
     refused(headwater(home, "trace", "no-such-thing"), "no-such-thing")
 
 
+@pytest.mark.slow
+def test_ingest_and_run_end_alike_and_what_they_name_can_be_pasted(module_folder: Path) -> None:
+    home = module_folder / "ends"
+    (home / "docs").mkdir(parents=True)
+    for name in ("a", "same"):
+        (home / "docs" / f"{name}.md").write_text(
+            "# Warranty\n\nThe warranty lasts for two years from now.\n"
+        )
+    (home / "docs" / "noise.bin").write_bytes(bytes(range(256)) * 9)
+    try:
+        ingested = headwater(home, "ingest", str(home / "docs"), COLUMNS="80")
+        ran = headwater(home, "run", COLUMNS="80")
+        for done in (ingested, ran):
+            assert done.returncode == 0, done.stderr
+            for noise in ("\x1b", "WARN", "traceback in", "Traceback"):
+                assert noise not in done.stdout + done.stderr
+        # The rows of silver.documents, which the web UI counts, are the documents and their duplicates.
+        [rows] = json.loads(
+            headwater(home, "sql", "select count(*) as n from silver.documents", "--json").stdout
+        )
+        funnel = (
+            "3 raw = 1 documents + 1 exact + 0 near duplicates + 1 quarantined "
+            f"(silver.documents: {rows['n']}, with duplicates); 1 chunks, 1 embedded"
+        )
+        first, then = ingested.stdout.splitlines(), ran.stdout.splitlines()
+        assert first[0] == then[0] == funnel
+        assert first[1] == "quarantined by this run:"
+        assert "noise.bin: The bytes are of no kind of file" in first[2]
+        assert first[3:] == then[1:]
+        assert first[-1].startswith("live: release r1.1; 1 documents, 1 chunks can be searched")
+
+        [hit] = json.loads(headwater(home, "search", "warranty", "--k", "1", "--json").stdout)
+        shown = headwater(home, "search", "warranty", "--k", "1", COLUMNS="80").stdout
+        assert any(hit["chunk_id"] in line and "Warranty" in line for line in shown.splitlines())
+        traced = json.loads(headwater(home, "trace", hit["chunk_id"][:10], "--json").stdout)
+        assert (traced["kind"], traced["id"]) == ("chunk", hit["chunk_id"])
+        assert (
+            json.loads(headwater(home, "trace", str(home / "docs" / "a.md"), "--json").stdout)["kind"]
+            == "uri"
+        )
+        answered = json.loads(headwater(home, "ask", "How long does the warranty last?", "--json").stdout)
+        assert answered["refused"] is False
+        settings = headwater(home, "settings", COLUMNS="80").stdout
+        assert any("HEADWATER_POSTGRES__SERVING_URL" in line for line in settings.splitlines())
+    finally:
+        settings_of_home = Settings(home=home / "state")
+        Postgres(settings_of_home.home, settings_of_home.postgres).stop()
+
+
 def test_a_search_says_how_it_searched_and_when_there_is_no_more(module_folder: Path) -> None:
     home = module_folder / "explained"
     settings = Settings(home=home / "state")

@@ -3,6 +3,7 @@
 import itertools
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pyarrow as pa
@@ -364,6 +365,30 @@ def test_a_held_release_stays_live_until_the_hold_ends(index: Index) -> None:
     index.release("r3", second, "r1", NO_DETAILS)
 
 
+def test_of_two_people_who_hold_at_once_one_does(index: Index) -> None:
+    first = build(index)
+    index.release("r1", first, None, NO_DETAILS)
+    index.release("r2", index.apply(first, [], [ROWS[0].chunk_id], NO_LINEAGE), "r1", NO_DETAILS)
+    start = threading.Barrier(2)
+
+    def hold(release: str, held_by: str) -> str | None:
+        start.wait()
+        try:
+            return index.hold(release, held_by, "").release_id
+        except ReleaseHeld:
+            return None
+
+    for _ in range(5):
+        with ThreadPoolExecutor(2) as people:
+            made = list(people.map(hold, ("r1", "r2"), ("ann", "bob")))
+        assert sorted(each is None for each in made) == [False, True]
+        held, live = index.end_hold(), index.live()
+        assert held is not None
+        assert live is not None
+        assert held.held_by == ("ann" if made[0] else "bob")
+        assert held.release_id == live.release_id == (made[0] or made[1])
+
+
 def test_prune_removes_what_no_kept_release_shows(index: Index, postgres: Postgres) -> None:
     first = build(index)
     index.release("r1", first, None, NO_DETAILS)
@@ -382,8 +407,9 @@ def test_prune_removes_what_no_kept_release_shows(index: Index, postgres: Postgr
             "WHERE c.generation = p.generation AND c.chunk_no = posting.chunk_no)"
         )
         assert left.fetchone() == (0,)
-    with pytest.raises(UnknownIndexRelease, match="known: r3"):
+    with pytest.raises(UnknownIndexRelease, match=r"'r1' is no longer kept.*known: r3"):
         index.hold("r1", "ann", "")
+    assert index.live_hold() is None
     with pytest.raises(UnknownIndexRelease, match="can not be read"):
         Searcher(postgres).search("acme", "river", None, 5, "lexical", at=first)
     assert names(index, index.apply(third, [batch(ROWS[:1])], [], NO_LINEAGE)) == {"a", "b", "c", "d"}

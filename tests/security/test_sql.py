@@ -82,8 +82,9 @@ def test_duckdb_writes_no_file(lake: Lake, home: Path, module_folder: Path) -> N
     assert not (home / "sources.json").exists()
     assert not (module_folder / "out.csv").exists()
     assert json.loads(sql(home, COUNT, "--json").stdout) == [{"n": 1}]
-    shown = json.loads(sql(home, "SHOW TABLES;", "--json").stdout)
-    assert [each["name"] for each in shown] == sorted([*TABLES, "ops.lineage"])
+    for engine in ("duckdb", "spark"):
+        shown = json.loads(sql(home, "SHOW TABLES;", "--engine", engine, "--json").stdout)
+        assert [each["name"] for each in shown] == sorted([*TABLES, "ops.lineage"])
 
 
 def test_duckdb_writes_no_file_where_the_system_does_not_keep_it_from_it(lake: Lake, tmp_path: Path) -> None:

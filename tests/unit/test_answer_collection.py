@@ -81,7 +81,7 @@ def test_sentences_are_ranked_where_some_answer_and_some_do_not(tmp_path: Path) 
 def test_a_file_asks_the_lake(tmp_path: Path) -> None:
     rows = [
         {"question": " What? "},
-        {"question": "Missing?", "answerable": False, "subject": "file:///a"},
+        {"question": "Missing?", "answerable": False, "subject": "file:///a", "_note": "by hand"},
         {"question": "Which?", "exact_answer": "copper", "ideal_answer": "Copper.", "uri": ["file:///a"]},
     ]
     found = load_answer_collection(write(tmp_path / "mine.jsonl", rows))
@@ -103,6 +103,7 @@ def test_a_file_asks_the_lake(tmp_path: Path) -> None:
         ({"question": "a", "exact_answer": [[5]]}, "a part must be a text or a list of accepted forms"),
         ({"question": "a", "uri": {}}, r'"uri" must be a text or a list of texts'),
         ({"question": "a", "answerable": "no"}, r'"answerable" must be true or false'),
+        ({"question": "a", "ideal_anwser": "b"}, r'line 1: there is no field "ideal_anwser"; .*ideal_answer'),
     ],
 )
 def test_a_line_that_is_no_question_is_told_where(tmp_path: Path, row: object, said: str) -> None:
