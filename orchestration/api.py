@@ -22,6 +22,7 @@ from inference.answering.answer import Answer
 from inference.answering.query_service import SearchMode
 from orchestration.operations.ask import ask_release, open_ask_service, search_release
 from orchestration.settings import Settings
+from orchestration.state_folder import make_state_folder, require_state_folder
 from orchestration.tracing.nodes import Trace
 from retrieval.model_memory import MODEL_MEMORY
 from retrieval.redaction import redact_urls
@@ -48,7 +49,8 @@ def open_lake(home: str | PathLike[str] | None = None) -> "OpenLake":
         >>> lake.close()
 
     Args:
-        home: The state folder; the one that the command line uses (`HEADWATER_HOME`) if None.
+        home: The state folder; if None the one that the command line uses: `HEADWATER_HOME`, else the nearest
+            `.headwater` upwards, else the one in the user's data folder.
 
     Raises:
         ValidationError: The value of a setting is not valid.
@@ -61,7 +63,8 @@ def open_lake(home: str | PathLike[str] | None = None) -> "OpenLake":
 class OpenLake:
     """A lake that is open: models are loaded at the first use and kept, connections until it is closed.
 
-    It is a context manager; leaving the block closes it.
+    It is a context manager; leaving the block closes it. Where there is no state folder, `ingest` makes one
+    and the other methods raise `StateFolderError`.
 
     Args:
         settings: The settings of the state folder.
@@ -124,6 +127,7 @@ class OpenLake:
             NoLiveSnapshot: Nothing is released yet.
             RerankError: The mode is `reranked`, and no reranker is configured.
         """
+        require_state_folder(self.settings.home)
         return search_release(self._service, query, k, mode, tenant, groups, as_of, fit_only).hits
 
     def ask(
@@ -160,6 +164,7 @@ class OpenLake:
             NoLiveSnapshot: Nothing is released yet.
             EngineError: The configured engine fails.
         """
+        require_state_folder(self.settings.home)
         return ask_release(self._service, question, tenant, groups, as_of)
 
     def sql(self, statement: str, *, engine: Literal["duckdb", "spark"] = "duckdb") -> "pa.Table":
@@ -184,6 +189,7 @@ class OpenLake:
         """
         from orchestration.operations.sql_process import run_sql_query
 
+        require_state_folder(self.settings.home)
         return run_sql_query(self.settings, statement, engine)
 
     def trace(self, identity: str, *, verify: bool = False) -> Trace:
@@ -206,6 +212,7 @@ class OpenLake:
         """
         from orchestration.tracing.tracer import trace_identity
 
+        require_state_folder(self.settings.home)
         return trace_identity(self.settings, identity, verify)
 
     def ingest(self, *paths: str | PathLike[str], tenant: str = "default") -> "RunSummary":
@@ -234,7 +241,7 @@ class OpenLake:
         from assets.sources.source_registry import SourceRegistry
         from orchestration.operations.ingest import add_ingest_sources, ingest_and_release
 
-        self.settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_state_folder(self.settings.home)
         registry = SourceRegistry(self.settings.sources_file)
         add_ingest_sources(registry, [fspath(each) for each in paths], tenant)
         # Dagster runs an event loop, and the thread of a notebook's cell has one already.

@@ -15,6 +15,7 @@ from inference.answering.answer import InvalidQuestion
 from orchestration.api import OpenLake, open_lake
 from orchestration.operations.sql import SqlStatementRefused
 from orchestration.settings import Settings
+from orchestration.state_folder import StateFolderError
 from orchestration.tracing.nodes import Untraceable
 from retrieval.search.snapshot import NoLiveSnapshot
 from retrieval.store.postgres import Postgres
@@ -89,8 +90,13 @@ def test_answers_are_committed_when_the_lake_is_closed_and_a_closed_lake_can_be_
 
 
 def test_a_lake_that_holds_nothing_says_so(module_folder: Path) -> None:
-    with open_lake(module_folder / "empty") as lake, pytest.raises(NoLiveSnapshot, match="headwater ingest"):
-        lake.search("warranty")
+    with open_lake(module_folder / "empty") as lake:
+        with pytest.raises(StateFolderError, match="empty"):
+            lake.ask("How long is the warranty?")
+        assert not lake.settings.home.exists()
+        lake.settings.home.mkdir()
+        with pytest.raises(NoLiveSnapshot, match="headwater ingest"):
+            lake.search("warranty")
     Postgres(lake.settings.home, lake.settings.postgres).stop()
 
 
