@@ -144,7 +144,9 @@ class CausalModel:
         return Generation(index, tokens, text, "stop" if ended else "length")
 
 
-def open_causal_model(path: Path, quantization: Quantization | None = None) -> CausalModel:
+def open_causal_model(
+    path: Path, quantization: Quantization | None = None, dtype: torch.dtype | None = None
+) -> CausalModel:
     """Returns a model, loaded from the local disk to a GPU if there is one.
 
     Only weights in safetensors or GGUF are read, since pickles can run code, and no code that comes with a
@@ -154,6 +156,7 @@ def open_causal_model(path: Path, quantization: Quantization | None = None) -> C
         path: A folder in transformers' form, or a `.gguf` file (which needs the packages `gguf` and
             `accelerate`).
         quantization: What its products are to be computed in; None for the type of its weights.
+        dtype: The type of its weights; by the device unless given.
 
     Raises:
         InvalidModel: There is none, or it can not be used.
@@ -161,7 +164,7 @@ def open_causal_model(path: Path, quantization: Quantization | None = None) -> C
     """
     check_quantization(quantization, _device())
     check_model_files(path)
-    model = _load_model(path)
+    model = _load_model(path, dtype)
     tokenizer = _load_tokenizer(path, model)
     template = _read_template(path, tokenizer)
     numbers = (model.device.type, str(model.dtype).removeprefix("torch."), quantization)
@@ -209,7 +212,7 @@ def numeric_form(device: str) -> torch.dtype:
     )
 
 
-def _load_model(path: Path) -> Any:
+def _load_model(path: Path, dtype: torch.dtype | None) -> Any:
     disable_progress_bar()  # a bar for what takes a second, in logs too
     device = _device()
     folder, options = _source(path)
@@ -219,7 +222,7 @@ def _load_model(path: Path) -> Any:
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=path.is_dir() or None,
-            dtype=numeric_form(device),
+            dtype=dtype or numeric_form(device),
             output_loading_info=True,
             # Packed weights would be multiplied by kernels from a hub.
             quantization_config=None if path.is_dir() else GgufConfig(dequantize=True),

@@ -1,8 +1,9 @@
 """`headwater bench`: Headwater and the alternatives, measured in the same run."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -16,12 +17,13 @@ from orchestration.cli.terminal import (
 )
 
 if TYPE_CHECKING:
+    from orchestration.bench.decoding.formats import FormatTable
     from orchestration.bench.report import BenchResult
 
 app = typer.Typer(no_args_is_help=True, help="Measure Headwater and the alternatives in the same run.")
 
 
-def _print(result: "BenchResult", json_: bool) -> None:
+def _print(result: "BenchResult | FormatTable", json_: bool) -> None:
     if json_:
         sys.stdout.write(result.to_json() + "\n")
     else:
@@ -135,22 +137,45 @@ def bench_generate_command(
     ] = None,
     prompts: Annotated[int, typer.Option(min=1, help="Number of prompts.")] = 32,
     shared: Annotated[
-        float,
-        typer.Option(min=0, help="Skew of Zipf's law by which prompts share passages; 0 for alike often."),
-    ] = 0.0,
+        str, typer.Option(help="Skews of Zipf's law by which prompts share passages, such as 0.8,1.1,1.5.")
+    ] = "",
     max_tokens: Annotated[int, typer.Option(min=1, help="Number of tokens of each text.")] = 64,
+    formats: Annotated[
+        bool, typer.Option("--formats", help="Compare the model's numeric formats instead.")
+    ] = False,
+    batch: Annotated[str, typer.Option(help="With --formats: numbers of prompts at once.")] = "1,16",
     json_: Json = False,
 ) -> None:
-    """Compare the batch decoder with transformers' generate: tokens per second, and whether texts are equal.
+    """Compare the batch decoder with transformers' generate, or the numeric formats that it can compute in.
 
-    Example: `headwater bench generate --prompts 64 --shared 1.1`
+    Examples: `headwater bench generate --prompts 64 --shared 0.8,1.1,1.5`,
+    `headwater bench generate --formats --batch 1,16,64`
     """
-    from orchestration.bench.decoding.generate import bench_generate
+    from orchestration.bench.decoding.formats import bench_formats
+    from orchestration.bench.decoding.generate import bench_generate, model_to_measure
 
-    settings = read_command_settings("made")
+    skews = _numbers(shared, float, "--shared")
+    batches = _numbers(batch, int, "--batch")
+    path = model_to_measure(read_command_settings(), model and model.expanduser())
     with quiet_terminal():
-        result = bench_generate(settings, model and model.expanduser(), prompts, shared, max_tokens)
-    _print(result, json_)
+        if formats:
+            _print(bench_formats(path, batches, max_tokens), json_)
+        else:
+            _print(bench_generate(path, prompts, skews, max_tokens), json_)
+
+
+N = TypeVar("N", int, float)
+
+
+def _numbers(text: str, kind: Callable[[str], N], option: str) -> list[N]:
+    """Returns positive numbers that commas divide."""
+    try:
+        numbers = [kind(each) for each in text.split(",") if each.strip()]
+    except ValueError:
+        numbers = [kind("0")]
+    if not all(0 < each < 10_000 for each in numbers):
+        raise typer.BadParameter(f"{text!r}: give positive numbers that commas divide", param_hint=option)
+    return numbers
 
 
 @app.command("html")

@@ -201,14 +201,14 @@ def test_out_of_memory_at_any_stage_makes_the_batch_smaller_and_loses_no_answer(
     requests = [GenerationRequest(prompt, SamplingOptions(max_tokens=9)) for prompt in random_prompts(40)]
     decoder = decoder_of()
     whole = completed(decoder, requests)
-    calls, real = iter(range(10**6)), decoder._decoder.hidden
+    calls, real = iter(range(10**6)), decoder.computation.hidden
 
     def hidden(*arguments: object) -> torch.Tensor:
         if calls_before <= next(calls) < calls_before + failures:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(decoder._decoder, "hidden", hidden)
+    monkeypatch.setattr(decoder.computation, "hidden", hidden)
     for one, other in zip(completed(decoder, requests), whole, strict=True):
         if failures < 100:
             assert_same(one, other)

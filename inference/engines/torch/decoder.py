@@ -51,6 +51,10 @@ class BatchDecoder:
         geometry: The fixed shapes of the computation; by the model's device unless given.
         quantization: What products with weights are computed in; None for the type of the weights.
 
+    Attributes:
+        computation: The model's computation.
+        geometry: As given. A batch may have another than the one before; bytes are the same in one alone.
+
     Raises:
         UnknownDecoder: The batch decoder does not know this kind of model.
     """
@@ -64,18 +68,18 @@ class BatchDecoder:
         geometry: Geometry | None = None,
         quantization: Quantization | None = None,
     ) -> None:
-        self._geometry = geometry or (_CPU if model.device.type == "cpu" else _GPU)
-        self._decoder = Decoder(model, self._geometry.slots, quantization)
+        self.geometry = geometry or (_CPU if model.device.type == "cpu" else _GPU)
+        self.computation = Decoder(model, self.geometry.slots, quantization)
         self._tokenizer = tokenizer
         self._end_token_ids = end_token_ids
-        self._guides = JsonGuides(tokenizer, self._decoder.shape.vocabulary, end_token_ids)
+        self._guides = JsonGuides(tokenizer, self.computation.shape.vocabulary, end_token_ids)
         self._kv_memory_bytes = kv_memory_bytes
         self._adapters: dict[Path, DecoderAdapter] = {}
 
     @property
     def kv_bytes_per_token(self) -> int:
         """Number of bytes that the keys and values of one token take."""
-        return self._decoder.kv_bytes_per_token
+        return self.computation.kv_bytes_per_token
 
     def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[Generation]:
         """Yields a generation for each request as it is complete, in any order; a failed one fails alone."""
@@ -89,9 +93,9 @@ class BatchDecoder:
             if failure := self._refusal(request):
                 yield _failed(index, failure)
                 continue
-            work = Work(index, request, self._decoder.shape.context_tokens)
+            work = Work(index, request, self.computation.shape.context_tokens)
             longest_first[self._slot_tokens(work)].append(work)
-        nodes = prefix_nodes(requests, self._geometry.chunk_tokens)
+        nodes = prefix_nodes(requests, self.geometry.chunk_tokens)
         for slot_tokens in sorted(longest_first, reverse=True):
             # Prompts of one adapter stand together: fewer adapters are computed at once.
             work_of_class = sorted(
@@ -103,7 +107,7 @@ class BatchDecoder:
 
     def _refusal(self, request: GenerationRequest) -> str | None:
         """Returns why a request can not be completed, or None."""
-        context, vocabulary = self._decoder.shape.context_tokens, self._decoder.shape.vocabulary
+        context, vocabulary = self.computation.shape.context_tokens, self.computation.shape.vocabulary
         if (schema := request.options.json_schema) is not None:
             try:
                 self._guides.guide(schema)
@@ -111,7 +115,7 @@ class BatchDecoder:
                 return str(error)
         if (folder := request.adapter) is not None and folder not in self._adapters:
             try:
-                self._adapters[folder] = self._decoder.read_adapter(folder)
+                self._adapters[folder] = self.computation.read_adapter(folder)
             except InvalidAdapter as error:
                 return str(error)
         if not len(request.prompt):
@@ -127,27 +131,27 @@ class BatchDecoder:
 
     def _slot_tokens(self, work: Work) -> int:
         """Returns the length of slot that a request needs: few lengths, which depend on the request alone."""
-        tokens = max(len(work.request.prompt) + work.limit, self._geometry.chunk_tokens)
+        tokens = max(len(work.request.prompt) + work.limit, self.geometry.chunk_tokens)
         return 1 << (tokens - 1).bit_length()
 
     def _complete(self, prompts: list[Prompt[Work]], slot_tokens: int) -> Iterator[Generation]:
         """Completes prompts that need slots of one length; with half the slots when memory is too small."""
-        slot_bytes = slot_tokens * self._decoder.kv_bytes_per_token
+        slot_bytes = slot_tokens * self.computation.kv_bytes_per_token
         wanted = 1 << (len(prompts) - 1).bit_length()  # few numbers: each is compiled anew on a GPU
-        slots = min(self._geometry.slots, wanted, self._kv_memory_bytes // slot_bytes)
+        slots = min(self.geometry.slots, wanted, self._kv_memory_bytes // slot_bytes)
         adapters = dict.fromkeys(
             folder for prompt in prompts if (folder := prompt.work.request.adapter) is not None
         )
         while prompts and slots:
             left = prompts
             try:
-                cache = KvCache(self._decoder, slots, slot_tokens)
+                cache = KvCache(self.computation, slots, slot_tokens)
                 batch = Batch(
-                    self._decoder,
+                    self.computation,
                     self._tokenizer,
                     self._end_token_ids,
                     self._guides,
-                    self._geometry,
+                    self.geometry,
                     cache,
                     prompts,
                     {each: self._adapters[each] for each in adapters},
@@ -161,7 +165,7 @@ class BatchDecoder:
                     raise
             cache = batch = None  # type: ignore[assignment]  # frees the memory before more is asked for
             if left:
-                if self._decoder.device.type == "cuda":
+                if self.computation.device.type == "cuda":
                     torch.cuda.empty_cache()
                 slots //= 2
             prompts = left
