@@ -108,6 +108,9 @@ class Settings(BaseSettings):
     live_model_with_removed_documents: Literal["stays", "steps_down"] = "stays"
     """Whether a promoted embedder that learned from documents which were removed since stays live until
     another is promoted, or the one before it, or the packaged one, takes over (docs/lineage.md)."""
+    openlineage_url: str | None = Field(default_factory=lambda: os.environ.get("OPENLINEAGE_URL"))
+    """The OpenLineage endpoint that is told of runs, datasets and models, such as `http://127.0.0.1:5000`;
+    that of the official client, OPENLINEAGE_URL, unless set. A key goes into OPENLINEAGE_API_KEY."""
     sql: SqlSettings = SqlSettings()
     """What one `headwater sql` may take."""
 
@@ -136,6 +139,15 @@ class Settings(BaseSettings):
         if password is not None and not password.get_secret_value():
             raise ValueError("it is empty, so anybody could give it: set a password, or unset it")
         return password
+
+    @field_validator("openlineage_url")
+    @classmethod
+    def _no_credentials_in_openlineage(cls, url: str | None) -> str | None:
+        if url and has_credentials(url):
+            raise ValueError("put the key of the endpoint into OPENLINEAGE_API_KEY, not into its URL")
+        if url and not url.startswith(("http://", "https://")):
+            raise ValueError("it begins with http:// or https://")
+        return url
 
     @field_validator("mlflow_uri")
     @classmethod

@@ -18,19 +18,32 @@ if TYPE_CHECKING:
     from orchestration.settings import Settings
 
 
-def dagster_home_settings(home: Path, log_format: str) -> dict[str, object]:
+def dagster_home_settings(
+    home: Path, log_format: str, lineage: dict[str, object] | None = None
+) -> dict[str, object]:
     """Returns the content of `dagster.yaml`.
 
     Args:
         home: DAGSTER_HOME; runs, events and schedules are kept in it, in SQLite.
         log_format: "json" also writes the log of runs as JSON.
+        lineage: The log handler that tells an OpenLineage endpoint of runs; None for none.
     """
+    followed = run_log_settings(home.parent / "logs" / "runs.jsonl") if log_format == "json" else {}
+    if lineage is not None:
+        followed.setdefault("dagster_handler_config", {"handlers": {}})["handlers"]["openlineage"] = lineage
     return {
         "python_logs": {
             # What our own modules log during a run is part of the run's log.
-            "managed_python_loggers": ["assets", "quality", "training", "retrieval", "inference"],
+            "managed_python_loggers": [
+                "assets",
+                "quality",
+                "training",
+                "retrieval",
+                "inference",
+                "orchestration",
+            ],
             "python_log_level": "INFO",
-            **(run_log_settings(home.parent / "logs" / "runs.jsonl") if log_format == "json" else {}),
+            **followed,
         },
         "telemetry": {"enabled": False},
         "nux": {"enabled": False},  # asks for an e-mail address
@@ -60,12 +73,15 @@ def dagster_home_settings(home: Path, log_format: str) -> dict[str, object]:
     }
 
 
-def write_dagster_home(home: Path, log_format: str = "text") -> Path:
+def write_dagster_home(
+    home: Path, log_format: str = "text", lineage: dict[str, object] | None = None
+) -> Path:
     """Creates a folder for DAGSTER_HOME with its `dagster.yaml`; doing it again changes nothing.
 
     Args:
         home: The folder, in the state folder.
         log_format: As `Settings` has it.
+        lineage: As `dagster_home_settings` has it.
 
     Returns:
         The path of `dagster.yaml`.
@@ -75,11 +91,21 @@ def write_dagster_home(home: Path, log_format: str = "text") -> Path:
         (home.parent / "logs").mkdir(exist_ok=True)
     path = home / "dagster.yaml"
     text = "# Written by Headwater at every start; set what you need through HEADWATER_* instead.\n"
-    text += json.dumps(dagster_home_settings(home, log_format), indent=2) + "\n"  # JSON is YAML too
+    text += json.dumps(dagster_home_settings(home, log_format, lineage), indent=2) + "\n"  # JSON is YAML too
     if not path.is_file() or path.read_text() != text:
         with atomic_file(path) as fresh:
             fresh.write_text(text)
     return path
+
+
+def write_configured_dagster_home(settings: "Settings") -> Path:
+    """Writes the folder of a state folder as its settings say; returns the path of `dagster.yaml`."""
+    lineage = None
+    if settings.openlineage_url:
+        from orchestration.openlineage.dagster_events import lineage_handler_settings
+
+        lineage = lineage_handler_settings(settings.openlineage_url, settings.lake_root, settings.home)
+    return write_dagster_home(settings.dagster_home, settings.log_format, lineage)
 
 
 @contextmanager
@@ -87,7 +113,7 @@ def dagster_home_instance(settings: "Settings") -> Iterator["dg.DagsterInstance"
     """Opens the Dagster instance of a state folder: its runs, events and schedules."""
     import dagster as dg
 
-    write_dagster_home(settings.dagster_home, settings.log_format)
+    write_configured_dagster_home(settings)
     os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
     warnings.filterwarnings("ignore", "Handling yaml-defined logging", dg.BetaWarning)  # the JSON log
     with dg.DagsterInstance.get() as instance:
@@ -95,4 +121,6 @@ def dagster_home_instance(settings: "Settings") -> Iterator["dg.DagsterInstance"
 
 
 if __name__ == "__main__":
-    write_dagster_home(Path(sys.argv[1]), os.environ.get("HEADWATER_LOG_FORMAT", "text"))
+    from orchestration.settings import Settings
+
+    write_configured_dagster_home(Settings(home=Path(sys.argv[1]).parent))

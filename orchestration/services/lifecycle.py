@@ -24,7 +24,7 @@ import psycopg
 from pydantic import SecretStr
 
 from orchestration.environment.java import require_java
-from orchestration.services.dagster_home import write_dagster_home
+from orchestration.services.dagster_home import write_configured_dagster_home
 from orchestration.services.processes import (
     ServiceError,
     StartedProcess,
@@ -196,7 +196,7 @@ def start_services(
     with postgres.owner():
         pass
     postgres.close()
-    write_dagster_home(settings.dagster_home, settings.log_format)
+    write_configured_dagster_home(settings)
     workspace = {"load_from": [{"grpc_server": {"socket": wanted[0].address, "location_name": "headwater"}}]}
     _run_folder(settings).mkdir(parents=True, exist_ok=True)
     (_run_folder(settings) / "workspace.yaml").write_text(json.dumps(workspace))  # JSON is YAML too

@@ -49,7 +49,7 @@ class JsonLogFormatter(logging.Formatter):
         return json.dumps({name: value for name, value in line.items() if value is not None})
 
 
-def run_log_settings(file: Path) -> dict[str, object]:
+def run_log_settings(file: Path) -> dict[str, Any]:
     """Returns the setting `python_logs` of `dagster.yaml` that also writes every record of a run to a file.
 
     The format is that of `JsonLogFormatter`. The file is opened again after a log rotation.

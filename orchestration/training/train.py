@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from assets.lake.lineage import CODE_VERSION
 from assets.training_sets.learned import require_base_without_removed
 from assets.training_sets.snapshots import mark_removed
+from orchestration.openlineage.training_events import told_training
 from orchestration.operations.scratch_index import open_scratch_index
 from orchestration.settings import Settings, open_configured_lake
 from quality.evaluation.beir_collection import BeirCollection, load_beir_collection
@@ -21,7 +22,7 @@ from training.jobs.embedder_job import run_embedder_job
 from training.jobs.learned import Learned, folder_digest, learned_of_tenant
 from training.jobs.plan import EmbedderTraining
 from training.jobs.ranked_lists import RankedLists, RankedQuestion, ranked_lists
-from training.registry.addresses import embedder_folder
+from training.registry.addresses import EMBEDDER, embedder_folder
 from training.registry.versions import ModelVersion
 
 _LIST_LENGTH = 50
@@ -72,7 +73,10 @@ def train_embedder_version(
         if data
         else learned_of_tenant(place.datasets, tenant)
     )
-    return run_embedder_job(place, learned, base_folder, base, training, CODE_VERSION, progress)
+    with told_training(settings.openlineage_url, EMBEDDER, learned.name, learned.digest) as ended_with:
+        version = run_embedder_job(place, learned, base_folder, base, training, CODE_VERSION, progress)
+        ended_with(version)
+    return version
 
 
 def _learned_of_folder(
