@@ -64,6 +64,30 @@ def page(settings: Settings, sockets: list[str]) -> Iterator[Page]:
         browser.close()
 
 
+def follow_data_docs(page: Page) -> None:
+    """Loads a page of Data Docs and follows each of its links: all is there, and nobody else is called."""
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    errors: list[str] = []
+    page.on("console", lambda message: errors.append(message.text))
+    address = page.url
+    page.reload()
+    links = page.get_by_role("link").all()
+    assert len(links) > 10
+    for link in links:
+        link.click()
+        place = page.url.partition("#")[2]
+        assert place
+        assert page.locator(f"[id='{place}']").is_visible()
+    assert {url.partition("#")[0] for url in asked} == {address}
+    assert errors == []
+    # It has looks: the sidebar with its links stands beside the results.
+    sidebar, results = page.locator(".sticky").bounding_box(), page.locator("#section-2").bounding_box()
+    assert sidebar
+    assert results
+    assert sidebar["x"] + sidebar["width"] <= results["x"]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(500)
 def test_materialize_all_in_the_browser(settings: Settings, page: Page, sockets: list[str]) -> None:
@@ -112,6 +136,7 @@ def test_materialize_all_in_the_browser(settings: Settings, page: Page, sockets:
         page.get_by_role("link", name="/data_docs/silver.documents/index.html").first.click()
     opened.value.get_by_text("Evaluated Expectations").first.wait_for()
     assert opened.value.url == f"{web}/data_docs/silver.documents/index.html"
+    follow_data_docs(opened.value)
     # The run's page follows its run by a socket, without which it asks again and again.
     assert f"{web.replace('http', 'ws', 1)}/graphql" in sockets
     page.goto(f"{web}/assets/ops/release?view=events")

@@ -13,6 +13,7 @@ import duckdb
 import pandas as pd
 import pyarrow as pa
 import pytest
+from lxml import html  # type: ignore[import-untyped]
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
 
@@ -386,15 +387,21 @@ def test_nothing_raw_leaves_a_suite(
     assert not any(secret in text or digits in text for text in everything)
 
 
-def test_data_docs_show_counts_and_call_nobody(engine: Engine, tmp_path: Path) -> None:
+def test_data_docs_show_counts_call_nobody_and_lead_nowhere_else(engine: Engine, tmp_path: Path) -> None:
     tables = sound()
     tables[documents][0]["language"] = "English"
     suite = SUITES[documents]
     run_gate_suite(engine(tables, suite), suite, tmp_path, PARAMETERS)
-    page = data_docs_page(tmp_path, suite.table).read_text()
-    assert "Exception" not in page
-    assert "Filters go by ISO 639 code" in page
-    assert not re.search(r"""(?:src=|url\()["']?https?:|<link\b""", page)
+    page = html.document_fromstring(data_docs_page(tmp_path, suite.table).read_text())
+    said = page.text_content()
+    assert "Exception" not in said
+    assert "Filters go by ISO 639 code" in said
+    assert (said.count("✗ not met"), said.count("✓ met")) == (1, len(suite.expectations) - 1)
+    assert not page.xpath("//script | //link | //img | //iframe | //button | //form | //*[@onclick]")
+    assert not re.search(r"url\(|@import|https?:", html.tostring(page, encoding="unicode"))
+    ids, links = set(page.xpath("//@id")), page.xpath("//a/@href")
+    assert len(links) > 10
+    assert all(link.startswith("#") and link[1:] in ids for link in links)
 
 
 def test_an_expectation_that_can_not_be_evaluated_is_an_error(engine: Engine) -> None:
