@@ -12,9 +12,11 @@ from assets.dagster.models import MODEL_GROUP, TRAINING_TENANTS, comparison_resu
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
 from assets.lake.tables import TRAINING_EXAMPLES
+from assets.model_consistency import model_discrepancies
 from assets.training_sets.learned import require_base_without_removed
 from assets.training_sets.snapshots import mark_removed
 from retrieval.embedding.config import packaged_embedding_model
+from retrieval.index.index import Index
 from training.place import TrainingPlace
 from training.registry.addresses import EMBEDDER, embedder_folder
 
@@ -71,6 +73,29 @@ def embedder_asset(
     )
     curves = training_curves(training_place.jobs)
     return model_result(EMBEDDER_KEY, version, curves.get(version.lineage.run_id, {}))
+
+
+@dg.asset_check(
+    asset=dg.AssetKey(["ops", "release"]),
+    name="models_agree",
+    description="MLflow, the registry, training sets, the lake and the index say the same about models.",
+)
+def models_agree_asset_check(
+    lake: dg.ResourceParam[Lake],
+    search_index: dg.ResourceParam[Index],
+    training_place: dg.ResourceParam[TrainingPlace],
+) -> dg.AssetCheckResult:
+    """Compares what each says about models; what does not agree is a warning that names what mends it."""
+    found = model_discrepancies(lake, search_index, training_place)
+    versions = [
+        each for name in training_place.registry.names() for each in training_place.registry.versions(name)
+    ]
+    return dg.AssetCheckResult(
+        passed=not found,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="; ".join(map(str, found)) or f"{len(versions)} model versions: all agree",
+        metadata={"versions": len(versions), "discrepancies": len(found)},
+    )
 
 
 @dg.asset_check(

@@ -60,6 +60,7 @@ def build_definitions(
             ops.retrieval_quality_asset_check,
             training_set_gate,
             models.embedder_compared_asset_check,
+            models.models_agree_asset_check,
             *drift_checks(settings.recipe.drift),
         ],
         jobs=[refresh_job, answers_job, maintenance_job],

@@ -10,6 +10,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
@@ -250,22 +251,12 @@ def log_live_history(lake: Lake, index: Index, run_id: str, reason: str = "") ->
         WriteConflict: When other writers were faster five times in a row.
     """
     token = lake.fencing_token(RELEASES)
-    rows = lake.query("select release_id, decision from releases", releases=lake.delta(RELEASES.name))
-    logged = Counter((row["release_id"], row["decision"]) for row in rows.to_pylist())
-    kept = {release.release_id: release for release in index.releases()}
-    moves = list(_moves(index.live_history()))
-    for place, (release_id, decision, why) in enumerate(moves, 1):
-        if logged[release_id, decision] > 0:
-            logged[release_id, decision] -= 1
-            continue
-        release = kept.get(release_id)
-        if release is None:
-            continue
-        verdict = last_stored_verdict(lake, release_id)
+    for move in unlogged_moves(lake, index):
+        release, verdict = move.release, last_stored_verdict(lake, move.release.release_id)
         entry = StoredRelease(
-            release_id=release_id,
-            decision=decision,
-            reason=reason if reason and place == len(moves) else why or (verdict.reason if verdict else ""),
+            release_id=release.release_id,
+            decision=move.decision,
+            reason=reason if reason and move.is_last else move.why or (verdict.reason if verdict else ""),
             generation=release.generation,
             epoch=release.epoch,
             model_digest=release.details.model_digest,
@@ -274,6 +265,38 @@ def log_live_history(lake: Lake, index: Index, run_id: str, reason: str = "") ->
         )
         _append(lake, entry, run_id, token)
         token += 1
+
+
+@dataclass(frozen=True)
+class LiveMove:
+    """A change of the live release.
+
+    Attributes:
+        release: The release that went live, or that was rolled back from.
+        decision: Which of both.
+        why: Why, as far as the history says it.
+        is_last: Whether it is the newest change.
+    """
+
+    release: IndexRelease
+    decision: Decision
+    why: str
+    is_last: bool
+
+
+def unlogged_moves(lake: Lake, index: Index) -> list[LiveMove]:
+    """Returns the changes of the live release that `ops.releases` lacks, oldest first, of releases kept."""
+    rows = lake.query("select release_id, decision from releases", releases=lake.delta(RELEASES.name))
+    logged = Counter((row["release_id"], row["decision"]) for row in rows.to_pylist())
+    kept = {release.release_id: release for release in index.releases()}
+    moves = list(_moves(index.live_history()))
+    found = []
+    for place, (release_id, decision, why) in enumerate(moves, 1):
+        if logged[release_id, decision] > 0:
+            logged[release_id, decision] -= 1
+        elif release_id in kept:
+            found.append(LiveMove(kept[release_id], decision, why, place == len(moves)))
+    return found
 
 
 def _moves(history: Sequence[LiveHistoryEntry]) -> Iterator[tuple[str, Decision, str]]:

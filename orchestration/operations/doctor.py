@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from assets.lake.spark import JARS, SPARK_GUARD, NoSparkSession
+from assets.model_consistency import model_discrepancies
 from orchestration.environment import jars
 from orchestration.environment.java import UnsupportedJava, require_java
 from orchestration.environment.spark_guard import require_spark_guard
 from orchestration.services.processes import is_port_free, port_holder, process_group, read_pid_file
-from orchestration.settings import Settings
+from orchestration.settings import Settings, open_configured_lake
 from retrieval.embedding.config import (
     DEFAULT_MODEL_CACHE,
     EmbeddingModelNotInstalled,
@@ -22,6 +23,7 @@ from retrieval.embedding.config import (
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.embedding.model_folder import UnsupportedEmbeddingModel
 from retrieval.embedding.model_signature import ModelNotTrusted
+from retrieval.index.index import Index
 from retrieval.store.postgres import DatabaseError, Postgres
 from retrieval.store.server_data import abandoned_server_data
 
@@ -73,6 +75,7 @@ def run_doctor(settings: Settings) -> list[DoctorCheck]:
         _disk(settings.home),
         *_ports(settings),
         _postgres(settings),
+        *_models(settings),
     ]
 
 
@@ -204,3 +207,19 @@ def _postgres(settings: Settings) -> DoctorCheck:
     if left := [str(data) for data in abandoned_server_data()]:
         found += f"; belongs to no state folder any more, and can be deleted: {', '.join(left)}"
     return DoctorCheck("PostgreSQL", ok=True, found=found)
+
+
+def _models(settings: Settings) -> Iterator[DoctorCheck]:
+    """Yields what does not agree about models; nothing is opened or started where none was trained."""
+    place = settings.training_place
+    if not place.registry.names():
+        return
+    index = Index(Postgres(settings.home, settings.postgres))
+    try:
+        found = model_discrepancies(open_configured_lake(settings), index, place)
+    except (DatabaseError, RuntimeError, OSError):
+        return  # PostgreSQL's row says what is wrong
+    for each in found:
+        yield DoctorCheck("Models", ok=False, found=f"{each.about}: {each.found}", cure=each.cure)
+    if not found:
+        yield DoctorCheck("Models", ok=True, found="MLflow, registry, training sets, lake and index agree")

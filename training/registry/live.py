@@ -15,9 +15,18 @@ def follow_live_release(registry: ModelRegistry, index: Index) -> bool:
     Returns:
         Whether an alias moved.
     """
+    aliases = live_aliases(registry, index)
+    moved = aliases is not None and aliases != registry.aliases(EMBEDDER)
+    if aliases is not None and moved:
+        registry.set_aliases(EMBEDDER, aliases)
+    return moved
+
+
+def live_aliases(registry: ModelRegistry, index: Index) -> ModelAliases | None:
+    """Returns the aliases of the embedder by PostgreSQL's pointer and its history; None without a version."""
     numbers = {str(registry.path(each)): each.version for each in registry.versions(EMBEDDER)}
     if not numbers:
-        return False
+        return None
     releases = {
         each.release_id: str(recorded_model_path(each.details.embedder.model, registry.folder))
         for each in index.releases()
@@ -26,12 +35,8 @@ def follow_live_release(registry: ModelRegistry, index: Index) -> bool:
     live = numbers.get(lived[-1]) if lived else None
     earlier = [numbers[path] for path in lived if path in numbers and numbers[path] != live]
     newest = max(numbers.values())
-    aliases = ModelAliases(
+    return ModelAliases(
         live=live,
         previous=earlier[-1] if earlier else None,
         candidate=newest if newest not in (live, *earlier) else None,
     )
-    moved = aliases != registry.aliases(EMBEDDER)
-    if moved:
-        registry.set_aliases(EMBEDDER, aliases)
-    return moved

@@ -8,6 +8,7 @@ import importlib.util
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,8 +55,7 @@ def follow_in_mlflow(
         return (
             "MLflow is not installed, so nothing is registered there: `make setup EXTRAS=train` installs it"
         )
-    for variable, value in _PATIENCE.items():
-        os.environ.setdefault(variable, value)
+    _be_patient()
     try:
         _follow(registry, name, uri, curves or {})
     except Exception as error:  # a server's, a database's, a proxy's: none of them may stop a training
@@ -63,6 +63,57 @@ def follow_in_mlflow(
         said = str(error).strip().splitlines() or [type(error).__name__]
         return f"MLflow at {uri} does not follow, and is tried again the next time: {said[0][:300]}"
     return None
+
+
+@dataclass(frozen=True)
+class MlflowModel:
+    """What MLflow has of a model.
+
+    Attributes:
+        digests: The digests of its versions.
+        aliases: The digest of the version of each alias.
+    """
+
+    digests: frozenset[str]
+    aliases: dict[str, str]
+
+
+class MlflowNotReached(RuntimeError):
+    """MLflow can not be asked; the message says why."""
+
+
+def registered_in_mlflow(name: str, uri: str) -> MlflowModel | None:
+    """Returns what MLflow has of a model; None where MLflow is not installed.
+
+    Raises:
+        MlflowNotReached: It can not be asked.
+    """
+    if importlib.util.find_spec("mlflow") is None:
+        return None
+    _be_patient()
+    try:
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        client = MlflowClient(uri, uri)
+        found = client.search_model_versions(f"name = '{name}'")
+        digests = {str(each.version): each.tags.get(_DIGEST_TAG, "") for each in found}
+        try:
+            aliases = dict(client.get_registered_model(name).aliases)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            aliases = {}
+    except Exception as error:  # a server's, a database's, a proxy's
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise MlflowNotReached(f"it can not be asked at {uri}: {said[0][:300]}") from error
+    named = {alias: digests.get(str(number), "") for alias, number in aliases.items()}
+    return MlflowModel(frozenset(digests.values()), named)
+
+
+def _be_patient() -> None:
+    for variable, value in _PATIENCE.items():
+        os.environ.setdefault(variable, value)
 
 
 def _follow(registry: ModelRegistry, name: str, uri: str, curves: Mapping[str, Curves]) -> None:

@@ -166,6 +166,33 @@ def models_show_command(address: Address, json_: Json = False) -> None:
         print_table(rows, "decisions")
 
 
+@models_app.command("check")
+def models_check_command(
+    mend: Annotated[
+        bool,
+        typer.Option("--mend", help="First have aliases, ops.releases and MLflow follow what is live."),
+    ] = False,
+    json_: Json = False,
+) -> None:
+    """Compare what MLflow, the registry, training sets, the lake and the index say about models.
+
+    Example: `headwater models check --mend`
+    """
+    from orchestration.training.consistency import check_models
+
+    settings = read_command_settings()
+    with quiet_terminal():
+        found = check_models(settings, mend, print_progress)
+    if json_:
+        print_json([asdict(each) for each in found])
+    elif found:
+        print_table([asdict(each) for each in found])
+    else:
+        console.print("all agree")
+    if found:
+        raise typer.Exit(1)
+
+
 @models_app.command("compare")
 def models_compare_command(
     one: Annotated[str, typer.Argument(metavar="MODEL", help="NAME@VERSION, a digest, a name or a folder.")],
