@@ -1,5 +1,6 @@
 """The `headwater` command line. Each command imports what is slow to import when it runs."""
 
+import atexit
 import errno
 import io
 import os
@@ -49,6 +50,7 @@ _FULL_BYTES = 1 << 20
 def main() -> None:
     """Runs the command line: an error is one message and exit code 1, never a traceback."""
     os.umask(PRIVATE_UMASK)
+    atexit.register(_end_quietly)
     # Processes of Python that this one starts do not import from the folder that it is called in.
     os.environ["PYTHONSAFEPATH"] = "1"
     for stream in (sys.stdout, sys.stderr):
@@ -60,6 +62,18 @@ def main() -> None:
         log.print(f"[bold red]error:[/] {_message(error)}", soft_wrap=True)
         _keep_traceback(told=not _is_expected(error))
         sys.exit(1)
+
+
+def _end_quietly() -> None:
+    """Ends standard error before the interpreter takes itself apart.
+
+    DuckDB's binding then lists, in a dozen lines, what others still refer to; nothing of ours is said then.
+    """
+    with suppress(OSError, ValueError):  # closed already
+        sys.stderr.flush()
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
 
 
 def _message(error: Exception) -> str:

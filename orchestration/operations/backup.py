@@ -146,6 +146,9 @@ def write_backup(settings: Settings, target: Path, progress: Callable[[str], Non
                 # Asked again, an endpoint could give vectors of another identity: all would be embedded anew.
                 *sorted((settings.models_folder / "endpoints").glob("*.json")),
                 *_models(settings.models_folder),
+                # How jobs ended, and their curves. The checkpoints of unfinished ones are several times a
+                # model's size, and of no use on another machine.
+                *sorted(settings.training_place.jobs.glob("*/*.json")),
                 *sorted(settings.batches_dir.glob("*/*.json*")),
                 *sorted(settings.datasets_folder.glob("*/*.json*")),
                 *sorted(settings.datasets_folder.glob("*/[!.]*/*")),

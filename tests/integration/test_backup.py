@@ -33,6 +33,8 @@ from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index
 from retrieval.store.postgres import Postgres, fetch_postgres_value
 from training.datasets.requests import DatasetRequests
+from training.jobs.checkpoints import Standing
+from training.jobs.outcomes import JobOutcome, training_curves, write_job_outcome
 from training.registry.live import follow_live_release
 from training.registry.model_card import model_card
 from training.registry.versions import ModelAliases, ModelLineage, ModelRegistry, ModelVersion
@@ -190,6 +192,13 @@ def test_trained_models_are_there_again_and_the_next_is_signed_by_the_same_key(
     writing = registry.folder / "registry" / "embedder" / ".writing-1" / "model" / "headwater.json"
     writing.parent.mkdir(parents=True)
     writing.write_text("half")
+    job = settings.training_place.jobs / "embedder-1"
+    standing = Standing(micro_batch=8, step=2, steps=[1, 2], losses=[3.0, 2.5], scores=[0.4, 0.5])
+    job.mkdir(parents=True)
+    write_job_outcome(
+        job, JobOutcome(address=version.address, standing=standing, ended="all steps were made")
+    )
+    (job / "checkpoint.safetensors").write_bytes(b"large")
     write_backup(settings, module_folder / "models.tar", print)
     again = Settings(home=module_folder / "elsewhere")
     restore_backup(again, module_folder / "models.tar", print, settings.home / BACKUP_KEY_FILE)
@@ -199,6 +208,9 @@ def test_trained_models_are_there_again_and_the_next_is_signed_by_the_same_key(
         assert live is not None
         assert restored.versions("embedder") == [version]
         assert not (again.home / writing.relative_to(settings.home)).exists()
+        jobs = again.training_place.jobs
+        assert training_curves(jobs)["embedder-1"]["loss"] == [(1, 3.0), (2, 2.5)]
+        assert [path.name for path in (jobs / "embedder-1").iterdir()] == ["outcome.json"]
         assert restored.aliases("embedder") == ModelAliases(candidate=1)
         assert restored.open(version).is_relative_to(again.home)
         # The release names the folder where it lay: its model is found where it lies.

@@ -15,6 +15,7 @@ import yaml
 from lake_rows import write
 from typer.testing import CliRunner
 
+from assets.dagster.models import TRAINING_TENANTS
 from assets.dedup.minhash import MinHashConfig, shingle_jaccard
 from assets.lake.lake import Lake
 from assets.lake.tables import TRAINING_EXAMPLES
@@ -24,6 +25,7 @@ from assets.training_sets.checks import training_set_faults
 from orchestration.cli.main import app
 from orchestration.operations.ingest import ingest_and_release
 from orchestration.operations.runs import RunFailed, execute_run
+from orchestration.services.dagster_home import dagster_home_instance
 from orchestration.settings import Settings, open_configured_lake
 from orchestration.tracing.nodes import TraceNode
 from orchestration.tracing.tracer import trace_identity
@@ -222,6 +224,9 @@ def test_a_snapshot_is_listed_and_shown(settings: Settings, opened: TrainingSet)
     assert listed == invoke(settings, "datasets", "show", "python")
     assert listed["address"] == opened.header.address
     assert listed["removed_documents"] == []
+    # Its tenant is a partition of what trains.
+    with dagster_home_instance(settings) as instance:
+        assert instance.get_dynamic_partitions(str(TRAINING_TENANTS.name)) == ["default"]
 
 
 @pytest.mark.parametrize("form", ["jsonl", "parquet", "hf"])

@@ -1,6 +1,8 @@
 """What is printed: whole where it is no terminal, and on one cut, said to be, with ids that can be copied."""
 
 import io
+import subprocess
+import sys
 
 import pytest
 
@@ -51,3 +53,28 @@ def test_what_a_document_says_is_no_markup(monkeypatch: pytest.MonkeyPatch) -> N
     assert any(
         "[bold]x[/]" in line for line in printed(monkeypatch, [{"text": "[bold]x[/]"}], is_terminal=True)
     )
+
+
+_SAYS_AT_THE_VERY_END = """
+import atexit, ctypes, sys
+from orchestration.cli.main import main
+libc = ctypes.CDLL(None)
+libc.on_exit(libc.psignal, None)  # says "Unknown signal 0" after the interpreter, as DuckDB's binding does
+sys.argv = ["headwater", "--help"]
+try:
+    main()
+finally:
+    print("said before the end", file=sys.stderr)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="on_exit is of the GNU C library")
+def test_bindings_say_nothing_after_the_end() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", _SAYS_AT_THE_VERY_END], capture_output=True, text=True, check=True
+    )
+    assert "said before the end" in ran.stderr
+    assert "Unknown signal" not in ran.stderr
+    without = _SAYS_AT_THE_VERY_END.replace("    main()", "    pass")
+    loud = subprocess.run([sys.executable, "-c", without], capture_output=True, text=True, check=True)
+    assert "Unknown signal" in loud.stderr
