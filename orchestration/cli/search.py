@@ -18,6 +18,8 @@ from orchestration.cli.terminal import (
     shortened,
 )
 
+_SHOWN_CHARS = 160
+
 
 def ask_command(
     question: Annotated[str, typer.Argument(help="The question, in plain words.")],
@@ -103,12 +105,14 @@ def search_command(
             "score": f"{r['score']:.3f}",
             "uri": r["uri"],
             "heading": r["heading"],
-            "text": shortened(" ".join(r["text"].split()), 160),
+            "text": shortened(" ".join(r["text"].split()), _SHOWN_CHARS),
             "chunk_id": r["chunk_id"],
         }
         for r in rows
     ]
     print_table(shown)
+    if any(row["text"].endswith("…") for row in shown):
+        print_progress(f"texts are cut after {_SHOWN_CHARS} characters: --json has them whole")
     if explain and looked:
         console.print(f"reranking: {looked.explanation()}", soft_wrap=True)
     if explain and found.plan:

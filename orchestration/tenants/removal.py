@@ -100,9 +100,8 @@ def remove_tenant(settings: Settings, tenant: str, progress: Callable[[str], Non
         progress(f"{table.name}: {erased:,} rows deleted")
     outcome = execute_run(settings, None, progress)
     if outcome.failures:
-        raise RunFailed(
-            "\n".join([*outcome.failures, f"`headwater tenant remove {tenant}` goes on from here"])
-        )
+        again = f"what is live serves {tenant} until `headwater tenant remove {tenant}` has gone on from here"
+        raise RunFailed("\n".join([*outcome.failures, again]))
     live = index.live()
     left = list(_remaining(settings, held, [each.release_id for each in index.releases()]))
     return TenantRemoval(held, live.release_id if live else None, outcome.run_id, left)
@@ -111,7 +110,7 @@ def remove_tenant(settings: Settings, tenant: str, progress: Callable[[str], Non
 def _remaining(settings: Settings, held: TenantHoldings, kept: list[str]) -> Iterator[Remainder]:
     """Yields what physically remains of what was held, given the releases that are kept now."""
     if serving := [release for release in held.releases if release in kept]:
-        newer = settings.releases_kept - kept.index(serving[-1])
+        newer = settings.releases_kept - kept.index(serving[0])
         yield Remainder(
             f"its chunks in the index, in earlier releases ({', '.join(serving)}), which `--as-of` and "
             "`headwater rollback` reach",

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import typer.main
-from index_rows import NO_LINEAGE, Chunk, batch, made_with
+from index_rows import DIMENSION, NO_LINEAGE, Chunk, batch, made_with
 from typer.testing import CliRunner
 
 from orchestration.cli.main import app
@@ -187,6 +187,30 @@ def test_a_search_says_how_it_searched_and_when_there_is_no_more(module_folder: 
         words = headwater(home, *asked, "--mode", "lexical", "--explain")
         assert "no other that this user of default may read holds a word of the query" in words.stderr
         assert "vectors: not compared" in words.stdout
+    finally:
+        postgres.stop()
+
+
+def test_a_second_person_is_told_who_holds_and_a_pruned_release_is_not_held(module_folder: Path) -> None:
+    home = module_folder / "held"
+    settings = Settings(home=home / "state")
+    settings.home.mkdir(parents=True)
+    postgres = Postgres(settings.home, settings.postgres)
+    try:
+        index = Index(postgres)
+        rows = [Chunk("wind", "wind over the harbor", tenant="default")]
+        state = index.build("m", "chunker", DIMENSION, [batch(rows)], NO_LINEAGE)
+        index.release("r1", state, None, made_with("m"))
+        later = index.apply(state, [], [rows[0].chunk_id], NO_LINEAGE)
+        index.release("r2", later, "r1", made_with("m"))
+        index.prune([(later.generation, later.epoch)])
+        gone = headwater(home, "rollback", "r1", LOGNAME="ann")
+        refused(gone, "release 'r1' is no longer kept", "known: r2")
+        assert headwater(home, "hold", "--reason", "an audit", LOGNAME="ann").returncode == 0
+        refused(headwater(home, "hold", LOGNAME="bob"), "r2 is held by ann", "an audit", "hold --off")
+        hold = index.live_hold()
+        assert hold is not None
+        assert (hold.release_id, hold.held_by, hold.reason) == ("r2", "ann", "an audit")
     finally:
         postgres.stop()
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from orchestration.cli import terminal
-from orchestration.cli.terminal import print_table
+from orchestration.cli.terminal import print_table, shortened
 
 ID = "0123456789abcdef" * 4
 LONG = "word " * 200
@@ -47,6 +47,11 @@ def test_a_terminal_keeps_a_table_where_ids_fit(monkeypatch: pytest.MonkeyPatch)
     lines = printed(monkeypatch, [{"uri": "file:///a", "text": "word " * 50}], is_terminal=True)
     assert lines[0].startswith("┏")
     assert not any("are cut" in line for line in lines)
+
+
+def test_a_text_that_is_cut_shows_it() -> None:
+    assert shortened("a" * 160, 160) == "a" * 160
+    assert shortened("a" * 161, 160) == "a" * 159 + "…"
 
 
 def test_what_a_document_says_is_no_markup(monkeypatch: pytest.MonkeyPatch) -> None:
