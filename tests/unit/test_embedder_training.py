@@ -285,10 +285,7 @@ def test_ndcg_is_that_of_ir_measures(passages: int, seed: int) -> None:
 
 
 def test_more_minutes_are_more_steps_until_the_questions_are_used_up() -> None:
-    steps = [
-        planned_steps(EmbedderTraining(minutes=minutes), 5000, 10_000_000, 3000, 10**6)
-        for minutes in (0.1, 5, 10, 10_000)
-    ]
+    steps = [planned_steps(minutes, (40, 1250), 10_000_000, 3000, 10**6) for minutes in (0.1, 5, 10, 10_000)]
     assert steps == sorted(steps)
     assert steps[0] == 40
-    assert steps[-1] == 8 * 5000 // 32
+    assert steps[-1] == 1250

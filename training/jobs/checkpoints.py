@@ -77,7 +77,8 @@ class Checkpoints:
             return None
         with safe_open(self._last, "pt") as file:
             standing = Standing.model_validate_json(file.metadata()["standing"])
-            return standing, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # Copies: a mapped file's tensors begin anywhere, and sums over them can round in another way.
+            return standing, {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
 
     def save_best(self, step: int, weights: Mapping[str, torch.Tensor]) -> None:
         """Keeps the weights of the best step so far.
@@ -90,7 +91,7 @@ class Checkpoints:
     def load_best(self) -> dict[str, torch.Tensor]:
         """Returns the weights of the best step."""
         with safe_open(self._best, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
 
     def remove(self) -> None:
         """Removes what only a job that goes on needs."""

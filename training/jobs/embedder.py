@@ -19,6 +19,7 @@ from training.jobs.ranked_lists import NOTHING, RankedLists, target_probabilitie
 from training.jobs.validation import ListValidation
 
 _WEIGHT_DECAY = 0.01
+_FEWEST_STEPS = 40
 _HARD = 10
 """Half of the passages that are embedded anew are among so many first ones of their list."""
 
@@ -82,9 +83,10 @@ class _ListLearner:
             training.batch_questions * self.questions.lengths.mean()
             + training.fresh_passages * self.passages.lengths.mean()
         )
+        most = training.most_passes * len(train.ids) // training.batch_questions
         self.planned = planned_steps(
-            training,
-            len(train.ids),
+            training.minutes,
+            (_FEWEST_STEPS, most),
             network.parameters,
             int(step_tokens),
             int(self.passages.lengths.sum()),

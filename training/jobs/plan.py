@@ -12,10 +12,11 @@ _FLOPS_PER_S_OF_GPU = 2e13
 """Less than was measured in training MiniLM in bfloat16 (docs/training.md). They are constants so that one
 command makes one model: a measured speed would have it depend on what else the machine does."""
 _FLOPS_PER_PARAMETER_AND_TOKEN = 6
-"""Two forward and four backward (Kaplan et al., 2020, "Scaling Laws for Neural Language Models", 2.1)."""
+"""Two forward and four backward (Kaplan et al., 2020, "Scaling Laws for Neural Language Models", 2.1). An
+adapter's base has no gradients of its weights, which saves two, and is computed again for them, which costs
+two."""
 _TRAINED_PER_EMBEDDED = 3
 """How much more a token costs that is trained on than one that is only embedded."""
-_FEWEST_STEPS = 40
 
 
 class EmbedderTraining(BaseModel, frozen=True):
@@ -44,23 +45,53 @@ class EmbedderTraining(BaseModel, frozen=True):
     """How often it validates, and keeps a checkpoint, at even distances."""
 
 
+class GeneratorTraining(BaseModel, frozen=True):
+    """The settings of a generator's adapter; the defaults are for a small model on two cores, or one GPU."""
+
+    minutes: float = Field(default=15, gt=0)
+    """The time that it may take, on a machine as fast as the one of docs/training.md."""
+    seed: int = 0
+    """Decides the adapter's first weights, and which examples come when."""
+    learning_rate: float = Field(default=5e-4, gt=0)
+    rank: int = Field(default=16, ge=1)
+    """Of each adapted product; the scale is two."""
+    batch_examples: int = Field(default=16, ge=1)
+    """Examples of one step of the optimiser."""
+    micro_batch: int = Field(default=4, ge=1)
+    """How many of them are computed at once; gradients are added up."""
+    max_tokens: int = Field(default=1024, ge=16)
+    """The most tokens of a prompt with its response; with too many, passages are taken out of it."""
+    gradient_checkpointing: bool = True
+    """Whether a layer's values are computed again for its gradient, in place of being kept."""
+    most_passes: int = Field(default=3, ge=1)
+    """How often an example comes at most."""
+    patience: int = Field(default=3, ge=1)
+    """How many validations without a better one end the training."""
+    validations: int = Field(default=6, ge=1)
+    """How often it validates, and keeps a checkpoint, at even distances."""
+
+
 def planned_steps(
-    training: EmbedderTraining, questions: int, parameters: int, step_tokens: int, passage_tokens: int
+    minutes: float,
+    bounds: tuple[int, int],
+    parameters: int,
+    step_tokens: int,
+    embedded_tokens: int = 0,
 ) -> int:
     """Returns the number of steps of the optimiser.
 
     Args:
-        training: The settings.
-        questions: The number of questions to train on.
+        minutes: The time that they may take.
+        bounds: The fewest and the most steps.
         parameters: Those of the network without its embeddings of tokens.
         step_tokens: Tokens that one step trains on.
-        passage_tokens: Tokens of all passages, which are embedded before the first step.
+        embedded_tokens: Tokens that are only embedded, before the first step.
     """
     if torch.cuda.is_available():
         speed = _FLOPS_PER_S_OF_GPU
     else:
         speed = _FLOPS_PER_S_OF_THREAD * torch.get_num_threads()
     token_s = _FLOPS_PER_PARAMETER_AND_TOKEN * parameters / speed
-    left_s = training.minutes * 60 - passage_tokens * token_s / _TRAINED_PER_EMBEDDED
-    useful = training.most_passes * questions // training.batch_questions
-    return max(_FEWEST_STEPS, min(int(left_s / (step_tokens * token_s)), useful))
+    left_s = minutes * 60 - embedded_tokens * token_s / _TRAINED_PER_EMBEDDED
+    fewest, most = bounds
+    return max(fewest, min(int(left_s / (step_tokens * token_s)), most))

@@ -1,0 +1,195 @@
+"""What a generator learns to write: answers that cite the passages of their prompt, and refusals.
+
+A training set's instructions name the chunk that they were made of. The prompt is the one that questions get
+(`inference.prompting`), of this chunk and others; the response is the answer with the chunk's number after
+each sentence. Some prompts lack the chunk, and their response is a refusal.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+from pydantic import BaseModel, Field, ValidationError
+
+from inference.prompting.prompt_assembly import NOT_FOUND, PromptConfig, prompt_forms
+from retrieval.chunking.sentences import sentence_spans
+
+_PASSAGES = 4
+_REFUSED_OF = 5
+"""One of so many examples is a refusal."""
+_MOST_SENTENCES = 3
+_HELD_OUT_OF = 10
+_FEWEST_HELD_OUT = 4
+"""Of so many prompts of a file one is validated on, and one measured on at the end; not fewer than these."""
+
+
+class InvalidWrittenExamples(ValueError):
+    """A file of examples can not be read; the message names the line."""
+
+
+@dataclass(frozen=True)
+class WrittenExample:
+    """A prompt, and what is to be written after it.
+
+    Attributes:
+        name: Its id, for messages.
+        forms: The prompt, as chat messages, in one or more forms, the longest first.
+        responses: The response to each form.
+    """
+
+    name: str
+    forms: Sequence[Sequence[Mapping[str, str]]]
+    responses: Sequence[str]
+
+
+@dataclass(frozen=True)
+class WrittenSplits:
+    """Examples to train on, to validate on, and to measure the result on, which are learned in no way."""
+
+    train: list[WrittenExample]
+    validation: list[WrittenExample]
+    test: list[WrittenExample]
+
+
+class _Row(BaseModel, extra="forbid"):
+    prompt: str = Field(min_length=1)
+    response: str = Field(min_length=1)
+
+
+def read_written_examples(file: Path) -> WrittenSplits:
+    """Returns the examples of a file of JSON lines with `prompt` and `response`.
+
+    Hashes of the prompts decide which of them are held out, so that equal prompts stand on one side.
+
+    Raises:
+        InvalidWrittenExamples: It can not be read; the message names the line.
+    """
+    found: dict[str, list[WrittenExample]] = {}
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidWrittenExamples(
+            f"{file} can not be read as examples ({error}): name a file of JSON lines with prompt and "
+            "response"
+        ) from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = _Row.model_validate_json(line)
+        except ValidationError as error:
+            said = error.errors()[0]
+            place = ".".join(map(str, said["loc"]))
+            raise InvalidWrittenExamples(
+                f"{file}, line {number}: {place + ': ' if place else ''}{said['msg']}; a line is "
+                '{"prompt": "…", "response": "…"}'
+            ) from error
+        example = WrittenExample(
+            f"line {number}", [[{"role": "user", "content": row.prompt}]], [row.response]
+        )
+        found.setdefault(row.prompt, []).append(example)
+    prompts = sorted(found, key=_hash)
+    held = max(_FEWEST_HELD_OUT, len(prompts) // _HELD_OUT_OF)
+    parts = (prompts[2 * held :], prompts[:held], prompts[held : 2 * held])
+    return WrittenSplits(*([each for prompt in part for each in found[prompt]] for part in parts))
+
+
+def dataset_examples(splits: Mapping[str, pa.Table]) -> WrittenSplits:
+    """Returns the examples of a snapshot's instructions, each split's from that split's chunks alone.
+
+    Args:
+        splits: The tables of the splits, in `training.datasets.training_set.EXAMPLE_SCHEMA`.
+    """
+    return WrittenSplits(*(_of_split(splits[name]) for name in ("train", "validation", "test")))
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """A chunk of a training set, as a passage of a prompt."""
+
+    text: str
+    doc_id: str
+    title: None = None
+    heading: None = None
+    char_start: int = 0
+
+    @property
+    def char_end(self) -> int:
+        return len(self.text)
+
+
+def _of_split(rows: pa.Table) -> list[WrittenExample]:
+    chunks: dict[str, _Chunk] = {}
+    for row in rows.filter(pa.compute.equal(rows["kind"], "domain_text")).to_pylist():
+        if row["chunk_ids"]:
+            chunks[row["chunk_ids"][0]] = _Chunk(row["positive"], row["doc_ids"][0])
+    order = sorted(chunks)
+    found = []
+    for row in rows.filter(pa.compute.equal(rows["kind"], "instruction")).to_pylist():
+        name, question, answer = row["example_id"], row["question"], row["positive"]
+        chunk = chunks.get(row["chunk_ids"][0]) if row["chunk_ids"] else None
+        if not question:
+            continue
+        if chunk is None:  # the user's own, which no passage answers
+            found.append(WrittenExample(name, [[{"role": "user", "content": question}]], [answer]))
+            continue
+        others = _others(name, chunk, answer, [chunks[each] for each in order])
+        found.append(_grounded(name, question, answer, chunk, others))
+    return [each for each in found if each.forms]
+
+
+def _others(name: str, chunk: _Chunk, answer: str, chunks: Sequence[_Chunk]) -> list[_Chunk]:
+    """Returns chunks of other documents that do not hold the answer, drawn by the example's name."""
+    drawn: dict[str, _Chunk] = {}
+    for turn in range(8 * _PASSAGES):
+        each = chunks[_hash(f"{name} {turn}") % len(chunks)]
+        if each.doc_id != chunk.doc_id and answer not in each.text:
+            drawn.setdefault(each.doc_id, each)
+        if len(drawn) == _PASSAGES:
+            break
+    return list(drawn.values())
+
+
+def _grounded(
+    name: str, question: str, answer: str, chunk: _Chunk, others: Sequence[_Chunk]
+) -> WrittenExample:
+    refused = len(others) > 1 and _hash(name) % _REFUSED_OF == 0
+    place = _hash(f"{name} place") % (min(len(others), _PASSAGES - 1) + 1)
+    passages = list(others[:_PASSAGES])
+    if not refused:
+        passages = [*others[:place], chunk, *others[place : _PASSAGES - 1]]
+    forms, responses = [], []
+    for form in prompt_forms(question, passages, PromptConfig()):
+        numbers = [
+            number
+            for number, passage in enumerate(form.context, 1)
+            if not refused and place in passage.members
+        ]
+        if refused or numbers:
+            forms.append(form.messages)
+            responses.append(NOT_FOUND if refused else _cited(answer, numbers[0]))
+    if not refused and place:  # where not all fit, the passage that answers comes alone
+        alone = next(iter(prompt_forms(question, [chunk], PromptConfig())), None)
+        if alone:
+            forms.append(alone.messages)
+            responses.append(_cited(answer, 1))
+    return WrittenExample(name, forms, responses)
+
+
+def _cited(answer: str, number: int) -> str:
+    """Returns the first sentences of an answer, each with the number of its passage."""
+    spans = sentence_spans(answer)[:_MOST_SENTENCES]
+    return " ".join(f"{' '.join(answer[start:end].split())} [{number}]" for start, end in spans)
+
+
+def written_digest(examples: Iterable[WrittenExample]) -> str:
+    """Returns the hex SHA-256 of examples."""
+    said = json.dumps([[each.name, each.forms, each.responses] for each in examples])
+    return hashlib.sha256(said.encode("utf-8", "replace")).hexdigest()
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "replace")).digest()[:8], "big")
