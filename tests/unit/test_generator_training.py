@@ -18,21 +18,21 @@ from inference.engines.torch.decoder import build_generator
 from inference.prompting.cited_reply import parse_cited_reply
 from inference.prompting.prompt_assembly import NOT_FOUND
 from training.datasets.training_set import EXAMPLE_SCHEMA
-from training.jobs import checkpoints
-from training.jobs.adapter_network import AdapterNetwork
-from training.jobs.checkpoints import CheckpointNotWritten, Checkpoints
-from training.jobs.generator import GeneratorOutcome, train_generator
-from training.jobs.loop import OutOfMemory, TrainingDiverged
-from training.jobs.network import UnknownBase
-from training.jobs.plan import GeneratorTraining
-from training.jobs.ranked_lists import TooFewExamples
-from training.jobs.written_examples import (
+from training.generator.examples import (
     InvalidWrittenExamples,
     WrittenExample,
     WrittenSplits,
     dataset_examples,
     read_written_examples,
 )
+from training.generator.network import AdapterNetwork
+from training.generator.training import GeneratorOutcome, train_generator
+from training.jobs import checkpoints
+from training.jobs.checkpoints import CheckpointNotWritten, Checkpoints
+from training.jobs.loop import OutOfMemory, TrainingDiverged
+from training.jobs.network import UnknownBase
+from training.jobs.plan import GeneratorTraining
+from training.jobs.ranked_lists import TooFewExamples
 
 TRAINING = GeneratorTraining(
     minutes=1, batch_examples=8, micro_batch=4, rank=16, learning_rate=1e-2, validations=4
@@ -272,7 +272,7 @@ def test_a_files_examples_are_split_by_their_prompts_and_a_bad_line_is_named(tmp
 
 
 def test_a_training_sets_instructions_cite_their_chunk_or_refuse() -> None:
-    blank = {"negatives": [], "candidates": [], "scores": []}
+    blank: dict[str, object] = {"negatives": [], "candidates": [], "scores": []}
     rows: list[dict[str, object]] = []
     for number in range(30):
         text = f"A thing{number} is a device for purpose{number}. It was made in 19{number:02}."
@@ -290,13 +290,13 @@ def test_a_training_sets_instructions_cite_their_chunk_or_refuse() -> None:
     assert 2 <= len(refused) <= 12
     for each in made:
         prompt = each.forms[0][-1]["content"]
-        number = each.name[1:]
+        of_thing = f"A thing{each.name[1:]} is a device"
         if each.name == "own":
             assert (prompt, each.responses) == ("Who are we?", ["A small firm."])
         elif each in refused:
-            assert f"A thing{number} is a device" not in prompt
+            assert of_thing not in prompt
         else:
             cited = each.responses[0].rsplit("[", 1)[1].rstrip("]")
-            assert f'<passage number="{cited}">\nA thing{number} is a device' in prompt
+            assert f'<passage number="{cited}">\n{of_thing}' in prompt
             assert prompt.count("<passage") == 4
     assert parse_cited_reply(NOT_FOUND, [], []).refused

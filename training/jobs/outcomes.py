@@ -17,11 +17,13 @@ class JobOutcome(BaseModel, frozen=True):
         address: The version that it made.
         standing: How far it came, with its curves.
         ended: Why it ended.
+        figure: The name of the validations' figure.
     """
 
     address: str
     standing: Standing
     ended: str
+    figure: str = "validation_ndcg@10"
 
 
 def write_job_outcome(folder: Path, outcome: JobOutcome) -> None:
@@ -52,6 +54,6 @@ def training_curves(jobs: Path) -> dict[str, dict[str, list[tuple[int, float]]]]
             standing = outcome.standing
             curves[folder.name] = {
                 "loss": list(zip(standing.steps, standing.losses, strict=True)),
-                "validation_ndcg@10": list(zip(standing.steps, standing.scores, strict=True)),
+                outcome.figure: list(zip(standing.steps, standing.scores, strict=True)),
             }
     return curves

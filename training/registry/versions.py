@@ -11,6 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from inference.engines.digest import ADAPTER_CONFIG, adapter_digest
 from retrieval.atomic_files import flush_path
 from retrieval.embedding.model_folder import model_folder_digest, read_model_folder
 from retrieval.embedding.model_signature import (
@@ -61,7 +62,7 @@ class ModelVersion(BaseModel, frozen=True):
     Attributes:
         name: The model's name, such as `embedder`.
         version: Its number, from 1.
-        digest: The digest of its files, which identifies its vectors.
+        digest: The digest of its files, which identifies its vectors, or what it writes over its base.
         lineage: What it was made from.
         metrics: Its figures, by name.
         seconds: The time that the job took.
@@ -152,7 +153,7 @@ class ModelRegistry:
         made.mkdir(mode=0o700, parents=True)
         try:
             write(made)
-            digest = model_folder_digest(read_model_folder(made), self.folder)
+            digest = self._digest(made)
             for known in self.versions(name):
                 if known.digest == digest:
                     return known
@@ -241,7 +242,7 @@ class ModelRegistry:
                 "train the model again"
             )
         require_trusted_model(path, self.folder)
-        digest = model_folder_digest(read_model_folder(path), self.folder)
+        digest = self._digest(path)
         if digest != version.digest:
             raise ModelNotTrusted(
                 f"{path} has the digest {digest}, and {version.address} is {version.digest}: restore it from "
@@ -305,6 +306,11 @@ class ModelRegistry:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+    def _digest(self, path: Path) -> str:
+        if (path / ADAPTER_CONFIG).is_file():
+            return adapter_digest(path)
+        return model_folder_digest(read_model_folder(path), self.folder)
 
     def _models(self, name: str) -> Path:
         return self.folder / "registry" / Path(name).name

@@ -73,6 +73,55 @@ def train_embedder_command(
     folder = data.expanduser() if data else None
     with quiet_terminal():
         version = train_embedder_version(settings, folder, tenant, base, training, print_progress)
+    if _print_trained(version, json_):
+        return
+    console.print(
+        f"`headwater models compare {version.address} live{'' if version.lineage.tenant else ' --data DIR'}` "
+        "measures it; "
+        f"`headwater models promote {version.address} --reason …` has it served",
+        markup=False,
+    )
+
+
+@train_app.command("generator")
+def train_generator_command(
+    tenant: Annotated[
+        str | None,
+        typer.Option(help="Whose adapter it is; with --data that of all tenants, else `default`."),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help='JSON lines: {"prompt": "…", "response": "…"}.'),
+    ] = None,
+    base: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="A model's folder or GGUF file; the local generator unless given."),
+    ] = None,
+    minutes: Annotated[float, typer.Option(min=0.1, help="The time that it may take.")] = 15,
+    seed: Annotated[int, typer.Option(min=0, help="Decides what comes when.")] = 0,
+    json_: Json = False,
+) -> None:
+    """Train an adapter (LoRA) of the local generator. Killed, the same command goes on where it ended.
+
+    Without --data it learns from the newest training set of the tenant (`headwater datasets list`): answers
+    that cite their passages, and refusals.
+
+    Example: `headwater train generator --tenant acme --minutes 15`
+    """
+    from orchestration.training.generators import train_generator_version
+    from training.jobs.plan import GeneratorTraining
+
+    settings = read_command_settings("made")
+    training = GeneratorTraining(minutes=minutes, seed=seed)
+    file = data.expanduser() if data else None
+    with quiet_terminal():
+        version = train_generator_version(settings, file, tenant, base, training, print_progress)
+    if not _print_trained(version, json_):
+        console.print(f"`headwater models promote {version.address} --reason …` has it answer", markup=False)
+
+
+def _print_trained(version: "ModelVersion", json_: bool) -> bool:
+    """Prints what a training made; returns whether that was as JSON."""
     if json_:
         print_json(
             {
@@ -84,14 +133,9 @@ def train_embedder_command(
                 "seconds": round(version.seconds, 1),
             }
         )
-        return
-    _print_version(version)
-    console.print(
-        f"`headwater models compare {version.address} live{'' if version.lineage.tenant else ' --data DIR'}` "
-        "measures it; "
-        f"`headwater models promote {version.address} --reason …` has it served",
-        markup=False,
-    )
+    else:
+        _print_version(version)
+    return json_
 
 
 @models_app.command("list")

@@ -16,9 +16,9 @@ from inference.engines.causal_model import CausalModel, open_causal_model
 from inference.engines.digest import ADAPTER_CONFIG, ADAPTER_WEIGHTS, model_files_digest
 from inference.engines.protocol import EngineError
 from inference.engines.torch.adapters import BASE_DIGEST
+from training.generator.examples import WrittenExample
 from training.jobs.network import TrainingNotInstalled, UnknownBase
 from training.jobs.plan import GeneratorTraining
-from training.jobs.written_examples import WrittenExample
 
 _SCALE = 2
 _TARGETS = "all-linear"

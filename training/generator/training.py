@@ -10,11 +10,11 @@ import numpy.typing as npt
 import torch
 
 from retrieval.progress import Progress
-from training.jobs.adapter_network import AdapterNetwork, TokenizedExamples
+from training.generator.examples import WrittenExample, WrittenSplits
+from training.generator.network import AdapterNetwork, TokenizedExamples
 from training.jobs.loop import TrainingDiverged, TrainingOutcome, run_loop
 from training.jobs.plan import GeneratorTraining, planned_steps
 from training.jobs.ranked_lists import TooFewExamples
-from training.jobs.written_examples import WrittenExample, WrittenSplits
 
 _FEWEST_STEPS = 12
 _FEWEST_TRAINED = 8
@@ -32,6 +32,7 @@ class GeneratorOutcome:
         examples: How many were trained on.
         tokens: How many tokens these have.
         validation: How many were validated on.
+        batch: Examples of a step.
         before: The loss of each held-out example by the base, in nats a token; (examples,) float64.
         after: The same by the adapter.
     """
@@ -40,6 +41,7 @@ class GeneratorOutcome:
     examples: int
     tokens: int
     validation: int
+    batch: int
     before: npt.NDArray[np.float64]
     after: npt.NDArray[np.float64]
 
@@ -86,7 +88,13 @@ def train_generator(
     outcome = run_loop(learner, training, optimizer, folder, progress, train.left_out)
     after = token_losses(network, test, "held-out examples measured")
     return GeneratorOutcome(
-        outcome, len(train.names), int(train.lengths.sum()), len(validation.names), before, after
+        outcome,
+        len(train.names),
+        int(train.lengths.sum()),
+        len(validation.names),
+        learner.batch,
+        before,
+        after,
     )
 
 

@@ -1,0 +1,76 @@
+import json
+from pathlib import Path
+
+import pytest
+from tiny_generator import save_tiny_generator
+from typer.testing import CliRunner
+
+from orchestration.cli.main import app
+from orchestration.settings import Settings
+from orchestration.training.generators import train_generator_version
+from retrieval.embedding.model_signature import ModelNotTrusted
+from training.datasets.training_set import UnknownDataset
+from training.jobs.embedder_job import TrainingIsRunning, alone_in
+from training.jobs.network import UnknownBase
+from training.jobs.plan import GeneratorTraining
+from training.registry.versions import ModelRegistry
+
+TRAINING = GeneratorTraining(minutes=0.1)
+
+
+@pytest.fixture(scope="module")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_generator(tmp_path_factory.mktemp("generator"))
+
+
+def examples(file: Path, count: int = 30) -> Path:
+    rows = [{"prompt": f"what of {n}?", "response": f"river {n % 3}"} for n in range(count)]
+    file.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    return file
+
+
+def test_training_registers_a_signed_adapter_and_the_same_command_makes_nothing_new(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = examples(tmp_path / "mine.jsonl")
+    monkeypatch.setenv("HEADWATER_HOME", str(tmp_path / "state"))
+    command = ["train", "generator", "--data", str(data), "--base", str(tiny_base), "--minutes", "0.1"]
+    made = json.loads(CliRunner().invoke(app, [*command, "--json"], catch_exceptions=False).stdout)
+    assert set(made) == {"model", "version", "digest", "dataset", "metrics", "seconds"}
+    assert (made["model"], made["version"], made["dataset"]) == ("generator", 1, str(data))
+    assert made["metrics"]["test_examples"] == 4
+    again = CliRunner().invoke(app, [*command, "--json"], catch_exceptions=False)
+    assert json.loads(again.stdout) == made
+    of_tenant = [*command, "--tenant", "acme", "--json"]
+    other = json.loads(CliRunner().invoke(app, of_tenant, catch_exceptions=False).stdout)
+    assert (other["model"], other["version"]) == ("generator-acme", 1)
+    shown = CliRunner().invoke(app, ["models", "show", "generator-acme@1", "--json"], catch_exceptions=False)
+    found = json.loads(shown.stdout)
+    assert found["lineage"]["tenant"] == "acme"
+    assert found["decisions"][0]["against"] == found["lineage"]["base_digest"]
+    assert json.loads((Path(found["path"]) / "adapter_config.json").read_text())["peft_type"] == "LORA"
+    assert "library_name: peft" in (Path(found["path"]) / "README.md").read_text()
+    registry = ModelRegistry(tmp_path / "state" / "models")
+    config = Path(found["path"]) / "adapter_config.json"
+    config.write_text(config.read_text().replace('"r": 16', '"r": 32'))
+    with pytest.raises(ModelNotTrusted):
+        registry.open(registry.find("generator-acme@1"))
+
+
+def test_what_can_not_be_trained_is_told(tiny_base: Path, tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "state")
+    data = examples(tmp_path / "mine.jsonl")
+
+    def train(data: Path | None, base: Path | None = tiny_base) -> None:
+        train_generator_version(settings, data, None, base, TRAINING, lambda line: None)
+
+    with pytest.raises(UnknownDataset, match="'default' has no training set yet"):
+        train(None)
+    with pytest.raises(UnknownBase, match="HEADWATER_GENERATOR__MODEL"):
+        train(data, None)
+    with pytest.raises(UnknownBase, match="no model at"):
+        train(data, tmp_path / "none")
+    train(data)
+    [job] = (tmp_path / "state" / "training").glob("generator-*")
+    with alone_in(job), pytest.raises(TrainingIsRunning):
+        train(data)
