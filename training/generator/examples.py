@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from inference.prompting.prompt_assembly import NOT_FOUND, PromptConfig, prompt_forms
 from retrieval.chunking.sentences import sentence_spans
+from training.datasets.training_set import SPLITS, Split
 
 _PASSAGES = 4
 _REFUSED_OF = 5
@@ -97,13 +98,13 @@ def read_written_examples(file: Path) -> WrittenSplits:
     return WrittenSplits(*([each for prompt in part for each in found[prompt]] for part in parts))
 
 
-def dataset_examples(splits: Mapping[str, pa.Table]) -> WrittenSplits:
+def dataset_examples(splits: Mapping[Split, pa.Table]) -> WrittenSplits:
     """Returns the examples of a snapshot's instructions, each split's from that split's chunks alone.
 
     Args:
         splits: The tables of the splits, in `training.datasets.training_set.EXAMPLE_SCHEMA`.
     """
-    return WrittenSplits(*(_of_split(splits[name]) for name in ("train", "validation", "test")))
+    return WrittenSplits(*(_of_split(splits[name]) for name in SPLITS))
 
 
 @dataclass(frozen=True)
