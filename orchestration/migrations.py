@@ -40,6 +40,8 @@ MIGRATIONS: dict[int, Callable[[Path, Lake], None]] = {
     10: lambda _, lake: lake.conform_columns(),
     # There are `gold.training_splits` and `gold.training_examples`, which `Lake.ensure` has made.
     11: lambda _, lake: lake.conform_columns(),
+    # Answers have the digest of their engine's adapter.
+    12: lambda _, lake: lake.conform_columns(),
 }
 """The step that leads to each version, by version. Each can run again after it was interrupted.
 

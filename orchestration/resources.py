@@ -24,6 +24,7 @@ from retrieval.model_memory import MODEL_MEMORY
 from retrieval.search.searcher import Searcher
 from retrieval.store.postgres import Postgres
 from training.datasets.requests import DatasetRequests
+from training.registry.live_adapters import LiveAdapters
 
 
 def dagster_resources(settings: Settings) -> dict[str, Any]:
@@ -52,6 +53,7 @@ def dagster_resources(settings: Settings) -> dict[str, Any]:
             record=AnswerJournal(settings.answers_dir).add,
             close=lambda: None,  # the journal is committed when the lake is opened
             workplace=Workplace(settings.worker_dir, launch_by_pipes),
+            adapters=LiveAdapters(settings.training_place.registry),
         ),
         "release_models": models,
         "dataset_requests": DatasetRequests(settings.datasets_folder),

@@ -60,6 +60,7 @@ class StoredAnswer(BaseModel, frozen=True):
     completion_tokens: int | None
     cost_usd: float | None
     passages_left_out: int | None
+    generator_adapter: str | None
     batch: str | None
     question_id: str | None
 
@@ -249,6 +250,7 @@ def _append(lake: Lake, records: list[AnswerRecord], run_id: str) -> None:
             "completion_tokens": record.answer.usage.completion_tokens if record.answer.usage else None,
             "cost_usd": record.answer.usage.cost_usd if record.answer.usage else None,
             "passages_left_out": record.answer.passages_left_out,
+            "generator_adapter": record.answer.generator_adapter,
             "batch": record.place.batch if record.place else None,
             "question_id": record.place.question_id if record.place else None,
         }

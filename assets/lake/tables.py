@@ -288,6 +288,11 @@ ANSWERS = Table(
                 "Digest of the engine: its model, its prompt and its parameters.",
                 nullable=True,
             ),
+            column(
+                "generator_adapter",
+                "Digest of the engine's adapter for the tenant; NULL where the base answered.",
+                nullable=True,
+            ),
             column("batch", "Batch that the question belongs to; NULL for one by itself.", nullable=True),
             column("question_id", "Id of the question in its batch.", nullable=True),
         ]

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, Protocol
 
-from inference.engines.protocol import Engine, EngineError, EnginePrompt, EngineReply
+from inference.engines.protocol import AdapterChoice, Engine, EngineError, EnginePrompt, EngineReply
 from inference.prompting.types import Draft, Passage, TokenUsage
 from retrieval.search.query import is_encodable
 
@@ -97,6 +97,7 @@ class Answer:
         because: What each engine that was asked did, such as `extractive refused; endpoint answered`.
         usage: The tokens that it took; None where the engine does not count them.
         passages_left_out: How many of the retrieved passages the engine did not read, for lack of room.
+        generator_adapter: The digest of the adapter that the engine had; None where it had none.
     """
 
     answer_id: str
@@ -110,6 +111,7 @@ class Answer:
     because: str | None = None
     usage: TokenUsage | None = None
     passages_left_out: int = 0
+    generator_adapter: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the JSON object of `headwater ask --json`, with `passages_left_out` where there are any."""
@@ -204,7 +206,11 @@ def answer_prompts(engine: Engine, prompts: Sequence[EnginePrompt]) -> Iterator[
 
 
 def answer_question(
-    question: str, hits: Sequence[CitablePassage], engine: Engine, release: AnsweredRelease
+    question: str,
+    hits: Sequence[CitablePassage],
+    engine: Engine,
+    release: AnsweredRelease,
+    adapted: AdapterChoice | None = None,
 ) -> Answer:
     """Returns an engine's answer to a question from retrieved chunks, with citations.
 
@@ -213,12 +219,13 @@ def answer_question(
         hits: The retrieved chunks of one tenant, best first.
         engine: The engine that quotes or writes the answer.
         release: The release that was searched.
+        adapted: Which adapter a local model answers with.
 
     Raises:
         InvalidQuestion: The question is not valid.
         EngineError: The engine fails.
     """
-    [reply] = answer_prompts(engine, [EnginePrompt(validate_question(question), hits)])
+    [reply] = answer_prompts(engine, [EnginePrompt(validate_question(question), hits, adapted=adapted)])
     return cited_answer(reply, hits, release)
 
 
@@ -254,6 +261,7 @@ def cited_answer(
         because=reply.because or reply.outcome,
         usage=draft.usage,
         passages_left_out=draft.passages_left_out,
+        generator_adapter=reply.adapted.adapter.digest if reply.adapted and reply.adapted.adapter else None,
     )
 
 

@@ -20,7 +20,7 @@ from inference.answering.answer import (
 )
 from inference.answering.release_models import ReleaseModels
 from inference.engines.generator import EngineConfig, build_engine
-from inference.engines.protocol import Engine
+from inference.engines.protocol import AdapterChoice, Engine, TenantAdapters
 from inference.engines.worker_engine import Workplace
 from retrieval.index.index import Index, IndexRelease
 from retrieval.rerank.reranker import Reranker, RerankerConfig
@@ -64,6 +64,7 @@ class QueryService:
         record: A function that stores an answer; it is called before the answer is returned.
         close: A function that is called when the service is closed; it commits what was recorded.
         workplace: Where a worker works, for engines that are one.
+        adapters: The adapters of tenants, for a local model.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class QueryService:
         record: Callable[[AnswerRecord], object],
         close: Callable[[], object],
         workplace: Workplace,
+        adapters: TenantAdapters,
     ) -> None:
         self.index = index
         self._searcher = searcher
@@ -85,6 +87,7 @@ class QueryService:
         self._record = record
         self._close = close
         self._workplace = workplace
+        self._adapters = adapters
 
     def __enter__(self) -> "QueryService":
         """Returns the service itself; leaving the `with` block closes it."""
@@ -127,6 +130,14 @@ class QueryService:
     def engine_config(self) -> EngineConfig:
         """The configuration of the engine that writes answers."""
         return self._generator()
+
+    def adapter_of(self, tenant: str) -> AdapterChoice | None:
+        """Returns which adapter answers a tenant's questions now; None where no local model answers.
+
+        Raises:
+            EngineError: Its files are not those that were signed.
+        """
+        return self._adapters.of(tenant) if "local" in self.engine_config.order else None
 
     @cached_property
     def _reranker(self) -> Reranker:
@@ -275,7 +286,8 @@ class QueryService:
         question = validate_question(question)
         release = at or self.live_release()
         passages = self.retrieve_passages(question, tenant, release, groups)
-        answer = answer_question(question, passages.hits, self.engine, answered_release(release))
+        adapted = self.adapter_of(tenant)
+        answer = answer_question(question, passages.hits, self.engine, answered_release(release), adapted)
         self._record(self.answer_record(question, tenant, release, groups, passages, answer))
         return answer
 

@@ -11,7 +11,7 @@ from typing import Any
 from inference.answering.answer import AnswerRecord, BatchPlace, answer_prompts, cited_answer
 from inference.answering.query_service import QueryService, QueryServiceResult, answered_release
 from inference.batch.question_set import BatchQuestion, FailedQuestion, QuestionSet
-from inference.engines.protocol import EnginePrompt, EngineReply
+from inference.engines.protocol import AdapterChoice, EngineError, EnginePrompt, EngineReply
 from retrieval.index.types import IndexRelease, UnknownIndexRelease
 from retrieval.progress import Progress
 from retrieval.search.as_of import InvalidAsOf
@@ -76,6 +76,7 @@ class _Planned:
     question: BatchQuestion
     release: IndexRelease
     place: BatchPlace
+    adapted: AdapterChoice | None
 
 
 def answer_batch(
@@ -116,7 +117,7 @@ def answer_batch(
         failed += unsearched
         progress.advance(len(unsearched))
         asked = [
-            EnginePrompt(each.question.question, passages.hits, _sharing_key(each))
+            EnginePrompt(each.question.question, passages.hits, _sharing_key(each), each.adapted)
             for each, passages in prompts
         ]
         for reply in answer_prompts(service.engine, asked):
@@ -163,6 +164,7 @@ def _plan(
     """Returns the questions with the release that each is asked of, and those that have none."""
     live, tenants = service.live_release(), service.index.tenants()
     releases: dict[str | None, IndexRelease] = {None: live}
+    adapters: dict[str, AdapterChoice | None] = {}
     planned, failed = [], []
     for question in questions:
         if question.tenant not in tenants:
@@ -172,12 +174,17 @@ def _plan(
         try:
             if question.as_of not in releases:
                 releases[question.as_of] = service.release_as_of(question.as_of or "")
-        except (InvalidAsOf, UnknownIndexRelease) as error:
+            if question.tenant not in adapters:
+                adapters[question.tenant] = service.adapter_of(question.tenant)
+        except (InvalidAsOf, UnknownIndexRelease, EngineError) as error:
             failed.append(FailedQuestion(question.id, str(error)))
             continue
-        release = releases[question.as_of]
-        place = BatchPlace(name, question.id, _answer_id(name, question, release, service.engine.digest))
-        planned.append(_Planned(question, release, place))
+        release, adapted = releases[question.as_of], adapters[question.tenant]
+        generator = service.engine.digest
+        if adapted and adapted.adapter:
+            generator = f"{generator} {adapted.adapter.digest}"
+        place = BatchPlace(name, question.id, _answer_id(name, question, release, generator))
+        planned.append(_Planned(question, release, place, adapted))
     return planned, failed
 
 

@@ -15,6 +15,7 @@ from inference.engines.generation import (
     SamplingOptions,
 )
 from inference.engines.protocol import EngineError, EnginePrompt, EngineReply, answer_one
+from inference.engines.torch.adapters import require_base
 from inference.engines.torch.decoder import KV_MEMORY_BYTES, build_generator
 from inference.prompting.cited_reply import generated_draft
 from inference.prompting.prompt_assembly import (
@@ -81,9 +82,13 @@ class LocalEngine:
         self.name = f"local:{model_name(path)}"
 
     @cached_property
+    def _model_digest(self) -> str:
+        return model_files_digest(self._path)
+
+    @cached_property
     def digest(self) -> str:
         """A digest of the model's files, its numeric form, what generates, the prompt and the parameters."""
-        model, form = model_files_digest(self._path), self._form
+        model, form = self._model_digest, self._form
         return engine_digest("local", model, form, PROMPT_INSTRUCTIONS, self._context, self._max_new_tokens)
 
     def answer(self, question: str, passages: Sequence[Passage]) -> Draft:
@@ -117,7 +122,7 @@ class LocalEngine:
                 requests.append(request)
         for generation in loaded.generator.generate(requests):
             index, form = asked[generation.index]
-            yield self._reply(index, form, requests[generation.index], generation, prompts[index].passages)
+            yield self._reply(index, form, requests[generation.index], generation, prompts[index])
 
     def _request(
         self, model: CausalModel, prompt: EnginePrompt, counts: PassageCounts | None
@@ -125,7 +130,7 @@ class LocalEngine:
         """Returns the longest form of a prompt that leaves room for an answer.
 
         Raises:
-            EngineError: None does, or the chat template fails.
+            EngineError: None does, the chat template fails, or its adapter is for another base.
         """
         forms = list(prompt_forms(prompt.question, prompt.passages, self._context, counts))
         fitting = model.first_fitting((form.messages for form in forms), self._max_new_tokens)
@@ -137,7 +142,11 @@ class LocalEngine:
             )
         number, ids = fitting
         options = SamplingOptions(max_tokens=self._max_new_tokens)
-        return forms[number], GenerationRequest(ids, options, prompt.sharing_key)
+        adapter = prompt.adapted.adapter if prompt.adapted else None
+        if adapter:
+            require_base(adapter.folder, self._path, self._model_digest)
+        folder = adapter.folder if adapter else None
+        return forms[number], GenerationRequest(ids, options, prompt.sharing_key, folder)
 
     def _reply(
         self,
@@ -145,10 +154,10 @@ class LocalEngine:
         form: PromptForm,
         request: GenerationRequest,
         generation: Generation,
-        passages: Sequence[Passage],
+        prompt: EnginePrompt,
     ) -> EngineReply:
         if generation.failure is not None:
             return EngineReply(index, None, self.name, self.digest, generation.failure)
         usage = TokenUsage(len(request.prompt), len(generation.token_ids))
-        draft = generated_draft(generation.text, form, passages, usage)
-        return EngineReply(index, draft, self.name, self.digest)
+        draft = generated_draft(generation.text, form, prompt.passages, usage)
+        return EngineReply(index, draft, self.name, self.digest, adapted=prompt.adapted)

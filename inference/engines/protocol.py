@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from inference.prompting.types import Draft, Passage
@@ -10,6 +11,53 @@ from inference.prompting.types import Draft, Passage
 
 class EngineError(RuntimeError):
     """An engine could not answer; the message names the engine, the cause and the remedy."""
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A low-rank adapter of a local model.
+
+    Attributes:
+        address: Its name, such as `generator-acme@2`.
+        digest: The digest of its files (`inference.engines.digest.adapter_digest`).
+        folder: Where it is, in PEFT's form.
+    """
+
+    address: str
+    digest: str
+    folder: Path
+
+
+@dataclass(frozen=True)
+class AdapterChoice:
+    """Which adapter answers a tenant's questions.
+
+    Attributes:
+        tenant: The tenant.
+        adapter: Its adapter, or the one of all tenants; None where it has none, and the base answers.
+    """
+
+    tenant: str
+    adapter: Adapter | None
+
+    @property
+    def said(self) -> str:
+        """Which adapter it is, for the record of an answer."""
+        if self.adapter is None:
+            return f"by the base: the tenant {self.tenant} has no adapter"
+        return f"with {self.adapter.address}"
+
+
+class TenantAdapters(Protocol):
+    """What knows the adapters of tenants."""
+
+    def of(self, tenant: str) -> AdapterChoice | None:
+        """Returns which adapter answers a tenant's questions; None where no tenant has any.
+
+        Raises:
+            EngineError: Its files are not those that were signed.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -21,11 +69,13 @@ class EnginePrompt:
         passages: The passages, best first and not empty.
         sharing_key: Names who may read the passages and which release they are from. An engine may compute
             once what prompts with equal keys have in common; one without a key shares nothing.
+        adapted: Which adapter a local model answers it with; None for the base alone.
     """
 
     question: str
     passages: Sequence[Passage]
     sharing_key: str | None = None
+    adapted: AdapterChoice | None = None
 
 
 @dataclass(frozen=True)
@@ -39,6 +89,7 @@ class EngineReply:
         digest: Its digest.
         failure: Why it failed; None if it did not.
         because: What each engine that was asked did, where there were several.
+        adapted: Which adapter it had; None for an engine that has none.
     """
 
     index: int
@@ -47,13 +98,15 @@ class EngineReply:
     digest: str
     failure: str | None = None
     because: str | None = None
+    adapted: AdapterChoice | None = None
 
     @property
     def outcome(self) -> str:
         """What the engine did, in one line, such as `extractive refused`."""
         if self.draft is None:
             return f"{self.engine} failed: {' '.join((self.failure or 'no reason given').split())}"
-        return f"{self.engine} {'refused' if self.draft.refused else 'answered'}"
+        said = f"{self.engine} {'refused' if self.draft.refused else 'answered'}"
+        return f"{said} {self.adapted.said}" if self.adapted else said
 
 
 class Engine(Protocol):

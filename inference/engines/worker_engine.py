@@ -16,7 +16,14 @@ import inference
 import retrieval
 from inference.engines.digest import engine_digest, model_files_digest, model_name
 from inference.engines.generation import Quantization
-from inference.engines.protocol import EngineError, EnginePrompt, EngineReply, answer_one
+from inference.engines.protocol import (
+    Adapter,
+    AdapterChoice,
+    EngineError,
+    EnginePrompt,
+    EngineReply,
+    answer_one,
+)
 from inference.engines.torch.prompt_files import AnswerFile, WorkerAnswer, WorkerPrompt, write_prompts
 from inference.prompting.cited_reply import generated_draft
 from inference.prompting.prompt_assembly import (
@@ -146,7 +153,12 @@ class WorkerEngine:
     def _answers(self, asked: Mapping[str, "_Asked"]) -> dict[str | None, WorkerAnswer]:
         """Returns a worker's answers, by the prompts' ids."""
         prompts = [
-            WorkerPrompt(name, [form.messages for form in each.forms], each.sharing_key)
+            WorkerPrompt(
+                name,
+                [form.messages for form in each.forms],
+                each.sharing_key,
+                adapter=str(each.adapter.folder) if each.adapter else None,
+            )
             for name, each in asked.items()
         ]
         write_prompts(self._prompts, prompts)
@@ -179,7 +191,7 @@ class WorkerEngine:
         else:
             usage = TokenUsage(answer.prompt_tokens or 0, answer.completion_tokens or 0)
             draft = generated_draft(answer.text, asked.forms[answer.form], asked.passages, usage)
-            return EngineReply(index, draft, self.name, self.digest)
+            return EngineReply(index, draft, self.name, self.digest, adapted=asked.adapted)
         return EngineReply(index, None, self.name, self.digest, failure)
 
     @contextmanager
@@ -216,11 +228,18 @@ class _Asked:
     forms: Sequence[PromptForm]
     passages: Sequence[Passage]
     sharing_key: str | None
+    adapted: AdapterChoice | None
+
+    @property
+    def adapter(self) -> Adapter | None:
+        return self.adapted.adapter if self.adapted else None
 
     @classmethod
     def of(
         cls, prompt: EnginePrompt, context: PromptConfig, counts: PassageCounts | None, digest: str
     ) -> "_Asked":
         forms = list(prompt_forms(prompt.question, prompt.passages, context, counts))
+        if prompt.adapted and prompt.adapted.adapter:
+            digest = f"{digest} {prompt.adapted.adapter.digest}"
         prompt_id = WorkerPrompt("", [form.messages for form in forms]).sha256(digest)
-        return cls(prompt_id, forms, prompt.passages, prompt.sharing_key)
+        return cls(prompt_id, forms, prompt.passages, prompt.sharing_key, prompt.adapted)

@@ -18,6 +18,7 @@ from retrieval.search.query import SearchQuery
 from retrieval.search.searcher import Searcher, SearchHit
 from retrieval.search.vector_search import VectorSearchPlan
 from retrieval.store.postgres import Postgres
+from training.registry.live_adapters import LiveAdapters
 
 
 def open_ask_service(settings: Settings, engine: EngineConfig | None = None) -> QueryService:
@@ -56,6 +57,7 @@ def open_ask_service(settings: Settings, engine: EngineConfig | None = None) -> 
         record,
         close,
         Workplace(settings.worker_dir),
+        LiveAdapters(settings.training_place.registry),
     )
 
 

@@ -204,7 +204,10 @@ def replay_batch(lake: Lake, service: QueryService, name: str) -> BatchReplay:
             mode: SearchMode = "reranked" if answer.search_mode == "reranked" else "hybrid"
             found = service.retrieve_passages(answer.question, answer.tenant, release, answer.groups, mode)
             asked.append((answer, release, found))
-        prompts = [EnginePrompt(answer.question, found.hits) for answer, _, found in asked]
+        prompts = [
+            EnginePrompt(answer.question, found.hits, adapted=service.adapter_of(answer.tenant))
+            for answer, _, found in asked
+        ]
         for reply in answer_prompts(service.engine, prompts):
             answer, release, found = asked[reply.index]
             if reply.draft is None:
@@ -218,7 +221,8 @@ def replay_batch(lake: Lake, service: QueryService, name: str) -> BatchReplay:
 def _differences(stored: StoredAnswer, now: Answer, retrieved: list[str]) -> list[str]:
     """What of an answer is not as it was recorded."""
     same = {
-        "engine": (stored.engine, stored.generator_digest) == (now.engine, now.generator_digest),
+        "engine": (stored.engine, stored.generator_digest, stored.generator_adapter)
+        == (now.engine, now.generator_digest, now.generator_adapter),
         "passages": stored.retrieved == retrieved,
         "answer": (stored.answer, stored.refused) == (now.answer, now.refused),
         "citations": (stored.citations or []) == list(now.citations),

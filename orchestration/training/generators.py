@@ -1,18 +1,76 @@
 """`headwater train generator`, and which adapters of generators answer.
 
-An adapter answers from the moment that its alias `live` names it: the registry's folder is the truth about
-it, and one that is promoted while another command promotes is told.
+An adapter answers from the moment that its alias `live` names it. The alias moves by compare and swap in the
+registry's folder, which is the truth about it: no index depends on a generator.
 """
 
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from assets.lake.lineage import CODE_VERSION
+from inference.engines.digest import model_files_digest
 from orchestration.settings import Settings
-from training.generator.job import run_generator_job, written_by_file, written_by_tenant
+from orchestration.training.models import ModelNotPromoted, model_registry
+from retrieval.index.index import Index
+from retrieval.index.types import ReleaseHeld
+from retrieval.store.postgres import Postgres
+from training.generator.examples import WrittenExample
+from training.generator.job import judge_losses, run_generator_job, written_by_file, written_by_tenant
+from training.generator.network import AdapterNetwork
+from training.generator.training import token_losses
+from training.jobs.embedder_job import follow_models
 from training.jobs.network import UnknownBase
 from training.jobs.plan import GeneratorTraining
-from training.registry.versions import ModelVersion
+from training.registry.versions import ModelDecision, ModelRegistry, ModelVersion
+
+_MOST_COMPARED = 200
+
+
+@dataclass(frozen=True)
+class ServedAdapter:
+    """What became of a promotion or of going back.
+
+    Attributes:
+        model: The model's name.
+        version: The version that answers; None for the base alone.
+        tenant: Whose questions; None for all tenants that have no adapter of their own.
+        reason: Why.
+        pointer_seconds: The time of the change of the pointer, and of its record.
+    """
+
+    model: str
+    version: int | None
+    tenant: str | None
+    reason: str
+    pointer_seconds: float
+
+
+@dataclass(frozen=True)
+class AdapterComparison:
+    """Two models on the same examples.
+
+    Attributes:
+        one: The version.
+        other: What it was compared with.
+        dataset: The examples.
+        examples: How many.
+        losses: By model, the mean loss of a token, in nats.
+        gains: How much lower the first's is, with the ends of the 95% interval.
+        approved: Whether the first may answer instead of the other.
+        reason: Why, in a sentence.
+    """
+
+    one: str
+    other: str
+    dataset: str
+    examples: int
+    losses: dict[str, float]
+    gains: dict[str, dict[str, float]]
+    approved: bool
+    reason: str
 
 
 def train_generator_version(
@@ -59,3 +117,188 @@ def train_generator_version(
     return run_generator_job(
         settings.training_place, written, found.absolute(), training, CODE_VERSION, progress
     )
+
+
+def compare_adapters(
+    settings: Settings, address: str, other: str, data: Path | None, progress: Callable[[str], None]
+) -> AdapterComparison:
+    """Measures an adapter beside another, or beside its base, by the losses of examples; keeps the verdict.
+
+    Args:
+        settings: The settings of the state folder.
+        address: The version.
+        other: `live` for the version of its name that answers, or the base where none does; `base`, or
+            another version.
+        data: A file of JSON lines with `prompt` and `response`, all of which are measured; None for the
+            held-out examples of what the version was trained on.
+        progress: Takes a line about what happens.
+
+    Raises:
+        UnknownModel: There is no such version.
+        ModelNotTrusted: Its files are not those that were signed.
+        UnknownBase: Its base is gone.
+        InvalidWrittenExamples: A line of the file is no example.
+        UnknownDataset: What it was trained on is gone.
+    """
+    registry = model_registry(settings)
+    version = registry.find(address)
+    beside = _beside(registry, version, other)
+    examples, dataset = _held_out(settings, version, data)
+    base = _base_of(settings, version)
+    losses = []
+    for each in (version, beside):
+        progress(f"measuring {each.address if each else 'the base'}")
+        network = AdapterNetwork(base, GeneratorTraining(), registry.open(each) if each else None)
+        tokenized = network.tokenize(examples)
+        losses.append(token_losses(network, tokenized, "examples measured"))
+    gains, verdict = judge_losses(losses[1], losses[0])
+    registry.log_decision(
+        version.name,
+        ModelDecision(
+            version=version.version,
+            decision="approved" if verdict.released else "refused",
+            reason=verdict.reason,
+            against=beside.digest if beside else version.lineage.base_digest,
+            dataset=dataset,
+            gains=gains,
+            decided_at=datetime.now(UTC),
+        ),
+    )
+    names = (version.address, beside.address if beside else "base")
+    means = {name: float(each.mean()) if len(each) else 0.0 for name, each in zip(names, losses, strict=True)}
+    return AdapterComparison(*names, dataset, len(losses[0]), means, gains, verdict.released, verdict.reason)
+
+
+def promote_adapter(
+    settings: Settings, address: str, reason: str, progress: Callable[[str], None]
+) -> ServedAdapter:
+    """Has an adapter answer its tenant's questions, or those of all tenants without one of their own.
+
+    Args:
+        settings: The settings of the state folder.
+        address: The version.
+        reason: Why, in a sentence.
+        progress: Takes a line about what happens.
+
+    Raises:
+        UnknownModel: There is no such version.
+        ModelNotTrusted: Its files are not those that were signed.
+        ModelNotPromoted: It was not compared with what answers, is not better, or is for another base than
+            the settings' local model.
+        ReleaseHeld: Somebody holds what is live.
+        LiveModelMoved: Another version went live meanwhile.
+    """
+    registry = model_registry(settings)
+    version = registry.find(address)
+    registry.open(version)
+    live = registry.aliases(version.name).live
+    if live == version.version:
+        return ServedAdapter(version.name, live, version.lineage.tenant, "it is live already", 0.0)
+    _require_base_of_settings(settings, version)
+    _require_approval(registry, version, _beside(registry, version, "live"))
+    return _moved(settings, version.name, live, version, "promoted", reason, progress)
+
+
+def roll_back_adapter(
+    settings: Settings, name: str, reason: str, progress: Callable[[str], None]
+) -> ServedAdapter:
+    """Has the version answer that did before the live one, or the base where none did.
+
+    Raises:
+        ModelNotPromoted: No version of that name is live.
+        ReleaseHeld: Somebody holds what is live.
+        LiveModelMoved: Another version went live meanwhile.
+    """
+    registry = model_registry(settings)
+    aliases = registry.aliases(name)
+    if aliases.live is None:
+        raise ModelNotPromoted(f"no version of {name} answers: the base does")
+    before = registry.find(f"{name}@{aliases.previous}") if aliases.previous is not None else None
+    return _moved(settings, name, aliases.live, before, "rolled_back", reason, progress)
+
+
+def _moved(
+    settings: Settings,
+    name: str,
+    live: int | None,
+    version: ModelVersion | None,
+    decision: str,
+    reason: str,
+    progress: Callable[[str], None],
+) -> ServedAdapter:
+    if not reason.strip():
+        raise ModelNotPromoted("the reason is empty: say why this model is to answer")
+    hold = Index(Postgres(settings.home, settings.postgres)).live_hold()
+    if hold is not None:
+        raise ReleaseHeld(f"{hold}, and models with it; `headwater hold --off` ends that")
+    registry = model_registry(settings)
+    of = version or registry.find(f"{name}@{live}")
+    began = time.perf_counter()
+    registry.move_live(name, live, version.version if version else None)
+    about = version.version if version and decision == "promoted" else live
+    logged = {"version": about, "decision": decision, "reason": reason.strip()}
+    registry.log_decision(name, ModelDecision.model_validate({**logged, "decided_at": datetime.now(UTC)}))
+    seconds = time.perf_counter() - began
+    follow_models(settings.training_place, name, progress)
+    number = version.version if version else None
+    return ServedAdapter(name, number, of.lineage.tenant, reason.strip(), round(seconds, 4))
+
+
+def _beside(registry: ModelRegistry, version: ModelVersion, other: str) -> ModelVersion | None:
+    """Returns the version that another is compared with; None for the base."""
+    if other == "base" or (other == "live" and registry.aliases(version.name).live is None):
+        return None
+    return registry.find(f"{version.name}@live" if other == "live" else other)
+
+
+def _require_approval(registry: ModelRegistry, version: ModelVersion, live: ModelVersion | None) -> None:
+    against = live.digest if live else version.lineage.base_digest
+    verdicts = [
+        each
+        for each in registry.decisions(version.name)
+        if each.version == version.version and each.against == against
+    ]
+    if not verdicts:
+        raise ModelNotPromoted(
+            f"{version.address} was not compared with {live.address if live else 'its base'}, which answers: "
+            f"`headwater models compare {version.address}` does"
+        )
+    if verdicts[-1].decision != "approved":
+        raise ModelNotPromoted(f"{version.address} was refused: {verdicts[-1].reason}")
+
+
+def _require_base_of_settings(settings: Settings, version: ModelVersion) -> None:
+    model = settings.generator.model
+    if model is None or not model.exists() or model_files_digest(model) != version.lineage.base_digest:
+        raise ModelNotPromoted(
+            f"{version.address} is an adapter of {version.lineage.base} "
+            f"({version.lineage.base_digest[:16]}), and the settings' local model is "
+            f"{model or 'not set'}: set HEADWATER_GENERATOR__MODEL to its base, or train an adapter over "
+            "this one"
+        )
+
+
+def _base_of(settings: Settings, version: ModelVersion) -> Path:
+    """Returns where a version's base is: where it was trained, or where the settings name it now."""
+    for path in (Path(version.lineage.base), settings.generator.model):
+        if path and path.exists() and model_files_digest(path) == version.lineage.base_digest:
+            return path
+    raise UnknownBase(
+        f"the base of {version.address} is no longer at {version.lineage.base}: put it back, or set "
+        "HEADWATER_GENERATOR__MODEL to where it is"
+    )
+
+
+def _held_out(
+    settings: Settings, version: ModelVersion, data: Path | None
+) -> tuple[list[WrittenExample], str]:
+    if data:
+        written = written_by_file(data, None)
+        every = [*written.splits.train, *written.splits.validation, *written.splits.test]
+        return every[:_MOST_COMPARED], written.name
+    name = version.lineage.dataset
+    if Path(name).is_file():
+        written = written_by_file(Path(name), version.lineage.tenant)
+    else:
+        written = written_by_tenant(settings.datasets_folder, version.lineage.tenant or "default", name)
+    return written.splits.test[:_MOST_COMPARED], f"{name}/test"

@@ -1,6 +1,7 @@
 """Adapters beside each other in one batch: each prompt's text is that of its own adapter by PEFT."""
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from random_adapters import save_random_adapter
 from safetensors.torch import load_file, save_file
 from test_batch_decoder import assert_equals_generate, assert_same, completed, decoder_of
+from test_engines import RIVERS
 from tiny_decoders import random_prompts, tiny_decoder
+from tiny_generator import save_tiny_generator
 
+from inference.engines.digest import adapter_digest
 from inference.engines.generation import Generation, GenerationRequest, SamplingOptions
+from inference.engines.local import LocalEngine
+from inference.engines.protocol import Adapter, AdapterChoice, EnginePrompt
 from inference.engines.torch.adapters import BASE_DIGEST, InvalidAdapter, require_base
+from inference.engines.worker_engine import WorkerEngine, Workplace
+from inference.prompting.prompt_assembly import PromptConfig
 
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 TENANTS: dict[str, dict[str, Any]] = {
@@ -166,3 +175,47 @@ def test_an_adapter_for_another_base_is_refused(tmp_path: Path) -> None:
         InvalidAdapter, match=r"over the base aaaaaaaaaaaaaaaa, and other is ffffffffffffffff"
     ):
         require_base(folder, Path("other"), "f" * 64)
+
+
+def test_a_local_model_and_a_worker_answer_each_prompt_with_its_adapter(tmp_path: Path) -> None:
+    base = save_tiny_generator(tmp_path / "generator", context_tokens=512)
+    adapters = [
+        Adapter(f"generator-{seed}@1", adapter_digest(folder), folder)
+        for seed in (1, 2)
+        for folder in [save_random_adapter(base, tmp_path / str(seed), seed)]
+    ]
+    choices = [AdapterChoice("acme", adapters[0]), AdapterChoice("beta", adapters[1])]
+    choices += [AdapterChoice("gamma", None)]
+    prompts = [EnginePrompt("How long is the Danube?", RIVERS, "key", each) for each in (*choices, None)]
+    context = PromptConfig(max_tokens=200)
+    engine = LocalEngine(base, 6, context)
+    local = sorted(engine.answer_many(prompts), key=lambda reply: reply.index)
+    worker = WorkerEngine(Path(sys.executable), base, Workplace(tmp_path / "work"), 6, context)
+    worked = sorted(worker.answer_many(prompts), key=lambda reply: reply.index)
+    for replies, name in ((local, "local:generator"), (worked, "worker:generator")):
+        assert [reply.failure for reply in replies] == [None] * 4
+        assert [reply.outcome.removeprefix(f"{name} refused").strip() for reply in replies] == [
+            "with generator-1@1",
+            "with generator-2@1",
+            "by the base: the tenant gamma has no adapter",
+            "",
+        ]
+    taken = [
+        [reply.draft.usage.completion_tokens for reply in replies if reply.draft and reply.draft.usage]
+        for replies in (local, worked)
+    ]
+    assert taken[0] == taken[1]
+
+
+def test_a_prompt_whose_adapter_is_for_another_base_fails_alone(tmp_path: Path) -> None:
+    base = save_tiny_generator(tmp_path / "generator", context_tokens=512)
+    other = save_tiny_generator(tmp_path / "other", context_tokens=256)
+    folder = save_random_adapter(other, tmp_path / "adapter", 1)
+    wrong = AdapterChoice("acme", Adapter("generator-acme@1", adapter_digest(folder), folder))
+    prompts = [EnginePrompt("How long is the Danube?", RIVERS, None, each) for each in (wrong, None)]
+    context = PromptConfig(max_tokens=200)
+    worker = WorkerEngine(Path(sys.executable), base, Workplace(tmp_path / "work"), 4, context)
+    for engine in (LocalEngine(base, 4, context), worker):
+        bad, good = sorted(engine.answer_many(prompts), key=lambda reply: reply.index)
+        assert "was trained over the base" in (bad.failure or "")
+        assert good.failure is None

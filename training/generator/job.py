@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,10 +22,10 @@ from training.jobs.embedder_job import alone_in, follow_models
 from training.jobs.outcomes import JobOutcome, read_job_outcome, write_job_outcome
 from training.jobs.plan import GeneratorTraining
 from training.place import TrainingPlace
+from training.registry.live_adapters import generator_name
 from training.registry.model_card import adapter_card
 from training.registry.versions import ModelDecision, ModelLineage, ModelVersion
 
-GENERATOR = "generator"
 _LEARNED_KINDS = ("instruction", "domain_text")
 
 
@@ -60,19 +59,23 @@ def written_by_file(file: Path, tenant: str | None) -> WrittenSource:
     return WrittenSource(str(file.resolve()), digest, tenant, splits)
 
 
-def written_by_tenant(datasets: Path, tenant: str) -> WrittenSource:
-    """Returns what the newest training set of a tenant teaches a generator.
+def written_by_tenant(datasets: Path, tenant: str, address: str | None = None) -> WrittenSource:
+    """Returns what a training set of a tenant teaches a generator.
 
     Args:
         datasets: The folder of training sets.
         tenant: The tenant.
+        address: The snapshot; the tenant's newest unless given.
 
     Raises:
         UnknownDataset: The tenant has none yet.
         BrokenDataset: A file of it was changed since it was written.
         DatasetHasRemovedDocuments: It holds documents that were removed since.
     """
-    header = next((each for each in dataset_headers(datasets) if each.tenant == tenant), None)
+    of_tenant = [each for each in dataset_headers(datasets) if each.tenant == tenant]
+    header = next((each for each in of_tenant if address in (None, each.address)), None)
+    if header is None and address:
+        raise UnknownDataset(f"the training set {address} is gone: name a file of examples with --data")
     if header is None:
         raise UnknownDataset(
             f"the tenant {tenant!r} has no training set yet: `headwater datasets snapshot NAME` makes one, "
@@ -82,17 +85,6 @@ def written_by_tenant(datasets: Path, tenant: str) -> WrittenSource:
     rows = opened.examples["train"].select(["kind", "doc_ids"]).to_pylist()
     documents = frozenset(each for row in rows if row["kind"] in _LEARNED_KINDS for each in row["doc_ids"])
     return WrittenSource(header.address, header.digest, tenant, dataset_examples(opened.examples), documents)
-
-
-def generator_name(tenant: str | None) -> str:
-    """Returns the name of a tenant's generator in the registry; of the one of all tenants for None.
-
-    A tenant whose name can not be part of an address has a hash of it there.
-    """
-    if tenant is None:
-        return GENERATOR
-    known = re.fullmatch(r"[A-Za-z0-9_-]{1,64}", tenant)
-    return f"{GENERATOR}-{tenant if known else hashlib.sha256(tenant.encode()).hexdigest()[:16]}"
 
 
 def run_generator_job(

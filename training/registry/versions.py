@@ -1,5 +1,6 @@
 """Versions of models: folders named by number, signed, each with what it was made from."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -30,6 +31,10 @@ _ALIASES = "aliases.json"
 
 class UnknownModel(LookupError):
     """There is no such model or version; the message lists those there are."""
+
+
+class LiveModelMoved(RuntimeError):
+    """Another version went live meanwhile; nothing was changed."""
 
 
 class ModelLineage(BaseModel, frozen=True):
@@ -290,6 +295,31 @@ class ModelRegistry:
         known = self.aliases(version.name)
         if version.version not in (known.live, known.previous):
             self.set_aliases(version.name, known.model_copy(update={"candidate": version.version}))
+
+    def move_live(self, name: str, expected: int | None, live: int | None) -> ModelAliases:
+        """Has another version be live, if the one that is expected still is.
+
+        Args:
+            name: The model.
+            expected: The version that is live; None for none.
+            live: The one that is to be; None for none.
+
+        Raises:
+            LiveModelMoved: Another version went live meanwhile; nothing was changed.
+        """
+        with (self._models(name) / ".aliases.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            known = self.aliases(name)
+            if known.live != expected:
+                raise LiveModelMoved(
+                    f"{name}@{known.live} went live meanwhile: compare with it, and try again"
+                    if known.live is not None
+                    else f"{name} was rolled back meanwhile: try again"
+                )
+            candidate = None if known.candidate == live else known.candidate
+            moved = ModelAliases(live=live, previous=expected, candidate=candidate)
+            self.set_aliases(name, moved)
+            return moved
 
     def decisions(self, name: str) -> list[ModelDecision]:
         """Returns what was decided about the versions of a model, oldest first."""

@@ -31,6 +31,8 @@ PROMPT_SCHEMA = pa.schema(
         ("sharing_key", pa.string()),
         # OpenAI's response_format, as JSON; where it is NULL or absent, the answer is any text.
         ("response_format", pa.string()),
+        # The folder of the adapter that completes it, in PEFT's form; NULL or absent for the base alone.
+        ("adapter", pa.string()),
     ]
 )
 ANSWER_SCHEMA = pa.schema(
@@ -68,12 +70,14 @@ class WorkerPrompt:
         forms: The prompt in one or more forms, the longest first, each as chat messages.
         sharing_key: Prompts with equal keys may share what is computed of their beginnings.
         response_format: OpenAI's, as JSON (see `SamplingOptions`).
+        adapter: The folder of the adapter that completes it.
     """
 
     prompt_id: str
     forms: Sequence[Messages]
     sharing_key: str | None = None
     response_format: str | None = None
+    adapter: str | None = None
 
     def fault(self) -> str | None:
         """Returns what is wrong with it, or None."""
@@ -137,6 +141,7 @@ def read_prompts(file: Path) -> Iterator[WorkerPrompt]:
                         row["forms"] or (),
                         row.get("sharing_key"),
                         row.get("response_format"),
+                        row.get("adapter"),
                     )
     except (pa.ArrowException, OSError) as error:
         raise InvalidPromptFile(f"{file} can not be read as a Parquet file of prompts: {error}") from error

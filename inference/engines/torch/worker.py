@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, get_args
 
 from dagster_pipes import PipesContext, PipesEnvVarParamsLoader, open_dagster_pipes
 
-from inference.engines.digest import model_files_digest
+from inference.engines.digest import adapter_digest, model_files_digest
 from inference.engines.generation import (
     Generation,
     GenerationRequest,
@@ -143,6 +143,15 @@ def _prepare(
     """Returns a prompt's answer as far as it is known, and what there is to generate for it."""
     if fault := "this prompt_id has occurred before" if repeated else prompt.fault():
         return WorkerAnswer(prompt.prompt_id, failure=fault), None
+    adapter = Path(prompt.adapter) if prompt.adapter else None
+    if adapter:
+        from inference.engines.torch.adapters import require_base  # imports torch, which takes seconds
+
+        try:
+            require_base(adapter, model.path, settings.split()[0])
+            settings = f"{settings} {adapter_digest(adapter)}"
+        except (EngineError, OSError) as error:
+            return WorkerAnswer(prompt.prompt_id, failure=str(error)), None
     digest = prompt.sha256(settings)
     if digest in known:
         return replace(known[digest], prompt_id=prompt.prompt_id), None
@@ -158,7 +167,7 @@ def _prepare(
         )
         return WorkerAnswer(prompt.prompt_id, digest, failure=fault), None
     form, ids = fitting
-    request = GenerationRequest(ids, options, prompt.sharing_key)
+    request = GenerationRequest(ids, options, prompt.sharing_key, adapter)
     return WorkerAnswer(prompt.prompt_id, digest, form, prompt_tokens=len(ids)), request
 
 
@@ -218,8 +227,8 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         metavar="PROMPTS.parquet",
         help="prompt_id (text), forms (lists of chat messages with role and content, longest form first), "
-        "sharing_key (text or NULL: prompts with equal keys may share what their beginnings compute) and "
-        "response_format (OpenAI's, as JSON, or NULL)",
+        "sharing_key (text or NULL: prompts with equal keys may share what their beginnings compute), "
+        "response_format (OpenAI's, as JSON, or NULL) and adapter (the folder of a LoRA adapter, or NULL)",
     )
     parser.add_argument("answers", type=Path, metavar="ANSWERS.parquet", help="the file to write")
     parser.add_argument(

@@ -18,6 +18,8 @@ from orchestration.cli.terminal import (
 )
 
 if TYPE_CHECKING:
+    from orchestration.settings import Settings
+    from orchestration.training.generators import ServedAdapter
     from orchestration.training.models import ServedModel
     from training.registry.versions import ModelVersion
 
@@ -244,11 +246,12 @@ def models_compare_command(
     data: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR",
-            help="A collection in BEIR's layout; what MODEL's training set holds out, unless given.",
+            metavar="PATH",
+            help="Of an embedder: a collection in BEIR's layout. Of a generator: JSON lines with prompt and "
+            "response. Unless given: what MODEL's training set holds out.",
         ),
     ] = None,
-    split: Annotated[str, typer.Option(help="Which judgements of DIR.")] = "test",
+    split: Annotated[str, typer.Option(help="Which judgements of a collection.")] = "test",
     json_: Json = False,
 ) -> None:
     """Measure two models on one collection; the verdict on a version beside the live model is kept.
@@ -258,11 +261,15 @@ def models_compare_command(
     Example: `headwater models compare embedder@3 live --data ~/my-questions`
     """
     from orchestration.training.comparison import compare_models
+    from training.registry.live_adapters import is_generator
 
     settings = read_command_settings()
+    path = data.expanduser() if data else None
+    if is_generator(one.partition("@")[0]):
+        _compare_adapters(settings, one, other, path, json_)
+        return
     with quiet_terminal():
-        folder = data.expanduser() if data else None
-        found = compare_models(settings, one, other, folder, split, print_progress)
+        found = compare_models(settings, one, other, path, split, print_progress)
     if json_:
         print_json(asdict(found))
         return
@@ -278,15 +285,23 @@ def models_compare_command(
 
 @models_app.command("promote")
 def models_promote_command(address: Address, reason: Reason, json_: Json = False) -> None:
-    """Have a version be served, with the index built with it, after it was compared with the live one.
+    """Have a version be served, after it was compared with the live one.
+
+    An embedder is served with the index that is built with it; a generator's adapter answers its tenant.
 
     Example: `headwater models promote embedder@3 --reason "better on our questions"`
     """
-    from orchestration.training.models import promote_model
+    from orchestration.training.models import model_registry, promote_model
+    from training.registry.live_adapters import is_generator
 
     settings = read_command_settings()
     with quiet_terminal():
-        served = promote_model(settings, address, reason, print_progress)
+        if is_generator(model_registry(settings).find(address).name):
+            from orchestration.training.generators import promote_adapter
+
+            served: ServedModel | ServedAdapter = promote_adapter(settings, address, reason, print_progress)
+        else:
+            served = promote_model(settings, address, reason, print_progress)
     _print_served(served, json_)
 
 
@@ -296,16 +311,37 @@ def models_rollback_command(
     reason: Reason,
     json_: Json = False,
 ) -> None:
-    """Have the model be served again that was before, with the index that was built with it.
+    """Have the model be served again that was before: an embedder with the index that was built with it.
 
     Example: `headwater models rollback embedder --reason "worse on names"`
     """
-    from orchestration.training.models import roll_back_model
+    from orchestration.training.models import model_registry, roll_back_model
+    from training.registry.live_adapters import is_generator
 
     settings = read_command_settings()
     with quiet_terminal():
-        served = roll_back_model(settings, name, reason, print_progress)
+        if is_generator(name) and name in model_registry(settings).names():
+            from orchestration.training.generators import roll_back_adapter
+
+            served: ServedModel | ServedAdapter = roll_back_adapter(settings, name, reason, print_progress)
+        else:
+            served = roll_back_model(settings, name, reason, print_progress)
     _print_served(served, json_)
+
+
+def _compare_adapters(settings: "Settings", one: str, other: str, data: Path | None, json_: bool) -> None:
+    from orchestration.training.generators import compare_adapters
+
+    with quiet_terminal():
+        found = compare_adapters(settings, one, other, data, print_progress)
+    if json_:
+        print_json(asdict(found))
+        return
+    rows: list[dict[str, Any]] = [
+        {"model": name, "loss of a token": f"{loss:.3f}"} for name, loss in found.losses.items()
+    ]
+    print_table(rows, f"{found.dataset}: {found.examples} examples")
+    console.print(f"{'approved' if found.approved else 'refused'}: {found.reason}", markup=False)
 
 
 def _print_version(version: "ModelVersion") -> None:
@@ -313,12 +349,16 @@ def _print_version(version: "ModelVersion") -> None:
     print_table([{"figure": name, "value": f"{value:.6g}"} for name, value in version.metrics.items()])
 
 
-def _print_served(served: "ServedModel", json_: bool) -> None:
+def _print_served(served: "ServedModel | ServedAdapter", json_: bool) -> None:
+    from orchestration.training.models import ServedModel
+
     if json_:
         print_json(asdict(served))
         return
-    which = f"{served.model}@{served.version}" if served.version else "the model that the settings name"
-    console.print(
-        f"live: {which}, with release {served.release} ({served.pointer_seconds:.3f} s): {served.reason}",
-        markup=False,
-    )
+    which = f"{served.model}@{served.version}" if served.version else None
+    if isinstance(served, ServedModel):
+        said = f"{which or 'the model that the settings name'}, with release {served.release}"
+    else:
+        whose = f"the tenant {served.tenant}" if served.tenant else "tenants without an adapter of their own"
+        said = f"{which or 'the base'}, for {whose}"
+    console.print(f"live: {said} ({served.pointer_seconds:.3f} s): {served.reason}", markup=False)

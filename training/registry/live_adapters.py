@@ -1,0 +1,63 @@
+"""Which adapter of a generator answers a tenant's questions: its own that is live, or that of all tenants."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+from inference.engines.protocol import Adapter, AdapterChoice, EngineError
+from retrieval.embedding.model_signature import ModelNotTrusted
+from training.registry.versions import ModelRegistry, ModelVersion, UnknownModel
+
+GENERATOR = "generator"
+
+
+def generator_name(tenant: str | None) -> str:
+    """Returns the name of a tenant's generator in the registry; of the one of all tenants for None.
+
+    A tenant whose name can not be part of an address has a hash of it there.
+    """
+    if tenant is None:
+        return GENERATOR
+    known = re.fullmatch(r"[A-Za-z0-9_-]{1,64}", tenant)
+    return f"{GENERATOR}-{tenant if known else hashlib.sha256(tenant.encode()).hexdigest()[:16]}"
+
+
+def is_generator(name: str) -> bool:
+    """Returns whether a model's name is that of a generator's adapters."""
+    return name == GENERATOR or name.startswith(f"{GENERATOR}-")
+
+
+@dataclass(frozen=True)
+class LiveAdapters:
+    """The adapters that are live, as the registry says at each call.
+
+    Attributes:
+        registry: The versions of models.
+    """
+
+    registry: ModelRegistry
+
+    def of(self, tenant: str) -> AdapterChoice | None:
+        """Returns which adapter answers a tenant's questions; None where no tenant has any.
+
+        Raises:
+            EngineError: Its files are not those that were signed.
+        """
+        for name in (generator_name(tenant), GENERATOR):
+            version = self._live(name)
+            if version and version.lineage.tenant in (tenant, None):
+                try:
+                    folder = self.registry.open(version)
+                except ModelNotTrusted as error:
+                    raise EngineError(str(error)) from error
+                return AdapterChoice(tenant, Adapter(version.address, version.digest, folder))
+        others = any(self._live(name) for name in self.registry.names() if is_generator(name))
+        return AdapterChoice(tenant, None) if others else None
+
+    def _live(self, name: str) -> ModelVersion | None:
+        if self.registry.aliases(name).live is None:
+            return None
+        try:
+            return self.registry.find(f"{name}@live")
+        except UnknownModel as error:  # its folder is gone
+            raise EngineError(f"{error}: restore {name}'s folder from a backup, or roll it back") from error
