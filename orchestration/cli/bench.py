@@ -144,13 +144,18 @@ def bench_generate_command(
         bool, typer.Option("--formats", help="Compare the model's numeric formats instead.")
     ] = False,
     batch: Annotated[str, typer.Option(help="With --formats: numbers of prompts at once.")] = "1,16",
+    adapters: Annotated[
+        int,
+        typer.Option(min=0, help="Compare so many adapters in one batch with an engine for each instead."),
+    ] = 0,
     json_: Json = False,
 ) -> None:
     """Compare the batch decoder with transformers' generate, or the numeric formats that it can compute in.
 
     Examples: `headwater bench generate --prompts 64 --shared 0.8,1.1,1.5`,
-    `headwater bench generate --formats --batch 1,16,64`
+    `headwater bench generate --formats --batch 1,16,64`, `headwater bench generate --adapters 3`
     """
+    from orchestration.bench.decoding.adapters import bench_adapters
     from orchestration.bench.decoding.formats import bench_formats
     from orchestration.bench.decoding.generate import bench_generate, model_to_measure
 
@@ -160,6 +165,8 @@ def bench_generate_command(
     with quiet_terminal():
         if formats:
             _print(bench_formats(path, batches, max_tokens), json_)
+        elif adapters:
+            _print(bench_adapters(path, adapters, prompts, max_tokens), json_)
         else:
             _print(bench_generate(path, prompts, skews, max_tokens), json_)
 

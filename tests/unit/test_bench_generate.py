@@ -8,6 +8,7 @@ import torch
 from tiny_decoders import byte_tokenizer, tiny_decoder
 from typer.testing import CliRunner
 
+from orchestration.bench.decoding.adapters import bench_adapters
 from orchestration.bench.decoding.formats import bench_formats
 from orchestration.bench.decoding.generate import NoBenchModel, bench_generate, model_to_measure
 from orchestration.cli.bench import app
@@ -72,3 +73,12 @@ def test_what_are_no_numbers_is_refused_by_the_options_name(given: str) -> None:
     result = CliRunner().invoke(app, ["generate", "--shared", given])
     assert result.exit_code == 2
     assert "--shared" in result.output
+
+
+def test_adapters_in_one_batch_are_measured_beside_an_engine_for_each(folder: Path) -> None:
+    result = bench_adapters(folder, adapters=2, prompts=4, max_tokens=4)
+    assert result.figures["adapters"] == 2
+    for name in ("one_batch", "engines", "base"):
+        assert result.figures[f"{name}_tokens_per_s"] > 0
+        assert result.figures[f"{name}_processor_s"] > 0
+    assert result.ratios["one_batch_processor_s_to_base"] > 0
