@@ -6,6 +6,7 @@ follows. Whatever does not agree is a discrepancy, with the command that mends i
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from assets.lake.lake import Lake
 from assets.lake.releases import unlogged_moves
@@ -128,8 +129,8 @@ def _training_sets(lake: Lake, place: TrainingPlace) -> Iterator[ModelDiscrepanc
     """Yields training sets of versions that are gone or changed, or that are of another state of the lake."""
     headers = {header.digest: header for header in dataset_headers(place.datasets)}
     for version in _versions(place):
-        if version.lineage.tenant is None:
-            continue
+        if version.lineage.tenant is None or Path(version.lineage.dataset).is_absolute():
+            continue  # it learned from a file or a folder
         header = headers.get(version.lineage.dataset_digest)
         if header is None:
             # Where a document was removed, its training set has to go: that is no discrepancy.
