@@ -14,8 +14,8 @@ from quality.evaluation.answer_collection import AnswerCollection, AnswerQuestio
 
 DEMO_SOURCE = "demo"
 DEMO_QUESTIONS = (
-    "What does the nonlocal statement do?",
-    "Which library turns a PDF page into an image?",
+    "What does the global statement do?",
+    "What is tenacity for?",
     "How is the temperature in Paris today?",
 )
 """Two questions that the corpus answers, and one that it can not."""
