@@ -163,13 +163,14 @@ class _Watch(logging.Handler):
         if event is None or event.step_key is None:
             return
         name = event.step_key
+        shown = name.replace("__", "/", 1)  # as assets are called everywhere else
         if event.event_type == DagsterEventType.STEP_START:
             self._began[name] = time.monotonic()
-            self._progress(f"{name} …")
+            self._progress(f"{shown} …")
         elif event.event_type in (DagsterEventType.STEP_SUCCESS, DagsterEventType.STEP_FAILURE):
             self.seconds[name] = round(time.monotonic() - self._began[name], 2)
             ended = "done" if event.event_type == DagsterEventType.STEP_SUCCESS else "FAILED"
-            self._progress(f"{name} {ended} in {self.seconds[name]:.1f} s")
+            self._progress(f"{shown} {ended} in {self.seconds[name]:.1f} s")
 
     def definition(self) -> dg.LoggerDefinition:
         """Returns a Dagster logger with this handler."""
