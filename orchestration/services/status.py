@@ -19,6 +19,7 @@ from orchestration.services.run_name import run_name
 from orchestration.settings import Settings, open_configured_lake
 from retrieval.index.index import Index
 from retrieval.store.postgres import Postgres
+from training.registry.addresses import EMBEDDER
 from training.registry.versions import ModelRegistry
 
 _RUNS_SHOWN = 5
@@ -182,7 +183,9 @@ def _models(settings: Settings, lake: Lake) -> list[str]:
             continue
         what = "nothing is trained from it"
         if each.is_live:
-            what = "it stays live until another is promoted (HEADWATER_LIVE_MODEL_WITH_REMOVED_DOCUMENTS)"
+            what = "it stays live until another is promoted"
+        if each.is_live and each.version.name == EMBEDDER:
+            what += " (HEADWATER_LIVE_MODEL_WITH_REMOVED_DOCUMENTS)"
             if settings.live_model_with_removed_documents == "steps_down":
                 what = "the next run builds the index without it"
         said.append(f"{each}: {what}")

@@ -23,8 +23,11 @@ NAMES = ["tides", "bread", "copper", "kites", "moss", "wool", "glass", "salt"]
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Iterator[Settings]:
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
     """A state folder that is served by a version which learned from the document about tides."""
+    # A model of random weights, and another set of questions after each document that goes.
+    monkeypatch.setenv("HEADWATER_RECIPE__GATE__TOLERANCE", "1")
+    monkeypatch.setenv("HEADWATER_RECIPE__GATE__FLOOR_NDCG", "0")
     home, corpus = tmp_path / "state", tmp_path / "notes"
     corpus.mkdir()
     for name in NAMES:
