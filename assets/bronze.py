@@ -4,7 +4,8 @@ Rows of `bronze/raw_documents` are never changed: a changed document gets a new 
 tombstone. So an old answer can be traced back to the bytes that it was made from.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -16,9 +17,11 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 
 from assets.dagster.metadata import asset_key, dagster_asset_options, dagster_result
+from assets.dagster.sources import SOURCE_DOCUMENTS, SOURCES, materialization_of, record_sources
 from assets.engine.step import begin_step, open_relations
 from assets.lake.ids import config_digest
 from assets.lake.lake import Lake
+from assets.lake.lineage import CODE_VERSION
 from assets.lake.tables import RAW_DOCUMENTS
 from assets.parsing.content_type import KINDS_VERSION
 from assets.parsing.sandbox import ParserLimits
@@ -44,6 +47,8 @@ from assets.sources.source_reader import (
 )
 from assets.sources.source_registry import SourceRegistry
 from retrieval.progress import Progress
+
+logger = logging.getLogger(__name__)
 
 SOURCES_READ = "sources_read"
 """The check of `bronze/raw_documents` that fails, as a warning, while a source can not be read."""
@@ -166,31 +171,147 @@ def read_connected_changes(
     return BronzeReading(source, known, read, vanished, size_bytes, earlier, found.warnings)
 
 
-def bronze_sources_check(
-    registered: Sequence[Source], faults: Mapping[str, SourceError], partly: Mapping[str, str]
-) -> dg.AssetCheckResult:
-    """Returns a check result that names the sources that could not be read, in whole or in part, and why.
+@dataclass(frozen=True)
+class BronzeOutcome:
+    """What became of sources that were to be read.
+
+    Attributes:
+        read: The names of the sources that could be read.
+        changed: Those of them in which something was new, changed or gone.
+        faults: Why a source could not be read, by its name; its documents are as they were.
+        partly: What of a source could not be reached, though the rest was read, by its name.
+    """
+
+    read: Collection[str]
+    changed: Collection[str]
+    faults: Mapping[str, SourceError]
+    partly: Mapping[str, str]
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Why a source could not be read, in whole or in part, by its name."""
+        return {**self.partly, **{name: str(fault) for name, fault in self.faults.items()}}
+
+
+def refresh_raw_documents(
+    lake: Lake,
+    recipe: Recipe,
+    max_shrink: float,
+    registered: Sequence[Source],
+    run_id: str,
+    only: Collection[str] | None = None,
+) -> BronzeOutcome:
+    """Appends the new revisions of sources to `bronze.raw_documents`, in one commit.
+
+    Args:
+        lake: The lake.
+        recipe: The parser's limits, which decide which documents a file is.
+        max_shrink: The largest share of a source's documents that may be gone.
+        registered: All sources. The documents of one that is no longer among them go, as vanished files do.
+        run_id: The Dagster run.
+        only: The names of the sources that are read; all of them if None.
 
     Raises:
-        SourceError: No source could be read.
+        SourceError: There is neither a source nor a document, or no source could be read.
     """
-    if faults and len(faults) == len(registered):
-        if len(faults) == 1:
-            raise next(iter(faults.values()))
-        raise SourceError("\n".join(str(fault) for fault in faults.values()))
-    reasons = {**partly, **{name: str(fault) for name, fault in faults.items()}}
-    return dg.AssetCheckResult(
-        passed=not reasons,
-        check_name=SOURCES_READ,
-        severity=dg.AssetCheckSeverity.WARN,
-        description="; ".join(reasons.values()) or None,
-        metadata=reasons,
+    digest = raw_documents_digest(recipe)
+    step = begin_step(lake, RAW_DOCUMENTS, {}, run_id=run_id, config_digest=digest)
+    state = lake.query(STATE, raw=lake.delta(RAW_DOCUMENTS.name))
+    if step.rebuild and state.num_rows:
+        logger.info(
+            "the parser's limits or the kinds of files that are told apart have changed: every file is read "
+            "again, and those that are another document now are parsed again"
+        )
+    if not registered and not state.num_rows and lake.last_commit(RAW_DOCUMENTS.name) is None:
+        raise SourceError(
+            "there is no source yet: `headwater ingest PATH` or `headwater source add NAME PATH`"
+        )
+    behind = sources_behind(lake, recipe, registered)
+    now = lake.stamp(RAW_DOCUMENTS, "fetched_at")
+    chosen = [source for source in registered if only is None or source.name in only]
+    readings, left = list[BronzeReading](), state
+    faults: dict[str, SourceError] = {}
+    progress = Progress("sources looked through", len(chosen))
+    with source_scratch_folder(lake.cache_dir) as scratch:
+        for source in chosen:
+            ours = pc.and_(pc.equal(left["tenant"], source.tenant), pc.equal(left["source"], source.name))
+            known, left = left.filter(ours), left.filter(pc.invert(ours))
+            read: Callable[..., BronzeReading] = read_bronze_changes
+            if source.kind in CONNECTED_KINDS:
+                folder = scratch / str(len(readings) + len(faults))
+                folder.mkdir()
+                read = partial(read_connected_changes, scratch=folder, now=now)
+            try:
+                read_all = source.name in behind
+                readings.append(read(lake, source, known, max_shrink, recipe.parser, read_all=read_all))
+            except SourceError as fault:  # it fails alone: its documents stay as they are
+                logger.warning("%s", fault)
+                faults[source.name] = fault
+            progress.advance()
+        with open_relations(lake, not any(isinstance(reading.read, DataFrame) for reading in readings)) as on:
+            accepted, parts = list[BronzeReading](), ["SELECT * FROM {gone}", "SELECT * FROM {earlier}"]
+            for number, reading in enumerate(readings):
+                try:
+                    if reading.read is not None:
+                        on.add("read", reading.read)
+                        name = f"revisions_{number}"
+                        define_revisions(
+                            on, name, reading.known, reading.source, now, accept_loss=max_shrink == 1
+                        )
+                        parts.append(f"SELECT * FROM {{{name}}}")
+                    accepted.append(reading)
+                except SourceError as fault:  # found as its files are read
+                    logger.warning("%s", fault)
+                    faults[reading.source.name] = fault
+            partly = {
+                reading.source.name: "; ".join(reading.warnings) for reading in accepted if reading.warnings
+            }
+            for warning in partly.values():
+                logger.warning("%s", warning)
+            if faults and not accepted:
+                raise _none_read(list(faults.values()))
+            # What no source claims any more was taken from the configuration: it goes as vanished files do.
+            orphans = left.filter(pc.invert(left["deleted"])) if only is None else left.slice(0, 0)
+            gone = pa.concat_tables([orphans, *(reading.vanished for reading in accepted)])
+            # What is not read now is read again once it can: each source for itself.
+            standing = set(state.filter(pc.invert(state["deleted"]))["source"].to_pylist())
+            left_behind = (behind - {reading.source.name for reading in accepted}) & standing
+            step = replace(
+                step, lineage=step.lineage.model_copy(update={"behind": tuple(sorted(left_behind))})
+            )
+            always = step.rebuild or left_behind != behind
+            if len(parts) > 2 or gone.num_rows or always:
+                on.add("gone", tombstones(gone, now))
+                nothing = RAW_DOCUMENTS.schema.empty_table()
+                on.add("earlier", pa.concat_tables([nothing, *(reading.earlier for reading in accepted)]))
+                read_bytes = sum(reading.read_bytes for reading in accepted)
+                step.append(on, " UNION ALL ".join(parts), read_bytes, always)
+    if only is None:
+        remove_unclaimed_mirrors(lake.cache_dir, registered)
+    changed = [each for each in accepted if each.read is not None or each.vanished.num_rows]
+    return BronzeOutcome(
+        [each.source.name for each in accepted], [each.source.name for each in changed], faults, partly
     )
 
 
+def bronze_sources_check(outcome: BronzeOutcome) -> dg.AssetCheckResult:
+    """Returns a check result that names the sources that could not be read, in whole or in part, and why."""
+    return dg.AssetCheckResult(
+        passed=not outcome.reasons,
+        check_name=SOURCES_READ,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="; ".join(outcome.reasons.values()) or None,
+        metadata=outcome.reasons,
+    )
+
+
+def _none_read(faults: Sequence[SourceError]) -> SourceError:
+    return faults[0] if len(faults) == 1 else SourceError("\n".join(map(str, faults)))
+
+
 @dg.asset(
-    # Sources are no assets of ours: sensor and schedule say when they are read.
-    **dagster_asset_options(RAW_DOCUMENTS) | {"automation_condition": None},
+    # Sensor and schedule say when sources are read.
+    **dagster_asset_options(RAW_DOCUMENTS) | {"automation_condition": None, "deps": [SOURCE_DOCUMENTS]},
     pool="spark",
     check_specs=[
         dg.AssetCheckSpec(
@@ -208,77 +329,41 @@ def raw_documents_asset(
     recipe: dg.ResourceParam[Recipe],
 ) -> dg.MaterializeResult:
     """The bytes of every document of every source, one row per revision."""
-    digest = raw_documents_digest(recipe)
-    step = begin_step(lake, RAW_DOCUMENTS, {}, run_id=context.run_id, config_digest=digest)
-    state = lake.query(STATE, raw=lake.delta(RAW_DOCUMENTS.name))
-    if step.rebuild and state.num_rows:
-        context.log.info(
-            "the parser's limits or the kinds of files that are told apart have changed: every file is read "
-            "again, and those that are another document now are parsed again"
-        )
     registered = sources.list()
-    if not registered and not state.num_rows and lake.last_commit(RAW_DOCUMENTS.name) is None:
-        raise SourceError(
-            "there is no source yet: `headwater ingest PATH` or `headwater source add NAME PATH`"
-        )
-    behind = sources_behind(lake, recipe, registered)
-    now = lake.stamp(RAW_DOCUMENTS, "fetched_at")
-    readings, left = list[BronzeReading](), state
-    faults: dict[str, SourceError] = {}
-    progress = Progress("sources looked through", len(registered))
-    with source_scratch_folder(lake.cache_dir) as scratch:
-        for source in registered:
-            ours = pc.and_(pc.equal(left["tenant"], source.tenant), pc.equal(left["source"], source.name))
-            known, left = left.filter(ours), left.filter(pc.invert(ours))
-            read: Callable[..., BronzeReading] = read_bronze_changes
-            if source.kind in CONNECTED_KINDS:
-                folder = scratch / str(len(readings) + len(faults))
-                folder.mkdir()
-                read = partial(read_connected_changes, scratch=folder, now=now)
-            try:
-                read_all = source.name in behind
-                readings.append(read(lake, source, known, max_shrink, recipe.parser, read_all=read_all))
-            except SourceError as fault:  # it fails alone: its documents stay as they are
-                context.log.warning(str(fault))
-                faults[source.name] = fault
-            progress.advance()
-        with open_relations(lake, not any(isinstance(reading.read, DataFrame) for reading in readings)) as on:
-            accepted, parts = list[BronzeReading](), ["SELECT * FROM {gone}", "SELECT * FROM {earlier}"]
-            for number, reading in enumerate(readings):
-                try:
-                    if reading.read is not None:
-                        on.add("read", reading.read)
-                        name = f"revisions_{number}"
-                        define_revisions(
-                            on, name, reading.known, reading.source, now, accept_loss=max_shrink == 1
-                        )
-                        parts.append(f"SELECT * FROM {{{name}}}")
-                    accepted.append(reading)
-                except SourceError as fault:  # found as its files are read
-                    context.log.warning(str(fault))
-                    faults[reading.source.name] = fault
-            partly = {
-                reading.source.name: "; ".join(reading.warnings) for reading in accepted if reading.warnings
-            }
-            for warning in partly.values():
-                context.log.warning(warning)
-            checked = bronze_sources_check(registered, faults, partly)
-            # What no source claims any more was taken from the configuration: it goes as vanished files do.
-            orphans = left.filter(pc.invert(left["deleted"]))
-            gone = pa.concat_tables([orphans, *(reading.vanished for reading in accepted)])
-            # What could not be read now is read again once it can: each source for itself.
-            standing = set(state.filter(pc.invert(state["deleted"]))["source"].to_pylist())
-            left_behind = behind & faults.keys() & standing
-            step = replace(
-                step, lineage=step.lineage.model_copy(update={"behind": tuple(sorted(left_behind))})
-            )
-            always = step.rebuild or left_behind != behind
-            if len(parts) > 2 or gone.num_rows or always:
-                on.add("gone", tombstones(gone, now))
-                nothing = RAW_DOCUMENTS.schema.empty_table()
-                on.add("earlier", pa.concat_tables([nothing, *(reading.earlier for reading in accepted)]))
-                read_bytes = sum(reading.read_bytes for reading in accepted)
-                step.append(on, " UNION ALL ".join(parts), read_bytes, always)
-    remove_unclaimed_mirrors(lake.cache_dir, registered)
-    made = dagster_result(lake, RAW_DOCUMENTS, sources=len(registered), sources_not_read=sorted(faults))
-    return made._replace(check_results=[checked])
+    outcome = refresh_raw_documents(lake, recipe, max_shrink, registered, context.run_id)
+    record_sources(context, registered, outcome.read, outcome.changed, outcome.reasons)
+    made = dagster_result(
+        lake, RAW_DOCUMENTS, sources=len(registered), sources_not_read=sorted(outcome.faults)
+    )
+    return made._replace(check_results=[bronze_sources_check(outcome)])
+
+
+@dg.asset(
+    key=SOURCE_DOCUMENTS,
+    group_name="bronze",
+    kinds={"spark", "deltalake"},
+    tags={"headwater/holds_texts": "yes"},
+    code_version=CODE_VERSION,
+    partitions_def=SOURCES,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    pool="spark",
+)
+def source_documents_asset(
+    context: dg.AssetExecutionContext,
+    lake: dg.ResourceParam[Lake],
+    sources: dg.ResourceParam[SourceRegistry],
+    max_shrink: dg.ResourceParam[float],
+    recipe: dg.ResourceParam[Recipe],
+) -> dg.MaterializeResult:
+    """Single sources, a partition each: one is read alone into `bronze/raw_documents`; the rest follows."""
+    chosen = [sources.get(name) for name in context.partition_keys]
+    outcome = refresh_raw_documents(
+        lake, recipe, max_shrink, sources.list(), context.run_id, [source.name for source in chosen]
+    )
+    # What depends on the table follows, as after a run of all sources.
+    made = dagster_result(lake, RAW_DOCUMENTS)
+    context.log_event(materialization_of(made))
+    if outcome.faults:
+        record_sources(context, chosen, outcome.read, outcome.read, outcome.reasons)
+        raise SourceError("\n".join(map(str, outcome.faults.values())))
+    return dg.MaterializeResult(metadata={"warnings": "; ".join(outcome.partly.values()) or "none"})

@@ -9,7 +9,7 @@ from assets import bronze, gold, models, ops, serving, silver
 from assets.dagster.conservation import conservation_check
 from assets.dagster.drift import drift_checks
 from assets.dagster.gates import build_table_gates
-from assets.dagster.sources import source_asset_specs, source_key
+from assets.dagster.sources import SOURCE_DOCUMENTS, source_asset_specs, source_key
 from assets.dagster.training import training_set_gate
 from assets.sources.source_config import Source, SourceError
 from assets.sources.source_registry import SourceRegistry
@@ -28,6 +28,7 @@ from quality.user_suites import UserSuites
 logger = logging.getLogger(__name__)
 
 ASSETS = [
+    bronze.source_documents_asset,
     bronze.raw_documents_asset,
     silver.documents_asset,
     silver.signatures_asset,
@@ -76,10 +77,9 @@ def build_definitions(
 def _owned_assets(settings: Settings) -> Sequence[dg.AssetsDefinition | dg.AssetSpec]:
     """Returns the assets with their owner, after the sources that the first of them is made from."""
     sources = _known_sources(settings)
-    raw = bronze.raw_documents_asset.key
 
     def owned(spec: dg.AssetSpec) -> dg.AssetSpec:
-        read = [source_key(source.name) for source in sources] if spec.key == raw else []
+        read = [source_key(source.name) for source in sources] if spec.key == SOURCE_DOCUMENTS else []
         return spec.merge_attributes(owners=[settings.owner], deps=read)
 
     return dg.map_asset_specs(owned, [*source_asset_specs(sources), *ASSETS])

@@ -4,6 +4,7 @@ from collections import Counter
 
 import dagster as dg
 
+from assets.bronze import source_documents_asset
 from assets.dagster.models import MODEL_GROUP
 from assets.gold import answers_asset
 from assets.lake.lake import Lake
@@ -14,10 +15,12 @@ from retrieval.index.index import Index
 from retrieval.progress import Progress
 
 _ANSWERS = dg.AssetSelection.assets(answers_asset)
+# `bronze/raw_documents` reads every source by itself.
+_SINGLE_SOURCES = dg.AssetSelection.assets(source_documents_asset)
 
 refresh_job = dg.define_asset_job(
     "refresh",
-    dg.AssetSelection.all() - _ANSWERS - dg.AssetSelection.groups(MODEL_GROUP),
+    dg.AssetSelection.all() - _ANSWERS - _SINGLE_SOURCES - dg.AssetSelection.groups(MODEL_GROUP),
     description="Everything, from the sources to the release.",
 )
 

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from assets.dagster.sources import follow_sources
 from assets.sources.source_config import SourceError
 from assets.sources.source_reader import list_local_source
 from assets.sources.source_registry import SourceRegistry
@@ -26,11 +27,13 @@ def arrivals_sensor(
 
     The cursor holds one line per source: its name, its digest and the digest of its listing. A source that
     can not be listed keeps its line, so that no run starts when it becomes unreachable, or reachable again
-    without a change.
+    without a change. The partitions of `bronze/source_documents` follow the sources here as well.
     """
     last = {line.partition("=")[0]: line for line in (context.cursor or "").splitlines()}
     digests, unreachable = [], []
-    for source in sources.list():
+    registered = sources.list()
+    follow_sources(context.instance, [source.name for source in registered])
+    for source in registered:
         try:
             listing = list_local_source(source)
         except SourceError as error:

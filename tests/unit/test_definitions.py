@@ -11,6 +11,7 @@ import dagster as dg
 import pytest
 from pydantic import ValidationError
 
+from assets.dagster.sources import SOURCE_DOCUMENTS
 from assets.sources.source_config import Source
 from assets.sources.source_registry import SourceRegistry
 from orchestration.definitions import build_definitions
@@ -39,6 +40,7 @@ def described(repository: dg.RepositoryDefinition) -> dict[str, object]:
                     for name, value in sorted(graph.get(key).tags.items())
                     if name.startswith("headwater/")
                 },
+                "partitioned": graph.get(key).is_partitioned,
                 "versioned": graph.get(key).code_version is not None,
             }
             for key in sorted(graph.get_all_asset_keys())
@@ -106,7 +108,8 @@ def test_every_source_is_an_asset_that_the_first_table_is_made_from(tmp_path: Pa
         registry.add(Source(name=f"Docs_{number}-x", location=str(place), tenant="acme", groups=("staff",)))
     graph = build_definitions(settings).resolve_asset_graph()
     keys = {dg.AssetKey(["sources", f"Docs_{number}-x"]) for number in range(3)}
-    assert graph.get(dg.AssetKey(["bronze", "raw_documents"])).parent_keys == keys
+    assert graph.get(SOURCE_DOCUMENTS).parent_keys == keys
+    assert graph.get(dg.AssetKey(["bronze", "raw_documents"])).parent_keys == {SOURCE_DOCUMENTS}
     assert graph.external_asset_keys == keys
     node = graph.get(min(keys))
     assert node.metadata["location"] == str(places[0])
@@ -121,7 +124,7 @@ def test_five_hundred_sources_are_loaded_at_once(tmp_path: Path) -> None:
     settings.sources_file.write_text(json.dumps({"sources": rows}))
     began = time.monotonic()
     graph = build_definitions(settings).resolve_asset_graph()
-    assert len(graph.get(dg.AssetKey(["bronze", "raw_documents"])).parent_keys) == 500
+    assert len(graph.get(SOURCE_DOCUMENTS).parent_keys) == 500
     assert time.monotonic() - began < 20
 
 
