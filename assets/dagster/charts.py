@@ -62,13 +62,14 @@ def histogram_chart(title: str, values: npt.NDArray[np.float64], log: bool = Fal
         if (np.diff(edges) > 0).all():
             axes.hist(values, bins=list(edges), color=GOOD_COLOUR)
             axes.set_xscale("log" if log else "linear")
+            if log and edges[-1] < 10 * edges[0]:  # within a decade, a logarithmic axis has small ticks only
+                axes.set_xticks(np.geomspace(edges[0], edges[-1], 4))
             axes.xaxis.set_major_formatter(written_out)
-            # Within a decade only the small ticks of a logarithmic axis are there.
-            narrow = log and edges[-1] < 10 * edges[0]
-            axes.xaxis.set_minor_formatter(written_out if narrow else "")
+            axes.xaxis.set_minor_formatter("")
         else:  # one value, or so near one that no number lies between
             axes.bar([written_out(values[0])], [len(values)], color=GOOD_COLOUR)
         axes.yaxis.set_major_formatter(written_out)
+        axes.locator_params(axis="y", integer=True)
     return figure
 
 

@@ -198,9 +198,11 @@ def dagster_result(
     }
     if table.name in _CHARTS:
         drawn = [
-            draw(title, lake.query(query, t=newest)) for title, (draw, query) in _CHARTS[table.name].items()
+            draw(title, rows)
+            for title, (draw, query) in _CHARTS[table.name].items()
+            if (rows := lake.query(query, t=newest)).num_rows
         ]
-        metadata = {"charts": MetadataValue.md("\n\n".join(drawn))} | metadata
+        metadata = {"charts": MetadataValue.md("\n\n".join(drawn) or "nothing to draw")} | metadata
     logger.info("%s has %s rows in %s files", table.name, f"{metadata[_ROWS]:,}", f"{files.num_rows:,}")
     if commit is not None:
         inputs = [TABLES[name] for name in commit.lineage.inputs if name in TABLES]
