@@ -18,7 +18,7 @@ from orchestration.cli.terminal import (
 )
 
 if TYPE_CHECKING:
-    from orchestration.settings import Settings
+    pass
 
 
 def up_command(
@@ -76,6 +76,8 @@ def down_command(json_: Json = False) -> None:
 def status_command(json_: Json = False) -> None:
     """Show what runs, which release is live and how old it is, which engine answers, and what is wrong.
 
+    The exit code is 1 when something is wrong; what to do about it is said in a line each.
+
     Example: `headwater status --json`
     """
     from orchestration.preview.run_preview import rebuild_lines
@@ -85,9 +87,11 @@ def status_command(json_: Json = False) -> None:
     found, rebuilds = state_status(settings), rebuild_lines(settings)
     if json_:
         print_json(found.to_dict() | {"rebuilds": rebuilds})
+        if found.problems:
+            raise typer.Exit(1)
         return
     _print_services(found.services, json_=False)
-    live = found.live.to_dict() if found.live else {"release": _why_nothing_live(settings)}
+    live = found.live.to_dict() if found.live else {"release": _why_nothing_live(found.stored_release)}
     print_table([{name: value for name, value in live.items() if name != "held"}], "live")
     if found.live and found.live.held:
         console.print(f"{found.live.held}; `headwater hold --off` ends that", markup=False, soft_wrap=True)
@@ -99,8 +103,11 @@ def status_command(json_: Json = False) -> None:
         console.print(line, markup=False, soft_wrap=True)
     for problem in found.problems:
         console.print(f"[bold red]✗[/] {problem}", soft_wrap=True)
-    if not found.problems:
-        console.print("nothing is wrong")
+    if not any(service.wanted for service in found.services):
+        console.print("the services are stopped: `headwater up` starts them", markup=False)
+    if found.problems:
+        raise typer.Exit(1)
+    console.print("nothing is wrong")
 
 
 def doctor_command(json_: Json = False) -> None:
@@ -187,14 +194,11 @@ def restore_command(
         console.print(f"{settings.home}: release {made.release}, {made.chunks} chunks served")
 
 
-def _why_nothing_live(settings: "Settings") -> str:
+def _why_nothing_live(stored_release: str | None) -> str:
     """Returns why no live release is shown: only PostgreSQL knows which it is, and it may be stopped."""
-    from assets.lake.tables import RELEASES
-    from orchestration.settings import open_configured_lake
-
-    if open_configured_lake(settings).version(RELEASES.name):
-        return "not known while PostgreSQL is stopped: headwater up starts it, as does any search"
-    return "nothing is released yet: headwater ingest PATH"
+    if stored_release is None:
+        return "nothing is released yet: headwater ingest PATH"
+    return f"{stored_release} went live last; PostgreSQL is stopped, and headwater up or any search starts it"
 
 
 def _print_services(found: list[Any], json_: bool) -> None:
@@ -203,6 +207,8 @@ def _print_services(found: list[Any], json_: bool) -> None:
         print_json(rows)
         return
     for row in rows:
+        for told in ("wanted", "given_up", "fault"):  # by what is said to be wrong
+            del row[told]
         row["uptime_s"] = None if row["uptime_s"] is None else f"{row['uptime_s']:.0f}"
         row["healthy"] = "✓" if row["healthy"] else "✗"
     print_table(rows)

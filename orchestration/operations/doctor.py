@@ -5,11 +5,17 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from assets.lake.spark import JARS, SPARK_GUARD, NoSparkSession
 from assets.model_consistency import model_discrepancies
+from orchestration.configured_parts import (
+    DoctorCheck,
+    check_embedding_endpoint,
+    check_generator,
+    check_lake,
+    check_reranker,
+)
 from orchestration.environment import jars
 from orchestration.environment.java import UnsupportedJava, require_java
 from orchestration.environment.spark_guard import require_spark_guard
@@ -42,23 +48,6 @@ CHECKED_PACKAGES = (
 """The packages whose versions decide whether the parts work together."""
 
 
-@dataclass(frozen=True)
-class DoctorCheck:
-    """The result of one check.
-
-    Attributes:
-        name: What was checked.
-        ok: Whether it is as it should be.
-        found: What was found, in words.
-        cure: How to fix it; empty if nothing is wrong.
-    """
-
-    name: str
-    ok: bool
-    found: str
-    cure: str = ""
-
-
 def run_doctor(settings: Settings) -> list[DoctorCheck]:
     """Checks everything that Headwater needs of this machine.
 
@@ -71,8 +60,12 @@ def run_doctor(settings: Settings) -> list[DoctorCheck]:
         _jars(),
         _spark_guard(),
         _embedder(settings),
+        *check_embedding_endpoint(settings),
+        *check_reranker(settings),
+        *check_generator(settings.generator),
         _home(settings.home),
         _disk(settings.home),
+        check_lake(settings),
         *_ports(settings),
         _postgres(settings),
         *_models(settings),
@@ -134,7 +127,7 @@ def _spark_guard() -> DoctorCheck:
 def _embedder(settings: Settings) -> DoctorCheck:
     model = EmbeddingModel.of(settings.recipe.embedder, settings.home)
     if model.config.endpoint.url:
-        return DoctorCheck("Embedder", ok=True, found=model.name)  # whether it answers, the next run says
+        return DoctorCheck("Embedder", ok=True, found=model.name)
     try:
         converted = model.converted_path
     except (UnsupportedEmbeddingModel, EmbeddingModelNotInstalled, ModelNotTrusted, OSError) as error:

@@ -1,8 +1,9 @@
-"""DAGSTER_HOME of a state folder: Dagster's settings, written into it, and the instance that they make."""
+"""DAGSTER_HOME of a state folder: settings of Dagster, its instance, and the heartbeats of its daemon."""
 
 import json
 import os
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
     import dagster as dg
 
     from orchestration.settings import Settings
+
+_KINDS = 3
+"""The least number of kinds of daemons (sensors, schedules, the queue of runs …) that have to beat."""
+_BEAT_HOLDS_S = 90
+"""A daemon beats every 30 s."""
 
 
 def dagster_home_settings(
@@ -118,6 +124,38 @@ def dagster_home_instance(settings: "Settings") -> Iterator["dg.DagsterInstance"
     warnings.filterwarnings("ignore", "Handling yaml-defined logging", dg.BetaWarning)  # the JSON log
     with dg.DagsterInstance.get() as instance:
         yield instance
+
+
+class DaemonBeats:
+    """Tells whether Dagster's daemon works by whether its heartbeats change, so by no clock that can be set.
+
+    Args:
+        dagster_home: DAGSTER_HOME.
+        works: Whether the daemon counts as working until its heartbeats could have changed; else it does from
+            the first heartbeats that were not there yet.
+    """
+
+    def __init__(self, dagster_home: Path, *, works: bool = False) -> None:
+        self._home = dagster_home
+        self._seen = self._read()
+        self._changed_s = dict.fromkeys(self._seen, time.monotonic()) if works else {}
+
+    def beating(self) -> bool:
+        """Looks again; returns whether each kind of daemon beat within the last minute and a half.
+
+        A heartbeat that reports an error counts: the daemon works, and the web UI shows which tick failed.
+        """
+        now_s, found = time.monotonic(), self._read()
+        self._changed_s |= {kind: now_s for kind, beat in found.items() if self._seen.get(kind) != beat}
+        self._seen = found
+        return sum(now_s - changed_s < _BEAT_HOLDS_S for changed_s in self._changed_s.values()) >= _KINDS
+
+    def _read(self) -> dict[str, tuple[str | None, float]]:
+        from dagster import DagsterInstance
+
+        with DagsterInstance.from_config(str(self._home)) as instance:
+            beats = instance.get_daemon_heartbeats()
+        return {kind: (beat.daemon_id, beat.timestamp) for kind, beat in beats.items()}
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -46,8 +47,19 @@ class StartedProcess:
 
 
 def started_since_boot_s(process: psutil.Process) -> float:
-    """Returns the seconds from the start of the machine to that of a process; the clock may be set."""
-    return process.create_time() - psutil.boot_time()
+    """Returns the seconds from the start of the machine to that of a process; the clock may be set.
+
+    Raises:
+        psutil.NoSuchProcess: It has ended.
+    """
+    if not sys.platform.startswith("linux"):
+        return process.create_time() - psutil.boot_time()
+    # psutil adds the time of the start of the machine as the clock has it now, and keeps the sum.
+    try:
+        ticks = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise psutil.NoSuchProcess(process.pid) from error
+    return int(ticks) / os.sysconf("SC_CLK_TCK")
 
 
 def read_pid_file(path: Path) -> StartedProcess | None:
@@ -133,12 +145,13 @@ def start_process(
     return started
 
 
-def stop_process_group(pid_file: Path, grace_s: float = 15.0) -> bool:
+def stop_process_group(pid_file: Path, grace_s: float = 15.0, *, keep_file: bool = False) -> bool:
     """Stops a process group and removes its pid file: terminates it, then kills what is left.
 
     Args:
         pid_file: What `start_process` wrote; the same again does nothing.
         grace_s: Seconds between terminating and killing.
+        keep_file: Whether the pid file stays, because its process is started again.
 
     Returns:
         Whether any process of the group ran.
@@ -165,7 +178,8 @@ def stop_process_group(pid_file: Path, grace_s: float = 15.0) -> bool:
         if left := process_group(started):
             pids = ", ".join(str(process.pid) for process in left)
             raise ServiceError(f"{pid_file.stem} could not be stopped: processes {pids} survived")
-    pid_file.unlink(missing_ok=True)
+    if not keep_file:
+        pid_file.unlink(missing_ok=True)
     return bool(running)
 
 

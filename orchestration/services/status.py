@@ -1,28 +1,41 @@
 """The status of a state folder: what runs, what is live, how old it is, and what is wrong."""
 
+import shutil
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import psycopg
 
 from assets.bronze import SOURCES_READ
 from assets.dagster.metadata import asset_key
 from assets.engine_releases import engine_standing
 from assets.lake.lake import Lake
-from assets.lake.tables import AUDITS, RAW_DOCUMENTS
+from assets.lake.tables import AUDITS, RAW_DOCUMENTS, RELEASES
+from assets.sources.source_config import Source
+from assets.sources.source_registry import SourceRegistry
 from assets.training_sets.learned import learned_versions
 from inference.engines.generator import engine_name
+from orchestration.configured_parts import missing_model_files
 from orchestration.services import lifecycle
 from orchestration.services.dagster_home import dagster_home_instance
 from orchestration.services.run_name import run_name
+from orchestration.services.supervision.restart_budget import MOST_RESTARTS, WINDOW_S
+from orchestration.services.supervision.service_definitions import POSTGRES, SUPERVISOR, service_log
 from orchestration.settings import Settings, open_configured_lake
 from retrieval.index.index import Index
-from retrieval.store.postgres import Postgres
+from retrieval.redaction import redact_urls
+from retrieval.store.postgres import DatabaseError, Postgres
 from training.registry.addresses import EMBEDDER
 from training.registry.versions import ModelRegistry
 
 _RUNS_SHOWN = 5
+NEARLY_FULL_BYTES = 1 << 30
+"""With less room a run of a small lake can fail."""
+_STARTS_S = 60
+"""A service that runs for so long is not starting any more."""
 _RECENT_CHECKS = 20
 """How many runs back the last reading of the sources is looked for."""
 _FAILED = dg.DagsterRunStatus.FAILURE.value
@@ -69,7 +82,8 @@ class StateStatus:
 
     Attributes:
         services: Each service.
-        live: The live release; None before the first.
+        live: The live release; None before the first, and where PostgreSQL, which knows it, does not run.
+        stored_release: The release that went live last by the tables; None before the first.
         engine: The name of the engine that answers.
         runs: The newest runs.
         problems: What is wrong now: a sentence each, with what to do about it.
@@ -78,6 +92,7 @@ class StateStatus:
 
     services: list[lifecycle.ServiceStatus]
     live: LiveReleaseStatus | None
+    stored_release: str | None
     engine: str
     runs: list[RunStatus]
     problems: list[str]
@@ -91,20 +106,94 @@ class StateStatus:
 def state_status(settings: Settings) -> StateStatus:
     """Returns the status of a state folder; starts nothing."""
     found = lifecycle.service_statuses(settings)
-    served = any(each.service == "postgres" and each.healthy for each in found)
-    live = _live_release(settings) if served else None
+    problems = [sentence for each in found if (sentence := service_problem(each, settings))]
+    problems += [*disk_problems(settings), *missing_model_files(settings)]
+    live = None
+    if any(each.service == POSTGRES and each.healthy for each in found):
+        try:
+            live = _live_release(settings)
+        except (DatabaseError, psycopg.Error) as error:
+            problems.append(
+                f"PostgreSQL does not say what is live ({error}): `headwater doctor` looks closer"
+            )
     with dagster_home_instance(settings) as instance:
         records = instance.get_run_records(limit=_RUNS_SHOWN)
         unread = _sources_unread(instance)
     runs = [_run(record) for record in records]
+    away = sources_away(SourceRegistry(settings.sources_file).list())
+    unread = {name: said for name, said in unread.items() if name not in away}
+    problems += [*_last_run_failed(runs), *away.values(), *unread.values()]
     lake = open_configured_lake(settings)
     engines = engine_standing(lake, settings.generator)
     held = engines.held_because()
-    problems = [
-        *(*_services_down(found), *_last_run_failed(runs), *unread, *_gates_closed(lake)),
-        *([held] if held else []),
+    problems += [*_gates_closed(lake), *([held] if held else [])]
+    stored = _stored_release(lake)
+    return StateStatus(
+        found, live, stored, engine_name(engines.answering), runs, problems, _models(settings, lake)
+    )
+
+
+def service_problem(found: lifecycle.ServiceStatus, settings: Settings) -> str | None:
+    """Returns what is wrong with a service and what to do, in a sentence; None if nothing is.
+
+    A service that nobody started, or that `headwater down` stopped, is as it should be.
+    """
+    name = found.service
+    if not found.wanted or found.healthy:
+        return None
+    if found.fault:
+        return (
+            f"PostgreSQL at {found.address} can not be reached ({redact_urls(found.fault)}): start it, or "
+            "mend HEADWATER_POSTGRES__URL"
+        )
+    if name == SUPERVISOR:
+        state = "does not run" if found.pid is None else "does not answer"
+        return f"the supervisor {state}, so no service that dies is started again: `headwater up`"
+    log = service_log(settings, name)
+    if found.given_up:
+        return (
+            f"{name} ended {MOST_RESTARTS + 1} times within {WINDOW_S:g} s and is not started again: mend "
+            f"what {log} says, then `headwater up`. It ends: {found.given_up}"
+        )
+    if found.pid is None and lifecycle.read_supervisor_report(settings):
+        return f"{name} was killed and is being started again: `headwater status` in a few seconds"
+    if found.pid is None:
+        return f"{name} was killed and does not run: `headwater up`"
+    if found.uptime_s is not None and found.uptime_s < _STARTS_S:
+        return f"{name} is starting, for {found.uptime_s:.0f} s now: `headwater status` in a few seconds"
+    return f"{name} runs but does not answer: see {log}; `headwater down`, then `headwater up`"
+
+
+def disk_problems(settings: Settings) -> list[str]:
+    """Returns a sentence per disk of the state folder that is nearly full."""
+    folders = [settings.home, settings.home / "postgres", Path(settings.lake_root)]
+    disks = {folder.stat().st_dev: folder for folder in reversed(folders) if folder.is_dir()}
+    return [
+        f"the disk of {folder} is nearly full, {free_bytes / 1e6:,.0f} MB are free: make room there"
+        for folder in disks.values()
+        if (free_bytes := shutil.disk_usage(folder).free) < NEARLY_FULL_BYTES
     ]
-    return StateStatus(found, live, engine_name(engines.answering), runs, problems, _models(settings, lake))
+
+
+def sources_away(sources: list[Source]) -> dict[str, str]:
+    """Returns a sentence per local source that is not there now, by its name."""
+    return {
+        source.name: f"source {source.name} can not be read now (nothing at {source.location}): its "
+        f"documents stay as they are; bring it back, or `headwater source remove {source.name}`"
+        for source in sources
+        if source.local_root is not None and not source.local_root.exists()
+    }
+
+
+def _stored_release(lake: Lake) -> str | None:
+    rows = lake.query(
+        """
+        select release_id from releases where decision in ('released', 'rolled_back')
+        order by decided_at desc limit 1
+        """,
+        releases=lake.delta(RELEASES.name),
+    ).to_pylist()
+    return rows[0]["release_id"] if rows else None
 
 
 def _live_release(settings: Settings) -> LiveReleaseStatus | None:
@@ -122,13 +211,6 @@ def _live_release(settings: Settings) -> LiveReleaseStatus | None:
     )
 
 
-def _services_down(found: list[lifecycle.ServiceStatus]) -> list[str]:
-    down = [each.service for each in found if each.pid is not None and not each.healthy]
-    return (
-        [f"{', '.join(down)} runs but does not answer: `headwater down`, then `headwater up`"] if down else []
-    )
-
-
 def _last_run_failed(runs: list[RunStatus]) -> list[str]:
     ended = [run for run in runs if run.state in (dg.DagsterRunStatus.SUCCESS.value, _FAILED)]
     if not ended or ended[0].state != _FAILED:
@@ -140,8 +222,8 @@ def _last_run_failed(runs: list[RunStatus]) -> list[str]:
     ]
 
 
-def _sources_unread(instance: dg.DagsterInstance) -> list[str]:
-    """Returns a sentence per source that could not be read when the sources were read last."""
+def _sources_unread(instance: dg.DagsterInstance) -> dict[str, str]:
+    """Returns a sentence per source that could not be read when the sources were read last, by its name."""
     key = dg.AssetCheckKey(asset_key(RAW_DOCUMENTS.name), SOURCES_READ)
     # A run that was only planned, or that did not come to the check, has nothing to say of it.
     evaluations = (
@@ -150,12 +232,12 @@ def _sources_unread(instance: dg.DagsterInstance) -> list[str]:
     )
     evaluation = next((each for each in evaluations if isinstance(each, dg.AssetCheckEvaluation)), None)
     if evaluation is None or evaluation.passed:
-        return []
-    return [
-        f"source {name} could not be read ({reason.value}): its documents are as they were; "
+        return {}
+    return {
+        name: f"source {name} could not be read ({reason.value}): its documents are as they were; "
         "mend that, then `headwater run`"
         for name, reason in evaluation.metadata.items()
-    ]
+    }
 
 
 def _gates_closed(lake: Lake) -> list[str]:

@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from orchestration.services.dagster_home import write_dagster_home
-from orchestration.services.lifecycle import service_definitions
+from orchestration.services.supervision.service_definitions import service_definitions
 from orchestration.settings import Settings
 
 SECRET = "the patient's name is Ada"

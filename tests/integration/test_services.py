@@ -76,7 +76,7 @@ def test_up_status_kill_up_down(settings: Settings) -> None:
     under_lake = settings.model_copy(update={"web_path_prefix": "/lake"})  # as `up --path-prefix /lake`
     plain = by_name(lifecycle.start_services(under_lake, lambda line: None))
     # The JDBC endpoint starts when it is asked for.
-    assert set(plain) == {"postgres", "code", "web", "mlflow", "daemon"}
+    assert set(plain) == {"postgres", "code", "web", "mlflow", "daemon", "supervisor"}
     assert is_port_free(settings.thrift_port)
     assert asked_by_get(settings, "/lake") == 405
     # Also for a command that was not told the path.
@@ -88,8 +88,8 @@ def test_up_status_kill_up_down(settings: Settings) -> None:
         lifecycle.start_services(Settings(home=settings.home, web_path_prefix="/other"), lambda line: None)
 
     first = by_name(lifecycle.start_services(settings, lambda line: None, jdbc=True))
-    assert set(first) == {"postgres", "code", "web", "mlflow", "daemon", "thrift"}
-    assert all(first[name].pid == plain[name].pid for name in plain)
+    assert set(first) == {"postgres", "code", "web", "mlflow", "daemon", "thrift", "supervisor"}
+    assert all(first[name].pid == plain[name].pid for name in plain if name != "supervisor")
     assert all(status.healthy and status.pid for status in first.values())
 
     copy = settings.home.with_name("copy")
@@ -130,17 +130,22 @@ def test_up_status_kill_up_down(settings: Settings) -> None:
         name: status.pid for name, status in first.items()
     }
 
-    for name in ("web", "thrift"):
+    for name in ("supervisor", "web", "thrift"):  # what it would start again stays dead
         os.kill(first[name].pid or 0, signal.SIGKILL)
         os.waitpid(first[name].pid or 0, 0)
     broken = by_name(lifecycle.service_statuses(settings))
-    assert {name for name, status in broken.items() if not status.healthy} == {"web", "mlflow", "thrift"}
+    assert {name for name, status in broken.items() if not status.healthy} == {
+        *("web", "mlflow", "thrift", "supervisor")
+    }
     # The code server and the daemon went on; what was killed is started again.
     repaired = by_name(lifecycle.start_services(settings, lambda line: None))
     assert all(status.healthy for status in repaired.values())
-    assert {name for name in repaired if repaired[name].pid != first[name].pid} == {"web", "mlflow", "thrift"}
+    assert {name for name in repaired if repaired[name].pid != first[name].pid} == {
+        *("web", "mlflow", "thrift", "supervisor")
+    }
 
-    os.kill(repaired["daemon"].pid or 0, signal.SIGKILL)
+    for name in ("supervisor", "daemon"):
+        os.kill(repaired[name].pid or 0, signal.SIGKILL)
     stopped = lifecycle.stop_services(settings, lambda line: None)
     assert set(stopped) >= {"code", "web", "thrift", "postgres"}
     assert not any(status.pid or status.healthy for status in lifecycle.service_statuses(settings))

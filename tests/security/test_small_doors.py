@@ -26,7 +26,7 @@ from assets.sources.source_schemas import ListedFile
 from orchestration.cli.lake import render_nested_columns
 from orchestration.cli.terminal import escape_terminal_controls
 from orchestration.operations.runs import execute_run
-from orchestration.services.lifecycle import service_environment
+from orchestration.services.supervision.service_definitions import service_environment
 from orchestration.settings import Settings, open_configured_lake
 
 ROOT = Path(__file__).parents[2]

@@ -1,0 +1,1 @@
+"""What runs as a service, and what is started again when it dies? By the supervisor, within a budget."""

@@ -1,0 +1,149 @@
+"""The supervisor of a state folder's services: `python -m orchestration.services.supervision.supervisor`.
+
+It starts a service again whose process has ended, unless that happens again and again, and writes down what
+it saw for `headwater status`. A service that has a pid file is meant to run: `headwater up` writes them,
+`headwater down` stops the supervisor and then removes them.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from orchestration.services.dagster_home import DaemonBeats
+from orchestration.services.processes import (
+    ServiceError,
+    read_pid_file,
+    running_process,
+    start_process,
+    stop_process_group,
+)
+from orchestration.services.supervision.restart_budget import MOST_RESTARTS, WINDOW_S, RestartBudget
+from orchestration.services.supervision.service_definitions import (
+    POSTGRES,
+    Service,
+    SupervisorReport,
+    service_definitions,
+    service_environment,
+    service_log,
+    service_pid_file,
+    supervisor_report_file,
+)
+from retrieval.atomic_files import PRIVATE_UMASK, atomic_file
+from retrieval.store.postgres import Postgres
+from retrieval.store.server_data import EmbeddedServerError
+
+if TYPE_CHECKING:
+    from orchestration.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_LOOK_S = 0.25
+_GRACE_S = 0.5
+_BEATS_S = 5.0
+_REPORT_S = 10.0
+_LOG_LINES = 3
+
+
+class Supervisor:
+    """Starts services of a state folder again.
+
+    Args:
+        settings: The settings of the state folder.
+    """
+
+    def __init__(self, settings: "Settings") -> None:
+        self._settings = settings
+        self._services = service_definitions(settings)
+        self._server = Postgres(settings.home, settings.postgres).server
+        self._budgets = {name: RestartBudget() for name in [POSTGRES, *(s.name for s in self._services)]}
+        self._given_up: dict[str, str] = {}
+        self._beats = DaemonBeats(settings.dagster_home, works=True)
+        self._daemon_beats = True
+        self._beats_read_s = self._reported_s = time.monotonic()
+        self._reported: SupervisorReport | None = None
+
+    def run(self, stop: threading.Event) -> None:
+        """Looks after the services until it is told to stop."""
+        while not stop.is_set():
+            try:
+                self.look()
+            except (OSError, ServiceError, EmbeddedServerError):
+                logger.exception("looking after the services failed; trying again")
+            stop.wait(_LOOK_S)
+
+    def look(self) -> None:
+        """Looks at each service once, and starts those again that ended."""
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:  # children that ended stay in the table until asked for
+                pass
+        for service in self._services:
+            started = read_pid_file(service_pid_file(self._settings, service.name))
+            if started and running_process(started) is None and self._may_restart(service.name):
+                self._restart(service)
+        if self._server is not None and not self._server.running() and self._may_restart(POSTGRES):
+            self._server.start()
+        self._report()
+
+    def _may_restart(self, name: str) -> bool:
+        budget, now_s = self._budgets[name], time.monotonic()
+        if budget.due(now_s):
+            budget.take(now_s)
+            logger.warning("%s ended: it is started again", name)
+            if name == "daemon":
+                self._beats, self._daemon_beats = DaemonBeats(self._settings.dagster_home), False
+            self._report()  # before it is there, so that nobody takes it for the one before
+            return True
+        if budget.spent(now_s) and name not in self._given_up:
+            self._given_up[name] = self._last_lines(name)
+            logger.error("%s ended %d times within %g s: it is given up", name, MOST_RESTARTS + 1, WINDOW_S)
+        return False
+
+    def _restart(self, service: Service) -> None:
+        pid_file = service_pid_file(self._settings, service.name)
+        # What the killed leader left behind, its port included; its pid file says what is meant to run.
+        stop_process_group(pid_file, _GRACE_S, keep_file=True)
+        environment = service_environment(self._settings)
+        start_process(service.command, pid_file, service_log(self._settings, service.name), environment)
+
+    def _report(self) -> None:
+        now_s = time.monotonic()
+        if now_s - self._beats_read_s >= (_BEATS_S if self._daemon_beats else 2 * _LOOK_S):
+            self._daemon_beats, self._beats_read_s = self._beats.beating(), now_s
+        report = SupervisorReport(
+            pid=os.getpid(),
+            looked_s=now_s,
+            daemon_beats=self._daemon_beats,
+            restarts={name: budget.total for name, budget in self._budgets.items() if budget.total},
+            given_up=self._given_up,
+        )
+        news = self._reported is None or report != self._reported.model_copy(update={"looked_s": now_s})
+        if news or now_s - self._reported_s >= _REPORT_S:
+            with atomic_file(supervisor_report_file(self._settings)) as fresh:
+                fresh.write_text(report.model_dump_json())
+            self._reported, self._reported_s = report.model_copy(deep=True), now_s
+
+    def _last_lines(self, name: str) -> str:
+        log = service_log(self._settings, name)
+        lines = log.read_text(errors="replace")[-3000:].splitlines() if log.is_file() else []
+        return " | ".join([line.strip() for line in lines if line.strip()][-_LOG_LINES:])
+
+
+def main() -> None:
+    """Looks after the services of the state folder that the environment names, until SIGTERM."""
+    from orchestration.settings import Settings
+
+    os.umask(PRIVATE_UMASK)
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING, stream=sys.stderr)
+    stop = threading.Event()
+    # What was begun is finished: a process without its pid file would be nobody's.
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    Supervisor(Settings()).run(stop)
+
+
+if __name__ == "__main__":
+    main()

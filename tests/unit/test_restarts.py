@@ -1,0 +1,166 @@
+"""How often what dies is started again, and what tells that the daemon works, whatever the clock says."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import dagster as dg
+import psutil
+import pytest
+from dagster._daemon.types import DaemonHeartbeat
+from dagster_shared.error import SerializableErrorInfo
+
+from orchestration.services.dagster_home import DaemonBeats, write_dagster_home
+from orchestration.services.processes import read_pid_file, start_process, started_since_boot_s
+from orchestration.services.supervision import service_definitions, supervisor
+from orchestration.services.supervision.restart_budget import MOST_RESTARTS, WINDOW_S, RestartBudget
+from orchestration.services.supervision.service_definitions import (
+    SUPERVISOR,
+    Service,
+    SupervisorReport,
+    read_supervisor_report,
+    service_pid_file,
+    supervisor_report_file,
+)
+from orchestration.services.supervision.supervisor import Supervisor
+from orchestration.settings import Settings
+from retrieval.store.postgres import PostgresConfig
+
+KINDS = ("SENSOR", "SCHEDULER", "QUEUED_RUN_COORDINATOR")
+
+
+def test_restarts_wait_longer_each_time_and_end() -> None:
+    budget, now_s, waits_s = RestartBudget(), 1000.0, []
+    for _ in range(MOST_RESTARTS):
+        begun_s = now_s
+        while not budget.due(now_s):
+            now_s += 0.25
+        waits_s.append(now_s - begun_s)
+        budget.take(now_s)
+    assert waits_s == [0, 1, 2, 4, 8]
+    assert budget.spent(now_s)
+    assert not budget.due(now_s + 60)
+    assert budget.due(now_s + WINDOW_S + 1)  # it had run well for that long
+    assert budget.total == MOST_RESTARTS
+
+
+@pytest.fixture
+def beats(tmp_path: Path) -> Iterator[SimpleNamespace]:
+    """A daemon that beats when it is told to, at a wall-clock time that it is told."""
+    write_dagster_home(tmp_path / "dagster")
+    with dg.DagsterInstance.from_config(str(tmp_path / "dagster")) as instance:
+
+        def beat(timestamp: float, daemon: str = "one") -> None:
+            for kind in KINDS:
+                instance.add_daemon_heartbeat(DaemonHeartbeat(timestamp, kind, daemon, []))
+
+        yield SimpleNamespace(home=tmp_path / "dagster", beat=beat)
+
+
+def test_a_clock_that_is_set_back_does_not_hide_a_daemon_that_hangs(
+    beats: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = time.time()
+    beats.beat(later)
+    watched = DaemonBeats(beats.home, works=True)
+    assert watched.beating()
+    now_s = time.monotonic()
+    monkeypatch.setattr("time.time", lambda: later - 3600)  # its last heartbeat is of the future now
+    monkeypatch.setattr("time.monotonic", lambda: now_s + 100)
+    assert not watched.beating()
+    beats.beat(later - 3590)  # it went on, by the new clock
+    assert watched.beating()
+
+
+def test_heartbeats_of_the_daemon_before_are_not_those_of_the_next(beats: SimpleNamespace) -> None:
+    beats.beat(time.time())
+    watched = DaemonBeats(beats.home)
+    assert not watched.beating()
+    beats.beat(time.time(), "two")
+    assert watched.beating()
+
+
+def test_a_failed_tick_is_no_failed_daemon(beats: SimpleNamespace) -> None:
+    watched = DaemonBeats(beats.home)
+    with dg.DagsterInstance.from_config(str(beats.home)) as instance:
+        for kind in KINDS:
+            fault = SerializableErrorInfo("a sensor raised", [], "ValueError") if kind == "SENSOR" else None
+            instance.add_daemon_heartbeat(DaemonHeartbeat(time.time(), kind, "one", [fault] if fault else []))
+    assert watched.beating()
+
+
+def test_the_birth_of_a_process_does_not_move_with_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = psutil.Process()
+    before = started_since_boot_s(process)
+    process.create_time()  # psutil keeps it
+    booted = psutil.boot_time()
+    monkeypatch.setattr("psutil.boot_time", lambda: booted - 3600)
+    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: booted - 3600)
+    assert started_since_boot_s(process) == started_since_boot_s(psutil.Process()) == before
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """A state folder whose database is elsewhere, so that no server is started."""
+    settings = Settings(home=tmp_path / "home", postgres=PostgresConfig(url="postgresql://127.0.0.1:9/none"))
+    write_dagster_home(settings.dagster_home)
+    (settings.home / "run").mkdir()
+    return settings
+
+
+def test_what_dies_at_once_every_time_is_given_up_with_what_its_log_says(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dying = (
+        sys.executable,
+        "-S",
+        "-c",
+        "print('no table'); print('the disk is broken'); raise SystemExit(1)",
+    )
+    service = Service("web", dying, "", lambda: False, 1)
+    monkeypatch.setattr(supervisor, "service_definitions", lambda _: [service])
+    begun_s = time.monotonic()  # its waits pass ten times as fast
+    fast = SimpleNamespace(monotonic=lambda: begun_s + 10 * (time.monotonic() - begun_s))
+    monkeypatch.setattr(supervisor, "time", fast)
+    pid_file = service_pid_file(settings, "web")
+    start_process(dying, pid_file, settings.home / "logs" / "web.log", os.environ)
+    watched, first = Supervisor(settings), read_pid_file(pid_file)
+    pids = {first.pid if first else None}
+    report_file = supervisor_report_file(settings)
+    given_up: dict[str, str] = {}
+    while not given_up and time.monotonic() - begun_s < 30:
+        watched.look()
+        started = read_pid_file(pid_file)
+        pids.add(started.pid if started else None)
+        given_up = SupervisorReport.model_validate_json(report_file.read_text()).given_up
+        time.sleep(0.02)
+    assert given_up == {"web": "the disk is broken | no table | the disk is broken"}
+    assert len(pids) == 1 + MOST_RESTARTS
+    for _ in range(5):
+        watched.look()
+    assert SupervisorReport.model_validate_json(report_file.read_text()).restarts == {"web": MOST_RESTARTS}
+
+
+def test_a_report_counts_while_its_supervisor_lives_and_looks(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid_file = service_pid_file(settings, SUPERVISOR)
+    sleeping = (sys.executable, "-S", "-c", "import time; time.sleep(60)")
+    started = start_process(sleeping, pid_file, settings.home / "logs" / "s.log", os.environ)
+    report = SupervisorReport(
+        pid=started.pid, looked_s=time.monotonic(), daemon_beats=True, restarts={}, given_up={}
+    )
+    supervisor_report_file(settings).write_text(report.model_dump_json())
+    assert read_supervisor_report(settings) == report
+    monkeypatch.setattr("time.time", lambda: 0.0)  # the clock has no say
+    assert read_supervisor_report(settings) == report
+    stale = SimpleNamespace(monotonic=lambda: time.monotonic() + 60)
+    with monkeypatch.context() as hanging:
+        hanging.setattr(service_definitions, "time", stale)
+        assert read_supervisor_report(settings) is None
+    psutil.Process(started.pid).kill()
+    psutil.Process(started.pid).wait()
+    assert read_supervisor_report(settings) is None
