@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -144,8 +145,7 @@ def test_a_service_that_dies_again_and_again_is_given_up(started: Started) -> No
     web = of(settings, "web").pid
     for _ in range(MOST_RESTARTS + 1):
         os.kill(web or 0, signal.SIGKILL)
-        killed = web
-        wait_for(lambda killed=killed: gone_or_again(settings, killed), 30)
+        wait_for(partial(gone_or_again, settings, web), 30)
         web = of(settings, "web").pid
     assert web is None
     said = problems(settings)

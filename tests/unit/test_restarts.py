@@ -12,6 +12,7 @@ import psutil
 import pytest
 from dagster._daemon.types import DaemonHeartbeat
 from dagster_shared.error import SerializableErrorInfo
+from pydantic import SecretStr
 
 from orchestration.services.dagster_home import DaemonBeats, write_dagster_home
 from orchestration.services.processes import read_pid_file, start_process, started_since_boot_s
@@ -105,7 +106,9 @@ def test_the_birth_of_a_process_does_not_move_with_the_clock(monkeypatch: pytest
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """A state folder whose database is elsewhere, so that no server is started."""
-    settings = Settings(home=tmp_path / "home", postgres=PostgresConfig(url="postgresql://127.0.0.1:9/none"))
+    settings = Settings(
+        home=tmp_path / "home", postgres=PostgresConfig(url=SecretStr("postgresql://127.0.0.1:9/none"))
+    )
     write_dagster_home(settings.dagster_home)
     (settings.home / "run").mkdir()
     return settings
