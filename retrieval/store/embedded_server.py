@@ -22,6 +22,7 @@ from typing import Any
 import psutil
 from psycopg.conninfo import make_conninfo
 
+from retrieval.store.idle_stop import server_users_file, start_idle_watch
 from retrieval.store.password_file import make_password_file, read_role_password, scram_verifier
 from retrieval.store.server_config import EmbeddedServerConfig
 from retrieval.store.server_data import (
@@ -107,6 +108,7 @@ class EmbeddedServer:
                 self._end_stale_lock()
                 self._configure()
                 self._start()
+                start_idle_watch(self.place, self.config.idle_stop_s)
             elif not self._wait_until_ready(running.pid, self.running):
                 raise EmbeddedServerError(f"PostgreSQL ended while it was starting; see {self.log}")
             return self._conninfo()
@@ -141,6 +143,18 @@ class EmbeddedServer:
             with contextlib.suppress(OSError):  # the next start makes it again
                 socket_folder.rmdir()
 
+    @contextlib.contextmanager
+    def used(self) -> Iterator[None]:
+        """Keeps the server from stopping itself until the `with` block, or the process, ends.
+
+        It waits for a server that is just stopping itself, so that `start` finds it ended.
+        """
+        with server_users_file(self.place).open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            os.utime(file.fileno())  # that somebody came is seen, also by who looks later
+            yield
+            os.utime(file.fileno())
+
     def settle(self) -> None:
         """Records the new path of a state folder that was moved; `start` does this too."""
         if self._as_root:
@@ -154,6 +168,11 @@ class EmbeddedServer:
     def running(self) -> bool:
         """True if a server runs on this data folder; a copied state folder has none."""
         return self._process() is not None and original_of_copy(self.place) is None
+
+    def pid(self) -> int | None:
+        """Returns the pid of the running server; None if none runs."""
+        process = self._process()
+        return process.pid if process else None
 
     @property
     def log(self) -> Path:

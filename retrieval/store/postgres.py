@@ -97,6 +97,7 @@ class Postgres:
         self._administrator: str | None = None
         self._pools: dict[str, ConnectionPool[Connection[DatabaseRow]]] = {}
         self._key: bytes | None = None
+        self._use = contextlib.ExitStack()
 
     @contextlib.contextmanager
     def owner(self) -> Iterator[Connection[DatabaseRow]]:
@@ -156,8 +157,10 @@ class Postgres:
         """Closes this process's connections; an embedded server keeps running for other processes."""
         with self._opening:
             pools, self._pools, self._administrator, self._key = list(self._pools.values()), {}, None, None
+            use, self._use = self._use, contextlib.ExitStack()
         for pool in pools:
             pool.close()
+        use.close()
 
     def remove(self) -> None:
         """Closes the connections, stops the embedded server and deletes its data."""
@@ -244,6 +247,7 @@ class Postgres:
                 if self.config.url:
                     conninfo = self.config.url.get_secret_value()
                 elif self.server:
+                    self._use.enter_context(self.server.used())
                     conninfo = _with_database(self.server.start())
                 try:
                     with psycopg.connect(conninfo, connect_timeout=10) as connection:

@@ -23,6 +23,8 @@ class EmbeddedServerConfig(BaseModel):
     """Memory for building one index. An HNSW graph that does not fit is built many times slower."""
     max_connections: int = 60
     """The most connections of all processes together; each process holds a pool of a few."""
+    idle_stop_s: float = Field(default=600, gt=0)
+    """After so many seconds in which no process used it, the server stops itself; the next use starts it."""
     start_timeout_s: int = 120
     """The longest time that a start may take; after a crash, the write-ahead log is replayed first."""
 

@@ -69,12 +69,14 @@ class Supervisor:
 
     def run(self, stop: threading.Event) -> None:
         """Looks after the services until it is told to stop."""
-        while not stop.is_set():
-            try:
-                self.look()
-            except (OSError, ServiceError, EmbeddedServerError):
-                logger.exception("looking after the services failed; trying again")
-            stop.wait(_LOOK_S)
+        # The services use the database, so it does not stop itself while they run.
+        with self._server.used() if self._server else contextlib.nullcontext():
+            while not stop.is_set():
+                try:
+                    self.look()
+                except (OSError, ServiceError, EmbeddedServerError):
+                    logger.exception("looking after the services failed; trying again")
+                stop.wait(_LOOK_S)
 
     def look(self) -> None:
         """Looks at each service once, and starts those again that ended."""
