@@ -116,8 +116,9 @@ def embedder_without_removed(lake: Lake, registry: ModelRegistry, live: Embedder
     for name in registry.names():
         aliases = registry.aliases(name)
         versions = {each.version: each for each in registry.versions(name)}
-        served = versions.get(aliases.live or 0)
-        if served is None or registry.path(served) != live.model:
+        # By its folder, not by its alias: that has moved on when the run that replaced it has ended.
+        served = next((each for each in versions.values() if registry.path(each) == live.model), None)
+        if served is None:
             continue
         if not learned_version(lake, registry, served).removed:
             return live

@@ -235,8 +235,13 @@ def test_a_live_version_stays_or_steps_down_to_one_that_learned_from_no_removed_
     assert embedder("steps_down") == third
     trained.remove("wool")
     assert embedder("steps_down") == packaged_embedding_model()
-    other = trained.settings.recipe.embedder.model_copy(update={"model": third})
-    assert embedder_without_removed(trained.lake, registry, other) is other, "not the live one"
+    given = trained.settings.recipe.embedder
+    assert embedder_without_removed(trained.lake, registry, given) is given, "no version of the registry"
+    replaced = given.model_copy(update={"model": first})
+    registry.set_aliases("embedder", ModelAliases(previous=1))
+    taken = embedder_without_removed(trained.lake, registry, replaced)
+    assert taken.model == packaged_embedding_model(), "also after it was replaced: it does not come back"
+    registry.set_aliases("embedder", ModelAliases(live=1, previous=3))
     monkeypatch.setenv("HEADWATER_RECIPE__EMBEDDER__MODEL", "embedder@live")
     assert embedder("steps_down") == first, "the settings name it"
 
