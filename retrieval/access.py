@@ -49,8 +49,11 @@ def encode_access_groups(groups: Iterable[str]) -> str | None:
     """Returns groups in their stored form: sorted, unique and joined by commas; None for everybody.
 
     Raises:
-        ValueError: A name is empty, or holds a comma or a control character.
+        ValueError: A name is empty, or holds a comma or a control character; or one text was given, which
+            would be read as a group per letter.
     """
+    if isinstance(groups, str):
+        raise ValueError(f"groups are a list of names, not a text: give [{groups!r}]")
     names = sorted(set(groups))
     for name in names:
         if not name or "," in name or _UNPRINTABLE & set(name):

@@ -38,6 +38,7 @@ class Progress:
         self._what, self._done = what, 0
         self._began = time.monotonic()
         self._due = self._began + _FIRST_S
+        self._said: int | None = None
 
     def advance(self, count: int = 1) -> None:
         """Counts what was done since the last call."""
@@ -47,8 +48,8 @@ class Progress:
         """Says how much is done in all."""
         self._done = done if self.total is None else min(done, self.total)
         now = time.monotonic()
-        if now >= self._due:
-            self._due = now + _INTERVAL_S
+        if now >= self._due and self._done != self._said:
+            self._due, self._said = now + _INTERVAL_S, self._done
             logger.info("%s", progress_line(self._what, self._done, self.total, now - self._began))
 
 
@@ -66,7 +67,7 @@ def progress_line(what: str, done: int, total: int | None, seconds: float, befor
     speed = f", {rate:.3g}/s" if 0 < rate < 100 else f", {rate:,.0f}/s" if rate else ""
     if not total:
         return f"{what}: {done:,}{speed}"
-    left = f", about {_duration(max(total - done, 0) / rate)} left" if rate else ""
+    left = f", about {_duration((total - done) / rate)} left" if rate and done < total else ""
     return f"{what}: {done:,} of {total:,} ({done / total:.0%}){speed}{left}"
 
 

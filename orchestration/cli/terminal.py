@@ -123,6 +123,7 @@ def read_command_settings(folder: Literal["needed", "made", "optional"] = "neede
         StateFolderError: There is no state folder, or it can not be used.
     """
     from pydantic import ValidationError
+    from pydantic_settings import SettingsError
 
     from orchestration.settings import Settings, unknown_setting_variables
     from orchestration.state_folder import make_state_folder, require_state_folder
@@ -137,6 +138,11 @@ def read_command_settings(folder: Literal["needed", "made", "optional"] = "neede
             for fault in error.errors()
         )
         raise typer.BadParameter(f"settings: {redact_urls(faults)}") from error
+    except SettingsError as error:  # 'error parsing value for field "web_hosts" from source …'
+        field = str(error).partition('"')[2].partition('"')[0]
+        raise typer.BadParameter(
+            f'settings: HEADWATER_{field.upper()}: lists and groups of settings are JSON, such as ["a", "b"]'
+        ) from error
     MODEL_MEMORY.budget_bytes = settings.model_memory_bytes
     for variable, meant in unknown_setting_variables(settings).items():
         hint = f"did you mean {meant}?" if meant else "`headwater settings` lists them all"

@@ -1,6 +1,7 @@
 """Runs from the command line: the job that the web UI launches, executed in this process."""
 
 import logging
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -139,6 +140,10 @@ def _selected_assets(defs: dg.Definitions, select: str) -> list[dg.AssetKey]:
     return list(chosen)
 
 
+_JVM_LOST = ("ConnectionRefusedError", "ConnectionResetError", "Py4JNetworkError")
+"""What py4j raises when its process is gone."""
+
+
 class _Watch(logging.Handler):
     """A log handler that follows the events of a run: it reports steps and keeps their times.
 
@@ -162,8 +167,7 @@ class _Watch(logging.Handler):
                 self._progress(f"warning: {message}")
         if event is None or event.step_key is None:
             return
-        name = event.step_key
-        shown = name.replace("__", "/", 1)  # as assets are called everywhere else
+        name, shown = event.step_key, _shown_step(event.step_key)
         if event.event_type == DagsterEventType.STEP_START:
             self._began[name] = time.monotonic()
             self._progress(f"{shown} …")
@@ -183,15 +187,24 @@ class _Watch(logging.Handler):
         return dg.LoggerDefinition(build)
 
 
+def _shown_step(step_key: str | None) -> str:
+    """Returns the name of a step as assets are called everywhere else: `silver/documents`."""
+    return (step_key or "").replace("__", "/", 1)
+
+
 def _said(error: SerializableErrorInfo) -> str:
-    """Returns the message of an error; a lost connection to the JVM is explained."""
+    """Returns the message of an error without its class; a stop and a lost JVM are explained."""
+    if error.cls_name == "DagsterExecutionInterruptedError":
+        return "stopped by a signal; `headwater run` continues from what was committed"
     by_py4j = any("py4j" in line for line in error.stack)
-    if by_py4j and error.cls_name in ("ConnectionRefusedError", "ConnectionResetError", "Py4JNetworkError"):
+    gone = error.cls_name == "Py4JError" and "does not exist in the JVM" in error.message
+    if gone or (by_py4j and error.cls_name in _JVM_LOST):
         return (
             "Spark's JVM has ended: it was killed, or the machine had no memory left for it "
             "(HEADWATER_SPARK__DRIVER_MEMORY is its limit); run again: it continues from what was committed"
         )
-    return error.message.strip()
+    # Dagster writes "package.module.Class: " before it.
+    return re.sub(rf"^[\w.]*\b{re.escape(error.cls_name or '')}: ", "", error.message.strip())
 
 
 def _unread_sources(result: dg.ExecuteInProcessResult) -> dict[str, str]:
@@ -237,7 +250,9 @@ def _failures(result: dg.ExecuteInProcessResult) -> list[str]:
             error = event.step_failure_data.error
             if error is not None and error.cls_name == "DagsterAssetCheckFailedError":
                 continue  # it counts the checks that failed, which have lines of their own
-            found.append(f"{event.step_key}: {_said(error.cause or error) if error else 'failed'}")
+            found.append(
+                f"{_shown_step(event.step_key)}: {_said(error.cause or error) if error else 'failed'}"
+            )
         elif event.event_type == DagsterEventType.ASSET_CHECK_EVALUATION:
             check = event.asset_check_evaluation_data
             if not check.passed and _stops(check):

@@ -303,6 +303,7 @@ def test_settings_that_make_no_sense(module_folder: Path) -> None:
     home.mkdir()
     done = headwater(home, "settings", HEADWATER_WEB_PORT="many")
     refused(done, "HEADWATER_WEB_PORT", "integer")
+    refused(headwater(home, "settings", HEADWATER_WEB_HOSTS="lake.example"), "HEADWATER_WEB_HOSTS", "JSON")
     misspelt = headwater(
         home, "settings", "--json", HEADWATER_RECIPE__SEARCH__MAX_POSTING="9", HEADWATER_X=""
     )

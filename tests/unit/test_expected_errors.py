@@ -3,10 +3,12 @@
 from collections.abc import Callable
 
 import pytest
+from dagster_shared.error import SerializableErrorInfo
 
 from assets.sources.source_config import Source, SourceUnreachable, UnknownSource
 from orchestration.cli.main import _is_expected
 from orchestration.cli.terminal import print_table
+from orchestration.operations.runs import _said
 from retrieval.access import encode_access_groups
 
 
@@ -32,3 +34,26 @@ def test_a_fault_of_the_program_is_not() -> None:
     assert not _is_expected(raised(lambda: nothing["missing"]))
     assert not _is_expected(raised(lambda: print_table([1])))  # type: ignore[list-item]
     assert not _is_expected(raised(lambda: int("no number")))
+
+
+def test_one_text_is_not_taken_for_a_group_per_letter() -> None:
+    with pytest.raises(ValueError, match=r"give \['finance'\]"):
+        encode_access_groups("finance")
+
+
+@pytest.mark.parametrize(
+    ("message", "stack", "name", "said"),
+    [
+        ("assets.sources.source_config.SourceShrunk: source a: 9 are gone\n", [], "SourceShrunk",
+         "source a: 9 are gone"),
+        ("dagster._core.errors.DagsterExecutionInterruptedError\n", [], "DagsterExecutionInterruptedError",
+         "stopped by a signal; `headwater run` continues from what was committed"),
+        ("py4j.protocol.Py4JError: org does not exist in the JVM\n", ["py4j"], "Py4JError",
+         "Spark's JVM has ended"),
+        ("ValueError: SourceShrunk: is no class here", [], "ValueError", "SourceShrunk: is no class here"),
+    ],
+)  # fmt: skip
+def test_a_run_says_its_error_without_class_names(
+    message: str, stack: list[str], name: str, said: str
+) -> None:
+    assert _said(SerializableErrorInfo(message, stack, name)).startswith(said)

@@ -22,6 +22,7 @@ from retrieval.progress import Progress, polled_progress, progress_line
         (("texts", 5, None, 10.0), "texts: 5, 0.5/s"),
         (("texts", 0, 9, 10.0), "texts: 0 of 9 (0%)"),
         (("texts", 0, 0, 10.0), "texts: 0"),
+        (("texts", 9, 9, 3.0), "texts: 9 of 9 (100%), 3/s"),
         (("texts", 9, 9, 0.0), "texts: 9 of 9 (100%)"),
     ],
 )
@@ -42,6 +43,22 @@ def test_a_line_is_one_whatever_the_numbers(done: int, total: int | None, second
     assert line.startswith(f"rows: {done:,}")
     assert "\n" not in line
     assert "-" not in line.replace("e-", "e")
+
+
+def test_a_count_that_stands_still_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    caplog.set_level(logging.INFO, "retrieval.progress")
+    progress = Progress("tasks", 6)
+    for second in range(60):
+        clock[0] = float(second)
+        progress.reach(0 if second < 40 else 3)
+    assert [record.getMessage().partition(" (")[0] for record in caplog.records] == [
+        "tasks: 0 of 6",
+        "tasks: 3 of 6",
+    ]
 
 
 def test_short_work_says_nothing_and_long_work_says_little(
