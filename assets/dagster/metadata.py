@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +12,7 @@ from dagster import MetadataValue
 
 from assets.columns import Table, column_comment
 from assets.dagster.charts import bar_chart, chart_markdown, histogram_chart
-from assets.dagster.column_lineage import dagster_column_lineage
+from assets.dagster.column_lineage import column_sources, dagster_column_lineage
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
 from assets.lake.tables import TABLES
@@ -154,7 +154,7 @@ def dagster_asset_options(
         "kinds": set(kinds),
         "tags": _tags(table),
         "metadata": {
-            "dagster/column_schema": dagster_table_schema(table),
+            "dagster/column_schema": dagster_table_schema(table, column_sources(table, inputs)),
             "dagster/table_name": table.name,
         },
         "code_version": CODE_VERSION,
@@ -183,6 +183,7 @@ def dagster_result(
     """
     newest = lake.delta(table.name)
     commit = lake.last_commit(table.name)
+    inputs = [TABLES[name] for name in commit.lineage.inputs if name in TABLES] if commit else []
     files = pa.table(newest.get_add_actions())
     metadata: dict[str, Any] = {
         "seconds": _seconds(),
@@ -192,7 +193,7 @@ def dagster_result(
         **extra,
         "sample": _sample(lake, table),
         _ROWS: lake.query("select count(*) as n from t", t=newest)["n"][0].as_py(),
-        "dagster/column_schema": dagster_table_schema(table),
+        "dagster/column_schema": dagster_table_schema(table, column_sources(table, inputs)),
         "dagster/uri": lake.path(table.name),
         "last_release": _last_release(lake),
     }
@@ -205,7 +206,6 @@ def dagster_result(
         metadata = {"charts": MetadataValue.md("\n\n".join(drawn) or "nothing to draw")} | metadata
     logger.info("%s has %s rows in %s files", table.name, f"{metadata[_ROWS]:,}", f"{files.num_rows:,}")
     if commit is not None:
-        inputs = [TABLES[name] for name in commit.lineage.inputs if name in TABLES]
         lineage = dagster_column_lineage(table, inputs)
         metadata |= {
             **({"dagster/column_lineage": lineage} if lineage else {}),
@@ -239,14 +239,23 @@ def _last_release(lake: Lake) -> str:
     return rows["release_id"][0].as_py() if rows.num_rows else "none"
 
 
-def dagster_table_schema(table: Table) -> dg.TableSchema:
-    """Returns the columns of a table as the web UI lists them: name, type, comment and constraints."""
+def dagster_table_schema(
+    table: Table, sources: Mapping[str, Collection[str]] | None = None
+) -> dg.TableSchema:
+    """Returns the columns of a table as the web UI lists them: name, type, comment and constraints.
+
+    Args:
+        table: The table.
+        sources: From which columns a column is made, of `column_sources`; they are named after its comment,
+            since the open web UI draws no lineage of columns.
+    """
+    made = {name: f" Made from {', '.join(paths)}." for name, paths in (sources or {}).items()}
     return dg.TableSchema(
         columns=[
             dg.TableColumn(
                 field.name,
                 str(field.type),
-                description=column_comment(field),
+                description=column_comment(field) + made.get(field.name, ""),
                 constraints=dg.TableColumnConstraints(
                     nullable=field.nullable, unique=table.key == (field.name,)
                 ),

@@ -3,6 +3,7 @@
 import pytest
 
 from assets.dagster.column_lineage import column_sources, dagster_column_lineage
+from assets.dagster.metadata import dagster_table_schema
 from assets.lake import tables
 from assets.lake.tables import TABLES
 
@@ -51,3 +52,12 @@ def test_a_column_that_goes_along_is_that_of_the_first_input_that_has_it() -> No
     assert lineage is not None
     [tenant] = lineage.deps_by_column["tenant"]
     assert (tenant.asset_key.path, tenant.column_name) == (["silver", "documents"], "tenant")
+
+
+def test_the_columns_that_the_web_ui_lists_name_what_they_are_made_from() -> None:
+    sources = column_sources(tables.CHUNKS, INPUTS[tables.CHUNKS])
+    described = {each.name: each.description for each in dagster_table_schema(tables.CHUNKS, sources).columns}
+    assert described["heading"] == (
+        "Path of the headings that the chunk stands under. Made from silver.documents.headings."
+    )
+    assert "Made from" not in (described["OpenLineage_RunId"] or "")
