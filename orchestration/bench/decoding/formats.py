@@ -27,7 +27,7 @@ from orchestration.bench.decoding.prompts import Tokens, text_pieces
 from orchestration.bench.report import bench_machine_description
 
 _PROMPT_TOKENS = 128
-_JUDGED_TEXTS, _JUDGED_TOKENS = 8, 256
+_JUDGED_TEXTS, _JUDGED_TOKENS = 6, 256
 _TILE = 16
 _WARM_UP_TOKENS = 2
 
@@ -183,7 +183,7 @@ def _measure(path: Path, numbers: NumericFormat, batches: Sequence[int], max_tok
 
 
 def _speed(decoder: BatchDecoder, texts: Sequence[Tokens], max_tokens: int) -> _Speed:
-    def complete(tokens: int) -> tuple[float, float]:
+    def complete(texts: Sequence[Tokens], tokens: int) -> tuple[float, float]:
         options = SamplingOptions(tokens)
         wall, processor = time.perf_counter(), time.process_time()
         done = list(decoder.generate([GenerationRequest(each[:_PROMPT_TOKENS], options) for each in texts]))
@@ -191,10 +191,10 @@ def _speed(decoder: BatchDecoder, texts: Sequence[Tokens], max_tokens: int) -> _
             raise EngineError(failures[0])
         return time.perf_counter() - wall, time.process_time() - processor
 
-    complete(_WARM_UP_TOKENS)
+    complete(texts[:1], _WARM_UP_TOKENS)
     with peak_memory() as memory:
-        seconds, processor = complete(max_tokens)
-    first, _ = complete(1)
+        seconds, processor = complete(texts, max_tokens)
+    first, _ = complete(texts, 1)
     return _Speed(len(texts), len(texts) * max_tokens, seconds, processor, first, memory.peak_mib)
 
 
