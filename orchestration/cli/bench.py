@@ -162,13 +162,15 @@ def bench_generate_command(
     skews = _numbers(shared, float, "--shared")
     batches = _numbers(batch, int, "--batch")
     path = model_to_measure(read_command_settings(), model and model.expanduser())
-    with quiet_terminal():
+    result: BenchResult | FormatTable
+    with quiet_terminal():  # which sends what models print to standard error
         if formats:
-            _print(bench_formats(path, batches, max_tokens), json_)
+            result = bench_formats(path, batches, max_tokens)
         elif adapters:
-            _print(bench_adapters(path, adapters, prompts, max_tokens), json_)
+            result = bench_adapters(path, adapters, prompts, max_tokens)
         else:
-            _print(bench_generate(path, prompts, skews, max_tokens), json_)
+            result = bench_generate(path, prompts, skews, max_tokens)
+    _print(result, json_)
 
 
 N = TypeVar("N", int, float)

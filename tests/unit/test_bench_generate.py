@@ -82,3 +82,10 @@ def test_adapters_in_one_batch_are_measured_beside_an_engine_for_each(folder: Pa
         assert result.figures[f"{name}_tokens_per_s"] > 0
         assert result.figures[f"{name}_processor_s"] > 0
     assert result.ratios["one_batch_processor_s_to_base"] > 0
+
+
+def test_json_is_all_that_standard_output_has(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADWATER_HOME", str(folder))
+    options = ["--model", str(folder), "--prompts", "2", "--max-tokens", "2", "--json"]
+    result = CliRunner().invoke(app, ["generate", *options])
+    assert json.loads(result.stdout)["figures"]["prompts"] == 2
