@@ -11,8 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from assets.lake.lineage import CODE_VERSION
+from assets.training_sets.snapshots import mark_removed
 from inference.engines.digest import model_files_digest
-from orchestration.settings import Settings
+from orchestration.openlineage.training_events import told_training
+from orchestration.settings import Settings, open_configured_lake
 from orchestration.training.models import ModelNotPromoted, model_registry
 from retrieval.index.index import Index
 from retrieval.index.types import ReleaseHeld
@@ -24,6 +26,7 @@ from training.generator.training import token_losses
 from training.jobs.embedder_job import follow_models
 from training.jobs.network import UnknownBase
 from training.jobs.plan import GeneratorTraining
+from training.registry.live_adapters import generator_name
 from training.registry.versions import ModelDecision, ModelRegistry, ModelVersion
 
 _MOST_COMPARED = 200
@@ -97,6 +100,7 @@ def train_generator_version(
     Raises:
         UnknownBase: The base is no model that can be trained, or there is none.
         UnknownDataset: The tenant has no training set yet.
+        DatasetHasRemovedDocuments: The training set holds documents that were removed since.
         InvalidWrittenExamples: A line of the file is no example.
         TooFewExamples: There are too few examples, or all have one response.
         TrainingIsRunning: The same job runs elsewhere.
@@ -109,14 +113,20 @@ def train_generator_version(
             "there is no generator to train: name a model's folder or a GGUF file with --base, or set "
             "HEADWATER_GENERATOR__MODEL"
         )
+    if data is None:  # since the last run documents may have been removed
+        mark_removed(open_configured_lake(settings), settings.datasets_folder)
     written = (
         written_by_file(data, tenant)
         if data
         else written_by_tenant(settings.datasets_folder, tenant or "default")
     )
-    return run_generator_job(
-        settings.training_place, written, found.absolute(), training, CODE_VERSION, progress
-    )
+    name = generator_name(written.tenant)
+    with told_training(settings.openlineage_url, name, written.name, written.digest) as ended_with:
+        version = run_generator_job(
+            settings.training_place, written, found.absolute(), training, CODE_VERSION, progress
+        )
+        ended_with(version)
+    return version
 
 
 def compare_adapters(

@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+from test_model_assets import write_training_set
 from tiny_generator import save_tiny_generator
 from typer.testing import CliRunner
 
@@ -9,7 +10,7 @@ from orchestration.cli.main import app
 from orchestration.settings import Settings
 from orchestration.training.generators import train_generator_version
 from retrieval.embedding.model_signature import ModelNotTrusted
-from training.datasets.training_set import UnknownDataset
+from training.datasets.training_set import DatasetHasRemovedDocuments, UnknownDataset
 from training.jobs.embedder_job import TrainingIsRunning, alone_in
 from training.jobs.network import UnknownBase
 from training.jobs.plan import GeneratorTraining
@@ -65,6 +66,9 @@ def test_what_can_not_be_trained_is_told(tiny_base: Path, tmp_path: Path) -> Non
         train_generator_version(settings, data, None, base, TRAINING, lambda line: None)
 
     with pytest.raises(UnknownDataset, match="'default' has no training set yet"):
+        train(None)
+    write_training_set(settings, "default", ["a document that the lake does not have"])
+    with pytest.raises(DatasetHasRemovedDocuments, match="removed since"):
         train(None)
     with pytest.raises(UnknownBase, match="HEADWATER_GENERATOR__MODEL"):
         train(data, None)
