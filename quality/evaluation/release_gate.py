@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 NDCG = "ndcg@10"
 ANN_RECALL = "ann_recall@10"
+QUESTIONS = "questions"
 
 
 class ReleaseGate(BaseModel):
@@ -35,7 +36,8 @@ def decide_release(
     """Returns whether a candidate may go live, by comparing its metrics with the floors and the live release.
 
     Args:
-        candidate: The candidate's metrics, at least `ndcg@10` and `ann_recall@10`, from 0 to 1.
+        candidate: The candidate's metrics, at least `ndcg@10` and `ann_recall@10`, from 0 to 1; `questions`,
+            how many were asked, is said where it is given.
         live: The live release's metrics on the same questions; None before the first release.
         gate: The floors and the tolerance.
 
@@ -62,5 +64,7 @@ def decide_release(
     if faults:
         return ReleaseVerdict(False, "; ".join(faults))
     reached = ", ".join(f"{name} {candidate[name]:.3f}" for name in floors)
+    count = candidate.get(QUESTIONS)
+    asked = "" if count is None else f" on {count:,.0f} question{'' if count == 1 else 's'}"
     against = "the floors, as the first release" if live is None else "the floors and the live release"
-    return ReleaseVerdict(True, f"{reached} against {against}")
+    return ReleaseVerdict(True, f"{reached}{asked}, against {against}")

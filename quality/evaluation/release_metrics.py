@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quality.evaluation.questions import Question
-from quality.evaluation.release_gate import ANN_RECALL
+from quality.evaluation.release_gate import ANN_RECALL, QUESTIONS
 from quality.evaluation.retrieval_metrics import EvaluatedChunk, SearchEvaluation, ann_recall, evaluate_search
 
 _K = 10
@@ -39,7 +39,7 @@ def release_metrics(
         `ndcg@10/lexical`; `ann_recall@10` of the vector search against the exact one; and `questions`, their
         number.
     """
-    figures = {"questions": float(sum(map(len, questions.values())))}
+    figures = {QUESTIONS: float(sum(map(len, questions.values())))}
     for mode, search in searches.items():
         by_tenant = [
             evaluate_search(asked, partial(search, tenant), canonical.get(tenant, {}), _K)

@@ -17,6 +17,7 @@ def metrics(ndcg: float, recall: float = 1.0) -> dict[str, float]:
     ("candidate", "live", "released", "reason"),
     [
         (metrics(0.7), None, True, "as the first release"),
+        (metrics(0.7) | {"questions": 1234.0}, None, True, "1.000 on 1,234 questions, against the floors"),
         (metrics(0.4), None, False, "ndcg@10 is 0.400, below the floor of 0.500"),
         (metrics(0.7, 0.8), None, False, "ann_recall@10 is 0.800, below the floor of 0.900"),
         (metrics(0.69), metrics(0.7), True, "live release"),
