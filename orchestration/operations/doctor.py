@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from assets.lake.spark import JARS, SPARK_GUARD, NoSparkSession
 from assets.model_consistency import model_discrepancies
@@ -182,7 +183,17 @@ def _ports(settings: Settings) -> Iterator[DoctorCheck]:
 
 
 def _postgres(settings: Settings) -> DoctorCheck:
-    postgres = Postgres(settings.home, settings.postgres)
+    if settings.postgres.url is not None or settings.home.is_dir() or not _home(settings.home).ok:
+        return _answers(Postgres(settings.home, settings.postgres))
+    with TemporaryDirectory(prefix="headwater-") as folder:  # a check makes no state folder
+        trial = Postgres(Path(folder), settings.postgres)
+        check = _answers(trial)
+        if trial.server:
+            trial.server.remove()
+        return check
+
+
+def _answers(postgres: Postgres) -> DoctorCheck:
     try:
         ran = postgres.server is None or postgres.server.running()
         with postgres.owner() as connection:

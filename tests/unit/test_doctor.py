@@ -43,6 +43,7 @@ def test_all_is_well_here(settings: Settings) -> None:
     assert {"Java", "Delta jars", "Embedder", "State folder", "Disk", "Web port", "PostgreSQL"} <= {
         check.name for check in checks
     }
+    assert not settings.home.exists(), "a check made a state folder"
 
 
 def test_every_fault_has_its_cure(
