@@ -149,6 +149,7 @@ class EmbeddedServer:
 
         It waits for a server that is just stopping itself, so that `start` finds it ended.
         """
+        self.place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with server_users_file(self.place).open("a") as file:
             fcntl.flock(file, fcntl.LOCK_SH)
             os.utime(file.fileno())  # that somebody came is seen, also by who looks later
