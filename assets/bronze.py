@@ -311,7 +311,7 @@ def _none_read(faults: Sequence[SourceError]) -> SourceError:
 
 @dg.asset(
     # Sensor and schedule say when sources are read.
-    **dagster_asset_options(RAW_DOCUMENTS) | {"automation_condition": None, "deps": [SOURCE_DOCUMENTS]},
+    **dagster_asset_options(RAW_DOCUMENTS) | {"automation_condition": None},
     pool="spark",
     check_specs=[
         dg.AssetCheckSpec(

@@ -75,11 +75,12 @@ def build_definitions(
 
 
 def _owned_assets(settings: Settings) -> Sequence[dg.AssetsDefinition | dg.AssetSpec]:
-    """Returns the assets with their owner, after the sources that the first of them is made from."""
+    """Returns the assets with their owner, after the sources that bronze is made from."""
     sources = _known_sources(settings)
+    readers = {SOURCE_DOCUMENTS, bronze.raw_documents_asset.key}
 
     def owned(spec: dg.AssetSpec) -> dg.AssetSpec:
-        read = [source_key(source.name) for source in sources] if spec.key == SOURCE_DOCUMENTS else []
+        read = [source_key(source.name) for source in sources] if spec.key in readers else []
         return spec.merge_attributes(owners=[settings.owner], deps=read)
 
     return dg.map_asset_specs(owned, [*source_asset_specs(sources), *ASSETS])

@@ -152,7 +152,7 @@ def bench_generate_command(
 ) -> None:
     """Compare the batch decoder with transformers' generate, or the numeric formats that it can compute in.
 
-    Examples: `headwater bench generate --prompts 64 --shared 0.8,1.1,1.5`,
+    Example: `headwater bench generate --prompts 64 --shared 0.8,1.1,1.5`,
     `headwater bench generate --formats --batch 1,16,64`, `headwater bench generate --adapters 3`
     """
     from orchestration.bench.decoding.adapters import bench_adapters
