@@ -7,12 +7,15 @@ for itself alone, so that nobody comes meanwhile, and stops the server.
 
 import contextlib
 import fcntl
+import logging
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 _ROOT = Path(__file__).parents[2]
 
@@ -25,21 +28,26 @@ def server_users_file(place: Path) -> Path:
 def start_idle_watch(place: Path, idle_s: float) -> None:
     """Starts the process that stops a running server after nobody used it for `idle_s` seconds.
 
+    Where it can not be started, the server runs until it is stopped.
+
     Args:
         place: The path of the data folder in the state folder.
         idle_s: Seconds.
     """
-    subprocess.Popen(
-        [sys.executable, "-m", "retrieval.store.idle_stop", str(place), str(idle_s)],
-        # What lies in its working folder is no module of it, and no setting is in its environment.
-        env={"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(_ROOT), "PYTHONSAFEPATH": "1"},
-        cwd="/",
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        umask=0o077,
-    )
+    try:
+        subprocess.Popen(
+            [sys.executable, "-m", "retrieval.store.idle_stop", str(place), str(idle_s)],
+            # What lies in its working folder is no module of it, and no setting is in its environment.
+            env={"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(_ROOT), "PYTHONSAFEPATH": "1"},
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            umask=0o077,
+        )
+    except OSError as error:
+        logger.warning("PostgreSQL will not stop by itself when nobody uses it: %s", error)
 
 
 def stop_when_idle(place: Path, idle_s: float) -> bool:
