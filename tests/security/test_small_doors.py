@@ -154,7 +154,8 @@ def test_no_model_is_loaded_with_its_own_code() -> None:
                         if isinstance(node.func, ast.Attribute)
                         else getattr(node.func, "id", "")
                     )
-                    if name in loaders:
+                    # PEFT puts an adapter's parameters into a model that is loaded, and has no code to run.
+                    if name in loaders and not ast.unparse(node.func).startswith("PeftModel."):
                         loading.append((path.name, {ast.unparse(word) for word in node.keywords}))
     assert len(loading) >= 5
     assert [name for name, words in loading if "trust_remote_code=False" not in words] == []
