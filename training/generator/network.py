@@ -177,9 +177,10 @@ class AdapterNetwork:
             name: each.detach().to("cpu", torch.float32).contiguous()
             for name, each in sorted(get_peft_model_state_dict(self.model).items())
         }
-        save_file(weights, folder / ADAPTER_WEIGHTS, {"format": "pt", BASE_DIGEST: self.base_digest})
+        # One entry: safetensors writes several in any order, and the same adapter is to be the same bytes.
+        save_file(weights, folder / ADAPTER_WEIGHTS, {BASE_DIGEST: self.base_digest})
         self.model.peft_config["default"].save_pretrained(str(folder))
-        # The same adapter is the same bytes: PEFT writes names in any order, and where the base lies.
+        # PEFT writes names in any order, and where the base lies.
         file = folder / ADAPTER_CONFIG
         config = json.loads(file.read_text(encoding="utf-8"))
         config |= {
