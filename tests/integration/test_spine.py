@@ -324,7 +324,8 @@ def test_status_with_a_stopped_server_does_not_say_that_nothing_is_released(sett
     shown = CliRunner().invoke(app, ["status"], env={"HEADWATER_HOME": str(settings.home)})
     assert shown.exit_code == 0
     assert "nothing is released" not in shown.stdout
-    assert "not known while PostgreSQL is stopped" in shown.stdout
+    assert "went live last; PostgreSQL is stopped" in shown.stdout
+    assert "the services are stopped" in shown.stdout
 
 
 def _walk(nodes: list[dict]) -> "list[dict]":
