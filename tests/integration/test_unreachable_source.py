@@ -65,7 +65,7 @@ def test_an_unreachable_source_fails_alone_and_is_shown(settings: Settings, tmp_
     assert str(tmp_path / "acme") in outcome.unread_sources["acme"]
     assert documents(settings) == {("acme", "a.md"), ("globex", "a.md"), ("globex", "b.md")}
     [problem] = [problem for problem in state_status(settings).problems if "acme" in problem]
-    assert "could not be read" in problem
+    assert "can not be read now" in problem
     shutil.move(tmp_path / "away", tmp_path / "acme")
     (tmp_path / "acme" / "c.md").write_text("What acme wrote since.")
     assert run(settings).unread_sources == {}
