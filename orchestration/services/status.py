@@ -1,6 +1,7 @@
 """The status of a state folder: what runs, what is live, how old it is, and what is wrong."""
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -106,7 +107,7 @@ class StateStatus:
 def state_status(settings: Settings) -> StateStatus:
     """Returns the status of a state folder; starts nothing."""
     found = lifecycle.service_statuses(settings)
-    problems = [sentence for each in found if (sentence := service_problem(each, settings))]
+    problems = service_problems(found, settings)
     problems += [*disk_problems(settings), *missing_model_files(settings)]
     live = None
     if any(each.service == POSTGRES and each.healthy for each in found):
@@ -131,6 +132,20 @@ def state_status(settings: Settings) -> StateStatus:
     return StateStatus(
         found, live, stored, engine_name(engines.answering), runs, problems, _models(settings, lake)
     )
+
+
+def service_problems(found: Sequence[lifecycle.ServiceStatus], settings: Settings) -> list[str]:
+    """Returns a sentence per service with which something is wrong.
+
+    While `headwater up` still starts services there is no supervisor yet, and nothing is wrong with that.
+    """
+    starting = any(each.wanted and not each.healthy and _has_just_begun(each) for each in found)
+    judged = [each for each in found if not (starting and each.service == SUPERVISOR and each.pid is None)]
+    return [sentence for each in judged if (sentence := service_problem(each, settings))]
+
+
+def _has_just_begun(found: lifecycle.ServiceStatus) -> bool:
+    return found.uptime_s is not None and found.uptime_s < _STARTS_S
 
 
 def service_problem(found: lifecycle.ServiceStatus, settings: Settings) -> str | None:
@@ -159,7 +174,7 @@ def service_problem(found: lifecycle.ServiceStatus, settings: Settings) -> str |
         return f"{name} was killed and is being started again: `headwater status` in a few seconds"
     if found.pid is None:
         return f"{name} was killed and does not run: `headwater up`"
-    if found.uptime_s is not None and found.uptime_s < _STARTS_S:
+    if _has_just_begun(found):
         return f"{name} is starting, for {found.uptime_s:.0f} s now: `headwater status` in a few seconds"
     return f"{name} runs but does not answer: see {log}; `headwater down`, then `headwater up`"
 

@@ -49,7 +49,7 @@ def make_dataset(
 
     Args:
         settings: The settings of the state folder.
-        name: The training set; it is asked for if it was not before.
+        name: The training set; it is asked for if it was not before, and no longer where that fails.
         tenant: Its tenant; None for that of before, or `default`.
         examples: A file of the user's own examples; None for those of before.
         progress: Called with a line for each step that begins or ends.
@@ -59,10 +59,14 @@ def make_dataset(
         InvalidDatasetRequest: The name is not valid, or names the set of another tenant.
         InvalidExamples: A line of the file is no example; the message names it.
     """
-    request = DatasetRequests(settings.datasets_folder).add(name, tenant, examples)
+    requests = DatasetRequests(settings.datasets_folder)
+    new = name not in {each.name for each in requests.all()}
+    request = requests.add(name, tenant, examples)
     key = TRAINING_EXAMPLES.name.replace(".", "/")
     run = execute_run(settings, f'key:"{key}"', progress)
     if run.failures:
+        if new:  # else every later run would fail for a set that was never made
+            requests.remove(name)
         raise RunFailed("\n".join(run.failures))
     asked = evaluation_questions(SourceRegistry(settings.sources_file), AnswerBatches(settings.batches_dir))
     lake = open_configured_lake(settings)

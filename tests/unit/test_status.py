@@ -23,6 +23,7 @@ from orchestration.services.status import (
     _sources_unread,
     disk_problems,
     service_problem,
+    service_problems,
     sources_away,
 )
 from orchestration.settings import Settings
@@ -64,6 +65,15 @@ def settings(tmp_path: Path) -> Settings:
 def test_a_service_that_nobody_wants_is_no_problem(settings: Settings) -> None:
     stopped = ServiceStatus("web", None, "", None, healthy=False)
     assert service_problem(stopped, settings) is None
+
+
+def test_no_supervisor_is_missed_while_services_are_started(settings: Settings) -> None:
+    supervisor = ServiceStatus("supervisor", None, "", None, False, True)
+    starting = ServiceStatus("code", 7, "", 6.0, False, True)
+    [only] = service_problems([supervisor, starting], settings)
+    assert only.startswith("code is starting, for 6 s now")
+    hangs = ServiceStatus("code", 7, "", 600.0, False, True)
+    assert len(service_problems([supervisor, hangs], settings)) == 2
 
 
 @pytest.mark.parametrize(
