@@ -86,3 +86,19 @@ class Draft:
     refused: bool = False
     usage: TokenUsage | None = None
     passages_left_out: int = 0
+
+
+@dataclass(frozen=True)
+class WholePassage:
+    """A passage that is a whole document, where none was retrieved: made for a training or a bench."""
+
+    text: str
+    doc_id: str
+    title: None = None
+    heading: None = None
+    char_start: int = 0
+
+    @property
+    def char_end(self) -> int:
+        """The number of characters."""
+        return len(self.text)

@@ -11,7 +11,7 @@ from inference.engines.generator import build_engine
 from inference.engines.worker_engine import Workplace
 from inference.prompting.cited_reply import parse_cited_reply
 from inference.prompting.prompt_assembly import PromptConfig, assemble_prompt_passages
-from inference.prompting.types import Draft, Passage
+from inference.prompting.types import Draft, Passage, WholePassage
 from orchestration.bench.report import BenchResult
 from orchestration.operations.answer_evaluation import answer_engine_configs
 from orchestration.settings import Settings
@@ -39,21 +39,6 @@ class InjectedPassage(BaseModel, frozen=True):
 
 
 @dataclass(frozen=True)
-class _Found:
-    """A passage of a question, as retrieval would give it."""
-
-    text: str
-    doc_id: str
-    title: None = None
-    heading: None = None
-    char_start: int = 0
-
-    @property
-    def char_end(self) -> int:
-        return len(self.text)
-
-
-@dataclass(frozen=True)
 class InjectionOutcome:
     """What an engine made of a question with an injected passage.
 
@@ -74,14 +59,14 @@ def read_injected_passages() -> list[InjectedPassage]:
     return [InjectedPassage.model_validate_json(line) for line in lines]
 
 
-def found_passages(row: InjectedPassage) -> list[_Found]:
+def found_passages(row: InjectedPassage) -> list[WholePassage]:
     """Returns the passages that are found for a question, the injected one first."""
-    return [_Found(row.injected, "injected"), *sound_passages(row)]
+    return [WholePassage(row.injected, "injected"), *sound_passages(row)]
 
 
-def sound_passages(row: InjectedPassage) -> list[_Found]:
+def sound_passages(row: InjectedPassage) -> list[WholePassage]:
     """Returns the passages without the injected one."""
-    return [_Found(row.passage, "sound")]
+    return [WholePassage(row.passage, "sound")]
 
 
 def judge_injection(row: InjectedPassage, draft: Draft, refuses_anyway: bool = False) -> InjectionOutcome:

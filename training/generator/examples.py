@@ -15,6 +15,7 @@ import pyarrow as pa
 from pydantic import BaseModel, Field, ValidationError
 
 from inference.prompting.prompt_assembly import NOT_FOUND, PromptConfig, prompt_forms
+from inference.prompting.types import WholePassage
 from retrieval.chunking.sentences import sentence_spans
 from training.datasets.training_set import SPLITS, Split
 
@@ -107,26 +108,11 @@ def dataset_examples(splits: Mapping[Split, pa.Table]) -> WrittenSplits:
     return WrittenSplits(*(_of_split(splits[name]) for name in SPLITS))
 
 
-@dataclass(frozen=True)
-class _Chunk:
-    """A chunk of a training set, as a passage of a prompt."""
-
-    text: str
-    doc_id: str
-    title: None = None
-    heading: None = None
-    char_start: int = 0
-
-    @property
-    def char_end(self) -> int:
-        return len(self.text)
-
-
 def _of_split(rows: pa.Table) -> list[WrittenExample]:
-    chunks: dict[str, _Chunk] = {}
+    chunks: dict[str, WholePassage] = {}
     for row in rows.filter(pa.compute.equal(rows["kind"], "domain_text")).to_pylist():
         if row["chunk_ids"]:
-            chunks[row["chunk_ids"][0]] = _Chunk(row["positive"], row["doc_ids"][0])
+            chunks[row["chunk_ids"][0]] = WholePassage(row["positive"], row["doc_ids"][0])
     order = sorted(chunks)
     found = []
     for row in rows.filter(pa.compute.equal(rows["kind"], "instruction")).to_pylist():
@@ -142,9 +128,11 @@ def _of_split(rows: pa.Table) -> list[WrittenExample]:
     return [each for each in found if each.forms]
 
 
-def _others(name: str, chunk: _Chunk, answer: str, chunks: Sequence[_Chunk]) -> list[_Chunk]:
+def _others(
+    name: str, chunk: WholePassage, answer: str, chunks: Sequence[WholePassage]
+) -> list[WholePassage]:
     """Returns chunks of other documents that do not hold the answer, drawn by the example's name."""
-    drawn: dict[str, _Chunk] = {}
+    drawn: dict[str, WholePassage] = {}
     for turn in range(8 * _PASSAGES):
         each = chunks[_hash(f"{name} {turn}") % len(chunks)]
         if each.doc_id != chunk.doc_id and answer not in each.text:
@@ -155,7 +143,7 @@ def _others(name: str, chunk: _Chunk, answer: str, chunks: Sequence[_Chunk]) -> 
 
 
 def _grounded(
-    name: str, question: str, answer: str, chunk: _Chunk, others: Sequence[_Chunk]
+    name: str, question: str, answer: str, chunk: WholePassage, others: Sequence[WholePassage]
 ) -> WrittenExample:
     refused = len(others) > 1 and _hash(name) % _REFUSED_OF == 0
     place = _hash(f"{name} place") % (min(len(others), _PASSAGES - 1) + 1)
