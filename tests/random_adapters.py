@@ -24,11 +24,16 @@ def save_random_adapter(base: Path, folder: Path, seed: int) -> Path:
 
 
 def register_random_adapter(
-    registry: ModelRegistry, base: Path, base_digest: str, tenant: str | None, seed: int
+    registry: ModelRegistry,
+    base: Path,
+    base_digest: str,
+    tenant: str | None,
+    seed: int,
+    dataset: str = "mine@1234",
 ) -> ModelVersion:
     """Adds a version of a tenant's adapter, or of that of all tenants, to a registry."""
     lineage = ModelLineage(
-        dataset="mine@1234",
+        dataset=dataset,
         dataset_digest="ab" * 32,
         base=str(base),
         base_digest=base_digest,

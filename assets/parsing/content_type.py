@@ -18,7 +18,7 @@ from assets.parsing.decoding import (
     text_encoding,
 )
 from assets.parsing.formats.data.records import is_plainly_delimited
-from assets.parsing.formats.mail.mailbox import is_git_patch, is_mailbox
+from assets.parsing.formats.mail.mailbox import is_mailbox
 from assets.parsing.formats.roff.page import is_manual_page
 from assets.parsing.formats.zip_package import OLE_SIGNATURE, exceeds_zip_part_limit
 from assets.parsing.markup import HTML, XML, is_html_fragment, markup_media_type
@@ -27,7 +27,7 @@ from assets.parsing.signatures import binary_media_type
 if TYPE_CHECKING:
     from magika import Magika
 
-KINDS_VERSION = "7"
+KINDS_VERSION = "6"
 """Increased whenever the same bytes would be told to be of another kind, or be read as other documents."""
 
 PLAIN_TEXT = "text/plain"
@@ -147,8 +147,13 @@ _HEADER_NAME = re.compile(rb"^([\w-]{1,60}):", re.MULTILINE)
 # At least two of these make a message; a list of fields may begin with a date or a subject.
 _MAIL_HEADERS = set(b"from to subject date message-id mime-version received return-path".split())
 _MARKUP_NAMED = ("text/markdown", "text/x-rst", ORG)
-_SPEAKING_EXTENSIONS = (".json", *_BY_EXTENSION, *_HTML_EXTENSIONS, *_MAIL_EXTENSIONS)
-_SPEAKING_EXTENSIONS += _JSON_LINES_EXTENSIONS
+_SPEAKING_EXTENSIONS = (
+    *_BY_EXTENSION,
+    *_HTML_EXTENSIONS,
+    *_MAIL_EXTENSIONS,
+    *_JSON_LINES_EXTENSIONS,
+    ".json",
+)
 _SMALL_JSON_BYTES = 1 << 16
 _CODING = "; content-coding="
 _NOTEBOOK = re.compile(rb'"nbformat"\s*:\s*\d')
@@ -188,7 +193,7 @@ def detect_media_type(body: bytes, name: str = "", declared: str | None = None) 
 def signature_media_type(body: bytes) -> str | None:
     """Returns the media type that a file's own signature tells; None for text without one, or unknown bytes.
 
-    Archives, packages, compressed files, messages and Git's patches all have one.
+    Archives, packages, compressed files and messages all have one.
     """
     if body.startswith(b"%PDF-"):
         return PDF
@@ -200,8 +205,6 @@ def signature_media_type(body: bytes) -> str | None:
         return RTF
     if found := binary_media_type(body):
         return found
-    if is_git_patch(body):
-        return PLAIN_TEXT
     if is_mailbox(body):
         return MBOX
     if _is_mail(_as_utf8(_sample(body))):

@@ -12,8 +12,8 @@ from inference.engines.worker_engine import Workplace
 from inference.prompting.cited_reply import parse_cited_reply
 from inference.prompting.prompt_assembly import PromptConfig, assemble_prompt_passages
 from inference.prompting.types import Draft, Passage, WholePassage
+from orchestration.answer_evaluation.evaluation import answer_engine_configs
 from orchestration.bench.report import BenchResult
-from orchestration.operations.answer_evaluation import answer_engine_configs
 from orchestration.settings import Settings
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.progress import Progress

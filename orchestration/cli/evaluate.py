@@ -104,6 +104,14 @@ def evaluate_answers_command(
     engine: Annotated[
         str | None, typer.Option(metavar="NAME", help="One engine; all that are set unless named.")
     ] = None,
+    adapter: Annotated[
+        str | None,
+        typer.Option(
+            metavar="VERSION",
+            help="A generator's adapter, such as generator-acme@2, to measure beside its base; or none. "
+            "Of questions to the lake, the one that answers the tenant's unless given.",
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Ask the first so many questions.")] = None,
     tenant: Tenant = "default",
     compare: Annotated[
@@ -124,13 +132,17 @@ def evaluate_answers_command(
 
     Example: `headwater evaluate-answers ~/answers-bioasq --limit 200 --plot answers.svg`
 
+    One that was stopped goes on when the same is asked again.
+
+    Example: `headwater evaluate-answers ~/my-questions.jsonl --adapter generator-acme@2`
+
     Example: `headwater evaluate-answers ~/my-questions.jsonl --gate`
     """
-    from orchestration.operations.answer_evaluation import (
-        GatedEngine,
-        answer_engine_configs,
+    from orchestration.answer_evaluation.engine_gate import GatedEngine, gate_engine
+    from orchestration.answer_evaluation.evaluation import (
+        adapter_beside_base,
         evaluate_answers_of_engines,
-        gate_engine,
+        plan_engines,
     )
     from orchestration.operations.demo import demo_answer_collection, has_demo_source
     from quality.evaluation.answer_collection import load_answer_collection
@@ -138,14 +150,10 @@ def evaluate_answers_command(
     from quality.evaluation.evaluation_chart import answers_svg
 
     settings = read_command_settings("made")
-    if gate and (engine or compare):
+    if gate and (engine or compare or adapter):
         raise typer.BadParameter("--gate compares the configured engine with the live one: leave out others")
     if gate and path is None and not has_demo_source(settings):
         raise typer.BadParameter("--gate: name questions to your documents; these are about the demo's")
-    known = [engine] if engine else list(answer_engine_configs(settings))
-    for name in compare or ():
-        if name not in known:
-            raise UnknownAnswerEngine(f"there is no engine {name!r} to compare; there are {', '.join(known)}")
     if plot and not plot.expanduser().parent.is_dir():
         raise typer.BadParameter(f"--plot: there is no folder {plot.expanduser().parent}")
     with quiet_terminal():
@@ -157,8 +165,14 @@ def evaluate_answers_command(
             gated = gate_engine(settings, collection, tenant, print_progress)
             result = gated.evaluation
         else:
-            names = [engine] if engine else None
-            result = evaluate_answers_of_engines(settings, collection, tenant, names, print_progress)
+            planned = plan_engines(settings, collection, tenant, engine, adapter)
+            compare = compare or adapter_beside_base(planned)
+            for name in compare or ():
+                if name not in planned:
+                    raise UnknownAnswerEngine(
+                        f"there is no engine {name!r} to compare; there are {', '.join(planned)}"
+                    )
+            result = evaluate_answers_of_engines(settings, collection, tenant, planned, print_progress)
     found: dict[str, Any] = result.to_dict() if result else {}
     if compare and result:
         found["comparison"] = {"a": compare[0], "b": compare[1], **result.compare(*compare)}

@@ -162,7 +162,7 @@ def engines_promote_command(reason: Reason, json_: Json = False) -> None:
 
     Example: `headwater engines promote --reason "the endpoint moved"`
     """
-    from orchestration.operations.answer_evaluation import promote_engine
+    from orchestration.answer_evaluation.engine_gate import promote_engine
 
     settings = read_command_settings()
     with quiet_terminal():

@@ -10,7 +10,7 @@ from orchestration.settings import Settings
 from orchestration.training.models import model_registry, settings_with_embedder
 from quality.evaluation.beir_collection import BeirCollection, load_beir_collection
 from quality.evaluation.collection_evaluation import MEASURES
-from quality.evaluation.model_gate import decide_model_release
+from quality.evaluation.model_gate import RANKING, decide_model_release
 from quality.evaluation.release_gate import ReleaseVerdict
 from quality.evaluation.retrieval_metrics import paired_gain
 from retrieval.embedding.embedding_model import EmbeddingModel
@@ -86,7 +86,7 @@ def compare_models(
             for measure in MEASURES
         }
     gains = {key: paired_gain(each - values[other][key]) for key, each in values[one].items()}
-    verdict = decide_model_release(gains, settings.recipe.gate.tolerance)
+    verdict = decide_model_release(gains, settings.recipe.gate.tolerance, RANKING)
     registry = model_registry(settings)
     version = next(
         (

@@ -19,17 +19,12 @@ from orchestration.training.models import ModelNotPromoted, model_registry
 from retrieval.index.index import Index
 from retrieval.index.types import ReleaseHeld
 from retrieval.store.postgres import Postgres
-from training.generator.examples import WrittenExample
-from training.generator.job import judge_losses, run_generator_job, written_by_file, written_by_tenant
-from training.generator.network import AdapterNetwork
-from training.generator.training import token_losses
+from training.generator.job import run_generator_job, written_by_file, written_by_tenant
 from training.jobs.embedder_job import follow_models
 from training.jobs.network import UnknownBase
 from training.jobs.plan import GeneratorTraining
 from training.registry.live_adapters import generator_name
 from training.registry.versions import ModelDecision, ModelRegistry, ModelVersion
-
-_MOST_COMPARED = 200
 
 
 @dataclass(frozen=True)
@@ -49,31 +44,6 @@ class ServedAdapter:
     tenant: str | None
     reason: str
     pointer_seconds: float
-
-
-@dataclass(frozen=True)
-class AdapterComparison:
-    """Two models on the same examples.
-
-    Attributes:
-        one: The version.
-        other: What it was compared with.
-        dataset: The examples.
-        examples: How many.
-        losses: By model, the mean loss of a token, in nats.
-        gains: How much lower the first's is, with the ends of the 95% interval.
-        approved: Whether the first may answer instead of the other.
-        reason: Why, in a sentence.
-    """
-
-    one: str
-    other: str
-    dataset: str
-    examples: int
-    losses: dict[str, float]
-    gains: dict[str, dict[str, float]]
-    approved: bool
-    reason: str
 
 
 def train_generator_version(
@@ -129,56 +99,6 @@ def train_generator_version(
     return version
 
 
-def compare_adapters(
-    settings: Settings, address: str, other: str, data: Path | None, progress: Callable[[str], None]
-) -> AdapterComparison:
-    """Measures an adapter beside another, or beside its base, by the losses of examples; keeps the verdict.
-
-    Args:
-        settings: The settings of the state folder.
-        address: The version.
-        other: `live` for the version of its name that answers, or the base where none does; `base`, or
-            another version.
-        data: A file of JSON lines with `prompt` and `response`, all of which are measured; None for the
-            held-out examples of what the version was trained on.
-        progress: Takes a line about what happens.
-
-    Raises:
-        UnknownModel: There is no such version.
-        ModelNotTrusted: Its files are not those that were signed.
-        UnknownBase: Its base is gone.
-        InvalidWrittenExamples: A line of the file is no example.
-        UnknownDataset: What it was trained on is gone.
-    """
-    registry = model_registry(settings)
-    version = registry.find(address)
-    beside = _beside(registry, version, other)
-    examples, dataset = _held_out(settings, version, data)
-    base = _base_of(settings, version)
-    losses = []
-    for each in (version, beside):
-        progress(f"measuring {each.address if each else 'the base'}")
-        network = AdapterNetwork(base, GeneratorTraining(), registry.open(each) if each else None)
-        tokenized = network.tokenize(examples)
-        losses.append(token_losses(network, tokenized, "examples measured"))
-    gains, verdict = judge_losses(losses[1], losses[0])
-    registry.log_decision(
-        version.name,
-        ModelDecision(
-            version=version.version,
-            decision="approved" if verdict.released else "refused",
-            reason=verdict.reason,
-            against=beside.digest if beside else version.lineage.base_digest,
-            dataset=dataset,
-            gains=gains,
-            decided_at=datetime.now(UTC),
-        ),
-    )
-    names = (version.address, beside.address if beside else "base")
-    means = {name: float(each.mean()) if len(each) else 0.0 for name, each in zip(names, losses, strict=True)}
-    return AdapterComparison(*names, dataset, len(losses[0]), means, gains, verdict.released, verdict.reason)
-
-
 def promote_adapter(
     settings: Settings, address: str, reason: str, progress: Callable[[str], None]
 ) -> ServedAdapter:
@@ -205,7 +125,7 @@ def promote_adapter(
     if live == version.version:
         return ServedAdapter(version.name, live, version.lineage.tenant, "it is live already", 0.0)
     _require_base_of_settings(settings, version)
-    _require_approval(registry, version, _beside(registry, version, "live"))
+    _require_approval(registry, version, version_beside(registry, version, "live"))
     return _moved(settings, version.name, live, version, "promoted", reason, progress)
 
 
@@ -254,8 +174,18 @@ def _moved(
     return ServedAdapter(name, number, of.lineage.tenant, reason.strip(), round(seconds, 4))
 
 
-def _beside(registry: ModelRegistry, version: ModelVersion, other: str) -> ModelVersion | None:
-    """Returns the version that another is compared with; None for the base."""
+def version_beside(registry: ModelRegistry, version: ModelVersion, other: str) -> ModelVersion | None:
+    """Returns the version that another is compared with; None for the base.
+
+    Args:
+        registry: The versions of models.
+        version: The one that is compared.
+        other: `live` for the version of its name that answers, or the base where none does; `base`, or
+            another version.
+
+    Raises:
+        UnknownModel: There is no such other version.
+    """
     if other == "base" or (other == "live" and registry.aliases(version.name).live is None):
         return None
     return registry.find(f"{version.name}@live" if other == "live" else other)
@@ -275,6 +205,12 @@ def _require_approval(registry: ModelRegistry, version: ModelVersion, live: Mode
         )
     if verdicts[-1].decision != "approved":
         raise ModelNotPromoted(f"{version.address} was refused: {verdicts[-1].reason}")
+    learned_from_file = Path(version.lineage.dataset).is_absolute()
+    if verdicts[-1].questions is None and not learned_from_file:  # a job measures only what it trains
+        raise ModelNotPromoted(
+            f"the answers of {version.address} were not measured yet: `headwater models compare "
+            f"{version.address}` does"
+        )
 
 
 def _require_base_of_settings(settings: Settings, version: ModelVersion) -> None:
@@ -286,29 +222,3 @@ def _require_base_of_settings(settings: Settings, version: ModelVersion) -> None
             f"{model or 'not set'}: set HEADWATER_GENERATOR__MODEL to its base, or train an adapter over "
             "this one"
         )
-
-
-def _base_of(settings: Settings, version: ModelVersion) -> Path:
-    """Returns where a version's base is: where it was trained, or where the settings name it now."""
-    for path in (Path(version.lineage.base), settings.generator.model):
-        if path and path.exists() and model_files_digest(path) == version.lineage.base_digest:
-            return path
-    raise UnknownBase(
-        f"the base of {version.address} is no longer at {version.lineage.base}: put it back, or set "
-        "HEADWATER_GENERATOR__MODEL to where it is"
-    )
-
-
-def _held_out(
-    settings: Settings, version: ModelVersion, data: Path | None
-) -> tuple[list[WrittenExample], str]:
-    if data:
-        written = written_by_file(data, None)
-        every = [*written.splits.train, *written.splits.validation, *written.splits.test]
-        return every[:_MOST_COMPARED], written.name
-    name = version.lineage.dataset
-    if Path(name).is_file():
-        written = written_by_file(Path(name), version.lineage.tenant)
-    else:
-        written = written_by_tenant(settings.datasets_folder, version.lineage.tenant or "default", name)
-    return written.splits.test[:_MOST_COMPARED], f"{name}/test"

@@ -1,6 +1,6 @@
 """Evaluates the answers of engines to a collection's questions: figures with intervals over the questions."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,8 +36,6 @@ ANSWER_MEASURES = (
 )
 SUPPORTED = "supported"
 """The share of an answer's sentences that a quote supports. It is no figure of the contract of `--json`."""
-PROGRESS_QUESTIONS = 100
-"""Questions between two lines of progress."""
 
 
 class UnknownAnswerEngine(ValueError):
@@ -53,7 +51,6 @@ class JudgedAnswer:
         refused: Whether the engine refused.
         cited: The names of the cited passages: ids or URIs, as in `AnswerQuestion.gold`.
         quotes: The quoted texts.
-        seconds: How long search and answer took.
         scores: The score of each candidate; None where the question has none or the engine gives none.
     """
 
@@ -61,7 +58,6 @@ class JudgedAnswer:
     refused: bool
     cited: tuple[str, ...] = ()
     quotes: tuple[str, ...] = ()
-    seconds: float = float("nan")
     scores: npt.NDArray[np.float32] | None = None
 
 
@@ -72,7 +68,7 @@ class EngineEvaluation:
     Attributes:
         values: Each of `ANSWER_MEASURES` and `SUPPORTED` per question, (questions,) float64; NaN where a
             question can not give it.
-        milliseconds: The time of each answer, (questions,) float64.
+        milliseconds: The time of each answer, (questions,) float64; NaN where it is not known.
     """
 
     values: Mapping[str, npt.NDArray[np.float64]]
@@ -155,41 +151,38 @@ class AnswerEvaluation:
 
 
 def evaluate_answers(
-    collection: AnswerCollection,
-    engines: Mapping[str, Callable[[AnswerQuestion], JudgedAnswer]],
-    sentences: SentenceSplitter,
-    progress: Callable[[str], None],
+    collection: AnswerCollection, measured: Mapping[str, Sequence[Mapping[str, float]]]
 ) -> AnswerEvaluation:
-    """Returns the evaluation of each engine on a collection, from asking it every question.
+    """Returns the evaluation of engines on a collection.
 
     Args:
         collection: The questions.
-        engines: By name, a function that answers a question.
-        sentences: Splits an answer into the sentences whose support is measured.
-        progress: Called with a line now and then.
+        measured: By the engine's name, `measure_answer` of each question, in order, and `milliseconds` where
+            the time of the answer is known.
     """
     evaluated = {}
-    for name, answer in engines.items():
-        rows: list[dict[str, float]] = []
-        for done, question in enumerate(collection.questions):
-            if done % PROGRESS_QUESTIONS == 0:
-                progress(f"{name}: {len(collection.questions) - done} questions left")
-            rows.append(_measured(question, answer(question), sentences))
+    for name, rows in measured.items():
         values = {
             measure: np.array([row.get(measure, np.nan) for row in rows], dtype=np.float64)
-            for measure in (*ANSWER_MEASURES, SUPPORTED)
+            for measure in (*ANSWER_MEASURES, SUPPORTED, "milliseconds")
         }
-        milliseconds = np.array([row["milliseconds"] for row in rows], dtype=np.float64)
+        milliseconds = values.pop("milliseconds")
         evaluated[name] = EngineEvaluation(values, milliseconds)
     asked = len({question.text for question in collection.questions})
     return AnswerEvaluation(collection.name, collection.kind, asked, evaluated)
 
 
-def _measured(
+def measure_answer(
     question: AnswerQuestion, answer: JudgedAnswer, sentences: SentenceSplitter
 ) -> dict[str, float]:
-    """The measures that a question gives of its answer."""
-    row = {"milliseconds": answer.seconds * 1000}
+    """Returns the measures that a question gives of its answer, of `ANSWER_MEASURES` and `SUPPORTED`.
+
+    Args:
+        question: The question.
+        answer: The answer.
+        sentences: Splits an answer into the sentences whose support is measured.
+    """
+    row: dict[str, float] = {}
     if question.candidates:
         if answer.scores is not None:
             scores = answer.scores.tolist()
@@ -197,7 +190,7 @@ def _measured(
             row["mrr"] = reciprocal_rank(scores, question.relevant)
         return row
     if not question.answerable:
-        return row | {"refused_on_negative": float(answer.refused)}
+        return {"refused_on_negative": float(answer.refused)}
     row["refused"] = float(answer.refused)
     # The words of a refusal are no answer, and it cites nothing.
     text = "" if answer.refused else strip_citation_markers(answer.text)

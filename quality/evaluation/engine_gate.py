@@ -27,31 +27,50 @@ class EngineGate(BaseModel):
     """How much worse a figure may be, where the 95% interval of the difference lies on the worse side too."""
 
 
+def gain_line(name: str, gain: Mapping[str, float]) -> str:
+    """Returns a figure's difference with its interval, such as `right -0.100 [-0.200, -0.030]`."""
+    return f"{name} {gain['difference']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
+
+
+def worse_figures(gains: Mapping[str, Mapping[str, float]], tolerance: float) -> list[str]:
+    """Returns the figures that are significantly worse, and by more than the tolerance, as `gain_line` does.
+
+    Of a figure more is better, unless it is one of `BETTER_LOWER`.
+
+    Args:
+        gains: By figure, the mean `difference` and the ends `low` and `high` of its 95% interval
+            (`quality.evaluation.retrieval_metrics.paired_gain`).
+        tolerance: How much worse a figure may be.
+    """
+    worse = []
+    for name, gain in gains.items():
+        sign = -1.0 if name in BETTER_LOWER else 1.0
+        best_case = max(sign * gain["low"], sign * gain["high"])
+        if sign * gain["difference"] < -tolerance and best_case < 0:
+            worse.append(gain_line(name, gain))
+    return worse
+
+
+def judged_figures(gains: Mapping[str, Mapping[str, float]]) -> dict[str, Mapping[str, float]]:
+    """Returns the figures of answers of which it is known whether more or less is better."""
+    return {name: gains[name] for name in (*BETTER_HIGHER, *BETTER_LOWER) if name in gains}
+
+
 def decide_engine_release(gains: Mapping[str, Mapping[str, float]], gate: EngineGate) -> ReleaseVerdict:
     """Returns whether a candidate may answer, from what it has more than the engine that answers.
 
     Args:
-        gains: By figure, the mean `difference` and the ends `low` and `high` of its 95% interval, over the
-            same questions (`quality.evaluation.retrieval_metrics.paired_gain`).
+        gains: By figure, what it has more over the same questions, as `worse_figures` takes it.
         gate: The tolerance.
 
     Returns:
         A refusal if any figure is significantly worse and by more than the tolerance, with every such figure
         in the reason, or if there is no figure to compare.
     """
-    worse, compared = [], []
-    for name in (*BETTER_HIGHER, *BETTER_LOWER):
-        if name not in gains:
-            continue
-        gain = gains[name]
-        sign = 1.0 if name in BETTER_HIGHER else -1.0
-        best_case = max(sign * gain["low"], sign * gain["high"])
-        interval = f"{name} {gain['difference']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
-        compared.append(interval)
-        if sign * gain["difference"] < -gate.tolerance and best_case < 0:
-            worse.append(interval)
-    if not compared:
+    judged = judged_figures(gains)
+    if not judged:
         return ReleaseVerdict(False, "no figure of the two engines could be compared")
-    if worse:
+    if worse := worse_figures(judged, gate.tolerance):
         return ReleaseVerdict(False, f"worse than the live engine: {', '.join(worse)}")
-    return ReleaseVerdict(True, f"no worse than the live engine: {', '.join(compared)}")
+    compared = ", ".join(gain_line(name, gain) for name, gain in judged.items())
+    return ReleaseVerdict(True, f"no worse than the live engine: {compared}")

@@ -38,21 +38,24 @@ def answers_svg(evaluation: AnswerEvaluation) -> str:
 
 
 def _bars_svg(title: str, bars: Mapping[str, Mapping[str, tuple[float, float, float]]]) -> str:
-    """The chart of `(mean, low, high)` by series and measure; all series have the same measures."""
+    """The chart of `(mean, low, high)` by series and measure; a series may lack measures of others."""
     import matplotlib as mpl
     from matplotlib.figure import Figure  # half a second to import
 
-    measures = list(next(iter(bars.values()))) if bars else []
+    measures = list(dict.fromkeys(measure for values in bars.values() for measure in values))
     figure = Figure(figsize=_INCHES, layout="constrained")
     axes = figure.subplots()
     axes.set_title(title, loc="left")
     bar_width = _GROUP_WIDTH / max(1, len(bars))
     for place, (name, values) in enumerate(bars.items()):
-        mean, low, high = np.array([values[measure] for measure in measures]).T
-        left = np.arange(len(measures)) + place * bar_width
+        given = [number for number, measure in enumerate(measures) if measure in values]
+        mean, low, high = np.array([values[measures[number]] for number in given]).T
+        left = np.array(given) + place * bar_width
         # A mean of draws may lie a rounding error outside of its interval, and an error bar can not.
         errors = np.maximum([mean - low, high - mean], 0)
-        drawn = axes.bar(left, mean, 0.9 * bar_width, yerr=errors, color=_COLOURS[place], label=name)
+        drawn = axes.bar(
+            left, mean, 0.9 * bar_width, yerr=errors, color=_COLOURS[place % len(_COLOURS)], label=name
+        )
         axes.bar_label(
             drawn, [f"{value:.3f}" for value in mean], label_type="center", color="white", fontsize=7
         )

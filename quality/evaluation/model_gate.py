@@ -1,38 +1,39 @@
-"""Decides whether an embedder may be served instead of the live one, by both's results on one collection."""
+"""Decides whether a model may be served instead of the live one, by both's results on the same examples."""
 
 from collections.abc import Mapping
 
+from quality.evaluation.engine_gate import gain_line, worse_figures
 from quality.evaluation.release_gate import ReleaseVerdict
 
-_MEANT = "vector ndcg@10"
+RANKING = "vector ndcg@10"
 """What an embedder is trained for: the ranking by its vectors alone."""
+LOG_LIKELIHOOD = "log_likelihood"
+"""What a generator's adapter is trained for: that of a token of held-out responses, in nats."""
 
 
-def decide_model_release(gains: Mapping[str, Mapping[str, float]], tolerance: float) -> ReleaseVerdict:
+def decide_model_release(
+    gains: Mapping[str, Mapping[str, float]], tolerance: float, meant: str
+) -> ReleaseVerdict:
     """Returns whether a model may be served: better where it was meant to be, and nowhere worse.
 
     Args:
-        gains: By search mode and measure, such as `hybrid ndcg@10`, the mean `difference` to the live model
-            over the same queries and its 95% interval from `low` to `high`
+        gains: By figure, such as `hybrid ndcg@10` or `right`, the mean `difference` to the live model over
+            the same questions or examples and its 95% interval from `low` to `high`
             (`quality.evaluation.retrieval_metrics.paired_gain`).
         tolerance: How much worse a figure may be.
+        meant: The figure that it was trained for.
 
     Returns:
-        A refusal, with every reason, if the interval of `vector ndcg@10` does not lie above zero, or a figure
-        is significantly worse and by more than the tolerance.
+        A refusal, with every reason, if the interval of the figure that is meant does not lie above zero, or
+        a figure is significantly worse and by more than the tolerance.
     """
-    if _MEANT not in gains:
-        return ReleaseVerdict(False, f"{_MEANT} was not measured")
-    said = {
-        name: f"{name} {gain['difference']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
-        for name, gain in gains.items()
-    }
-    worse = [
-        said[name] for name, gain in gains.items() if gain["difference"] < -tolerance and gain["high"] < 0
-    ]
+    if meant not in gains:
+        return ReleaseVerdict(False, f"{meant} was not measured")
+    worse = worse_figures(gains, tolerance)
     faults = [f"worse than the live model: {', '.join(worse)}"] if worse else []
-    if gains[_MEANT]["low"] <= 0:
-        faults.append(f"not better where it was meant to be: {said[_MEANT]}")
+    if gains[meant]["low"] <= 0:
+        faults.append(f"not better where it was meant to be: {gain_line(meant, gains[meant])}")
     if faults:
         return ReleaseVerdict(False, "; ".join(faults))
-    return ReleaseVerdict(True, f"better, and nowhere worse: {', '.join(said.values())}")
+    said = ", ".join(gain_line(name, gain) for name, gain in gains.items())
+    return ReleaseVerdict(True, f"better, and nowhere worse: {said}")

@@ -10,10 +10,17 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from assets.lake.answers import AnswerJournal, recent_stored_answers
+from inference.engines.extractive import ExtractiveEngine
+from inference.prompting.types import Draft, Passage
 from orchestration.cli.main import app
 from orchestration.settings import Settings, open_configured_lake
 from quality.evaluation.answer_collection import load_answer_collection
-from quality.evaluation.answer_evaluation import ANSWER_MEASURES, JudgedAnswer, evaluate_answers
+from quality.evaluation.answer_evaluation import (
+    ANSWER_MEASURES,
+    JudgedAnswer,
+    evaluate_answers,
+    measure_answer,
+)
 from retrieval.chunking.sentences import sentence_spans
 
 PASSAGES = {
@@ -106,6 +113,40 @@ def test_what_only_looks_like_an_answer_is_counted_apart(tmp_path: Path, home: P
     assert (figures["right"], figures["refused"], figures["refused_on_negative"]) == (1.0, 0.0, 1.0)
 
 
+def test_an_evaluation_that_was_stopped_asks_only_what_is_missing(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = {"Danube": "danube", "bread": "bread", "wind turbine": "wind"}
+    rows = [
+        {"text": f"What is known of the {name}?", "answer": [[name]], "positive": [PASSAGES[passage]]}
+        for name, passage in places.items()
+    ]
+    write(tmp_path / "given" / "questions.jsonl", rows)
+    whole = figures_of(evaluate(tmp_path / "given", "--json"))
+    asked: list[str] = []
+    answer, dies_after = ExtractiveEngine.answer, 2
+
+    def dying(self: ExtractiveEngine, question: str, passages: Sequence[Passage]) -> Draft:
+        if len(asked) == dies_after:
+            raise KeyboardInterrupt
+        asked.append(question)
+        return answer(self, question, passages)
+
+    monkeypatch.setattr(ExtractiveEngine, "answer", dying)
+    assert evaluate(tmp_path / "given", "--json").exit_code == 130
+    [kept] = (home / "evaluations").glob("answers-*.jsonl")
+    assert len(kept.read_text().splitlines()) == 2
+    assert "Danube" not in kept.read_text()
+    kept.write_text(kept.read_text() + '{"key": "a line that was beg')
+    asked.clear()
+    again = figures_of(evaluate(tmp_path / "given", "--json"))
+    assert asked == [rows[2]["text"]]
+    assert not kept.exists()
+    for figures in (whole, again):
+        del figures["engines"]["extractive"]["p50_ms"]
+    assert again == whole
+
+
 def test_sentences_are_ranked_by_the_engines_scorer(tmp_path: Path, home: Path) -> None:
     rows = [
         {"question": "Where does the Danube rise ?", "sentence": text, "label": int(name == "danube")}
@@ -144,10 +185,14 @@ def test_engines_are_compared_question_by_question(tmp_path: Path) -> None:
     rows = [{"question": f"{number}?", "exact_answer": "yes"} for number in range(8)]
     collection = load_answer_collection(write(tmp_path / "mine.jsonl", rows))
     engines = {
-        "sure": lambda question: JudgedAnswer("Yes. [1]", False, quotes=("Yes.",)),
-        "shy": lambda question: JudgedAnswer("Yes is not said.", refused=True),
+        "sure": JudgedAnswer("Yes. [1]", False, quotes=("Yes.",)),
+        "shy": JudgedAnswer("Yes is not said.", refused=True),
     }
-    result = evaluate_answers(collection, engines, sentence_spans, lambda line: None)
+    measured = {
+        name: [measure_answer(question, answer, sentence_spans) for question in collection.questions]
+        for name, answer in engines.items()
+    }
+    result = evaluate_answers(collection, measured)
     assert result.compare("sure", "shy")["right"] == {"difference": 1.0, "low": 1.0, "high": 1.0}
     assert result.compare("sure", "shy")["refused"]["difference"] == -1.0
     assert "words" not in result.compare("sure", "shy")  # a refusal has none

@@ -56,7 +56,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     for tenant in ("acme", "beta"):
         for seed in (1, 2):
             register_random_adapter(registry, model, digest, tenant, seed + len(tenant))
-    from orchestration.operations.answer_evaluation import promote_engine
+    from orchestration.answer_evaluation.engine_gate import promote_engine
 
     promote_engine(settings, "a test")
     yield settings
@@ -67,7 +67,7 @@ def registry_of(settings: Settings) -> ModelRegistry:
     return ModelRegistry(settings.models_folder)
 
 
-def approve(settings: Settings, address: str, against: str | None = None) -> None:
+def approve(settings: Settings, address: str, against: str | None = None, questions: int | None = 8) -> None:
     registry = registry_of(settings)
     version = registry.find(address)
     registry.log_decision(
@@ -77,6 +77,7 @@ def approve(settings: Settings, address: str, against: str | None = None) -> Non
             decision="approved",
             reason="better",
             against=against or version.lineage.base_digest,
+            questions=questions,
             decided_at=datetime.now(UTC),
         ),
     )
@@ -119,6 +120,9 @@ def test_each_tenant_is_answered_with_its_live_adapter_and_others_by_the_base_wh
         answer = service.ask(QUESTION, "acme")
     assert answer.generator_adapter == digests["acme"]
     # The same batch asks again only those whose adapter is another now.
+    approve(settings, "generator-acme@2", against=digests["acme"], questions=None)
+    with pytest.raises(ModelNotPromoted, match=r"answers of .* were not measured yet: .*models compare"):
+        promote_adapter(settings, "generator-acme@2", "second", lambda line: None)
     approve(settings, "generator-acme@2", against=digests["acme"])
     promote_adapter(settings, "generator-acme@2", "second", lambda line: None)
     rolled = roll_back_adapter(settings, "generator-acme", "worse", lambda line: None)
@@ -126,7 +130,7 @@ def test_each_tenant_is_answered_with_its_live_adapter_and_others_by_the_base_wh
     aliases = registry.aliases("generator-acme")
     assert (aliases.live, aliases.previous) == (1, 2)
     assert [each.decision for each in registry.decisions("generator-acme")] == [
-        *("approved", "promoted", "approved", "promoted", "rolled_back"),
+        *("approved", "promoted", "approved", "approved", "promoted", "rolled_back"),
     ]
 
 
@@ -163,6 +167,37 @@ class OneAdapter:
 
     def of(self, tenant: str) -> AdapterChoice:
         return self._choice
+
+
+def test_an_adapter_is_measured_beside_its_base_on_the_same_questions(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry, generator = registry_of(settings), settings.generator
+    live = registry.aliases("generator-acme").live
+    monkeypatch.setenv("HEADWATER_HOME", str(settings.home))
+    monkeypatch.setenv("HEADWATER_GENERATOR__MODEL", str(generator.model))
+    monkeypatch.setenv("HEADWATER_GENERATOR__MAX_NEW_TOKENS", str(generator.max_new_tokens))
+    monkeypatch.setenv("HEADWATER_GENERATOR__CONTEXT__MAX_TOKENS", str(generator.context.max_tokens))
+    file = tmp_path / "mine.jsonl"
+    rows = [{"question": QUESTION, "exact_answer": "ice"}, {"question": "Who moves?", "answerable": False}]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def evaluated(*arguments: str) -> Any:
+        command = ["evaluate-answers", str(file), "--tenant", "acme", "--json", *arguments]
+        return json.loads(CliRunner().invoke(app, command, catch_exceptions=False).stdout)
+
+    found = evaluated("--adapter", "generator-acme@2")
+    assert list(found["engines"]) == ["extractive", "local:generator", "generator-acme@2"]
+    assert found["engines"]["extractive"]["right"] == 1.0
+    assert (found["comparison"]["a"], found["comparison"]["b"]) == ("generator-acme@2", "local:generator")
+    assert found["comparison"]["right"] == {"difference": 0.0, "low": 0.0, "high": 0.0}
+    assert f"generator-acme@{live}" in evaluated()["engines"]
+    assert list(evaluated("--adapter", "none")["engines"]) == ["extractive", "local:generator"]
+    other = save_tiny_generator(tmp_path / "other", context_tokens=128)
+    of_other = register_random_adapter(registry, other, model_files_digest(other), "delta", 9)
+    for named, why in ((of_other.address, "trained over the base"), ("none@1", "not one model 'none@1'")):
+        command = ["evaluate-answers", str(file), "--adapter", named]
+        assert why in str(CliRunner().invoke(app, command).exception)
 
 
 def test_under_a_hold_no_adapter_is_promoted_or_rolled_back(settings: Settings) -> None:

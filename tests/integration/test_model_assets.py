@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pyarrow as pa
@@ -39,6 +40,13 @@ def write_training_set(settings: Settings, tenant: str, doc_ids: list[str]) -> D
             lists.ids, lists.questions, lists.candidates, lists.relevant, lists.scores, strict=True
         )
     ]
+    return write_examples(settings, tenant, rows, {"ranked_list": len(rows)}, len(doc_ids))
+
+
+def write_examples(
+    settings: Settings, tenant: str, rows: list[dict[str, Any]], kinds: dict[str, int], documents: int = 1
+) -> DatasetHeader:
+    """Writes a snapshot of which each split has the same examples."""
     described = DatasetHeader.model_validate(
         {
             "name": f"of-{tenant}",
@@ -51,11 +59,11 @@ def write_training_set(settings: Settings, tenant: str, doc_ids: list[str]) -> D
             "made_at": datetime.now(UTC),
             "files": {},
             "splits": dict.fromkeys(SPLITS, len(rows)),
-            "kinds": {"ranked_list": len(rows)},
+            "kinds": kinds,
             "query_kinds": {},
             "licences": {},
             "languages": [],
-            "documents": len(doc_ids),
+            "documents": documents,
         }
     )
     examples = dict.fromkeys(SPLITS, pa.Table.from_pylist(rows, EXAMPLE_SCHEMA))

@@ -1,11 +1,15 @@
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
-from test_model_assets import write_training_set
+from random_adapters import register_random_adapter
+from test_model_assets import write_examples, write_training_set
 from tiny_generator import save_tiny_generator
 from typer.testing import CliRunner
 
+from inference.engines.digest import model_files_digest
 from orchestration.cli.main import app
 from orchestration.settings import Settings
 from orchestration.training.generators import train_generator_version
@@ -56,6 +60,49 @@ def test_training_registers_a_signed_adapter_and_the_same_command_makes_nothing_
     config.write_text(config.read_text().replace('"r": 16', '"r": 32'))
     with pytest.raises(ModelNotTrusted):
         registry.open(registry.find("generator-acme@1"))
+
+
+def test_an_adapter_is_compared_by_its_losses_and_by_its_answers(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(home=tmp_path / "state")
+    names = ("Danube", "Rhine", "Elbe", "Oder", "Main", "Isar")
+    header = write_examples(settings, "acme", instructions(names), {"instruction": len(names)})
+    registry = ModelRegistry(settings.models_folder)
+    digest = model_files_digest(tiny_base)
+    made = [
+        register_random_adapter(registry, tiny_base, digest, "acme", seed, header.address) for seed in (1, 2)
+    ]
+    monkeypatch.setenv("HEADWATER_HOME", str(settings.home))
+    monkeypatch.setenv("HEADWATER_GENERATOR__MAX_NEW_TOKENS", "4")
+    found = compared(made[0].address)
+    assert (found["one"], found["other"], found["questions"]) == ("generator-acme@1", "base", len(names))
+    assert found["examples"] == len(names)
+    assert {"loss", "refused", "token_f1"} <= set(found["figures"]["base"])
+    assert {"log_likelihood", "refused", "token_f1", "citation_recall"} == set(found["gains"])
+    [kept] = registry.decisions("generator-acme")
+    assert (kept.questions, kept.against, kept.gains) == (len(names), digest, found["gains"])
+    assert kept.decision == ("approved" if found["approved"] else "refused")
+    # Of two that write at random one is likelier, and none answers better.
+    both = [found, compared(made[1].address, made[0].address)]
+    assert any(not each["approved"] and "log_likelihood" in each["reason"] for each in both)
+
+
+def compared(*models: str) -> Any:
+    command = ["models", "compare", *models, "--json"]
+    return json.loads(CliRunner().invoke(app, command, catch_exceptions=False).stdout)
+
+
+def instructions(names: Sequence[str]) -> list[dict[str, Any]]:
+    """A chunk about each river, and a question that it answers."""
+    rows: list[dict[str, Any]] = []
+    for name in names:
+        text = f"The {name} is a river of Europe that is known for its {name} trout."
+        shared = {"negatives": [], "candidates": [], "scores": [], "chunk_ids": [name], "doc_ids": [name]}
+        rows.append({"example_id": f"text {name}", "kind": "domain_text", "positive": text, **shared})
+        asked = {"question": f"What is the {name}?", "positive": text}
+        rows.append({"example_id": f"about {name}", "kind": "instruction", **asked, **shared})
+    return rows
 
 
 def test_what_can_not_be_trained_is_told(tiny_base: Path, tmp_path: Path) -> None:

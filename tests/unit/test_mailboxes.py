@@ -21,16 +21,6 @@ from assets.sources.source_schemas import ListedFile, SourceContent
 SEPARATOR = b"From anna@harbour.example Mon Mar  2 09:14:00 2026\n"
 
 
-PATCHES = b"".join(
-    b"From %s Mon Sep 17 00:00:00 2001\nFrom: Anna <anna@harbour.example>\n"
-    b"Date: Mon, 2 Mar 2026 09:14:00 +0000\nSubject: [PATCH %d/2] Let crane %d\n\n"
-    b"From now on it is let.\n---\n a.txt | 1 +\n\ndiff --git a/a.txt b/a.txt\n--- a/a.txt\n+++ b/a.txt\n"
-    b"@@ -1 +1,2 @@\n a\n+crane %d\n-- \n2.39.5\n\n\n" % (sha, number, number, number)
-    for number, sha in enumerate((b"69f32c47" * 5, b"050f7b2a" * 8), 1)
-)
-"""What `git format-patch --stdout` writes for two commits."""
-
-
 def message(number: int, body: str = "The crane is let for twelve months.", identity: bool = True) -> bytes:
     found = EmailMessage()
     found["From"], found["To"] = "anna@harbour.example", "ben@harbour.example"
@@ -96,25 +86,6 @@ def test_a_compressed_mailbox_is_one(name: str) -> None:
 def test_a_mailbox_in_an_archive_is_opened() -> None:
     rows = contents(make_zip({"2026/box": box(message(1))}), "mail.zip")
     assert "#2026/box!/crane-1%40lists.harbour.org" in rows
-
-
-@pytest.mark.parametrize("name", ["0001-let.patch", "series", "let.eml", "let.mbox"])
-def test_patches_of_git_are_one_text_and_no_mailbox(name: str) -> None:
-    for body in (PATCHES, PATCHES.replace(b"\n", b"\r\n")):
-        [row] = contents(body, name).values()
-        assert row.media_type == "text/plain"
-    text = extract_document(PATCHES, "text/plain").text
-    assert text.startswith("From 69f32c47")
-    assert "+crane 1" in text
-    assert "+crane 2" in text
-    [row] = contents(gzip.compress(PATCHES), f"{name}.gz").values()
-    assert row.media_type == "text/plain; content-coding=gzip"
-
-
-def test_a_mailbox_that_holds_patches_stays_one() -> None:
-    rows = contents(box(message(1)) + PATCHES)
-    assert len(rows) == 4
-    assert rows[""].media_type == MBOX
 
 
 def test_a_sentence_that_begins_with_from_divides_no_message() -> None:

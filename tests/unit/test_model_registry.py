@@ -10,7 +10,7 @@ from tiny_embedders import make_tiny_embedder
 
 from orchestration.operations.doctor import DoctorCheck, run_doctor
 from orchestration.settings import Settings
-from quality.evaluation.model_gate import decide_model_release
+from quality.evaluation.model_gate import LOG_LIKELIHOOD, RANKING, decide_model_release
 from retrieval.embedding.config import EmbedderConfig
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.embedding.model_signature import MANIFEST, ModelNotTrusted, signature_path
@@ -232,7 +232,7 @@ def gain(difference: float, low: float, high: float) -> dict[str, float]:
 
 def test_a_model_must_be_better_where_it_was_meant_to_be_and_nowhere_worse() -> None:
     better, same, worse = gain(0.05, 0.02, 0.08), gain(0.0, -0.01, 0.01), gain(-0.05, -0.08, -0.02)
-    assert decide_model_release({"vector ndcg@10": better, "hybrid ndcg@10": same}, 0.02).released
+    assert decide_model_release({"vector ndcg@10": better, "hybrid ndcg@10": same}, 0.02, RANKING).released
     for gains, why in (
         ({"vector ndcg@10": same, "hybrid ndcg@10": better}, "not better where it was meant to be"),
         (
@@ -241,8 +241,16 @@ def test_a_model_must_be_better_where_it_was_meant_to_be_and_nowhere_worse() -> 
         ),
         ({"hybrid ndcg@10": better}, "was not measured"),
     ):
-        verdict = decide_model_release(gains, 0.02)
+        verdict = decide_model_release(gains, 0.02, RANKING)
         assert not verdict.released
         assert why in verdict.reason
     unsure = gain(-0.05, -0.12, 0.02)
-    assert decide_model_release({"vector ndcg@10": better, "hybrid ndcg@10": unsure}, 0.02).released
+    assert decide_model_release({"vector ndcg@10": better, "hybrid ndcg@10": unsure}, 0.02, RANKING).released
+
+
+def test_of_false_refusals_fewer_are_better() -> None:
+    likelier, more, less = gain(0.2, 0.1, 0.3), gain(0.3, 0.2, 0.4), gain(-0.3, -0.4, -0.2)
+    for figure, worse in (("refused", more), ("refused_on_negative", less), ("right", less)):
+        verdict = decide_model_release({LOG_LIKELIHOOD: likelier, figure: worse}, 0.02, LOG_LIKELIHOOD)
+        assert f"worse than the live model: {figure} {worse['difference']:+.3f}" in verdict.reason
+    assert decide_model_release({LOG_LIKELIHOOD: likelier, "refused": less}, 0.02, LOG_LIKELIHOOD).released

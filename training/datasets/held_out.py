@@ -1,7 +1,8 @@
-"""The held-out examples of a training set, as a collection that embedders are measured on."""
+"""The held-out examples of a training set, as collections that embedders and generators are measured on."""
 
 import hashlib
 
+from quality.evaluation.answer_collection import AnswerCollection, AnswerQuestion
 from quality.evaluation.beir_collection import BeirCollection, BeirDocument
 from training.datasets.training_set import TrainingSet
 
@@ -37,6 +38,39 @@ def held_out_collection(opened: TrainingSet) -> BeirCollection:
             f"{opened.header.address} holds out no questions with passages: name a collection with --data"
         )
     return BeirCollection(opened.header.address, documents, queries, relevant)
+
+
+def held_out_answers(opened: TrainingSet) -> AnswerCollection | None:
+    """Returns the test split's instructions as questions, over the chunks of all splits; None without any.
+
+    An instruction's answer is the ideal one, and the chunk that it was made of is what is to be cited.
+    """
+    chunks = {
+        row["chunk_ids"][0]: row["positive"]
+        for examples in opened.examples.values()
+        for row in examples.to_pylist()
+        if row["kind"] == "domain_text" and row["chunk_ids"]
+    }
+    questions = {
+        row["example_id"]: AnswerQuestion(
+            row["question"], ideal=(row["positive"],), gold=(row["chunk_ids"][0],)
+        )
+        for row in opened.examples["test"].to_pylist()
+        if row["kind"] == "instruction"
+        and row["question"]
+        and row["chunk_ids"]
+        and row["chunk_ids"][0] in chunks
+    }
+    if not questions:
+        return None
+    name = opened.header.address
+    searched = BeirCollection(
+        name,
+        {chunk_id: BeirDocument("", text) for chunk_id, text in chunks.items()},
+        {key: each.text for key, each in questions.items()},
+        {key: dict.fromkeys(each.gold, 1) for key, each in questions.items()},
+    )
+    return AnswerCollection(name, "retrieval", tuple(questions.values()), searched)
 
 
 def _key(text: str) -> str:

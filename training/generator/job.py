@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from quality.evaluation.release_gate import ReleaseVerdict
+from quality.evaluation.model_gate import LOG_LIKELIHOOD, decide_model_release
 from quality.evaluation.retrieval_metrics import paired_gain
 from training.datasets.training_set import UnknownDataset, dataset_headers, open_dataset
 from training.generator.examples import WrittenSplits, dataset_examples, read_written_examples
@@ -149,7 +149,8 @@ def run_generator_job(
             written.documents,
         )
         registry.set_candidate(version)
-        gains, verdict = judge_losses(outcome.before, outcome.after)
+        gains = likelihood_gains(outcome.before, outcome.after)
+        verdict = decide_model_release(gains, 0.0, LOG_LIKELIHOOD)
         registry.log_decision(
             name,
             ModelDecision(
@@ -177,25 +178,16 @@ def run_generator_job(
     return version
 
 
-def judge_losses(
+def likelihood_gains(
     before: npt.NDArray[np.float64], after: npt.NDArray[np.float64]
-) -> tuple[dict[str, dict[str, float]], ReleaseVerdict]:
-    """Returns how much lower the losses of held-out examples are, and whether that lets a model answer.
+) -> dict[str, dict[str, float]]:
+    """Returns how much likelier held-out responses are, as `paired_gain` has it; empty without examples.
 
     Args:
         before: The loss of each example by the model that it would replace, in nats a token.
         after: The same by the candidate.
-
-    Returns:
-        The gain, as `paired_gain` has it, and a verdict: released where its 95% interval is above zero.
     """
-    if not len(before):
-        return {}, ReleaseVerdict(False, "there are no held-out examples to measure it on")
-    gain = paired_gain(before - after)
-    said = f"the loss is lower by {gain['difference']:.3f} [{gain['low']:.3f}, {gain['high']:.3f}]"
-    if gain["low"] > 0:
-        return {"loss": gain}, ReleaseVerdict(True, f"better: {said}")
-    return {"loss": gain}, ReleaseVerdict(False, f"not better: {said}")
+    return {LOG_LIKELIHOOD: paired_gain(before - after)} if len(before) else {}
 
 
 def _metrics(outcome: GeneratorOutcome) -> dict[str, float]:

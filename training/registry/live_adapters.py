@@ -27,6 +27,27 @@ def is_generator(name: str) -> bool:
     return name == GENERATOR or name.startswith(f"{GENERATOR}-")
 
 
+def registered_adapter(registry: ModelRegistry, version: ModelVersion) -> Adapter:
+    """Returns a version as an engine takes it.
+
+    Raises:
+        UnknownModel: It is no generator's.
+        ModelNotTrusted: Its files are not those that were signed.
+    """
+    if not is_generator(version.name):
+        known = [
+            each.address
+            for name in registry.names()
+            if is_generator(name)
+            for each in registry.versions(name)
+        ]
+        raise UnknownModel(
+            f"{version.address} is no adapter of a generator; there are "
+            f"{', '.join(known) or 'none yet: `headwater train generator` makes one'}"
+        )
+    return Adapter(version.address, version.digest, registry.open(version))
+
+
 @dataclass(frozen=True)
 class LiveAdapters:
     """The adapters that are live, as the registry says at each call.
@@ -47,10 +68,9 @@ class LiveAdapters:
             version = self._live(name)
             if version and version.lineage.tenant in (tenant, None):
                 try:
-                    folder = self.registry.open(version)
+                    return AdapterChoice(tenant, registered_adapter(self.registry, version))
                 except ModelNotTrusted as error:
                     raise EngineError(str(error)) from error
-                return AdapterChoice(tenant, Adapter(version.address, version.digest, folder))
         others = any(self._live(name) for name in self.registry.names() if is_generator(name))
         return AdapterChoice(tenant, None) if others else None
 

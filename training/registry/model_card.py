@@ -47,7 +47,7 @@ A low-rank adapter (LoRA) for {whose}, trained by Headwater over {Path(lineage.b
 from hold for it.
 
 Meant for answering from passages like those that it learned from, over that base alone. Its losses are in
-nats a token; the quality of its answers was not measured.
+nats a token; `headwater models compare {version.address}` measures its answers.
 
 {_tables(version)}"""
 

@@ -105,8 +105,8 @@ class ModelDecision(BaseModel, frozen=True):
         reason: Why, in a sentence.
         against: The digest of the model that it was compared with; None without one.
         dataset: What it was measured on.
-        gains: By search mode and measure, the mean `difference` to that model, and its 95% interval from
-            `low` to `high`.
+        gains: By figure, the mean `difference` to that model, and its 95% interval from `low` to `high`.
+        questions: How many questions both answered for it; None where none were asked for.
         decided_at: When.
     """
 
@@ -116,6 +116,7 @@ class ModelDecision(BaseModel, frozen=True):
     against: str | None = None
     dataset: str | None = None
     gains: dict[str, dict[str, float]] = {}
+    questions: int | None = None
     decided_at: datetime
 
 

@@ -1,5 +1,6 @@
 """`headwater train` and `headwater models`: training, versions, and which of them is served."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -119,7 +120,11 @@ def train_generator_command(
     with quiet_terminal():
         version = train_generator_version(settings, file, tenant, base, training, print_progress)
     if not _print_trained(version, json_):
-        console.print(f"`headwater models promote {version.address} --reason …` has it answer", markup=False)
+        console.print(
+            f"`headwater models compare {version.address}` measures its answers; "
+            f"`headwater models promote {version.address} --reason …` has it answer",
+            markup=False,
+        )
 
 
 def _print_trained(version: "ModelVersion", json_: bool) -> bool:
@@ -252,13 +257,24 @@ def models_compare_command(
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="Which judgements of a collection.")] = "test",
+    questions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR|QUESTIONS",
+            help="Of a generator: questions to both, as `headwater evaluate-answers` takes them. Unless "
+            "given: what MODEL's training set holds out.",
+        ),
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Measure two models on one collection; the verdict on a version beside the live model is kept.
 
-    Without --data they are measured on the examples that the model's training set holds out.
+    Without --data they are measured on the examples that the model's training set holds out. A generator is
+    asked questions too, and approved if its answers are nowhere worse.
 
     Example: `headwater models compare embedder@3 live --data ~/my-questions`
+
+    Example: `headwater models compare generator-acme@2 --questions ~/my-questions.jsonl`
     """
     from orchestration.training.comparison import compare_models
     from training.registry.live_adapters import is_generator
@@ -266,8 +282,12 @@ def models_compare_command(
     settings = read_command_settings()
     path = data.expanduser() if data else None
     if is_generator(one.partition("@")[0]):
-        _compare_adapters(settings, one, other, path, json_)
+        _compare_adapters(settings, one, other, path, questions.expanduser() if questions else None, json_)
         return
+    if questions:
+        raise typer.BadParameter(
+            "--questions are asked of a generator: name an embedder's collection by --data"
+        )
     with quiet_terminal():
         found = compare_models(settings, one, other, path, split, print_progress)
     if json_:
@@ -276,7 +296,7 @@ def models_compare_command(
     rows: list[dict[str, Any]] = [
         {"figure": name}
         | {model: f"{values[name]:.3f}" for model, values in found.figures.items()}
-        | {"difference": f"{gain['difference']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"}
+        | {"difference": _interval(gain)}
         for name, gain in found.gains.items()
     ]
     print_table(rows, f"{found.dataset}: {found.queries} queries")
@@ -329,19 +349,30 @@ def models_rollback_command(
     _print_served(served, json_)
 
 
-def _compare_adapters(settings: "Settings", one: str, other: str, data: Path | None, json_: bool) -> None:
-    from orchestration.training.generators import compare_adapters
+def _compare_adapters(
+    settings: "Settings", one: str, other: str, data: Path | None, questions: Path | None, json_: bool
+) -> None:
+    from orchestration.training.adapter_comparison import compare_adapters
 
     with quiet_terminal():
-        found = compare_adapters(settings, one, other, data, print_progress)
+        found = compare_adapters(settings, one, other, data, questions, print_progress)
     if json_:
         print_json(asdict(found))
         return
-    rows: list[dict[str, Any]] = [
-        {"model": name, "loss of a token": f"{loss:.3f}"} for name, loss in found.losses.items()
-    ]
-    print_table(rows, f"{found.dataset}: {found.examples} examples")
+    rows: list[dict[str, Any]] = []
+    for name in dict.fromkeys(name for each in found.figures.values() for name in each):
+        gain = found.gains.get("log_likelihood" if name == "loss" else name)
+        row = {
+            model: f"{figures[name]:.3f}" if name in figures else ""
+            for model, figures in found.figures.items()
+        }
+        rows.append({"figure": name} | row | {"gain": _interval(gain) if gain else ""})
+    print_table(rows, f"{found.dataset}: {found.examples} examples, {found.questions} questions")
     console.print(f"{'approved' if found.approved else 'refused'}: {found.reason}", markup=False)
+
+
+def _interval(gain: Mapping[str, float]) -> str:
+    return f"{gain['difference']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
 
 
 def _print_version(version: "ModelVersion") -> None:

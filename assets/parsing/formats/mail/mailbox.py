@@ -13,8 +13,6 @@ _SEPARATOR = re.compile(
     rb"(?:\A|(?<=\n\n)|(?<=\n\r\n))From [^\n]{0,200}\d\d?:\d\d[^\n]{0,60}\d{4}[^\n]{0,60}\n"
     rb"(?=>?[\w-]{1,60}:|>?From )"
 )
-# Git's format-patch begins each patch so; file(1) knows it by the same date.
-_GIT_PATCH = re.compile(rb"From (?:[0-9a-f]{40}|[0-9a-f]{64}) Mon Sep 17 00:00:00 2001\r?\n")
 _QUOTED_FROM = re.compile(rb"^>(>*From )", re.MULTILINE)
 _DIGEST_CHARS = 16
 
@@ -36,11 +34,6 @@ class MailboxMessage:
 def is_mailbox(body: bytes) -> bool:
     """Returns whether a file begins as a mailbox does: with a separator, and then a header."""
     return _SEPARATOR.match(body) is not None
-
-
-def is_git_patch(body: bytes) -> bool:
-    """Returns whether `git format-patch` made a file: one or more patches, each after a line "From …"."""
-    return _GIT_PATCH.match(body) is not None
 
 
 def mailbox_messages(body: bytes) -> Iterator[MailboxMessage]:

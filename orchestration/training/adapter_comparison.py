@@ -1,0 +1,198 @@
+"""`headwater models compare` of a generator's adapter: what it writes likelier, and how well it answers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from inference.engines.digest import model_files_digest
+from inference.engines.protocol import Adapter
+from orchestration.answer_evaluation.evaluation import evaluate_adapters
+from orchestration.settings import Settings
+from orchestration.training.generators import version_beside
+from orchestration.training.models import model_registry
+from quality.evaluation.answer_collection import AnswerCollection, load_answer_collection
+from quality.evaluation.answer_evaluation import AnswerEvaluation
+from quality.evaluation.engine_gate import judged_figures
+from quality.evaluation.model_gate import LOG_LIKELIHOOD, decide_model_release
+from training.datasets.held_out import held_out_answers
+from training.datasets.training_set import open_dataset
+from training.generator.examples import WrittenExample
+from training.generator.job import likelihood_gains, written_by_file, written_by_tenant
+from training.generator.network import AdapterNetwork
+from training.generator.training import token_losses
+from training.jobs.network import UnknownBase
+from training.jobs.plan import GeneratorTraining
+from training.registry.live_adapters import registered_adapter
+from training.registry.versions import ModelDecision, ModelVersion
+
+_MOST_COMPARED = 200
+_MOST_ASKED = 50
+
+
+@dataclass(frozen=True)
+class AdapterComparison:
+    """Two models on the same examples and questions.
+
+    Attributes:
+        one: The version.
+        other: What it was compared with.
+        dataset: The examples.
+        examples: How many.
+        questions: How many questions both were asked.
+        figures: By model, `loss`, the mean of a token in nats, and what its answers gave.
+        gains: How much the first is above the other, with the ends of the 95% interval: of
+            `log_likelihood`, the loss with its sign turned, and of the answers.
+        approved: Whether the first may answer instead of the other.
+        reason: Why, in a sentence.
+    """
+
+    one: str
+    other: str
+    dataset: str
+    examples: int
+    questions: int
+    figures: dict[str, dict[str, float]]
+    gains: dict[str, dict[str, float]]
+    approved: bool
+    reason: str
+
+
+def compare_adapters(
+    settings: Settings,
+    address: str,
+    other: str,
+    data: Path | None,
+    questions: Path | None,
+    progress: Callable[[str], None],
+) -> AdapterComparison:
+    """Measures an adapter beside another, or beside its base, and keeps the verdict.
+
+    Measured are the losses of examples, and answers to questions from what search finds: those that the
+    version's training set holds out, of which search has the passages of all splits.
+
+    Args:
+        settings: The settings of the state folder.
+        address: The version.
+        other: `live` for the version of its name that answers, or the base where none does; `base`, or
+            another version.
+        data: A file of JSON lines with `prompt` and `response`, all of which are measured; None for the
+            held-out examples of what the version was trained on.
+        questions: Questions in a form that `headwater evaluate-answers` takes, those of a file to the lake's
+            documents of the version's tenant; None for those that its training set holds out.
+        progress: Takes a line about what happens.
+
+    Raises:
+        UnknownModel: There is no such version.
+        ModelNotTrusted: Its files are not those that were signed.
+        UnknownBase: Its base is gone.
+        InvalidWrittenExamples: A line of the file is no example.
+        BadAnswerCollection: The questions can not be read.
+        UnknownDataset: What it was trained on is gone.
+        EngineError: The model fails at a question.
+    """
+    registry = model_registry(settings)
+    version = registry.find(address)
+    beside = version_beside(registry, version, other)
+    examples, dataset = _held_out(settings, version, data)
+    asked = _questions(settings, version, questions)
+    base = _base_of(settings, version)
+    names = (version.address, beside.address if beside else "base")
+    losses = []
+    for name, each in zip(names, (version, beside), strict=True):
+        progress(f"measuring {name}")
+        network = AdapterNetwork(base, GeneratorTraining(), registry.open(each) if each else None)
+        tokenized = network.tokenize(examples)
+        losses.append(token_losses(network, tokenized, "examples measured"))
+        del network  # before a model is loaded that answers
+    gains = likelihood_gains(losses[1], losses[0])
+    figures = {
+        name: {"loss": float(each.mean())} for name, each in zip(names, losses, strict=True) if len(each)
+    }
+    if asked:
+        adapters = {
+            name: registered_adapter(registry, each) if each else None
+            for name, each in zip(names, (version, beside), strict=True)
+        }
+        evaluation = _answers(settings, base, asked, version.lineage.tenant, adapters, progress)
+        answered = judged_figures(evaluation.compare(*names))
+        gains |= {name: dict(gain) for name, gain in answered.items()}
+        for name in names:
+            means = {figure: evaluation.engines[name].mean(figure) for figure in answered}
+            figures.setdefault(name, {}).update(
+                {key: mean for key, mean in means.items() if mean is not None}
+            )
+    verdict = decide_model_release(gains, settings.recipe.engine_gate.tolerance, LOG_LIKELIHOOD)
+    registry.log_decision(
+        version.name,
+        ModelDecision(
+            version=version.version,
+            decision="approved" if verdict.released else "refused",
+            reason=verdict.reason,
+            against=beside.digest if beside else version.lineage.base_digest,
+            dataset=dataset,
+            gains=gains,
+            questions=len(asked.questions) if asked else 0,
+            decided_at=datetime.now(UTC),
+        ),
+    )
+    return AdapterComparison(
+        *names,
+        dataset,
+        len(losses[0]),
+        len(asked.questions) if asked else 0,
+        figures,
+        gains,
+        verdict.released,
+        verdict.reason,
+    )
+
+
+def _answers(
+    settings: Settings,
+    base: Path,
+    asked: AnswerCollection,
+    tenant: str | None,
+    adapters: dict[str, Adapter | None],
+    progress: Callable[[str], None],
+) -> AnswerEvaluation:
+    over_base = settings.model_copy(
+        update={"generator": settings.generator.model_copy(update={"model": base})}
+    )
+    return evaluate_adapters(over_base, asked, tenant or "default", adapters, progress)
+
+
+def _questions(settings: Settings, version: ModelVersion, named: Path | None) -> AnswerCollection | None:
+    """Returns the questions that both are asked; None where there are none."""
+    if named:
+        return load_answer_collection(named)
+    if Path(version.lineage.dataset).is_absolute():
+        return None  # a file of examples
+    held = held_out_answers(open_dataset(settings.datasets_folder, version.lineage.dataset))
+    return replace(held, questions=held.questions[:_MOST_ASKED]) if held else None
+
+
+def _base_of(settings: Settings, version: ModelVersion) -> Path:
+    """Returns where a version's base is: where it was trained, or where the settings name it now."""
+    for path in (Path(version.lineage.base), settings.generator.model):
+        if path and path.exists() and model_files_digest(path) == version.lineage.base_digest:
+            return path
+    raise UnknownBase(
+        f"the base of {version.address} is no longer at {version.lineage.base}: put it back, or set "
+        "HEADWATER_GENERATOR__MODEL to where it is"
+    )
+
+
+def _held_out(
+    settings: Settings, version: ModelVersion, data: Path | None
+) -> tuple[list[WrittenExample], str]:
+    if data:
+        written = written_by_file(data, None)
+        every = [*written.splits.train, *written.splits.validation, *written.splits.test]
+        return every[:_MOST_COMPARED], written.name
+    name = version.lineage.dataset
+    if Path(name).is_file():
+        written = written_by_file(Path(name), version.lineage.tenant)
+    else:
+        written = written_by_tenant(settings.datasets_folder, version.lineage.tenant or "default", name)
+    return written.splits.test[:_MOST_COMPARED], f"{name}/test"
