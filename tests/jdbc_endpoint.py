@@ -15,11 +15,11 @@ from assets.lake.audits import record_audit
 from assets.lake.lake import Lake
 from assets.lake.tables import TABLES
 from orchestration.services.processes import (
-    is_listening,
     start_process,
     stop_process_group,
     wait_until_healthy,
 )
+from orchestration.services.supervision.questions import port_answers
 from orchestration.settings import Settings, open_configured_lake
 
 PLANTED = "planted-secret-of-an-object-store"
@@ -57,7 +57,7 @@ def running_endpoint(folder: Path) -> Iterator[Endpoint]:
     log, pid_file = folder / "thrift.log", folder / "thrift.pid"
     started = start_process([sys.executable, "-m", "orchestration.services.jdbc"], pid_file, log, environment)
     try:
-        wait_until_healthy(lambda: is_listening(port), started, log, timeout_s=180)
+        wait_until_healthy(lambda: port_answers(port, 5), started, log, timeout_s=180)
         yield Endpoint(home, lake, port, started.pid, log)
     finally:
         stop_process_group(pid_file)

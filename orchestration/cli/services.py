@@ -207,7 +207,9 @@ def _print_services(found: list[Any], json_: bool) -> None:
         print_json(rows)
         return
     for row in rows:
-        for told in ("wanted", "given_up", "fault"):  # by what is said to be wrong
+        if hangs := row["hangs"]:
+            row["restarts"] = f"{row['restarts']} (hung: {hangs})"
+        for told in ("wanted", "given_up", "fault", "hangs", "unanswered"):  # by what is said to be wrong
             del row[told]
         row["uptime_s"] = None if row["uptime_s"] is None else f"{row['uptime_s']:.0f}"
         row["healthy"] = "✓" if row["healthy"] else "✗"

@@ -1,9 +1,9 @@
 """Starts and stops the services of one state folder, and tells how each is.
 
 They are PostgreSQL, Dagster's web UI and daemon with their code server, on request the JDBC endpoint, and
-the supervisor, which starts again what dies. All listen on Unix sockets in the state folder or on loopback,
-where HEADWATER_WEB_ADDRESS names no other address for the web UI. The web UI and the daemon share one code
-server, so the definitions are loaded once, and its runs stop with it.
+the supervisor, which starts again what dies or hangs. All listen on Unix sockets in the state folder or on
+loopback, where HEADWATER_WEB_ADDRESS names no other address for the web UI. The web UI and the daemon share
+one code server, so the definitions are loaded once, and its runs stop with it.
 """
 
 import json
@@ -30,10 +30,13 @@ from orchestration.services.processes import (
     stop_process_group,
     wait_until_healthy,
 )
+from orchestration.services.supervision.questions import postgres_answers
 from orchestration.services.supervision.service_definitions import (
+    ANSWER_S,
     POSTGRES,
     SUPERVISOR,
     Service,
+    SupervisorReport,
     code_server_socket,
     read_supervisor_report,
     run_folder,
@@ -66,8 +69,10 @@ class ServiceStatus:
         healthy: Whether it is ready to use now.
         wanted: Whether it is meant to run: `headwater up` started it, and `headwater down` did not stop it.
         restarts: How often the supervisor started it again.
-        given_up: The end of its log where it is not started again, because it ended too often; else empty.
+        given_up: What it did too often where it is not started again, such as to end; else empty.
         fault: Why a database elsewhere can not be reached; else empty.
+        hangs: How often the supervisor ended it because it did not answer.
+        unanswered: How many questions of the supervisor in a row it leaves unanswered now.
     """
 
     service: str
@@ -79,6 +84,8 @@ class ServiceStatus:
     restarts: int = 0
     given_up: str = ""
     fault: str = ""
+    hangs: int = 0
+    unanswered: int = 0
 
 
 def start_services(
@@ -198,8 +205,6 @@ def stop_services(settings: "Settings", report: Callable[[str], None]) -> list[s
 def service_statuses(settings: "Settings") -> list[ServiceStatus]:
     """Returns the status of each service, PostgreSQL first; starts nothing."""
     report = read_supervisor_report(settings)
-    restarts = report.restarts if report else {}
-    given_up = report.given_up if report else {}
     found = []
     for service in service_definitions(settings):
         started = _running(settings, service.name)
@@ -214,8 +219,6 @@ def service_statuses(settings: "Settings") -> list[ServiceStatus]:
                 _uptime_s(started.born_s) if started else None,
                 started is not None and service.healthy(),
                 wanted,
-                restarts.get(service.name, 0),
-                "" if started else given_up.get(service.name, ""),
             )
         )
         if service.name == "web" and mlflow_pages(settings.training_place) is not None:
@@ -234,10 +237,23 @@ def service_statuses(settings: "Settings") -> list[ServiceStatus]:
             wanted=up,
         )
     )
-    return [_postgres_status(settings, up, restarts.get(POSTGRES, 0), given_up.get(POSTGRES, "")), *found]
+    found.insert(0, _postgres_status(settings, up))
+    return [_as_supervised(each, report) for each in found] if report else found
 
 
-def _postgres_status(settings: "Settings", wanted: bool, restarts: int, given_up: str) -> ServiceStatus:
+def _as_supervised(found: ServiceStatus, report: SupervisorReport) -> ServiceStatus:
+    """Returns the status of a service with what the supervisor saw of it."""
+    name = found.service
+    return replace(
+        found,
+        restarts=report.restarts.get(name, 0),
+        given_up=report.given_up.get(name, "") if found.pid is None else "",
+        hangs=report.hangs.get(name, 0),
+        unanswered=report.unanswered.get(name, 0),
+    )
+
+
+def _postgres_status(settings: "Settings", wanted: bool) -> ServiceStatus:
     postgres = Postgres(settings.home, settings.postgres)
     if postgres.server is None:
         url = settings.postgres.url.get_secret_value() if settings.postgres.url else ""
@@ -251,10 +267,12 @@ def _postgres_status(settings: "Settings", wanted: bool, restarts: int, given_up
         return ServiceStatus(POSTGRES, None, address, None, healthy=not fault, wanted=True, fault=fault)
     if not postgres.server.running():
         address = str(postgres.server.data)
-        return ServiceStatus(POSTGRES, None, address, None, False, wanted, restarts, given_up)
+        return ServiceStatus(POSTGRES, None, address, None, False, wanted)
     pid = int((postgres.server.data / "postmaster.pid").read_text().split()[0])
     born_s = started_since_boot_s(psutil.Process(pid))
-    return ServiceStatus(POSTGRES, pid, str(postgres.server.data), _uptime_s(born_s), True, wanted, restarts)
+    address = postgres.server.socket
+    answers = address is not None and postgres_answers(address, ANSWER_S)
+    return ServiceStatus(POSTGRES, pid, str(postgres.server.data), _uptime_s(born_s), answers, wanted)
 
 
 def _uptime_s(since_boot_s: float) -> float:

@@ -235,15 +235,3 @@ def is_port_free(port: int) -> bool:
         except OSError:
             return False
     return True
-
-
-def is_listening(address: int | Path, timeout_s: float = 1.0) -> bool:
-    """Returns whether something accepts connections on a port of loopback, or on a Unix socket."""
-    family = socket.AF_UNIX if isinstance(address, Path) else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.settimeout(timeout_s)
-        try:
-            probe.connect(str(address) if isinstance(address, Path) else ("127.0.0.1", address))
-        except OSError:
-            return False
-    return True

@@ -23,7 +23,7 @@ from orchestration.configured_parts import missing_model_files
 from orchestration.services import lifecycle
 from orchestration.services.dagster_home import dagster_home_instance
 from orchestration.services.run_name import run_name
-from orchestration.services.supervision.restart_budget import MOST_RESTARTS, WINDOW_S
+from orchestration.services.supervision.liveness import ASK_EVERY_S, MOST_UNANSWERED
 from orchestration.services.supervision.service_definitions import POSTGRES, SUPERVISOR, service_log
 from orchestration.settings import Settings, open_configured_lake
 from retrieval.index.index import Index
@@ -33,6 +33,7 @@ from training.registry.addresses import EMBEDDER
 from training.registry.versions import ModelRegistry
 
 _RUNS_SHOWN = 5
+_LOG_LINES = 3
 NEARLY_FULL_BYTES = 1 << 30
 """With less room a run of a small lake can fail."""
 _STARTS_S = 60
@@ -167,16 +168,29 @@ def service_problem(found: lifecycle.ServiceStatus, settings: Settings) -> str |
     log = service_log(settings, name)
     if found.given_up:
         return (
-            f"{name} ended {MOST_RESTARTS + 1} times within {WINDOW_S:g} s and is not started again: mend "
-            f"what {log} says, then `headwater up`. It ends: {found.given_up}"
+            f"{name} {found.given_up} and is not started again: mend what {log} says, then `headwater up`. "
+            f"It ends: {_log_end(log)}"
         )
-    if found.pid is None and lifecycle.read_supervisor_report(settings):
+    supervised = lifecycle.read_supervisor_report(settings) is not None
+    if found.pid is None and supervised:
         return f"{name} was killed and is being started again: `headwater status` in a few seconds"
     if found.pid is None:
         return f"{name} was killed and does not run: `headwater up`"
     if _has_just_begun(found):
         return f"{name} is starting, for {found.uptime_s:.0f} s now: `headwater status` in a few seconds"
-    return f"{name} runs but does not answer: see {log}; `headwater down`, then `headwater up`"
+    again = (
+        f"it is started again once it has left {MOST_UNANSWERED} questions in a row unanswered, one every "
+        f"{ASK_EVERY_S:g} s ({found.unanswered} so far); if that does not help, "
+    )
+    return (
+        f"{name} runs but does not answer: see {log}; {again if supervised else ''}`headwater down`, then "
+        "`headwater up`"
+    )
+
+
+def _log_end(log: Path) -> str:
+    lines = log.read_text(errors="replace")[-3000:].splitlines() if log.is_file() else []
+    return " | ".join([line.strip() for line in lines if line.strip()][-_LOG_LINES:])
 
 
 def disk_problems(settings: Settings) -> list[str]:

@@ -39,7 +39,6 @@ from retrieval.store.server_data import (
 
 logger = logging.getLogger(__name__)
 
-
 SERVING_ROLE = "headwater_serving"
 """The role that searches connect as."""
 
@@ -174,6 +173,12 @@ class EmbeddedServer:
         """Returns the pid of the running server; None if none runs."""
         process = self._process()
         return process.pid if process else None
+
+    @property
+    def socket(self) -> Path | None:
+        """The Unix socket on which the running server listens; None while it starts, or none runs."""
+        lines = self._pid_file()
+        return Path(lines[4]) / f".s.PGSQL.{lines[3]}" if len(lines) > 4 and lines[4] else None
 
     @property
     def log(self) -> Path:

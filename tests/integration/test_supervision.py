@@ -16,8 +16,12 @@ from orchestration.cli.main import app
 from orchestration.services import lifecycle
 from orchestration.services.lifecycle import ServiceStatus, service_statuses
 from orchestration.services.status import state_status
+from orchestration.services.supervision.questions import postgres_answers
 from orchestration.services.supervision.restart_budget import MOST_RESTARTS
-from orchestration.services.supervision.service_definitions import read_supervisor_report
+from orchestration.services.supervision.service_definitions import (
+    read_supervisor_report,
+    service_definitions,
+)
 from orchestration.settings import Settings, open_configured_lake
 from retrieval.store.postgres import Postgres
 
@@ -124,6 +128,30 @@ def test_a_service_that_is_starting_again_is_told(started: Started) -> None:
     assert done.exit_code == 1
     assert "daemon is starting, for" in done.output or "daemon was killed and is being started" in done.output
     wait_for(lambda: of(started.settings, "daemon").healthy)
+
+
+def test_what_is_stopped_answers_nothing_though_its_process_runs(started: Started) -> None:
+    settings = started.settings
+    answers = {each.name: each.answers for each in service_definitions(settings)}
+    postgres = Postgres(settings.home, settings.postgres).server
+    assert postgres is not None
+    assert postgres.socket is not None
+    answers["postgres"] = partial(postgres_answers, postgres.socket)
+    names = ("code", "web", "postgres")
+    assert {name: answers[name](20) for name in names} == dict.fromkeys(names, True)
+    pids = [of(settings, name).pid or 0 for name in names]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        assert {name: answers[name](1) for name in names} == dict.fromkeys(names, False)
+        said = problems(settings)
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+    for name in names:
+        assert f"{name} runs but does not answer: see " in said
+    assert said.count("it is started again once it has left 3 questions in a row unanswered") == len(names)
+    wait_for(lambda: problems(settings) == "")
 
 
 def test_killed_with_its_supervisor_it_stays_dead_and_up_takes_over(started: Started) -> None:

@@ -1,9 +1,11 @@
-"""How often what dies is started again, and what tells that the daemon works, whatever the clock says."""
+"""How often what dies or hangs is started again; that the daemon works is told whatever the clock says."""
 
 import os
+import signal
+import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,8 +17,18 @@ from dagster_shared.error import SerializableErrorInfo
 from pydantic import SecretStr
 
 from orchestration.services.dagster_home import DaemonBeats, write_dagster_home
-from orchestration.services.processes import read_pid_file, start_process, started_since_boot_s
+from orchestration.services.lifecycle import ServiceStatus
+from orchestration.services.processes import (
+    read_pid_file,
+    running_process,
+    start_process,
+    started_since_boot_s,
+    stop_process_group,
+)
+from orchestration.services.status import service_problem
 from orchestration.services.supervision import service_definitions, supervisor
+from orchestration.services.supervision.liveness import ASK_EVERY_S, MOST_UNANSWERED
+from orchestration.services.supervision.questions import port_answers
 from orchestration.services.supervision.restart_budget import MOST_RESTARTS, WINDOW_S, RestartBudget
 from orchestration.services.supervision.service_definitions import (
     SUPERVISOR,
@@ -114,6 +126,97 @@ def settings(tmp_path: Path) -> Settings:
     return settings
 
 
+def supervised(
+    settings: Settings, service: Service, monkeypatch: pytest.MonkeyPatch, times_as_fast: float
+) -> tuple[Supervisor, Path]:
+    """A supervisor, whose waits pass faster, of one service that was started; and its pid file."""
+    monkeypatch.setattr(supervisor, "service_definitions", lambda _: [service])
+    begun_s = time.monotonic()
+    fast = SimpleNamespace(monotonic=lambda: begun_s + times_as_fast * (time.monotonic() - begun_s))
+    monkeypatch.setattr(supervisor, "time", fast)
+    pid_file = service_pid_file(settings, service.name)
+    log = settings.home / "logs" / f"{service.name}.log"
+    start_process(service.command, pid_file, log, os.environ)
+    return Supervisor(settings), pid_file
+
+
+SLOW_SERVER = """
+import socket, sys, time
+server = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+while True:
+    client, _ = server.accept()
+    client.recv(1)
+    time.sleep(0.1)
+    client.close()
+"""
+
+
+@pytest.fixture
+def slow(settings: Settings) -> Iterator[Service]:
+    """A server that takes a while to answer, half as long as it is given."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = (sys.executable, "-S", "-c", SLOW_SERVER, str(port))
+    yield Service("web", command, "", lambda: True, lambda _: port_answers(port, 0.2), 1)
+    stop_process_group(service_pid_file(settings, "web"), 0.5)
+
+
+def look(watched: Supervisor, settings: Settings, until: Callable[[SupervisorReport], bool]) -> float:
+    """Has a supervisor look until its report says something; returns after how many seconds."""
+    begun_s = time.monotonic()
+    while True:
+        watched.look()
+        report = SupervisorReport.model_validate_json(supervisor_report_file(settings).read_text())
+        took_s = time.monotonic() - begun_s
+        if until(report):
+            return took_s
+        assert took_s < 20, report
+        time.sleep(0.01)
+
+
+def test_what_is_stopped_is_started_again_and_what_is_only_slow_is_left_alone(
+    slow: Service, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched, pid_file = supervised(settings, slow, monkeypatch, times_as_fast=100)
+    first = read_pid_file(pid_file)
+    assert first is not None
+    begun_s = time.monotonic()
+    look(watched, settings, lambda _: time.monotonic() - begun_s > 2)  # nine questions
+    assert read_pid_file(pid_file) == first
+    os.kill(first.pid, signal.SIGSTOP)
+    look(watched, settings, lambda report: report.unanswered == {"web": 2})
+    assert read_pid_file(pid_file) == first
+    os.kill(first.pid, signal.SIGCONT)  # it was only away for a while
+    look(watched, settings, lambda report: report.unanswered == {})
+    assert read_pid_file(pid_file) == first
+    os.kill(first.pid, signal.SIGSTOP)
+    look(watched, settings, lambda report: report.restarts == {"web": 1} and report.hangs == {"web": 1})
+    second = read_pid_file(pid_file)
+    assert second is not None
+    assert second.pid != first.pid
+    begun_s = time.monotonic()
+    look(watched, settings, lambda report: time.monotonic() - begun_s > 1 and report.unanswered == {})
+    assert read_pid_file(pid_file) == second
+
+
+def test_what_never_answers_has_time_to_start_and_is_given_up_in_the_end(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sleeping = (sys.executable, "-S", "-c", "import time; time.sleep(600)")
+    service = Service("web", sleeping, "", lambda: False, lambda _: False, timeout_s=100)
+    watched, pid_file = supervised(settings, service, monkeypatch, times_as_fast=200)
+    first_s = look(watched, settings, lambda report: bool(report.hangs))
+    assert first_s * 200 > 100 + MOST_UNANSWERED * ASK_EVERY_S - ASK_EVERY_S
+    look(watched, settings, lambda report: bool(report.given_up))
+    report = SupervisorReport.model_validate_json(supervisor_report_file(settings).read_text())
+    assert report.given_up == {"web": "did not answer 6 times within 3600 s"}
+    assert report.restarts == report.hangs == {"web": MOST_RESTARTS}
+    started = read_pid_file(pid_file)
+    assert started is not None
+    assert running_process(started) is None
+
+
 def test_what_dies_at_once_every_time_is_given_up_with_what_its_log_says(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,14 +226,10 @@ def test_what_dies_at_once_every_time_is_given_up_with_what_its_log_says(
         "-c",
         "print('no table'); print('the disk is broken'); raise SystemExit(1)",
     )
-    service = Service("web", dying, "", lambda: False, 1)
-    monkeypatch.setattr(supervisor, "service_definitions", lambda _: [service])
-    begun_s = time.monotonic()  # its waits pass ten times as fast
-    fast = SimpleNamespace(monotonic=lambda: begun_s + 10 * (time.monotonic() - begun_s))
-    monkeypatch.setattr(supervisor, "time", fast)
-    pid_file = service_pid_file(settings, "web")
-    start_process(dying, pid_file, settings.home / "logs" / "web.log", os.environ)
-    watched, first = Supervisor(settings), read_pid_file(pid_file)
+    service = Service("web", dying, "", lambda: False, lambda _: False, 1)
+    begun_s = time.monotonic()
+    watched, pid_file = supervised(settings, service, monkeypatch, times_as_fast=10)
+    first = read_pid_file(pid_file)
     pids = {first.pid if first else None}
     report_file = supervisor_report_file(settings)
     given_up: dict[str, str] = {}
@@ -140,8 +239,14 @@ def test_what_dies_at_once_every_time_is_given_up_with_what_its_log_says(
         pids.add(started.pid if started else None)
         given_up = SupervisorReport.model_validate_json(report_file.read_text()).given_up
         time.sleep(0.02)
-    assert given_up == {"web": "the disk is broken | no table | the disk is broken"}
+    assert given_up == {"web": "ended 6 times within 300 s"}
+    web = ServiceStatus("web", None, "", None, False, True, MOST_RESTARTS, given_up["web"])
+    said = service_problem(web, settings)
+    assert said is not None
+    assert said.endswith("It ends: the disk is broken | no table | the disk is broken")
     assert len(pids) == 1 + MOST_RESTARTS
+    later_s = time.monotonic() + 10 * WINDOW_S  # until the next `headwater up`
+    monkeypatch.setattr(supervisor, "time", SimpleNamespace(monotonic=lambda: later_s))
     for _ in range(5):
         watched.look()
     assert SupervisorReport.model_validate_json(report_file.read_text()).restarts == {"web": MOST_RESTARTS}
@@ -154,7 +259,13 @@ def test_a_report_counts_while_its_supervisor_lives_and_looks(
     sleeping = (sys.executable, "-S", "-c", "import time; time.sleep(60)")
     started = start_process(sleeping, pid_file, settings.home / "logs" / "s.log", os.environ)
     report = SupervisorReport(
-        pid=started.pid, looked_s=time.monotonic(), daemon_beats=True, restarts={}, given_up={}
+        pid=started.pid,
+        looked_s=time.monotonic(),
+        daemon_beats=True,
+        restarts={},
+        given_up={},
+        hangs={},
+        unanswered={},
     )
     supervisor_report_file(settings).write_text(report.model_dump_json())
     assert read_supervisor_report(settings) == report

@@ -88,7 +88,7 @@ def test_no_supervisor_is_missed_while_services_are_started(settings: Settings) 
         (ServiceStatus("supervisor", None, "", None, False, True), "the supervisor does not run"),
         (ServiceStatus("supervisor", 7, "", 9.0, False, True), "the supervisor does not answer"),
         (
-            ServiceStatus("web", None, "", None, False, True, 5, "no module"),
+            ServiceStatus("web", None, "", None, False, True, 5, "ended 6 times within 300 s"),
             "web ended 6 times within 300 s and is not started again",
         ),
         (

@@ -11,13 +11,15 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from orchestration.services.processes import ServiceError, is_listening, read_pid_file, running_process
+from orchestration.services.processes import ServiceError, read_pid_file, running_process
+from orchestration.services.supervision.questions import code_server_answers, port_answers, web_server_answers
 from orchestration.services.web_guard import web_credentials, web_host
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ SUPERVISOR = "supervisor"
 POSTGRES = "postgres"
 """The name of the database among the services."""
 
+ANSWER_S = 5.0
+"""The longest that who asks for the status waits for one service."""
 _REPORT_HOLDS_S = 40
 """A supervisor that has said nothing for longer hangs."""
 
@@ -45,6 +49,7 @@ class Service:
         command: The program and its arguments.
         address: Where people reach it.
         healthy: Returns whether it is ready to use.
+        answers: Returns whether it answers within so many seconds; what does not for long is ended.
         timeout_s: Seconds that it may take to be ready.
         port: The port that it listens on, if any.
         setting: The setting that names the port.
@@ -55,6 +60,7 @@ class Service:
     command: tuple[str, ...]
     address: str
     healthy: Callable[[], bool]
+    answers: Callable[[float], bool]
     timeout_s: float
     port: int | None = None
     setting: str | None = None
@@ -69,7 +75,9 @@ class SupervisorReport(BaseModel):
         looked_s: When, on the machine's monotonic clock, which nobody sets.
         daemon_beats: Whether the daemon's heartbeats go on.
         restarts: How often each service was started again, by name.
-        given_up: The end of the log of each service that is not started again, by name.
+        given_up: What each service did too often that is not started again, by name.
+        hangs: How often each was ended and started again because it did not answer, by name.
+        unanswered: How many questions in a row each leaves unanswered now, by name.
     """
 
     pid: int
@@ -77,6 +85,8 @@ class SupervisorReport(BaseModel):
     daemon_beats: bool
     restarts: dict[str, int]
     given_up: dict[str, str]
+    hangs: dict[str, int]
+    unanswered: dict[str, int]
 
 
 def read_supervisor_report(settings: "Settings") -> SupervisorReport | None:
@@ -112,7 +122,8 @@ def service_definitions(settings: "Settings") -> list[Service]:
                 "-m", "orchestration.definitions", "--use-python-environment-entry-point", *logs,
             ),
             str(socket),
-            lambda: is_listening(socket),
+            lambda: code_server_answers(socket, ANSWER_S),
+            partial(code_server_answers, socket),
             timeout_s=180,
         ),
         Service(
@@ -122,6 +133,7 @@ def service_definitions(settings: "Settings") -> list[Service]:
             ),
             web,
             lambda: _code_loaded(web, settings.web_password),
+            partial(web_server_answers, f"{web}/server_info"),
             timeout_s=120,
             port=settings.web_port,
             setting="HEADWATER_WEB_PORT",
@@ -131,13 +143,15 @@ def service_definitions(settings: "Settings") -> list[Service]:
             (python, "-m", "dagster._daemon", "run", "-w", str(workspace), *logs),
             "",
             lambda: _daemon_works(settings),
+            lambda _: _daemon_works(settings),
             timeout_s=120,
         ),
         Service(
             "thrift",
             (python, "-m", "orchestration.services.jdbc"),
             f"jdbc:hive2://127.0.0.1:{settings.thrift_port}",
-            lambda: is_listening(settings.thrift_port),
+            lambda: port_answers(settings.thrift_port, ANSWER_S),
+            partial(port_answers, settings.thrift_port),
             timeout_s=180,
             port=settings.thrift_port,
             setting="HEADWATER_THRIFT_PORT",
@@ -211,7 +225,7 @@ def _code_loaded(web: str, password: SecretStr | None) -> bool:
     # A proxy of the environment has no business on loopback.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(request, timeout=5) as response:
+        with opener.open(request, timeout=ANSWER_S) as response:
             entries = json.load(response)["data"]["workspaceOrError"].get("locationEntries", [])
     except (OSError, ValueError, KeyError, TypeError, urllib.error.URLError):
         return False

@@ -1,8 +1,8 @@
 """The supervisor of a state folder's services: `python -m orchestration.services.supervision.supervisor`.
 
-It starts a service again whose process has ended, unless that happens again and again, and writes down what
-it saw for `headwater status`. A service that has a pid file is meant to run: `headwater up` writes them,
-`headwater down` stops the supervisor and then removes them.
+It starts a service again whose process has ended, or runs and does not answer, unless that happens again and
+again, and writes down what it saw for `headwater status`. A service that has a pid file is meant to run:
+`headwater up` writes them, `headwater down` stops the supervisor and then removes them.
 """
 
 import contextlib
@@ -22,7 +22,14 @@ from orchestration.services.processes import (
     start_process,
     stop_process_group,
 )
-from orchestration.services.supervision.restart_budget import MOST_RESTARTS, WINDOW_S, RestartBudget
+from orchestration.services.supervision.liveness import MOST_UNANSWERED, Liveness
+from orchestration.services.supervision.questions import postgres_answers
+from orchestration.services.supervision.restart_budget import (
+    HANGS_WINDOW_S,
+    MOST_RESTARTS,
+    WINDOW_S,
+    RestartBudget,
+)
 from orchestration.services.supervision.service_definitions import (
     POSTGRES,
     Service,
@@ -46,7 +53,6 @@ _LOOK_S = 0.25
 _GRACE_S = 0.5
 _BEATS_S = 5.0
 _REPORT_S = 10.0
-_LOG_LINES = 3
 
 
 class Supervisor:
@@ -60,7 +66,12 @@ class Supervisor:
         self._settings = settings
         self._services = service_definitions(settings)
         self._server = Postgres(settings.home, settings.postgres).server
-        self._budgets = {name: RestartBudget() for name in [POSTGRES, *(s.name for s in self._services)]}
+        self._liveness = {each.name: Liveness(each.answers, each.timeout_s) for each in self._services}
+        if self._server is not None:
+            starts_s = float(self._server.config.start_timeout_s)
+            self._liveness[POSTGRES] = Liveness(self._postgres_answers, starts_s)
+        self._budgets = {name: RestartBudget() for name in self._liveness}
+        self._hangs = {name: RestartBudget(HANGS_WINDOW_S) for name in self._liveness}
         self._given_up: dict[str, str] = {}
         self._beats = DaemonBeats(settings.dagster_home, works=True)
         self._daemon_beats = True
@@ -85,14 +96,37 @@ class Supervisor:
                 pass
         for service in self._services:
             started = read_pid_file(service_pid_file(self._settings, service.name))
-            if started and running_process(started) is None and self._may_restart(service.name):
+            if started is None:
+                continue
+            if running_process(started) is not None:
+                if self._hangs_too_long(service.name, started.pid):
+                    self._end(service)
+            elif self._may_restart(service.name):
                 self._restart(service)
-        if self._server is not None and not self._server.running() and self._may_restart(POSTGRES):
-            self._server.start()
+        if self._server is not None:
+            server = self._server.pid()
+            if server is not None and self._hangs_too_long(POSTGRES, server):
+                os.kill(server, signal.SIGKILL)  # what is stopped ends by no other signal
+            elif not self._server.running() and self._may_restart(POSTGRES):
+                self._server.start()
         self._report()
+
+    def _hangs_too_long(self, name: str, pid: int) -> bool:
+        """Returns whether a process is to be ended, because it has not answered for long."""
+        budget, now_s = self._hangs[name], time.monotonic()
+        if not self._liveness[name].hangs(pid, now_s):
+            return False
+        logger.warning("%s left %d questions in a row unanswered: it is ended", name, MOST_UNANSWERED)
+        if budget.spent(now_s):
+            self._give_up(name, f"did not answer {MOST_RESTARTS + 1} times within {HANGS_WINDOW_S:g} s")
+        else:
+            budget.take(now_s)
+        return True
 
     def _may_restart(self, name: str) -> bool:
         budget, now_s = self._budgets[name], time.monotonic()
+        if name in self._given_up:
+            return False
         if budget.due(now_s):
             budget.take(now_s)
             logger.warning("%s ended: it is started again", name)
@@ -100,15 +134,22 @@ class Supervisor:
                 self._beats, self._daemon_beats = DaemonBeats(self._settings.dagster_home), False
             self._report()  # before it is there, so that nobody takes it for the one before
             return True
-        if budget.spent(now_s) and name not in self._given_up:
-            self._given_up[name] = self._last_lines(name)
-            logger.error("%s ended %d times within %g s: it is given up", name, MOST_RESTARTS + 1, WINDOW_S)
+        if budget.spent(now_s):
+            self._give_up(name, f"ended {MOST_RESTARTS + 1} times within {WINDOW_S:g} s")
         return False
 
+    def _give_up(self, name: str, why: str) -> None:
+        self._given_up[name] = why
+        logger.error("%s %s: it is given up", name, why)
+
+    def _end(self, service: Service) -> None:
+        """Ends the processes of a service, also those that a killed leader left behind with its port."""
+        # The pid file stays: it says what is meant to run.
+        stop_process_group(service_pid_file(self._settings, service.name), _GRACE_S, keep_file=True)
+
     def _restart(self, service: Service) -> None:
+        self._end(service)
         pid_file = service_pid_file(self._settings, service.name)
-        # What the killed leader left behind, its port included; its pid file says what is meant to run.
-        stop_process_group(pid_file, _GRACE_S, keep_file=True)
         environment = service_environment(self._settings)
         start_process(service.command, pid_file, service_log(self._settings, service.name), environment)
 
@@ -122,6 +163,8 @@ class Supervisor:
             daemon_beats=self._daemon_beats,
             restarts={name: budget.total for name, budget in self._budgets.items() if budget.total},
             given_up=self._given_up,
+            hangs={name: budget.total for name, budget in self._hangs.items() if budget.total},
+            unanswered={name: each.unanswered for name, each in self._liveness.items() if each.unanswered},
         )
         news = self._reported is None or report != self._reported.model_copy(update={"looked_s": now_s})
         if news or now_s - self._reported_s >= _REPORT_S:
@@ -129,10 +172,9 @@ class Supervisor:
                 fresh.write_text(report.model_dump_json())
             self._reported, self._reported_s = report.model_copy(deep=True), now_s
 
-    def _last_lines(self, name: str) -> str:
-        log = service_log(self._settings, name)
-        lines = log.read_text(errors="replace")[-3000:].splitlines() if log.is_file() else []
-        return " | ".join([line.strip() for line in lines if line.strip()][-_LOG_LINES:])
+    def _postgres_answers(self, timeout_s: float) -> bool:
+        address = self._server.socket if self._server else None
+        return address is None or postgres_answers(address, timeout_s)
 
 
 def main() -> None:
