@@ -17,7 +17,14 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 
 from assets.dagster.metadata import asset_key, dagster_asset_options, dagster_result
-from assets.dagster.sources import SOURCE_DOCUMENTS, SOURCES, materialization_of, record_sources
+from assets.dagster.sources import (
+    AS_READ,
+    SOURCE_DOCUMENTS,
+    SOURCES,
+    materialization_of,
+    record_sources,
+    sources_state_digest,
+)
 from assets.engine.step import begin_step, open_relations
 from assets.lake.ids import config_digest
 from assets.lake.lake import Lake
@@ -44,6 +51,7 @@ from assets.sources.source_reader import (
     read_connected_source,
     read_local_source,
     read_source,
+    source_state_digest,
 )
 from assets.sources.source_registry import SourceRegistry
 from retrieval.progress import Progress
@@ -86,6 +94,7 @@ class BronzeReading:
         read_bytes: The total size of the files that were read.
         earlier: Revisions of what documents were between their last reading and now.
         warnings: What of the source could not be reached, though the rest was read: a sentence each.
+        state_digest: The digest of a local source and its files as they were read; else empty.
     """
 
     source: Source
@@ -95,6 +104,7 @@ class BronzeReading:
     read_bytes: int
     earlier: pa.Table = field(default_factory=RAW_DOCUMENTS.schema.empty_table)
     warnings: Sequence[str] = ()
+    state_digest: str = ""
 
 
 def read_bronze_changes(
@@ -118,9 +128,8 @@ def read_bronze_changes(
     Raises:
         SourceShrunk: A larger share is gone.
     """
-    listed = list_local_source(source)
-    if listed is None:
-        listed = list_source(lake.spark, source)
+    local = list_local_source(source)
+    listed = list_source(lake.spark, source) if local is None else local
     stale = listed if read_all and source.kind == "files" else stale_source_files(listed, state)
     vanished = vanished_source_documents(listed, state)
     standing = state.num_rows - (pc.sum(state["deleted"]).as_py() or 0)
@@ -132,7 +141,14 @@ def read_bronze_changes(
             read = read_source(lake.spark, source, stale, limits)
     files = pc.list_element(pc.split_pattern(state["uri"], "#", max_splits=1), 0)
     known = state.filter(pc.is_in(files, stale["uri"]))
-    return BronzeReading(source, known, read, vanished, pc.sum(stale["file_size_bytes"]).as_py() or 0)
+    return BronzeReading(
+        source,
+        known,
+        read,
+        vanished,
+        pc.sum(stale["file_size_bytes"]).as_py() or 0,
+        state_digest="" if local is None else source_state_digest(source, local),
+    )
 
 
 def read_connected_changes(
@@ -180,12 +196,14 @@ class BronzeOutcome:
         changed: Those of them in which something was new, changed or gone.
         faults: Why a source could not be read, by its name; its documents are as they were.
         partly: What of a source could not be reached, though the rest was read, by its name.
+        state_digests: The digest of each source as it was read, by its name, of local ones.
     """
 
     read: Collection[str]
     changed: Collection[str]
     faults: Mapping[str, SourceError]
     partly: Mapping[str, str]
+    state_digests: Mapping[str, str]
 
     @property
     def reasons(self) -> dict[str, str]:
@@ -290,7 +308,11 @@ def refresh_raw_documents(
         remove_unclaimed_mirrors(lake.cache_dir, registered)
     changed = [each for each in accepted if each.read is not None or each.vanished.num_rows]
     return BronzeOutcome(
-        [each.source.name for each in accepted], [each.source.name for each in changed], faults, partly
+        [each.source.name for each in accepted],
+        [each.source.name for each in changed],
+        faults,
+        partly,
+        {each.source.name: each.state_digest for each in accepted if each.state_digest},
     )
 
 
@@ -333,7 +355,11 @@ def raw_documents_asset(
     outcome = refresh_raw_documents(lake, recipe, max_shrink, registered, context.run_id)
     record_sources(context, registered, outcome.read, outcome.changed, outcome.reasons)
     made = dagster_result(
-        lake, RAW_DOCUMENTS, sources=len(registered), sources_not_read=sorted(outcome.faults)
+        lake,
+        RAW_DOCUMENTS,
+        sources=len(registered),
+        sources_not_read=sorted(outcome.faults),
+        **{AS_READ: sources_state_digest(outcome.state_digests)},
     )
     return made._replace(check_results=[bronze_sources_check(outcome)])
 

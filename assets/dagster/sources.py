@@ -5,6 +5,7 @@ source was last read, and is materialized to read it alone. Partitions follow th
 themselves; external assets are those that there were when the definitions were loaded.
 """
 
+import hashlib
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 
@@ -22,6 +23,16 @@ SOURCES = dg.DynamicPartitionsDefinition(name="sources")
 """A partition per source, by its name."""
 _KINDS = {"sitemap": "web", "python-environment": "python", "rows": "table"}
 """What the web UI calls a kind of sources, and has a picture for; others have their own name."""
+
+
+AS_READ = "local_sources_as_read"
+"""The metadata of a materialization of `bronze/raw_documents` that says what its run has read."""
+
+
+def sources_state_digest(digests: Mapping[str, str]) -> str:
+    """Returns the SHA-256 (hex) of the digests of sources by their names."""
+    lines = [f"{name}={digest}" for name, digest in sorted(digests.items())]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def source_key(name: str) -> dg.AssetKey:

@@ -1,6 +1,7 @@
 """Lists and reads a source of any kind: in this process if that is quick, else by Spark."""
 
 import contextlib
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from assets.sources.environment_corpus import list_environment_corpus, read_envi
 from assets.sources.hadoop_files import list_hadoop_files, read_hadoop_files
 from assets.sources.local_files import list_local_files, read_local_files
 from assets.sources.source_config import CONNECTED_KINDS, PYTHON_ENVIRONMENT, Source, SourceUnreachable
-from assets.sources.source_schemas import UNREACHABLE
+from assets.sources.source_schemas import UNREACHABLE, source_listing_digest
 from assets.sources.tabular_files import read_tabular_files
 
 _FEW_FILES = 256
@@ -36,6 +37,11 @@ def list_local_source(source: Source) -> pa.Table | None:
     if source.kind == PYTHON_ENVIRONMENT:
         return list_environment_corpus()
     return list_local_files(source) if source.local_root else None
+
+
+def source_state_digest(source: Source, listing: pa.Table) -> str:
+    """Returns the SHA-256 (hex) of a source's settings and its listing, which changes when either does."""
+    return hashlib.sha256(f"{source.digest}={source_listing_digest(listing)}".encode()).hexdigest()
 
 
 def list_source(spark: SparkSession, source: Source) -> pa.Table:

@@ -2,11 +2,12 @@
 
 import dagster as dg
 
-from assets.dagster.sources import follow_sources
+from assets.dagster.metadata import asset_key
+from assets.dagster.sources import AS_READ, follow_sources, sources_state_digest
+from assets.lake.tables import RAW_DOCUMENTS
 from assets.sources.source_config import SourceError
-from assets.sources.source_reader import list_local_source
+from assets.sources.source_reader import list_local_source, source_state_digest
 from assets.sources.source_registry import SourceRegistry
-from assets.sources.source_schemas import source_listing_digest
 from orchestration.automation.alerts import FailureAlert
 from orchestration.automation.dead_runs import end_dead_runs
 from orchestration.automation.jobs import refresh_job
@@ -23,14 +24,15 @@ from orchestration.services.run_name import run_name
 def arrivals_sensor(
     context: dg.SensorEvaluationContext, sources: dg.ResourceParam[SourceRegistry]
 ) -> dg.SensorResult | dg.SkipReason:
-    """Starts a run if a local source's listing differs from the one for which the last run was started.
+    """Starts a run if a local source differs from what the last run has read, whoever started that.
 
-    The cursor holds one line per source: its name, its digest and the digest of its listing. A source that
-    can not be listed keeps its line, so that no run starts when it becomes unreachable, or reachable again
-    without a change. The partitions of `bronze/source_documents` follow the sources here as well.
+    The cursor holds one line per source, its name and its digest, for which this sensor started a run: one
+    that failed is not started again and again. A source that can not be listed keeps its line, so that no run
+    starts when it becomes unreachable, or reachable again without a change. The partitions of
+    `bronze/source_documents` follow the sources here as well.
     """
     last = {line.partition("=")[0]: line for line in (context.cursor or "").splitlines()}
-    digests, unreachable = [], []
+    digests, kept, unreachable = dict[str, str](), list[str](), list[str]()
     registered = sources.list()
     follow_sources(context.instance, [source.name for source in registered])
     for source in registered:
@@ -38,15 +40,18 @@ def arrivals_sensor(
             listing = list_local_source(source)
         except SourceError as error:
             unreachable.append(str(error))
-            digests += [last[source.name]] if source.name in last else []
+            kept += [last[source.name]] if source.name in last else []
             continue
         if listing is not None:
-            digests.append(f"{source.name}={source.digest}={source_listing_digest(listing)}")
-    cursor = "\n".join(digests)
-    if not digests:
+            digests[source.name] = source_state_digest(source, listing)
+    cursor = "\n".join(sorted([*kept, *(f"{name}={digest}" for name, digest in digests.items())]))
+    if not cursor:
         return dg.SkipReason("; ".join(unreachable) or "no source on this machine: headwater source add")
     if cursor == (context.cursor or ""):
         return dg.SkipReason("; ".join(["nothing new", *unreachable]))
+    if sources_state_digest(digests) == _last_read(context.instance):
+        reason = "; ".join(["the last run has read what is there", *unreachable])
+        return dg.SensorResult(skip_reason=reason, cursor=cursor)
     if context.instance.get_runs_count(
         dg.RunsFilter(
             statuses=[dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED],
@@ -54,6 +59,14 @@ def arrivals_sensor(
     ):
         return dg.SkipReason("a run is in progress; the sensor looks again when it has ended")
     return dg.SensorResult(run_requests=[dg.RunRequest()], cursor=cursor)
+
+
+def _last_read(instance: dg.DagsterInstance) -> str | None:
+    """Returns the digest of the local sources as the last run has read them; None before the first run."""
+    event = instance.get_latest_materialization_event(asset_key(RAW_DOCUMENTS.name))
+    made = event.asset_materialization if event else None
+    digest = made.metadata.get(AS_READ) if made else None
+    return str(digest.value) if digest else None
 
 
 @dg.sensor(

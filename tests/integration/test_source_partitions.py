@@ -14,6 +14,7 @@ from assets.lake.tables import RAW_DOCUMENTS
 from assets.parsing.sandbox import ParserLimits
 from assets.sources.source_config import Source
 from assets.sources.source_registry import SourceRegistry
+from orchestration.automation.sensors import arrivals_sensor
 from orchestration.settings import Settings, open_configured_lake
 
 NAMES = ("first", "-odd_Name-", "third")
@@ -89,6 +90,32 @@ def test_a_run_of_all_says_which_sources_were_read(settings: Settings, instance:
     again = run(settings, instance)
     # What was read before and has nothing new is no event: there can be hundreds of sources.
     assert not again.asset_materializations_for_node("bronze__raw_documents")[1:]
+
+
+def test_what_a_run_has_read_is_no_reason_for_another(
+    settings: Settings, instance: dg.DagsterInstance
+) -> None:
+    cursor = None
+
+    def arrivals() -> int:
+        nonlocal cursor
+        sources = SourceRegistry(settings.sources_file)
+        with dg.build_sensor_context(instance, cursor=cursor, resources={"sources": sources}) as context:
+            tick = arrivals_sensor.evaluate_tick(context)
+        cursor = tick.cursor or cursor
+        return len(tick.run_requests or [])
+
+    run(settings, instance)
+    assert arrivals() == 0  # the services were started after it
+    assert cursor
+    change(settings, "third")
+    run(settings, instance)  # from the command line, while services run
+    assert arrivals() == 0
+    change(settings, "first")
+    assert [arrivals(), arrivals()] == [1, 0]
+    run(settings, instance)
+    SourceRegistry(settings.sources_file).set_groups("first", ["staff"])
+    assert [arrivals(), arrivals()] == [1, 0]
 
 
 def test_one_source_is_read_alone(settings: Settings, instance: dg.DagsterInstance) -> None:
