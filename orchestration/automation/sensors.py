@@ -11,7 +11,7 @@ from assets.sources.source_registry import SourceRegistry
 from orchestration.automation.alerts import FailureAlert
 from orchestration.automation.dead_runs import end_dead_runs
 from orchestration.automation.jobs import refresh_job
-from orchestration.services.run_name import run_name
+from orchestration.services.run_texts import run_name
 
 
 @dg.sensor(

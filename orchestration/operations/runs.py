@@ -1,20 +1,19 @@
 """Runs from the command line: the job that the web UI launches, executed in this process."""
 
 import logging
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import dagster as dg
 from dagster import DagsterEventType
-from dagster_shared.error import SerializableErrorInfo
 
 from assets.bronze import SOURCES_READ
 from orchestration.automation.dead_runs import end_dead_runs, run_process_tags
 from orchestration.environment.java import require_java
 from orchestration.migrations import state_folder_version
 from orchestration.services.dagster_home import dagster_home_instance
+from orchestration.services.run_texts import run_failures, said_of_check, step_name, stops_run
 from orchestration.settings import Settings, settings_of_next_run
 
 
@@ -118,7 +117,10 @@ def _execute(
         )
     for line in _warnings(result):
         progress(line)
-    return RunOutcome(result.run_id, watch.seconds, _failures(result), _unread_sources(result))
+    failures = run_failures(result.all_events)
+    if not result.success and not failures:
+        failures.append(f"run {result.run_id} failed: see its log in the web UI (`headwater up`)")
+    return RunOutcome(result.run_id, watch.seconds, failures, _unread_sources(result))
 
 
 def _selected_assets(defs: dg.Definitions, select: str) -> list[dg.AssetKey]:
@@ -138,10 +140,6 @@ def _selected_assets(defs: dg.Definitions, select: str) -> list[dg.AssetKey]:
             f"the assets are {known}"
         )
     return list(chosen)
-
-
-_JVM_LOST = ("ConnectionRefusedError", "ConnectionResetError", "Py4JNetworkError")
-"""What py4j raises when its process is gone."""
 
 
 class _Watch(logging.Handler):
@@ -167,7 +165,7 @@ class _Watch(logging.Handler):
                 self._progress(f"warning: {message}")
         if event is None or event.step_key is None:
             return
-        name, shown = event.step_key, _shown_step(event.step_key)
+        name, shown = event.step_key, step_name(event.step_key)
         if event.event_type == DagsterEventType.STEP_START:
             self._began[name] = time.monotonic()
             self._progress(f"{shown} …")
@@ -187,26 +185,6 @@ class _Watch(logging.Handler):
         return dg.LoggerDefinition(build)
 
 
-def _shown_step(step_key: str | None) -> str:
-    """Returns the name of a step as assets are called everywhere else: `silver/documents`."""
-    return (step_key or "").replace("__", "/", 1)
-
-
-def _said(error: SerializableErrorInfo) -> str:
-    """Returns the message of an error without its class; a stop and a lost JVM are explained."""
-    if error.cls_name == "DagsterExecutionInterruptedError":
-        return "stopped by a signal; `headwater run` continues from what was committed"
-    by_py4j = any("py4j" in line for line in error.stack)
-    gone = error.cls_name == "Py4JError" and "does not exist in the JVM" in error.message
-    if gone or (by_py4j and error.cls_name in _JVM_LOST):
-        return (
-            "Spark's JVM has ended: it was killed, or the machine had no memory left for it "
-            "(HEADWATER_SPARK__DRIVER_MEMORY is its limit); run again: it continues from what was committed"
-        )
-    # Dagster writes "package.module.Class: " before it.
-    return re.sub(rf"^[\w.]*\b{re.escape(error.cls_name or '')}: ", "", error.message.strip())
-
-
 def _unread_sources(result: dg.ExecuteInProcessResult) -> dict[str, str]:
     """Returns why sources could not be read, by the name of the source."""
     return {
@@ -222,44 +200,9 @@ def _unread_sources(result: dg.ExecuteInProcessResult) -> dict[str, str]:
 def _warnings(result: dg.ExecuteInProcessResult) -> list[str]:
     """Returns a line per failed check that lets pass, but for sources that could not be read."""
     return [
-        f"warning: {_said_of_check(check)}"
+        f"warning: {said_of_check(check)}"
         for event in result.all_events
         if event.event_type == DagsterEventType.ASSET_CHECK_EVALUATION
         for check in [event.asset_check_evaluation_data]
-        if not check.passed and not _stops(check) and check.check_name != SOURCES_READ
+        if not check.passed and not stops_run(check) and check.check_name != SOURCES_READ
     ]
-
-
-def _stops(check: dg.AssetCheckEvaluation) -> bool:
-    """Returns whether a check fails the run where it has not passed."""
-    return check.blocking or check.severity == dg.AssetCheckSeverity.ERROR
-
-
-def _said_of_check(check: dg.AssetCheckEvaluation) -> str:
-    """Returns which check has not passed, and what it observed."""
-    seen = check.metadata.get("observed")
-    detail = check.description or (f"observed {seen.value}" if seen else "no detail")
-    return f"gate {check.asset_key.to_user_string()}: {check.check_name} failed: {detail}"
-
-
-def _failures(result: dg.ExecuteInProcessResult) -> list[str]:
-    """Returns why a run failed: a line per failed step and per failed check that is more than a warning."""
-    found = []
-    for event in result.all_events:
-        if event.event_type == DagsterEventType.STEP_FAILURE:
-            error = event.step_failure_data.error
-            if error is not None and error.cls_name == "DagsterAssetCheckFailedError":
-                continue  # it counts the checks that failed, which have lines of their own
-            found.append(
-                f"{_shown_step(event.step_key)}: {_said(error.cause or error) if error else 'failed'}"
-            )
-        elif event.event_type == DagsterEventType.ASSET_CHECK_EVALUATION:
-            check = event.asset_check_evaluation_data
-            if not check.passed and _stops(check):
-                found.append(_said_of_check(check))
-        elif event.event_type == DagsterEventType.RUN_FAILURE and not found and event.job_failure_data.error:
-            error = event.job_failure_data.error
-            found.append(_said(error.cause or error))
-    if not result.success and not found:
-        found.append(f"run {result.run_id} failed: see its log in the web UI (`headwater up`)")
-    return found

@@ -22,7 +22,7 @@ from inference.engines.generator import engine_name
 from orchestration.configured_parts import missing_model_files
 from orchestration.services import lifecycle
 from orchestration.services.dagster_home import dagster_home_instance
-from orchestration.services.run_name import run_name
+from orchestration.services.run_texts import run_failures, run_name
 from orchestration.services.supervision.liveness import ASK_EVERY_S, MOST_UNANSWERED
 from orchestration.services.supervision.service_definitions import POSTGRES, SUPERVISOR, service_log
 from orchestration.settings import Settings, open_configured_lake
@@ -41,6 +41,13 @@ _STARTS_S = 60
 _RECENT_CHECKS = 20
 """How many runs back the last reading of the sources is looked for."""
 _FAILED = dg.DagsterRunStatus.FAILURE.value
+_TELLING = {
+    dg.DagsterEventType.STEP_FAILURE,
+    dg.DagsterEventType.ASSET_CHECK_EVALUATION,
+    dg.DagsterEventType.RUN_FAILURE,
+}
+"""Events that say why a run failed."""
+_LONGEST_REASON = 300
 
 
 @dataclass(frozen=True)
@@ -121,10 +128,12 @@ def state_status(settings: Settings) -> StateStatus:
     with dagster_home_instance(settings) as instance:
         records = instance.get_run_records(limit=_RUNS_SHOWN)
         unread = _sources_unread(instance)
-    runs = [_run(record) for record in records]
+        runs = [_run(record) for record in records]
+        web = next(each.address for each in found if each.service == "web")
+        problems += last_run_failed(instance, runs, web)
     away = sources_away(SourceRegistry(settings.sources_file).list())
     unread = {name: said for name, said in unread.items() if name not in away}
-    problems += [*_last_run_failed(runs), *away.values(), *unread.values()]
+    problems += [*away.values(), *unread.values()]
     lake = open_configured_lake(settings)
     engines = engine_standing(lake, settings.generator)
     held = engines.held_because()
@@ -240,14 +249,26 @@ def _live_release(settings: Settings) -> LiveReleaseStatus | None:
     )
 
 
-def _last_run_failed(runs: list[RunStatus]) -> list[str]:
+def last_run_failed(instance: dg.DagsterInstance, runs: list[RunStatus], web: str) -> list[str]:
+    """Returns a sentence about the last run that ended, if it failed: where, why, and how to see more.
+
+    Args:
+        instance: Dagster's instance.
+        runs: The newest runs, newest first.
+        web: The address of the web UI.
+    """
     ended = [run for run in runs if run.state in (dg.DagsterRunStatus.SUCCESS.value, _FAILED)]
     if not ended or ended[0].state != _FAILED:
         return []
     run = ended[0]
+    entries = instance.all_logs(run.run_id, of_type=_TELLING)
+    failures = run_failures([entry.dagster_event for entry in entries if entry.dagster_event])
+    first = failures[0].strip().splitlines()[0] if failures else "no step says why"
+    more = f", and {len(failures) - 1} more" if len(failures) > 1 else ""
     return [
-        f"the last run, {run.run_id[:8]} ({run.job}), failed: its page in the web UI says where; "
-        "`headwater run` continues from what it committed"
+        f"the last run, {run.run_id[:8]} ({run.job}), failed: {redact_urls(first)[:_LONGEST_REASON]}{more}; "
+        f"all of it is at {web}/runs/{run.run_id} (`headwater up`); `headwater run` continues from what it "
+        "committed"
     ]
 
 

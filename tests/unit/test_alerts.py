@@ -21,7 +21,7 @@ from assets.dagster.retry import is_transient_asset_fault, retry_asset
 from orchestration.automation.alerts import FailureAlert
 from orchestration.automation.dead_runs import RUN_PROCESS_TAG, RunProcess, end_dead_runs
 from orchestration.automation.sensors import dead_runs_sensor, failed_run_sensor
-from orchestration.services.run_name import run_name
+from orchestration.services.run_texts import run_name
 from retrieval.store.postgres import DatabaseUnavailable, Postgres
 
 FAILURE = {"run_id": "r", "job": "refresh", "failed": "gold__chunks", "message": "broken"}

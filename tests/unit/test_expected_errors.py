@@ -8,7 +8,7 @@ from dagster_shared.error import SerializableErrorInfo
 from assets.sources.source_config import Source, SourceUnreachable, UnknownSource
 from orchestration.cli.main import _is_expected
 from orchestration.cli.terminal import print_table
-from orchestration.operations.runs import _said
+from orchestration.services.run_texts import said_of_error
 from retrieval.access import encode_access_groups
 
 
@@ -56,4 +56,4 @@ def test_one_text_is_not_taken_for_a_group_per_letter() -> None:
 def test_a_run_says_its_error_without_class_names(
     message: str, stack: list[str], name: str, said: str
 ) -> None:
-    assert _said(SerializableErrorInfo(message, stack, name)).startswith(said)
+    assert said_of_error(SerializableErrorInfo(message, stack, name)).startswith(said)

@@ -20,8 +20,10 @@ from orchestration.services.dagster_home import dagster_home_instance
 from orchestration.services.lifecycle import ServiceStatus
 from orchestration.services.status import (
     SOURCES_READ,
+    RunStatus,
     _sources_unread,
     disk_problems,
+    last_run_failed,
     service_problem,
     service_problems,
     sources_away,
@@ -177,5 +179,15 @@ def test_a_run_that_failed_last_and_a_source_that_is_away_end_status_with_1(
     assert done.exit_code == 1, done.output
     run, source = json.loads(done.stdout)["problems"]
     assert run.startswith(f"the last run, {failed.run_id[:8]} (")
-    assert "`headwater run` continues" in run
+    assert "failed: bronze/raw_documents: the disk is full; all of it is at http://127.0.0.1:" in run
+    assert f"/runs/{failed.run_id} (`headwater up`); `headwater run` continues" in run
     assert source.startswith("source away can not be read now")
+
+
+def test_a_run_whose_process_died_failed_because_of_that() -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        run = instance.create_run_for_job(dg.GraphDefinition(name="refresh").to_job())
+        instance.report_run_failed(run, "its process (7 of here) died")
+        ended = RunStatus(run.run_id, "refresh", dg.DagsterRunStatus.FAILURE.value, None, None)
+        [said] = last_run_failed(instance, [ended], "http://127.0.0.1:3000")
+    assert "failed: its process (7 of here) died; all of it is at http://127.0.0.1:3000/runs/" in said
