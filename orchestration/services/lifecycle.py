@@ -23,6 +23,7 @@ from orchestration.services.processes import (
     StartedProcess,
     is_port_free,
     port_holder,
+    process_group,
     read_pid_file,
     running_process,
     start_process,
@@ -190,7 +191,9 @@ def stop_services(settings: "Settings", report: Callable[[str], None]) -> list[s
         stopped.append(SUPERVISOR)
     supervisor_report_file(settings).unlink(missing_ok=True)
     for service in sorted(service_definitions(settings), key=lambda service: service.name != "daemon"):
-        report(f"{service.name}: stopping")
+        started = read_pid_file(service_pid_file(settings, service.name))
+        if started and process_group(started):
+            report(f"{service.name}: stopping")
         if stop_process_group(service_pid_file(settings, service.name)):
             stopped.append(service.name)
     postgres = Postgres(settings.home, settings.postgres)

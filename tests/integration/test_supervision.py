@@ -190,8 +190,11 @@ def gone_or_again(settings: Settings, killed: int | None) -> bool:
 
 def test_after_down_status_says_what_went_live_and_that_services_are_stopped(started: Started) -> None:
     settings = started.settings
-    stopped = lifecycle.stop_services(settings, lambda line: None)
-    assert stopped[:2] == ["supervisor", "daemon"]
+    said: list[str] = []
+    stopped = lifecycle.stop_services(settings, said.append)
+    assert stopped == ["supervisor", "daemon", "code", "web", "postgres"]
+    # The JDBC endpoint never ran.
+    assert said == [f"{name}: stopping" for name in stopped[1:]]
     done = status()
     assert done.exit_code == 0, done.output
     assert "the services are stopped: `headwater up` starts them" in done.output
