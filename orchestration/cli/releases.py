@@ -93,13 +93,32 @@ def hold_command(
         _print_held(made, index.live_hold(), json_)
         return
     ended, live = index.end_hold(), index.live()
+    newest = next(iter(index.releases()), None)
     if json_:
-        print_json({"release": live.release_id if live else None, "held": None, "ended": _hold_row(ended)})
-    elif ended is None:
-        console.print("no release was held")
-    else:
-        console.print(f"ended: {ended}", markup=False)
-        console.print("`headwater run` makes the newest approved state live, if it never was")
+        print_json(
+            {
+                "release": live.release_id if live else None,
+                "newest": newest.release_id if newest else None,
+                "held": None,
+                "ended": _hold_row(ended),
+            }
+        )
+        return
+    console.print(f"ended: {ended}" if ended else "no release was held", markup=False)
+    if live is None or newest is None:
+        return
+    console.print(
+        f"{live.release_id} stays live until `headwater run` finds an approved state that never was live",
+        markup=False,
+        soft_wrap=True,
+    )
+    if newest.release_id != live.release_id:
+        console.print(
+            f"{newest.release_id} is newer and was live before, so no run makes it live again: "
+            f"`headwater rollback {newest.release_id}` does, and holds it",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def _print_held(made: "IndexRelease", hold: "ReleaseHold | None", json_: bool) -> None:
