@@ -50,6 +50,12 @@ class TenantHoldings:
     question_sets: list[str]
 
     @property
+    def is_gone(self) -> bool:
+        """Whether only earlier releases still hold something of it."""
+        held = (self.sources, self.rows, self.live, self.training_sets, self.models, self.question_sets)
+        return not any(held)
+
+    @property
     def searchable(self) -> int:
         """How many of its chunks a search finds."""
         return self.releases.get(self.live or "", 0)

@@ -152,6 +152,13 @@ def test_a_tenant_goes_in_one_release_also_when_it_was_killed_on_its_way(home: P
         # What remains is only in releases of before, and goes as it was said.
         assert show_tenant(settings, "acme").rows == {}
         assert list(show_tenant(settings, "acme").releases) == ["r1.2", "r1.1"]
+        listed = headwater(home, "tenant", "list").stdout
+        assert "acme is gone but for chunks in earlier releases (r1.2, r1.1), and goes with" in listed
+        assert listed.count("acme") == 1
+        assert {row["tenant"]: row["is_gone"] for row in printed(home, "tenant", "list")} == {
+            "acme": True,
+            "globex": False,
+        }
         run = subprocess.run(
             [*HEADWATER, "run"],
             env=os.environ | {"HEADWATER_HOME": str(home), "HEADWATER_RELEASES_KEPT": "1"},

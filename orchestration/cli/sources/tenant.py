@@ -28,7 +28,7 @@ _Tenant = Annotated[
 
 @app.command("list")
 def tenant_list_command(json_: Json = False) -> None:
-    """List the tenants, with what each holds.
+    """List the tenants, with what each holds; of removed ones, what physically remains.
 
     Example: `headwater tenant list`
     """
@@ -53,8 +53,17 @@ def tenant_list_command(json_: Json = False) -> None:
             "models": len(each.models),
         }
         for each in found
+        if not each.is_gone
     ]
     print_table(rows)
+    for each in found:
+        if each.is_gone:
+            console.print(
+                f"{each.tenant} is gone but for chunks in earlier releases ({', '.join(each.releases)}), and "
+                "goes with these: `HEADWATER_RELEASES_KEPT=1 headwater run` removes them at once",
+                markup=False,
+                soft_wrap=True,
+            )
 
 
 @app.command("show")
@@ -111,7 +120,7 @@ def tenant_remove_command(
 
 
 def _holdings_json(held: "TenantHoldings") -> dict[str, Any]:
-    return asdict(held) | {"searchable": held.searchable}
+    return asdict(held) | {"searchable": held.searchable, "is_gone": held.is_gone}
 
 
 def _holdings_rows(held: "TenantHoldings") -> list[dict[str, Any]]:
