@@ -18,7 +18,6 @@ from pyspark.sql import DataFrame
 
 from assets.dagster.metadata import asset_key, dagster_asset_options, dagster_result
 from assets.dagster.sources import (
-    AS_READ,
     SOURCE_DOCUMENTS,
     SOURCES,
     materialization_of,
@@ -359,7 +358,7 @@ def raw_documents_asset(
         RAW_DOCUMENTS,
         sources=len(registered),
         sources_not_read=sorted(outcome.faults),
-        **{AS_READ: sources_state_digest(outcome.state_digests)},
+        local_sources_as_read=sources_state_digest(outcome.state_digests),
     )
     return made._replace(check_results=[bronze_sources_check(outcome)])
 

@@ -63,7 +63,7 @@ def gates_add_command(
     console.print(
         f"added {suite.name} to the gate of {table}: {blocking} expectations that block, "
         f"{len(suite.expectations) - blocking} that warn; `headwater run` validates them, "
-        "and what is running (`headwater up`) shows them after its definitions are reloaded",
+        "and what is running (`headwater up`) shows them when no run is on its way",
         markup=False,
     )
 

@@ -273,8 +273,8 @@ def _postgres_status(settings: "Settings", wanted: bool) -> ServiceStatus:
         return ServiceStatus(POSTGRES, None, address, None, False, wanted)
     pid = int((postgres.server.data / "postmaster.pid").read_text().split()[0])
     born_s = started_since_boot_s(psutil.Process(pid))
-    address = postgres.server.socket
-    answers = address is not None and postgres_answers(address, ANSWER_S)
+    socket = postgres.server.socket
+    answers = socket is not None and postgres_answers(socket, ANSWER_S)
     return ServiceStatus(POSTGRES, pid, str(postgres.server.data), _uptime_s(born_s), answers, wanted)
 
 

@@ -2,10 +2,11 @@
 
 import os
 import signal
-import socket
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,8 +15,11 @@ import psutil
 import pytest
 from dagster._daemon.types import DaemonHeartbeat
 from dagster_shared.error import SerializableErrorInfo
+from free_ports import free_ports
 from pydantic import SecretStr
 
+from assets.sources.source_config import Source
+from assets.sources.source_registry import SourceRegistry
 from orchestration.services.dagster_home import DaemonBeats, write_dagster_home
 from orchestration.services.lifecycle import ServiceStatus
 from orchestration.services.processes import (
@@ -27,10 +31,11 @@ from orchestration.services.processes import (
 )
 from orchestration.services.status import service_problem
 from orchestration.services.supervision import service_definitions, supervisor
-from orchestration.services.supervision.liveness import ASK_EVERY_S, MOST_UNANSWERED
+from orchestration.services.supervision.liveness import ASK_EVERY_S, MOST_UNANSWERED, Question
 from orchestration.services.supervision.questions import port_answers
 from orchestration.services.supervision.restart_budget import MOST_RESTARTS, WINDOW_S, RestartBudget
 from orchestration.services.supervision.service_definitions import (
+    CODE,
     SUPERVISOR,
     Service,
     SupervisorReport,
@@ -126,18 +131,53 @@ def settings(tmp_path: Path) -> Settings:
     return settings
 
 
+@dataclass
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    now_s: float = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(supervisor, "time", clock)
+    return clock
+
+
 def supervised(
-    settings: Settings, service: Service, monkeypatch: pytest.MonkeyPatch, times_as_fast: float
+    settings: Settings, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Supervisor, Path]:
-    """A supervisor, whose waits pass faster, of one service that was started; and its pid file."""
+    """A supervisor of one service, which was started, and the pid file of the service."""
     monkeypatch.setattr(supervisor, "service_definitions", lambda _: [service])
-    begun_s = time.monotonic()
-    fast = SimpleNamespace(monotonic=lambda: begun_s + times_as_fast * (time.monotonic() - begun_s))
-    monkeypatch.setattr(supervisor, "time", fast)
     pid_file = service_pid_file(settings, service.name)
     log = settings.home / "logs" / f"{service.name}.log"
     start_process(service.command, pid_file, log, os.environ)
     return Supervisor(settings), pid_file
+
+
+def pid(pid_file: Path) -> int:
+    started = read_pid_file(pid_file)
+    assert started is not None
+    return started.pid
+
+
+def reported(settings: Settings) -> SupervisorReport:
+    return SupervisorReport.model_validate_json(supervisor_report_file(settings).read_text())
+
+
+def ask(watched: Supervisor, clock: Clock, questions: int = 1) -> None:
+    """Has a supervisor ask so many questions, and waits for their answers."""
+    for _ in range(questions):
+        clock.now_s += ASK_EVERY_S
+        watched.look()
+        for thread in threading.enumerate():
+            if isinstance(thread, Question):
+                thread.join(60)
+        watched.look()
 
 
 SLOW_SERVER = """
@@ -146,75 +186,106 @@ server = socket.create_server(("127.0.0.1", int(sys.argv[1])))
 while True:
     client, _ = server.accept()
     client.recv(1)
-    time.sleep(0.1)
+    time.sleep(0.2)
     client.close()
 """
 
 
-@pytest.fixture
-def slow(settings: Settings) -> Iterator[Service]:
-    """A server that takes a while to answer, half as long as it is given."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = (sys.executable, "-S", "-c", SLOW_SERVER, str(port))
-    yield Service("web", command, "", lambda: True, lambda _: port_answers(port, 0.2), 1)
-    stop_process_group(service_pid_file(settings, "web"), 0.5)
-
-
-def look(watched: Supervisor, settings: Settings, until: Callable[[SupervisorReport], bool]) -> float:
-    """Has a supervisor look until its report says something; returns after how many seconds."""
-    begun_s = time.monotonic()
-    while True:
-        watched.look()
-        report = SupervisorReport.model_validate_json(supervisor_report_file(settings).read_text())
-        took_s = time.monotonic() - begun_s
-        if until(report):
-            return took_s
-        assert took_s < 20, report
-        time.sleep(0.01)
-
-
 def test_what_is_stopped_is_started_again_and_what_is_only_slow_is_left_alone(
-    slow: Service, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
-    watched, pid_file = supervised(settings, slow, monkeypatch, times_as_fast=100)
-    first = read_pid_file(pid_file)
-    assert first is not None
-    begun_s = time.monotonic()
-    look(watched, settings, lambda _: time.monotonic() - begun_s > 2)  # nine questions
-    assert read_pid_file(pid_file) == first
-    os.kill(first.pid, signal.SIGSTOP)
-    look(watched, settings, lambda report: report.unanswered == {"web": 2})
-    assert read_pid_file(pid_file) == first
-    os.kill(first.pid, signal.SIGCONT)  # it was only away for a while
-    look(watched, settings, lambda report: report.unanswered == {})
-    assert read_pid_file(pid_file) == first
-    os.kill(first.pid, signal.SIGSTOP)
-    look(watched, settings, lambda report: report.restarts == {"web": 1} and report.hangs == {"web": 1})
-    second = read_pid_file(pid_file)
-    assert second is not None
-    assert second.pid != first.pid
-    begun_s = time.monotonic()
-    look(watched, settings, lambda report: time.monotonic() - begun_s > 1 and report.unanswered == {})
-    assert read_pid_file(pid_file) == second
+    [port] = free_ports(1)
+    patience_s = 60.0
+    command = (sys.executable, "-S", "-c", SLOW_SERVER, str(port))
+    service = Service("web", command, "", lambda: True, lambda _: port_answers(port, patience_s), 1)
+    watched, pid_file = supervised(settings, service, monkeypatch)
+    try:
+        while not port_answers(port, patience_s):
+            pass
+        first = pid(pid_file)
+        ask(watched, clock, 2 * MOST_UNANSWERED)
+        assert (pid(pid_file), reported(settings).unanswered) == (first, {})
+        os.kill(first, signal.SIGSTOP)
+        patience_s = 0.2
+        ask(watched, clock, MOST_UNANSWERED - 1)
+        assert (pid(pid_file), reported(settings).unanswered) == (first, {"web": MOST_UNANSWERED - 1})
+        os.kill(first, signal.SIGCONT)
+        patience_s = 60
+        ask(watched, clock)
+        assert (pid(pid_file), reported(settings).unanswered) == (first, {})
+        os.kill(first, signal.SIGSTOP)
+        patience_s = 0.2
+        ask(watched, clock, MOST_UNANSWERED)
+        watched.look()
+        report, second = reported(settings), pid(pid_file)
+        assert second != first
+        assert report.restarts == report.hangs == {"web": 1}
+        patience_s = 60
+        while not port_answers(port, patience_s):
+            pass
+        ask(watched, clock, MOST_UNANSWERED)
+        assert (pid(pid_file), reported(settings).unanswered) == (second, {})
+    finally:
+        stop_process_group(pid_file, 0.5)
+
+
+SLEEPING = (sys.executable, "-S", "-c", "import time; time.sleep(600)")
 
 
 def test_what_never_answers_has_time_to_start_and_is_given_up_in_the_end(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
-    sleeping = (sys.executable, "-S", "-c", "import time; time.sleep(600)")
-    service = Service("web", sleeping, "", lambda: False, lambda _: False, timeout_s=100)
-    watched, pid_file = supervised(settings, service, monkeypatch, times_as_fast=200)
-    first_s = look(watched, settings, lambda report: bool(report.hangs))
-    assert first_s * 200 > 100 + MOST_UNANSWERED * ASK_EVERY_S - ASK_EVERY_S
-    look(watched, settings, lambda report: bool(report.given_up))
-    report = SupervisorReport.model_validate_json(supervisor_report_file(settings).read_text())
-    assert report.given_up == {"web": "did not answer 6 times within 3600 s"}
+    service = Service("web", SLEEPING, "", lambda: False, lambda _: False, timeout_s=5 * ASK_EVERY_S)
+    watched, pid_file = supervised(settings, service, monkeypatch)
+    watched.look()
+    first = pid(pid_file)
+    ask(watched, clock, 4 + MOST_UNANSWERED - 1)
+    assert (pid(pid_file), reported(settings).hangs) == (first, {})
+    ask(watched, clock)
+    assert reported(settings).hangs == {"web": 1}
+    for _ in range(50):
+        if reported(settings).given_up:
+            break
+        ask(watched, clock)
+    report = reported(settings)
+    assert report.given_up == {"web": f"did not answer {MOST_RESTARTS + 1} times within 3600 s"}
     assert report.restarts == report.hangs == {"web": MOST_RESTARTS}
     started = read_pid_file(pid_file)
     assert started is not None
     assert running_process(started) is None
+
+
+def test_the_code_server_is_started_again_when_sources_change_and_no_run_ends_with_it(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    service = Service(CODE, SLEEPING, "", lambda: True, lambda _: True, timeout_s=1)
+    sources = SourceRegistry(settings.sources_file)
+    sources.add(Source(name="first", location="/usr/share/doc"))
+    watched, pid_file = supervised(settings, service, monkeypatch)
+
+    def after(seconds: int) -> int:
+        for _ in range(seconds):
+            clock.now_s += 1
+            watched.look()
+        return pid(pid_file)
+
+    try:
+        first = after(10)
+        sources.add(Source(name="second", location="/usr/share/man"))
+        with dg.DagsterInstance.from_config(str(settings.dagster_home)) as instance:
+            job = dg.GraphDefinition(name="refresh").to_job()
+            run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+            assert after(10) == first
+            instance.report_run_canceled(run)
+        second = after(10)
+        assert second != first
+        assert after(10) == second
+        assert reported(settings).restarts == {}  # it did not die
+        sources.remove("first")
+        assert after(4) == second  # another change may follow
+        assert after(4) != second
+    finally:
+        stop_process_group(pid_file, 0.5)
 
 
 def test_what_dies_at_once_every_time_is_given_up_with_what_its_log_says(
@@ -228,7 +299,9 @@ def test_what_dies_at_once_every_time_is_given_up_with_what_its_log_says(
     )
     service = Service("web", dying, "", lambda: False, lambda _: False, 1)
     begun_s = time.monotonic()
-    watched, pid_file = supervised(settings, service, monkeypatch, times_as_fast=10)
+    fast = SimpleNamespace(monotonic=lambda: begun_s + 10 * (time.monotonic() - begun_s))
+    monkeypatch.setattr(supervisor, "time", fast)
+    watched, pid_file = supervised(settings, service, monkeypatch)
     first = read_pid_file(pid_file)
     pids = {first.pid if first else None}
     report_file = supervisor_report_file(settings)

@@ -9,7 +9,7 @@ MOST_UNANSWERED = 3
 """What leaves so many questions in a row unanswered hangs."""
 
 
-class _Question(threading.Thread):
+class Question(threading.Thread):
     """One question; a thread of its own asks it, which nobody waits for at the end."""
 
     def __init__(self, answers: Callable[[float], bool]) -> None:
@@ -39,7 +39,7 @@ class Liveness:
         self._starts_s = starts_s
         self._pid: int | None = None
         self._begun_s = self._asked_s = 0.0
-        self._question: _Question | None = None
+        self._question: Question | None = None
         self._has_answered = False
         self.unanswered = 0
 
@@ -59,7 +59,7 @@ class Liveness:
             self.unanswered = 0 if self._question.answered or starts else self.unanswered + 1
             self._question = None
         if self._question is None and now_s - self._asked_s >= ASK_EVERY_S:
-            self._question, self._asked_s = _Question(self._answers), now_s
+            self._question, self._asked_s = Question(self._answers), now_s
             self._question.start()
         if self.unanswered < MOST_UNANSWERED:
             return False

@@ -31,6 +31,8 @@ _PATH_PREFIX = "HEADWATER_WEB_PATH_PREFIX"
 
 SUPERVISOR = "supervisor"
 """The name of the process that starts services again, and of its pid file and log."""
+CODE = "code"
+"""The name of the code server among the services."""
 POSTGRES = "postgres"
 """The name of the database among the services."""
 
@@ -116,7 +118,7 @@ def service_definitions(settings: "Settings") -> list[Service]:
     logs = ("--log-format", "json") if settings.log_format == "json" else ()
     return [
         Service(
-            "code",
+            CODE,
             (
                 python, "-m", "dagster", "api", "grpc", "-s", str(socket),
                 "-m", "orchestration.definitions", "--use-python-environment-entry-point", *logs,

@@ -22,6 +22,7 @@ from orchestration.services.processes import (
     start_process,
     stop_process_group,
 )
+from orchestration.services.supervision.definitions import DefinitionFiles
 from orchestration.services.supervision.liveness import MOST_UNANSWERED, Liveness
 from orchestration.services.supervision.questions import postgres_answers
 from orchestration.services.supervision.restart_budget import (
@@ -31,6 +32,7 @@ from orchestration.services.supervision.restart_budget import (
     RestartBudget,
 )
 from orchestration.services.supervision.service_definitions import (
+    CODE,
     POSTGRES,
     Service,
     SupervisorReport,
@@ -73,6 +75,7 @@ class Supervisor:
         self._budgets = {name: RestartBudget() for name in self._liveness}
         self._hangs = {name: RestartBudget(HANGS_WINDOW_S) for name in self._liveness}
         self._given_up: dict[str, str] = {}
+        self._definitions = DefinitionFiles(settings)
         self._beats = DaemonBeats(settings.dagster_home, works=True)
         self._daemon_beats = True
         self._beats_read_s = self._reported_s = time.monotonic()
@@ -101,6 +104,12 @@ class Supervisor:
             if running_process(started) is not None:
                 if self._hangs_too_long(service.name, started.pid):
                     self._end(service)
+                elif service.name == CODE and self._definitions.outdated(time.monotonic()):
+                    logger.warning(
+                        "what the definitions are made from has changed: %s is started again", CODE
+                    )
+                    self._definitions.load()
+                    self._restart(service)
             elif self._may_restart(service.name):
                 self._restart(service)
         if self._server is not None:
