@@ -1,6 +1,8 @@
 """Adapters with random weights over a model on disk, in PEFT's form, as a job would register them."""
 
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from training.generator.network import AdapterNetwork
 from training.jobs.plan import GeneratorTraining
@@ -29,11 +31,12 @@ def register_random_adapter(
     base_digest: str,
     tenant: str | None,
     seed: int,
-    dataset: str = "mine@1234",
+    learned: Collection[str] = (),
+    **changed: Any,
 ) -> ModelVersion:
-    """Adds a version of a tenant's adapter, or of that of all tenants, to a registry."""
+    """Adds a version of a tenant's adapter, or of that of all tenants, which learned from documents."""
     lineage = ModelLineage(
-        dataset=dataset,
+        dataset="mine@1234",
         dataset_digest="ab" * 32,
         base=str(base),
         base_digest=base_digest,
@@ -41,7 +44,7 @@ def register_random_adapter(
         run_id=f"{generator_name(tenant)}-{seed}",
         settings={},
         tenant=tenant,
-    )
+    ).model_copy(update=changed)
 
     def write(folder: Path) -> None:
         save_random_adapter(base, folder, seed)
@@ -53,4 +56,5 @@ def register_random_adapter(
         1.0,
         write,
         adapter_card,
+        learned,
     )

@@ -99,7 +99,7 @@ def make_trained_lake(home: Path, names: Sequence[str]) -> TrainedLake:
 
 
 def write_snapshot(settings: Settings, lake: Lake, names: Sequence[str]) -> DatasetHeader:
-    """Writes a training set of a question about each document, with the next one as what does not answer."""
+    """Writes a training set of a question about each document, which the next does not answer, and of its text."""
     examples = []
     for name, other in zip(names, [*names[1:], names[0]], strict=True):
         examples.append(
@@ -109,6 +109,13 @@ def write_snapshot(settings: Settings, lake: Lake, names: Sequence[str]) -> Data
                 **{"negatives": [_text(other)], "candidates": [], "scores": [0.9, 0.1]},
                 "chunk_ids": [_chunk_id(name), _chunk_id(other)],
                 "doc_ids": [doc_id("acme", "docs", f"file:///{each}.txt") for each in (name, other)],
+            }
+        )
+        examples.append(
+            {
+                **{"example_id": f"written of {name}", "kind": "domain_text", "positive": _text(name)},
+                **{"negatives": [], "candidates": [], "scores": [], "chunk_ids": [_chunk_id(name)]},
+                "doc_ids": [doc_id("acme", "docs", f"file:///{name}.txt")],
             }
         )
     nothing = EXAMPLE_SCHEMA.empty_table()
@@ -122,10 +129,10 @@ def write_snapshot(settings: Settings, lake: Lake, names: Sequence[str]) -> Data
         run_id="run",
         made_at=datetime.now(UTC),
         files={},
-        splits={"train": len(names), "validation": 0, "test": 0},
-        kinds={"retrieval_pair": len(names)},
+        splits={"train": 2 * len(names), "validation": 0, "test": 0},
+        kinds={"retrieval_pair": len(names), "domain_text": len(names)},
         query_kinds={"title": len(names)},
-        licences={"unknown": len(names)},
+        licences={"unknown": 2 * len(names)},
         languages=["en"],
         documents=len(names),
     )

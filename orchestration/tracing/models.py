@@ -15,11 +15,16 @@ from retrieval.embedding.config import EmbedderConfig, recorded_model_path
 from retrieval.embedding.quantization import int8_model_digest
 from retrieval.index.types import IndexRelease
 from training.datasets.training_set import (
+    EMBEDDER_KINDS,
+    EXAMPLE_KINDS,
+    GENERATOR_KINDS,
     DatasetHeader,
+    ExampleKind,
     dataset_headers,
     removed_documents,
     snapshot_folder,
 )
+from training.registry.live_adapters import GENERATOR, generator_name, is_generator
 from training.registry.versions import ModelRegistry, ModelVersion, UnknownModel
 
 _SHOWN_EXAMPLES = 3
@@ -89,15 +94,17 @@ class ModelWalk:
             base_node.children = self.from_model(base)
         return [base_node, self._learned_node(version), self._documents_node(version)]
 
-    def from_dataset(self, header: DatasetHeader) -> list[TraceNode]:
+    def from_dataset(
+        self, header: DatasetHeader, kinds: Sequence[ExampleKind] = EXAMPLE_KINDS
+    ) -> list[TraceNode]:
         """Returns the nodes of a few of a training set's examples, down to the bytes of their documents."""
         file = snapshot_folder(self._trained.datasets, header) / "train.parquet"
         if not file.is_file():
             return []
         columns = ["example_id", "kind", "query_kind", "question", "chunk_ids", "doc_ids"]
         some = self._reader.lake.query(
-            "select * from t order by example_id limit ?",
-            [_SHOWN_EXAMPLES],
+            "select * from t where list_contains(?, kind) order by example_id limit ?",
+            [list(kinds), _SHOWN_EXAMPLES],
             t=pq.read_table(file, columns=columns),
         )
         return [self._example_node(row) for row in some.to_pylist()]
@@ -109,7 +116,9 @@ class ModelWalk:
         return [self.model_node(each) for each in every if each.lineage.dataset_digest == header.digest]
 
     def made_with_model(self, version: ModelVersion) -> list[TraceNode]:
-        """Returns the nodes of the releases that a version served, and of the answers from them."""
+        """Returns the nodes of the releases that a version served, and of the answers that it had a part in."""
+        if is_generator(version.name):
+            return self._answers_nodes(version, "generator_adapter = ?", version.digest)
         digests = self._vector_digests(version)
         released = self._reader.rows(
             "ops.releases", "decision = 'released' and list_contains(?, model_digest)", digests
@@ -124,16 +133,12 @@ class ModelWalk:
             )
             for row in newest
         ]
-        answers = self._reader.rows("gold.answers", "list_contains(?, model_digest)", digests)
-        if answers:
-            shown = sorted(answers, key=lambda row: row["answered_at"], reverse=True)[:_SHOWN_ANSWERS]
-            details = {"answers": len(answers), "shown": len(shown)}
-            children = [self._reader.answer_node(row) for row in shown]
-            nodes.append(TraceNode("answers", version.address, details, children))
-        return nodes
+        return nodes + self._answers_nodes(version, "list_contains(?, model_digest)", digests)
 
     def of_answer(self, answer: dict[str, Any]) -> list[TraceNode]:
         """Returns the nodes of the embedder that found an answer's passages, and of the engine that wrote it.
+
+        Below the engine is the adapter that it wrote with, if the answer's tenant had one.
 
         Args:
             answer: A row of `gold.answers`.
@@ -167,18 +172,18 @@ class ModelWalk:
         )
 
     def _learned_node(self, version: ModelVersion) -> TraceNode:
-        lineage = version.lineage
+        lineage, of_generator = version.lineage, is_generator(version.name)
         header = self.find_dataset(lineage.dataset_digest)
         if header is None:
-            kind = "training_set" if lineage.tenant else "folder"
             details: dict[str, Any] = {"digest": lineage.dataset_digest}
-            if lineage.tenant is not None:
-                details |= {"tenant": lineage.tenant, "is_kept": False}
-            return TraceNode(kind, lineage.dataset, details)
-        return self.dataset_node(header)
+            if Path(lineage.dataset).is_absolute():
+                return TraceNode("file" if of_generator else "folder", lineage.dataset, details)
+            details |= {"tenant": lineage.tenant, "is_kept": False}
+            return TraceNode("training_set", lineage.dataset, details)
+        return self._dataset_node(header, GENERATOR_KINDS if of_generator else EMBEDDER_KINDS)
 
-    def dataset_node(self, header: DatasetHeader) -> TraceNode:
-        """Returns a node for a training set, with a few of its examples."""
+    def _dataset_node(self, header: DatasetHeader, kinds: Sequence[ExampleKind]) -> TraceNode:
+        """Returns a node for a training set, with a few of its examples of some kinds."""
         details: dict[str, Any] = {
             "digest": header.digest,
             "tenant": header.tenant,
@@ -189,7 +194,7 @@ class ModelWalk:
             "holds_removed_documents": bool(removed_documents(self._trained.datasets, header)),
             "versions": header.versions,
         }
-        return TraceNode("training_set", header.address, details, self.from_dataset(header))
+        return TraceNode("training_set", header.address, details, self.from_dataset(header, kinds))
 
     def _documents_node(self, version: ModelVersion) -> TraceNode:
         learned = learned_version(self._reader.lake, self._trained.registry, version)
@@ -227,7 +232,32 @@ class ModelWalk:
 
     def _engine_node(self, answer: dict[str, Any]) -> TraceNode:
         details = {"generator_digest": answer["generator_digest"], "because": answer["chosen_because"]}
-        return TraceNode("engine", answer["engine"], details)
+        node = TraceNode("engine", answer["engine"], details)
+        if answer["generator_adapter"] is not None:
+            node.children = [self._adapter_node(answer["generator_adapter"], answer["tenant"])]
+        return node
+
+    def _adapter_node(self, digest: str, tenant: str) -> TraceNode:
+        """Returns the node of the adapter that wrote an answer: its tenant's own, or that of all tenants."""
+        registry = self._trained.registry
+        every = (each for name in (generator_name(tenant), GENERATOR) for each in registry.versions(name))
+        version = next((each for each in every if each.digest == digest), None)
+        if version is None:
+            return TraceNode("adapter", digest, {"is_kept": False})
+        node = self.model_node(version)
+        node.details |= {"role": "adapter"}
+        node.children = self.from_model(version)
+        return node
+
+    def _answers_nodes(self, version: ModelVersion, where: str, value: object) -> list[TraceNode]:
+        """Returns a node for the answers for which a condition holds, with a few of them; none without any."""
+        answers = self._reader.rows("gold.answers", where, value)
+        if not answers:
+            return []
+        shown = sorted(answers, key=lambda row: row["answered_at"], reverse=True)[:_SHOWN_ANSWERS]
+        children = [self._reader.answer_node(row) for row in shown]
+        details = {"answers": len(answers), "shown": len(shown)}
+        return [TraceNode("answers", version.address, details, children)]
 
     def _embedder_of(self, digest: str) -> tuple[ModelVersion | None, EmbedderConfig | None]:
         """Returns the version whose vectors have a digest, and the settings of the release that says so."""

@@ -25,6 +25,7 @@ from orchestration.operations.ask import open_ask_service
 from orchestration.operations.ingest import ingest_and_release
 from orchestration.operations.runs import execute_answers_run
 from orchestration.settings import Settings, open_configured_lake
+from orchestration.tracing.tracer import trace_identity
 from orchestration.training.generators import promote_adapter, roll_back_adapter
 from orchestration.training.models import ModelNotPromoted
 from retrieval.index.index import Index
@@ -116,6 +117,12 @@ def test_each_tenant_is_answered_with_its_live_adapter_and_others_by_the_base_wh
     }
     assert after["acme"]["chosen_because"] == "local:generator refused with generator-acme@1"
     assert after["default"]["chosen_because"].endswith("by the base: the tenant default has no adapter")
+    [engine] = [
+        node
+        for node in trace_identity(settings, after["acme"]["answer_id"], verify=True).backward
+        if node.kind == "engine"
+    ]
+    assert [node.id for node in engine.children] == ["generator-acme@1"]
     with open_ask_service(settings) as service:
         answer = service.ask(QUESTION, "acme")
     assert answer.generator_adapter == digests["acme"]

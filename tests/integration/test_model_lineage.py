@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 from lake_rows import write
+from random_adapters import register_random_adapter
 from tiny_embedders import make_tiny_embedder
+from tiny_generator import save_tiny_generator
 from trained_lake import NOW, TrainedLake, make_trained_lake, write_snapshot
 from typer.testing import CliRunner
 
@@ -18,6 +20,7 @@ from assets.training_sets.learned import (
     embedder_without_removed,
     require_base_without_removed,
 )
+from inference.engines.digest import model_files_digest
 from orchestration.cli.main import app
 from orchestration.operations import runs
 from orchestration.services.status import _models
@@ -71,7 +74,7 @@ def test_a_model_is_traced_to_base_training_set_examples_and_bytes(trained: Trai
     base, dataset, documents = found.backward
     assert (base.kind, base.id, base.details["digest"]) == ("base", "all-MiniLM-L6-v2", "cd" * 32)
     assert (dataset.kind, dataset.id) == ("training_set", trained.dataset.address)
-    assert (dataset.details["train"], dataset.details["is_kept"]) == (6, True)
+    assert (dataset.details["train"], dataset.details["is_kept"]) == (12, True)
     examples = nodes([dataset], "training_example")
     assert len(examples) == 3, "counted, and a few shown"
     assert examples[0].details["chunks"] == 2
@@ -114,12 +117,12 @@ def test_a_training_set_is_traced_both_ways(trained: TrainedLake) -> None:
     assert len(nodes(found.backward, "bytes")) == 6
 
 
-def answer(number: int, model_digest: str) -> dict[str, object]:
+def answer(number: int, model_digest: str, adapter: str | None = None) -> dict[str, object]:
     return {
         **{"answer_id": f"00000000-0000-0000-0000-00000000000{number}", "tenant": "acme", "question": "?"},
         **{"answer": "!", "refused": False, "engine": "extractive", "citations": [], "release_id": "r1"},
         **{"model_digest": model_digest, "retrieved": [], "answered_at": NOW, "generator_digest": "e" * 64},
-        **{"access_groups": None},
+        **{"access_groups": None, "generator_adapter": adapter},
     }
 
 
@@ -144,6 +147,50 @@ def test_an_answer_names_the_version_that_ranked_its_passages_and_the_engine(tra
     forward = trace(trained, "embedder@1").forward
     assert [node.id for node in nodes(forward, "release")] == ["r1"]
     assert nodes(forward, "answers")[0].details == {"answers": 2, "shown": 2}
+
+
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_generator(tmp_path_factory.mktemp("generator"))
+
+
+def test_an_answer_leads_through_its_adapter_to_what_that_learned_and_a_document_to_all_adapters(
+    trained: TrainedLake, generator: Path
+) -> None:
+    digest, ids = model_files_digest(generator), [trained.doc_ids[name] for name in ("bread", "kites")]
+    of_set = {"dataset": trained.dataset.address, "dataset_digest": trained.dataset.digest}
+    file = {"dataset": "/home/ada/mine.jsonl", "dataset_digest": "ef" * 32}
+    registry = trained.registry
+    own = register_random_adapter(registry, generator, digest, "acme", 1, ids, **of_set)
+    of_file = register_random_adapter(registry, generator, digest, "acme", 2, **file)
+    of_all = register_random_adapter(registry, generator, digest, None, 3, **file)
+    rows = [answer(number, "f" * 64, each.digest) for number, each in enumerate((own, of_all))]
+    write(trained.lake, ANSWERS, [*rows, answer(2, "f" * 64, "c" * 64)])
+
+    def adapter(number: int) -> TraceNode:
+        found = trace(trained, f"00000000-0000-0000-0000-00000000000{number}").backward
+        [engine] = nodes(found, "engine")
+        return engine.children[0]
+
+    wrote = adapter(0)
+    assert (wrote.kind, wrote.id, wrote.details["role"]) == ("model", "generator-acme@1", "adapter")
+    base, dataset, documents = wrote.children
+    assert (base.kind, base.id, base.details["digest"]) == ("base", str(generator), digest)
+    assert (dataset.kind, dataset.id) == ("training_set", trained.dataset.address)
+    shown = {node.details["example_kind"] for node in nodes([dataset], "training_example")}
+    assert shown == {"domain_text"}, "what a generator learns, not what an embedder does"
+    assert len(nodes([dataset], "bytes")) == 3
+    assert {node.id for node in documents.children} == set(ids)
+    assert adapter(1).id == of_all.address == "generator@1"
+    gone = adapter(2)
+    assert (gone.kind, gone.id, gone.details) == ("adapter", "c" * 64, {"is_kept": False})
+    for version in (of_file, of_all):
+        learned = trace(trained, version.address).backward[1]
+        assert (learned.kind, learned.details) == ("file", {"digest": "ef" * 32}), "also of a tenant's"
+    forward = trace(trained, own.address).forward
+    assert [node.details for node in nodes(forward, "answers")] == [{"answers": 1, "shown": 1}]
+    models = nodes(trace(trained, trained.doc_ids["kites"]).forward, "model")
+    assert [node.id for node in models] == ["embedder@2", "embedder@1", "generator-acme@1"]
 
 
 def test_the_command_traces_a_model_and_names_what_it_does_not_know(

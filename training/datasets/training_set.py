@@ -24,6 +24,10 @@ Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 ExampleKind = Literal["retrieval_pair", "ranked_list", "instruction", "domain_text"]
 EXAMPLE_KINDS: tuple[ExampleKind, ...] = get_args(ExampleKind)
+EMBEDDER_KINDS: tuple[ExampleKind, ...] = ("retrieval_pair", "ranked_list")
+"""Those that an embedder learns from."""
+GENERATOR_KINDS: tuple[ExampleKind, ...] = ("instruction", "domain_text")
+"""Those that a generator learns from."""
 
 EXAMPLE_SCHEMA = pa.schema(
     [

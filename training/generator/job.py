@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from quality.evaluation.model_gate import LOG_LIKELIHOOD, decide_model_release
 from quality.evaluation.retrieval_metrics import paired_gain
-from training.datasets.training_set import UnknownDataset, dataset_headers, open_dataset
+from training.datasets.training_set import GENERATOR_KINDS, UnknownDataset, dataset_headers, open_dataset
 from training.generator.examples import WrittenSplits, dataset_examples, read_written_examples
 from training.generator.network import AdapterNetwork
 from training.generator.training import GeneratorOutcome, train_generator
@@ -25,8 +25,6 @@ from training.place import TrainingPlace
 from training.registry.live_adapters import generator_name
 from training.registry.model_card import adapter_card
 from training.registry.versions import ModelDecision, ModelLineage, ModelVersion
-
-_LEARNED_KINDS = ("instruction", "domain_text")
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ def written_by_tenant(datasets: Path, tenant: str, address: str | None = None) -
         )
     opened = open_dataset(datasets, f"{header.name}@{header.digest}")
     rows = opened.examples["train"].select(["kind", "doc_ids"]).to_pylist()
-    documents = frozenset(each for row in rows if row["kind"] in _LEARNED_KINDS for each in row["doc_ids"])
+    documents = frozenset(each for row in rows if row["kind"] in GENERATOR_KINDS for each in row["doc_ids"])
     return WrittenSource(header.address, header.digest, tenant, dataset_examples(opened.examples), documents)
 
 

@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.datasets.training_set import TrainingSet, UnknownDataset, dataset_headers, open_dataset
+from training.datasets.training_set import (
+    EMBEDDER_KINDS,
+    TrainingSet,
+    UnknownDataset,
+    dataset_headers,
+    open_dataset,
+)
 from training.jobs.ranked_lists import RankedLists, RankedQuestion, ranked_lists
 
 
@@ -67,9 +73,8 @@ def learned_of_tenant(datasets: Path, tenant: str) -> Learned:
 
 def _questions(opened: TrainingSet) -> list[dict[str, Any]]:
     """Returns the examples of a snapshot that an embedder learns from, in `EXAMPLE_SCHEMA`."""
-    kinds = ("ranked_list", "retrieval_pair")
     rows = opened.examples["train"].to_pylist()
-    return [row for row in rows if row["kind"] in kinds and row["question"]]
+    return [row for row in rows if row["kind"] in EMBEDDER_KINDS and row["question"]]
 
 
 def _lists(opened: TrainingSet) -> RankedLists:
