@@ -35,7 +35,8 @@ class TenantHoldings:
         releases: How many of its chunks each kept release serves, newest first; those without are left out.
         live: The live release, where that serves any of its chunks.
         training_sets: The training sets that were asked for, and the addresses of their snapshots.
-        models: The addresses of the versions of models that learned from its documents.
+        models: The addresses of the versions of models that are its own or learned from its documents, also
+            those that were trained from such a version.
         question_sets: The batches whose questions it asks.
     """
 
@@ -105,8 +106,9 @@ class _Holdings:
         self._models = defaultdict[str, list[str]](list)
         registry = ModelRegistry(settings.models_folder)
         for version in (each for name in registry.names() for each in registry.versions(name)):
-            if version.lineage.tenant is not None:
-                self._models[version.lineage.tenant].append(version.address)
+            lineages = (each.lineage for each in registry.with_bases(version))
+            for tenant in {each.tenant for each in lineages if each.tenant is not None}:
+                self._models[tenant].append(version.address)
         self._asked = defaultdict[str, list[str]](list)
         batches = AnswerBatches(settings.batches_dir)
         for name in batches.names():

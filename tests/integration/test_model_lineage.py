@@ -203,6 +203,8 @@ def test_the_command_traces_a_model_and_names_what_it_does_not_know(
     assert [node["kind"] for node in found["backward"]] == ["base", "training_set", "learned_documents"]
     printed = CliRunner().invoke(app, ["trace", "embedder@1"], catch_exceptions=False)
     assert "learned_documents embedder@1" in printed.stdout
+    held = json.loads(invoke(trained, "tenant", "show", "acme", "--json"))
+    assert held["models"] == ["embedder@3", "embedder@2", "embedder@1"], "the second by its base alone"
     with pytest.raises(Untraceable, match="a model such as embedder@1"):
         trace(trained, "embedder@9")
 

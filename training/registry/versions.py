@@ -262,15 +262,18 @@ class ModelRegistry:
         every = (each for name in self.names() for each in self.versions(name))
         return next((each for each in every if each.digest == wanted != version.digest), None)
 
-    def learned_documents(self, version: ModelVersion) -> set[str]:
-        """Returns the ids of the lake's documents that a version, or one below it, learned from."""
-        found, seen = set[str](), set[str]()
+    def with_bases(self, version: ModelVersion) -> list[ModelVersion]:
+        """Returns a version and those below it: the one that it was trained from, that one's base, and so on."""
+        found = list[ModelVersion]()
         each: ModelVersion | None = version
-        while each is not None and each.digest not in seen:
-            seen.add(each.digest)
-            found |= read_learned_documents(self.path(each))
+        while each is not None and each not in found:
+            found.append(each)
             each = self.base_of(each)
         return found
+
+    def learned_documents(self, version: ModelVersion) -> set[str]:
+        """Returns the ids of the lake's documents that a version, or one below it, learned from."""
+        return {found for each in self.with_bases(version) for found in read_learned_documents(self.path(each))}
 
     def aliases_of(self, version: ModelVersion) -> list[str]:
         """Returns the names that a version has, such as `live`."""
