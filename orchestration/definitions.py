@@ -40,6 +40,7 @@ ASSETS = [
     gold.training_examples_asset,
     gold.answers_asset,
     models.embedder_asset,
+    models.generator_asset,
 ]
 
 
@@ -61,6 +62,7 @@ def build_definitions(
             ops.retrieval_quality_asset_check,
             training_set_gate,
             models.embedder_compared_asset_check,
+            models.generator_compared_asset_check,
             models.models_agree_asset_check,
             *drift_checks(settings.recipe.drift),
         ],

@@ -1,11 +1,13 @@
 """What the web UI shows of trained models: their tenants as partitions, results, curves, verdicts."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import dagster as dg
 
 from assets.dagster.charts import chart_markdown, line_chart
-from training.registry.versions import ModelRegistry, ModelVersion
+from training.registry.live_adapters import GENERATOR, is_generator
+from training.registry.versions import ModelDecision, ModelRegistry, ModelVersion
 
 MODEL_GROUP = "models"
 """The group of the assets that train, which no run of the lake makes."""
@@ -22,13 +24,17 @@ def follow_training_tenants(instance: dg.DagsterInstance, tenants: Sequence[str]
     instance.add_dynamic_partitions(name, list(tenants))
 
 
-def model_result(
-    key: dg.AssetKey, version: ModelVersion, curves: Mapping[str, Sequence[tuple[int, float]]]
-) -> dg.MaterializeResult:
-    """Returns the Dagster result of a training: what was made, from what, its figures and its curves.
+def model_key(name: str) -> dg.AssetKey:
+    """Returns the key of the asset that makes a model's versions; all generators' adapters have one."""
+    return dg.AssetKey([MODEL_GROUP, GENERATOR if is_generator(name) else name])
+
+
+def model_metadata(
+    version: ModelVersion, curves: Mapping[str, Sequence[tuple[int, float]]]
+) -> dict[str, Any]:
+    """Returns what Dagster shows of a training: what was made, from what, its figures and its curves.
 
     Args:
-        key: The asset's key.
         version: The version.
         curves: The values of each figure by step, by the figure's name.
     """
@@ -37,58 +43,66 @@ def model_result(
         for name, points in curves.items()
     ]
     lineage = version.lineage
-    return dg.MaterializeResult(
-        asset_key=key,
-        metadata={
-            "curves": dg.MetadataValue.md("\n\n".join(map(chart_markdown, charts))),
-            "version": version.address,
-            "digest": version.digest,
-            "dataset": lineage.dataset,
-            "dataset_digest": lineage.dataset_digest,
-            "base": lineage.base,
-            "base_digest": lineage.base_digest,
-            "job": lineage.run_id,
-            "code_version": lineage.code_version,
-            "seconds": round(version.seconds, 2),
-            **version.metrics,
-        },
-        data_version=dg.DataVersion(version.digest),
-    )
+    return {
+        "curves": dg.MetadataValue.md("\n\n".join(map(chart_markdown, charts))),
+        "version": version.address,
+        "digest": version.digest,
+        "dataset": lineage.dataset,
+        "dataset_digest": lineage.dataset_digest,
+        "base": lineage.base,
+        "base_digest": lineage.base_digest,
+        "job": lineage.run_id,
+        "code_version": lineage.code_version,
+        "seconds": round(version.seconds, 2),
+        **version.metrics,
+    }
 
 
-def comparison_result(registry: ModelRegistry, name: str) -> dg.AssetCheckResult:
-    """Returns the newest verdict on the newest version of a model, beside the one that was live.
+def comparison_result(registry: ModelRegistry, names: Sequence[str]) -> dg.AssetCheckResult:
+    """Returns the newest verdict on the newest version of each model, beside the one that was live.
 
     Without a version or a verdict it passes: what is not compared can not be served.
+
+    Args:
+        registry: The versions.
+        names: The models of one asset. Of several, the metadata's names begin with a version's address.
     """
-    newest = next(iter(registry.versions(name)), None)
-    if newest is None:
-        return dg.AssetCheckResult(passed=True, description="no version was trained yet")
-    verdicts = [
-        each
-        for each in registry.decisions(name)
-        if each.version == newest.version and each.decision in ("approved", "refused")
+    newest = [versions[0] for name in names if (versions := registry.versions(name))]
+    verdicts = {version.address: _verdict(registry, version) for version in newest}
+    said = [
+        f"{address}: {verdict.decision}: {verdict.reason}"
+        if verdict
+        else f"{address} is not compared yet: `headwater models compare {address} live` does"
+        for address, verdict in verdicts.items()
     ]
-    if not verdicts:
-        return dg.AssetCheckResult(
-            passed=True,
-            description=f"not compared yet: `headwater models compare {newest.address} live` does",
-            metadata={"version": newest.address},
-        )
-    verdict = verdicts[-1]
     return dg.AssetCheckResult(
-        passed=verdict.decision == "approved",
+        passed=not any(verdict and verdict.decision == "refused" for verdict in verdicts.values()),
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{newest.address}: {verdict.decision}: {verdict.reason}",
+        description="; ".join(said) or "no version was trained yet",
         metadata={
-            "version": newest.address,
-            "against": verdict.against or "nothing",
-            "dataset": verdict.dataset or "unknown",
-            "decided_at": verdict.decided_at.isoformat(timespec="seconds"),
-            **{
-                f"{figure}, {end}": value
-                for figure, gain in verdict.gains.items()
-                for end, value in gain.items()
-            },
+            f"{address}: {key}" if len(verdicts) > 1 else key: value
+            for address, verdict in verdicts.items()
+            for key, value in _shown(address, verdict).items()
         },
     )
+
+
+def _verdict(registry: ModelRegistry, version: ModelVersion) -> ModelDecision | None:
+    """Returns what was found last of a version."""
+    decided = [each for each in registry.decisions(version.name) if each.version == version.version]
+    return next((each for each in reversed(decided) if each.decision in ("approved", "refused")), None)
+
+
+def _shown(address: str, verdict: ModelDecision | None) -> dict[str, str | float]:
+    if verdict is None:
+        return {"version": address}
+    gains = {
+        f"{figure}, {end}": value for figure, gain in verdict.gains.items() for end, value in gain.items()
+    }
+    return {
+        "version": address,
+        "against": verdict.against or "nothing",
+        "dataset": verdict.dataset or "unknown",
+        "decided_at": verdict.decided_at.isoformat(timespec="seconds"),
+        **gains,
+    }

@@ -116,7 +116,7 @@ class ModelWalk:
         return [self.model_node(each) for each in every if each.lineage.dataset_digest == header.digest]
 
     def made_with_model(self, version: ModelVersion) -> list[TraceNode]:
-        """Returns the nodes of the releases that a version served, and of the answers that it had a part in."""
+        """Returns the nodes of the releases that a version served, and of the answers that are its work."""
         if is_generator(version.name):
             return self._answers_nodes(version, "generator_adapter = ?", version.digest)
         digests = self._vector_digests(version)
@@ -250,7 +250,7 @@ class ModelWalk:
         return node
 
     def _answers_nodes(self, version: ModelVersion, where: str, value: object) -> list[TraceNode]:
-        """Returns a node for the answers for which a condition holds, with a few of them; none without any."""
+        """Returns a node for the answers for which a condition holds, with a few of them, if any."""
         answers = self._reader.rows("gold.answers", where, value)
         if not answers:
             return []

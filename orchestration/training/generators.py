@@ -16,10 +16,16 @@ from inference.engines.digest import model_files_digest
 from orchestration.openlineage.training_events import told_training
 from orchestration.settings import Settings, open_configured_lake
 from orchestration.training.models import ModelNotPromoted, model_registry
+from orchestration.training.reported import report_training
 from retrieval.index.index import Index
 from retrieval.index.types import ReleaseHeld
 from retrieval.store.postgres import Postgres
-from training.generator.job import run_generator_job, written_by_file, written_by_tenant
+from training.generator.job import (
+    generator_base,
+    run_generator_job,
+    written_by_file,
+    written_by_tenant,
+)
 from training.jobs.embedder_job import follow_models
 from training.jobs.network import UnknownBase
 from training.jobs.plan import GeneratorTraining
@@ -77,12 +83,7 @@ def train_generator_version(
         TrainingDiverged: The loss is no number any more.
         CheckpointNotWritten: The disk is full; the checkpoint before is as it was.
     """
-    found = base.expanduser() if base else settings.generator.model
-    if found is None:
-        raise UnknownBase(
-            "there is no generator to train: name a model's folder or a GGUF file with --base, or set "
-            "HEADWATER_GENERATOR__MODEL"
-        )
+    found = generator_base(base, settings.generator.model)
     if data is None:  # since the last run documents may have been removed
         mark_removed(open_configured_lake(settings), settings.datasets_folder)
     written = (
@@ -92,10 +93,9 @@ def train_generator_version(
     )
     name = generator_name(written.tenant)
     with told_training(settings.openlineage_url, name, written.name, written.digest) as ended_with:
-        version = run_generator_job(
-            settings.training_place, written, found.absolute(), training, CODE_VERSION, progress
-        )
+        version = run_generator_job(settings.training_place, written, found, training, CODE_VERSION, progress)
         ended_with(version)
+    report_training(settings, version, progress)
     return version
 
 

@@ -13,6 +13,7 @@ from assets.training_sets.snapshots import mark_removed
 from orchestration.openlineage.training_events import told_training
 from orchestration.operations.scratch_index import open_scratch_index
 from orchestration.settings import Settings, open_configured_lake
+from orchestration.training.reported import report_training
 from quality.evaluation.beir_collection import BeirCollection, load_beir_collection
 from retrieval.atomic_files import atomic_file
 from retrieval.embedding.config import packaged_embedding_model
@@ -76,6 +77,7 @@ def train_embedder_version(
     with told_training(settings.openlineage_url, EMBEDDER, learned.name, learned.digest) as ended_with:
         version = run_embedder_job(place, learned, base_folder, base, training, CODE_VERSION, progress)
         ended_with(version)
+    report_training(settings, version, progress)
     return version
 
 

@@ -1,6 +1,7 @@
 """The assets that train: what they make, what Dagster shows of it, and that no run of the lake makes them."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -8,23 +9,36 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 import pytest
+from lake_rows import write
 from tiny_embedders import make_tiny_embedder, tiny_lists
+from tiny_generator import save_tiny_generator
+from trained_lake import filled_row
 
-from assets.dagster.models import TRAINING_TENANTS, follow_training_tenants
-from assets.models import EMBEDDER_KEY, embedder_asset, embedder_compared_asset_check
+from assets.dagster.models import TRAINING_TENANTS, follow_training_tenants, model_key
+from assets.lake.tables import DOCUMENTS
+from assets.models import (
+    embedder_asset,
+    embedder_compared_asset_check,
+    generator_asset,
+    generator_compared_asset_check,
+)
+from inference.engines.generator import EngineConfig
 from orchestration.definitions import build_definitions
 from orchestration.resources import dagster_resources
-from orchestration.settings import Settings
+from orchestration.services.dagster_home import dagster_home_instance
+from orchestration.settings import Settings, open_configured_lake
+from orchestration.training.generators import train_generator_version
 from training.datasets.training_set import EXAMPLE_SCHEMA, SPLITS, DatasetHeader, write_dataset
+from training.jobs.plan import GeneratorTraining
 from training.registry.versions import ModelAliases, ModelDecision
 
 TENANT = "acme"
 
 
-def write_training_set(settings: Settings, tenant: str, doc_ids: list[str]) -> DatasetHeader:
-    """Writes a snapshot of the tiny lists, made of some documents."""
+def ranked_rows(doc_ids: list[str]) -> list[dict[str, Any]]:
+    """Returns the tiny lists as examples of an embedder, made of some documents."""
     lists = tiny_lists()
-    rows = [
+    return [
         {
             "example_id": name,
             "kind": "ranked_list",
@@ -40,12 +54,26 @@ def write_training_set(settings: Settings, tenant: str, doc_ids: list[str]) -> D
             lists.ids, lists.questions, lists.candidates, lists.relevant, lists.scores, strict=True
         )
     ]
-    return write_examples(settings, tenant, rows, {"ranked_list": len(rows)}, len(doc_ids))
 
 
-def write_examples(
-    settings: Settings, tenant: str, rows: list[dict[str, Any]], kinds: dict[str, int], documents: int = 1
-) -> DatasetHeader:
+def instruction_rows(names: Sequence[str]) -> list[dict[str, Any]]:
+    """Returns examples of a generator: a chunk about each river, and a question that it answers."""
+    rows: list[dict[str, Any]] = []
+    for name in names:
+        text = f"The {name} is a river of Europe that is known for its {name} trout."
+        shared = {"negatives": [], "candidates": [], "scores": [], "chunk_ids": [name], "doc_ids": [name]}
+        rows.append({"example_id": f"text {name}", "kind": "domain_text", "positive": text, **shared})
+        asked = {"question": f"What is the {name}?", "positive": text}
+        rows.append({"example_id": f"about {name}", "kind": "instruction", **asked, **shared})
+    return rows
+
+
+def write_training_set(settings: Settings, tenant: str, doc_ids: list[str]) -> DatasetHeader:
+    """Writes a snapshot of the tiny lists, made of some documents."""
+    return write_examples(settings, tenant, ranked_rows(doc_ids))
+
+
+def write_examples(settings: Settings, tenant: str, rows: list[dict[str, Any]]) -> DatasetHeader:
     """Writes a snapshot of which each split has the same examples."""
     described = DatasetHeader.model_validate(
         {
@@ -59,11 +87,11 @@ def write_examples(
             "made_at": datetime.now(UTC),
             "files": {},
             "splits": dict.fromkeys(SPLITS, len(rows)),
-            "kinds": kinds,
+            "kinds": dict(Counter(row["kind"] for row in rows)),
             "query_kinds": {},
             "licences": {},
             "languages": [],
-            "documents": documents,
+            "documents": len({each for row in rows for each in row["doc_ids"]}),
         }
     )
     examples = dict.fromkeys(SPLITS, pa.Table.from_pylist(rows, EXAMPLE_SCHEMA))
@@ -77,7 +105,8 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def settings(module_folder: Path) -> Settings:
-    return Settings(home=module_folder / "state")
+    generator = save_tiny_generator(module_folder / "generator")
+    return Settings(home=module_folder / "state", generator=EngineConfig(model=generator))
 
 
 @pytest.fixture(scope="module")
@@ -88,15 +117,21 @@ def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterIns
 
 
 def materialize(
-    settings: Settings, instance: dg.DagsterInstance, base: Path, tenant: str = TENANT
+    settings: Settings, instance: dg.DagsterInstance, base: Path | None, tenant: str = TENANT
 ) -> dg.ExecuteInProcessResult:
-    config = {"base": str(base), "minutes": 0.1, "seed": 3}
+    """Trains the embedder over a base, or without one the generator over the local model."""
+    config: dict[str, object] = {"minutes": 0.1, "seed": 3}
+    if base is not None:
+        made, name = [embedder_asset, embedder_compared_asset_check], "embedder"
+        config["base"] = str(base)
+    else:
+        made, name = [generator_asset, generator_compared_asset_check], "generator"
     return dg.materialize(
-        [embedder_asset, embedder_compared_asset_check],
+        made,
         instance=instance,
         resources=dagster_resources(settings),
         partition_key=tenant,
-        run_config={"ops": {"models__embedder": {"config": config}}},
+        run_config={"ops": {f"models__{name}": {"config": config}}},
         raise_on_error=False,
     )
 
@@ -163,6 +198,48 @@ def test_the_verdict_of_a_comparison_is_shown(
         assert check.metadata["dataset"].value == "rivers/test"
 
 
+def test_a_tenants_adapter_is_a_materialization_and_a_training_by_the_command_line_is_one_too(
+    settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rivers = [f"river{number}" for number in range(16)]
+    lake = open_configured_lake(settings)
+    write(lake, DOCUMENTS, [filled_row(DOCUMENTS, {"doc_id": each}) for each in rivers])
+    header = write_examples(settings, TENANT, instruction_rows(rivers))
+    result = materialize(settings, instance, None)
+    assert result.success
+    [made] = result.asset_materializations_for_node("models__generator")
+    shown = {name: each.value for name, each in made.metadata.items()}
+    version = settings.training_place.registry.find("generator-acme@1")
+    assert (made.partition, shown["version"], shown["dataset"]) == (TENANT, version.address, header.address)
+    assert (shown["base"], version.lineage.tenant) == (str(settings.generator.model), TENANT)
+    assert settings.training_place.registry.learned_documents(version) == set(rivers)
+    assert shown["validation_loss"] == version.metrics["validation_loss"]
+    assert str(shown["curves"]).count("data:image/png;base64,") == 2
+    [check] = result.get_asset_check_evaluations()
+    [verdict] = settings.training_place.registry.decisions(version.name)
+    assert check.passed == (verdict.decision == "approved")
+    assert check.description == f"generator-acme@1: {verdict.decision}: {verdict.reason}"
+
+    training = GeneratorTraining(minutes=0.1, seed=3)
+
+    def train_by_command() -> None:
+        assert train_generator_version(settings, None, TENANT, None, training, print) == version
+
+    train_by_command()
+    assert not settings.dagster_home.exists(), "no Dagster, nothing to tell"
+    monkeypatch.setenv("DAGSTER_HOME", str(settings.dagster_home))
+    with dagster_home_instance(settings) as ours:
+        for partition in (None, TENANT):
+            train_by_command()
+            [told] = ours.fetch_materializations(model_key("generator"), limit=1).records
+            assert told.asset_materialization is not None
+            by_command = {name: each.value for name, each in told.asset_materialization.metadata.items()}
+            assert by_command == shown
+            assert told.asset_materialization.partition == partition
+            assert told.asset_materialization.tags == {"dagster/data_version": version.digest}
+            follow_training_tenants(ours, [TENANT])
+
+
 def test_a_tenant_without_a_training_set_and_one_whose_documents_were_removed_train_nothing(
     settings: Settings, instance: dg.DagsterInstance, tiny_base: Path
 ) -> None:
@@ -193,12 +270,12 @@ def test_partitions_are_the_tenants_that_asked(tmp_path: Path) -> None:
 def test_no_run_of_the_lake_trains(settings: Settings) -> None:
     defs = build_definitions(settings)
     graph = defs.resolve_asset_graph()
-    assert EMBEDDER_KEY in graph.materializable_asset_keys
-    assert graph.get(EMBEDDER_KEY).automation_condition is None
+    trained = {model_key(name) for name in ("embedder", "generator")}
+    assert trained <= graph.materializable_asset_keys
+    assert [graph.get(key).automation_condition for key in trained] == [None, None]
     nodes = defs.resolve_job_def("refresh").graph.node_dict
     assert "gold__chunks" in nodes
     assert [name for name in nodes if name.startswith("models")] == []
     # Its pool is its own, so that a training waits for trainings alone, and none of the lake's runs for it.
-    assert [key for key in graph.get_all_asset_keys() if "training" in (graph.get(key).pools or ())] == [
-        EMBEDDER_KEY
-    ]
+    pooled = {key for key in graph.get_all_asset_keys() if "training" in (graph.get(key).pools or ())}
+    assert pooled == trained

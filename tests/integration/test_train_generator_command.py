@@ -1,11 +1,10 @@
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from random_adapters import register_random_adapter
-from test_model_assets import write_examples, write_training_set
+from test_model_assets import instruction_rows, write_examples, write_training_set
 from tiny_generator import save_tiny_generator
 from typer.testing import CliRunner
 
@@ -67,11 +66,11 @@ def test_an_adapter_is_compared_by_its_losses_and_by_its_answers(
 ) -> None:
     settings = Settings(home=tmp_path / "state")
     names = ("Danube", "Rhine", "Elbe", "Oder", "Main", "Isar")
-    header = write_examples(settings, "acme", instructions(names), {"instruction": len(names)})
+    header = write_examples(settings, "acme", instruction_rows(names))
     registry = ModelRegistry(settings.models_folder)
     digest = model_files_digest(tiny_base)
     made = [
-        register_random_adapter(registry, tiny_base, digest, "acme", seed, header.address) for seed in (1, 2)
+        register_random_adapter(registry, tiny_base, digest, "acme", seed, dataset=header.address) for seed in (1, 2)
     ]
     monkeypatch.setenv("HEADWATER_HOME", str(settings.home))
     monkeypatch.setenv("HEADWATER_GENERATOR__MAX_NEW_TOKENS", "4")
@@ -91,18 +90,6 @@ def test_an_adapter_is_compared_by_its_losses_and_by_its_answers(
 def compared(*models: str) -> Any:
     command = ["models", "compare", *models, "--json"]
     return json.loads(CliRunner().invoke(app, command, catch_exceptions=False).stdout)
-
-
-def instructions(names: Sequence[str]) -> list[dict[str, Any]]:
-    """A chunk about each river, and a question that it answers."""
-    rows: list[dict[str, Any]] = []
-    for name in names:
-        text = f"The {name} is a river of Europe that is known for its {name} trout."
-        shared = {"negatives": [], "candidates": [], "scores": [], "chunk_ids": [name], "doc_ids": [name]}
-        rows.append({"example_id": f"text {name}", "kind": "domain_text", "positive": text, **shared})
-        asked = {"question": f"What is the {name}?", "positive": text}
-        rows.append({"example_id": f"about {name}", "kind": "instruction", **asked, **shared})
-    return rows
 
 
 def test_what_can_not_be_trained_is_told(tiny_base: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from training.generator.network import AdapterNetwork
 from training.generator.training import GeneratorOutcome, train_generator
 from training.jobs.checkpoints import Checkpoints, describe_job
 from training.jobs.embedder_job import alone_in, follow_models
+from training.jobs.network import UnknownBase
 from training.jobs.outcomes import JobOutcome, read_job_outcome, write_job_outcome
 from training.jobs.plan import GeneratorTraining
 from training.place import TrainingPlace
@@ -83,6 +84,25 @@ def written_by_tenant(datasets: Path, tenant: str, address: str | None = None) -
     rows = opened.examples["train"].select(["kind", "doc_ids"]).to_pylist()
     documents = frozenset(each for row in rows if row["kind"] in GENERATOR_KINDS for each in row["doc_ids"])
     return WrittenSource(header.address, header.digest, tenant, dataset_examples(opened.examples), documents)
+
+
+def generator_base(named: str | Path | None, local_model: Path | None) -> Path:
+    """Returns the absolute path of the model that an adapter is trained over.
+
+    Args:
+        named: A folder or GGUF file; None for the local model.
+        local_model: The local model of the settings; None if they have none.
+
+    Raises:
+        UnknownBase: Neither is given.
+    """
+    found = Path(named).expanduser() if named else local_model
+    if found is None:
+        raise UnknownBase(
+            "there is no generator to train: name a model's folder or a GGUF file as its base, or set "
+            "HEADWATER_GENERATOR__MODEL"
+        )
+    return found.absolute()
 
 
 def run_generator_job(

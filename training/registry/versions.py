@@ -263,7 +263,7 @@ class ModelRegistry:
         return next((each for each in every if each.digest == wanted != version.digest), None)
 
     def with_bases(self, version: ModelVersion) -> list[ModelVersion]:
-        """Returns a version and those below it: the one that it was trained from, that one's base, and so on."""
+        """Returns a version, its base if that is a version too, the base of that, and so on."""
         found = list[ModelVersion]()
         each: ModelVersion | None = version
         while each is not None and each not in found:
@@ -273,7 +273,9 @@ class ModelRegistry:
 
     def learned_documents(self, version: ModelVersion) -> set[str]:
         """Returns the ids of the lake's documents that a version, or one below it, learned from."""
-        return {found for each in self.with_bases(version) for found in read_learned_documents(self.path(each))}
+        return {
+            found for each in self.with_bases(version) for found in read_learned_documents(self.path(each))
+        }
 
     def aliases_of(self, version: ModelVersion) -> list[str]:
         """Returns the names that a version has, such as `live`."""
