@@ -99,7 +99,7 @@ def make_trained_lake(home: Path, names: Sequence[str]) -> TrainedLake:
 
 
 def write_snapshot(settings: Settings, lake: Lake, names: Sequence[str]) -> DatasetHeader:
-    """Writes a training set of a question about each document, with the next as a negative, and of its text."""
+    """Writes a training set of a question about each document, the next as a negative, and of its text."""
     examples = []
     for name, other in zip(names, [*names[1:], names[0]], strict=True):
         examples.append(
