@@ -26,7 +26,7 @@ from training.generator.job import (
     written_by_file,
     written_by_tenant,
 )
-from training.jobs.embedder_job import follow_models
+from training.jobs.job import follow_models
 from training.jobs.network import UnknownBase
 from training.jobs.plan import GeneratorTraining
 from training.registry.live_adapters import generator_name

@@ -19,7 +19,7 @@ from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index
 from retrieval.index.types import IndexRelease, ReleaseHeld
 from retrieval.store.postgres import Postgres
-from training.jobs.embedder_job import follow_models
+from training.jobs.job import follow_models
 from training.registry.addresses import embedder_folder
 from training.registry.live import follow_live_release
 from training.registry.versions import (

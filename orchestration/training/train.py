@@ -97,7 +97,7 @@ def _learned_of_folder(
         kept = settings.training_place.jobs / f"{key}-{_RANKINGS}"
         return _teach(settings, collection, base, training.minutes, kept, progress)
 
-    return Learned(str(data.resolve()), digest, None, lists)
+    return Learned(str(data.resolve()), digest, None, frozenset(), lists)
 
 
 def _teach(

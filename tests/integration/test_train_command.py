@@ -11,7 +11,7 @@ from orchestration.settings import Settings
 from orchestration.training.train import train_embedder_version
 from quality.evaluation.beir_collection import BadBeirCollection
 from training.datasets.training_set import UnknownDataset
-from training.jobs.embedder_job import TrainingIsRunning, alone_in
+from training.jobs.job import TrainingIsRunning, alone_in
 from training.jobs.network import UnknownBase
 from training.jobs.plan import EmbedderTraining
 from training.jobs.ranked_lists import TooFewExamples

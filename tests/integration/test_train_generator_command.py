@@ -14,7 +14,7 @@ from orchestration.settings import Settings
 from orchestration.training.generators import train_generator_version
 from retrieval.embedding.model_signature import ModelNotTrusted
 from training.datasets.training_set import DatasetHasRemovedDocuments, UnknownDataset
-from training.jobs.embedder_job import TrainingIsRunning, alone_in
+from training.jobs.job import TrainingIsRunning, alone_in
 from training.jobs.network import UnknownBase
 from training.jobs.plan import GeneratorTraining
 from training.registry.versions import ModelRegistry

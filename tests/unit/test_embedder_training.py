@@ -1,4 +1,3 @@
-import errno
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ir_measures import nDCG
+from job_faults import train_until_killed, train_until_the_disk_is_full
 from tiny_embedders import make_tiny_embedder, tiny_lists
 
 from retrieval.embedding.model_folder import model_folder_digest, read_model_folder
-from training.jobs import checkpoints, loop
-from training.jobs.checkpoints import CheckpointNotWritten, Checkpoints
+from training.jobs import loop
 from training.jobs.embedder import train_embedder
 from training.jobs.loop import OutOfMemory, TrainingDiverged, TrainingOutcome
 from training.jobs.losses import listwise_loss, matryoshka_dimensions
@@ -89,23 +88,10 @@ def test_the_first_time_left_does_not_count_what_came_before_the_steps(
     assert first.startswith("steps trained: 6 of 40 (15%), 1/s, about 34 s left, loss ")
 
 
-def test_a_job_that_was_killed_ends_with_the_same_model(
-    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_that_was_killed_ends_with_the_same_model(tiny_base: Path, tmp_path: Path) -> None:
     whole, _ = trained(tiny_base, tmp_path / "whole")
     whole.save(tmp_path / "a")
-    save, calls = Checkpoints.save, []
-
-    def killed_later(self: Checkpoints, *given: object) -> None:
-        save(self, *given)  # type: ignore[arg-type]
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(Checkpoints, "save", killed_later)
-    with pytest.raises(KeyboardInterrupt):
-        trained(tiny_base, tmp_path / "killed")
-    monkeypatch.setattr(Checkpoints, "save", save)
+    train_until_killed(lambda: trained(tiny_base, tmp_path / "killed"))
     said: list[str] = []
     resumed, outcome = trained(tiny_base, tmp_path / "killed", said=said)
     assert any("going on from the checkpoint after step 20 of 40" in line for line in said)
@@ -117,25 +103,8 @@ def test_a_job_that_was_killed_ends_with_the_same_model(
     assert outcome.standing.step <= outcome.planned
 
 
-def test_a_full_disk_leaves_the_checkpoint_before_as_it_was(
-    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    written, save_file = [], checkpoints.save_file
-
-    def disk_is_full(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
-        if path.name == "checkpoint.safetensors":
-            written.append(path)
-            if len(written) == 2:
-                path.write_bytes(b"half")
-                raise OSError(errno.ENOSPC, "No space left on device")
-        save_file(tensors, path, metadata)
-
-    monkeypatch.setattr(checkpoints, "save_file", disk_is_full)
-    with pytest.raises(CheckpointNotWritten, match=r"No space left.*make room"):
-        trained(tiny_base, tmp_path)
-    found = Checkpoints(tmp_path).load()
-    assert found is not None
-    assert found[0].step == 10
+def test_a_full_disk_leaves_the_checkpoint_before_as_it_was(tiny_base: Path, tmp_path: Path) -> None:
+    assert train_until_the_disk_is_full(lambda: trained(tiny_base, tmp_path), tmp_path).step == 10
     _, outcome = trained(tiny_base, tmp_path)
     assert outcome.standing.step >= 20
 

@@ -1,4 +1,3 @@
-import errno
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from job_faults import train_until_killed, train_until_the_disk_is_full
 from safetensors.torch import load_file, save_file
 from tiny_generator import save_tiny_generator
 
@@ -27,8 +27,6 @@ from training.generator.examples import (
 )
 from training.generator.network import AdapterNetwork
 from training.generator.training import GeneratorOutcome, train_generator
-from training.jobs import checkpoints
-from training.jobs.checkpoints import CheckpointNotWritten, Checkpoints
 from training.jobs.loop import OutOfMemory, TrainingDiverged
 from training.jobs.network import UnknownBase
 from training.jobs.plan import GeneratorTraining
@@ -110,22 +108,9 @@ def test_an_adapter_learns_its_responses_and_the_batch_decoder_writes_them(
     assert "not found" not in texts[1]
 
 
-def test_a_job_that_was_killed_ends_with_the_same_adapter(
-    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_that_was_killed_ends_with_the_same_adapter(tiny_base: Path, tmp_path: Path) -> None:
     whole, _ = trained(tiny_base, tmp_path / "whole")
-    save, calls = Checkpoints.save, []
-
-    def killed_later(self: Checkpoints, *given: object) -> None:
-        save(self, *given)  # type: ignore[arg-type]
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(Checkpoints, "save", killed_later)
-    with pytest.raises(KeyboardInterrupt):
-        trained(tiny_base, tmp_path / "killed")
-    monkeypatch.setattr(Checkpoints, "save", save)
+    train_until_killed(lambda: trained(tiny_base, tmp_path / "killed"))
     said: list[str] = []
     resumed, _ = trained(tiny_base, tmp_path / "killed", said=said)
     assert any("going on from the checkpoint after step 6 of 12" in line for line in said)
@@ -133,25 +118,8 @@ def test_a_job_that_was_killed_ends_with_the_same_adapter(
     assert len({adapter_digest(folder) for folder in folders}) == 1
 
 
-def test_a_full_disk_leaves_the_checkpoint_before_as_it_was(
-    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    written, write = [], checkpoints.save_file
-
-    def disk_is_full(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
-        if path.name == "checkpoint.safetensors":
-            written.append(path)
-            if len(written) == 2:
-                path.write_bytes(b"half")
-                raise OSError(errno.ENOSPC, "No space left on device")
-        write(tensors, path, metadata)
-
-    monkeypatch.setattr(checkpoints, "save_file", disk_is_full)
-    with pytest.raises(CheckpointNotWritten, match=r"No space left.*make room"):
-        trained(tiny_base, tmp_path)
-    found = Checkpoints(tmp_path).load()
-    assert found is not None
-    assert found[0].step == 3
+def test_a_full_disk_leaves_the_checkpoint_before_as_it_was(tiny_base: Path, tmp_path: Path) -> None:
+    assert train_until_the_disk_is_full(lambda: trained(tiny_base, tmp_path), tmp_path).step == 3
     _, outcome = trained(tiny_base, tmp_path)
     assert outcome.training.standing.step == 12
 

@@ -161,6 +161,21 @@ def open_dataset(folder: Path, name: str, removed_allowed: bool = False) -> Trai
     return TrainingSet(header, examples)
 
 
+def open_tenant_dataset(folder: Path, tenant: str) -> TrainingSet:
+    """Returns the newest snapshot of a tenant's training sets; see `open_dataset`.
+
+    Raises:
+        UnknownDataset: The tenant has none yet.
+    """
+    header = next((each for each in dataset_headers(folder) if each.tenant == tenant), None)
+    if header is None:
+        raise UnknownDataset(
+            f"the tenant {tenant!r} has no training set yet: `headwater datasets snapshot NAME` makes one, "
+            "or name examples of yours with --data"
+        )
+    return open_dataset(folder, f"{header.name}@{header.digest}")
+
+
 def find_dataset(folder: Path, name: str) -> DatasetHeader:
     """Returns the header of the snapshot that NAME or NAME@DIGEST names.
 

@@ -1,7 +1,6 @@
 """The job that makes a version of a generator's adapter: trains it, measures it, and registers it."""
 
 import hashlib
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,38 +12,28 @@ import numpy.typing as npt
 
 from quality.evaluation.model_gate import LOG_LIKELIHOOD, decide_model_release
 from quality.evaluation.retrieval_metrics import paired_gain
-from training.datasets.training_set import GENERATOR_KINDS, UnknownDataset, dataset_headers, open_dataset
+from training.datasets.training_set import GENERATOR_KINDS, open_dataset, open_tenant_dataset
 from training.generator.examples import WrittenSplits, dataset_examples, read_written_examples
 from training.generator.network import AdapterNetwork
 from training.generator.training import GeneratorOutcome, train_generator
-from training.jobs.checkpoints import Checkpoints, describe_job
-from training.jobs.embedder_job import alone_in, follow_models
+from training.jobs.job import Base, LearnedSource, Trained, run_job
 from training.jobs.network import UnknownBase
-from training.jobs.outcomes import JobOutcome, read_job_outcome, write_job_outcome
 from training.jobs.plan import GeneratorTraining
 from training.place import TrainingPlace
 from training.registry.live_adapters import generator_name
 from training.registry.model_card import adapter_card
-from training.registry.versions import ModelDecision, ModelLineage, ModelVersion
+from training.registry.versions import ModelDecision, ModelVersion
 
 
 @dataclass(frozen=True)
-class WrittenSource:
+class WrittenSource(LearnedSource):
     """What a generator learns.
 
     Attributes:
-        name: The address of the training set, or the path of the file.
-        digest: SHA-256 (hex) of it.
-        tenant: Whose adapter it makes; None for the one of all tenants.
         splits: The examples.
-        documents: The ids of the lake's documents that they are made from.
     """
 
-    name: str
-    digest: str
-    tenant: str | None
     splits: WrittenSplits
-    documents: frozenset[str] = frozenset()
 
 
 def written_by_file(file: Path, tenant: str | None) -> WrittenSource:
@@ -55,7 +44,7 @@ def written_by_file(file: Path, tenant: str | None) -> WrittenSource:
     """
     splits = read_written_examples(file)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    return WrittenSource(str(file.resolve()), digest, tenant, splits)
+    return WrittenSource(str(file.resolve()), digest, tenant, frozenset(), splits)
 
 
 def written_by_tenant(datasets: Path, tenant: str, address: str | None = None) -> WrittenSource:
@@ -67,23 +56,16 @@ def written_by_tenant(datasets: Path, tenant: str, address: str | None = None) -
         address: The snapshot; the tenant's newest unless given.
 
     Raises:
-        UnknownDataset: The tenant has none yet.
+        UnknownDataset: The tenant has none yet, or it is gone.
         BrokenDataset: A file of it was changed since it was written.
         DatasetHasRemovedDocuments: It holds documents that were removed since.
     """
-    of_tenant = [each for each in dataset_headers(datasets) if each.tenant == tenant]
-    header = next((each for each in of_tenant if address in (None, each.address)), None)
-    if header is None and address:
-        raise UnknownDataset(f"the training set {address} is gone: name a file of examples with --data")
-    if header is None:
-        raise UnknownDataset(
-            f"the tenant {tenant!r} has no training set yet: `headwater datasets snapshot NAME` makes one, "
-            "or name a file of examples with --data"
-        )
-    opened = open_dataset(datasets, f"{header.name}@{header.digest}")
+    opened = open_dataset(datasets, address) if address else open_tenant_dataset(datasets, tenant)
+    header = opened.header
     rows = opened.examples["train"].select(["kind", "doc_ids"]).to_pylist()
     documents = frozenset(each for row in rows if row["kind"] in GENERATOR_KINDS for each in row["doc_ids"])
-    return WrittenSource(header.address, header.digest, tenant, dataset_examples(opened.examples), documents)
+    splits = dataset_examples(opened.examples)
+    return WrittenSource(header.address, header.digest, tenant, documents, splits)
 
 
 def generator_base(named: str | Path | None, local_model: Path | None) -> Path:
@@ -133,45 +115,16 @@ def run_generator_job(
         OutOfMemory: One example does not fit into the memory.
         CheckpointNotWritten: The disk is full; the checkpoint before is as it was.
     """
-    network, registry = AdapterNetwork(base, training), place.registry
-    name = generator_name(written.tenant)
-    said = json.dumps([written.digest, network.base_digest, training.model_dump()], sort_keys=True)
-    run_id = f"{name}-{hashlib.sha256(said.encode()).hexdigest()[:16]}"
-    folder = place.jobs / run_id
-    with alone_in(folder):
-        before = read_job_outcome(folder)
-        for known in registry.versions(name):
-            if before and known.address == before.address and known.lineage.run_id == run_id:
-                progress(f"trained before, as {known.address}")
-                return known
-        describe_job(folder, {"dataset": written.name, "base": str(base), **training.model_dump()})
+    network = AdapterNetwork(base, training)
+
+    def train(folder: Path) -> Trained:
         outcome = train_generator(network, written.splits, training, folder, progress)
-        standing = outcome.training.standing
-        progress(f"ended: {outcome.training.ended}; the best of step {standing.best_step} is kept")
-        version = registry.add(
-            name,
-            ModelLineage(
-                dataset=written.name,
-                dataset_digest=written.digest,
-                base=str(base),
-                base_digest=network.base_digest,
-                code_version=code_version,
-                run_id=run_id,
-                settings=training.model_dump(),
-                tenant=written.tenant,
-            ),
-            _metrics(outcome),
-            standing.seconds,
-            network.save,
-            adapter_card,
-            written.documents,
-        )
-        registry.set_candidate(version)
         gains = likelihood_gains(outcome.before, outcome.after)
         verdict = decide_model_release(gains, 0.0, LOG_LIKELIHOOD)
-        registry.log_decision(
-            name,
-            ModelDecision(
+        progress(f"beside its base on {len(outcome.after)} held-out examples: {verdict.reason}")
+
+        def decision(version: ModelVersion) -> ModelDecision:
+            return ModelDecision(
                 version=version.version,
                 decision="approved" if verdict.released else "refused",
                 reason=verdict.reason,
@@ -179,21 +132,17 @@ def run_generator_job(
                 dataset=f"{written.name}/test",
                 gains=gains,
                 decided_at=datetime.now(UTC),
-            ),
+            )
+
+        trained, metrics = outcome.training, _metrics(outcome)
+        return Trained(
+            *(trained.standing, trained.ended, metrics, network.save, adapter_card),
+            figure="validation_likelihood",
+            decision=decision,
         )
-        write_job_outcome(
-            folder,
-            JobOutcome(
-                address=version.address,
-                standing=standing,
-                ended=outcome.training.ended,
-                figure="validation_likelihood",
-            ),
-        )
-        Checkpoints(folder).remove()
-    progress(f"beside its base on {len(outcome.after)} held-out examples: {verdict.reason}")
-    follow_models(place, name, progress)
-    return version
+
+    name, trained_over = generator_name(written.tenant), Base(str(base), network.base_digest)
+    return run_job(place, name, written, trained_over, training, code_version, train, progress)
 
 
 def likelihood_gains(
@@ -223,11 +172,6 @@ def _metrics(outcome: GeneratorOutcome) -> dict[str, float]:
         "examples_left_out": trained.cut_off,
         "mean_tokens": outcome.tokens / outcome.examples,
         "validation_examples": outcome.validation,
-        "steps": trained.standing.step,
-        "best_step": trained.standing.best_step,
         "micro_batch": trained.standing.micro_batch,
-        "first_loss": trained.standing.losses[0],
-        "last_loss": trained.standing.losses[-1],
         "examples_per_s": outcome.batch * trained.standing.step / max(trained.standing.seconds, 1e-9),
-        "peak_memory_mib": trained.standing.peak_bytes / (1 << 20),
     }

@@ -6,13 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.datasets.training_set import (
-    EMBEDDER_KINDS,
-    TrainingSet,
-    UnknownDataset,
-    dataset_headers,
-    open_dataset,
-)
+from training.datasets.training_set import EMBEDDER_KINDS, TrainingSet, open_tenant_dataset
+from training.jobs.job import LearnedSource
 from training.jobs.ranked_lists import RankedLists, RankedQuestion, ranked_lists
 
 
@@ -21,22 +16,14 @@ class NothingToLearnFrom(ValueError):
 
 
 @dataclass(frozen=True)
-class Learned:
-    """What a job learns.
+class Learned(LearnedSource):
+    """What an embedder learns.
 
     Attributes:
-        name: The address of the training set, or the path of the folder.
-        digest: SHA-256 (hex) of it.
-        tenant: Whose documents it is made of; None for a folder.
         lists: Makes the lists, when they are needed.
-        documents: The ids of the lake's documents that the lists are made from.
     """
 
-    name: str
-    digest: str
-    tenant: str | None
     lists: Callable[[], RankedLists]
-    documents: frozenset[str] = frozenset()
 
 
 def folder_digest(data: Path) -> str:
@@ -60,15 +47,10 @@ def learned_of_tenant(datasets: Path, tenant: str) -> Learned:
         BrokenDataset: A file of it was changed since it was written.
         DatasetHasRemovedDocuments: It holds documents that were removed since.
     """
-    header = next((each for each in dataset_headers(datasets) if each.tenant == tenant), None)
-    if header is None:
-        raise UnknownDataset(
-            f"the tenant {tenant!r} has no training set yet: `headwater datasets snapshot NAME` makes one, "
-            "or name a folder with --data"
-        )
-    opened = open_dataset(datasets, f"{header.name}@{header.digest}")
+    opened = open_tenant_dataset(datasets, tenant)
+    header = opened.header
     documents = frozenset(doc_id for row in _questions(opened) for doc_id in row["doc_ids"])
-    return Learned(header.address, header.digest, tenant, lambda: _lists(opened), documents)
+    return Learned(header.address, header.digest, tenant, documents, lambda: _lists(opened))
 
 
 def _questions(opened: TrainingSet) -> list[dict[str, Any]]:
