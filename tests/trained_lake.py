@@ -93,7 +93,7 @@ def make_trained_lake(home: Path, names: Sequence[str]) -> TrainedLake:
             }
         )
     for table, rows in ((RAW_DOCUMENTS, raw), (DOCUMENTS, documents), (CHUNKS, chunks)):
-        write(lake, table, [_filled(table, row) for row in rows])
+        write(lake, table, [filled_row(table, row) for row in rows])
     ids = {name: doc_id("acme", "docs", f"file:///{name}.txt") for name in names}
     return TrainedLake(settings, lake, ids, write_snapshot(settings, lake, names))
 
@@ -154,7 +154,7 @@ def _chunk_id(name: str) -> str:
     return make_chunk_id(doc_id("acme", "docs", f"file:///{name}.txt"), _sha256(_text(name)), 0)
 
 
-def _filled(table: Table, row: dict[str, Any]) -> dict[str, Any]:
+def filled_row(table: Table, row: dict[str, Any]) -> dict[str, Any]:
     """Returns a row with something in every column that must not be NULL."""
     filled = dict(row)
     for field in table.schema:
