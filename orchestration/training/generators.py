@@ -27,7 +27,6 @@ from training.generator.job import (
     written_by_tenant,
 )
 from training.jobs.job import follow_models
-from training.jobs.network import UnknownBase
 from training.jobs.plan import GeneratorTraining
 from training.registry.live_adapters import generator_name
 from training.registry.versions import ModelDecision, ModelRegistry, ModelVersion

@@ -70,7 +70,8 @@ def test_an_adapter_is_compared_by_its_losses_and_by_its_answers(
     registry = ModelRegistry(settings.models_folder)
     digest = model_files_digest(tiny_base)
     made = [
-        register_random_adapter(registry, tiny_base, digest, "acme", seed, dataset=header.address) for seed in (1, 2)
+        register_random_adapter(registry, tiny_base, digest, "acme", seed, dataset=header.address)
+        for seed in (1, 2)
     ]
     monkeypatch.setenv("HEADWATER_HOME", str(settings.home))
     monkeypatch.setenv("HEADWATER_GENERATOR__MAX_NEW_TOKENS", "4")
