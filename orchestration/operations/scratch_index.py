@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from assets.lake.lineage import CODE_VERSION
@@ -26,8 +28,9 @@ from retrieval.language.identification import detect_language
 from retrieval.lineage import Lineage
 from retrieval.progress import Progress
 from retrieval.rerank.reranking import RerankedHits, build_reranker, search_and_rerank
+from retrieval.search.bulk_search import rank_in_bulk
 from retrieval.search.query import SearchQuery
-from retrieval.search.searcher import RETRIEVAL_MODES, RetrievalMode, Searcher, SearchHit
+from retrieval.search.searcher import RetrievalMode, Searcher, SearchHit
 from retrieval.store.postgres import Postgres, PostgresConfig
 
 ScratchChunks = Literal["default", "document"]
@@ -54,10 +57,9 @@ class ScratchIndex:
         state: IndexState,
         model: EmbeddingModel,
         vectors: "_VectorCache",
+        chunks: pa.Table,
         progress: Callable[[str], None],
-        queries: int,
     ) -> None:
-        self._asked = Progress("queries asked, in all modes", queries)
         self.embedder = model.embedder
         self.model_digest = model.digest
         self._reranker_config = settings.reranker
@@ -65,16 +67,51 @@ class ScratchIndex:
         self._searcher = Searcher(postgres, settings.recipe.search)
         self._state = state
         self._vectors = vectors
+        self._chunks = chunks
+        self._config = settings.recipe.search
         self._progress = progress
 
     def search(self, mode: RetrievalMode, text: str, k: int) -> list[SearchHit]:
         """Returns the best chunks for one of the queries that the index was opened with."""
-        self._asked.advance()
         query = SearchQuery.plain(text)
         vector = self._vectors.of(query.words, question=True)
         return self._searcher.search(
             _TENANT, query, vector, k, mode, self._state, model_digest=self.model_digest
         )
+
+    def rank_in_bulk(self, texts: Sequence[str], k: int) -> pa.Table:
+        """Returns the best chunks for each of many of its queries, by matrix products.
+
+        A query in a language that no chunk is in, or in none that can be told, is read in the commonest.
+
+        Returns:
+            `doc_ids`, each chunk's document, and `scores`, fused; both lists of at most `k`, best first.
+        """
+        words = [SearchQuery.plain(text).words for text in texts]
+        spoken = Counter(self._chunks.column("language").to_pylist())
+        [(commonest, _)] = spoken.most_common(1)
+        languages = [code if code in spoken else commonest for code in map(detect_language, words)]
+        asked = pa.table({"question": words, "language": languages})
+        lexical = self._searcher.lexical_matrices(self._state, _TENANT, asked)
+        held = self._chunks.take(pc.index_in(lexical.chunk_ids, self._chunks.column("chunk_id")))
+        doc_ids = held.column("doc_id").combine_chunks()
+        rankings = rank_in_bulk(
+            lexical,
+            np.stack([self._vectors.of(each, question=True) for each in words]),
+            np.stack([self._vectors.of(each, question=False) for each in held.column("text").to_pylist()]),
+            np.zeros(len(words), np.int64),
+            self._config.candidates,
+            self._config.vector_weight,
+        )
+        found: dict[str, list[list[Any]]] = {"doc_ids": [], "scores": []}
+        progress = Progress("questions ranked", len(words))
+        for ranking in rankings:
+            for columns, scores in zip(ranking.chunks, ranking.fused, strict=True):
+                best = columns[:k][columns[:k] >= 0]
+                found["doc_ids"].append(doc_ids.take(pa.array(best)).to_pylist())
+                found["scores"].append(scores[: len(best)].tolist())
+            progress.advance(len(ranking.chunks))
+        return pa.table(found)
 
     def rerank(self, text: str, k: int) -> list[SearchHit]:
         """Returns the best chunks after reranking; the order of `hybrid` where the reranker fails or is late.
@@ -117,9 +154,7 @@ def open_scratch_index(
     with _scratch(settings.home) as postgres:
         progress(f"indexing {rows.num_rows} chunks of {len(collection.documents)} documents")
         state = _build(postgres, model, rows, vectors)
-        modes = len(RETRIEVAL_MODES) + settings.reranker.configured
-        queries = len(collection.queries) * modes
-        yield ScratchIndex(settings, postgres, state, model, vectors, progress, queries)
+        yield ScratchIndex(settings, postgres, state, model, vectors, rows, progress)
 
 
 def _rows(

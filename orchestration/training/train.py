@@ -17,7 +17,6 @@ from orchestration.training.reported import report_training
 from quality.evaluation.beir_collection import BeirCollection, load_beir_collection
 from retrieval.atomic_files import atomic_file
 from retrieval.embedding.config import packaged_embedding_model
-from retrieval.progress import Progress
 from training.jobs.document_questions import document_questions
 from training.jobs.embedder_job import run_embedder_job
 from training.jobs.learned import Learned, folder_digest, learned_of_tenant
@@ -144,13 +143,6 @@ def _ranked(
     recipe = settings.recipe.model_copy(update={"embedder": embedder})
     with_base = settings.model_copy(update={"recipe": recipe})
     asked = BeirCollection(collection.name, collection.documents, questions, {})
-    found: dict[str, list[object]] = {"name": [], "passages": [], "scores": []}
     with open_scratch_index(with_base, asked, "document", progress) as index:
-        said = Progress("questions ranked by the teacher", len(questions))
-        for name, text in questions.items():
-            hits = index.search("hybrid", text, _LIST_LENGTH)
-            found["name"].append(name)
-            found["passages"].append([hit.doc_id for hit in hits])
-            found["scores"].append([hit.score for hit in hits])
-            said.advance()
-    return pa.table(found)
+        ranked = index.rank_in_bulk(list(questions.values()), _LIST_LENGTH)
+    return ranked.rename_columns(["passages", "scores"]).append_column("name", pa.array(list(questions)))

@@ -10,6 +10,9 @@ from cross_encoders import save_cross_encoder
 from typer.testing import CliRunner, Result
 
 from orchestration.cli.main import app
+from orchestration.operations.scratch_index import open_scratch_index
+from orchestration.settings import Settings
+from quality.evaluation.beir_collection import load_beir_collection
 from retrieval.embedding.embedder import Embedder
 
 DOCUMENTS = {
@@ -51,6 +54,17 @@ def home(module_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 def evaluate(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["evaluate", *map(str, arguments)])
+
+
+def test_many_queries_are_ranked_at_once_as_a_search_ranks_each(collection: Path, home: Path) -> None:
+    asked = load_beir_collection(collection)
+    questions = list(asked.queries.values())
+    with open_scratch_index(Settings(), asked, "document", print) as index:
+        together = index.rank_in_bulk(questions, 3)
+        for question, found, scores in zip(questions, *together.to_pydict().values(), strict=True):
+            hits = index.search("hybrid", question, 3)
+            assert [hit.doc_id for hit in hits] == found
+            assert scores == sorted(scores, reverse=True)
 
 
 @pytest.mark.parametrize("chunks", ["default", "document"])

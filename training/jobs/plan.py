@@ -7,10 +7,12 @@ from pydantic import BaseModel, Field
 
 Objective = Literal["listwise", "contrastive"]
 
-_FLOPS_PER_S_OF_THREAD = 1e11
+_FLOPS_PER_S_OF_THREAD = 4e10
 _FLOPS_PER_S_OF_GPU = 2e13
-"""Less than was measured in training MiniLM in bfloat16 (docs/training.md). They are constants so that one
-command makes one model: a measured speed would have it depend on what else the machine does."""
+"""Less than was measured in training MiniLM in bfloat16 (docs/training.md), on the slower of two kinds of
+processors: a plan that ends before its minutes is made whole, one that is cut off never lowers its learning
+rate. They are constants so that one command makes one model: a measured speed would have it depend on what
+else the machine does."""
 _FLOPS_PER_PARAMETER_AND_TOKEN = 6
 """Two forward and four backward (Kaplan et al., 2020, "Scaling Laws for Neural Language Models", 2.1). An
 adapter's base has no gradients of its weights, which saves two, and is computed again for them, which costs
