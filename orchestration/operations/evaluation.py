@@ -1,6 +1,6 @@
 """`headwater evaluate`: builds a scratch index of a test collection and measures every search mode in it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from inference.answering.query_service import SearchMode
@@ -8,7 +8,8 @@ from orchestration.operations.scratch_index import ScratchChunks, open_scratch_i
 from orchestration.settings import Settings
 from quality.evaluation.beir_collection import BeirCollection
 from quality.evaluation.collection_evaluation import CollectionEvaluation, evaluate_collection
-from quality.evaluation.retrieval_metrics import CHUNKS_PER_DOCUMENT, SearchFunction
+from quality.evaluation.retrieval_metrics import CHUNKS_PER_DOCUMENT, EvaluatedChunk, SearchFunction
+from retrieval.progress import Progress
 from retrieval.search.searcher import RETRIEVAL_MODES
 
 RERANKED: SearchMode = "reranked"
@@ -32,5 +33,12 @@ def evaluate_in_scratch_index(
         searches: dict[str, SearchFunction] = {mode: partial(index.search, mode) for mode in RETRIEVAL_MODES}
         if settings.reranker.configured:
             searches[RERANKED] = index.rerank
+        asked = Progress("queries asked, in all modes", len(collection.queries) * len(searches))
+
+        def counted(search: SearchFunction, text: str, k: int) -> Sequence[EvaluatedChunk]:
+            asked.advance()
+            return search(text, k)
+
+        searches = {mode: partial(counted, search) for mode, search in searches.items()}
         chunks_per_document = 1 if chunks == "document" else CHUNKS_PER_DOCUMENT
         return evaluate_collection(collection, searches, chunks_per_document, progress)

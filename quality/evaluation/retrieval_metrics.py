@@ -11,7 +11,6 @@ import numpy.typing as npt
 from ir_measures import RR, Measure, R, nDCG
 
 from quality.evaluation.questions import Question
-from retrieval.progress import Progress
 
 CHUNKS_PER_DOCUMENT = 4
 """Chunks asked for per document wanted: one document often fills several of the first places."""
@@ -90,7 +89,6 @@ def rank_for_evaluation(
         chunks_per_document: How many chunks to ask for, per document wanted.
     """
     found: dict[str, dict[str, float]] = {}
-    progress = Progress("queries asked", len(queries))
     seconds = np.empty(len(queries))
     for number, (query, text) in enumerate(queries.items()):
         began = time.perf_counter()
@@ -99,7 +97,6 @@ def rank_for_evaluation(
         documents = list(dict.fromkeys(hit.doc_id for hit in hits))[:k]
         # The metrics sort by score and break ties their own way: the place is the score.
         found[query] = {doc_id: float(k - place) for place, doc_id in enumerate(documents)}
-        progress.advance()
     return EvaluatedRanking(found, seconds * 1000)
 
 
