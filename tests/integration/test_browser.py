@@ -1,6 +1,7 @@
 """The web UI as a person uses it: the asset graph, a materialization, its metadata."""
 
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,6 +89,21 @@ def follow_data_docs(page: Page) -> None:
     assert sidebar["x"] + sidebar["width"] <= results["x"]
 
 
+def code_server(settings: Settings) -> int | None:
+    return next(each.pid for each in lifecycle.service_statuses(settings) if each.service == "code")
+
+
+def wait_for_new_definitions(settings: Settings, before: int | None) -> None:
+    """Waits until the code server was started again for a source that was added, and the web UI knows it."""
+    deadline_s = time.monotonic() + 200  # a run of the sensor comes first where that was faster
+    while True:
+        found = {each.service: each for each in lifecycle.service_statuses(settings)}
+        if found["code"].pid not in (None, before) and found["code"].healthy and found["web"].healthy:
+            return
+        assert time.monotonic() < deadline_s
+        time.sleep(0.5)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(500)
 def test_materialize_all_in_the_browser(settings: Settings, page: Page, sockets: list[str]) -> None:
@@ -95,10 +111,12 @@ def test_materialize_all_in_the_browser(settings: Settings, page: Page, sockets:
     page.goto(f"{web}/asset-groups")
     for group in ("bronze", "silver", "gold", "serving", "ops"):
         page.get_by_text(group, exact=True).first.wait_for()
+    code = code_server(settings)
     # Only now, or the sensor would have started a run before us.
     SourceRegistry(settings.sources_file).add(
         Source(name="docs", location=str(settings.home.parent / "docs"))
     )
+    wait_for_new_definitions(settings, code)
     page.goto(f"{web}/locations/headwater/jobs/refresh")
     page.get_by_role("button", name="Materialize all").click()
     page.get_by_text("Launched run").first.wait_for()
