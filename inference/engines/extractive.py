@@ -1,6 +1,6 @@
 """Answers questions by quoting what the passages say in answer, word for word."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -14,11 +14,19 @@ from pydantic import BaseModel, Field
 from inference.engines.digest import engine_digest
 from inference.engines.protocol import EnginePrompt, EngineReply, answer_each
 from inference.engines.word_evidence import compare_by_words
+from inference.prompting.cited_reply import reply_content_words
 from inference.prompting.prompt_assembly import distinct_passages
 from inference.prompting.types import Draft, Passage, Quote
 from inference.scoring.answer_reader import AnswerReader, ReadCandidates
 from inference.scoring.answer_units import LINED, AnswerUnit, answer_units
-from inference.scoring.missing_names import MissingName, describe_missing, missing_names
+from inference.scoring.missing_names import (
+    MissingName,
+    absent_name,
+    describe_missing,
+    missing_names,
+    names_held,
+    title_names,
+)
 from retrieval.language.identification import in_language_of
 from retrieval.language.words import count_words
 
@@ -145,23 +153,53 @@ class ExtractiveEngine:
         if not units:
             return Draft("The passages found hold no text.", refused=True)
         texts = [unit.text_of(passages[index].text) for index, unit in units]
-        usable = np.array([_is_statement(text, question) for text in texts])
+        headings = [(passages[index].heading or "").rpartition(" > ")[2] for index, _ in units]
+        usable = np.array(
+            [
+                _is_statement(text, question) and text != heading
+                for text, heading in zip(texts, headings, strict=True)
+            ]
+        )
+        titles, shown = [passage.title for passage in passages], [_shown(passage) for passage in passages]
+        titled = title_names(question, titles, [passage.text for passage in passages])
+        unit_titles = [titles[index] for index, _ in units]
         familiar = in_language_of(question, [passage.text for passage in passages])
         native = np.array([familiar[index] for index, _ in units])
-        judged = self._judge(question, texts, usable & native)
+        judged = self._judge(question, texts, usable & native, unit_titles, titled)
         if judged.refused and not native.all():
-            judged = self._judge(question, texts, usable)
-        missing = missing_names(question, [_shown(passage) for passage in passages])
+            judged = self._judge(question, texts, usable, unit_titles, titled)
+        missing = missing_names(question, shown)
         if judged.refused or any(each.is_sibling for each in missing):
             return _refusal(missing)
-        chosen = _diverse(texts, judged, self._config)
+        # A passage without a title is cut out of its page, and need not name what the page is about.
+        best = int(judged.scores.argmax())
+        if unit_titles[best] and (absent := absent_name(question, shown)):
+            return _refusal(missing or [MissingName(absent, None)])
+        on_subject = names_held(titled, shown)
+        evidence = [
+            _Evidence(
+                passages[index].doc_id,
+                place,
+                bool(on_subject[index]),
+                _asked_words(question, f"{titles[index] or ''} {text}"),
+            )
+            for place, ((index, _), text) in enumerate(zip(units, texts, strict=True))
+        ]
+        chosen = _diverse(texts, judged, evidence, self._config)
         return _quoted(passages, [units[i] for i in chosen])
 
-    def _judge(self, question: str, texts: Sequence[str], usable: npt.NDArray[np.bool_]) -> _Judged:
+    def _judge(
+        self,
+        question: str,
+        texts: Sequence[str],
+        usable: npt.NDArray[np.bool_],
+        titles: Sequence[str | None],
+        titled: Collection[str],
+    ) -> _Judged:
         """Judges units; those that are not usable have the lowest score."""
         config = self._config
         if self._reader and self._reader.reads(question, texts):
-            read = self._reader.read(question, texts)
+            read = self._reader.read(question, texts, titles, titled)
             words = np.array([max(count_words(text), _SHORT_WORDS) for text in texts])
             scores = np.where(usable, read.scores - config.word_price * np.log(words), -np.inf)
             refused = self._finds_nothing(read, usable)
@@ -198,7 +236,7 @@ def _quoted(passages: Sequence[Passage], chosen: Sequence[tuple[int, AnswerUnit]
     """The draft that quotes units, best first; those that are neighbours in a passage are one quote."""
     quotes: list[Quote] = []
     for index, unit in chosen:
-        for start, end in unit.spans:
+        for start, end in unit.quoted:
             _add_quote(quotes, Quote(index, start, end), passages[index].text)
     parts = [
         f"{_as_written(passages[quote.passage].text, quote)} [{number}]"
@@ -248,6 +286,10 @@ _ENOUGH_UNITS = 12
 """Of fewer units answerability says too little: of BioASQ's passages, most of which are one sentence, and of
 RGB's, cut out of their pages, a threshold on the best unit refused 6% and 20% of what is answered."""
 _QUESTION_MARKS = ("?", "？", "؟", "՞")
+_AS_GOOD = 1 / 6
+"""The share of the margin below the best unit's score within which a unit is as good as that one."""
+_STEM_LETTERS = 5
+"""Words that begin with the same letters are forms of one word."""
 _REPEATED_COSINE = 0.9
 """A sentence with a higher cosine repeats one that is chosen already."""
 
@@ -260,9 +302,48 @@ def _is_statement(sentence: str, question: str) -> bool:
     )
 
 
-def _diverse(texts: Sequence[str], judged: _Judged, config: ExtractiveConfig) -> list[int]:
-    """Returns the indices of the best units, best first, within the budget and none repeating another."""
-    floor = max(judged.least, float(judged.scores.max()) - judged.margin)
+@dataclass(frozen=True)
+class _Evidence:
+    """What a unit adds to those that are quoted before it.
+
+    Attributes:
+        doc_id: Its document.
+        place: Its place among the units of all passages.
+        on_subject: Whether its passage holds what titles name of the question.
+        asked: The content words of the question that it holds, with its title.
+    """
+
+    doc_id: str
+    place: int
+    on_subject: bool
+    asked: frozenset[str]
+
+    def adds_to(self, chosen: Sequence["_Evidence"]) -> bool:
+        """Whether it goes on from a quote, or holds words of the question that its document's quotes lack.
+
+        Another document may say the same in support, if it is on the best unit's subject.
+        """
+        same = [each for each in chosen if each.doc_id == self.doc_id]
+        if same:
+            goes_on = any(abs(each.place - self.place) == 1 for each in same)
+            return goes_on or not self.asked <= frozenset[str]().union(*(each.asked for each in same))
+        return self.on_subject >= chosen[0].on_subject
+
+
+def _asked_words(question: str, text: str) -> frozenset[str]:
+    asked, held = ({word[:_STEM_LETTERS] for word in reply_content_words(each)} for each in (question, text))
+    return frozenset(asked & held)
+
+
+def _diverse(
+    texts: Sequence[str], judged: _Judged, evidence: Sequence[_Evidence], config: ExtractiveConfig
+) -> list[int]:
+    """Returns the indices of the best units, best first, within the budget.
+
+    Those that repeat another are left out, and those that add nothing unless they are as good as the best.
+    """
+    best = float(judged.scores.max())
+    floor = max(judged.least, best - judged.margin)
     chosen: list[int] = []
     words = 0
     for i in np.argsort(-judged.scores, kind="stable"):
@@ -270,6 +351,9 @@ def _diverse(texts: Sequence[str], judged: _Judged, config: ExtractiveConfig) ->
             break
         length = count_words(texts[i])
         if chosen and words + length > config.words:
+            continue
+        as_good = best - judged.scores[i] <= _AS_GOOD * judged.margin
+        if chosen and not as_good and not evidence[i].adds_to([evidence[j] for j in chosen]):
             continue
         if all(float(judged.vectors[i] @ judged.vectors[j]) < _REPEATED_COSINE for j in chosen):
             chosen.append(int(i))

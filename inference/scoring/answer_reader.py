@@ -1,7 +1,7 @@
 """Reads a question and candidates with the packaged model and the scorer on it."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -74,15 +74,32 @@ class AnswerReader:
         """Returns whether the scorer was made for such a question: its words, and the texts' language."""
         return detect_language(" ".join(texts)) in _LANGUAGES and self._encoder.has_words_of(question)
 
-    def read(self, question: str, candidates: Sequence[str]) -> ReadCandidates:
-        """Returns what the scorer says of at least one candidate."""
+    def read(
+        self,
+        question: str,
+        candidates: Sequence[str],
+        titles: Sequence[str | None] | None = None,
+        titled: Collection[str] = (),
+    ) -> ReadCandidates:
+        """Returns what the scorer says of at least one candidate.
+
+        Args:
+            question: The question.
+            candidates: The texts.
+            titles: The title of each one's document; its words count as the candidate's own names.
+            titled: The words of the question that titles name (`title_names`).
+        """
         asked, read = self._encoder.encode([question]), self._encoder.encode(candidates)
         found = self._scorer.score(asked, read)
         cosines = read.vectors @ asked.vectors[0]
+        named = [
+            f"{title or ''} {text}"
+            for title, text in zip(titles or [None] * len(candidates), candidates, strict=True)
+        ]
         scores = (
             _RELEVANCE_WEIGHT * found.relevance
             + _COSINE_WEIGHT * cosines
             + _TYPE_WEIGHT * holds_asked_type(question, candidates)
-            + _NAMES_WEIGHT * share_of_names(question, candidates)
+            + _NAMES_WEIGHT * share_of_names(question, named, titled)
         ).astype(np.float32)
         return ReadCandidates(scores, found.answerability, cosines, read.vectors)

@@ -10,7 +10,7 @@ from retrieval.chunking.sentences import is_term, is_wrapped_number, sentence_sp
 MAX_UNIT_CHARS = 400
 """A longer list is quoted item by item, and a longer table row by row: the scorer reads no more of a unit."""
 
-_Kind = Literal["prose", "list", "code", "table", "contents"]
+_Kind = Literal["prose", "list", "code", "table", "contents", "heading"]
 
 _ITEM = re.compile(r"[ \t]*(?:[-*•+–‣◦][ \t]+\S|\(?(?:\d{1,3}|[a-zA-Z])[.)][ \t]+\S)")
 _FENCE = re.compile(r"[ \t]*(?:```|~~~)")
@@ -39,6 +39,15 @@ _VERSION = re.compile(
 )
 """The heading of a version in a changelog: a number with its date, or alone in its line."""
 _FINISHED = re.compile(r"[.!?:;。！？：；…][\"'”’)\]*_`]*$")
+_UNDERLINE = re.compile(r"[ \t]*([=~^*#\"'-])\1{2,}[ \t]*$")
+_LONG_WORD = re.compile(r"[^\W\d_]{4,}")
+_MANUAL_PAGES = re.compile(r"(?:\S+[ \t]?\(\d\w{0,8}\)[\s,;.]*(?:and\s+)?){2,}$")
+"""A list of manual pages: "init(8), halt(8)"."""
+_CAPITALS_OF_HEADING = 0.7
+_LONGEST_EXPLANATION = 600
+"""In characters. From an option to a sentence that is further away, the two are quoted apart."""
+_LEAST_LEAD_WORDS = 3
+"""What ends in a colon and has fewer words, such as "Bug fixes:", is a label: it adds nothing apart."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +55,19 @@ class AnswerUnit:
     """A quotable part of a text.
 
     Attributes:
-        spans: The `(start, end)` spans that are quoted, in order: one, or two where a table's header or the
-            sentence before a list stands apart from what belongs to it.
+        spans: The `(start, end)` spans by which it is judged, in order: one, or two where a table's header
+            or the sentence before a list stands apart from what belongs to it.
+        whole: What is quoted in place of them, where an option is explained by several sentences and this is
+            one of them: all from the option to its end. None where that is long, or nothing else.
     """
 
     spans: tuple[tuple[int, int], ...]
+    whole: tuple[tuple[int, int], ...] | None = None
+
+    @property
+    def quoted(self) -> tuple[tuple[int, int], ...]:
+        """The spans that are quoted."""
+        return self.whole or self.spans
 
     @property
     def start(self) -> int:
@@ -86,11 +103,12 @@ def answer_units(text: str) -> list[AnswerUnit]:
     """Returns the parts of a text that can be quoted as they stand, in the order of the text.
 
     A sentence that ends in a colon leads into what follows, and is quoted with it: with a list, a code block,
-    or the next sentence. A line, such as an option, that deeper indented lines explain is quoted with each of
-    their sentences. A code block is whole, with the sentence before it. A list is whole where it is short,
-    else each item stands with the list's lead-in. A row of a table stands with the table's header, and what
-    a changelog says with the version's heading. A sentence that a blank line cuts in two is one.
-    Lines of a table of contents are no units.
+    or the next sentence. A line, such as an option, that deeper indented lines explain is judged with each of
+    their sentences, and quoted with all that lies between. A code block is whole, with the sentence before
+    it. A list is whole where it is short, else each item stands with the list's lead-in. A row of a table
+    stands with the table's header, and what a changelog says with the version's heading. A sentence that a
+    blank line cuts in two is one.
+    Headings, lists of manual pages and lines of a table of contents are no units.
 
     Args:
         text: A passage.
@@ -100,7 +118,7 @@ def answer_units(text: str) -> list[AnswerUnit]:
         several units; a lead-in that nothing follows is in none.
     """
     units: list[AnswerUnit] = []
-    lead = term = version = None
+    lead = term = version = heading = None
     for block in _whole_sentences(text, _blocks(text)):
         if term and _indent(text, block.start) <= _indent(text, term[0]):
             term = None
@@ -108,16 +126,21 @@ def answer_units(text: str) -> list[AnswerUnit]:
             if _is_version(text, block):
                 version, lead = block.lines[0], None
                 continue
+            if _MANUAL_PAGES.match(text[block.start : block.end]):
+                continue
             first = len(units)
             lead, term = _prose(text, block, lead, term, units)
             if version:
                 units[first:] = [_joined(text, version, each.start, each.end) for each in units[first:]]
+        elif block.kind == "heading":
+            lead, heading = None, (block.start, block.end)
         elif block.kind == "contents":
             lead = None
         else:
             lead = lead or version
             if block.kind == "code":
-                before = lead or _sentence_before(text, units, block)
+                above = heading if heading and _near(text, heading[1], block.start) else None
+                before = lead or above or _sentence_before(text, units, block)
                 units.append(_joined(text, before, block.start, block.end))
             elif block.kind == "table":
                 units.extend(_rows(text, block, lead))
@@ -183,10 +206,13 @@ def _prose(
             term = line
         elif term and _indent(text, span[0]) <= _indent(text, term[0]):
             term = None
-        if span == term or _ends_in_colon(text, span):
+        if span == term or _ends_in_colon(text, span) or _breaks_off(text, span[1]):
             lead = (lead[0], span[1]) if lead and _near(text, lead[1], span[0]) else span
             continue
-        units.append(_joined(text, lead or (None if term == line else term), *span))
+        unit = _joined(text, lead or (None if term == line else term), *span)
+        if lead is None and term and span[1] - term[0] <= _LONGEST_EXPLANATION:
+            unit = AnswerUnit(unit.spans, ((term[0], span[1]),))
+        units.append(unit)
         lead = None
     return lead, term
 
@@ -204,6 +230,11 @@ def _joined_spans(text: str, block: _Block) -> Iterator[tuple[int, int]]:
         last = (start, end)
     if last:
         yield last
+
+
+def _breaks_off(text: str, end: int) -> bool:
+    """Whether a sentence ends in a comma and something follows, such as code."""
+    return text[end - 1] == "," and bool(text[end:].strip())
 
 
 def _indent(text: str, position: int) -> int:
@@ -227,7 +258,8 @@ def _items(text: str, block: _Block, lead: tuple[int, int] | None) -> Iterator[A
     for place, begin in enumerate(begins):
         stop = begins[place + 1] if place + 1 < len(begins) else block.end
         end = begin + len(text[begin:stop].rstrip())
-        yield _joined(text, lead, begin, end)
+        if not _reads_as_title(text[begin:end]):
+            yield _joined(text, lead, begin, end)
 
 
 def _rows(text: str, block: _Block, lead: tuple[int, int] | None) -> Iterator[AnswerUnit]:
@@ -248,6 +280,8 @@ def _joined(text: str, lead: tuple[int, int] | None, start: int, end: int) -> An
         return AnswerUnit(((start, end),))
     if _near(text, lead[1], start):
         return AnswerUnit(((lead[0], end),))
+    if _ends_in_colon(text, lead) and len(text[slice(*lead)].split()) < _LEAST_LEAD_WORDS:
+        return AnswerUnit(((start, end),))
     return AnswerUnit((lead, (start, end)))
 
 
@@ -288,6 +322,12 @@ def _blocks(text: str) -> Iterator[_Block]:
         if wrapped and is_wrapped_number(text, lines[-1][1], start + len(line) - len(line.lstrip())):
             lines.append((start, end))
             continue
+        underlined = kind == "list" or (kind == "prose" and len(lines) == 1)
+        if lines and underlined and not blank and _UNDERLINE.match(line):
+            yield from _closed(text, kind, lines[:-1])
+            yield from _closed(text, "heading", [lines[-1], (start, end)])
+            lines, kind = [], "prose"
+            continue
         found = _kind(line, kind if lines else "prose", blank or led or not lines)
         # Code and lists go on over one blank line; a paragraph ends there.
         if lines and (found != kind or (blank and kind in ("prose", "table"))):
@@ -316,10 +356,29 @@ def _kind(line: str, before: _Kind, blank: bool) -> _Kind:
     return "table" if _ROW.match(line) else "prose"
 
 
+def _is_heading(text: str, lines: Sequence[tuple[int, int]]) -> bool:
+    """Whether a paragraph is one line whose long words have capitals, and text follows it."""
+    (start, end), apart = lines[0], "\n\n"
+    if len(lines) > 1 or not text[end:].strip() or not text[end:].lstrip(" \t").startswith(apart):
+        return False
+    if text[:start].strip() and not text[:start].rstrip(" \t").endswith(apart):
+        return False
+    line = text[start:end].strip()
+    return _reads_as_title(line) and not _VERSION.match(line)
+
+
+def _reads_as_title(line: str) -> bool:
+    words = _LONG_WORD.findall(line)
+    capitals = sum(word[0].isupper() for word in words)
+    return not _FINISHED.search(line) and bool(words) and capitals > _CAPITALS_OF_HEADING * len(words)
+
+
 def _closed(text: str, kind: _Kind, lines: list[tuple[int, int]]) -> Iterator[_Block]:
     """The block of some lines, without the whitespace at its ends."""
     if not lines:
         return
+    if kind == "prose" and _is_heading(text, lines):
+        kind = "heading"
     start, end = lines[0][0], lines[-1][1]
     while text[start].isspace():
         start += 1

@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ _NUMBERED = re.compile(
     r"version|volume)|[A-Z]\w+)([\s#-]{1,2})(\d[\w.]*\w|\d)(?!\w)"
 )
 """A number after a name, or after what is commonly numbered: "Kestrel 12", "exit code 17"."""
+_ONE_NAME = re.compile(r"(?:['’]s)?[ \t]+(?:(?:of|the)[ \t]+){0,2}")
 _MONTH = re.compile(
     r"(?:jan|feb|mar|apr|may|june?|july?|aug|sept?|oct|nov|dec)(?:uary|ruary|ch|il|ust|ember|ober)?$", re.I
 )
@@ -90,15 +91,75 @@ def missing_names(question: str, texts: Sequence[str]) -> list[MissingName]:
     return missing
 
 
-def share_of_names(question: str, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+def absent_name(question: str, texts: Sequence[str]) -> str | None:
+    """Returns the first name of a question of which no text holds a word; None if there is none.
+
+    Names that follow one another are one name, such as "Battle of Hastings". Those with a digit are left out,
+    and so is the first word of a sentence. A text holds a word that begins one of its own, "Postgres" in
+    "PostgreSQL".
+
+    Args:
+        question: The question.
+        texts: The passages that were found for it, with their titles.
+    """
+    held = {word for text in texts for word in _words(text)}
+    beginnings = {word[:length] for word in held for length in range(_SHORTEST, len(word) + 1)}
+    names: list[tuple[int, int]] = []
+    for start, name in _names(question).items():
+        if _has_digit(name):
+            continue
+        if names and _ONE_NAME.fullmatch(question, names[-1][1], start):
+            names[-1] = (names[-1][0], start + len(name))
+        else:
+            names.append((start, start + len(name)))
+    for start, end in names:
+        words = [word for word in _words(question[start:end]) if len(word) >= _SHORTEST]
+        if words and not any(word in held or word in beginnings for word in words):
+            return question[start:end]
+    return None
+
+
+def title_names(question: str, titles: Sequence[str | None], texts: Sequence[str]) -> set[str]:
+    """Returns the words of a question that titles of passages name, in lower case too: "numfmt".
+
+    A word that most passages under other titles hold as well, such as "with", is no name.
+
+    Args:
+        question: The question.
+        titles: The title of each passage's document.
+        texts: The text of each passage.
+    """
+    titled = [set(_words(title or "")) for title in titles]
+    named = set()
+    for word in {word for word in _words(question) if len(word) >= _SHORTEST} & set[str]().union(*titled):
+        others = [text for text, own in zip(texts, titled, strict=True) if word not in own]
+        if sum(word in _words(text) for text in others) <= len(others) / 2:
+            named.add(word)
+    return named
+
+
+def share_of_names(
+    question: str, texts: Sequence[str], titles: Collection[str] = ()
+) -> npt.NDArray[np.float32]:
     """Returns the share of the question's names that each text holds, of those that any does: (texts,).
 
-    Names are those of `missing_names`. All shares are 0 where the question has no names, or no text any.
+    Names are those of `missing_names`, and those that titles name. All shares are 0 where the question has no
+    names, or no text any.
+
+    Args:
+        question: The question.
+        texts: The texts.
+        titles: What `title_names` returns.
     """
-    named = {word for name in _names(question).values() for word in _words(name)}
+    named = {word for name in _names(question).values() for word in _words(name)} | set(titles)
     held = [named & set(_words(text)) for text in texts]
     known = set[str]().union(*held)
     return np.array([len(each) / max(len(known), 1) for each in held], dtype=np.float32)
+
+
+def names_held(names: Collection[str], texts: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Returns of each text whether it holds all of some names, as `title_names` returns them: (texts,)."""
+    return np.array([set(names).issubset(_words(text)) for text in texts], dtype=np.bool_)
 
 
 def describe_missing(missing: Sequence[MissingName]) -> str | None:

@@ -190,6 +190,19 @@ def test_a_long_list_is_quoted_by_the_item_and_a_long_table_by_the_row() -> None
                 ["It is read at once."],
             ],
         ),
+        (  # headings, in capitals or underlined, and what points to other pages
+            "SEE ALSO\n\nport(8), gate(8), and harbour(5)\n\nPorts and Their Gates\n\n"
+            "All of the ports\n================\nA port is a gate.\n\n1. Ports\n--------\nIt is open.",
+            [["A port is a gate."], ["It is open."]],
+        ),
+        (  # a label tells nothing apart from its list
+            f"Bug fixes:\n\n- Fix the {'very ' * 90}old crash.\n- Close the port.",
+            [[f"Bug fixes:\n\n- Fix the {'very ' * 90}old crash."], ["- Close the port."]],
+        ),
+        (
+            "In that case,\n\n$ port --open\n\nopens it, as they say,",
+            [["In that case,\n\n$ port --open"], ["opens it, as they say,"]],
+        ),
         (
             "Write this into the file:\n\n    server:\n        port: 1\n\n    client:\n\nand start it.",
             [
@@ -201,6 +214,17 @@ def test_a_long_list_is_quoted_by_the_item_and_a_long_table_by_the_row() -> None
 )  # fmt: skip
 def test_no_unit_is_a_fragment(text: str, expected: list[list[str]]) -> None:
     assert quoted(text) == expected
+
+
+def test_an_option_is_judged_by_the_sentence_and_quoted_with_all_that_lies_between() -> None:
+    text = (
+        "-k, --keep\n  Keeps the input. It is safe.\n\n  It takes room.\n"
+        + f"  {'Much is said of it. ' * 40}"
+    )
+    units = answer_units(text)
+    assert units[2].text_of(text) == "-k, --keep It takes room."
+    assert [text[start:end] for start, end in units[2].quoted] == [text[: text.index("room.") + 5]]
+    assert [text[start:end] for start, end in units[-1].quoted] == ["-k, --keep", "Much is said of it."]
 
 
 @given(TEXTS)

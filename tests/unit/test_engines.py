@@ -130,6 +130,36 @@ def test_passages_that_repeat_a_better_one_take_no_other_ones_place() -> None:
     assert quotes(draft, passages) == ["The Danube rises in the Black Forest in Germany."]
 
 
+def test_a_second_quote_goes_on_or_adds_a_word_of_the_question() -> None:
+    best, following = "The Danube rises in spring here.", "Boats go on the Danube too."
+    adds, repeats = "A brown bear sleeps until the spring.", "So here rises one, the other Danube here."
+    passages = [Passage(f"{best} {following}\n\nBread is baked.\n\n{adds}\n\nIt is eaten.\n\n{repeats}")]
+    engine = ExtractiveEngine(WordEncoder(), ExtractiveConfig(margin=1.0, min_cosine=0.1))
+    draft = engine.answer("where in spring the danube rises, and what the bear does", passages)
+    quoted = " ".join(quotes(draft, passages))
+    assert [each in quoted for each in (best, following, adds, repeats)] == [True, True, True, False]
+
+
+def test_a_subject_that_titles_name_is_kept_to_and_headings_are_not_quoted() -> None:
+    passages = [
+        Passage("All about rounding numbers here\n\nIt rounds numbers from zero.", "numfmt(1)", "A > B"),
+        Passage("The other rounds numbers to zero.", "printf(1)"),
+    ]
+    passages[0].heading = "NUMBERS > All about rounding numbers here"
+    engine = ExtractiveEngine(WordEncoder(), ExtractiveConfig(margin=1.0, min_cosine=0.1))
+    draft = engine.answer("how numfmt rounds numbers from zero", passages)
+    assert quotes(draft, passages) == ["It rounds numbers from zero."]
+
+
+def test_a_name_that_no_titled_passage_holds_is_refused() -> None:
+    engine = ExtractiveEngine(WordEncoder())
+    question = "how the Danube rises in Mercuria in the black forest"
+    assert not engine.answer(question, [*RIVERS[1:], Passage(RIVERS[0].text)]).refused
+    draft = engine.answer(question, RIVERS)
+    assert draft.refused
+    assert "no document found mentions Mercuria" in draft.text
+
+
 RIGHTS = [
     Passage("第二十四条\n\n人人有享有休息和闲暇的权利,包括工作时间有合理限制和定期给薪休假的权利。"),
     Passage("第五条\n\n任何人不得加以酷刑,或施以残忍的、不人道的或侮辱性的待遇或刑罚。人人有权吗？"),

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.scoring.missing_names import describe_missing, missing_names
+from inference.scoring.missing_names import absent_name, describe_missing, missing_names, title_names
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,32 @@ def test_only_a_name_that_differs_in_its_number_alone_is_a_sibling() -> None:
     assert [each.is_sibling for each in missing_names("Was it in 1987?", ["In 1988."])] == [False]
 
 
+@pytest.mark.parametrize(
+    ("question", "text", "absent"),
+    [
+        ("How do I move a Mercurial repository to Git?", "Git keeps it.", "Mercurial"),
+        ("How do I install Conda?", "The secondary panda.", "Conda"),
+        ("Who won the Battle of the Marne?", "It was a battle.", None),
+        ("When was Assassin's Creed Valhalla sold?", "Valhalla came in 2020.", None),
+        ("Does Postgres do it?", "PostgreSQL does it.", None),
+        ("How fast is Kestrel-12?", "Kestrel-11 is fast.", None),
+        ("Mercurial?", "Git.", None),
+    ],
+)
+def test_a_name_of_which_no_word_is_held_is_absent(question: str, text: str, absent: str | None) -> None:
+    assert absent_name(question, [text]) == absent
+
+
+def test_titles_name_a_subject_in_lower_case_and_common_words_are_no_names() -> None:
+    titles, texts = ["numfmt(1)", "Sorting with sort", None], ["It rounds.", "It sorts.", "Start with it."]
+    assert title_names("Which method does numfmt use with that?", titles, texts) == {"numfmt", "with"}
+    texts[0] = "It rounds with care."
+    assert title_names("Which method does numfmt use with that?", titles, texts) == {"numfmt"}
+    assert title_names("Which?", [None], ["Which."]) == set()
+
+
 @given(st.text(max_size=80), st.lists(st.text(max_size=80), max_size=4))
 def test_what_the_texts_hold_is_not_missing(question: str, texts: list[str]) -> None:
     assert missing_names(question, [*texts, question]) == []
+    assert absent_name(question, [*texts, question]) is None
     missing_names(question, texts)
