@@ -4,6 +4,7 @@
 #   make setup PYTHON=/usr/bin/python3.12
 #   make bench BENCH=dedupe
 #   make fault RESUME=1
+#   make test WORKERS=4                     each worker has a Spark session and a PostgreSQL of its own: 4 GB
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -15,9 +16,11 @@ EXTRAS ?=
 BENCH ?= dedupe
 RESUME ?=
 MINUTES ?= 60
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STATE = $(abspath $(or $(HEADWATER_HOME),.headwater))
+ROOMS := orchestration assets training quality retrieval inference
 LOCKED_EXTRAS := dev ocr train serve gpu
 
 # uv where the machine has one that works (a version manager's shim may not), else one inside the environment.
@@ -35,12 +38,15 @@ help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
 
 setup: $(VENV)/.ready $(EXTRAS:%=$(VENV)/.installed-%)  ## the environment in .venv: packages, Delta jars, the default embedder
+	@$(BIN)/python -m compileall -q $(ROOMS)
 
 demo: setup  ## lake, index and cited, traced answers from the software installed here
 	$(BIN)/headwater demo
 
-test: setup $(VENV)/.installed-dev  ## all tests
-	$(BIN)/python -m pytest
+# A worker's threads would wait for those of another: one thread each. What measures time has the machine alone.
+test: setup $(VENV)/.installed-dev  ## all tests, WORKERS at a time
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not alone"
+	$(BIN)/python -m pytest -m alone
 
 fault: setup $(VENV)/.installed-dev  ## runs, services, PostgreSQL killed everywhere, a full disk, a clock set back; RESUME=1 keeps what came out equal in docs/faults.md
 	HEADWATER_FAULT=1 HEADWATER_FAULT_RESUME=$(RESUME) HEADWATER_FAULT_REPORT=docs/faults.md \

@@ -97,4 +97,7 @@ def _known_sources(settings: Settings) -> Sequence[Source]:
         return ()
 
 
-defs = build_definitions(Settings())
+@dg.definitions
+def defs() -> dg.Definitions:
+    """Returns the definitions over the state folder of the environment; a run builds its own over its own."""
+    return build_definitions(Settings())

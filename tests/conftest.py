@@ -1,4 +1,4 @@
-"""Fixtures for all tests: one Spark session and one PostgreSQL server per test run."""
+"""Fixtures for all tests: one Spark session and one PostgreSQL server per process of a test run."""
 
 import os
 import shutil
@@ -48,10 +48,11 @@ def postgres() -> Iterator["Postgres"]:
         server.remove()
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _data_of_tests_goes() -> Iterator[None]:
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
     """As root, data of PostgreSQL lies beside the state folders, which go with the tests' folders."""
-    yield
+    if hasattr(session.config, "workerinput"):
+        return  # other workers still move state folders; the process that started them comes last
     from retrieval.store.server_data import abandoned_server_data, state_folder_of_server_data
 
     for data in abandoned_server_data():

@@ -180,7 +180,7 @@ def reachable_postgres_programs(programs: Path) -> Path:
 def _make_outside_folder() -> None:
     try:
         if not OUTSIDE_FOLDER.exists():
-            OUTSIDE_FOLDER.mkdir()
+            OUTSIDE_FOLDER.mkdir(exist_ok=True)  # another process may have been first
             OUTSIDE_FOLDER.chmod(0o711)  # the server's user walks through it; only root lists it
         if OUTSIDE_FOLDER.stat().st_uid != 0 or not _can_be_walked(OUTSIDE_FOLDER):
             raise PermissionError(errno.EACCES, f"it is not root's, or {SYSTEM_USER} can not go there")
@@ -192,16 +192,19 @@ def _make_outside_folder() -> None:
 
 
 def _require_system_user() -> None:
-    made = subprocess.run(["id", SYSTEM_USER], capture_output=True, check=False)
-    if made.returncode == 0:
+    if _has_system_user():
         return
     command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", SYSTEM_USER]
     made = subprocess.run(command, capture_output=True, check=False)
-    if made.returncode:
+    if made.returncode and not _has_system_user():  # another process may have been first
         raise EmbeddedServerError(
             f"PostgreSQL does not run as root and the user {SYSTEM_USER!r} could not be made "
             f"({made.stderr.decode(errors='replace').strip()}): make it, or run as another user"
         )
+
+
+def _has_system_user() -> bool:
+    return subprocess.run(["id", SYSTEM_USER], capture_output=True, check=False).returncode == 0
 
 
 def _move(source: Path, data: Path) -> None:

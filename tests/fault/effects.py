@@ -17,7 +17,6 @@ The product does not know this file, which wraps calls of the libraries.
 """
 
 import errno
-import json
 import os
 import re
 import signal
@@ -313,39 +312,6 @@ def headwater(arguments: list[str]) -> None:
     main()
 
 
-def serve() -> None:
-    """Runs the command line of each line of its input in a fork, and prints the exit code.
-
-    A fork saves the imports, which take half of the time of a short run.
-    """
-    import importlib
-
-    for module in (
-        "orchestration.definitions",
-        "orchestration.operations.ingest",
-        "quality.gx",
-        "delta.tables",
-    ):
-        importlib.import_module(module)
-    for line in sys.stdin:
-        asked = json.loads(line)
-        pid = os.fork()
-        if pid == 0:
-            os.environ.clear()
-            os.environ.update(asked["environment"])
-            os.setsid()
-            output = os.open(asked["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            nothing = os.open(os.devnull, os.O_RDONLY)
-            for target, source in ((0, nothing), (1, output), (2, output)):
-                os.dup2(source, target)
-            headwater(asked["arguments"])
-            return
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
-
-
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parents[at]) for at in (2, 1)]
-    if sys.argv[1:] == ["serve"]:
-        serve()
-    else:
-        headwater(sys.argv[1:])
+    headwater(sys.argv[1:])

@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from forked_commands import run_forked
 
 from assets.lake.lake import Lake
 from assets.lake.tables import RELEASES, TABLES
@@ -51,7 +51,7 @@ def headwater(
     """
     surroundings = environment(home) | (variables or {})
     if not prefix:
-        return _forked.run([*driver, *arguments], surroundings)
+        return run_forked([*driver, *arguments], surroundings, together=True, module="fault.effects")
     return subprocess.run(
         [*prefix, *command(driver, arguments)],
         env=surroundings,
@@ -61,39 +61,6 @@ def headwater(
         timeout=600,
         check=False,
     )
-
-
-class Forks:
-    """Runs command lines in forks of a process that has already imported everything."""
-
-    def __init__(self) -> None:
-        self._parent: subprocess.Popen[str] | None = None
-
-    def run(self, arguments: list[str], surroundings: dict[str, str]) -> subprocess.CompletedProcess[str]:
-        if self._parent is None:
-            self._parent = subprocess.Popen(
-                [sys.executable, str(HERE / "effects.py"), "serve"],
-                env=os.environ | {"PYTHONPATH": str(HERE.parents[1])},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-        assert self._parent.stdin
-        assert self._parent.stdout
-        with tempfile.NamedTemporaryFile("r", errors="replace") as output:
-            asked = {"arguments": arguments, "environment": surroundings, "output": output.name}
-            self._parent.stdin.write(json.dumps(asked) + "\n")
-            self._parent.stdin.flush()
-            code = int(self._parent.stdout.readline())
-            return subprocess.CompletedProcess(arguments, code, output.read(), "")
-
-    def end(self) -> None:
-        if self._parent:
-            self._parent.communicate()
-            self._parent = None
-
-
-_forked = Forks()
 
 
 def stop(home: Path) -> None:
@@ -262,7 +229,6 @@ class States:
     def sweep(self) -> None:
         for home in self._copies:
             remove(home)
-        _forked.end()
 
     def _record(self, name: str, home: Path, *arguments: str) -> None:
         effects = self.folder / f"{name}-effects"

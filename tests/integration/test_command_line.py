@@ -4,12 +4,12 @@ import json
 import os
 import socket
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer.main
+from forked_commands import run_forked
 from index_rows import DIMENSION, NO_LINEAGE, Chunk, batch, made_with
 from typer.testing import CliRunner
 
@@ -19,19 +19,11 @@ from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index
 from retrieval.store.postgres import Postgres
 
-HEADWATER = str(Path(sys.executable).parent / "headwater")
-
 
 def headwater(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     (home / "state").mkdir(parents=True, exist_ok=True)
-    return subprocess.run(
-        [HEADWATER, *arguments],
-        env=os.environ | {"HEADWATER_HOME": str(home / "state"), "COLUMNS": "200"} | environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    surroundings = os.environ | {"HEADWATER_HOME": str(home / "state"), "COLUMNS": "200"} | environment
+    return run_forked(arguments, surroundings, timeout_s=240)
 
 
 def refused(done: subprocess.CompletedProcess[str], *said: str) -> None:

@@ -29,7 +29,7 @@ from orchestration.services.supervision.service_definitions import (
 from orchestration.settings import Settings, open_configured_lake
 from retrieval.store.postgres import Postgres
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(400)]
 
 
 @dataclass(frozen=True)

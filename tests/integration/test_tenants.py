@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forked_commands import run_forked
 
 from orchestration.api import open_lake
 from orchestration.settings import Settings
@@ -50,15 +51,9 @@ def home(module_folder: Path) -> Iterator[Path]:
     Postgres(lake.settings.home, lake.settings.postgres).stop()
 
 
-def headwater(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*HEADWATER, *arguments],
-        env=os.environ | {"HEADWATER_HOME": str(home), "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
+def headwater(home: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    surroundings = os.environ | {"HEADWATER_HOME": str(home), "COLUMNS": "200"} | variables
+    return run_forked(arguments, surroundings, timeout_s=500)
 
 
 def printed(home: Path, *arguments: str) -> Any:
@@ -159,14 +154,7 @@ def test_a_tenant_goes_in_one_release_also_when_it_was_killed_on_its_way(home: P
             "acme": True,
             "globex": False,
         }
-        run = subprocess.run(
-            [*HEADWATER, "run"],
-            env=os.environ | {"HEADWATER_HOME": str(home), "HEADWATER_RELEASES_KEPT": "1"},
-            capture_output=True,
-            text=True,
-            timeout=500,
-            check=False,
-        )
+        run = headwater(home, "run", HEADWATER_RELEASES_KEPT="1")
         assert run.returncode == 0, run.stderr[-3000:]
         assert "live: release r1.3" in run.stdout
     assert [each.tenant for each in list_tenants(settings)] == ["globex"]

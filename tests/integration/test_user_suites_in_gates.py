@@ -3,12 +3,12 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
+from forked_commands import run_forked
 
 from orchestration.definitions import build_definitions
 from orchestration.settings import Settings, open_configured_lake
@@ -68,14 +68,8 @@ class Home:
         return file
 
     def headwater(self, *arguments: object) -> "subprocess.CompletedProcess[str]":
-        done = subprocess.run(
-            [sys.executable, "-m", "orchestration.cli.main", *map(str, arguments)],
-            cwd=Path(__file__).parents[2],
-            env=os.environ | {"HEADWATER_HOME": str(self.settings.home), "COLUMNS": "400"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        surroundings = os.environ | {"HEADWATER_HOME": str(self.settings.home), "COLUMNS": "400"}
+        done = run_forked([*map(str, arguments)], surroundings)
         self.printed += done.stdout + done.stderr
         return done
 

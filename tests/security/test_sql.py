@@ -11,6 +11,7 @@ from typing import Any
 
 import duckdb
 import pytest
+from forked_commands import run_forked
 from pyspark.errors import ParseException
 from pyspark.sql import SparkSession
 
@@ -32,14 +33,8 @@ COUNT = "select count(*) as n from ops.audits"
 
 
 def sql(home: Path, statement: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [HEADWATER, "sql", statement, *options],
-        env=os.environ | {"HEADWATER_HOME": str(home)} | environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    surroundings = os.environ | {"HEADWATER_HOME": str(home)} | environment
+    return run_forked(["sql", statement, *options], surroundings, timeout_s=240)
 
 
 def refused(done: subprocess.CompletedProcess[str], *said: str) -> None:
