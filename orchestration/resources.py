@@ -14,7 +14,7 @@ from assets.lake.lake import Lake
 from assets.sources.source_registry import SourceRegistry
 from inference.answering.query_service import QueryService
 from inference.answering.release_models import ReleaseModels
-from inference.engines.worker_engine import Workplace
+from inference.engines.worker.engine import Workplace
 from orchestration.automation.alerts import FailureAlert
 from orchestration.automation.dead_runs import run_process_tags
 from orchestration.settings import Settings, open_configured_lake, settings_of_next_run

@@ -9,7 +9,7 @@ sys.path[:0] = os.environ["PYTHONPATH"].split(":")
 from pathlib import Path
 from inference.engines.torch import worker
 from inference.engines.torch.model import Decoder
-from inference.engines.torch.prompt_files import AnswerFile
+from inference.engines.worker.prompt_files import AnswerFile
 
 plan, computed = Path({folder!r}) / "plan", Path({folder!r}) / "computed"
 left = plan.read_text().split()

@@ -21,7 +21,7 @@ from inference.answering.answer import (
 from inference.answering.release_models import ReleaseModels
 from inference.engines.generator import EngineConfig, build_engine
 from inference.engines.protocol import AdapterChoice, Engine, TenantAdapters
-from inference.engines.worker_engine import Workplace
+from inference.engines.worker.engine import Workplace
 from retrieval.index.index import Index, IndexRelease
 from retrieval.rerank.reranker import Reranker, RerankerConfig
 from retrieval.rerank.reranking import RerankedHits, build_reranker, search_and_rerank

@@ -12,7 +12,7 @@ from inference.engines.generation import Quantization
 from inference.engines.price import TokenPrice
 from inference.engines.protocol import Engine, EngineError
 from inference.engines.tiers import Route, TieredEngine
-from inference.engines.worker_engine import WorkerEngine, Workplace
+from inference.engines.worker.engine import WorkerEngine, Workplace
 from inference.prompting.prompt_assembly import PromptConfig
 from inference.routing.question_router import InvalidRouterExamples, QuestionRouter, read_scored_questions
 from inference.scoring.answer_reader import AnswerReader

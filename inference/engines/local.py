@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from inference.engines.adapter_files import require_base
 from inference.engines.causal_model import CausalModel, causal_model_bytes, open_causal_model
 from inference.engines.digest import engine_digest, model_files_digest, model_name
 from inference.engines.generation import (
@@ -15,7 +16,6 @@ from inference.engines.generation import (
     SamplingOptions,
 )
 from inference.engines.protocol import EngineError, EnginePrompt, EngineReply, answer_one
-from inference.engines.torch.adapters import require_base
 from inference.engines.torch.decoder import KV_MEMORY_BYTES, build_generator
 from inference.prompting.cited_reply import generated_draft
 from inference.prompting.prompt_assembly import (

@@ -12,7 +12,7 @@ from assets.engine_releases import (
 )
 from assets.lake.tables import ENGINE_RELEASES
 from inference.engines.generator import EngineConfig, build_engine
-from inference.engines.worker_engine import Workplace
+from inference.engines.worker.engine import Workplace
 from orchestration.answer_evaluation.evaluation import asked_engine, evaluate_engines
 from orchestration.settings import Settings, open_configured_lake
 from quality.evaluation.answer_collection import AnswerCollection

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from inference.engines.digest import model_files_digest
 from inference.engines.generator import EngineConfig, Tier, build_engine, engine_name
 from inference.engines.protocol import Adapter, EngineError
-from inference.engines.worker_engine import Workplace
+from inference.engines.worker.engine import Workplace
 from orchestration.answer_evaluation.asking import AskedEngine, MeasureJournal, measure_answers
 from orchestration.answer_evaluation.passages import find_passages
 from orchestration.settings import Settings

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel
 
 from inference.engines.generator import build_engine
-from inference.engines.worker_engine import Workplace
+from inference.engines.worker.engine import Workplace
 from inference.prompting.cited_reply import parse_cited_reply
 from inference.prompting.prompt_assembly import PromptConfig, assemble_prompt_passages
 from inference.prompting.types import Draft, Passage, WholePassage

@@ -9,7 +9,7 @@ from inference.answering.answer import Answer, AnswerRecord
 from inference.answering.query_service import QueryService, SearchMode
 from inference.answering.release_models import ReleaseModels
 from inference.engines.generator import EngineConfig
-from inference.engines.worker_engine import Workplace
+from inference.engines.worker.engine import Workplace
 from orchestration.settings import Settings, open_configured_lake
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index

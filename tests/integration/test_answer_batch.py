@@ -197,7 +197,7 @@ from assets.lake.answer_batches import AnswerBatches
 from assets.lake.answers import AnswerJournal, stored_batch_ids
 from assets.lake.lake import Lake
 from inference.answering.query_service import QueryService
-from inference.engines.worker_engine import WorkerEngine
+from inference.engines.worker.engine import WorkerEngine
 from orchestration.operations.ask import open_ask_service
 from orchestration.settings import Settings, open_configured_lake
 

@@ -27,7 +27,7 @@ from inference.answering.release_models import MAX_OLD_MODELS, ReleaseModels
 from inference.engines.extractive import ExtractiveEncoder
 from inference.engines.generator import EngineConfig, build_engine
 from inference.engines.protocol import Engine
-from inference.engines.worker_engine import Workplace
+from inference.engines.worker.engine import Workplace
 from orchestration.cli.main import app
 from orchestration.operations.ask import open_ask_service
 from orchestration.operations.replay import replay_answer

@@ -17,12 +17,12 @@ from test_engines import RIVERS
 from tiny_decoders import random_prompts, tiny_decoder
 from tiny_generator import save_tiny_generator
 
+from inference.engines.adapter_files import BASE_DIGEST, InvalidAdapter, require_base
 from inference.engines.digest import adapter_digest
 from inference.engines.generation import Generation, GenerationRequest, SamplingOptions
 from inference.engines.local import LocalEngine
 from inference.engines.protocol import Adapter, AdapterChoice, EnginePrompt
-from inference.engines.torch.adapters import BASE_DIGEST, InvalidAdapter, require_base
-from inference.engines.worker_engine import WorkerEngine, Workplace
+from inference.engines.worker.engine import WorkerEngine, Workplace
 from inference.prompting.prompt_assembly import PromptConfig
 
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

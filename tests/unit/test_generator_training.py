@@ -10,10 +10,10 @@ from job_faults import train_until_killed, train_until_the_disk_is_full
 from safetensors.torch import load_file, save_file
 from tiny_generator import save_tiny_generator
 
+from inference.engines.adapter_files import require_base
 from inference.engines.causal_model import open_causal_model
 from inference.engines.digest import adapter_digest, model_files_digest
 from inference.engines.generation import GenerationRequest, SamplingOptions
-from inference.engines.torch.adapters import require_base
 from inference.engines.torch.decoder import build_generator
 from inference.prompting.cited_reply import parse_cited_reply
 from inference.prompting.prompt_assembly import NOT_FOUND

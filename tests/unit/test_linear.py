@@ -17,7 +17,7 @@ from inference.engines.generator import EngineConfig, build_engine
 from inference.engines.protocol import EngineError, EnginePrompt
 from inference.engines.torch.decoder import BatchDecoder
 from inference.engines.torch.linear import UnavailableQuantization, build_linear, check_quantization
-from inference.engines.worker_engine import Workplace
+from inference.engines.worker.engine import Workplace
 
 _HAS = torch.cpu.get_capabilities()
 needs_vnni = pytest.mark.skipif(

@@ -27,7 +27,10 @@ from inference.engines.generation import Generator
 from inference.engines.generator import EngineConfig, build_engine, engine_name
 from inference.engines.protocol import EngineError, EnginePrompt
 from inference.engines.torch.decoder import build_generator
-from inference.engines.torch.prompt_files import (
+from inference.engines.torch.worker import main
+from inference.engines.worker.answering import WorkerOutcome, answer_prompt_file
+from inference.engines.worker.engine import WorkerEngine, Workplace, launch_worker
+from inference.engines.worker.prompt_files import (
     PROMPT_SCHEMA,
     AnswerFile,
     InvalidPromptFile,
@@ -36,8 +39,6 @@ from inference.engines.torch.prompt_files import (
     read_prompts,
     write_prompts,
 )
-from inference.engines.torch.worker import WorkerOutcome, answer_prompt_file, main
-from inference.engines.worker_engine import WorkerEngine, Workplace, launch_worker
 
 ROOT = Path(__file__).parents[2]
 MAX_TOKENS = 4

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as functional
 from safetensors.torch import save_file
 
+from inference.engines.adapter_files import BASE_DIGEST
 from inference.engines.causal_model import CausalModel, open_causal_model
 from inference.engines.digest import ADAPTER_CONFIG, ADAPTER_WEIGHTS, model_files_digest
 from inference.engines.protocol import EngineError
-from inference.engines.torch.adapters import BASE_DIGEST
 from training.generator.examples import WrittenExample
 from training.jobs.network import TrainingNotInstalled, UnknownBase
 from training.jobs.plan import GeneratorTraining

@@ -1,24 +1,19 @@
 """Low-rank adapters (LoRA) over a decoder's weights, several of them beside each other in one batch.
 
 An adapter adds x A^T B^T to a product x W^T (Hu et al., 2021, "LoRA: Low-Rank Adaptation of Large Language
-Models"). It is read from a folder in PEFT's form, without PEFT.
+Models").
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from inference.engines.digest import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from inference.engines.protocol import EngineError
+from inference.engines.adapter_files import InvalidAdapter, read_adapter_files
 
 PRODUCTS: Mapping[str, tuple[str, ...]] = {
     "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -27,28 +22,12 @@ PRODUCTS: Mapping[str, tuple[str, ...]] = {
     "down": ("mlp.down_proj",),
 }
 """The modules of a layer whose products the decoder computes as one, by the name of that product."""
-BASE_DIGEST = "headwater.base_digest"
-"""The key under which the weights' file names the digest of the base that the adapter was trained over."""
+
+DecoderAdapter = Mapping[tuple[int, str], tuple[Tensor, Tensor]]
+"""An adapter as the decoder applies it: by layer and product, A of shape (rank, in), and B of shape
+(out, rank) times the scale. The ranks of modules that are computed as one stand beside each other."""
 
 _PREFIX = "base_model.model.model.layers"
-_UNREAD = ("use_dora", "fan_in_fan_out", "lora_bias", "modules_to_save", "rank_pattern", "alpha_pattern")
-_FETCH = "train it again, or fetch both its files again"
-
-
-class InvalidAdapter(EngineError):
-    """An adapter can not be used; the message names its folder, the fault and the cure."""
-
-
-@dataclass(frozen=True, eq=False)
-class DecoderAdapter:
-    """An adapter as the decoder applies it.
-
-    Attributes:
-        factors: By layer and product: A of shape (rank, in) and B of shape (out, rank), times the scale. The
-            ranks of modules that are computed as one stand beside each other.
-    """
-
-    factors: Mapping[tuple[int, str], tuple[Tensor, Tensor]]
 
 
 class RowAdapters:
@@ -75,7 +54,7 @@ class RowAdapters:
     def add(self, layer: int, product: str, x: Tensor, y: Tensor) -> Tensor:
         """Returns y, the product of x, with what each row's adapter adds; x (rows, in), y (rows, out)."""
         for adapter, theirs in zip(self._adapters, self._theirs, strict=True):
-            if factors := adapter.factors.get((layer, product)):
+            if factors := adapter.get((layer, product)):
                 down, up = factors
                 y = torch.where(theirs, y + F.linear(F.linear(x, down), up), y)
         return y
@@ -100,29 +79,6 @@ def present_adapters(
     return rows
 
 
-def require_base(folder: Path, base: Path, base_digest: str) -> None:
-    """Returns if an adapter was trained over a base, or does not say over which.
-
-    Args:
-        folder: The adapter.
-        base: The model, for the message.
-        base_digest: Its `model_files_digest`.
-
-    Raises:
-        InvalidAdapter: It was trained over another base, or can not be read.
-    """
-    try:
-        with safe_open(folder / ADAPTER_WEIGHTS, "pt") as file:
-            trained_over = (file.metadata() or {}).get(BASE_DIGEST)
-    except (SafetensorError, OSError) as error:
-        raise InvalidAdapter(f"the adapter {folder} can not be read: {error}; {_FETCH}") from error
-    if trained_over not in (None, base_digest):
-        raise InvalidAdapter(
-            f"the adapter {folder} was trained over the base {trained_over[:16]}, and {base} is "
-            f"{base_digest[:16]}: generate with its own base, or train an adapter over this one"
-        )
-
-
 def read_adapter(
     folder: Path, shapes: Mapping[str, tuple[int, int]], layers: int, dtype: torch.dtype, device: torch.device
 ) -> DecoderAdapter:
@@ -138,16 +94,8 @@ def read_adapter(
     Raises:
         InvalidAdapter: It can not be read, is of a kind that the decoder does not know, or does not fit it.
     """
-    scale = _read_scale(folder)
-    try:
-        with safe_open(folder / ADAPTER_WEIGHTS, "pt") as file:
-            left = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise InvalidAdapter(f"the adapter {folder} can not be read: {error}; {_FETCH}") from error
-    for name, tensor in left.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise InvalidAdapter(f"{folder}: the weights {name} hold NaN or infinity: {_FETCH}")
-    factors = {}
+    files = read_adapter_files(folder)
+    left, factors = files.weights, {}
     for layer in range(layers):
         for product, modules in PRODUCTS.items():
             downs, ups = [], []
@@ -162,7 +110,7 @@ def read_adapter(
                         "another base"
                     )
                 downs.append(down)
-                ups.append(up.float() * scale)
+                ups.append(up.float() * files.scale)
             down, up = torch.cat(downs), torch.block_diag(*ups)
             if len(down):
                 factors[layer, product] = (down.to(device, dtype), up.to(device, dtype))
@@ -171,21 +119,4 @@ def read_adapter(
             f"the adapter {folder} changes {next(iter(left))}, which the batch decoder does not adapt, or "
             "the model does not have: it is for another base"
         )
-    return DecoderAdapter(factors)
-
-
-def _read_scale(folder: Path) -> float:
-    file = folder / ADAPTER_CONFIG
-    try:
-        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        rank, alpha, kind = int(config["r"]), float(config["lora_alpha"]), config["peft_type"]
-        root = bool(config.get("use_rslora"))
-        unread = [name for name in _UNREAD if config.get(name)]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise InvalidAdapter(f"{file} can not be read: {error!r}; {_FETCH}") from error
-    if kind != "LORA" or unread or config.get("bias", "none") != "none" or rank < 1:
-        what = ", ".join(unread) or f"peft_type {kind}, bias {config.get('bias')}"
-        raise InvalidAdapter(
-            f"{file} is of a kind that the batch decoder does not read ({what}): train a plain LoRA"
-        )
-    return alpha / (rank**0.5 if root else rank)
+    return factors

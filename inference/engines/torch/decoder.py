@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from inference.engines.adapter_files import InvalidAdapter
 from inference.engines.causal_model import CausalModel
 from inference.engines.generation import Generation, GenerationRequest, Generator, Quantization
 from inference.engines.protocol import EngineError
-from inference.engines.torch.adapters import DecoderAdapter, InvalidAdapter
+from inference.engines.torch.adapters import DecoderAdapter
 from inference.engines.torch.batch import Batch, Geometry, Work
 from inference.engines.torch.json_guide import InvalidJsonSchema, JsonGuides
 from inference.engines.torch.kv_cache import KvCache

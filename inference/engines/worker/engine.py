@@ -24,7 +24,7 @@ from inference.engines.protocol import (
     EngineReply,
     answer_one,
 )
-from inference.engines.torch.prompt_files import AnswerFile, WorkerAnswer, WorkerPrompt, write_prompts
+from inference.engines.worker.prompt_files import AnswerFile, WorkerAnswer, WorkerPrompt, write_prompts
 from inference.prompting.cited_reply import generated_draft
 from inference.prompting.prompt_assembly import (
     PROMPT_INSTRUCTIONS,
