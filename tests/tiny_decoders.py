@@ -59,6 +59,7 @@ CONFIGS: dict[str, Any] = {
     "qwen2": lambda: Qwen2Config(**{**_SIZES, "num_attention_heads": 4, "hidden_size": 64}),
     "qwen2 with windows": lambda: Qwen2Config(
         **{**_SIZES, "num_attention_heads": 4, "hidden_size": 64},
+        hidden_act="relu",
         use_sliding_window=True,
         sliding_window=20,
         max_window_layers=1,

@@ -312,7 +312,6 @@ def test_weights_with_nan_give_errors_and_only_the_prompts_that_meet_them_fail()
     ("change", "said"),
     [
         ({"model_type": "gpt2"}, "gpt2"),
-        ({"hidden_act": "relu"}, "relu"),
         ({"num_hidden_layers": 5}, "5 layers"),
         ({"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "dynamic"),
     ],

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.engines.generation import GenerationRequest
-from inference.engines.torch.prefix_trie import prefix_nodes
-from inference.engines.torch.scheduler import Scheduler, Sequence
+from inference.engines.torch.scheduler import Scheduler
+from inference.engines.torch.sequence import Sequence, prefix_nodes
 
 CHUNK = 4
 
@@ -26,7 +26,7 @@ def run(requests: list[GenerationRequest], slots: int, chunks: int) -> tuple[lis
     """
     nodes = prefix_nodes(requests, CHUNK)
     order = sorted(range(len(requests)), key=lambda index: nodes[index])
-    sequences = [Sequence(len(requests[index].prompt), nodes[index], index) for index in order]
+    sequences = [Sequence(index, requests[index], nodes[index], 1) for index in order]
     scheduler = Scheduler(sequences, slots, CHUNK, chunks)
     held = np.full((slots, 64), -1)
     done, computed = list[int](), 0
@@ -37,13 +37,12 @@ def run(requests: list[GenerationRequest], slots: int, chunks: int) -> tuple[lis
                 held[copy.target, copy.start : copy.end] = held[copy.source, copy.start : copy.end]
             computed += len(plan.chunks)
             for chunk in plan.chunks:
-                prompt = requests[scheduler.sequence(chunk.slot).work].prompt
+                prompt = scheduler.sequence(chunk.slot).request.prompt
                 assert held[chunk.slot, : chunk.start].tolist() == prompt[: chunk.start].tolist()
                 end = chunk.start + chunk.tokens
                 held[chunk.slot, chunk.start : end] = prompt[chunk.start : end]
             for slot, row in plan.ready.items():
-                sequence = scheduler.sequence(slot)
-                prompt = requests[sequence.work].prompt
+                prompt = scheduler.sequence(slot).request.prompt
                 assert held[slot, : len(prompt)].tolist() == prompt.tolist()
                 assert plan.chunks[row // CHUNK].slot == slot
         else:
@@ -51,8 +50,8 @@ def run(requests: list[GenerationRequest], slots: int, chunks: int) -> tuple[lis
                 if slot not in scheduler.decoding:
                     held[slot, scheduler.held_tokens(slot)] = -1
             slot = max(scheduler.decoding)
-            done.append(scheduler.decoding[slot].work)
-            held[slot, scheduler.decoding[slot].prompt_tokens] = -2
+            done.append(scheduler.decoding[slot].index)
+            held[slot, len(scheduler.decoding[slot].request.prompt)] = -2
             scheduler.release(slot)
     return done, computed
 

@@ -4,18 +4,27 @@ import numpy as np
 import pytest
 import torch
 
-from inference.engines.generation import SamplingOptions
-from inference.engines.torch.sampler import Draw, choose_tokens, uniforms
+from inference.engines.generation import GenerationRequest, SamplingOptions
+from inference.engines.torch.sampler import choose_tokens
+from inference.engines.torch.sequence import Sequence
 
 LOGITS = torch.tensor([[2.0, 1.0, 0.5, 0.0, -1.0, -30.0]])
 DRAWS = 4000
 
 
+def text_of(generated: tuple[int, ...] = (), **options: float) -> Sequence:
+    """Returns a text on its way."""
+    said = SamplingOptions(**{"temperature": 1.0, "seed": 3, **options})  # type: ignore[arg-type]
+    text = Sequence(0, GenerationRequest(np.array([1]), said), (), DRAWS)
+    text.begin_text()
+    text.tokens += generated
+    return text
+
+
 def frequencies(generated: tuple[int, ...] = (), **options: float) -> np.ndarray:
     """How often each token is drawn."""
-    said = SamplingOptions(**{"temperature": 1.0, **options})  # type: ignore[arg-type]
-    before = np.array(generated, np.int32)
-    found = [int(choose_tokens(LOGITS, [Draw(0, said, before, each)])) for each in uniforms(3, DRAWS)]
+    text = text_of(generated, **options)
+    found = [int(choose_tokens(LOGITS, {0: text})) for _ in range(DRAWS)]
     return np.bincount(found, minlength=6) / DRAWS
 
 
@@ -51,18 +60,21 @@ def test_tokens_are_drawn_as_often_as_their_options_say(
 
 
 def test_a_penalty_changes_what_is_likeliest_where_no_token_is_drawn() -> None:
-    options = SamplingOptions(frequency_penalty=0.6)
-    draw = Draw(0, options, np.array([0, 0], np.int32), 0.0)
-    assert choose_tokens(LOGITS.clone(), [draw]).tolist() == [1]
+    text = text_of((0, 0), temperature=0.0, frequency_penalty=0.6)
+    assert choose_tokens(LOGITS.clone(), {0: text}).tolist() == [1]
 
 
 def test_logits_that_are_not_finite_give_no_token_to_their_row_alone() -> None:
     logits = LOGITS.repeat(3, 1)
     logits[1, 2] = float("nan")
-    draws = [Draw(row, SamplingOptions(temperature=1.0), np.array([], np.int32), 0.0) for row in (1, 2)]
-    assert choose_tokens(logits, draws).tolist() == [0, -1, 0]
+    texts = {0: text_of(temperature=0.0), 1: text_of(), 2: text_of(top_k=1)}
+    assert choose_tokens(logits, texts).tolist() == [0, -1, 0]
 
 
-def test_the_numbers_of_a_seed_are_the_same_however_many_are_asked_for() -> None:
-    assert uniforms(5, 10).tolist() == uniforms(5, 1000)[:10].tolist()
-    assert uniforms(5, 10).tolist() != uniforms(6, 10).tolist()
+def test_a_text_that_is_begun_again_draws_the_same() -> None:
+    text = text_of(temperature=100.0)
+    first = [int(choose_tokens(LOGITS, {0: text})) for _ in range(20)]
+    text.begin_text()
+    assert [int(choose_tokens(LOGITS, {0: text})) for _ in range(20)] == first
+    other = text_of(temperature=100.0, seed=6)
+    assert [int(choose_tokens(LOGITS, {0: other})) for _ in range(20)] != first

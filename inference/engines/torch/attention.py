@@ -1,4 +1,4 @@
-"""Attention of new tokens to the slots of a cache: of chunks of prompts, and of one token for each slot."""
+"""Keys and values of the prompts in work, and attention to them: of chunks, and of a token for each slot."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,13 +8,49 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention.flex_attention import flex_attention
 
-from inference.engines.torch.kv_cache import KvCache
-from inference.engines.torch.model import DecoderShape
+from inference.engines.torch.model import Decoder
 
 _MASK_STEP = 64
 """Attention reads this many keys more or none: what is masked adds exact zeros, so neighbours that are longer
 change no bit, and fewer lengths are fewer kernels."""
+
+
+class KvCache:
+    """Keys and values in slots of one length: tensors (layers, slots, kv_heads, slot_tokens, head_dim).
+
+    Args:
+        decoder: Whose keys and values these are.
+        slots: Number of slots.
+        slot_tokens: Number of tokens for which a slot has room.
+    """
+
+    def __init__(self, decoder: Decoder, slots: int, slot_tokens: int) -> None:
+        self.slots, self.slot_tokens = slots, slot_tokens
+        size = (decoder.layers, slots, decoder.kv_heads, slot_tokens, decoder.head_dim)
+        # Zeros: attention multiplies what is masked by 0, and 0 times a NaN of earlier memory is a NaN.
+        self.keys = torch.zeros(size, dtype=decoder.dtype, device=decoder.device)
+        self.values = torch.zeros(size, dtype=decoder.dtype, device=decoder.device)
+
+    def write(
+        self, layer: int, slots: Tensor, positions: Tensor, key: Tensor, value: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Keeps the key and value of each row at its slot and position; returns all those of the layer."""
+        keys, values = self.keys[layer], self.values[layer]
+        keys[slots, :, positions] = key[: len(slots)]
+        values[slots, :, positions] = value[: len(slots)]
+        return keys, values
+
+    def copy(self, source: int, target: int, start: int, end: int) -> None:
+        """Copies the keys and values of the tokens from `start` to `end` from one slot to another."""
+        for kept in (self.keys, self.values):
+            kept[:, target, :, start:end] = kept[:, source, :, start:end]
+
+    def clear(self, slot: int) -> None:
+        """Forgets what a slot holds; only after a failure, so that no NaN of it remains."""
+        self.keys[:, slot] = 0
+        self.values[:, slot] = 0
 
 
 @dataclass(frozen=True)
@@ -34,38 +70,33 @@ class ChunkAttention:
     of no prompt and attend to nothing.
     """
 
-    def __init__(self, cache: KvCache, shape: DecoderShape, chunks: Sequence[Chunk], padded: int) -> None:
-        device = cache.keys.device
-        self._cache, self._shape, self._chunks, self._padded = cache, shape, chunks, padded
-        starts = np.repeat([chunk.start for chunk in chunks], padded)
-        self._positions = torch.from_numpy(starts + np.tile(np.arange(padded), len(chunks))).to(device)
-        slots = np.repeat([chunk.slot for chunk in chunks], padded)
-        self._slots = torch.from_numpy(slots).to(device)
+    def __init__(self, cache: KvCache, decoder: Decoder, chunks: Sequence[Chunk], padded: int) -> None:
+        device = decoder.device
+        self._cache, self._decoder, self._chunks, self._padded = cache, decoder, chunks, padded
+        places = [torch.arange(each.start, each.start + padded, device=device) for each in chunks]
+        self._positions = torch.cat(places)
+        self._slots = torch.tensor([each.slot for each in chunks], device=device).repeat_interleave(padded)
         self._masks = {
-            window: [self._mask(chunk.start, window) for chunk in chunks] for window in set(shape.windows)
+            window: [
+                _additive_mask(place[:, None], chunk.start + padded, window, decoder.dtype)
+                for chunk, place in zip(chunks, places, strict=True)
+            ]
+            for window in set(decoder.windows)
         }
-
-    def _mask(self, start: int, window: int | None) -> Tensor:
-        kept = self._cache.keys
-        queries = torch.arange(start, start + self._padded, device=kept.device)[:, None]
-        return _additive_mask(queries, start + self._padded, window, kept.dtype)
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """See `Attend`."""
-        shape, padded = self._shape, self._padded
-        keys, values = self._cache.keys[layer], self._cache.values[layer]
-        used = len(self._positions)
-        keys[self._slots, :, self._positions] = key[:used]
-        values[self._slots, :, self._positions] = value[:used]
+        keys, values = self._cache.write(layer, self._slots, self._positions, key, value)
+        masks, padded = self._masks[self._decoder.windows[layer]], self._padded
         attended = torch.zeros_like(query)
-        for number, chunk in enumerate(self._chunks):
+        for number, (chunk, mask) in enumerate(zip(self._chunks, masks, strict=True)):
             rows, end = slice(number * padded, (number + 1) * padded), chunk.start + padded
             found = F.scaled_dot_product_attention(
                 query[rows].transpose(0, 1)[None],
                 keys[chunk.slot, None, :, :end],
                 values[chunk.slot, None, :, :end],
-                attn_mask=self._masks[shape.windows[layer]][number],
-                scale=shape.attention_scale,
+                attn_mask=mask,
+                scale=self._decoder.attention_scale,
                 enable_gqa=True,
             )
             attended[rows] = found[0].transpose(0, 1)
@@ -79,31 +110,67 @@ class StepAttention:
     Rows after the slots' attend to nothing.
     """
 
-    def __init__(self, cache: KvCache, shape: DecoderShape, positions: npt.NDArray[np.int64]) -> None:
-        self._cache, self._shape = cache, shape
-        device, (slots, room) = cache.keys.device, (cache.keys.shape[1], cache.keys.shape[3])
-        self._end = min(room, (int(positions[:slots].max()) // _MASK_STEP + 1) * _MASK_STEP)
-        self._positions = torch.from_numpy(positions[:slots]).to(device)
-        self._slots = torch.arange(slots, device=device)
+    def __init__(self, cache: KvCache, decoder: Decoder, positions: npt.NDArray[np.int64]) -> None:
+        self._cache, self._decoder = cache, decoder
+        slots = positions[: cache.slots]
+        self._end = min(cache.slot_tokens, (int(slots.max()) // _MASK_STEP + 1) * _MASK_STEP)
+        self._positions = torch.from_numpy(slots).to(decoder.device)
+        self._slots = torch.arange(cache.slots, device=decoder.device)
         last = self._positions[:, None, None, None]
         self._masks = {
-            window: _additive_mask(last, self._end, window, cache.keys.dtype) for window in set(shape.windows)
+            window: _additive_mask(last, self._end, window, decoder.dtype) for window in set(decoder.windows)
         }
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """See `Attend`."""
-        keys, values, slots = self._cache.keys[layer], self._cache.values[layer], len(self._slots)
-        keys[self._slots, :, self._positions] = key[:slots]
-        values[self._slots, :, self._positions] = value[:slots]
+        keys, values = self._cache.write(layer, self._slots, self._positions, key, value)
         attended = F.scaled_dot_product_attention(
-            query[:slots, :, None],
+            query[: self._cache.slots, :, None],
             keys[:, :, : self._end],
             values[:, :, : self._end],
-            attn_mask=self._masks[self._shape.windows[layer]],
-            scale=self._shape.attention_scale,
+            attn_mask=self._masks[self._decoder.windows[layer]],
+            scale=self._decoder.attention_scale,
             enable_gqa=True,
         ).flatten(1)
-        return F.pad(attended, (0, 0, 0, len(query) - slots))
+        return F.pad(attended, (0, 0, 0, len(query) - len(attended)))
+
+
+class GraphAttention:
+    """The same by FlexAttention, without lengths on the host: a CUDA graph can hold it.
+
+    A `score_mod` masks what is beyond a slot's position; for a single query it is compiled to the kernel that
+    divides the keys (flash decoding). Every call reads all positions of a slot.
+
+    Args:
+        cache: The slots.
+        decoder: Whose they are.
+        positions: Where each row stands, int64 of shape (rows,), on the device; read at each call.
+    """
+
+    def __init__(self, cache: KvCache, decoder: Decoder, positions: Tensor) -> None:
+        self._cache, self._decoder, self._positions = cache, decoder, positions[: cache.slots]
+        self._slots = torch.arange(cache.slots, device=decoder.device)
+        self._attention = torch.compile(flex_attention, dynamic=False)
+
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """See `Attend`."""
+        positions, window = self._positions, self._decoder.windows[layer]
+        keys, values = self._cache.write(layer, self._slots, positions, key, value)
+
+        def seen(score: Tensor, slot: Tensor, _head: Tensor, _query: Tensor, place: Tensor) -> Tensor:
+            last = positions[slot]
+            visible = place <= last if window is None else (place <= last) & (place > last - window)
+            return torch.where(visible, score, float("-inf"))
+
+        attended = self._attention(
+            query[: self._cache.slots, :, None],
+            keys,
+            values,
+            score_mod=seen,
+            scale=self._decoder.attention_scale,
+            enable_gqa=True,
+        ).flatten(1)
+        return F.pad(attended, (0, 0, 0, len(query) - len(attended)))
 
 
 def _additive_mask(queries: Tensor, keys: int, window: int | None, dtype: torch.dtype) -> Tensor:

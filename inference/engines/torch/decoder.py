@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from inference.engines.adapter_files import InvalidAdapter
@@ -14,17 +13,17 @@ from inference.engines.causal_model import CausalModel
 from inference.engines.generation import Generation, GenerationRequest, Generator, Quantization
 from inference.engines.protocol import EngineError
 from inference.engines.torch.adapters import DecoderAdapter
-from inference.engines.torch.batch import Batch, Geometry, Work
+from inference.engines.torch.attention import KvCache
+from inference.engines.torch.batch import Batch, Geometry, failed
 from inference.engines.torch.json_guide import InvalidJsonSchema, JsonGuides
-from inference.engines.torch.kv_cache import KvCache
 from inference.engines.torch.model import Decoder, UnknownDecoder
-from inference.engines.torch.prefix_trie import prefix_nodes
-from inference.engines.torch.scheduler import Sequence as Prompt
+from inference.engines.torch.sequence import Sequence as Prompt
+from inference.engines.torch.sequence import prefix_nodes
 
 logger = logging.getLogger(__name__)
 
 _MOST_IDLE_ADAPTERS = 64
-"""Where more adapters are loaded, those that the next prompts do not have are given up."""
+"""Where more adapters are loaded, they are given up before the next prompts."""
 
 KV_MEMORY_BYTES = 2 << 30
 """The default of what keys and values may take."""
@@ -73,42 +72,32 @@ class BatchDecoder:
         self.computation = Decoder(model, self.geometry.slots, quantization)
         self._tokenizer = tokenizer
         self._end_token_ids = end_token_ids
-        self._guides = JsonGuides(tokenizer, self.computation.shape.vocabulary, end_token_ids)
+        self._guides = JsonGuides(tokenizer, self.computation.vocabulary, end_token_ids)
         self._kv_memory_bytes = kv_memory_bytes
         self._adapters: dict[Path, DecoderAdapter] = {}
 
-    @property
-    def kv_bytes_per_token(self) -> int:
-        """Number of bytes that the keys and values of one token take."""
-        return self.computation.kv_bytes_per_token
-
     def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[Generation]:
         """Yields a generation for each request as it is complete, in any order; a failed one fails alone."""
-        self._adapters = {
-            folder: adapter
-            for folder, adapter in self._adapters.items()
-            if len(self._adapters) < _MOST_IDLE_ADAPTERS or folder in {each.adapter for each in requests}
-        }
-        longest_first = defaultdict[int, list[Work]](list)
+        if len(self._adapters) > _MOST_IDLE_ADAPTERS:
+            self._adapters.clear()  # reading those that are asked for again takes less than they hold
+        by_slot_tokens = defaultdict[int, list[Prompt]](list)
+        nodes = prefix_nodes(requests, self.geometry.chunk_tokens)
         for index, request in enumerate(requests):
             if failure := self._refusal(request):
-                yield _failed(index, failure)
+                yield failed(index, failure)
                 continue
-            work = Work(index, request, self.computation.shape.context_tokens)
-            longest_first[self._slot_tokens(work)].append(work)
-        nodes = prefix_nodes(requests, self.geometry.chunk_tokens)
-        for slot_tokens in sorted(longest_first, reverse=True):
+            limit = min(request.options.max_tokens, self.computation.context_tokens - len(request.prompt))
+            # Few lengths, which depend on the request alone.
+            tokens = max(len(request.prompt) + limit, self.geometry.chunk_tokens)
+            by_slot_tokens[_power_of_two(tokens)].append(Prompt(index, request, nodes[index], limit))
+        for slot_tokens, prompts in sorted(by_slot_tokens.items(), reverse=True):
             # Prompts of one adapter stand together: fewer adapters are computed at once.
-            work_of_class = sorted(
-                longest_first[slot_tokens],
-                key=lambda work: (str(work.request.adapter or ""), nodes[work.index]),
-            )
-            prompts = [Prompt(len(work.request.prompt), nodes[work.index], work) for work in work_of_class]
+            prompts.sort(key=lambda prompt: (str(prompt.request.adapter or ""), prompt.nodes))
             yield from self._complete(prompts, slot_tokens)
 
     def _refusal(self, request: GenerationRequest) -> str | None:
         """Returns why a request can not be completed, or None."""
-        context, vocabulary = self.computation.shape.context_tokens, self.computation.shape.vocabulary
+        context, vocabulary = self.computation.context_tokens, self.computation.vocabulary
         if (schema := request.options.json_schema) is not None:
             try:
                 self._guides.guide(schema)
@@ -130,32 +119,23 @@ class BatchDecoder:
             return f"the prompt has token ids beyond 0 to {vocabulary - 1}: use the model's tokenizer"
         return None
 
-    def _slot_tokens(self, work: Work) -> int:
-        """Returns the length of slot that a request needs: few lengths, which depend on the request alone."""
-        tokens = max(len(work.request.prompt) + work.limit, self.geometry.chunk_tokens)
-        return 1 << (tokens - 1).bit_length()
-
-    def _complete(self, prompts: list[Prompt[Work]], slot_tokens: int) -> Iterator[Generation]:
+    def _complete(self, prompts: list[Prompt], slot_tokens: int) -> Iterator[Generation]:
         """Completes prompts that need slots of one length; with half the slots when memory is too small."""
         slot_bytes = slot_tokens * self.computation.kv_bytes_per_token
-        wanted = 1 << (len(prompts) - 1).bit_length()  # few numbers: each is compiled anew on a GPU
-        slots = min(self.geometry.slots, wanted, self._kv_memory_bytes // slot_bytes)
-        adapters = dict.fromkeys(
-            folder for prompt in prompts if (folder := prompt.work.request.adapter) is not None
-        )
+        # Few numbers of slots: each is compiled anew on a GPU.
+        slots = min(self.geometry.slots, _power_of_two(len(prompts)), self._kv_memory_bytes // slot_bytes)
         while prompts and slots:
             left = prompts
             try:
-                cache = KvCache(self.computation, slots, slot_tokens)
                 batch = Batch(
                     self.computation,
                     self._tokenizer,
                     self._end_token_ids,
                     self._guides,
                     self.geometry,
-                    cache,
+                    KvCache(self.computation, slots, slot_tokens),
                     prompts,
-                    {each: self._adapters[each] for each in adapters},
+                    self._adapters,
                 )
                 for generation in batch.run():
                     yield generation
@@ -164,15 +144,15 @@ class BatchDecoder:
             except (RuntimeError, MemoryError) as error:
                 if not _is_out_of_memory(error):
                     raise
-            cache = batch = None  # type: ignore[assignment]  # frees the memory before more is asked for
+            batch = None  # type: ignore[assignment]  # frees the memory before more is asked for
             if left:
                 if self.computation.device.type == "cuda":
                     torch.cuda.empty_cache()
                 slots //= 2
             prompts = left
         for prompt in prompts:
-            yield _failed(
-                prompt.work.index,
+            yield failed(
+                prompt.index,
                 f"out of memory: keys and values of a prompt and answer of up to {slot_tokens} tokens take "
                 f"{slot_bytes / 2**20:,.0f} MiB, of {self._kv_memory_bytes / 2**20:,.0f} MiB that they may: "
                 "allow more memory, or fewer tokens",
@@ -200,8 +180,8 @@ def build_generator(model: CausalModel, kv_memory_bytes: int = KV_MEMORY_BYTES) 
         return model
 
 
-def _failed(index: int, failure: str) -> Generation:
-    return Generation(index, np.array([], np.int32), "", "error", failure=failure)
+def _power_of_two(least: int) -> int:
+    return 1 << (least - 1).bit_length()
 
 
 def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:

@@ -63,8 +63,8 @@ class JsonGuides:
         limits = llguidance.LLParserLimits(verbose_errors=False)
         return llguidance.LLMatcher(tokens, grammar, log_level=0, limits=limits)
 
-    def guide(self, schema: str) -> "JsonGuide":
-        """Returns a guide at the beginning of a text.
+    def guide(self, schema: str) -> "llguidance.LLMatcher":
+        """Returns what follows a text from its beginning, and knows what may come next in it.
 
         Args:
             schema: The schema, as JSON.
@@ -79,14 +79,14 @@ class JsonGuides:
                 f"the JSON schema has {len(schema)} characters: {MAX_SCHEMA_CHARACTERS} at most"
             )
         try:
-            guide = JsonGuide(self._compiled(schema).deep_copy())
+            guide = self._compiled(schema).deep_copy()
         except ValueError as error:
             raise InvalidJsonSchema(f"the JSON schema can not be read: {error}") from error
-        if fault := guide.fault:
+        if fault := guide_fault(guide):
             raise InvalidJsonSchema(f"no text can be held to the JSON schema: {fault}")
         return guide
 
-    def masked(self, logits: Tensor, guides: Mapping[int, "JsonGuide"]) -> Tensor:
+    def masked(self, logits: Tensor, guides: Mapping[int, "llguidance.LLMatcher"]) -> Tensor:
         """Returns the logits with minus infinity for the tokens that a guided slot can't have next.
 
         Args:
@@ -95,31 +95,17 @@ class JsonGuides:
         """
         if not guides:
             return logits
-        bits = np.zeros((len(guides), -(-self._vocabulary // 32)), np.int32)
-        matchers = [(guide.matcher, row) for row, guide in enumerate(guides.values())]
-        self._executor.unsafe_compute_mask_ptr(matchers, bits.ctypes.data, bits.shape[1] * 4, len(bits))
-        places = torch.arange(32, dtype=torch.int32, device=logits.device)
-        allowed = (torch.from_numpy(bits).to(logits.device)[:, :, None] >> places) & 1
-        allowed = allowed.flatten(1)[:, : self._vocabulary]
+        from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask_par
+
+        bits = allocate_token_bitmask(len(guides), self._vocabulary)
+        matchers = [(guide, row) for row, guide in enumerate(guides.values())]
+        fill_next_token_bitmask_par(self._executor, matchers, bits)
+        allowed = np.unpackbits(bits.view(np.uint8), axis=1, count=self._vocabulary, bitorder="little")
+        forbidden = torch.from_numpy(allowed == 0).to(logits.device)
         slots = torch.tensor(list(guides), device=logits.device)
-        return logits.index_copy(0, slots, logits[slots].masked_fill(allowed == 0, float("-inf")))
+        return logits.index_copy(0, slots, logits[slots].masked_fill(forbidden, float("-inf")))
 
 
-class JsonGuide:
-    """Follows one text, and knows what may come next in it.
-
-    Args:
-        matcher: llguidance's state of the text.
-    """
-
-    def __init__(self, matcher: "llguidance.LLMatcher") -> None:
-        self.matcher = matcher
-
-    def follow(self, token: int) -> None:
-        """Takes the next token of the text."""
-        self.matcher.consume_token(token)
-
-    @property
-    def fault(self) -> str | None:
-        """Why it can follow the text no further; None while it can."""
-        return " ".join(self.matcher.get_error().split())[:300] if self.matcher.is_error() else None
+def guide_fault(guide: "llguidance.LLMatcher") -> str | None:
+    """Returns why a guide can follow its text no further; None while it can."""
+    return " ".join(guide.get_error().split())[:300] if guide.is_error() else None

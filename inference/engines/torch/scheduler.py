@@ -1,32 +1,13 @@
 """Which prompt is in which slot, and what is computed next."""
 
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Generic, TypeVar
+from operator import eq
 
 from inference.engines.torch.attention import Chunk
-from inference.engines.torch.prefix_trie import Nodes
-
-T = TypeVar("T")
-
-
-@dataclass(eq=False)
-class Sequence(Generic[T]):
-    """A prompt on its way: `work` is the caller's.
-
-    Attributes:
-        prompt_tokens: Its length.
-        nodes: Its nodes in the trie of prefixes.
-        work: What the caller keeps about it.
-        computed: For how many tokens of its prompt its slot holds keys and values.
-    """
-
-    prompt_tokens: int
-    nodes: Nodes
-    work: T
-    computed: int = 0
+from inference.engines.torch.sequence import Nodes, Sequence
 
 
 @dataclass(frozen=True)
@@ -40,7 +21,7 @@ class Copy:
 
 
 @dataclass
-class Prefill(Generic[T]):
+class Prefill:
     """What is computed of prompts at once.
 
     Attributes:
@@ -54,7 +35,7 @@ class Prefill(Generic[T]):
     ready: dict[int, int] = field(default_factory=dict)
 
 
-class Scheduler(Generic[T]):
+class Scheduler:
     """Gives prompts slots and their chunks turns, and computes no node twice that a slot holds.
 
     After a prompt has left its slot, the slot still holds the keys and values of its prefix until another
@@ -66,27 +47,30 @@ class Scheduler(Generic[T]):
         slots: Number of slots.
         chunk_tokens: Number of tokens of a chunk.
         chunks: How many chunks are computed at once.
+
+    Attributes:
+        prefilling: The prompts in slots that are not computed to their end, by slot.
+        decoding: Those that are, whose texts are written.
     """
 
-    def __init__(self, waiting: Iterable[Sequence[T]], slots: int, chunk_tokens: int, chunks: int) -> None:
+    def __init__(self, waiting: Iterable[Sequence], slots: int, chunk_tokens: int, chunks: int) -> None:
         self._waiting = deque(waiting)
         self._chunk_tokens, self._chunks = chunk_tokens, chunks
         self._held: list[Nodes] = [()] * slots
-        self._holders: defaultdict[int, set[int]] = defaultdict(set)
         self._free = deque(range(slots))
-        self.prefilling: dict[int, Sequence[T]] = {}
-        self.decoding: dict[int, Sequence[T]] = {}
+        self.prefilling: dict[int, Sequence] = {}
+        self.decoding: dict[int, Sequence] = {}
 
     def __bool__(self) -> bool:
         """Whether anything is left to do."""
         return bool(self._waiting or self.prefilling or self.decoding)
 
     @property
-    def unfinished(self) -> list[Sequence[T]]:
+    def unfinished(self) -> list[Sequence]:
         """All prompts that have not left, those in slots first."""
         return [*self.decoding.values(), *self.prefilling.values(), *self._waiting]
 
-    def sequence(self, slot: int) -> Sequence[T]:
+    def sequence(self, slot: int) -> Sequence:
         """Returns the prompt in a slot."""
         return self.prefilling.get(slot) or self.decoding[slot]
 
@@ -101,26 +85,24 @@ class Scheduler(Generic[T]):
         if self.prefilling or not self.decoding:
             return True
         admitted = islice(self._waiting, len(self._free))
-        return sum(-(-each.prompt_tokens // self._chunk_tokens) for each in admitted) >= self._chunks
+        return sum(-(-len(each.request.prompt) // self._chunk_tokens) for each in admitted) >= self._chunks
 
-    def next_prefill(self) -> Prefill[T]:
+    def next_prefill(self) -> Prefill:
         """Fills free slots and returns the next chunks to compute; none if there are none."""
         while self._free and self._waiting:
             slot, sequence = self._free.popleft(), self._waiting.popleft()
             assert slot not in self.prefilling
             assert slot not in self.decoding
-            self._hold(slot, sequence.nodes[: _common(self._held[slot], sequence.nodes)])
-            sequence.computed = len(self._held[slot]) * self._chunk_tokens
+            self._hold(slot, sequence, _common(self._held[slot], sequence.nodes))
             self.prefilling[slot] = sequence
-        plan: Prefill[T] = Prefill()
-        begun: set[int] = set()
+        plan, begun = Prefill(), set[int]()
         for slot, sequence in self.prefilling.items():
             self._take_over(slot, sequence, plan)
             self._add_chunks(slot, sequence, plan, begun)
         assert len(plan.chunks) <= self._chunks
         assert plan.chunks or not self.prefilling, "a prompt waits for a node that nobody computes"
         for slot, sequence in self.prefilling.items():  # only now: this plan's copies come before its chunks
-            self._hold(slot, sequence.nodes[: sequence.computed // self._chunk_tokens])
+            self._held[slot] = sequence.nodes[: sequence.computed // self._chunk_tokens]
         for slot in plan.ready:
             self.decoding[slot] = self.prefilling.pop(slot)
         return plan
@@ -134,50 +116,37 @@ class Scheduler(Generic[T]):
     def forget(self, slot: int) -> None:
         """Takes a prompt out of its slot, which holds nothing any more."""
         self.release(slot)
-        self._hold(slot, ())
+        self._held[slot] = ()
 
-    def _hold(self, slot: int, nodes: Nodes) -> None:
-        """Notes which nodes a slot holds now."""
-        for node in set(self._held[slot]) - set(nodes):
-            self._holders[node].remove(slot)
-            if not self._holders[node]:
-                del self._holders[node]
-        for node in nodes:
-            self._holders[node].add(slot)
-        self._held[slot] = nodes
+    def _hold(self, slot: int, sequence: Sequence, count: int) -> None:
+        """Notes that a slot holds so many of a prompt's nodes, and nothing else."""
+        self._held[slot] = sequence.nodes[:count]
+        sequence.computed = count * self._chunk_tokens
 
-    def _take_over(self, slot: int, sequence: Sequence[T], plan: Prefill[T]) -> None:
-        """Copies the prefix that other slots hold beyond what this one has."""
-        first = place = sequence.computed // self._chunk_tokens
-        while place < len(sequence.nodes) and sequence.nodes[place] in self._holders:
-            place += 1
-        if place > first:  # who holds a node holds those before it
-            source, end = min(self._holders[sequence.nodes[place - 1]]), place * self._chunk_tokens
-            assert source != slot
-            plan.copies.append(Copy(source, slot, sequence.computed, end))
-            self._hold(slot, sequence.nodes[:place])
-            sequence.computed = end
+    def _take_over(self, slot: int, sequence: Sequence, plan: Prefill) -> None:
+        """Copies the prefix that another slot holds beyond what this one has."""
+        shared = [_common(held, sequence.nodes) for held in self._held]
+        count, start = max(shared), sequence.computed
+        if count * self._chunk_tokens > start:
+            plan.copies.append(Copy(shared.index(count), slot, start, count * self._chunk_tokens))
+            self._hold(slot, sequence, count)
 
-    def _add_chunks(self, slot: int, sequence: Sequence[T], plan: Prefill[T], begun: set[int]) -> None:
+    def _add_chunks(self, slot: int, sequence: Sequence, plan: Prefill, begun: set[int]) -> None:
         """Adds the prompt's next chunks while there is room and no other slot has begun the same node."""
-        while sequence.computed < sequence.prompt_tokens and len(plan.chunks) < self._chunks:
+        prompt_tokens = len(sequence.request.prompt)
+        while sequence.computed < prompt_tokens and len(plan.chunks) < self._chunks:
             place = sequence.computed // self._chunk_tokens
             if place < len(sequence.nodes):
                 if sequence.nodes[place] in begun:
                     return  # the next plan copies it
                 begun.add(sequence.nodes[place])
-            tokens = min(self._chunk_tokens, sequence.prompt_tokens - sequence.computed)
+            tokens = min(self._chunk_tokens, prompt_tokens - sequence.computed)
             plan.chunks.append(Chunk(slot, sequence.computed, tokens))
             sequence.computed += tokens
-        if sequence.computed == sequence.prompt_tokens:
+        if sequence.computed == prompt_tokens:
             plan.ready[slot] = (len(plan.chunks) - 1) * self._chunk_tokens + tokens - 1
 
 
 def _common(left: Nodes, right: Nodes) -> int:
-    """Returns how many nodes two prompts share from the first."""
-    count = 0
-    for one, other in zip(left, right, strict=False):
-        if one != other:
-            break
-        count += 1
-    return count
+    """Returns how many nodes two prompts share: who has a node has those before it."""
+    return sum(map(eq, left, right))

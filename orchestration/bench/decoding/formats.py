@@ -17,9 +17,8 @@ from rich.table import Table
 from inference.engines.causal_model import open_causal_model
 from inference.engines.generation import GenerationRequest, Quantization, SamplingOptions
 from inference.engines.protocol import EngineError
-from inference.engines.torch.attention import Chunk, ChunkAttention
+from inference.engines.torch.attention import Chunk, ChunkAttention, KvCache
 from inference.engines.torch.decoder import BatchDecoder
-from inference.engines.torch.kv_cache import KvCache
 from inference.engines.torch.linear import UnavailableQuantization, check_quantization
 from inference.engines.torch.model import Decoder
 from orchestration.bench.decoding.memory import peak_memory
@@ -207,7 +206,7 @@ def _judge(decoder: Decoder, texts: Sequence[Tokens]) -> tuple[float, Tokens]:
     for text in texts:
         tokens = torch.from_numpy(text).to(decoder.device)
         chunk = [Chunk(0, 0, _JUDGED_TOKENS)]
-        attend = ChunkAttention(cache, decoder.shape, chunk, _JUDGED_TOKENS)
+        attend = ChunkAttention(cache, decoder, chunk, _JUDGED_TOKENS)
         logits = decoder.logits(decoder.hidden(tokens, positions, attend))[:-1]
         surprise.append(float(F.cross_entropy(logits, tokens[1:])))
         likeliest.append(logits.argmax(-1).cpu().numpy())

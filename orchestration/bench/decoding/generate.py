@@ -14,7 +14,7 @@ from inference.engines.causal_model import CausalModel, open_causal_model
 from inference.engines.generation import GenerationRequest, SamplingOptions
 from inference.engines.torch.batch import Geometry
 from inference.engines.torch.decoder import BatchDecoder
-from inference.engines.torch.prefix_trie import prefix_nodes
+from inference.engines.torch.sequence import prefix_nodes
 from orchestration.bench.decoding.memory import peak_memory
 from orchestration.bench.decoding.prompts import Tokens, quoting_prompts
 from orchestration.bench.report import BenchResult
@@ -83,7 +83,7 @@ def bench_generate(
         "prompts": prompts,
         "prompt_tokens_mean": float(np.mean([len(request.prompt) for request in requests])),
         "text_tokens": max_tokens,
-        "headwater_kv_mib_per_1000_tokens": 1000 * decoder.kv_bytes_per_token / 2**20,
+        "headwater_kv_mib_per_1000_tokens": 1000 * decoder.computation.kv_bytes_per_token / 2**20,
     }
     contenders: dict[str, Complete] = {
         "generate": lambda asked: _generate(reference, asked),
