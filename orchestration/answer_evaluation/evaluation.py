@@ -103,7 +103,7 @@ def _planned_adapter(
             f"{adapter.address} is an adapter of a local model, and none answers: set "
             "HEADWATER_GENERATOR__MODEL to its base"
         )
-    from inference.engines.torch.adapters import require_base  # imports torch, which takes seconds
+    from inference.engines.adapter_files import require_base  # imports torch, which takes seconds
 
     require_base(adapter.folder, model, model_files_digest(model))
     return adapter
