@@ -11,9 +11,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _VECTOR_FLAGS = (
     "avx2",
@@ -139,4 +143,39 @@ class BenchResult:
         table.add_column("value", justify="right")
         for name, value in (self.figures | self.ratios).items():
             table.add_row(name, f"{value:,.3g}" if abs(value) < 100 else f"{value:,.0f}")
+        return table
+
+
+@dataclass(frozen=True)
+class BenchTable:
+    """The result of a bench that compares several forms; printed as a table, or as one JSON object.
+
+    Attributes:
+        bench: Its name, as in `headwater bench NAME`.
+        rows: A row each, all of one dataclass.
+        unmeasured: The forms that this machine does not compute in, with the reason.
+        machine: Where it ran; see `bench_machine_description`.
+    """
+
+    bench: str
+    rows: Sequence["DataclassInstance"]
+    unmeasured: dict[str, str]
+    machine: dict[str, str | int | float] = field(default_factory=bench_machine_description)
+
+    def to_json(self) -> str:
+        """Returns one JSON object: bench, rows, unmeasured, machine."""
+        return json.dumps(asdict(self))
+
+    def __rich__(self) -> Table:
+        """Returns a table for the terminal."""
+        notes = [f"{name}: {reason}" for name, reason in self.unmeasured.items()]
+        notes.append(", ".join(f"{name} {value}" for name, value in self.machine.items()))
+        table = Table(title=f"bench {self.bench}", caption="\n".join(notes))
+        cells = [asdict(row) for row in self.rows]
+        for name, value in cells[0].items():
+            table.add_column(name.replace("_", " "), justify="left" if isinstance(value, str) else "right")
+        for row in cells:
+            table.add_row(
+                *(f"{each:,.4g}" if isinstance(each, int | float) else each or "" for each in row.values())
+            )
         return table

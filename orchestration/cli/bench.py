@@ -17,13 +17,12 @@ from orchestration.cli.terminal import (
 )
 
 if TYPE_CHECKING:
-    from orchestration.bench.decoding.formats import FormatTable
-    from orchestration.bench.report import BenchResult
+    from orchestration.bench.report import BenchResult, BenchTable
 
 app = typer.Typer(no_args_is_help=True, help="Measure Headwater and the alternatives in the same run.")
 
 
-def _print(result: "BenchResult | FormatTable", json_: bool) -> None:
+def _print(result: "BenchResult | BenchTable", json_: bool) -> None:
     if json_:
         sys.stdout.write(result.to_json() + "\n")
     else:
@@ -116,16 +115,27 @@ def bench_embed_command(
     data: Annotated[
         Path | None, typer.Option(help="A folder in BEIR's layout, on which ranking is measured too.")
     ] = None,
+    formats: Annotated[
+        bool, typer.Option("--formats", help="Compare runtimes and numeric formats of the embedder instead.")
+    ] = False,
+    batch: Annotated[str, typer.Option(help="With --formats: numbers of texts at once.")] = "1,16,64,256",
     json_: Json = False,
 ) -> None:
     """Compare documents embedded per second with sentence-transformers, and what the speed costs in ranking.
 
-    Example: `headwater bench embed --data ~/scifact`
+    Example: `headwater bench embed --data ~/scifact`, `headwater bench embed --formats --batch 1,64`
     """
-    from orchestration.bench.embed import bench_embedding
+    from orchestration.bench.embedding.formats import bench_embedder_formats
+    from orchestration.bench.embedding.speed import bench_embedding
 
+    batches, folder = _numbers(batch, int, "--batch"), data and data.expanduser()
+    settings = read_command_settings("made")
+    result: BenchResult | BenchTable
     with quiet_terminal():
-        result = bench_embedding(read_command_settings("made"), data)
+        if formats:
+            result = bench_embedder_formats(settings, batches, folder)
+        else:
+            result = bench_embedding(settings, folder)
     _print(result, json_)
 
 
@@ -162,7 +172,7 @@ def bench_generate_command(
     skews = _numbers(shared, float, "--shared")
     batches = _numbers(batch, int, "--batch")
     path = model_to_measure(read_command_settings(), model and model.expanduser())
-    result: BenchResult | FormatTable
+    result: BenchResult | BenchTable
     with quiet_terminal():  # which sends what models print to standard error
         if formats:
             result = bench_formats(path, batches, max_tokens)

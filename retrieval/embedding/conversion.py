@@ -1,4 +1,4 @@
-"""Converts a sentence-transformers model to OpenVINO; the only module of the package that needs torch."""
+"""Loads an embedding model with torch, which only this module needs, and converts it to OpenVINO."""
 
 import warnings
 from collections.abc import Sequence
@@ -82,6 +82,23 @@ class _Dense(torch.nn.Module):
         return made + vectors if self.residual else made
 
 
+def load_torch_embedder(folder: ModelFolder, attention: str) -> torch.nn.Module:
+    """Returns a model as torch computes it: ids and mask, (batch, tokens), to vectors, (batch, dimension).
+
+    Args:
+        folder: The model.
+        attention: The name of transformers' implementation of attention, `eager` or `sdpa`.
+
+    Raises:
+        UnsupportedEmbeddingModel: The folder lacks weights, has weights that are no numbers, or needs code
+            that only the folder's authors have.
+    """
+    dense = torch.nn.Sequential(*(_Dense(folder.path / layer.path, layer) for layer in folder.dense))
+    model = _TextEmbedder(_load_transformer(folder, attention), folder.pooling, dense).eval()
+    _require_numbers(folder, model)
+    return model
+
+
 def convert_to_openvino(folder: ModelFolder, target: Path, texts: Sequence[str]) -> None:
     """Converts a model to OpenVINO and writes it to `target` (`…/model.xml`) atomically.
 
@@ -95,10 +112,8 @@ def convert_to_openvino(folder: ModelFolder, target: Path, texts: Sequence[str])
             a tokenizer that only the folder's authors have.
         ConversionFault: The converted model makes other vectors.
     """
-    transformer = _load_transformer(folder)
-    dense = torch.nn.Sequential(*(_Dense(folder.path / layer.path, layer) for layer in folder.dense))
-    model = _TextEmbedder(transformer, folder.pooling, dense).eval()
-    _require_numbers(folder, model)
+    # Eager attention traces to a graph that OpenVINO fuses itself.
+    model = load_torch_embedder(folder, attention="eager")
     batches = _tokenize(folder, texts)
     expected = [_vectors(model, batch) for batch in batches]
     if expected[0].shape[1] != folder.dimension:
@@ -144,12 +159,12 @@ def _vectors(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Te
     return vectors
 
 
-def _load_transformer(folder: ModelFolder) -> torch.nn.Module:
+def _load_transformer(folder: ModelFolder, attention: str) -> torch.nn.Module:
     try:
-        # Eager attention traces to a graph that OpenVINO fuses itself. Files on this machine only.
+        # Files on this machine only.
         transformer, found = AutoModel.from_pretrained(
             folder.transformer,
-            attn_implementation="eager",
+            attn_implementation=attention,
             local_files_only=True,
             trust_remote_code=False,
             dtype=torch.float32,

@@ -1,18 +1,16 @@
 """`bench generate --formats`: one model in each numeric format that this machine computes in, by batch."""
 
-import json
 import multiprocessing
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from rich.table import Table
 
 from inference.engines.causal_model import open_causal_model
 from inference.engines.generation import GenerationRequest, Quantization, SamplingOptions
@@ -21,9 +19,9 @@ from inference.engines.torch.attention import Chunk, ChunkAttention, KvCache
 from inference.engines.torch.decoder import BatchDecoder
 from inference.engines.torch.linear import UnavailableQuantization, check_quantization
 from inference.engines.torch.model import Decoder
-from orchestration.bench.decoding.memory import peak_memory
 from orchestration.bench.decoding.prompts import Tokens, text_pieces
-from orchestration.bench.report import bench_machine_description
+from orchestration.bench.memory import peak_memory
+from orchestration.bench.report import BenchTable
 
 _PROMPT_TOKENS = 128
 _JUDGED_TEXTS, _JUDGED_TOKENS = 6, 256
@@ -71,42 +69,7 @@ class FormatRow:
     agreement: float
 
 
-@dataclass(frozen=True)
-class FormatTable:
-    """The rows of one run; printed as a table, or as one JSON object.
-
-    Attributes:
-        bench: Its name.
-        rows: A row for each format and batch.
-        unmeasured: The formats that this machine does not compute in, with the reason.
-        machine: Where it ran; see `bench_machine_description`.
-    """
-
-    bench: str
-    rows: list[FormatRow]
-    unmeasured: dict[str, str]
-    machine: dict[str, str | int | float] = field(default_factory=bench_machine_description)
-
-    def to_json(self) -> str:
-        """Returns one JSON object: bench, rows, unmeasured, machine."""
-        return json.dumps(asdict(self))
-
-    def __rich__(self) -> Table:
-        """Returns a table for the terminal."""
-        notes = [f"{name}: {reason}" for name, reason in self.unmeasured.items()]
-        notes.append(", ".join(f"{name} {value}" for name, value in self.machine.items()))
-        table = Table(title=f"bench {self.bench}", caption="\n".join(notes))
-        for name in ("format", "step"):
-            table.add_column(name)
-        for name in list(FormatRow.__dataclass_fields__)[2:]:
-            table.add_column(name.replace("_", " "), justify="right")
-        for row in self.rows:
-            numbers = [each for each in asdict(row).values() if not isinstance(each, str)]
-            table.add_row(row.format, row.step, *(f"{each:,.4g}" for each in numbers))
-        return table
-
-
-def bench_formats(model: Path, batches: Sequence[int], max_tokens: int) -> FormatTable:
+def bench_formats(model: Path, batches: Sequence[int], max_tokens: int) -> BenchTable:
     """Measures each format in a process of its own, one after the other.
 
     Args:
@@ -135,7 +98,7 @@ def bench_formats(model: Path, batches: Sequence[int], max_tokens: int) -> Forma
         reference = measured.likeliest if reference is None else reference
         agreement = float((measured.likeliest == reference).mean())
         rows += [_row(each, device, speed, measured, agreement) for speed in measured.speeds]
-    return FormatTable("generate --formats", rows, unmeasured)
+    return BenchTable("generate --formats", rows, unmeasured)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from inference.engines.generation import GenerationRequest, SamplingOptions
 from inference.engines.torch.batch import Geometry
 from inference.engines.torch.decoder import BatchDecoder
 from inference.engines.torch.sequence import prefix_nodes
-from orchestration.bench.decoding.memory import peak_memory
 from orchestration.bench.decoding.prompts import Tokens, quoting_prompts
+from orchestration.bench.memory import peak_memory
 from orchestration.bench.report import BenchResult
 from orchestration.settings import Settings
 

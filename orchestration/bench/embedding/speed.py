@@ -1,17 +1,21 @@
 """`bench embed`: documents embedded per second, and nDCG@10, compared with sentence-transformers."""
 
-import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-from ir_measures import Qrel, ScoredDoc, calc_aggregate, nDCG
 
-from assets.sources.environment_corpus import list_environment_corpus, read_environment_corpus
+from orchestration.bench.embedding.collection import (
+    DEPTH,
+    TextEncoder,
+    Vectors,
+    documents,
+    ndcg,
+    prose,
+    sample,
+)
 from orchestration.bench.report import BenchResult
 from orchestration.settings import Settings
 from retrieval.embedding.config import EmbedderConfig, Quantization
@@ -23,24 +27,12 @@ from retrieval.embedding.tokenization import load_text_tokenizer
 _DOCUMENTS = 288
 _SLICE = 96
 """Documents per turn: the encoders take turns, so that other work on the machine slows all alike."""
-_DOCUMENT_WORDS = 180
-"""About the 240 tokens of an abstract, or of a chunk."""
 _WARM_UP = 32
-_DEPTH = 10
 _REFERENCE = "sentence_transformers"
-
-Vectors = npt.NDArray[np.float32]
-Encode = Callable[[Sequence[str]], Vectors]
-
-
-@dataclass(frozen=True)
-class _Encoder:
-    documents: Encode
-    questions: Encode
 
 
 class NoBenchEmbeddingReference(RuntimeError):
-    """sentence-transformers is not installed, or the folder holds no test collection."""
+    """sentence-transformers is not installed, or an endpoint is configured."""
 
 
 def bench_embedding(settings: Settings, data: Path | None = None) -> BenchResult:
@@ -61,17 +53,17 @@ def bench_embedding(settings: Settings, data: Path | None = None) -> BenchResult
         percent of that of sentence-transformers.
 
     Raises:
-        NoBenchEmbeddingReference: sentence-transformers is not installed, the folder has another layout, or
-            an endpoint is configured.
+        NoBenchEmbeddingReference: sentence-transformers is not installed, or an endpoint is configured.
+        NoTestCollection: The folder has another layout.
     """
     encoders = {
         "headwater": _ours(settings, "none"),
         "headwater_int8": _ours(settings, "int8"),
         _REFERENCE: _theirs(settings.recipe.embedder),
     }
-    corpora = {"prose": _prose()}
+    corpora = {"prose": prose(_DOCUMENTS)}
     if data is not None:
-        corpora["beir"] = _sample([_text(row) for row in _jsonl(data / "corpus.jsonl")])
+        corpora["beir"] = sample(documents(data), _DOCUMENTS)
     figures, ratios = dict[str, float](), dict[str, float]()
     for corpus, texts in corpora.items():
         figures |= _lengths(corpus, texts, read_model_folder(settings.recipe.embedder.model_path))
@@ -90,14 +82,14 @@ def bench_embedding(settings: Settings, data: Path | None = None) -> BenchResult
                     processor_s[_REFERENCE] / processor_s[name]
                 )
     if data is not None:
-        ndcg = {name: _ndcg(data, encoder) for name, encoder in encoders.items()}
-        figures |= {f"{name}_ndcg@{_DEPTH}": value for name, value in ndcg.items()}
-        for name in ndcg.keys() - {_REFERENCE}:
-            figures[f"{name}_ndcg_loss_percent"] = 100 * (1 - ndcg[name] / ndcg[_REFERENCE])
+        ranked = {name: ndcg(data, encoder) for name, encoder in encoders.items()}
+        figures |= {f"{name}_ndcg@{DEPTH}": value for name, value in ranked.items()}
+        for name in ranked.keys() - {_REFERENCE}:
+            figures[f"{name}_ndcg_loss_percent"] = 100 * (1 - ranked[name] / ranked[_REFERENCE])
     return BenchResult("embed", figures, ratios)
 
 
-def _ours(settings: Settings, quantization: Quantization) -> _Encoder:
+def _ours(settings: Settings, quantization: Quantization) -> TextEncoder:
     config = settings.recipe.embedder
     if config.endpoint.url:
         raise NoBenchEmbeddingReference(
@@ -106,10 +98,10 @@ def _ours(settings: Settings, quantization: Quantization) -> _Encoder:
         )
     config = config.model_copy(update={"quantization": quantization})
     embedder = EmbeddingModel.of(config, settings.home).embedder
-    return _Encoder(embedder.encode, embedder.encode_queries)
+    return TextEncoder(embedder.encode, embedder.encode_queries)
 
 
-def _theirs(config: EmbedderConfig) -> _Encoder:
+def _theirs(config: EmbedderConfig) -> TextEncoder:
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
@@ -130,11 +122,11 @@ def _theirs(config: EmbedderConfig) -> _Encoder:
         return np.asarray(found, np.float32)
 
     prompts = effective_prompts(folder, config)
-    return _Encoder(partial(encode, prompts.document), partial(encode, prompts.query))
+    return TextEncoder(partial(encode, prompts.document), partial(encode, prompts.query))
 
 
 def _in_turns(
-    encoders: dict[str, _Encoder], texts: Sequence[str]
+    encoders: dict[str, TextEncoder], texts: Sequence[str]
 ) -> tuple[dict[str, Vectors], dict[str, float], dict[str, float]]:
     """Returns the vectors of each encoder, and the wall-clock and processor seconds that it took."""
     parts: dict[str, list[Vectors]] = {name: [] for name in encoders}
@@ -155,50 +147,3 @@ def _lengths(corpus: str, texts: Sequence[str], folder: ModelFolder) -> dict[str
         f"{corpus}_tokens_mean": float(np.mean(tokens)),
         f"{corpus}_share_cut_off": float(np.mean(np.equal(tokens, folder.max_tokens))),
     }
-
-
-def _sample(texts: list[str]) -> list[str]:
-    return [texts[i] for i in np.random.default_rng(0).permutation(len(texts))[:_DOCUMENTS]]
-
-
-def _prose() -> list[str]:
-    """Returns real prose in documents of one length, from the texts of the installed software."""
-    rows = read_environment_corpus(list_environment_corpus())
-    words = [body.decode("utf-8", "replace").split() for body in rows["body"].to_pylist() if body]
-    return _sample(
-        [
-            " ".join(each[at : at + _DOCUMENT_WORDS])
-            for each in words
-            for at in range(0, len(each) - _DOCUMENT_WORDS, _DOCUMENT_WORDS)
-        ]
-    )
-
-
-def _ndcg(data: Path, encoder: _Encoder) -> float:
-    corpus, queries = (_jsonl(data / name) for name in ("corpus.jsonl", "queries.jsonl"))
-    qrels = [
-        Qrel(query, document, int(score))
-        for line in (data / "qrels" / "test.tsv").read_text().splitlines()[1:]
-        for query, document, score in [line.split("\t")]
-    ]
-    asked = {qrel.query_id for qrel in qrels}
-    ids = [row["_id"] for row in queries if row["_id"] in asked]
-    documents = encoder.documents([_text(row) for row in corpus])
-    scores = encoder.questions([row["text"] for row in queries if row["_id"] in asked]) @ documents.T
-    best = np.argsort(-scores, axis=1, kind="stable")[:, :_DEPTH]
-    found = [
-        ScoredDoc(query, corpus[place]["_id"], float(scores[row, place]))
-        for row, query in enumerate(ids)
-        for place in best[row]
-    ]
-    return float(calc_aggregate([nDCG @ _DEPTH], qrels, found)[nDCG @ _DEPTH])
-
-
-def _text(row: dict[str, str]) -> str:
-    return f"{row.get('title', '')} {row['text']}".strip()
-
-
-def _jsonl(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        raise NoBenchEmbeddingReference(f"there is no {path}: name a folder in BEIR's layout")
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]

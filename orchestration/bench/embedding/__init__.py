@@ -1,0 +1,1 @@
+"""How fast and how good is the embedder, beside an alternative and in each numeric format?"""
