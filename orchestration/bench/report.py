@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import psutil
 from rich.table import Table
@@ -146,8 +146,11 @@ class BenchResult:
         return table
 
 
+Row = TypeVar("Row", bound="DataclassInstance")
+
+
 @dataclass(frozen=True)
-class BenchTable:
+class BenchTable(Generic[Row]):
     """The result of a bench that compares several forms; printed as a table, or as one JSON object.
 
     Attributes:
@@ -158,7 +161,7 @@ class BenchTable:
     """
 
     bench: str
-    rows: Sequence["DataclassInstance"]
+    rows: list[Row]
     unmeasured: dict[str, str]
     machine: dict[str, str | int | float] = field(default_factory=bench_machine_description)
 

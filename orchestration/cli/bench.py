@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Measure Headwater and the alternatives in the same run.")
 
 
-def _print(result: "BenchResult | BenchTable", json_: bool) -> None:
+def _print(result: "BenchResult | BenchTable[Any]", json_: bool) -> None:
     if json_:
         sys.stdout.write(result.to_json() + "\n")
     else:
@@ -130,7 +130,7 @@ def bench_embed_command(
 
     batches, folder = _numbers(batch, int, "--batch"), data and data.expanduser()
     settings = read_command_settings("made")
-    result: BenchResult | BenchTable
+    result: BenchResult | BenchTable[Any]
     with quiet_terminal():
         if formats:
             result = bench_embedder_formats(settings, batches, folder)
@@ -172,7 +172,7 @@ def bench_generate_command(
     skews = _numbers(shared, float, "--shared")
     batches = _numbers(batch, int, "--batch")
     path = model_to_measure(read_command_settings(), model and model.expanduser())
-    result: BenchResult | BenchTable
+    result: BenchResult | BenchTable[Any]
     with quiet_terminal():  # which sends what models print to standard error
         if formats:
             result = bench_formats(path, batches, max_tokens)

@@ -198,7 +198,8 @@ class Decoder:
                 query_key = F.rms_norm(query_key, (self.head_dim,), eps=self._epsilon) * layer.query_key_norm
             cosine, sine = rotations[self._rotations[number]]
             query_key = torch.addcmul(query_key * cosine, query_key.roll(half, -1), sine)
-            attended = attend(number, *query_key.split((heads, kv_heads), 1), value)
+            query, key = query_key.split((heads, kv_heads), 1)
+            attended = attend(number, query, key, value)
             output = product(number, "output", layer.output, attended)
             x = x + self._normed(output, layer.attention_norm)
             gated = product(number, "gate_up", layer.gate_up, self._normed(x, layer.feedforward_norm))

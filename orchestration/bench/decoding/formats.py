@@ -69,7 +69,7 @@ class FormatRow:
     agreement: float
 
 
-def bench_formats(model: Path, batches: Sequence[int], max_tokens: int) -> BenchTable:
+def bench_formats(model: Path, batches: Sequence[int], max_tokens: int) -> BenchTable[FormatRow]:
     """Measures each format in a process of its own, one after the other.
 
     Args:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -71,7 +71,7 @@ class EmbedderFormRow:
 
 def bench_embedder_formats(
     settings: Settings, batches: Sequence[int], data: Path | None = None
-) -> BenchTable:
+) -> BenchTable[EmbedderFormRow]:
     """Measures each form of the embedder in a process of its own, one after the other.
 
     Args:
@@ -86,9 +86,9 @@ def bench_embedder_formats(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     formats = ["float32", "bfloat16"] if device == "cpu" else ["float32", "float16", "bfloat16"]
     unmeasured: dict[str, str] = {}
-    for quantization in ("int8", "fp8"):
+    for quantization in get_args(Quantization):
         try:
-            check_quantization(cast(Quantization, quantization), device)
+            check_quantization(quantization, device)
             formats.append(quantization)
         except UnavailableQuantization as error:
             unmeasured[f"torch {quantization}"] = str(error).partition(": do not set")[0]
