@@ -118,19 +118,20 @@ class StepAttention:
         self._slots = torch.arange(cache.slots, device=decoder.device)
         last = self._positions[:, None, None, None]
         self._masks = {
-            window: _additive_mask(last, self._end, window, decoder.dtype) for window in set(decoder.windows)
+            window: _additive_mask(last, self._end, window, decoder.dtype).expand(-1, -1, decoder.group, -1)
+            for window in set(decoder.windows)
         }
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """See `Attend`."""
         keys, values = self._cache.write(layer, self._slots, self._positions, key, value)
         attended = F.scaled_dot_product_attention(
-            query[: self._cache.slots, :, None],
+            # The heads that share a key stand as rows: each key is read once for all of them.
+            query[: self._cache.slots].unflatten(1, (-1, self._decoder.group)),
             keys[:, :, : self._end],
             values[:, :, : self._end],
             attn_mask=self._masks[self._decoder.windows[layer]],
             scale=self._decoder.attention_scale,
-            enable_gqa=True,
         ).flatten(1)
         return F.pad(attended, (0, 0, 0, len(query) - len(attended)))
 

@@ -89,6 +89,7 @@ class Decoder:
         device: Where they are.
         layers: Number of layers.
         kv_heads: Number of key and value heads of a layer.
+        group: Number of query heads that share one of them.
         head_dim: Length of a head's vectors.
         vocabulary: Number of token ids.
         context_tokens: Number of tokens that it can read and write together.
@@ -110,6 +111,7 @@ class Decoder:
         self.context_tokens = int(config.max_position_embeddings)
         self._heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.head_dim: int = first.self_attn.head_dim
+        self.group: int = self._heads // self.kv_heads
         self.attention_scale: float = first.self_attn.scaling
         self.windows = tuple(config.sliding_window if kind == "sliding_attention" else None for kind in kinds)
         self._epsilon, self._logit_cap = config.rms_norm_eps, getattr(config, "final_logit_softcapping", None)
