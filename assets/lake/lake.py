@@ -135,7 +135,9 @@ class Lake:
         except Exception as error:
             if version is None:
                 raise
-            raise KeyError(f"{name} has no version {version}: {error}") from error
+            newest = DeltaTable(self.path(name)).version()
+            why = f"the newest is {newest}" if version > newest else "it is no longer kept"
+            raise KeyError(f"{name} has no version {version}: {why}") from error
 
     def version(self, name: str) -> int:
         """Returns the number of a table's newest version."""

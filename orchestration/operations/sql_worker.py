@@ -94,7 +94,7 @@ def _answer(request: SqlRequest, scratch: Path, confined: bool) -> SqlError | No
                 )
                 _keep_rows(found, scratch, request)
         except (duckdb.Error, OSError) as error:
-            raise explain_sql_error(error) from error
+            raise explain_sql_error(error, request.statement) from error
         except MemoryError as error:
             raise InvalidSqlStatement("the query took more memory than HEADWATER_SQL__MEMORY") from error
     except SqlStatementRefused as error:

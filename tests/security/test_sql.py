@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from orchestration.operations.sql import (
     SqlStatementRefused,
     explain_sql_error,
     query_with_duckdb,
+    query_with_spark,
 )
 from orchestration.settings import Settings, open_configured_lake
 
@@ -82,22 +84,79 @@ def test_duckdb_writes_no_file(lake: Lake, home: Path, module_folder: Path) -> N
         assert [each["name"] for each in shown] == sorted([*TABLES, "ops.lineage"])
 
 
-def test_duckdb_writes_no_file_where_the_system_does_not_keep_it_from_it(lake: Lake, tmp_path: Path) -> None:
-    def answer(statement: str) -> list[dict[str, object]]:
-        try:
-            lineage = LINEAGE_SCHEMA.empty_table()
-            found = query_with_duckdb(lake, statement, lineage, 1 << 30, tmp_path / "spill", confined=False)
-            return found.read_all().to_pylist()
-        except duckdb.Error as error:
-            raise explain_sql_error(error) from error
+def answer(lake: Lake, statement: str, scratch: Path) -> list[dict[str, object]]:
+    """The rows of a query, in this process and without the system's bounds."""
+    try:
+        found = query_with_duckdb(
+            lake, statement, LINEAGE_SCHEMA.empty_table(), 1 << 30, scratch, confined=False
+        )
+        return found.read_all().to_pylist()
+    except duckdb.Error as error:
+        raise explain_sql_error(error, statement) from error
 
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("select * from gold.nothing", r"no table gold\.nothing\nTables: bronze\.raw_documents"),
+        ("select * from chunks", r"no table chunks; did you mean gold\.chunks\?"),
+        ("select * from gold.chunk", r"no table gold\.chunk; did you mean gold\.chunks\?"),
+        ("select * from documents@3", r"syntax error at or near \"@\"\n.*documents@3\n {25}\^"),
+        ("select * from ops.audits@99", r"ops\.audits has no version 99: the newest is \d$"),
+        (
+            "select * from ops.audits@99999999999999999999",
+            r"ops\.audits has no version 9+: the newest is \d$",
+        ),
+        (
+            "select * from ops.audits@-1",
+            r"audits@-1 names no version: .* 0 to \d, such as ops\.audits@\d$",
+        ),
+        ("select * from ops.audits@newest", "audits@newest names no version"),
+        ("select * from gold.nothing@0", r"no table gold\.nothing"),
+        ("select * from ops.lineage@0", "has no versions"),
+        ("select runid from ops.audits@0", r"no column runid; did you mean run_id\?\n.*describe ops\.audits"),
+        ('select * from ops.audits where run_id = "r"', r"no column r\W.*in single quotes: 'r'"),
+        ("select a.what from ops.audits a", r"no column what\n.*describe ops\.audits"),
+        ("select * from ops.audits join gold.chunks using (x)", "no column x\n"),
+        ("select rond(1)", r"^Scalar Function with name rond does not exist; did you mean round\?$"),
+        ("selec 1", r'^syntax error at or near "selec"\n  selec 1\n  \^+$'),
+        (
+            "select * from ops.audits@0 where",
+            r'^syntax error at or near "where"\n  .*audits@0 where\n {29}\^+$',
+        ),
+        ("select passed from ops.audits\ngroup by run_id", "^column .* must appear in the GROUP BY"),
+        ("select cast('x' as int)", r"^Could not convert string 'x' to INT32\n  select"),
+        ("", "the query is empty"),
+    ],
+)
+def test_a_wrong_statement_is_told_what_is_wrong_where_and_what_helps(
+    lake: Lake, statement: str, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidSqlStatement, match=said) as caught:
+        answer(lake, statement, tmp_path)
+    for inner in ("Error:", "LINE 1", "$", "source_"):
+        assert inner not in str(caught.value)
+
+
+def test_a_version_is_read_by_its_number(lake: Lake, tmp_path: Path) -> None:
+    newest = lake.version("ops.audits")
+    counts = f"select count(*) as n, min(ops.audits@{newest}.run_id) as r from ops.audits@{newest}"
+    assert answer(lake, counts, tmp_path) == [{"n": 1, "r": "r"}]
+    both = "select (select count(*) from OPS.audits@0) as earlier, count(*) as now from ops.Audits"
+    assert answer(lake, both, tmp_path) == [{"earlier": 0, "now": 1}]
+    assert answer(lake, "select 'ops.audits@9' as text -- gold.chunks@9", tmp_path) == [
+        {"text": "ops.audits@9"}
+    ]
+
+
+def test_duckdb_writes_no_file_where_the_system_does_not_keep_it_from_it(lake: Lake, tmp_path: Path) -> None:
     before = contents(Path(lake.root))
     for statement in writes(lake, tmp_path):
         with pytest.raises((SqlStatementRefused, InvalidSqlStatement), match="read"):
-            answer(statement)
+            answer(lake, statement, tmp_path / "spill")
     assert contents(Path(lake.root)) == before
-    assert answer(COUNT) == [{"n": 1}]
-    assert answer(f"{COUNT} where passed and run_id = 'r'") == [{"n": 1}]
+    assert answer(lake, COUNT, tmp_path) == [{"n": 1}]
+    assert answer(lake, f"{COUNT} where passed and run_id = 'r'", tmp_path) == [{"n": 1}]
 
 
 def test_the_worker_reads_the_lake_and_no_other_file_of_the_state_folder(lake: Lake, home: Path) -> None:
@@ -240,6 +299,25 @@ def test_spark_answers_queries(
     spark.read.format("delta").load(lake.path("ops.audits")).createOrReplaceTempView("headwater_audits")
     found = [tuple(row) for row in checked_sql_frame(spark, statement).collect()]
     assert found == rows if rows is not None else found
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("select * from gold.nothing", r"^there is no table gold\.nothing\nTables: "),
+        ("select * from ops.audits@99", r"^ops\.audits has no version 99: the newest is \d$"),
+        ("select runid from ops.audits@0", "`runid` cannot be resolved.*`run_id`"),
+        ("select * from chunks", "`chunks` cannot be found"),
+        ("selec 1", "Syntax error at or near 'selec'"),
+        ("select a.passed from ops.audits as b", "`a`.`passed` cannot be resolved"),
+    ],
+)
+def test_a_wrong_statement_on_spark_is_told_by_the_names_of_the_query(
+    lake: Lake, spark: SparkSession, statement: str, said: str
+) -> None:
+    with pytest.raises(InvalidSqlStatement, match=said) as caught:
+        query_with_spark(lake, statement, LINEAGE_SCHEMA.empty_table())
+    assert not re.search(r"headwater_|SQLSTATE|^\[", str(caught.value))
 
 
 def test_ports_of_spark_ask_for_a_secret(spark: SparkSession) -> None:
