@@ -15,6 +15,7 @@ from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
 from assets.lake.tables import CHUNKS, DOCUMENTS, EMBEDDINGS, RELEASES
 from assets.recipe import Recipe
+from retrieval.counts import counted
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index, IndexState
 from retrieval.lineage import Lineage
@@ -208,6 +209,7 @@ def indexed_chunks_asset_check(
     return dg.AssetCheckResult(
         passed=not left_out,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{len(left_out)} chunks of {len({each.doc_id for each in left_out})} documents left out",
+        description=f"{counted(len(left_out), 'chunk')} of "
+        f"{counted(len({each.doc_id for each in left_out}), 'document')} left out",
         metadata={"chunks": len(left_out), "quarantined": dg.MetadataValue.md("\n".join(table))},
     )

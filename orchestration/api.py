@@ -11,6 +11,7 @@ warnings to those of their modules. Errors are those of the command line; each s
 """
 
 import logging
+import reprlib
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from os import PathLike, fspath
@@ -26,7 +27,7 @@ from orchestration.state_folder import make_state_folder, require_state_folder
 from orchestration.tracing.nodes import Trace
 from retrieval.model_memory import MODEL_MEMORY
 from retrieval.redaction import redact_urls
-from retrieval.search.searcher import SearchHit
+from retrieval.search.searcher import RETRIEVAL_MODES, SearchHit
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
     from orchestration.operations.ingest import RunSummary
 
 logger = logging.getLogger(__name__)
+
+
+class InvalidArgument(ValueError):
+    """An argument is not what the method takes; the message says what it takes."""
 
 
 def open_lake(home: str | PathLike[str] | None = None) -> "OpenLake":
@@ -121,12 +126,18 @@ class OpenLake:
             fit_only: Whether documents that are not fit for training are left out.
 
         Raises:
+            InvalidArgument: An argument is not what is said above.
             InvalidSearchQuery: The query has no word to look for, or `k` is out of range.
             InvalidAsOf: `as_of` is neither a release nor a time.
             UnknownIndexRelease: The release that is meant is not kept.
             NoLiveSnapshot: Nothing is released yet.
             RerankError: The mode is `reranked`, and no reranker is configured.
         """
+        _check_argument("query", query, isinstance(query, str), 'words, as in lake.search("warranty")')
+        _check_argument("k", k, isinstance(k, int), "how many chunks to find, such as 10")
+        modes = (*RETRIEVAL_MODES, "reranked")
+        _check_argument("mode", mode, mode is None or mode in modes, f"one of {', '.join(modes)}, or None")
+        _check_reader(tenant, groups, as_of)
         require_state_folder(self.settings.home)
         return search_release(self._service, query, k, mode, tenant, groups, as_of, fit_only).hits
 
@@ -158,12 +169,16 @@ class OpenLake:
             as_of: A release such as `r1.2`, or a time in ISO 8601; the live release if None.
 
         Raises:
+            InvalidArgument: An argument is not what is said above.
             InvalidQuestion: The question is empty or too long.
             InvalidAsOf: `as_of` is neither a release nor a time.
             UnknownIndexRelease: The release that is meant is not kept.
             NoLiveSnapshot: Nothing is released yet.
             EngineError: The configured engine fails.
         """
+        takes = 'a question, as in lake.ask("How long is the warranty?")'
+        _check_argument("question", question, isinstance(question, str), takes)
+        _check_reader(tenant, groups, as_of)
         require_state_folder(self.settings.home)
         return ask_release(self._service, question, tenant, groups, as_of)
 
@@ -183,12 +198,16 @@ class OpenLake:
             engine: What answers it; `duckdb` needs no JVM.
 
         Raises:
+            InvalidArgument: An argument is not what is said above.
             SqlStatementRefused: It would write, or is more than one statement.
             InvalidSqlStatement: It can not be answered as it is written, or takes too much memory.
             SqlTimeout: It took longer than `HEADWATER_SQL__TIMEOUT_S`.
         """
         from orchestration.operations.sql_process import run_sql_query
 
+        takes = 'a query, as in lake.sql("select count(*) from gold.chunks")'
+        _check_argument("statement", statement, isinstance(statement, str), takes)
+        _check_argument("engine", engine, engine in ("duckdb", "spark"), "duckdb or spark")
         require_state_folder(self.settings.home)
         return run_sql_query(self.settings, statement, engine)
 
@@ -208,10 +227,13 @@ class OpenLake:
             verify: Whether every hash and span is computed again from the stored bytes.
 
         Raises:
+            InvalidArgument: An argument is not what is said above.
             Untraceable: Nothing has that id, or several begin so.
         """
         from orchestration.tracing.tracer import trace_identity
 
+        takes = "an id, a URI or a path, such as the answer_id of an answer"
+        _check_argument("identity", identity, isinstance(identity, str), takes)
         require_state_folder(self.settings.home)
         return trace_identity(self.settings, identity, verify)
 
@@ -234,6 +256,7 @@ class OpenLake:
             tenant: The tenant whose documents they are.
 
         Raises:
+            InvalidArgument: An argument is not what is said above.
             SourceError: A path is missing, holds no document or is a web address; none was added.
             RunFailed: A step or a gate failed; what was live stays live.
             UnsupportedJava: There is no Java that Spark runs on.
@@ -241,12 +264,29 @@ class OpenLake:
         from assets.sources.source_registry import SourceRegistry
         from orchestration.operations.ingest import add_ingest_sources, ingest_and_release
 
+        for path in paths:
+            takes = 'a folder, a file or a URI; several are given one after the other: lake.ingest("a", "b")'
+            _check_argument("path", path, isinstance(path, str | PathLike), takes)
+        _check_argument("tenant", tenant, isinstance(tenant, str), "a name, such as 'default'")
         make_state_folder(self.settings.home)
         registry = SourceRegistry(self.settings.sources_file)
         add_ingest_sources(registry, [fspath(each) for each in paths], tenant)
         # Dagster runs an event loop, and the thread of a notebook's cell has one already.
         with ThreadPoolExecutor(1, "headwater-ingest") as thread:
             return thread.submit(ingest_and_release, self.settings, _log_progress).result()
+
+
+def _check_argument(name: str, value: object, valid: bool, takes: str) -> None:
+    if not valid or isinstance(value, bool):
+        raise InvalidArgument(f"{name} is {reprlib.repr(value)}: give {takes}")
+
+
+def _check_reader(tenant: object, groups: object, as_of: object) -> None:
+    _check_argument("tenant", tenant, isinstance(tenant, str), "a name, such as 'default'")
+    is_groups = isinstance(groups, Collection) and not isinstance(groups, str)
+    _check_argument("groups", groups, is_groups, "a list of names, such as ['staff']")
+    takes = "a release such as 'r1.2', a time such as '2026-03-01', or None"
+    _check_argument("as_of", as_of, as_of is None or isinstance(as_of, str), takes)
 
 
 def _log_progress(line: str) -> None:

@@ -65,6 +65,8 @@ def progress_line(what: str, done: int, total: int | None, seconds: float, befor
     """
     rate = (done - before) / seconds if seconds > 0 else 0.0
     speed = f", {rate:.3g}/s" if 0 < rate < 100 else f", {rate:,.0f}/s" if rate else ""
+    if 0 < rate < 0.1:
+        speed = f", {60 * rate:.2g} per minute"
     if not total:
         return f"{what}: {done:,}{speed}"
     left = f", about {_duration((total - done) / rate)} left" if rate and done < total else ""

@@ -8,6 +8,7 @@ from assets.dagster.metadata import asset_key
 from assets.lake.lake import Lake
 from assets.lake.tables import DOCUMENTS, DUPLICATES, QUARANTINE, RAW_DOCUMENTS
 from assets.sources.revisions import IS_ARCHIVE
+from retrieval.counts import counted
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Conservation:
 
     def __str__(self) -> str:
         """The equation, and what breaks it."""
-        parts = f"{self.kept} kept + {self.duplicates} duplicates + {self.quarantined} quarantined"
+        parts = f"{self.kept} kept + {counted(self.duplicates, 'duplicate')} + {self.quarantined} quarantined"
         equation = f"{self.raw} raw = {parts}"
         faults = [
             f"{count} {fault}"

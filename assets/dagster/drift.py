@@ -25,6 +25,7 @@ from assets.lake.tables import CHUNKS, DOCUMENTS, DRIFT, EMBEDDINGS
 from assets.recipe import Recipe
 from assets.text.signals import QUALITY_SIGNALS
 from quality.drift import DriftConfig, DriftFinding, centroid_drift, column_drift
+from retrieval.counts import counted
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.lineage import Lineage
 
@@ -63,7 +64,7 @@ class DriftWindow:
         if self.skipped:
             return self.skipped
         above = "; ".join(map(str, self.drifted))
-        return above or f"{len(self.findings)} tests, none above its threshold"
+        return above or f"{counted(len(self.findings), 'test')}, none above its threshold"
 
 
 @dataclass(frozen=True)
@@ -121,9 +122,11 @@ def compare_newest_drift_window(
     )
     least = config.min_documents
     if samples.new < least:
-        return DriftWindow(since, until, skipped=f"{samples.new} new documents: waiting for {least}")
+        return DriftWindow(
+            since, until, skipped=f"{counted(samples.new, 'new document')}: waiting for {least}"
+        )
     if samples.earlier < least:
-        reason = f"{samples.earlier} earlier documents: {least} are needed to compare with"
+        reason = f"{counted(samples.earlier, 'earlier document')}: {least} are needed to compare with"
         window = DriftWindow(since, until, skipped=reason)
     else:
         window = DriftWindow(since, until, tuple(samples.compare()))

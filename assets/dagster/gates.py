@@ -26,6 +26,7 @@ from quality.gate import ExpectationResult, gate_verdict
 from quality.gx import run_gate_suite, validate_with_gx
 from quality.suites import SUITES, Suite
 from quality.user_suites import UserSuite, suites_digest
+from retrieval.counts import counted
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.progress import Progress, polled_progress
 
@@ -159,8 +160,7 @@ def _said_of_failure(
         if found is not None:
             count, uris = found
             others = " and others" if count > len(uris) else ""
-            noun = "document" if count == 1 else "documents"
-            return f"{expectation.why} It is {count:,} {noun}: {', '.join(uris)}{others}"
+            return f"{expectation.why} It is {counted(count, 'document')}: {', '.join(uris)}{others}"
     if result.observed is None:
         return f"{expectation.why} Expected: {expectation.in_words}"[:_LONGEST_DESCRIPTION]
     counts_rows = expectation.type.startswith("expect_column_values")

@@ -11,6 +11,7 @@ from assets.dagster.metadata import document_funnel
 from assets.lake.lake import Lake
 from assets.lake.tables import RELEASES
 from quality.evaluation.release_gate import NDCG
+from retrieval.counts import counted
 
 _MODES = {"fused": "", "vector": "/vector", "lexical": "/lexical"}
 _MEASURES = (NDCG, "recall@10", "rr@10")
@@ -46,7 +47,7 @@ def dagster_evaluation_chart(figures: Mapping[str, float]) -> MetadataValue:
         for mode, suffix in _MODES.items()
         if measure + suffix in figures
     }
-    return MetadataValue.md(chart_markdown(bar_chart(f"{figures.get('questions', 0):,.0f} questions", bars)))
+    return MetadataValue.md(chart_markdown(bar_chart(counted(figures.get("questions", 0), "question"), bars)))
 
 
 def dagster_release_charts(lake: Lake) -> MetadataValue:
@@ -65,7 +66,7 @@ def dagster_release_charts(lake: Lake) -> MetadataValue:
     ).to_pylist()[::-1]
     measured = [json.loads(row["metrics"]) for row in rows]
     asked = [
-        f"{row['release_id']}\n{each.get('questions', 0):,.0f} questions"
+        f"{row['release_id']}\n{counted(each.get('questions', 0), 'question')}"
         for row, each in zip(rows, measured, strict=True)
     ]
 
@@ -78,7 +79,7 @@ def dagster_release_charts(lake: Lake) -> MetadataValue:
     funnel = document_funnel(lake)
     charts = (
         bar_chart(
-            f"what became of {funnel['raw']:,} documents",
+            f"what became of {counted(funnel['raw'], 'document')}",
             {name: funnel[of] for name, of in _DOCUMENTS.items()},
         ),
         bar_chart("rows per stage", {name: funnel[of] for name, of in _ROWS.items()}),

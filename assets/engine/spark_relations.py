@@ -192,7 +192,8 @@ class SparkRelations(Relations):
                     stage.stageId,
                     Progress("tasks of a stage in Spark", stage.numTasks),
                 )
-            self._tasks.reach(stage.numCompletedTasks)
+            if stage.numTasks > 1:  # "0 of 1" would say nothing
+                self._tasks.reach(stage.numCompletedTasks)
 
     def _run(self, query: str, values: dict[str, str | float]) -> DataFrame:
         named: dict[str, Any] = {**self._frames, **values}

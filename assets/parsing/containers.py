@@ -21,6 +21,7 @@ from assets.parsing.content_type import (
 from assets.parsing.formats.mail.mailbox import mailbox_messages
 from assets.parsing.formats.mail.message import mail_attachments
 from assets.parsing.formats.zip_package import unpacked_bytes_limit
+from retrieval.counts import counted
 
 MAX_MEMBERS = 10_000
 """The most files inside one file that are read. As many more are named in the quarantine, then their rest."""
@@ -98,8 +99,8 @@ def _expanded(
             yield _spent(ContainerMember(name, found.content), budget)
         if found.trailing_bytes:
             reason = (
-                f"{found.trailing_bytes:,} bytes after the {coding} data are no {coding} data and were not "
-                "read; what comes before them was: cut them off, or get the file again."
+                f"{counted(found.trailing_bytes, 'byte')} after the {coding} data could not be decompressed; "
+                "what comes before was read: cut the rest off, or get the file again."
             )
             yield ContainerMember(f"{name}!trailing", error=f"unreadable: {reason}")
         body, coding = found.content, None

@@ -17,6 +17,7 @@ from assets.parsing.sandbox import ParserLimits, SandboxedParser, sandboxed_pars
 from assets.text.normalization import NORMALIZER_VERSION, collapse_whitespace
 from assets.text.readability import ReadabilityThresholds, find_unreadable
 from assets.text.signals import quality_signals
+from retrieval.counts import counted
 from retrieval.language.identification import detect_language
 
 PARSER_VERSION = f"16+normalizer.{NORMALIZER_VERSION}"
@@ -144,7 +145,9 @@ def _document(
         if coverage is not None and coverage < _LOST_TEXT_COVERAGE:
             reason = f"Only {coverage:.0%} of the words that the source shows arrived"
             if extracted.unread_pages:
-                reason += f"; {extracted.unread_pages:,} pages are pictures of text: {OCR_CURE}"
+                reason += (
+                    f"; {counted(extracted.unread_pages, 'page')} not read, as pictures of text: {OCR_CURE}"
+                )
             return {"media_type": media_type} | _rejected("damage", "lost_in_parsing", f"{reason}.")
         if unreadable := find_unreadable(text, signals, thresholds):
             return {"media_type": media_type} | _rejected("damage", unreadable.expectation, unreadable.reason)

@@ -16,6 +16,7 @@ from assets.parsing.content_type import (
 from assets.parsing.formats.zip_package import MAX_UNPACK_RATIO
 from assets.parsing.sandbox import ParserLimits, sandboxed_parser
 from assets.sources.source_schemas import ListedFile, SourceContent
+from retrieval.counts import counted
 
 _MIN_LIMIT_BYTES = 64 << 20
 _COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
@@ -90,8 +91,8 @@ def compressed_file_error(path: Path, coding: str) -> str | None:
         return f"unreadable: {error.strerror}"
     if reader.trailing_bytes:
         return (
-            f"unreadable: {reader.trailing_bytes:,} bytes after the {coding} data are no {coding} data: get "
-            "the file again, or cut them off."
+            f"unreadable: {counted(reader.trailing_bytes, 'byte')} after the {coding} data can not be "
+            "decompressed: get the file again, or cut them off."
         )
     return None
 

@@ -35,6 +35,7 @@ from assets.sources.source_schemas import (
     source_content_batches,
     source_uri_to_path,
 )
+from retrieval.counts import counted
 from retrieval.progress import Progress
 
 MAX_SOURCE_FILE_BYTES = 256 * 1024 * 1024
@@ -144,8 +145,8 @@ def source_listing(source: Source, files: list[tuple[str, int, int]], seen: int)
     if not files:
         if seen:
             raise SourceEmpty(
-                f"source {source.name}: none of the {seen} files in {source.location} matches the glob "
-                f"{source.glob!r}: patterns match the whole relative path, such as **/*.md"
+                f"source {source.name}: of {counted(seen, 'file')} in {source.location} none matches the "
+                f"glob {source.glob!r}: patterns match the whole relative path, such as **/*.md"
             )
         raise SourceEmpty(
             f"source {source.name}: no documents in {source.location} (names that begin with . or _ are "

@@ -17,6 +17,7 @@ from assets.parsing.content_type import ARCHIVES
 from assets.sources.source_config import Source, SourceShrunk
 from assets.sources.source_reader import spark_errors_of_source
 from assets.sources.source_schemas import UNREACHABLE_FILE_ERRORS
+from retrieval.counts import counted
 
 STATE = """
     select doc_id, revision, tenant, source, uri, title, media_type, content_sha256, size_bytes,
@@ -190,10 +191,10 @@ def define_revisions(
 
 def _refuse_emptied_files(source: Source, first: str | None, count: int) -> None:
     if count:
-        others = f" and {count - 1} others" if count > 1 else ""
+        others = f" and {counted(count - 1, 'other')}" if count > 1 else ""
         raise SourceShrunk(
-            f"source {source.name}: {first}{others} held documents and now yields none (it went away or was "
-            "damaged); nothing was changed. If they were meant to go: `headwater run --accept-shrink`"
+            f"source {source.name}: {first}{others} held documents and now yields none (gone or damaged); "
+            "nothing was changed. If they were meant to go: `headwater run --accept-shrink`"
         )
 
 

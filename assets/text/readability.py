@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 
 from assets.text.damage import damaged_char_ratio
+from retrieval.counts import counted
 
 
 class ReadabilityThresholds(BaseModel):
@@ -42,7 +43,7 @@ def find_unreadable(
         signals: Its signals, as `quality_signals` returns them.
         thresholds: The thresholds; a value equal to a threshold passes.
     """
-    size = f"{int(signals['line_count'] or 0):,} lines, {int(signals['word_count'] or 0):,} words"
+    size = f"{counted(signals['line_count'] or 0, 'line')}, {counted(signals['word_count'] or 0, 'word')}"
     damaged = damaged_char_ratio(text)
     if thresholds.max_damaged_char_ratio is not None and damaged > thresholds.max_damaged_char_ratio:
         return UnreadableText(

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from assets.dedup.near_texts import near_texts
 from assets.lake.lake import Lake
 from assets.lake.tables import CHUNKS, TRAINING_EXAMPLES
+from retrieval.counts import counted
 from training.datasets.config import TrainingSetConfig
 
 _FEWEST_COMPARED = 20
@@ -57,8 +58,8 @@ def _minimum_size(checked: _Checked) -> str | None:
     if count >= checked.config.min_examples:
         return None
     return (
-        f"{count} questions with a passage to train on, and {checked.config.min_examples} are wanted: add "
-        "documents, or lower HEADWATER_RECIPE__TRAINING_SETS__MIN_EXAMPLES"
+        f"{counted(count, 'question')} with a passage to train on, and {checked.config.min_examples} are "
+        "wanted: add documents, or lower HEADWATER_RECIPE__TRAINING_SETS__MIN_EXAMPLES"
     )
 
 
@@ -108,8 +109,8 @@ def _nothing_held_out(checked: _Checked) -> str | None:
         return None
     shown = ", ".join(sorted(ids)[:_SHOWN_IDS])
     return (
-        f"{len(ids)} examples to train on are within Jaccard {checked.config.near_jaccard:g} of a held-out "
-        f"text or an evaluation question, such as {shown}"
+        f"{counted(len(ids), 'example')} to train on within Jaccard {checked.config.near_jaccard:g} of a "
+        f"held-out text or an evaluation question, such as {shown}"
     )
 
 
@@ -117,7 +118,7 @@ def _one_tenant(checked: _Checked) -> str | None:
     if not checked.foreign:
         return None
     shown = ", ".join(checked.foreign[:_SHOWN_IDS])
-    return f"{len(checked.foreign)} examples name a chunk that the tenant has not, such as {shown}"
+    return f"{counted(len(checked.foreign), 'example')} with a chunk that the tenant has not, such as {shown}"
 
 
 TRAINING_SET_CHECKS: dict[str, tuple[Callable[[_Checked], str | None], str]] = {

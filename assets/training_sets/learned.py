@@ -11,6 +11,7 @@ from pathlib import Path
 from assets.lake.lake import Lake
 from assets.lake.tables import RAW_DOCUMENTS
 from assets.training_sets.snapshots import documents_no_longer_held
+from retrieval.counts import counted
 from retrieval.embedding.config import EmbedderConfig, packaged_embedding_model
 from training.registry.versions import ModelRegistry, ModelVersion
 
@@ -45,8 +46,7 @@ class LearnedVersion:
         named = (
             f"{self.version.address} ({', '.join(self.aliases)})" if self.aliases else self.version.address
         )
-        count = len(self.removed)
-        return f"{named} learned from {count:,} removed document{'' if count == 1 else 's'}"
+        return f"{named} learned from {counted(len(self.removed), 'removed document')}"
 
 
 def learned_versions(lake: Lake, registry: ModelRegistry) -> list[LearnedVersion]:

@@ -15,6 +15,7 @@ from orchestration.cli.terminal import (
     quiet_terminal,
     read_command_settings,
 )
+from retrieval.counts import counted
 
 if TYPE_CHECKING:
     from orchestration.operations.replay import AnswerReplay
@@ -74,15 +75,15 @@ def answers_run_command(
         print_json(outcome.to_dict())
     else:
         console.print(
-            f"{name}: {outcome.answered} of {outcome.questions} questions have an answer, "
+            f"{name}: of {counted(outcome.questions, 'question')} {outcome.answered:,} answered, "
             f"{len(outcome.failed)} failed; {outcome.computed} answered now in {outcome.seconds:.1f} s, "
-            f"{outcome.questions_per_s:.1f} per second, {outcome.shards} commits",
+            f"{outcome.questions_per_s:.1f} per second, {counted(outcome.shards, 'commit')}",
             markup=False,
         )
     if outcome.failed:
         raise RunFailed(
-            f"{len(outcome.failed)} of {outcome.questions} questions have no answer: mend what is said of "
-            f"each, and `headwater answers run {questions} --name {name}` asks these alone"
+            f"of {counted(outcome.questions, 'question')} {len(outcome.failed):,} not answered: mend what is "
+            f"said of each, and `headwater answers run {questions} --name {name}` asks these alone"
         )
 
 
@@ -131,7 +132,7 @@ def answers_export_command(
     if json_:
         print_json({"name": name, "answers": rows, "file": str(file)})
     else:
-        console.print(f"{rows} answers are in {file}", markup=False)
+        console.print(f"wrote {counted(rows, 'answer')} to {file}", markup=False)
 
 
 @app.command("list")
@@ -216,7 +217,9 @@ def answers_replay_command(
         if batch.differing:
             print_table([asdict(each) | {"differs": ", ".join(each.differs)} for each in batch.differing])
         equal = batch.answers - len(batch.differing)
-        console.print(f"{equal} of {batch.answers} answers are equal, by {batch.engine} now", markup=False)
+        console.print(
+            f"of {counted(batch.answers, 'answer')} {equal:,} equal, by {batch.engine} now", markup=False
+        )
         return
     with quiet_terminal():
         replay = replay_answer(open_configured_lake(settings), open_ask_service(settings), answer_id)

@@ -15,6 +15,7 @@ from orchestration.cli.terminal import (
     quiet_terminal,
     read_command_settings,
 )
+from retrieval.counts import counted
 
 if TYPE_CHECKING:
     from quality.evaluation.answer_evaluation import AnswerEvaluation
@@ -82,7 +83,8 @@ def evaluate_command(
         intervals = {measure: mode.interval(measure) for measure in MEASURES}
         row = {m: f"{mean:.3f} [{low:.3f}, {high:.3f}]" for m, (mean, low, high) in intervals.items()}
         rows.append({"mode": name} | row | {"p50_ms": f"{mode.p50_ms:.1f}", "p95_ms": f"{mode.p95_ms:.1f}"})
-    print_table(rows, f"{result.dataset}: {result.documents} documents, {result.queries} queries")
+    asked = f"{counted(result.documents, 'document')}, {counted(result.queries, 'query', 'queries')}"
+    print_table(rows, f"{result.dataset}: {asked}")
     if compare:
         for measure, each in result.compare(*compare).items():
             console.print(
@@ -208,7 +210,7 @@ def _print_answer_evaluation(result: "AnswerEvaluation", compare: tuple[str, str
         rows.append(row)
     print_table(
         [row for row in rows if any(value for name, value in row.items() if name != "figure")],
-        f"{result.dataset} ({result.kind}): {result.questions} questions",
+        f"{result.dataset} ({result.kind}): {counted(result.questions, 'question')}",
     )
     if compare:
         for measure, gain in result.compare(*compare).items():

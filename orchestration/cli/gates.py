@@ -15,6 +15,7 @@ from orchestration.cli.terminal import (
     quiet_terminal,
     read_command_settings,
 )
+from retrieval.counts import counted
 
 app = typer.Typer(no_args_is_help=True, help="Gates of tables, and suites of your own in them.")
 
@@ -61,8 +62,8 @@ def gates_add_command(
         return
     blocking = sum(each.severity == "error" for each in suite.expectations)
     console.print(
-        f"added {suite.name} to the gate of {table}: {blocking} expectations that block, "
-        f"{len(suite.expectations) - blocking} that warn; `headwater run` validates them, "
+        f"added {suite.name} to the gate of {table}: {counted(blocking, 'expectation')} to block, "
+        f"{len(suite.expectations) - blocking} to warn; `headwater run` validates them, "
         "and what is running (`headwater up`) shows them when no run is on its way",
         markup=False,
     )

@@ -15,6 +15,7 @@ from orchestration.cli.terminal import (
     quiet_terminal,
     read_command_settings,
 )
+from retrieval.counts import counted
 
 if TYPE_CHECKING:
     from orchestration.settings import Settings
@@ -47,7 +48,7 @@ def demo_command(json_: Json = False) -> None:
     metrics = result.ingested.metrics
     console.print(
         f"release [bold]{result.ingested.release}[/]: nDCG@10 {metrics['ndcg@10']:.3f}, "
-        f"recall@10 {metrics['recall@10']:.3f} on {metrics['questions']:.0f} questions\n"
+        f"recall@10 {metrics['recall@10']:.3f} on {counted(metrics['questions'], 'question')}\n"
     )
     for answer in result.answers:
         console.print(render_answer(answer["question"], answer))
@@ -72,7 +73,7 @@ def ingest_command(
     from orchestration.operations.ingest import add_ingest_sources
 
     if dry_run:
-        _print_preview(paths, tenant, json_)
+        _print_preview(json_, paths, tenant)
         return
     settings = read_command_settings("made")
     add_ingest_sources(SourceRegistry(settings.sources_file), paths, tenant)
@@ -94,7 +95,7 @@ def run_command(
     Example: `headwater run --select 'key:"gold/chunks"+'`, or `headwater run --dry-run`
     """
     if dry_run:
-        _print_preview([], "default", json_)
+        _print_preview(json_)
         return
     settings = read_command_settings()
     if accept_shrink:
@@ -127,16 +128,18 @@ def _run(settings: "Settings", select: str | None, json_: bool) -> None:
         raise RunFailed("\n".join(outcome.failures))
 
 
-def _print_preview(paths: list[str], tenant: str, json_: bool) -> None:
+def _print_preview(json_: bool, paths: list[str] | None = None, tenant: str = "default") -> None:
+    """Says what a run would do, of some paths or of all sources."""
     from assets.sources.source_registry import SourceRegistry
     from orchestration.cli.render import render_preview, render_preview_rows
-    from orchestration.operations.ingest import new_ingest_sources
+    from orchestration.operations.ingest import ingest_sources
     from orchestration.preview.run_preview import preview_run
 
     settings = read_command_settings("optional")
     known = SourceRegistry(settings.sources_file).list()
     with quiet_terminal():
-        found = preview_run(settings, [*known, *new_ingest_sources(known, paths, tenant)])
+        only = None if paths is None else ingest_sources(known, paths, tenant)
+        found = preview_run(settings, known, only)
     if json_:
         print_json(found.to_dict())
     else:

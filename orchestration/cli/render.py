@@ -11,6 +11,7 @@ from rich.tree import Tree
 
 from orchestration.preview.run_preview import RunPreview
 from orchestration.tracing.nodes import Trace, TraceNode
+from retrieval.counts import counted
 from retrieval.index.types import IndexRelease
 
 if TYPE_CHECKING:
@@ -36,9 +37,10 @@ def render_funnel(funnel: dict[str, int]) -> str:
     duplicates = funnel["exact_duplicates"] + funnel["near_duplicates"]
     rows = f" (silver.documents: {funnel['documents'] + duplicates}, with duplicates)" if duplicates else ""
     return (
-        f"{funnel['raw']} raw = {funnel['documents']} documents + {funnel['exact_duplicates']} exact + "
-        f"{funnel['near_duplicates']} near duplicates + {funnel['quarantined']} quarantined{rows}; "
-        f"{funnel['chunks']} chunks, {funnel['embedded']} embedded"
+        f"{funnel['raw']} raw = {counted(funnel['documents'], 'document')} + "
+        f"{funnel['exact_duplicates']} exact + {counted(funnel['near_duplicates'], 'near duplicate')} + "
+        f"{funnel['quarantined']} quarantined{rows}; "
+        f"{counted(funnel['chunks'], 'chunk')}, {funnel['embedded']} embedded"
     )
 
 
@@ -53,7 +55,7 @@ def render_summary(summary: "RunSummary") -> str:
         shown = summary.quarantined[:_SHOWN_QUARANTINED]
         lines += [f"  {each.uri}: {each.reason}" for each in shown]
         if rest := len(summary.quarantined) - len(shown):
-            lines.append(f"  … and {rest:,} others")
+            lines.append(f"  … and {counted(rest, 'other')}")
     if summary.kept_out:
         lines.append(
             f"{summary.kept_out:,} quarantined: `headwater quarantine list` says why, and what helps"
@@ -72,8 +74,8 @@ def render_summary(summary: "RunSummary") -> str:
     if summary.release:
         found = summary.searchable
         lines.append(
-            f"live: release {summary.release}; {found['documents']:,} documents, {found['chunks']:,} chunks "
-            'can be searched: `headwater ask "…"`'
+            f"live: release {summary.release}; {counted(found['documents'], 'document')}, "
+            f'{counted(found["chunks"], "chunk")} can be searched: `headwater ask "…"`'
         )
     return "\n".join(lines)
 
@@ -100,7 +102,7 @@ def render_preview(found: RunPreview) -> str:
     """Returns what can not be read, what is done again, and about how long a run takes and how much disk."""
     minutes = found.seconds / 60
     duration = f"{minutes:.0f} minutes" if minutes >= 2 else f"{found.seconds:.0f} s"
-    read = f"{found.files:,} files, {_size(found.size_bytes)}, would be read"
+    read = f"{counted(found.files, 'file')}, {_size(found.size_bytes)}, would be read"
     if found.text_bytes < found.size_bytes:
         read += f" ({_size(found.text_bytes)} of them text)"
     lines = [
@@ -109,9 +111,17 @@ def render_preview(found: RunPreview) -> str:
         f"{read}, in about {duration}; tables and index would take about {_size(found.disk_bytes)}; "
         f"{_size(found.free_disk_bytes)} are free",
         f"({found.basis})",
+        *_others_read(found),
         "nothing was written",
     ]
     return "\n".join(lines)
+
+
+def _others_read(found: RunPreview) -> Iterator[str]:
+    """Yields a line about the sources that were not asked about."""
+    if found.other_sources:
+        others = counted(len(found.other_sources), "other source")
+        yield f"{others} would be brought up to date as well: `headwater run --dry-run` tells of all"
 
 
 def _size(size_bytes: int) -> str:
@@ -158,7 +168,7 @@ def _reads(source: "Source") -> Iterator[str]:
         }
     elif source.sitemap is not None:
         limits = source.sitemap
-        yield f"at most {limits.max_pages:,} pages, {limits.pages_per_second:g} per second"
+        yield f"at most {counted(limits.max_pages, 'page')}, {limits.pages_per_second:g} per second"
         if limits.private_addresses:
             yield "private addresses too"
     yield from (f"{name} in {column}" for name, column in columns.items() if column)

@@ -17,6 +17,7 @@ from orchestration.cli.terminal import (
     read_command_settings,
     shortened,
 )
+from retrieval.counts import counted
 
 _SHOWN_CHARS = 160
 
@@ -95,7 +96,7 @@ def search_command(
     if len(hits) < k:
         matches = "matches the query" if found.plan else "holds a word of the query"
         reason = f"no other that this user of {tenant} may read {matches}"
-        print_progress(f"{len(hits)} of the {k} chunks asked for: {reason}")
+        print_progress(f"{len(hits)} of the {counted(k, 'chunk')} asked for: {reason}")
     if json_:
         print_json({"plan": plan, "hits": rows} if explain else rows)
         return

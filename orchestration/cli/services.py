@@ -16,6 +16,7 @@ from orchestration.cli.terminal import (
     quiet_terminal,
     read_command_settings,
 )
+from retrieval.counts import counted
 
 if TYPE_CHECKING:
     pass
@@ -160,7 +161,7 @@ def backup_command(
         print_json(asdict(made))
     else:
         size_mb = made.size_bytes / 1e6
-        console.print(f"{made.file}: {made.files} files, {size_mb:.1f} MB, release {made.release}")
+        console.print(f"{made.file}: {counted(made.files, 'file')}, {size_mb:.1f} MB, release {made.release}")
         key = settings.home / BACKUP_KEY_FILE
         console.print(f"keep a copy of {key} elsewhere: a restore needs it, and no backup holds it")
 
@@ -191,7 +192,7 @@ def restore_command(
     if json_:
         print_json(asdict(made))
     else:
-        console.print(f"{settings.home}: release {made.release}, {made.chunks} chunks served")
+        console.print(f"{settings.home}: release {made.release}, {counted(made.chunks, 'chunk')} served")
 
 
 def _why_nothing_live(stored_release: str | None) -> str:

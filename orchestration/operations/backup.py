@@ -31,6 +31,7 @@ from assets.lake.tables import CHUNKS
 from orchestration.migrations import STATE_VERSION
 from orchestration.settings import Settings, open_configured_lake
 from retrieval.atomic_files import atomic_file
+from retrieval.counts import counted
 from retrieval.index.dump import IndexDump, InvalidIndexDump
 from retrieval.index.index import Index
 from retrieval.progress import Progress
@@ -350,5 +351,5 @@ def _served(lake: Lake, index: Index) -> int:
         chunks=lake.delta(CHUNKS.name, live.details.versions[CHUNKS.name]),
     )["n"][0].as_py()
     if lost:
-        raise BackupError(f"release {live.release_id} serves {lost} chunks that the tables do not have")
+        raise BackupError(f"release {live.release_id} serves {counted(lost, 'chunk')} that the tables lack")
     return served.num_rows

@@ -30,28 +30,31 @@ def ingest_source_name(location: str, taken: set[str]) -> str:
     return next(candidate for candidate in candidates if candidate not in taken)
 
 
-def new_ingest_sources(known: Sequence[Source], paths: Sequence[str], tenant: str) -> list[Source]:
-    """Returns a source for each path that has none yet.
+def ingest_sources(known: Sequence[Source], paths: Sequence[str], tenant: str) -> list[Source]:
+    """Returns the source of each path: the one that it is already, or a new one.
 
     Raises:
         SourceError: A path is a web address, or one of this machine that is missing, can not be listed, or
             holds no document.
     """
-    added = list[Source]()
+    found = list[Source]()
     for path in paths:
         if path.lower().startswith(("http://", "https://")):
             raise SourceError(
                 f"{path} is a web address: `headwater source add sitemap {path}` reads a website by its "
                 "sitemap, `headwater source add git` a repository"
             )
-        taken = {source.name for source in (*known, *added)}
-        wanted = Source(name=ingest_source_name(path, taken), location=path, tenant=tenant)
+        every = [*known, *found]
+        wanted = Source(
+            name=ingest_source_name(path, {source.name for source in every}), location=path, tenant=tenant
+        )
         place = (wanted.location, wanted.glob, wanted.tenant)
-        if all((s.location, s.glob, s.tenant) != place for s in (*known, *added)):
-            added.append(wanted)
-    for source in added:
-        list_local_source(source)
-    return added
+        source = next((s for s in every if (s.location, s.glob, s.tenant) == place), wanted)
+        if source is wanted:
+            list_local_source(source)
+        if source not in found:
+            found.append(source)
+    return found
 
 
 def add_ingest_sources(registry: SourceRegistry, paths: Sequence[str], tenant: str) -> list[Source]:
@@ -64,7 +67,8 @@ def add_ingest_sources(registry: SourceRegistry, paths: Sequence[str], tenant: s
         SourceError: A path is a web address, or one of this machine that is missing, can not be listed, or
             holds no document.
     """
-    added = new_ingest_sources(registry.list(), paths, tenant)
+    known = registry.list()
+    added = [source for source in ingest_sources(known, paths, tenant) if source not in known]
     for source in added:
         registry.add(source)
     return added

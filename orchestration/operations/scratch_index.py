@@ -21,6 +21,7 @@ from orchestration.settings import Settings
 from quality.evaluation.beir_collection import BeirCollection
 from retrieval.atomic_files import atomic_file
 from retrieval.chunking.chunker import Chunk, load_chunk_tokenizer, make_chunk_id, split_into_chunks
+from retrieval.counts import counted
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index, IndexState
 from retrieval.index.rows import INDEX_COLUMNS
@@ -152,7 +153,9 @@ def open_scratch_index(
     vectors.add(rows.column("text").to_pylist(), questions=False)
     vectors.add([SearchQuery.plain(text).words for text in collection.queries.values()], questions=True)
     with _scratch(settings.home) as postgres:
-        progress(f"indexing {rows.num_rows} chunks of {len(collection.documents)} documents")
+        progress(
+            f"indexing {counted(rows.num_rows, 'chunk')} of {counted(len(collection.documents), 'document')}"
+        )
         state = _build(postgres, model, rows, vectors)
         yield ScratchIndex(settings, postgres, state, model, vectors, rows, progress)
 

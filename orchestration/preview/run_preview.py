@@ -25,6 +25,7 @@ from assets.sources.source_config import CONNECTED_KINDS, Source, SourceError
 from assets.sources.source_reader import list_local_source, list_source, preview_connected_source
 from orchestration.preview.measured_rates import RunRates, run_rates, stored_sizes
 from orchestration.settings import Settings
+from retrieval.counts import counted
 from retrieval.embedding.embedding_model import EmbeddingModel
 
 
@@ -71,7 +72,8 @@ class RunPreview:
     """What a run would do, as `headwater ingest --dry-run --json` prints it.
 
     Attributes:
-        sources: What it would read of each source.
+        sources: What it would read of each source that was asked about.
+        other_sources: The names of the others that it would bring up to date as well.
         files: How many files it would read.
         size_bytes: Their bytes, as far as they are known.
         text_bytes: About how many of these are text, from which the time follows.
@@ -83,6 +85,7 @@ class RunPreview:
     """
 
     sources: list[SourcePreview]
+    other_sources: list[str]
     files: int
     size_bytes: int
     text_bytes: int
@@ -97,13 +100,17 @@ class RunPreview:
         return asdict(self)
 
 
-def preview_run(settings: Settings, sources: Sequence[Source]) -> RunPreview:
-    """Returns what a run over some sources would do, and writes nothing in the state folder.
+def preview_run(
+    settings: Settings, known: Sequence[Source], only: Sequence[Source] | None = None
+) -> RunPreview:
+    """Returns what a run would do, and writes nothing in the state folder.
 
     Args:
         settings: The settings of the state folder, which need not be there.
-        sources: The sources, registered or not.
+        known: The sources of the state folder.
+        only: The sources to tell of, known or not; None for all that are known, and those that were removed.
     """
+    sources = known if only is None else only
     with _lake_to_read(settings) as lake:
         state = _state(lake)
         made = _is_made(lake, RAW_DOCUMENTS.name)
@@ -111,15 +118,14 @@ def preview_run(settings: Settings, sources: Sequence[Source]) -> RunPreview:
         found, left = list[SourcePreview](), state
         for source in sources:
             ours = pc.and_(pc.equal(left["tenant"], source.tenant), pc.equal(left["source"], source.name))
-            known, left = left.filter(ours), left.filter(pc.invert(ours))
+            ours_before, left = left.filter(ours), left.filter(pc.invert(ours))
             try:
-                found.append(_source_preview(lake, source, known, source.name in behind))
+                found.append(_source_preview(lake, source, ours_before, source.name in behind))
             except SourceError as error:
                 found.append(SourcePreview(source.name, source.kind, fault=str(error)))
-        orphans = left.filter(pc.invert(left["deleted"]))
-        for name in sorted(set(orphans["source"].to_pylist())):
-            count = pc.sum(pc.equal(orphans["source"], name)).as_py()
-            found.append(SourcePreview(name, "removed", deleted=count))
+        others = [source.name for source in known if source not in sources]
+        if only is None:
+            found += _removed_sources(left)
         rates = run_rates(lake, settings.home)
         rebuilds = _rebuilds(lake, settings)
         texts = [rates.shares.text_bytes(_sizes(each)) for each in found]
@@ -129,6 +135,7 @@ def preview_run(settings: Settings, sources: Sequence[Source]) -> RunPreview:
         seconds = rates.seconds(fresh_text) + rebuild_seconds(lake, rebuilds, rates)
         return RunPreview(
             sources=found,
+            other_sources=others,
             files=sum(each.new + each.changed + each.again for each in found),
             size_bytes=sum(each.size_bytes or 0 for each in found),
             text_bytes=sum(texts),
@@ -169,7 +176,7 @@ def rebuild_lines(settings: Settings) -> list[str]:
         text_bytes = rates.shares.text_bytes(stored_sizes(lake))
         least_s, most_s = rebuild_seconds(lake, rebuilds, rates), rates.seconds(text_bytes)
         least, most = (max(1, round(seconds / 60)) for seconds in (least_s, max(least_s, most_s)))
-        duration = f"that takes about {least} minute{'s' if least > 1 else ''}"
+        duration = f"that takes about {counted(least, 'minute')}"
         if most > least:
             duration += f", and up to {most} where texts come out otherwise and are embedded again"
         return [*(str(each) for each in rebuilds), f"{duration} ({rates.basis})"]
@@ -219,6 +226,13 @@ def _state(lake: Lake) -> pa.Table:
         f", null::varchar as {name}" for name in RAW_DOCUMENTS.schema.names if name not in there
     )
     return Lake.query(f"with raw as (select *{missing} from stored) {STATE}", stored=stored)
+
+
+def _removed_sources(left: pa.Table) -> Iterator[SourcePreview]:
+    """Yields the sources that are known no more, from the rows of `STATE` that belong to no other."""
+    standing = left.filter(pc.invert(left["deleted"]))
+    for name in sorted(set(standing["source"].to_pylist())):
+        yield SourcePreview(name, "removed", deleted=pc.sum(pc.equal(standing["source"], name)).as_py())
 
 
 def _source_preview(lake: Lake, source: Source, state: pa.Table, read_all: bool) -> SourcePreview:

@@ -10,6 +10,7 @@ from assets.sources.source_registry import SourceRegistry
 from orchestration.operations.runs import RunFailed, execute_run
 from orchestration.settings import Settings, open_configured_lake
 from orchestration.tenants.holdings import TenantHoldings, list_tenants, show_tenant
+from retrieval.counts import counted
 from retrieval.index.index import Index
 from retrieval.index.types import ReleaseHeld
 from retrieval.store.postgres import Postgres
@@ -97,7 +98,7 @@ def remove_tenant(settings: Settings, tenant: str, progress: Callable[[str], Non
     run_id = f"removal of a tenant at {datetime.now(UTC).isoformat(timespec='seconds')}"
     for table in _ERASED:
         erased = erase_rows(lake, table, "tenant", tenant, run_id)
-        progress(f"{table.name}: {erased:,} rows deleted")
+        progress(f"{table.name}: {counted(erased, 'row')} deleted")
     outcome = execute_run(settings, None, progress)
     if outcome.failures:
         again = f"what is live serves {tenant} until `headwater tenant remove {tenant}` has gone on from here"
@@ -114,7 +115,8 @@ def _remaining(settings: Settings, held: TenantHoldings, kept: list[str]) -> Ite
         yield Remainder(
             f"its chunks in the index, in earlier releases ({', '.join(serving)}), which `--as-of` and "
             "`headwater rollback` reach",
-            f"{max(newer, 1)} newer releases; `HEADWATER_RELEASES_KEPT=1 headwater run` removes them at once",
+            f"{counted(max(newer, 1), 'newer release')}; `HEADWATER_RELEASES_KEPT=1 headwater run` removes "
+            "them at once",
         )
     if held.rows:
         day = datetime.now(UTC) + timedelta(days=settings.retention_days)

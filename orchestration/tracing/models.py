@@ -76,6 +76,12 @@ class ModelWalk:
         headers = dataset_headers(self._trained.datasets)
         return next((each for each in headers if identity in (each.address, each.digest)), None)
 
+    def addresses(self) -> list[str]:
+        """Returns the addresses of all versions of models, then of all training sets, newest first."""
+        registry = self._trained.registry
+        versions = [version.address for name in registry.names() for version in registry.versions(name)]
+        return versions + [header.address for header in dataset_headers(self._trained.datasets)]
+
     def digests_beginning(self, beginning: str) -> list[str]:
         """Returns the digests of versions and training sets that begin so."""
         registry = self._trained.registry

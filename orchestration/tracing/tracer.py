@@ -22,6 +22,8 @@ from training.registry.versions import ModelRegistry
 Walks = tuple[list[TraceNode], list[TraceNode]]
 """What a thing was made from, and what was made from it."""
 
+_ADDRESS = re.compile(r"[\w-]+@\w+")
+"""What may be the address of a model or a training set."""
 _BEGINNING = re.compile(r"[0-9a-f-]{4,}")
 """What may be the beginning of an id."""
 
@@ -74,10 +76,18 @@ class Tracer:
         path = path_to_source_uri(str(Path(identity).absolute()))
         if "://" not in identity and (found := self._trace_exactly(path)) is not None:
             return found
+        if self._models and _ADDRESS.fullmatch(identity):
+            known = ", ".join(self._models.addresses())
+            raise Untraceable(
+                f"there is no model and no training set {identity!r}; there are: {known}"
+                if known
+                else f"there is no model and no training set {identity!r}, and none at all yet: `headwater "
+                "datasets snapshot NAME` makes a training set, and `headwater train embedder` a model of it"
+            )
         raise Untraceable(
-            f"nothing has the id {identity!r}: give an answer, chunk, document, release or run id, a model "
-            "such as embedder@1, a URI, a path or a content hash "
-            '(`headwater sql "select answer_id, question from gold.answers"` lists answers)'
+            f"nothing has the id {identity!r}: give an answer, chunk, document, release or run id, a URI, a "
+            "path, a content hash, or an address that `headwater models list` or `headwater datasets list` "
+            'shows (`headwater sql "select answer_id, question from gold.answers"` lists answers)'
         )
 
     def _trace_exactly(self, identity: str) -> Trace | None:

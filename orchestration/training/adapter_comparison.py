@@ -15,7 +15,7 @@ from quality.evaluation.answer_collection import AnswerCollection, load_answer_c
 from quality.evaluation.answer_evaluation import AnswerEvaluation
 from quality.evaluation.engine_gate import judged_figures
 from quality.evaluation.model_gate import LOG_LIKELIHOOD, decide_model_release
-from training.datasets.held_out import held_out_answers
+from training.datasets.held_out import NothingHeldOut, held_out_answers
 from training.datasets.training_set import open_dataset
 from training.generator.examples import WrittenExample
 from training.generator.job import likelihood_gains, written_by_file, written_by_tenant
@@ -90,12 +90,18 @@ def compare_adapters(
         BadAnswerCollection: The questions can not be read.
         UnknownDataset: What it was trained on is gone.
         EngineError: The model fails at a question.
+        NothingHeldOut: There is nothing to measure it on.
     """
     registry = model_registry(settings)
     version = registry.find(address)
     beside = version_beside(registry, version, other)
     examples, dataset = _held_out(settings, version, data)
     asked = _questions(settings, version, questions)
+    if not examples and asked is None:
+        raise NothingHeldOut(
+            f"{dataset} holds nothing to measure {version.address} on: name a file of examples with --data, "
+            "or one of questions with --questions"
+        )
     base = _base_of(settings, version)
     names = (version.address, beside.address if beside else "base")
     losses = []

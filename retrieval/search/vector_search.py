@@ -12,6 +12,7 @@ from pgvector import HalfVector
 from psycopg import Connection
 from pydantic import BaseModel, Field
 
+from retrieval.counts import counted
 from retrieval.search.fusion import SearchCandidate, ranking_key
 from retrieval.search.snapshot import SearchedScope, Snapshot
 from retrieval.store.postgres import DatabaseRow
@@ -121,7 +122,7 @@ def _plan(
             "graph" if in_graphs == chunks else "graph and exact"
         )
         why = (
-            f"following a graph over {largest} chunks costs as much as comparing "
+            f"following a graph over {largest:,} chunks costs as much as comparing "
             f"{ef_search * config.graph_row_cost:.0f}"
         )
         return VectorSearchPlan(
@@ -131,9 +132,12 @@ def _plan(
     if depth > MAX_EF_SEARCH:
         why = f"the nearest {depth} are looked at, and a graph gives at most {MAX_EF_SEARCH}"
     elif not any(scope.has_graph for scope in snapshot.scopes):
-        why = f"the {chunks} chunks have no graph: where there are so few, comparing them takes no longer"
+        why = f"{counted(chunks, 'chunk')} without a graph: where there are so few, comparing takes no longer"
     else:
-        why = f"comparing {chunks} chunks costs no more than the {ef_search} rows that a graph holds ready"
+        why = (
+            f"comparing {counted(chunks, 'chunk')} costs no more than the {ef_search} rows that a graph "
+            "holds ready"
+        )
     return VectorSearchPlan("exact", why, chunks, 0, ef_search, depth)
 
 

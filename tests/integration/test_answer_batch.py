@@ -428,4 +428,4 @@ def test_a_batch_that_is_replayed_is_equal_or_says_what_differs(
     assert {tuple(each["differs"]) for each in found["differing"]} == {("engine", "answer", "citations")}
     assert lake.version(ANSWERS.name) == before
     shown = CliRunner().invoke(app, ["answers", "replay", "again"], catch_exceptions=False).stdout
-    assert "0 of 4 answers are equal" in shown
+    assert "of 4 answers 0 equal" in shown

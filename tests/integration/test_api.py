@@ -2,8 +2,10 @@
 
 import doctest
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import nbclient
 import nbformat
@@ -12,7 +14,7 @@ import pytest
 import orchestration.api
 from assets.sources.source_config import SourceError
 from inference.answering.answer import InvalidQuestion
-from orchestration.api import OpenLake, open_lake
+from orchestration.api import InvalidArgument, OpenLake, open_lake
 from orchestration.operations.sql import SqlStatementRefused
 from orchestration.settings import Settings
 from orchestration.state_folder import StateFolderError
@@ -76,6 +78,33 @@ def test_errors_are_those_of_the_command_line(handbook: Path) -> None:
             lake.ingest("handbook", "nowhere")
         with pytest.raises(SourceError, match="sitemap"):
             lake.ingest("https://example.org")
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda lake: lake.search(None), r'query is None: give words, as in lake.search\("warranty"\)'),
+        (lambda lake: lake.search("warranty", k="3"), "k is '3': give how many"),
+        (lambda lake: lake.search("warranty", mode="semantic"), "give one of hybrid, .*reranked"),
+        (
+            lambda lake: lake.search("warranty", groups="staff"),
+            "groups is 'staff': give a list of names",
+        ),
+        (lambda lake: lake.ask(7), "question is 7: give a question"),
+        (lambda lake: lake.ask("How?", tenant=None), "tenant is None: give a name"),
+        (lambda lake: lake.ask("How?", as_of=datetime.now(UTC)), "as_of is datetime.*: give a release"),
+        (lambda lake: lake.sql(b"select 1"), "statement is b'select 1': give a query"),
+        (lambda lake: lake.sql("select 1", engine="sqlite"), "engine is 'sqlite': give duckdb or spark"),
+        (lambda lake: lake.trace(None), "identity is None: give an id"),
+        (lambda lake: lake.ingest(["a", "b"]), r"path is \['a', 'b'\]: give a folder"),
+    ],
+)
+def test_an_argument_of_the_wrong_type_is_named_with_what_is_taken(
+    call: Callable[[Any], object], said: str, tmp_path: Path
+) -> None:
+    with open_lake(tmp_path / "none") as lake, pytest.raises(InvalidArgument, match=said):
+        call(lake)
+    assert not (tmp_path / "none").exists()
 
 
 def test_answers_are_committed_when_the_lake_is_closed_and_a_closed_lake_can_be_asked_again(

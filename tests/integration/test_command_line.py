@@ -117,15 +117,15 @@ def test_ingest_and_run_end_alike_and_what_they_name_can_be_pasted(module_folder
             headwater(home, "sql", "select count(*) as n from silver.documents", "--json").stdout
         )
         funnel = (
-            "3 raw = 1 documents + 1 exact + 0 near duplicates + 1 quarantined "
-            f"(silver.documents: {rows['n']}, with duplicates); 1 chunks, 1 embedded"
+            "3 raw = 1 document + 1 exact + 0 near duplicates + 1 quarantined "
+            f"(silver.documents: {rows['n']}, with duplicates); 1 chunk, 1 embedded"
         )
         first, then = ingested.stdout.splitlines(), ran.stdout.splitlines()
         assert first[0] == then[0] == funnel
         assert first[1] == "quarantined by this run:"
         assert "noise.bin: The bytes are of no kind of file" in first[2]
         assert first[3:] == then[1:]
-        assert first[-1].startswith("live: release r1.1; 1 documents, 1 chunks can be searched")
+        assert first[-1].startswith("live: release r1.1; 1 document, 1 chunk can be searched")
 
         [hit] = json.loads(headwater(home, "search", "warranty", "--k", "1", "--json").stdout)
         shown = headwater(home, "search", "warranty", "--k", "1", COLUMNS="80").stdout
@@ -163,7 +163,7 @@ def test_a_search_says_how_it_searched_and_when_there_is_no_more(module_folder: 
         plan = explained["plan"]
         assert (plan["mode"], plan["asked"], plan["found"]) == ("hybrid", 5, 2)
         assert (plan["vector"]["method"], plan["vector"]["tenant_chunks"]) == ("exact", 2)
-        assert "the 2 chunks have no graph" in plan["vector"]["why"]
+        assert "2 chunks without a graph" in plan["vector"]["why"]
         # Without it the output stays a list of hits.
         plain = headwater(home, *asked, "--json")
         assert json.loads(plain.stdout) == explained["hits"]

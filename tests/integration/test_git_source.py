@@ -215,7 +215,7 @@ def test_a_repository_is_tried_before_it_is_added(tmp_path: Path, repo: GitRepos
     for location, branch, glob, reason in (
         (str(tmp_path / "none"), None, "**/*", "there is no Git repository in"),
         (str(repo.path), "mian", "**/*", "has no branch mian; its branches are main: name one with --branch"),
-        (str(repo.path), None, "**/*.rst", "none of its 1 files matches the glob"),
+        (str(repo.path), None, "**/*.rst", "of its 1 file none matches the glob"),
         (f"{server}/repo.git", None, "**/*", "wants a user and a password"),
         (f"{closed}/repo.git", None, "**/*", "can not be reached (.*refused.*): check the address"),
     ):

@@ -1,6 +1,7 @@
 """Comparing embedders: on a folder, on what a training set holds out, and where the figures say little."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,10 @@ def test_a_version_is_compared_on_what_its_training_set_holds_out(
     version = add_version(settings, tiny_base, LINEAGE.model_copy(update=lineage))
     held_out = held_out_collection(open_dataset(settings.datasets_folder, header.address))
     assert len(held_out.queries) == header.splits["test"]
+    opened = open_dataset(settings.datasets_folder, header.address)
+    untested = opened.examples | {"test": opened.examples["test"].slice(0, 0)}
+    with pytest.raises(NothingHeldOut, match=r"split test of .* add documents"):
+        held_out_collection(replace(opened, examples=untested))
     found = compare_models(settings, version.address, str(tiny_base), None, "test", lambda line: None)
     assert (found.dataset, found.queries) == (header.address, header.splits["test"])
     assert found.warning is None

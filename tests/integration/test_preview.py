@@ -21,6 +21,7 @@ from assets.sources.connector_options import GitOptions, SitemapOptions, SqlOpti
 from assets.sources.source_config import Source
 from assets.sources.source_registry import SourceRegistry
 from orchestration.cli.main import app
+from orchestration.operations.ingest import ingest_sources
 from orchestration.operations.runs import execute_run
 from orchestration.preview.run_preview import KindPreview, preview_run, rebuild_lines
 from orchestration.preview.text_shares import TextShares, measured_text_shares
@@ -94,9 +95,16 @@ def test_a_dry_run_says_what_is_new_changed_and_deleted(tmp_path: Path) -> None:
         with sqlite3.connect(tmp_path / "notes.db") as database:
             database.execute("insert into notes select 2, 'More.', 1")
         database.close()
+        fresh = folder_of(tmp_path / "fresh", a="Fresh.", b="Too.")
         before = contents(tmp_path)
         found = {each.name: each for each in preview_run(settings, registry.list()).sources}
+        left = [each for each in registry.list() if each.name in ("docs", "notes")]
+        of_paths = preview_run(settings, left, ingest_sources(left, [str(docs), str(fresh)], "default"))
         assert contents(tmp_path) == before
+    # Of paths that are given nothing else is told, and neither of what was removed.
+    assert [(each.name, each.new) for each in of_paths.sources] == [("docs", 1), ("fresh", 2)]
+    assert (of_paths.files, of_paths.other_sources) == (4, ["notes"])
+    assert {"repo", "away", "site"} < {each.name for each in preview_run(settings, left).sources}
     counts = {
         name: (each.new, each.changed, each.again, each.unchanged, each.deleted)
         for name, each in found.items()

@@ -93,7 +93,7 @@ def test_pages_are_read_once_and_again_when_they_change(tmp_path: Path, site: We
         "/c": Page(b"busy", 503),
     }
     read = read_sources(settings)
-    assert "1 of its 4 pages could not be fetched" in read.unread["site"]
+    assert "of its 4 pages 1 could not be fetched" in read.unread["site"]
     assert "/c: HTTP 503" in read.unread["site"]
     assert states(settings, site) == {"/a": "there", "/b": "gone", "/c": "there", "/d": "there", "/e": "gone"}
     assert [row["source_version"] for row in rows(settings, site)["/a"]] == ['W/"1"', 'W/"2"']
@@ -122,7 +122,7 @@ def test_a_site_that_fails_keeps_its_documents(
     assert read_sources(settings).failure is None
     site.asked()
     site.pages |= {path: Page(b"", 500) for path in paths}
-    assert "none of its 6 pages could be fetched" in (read_sources(settings).failure or "")
+    assert "of its 6 pages none could be fetched" in (read_sources(settings).failure or "")
     assert site.asked() == ["/robots.txt", "/sitemap.xml", "/0", "/1"]
     for path, status in (("/sitemap.xml", 503), ("/sitemap.xml", 404), ("/robots.txt", 500)):
         before = site.pages.get(path)

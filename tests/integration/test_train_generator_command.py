@@ -11,8 +11,10 @@ from typer.testing import CliRunner
 from inference.engines.digest import model_files_digest
 from orchestration.cli.main import app
 from orchestration.settings import Settings
+from orchestration.training.adapter_comparison import compare_adapters
 from orchestration.training.generators import train_generator_version
 from retrieval.embedding.model_signature import ModelNotTrusted
+from training.datasets.held_out import NothingHeldOut
 from training.datasets.training_set import DatasetHasRemovedDocuments, UnknownDataset
 from training.jobs.job import TrainingIsRunning, alone_in
 from training.jobs.network import UnknownBase
@@ -45,6 +47,9 @@ def test_training_registers_a_signed_adapter_and_the_same_command_makes_nothing_
     assert made["metrics"]["test_examples"] == 4
     again = CliRunner().invoke(app, [*command, "--json"], catch_exceptions=False)
     assert json.loads(again.stdout) == made
+    (tmp_path / "none.jsonl").write_text("\n")
+    with pytest.raises(NothingHeldOut, match=r"none\.jsonl\S* holds nothing to measure generator@1 on"):
+        compare_adapters(Settings(), "generator@1", "base", tmp_path / "none.jsonl", None, print)
     of_tenant = [*command, "--tenant", "acme", "--json"]
     other = json.loads(CliRunner().invoke(app, of_tenant, catch_exceptions=False).stdout)
     assert (other["model"], other["version"]) == ("generator-acme", 1)

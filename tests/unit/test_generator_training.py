@@ -1,5 +1,6 @@
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -201,11 +202,14 @@ def test_too_few_examples_or_one_kind_of_response_are_told(
 
 def test_examples_longer_than_the_model_are_left_out_and_counted(tiny_base: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    given = splits()
+    given = replace(splits(), test=[])
     given.train.append(WrittenExample("long", given.train[0].forms, ["peak " * 400]))
     outcome = train_generator(AdapterNetwork(tiny_base, TRAINING), given, TRAINING, tmp_path, said.append)
     assert outcome.training.cut_off == 1
     assert "1 of 33 examples to train on are longer than the 256 tokens" in " ".join(said)
+    # Nothing is left to measure the result on, which is said before it is trained.
+    assert "no example is held out" in said[1]
+    assert len(outcome.after) == 0
 
 
 def test_an_unknown_base_is_named(tmp_path: Path) -> None:

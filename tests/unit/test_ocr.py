@@ -94,7 +94,7 @@ def test_a_pdf_most_of_which_are_scans_is_quarantined_with_the_cure() -> None:
     [batch] = parse_document_batches(iter([pa.RecordBatch.from_pylist([row])]), ReadabilityThresholds())
     [lost] = batch.to_pylist()
     assert (lost["stage"], lost["expectation"]) == ("damage", "lost_in_parsing")
-    assert "4 pages are pictures of text: make setup EXTRAS=ocr" in lost["reason"]
+    assert "4 pages not read, as pictures of text: make setup EXTRAS=ocr" in lost["reason"]
 
 
 @installed

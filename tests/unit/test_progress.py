@@ -20,6 +20,7 @@ from retrieval.progress import Progress, polled_progress, progress_line
         (("texts", 1200, 4000, 30.0), "texts: 1,200 of 4,000 (30%), 40/s, about 1 min 10 s left"),
         (("texts", 3, 12183, 3.0), "texts: 3 of 12,183 (0%), 1/s, about 3 h 23 min left"),
         (("texts", 5, None, 10.0), "texts: 5, 0.5/s"),
+        (("sources", 1, 2, 30.0), "sources: 1 of 2 (50%), 2 per minute, about 30 s left"),
         (("texts", 0, 9, 10.0), "texts: 0 of 9 (0%)"),
         (("texts", 0, 0, 10.0), "texts: 0"),
         (("texts", 9, 9, 3.0), "texts: 9 of 9 (100%), 3/s"),

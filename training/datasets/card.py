@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from retrieval.counts import counted
 from training.datasets.training_set import EXAMPLE_SCHEMA, SPLITS, DatasetHeader, Split
 
 _HUB_LICENCES = {
@@ -51,7 +52,8 @@ def dataset_card(header: DatasetHeader, files: dict[Split, str]) -> str:
     said = [
         f"---\n{yaml}\n---\n",
         f"# {header.name}\n",
-        f"Training examples made by Headwater from {header.documents} documents of one tenant. "
+        f"Training examples made by Headwater from "
+        f"{counted(header.documents, 'document')} of one tenant. "
         f"This is the snapshot `{header.address}`, made {header.made_at:%Y-%m-%d}.\n",
         "## What is in it\n",
         _table(("split", "examples"), [(split, header.splits[split]) for split in SPLITS]),

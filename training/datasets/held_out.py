@@ -35,7 +35,9 @@ def held_out_collection(opened: TrainingSet) -> BeirCollection:
                 relevant[row["example_id"]] = {_key(row["positive"]): 1}
     if not queries:
         raise NothingHeldOut(
-            f"{opened.header.address} holds out no questions with passages: name a collection with --data"
+            f"the split test of {opened.header.address} has no question with a passage; a hash puts a "
+            "tenth of the documents into it: add documents and make a new snapshot "
+            f"(`headwater datasets snapshot {opened.header.name}`), or name a collection with --data"
         )
     return BeirCollection(opened.header.address, documents, queries, relevant)
 

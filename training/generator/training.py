@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from retrieval.counts import counted
 from retrieval.progress import Progress
 from training.generator.examples import WrittenExample, WrittenSplits
 from training.generator.network import AdapterNetwork, TokenizedExamples
@@ -73,13 +74,18 @@ def train_generator(
         network, splits.validation[:_MOST_VALIDATION], _FEWEST_HELD_OUT, "validate on", progress
     )
     test = network.tokenize(splits.test[:_MOST_TEST])
+    if not test.names:
+        progress(
+            "warning: no example is held out to measure the result on: `headwater models compare` with "
+            "--data measures it on a file of others"
+        )
     if len({each.responses[0] for each in splits.train}) < 2:
         raise TooFewExamples(
             "all examples have the same response, which would be learned for every prompt: give examples "
             "with others"
         )
     learner = _ExampleLearner(network, train, validation, training)
-    progress(f"training on {len(train.names)} examples, validating on {len(validation.names)}")
+    progress(f"training on {counted(len(train.names), 'example')}, validating on {len(validation.names):,}")
     optimizer = torch.optim.AdamW(
         [each for _, each in network.named_parameters()], lr=training.learning_rate, weight_decay=0.0
     )
@@ -113,7 +119,7 @@ def _tokenized(
         )
     if len(found.names) < fewest:
         raise TooFewExamples(
-            f"there are {len(found.names)} examples to {what}, and {fewest} are needed at least: give more, "
+            f"{counted(len(found.names), 'example')} to {what}, and {fewest} are needed at least: give more, "
             "or take a training set of more documents (`headwater datasets list`)"
         )
     return found

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from retrieval.counts import counted
+
 NOTHING = -1
 """Fills up lists that are shorter than the longest."""
 
@@ -165,8 +167,8 @@ def split_validation(
     pool = judged if len(judged) >= 2 * least else usable
     if len(pool) < 2 * least:
         raise TooFewExamples(
-            f"{len(pool)} questions have a passage that answers them, and training needs {2 * least} at "
-            "least: some are kept to validate on"
+            f"{counted(len(pool), 'question')} with a passage that answers, and training needs {2 * least} "
+            "at least: some are kept to validate on"
         )
     order = sorted(pool, key=lambda row: hashlib.sha256(lists.questions[row].encode()).digest())
     held = np.array(order[: min(max(least, int(len(pool) * share)), most, len(pool) - least)])
@@ -175,6 +177,6 @@ def split_validation(
     kept = np.array([row for row in range(len(lists.ids)) if lists.questions[row] not in words])
     if len(kept) < least:
         raise TooFewExamples(
-            f"{len(kept)} questions are left to train on, and training needs {least} at least"
+            f"{counted(len(kept), 'question')} left to train on, and training needs {least} at least"
         )
     return lists.rows(kept), lists.rows(np.sort(held))

@@ -29,6 +29,7 @@ from assets.sources.connectors.git_history import BranchCommit, FileVersion, fil
 from assets.sources.connectors.git_protocol import GIT_FILE_SCHEMA, GitFault, GitRequest
 from assets.sources.source_config import compile_source_glob
 from assets.sources.source_schemas import UNREACHABLE
+from retrieval.counts import counted
 
 MAX_FETCHED_BYTES = 16 << 30
 """The largest file that is written: a pack of what was fetched."""
@@ -180,7 +181,7 @@ def _entries(store: BaseObjectStore, head: ObjectID, glob: str) -> dict[bytes, t
         if not hidden and matches(os.fsdecode(entry.path)):
             found[entry.path] = (entry.mode, entry.sha)
     if not found and seen:
-        raise Unreadable(f"none of its {seen} files matches the glob {glob!r}, or all are hidden")
+        raise Unreadable(f"of its {counted(seen, 'file')} none matches the glob {glob!r}, or all are hidden")
     return found
 
 

@@ -26,6 +26,7 @@ from assets.sources.connectors.web_client import PageRefused, PageUnreachable, W
 from assets.sources.file_contents import source_file_contents
 from assets.sources.source_config import Source, SourceEmpty, SourceUnreachable
 from assets.sources.source_schemas import UNREACHABLE, ListedFile, SourceContent, source_listing_table
+from retrieval.counts import counted
 from retrieval.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -122,14 +123,14 @@ def read_sitemap(
         spool.write(documents())
     if failed and len(failed) == len(site.pages):
         raise SourceUnreachable(
-            f"source {source.name}: none of its {len(failed)} pages could be fetched ({failed[0]}); nothing "
-            "was changed"
+            f"source {source.name}: of its {counted(len(failed), 'page')} none could be fetched "
+            f"({failed[0]}); nothing was changed"
         )
     warnings = []
     if failed:
         warnings.append(
-            f"source {source.name}: {len(failed)} of its {len(site.pages)} pages could not be fetched "
-            f"({failed[0]})"
+            f"source {source.name}: of its {counted(len(site.pages), 'page')} {len(failed):,} could not be "
+            f"fetched ({failed[0]})"
         )
     return ConnectorReading(source_listing_table(listed), spool, read_uris, warnings=warnings)
 

@@ -15,6 +15,7 @@ from orchestration.cli.terminal import (
     quiet_terminal,
     read_command_settings,
 )
+from retrieval.counts import counted
 
 if TYPE_CHECKING:
     from orchestration.tenants.holdings import TenantHoldings
@@ -113,7 +114,7 @@ def tenant_remove_command(
         return
     held_rows = done.held.rows.get("bronze.raw_documents", 0)
     live = f"release {done.release} is live, and has nothing of it" if done.release else "nothing is released"
-    console.print(f"removed {tenant}: {held_rows:,} revisions of documents; {live}", markup=False)
+    console.print(f"removed {tenant}: {counted(held_rows, 'revision')} of documents; {live}", markup=False)
     console.print("what physically remains:")
     for each in done.remaining:
         console.print(f"  {each.what}: until {each.until}", markup=False, soft_wrap=True)
@@ -127,10 +128,10 @@ def _holdings_rows(held: "TenantHoldings") -> list[dict[str, Any]]:
     """Returns what is held, a line per kind of thing."""
     kinds: list[tuple[str, str]] = [
         ("sources", ", ".join(held.sources)),
-        *((table, f"{rows:,} rows") for table, rows in held.rows.items()),
+        *((table, counted(rows, "row")) for table, rows in held.rows.items()),
         ("bytes as they came", f"{held.size_bytes:,}"),
         *(
-            (f"release {name}" + (" (live)" if name == held.live else ""), f"{chunks:,} chunks")
+            (f"release {name}" + (" (live)" if name == held.live else ""), counted(chunks, "chunk"))
             for name, chunks in held.releases.items()
         ),
         ("training sets", ", ".join(held.training_sets)),

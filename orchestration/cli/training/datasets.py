@@ -14,6 +14,7 @@ from orchestration.cli.terminal import (
     quiet_terminal,
     read_command_settings,
 )
+from retrieval.counts import counted
 
 if TYPE_CHECKING:
     from orchestration.training.datasets import DatasetState
@@ -143,8 +144,8 @@ def _print_state(state: "DatasetState", json_: bool) -> None:
         return
     header = state.header
     console.print(
-        f"{header.address}: {sum(header.splits.values())} examples of {header.documents} documents of the "
-        f"tenant {header.tenant}",
+        f"{header.address}: {counted(sum(header.splits.values()), 'example')} of "
+        f"{counted(header.documents, 'document')} of the tenant {header.tenant}",
         markup=False,
         soft_wrap=True,
     )
@@ -157,9 +158,15 @@ def _print_state(state: "DatasetState", json_: bool) -> None:
     ):
         said = ", ".join(f"{name} {count}" for name, count in counts.items())
         console.print(f"{title}: {said or 'none'}", markup=False, soft_wrap=True)
+    if not header.splits["test"]:
+        console.print(
+            "no example is in the split test, into which a hash puts a tenth of the documents: `headwater "
+            "models compare` needs --data, or a snapshot of more documents",
+            soft_wrap=True,
+        )
     if state.removed:
         console.print(
-            f"{len(state.removed)} of its documents were removed since: nothing new learns from it; "
+            f"{counted(len(state.removed), 'document')} of it removed since: nothing new learns from it; "
             f"`headwater datasets snapshot {header.name}` makes one without them",
             markup=False,
             soft_wrap=True,

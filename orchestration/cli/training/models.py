@@ -17,6 +17,7 @@ from orchestration.cli.terminal import (
     quiet_terminal,
     read_command_settings,
 )
+from retrieval.counts import counted
 
 if TYPE_CHECKING:
     from orchestration.settings import Settings
@@ -299,7 +300,7 @@ def models_compare_command(
         | {"difference": _interval(gain)}
         for name, gain in found.gains.items()
     ]
-    print_table(rows, f"{found.dataset}: {found.queries} queries")
+    print_table(rows, f"{found.dataset}: {counted(found.queries, 'query', 'queries')}")
     console.print(f"{'approved' if found.approved else 'refused'}: {found.reason}", markup=False)
 
 
@@ -367,7 +368,8 @@ def _compare_adapters(
             for model, figures in found.figures.items()
         }
         rows.append({"figure": name} | row | {"gain": _interval(gain) if gain else ""})
-    print_table(rows, f"{found.dataset}: {found.examples} examples, {found.questions} questions")
+    measured = f"{counted(found.examples, 'example')}, {counted(found.questions, 'question')}"
+    print_table(rows, f"{found.dataset}: {measured}")
     console.print(f"{'approved' if found.approved else 'refused'}: {found.reason}", markup=False)
 
 
