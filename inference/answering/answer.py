@@ -182,7 +182,7 @@ def validate_question(question: str) -> str:
             "the question holds bytes or half characters that are no text: write it in UTF-8"
         )
     if not any(character.isalnum() for character in question):
-        raise InvalidQuestion('the question is empty: write one, such as `headwater ask "What is …?"`')
+        raise InvalidQuestion('the question is empty: write one, such as "How long is the warranty?"')
     if len(question) > MAX_QUESTION_CHARS:
         raise InvalidQuestion(
             f"the question has {len(question)} characters; the most is {MAX_QUESTION_CHARS}"

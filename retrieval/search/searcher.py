@@ -226,7 +226,7 @@ class Searcher:
                 f"the query has {len(text)} characters; at most {config.max_query_chars} can be used"
             )
         if mode != "vector" and not query.words:
-            raise InvalidSearchQuery("the query is empty")
+            raise InvalidSearchQuery('the query is empty: give a word to look for, such as "warranty"')
         if mode != "lexical" and query_vector is None:
             raise InvalidSearchQuery(f"a {mode} search needs the query's vector")
 
