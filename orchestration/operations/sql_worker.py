@@ -95,6 +95,8 @@ def _answer(request: SqlRequest, scratch: Path, confined: bool) -> SqlError | No
                 _keep_rows(found, scratch, request)
         except (duckdb.Error, OSError) as error:
             raise explain_sql_error(error, request.statement) from error
+        except KeyError as error:  # a table that the lake has lost
+            raise InvalidSqlStatement(str(error.args[0])) from error
         except MemoryError as error:
             raise InvalidSqlStatement("the query took more memory than HEADWATER_SQL__MEMORY") from error
     except SqlStatementRefused as error:
