@@ -45,7 +45,7 @@ def test_a_version_is_compared_on_what_its_training_set_holds_out(
     held_out = held_out_collection(open_dataset(settings.datasets_folder, header.address))
     assert len(held_out.queries) == header.splits["test"]
     opened = open_dataset(settings.datasets_folder, header.address)
-    untested = opened.examples | {"test": opened.examples["test"].slice(0, 0)}
+    untested = {**opened.examples, "test": opened.examples["test"].slice(0, 0)}
     with pytest.raises(NothingHeldOut, match=r"split test of .* add documents"):
         held_out_collection(replace(opened, examples=untested))
     found = compare_models(settings, version.address, str(tiny_base), None, "test", lambda line: None)
