@@ -71,7 +71,9 @@ def test_an_adapter_is_compared_by_its_losses_and_by_its_answers(
 ) -> None:
     settings = Settings(home=tmp_path / "state")
     names = ("Danube", "Rhine", "Elbe", "Oder", "Main", "Isar")
-    header = write_examples(settings, "acme", instruction_rows(names))
+    rows = instruction_rows(names)
+    again = rows[1] | {"example_id": "again", "positive": "A river that is known for its trout."}
+    header = write_examples(settings, "acme", [*rows, again])
     registry = ModelRegistry(settings.models_folder)
     digest = model_files_digest(tiny_base)
     made = [
@@ -82,7 +84,7 @@ def test_an_adapter_is_compared_by_its_losses_and_by_its_answers(
     monkeypatch.setenv("HEADWATER_GENERATOR__MAX_NEW_TOKENS", "4")
     found = compared(made[0].address)
     assert (found["one"], found["other"], found["questions"]) == ("generator-acme@1", "base", len(names))
-    assert found["examples"] == len(names)
+    assert found["examples"] == len(names) + 1  # of which two ask the same
     assert {"loss", "refused", "token_f1"} <= set(found["figures"]["base"])
     assert {"log_likelihood", "refused", "token_f1", "citation_recall"} == set(found["gains"])
     [kept] = registry.decisions("generator-acme")

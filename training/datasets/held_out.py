@@ -45,7 +45,8 @@ def held_out_collection(opened: TrainingSet) -> BeirCollection:
 def held_out_answers(opened: TrainingSet) -> AnswerCollection | None:
     """Returns the test split's instructions as questions, over the chunks of all splits; None without any.
 
-    An instruction's answer is the ideal one, and the chunk that it was made of is what is to be cited.
+    An instruction's answer is an ideal one, and the chunk that it was made of is to be cited. What is asked
+    of several chunks, such as those of one section, is one question.
     """
     chunks = {
         row["chunk_ids"][0]: row["positive"]
@@ -53,26 +54,27 @@ def held_out_answers(opened: TrainingSet) -> AnswerCollection | None:
         for row in examples.to_pylist()
         if row["kind"] == "domain_text" and row["chunk_ids"]
     }
-    questions = {
-        row["example_id"]: AnswerQuestion(
-            row["question"], ideal=(row["positive"],), gold=(row["chunk_ids"][0],)
-        )
-        for row in opened.examples["test"].to_pylist()
-        if row["kind"] == "instruction"
-        and row["question"]
-        and row["chunk_ids"]
-        and row["chunk_ids"][0] in chunks
-    }
-    if not questions:
+    answers: dict[str, dict[str, None]] = {}
+    gold: dict[str, dict[str, int]] = {}
+    for row in opened.examples["test"].to_pylist():
+        chunk_id = row["chunk_ids"][0] if row["chunk_ids"] else None
+        if row["kind"] == "instruction" and row["question"] and chunk_id in chunks:
+            answers.setdefault(row["question"], {})[row["positive"]] = None
+            gold.setdefault(row["question"], {})[chunk_id] = 1
+    if not answers:
         return None
     name = opened.header.address
+    questions = tuple(
+        AnswerQuestion(question, ideal=tuple(ideal), gold=tuple(gold[question]))
+        for question, ideal in answers.items()
+    )
     searched = BeirCollection(
         name,
         {chunk_id: BeirDocument("", text) for chunk_id, text in chunks.items()},
-        {key: each.text for key, each in questions.items()},
-        {key: dict.fromkeys(each.gold, 1) for key, each in questions.items()},
+        {question: question for question in answers},
+        gold,
     )
-    return AnswerCollection(name, "retrieval", tuple(questions.values()), searched)
+    return AnswerCollection(name, "retrieval", questions, searched)
 
 
 def _key(text: str) -> str:
