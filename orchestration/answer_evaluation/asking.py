@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from assets.lake.lineage import CODE_VERSION
 from inference.answering.answer import answer_prompts, cited_answer, validate_question
-from inference.engines.protocol import Adapter, AdapterChoice, Engine, EnginePrompt
+from inference.engines.protocol import Adapter, AdapterChoice, Engine, EngineError, EnginePrompt
 from orchestration.answer_evaluation.passages import FoundPassages
 from quality.evaluation.answer_evaluation import JudgedAnswer, measure_answer
 from retrieval.chunking.sentences import sentence_spans
@@ -142,6 +142,8 @@ def _answered(
     ]
     for reply in answer_prompts(asked.engine, prompts):
         place = prompted[reply.index]
+        if reply.draft is None:
+            raise EngineError(f"at the question {found.questions[place].text[:200]!r}: {reply.failure}")
         answer = cited_answer(reply, found.passages[place], found.release)
         yield (
             place,

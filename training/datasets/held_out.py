@@ -57,7 +57,7 @@ def held_out_answers(opened: TrainingSet) -> AnswerCollection | None:
     answers: dict[str, dict[str, None]] = {}
     gold: dict[str, dict[str, int]] = {}
     for row in opened.examples["test"].to_pylist():
-        chunk_id = row["chunk_ids"][0] if row["chunk_ids"] else None
+        chunk_id = next(iter(row["chunk_ids"]), "")
         if row["kind"] == "instruction" and row["question"] and chunk_id in chunks:
             answers.setdefault(row["question"], {})[row["positive"]] = None
             gold.setdefault(row["question"], {})[chunk_id] = 1
