@@ -27,7 +27,7 @@ from inference.scoring.missing_names import (
     names_held,
     title_names,
 )
-from retrieval.language.identification import in_language_of
+from retrieval.language.identification import NO_LANGUAGE, UNDETERMINED, detect_language, in_language_of
 from retrieval.language.words import count_words
 
 
@@ -173,7 +173,7 @@ class ExtractiveEngine:
             return _refusal(missing)
         # A passage without a title is cut out of its page, and need not name what the page is about.
         best = int(judged.scores.argmax())
-        if unit_titles[best] and (absent := absent_name(question, shown)):
+        if unit_titles[best] and self._tells_names(question) and (absent := absent_name(question, shown)):
             return _refusal(missing or [MissingName(absent, None)])
         on_subject = names_held(titled, shown)
         evidence = [
@@ -187,6 +187,11 @@ class ExtractiveEngine:
         ]
         chosen = _diverse(texts, judged, evidence, self._config)
         return _quoted(passages, [units[i] for i in chosen])
+
+    @staticmethod
+    def _tells_names(question: str) -> bool:
+        """Whether capitals tell names: German has them on every noun."""
+        return detect_language(question) in ("en", UNDETERMINED, NO_LANGUAGE)
 
     def _judge(
         self,

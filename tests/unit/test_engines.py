@@ -158,6 +158,9 @@ def test_a_name_that_no_titled_passage_holds_is_refused() -> None:
     draft = engine.answer(question, RIVERS)
     assert draft.refused
     assert "no document found mentions Mercuria" in draft.text
+    german = [Passage("Die Donau entspringt im Schwarzwald und fließt durch zehn Länder.", title="Flüsse")]
+    question = "Wo entspringt denn die Donau im Schwarzwald, und ist dort ein Gasthaus?"
+    assert not engine.answer(question, german).refused
 
 
 RIGHTS = [
