@@ -104,7 +104,7 @@ def hold_command(
             }
         )
         return
-    console.print(f"ended: {ended}" if ended else "no release was held", markup=False)
+    console.print(f"{ended.release_id} is no longer held" if ended else "no release was held", markup=False)
     if live is None or newest is None:
         return
     console.print(

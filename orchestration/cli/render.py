@@ -35,12 +35,12 @@ _HIDDEN = {
 def render_funnel(funnel: dict[str, int]) -> str:
     """Returns the funnel (documents by outcome) in one line: an equation, and the rows that the UI shows."""
     duplicates = funnel["exact_duplicates"] + funnel["near_duplicates"]
-    rows = f" (silver.documents: {funnel['documents'] + duplicates}, with duplicates)" if duplicates else ""
+    rows = f" (silver.documents: {funnel['documents'] + duplicates:,}, with duplicates)" if duplicates else ""
     return (
-        f"{funnel['raw']} raw = {counted(funnel['documents'], 'document')} + "
-        f"{funnel['exact_duplicates']} exact + {counted(funnel['near_duplicates'], 'near duplicate')} + "
-        f"{funnel['quarantined']} quarantined{rows}; "
-        f"{counted(funnel['chunks'], 'chunk')}, {funnel['embedded']} embedded"
+        f"{funnel['raw']:,} raw = {counted(funnel['documents'], 'document')} + "
+        f"{funnel['exact_duplicates']:,} exact + {counted(funnel['near_duplicates'], 'near duplicate')} + "
+        f"{funnel['quarantined']:,} quarantined{rows}; "
+        f"{counted(funnel['chunks'], 'chunk')}, {funnel['embedded']:,} embedded"
     )
 
 
@@ -203,7 +203,8 @@ def render_answer(question: str, answer: dict[str, Any]) -> RenderableType:
     if left_out := answer.get("passages_left_out"):
         body.append(f"\n\n{left_out} of the passages found had no room in the prompt and were not read")
     footer = f"answer {answer['answer_id']} · release {answer['release']}"
-    return Panel(body, title=Text(question), title_align="left", subtitle=footer, subtitle_align="right")
+    title = Text(question, overflow="ellipsis")
+    return Panel(body, title=title, title_align="left", subtitle=footer, subtitle_align="right")
 
 
 def render_trace(trace: Trace) -> RenderableType:

@@ -121,9 +121,10 @@ def explain_sql_error(error: Exception, statement: str = "") -> ValueError:
         written = re.search(rf'[\w."]*\b{re.escape(found[1])}', statement, re.IGNORECASE)
         return _no_table(written[0].replace('"', "") if written else found[1])
     meant = _MEANT.search(text)
-    suggestion = "; did you mean {}?".format(meant[1].partition(",")[0].strip('"')) if meant else ""
+    candidates = [each.strip(' "') for each in meant[1].split(",")] if meant else []
     if found := _NO_COLUMN.search(text):
-        return InvalidSqlStatement(f"there is no column {_column_fault(found, suggestion, statement)}")
+        return InvalidSqlStatement(f"there is no column {_column_fault(found, candidates, statement)}")
+    suggestion = f"; did you mean {candidates[0]}?" if candidates else ""
     said, _, _ = _MEANT.sub("", text).partition("\nLINE ")
     said = " ".join(re.sub(r"^[\w ]+ Error: ", "", said).split()).rstrip("!")
     place = _LINE.search(text)
@@ -140,9 +141,12 @@ def _no_table(name: str) -> InvalidSqlStatement:
     return InvalidSqlStatement(f"there is no table {name}{suggestion}\nTables: {', '.join(_NAMES)}")
 
 
-def _column_fault(found: re.Match[str], suggestion: str, statement: str) -> str:
+def _column_fault(found: re.Match[str], candidates: list[str], statement: str) -> str:
     """Returns a column that is not there, with what helps: what is there, or how a text is written."""
     name = found["name"] or found["other"] or found["joined"] or ""
+    # DuckDB offers its nearest columns, however far those are.
+    like = difflib.get_close_matches(name.lower(), candidates, 1, 0.6)
+    suggestion = f"; did you mean {like[0]}?" if like else ""
     tables = list(dict.fromkeys(match[0].partition("@")[0].lower() for match in _NAME.finditer(statement)))
     listed = " and ".join(f'`headwater sql "describe {table}"`' for table in tables if table in TABLES)
     said = f"{name}{suggestion}"

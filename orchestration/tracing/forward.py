@@ -29,9 +29,15 @@ class ForwardWalk:
         self._reader, self._document_rows, self._verifier = reader, document_rows, verifier
         self._training = training
 
-    def from_document(self, doc_id: str) -> list[TraceNode]:
-        """Returns the nodes made from a document: its text or quarantine, its duplicates and its chunks."""
-        rows, node = self._reader.rows, self._reader.row_node
+    def from_document(self, raw: dict[str, Any]) -> list[TraceNode]:
+        """Returns the nodes made from a document: its text or quarantine, its duplicates and its chunks.
+
+        Of a file that holds documents, such as a mailbox, those are what was made from it.
+
+        Args:
+            raw: Its newest row of `bronze.raw_documents`.
+        """
+        rows, node, doc_id = self._reader.rows, self._reader.row_node, raw["doc_id"]
         found = []
         for row in rows("silver.documents", "doc_id = ?", doc_id):
             document = node("document", doc_id, "silver.documents", row)
@@ -49,7 +55,11 @@ class ForwardWalk:
             node("stands_for", row["doc_id"], "silver.duplicates", row)
             for row in rows("silver.duplicates", "canonical_id = ?", doc_id)
         ]
-        return found + self.from_chunks(rows("gold.chunks", "doc_id = ?", doc_id), doc_id)
+        return [
+            *found,
+            *self._inside(raw),
+            *self.from_chunks(rows("gold.chunks", "doc_id = ?", doc_id), doc_id),
+        ]
 
     def from_chunks(
         self, chunks: list[dict[str, Any]], doc_id: str, only: str | None = None
@@ -67,6 +77,17 @@ class ForwardWalk:
             *self._citing_answers(doc_id, only),
             *self._training.from_document(doc_id, only),
         ]
+
+    def _inside(self, raw: dict[str, Any]) -> list[TraceNode]:
+        # Each is named, not walked on from: a mailbox may hold a hundred thousand messages.
+        found = []
+        for kind, table in (("document", "silver.documents"), ("quarantined", "silver.quarantine")):
+            for row in self._reader.rows(table, "starts_with(uri, ?)", f"{raw['uri']}#"):
+                if (row["tenant"], row["source"]) == (raw["tenant"], raw["source"]):
+                    node = self._reader.row_node(kind, row["doc_id"], table, row)
+                    node.details |= {key: row[key] for key in ("uri", "title", "reason") if key in row}
+                    found.append(node)
+        return sorted(found, key=lambda node: str(node.details["uri"]))
 
     def _chunk_nodes(self, chunks: list[dict[str, Any]]) -> list[TraceNode]:
         texts = [chunk["text_sha256"] for chunk in chunks]

@@ -139,7 +139,7 @@ class Tracer:
         revisions = self._reader.revisions("doc_id = ?", identity)
         if not revisions:
             return None
-        return self._revision_nodes(revisions), self._forward.from_document(identity)
+        return self._revision_nodes(revisions), self._forward.from_document(revisions[0])
 
     def _from_uri(self, identity: str) -> Walks | None:
         return self._from_revisions(self._reader.revisions("uri = ?", identity))
@@ -150,9 +150,10 @@ class Tracer:
     def _from_revisions(self, revisions: list[dict[str, Any]]) -> Walks | None:
         if not revisions:
             return None
-        doc_ids = dict.fromkeys(raw["doc_id"] for raw in revisions)
+        newest = {raw["doc_id"]: raw for raw in reversed(revisions)}
         forward = [
-            TraceNode("document", doc_id, children=self._forward.from_document(doc_id)) for doc_id in doc_ids
+            TraceNode("document", doc_id, children=self._forward.from_document(newest[doc_id]))
+            for doc_id in dict.fromkeys(raw["doc_id"] for raw in revisions)
         ]
         return self._revision_nodes(revisions), forward
 

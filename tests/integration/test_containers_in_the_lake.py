@@ -130,6 +130,11 @@ def test_a_member_is_walked_back_to_the_bytes_of_its_archive(settings: Settings,
     newest, oldest = revisions("one.txt")
     assert newest.children[0].details["uri"] == archive.as_uri()
     assert newest.children[0].id != oldest.children[0].id
+    inside = {node.id for node in tracer.trace(archive.as_uri()).forward[0].children}
+    assert inside == {
+        row["doc_id"] for row in rows(lake, DOCUMENTS.name) if row["uri"].startswith(f"{archive.as_uri()}#")
+    }
+    assert len(inside) == 2
     [unchanged] = revisions("b.zip!/two.txt")
     assert unchanged.children[0].id == oldest.children[0].id
     # Bytes that are not in the archive are found out.

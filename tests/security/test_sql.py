@@ -118,6 +118,7 @@ def answer(lake: Lake, statement: str, scratch: Path) -> list[dict[str, object]]
         ('select * from ops.audits where run_id = "r"', r"no column r\W.*in single quotes: 'r'"),
         ("select a.what from ops.audits a", r"no column what\n.*describe ops\.audits"),
         ("select * from ops.audits join gold.chunks using (x)", "no column x\n"),
+        ("select status from ops.audits", r"no column status\n.*describe ops\.audits"),
         ("select rond(1)", r"^Scalar Function with name rond does not exist; did you mean round\?$"),
         ("selec 1", r'^syntax error at or near "selec"\n  selec 1\n  \^+$'),
         (

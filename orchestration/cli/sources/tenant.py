@@ -45,11 +45,11 @@ def tenant_list_command(json_: Json = False) -> None:
         {
             "tenant": each.tenant,
             "sources": len(each.sources),
-            "documents": each.rows.get("silver.documents", 0),
-            "quarantined": each.rows.get("silver.quarantine", 0),
-            "searchable chunks": each.searchable,
+            "documents": f"{each.rows.get('silver.documents', 0):,}",
+            "quarantined": f"{each.rows.get('silver.quarantine', 0):,}",
+            "searchable chunks": f"{each.searchable:,}",
             "bytes": f"{each.size_bytes:,}",
-            "answers": each.rows.get("gold.answers", 0),
+            "answers": f"{each.rows.get('gold.answers', 0):,}",
             "training sets": len(each.training_sets),
             "models": len(each.models),
         }
