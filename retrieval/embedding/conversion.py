@@ -9,6 +9,7 @@ import openvino
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from retrieval.atomic_files import atomic_folder
 from retrieval.embedding.model_folder import DenseLayer, ModelFolder, Pooling, UnsupportedEmbeddingModel
@@ -160,6 +161,8 @@ def _vectors(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Te
 
 
 def _load_transformer(folder: ModelFolder, attention: str) -> torch.nn.Module:
+    disable_progress_bar()  # a bar for what takes a second, in logs too
+    set_verbosity_error()  # it warns of what a saved model never said
     try:
         # Files on this machine only.
         transformer, found = AutoModel.from_pretrained(

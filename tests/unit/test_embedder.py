@@ -169,8 +169,8 @@ def test_a_conversion_is_whole_or_absent_and_the_first_of_two_is_kept(
     assert Embedder(config, tmp_path, threads=1).encode(["text"]).shape == (1, 32)
 
 
-def test_a_conversion_that_fails_leaves_nothing_behind(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_conversion_that_fails_leaves_nothing_behind_and_transformers_says_nothing(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     import openvino
 
@@ -180,6 +180,7 @@ def test_a_conversion_that_fails_leaves_nothing_behind(
     monkeypatch.setattr(openvino, "save_model", full)
     with pytest.raises(OSError, match="no space"):
         Embedder.prepare(EmbedderConfig(model=tiny_model), tmp_path)
+    assert not capfd.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} == {"digests"}
 
 

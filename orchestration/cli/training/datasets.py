@@ -154,10 +154,11 @@ def _print_state(state: "DatasetState", json_: bool) -> None:
         ("kind", header.kinds),
         ("kind of question", header.query_kinds),
         ("licence", header.licences),
-        ("table: version", header.versions),
     ):
-        said = ", ".join(f"{name} {count}" for name, count in counts.items())
+        said = ", ".join(f"{name} {count:,}" for name, count in counts.items())
         console.print(f"{title}: {said or 'none'}", markup=False, soft_wrap=True)
+    tables = ", ".join(f"{table}@{version}" for table, version in header.versions.items())
+    console.print(f"made from: {tables}", markup=False, soft_wrap=True)
     if not header.splits["test"]:
         console.print(
             "no example is in the split test, into which a hash puts a tenth of the documents: `headwater "
