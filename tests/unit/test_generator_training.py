@@ -1,4 +1,5 @@
 import json
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -79,7 +80,9 @@ def splits() -> WrittenSplits:
 def trained(
     base: Path, folder: Path, training: GeneratorTraining = TRAINING, said: list[str] | None = None
 ) -> tuple[AdapterNetwork, GeneratorOutcome]:
-    network = AdapterNetwork(base, training)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)  # it would stand between the lines of progress
+        network = AdapterNetwork(base, training)
     lines = said if said is not None else []
     return network, train_generator(network, splits(), training, folder, lines.append)
 

@@ -1,6 +1,7 @@
 """A causal language model with a low-rank adapter as torch trains it; written in PEFT's form."""
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,10 +97,12 @@ class AdapterNetwork:
             lora_dropout=0.0,
             target_modules=_TARGETS,
         )
-        if adapter is None:
-            self.model: Any = get_peft_model(model, self._config)
-        else:
-            self.model = PeftModel.from_pretrained(model, str(adapter))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by names of before
+            if adapter is None:
+                self.model: Any = get_peft_model(model, self._config)
+            else:
+                self.model = PeftModel.from_pretrained(model, str(adapter))
         self.model.train()
         for each in self.model.modules():
             if isinstance(each, torch.nn.Dropout):
