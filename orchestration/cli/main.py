@@ -53,9 +53,8 @@ def main() -> None:
     atexit.register(_end_quietly)
     # Processes of Python that this one starts do not import from the folder that it is called in.
     os.environ["PYTHONSAFEPATH"] = "1"
-    os.environ.setdefault(
-        "TQDM_DISABLE", "1"
-    )  # read on import: libraries' bars would break lines of progress
+    # Read on import: the bars of libraries would stand between the lines of progress.
+    os.environ.setdefault("TQDM_DISABLE", "1")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a locale without a character, an argument that is no text
             stream.reconfigure(errors="backslashreplace")

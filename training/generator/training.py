@@ -179,6 +179,7 @@ class _ExampleLearner:
         rows = self._chosen(step)
         tokens = int(self.examples.responses[rows].sum())
         total = 0.0
+        progress = Progress(f"examples of step {step + 1} learned", len(rows))
         for part in np.array_split(rows, -(-len(rows) // micro_batch)):
             losses = self.network.losses(self.examples, part)
             finite = torch.isfinite(losses.detach()).cpu().numpy()
@@ -191,6 +192,7 @@ class _ExampleLearner:
             loss = losses.sum() / tokens
             loss.backward()
             total += float(loss.detach())
+            progress.advance(len(part))
         return total
 
     def _chosen(self, step: int) -> npt.NDArray[np.intp]:
