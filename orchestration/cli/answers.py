@@ -75,14 +75,14 @@ def answers_run_command(
         print_json(outcome.to_dict())
     else:
         console.print(
-            f"{name}: of {counted(outcome.questions, 'question')} {outcome.answered:,} answered, "
+            f"{name}: {outcome.answered:,} of {counted(outcome.questions, 'question')} answered, "
             f"{len(outcome.failed)} failed; {outcome.computed} answered now in {outcome.seconds:.1f} s, "
             f"{outcome.questions_per_s:.1f} per second, {counted(outcome.shards, 'commit')}",
             markup=False,
         )
     if outcome.failed:
         raise RunFailed(
-            f"of {counted(outcome.questions, 'question')} {len(outcome.failed):,} not answered: mend what is "
+            f"{len(outcome.failed):,} of {counted(outcome.questions, 'question')} not answered: mend what is "
             f"said of each, and `headwater answers run {questions} --name {name}` asks these alone"
         )
 
@@ -218,7 +218,7 @@ def answers_replay_command(
             print_table([asdict(each) | {"differs": ", ".join(each.differs)} for each in batch.differing])
         equal = batch.answers - len(batch.differing)
         console.print(
-            f"of {counted(batch.answers, 'answer')} {equal:,} equal, by {batch.engine} now", markup=False
+            f"{equal:,} of {counted(batch.answers, 'answer')} equal, by {batch.engine} now", markup=False
         )
         return
     with quiet_terminal():

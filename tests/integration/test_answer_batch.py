@@ -348,7 +348,7 @@ def test_the_command_prints_the_contract_and_exports(
     result = CliRunner().invoke(app, ["answers", "run", str(file), "--name", "cli", "--json"])
     assert result.exit_code == 1
     assert isinstance(result.exception, RunFailed)
-    assert "1 of 3 questions have no answer" in str(result.exception)
+    assert "1 of 3 questions not answered" in str(result.exception)
     assert f"`headwater answers run {file} --name cli`" in str(result.exception)
     found = json.loads(result.stdout)
     assert list(found) == [
@@ -428,4 +428,4 @@ def test_a_batch_that_is_replayed_is_equal_or_says_what_differs(
     assert {tuple(each["differs"]) for each in found["differing"]} == {("engine", "answer", "citations")}
     assert lake.version(ANSWERS.name) == before
     shown = CliRunner().invoke(app, ["answers", "replay", "again"], catch_exceptions=False).stdout
-    assert "of 4 answers 0 equal" in shown
+    assert "0 of 4 answers equal" in shown
