@@ -218,12 +218,12 @@ def test_the_cheaper_way_to_the_nearest_is_taken_and_said(postgres: Postgres) ->
     assert "300 chunks without a graph" in few.why
     many = plan("large", 10)
     assert (many.method, many.tenant_chunks, many.graph_chunks) == ("graph", 2700, 2700)
-    assert "a graph over 2700 chunks costs as much as comparing 400" in many.why
+    assert "a graph over 2,700 chunks costs as much as comparing 400" in many.why
     assert many.settings["hnsw.ef_search"] == "40"
     assert many.settings["hnsw.iterative_scan"] == "relaxed_order"
     # So many are asked for that comparing all of them costs no more.
     assert plan("large", 800).method == "exact"
-    assert "comparing 2700 chunks costs no more" in plan("large", 800).why
+    assert "comparing 2,700 chunks costs no more" in plan("large", 800).why
     # The plan says it where there are fewer.
     assert (plan("small", 500).asked, plan("small", 500).found) == (500, 300)
     assert plan("nobody", 5).found == 0
