@@ -202,7 +202,7 @@ def test_an_adapter_is_measured_beside_its_base_on_the_same_questions(
     assert list(evaluated("--adapter", "none")["engines"]) == ["extractive", "local:generator"]
     other = save_tiny_generator(tmp_path / "other", context_tokens=128)
     of_other = register_random_adapter(registry, other, model_files_digest(other), "delta", 9)
-    for named, why in ((of_other.address, "trained over the base"), ("none@1", "not one model 'none@1'")):
+    for named, why in ((of_other.address, "trained over the base"), ("none@1", "no model 'none@1'")):
         command = ["evaluate-answers", str(file), "--adapter", named]
         assert why in str(CliRunner().invoke(app, command).exception)
 

@@ -113,7 +113,7 @@ def test_passages_of_one_split_that_are_much_longer_are_refused(lake: Lake) -> N
 def test_a_held_out_text_in_training_is_found(lake: Lake, leak: dict[str, Any]) -> None:
     found = faults(lake, [*good(), pair("leaking", **leak)])
     assert list(found) == ["nothing_held_out"]
-    assert "1 examples" in found["nothing_held_out"]
+    assert "1 example to train on" in found["nothing_held_out"]
     assert "leaking" in found["nothing_held_out"]
 
 
@@ -135,6 +135,6 @@ def test_a_chunk_of_another_tenant_or_one_that_is_gone_is_found(lake: Lake, chun
 def test_no_snapshot_is_made_of_what_does_not_pass(lake: Lake, tmp_path: Path) -> None:
     write(lake, TRAINING_EXAMPLES, [pair("train1")], gold__chunks=1)
     nothing = QUESTIONS.empty_table()
-    with pytest.raises(TrainingSetRefused, match=r"tenant acme.*minimum_size: 1 questions"):
+    with pytest.raises(TrainingSetRefused, match=r"tenant acme.*minimum_size: 1 question with"):
         snapshot_training_set(lake, tmp_path / "sets", DatasetRequest("set", "acme"), nothing, CONFIG)
     assert not (tmp_path / "sets").exists()

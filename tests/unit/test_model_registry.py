@@ -48,8 +48,8 @@ def copied(base: Path) -> Callable[[Path], None]:
     return copy
 
 
-def added(registry: ModelRegistry, base: Path) -> ModelVersion:
-    return registry.add("embedder", LINEAGE, {"validation_ndcg@10": 0.7}, 12.0, copied(base), model_card)
+def added(registry: ModelRegistry, base: Path, name: str = "embedder") -> ModelVersion:
+    return registry.add(name, LINEAGE, {"validation_ndcg@10": 0.7}, 12.0, copied(base), model_card)
 
 
 @pytest.fixture
@@ -72,13 +72,16 @@ def test_versions_are_numbered_addressed_and_the_same_files_are_one_version(
     assert registry.find("embedder@live") == first
     assert registry.find("embedder@candidate") == second
     for address, why in {
-        "embedder@3": "there is not one model 'embedder@3'; there are embedder@2, embedder@1",
+        "embedder@3": "there is no model 'embedder@3'; there are embedder@2, embedder@1",
         "embedder@previous": "no version of embedder is previous",
         "ranker@live": "no version of ranker is live",
-        "ff": "there is not one model 'ff'",
+        "ff": "there is no model 'ff'",
     }.items():
         with pytest.raises(UnknownModel, match=why):
             registry.find(address)
+    other = added(registry, bases[0], "other")
+    with pytest.raises(UnknownModel, match="digest of embedder@1 and other@1: name one of them"):
+        registry.find(other.digest)
     card = (registry.open(first) / "README.md").read_text()
     assert "rivers@1234" in card
     assert first.digest in card

@@ -215,14 +215,18 @@ class ModelRegistry:
             aliases = self.aliases(name).model_dump()
             number = str(aliases[wanted]) if wanted in aliases else wanted
             found = [each for each in every if each.name == name and str(each.version) == number]
-        if len(found) != 1:
+        if len(found) > 1:
+            raise UnknownModel(
+                f"{address!r} is a digest of {' and '.join(each.address for each in found)}: name one of them"
+            )
+        if not found:
             known = (
                 ", ".join(each.address for each in every) or "none yet: `headwater train embedder` makes one"
             )
             why = (
                 f"no version of {name} is {wanted}"
                 if at and wanted in ModelAliases.model_fields
-                else (f"there is not one model {address!r}")
+                else f"there is no model {address!r}"
             )
             raise UnknownModel(f"{why}; there are {known}")
         return found[0]

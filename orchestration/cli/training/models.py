@@ -206,7 +206,8 @@ def models_show_command(address: Address, json_: Json = False) -> None:
         )
         return
     _print_version(version)
-    print_table([{"": key, "value": value} for key, value in version.lineage.model_dump().items()])
+    said = version.lineage.model_dump(exclude={"settings"}) | version.lineage.settings
+    print_table([{"": key, "value": value} for key, value in said.items()])
     if learned.removed:
         console.print(
             f"{learned}, of {learned.documents:,}; nothing is trained from it, and --json lists them",
