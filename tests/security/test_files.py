@@ -8,6 +8,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -219,8 +220,8 @@ def test_the_user_is_one_that_the_container_has(
 def test_another_user_runs_the_same(tmp_path: Path) -> None:
     """Not root: the data lies in the state folder, and all of it is theirs alone."""
     tmp_path.chmod(0o755)
-    for folder in tmp_path.parents[:2]:
-        folder.chmod(folder.stat().st_mode | 0o011)  # pytest's own, not a user's
+    for folder in tmp_path.parents[: len(tmp_path.relative_to(tempfile.gettempdir()).parts) - 1]:
+        folder.chmod(folder.stat().st_mode | 0o011)  # pytest's own, and a worker's; not a user's
     work = tmp_path / "work"
     work.mkdir(mode=0o700)
     shutil.chown(work, "nobody")
