@@ -19,6 +19,7 @@ from orchestration.bench.decoding.prompts import Tokens, quoting_prompts
 from orchestration.bench.memory import peak_memory
 from orchestration.bench.report import BenchResult
 from orchestration.settings import Settings
+from retrieval.progress import Progress
 
 _GENERATE_BATCH = 16
 _WARM_UP_TOKENS = 2
@@ -117,9 +118,11 @@ def _by_turns(contenders: dict[str, Complete], requests: list[GenerationRequest]
             [replace(each, options=SamplingOptions(_WARM_UP_TOKENS)) for each in requests[:_GENERATE_BATCH]]
         )
     size = -(-len(requests) // _TURNS)
+    progress = Progress("prompts completed, by all contenders", len(contenders) * len(requests))
     for first in range(0, len(requests), size):
         for name, complete in contenders.items():
             _measure(results[name], complete, requests[first : first + size], first)
+            progress.advance(size)
     return results
 
 
