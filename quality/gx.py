@@ -184,7 +184,10 @@ def _silent(spark: "SparkSession | None") -> Iterator[None]:
     if spark is None:
         yield
         return
-    logger = logging.getLogger("SQLQueryContextLogger")
+    from pyspark.logger import PySparkLogger
+
+    # By Spark's own class: whoever asks for this name first decides it, and Spark's errors need theirs.
+    logger = PySparkLogger.getLogger("SQLQueryContextLogger")
     root = spark.sparkContext._jvm.org.apache.logging.log4j.LogManager.getRootLogger()  # type: ignore[union-attr]
     before = root.getLevel().toString()
     spark.sparkContext.setLogLevel("OFF")

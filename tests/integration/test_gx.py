@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from lxml import html  # type: ignore[import-untyped]
+from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
 
@@ -429,3 +430,14 @@ def test_spark_reads_the_tables_once(spark: SparkSession) -> None:
     made[documents] = made[documents].mapInArrow(counted, made[documents].schema)
     assert gate_verdict(suite.expectations, run_gate_suite(made, suite, parameters=PARAMETERS)).passed
     assert read.value == 100
+
+
+def test_after_a_gate_an_error_of_spark_says_what_is_wrong(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asks for the logger of Spark's errors first decides its class, and they need their own."""
+    monkeypatch.delitem(logging.root.manager.loggerDict, "SQLQueryContextLogger", raising=False)
+    suite = SUITES[documents]
+    assert run_gate_suite(frames(spark, sound(), suite), suite, parameters=PARAMETERS)
+    with pytest.raises(AnalysisException, match="`nothing` cannot be found"):
+        spark.sql("select * from nothing")
