@@ -123,6 +123,7 @@ def start_services(
     stopped = [service for service in wanted if _running(settings, service.name) is None]
     if stopped:  # two that start the same service would be in each other's way
         stop_process_group(service_pid_file(settings, SUPERVISOR))
+        supervisor_report_file(settings).unlink(missing_ok=True)
     for service in stopped:
         # What a killed leader left behind, its port included.
         stop_process_group(service_pid_file(settings, service.name))

@@ -147,9 +147,11 @@ def state_status(settings: Settings) -> StateStatus:
 def service_problems(found: Sequence[lifecycle.ServiceStatus], settings: Settings) -> list[str]:
     """Returns a sentence per service with which something is wrong.
 
-    While `headwater up` still starts services there is no supervisor yet, and nothing is wrong with that.
+    While `headwater up` still starts services there is no supervisor yet, and nothing is wrong with that. One
+    that was killed has left its report.
     """
     starting = any(each.wanted and not each.healthy and _has_just_begun(each) for each in found)
+    starting = starting and not lifecycle.supervisor_report_file(settings).exists()
     judged = [each for each in found if not (starting and each.service == SUPERVISOR and each.pid is None)]
     return [sentence for each in judged if (sentence := service_problem(each, settings))]
 

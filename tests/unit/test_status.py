@@ -16,6 +16,7 @@ from assets.sources.source_registry import SourceRegistry
 from inference.engines.generator import EngineConfig
 from orchestration.cli.main import app
 from orchestration.configured_parts import missing_model_files
+from orchestration.services import lifecycle
 from orchestration.services.dagster_home import dagster_home_instance
 from orchestration.services.lifecycle import ServiceStatus
 from orchestration.services.status import (
@@ -76,6 +77,10 @@ def test_no_supervisor_is_missed_while_services_are_started(settings: Settings) 
     assert only.startswith("code is starting, for 6 s now")
     hangs = ServiceStatus("code", 7, "", 600.0, False, True)
     assert len(service_problems([supervisor, hangs], settings)) == 2
+    report = lifecycle.supervisor_report_file(settings)
+    report.parent.mkdir(parents=True)
+    report.write_text("{}")  # one that was killed has left it
+    assert len(service_problems([supervisor, starting], settings)) == 2
 
 
 @pytest.mark.parametrize(
