@@ -55,8 +55,8 @@ def run_embedder_job(
     def train(folder: Path) -> Trained:
         lists, validation = split_validation(learned.lists(), _VALIDATION_SHARE, _MOST_VALIDATION)
         progress(
-            f"training at most {training.minutes:g} minutes on {len(lists.ids):,} questions and "
-            f"{len(lists.passages):,} passages, validating on {len(validation.ids)} questions"
+            f"training on {len(lists.ids):,} questions and {len(lists.passages):,} passages for at most "
+            f"{training.minutes:g} minutes, validating on {len(validation.ids)} questions"
         )
         outcome = train_embedder(network, lists, validation, training, folder, progress)
         if outcome.after <= outcome.before:
