@@ -102,8 +102,6 @@ def absent_name(question: str, texts: Sequence[str]) -> str | None:
         question: The question.
         texts: The passages that were found for it, with their titles.
     """
-    held = {word for text in texts for word in _words(text)}
-    beginnings = {word[:length] for word in held for length in range(_SHORTEST, len(word) + 1)}
     names: list[tuple[int, int]] = []
     for start, name in _names(question).items():
         if _has_digit(name):
@@ -112,9 +110,13 @@ def absent_name(question: str, texts: Sequence[str]) -> str | None:
             names[-1] = (names[-1][0], start + len(name))
         else:
             names.append((start, start + len(name)))
+    if not names:
+        return None
+    held = {word for text in texts for word in _words(text)}
+    beginnings = {word[:length] for word in held for length in range(_SHORTEST, len(word) + 1)}
     for start, end in names:
         words = [word for word in _words(question[start:end]) if len(word) >= _SHORTEST]
-        if words and not any(word in held or word in beginnings for word in words):
+        if words and beginnings.isdisjoint(words):
             return question[start:end]
     return None
 
@@ -130,10 +132,12 @@ def title_names(question: str, titles: Sequence[str | None], texts: Sequence[str
         texts: The text of each passage.
     """
     titled = [set(_words(title or "")) for title in titles]
+    asked = {word for word in _words(question) if len(word) >= _SHORTEST} & set[str]().union(*titled)
+    held = [asked.intersection(_words(text)) for text in texts] if asked else []
     named = set()
-    for word in {word for word in _words(question) if len(word) >= _SHORTEST} & set[str]().union(*titled):
-        others = [text for text, own in zip(texts, titled, strict=True) if word not in own]
-        if sum(word in _words(text) for text in others) <= len(others) / 2:
+    for word in asked:
+        others = [words for words, own in zip(held, titled, strict=True) if word not in own]
+        if sum(word in words for words in others) <= len(others) / 2:
             named.add(word)
     return named
 

@@ -35,10 +35,10 @@ def evaluate_in_scratch_index(
             searches[RERANKED] = index.rerank
         asked = Progress("queries asked, in all modes", len(collection.queries) * len(searches))
 
-        def counted(search: SearchFunction, text: str, k: int) -> Sequence[EvaluatedChunk]:
+        def ask(search: SearchFunction, text: str, k: int) -> Sequence[EvaluatedChunk]:
             asked.advance()
             return search(text, k)
 
-        searches = {mode: partial(counted, search) for mode, search in searches.items()}
+        searches = {mode: partial(ask, search) for mode, search in searches.items()}
         chunks_per_document = 1 if chunks == "document" else CHUNKS_PER_DOCUMENT
         return evaluate_collection(collection, searches, chunks_per_document, progress)

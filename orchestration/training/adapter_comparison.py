@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from inference.engines.digest import model_files_digest
@@ -131,15 +130,13 @@ def compare_adapters(
     verdict = decide_model_release(gains, settings.recipe.engine_gate.tolerance, LOG_LIKELIHOOD)
     registry.log_decision(
         version.name,
-        ModelDecision(
-            version=version.version,
-            decision="approved" if verdict.released else "refused",
-            reason=verdict.reason,
-            against=beside.digest if beside else version.lineage.base_digest,
-            dataset=dataset,
-            gains=gains,
-            questions=len(asked.questions) if asked else 0,
-            decided_at=datetime.now(UTC),
+        ModelDecision.of_verdict(
+            verdict,
+            version,
+            beside.digest if beside else version.lineage.base_digest,
+            dataset,
+            gains,
+            len(asked.questions) if asked else 0,
         ),
     )
     return AdapterComparison(

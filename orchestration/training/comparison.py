@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from orchestration.operations.evaluation import evaluate_in_scratch_index
@@ -105,15 +104,7 @@ def compare_models(
     if version:
         registry.log_decision(
             version.name,
-            ModelDecision(
-                version=version.version,
-                decision="approved" if verdict.released else "refused",
-                reason=verdict.reason,
-                against=digests[other],
-                dataset=f"{collection.name}/{split}",
-                gains=gains,
-                decided_at=datetime.now(UTC),
-            ),
+            ModelDecision.of_verdict(verdict, version, digests[other], f"{collection.name}/{split}", gains),
         )
     figures = {
         name: {key: float(each.mean()) for key, each in measured.items()} for name, measured in values.items()

@@ -4,7 +4,6 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -124,14 +123,8 @@ def run_generator_job(
         progress(f"beside its base on {len(outcome.after)} held-out examples: {verdict.reason}")
 
         def decision(version: ModelVersion) -> ModelDecision:
-            return ModelDecision(
-                version=version.version,
-                decision="approved" if verdict.released else "refused",
-                reason=verdict.reason,
-                against=network.base_digest,
-                dataset=f"{written.name}/test",
-                gains=gains,
-                decided_at=datetime.now(UTC),
+            return ModelDecision.of_verdict(
+                verdict, version, network.base_digest, f"{written.name}/test", gains
             )
 
         trained, metrics = outcome.training, _metrics(outcome)

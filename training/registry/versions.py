@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import BaseModel
 
 from inference.engines.digest import ADAPTER_CONFIG, adapter_digest
+from quality.evaluation.release_gate import ReleaseVerdict
 from retrieval.atomic_files import flush_path
 from retrieval.embedding.model_folder import model_folder_digest, read_model_folder
 from retrieval.embedding.model_signature import (
@@ -118,6 +119,28 @@ class ModelDecision(BaseModel, frozen=True):
     gains: dict[str, dict[str, float]] = {}
     questions: int | None = None
     decided_at: datetime
+
+    @classmethod
+    def of_verdict(
+        cls,
+        verdict: ReleaseVerdict,
+        version: ModelVersion,
+        against: str,
+        dataset: str,
+        gains: dict[str, dict[str, float]],
+        questions: int | None = None,
+    ) -> "ModelDecision":
+        """Returns what a gate decided now about a version that was measured; see the attributes."""
+        return cls(
+            version=version.version,
+            decision="approved" if verdict.released else "refused",
+            reason=verdict.reason,
+            against=against,
+            dataset=dataset,
+            gains=gains,
+            questions=questions,
+            decided_at=datetime.now(UTC),
+        )
 
 
 @dataclass(frozen=True)
