@@ -65,6 +65,18 @@ def test_an_embedder_learns_its_lists_and_is_written_as_a_folder_that_is_the_bas
     assert torch.equal(weights_of(again), weights_of(network))
 
 
+def test_the_result_is_the_mean_of_the_base_and_the_best_weights(tiny_base: Path, tmp_path: Path) -> None:
+    base = weights_of(EmbeddingNetwork(tiny_base))
+    alone, best = trained(tiny_base, tmp_path / "alone", TRAINING.model_copy(update={"base_share": 0.0}))
+    mixed, outcome = trained(tiny_base, tmp_path / "mixed", TRAINING.model_copy(update={"base_share": 0.25}))
+    assert not torch.allclose(weights_of(alone), base)
+    assert torch.allclose(weights_of(mixed), 0.25 * base + 0.75 * weights_of(alone), atol=1e-6)
+    # The standing tells of the training's weights, the outcome of the result's.
+    assert outcome.standing.scores == best.standing.scores
+    assert best.after == best.standing.best_score
+    assert outcome.before == best.before < outcome.after
+
+
 def test_the_first_time_left_does_not_count_what_came_before_the_steps(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -254,7 +266,7 @@ def test_ndcg_is_that_of_ir_measures(passages: int, seed: int) -> None:
 
 
 def test_more_minutes_are_more_steps_until_the_questions_are_used_up() -> None:
-    steps = [planned_steps(minutes, (40, 1250), 10_000_000, 3000, 10**6) for minutes in (0.1, 5, 10, 10_000)]
+    steps = [planned_steps(minutes, (40, 1250), 2e11, 2e13) for minutes in (0.1, 5, 10, 10_000)]
     assert steps == sorted(steps)
     assert steps[0] == 40
     assert steps[-1] == 1250

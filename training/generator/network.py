@@ -148,25 +148,20 @@ class AdapterNetwork:
             examples: The examples.
             rows: Which of them.
         """
-        width, kept = int(examples.lengths[rows].max()), int(examples.responses[rows].max()) + 1
+        lengths, responses = examples.lengths[rows], examples.responses[rows]
+        width = int(lengths.max())
         ids = np.zeros((len(rows), width), np.int64)
-        inside = np.zeros((len(rows), width), np.int64)
-        labels = np.full((len(rows), kept), _IGNORED, np.int64)
-        # Padded on the left: all responses end where the batch ends, and no logits but theirs are computed.
+        labels = np.full((len(rows), width), _IGNORED, np.int64)
+        # Padded on the right, where no token before looks: so attention needs no mask, and skips what is
+        # later than each token. No logits are computed before the first response.
         for place, row in enumerate(rows):
-            tokens, response = examples.ids[row], int(examples.responses[row])
-            ids[place, width - len(tokens) :] = tokens
-            inside[place, width - len(tokens) :] = 1
-            labels[place, kept - response :] = tokens[-response:]
-        mask = torch.from_numpy(inside).to(self.device)
-        found = self.model(
-            input_ids=torch.from_numpy(ids).to(self.device),
-            attention_mask=mask,
-            position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
-            logits_to_keep=kept,
-        )
+            tokens = examples.ids[row]
+            ids[place, : len(tokens)] = tokens
+            labels[place, len(tokens) - responses[place] : len(tokens)] = tokens[-responses[place] :]
+        kept = width - int((lengths - responses).min()) + 1
+        found = self.model(input_ids=torch.from_numpy(ids).to(self.device), logits_to_keep=kept)
         logits = found.logits[:, :-1].float()
-        wanted = torch.from_numpy(labels[:, 1:]).to(self.device)
+        wanted = torch.from_numpy(labels[:, width - kept + 1 :]).to(self.device)
         each = functional.cross_entropy(
             logits.flatten(0, 1), wanted.flatten(), ignore_index=_IGNORED, reduction="none"
         )

@@ -14,13 +14,13 @@ from retrieval.progress import Progress
 from training.generator.examples import WrittenExample, WrittenSplits
 from training.generator.network import AdapterNetwork, TokenizedExamples
 from training.jobs.loop import TrainingDiverged, TrainingOutcome, run_loop
-from training.jobs.plan import GeneratorTraining, planned_steps
+from training.jobs.plan import BACKWARD_FLOP, FORWARD_FLOP, GeneratorTraining, planned_steps
 from training.jobs.ranked_lists import TooFewExamples
 
 _FEWEST_STEPS = 12
 _FEWEST_TRAINED = 8
 _FEWEST_HELD_OUT = 4
-_MOST_VALIDATION = 64
+_MOST_VALIDATION = 24
 _MOST_TEST = 200
 
 
@@ -153,9 +153,13 @@ class _ExampleLearner:
         self.batch = min(training.batch_examples, len(train.names))
         self.micro_batch = min(training.micro_batch, self.batch)
         most = math.ceil(training.most_passes * len(train.names) / self.batch)
-        step_tokens = int(self.batch * train.lengths.mean())
+        token_flop = FORWARD_FLOP + BACKWARD_FLOP + training.gradient_checkpointing * FORWARD_FLOP
+        validated = (training.validations + 1) * int(validation.lengths.sum())
         self.planned = planned_steps(
-            training.minutes, (_FEWEST_STEPS, max(most, _FEWEST_STEPS)), network.parameters, step_tokens
+            training.minutes,
+            (_FEWEST_STEPS, max(most, _FEWEST_STEPS)),
+            token_flop * network.parameters * self.batch * train.lengths.mean(),
+            FORWARD_FLOP * network.parameters * validated,
         )
 
     def named_parameters(self) -> list[tuple[str, torch.nn.Parameter]]:

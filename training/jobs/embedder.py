@@ -5,6 +5,7 @@ embedded last, as in a cross-batch memory (Wang et al., 2020, "Cross-Batch Memor
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,13 @@ import torch
 from training.jobs.loop import TrainingDiverged, TrainingOutcome, run_loop
 from training.jobs.losses import listwise_loss
 from training.jobs.network import EmbeddingNetwork
-from training.jobs.plan import EmbedderTraining, planned_steps
+from training.jobs.plan import (
+    BACKWARD_FLOP,
+    FORWARD_FLOP,
+    WEIGHTS_FLOP,
+    EmbedderTraining,
+    planned_steps,
+)
 from training.jobs.ranked_lists import NOTHING, RankedLists, target_probabilities
 from training.jobs.validation import ListValidation
 
@@ -32,7 +39,7 @@ def train_embedder(
     folder: Path,
     progress: Callable[[str], None],
 ) -> TrainingOutcome:
-    """Trains a network, and leaves the best validated weights in it.
+    """Trains a network, and leaves the mean of its base and the best validated weights in it.
 
     Args:
         network: The base, which is changed.
@@ -58,7 +65,10 @@ def train_embedder(
         lr=training.learning_rate,
         weight_decay=_WEIGHT_DECAY,
     )
-    return run_loop(learner, training, optimizer, folder, progress, learner.cut_off)
+    base = network.weights()
+    outcome = run_loop(learner, training, optimizer, folder, progress, learner.cut_off)
+    network.mix(base, training.base_share)
+    return replace(outcome, after=learner.score())
 
 
 class _ListLearner:
@@ -87,9 +97,8 @@ class _ListLearner:
         self.planned = planned_steps(
             training.minutes,
             (_FEWEST_STEPS, most),
-            network.parameters,
-            int(step_tokens),
-            int(self.passages.lengths.sum()),
+            (FORWARD_FLOP + BACKWARD_FLOP + WEIGHTS_FLOP) * network.parameters * step_tokens,
+            FORWARD_FLOP * network.parameters * int(self.passages.lengths.sum()),
         )
         self.vectors = torch.empty(0)
         self.embedded: list[tuple[npt.NDArray[np.intp], torch.Tensor]] = []

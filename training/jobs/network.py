@@ -2,7 +2,7 @@
 
 import contextlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,6 +110,25 @@ class EmbeddingNetwork:
     def named_parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
         """Returns the parameters that are trained, by name, always in one order."""
         return [(name, each) for name, each in self.module.named_parameters() if each.requires_grad]
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Returns a copy of the parameters that are trained, by name."""
+        return {name: each.detach().clone() for name, each in self.named_parameters()}
+
+    @torch.no_grad()
+    def mix(self, base: Mapping[str, torch.Tensor], share: float) -> None:
+        """Makes each weight a mean of its own and the base's.
+
+        What was trained on one kind of text ranks others worse; such a mean keeps most of both (Wortsman et
+        al., 2021, "Robust fine-tuning of zero-shot models", 2109.01903; for embedders Xiao et al., 2023,
+        "LM-Cocktail", 2311.13534).
+
+        Args:
+            base: The base's weights, by name.
+            share: Their share, from 0 to 1.
+        """
+        for name, parameter in self.named_parameters():
+            parameter.lerp_(base[name], share)
 
     def tokenize(self, texts: Sequence[str], question: bool) -> tuple[TokenizedTexts, int]:
         """Returns texts as tokens, after their prompt, and how many were cut off."""

@@ -13,12 +13,12 @@ _FLOPS_PER_S_OF_GPU = 2e13
 processors: a plan that ends before its minutes is made whole, one that is cut off never lowers its learning
 rate. They are constants so that one command makes one model: a measured speed would have it depend on what
 else the machine does."""
-_FLOPS_PER_PARAMETER_AND_TOKEN = 6
-"""Two forward and four backward (Kaplan et al., 2020, "Scaling Laws for Neural Language Models", 2.1). An
-adapter's base has no gradients of its weights, which saves two, and is computed again for them, which costs
-two."""
-_TRAINED_PER_EMBEDDED = 3
-"""How much more a token costs that is trained on than one that is only embedded."""
+FORWARD_FLOP = 2
+"""For each parameter and token (Kaplan et al., 2020, "Scaling Laws for Neural Language Models", 2.1)."""
+WEIGHTS_FLOP = 2
+"""The gradients of weights, which the base of an adapter has none of."""
+BACKWARD_FLOP = 2
+"""The gradients of activations."""
 
 
 class EmbedderTraining(BaseModel, frozen=True):
@@ -30,7 +30,7 @@ class EmbedderTraining(BaseModel, frozen=True):
     """The time that it may take, on a machine as fast as the one of docs/training.md."""
     seed: int = 0
     """Decides which questions and passages come when."""
-    learning_rate: float = Field(default=5e-5, gt=0)
+    learning_rate: float = Field(default=1.5e-4, gt=0)
     batch_questions: int = Field(default=32, ge=1)
     """Questions of one step of the optimiser."""
     fresh_passages: int = Field(default=8, ge=0)
@@ -45,6 +45,8 @@ class EmbedderTraining(BaseModel, frozen=True):
     """How many validations without a better one end the training."""
     validations: int = Field(default=6, ge=1)
     """How often it validates, and keeps a checkpoint, at even distances."""
+    base_share: float = Field(default=0.5, ge=0, lt=1)
+    """The share of the base in the result, whose weights are a mean of the base's and the trained ones."""
 
 
 class GeneratorTraining(BaseModel, frozen=True):
@@ -57,43 +59,35 @@ class GeneratorTraining(BaseModel, frozen=True):
     learning_rate: float = Field(default=5e-4, gt=0)
     rank: int = Field(default=16, ge=1)
     """Of each adapted product; the scale is two."""
-    batch_examples: int = Field(default=16, ge=1)
+    batch_examples: int = Field(default=8, ge=1)
     """Examples of one step of the optimiser."""
-    micro_batch: int = Field(default=4, ge=1)
-    """How many of them are computed at once; gradients are added up."""
+    micro_batch: int = Field(default_factory=lambda: 4 if torch.cuda.is_available() else 1, ge=1)
+    """How many of them are computed at once; gradients are added up. One keeps a processor's units busy."""
     max_tokens: int = Field(default=1024, ge=16)
     """The most tokens of a prompt with its response; with too many, passages are taken out of it."""
-    gradient_checkpointing: bool = True
-    """Whether a layer's values are computed again for its gradient, in place of being kept."""
+    gradient_checkpointing: bool = Field(default_factory=torch.cuda.is_available)
+    """Whether a layer's values are computed again for its gradient, in place of being kept. Those of one
+    example are fewer than a model's weights."""
     most_passes: int = Field(default=3, ge=1)
     """How often an example comes at most."""
     patience: int = Field(default=3, ge=1)
     """How many validations without a better one end the training."""
-    validations: int = Field(default=6, ge=1)
+    validations: int = Field(default=4, ge=1)
     """How often it validates, and keeps a checkpoint, at even distances."""
 
 
-def planned_steps(
-    minutes: float,
-    bounds: tuple[int, int],
-    parameters: int,
-    step_tokens: int,
-    embedded_tokens: int = 0,
-) -> int:
+def planned_steps(minutes: float, bounds: tuple[int, int], step_flop: float, other_flop: float) -> int:
     """Returns the number of steps of the optimiser.
 
     Args:
         minutes: The time that they may take.
         bounds: The fewest and the most steps.
-        parameters: Those of the network without its embeddings of tokens.
-        step_tokens: Tokens that one step trains on.
-        embedded_tokens: Tokens that are only embedded, before the first step.
+        step_flop: Operations of one step.
+        other_flop: Operations before and between steps, all together.
     """
     if torch.cuda.is_available():
         speed = _FLOPS_PER_S_OF_GPU
     else:
         speed = _FLOPS_PER_S_OF_THREAD * torch.get_num_threads()
-    token_s = _FLOPS_PER_PARAMETER_AND_TOKEN * parameters / speed
-    left_s = minutes * 60 - embedded_tokens * token_s / _TRAINED_PER_EMBEDDED
     fewest, most = bounds
-    return max(fewest, min(int(left_s / (step_tokens * token_s)), most))
+    return max(fewest, min(int((minutes * 60 * speed - other_flop) / step_flop), most))
