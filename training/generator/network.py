@@ -26,6 +26,8 @@ _TARGETS = "all-linear"
 """All products are adapted: a rank spread over all learns more than attention's alone (Dettmers et al., 2023,
 "QLoRA", section 4)."""
 _IGNORED = -100
+_WIDTH_STEP = 64
+"""Batches are as wide as a multiple of this: what torch keeps for each shape would else grow step by step."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ class AdapterNetwork:
             rows: Which of them.
         """
         lengths, responses = examples.lengths[rows], examples.responses[rows]
-        width = int(lengths.max())
+        width = -(-int(lengths.max()) // _WIDTH_STEP) * _WIDTH_STEP
         ids = np.zeros((len(rows), width), np.int64)
         labels = np.full((len(rows), width), _IGNORED, np.int64)
         # Padded on the right, where no token before looks: so attention needs no mask, and skips what is
@@ -171,9 +173,10 @@ class AdapterNetwork:
         """Writes the adapter in PEFT's form, with the base's digest beside its weights."""
         from peft import get_peft_model_state_dict
 
+        # Else it looks for the base's configuration, which a GGUF file has none of, and warns.
+        state = get_peft_model_state_dict(self.model, save_embedding_layers=False)
         weights = {
-            name: each.detach().to("cpu", torch.float32).contiguous()
-            for name, each in sorted(get_peft_model_state_dict(self.model).items())
+            name: each.detach().to("cpu", torch.float32).contiguous() for name, each in sorted(state.items())
         }
         # One entry: safetensors writes several in any order, and the same adapter is to be the same bytes.
         save_file(weights, folder / ADAPTER_WEIGHTS, {BASE_DIGEST: self.base_digest})
