@@ -4,10 +4,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from tiny_embedders import make_tiny_embedder
 
-from orchestration.bench.embedding.formats import EmbedderForm, EmbedderFormRow, measure_form
+from orchestration.bench.embedding.formats import EmbedderForm, EmbedderFormRow, FormNotComputed, measure_form
 from orchestration.bench.report import BenchTable
 from retrieval.embedding.config import EmbedderConfig
 
@@ -27,6 +28,14 @@ def test_forms_of_one_embedder_make_the_same_vectors_but_for_rounding(tmp_path: 
         assert [speed.texts for speed in each.speeds] == [64, 65]
         assert all(speed.processor_s > 0 and speed.first_result_s > 0 for speed in each.speeds)
     assert not np.array_equal(measured[0].vectors, measured[2].vectors)
+
+
+def test_what_torch_does_not_compile_is_told_and_ends_no_bench(tmp_path: Path) -> None:
+    config = EmbedderConfig(model=make_tiny_embedder(tmp_path / "model"))
+    if not torch.cpu.get_capabilities().get("avx512_vnni"):
+        pytest.skip("int8 needs a processor with VNNI")
+    with pytest.raises(FormNotComputed, match="torch does not compile it: .*graph constant"):
+        measure_form(EmbedderForm("torch compiled", "int8"), config, tmp_path, "cpu", (1,), None)
 
 
 def test_a_table_shows_what_was_not_measured_and_why() -> None:

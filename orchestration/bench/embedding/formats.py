@@ -10,6 +10,7 @@ from typing import Literal, cast, get_args
 
 import numpy as np
 import torch
+from torch._inductor.exc import InductorError
 
 from inference.engines.generation import Quantization
 from inference.engines.torch.linear import UnavailableQuantization, build_linear, check_quantization
@@ -23,6 +24,7 @@ from retrieval.embedding.embedder import Embedder, effective_prompts
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.embedding.model_folder import read_model_folder
 from retrieval.embedding.tokenization import load_text_tokenizer
+from retrieval.progress import Progress
 
 _LEAST_TEXTS = 64
 """Fewer texts at once are embedded several times: one text takes a few milliseconds."""
@@ -97,6 +99,7 @@ def bench_embedder_formats(
     config = settings.recipe.embedder
     rows: list[EmbedderFormRow] = []
     reference: Vectors | None = None
+    progress = Progress("forms of the embedder measured", len(forms))
     for form in forms:
         # A process each: what one has allocated, compiled or kept would count for the next.
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
@@ -106,6 +109,8 @@ def bench_embedder_formats(
             except FormNotComputed as error:
                 unmeasured[f"{form.runtime} {form.format}"] = str(error)
                 continue
+            finally:
+                progress.advance()
         reference = measured.vectors if reference is None else reference
         cosines = (measured.vectors * reference).sum(1)
         rows += [
@@ -155,7 +160,10 @@ def measure_form(
     with peak_memory() as before:
         pass
     encoder = _openvino(form, config, home) if form.runtime == "OpenVINO" else _torch(form, config, device)
-    speeds = [_speed(encoder.documents, texts, batch, before.before_mib) for batch in batches]
+    try:
+        speeds = [_speed(encoder.documents, texts, batch, before.before_mib) for batch in batches]
+    except InductorError as error:
+        raise FormNotComputed(f"torch does not compile it: {str(error).splitlines()[0]}") from error
     searched = ndcg(data, encoder) if data and form.runtime != "torch compiled" else None
     return MeasuredForm(speeds, encoder.documents(texts[:_LEAST_TEXTS]), searched)
 
