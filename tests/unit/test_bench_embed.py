@@ -34,7 +34,7 @@ def test_what_torch_does_not_compile_is_told_and_ends_no_bench(tmp_path: Path) -
     config = EmbedderConfig(model=make_tiny_embedder(tmp_path / "model"))
     if not torch.cpu.get_capabilities().get("avx512_vnni"):
         pytest.skip("int8 needs a processor with VNNI")
-    with pytest.raises(FormNotComputed, match="torch does not compile it: .*graph constant"):
+    with pytest.raises(FormNotComputed, match=r"torch does not compile it: .*graph constant"):
         measure_form(EmbedderForm("torch compiled", "int8"), config, tmp_path, "cpu", (1,), None)
 
 
