@@ -10,7 +10,9 @@ import pytest
 import torch
 from job_faults import train_until_killed, train_until_the_disk_is_full
 from safetensors.torch import load_file, save_file
+from tiny_decoders import byte_tokenizer
 from tiny_generator import save_tiny_generator
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from inference.engines.adapter_files import require_base
 from inference.engines.causal_model import open_causal_model
@@ -28,7 +30,7 @@ from training.generator.examples import (
     read_written_examples,
 )
 from training.generator.network import AdapterNetwork
-from training.generator.training import GeneratorOutcome, train_generator
+from training.generator.training import GeneratorOutcome, _ExampleLearner, train_generator
 from training.jobs.loop import OutOfMemory, TrainingDiverged
 from training.jobs.network import UnknownBase
 from training.jobs.plan import GeneratorTraining
@@ -152,8 +154,39 @@ def test_out_of_memory_halves_the_batch_and_says_so(
     ]
     assert outcome.training.standing.micro_batch == 1
     monkeypatch.setattr(AdapterNetwork, "losses", machine(0))
+    said.clear()
     with pytest.raises(OutOfMemory, match="smaller base"):
-        trained(tiny_base, tmp_path / "none")
+        trained(tiny_base, tmp_path / "none", said=said)
+    assert said[-1] == (
+        "out of memory in step 0: from here on values of layers are computed again in place of being kept, "
+        "which takes longer"
+    )
+
+
+def test_layers_that_are_computed_again_have_the_same_gradients(tiny_base: Path) -> None:
+    network = AdapterNetwork(tiny_base, TRAINING)
+    found = network.tokenize(examples(4))
+
+    def gradients() -> torch.Tensor:
+        weights = [each for _, each in network.named_parameters()]
+        found_gradients = torch.autograd.grad(network.losses(found, np.arange(4)).sum(), weights)
+        return torch.cat([each.reshape(-1) for each in found_gradients])
+
+    kept = gradients()
+    network.recompute()
+    assert network.recomputes
+    assert torch.equal(gradients(), kept)
+    assert kept.abs().max() > 0
+
+
+def test_a_training_that_gets_worse_ends_before_its_last_step(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.5, 0.6, 0.4, 0.3])  # of the base, and after steps 3, 6 and 9 of 12
+    monkeypatch.setattr(_ExampleLearner, "score", lambda self: next(scores))
+    _, outcome = trained(tiny_base, tmp_path)
+    assert outcome.training.ended == "the validation has not become better 2 times"
+    assert (outcome.training.standing.best_step, outcome.training.standing.step) == (3, 9)
 
 
 def test_a_loss_that_is_no_number_names_the_step_and_the_examples(
@@ -180,6 +213,19 @@ def test_a_batch_of_like_or_unlike_lengths_has_the_losses_that_each_example_has_
         together = network.losses(found, np.arange(5))
         alone = torch.cat([network.losses(found, np.array([row])) for row in range(5)])
     assert torch.allclose(together, alone, rtol=1e-4)
+
+
+def test_a_batch_is_no_wider_than_what_the_model_reads(tmp_path: Path) -> None:
+    sizes = {"n_positions": 100, "n_embd": 48, "n_layer": 1, "n_head": 4}  # it has no position after these
+    config = GPT2Config(vocab_size=272, bos_token_id=None, eos_token_id=256, pad_token_id=257, **sizes)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = "{{ messages[0]['content'] }}"
+    tokenizer.save_pretrained(tmp_path)
+    network = AdapterNetwork(tmp_path, TRAINING)
+    found = network.tokenize([WrittenExample("x", [[{"role": "user", "content": "x" * 50}]], ["y" * 30])])
+    assert 64 < found.lengths[0] < 100
+    assert torch.isfinite(network.losses(found, np.arange(1))).all()
 
 
 @pytest.mark.parametrize(

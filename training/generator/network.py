@@ -60,6 +60,7 @@ class AdapterNetwork:
         base_digest: The digest of its files.
         device: Where it is.
         max_tokens: The most tokens of an example.
+        recomputes: Whether values of layers are computed again for their gradients, in place of being kept.
     """
 
     def __init__(self, base: Path, training: GeneratorTraining, adapter: Path | None = None) -> None:
@@ -89,8 +90,7 @@ class AdapterNetwork:
         self.device: torch.device = model.device
         self.max_tokens = min(training.max_tokens, self._causal.context_tokens)
         model.config.use_cache = False
-        if training.gradient_checkpointing:
-            model.activation_checkpointing_enable({"use_reentrant": False})
+        self.recomputes = False
         torch.manual_seed(training.seed)
         self._config = LoraConfig(
             task_type="CAUSAL_LM",
@@ -109,6 +109,13 @@ class AdapterNetwork:
         for each in self.model.modules():
             if isinstance(each, torch.nn.Dropout):
                 each.p = 0.0
+        if self.device.type == "cuda":
+            self.recompute()
+
+    def recompute(self) -> None:
+        """From here on computes values of layers again for their gradients, in place of keeping them."""
+        self._causal.model.activation_checkpointing_enable({"use_reentrant": False})
+        self.recomputes = True
 
     @property
     def parameters(self) -> int:
@@ -151,7 +158,7 @@ class AdapterNetwork:
             rows: Which of them.
         """
         lengths, responses = examples.lengths[rows], examples.responses[rows]
-        width = -(-int(lengths.max()) // _WIDTH_STEP) * _WIDTH_STEP
+        width = min(-(-int(lengths.max()) // _WIDTH_STEP) * _WIDTH_STEP, self._causal.context_tokens)
         ids = np.zeros((len(rows), width), np.int64)
         labels = np.full((len(rows), width), _IGNORED, np.int64)
         # Padded on the right, where no token before looks: so attention needs no mask, and skips what is

@@ -151,9 +151,10 @@ class _ExampleLearner:
         self.network, self.examples, self.validation = network, train, validation
         self.seed, self.device = training.seed, network.device
         self.batch = min(training.batch_examples, len(train.names))
-        self.micro_batch = min(training.micro_batch, self.batch)
+        at_once = training.micro_batch or (1 if network.device.type == "cpu" else 4)
+        self.micro_batch = min(at_once, self.batch)
         most = math.ceil(training.most_passes * len(train.names) / self.batch)
-        token_flop = FORWARD_FLOP + BACKWARD_FLOP + training.gradient_checkpointing * FORWARD_FLOP
+        token_flop = FORWARD_FLOP + BACKWARD_FLOP + network.recomputes * FORWARD_FLOP
         validated = (training.validations + 1) * int(validation.lengths.sum())
         self.planned = planned_steps(
             training.minutes,
@@ -173,6 +174,12 @@ class _ExampleLearner:
 
     def stepped(self) -> None:
         pass
+
+    def spare_memory(self) -> bool:
+        if self.network.recomputes:
+            return False
+        self.network.recompute()
+        return True
 
     def score(self) -> float:
         losses = token_losses(self.network, self.validation, "validation examples measured")

@@ -68,7 +68,13 @@ def train_embedder(
     base = network.weights()
     outcome = run_loop(learner, training, optimizer, folder, progress, learner.cut_off)
     network.mix(base, training.base_share)
-    return replace(outcome, after=learner.score())
+    after = learner.score()
+    if training.base_share:
+        progress(
+            f"the mean of these weights and the base's: {learner.figure} {after:.4f}, the base "
+            f"{outcome.before:.4f}"
+        )
+    return replace(outcome, after=after)
 
 
 class _ListLearner:
@@ -121,6 +127,9 @@ class _ListLearner:
     def stepped(self) -> None:
         for passages, vectors in self.embedded:
             self.vectors[torch.from_numpy(passages)] = vectors
+
+    def spare_memory(self) -> bool:
+        return False
 
     def gradients(self, step: int, micro_batch: int) -> float:
         rows, fresh = self._chosen(step)

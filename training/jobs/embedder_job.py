@@ -66,7 +66,8 @@ def run_embedder_job(
             )
         metrics = _metrics(outcome, lists, validation)
         return Trained(
-            outcome.standing, outcome.ended, metrics, network.save, model_card, "validation_ndcg@10"
+            *(outcome.standing, outcome.ended, metrics, network.save, model_card),
+            figure="trained_weights_validation_ndcg@10",
         )
 
     trained_from = Base(name, model_folder_digest(network.folder, place.registry.folder))

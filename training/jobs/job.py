@@ -112,7 +112,7 @@ def run_job(
         describe_job(folder, {"dataset": source.name, "base": base.name, **settings})
         trained = train(folder)
         standing = trained.standing
-        progress(f"ended: {trained.ended}; the best of step {standing.best_step} is kept")
+        progress(f"ended: {trained.ended}; the best weights are those of step {standing.best_step}")
         lineage = ModelLineage(
             dataset=source.name,
             dataset_digest=source.digest,

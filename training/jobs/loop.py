@@ -100,6 +100,10 @@ class Learner(Protocol):
         """
         ...
 
+    def spare_memory(self) -> bool:
+        """Takes less memory from here on at the cost of time; returns False if it can not."""
+        ...
+
     def stepped(self) -> None:
         """Is called after the weights have changed by what `gradients` said last."""
         ...
@@ -115,7 +119,7 @@ class TrainingOutcome:
 
     Attributes:
         before: The base's validation.
-        after: The best one.
+        after: The result's.
         standing: How far it came, with its losses and scores.
         planned: Steps that were planned.
         ended: Why it ended.
@@ -175,7 +179,7 @@ class _Loop:
         before = self.learner.score()
         earlier_s = self._begin()
         planned = self.learner.planned
-        every = max(1, planned // self.schedule.validations)
+        every = max(1, -(-planned // self.schedule.validations))
         losses: list[float] = []
         stepping, first = time.monotonic(), self.standing.step
         said = stepping
@@ -227,6 +231,12 @@ class _Loop:
                 if not _is_out_of_memory(error):
                     raise
                 if self.standing.micro_batch == 1:
+                    if learner.spare_memory():
+                        self.say(
+                            f"out of memory in step {step}: from here on values of layers are computed again "
+                            "in place of being kept, which takes longer"
+                        )
+                        continue
                     raise OutOfMemory(
                         f"one of the {learner.unit} does not fit into the memory with what belongs to it: "
                         "train a smaller base, or on a machine with more"
@@ -277,10 +287,10 @@ class _Loop:
         """Returns why the training ends after the steps that were made, or None if it goes on."""
         standing, planned = self.standing, self.learner.planned
         if standing.steps and standing.steps[-1] == standing.step:  # it ends where it has just validated
-            if standing.worse >= self.schedule.patience:
-                return f"the validation has not become better {standing.worse} times"
             if standing.step >= planned:
                 return "all steps were made"
+            if standing.worse >= self.schedule.patience:
+                return f"the validation has not become better {standing.worse} times"
             if standing.seconds > self.schedule.minutes * 60:
                 minutes = f"{self.schedule.minutes:g}"
                 return f"its {minutes} minutes were over after {standing.step} of {planned} steps"

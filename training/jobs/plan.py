@@ -61,16 +61,14 @@ class GeneratorTraining(BaseModel, frozen=True):
     """Of each adapted product; the scale is two."""
     batch_examples: int = Field(default=8, ge=1)
     """Examples of one step of the optimiser."""
-    micro_batch: int = Field(default_factory=lambda: 4 if torch.cuda.is_available() else 1, ge=1)
-    """How many of them are computed at once; gradients are added up. One keeps a processor's units busy."""
+    micro_batch: int | None = Field(default=None, ge=1)
+    """How many of them are computed at once, gradients being added up; None for 1 on a processor, whose units
+    one keeps busy, and 4 on a GPU."""
     max_tokens: int = Field(default=1024, ge=16)
     """The most tokens of a prompt with its response; with too many, passages are taken out of it."""
-    gradient_checkpointing: bool = Field(default_factory=torch.cuda.is_available)
-    """Whether a layer's values are computed again for its gradient, in place of being kept. Those of one
-    example are fewer than a model's weights."""
     most_passes: int = Field(default=3, ge=1)
     """How often an example comes at most."""
-    patience: int = Field(default=3, ge=1)
+    patience: int = Field(default=2, ge=1)
     """How many validations without a better one end the training."""
     validations: int = Field(default=4, ge=1)
     """How often it validates, and keeps a checkpoint, at even distances."""
@@ -83,7 +81,7 @@ def planned_steps(minutes: float, bounds: tuple[int, int], step_flop: float, oth
         minutes: The time that they may take.
         bounds: The fewest and the most steps.
         step_flop: Operations of one step.
-        other_flop: Operations before and between steps, all together.
+        other_flop: Other operations that take part of the time, all together.
     """
     if torch.cuda.is_available():
         speed = _FLOPS_PER_S_OF_GPU
