@@ -99,7 +99,7 @@ def run_job(
     Raises:
         TrainingIsRunning: The same job runs elsewhere.
     """
-    registry, settings = place.registry, training.model_dump()
+    registry, settings = place.registry, training.model_dump(exclude_none=True)
     said = json.dumps([source.digest, base.digest, settings], sort_keys=True)
     run_id = f"{name}-{hashlib.sha256(said.encode()).hexdigest()[:16]}"
     folder = place.jobs / run_id

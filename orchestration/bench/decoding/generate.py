@@ -54,7 +54,7 @@ def bench_generate(
 
     A prompt is an instruction, four passages of the installed software's texts and a question. Every text has
     `max_tokens` tokens: no token ends it. `generate` gets prompts sorted by length in batches of 16. Each
-    completes half of the prompts, by turns, then the other half.
+    completes half of the prompts, by turns, then the other half, but at least 16 at a time.
 
     Args:
         model: A folder in transformers' form, or a GGUF file.
@@ -117,12 +117,12 @@ def _by_turns(contenders: dict[str, Complete], requests: list[GenerationRequest]
         complete(
             [replace(each, options=SamplingOptions(_WARM_UP_TOKENS)) for each in requests[:_GENERATE_BATCH]]
         )
-    size = -(-len(requests) // _TURNS)
+    size = -(-len(requests) // (_TURNS * _GENERATE_BATCH)) * _GENERATE_BATCH  # slots and batches are full
     progress = Progress("prompts completed, by all contenders", len(contenders) * len(requests))
     for first in range(0, len(requests), size):
         for name, complete in contenders.items():
             _measure(results[name], complete, requests[first : first + size], first)
-            progress.advance(size)
+            progress.advance(len(requests[first : first + size]))
     return results
 
 
