@@ -1,4 +1,5 @@
 import json
+import shutil
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -213,6 +214,16 @@ def test_a_batch_of_like_or_unlike_lengths_has_the_losses_that_each_example_has_
         together = network.losses(found, np.arange(5))
         alone = torch.cat([network.losses(found, np.array([row])) for row in range(5)])
     assert torch.allclose(together, alone, rtol=1e-4)
+
+
+def test_nothing_is_dropped_out_of_attention_either(tiny_base: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_base, tmp_path / "base")
+    file = tmp_path / "base" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"attention_dropout": 0.5}))
+    network = AdapterNetwork(tmp_path / "base", TRAINING)
+    found = network.tokenize(examples(4))
+    assert network.model.training
+    assert torch.equal(network.losses(found, np.arange(4)), network.losses(found, np.arange(4)))
 
 
 def test_a_batch_is_no_wider_than_what_the_model_reads(tmp_path: Path) -> None:

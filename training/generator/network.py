@@ -18,7 +18,7 @@ from inference.engines.causal_model import CausalModel, open_causal_model
 from inference.engines.digest import ADAPTER_CONFIG, ADAPTER_WEIGHTS, model_files_digest
 from inference.engines.protocol import EngineError
 from training.generator.examples import WrittenExample
-from training.jobs.network import TrainingNotInstalled, UnknownBase
+from training.jobs.network import TrainingNotInstalled, UnknownBase, turn_off_dropout
 from training.jobs.plan import GeneratorTraining
 
 _SCALE = 2
@@ -106,9 +106,7 @@ class AdapterNetwork:
             else:
                 self.model = PeftModel.from_pretrained(model, str(adapter))
         self.model.train()
-        for each in self.model.modules():
-            if isinstance(each, torch.nn.Dropout):
-                each.p = 0.0
+        turn_off_dropout(self.model)
         if self.device.type == "cuda":
             self.recompute()
 

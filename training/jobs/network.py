@@ -91,9 +91,7 @@ class EmbeddingNetwork:
         self.module = SentenceTransformer(
             str(base), device=str(self.device), local_files_only=True, trust_remote_code=False
         )
-        for each in self.module.modules():
-            if isinstance(each, torch.nn.Dropout):
-                each.p = 0.0
+        turn_off_dropout(self.module)
         for name, parameter in self.module.named_parameters():
             # Embeddings of tokens are half of a small model, and a corpus has few of them: left as they are,
             # a step costs half of the memory, and words that the corpus lacks keep their meaning.
@@ -183,6 +181,16 @@ class EmbeddingNetwork:
         fast = self.device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=fast):
             yield
+
+
+def turn_off_dropout(module: torch.nn.Module) -> None:
+    """Turns dropout off, that of layers and that which attention reads: a run can then go on exactly."""
+    for each in module.modules():
+        if isinstance(each, torch.nn.Dropout):
+            each.p = 0.0
+        for name, value in list(vars(each).items()):
+            if "dropout" in name and isinstance(value, float):
+                setattr(each, name, 0.0)
 
 
 def _by_length(lengths: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.intp]]:
