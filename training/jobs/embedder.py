@@ -67,13 +67,14 @@ def train_embedder(
     )
     base = network.weights()
     outcome = run_loop(learner, training, optimizer, folder, progress, learner.cut_off)
+    if not training.base_share:
+        return outcome
     network.mix(base, training.base_share)
     after = learner.score()
-    if training.base_share:
-        progress(
-            f"the mean of these weights and the base's: {learner.figure} {after:.4f}, the base "
-            f"{outcome.before:.4f}"
-        )
+    progress(
+        f"the mean of these weights and the base's: {learner.figure} {after:.4f}, the base "
+        f"{outcome.before:.4f}"
+    )
     return replace(outcome, after=after)
 
 

@@ -16,12 +16,13 @@ tags: [sentence-transformers, feature-extraction, headwater]
 
 # {version.address}
 
-An embedder trained by Headwater from {lineage.base} (digest `{lineage.base_digest}`), whose weights are part
-of its own as `base_share` says, on {lineage.dataset}
+An embedder trained by Headwater from {lineage.base} (digest `{lineage.base_digest}`) on {lineage.dataset}
 (digest `{lineage.dataset_digest}`){f" of the tenant {lineage.tenant}" if lineage.tenant else ""}. Its digest
 is `{version.digest}`; made at {version.made_at:%Y-%m-%d %H:%M} UTC by job `{lineage.run_id}` of code version
 {lineage.code_version}, in {version.seconds:.0f} s. The terms of the base and of the texts that it learned
 from hold for it.
+
+Its weights are the mean of those that were trained and of the base's, which have the share `base_share`.
 
 Meant for searching texts like those that it learned from. It was not measured on others: compare it with the
 base there (`headwater models compare`).

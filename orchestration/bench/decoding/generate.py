@@ -120,9 +120,10 @@ def _by_turns(contenders: dict[str, Complete], requests: list[GenerationRequest]
     size = -(-len(requests) // (_TURNS * _GENERATE_BATCH)) * _GENERATE_BATCH  # slots and batches are full
     progress = Progress("prompts completed, by all contenders", len(contenders) * len(requests))
     for first in range(0, len(requests), size):
+        asked = requests[first : first + size]
         for name, complete in contenders.items():
-            _measure(results[name], complete, requests[first : first + size], first)
-            progress.advance(len(requests[first : first + size]))
+            _measure(results[name], complete, asked, first)
+            progress.advance(len(asked))
     return results
 
 
