@@ -10,6 +10,8 @@ from functools import partial
 
 import dagster as dg
 
+from assets.answers.batches import AnswerBatches
+from assets.answers.stored import stored_batch_ids
 from assets.dagster.answers import ANSWER_CHECKS, answers_result
 from assets.dagster.metadata import asset_key, dagster_asset_options, dagster_result
 from assets.dagster.models import follow_training_tenants
@@ -18,8 +20,6 @@ from assets.engine.limits import PARSED_BYTES, LocalLimits
 from assets.engine.local_relations import LocalRelations
 from assets.engine.relations import BatchFunction, Relations
 from assets.engine.step import Step, begin_step
-from assets.lake.answer_batches import AnswerBatches
-from assets.lake.answers import stored_batch_ids
 from assets.lake.audits import readable_version
 from assets.lake.lake import Lake
 from assets.lake.tables import (

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from assets.answer_checks import AnswerLimits
+from assets.answers.checks import AnswerLimits
 from assets.dedup.minhash import MinHashConfig
 from assets.lake.ids import config_digest
 from assets.parsing.sandbox import ParserLimits

@@ -6,10 +6,10 @@ from typing import Any
 
 import dagster as dg
 
+from assets.answers.batches import AnswerBatches
+from assets.answers.journal import AnswerJournal
 from assets.dagster.worker_launch import launch_by_pipes
 from assets.engine_releases import answering_engine_config
-from assets.lake.answer_batches import AnswerBatches
-from assets.lake.answers import AnswerJournal
 from assets.lake.lake import Lake
 from assets.sources.source_registry import SourceRegistry
 from inference.answering.query_service import QueryService

@@ -271,7 +271,7 @@ def open_configured_lake(settings: Settings) -> Lake:
     )
     migrate_state_folder(settings.home, lake)
     if any(settings.answers_dir.glob("journal.*")):
-        from assets.lake.answers import AnswerJournal
+        from assets.answers.journal import AnswerJournal
 
         try:
             AnswerJournal(settings.answers_dir).commit(lake)

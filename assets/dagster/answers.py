@@ -6,9 +6,9 @@ from typing import Any
 
 import dagster as dg
 
-from assets.answer_checks import AnswerFigures, AnswerLimits, answer_figures, beyond_limits, check_citations
+from assets.answers.checks import AnswerFigures, AnswerLimits, answer_figures, beyond_limits, check_citations
+from assets.answers.stored import stored_batch
 from assets.dagster.metadata import asset_key, dagster_result
-from assets.lake.answers import stored_batch
 from assets.lake.lake import Lake
 from assets.lake.tables import ANSWERS
 from inference.batch.answer_batch import BatchOutcome

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from assets.answers.batches import AnswerBatches
 from assets.dagster.metadata import asset_key
-from assets.lake.answer_batches import AnswerBatches
 from assets.lake.lake import Lake
 from assets.lake.tables import TRAINING_EXAMPLES
 from assets.recipe import Recipe

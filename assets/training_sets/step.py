@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from assets.answers.batches import AnswerBatches
 from assets.engine.limits import LocalLimits
 from assets.engine.local_relations import LocalRelations
 from assets.engine.step import Step, begin_step
-from assets.lake.answer_batches import AnswerBatches
 from assets.lake.ids import config_digest
 from assets.lake.lake import Lake
 from assets.lake.tables import (

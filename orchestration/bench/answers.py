@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from assets.lake.answers import AnswerJournal
+from assets.answers.journal import AnswerJournal
 from inference.batch.answer_batch import BatchOutcome, answer_batch
 from inference.batch.question_set import BatchQuestion, QuestionSet
 from inference.engines.generator import EngineConfig

@@ -55,7 +55,7 @@ def answers_run_command(
 
     Example: `headwater answers run questions.jsonl --name march`
     """
-    from assets.lake.answer_batches import AnswerBatches
+    from assets.answers.batches import AnswerBatches
     from orchestration.operations.runs import RunFailed, execute_answers_run
 
     settings = read_command_settings()
@@ -93,7 +93,7 @@ def answers_batches_command(json_: Json = False) -> None:
 
     Example: `headwater answers batches`
     """
-    from assets.lake.answer_batches import AnswerBatches
+    from assets.answers.batches import AnswerBatches
 
     batches = AnswerBatches(read_command_settings().batches_dir)
     found = [outcome for name in batches.names() if (outcome := batches.outcome(name)) is not None]
@@ -118,8 +118,8 @@ def answers_export_command(
 
     Example: `headwater answers export march march.jsonl`
     """
-    from assets.lake.answer_batches import AnswerBatches
-    from assets.lake.answers import export_stored_batch
+    from assets.answers.batches import AnswerBatches
+    from assets.answers.stored import export_stored_batch
     from orchestration.settings import open_configured_lake
 
     file = file.expanduser()
@@ -146,7 +146,7 @@ def answers_list_command(
 
     Example: `headwater answers list --limit 5`
     """
-    from assets.lake.answers import recent_stored_answers
+    from assets.answers.stored import recent_stored_answers
     from orchestration.settings import open_configured_lake
 
     shown = ("answer_id", "answered_at", "tenant", "question", "release_id", "refused")
@@ -170,7 +170,7 @@ def answers_show_command(answer_id: AnswerId, json_: Json = False) -> None:
 
     Example: `headwater answers show 0f3c`
     """
-    from assets.lake.answers import find_stored_answer
+    from assets.answers.stored import find_stored_answer
     from orchestration.cli.render import render_answer
     from orchestration.settings import open_configured_lake
 
@@ -202,7 +202,7 @@ def answers_replay_command(
 
     Example: `headwater answers replay march`
     """
-    from assets.lake.answer_batches import AnswerBatches
+    from assets.answers.batches import AnswerBatches
     from orchestration.operations.ask import open_ask_service
     from orchestration.operations.replay import replay_answer, replay_batch
     from orchestration.settings import open_configured_lake

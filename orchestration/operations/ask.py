@@ -3,8 +3,8 @@
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
+from assets.answers.journal import JOURNAL_ANSWERS, AnswerJournal
 from assets.engine_releases import answering_engine_config
-from assets.lake.answers import JOURNAL_ANSWERS, AnswerJournal
 from inference.answering.answer import Answer, AnswerRecord
 from inference.answering.query_service import QueryService, SearchMode
 from inference.answering.release_models import ReleaseModels

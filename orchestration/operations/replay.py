@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from assets.lake.answers import StoredAnswer, find_stored_answer, stored_batch
+from assets.answers.stored import StoredAnswer, find_stored_answer, stored_batch
 from assets.lake.lake import Lake
 from inference.answering.answer import Answer, answer_prompts, cited_answer
 from inference.answering.query_service import (

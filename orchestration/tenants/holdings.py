@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from assets.lake.answer_batches import AnswerBatches
+from assets.answers.batches import AnswerBatches
 from assets.lake.lake import Lake
 from assets.lake.tables import CHUNKS, RAW_DOCUMENTS, TABLES
 from assets.sources.source_registry import SourceRegistry

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from assets.lake.answer_batches import AnswerBatches
+from assets.answers.batches import AnswerBatches
 from assets.lake.tables import TRAINING_EXAMPLES
 from assets.sources.source_registry import SourceRegistry
 from assets.training_sets.snapshots import mark_removed, snapshot_training_set

@@ -21,15 +21,15 @@ from dying_worker import dying_python
 from tiny_generator import save_tiny_generator
 from typer.testing import CliRunner
 
-from assets.answer_checks import (
+from assets.answers.batches import AnswerBatches, BatchRunning, InvalidQuestionSet
+from assets.answers.checks import (
     AnswerFigures,
     AnswerLimits,
     answer_figures,
     beyond_limits,
     check_citations,
 )
-from assets.lake.answer_batches import AnswerBatches, BatchRunning, InvalidQuestionSet
-from assets.lake.answers import stored_batch
+from assets.answers.stored import stored_batch
 from assets.lake.tables import ANSWERS
 from assets.sources.source_config import Source
 from assets.sources.source_registry import SourceRegistry
@@ -193,8 +193,9 @@ import os, signal, sys
 from itertools import count
 from pathlib import Path
 import inference.batch.answer_batch as module
-from assets.lake.answer_batches import AnswerBatches
-from assets.lake.answers import AnswerJournal, stored_batch_ids
+from assets.answers.batches import AnswerBatches
+from assets.answers.journal import AnswerJournal
+from assets.answers.stored import stored_batch_ids
 from assets.lake.lake import Lake
 from inference.answering.query_service import QueryService
 from inference.engines.worker.engine import WorkerEngine

@@ -9,7 +9,8 @@ from xml.etree import ElementTree
 import pytest
 from typer.testing import CliRunner, Result
 
-from assets.lake.answers import AnswerJournal, recent_stored_answers
+from assets.answers.journal import AnswerJournal
+from assets.answers.stored import recent_stored_answers
 from inference.engines.extractive import ExtractiveEngine
 from inference.prompting.types import Draft, Passage
 from orchestration.cli.main import app

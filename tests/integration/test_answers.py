@@ -15,12 +15,8 @@ from cross_encoders import save_cross_encoder
 from index_rows import made_with
 from typer.testing import CliRunner
 
-from assets.lake.answers import (
-    AnswerJournal,
-    UnknownStoredAnswer,
-    find_stored_answer,
-    recent_stored_answers,
-)
+from assets.answers.journal import AnswerJournal
+from assets.answers.stored import UnknownStoredAnswer, find_stored_answer, recent_stored_answers
 from assets.lake.lake import Lake
 from assets.lake.tables import ANSWERS
 from inference.answering.release_models import MAX_OLD_MODELS, ReleaseModels

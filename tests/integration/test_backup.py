@@ -14,8 +14,8 @@ from pyspark.sql import SparkSession
 from tiny_embedders import make_tiny_embedder
 
 from assets import silver
+from assets.answers.batches import AnswerBatches
 from assets.dedup.minhash import MinHashConfig
-from assets.lake.answer_batches import AnswerBatches
 from assets.recipe import Recipe
 from inference.answering.release_models import ReleaseModels
 from orchestration.migrations import STATE_VERSION, NewerStateFolder, migrate_state_folder

@@ -11,13 +11,13 @@ import pytest
 from small_release import state_with_small_release
 from typer.testing import CliRunner, Result
 
+from assets.answers.stored import recent_stored_answers
 from assets.engine_releases import (
     EngineNotReleasable,
     decided_engine,
     engine_releases,
     log_engine_decision,
 )
-from assets.lake.answers import recent_stored_answers
 from assets.lake.lineage import WriteConflict
 from assets.lake.tables import ENGINE_RELEASES
 from inference.engines.generator import EngineConfig, build_engine

@@ -12,8 +12,8 @@ from random_adapters import register_random_adapter
 from tiny_generator import save_tiny_generator
 from typer.testing import CliRunner
 
-from assets.lake.answer_batches import AnswerBatches
-from assets.lake.answers import stored_batch
+from assets.answers.batches import AnswerBatches
+from assets.answers.stored import stored_batch
 from assets.sources.source_config import Source
 from assets.sources.source_registry import SourceRegistry
 from inference.engines.digest import model_files_digest

@@ -9,7 +9,7 @@ import pytest
 from pyspark.sql import SparkSession
 from typer.testing import CliRunner
 
-from assets.lake.answers import UnknownStoredAnswer
+from assets.answers.stored import UnknownStoredAnswer
 from assets.lake.lake import Lake
 from assets.sources.source_config import Source
 from assets.sources.source_registry import SourceRegistry

@@ -12,7 +12,7 @@ from pathlib import Path
 from deltalake import DeltaTable
 from pydantic import TypeAdapter
 
-from assets.lake.answers import AnswerJournal
+from assets.answers.journal import AnswerJournal
 from inference.batch.answer_batch import BatchOutcome
 from inference.batch.question_set import QuestionSet, read_question_set
 from retrieval.atomic_files import atomic_file

@@ -1,0 +1,1 @@
+"""What was answered, and is it good? The journal, stored answers, batches, their checks, and ratings."""
