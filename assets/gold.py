@@ -33,6 +33,7 @@ from assets.lake.tables import (
 )
 from assets.recipe import Recipe
 from assets.sources.source_registry import SourceRegistry
+from assets.training_sets.rated_answers import rated_answers
 from assets.training_sets.snapshots import mark_removed
 from assets.training_sets.step import TrainingInputs, evaluation_questions, refresh_training_examples
 from inference.answering.query_service import QueryService
@@ -259,12 +260,13 @@ def training_examples_asset(
     answer_batches: dg.ResourceParam[AnswerBatches],
 ) -> Iterator[dg.MaterializeResult]:
     """Makes examples of the documents of tenants for which a training set was asked, and marks old sets."""
-    asked = evaluation_questions(sources, answer_batches)
+    rated = rated_answers(lake, dataset_requests.tenants)
+    asked = evaluation_questions(sources, answer_batches, rated)
     follow_training_tenants(context.instance, dataset_requests.tenants)
     # Where none is asked for any more, the examples go.
     if dataset_requests.tenants or lake.last_commit(TRAINING_EXAMPLES.name) is not None:
         refresh_training_examples(
-            TrainingInputs(lake, recipe, sources, dataset_requests, asked, context.run_id),
+            TrainingInputs(lake, recipe, sources, dataset_requests, rated, asked, context.run_id),
             search_index,
             searcher,
             release_models,

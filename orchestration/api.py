@@ -32,6 +32,7 @@ from retrieval.search.searcher import RETRIEVAL_MODES, SearchHit
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from assets.answers.ratings import AnswerRating
     from orchestration.operations.ingest import RunSummary
 
 logger = logging.getLogger(__name__)
@@ -181,6 +182,39 @@ class OpenLake:
         _check_reader(tenant, groups, as_of)
         require_state_folder(self.settings.home)
         return ask_release(self._service, question, tenant, groups, as_of)
+
+    def rate(
+        self, answer_id: str, rating: Literal["good", "bad"], reason: str | None = None
+    ) -> "AnswerRating":
+        """Records whether an answer is good, and returns the rating; the newest of an answer counts.
+
+        Training sets learn from good ones.
+
+        Example:
+            >>> with open_lake() as lake:
+            ...     answer = lake.ask("How long is the warranty?")
+            ...     lake.rate(answer.answer_id, "good").rater
+            'person'
+
+        Args:
+            answer_id: The answer's id, or the beginning of it that no other has.
+            rating: Whether it is good.
+            reason: Why, in a sentence.
+
+        Raises:
+            InvalidArgument: An argument is not what is said above.
+            UnknownStoredAnswer: There is no such answer, or more than one.
+            WriteConflict: Another process wrote a rating meanwhile; nothing was written.
+        """
+        from assets.answers.ratings import rate_answer
+        from orchestration.settings import open_configured_lake
+
+        takes = "an id, such as the answer_id of an answer"
+        _check_argument("answer_id", answer_id, isinstance(answer_id, str), takes)
+        _check_argument("rating", rating, rating in ("good", "bad"), "good or bad")
+        _check_argument("reason", reason, reason is None or isinstance(reason, str), "a sentence, or None")
+        require_state_folder(self.settings.home)
+        return rate_answer(open_configured_lake(self.settings), answer_id, rating, reason)
 
     def sql(self, statement: str, *, engine: Literal["duckdb", "spark"] = "duckdb") -> "pa.Table":
         """Returns the rows of a query over the tables, as an Arrow table; nothing can be written.

@@ -42,6 +42,8 @@ MIGRATIONS: dict[int, Callable[[Path, Lake], None]] = {
     11: lambda _, lake: lake.conform_columns(),
     # Answers have the digest of their engine's adapter.
     12: lambda _, lake: lake.conform_columns(),
+    # There is `ops.answer_ratings`, and training examples have the answer that they were made of.
+    13: lambda _, lake: lake.conform_columns(),
 }
 """The step that leads to each version, by version. Each can run again after it was interrupted.
 

@@ -44,9 +44,10 @@ _MADE_FROM: Mapping[str, Mapping[str, Collection[str]]] = {
     "gold.training_splits": {"split": ("silver.duplicates.canonical_id",)},
     "gold.training_examples": {
         "example_id": _CHUNK,
-        "question": (*_CHUNK, "gold.chunks.heading"),
-        "positive": _CHUNK,
-        "chunk_ids": ("gold.chunks.chunk_id", "gold.embeddings.vector"),
+        "answer_id": ("gold.answers.answer_id", "ops.answer_ratings.rating"),
+        "question": (*_CHUNK, "gold.chunks.heading", "gold.answers.question"),
+        "positive": (*_CHUNK, "gold.answers.answer"),
+        "chunk_ids": ("gold.chunks.chunk_id", "gold.embeddings.vector", "gold.answers.retrieved"),
         "doc_ids": ("gold.chunks.doc_id",),
         "scores": ("gold.embeddings.vector",),
     },

@@ -11,6 +11,7 @@ from assets.lake.tables import TRAINING_EXAMPLES
 from assets.recipe import Recipe
 from assets.sources.source_registry import SourceRegistry
 from assets.training_sets.checks import TRAINING_SET_CHECKS, training_set_faults
+from assets.training_sets.rated_answers import rated_answers
 from assets.training_sets.step import evaluation_questions
 from training.datasets.requests import DatasetRequests
 
@@ -34,7 +35,7 @@ def training_set_gate(
 ) -> Iterator[dg.AssetCheckResult]:
     """Yields a result for each check: it passes if the examples of every tenant pass it."""
     version, tenants = lake.version(TRAINING_EXAMPLES.name), dataset_requests.tenants
-    asked = evaluation_questions(sources, answer_batches)
+    asked = evaluation_questions(sources, answer_batches, rated_answers(lake, tenants))
     faults = [
         fault
         for tenant in tenants

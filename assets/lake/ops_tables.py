@@ -84,6 +84,23 @@ QUARANTINE_DECISIONS = Table(
     about="What people decided about quarantined documents: release them, or parse them once more.",
 )
 
+ANSWER_RATINGS = Table(
+    "ops.answer_ratings",
+    pa.schema(
+        [
+            column("answer_id", "Answer that was rated."),
+            column("tenant", "Tenant that asked."),
+            column("rating", "good or bad."),
+            column("rater", "Who rated it: person, or evaluation by a known answer."),
+            column("reason", "Why, in a sentence.", nullable=True),
+            column("rated_at", "When; later than every rating before it. The newest counts.", STAMP),
+        ]
+    ),
+    key=("answer_id", "rated_at"),
+    content=("answer_id", "rating"),
+    about="Which answers are good, by people or by known answers; training sets take the good ones.",
+)
+
 ENGINE_RELEASES = Table(
     "ops.engine_releases",
     pa.schema(

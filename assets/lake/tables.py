@@ -3,7 +3,14 @@
 import pyarrow as pa
 
 from assets.columns import STAMP, Table, column
-from assets.lake.ops_tables import AUDITS, DRIFT, ENGINE_RELEASES, QUARANTINE_DECISIONS, RELEASES
+from assets.lake.ops_tables import (
+    ANSWER_RATINGS,
+    AUDITS,
+    DRIFT,
+    ENGINE_RELEASES,
+    QUARANTINE_DECISIONS,
+    RELEASES,
+)
 from assets.text.signals import QUALITY_SIGNALS
 
 LAYERS = ("bronze", "silver", "gold", "ops")
@@ -325,8 +332,8 @@ TRAINING_EXAMPLES = Table(
             column("kind", "retrieval_pair, ranked_list, instruction or domain_text."),
             column(
                 "query_kind",
-                "Kind of the question: title, keyword, natural or claim; of an instruction: definition, "
-                "question_answer, section or user.",
+                "Kind of the question: title, keyword, natural, claim or asked; of an instruction: "
+                "definition, question_answer, section, answer or user.",
                 nullable=True,
             ),
             column("split", "Split that its document has: train, validation or test."),
@@ -337,15 +344,18 @@ TRAINING_EXAMPLES = Table(
             ),
             column("tenant", "Tenant that its documents belong to."),
             column("doc_id", "Document that it was made of; NULL for a user's own.", nullable=True),
+            column("answer_id", "Answer that it was made of; NULL for others.", nullable=True),
             column("question", "The question; NULL for plain text.", nullable=True),
             column(
                 "positive",
-                "What answers it; NULL where that is the whole text of the first of its chunks.",
+                "What answers it; NULL where that is the whole text of the first of its chunks. In an "
+                "answer, [n] is the nth of its chunks.",
                 nullable=True,
             ),
             column(
                 "chunk_ids",
-                "Chunks of the positive and of the negatives, or of a ranked list's candidates, best first.",
+                "Chunks of the positive and of the negatives, or of a ranked list's candidates, best first; "
+                "of an answer the cited ones, and then others that were found for its question.",
                 pa.list_(pa.string()),
             ),
             column("doc_ids", "Documents of these chunks, in their order.", pa.list_(pa.string())),
@@ -377,6 +387,6 @@ TABLES: dict[str, Table] = {
     for table in (
         *(RAW_DOCUMENTS, DOCUMENTS, QUARANTINE, SIGNATURES, DUPLICATES, CHUNKS, EMBEDDINGS),
         *(TRAINING_SPLITS, TRAINING_EXAMPLES),
-        *(ANSWERS, RELEASES, ENGINE_RELEASES, AUDITS, DRIFT, QUARANTINE_DECISIONS),
+        *(ANSWERS, ANSWER_RATINGS, RELEASES, ENGINE_RELEASES, AUDITS, DRIFT, QUARANTINE_DECISIONS),
     )
 }

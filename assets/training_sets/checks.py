@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from assets.dedup.near_texts import near_texts
 from assets.lake.lake import Lake
 from assets.lake.tables import CHUNKS, TRAINING_EXAMPLES
+from inference.prompting.prompt_assembly import NOT_FOUND
 from retrieval.counts import counted
 from training.datasets.config import TrainingSetConfig
 
@@ -142,7 +143,7 @@ _ROWS = """
 _TEXTS = """
     select distinct split, text, example_id from (
         select split, example_id, question as text from rows
-        union all select split, example_id, text from rows
+        union all select split, example_id, text from rows where text <> $refusal
         union all select split, example_id, unnest(negatives) from rows where split = 'train'
         union all
         select named.split, named.example_id, c.text
@@ -150,7 +151,8 @@ _TEXTS = """
         join chunks c on c.chunk_id = named.chunk_id
     ) where text is not null
 """
-"""What is trained on, and what is held out: a held-out question's negatives are passages to train on."""
+"""What is trained on, and what is held out: a held-out question's negatives are passages to train on, and all
+refusals are one text."""
 _FOREIGN = """
     select distinct example_id from (select example_id, tenant, unnest(chunk_ids) as chunk_id from rows) named
     anti join chunks on named.chunk_id = chunks.chunk_id and named.tenant = chunks.tenant order by 1
@@ -175,7 +177,7 @@ def training_set_faults(
     asked = evaluation_questions.filter(pc.equal(evaluation_questions["tenant"], tenant))
     checked = _Checked(
         rows,
-        lake.query(_TEXTS, rows=rows, chunks=chunks),
+        lake.query(_TEXTS, {"refusal": NOT_FOUND}, rows=rows, chunks=chunks),
         lake.query(_FOREIGN, rows=rows, chunks=chunks)["example_id"].to_pylist(),
         asked["question"],
         config,

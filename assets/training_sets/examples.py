@@ -21,12 +21,15 @@ from assets.dedup.near_texts import near_texts
 from assets.engine.local_relations import LocalRelations
 from assets.lake.tables import TRAINING_EXAMPLES
 from assets.training_sets.mining import MINED_SCHEMA, mine_examples, mining_pool
+from assets.training_sets.rated_answers import define_rated_answers
 from assets.training_sets.splits import SPLIT_OF_HASH, split_bounds
+from inference.prompting.prompt_assembly import NOT_FOUND
 from retrieval.progress import Progress
 from retrieval.search.bulk_search import LexicalMatrices
 from retrieval.search.searcher import SearchConfig
 from training.datasets.config import TrainingSetConfig
 from training.datasets.drafts import DRAFT_SCHEMA, draft_batches
+from training.datasets.training_set import ANSWER
 
 NEAR_HELD_OUT = "near_held_out"
 _ENCODED_AT_ONCE = 1024
@@ -43,6 +46,7 @@ class ExampleSettings:
         tenants: The tenants of which they are made.
         licences: `source` and its `licence`.
         user_examples: What users gave, in `training.datasets.requests.USER_EXAMPLE_SCHEMA`.
+        rated_answers: Answers that are rated good, in `rated_answers.RATED_ANSWER_SCHEMA`.
         evaluation_questions: `tenant` and `question`: nothing near one is trained on.
         model_digest: The model whose vectors are ranked.
         versions: JSON object: table to the version that is read.
@@ -53,6 +57,7 @@ class ExampleSettings:
     tenants: Sequence[str]
     licences: pa.Table
     user_examples: pa.Table
+    rated_answers: pa.Table
     evaluation_questions: pa.Table
     model_digest: str
     versions: str
@@ -78,7 +83,7 @@ _STALE = """
     SELECT DISTINCT e.doc_id
     FROM (
         SELECT doc_id, split, kind, left_out, len(scores) AS scored, unnest(chunk_ids) AS chunk_id
-        FROM {training_examples} WHERE doc_id IS NOT NULL
+        FROM {training_examples} WHERE doc_id IS NOT NULL AND answer_id IS NULL
     ) AS e
     LEFT JOIN {usable} AS u ON e.doc_id = u.doc_id
     LEFT JOIN {passages} AS p ON e.chunk_id = p.chunk_id
@@ -91,7 +96,16 @@ _FRESH = """
     SELECT doc_id FROM {usable} AS u
     WHERE {rebuild} OR doc_id IN (SELECT doc_id FROM {changed_chunks})
         OR doc_id IN (SELECT doc_id FROM {changed_documents}) OR doc_id IN (SELECT doc_id FROM {stale})
-        OR doc_id NOT IN (SELECT doc_id FROM {training_examples} WHERE doc_id IS NOT NULL)
+        OR doc_id IN (SELECT doc_id FROM {asked_anew})
+        OR doc_id NOT IN (
+            SELECT doc_id FROM {training_examples} WHERE doc_id IS NOT NULL AND answer_id IS NULL
+        )
+"""
+_DRAFTS = """
+    SELECT * FROM {made_drafts}
+    UNION ALL
+    SELECT a.chunk_id, 'retrieval_pair', 'asked', a.question, NULL
+    FROM {asked} AS a SEMI JOIN {fresh} AS f ON a.doc_id = f.doc_id
 """
 _NUMBERED = """
     SELECT row_number() OVER (ORDER BY d.chunk_id, d.kind, d.query_kind, d.question, d.positive) AS draft_no,
@@ -105,21 +119,25 @@ _NEW = f"""
            CASE WHEN m.kind = 'ranked_list' THEN coalesce(d.positive, d.text) ELSE d.positive END AS positive,
            m.chunk_ids, m.doc_ids, {_NO_TEXTS} AS negatives, m.scores,
            CASE WHEN m.kind = 'ranked_list' THEN 'fused' END AS teacher, d.licence, d.language,
-           d.chunk_id AS own
+           NULL AS answer_id, d.chunk_id AS own
     FROM {{mined}} AS m JOIN {{numbered}} AS d ON m.draft_no = d.draft_no
     UNION ALL
     SELECT d.kind, d.query_kind, d.split, NULL, d.tenant, d.doc_id, d.question, d.positive, [d.chunk_id],
-           [d.doc_id], {_NO_TEXTS}, {_NO_SCORES}, NULL, d.licence, d.language, d.chunk_id
+           [d.doc_id], {_NO_TEXTS}, {_NO_SCORES}, NULL, d.licence, d.language, NULL, d.chunk_id
     FROM {{numbered}} AS d WHERE d.kind <> 'retrieval_pair' OR d.is_near
     UNION ALL
     SELECT 'domain_text', NULL, p.split, NULL, p.tenant, p.doc_id, NULL, NULL, [p.chunk_id], [p.doc_id],
-           {_NO_TEXTS}, {_NO_SCORES}, NULL, p.licence, p.language, p.chunk_id
+           {_NO_TEXTS}, {_NO_SCORES}, NULL, p.licence, p.language, NULL, p.chunk_id
     FROM {{passages}} AS p SEMI JOIN {{fresh}} AS f ON p.doc_id = f.doc_id
     UNION ALL
     SELECT u.kind, 'user', {SPLIT_OF_HASH.format(hash="sha2(concat('split', u.question), 256)")}, NULL,
            u.tenant, NULL, u.question, u.positive, {_NO_TEXTS}, {_NO_TEXTS}, u.negatives, {_NO_SCORES}, NULL,
-           NULL, NULL, NULL
+           NULL, NULL, NULL, NULL
     FROM {{user_examples}} AS u
+    UNION ALL
+    SELECT 'instruction', '{ANSWER}', a.split, NULL, a.tenant, a.doc_id, a.question, a.positive, a.chunk_ids,
+           a.doc_ids, {_NO_TEXTS}, {_NO_SCORES}, NULL, a.licence, a.language, a.answer_id, a.answer_id
+    FROM {{answers}} AS a
 """
 _IDENTITY = ", ".join(
     f"coalesce({name}, '')" for name in ("tenant", "kind", "query_kind", "question", "positive", "own")
@@ -130,14 +148,14 @@ _ALL = f"""
     UNION ALL BY NAME
     SELECT e.* EXCLUDE (licence, language, "OpenLineage_RunId"), u.licence, u.language
     FROM {{training_examples}} AS e JOIN {{usable}} AS u ON e.doc_id = u.doc_id
-    ANTI JOIN {{fresh}} AS f ON e.doc_id = f.doc_id
+    ANTI JOIN {{fresh}} AS f ON e.doc_id = f.doc_id WHERE e.answer_id IS NULL
 """
-_TEXTS = """
-    SELECT tenant, split, question AS text FROM {rows} WHERE question IS NOT NULL
-    UNION SELECT tenant, split, positive FROM {rows} WHERE positive IS NOT NULL
-    UNION SELECT tenant, split, unnest(negatives) FROM {rows} WHERE split = 'train'
-    UNION SELECT tenant, split, text FROM {passages}
-    UNION SELECT tenant, 'evaluation', question FROM {evaluation_questions}
+_TEXTS = f"""
+    SELECT tenant, split, question AS text FROM {{rows}} WHERE question IS NOT NULL
+    UNION SELECT tenant, split, positive FROM {{rows}} WHERE positive <> '{NOT_FOUND}'
+    UNION SELECT tenant, split, unnest(negatives) FROM {{rows}} WHERE split = 'train'
+    UNION SELECT tenant, split, text FROM {{passages}}
+    UNION SELECT tenant, 'evaluation', question FROM {{evaluation_questions}}
 """
 _LEFT_OUT = f"""
     CASE WHEN r.left_out = 'not_found' THEN r.left_out
@@ -181,17 +199,19 @@ def define_training_examples(
     on.add("wanted_tenants", pa.table({"tenant": pa.array(settings.tenants, pa.string())}))
     on.add("licences", settings.licences)
     on.add("user_examples", settings.user_examples)
+    on.add("rated_answers", settings.rated_answers)
     on.add("evaluation_questions", settings.evaluation_questions)
     on.define("usable", _USABLE)
     on.define("passages", _PASSAGES)
     _define_near_passages(on, settings)
+    define_rated_answers(on)
     on.define("stale", _STALE)
     on.define("fresh", _FRESH.replace("{rebuild}", str(rebuild).lower()))
     sampled = (
         f"row_number() OVER (PARTITION BY doc_id ORDER BY chunk_id) <= {settings.config.chunks_per_document}"
     )
     on.map_batches(
-        "drafts",
+        "made_drafts",
         f"""
         SELECT p.chunk_id, p.title, p.heading, p.text, p.language, {sampled} AS sampled
         FROM {{passages}} AS p SEMI JOIN {{fresh}} AS f ON p.doc_id = f.doc_id
@@ -200,6 +220,7 @@ def define_training_examples(
         DRAFT_SCHEMA,
         Progress("chunks from which questions are made"),
     )
+    on.define("drafts", _DRAFTS)
     on.define("numbered", _NUMBERED)
     on.add("mined", _mined(on, settings, encode, rank_by_words))
     bounds = split_bounds(settings.config)

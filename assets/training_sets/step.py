@@ -15,6 +15,8 @@ from assets.engine.step import Step, begin_step
 from assets.lake.ids import config_digest
 from assets.lake.lake import Lake
 from assets.lake.tables import (
+    ANSWER_RATINGS,
+    ANSWERS,
     CHUNKS,
     DOCUMENTS,
     DUPLICATES,
@@ -50,6 +52,7 @@ class TrainingInputs:
         recipe: How they are made.
         sources: The sources, with their licences.
         requests: The training sets that were asked for.
+        rated_answers: Answers that are rated good, of `rated_answers`.
         evaluation_questions: `tenant` and `question`, of `evaluation_questions`.
         run_id: The Dagster run.
     """
@@ -58,12 +61,23 @@ class TrainingInputs:
     recipe: Recipe
     sources: SourceRegistry
     requests: DatasetRequests
+    rated_answers: pa.Table
     evaluation_questions: pa.Table
     run_id: str
 
 
-def evaluation_questions(sources: SourceRegistry, batches: AnswerBatches) -> pa.Table:
+def evaluation_questions(
+    sources: SourceRegistry, batches: AnswerBatches, rated_answers: pa.Table
+) -> pa.Table:
     """Returns `tenant` and `question` of every question that a source or a batch evaluates by.
+
+    A batch's question whose answer is rated good is to be learned, and so none of them, unless a source
+    evaluates by it as well.
+
+    Args:
+        sources: The sources, with their files of questions.
+        batches: The sets of questions.
+        rated_answers: Of `rated_answers`.
 
     Raises:
         BadQuestions: A source's file of questions is missing, or a line of it is none.
@@ -74,10 +88,12 @@ def evaluation_questions(sources: SourceRegistry, batches: AnswerBatches) -> pa.
         if source.questions
         for asked in load_questions(Path(source.questions))
     }
+    learned = set(zip(*(rated_answers[name].to_pylist() for name in ("tenant", "question")), strict=True))
     rows |= {
         (asked.tenant, asked.question)
         for name in batches.names()
         for asked in batches.questions(name).questions
+        if (asked.tenant, asked.question) not in learned
     }
     return pa.Table.from_pylist(
         [{"tenant": tenant, "question": question} for tenant, question in sorted(rows)], _QUESTIONS
@@ -110,6 +126,7 @@ def refresh_training_examples(
         inputs.requests.tenants,
         _licences(inputs.sources),
         inputs.requests.examples(),
+        inputs.rated_answers,
         inputs.evaluation_questions,
         live.details.model_digest,
         json.dumps(step.lineage.inputs, sort_keys=True),
@@ -146,7 +163,8 @@ def _begin_examples(inputs: TrainingInputs, live: IndexRelease) -> tuple[Step, b
     """Begins the step of the examples; returns it, and whether something else than its inputs has changed.
 
     The digest of its commit has two parts. Where the first differs, all is made anew. Where only the second
-    does (a licence, a tenant, a user's examples, an evaluation question), what is there is brought up to it.
+    does (a licence, a tenant, a user's examples, a rating, an evaluation question), what is there is brought
+    up to it.
     """
     lake = inputs.lake
     base = config_digest(f"{_ALGORITHM} {live.details.model_digest}", inputs.recipe.training_sets)
@@ -155,6 +173,7 @@ def _begin_examples(inputs: TrainingInputs, live: IndexRelease) -> tuple[Step, b
             inputs.requests.digest,
             _licences(inputs.sources).to_pylist(),
             inputs.evaluation_questions.to_pylist(),
+            inputs.rated_answers.to_pylist(),
         ]
     )
     full = f"{base}-{hashlib.sha256(stated.encode()).hexdigest()[:16]}"
@@ -168,7 +187,8 @@ def _begin_examples(inputs: TrainingInputs, live: IndexRelease) -> tuple[Step, b
         run_id=inputs.run_id,
         config_digest=before if before.startswith(f"{base}-") else full,
     )
-    lineage = step.lineage.model_copy(update={"config_digest": full})
+    read = {each.name: lake.version(each.name) for each in (ANSWERS, ANSWER_RATINGS)}
+    lineage = step.lineage.model_copy(update={"config_digest": full, "inputs": step.lineage.inputs | read})
     return replace(step, lineage=lineage), before != full
 
 

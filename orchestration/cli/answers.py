@@ -146,15 +146,18 @@ def answers_list_command(
 
     Example: `headwater answers list --limit 5`
     """
+    from assets.answers.ratings import newest_ratings
     from assets.answers.stored import recent_stored_answers
     from orchestration.settings import open_configured_lake
 
     shown = ("answer_id", "answered_at", "tenant", "question", "release_id", "refused")
+    lake = open_configured_lake(read_command_settings())
+    found = recent_stored_answers(lake, limit, tenant, batch)
+    ratings = newest_ratings(lake, [answer.answer_id for answer in found])
     rows = [
         {name: getattr(answer, name) for name in shown}
-        for answer in recent_stored_answers(
-            open_configured_lake(read_command_settings()), limit, tenant, batch
-        )
+        | {"rating": rated.rating if (rated := ratings.get(answer.answer_id)) else None}
+        for answer in found
     ]
     if json_:
         print_json(rows)
@@ -170,18 +173,81 @@ def answers_show_command(answer_id: AnswerId, json_: Json = False) -> None:
 
     Example: `headwater answers show 0f3c`
     """
+    from assets.answers.ratings import newest_ratings
     from assets.answers.stored import find_stored_answer
     from orchestration.cli.render import render_answer
     from orchestration.settings import open_configured_lake
 
-    row = find_stored_answer(open_configured_lake(read_command_settings()), answer_id).model_dump()
+    lake = open_configured_lake(read_command_settings())
+    row = find_stored_answer(lake, answer_id).model_dump()
+    rated = newest_ratings(lake, [row["answer_id"]]).get(row["answer_id"])
     if json_:
-        print_json(row)
+        print_json(row | {"rating": asdict(rated) if rated else None})
     else:
         console.print(render_answer(row["question"], row | {"release": row["release_id"]}))
         for name in _SHOWN_FACTS:
             if row[name] is not None:
                 console.print(f"{name}: {row[name]}", markup=False, soft_wrap=True)
+        if rated:
+            why = f": {rated.reason}" if rated.reason else ""
+            console.print(f"rating: {rated.rating}, by {rated.rater}{why}", markup=False, soft_wrap=True)
+
+
+@app.command("rate")
+def answers_rate_command(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="ANSWER_ID|BATCH",
+            help="An id from `headwater answers list`, or with `--known` the name of a batch.",
+        ),
+    ],
+    rating: Annotated[Literal["good", "bad"] | None, typer.Argument(help="What you think of it.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Why, in a sentence.")] = None,
+    known: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Rate a batch by known answers: JSON lines with `question`, and `exact_answer`, `uri` or "
+            '`"answerable": false`, as `evaluate-answers` reads them.',
+        ),
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Say whether an answer is good, or have known answers say it of a batch. The newest rating counts.
+
+    Training sets learn from good ones: the next `headwater run` or `headwater datasets snapshot` takes them.
+
+    Example: `headwater answers rate 0f3c good`, or `headwater answers rate march --known known.jsonl`
+    """
+    from assets.answers.ratings import rate_answer
+    from orchestration.operations.rating import rate_batch_by_file
+    from orchestration.settings import open_configured_lake
+
+    settings = read_command_settings()
+    if (known is None) == (rating is None):
+        raise typer.BadParameter("give either good or bad, for an answer, or --known FILE, for a batch")
+    if rating is not None:
+        rated = rate_answer(open_configured_lake(settings), target, rating, reason)
+        if json_:
+            print_json(asdict(rated))
+        else:
+            console.print(f"{rated.answer_id}: {rated.rating}", markup=False)
+        return
+    if reason is not None:
+        raise typer.BadParameter("--reason is for the rating of one answer: known answers say why")
+    assert known is not None  # noqa: S101 - one of both is given
+    of_batch = rate_batch_by_file(settings, target, known.expanduser())
+    if json_:
+        print_json(asdict(of_batch))
+        return
+    console.print(
+        f"{target}: {of_batch.good:,} good, {of_batch.bad:,} bad; {of_batch.not_judged:,} whose known answer "
+        f"does not decide, {of_batch.unknown:,} whose question is not in {known}",
+        markup=False,
+        soft_wrap=True,
+    )
+    print_table([{"reason": reason, "answers": count} for reason, count in of_batch.reasons.items()])
 
 
 @app.command("replay")

@@ -48,8 +48,8 @@ class Tracer:
         self._reader = TraceReader(lake)
         self._backward = BackwardWalk(self._reader, verifier)
         self._models = ModelWalk(self._reader, self._backward, trained) if trained else None
-        training = TrainingWalk(self._reader, trained, self._models)
-        self._forward = ForwardWalk(self._reader, document_rows, verifier, training)
+        self._training = TrainingWalk(self._reader, trained, self._models)
+        self._forward = ForwardWalk(self._reader, document_rows, verifier, self._training)
         self._verified = verifier is not None
 
     def trace(self, identity: str) -> Trace:
@@ -120,7 +120,9 @@ class Tracer:
         if not rows:
             return None
         made_by = self._models.of_answer(rows[0]) if self._models else []
-        return [*self._backward.from_answer(rows[0]), *made_by], []
+        learned = self._reader.rows("gold.training_examples", "answer_id = ?", identity)
+        forward = [self._training.example_node(row) for row in learned]
+        return [*self._backward.from_answer(rows[0]), *made_by], forward
 
     def _from_release(self, identity: str) -> Walks | None:
         if not self._reader.rows("ops.releases", "release_id = ?", identity):
@@ -170,7 +172,11 @@ class Tracer:
         if not rows:
             return None
         chunks = self._reader.rows("gold.chunks", "list_contains(?, chunk_id)", rows[0]["chunk_ids"])
-        return [self._backward.chunk_node(chunk) for chunk in chunks], []
+        answers = self._reader.rows("gold.answers", "answer_id = ?", rows[0]["answer_id"])
+        return [
+            *(self._reader.answer_node(answer) for answer in answers),
+            *(self._backward.chunk_node(chunk) for chunk in chunks),
+        ], []
 
     def _from_model(self, identity: str) -> Walks | None:
         version = self._models.find(identity) if self._models else None

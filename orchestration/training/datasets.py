@@ -7,6 +7,7 @@ from pathlib import Path
 from assets.answers.batches import AnswerBatches
 from assets.lake.tables import TRAINING_EXAMPLES
 from assets.sources.source_registry import SourceRegistry
+from assets.training_sets.rated_answers import rated_answers
 from assets.training_sets.snapshots import mark_removed, snapshot_training_set
 from assets.training_sets.step import evaluation_questions
 from orchestration.operations.runs import RunFailed, execute_run
@@ -68,8 +69,12 @@ def make_dataset(
         if new:  # else every later run would fail for a set that was never made
             requests.remove(name)
         raise RunFailed("\n".join(run.failures))
-    asked = evaluation_questions(SourceRegistry(settings.sources_file), AnswerBatches(settings.batches_dir))
     lake = open_configured_lake(settings)
+    asked = evaluation_questions(
+        SourceRegistry(settings.sources_file),
+        AnswerBatches(settings.batches_dir),
+        rated_answers(lake, requests.tenants),
+    )
     return snapshot_training_set(
         lake, settings.datasets_folder, request, asked, settings.recipe.training_sets
     )

@@ -44,6 +44,7 @@ def test_beeline_reads_tables_by_name_and_version(endpoint: Endpoint) -> None:
         "stage 1,doc_id 1",
         "stage 2,doc_id 2",
         "0",
+        "ops,answer_ratings,false",
         "ops,audits,false",
         "ops,drift,false",
         "ops,engine_releases,false",

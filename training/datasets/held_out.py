@@ -3,8 +3,10 @@
 import hashlib
 
 from quality.evaluation.answer_collection import AnswerCollection, AnswerQuestion
+from quality.evaluation.answer_metrics import strip_citation_markers
 from quality.evaluation.beir_collection import BeirCollection, BeirDocument
-from training.datasets.training_set import TrainingSet
+from training.datasets.answer_citations import cited_numbers
+from training.datasets.training_set import ANSWER, TrainingSet
 
 _KINDS = ("ranked_list", "retrieval_pair")
 
@@ -45,8 +47,9 @@ def held_out_collection(opened: TrainingSet) -> BeirCollection:
 def held_out_answers(opened: TrainingSet) -> AnswerCollection | None:
     """Returns the test split's instructions as questions, over the chunks of all splits; None without any.
 
-    An instruction's answer is an ideal one, and the chunk that it was made of is to be cited. What is asked
-    of several chunks, such as those of one section, is one question.
+    An instruction's answer is an ideal one, and the chunk that it was made of is to be cited, or those that
+    an answer cites. What is asked of several chunks, such as those of one section, is one question. Refusals
+    are left out: what a test asks of these passages, other passages of the lake may answer.
     """
     chunks = {
         row["chunk_ids"][0]: row["positive"]
@@ -57,10 +60,15 @@ def held_out_answers(opened: TrainingSet) -> AnswerCollection | None:
     answers: dict[str, dict[str, None]] = {}
     gold: dict[str, dict[str, int]] = {}
     for row in opened.examples["test"].to_pylist():
-        chunk_id = next(iter(row["chunk_ids"]), "")
-        if row["kind"] == "instruction" and row["question"] and chunk_id in chunks:
-            answers.setdefault(row["question"], {})[row["positive"]] = None
-            gold.setdefault(row["question"], {})[chunk_id] = 1
+        if row["kind"] != "instruction" or not row["question"]:
+            continue
+        made_of, answer = row["chunk_ids"][:1], row["positive"]
+        if row["query_kind"] == ANSWER:
+            made_of = [row["chunk_ids"][number - 1] for number in cited_numbers(answer)]
+            answer = strip_citation_markers(answer)
+        if made_of and all(chunk_id in chunks for chunk_id in made_of):
+            answers.setdefault(row["question"], {})[answer] = None
+            gold.setdefault(row["question"], {}).update(dict.fromkeys(made_of, 1))
     if not answers:
         return None
     name = opened.header.address

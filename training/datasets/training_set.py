@@ -28,6 +28,8 @@ EMBEDDER_KINDS: tuple[ExampleKind, ...] = ("retrieval_pair", "ranked_list")
 """Those that an embedder learns from."""
 GENERATOR_KINDS: tuple[ExampleKind, ...] = ("instruction", "domain_text")
 """Those that a generator learns from."""
+ANSWER = "answer"
+"""The query kind of an instruction that was made of an answer: it brings its passages, and cites them."""
 
 EXAMPLE_SCHEMA = pa.schema(
     [
@@ -51,7 +53,8 @@ EXAMPLE_SCHEMA = pa.schema(
 `domain_text`. A `retrieval_pair` has `negatives`, and `scores` are the cosines of the positive and of each
 negative to the question. A `ranked_list` has `candidates`, best first by the `teacher`, whose scores are
 `scores`; the positive is one of them. `chunk_ids` and `doc_ids` are those of the positive and the negatives,
-or of the candidates, in their order; they are empty for an example that the user gave.
+or of the candidates, in their order; they are empty for an example that the user gave. In the positive of an
+`ANSWER`, [n] is the nth of them.
 """
 
 _HEADER = "header.json"

@@ -2,7 +2,8 @@
 
 A training set's instructions name the chunk that they were made of. The prompt is the one that questions get
 (`inference.prompting`), of this chunk and others; the response is the answer with the chunk's number after
-each sentence. Some prompts lack the chunk, and their response is a refusal.
+each sentence. Some prompts lack the chunk, and their response is a refusal. An answer that was rated good has
+its own citations and passages: those that were found for its question, in an order drawn by its name.
 """
 
 import hashlib
@@ -17,9 +18,11 @@ from pydantic import BaseModel, Field, ValidationError
 from inference.prompting.prompt_assembly import NOT_FOUND, PromptConfig, prompt_forms
 from inference.prompting.types import WholePassage
 from retrieval.chunking.sentences import sentence_spans
-from training.datasets.training_set import SPLITS, Split
+from training.datasets.answer_citations import cited_numbers, renumber_citations
+from training.datasets.training_set import ANSWER, SPLITS, Split
 
-_PASSAGES = 4
+PASSAGES = 4
+"""In a prompt, at most; of an answer that cites more, those."""
 _REFUSED_OF = 5
 """One of so many examples is a refusal."""
 _MOST_SENTENCES = 3
@@ -117,6 +120,11 @@ def _of_split(rows: pa.Table) -> list[WrittenExample]:
     found = []
     for row in rows.filter(pa.compute.equal(rows["kind"], "instruction")).to_pylist():
         name, question, answer = row["example_id"], row["question"], row["positive"]
+        if row["query_kind"] == ANSWER:
+            passages = [chunks[each] for each in row["chunk_ids"] if each in chunks]
+            if len(passages) == len(row["chunk_ids"]):
+                found.append(answered_example(name, question, answer, passages))
+            continue
         chunk = chunks.get(row["chunk_ids"][0]) if row["chunk_ids"] else None
         if not question:
             continue
@@ -133,11 +141,11 @@ def _others(
 ) -> list[WholePassage]:
     """Returns chunks of other documents that do not hold the answer, drawn by the example's name."""
     drawn: dict[str, WholePassage] = {}
-    for turn in range(8 * _PASSAGES):
+    for turn in range(8 * PASSAGES):
         each = chunks[_hash(f"{name} {turn}") % len(chunks)]
         if each.doc_id != chunk.doc_id and answer not in each.text:
             drawn.setdefault(each.doc_id, each)
-        if len(drawn) == _PASSAGES:
+        if len(drawn) == PASSAGES:
             break
     return list(drawn.values())
 
@@ -146,10 +154,10 @@ def _grounded(
     name: str, question: str, answer: str, chunk: WholePassage, others: Sequence[WholePassage]
 ) -> WrittenExample:
     refused = len(others) > 1 and _hash(name) % _REFUSED_OF == 0
-    place = _hash(f"{name} place") % (min(len(others), _PASSAGES - 1) + 1)
-    passages = list(others[:_PASSAGES])
+    place = _hash(f"{name} place") % (min(len(others), PASSAGES - 1) + 1)
+    passages = list(others[:PASSAGES])
     if not refused:
-        passages = [*others[:place], chunk, *others[place : _PASSAGES - 1]]
+        passages = [*others[:place], chunk, *others[place : PASSAGES - 1]]
     forms, responses = [], []
     for form in prompt_forms(question, passages, PromptConfig()):
         numbers = [
@@ -165,6 +173,32 @@ def _grounded(
         if alone:
             forms.append(alone.messages)
             responses.append(_cited(answer, 1))
+    return WrittenExample(name, forms, responses)
+
+
+def answered_example(
+    name: str, question: str, answer: str, passages: Sequence[WholePassage]
+) -> WrittenExample:
+    """Returns an answer with its passages as an example; without forms where no prompt has what it cites.
+
+    Args:
+        name: The example's id.
+        question: The question.
+        answer: The answer, in which [n] is the nth passage, or `NOT_FOUND`.
+        passages: The passages; they are put into an order that the name decides.
+    """
+    order = sorted(range(len(passages)), key=lambda each: _hash(f"{name} {each}"))
+    cited = set(cited_numbers(answer))
+    forms, responses = [], []
+    for form in prompt_forms(question, [passages[each] for each in order], PromptConfig()):
+        numbers = {
+            order[member] + 1: number
+            for number, passage in enumerate(form.context, 1)
+            for member in passage.members
+        }
+        if cited <= numbers.keys():
+            forms.append(form.messages)
+            responses.append(renumber_citations(answer, numbers))
     return WrittenExample(name, forms, responses)
 
 

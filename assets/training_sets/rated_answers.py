@@ -1,0 +1,160 @@
+"""Rated answers as examples: those that are rated good, with the passages that they were given from.
+
+An instruction is made of each, with the answer and its citations, and a question of each that the passages
+of one document answer, which an embedder learns to find them by.
+"""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from assets.engine.local_relations import LocalRelations
+from assets.lake.lake import Lake
+from assets.lake.tables import ANSWER_RATINGS, ANSWERS
+from inference.prompting.prompt_assembly import NOT_FOUND
+from quality.pii import count_pii
+from training.datasets.answer_citations import cited_numbers, renumber_citations
+from training.generator.examples import PASSAGES
+
+RATED_ANSWER_SCHEMA = pa.schema(
+    [
+        ("tenant", pa.string()),
+        ("answer_id", pa.string()),
+        ("question", pa.string()),
+        ("positive", pa.string()),
+        ("cited", pa.int32()),
+        ("chunk_ids", pa.list_(pa.string())),
+    ]
+)
+"""`positive` is the answer, in which [n] is the nth of `chunk_ids`, or the refusal that a generator writes.
+Of the chunks, it cites the first `cited`, none in a refusal; the others were found for its question."""
+
+_GOOD = """
+    with rated as (
+        select answer_id from ratings
+        qualify row_number() over (partition by answer_id order by rated_at desc) = 1 and rating = 'good'
+    )
+    select a.tenant, a.answer_id, a.question, a.answer, a.refused,
+        coalesce([each.chunk_id for each in a.citations], []) as cited, a.retrieved
+    from answers as a semi join rated using (answer_id)
+    where list_contains(?::varchar[], a.tenant) and nullif(a.access_groups, '') is null
+        and a.retrieved is not null and (a.refused or len(a.citations) > 0)
+    qualify row_number() over (
+        partition by a.tenant, a.question, a.refused, case when not a.refused then a.answer end
+        order by a.answered_at desc, a.answer_id
+    ) = 1
+    order by a.tenant, a.answer_id
+"""
+
+_NAMED = """
+    SELECT r.*, p.chunk_id, p.doc_id, p.split, p.licence, p.language, n.chunk_id IS NOT NULL AS is_near
+    FROM (
+        SELECT * EXCLUDE (chunk_ids), unnest(chunk_ids) AS named, generate_subscripts(chunk_ids, 1) AS place
+        FROM {rated_answers}
+    ) AS r
+    JOIN {passages} AS p ON r.named = p.chunk_id AND r.tenant = p.tenant
+    LEFT JOIN {near_passages} AS n ON p.chunk_id = n.chunk_id
+"""
+_HEADS = """
+    SELECT answer_id, arg_min(doc_id, place) AS doc_id, arg_min(split, place) AS split,
+           arg_min(licence, place) AS licence, arg_min(language, place) AS language
+    FROM {named_by_answers} GROUP BY answer_id
+"""
+_ANSWERS = f"""
+    SELECT n.answer_id, n.tenant, n.question, n.positive, h.doc_id, h.split, h.licence, h.language,
+           list(n.chunk_id ORDER BY n.place)[:greatest(n.cited, {PASSAGES})] AS chunk_ids,
+           list(n.doc_id ORDER BY n.place)[:greatest(n.cited, {PASSAGES})] AS doc_ids
+    FROM {{named_by_answers}} AS n
+    JOIN {{answer_heads}} AS h ON n.answer_id = h.answer_id AND n.split = h.split
+    WHERE n.place <= n.cited OR NOT n.is_near
+    GROUP BY n.answer_id, n.tenant, n.question, n.positive, n.cited, h.doc_id, h.split, h.licence, h.language
+    HAVING count(*) FILTER (n.place <= n.cited) = n.cited AND (n.cited > 0 OR count(*) > 1)
+"""
+"""An answer's split is that of its first passage. All that it cites is there, and in that split; a refusal
+has at least two passages."""
+_ASKED = """
+    SELECT tenant, question, unnest(list(DISTINCT chunk_id)) AS chunk_id, any_value(doc_id) AS doc_id
+    FROM {named_by_answers} WHERE place <= cited
+    GROUP BY tenant, question HAVING count(DISTINCT doc_id) = 1
+"""
+"""Questions that a passage of one document answers: another that answers too may be no negative."""
+_ASKED_BEFORE = """
+    SELECT DISTINCT doc_id, question FROM {training_examples}
+    WHERE kind = 'retrieval_pair' AND query_kind = 'asked'
+"""
+_ASKED_ANEW = """
+    (SELECT doc_id, question FROM {asked} EXCEPT SELECT * FROM {asked_before})
+    UNION (SELECT * FROM {asked_before} EXCEPT SELECT doc_id, question FROM {asked})
+"""
+
+
+def rated_answers(lake: Lake, tenants: Sequence[str]) -> pa.Table:
+    """Returns the answers of some tenants whose newest rating is good, in `RATED_ANSWER_SCHEMA`.
+
+    Left out are answers to users with groups, whose questions are not everybody's, and those in which
+    personal data is found. Of equal answers to one question there is the newest.
+    """
+    rows = lake.query(
+        _GOOD,
+        [list(tenants)],
+        ratings=lake.delta(ANSWER_RATINGS.name),
+        answers=lake.delta(ANSWERS.name),
+    )
+    texts = [
+        NOT_FOUND if refused else cite_by_place(answer or "", cited)
+        for answer, refused, cited in zip(
+            *(rows[name].to_pylist() for name in ("answer", "refused", "cited")), strict=True
+        )
+    ]
+    chunks = [
+        list(dict.fromkeys([*cited, *retrieved]))
+        for cited, retrieved in zip(rows["cited"].to_pylist(), rows["retrieved"].to_pylist(), strict=True)
+    ]
+    columns = {
+        "tenant": rows["tenant"],
+        "answer_id": rows["answer_id"],
+        "question": rows["question"],
+        "positive": pa.array(texts, pa.string()),
+        "cited": pa.array([len(set(each)) for each in rows["cited"].to_pylist()], pa.int32()),
+        "chunk_ids": pa.array(chunks, pa.list_(pa.string())),
+    }
+    found = pa.table(columns, RATED_ANSWER_SCHEMA)
+    said = (f"{question}\n{text}" for question, text in zip(rows["question"].to_pylist(), texts, strict=True))
+    personal = pa.array(count_pii(said) > 0)
+    return found.filter(pc.and_(pc.is_valid(found["positive"]), pc.invert(personal)))
+
+
+def cite_by_place(answer: str, cited: Sequence[str]) -> str | None:
+    """Returns an answer whose markers name passages by their place, where they named citations by theirs.
+
+    Args:
+        answer: The answer; [n] is its nth citation.
+        cited: The passage of each citation; several may be of one.
+
+    Returns:
+        The answer, in which [n] is the nth of the distinct passages; None where it cites nothing, or where a
+        number in brackets is no citation, so that it is not known which ones are.
+    """
+    places = {passage: place for place, passage in enumerate(dict.fromkeys(cited), 1)}
+    named = cited_numbers(answer)
+    if not named or not all(0 < number <= len(cited) for number in named):
+        return None
+    return renumber_citations(answer, {number: places[cited[number - 1]] for number in named})
+
+
+def define_rated_answers(on: LocalRelations) -> None:
+    """Defines what examples are made of rated answers, and what changed of them.
+
+    Defines `answers`, an example each; `asked`, questions with a passage that answers; and `asked_anew`, the
+    documents whose questions are no longer those of before.
+
+    Args:
+        on: The relations `rated_answers`, `passages`, `near_passages` and `training_examples`.
+    """
+    on.define("named_by_answers", _NAMED)
+    on.define("answer_heads", _HEADS)
+    on.define("answers", _ANSWERS)
+    on.define("asked", _ASKED)
+    on.define("asked_before", _ASKED_BEFORE)
+    on.define("asked_anew", _ASKED_ANEW)

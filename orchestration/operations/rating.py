@@ -1,0 +1,35 @@
+"""Rates the answers of a batch by a file of known answers."""
+
+from pathlib import Path
+
+from assets.answers.batches import AnswerBatches
+from assets.answers.ratings import BatchRating, rate_batch
+from assets.lake.tables import DOCUMENTS, DUPLICATES
+from assets.release_evaluation import canonical_candidate_documents
+from orchestration.settings import Settings, open_configured_lake
+from quality.evaluation.answer_collection import BadAnswerCollection, load_answer_collection
+
+
+def rate_batch_by_file(settings: Settings, batch: str, file: Path) -> BatchRating:
+    """Rates the newest answers of a batch by the known answers of a file; see `rate_batch`.
+
+    Args:
+        settings: The settings of the state folder.
+        batch: The name of the batch.
+        file: JSON lines with `question`, and `exact_answer`, `uri` or `answerable`.
+
+    Raises:
+        InvalidQuestionSet: There is no batch of this name.
+        BadAnswerCollection: The file is missing, or a line of it is no such question.
+        WriteConflict: Another process wrote a rating meanwhile; nothing was written.
+    """
+    AnswerBatches(settings.batches_dir).questions(batch)  # whether there is one
+    if not file.is_file():
+        raise BadAnswerCollection(
+            f"there is no file of known answers at {file}: write one in each line, such as "
+            '{"question": "…", "exact_answer": "…", "uri": "…"}'
+        )
+    known = load_answer_collection(file).questions
+    lake = open_configured_lake(settings)
+    versions = {each.name: lake.version(each.name) for each in (DOCUMENTS, DUPLICATES)}
+    return rate_batch(lake, batch, known, canonical_candidate_documents(lake, versions))
