@@ -80,7 +80,7 @@ def test_answers_that_are_right_become_examples_and_one_rated_bad_goes(
     questions = written(tmp_path / "questions.jsonl", list(QUESTIONS.values()))
     invoke(settings, "answers", "run", str(questions), "--name", "bridges")
     listed = {row["question"]: row for row in invoke(settings, "answers", "list")}
-    known = [
+    known: list[dict[str, Any]] = [
         QUESTIONS[town]
         | {"exact_answer": str(year), "uri": (settings.home.parent / "corpus" / f"{town}.md").as_uri()}
         for year, town in enumerate(TOWNS, 1801)

@@ -91,7 +91,13 @@ def test_documents_are_mined_again_where_their_questions_changed_alone() -> None
 
 
 def example(example_id: str, **columns: Any) -> dict[str, Any]:
-    empty = {"negatives": [], "candidates": [], "scores": [], "chunk_ids": [], "doc_ids": []}
+    empty: dict[str, list[Any]] = {
+        "negatives": [],
+        "candidates": [],
+        "scores": [],
+        "chunk_ids": [],
+        "doc_ids": [],
+    }
     return dict.fromkeys(EXAMPLE_SCHEMA.names) | empty | {"example_id": example_id} | columns
 
 
