@@ -147,8 +147,24 @@ def test_out_of_memory_halves_the_batch_and_says_so(
         return forward(self, texts, rows)  # type: ignore[arg-type]
 
     monkeypatch.setattr(EmbeddingNetwork, "forward", tiny_machine)
+    said.clear()
     with pytest.raises(OutOfMemory, match="smaller base"):
-        trained(tiny_base, tmp_path / "none", training)
+        trained(tiny_base, tmp_path / "none", training, said)
+    assert "values of layers are computed again" in said[-1]
+
+
+def test_layers_that_are_computed_again_have_the_same_gradients(tiny_base: Path) -> None:
+    network = EmbeddingNetwork(tiny_base)
+    texts, _ = network.tokenize(["one word", "some more words than in the other text"], question=True)
+
+    def gradients() -> torch.Tensor:
+        weights = [each for _, each in network.named_parameters()]
+        vectors = network.forward(texts, np.arange(2))
+        return torch.cat([each.reshape(-1) for each in torch.autograd.grad(vectors[:, 0].sum(), weights)])
+
+    kept = gradients()
+    network.recompute()
+    assert torch.equal(gradients(), kept)
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch(tiny_base: Path) -> None:

@@ -130,7 +130,10 @@ class _ListLearner:
             self.vectors[torch.from_numpy(passages)] = vectors
 
     def spare_memory(self) -> bool:
-        return False
+        if self.network.recomputes:
+            return False
+        self.network.recompute()
+        return True
 
     def gradients(self, step: int, micro_batch: int) -> float:
         rows, fresh = self._chosen(step)

@@ -65,6 +65,7 @@ class EmbeddingNetwork:
         module: The network.
         dimension: The length of a vector.
         device: Where it is.
+        recomputes: Whether values of layers are computed again for their gradients, in place of being kept.
     """
 
     def __init__(self, base: Path) -> None:
@@ -97,8 +98,14 @@ class EmbeddingNetwork:
             # a step costs half of the memory, and words that the corpus lacks keep their meaning.
             parameter.requires_grad = "word_embeddings" not in name and ".pooler." not in name
         self.module.train()
+        self.recomputes = False
         self.dimension = self.folder.dimension
         self._tokenizer: Tokenizer = load_text_tokenizer(self.folder)
+
+    def recompute(self) -> None:
+        """From here on computes values of layers again for their gradients, in place of keeping them."""
+        self.module[0].auto_model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.recomputes = True
 
     @property
     def parameters(self) -> int:
