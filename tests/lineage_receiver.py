@@ -12,6 +12,7 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import attr
+from lineage_spec import SPEC, require_valid_by_schema
 from openlineage.client import generated
 from openlineage.client.generated import base
 
@@ -68,9 +69,12 @@ FACETS: dict[str, type] = {
 def require_valid_event(event: dict[str, Any]) -> None:
     """Reads an event as what the client generated from the specification's JSON schema.
 
-    A field that is unknown, missing, of another type or no UUID, time or URI is an error.
+    A field that is unknown, missing, of another type or no UUID or time is an error. Where the schema itself
+    is at hand, the event is validated by it too.
     """
     _structure(base.RunEvent, event, "event")
+    if SPEC is not None:
+        require_valid_by_schema(event)
 
 
 def _structure(kind: type, value: Any, where: str) -> Any:

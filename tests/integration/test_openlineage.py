@@ -5,12 +5,19 @@ import logging
 import socket
 import time
 from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
-from uuid import UUID
+from typing import Any
+from uuid import UUID, uuid4
 
 import dagster as dg
+import jsonschema
 import pytest
 from lineage_receiver import LineageReceiver, lineage_receiver, require_valid_event
+from lineage_spec import SPEC, require_valid_by_schema
+from openlineage.client.event_v2 import RunState
 from pydantic import ValidationError
 from test_model_releases import LINEAGE
 
@@ -18,7 +25,13 @@ from assets.lake.commits import find_commits
 from assets.sources.source_config import Source
 from assets.sources.source_registry import SourceRegistry
 from orchestration.openlineage.endpoint import lineage_endpoint
-from orchestration.openlineage.events import step_run_id
+from orchestration.openlineage.events import (
+    LineageJob,
+    LineageRecord,
+    run_event,
+    step_run_id,
+    table_dataset,
+)
 from orchestration.openlineage.training_events import told_training
 from orchestration.operations.runs import execute_run
 from orchestration.services.dagster_home import dagster_home_instance
@@ -164,6 +177,56 @@ def test_a_training_is_told_with_its_training_set_its_base_and_its_model(receive
     )
     assert failed["run"]["facets"]["errorMessage"]["message"] == "ValueError"
     assert SECRET not in json.dumps(receiver.events)
+
+
+@pytest.mark.skipif(
+    SPEC is None, reason="no OpenLineage specification; HEADWATER_TEST_OPENLINEAGE_SPEC names its folder"
+)
+def test_the_specifications_schema_takes_an_event_with_each_facet_and_refuses_a_broken_one(
+    receiver: LineageReceiver,
+) -> None:
+    job = LineageJob("refresh.gold__chunks", str(uuid4()), "ASSET", (str(uuid4()), "refresh"))
+    written = replace(table_dataset("/lake", "gold.chunks", 7), rows=3)
+    record = LineageRecord(job, RunState.FAIL, datetime.now(UTC), [written], [written], "ValueError")
+    lineage_endpoint(receiver.url).send(run_event(record))
+    [event] = receiver.events
+    require_valid_event(event)
+    broken: tuple[tuple[Any, ...], ...] = (
+        ("eventTime", "2026-01-01 00:00:00"),
+        ("eventType", "DONE"),
+        ("producer", "headwater 1"),
+        ("schemaURL", "https://openlineage.io/spec/0-0-0/OpenLineage.json#/$defs/RunEvent"),
+        ("run", "runId", "7"),
+        ("run", "facets", "processing_engine", "_producer", "headwater 1"),
+        ("run", "facets", "parent", "run", "runId", "7"),
+        ("run", "facets", "errorMessage", "message", 1),
+        ("run", "facets", "error", event["run"]["facets"]["errorMessage"]),
+        ("job", "facets", "jobType", "integration", 1),
+        ("inputs", 0, "name", 1),
+        ("inputs", 0, "facets", "version", "datasetVersion", 7),
+        ("outputs", 0, "facets", "schema", "fields", 0, "name", 1),
+        ("outputs", 0, "facets", "schema", "_schemaURL", "https://openlineage.io/spec/facets/0-0-0/A.json"),
+        ("outputs", 0, "outputFacets", "outputStatistics", "rowCount", "3"),
+    )
+    assert [each for each in broken if not refused(changed(event, *each))] == []
+
+
+def changed(event: dict[str, Any], *path_and_value: Any) -> dict[str, Any]:
+    *path, last, value = path_and_value
+    told = deepcopy(event)
+    place: Any = told
+    for step in path:
+        place = place[step]
+    place[last] = value
+    return told
+
+
+def refused(event: dict[str, Any]) -> bool:
+    try:
+        require_valid_by_schema(event)
+    except (jsonschema.ValidationError, AssertionError):
+        return True
+    return False
 
 
 def test_the_clients_own_variable_names_the_endpoint_and_a_key_in_a_url_is_refused(
