@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -108,7 +109,10 @@ def run_job(
         for known in registry.versions(name):
             if before and known.address == before.address and known.lineage.run_id == run_id:
                 progress(f"trained before, as {known.address}")
+                follow_models(place, name, progress)
                 return known
+        for half_written in folder.glob(".writing-*"):  # by a process that was killed
+            shutil.rmtree(half_written)
         describe_job(folder, {"dataset": source.name, "base": base.name, **settings})
         trained = train(folder)
         standing = trained.standing

@@ -21,12 +21,15 @@ logger = logging.getLogger(__name__)
 
 _EXPERIMENT = "headwater"
 _DIGEST_TAG = "headwater.digest"
-_PATIENCE = {
+_SWITCHES = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    # Its own patience with a server that is away is several minutes.
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    # It prints the address of a run where a command prints JSON.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-"""MLflow's own patience with a server that is away is several minutes."""
+"""Variables that MLflow reads, unless the user has set them."""
 
 Curves = Mapping[str, Sequence[tuple[int, float]]]
 """By the name of a figure, its values by step."""
@@ -55,7 +58,7 @@ def follow_in_mlflow(
         return (
             "MLflow is not installed, so nothing is registered there: `make setup EXTRAS=train` installs it"
         )
-    _be_patient()
+    _set_switches()
     try:
         _follow(registry, name, uri, curves or {})
     except Exception as error:  # a server's, a database's, a proxy's: none of them may stop a training
@@ -90,7 +93,7 @@ def registered_in_mlflow(name: str, uri: str) -> MlflowModel | None:
     """
     if importlib.util.find_spec("mlflow") is None:
         return None
-    _be_patient()
+    _set_switches()
     try:
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
@@ -111,8 +114,8 @@ def registered_in_mlflow(name: str, uri: str) -> MlflowModel | None:
     return MlflowModel(frozenset(digests.values()), named)
 
 
-def _be_patient() -> None:
-    for variable, value in _PATIENCE.items():
+def _set_switches() -> None:
+    for variable, value in _SWITCHES.items():
         os.environ.setdefault(variable, value)
 
 
@@ -124,12 +127,15 @@ def _follow(registry: ModelRegistry, name: str, uri: str, curves: Mapping[str, C
         logging.getLogger(noisy).setLevel(logging.WARNING)
     if uri.startswith("sqlite:///"):
         Path(uri.removeprefix("sqlite:///")).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    client = MlflowClient(uri, uri)
+    client, is_server = MlflowClient(uri, uri), uri.startswith(("http://", "https://"))
     experiment = client.get_experiment_by_name(_EXPERIMENT)
     experiment_id = (
         experiment.experiment_id
         if experiment
-        else client.create_experiment(_EXPERIMENT, artifact_location=(registry.folder / "mlflow").as_uri())
+        else client.create_experiment(
+            _EXPERIMENT,
+            artifact_location=None if is_server else (registry.folder / "mlflow").as_uri(),
+        )
     )
     try:
         client.create_registered_model(name, description="Trained by Headwater; `headwater models list`.")
@@ -140,8 +146,11 @@ def _follow(registry: ModelRegistry, name: str, uri: str, curves: Mapping[str, C
     numbers = {each.tags.get(_DIGEST_TAG): each.version for each in found}
     for version in reversed(registry.versions(name)):
         if version.digest not in numbers:
+            source = registry.path(version).as_uri()
+            if is_server:  # which takes no path of another machine's, nor its own but to its artifacts
+                source = f"headwater:///{name}/{version.version}"
             numbers[version.digest] = _register(
-                client, experiment_id, registry, version, curves.get(version.lineage.run_id, {})
+                client, experiment_id, version, source, curves.get(version.lineage.run_id, {})
             )
     by_number = {version.version: numbers[version.digest] for version in registry.versions(name)}
     for alias, number in registry.aliases(name).model_dump().items():
@@ -152,22 +161,33 @@ def _follow(registry: ModelRegistry, name: str, uri: str, curves: Mapping[str, C
 
 
 def _register(
-    client: "MlflowClient", experiment_id: str, registry: ModelRegistry, version: ModelVersion, curves: Curves
+    client: "MlflowClient", experiment_id: str, version: ModelVersion, source: str, curves: Curves
 ) -> str:
     """Makes a run and a version of a model; returns its number there, which on a shared server is another."""
-    lineage = version.lineage
-    run = client.create_run(experiment_id, run_name=version.address)
-    for key, value in {**lineage.model_dump(exclude={"settings"}), **lineage.settings}.items():
-        client.log_param(run.info.run_id, key, value)
-    for key, number in version.metrics.items():
-        client.log_metric(run.info.run_id, key.replace("@", "_at_"), number)
-    for key, points in curves.items():
-        for step, number in points:
-            client.log_metric(run.info.run_id, key.replace("@", "_at_"), number, step=step)
+    from mlflow.entities import Metric, Param
+
+    # One that was made before the server went away, or before this process was killed, is gone on with.
+    same = f"tags.`{_DIGEST_TAG}` = '{version.digest}' and attributes.run_name = '{version.address}'"
+    begun = client.search_runs([experiment_id], same, max_results=1)
+    run = (
+        begun[0]
+        if begun
+        else client.create_run(experiment_id, run_name=version.address, tags={_DIGEST_TAG: version.digest})
+    )
+    made_at_ms = int(version.made_at.timestamp() * 1000)
+    points = [(key, number, 0) for key, number in version.metrics.items()]
+    points += [(key, number, step) for key, curve in curves.items() for step, number in curve]
+    lineage = version.lineage.model_dump(exclude={"settings"}) | version.lineage.settings
+    client.log_batch(
+        run.info.run_id,
+        [Metric(key.replace("@", "_at_"), number, made_at_ms, step) for key, number, step in points],
+        [Param(key, str(value)) for key, value in lineage.items()],
+        synchronous=True,
+    )
     client.set_terminated(run.info.run_id)
     made = client.create_model_version(
         version.name,
-        source=registry.path(version).as_uri(),
+        source=source,
         run_id=run.info.run_id,
         tags={_DIGEST_TAG: version.digest, "headwater.version": str(version.version)},
     )
