@@ -103,6 +103,7 @@ def _shown(address: str, verdict: ModelDecision | None) -> dict[str, str | float
         "version": address,
         "against": verdict.against or "nothing",
         "dataset": verdict.dataset or "unknown",
+        "questions": verdict.questions or 0,
         "decided_at": verdict.decided_at.isoformat(timespec="seconds"),
         **gains,
     }

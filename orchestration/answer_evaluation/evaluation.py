@@ -205,12 +205,17 @@ def evaluate_engines(
         EngineError: An engine fails.
     """
     found = find_passages(settings, model.digest, collection, tenant, progress)
-    asked = json.dumps([collection.name, tenant, [each.text for each in collection.questions]])
-    kept_as = hashlib.sha256(asked.encode("utf-8", "replace")).hexdigest()[:16]
-    journal = MeasureJournal(settings.home / "evaluations" / f"answers-{kept_as}.jsonl")
+    journal = answers_journal(settings, collection, tenant)
     measured = {}
     for name, each in engines.items():
         progress(f"{name}: {len(found.questions)} questions")
         measured[name] = measure_answers(name, each, found, journal)
     journal.remove()
     return evaluate_answers(collection, measured)
+
+
+def answers_journal(settings: Settings, collection: AnswerCollection, tenant: str) -> MeasureJournal:
+    """Returns what an evaluation of these questions kept before it was stopped, to go on with."""
+    asked = json.dumps([collection.name, tenant, [each.text for each in collection.questions]])
+    kept_as = hashlib.sha256(asked.encode("utf-8", "replace")).hexdigest()[:16]
+    return MeasureJournal(settings.home / "evaluations" / f"answers-{kept_as}.jsonl")

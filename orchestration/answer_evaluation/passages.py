@@ -9,7 +9,7 @@ from assets.release_evaluation import canonical_candidate_documents
 from inference.answering.answer import AnsweredRelease, CitablePassage, validate_question
 from inference.answering.query_service import PASSAGES_PER_QUESTION, answered_release
 from orchestration.operations.ask import open_ask_service
-from orchestration.operations.scratch_index import open_scratch_index
+from orchestration.operations.scratch_index import ScratchIndex, open_scratch_index
 from orchestration.settings import Settings, open_configured_lake
 from quality.evaluation.answer_collection import AnswerCollection, AnswerQuestion
 from retrieval.progress import Progress
@@ -80,17 +80,28 @@ def find_passages(
     """
     if collection.kind == "questions":
         return _of_the_lake(settings, collection, tenant)
-    release = AnsweredRelease("evaluation", model_digest, 0)
     if collection.searched is None:
+        release = AnsweredRelease("evaluation", model_digest, 0)
         return _found(collection.questions, _given_passages, release, "evaluation")
     with open_scratch_index(settings, collection.searched, "default", progress) as index:
+        return find_in_scratch_index(settings, index, collection.questions)
 
-        def search(question: AnswerQuestion) -> Sequence[CitablePassage]:
-            if settings.reranker.configured:
-                return index.rerank(question.text, PASSAGES_PER_QUESTION)
-            return index.search("hybrid", question.text, PASSAGES_PER_QUESTION)
 
-        return _found(collection.questions, search, release, "evaluation")
+def find_in_scratch_index(
+    settings: Settings, index: ScratchIndex, questions: tuple[AnswerQuestion, ...]
+) -> FoundPassages:
+    """Returns the passages that a search finds for questions, each a query of the index's collection.
+
+    Raises:
+        InvalidQuestion: A question is empty or too long.
+    """
+
+    def search(question: AnswerQuestion) -> Sequence[CitablePassage]:
+        if settings.reranker.configured:
+            return index.rerank(question.text, PASSAGES_PER_QUESTION)
+        return index.search("hybrid", question.text, PASSAGES_PER_QUESTION)
+
+    return _found(questions, search, AnsweredRelease("evaluation", index.model_digest, 0), "evaluation")
 
 
 def _of_the_lake(settings: Settings, collection: AnswerCollection, tenant: str) -> FoundPassages:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from inference.answering.query_service import SearchMode
-from orchestration.operations.scratch_index import ScratchChunks, open_scratch_index
+from orchestration.operations.scratch_index import ScratchChunks, ScratchIndex, open_scratch_index
 from orchestration.settings import Settings
 from quality.evaluation.beir_collection import BeirCollection
 from quality.evaluation.collection_evaluation import CollectionEvaluation, evaluate_collection
@@ -30,15 +30,26 @@ def evaluate_in_scratch_index(
         RerankError: The configured reranker's folder is not one.
     """
     with open_scratch_index(settings, collection, chunks, progress) as index:
-        searches: dict[str, SearchFunction] = {mode: partial(index.search, mode) for mode in RETRIEVAL_MODES}
-        if settings.reranker.configured:
-            searches[RERANKED] = index.rerank
-        asked = Progress("queries asked, in all modes", len(collection.queries) * len(searches))
+        return evaluate_searches(settings, index, collection, chunks, progress)
 
-        def ask(search: SearchFunction, text: str, k: int) -> Sequence[EvaluatedChunk]:
-            asked.advance()
-            return search(text, k)
 
-        searches = {mode: partial(ask, search) for mode, search in searches.items()}
-        chunks_per_document = 1 if chunks == "document" else CHUNKS_PER_DOCUMENT
-        return evaluate_collection(collection, searches, chunks_per_document, progress)
+def evaluate_searches(
+    settings: Settings,
+    index: ScratchIndex,
+    collection: BeirCollection,
+    chunks: ScratchChunks,
+    progress: Callable[[str], None],
+) -> CollectionEvaluation:
+    """Returns the evaluation of every search mode on a collection, by the index that was opened with it."""
+    searches: dict[str, SearchFunction] = {mode: partial(index.search, mode) for mode in RETRIEVAL_MODES}
+    if settings.reranker.configured:
+        searches[RERANKED] = index.rerank
+    asked = Progress("queries asked, in all modes", len(collection.queries) * len(searches))
+
+    def ask(search: SearchFunction, text: str, k: int) -> Sequence[EvaluatedChunk]:
+        asked.advance()
+        return search(text, k)
+
+    searches = {mode: partial(ask, search) for mode, search in searches.items()}
+    chunks_per_document = 1 if chunks == "document" else CHUNKS_PER_DOCUMENT
+    return evaluate_collection(collection, searches, chunks_per_document, progress)

@@ -8,11 +8,11 @@ from inference.engines.digest import model_files_digest
 from inference.engines.protocol import Adapter
 from orchestration.answer_evaluation.evaluation import evaluate_adapters
 from orchestration.settings import Settings
+from orchestration.training.compared import MOST_ASKED, ComparedModels, answer_figures
 from orchestration.training.generators import version_beside
 from orchestration.training.models import model_registry
 from quality.evaluation.answer_collection import AnswerCollection, load_answer_collection
 from quality.evaluation.answer_evaluation import AnswerEvaluation
-from quality.evaluation.engine_gate import judged_figures
 from quality.evaluation.model_gate import LOG_LIKELIHOOD, decide_model_release
 from training.datasets.held_out import NothingHeldOut, held_out_answers
 from training.datasets.training_set import open_dataset
@@ -26,35 +26,20 @@ from training.registry.live_adapters import registered_adapter
 from training.registry.versions import ModelDecision, ModelVersion
 
 _MOST_COMPARED = 200
-_MOST_ASKED = 50
 
 
 @dataclass(frozen=True)
-class AdapterComparison:
-    """Two models on the same examples and questions.
+class AdapterComparison(ComparedModels):
+    """An adapter and another, or its base; see `ComparedModels`.
+
+    Of each `loss` is the mean of a token of the examples in nats, and the gain is that of `log_likelihood`,
+    the loss with its sign turned.
 
     Attributes:
-        one: The version.
-        other: What it was compared with.
-        dataset: The examples.
-        examples: How many.
-        questions: How many questions both were asked.
-        figures: By model, `loss`, the mean of a token in nats, and what its answers gave.
-        gains: How much the first is above the other, with the ends of the 95% interval: of
-            `log_likelihood`, the loss with its sign turned, and of the answers.
-        approved: Whether the first may answer instead of the other.
-        reason: Why, in a sentence.
+        examples: How many examples both were measured on.
     """
 
-    one: str
-    other: str
-    dataset: str
     examples: int
-    questions: int
-    figures: dict[str, dict[str, float]]
-    gains: dict[str, dict[str, float]]
-    approved: bool
-    reason: str
 
 
 def compare_adapters(
@@ -120,14 +105,11 @@ def compare_adapters(
             for name, each in zip(names, (version, beside), strict=True)
         }
         evaluation = _answers(settings, base, asked, version.lineage.tenant, adapters, progress)
-        answered = judged_figures(evaluation.compare(*names))
-        gains |= {name: dict(gain) for name, gain in answered.items()}
-        for name in names:
-            means = {figure: evaluation.engines[name].mean(figure) for figure in answered}
-            figures.setdefault(name, {}).update(
-                {key: mean for key, mean in means.items() if mean is not None}
-            )
+        answered, gained = answer_figures(evaluation, *names)
+        gains |= gained
+        figures = {name: figures.get(name, {}) | answered[name] for name in names}
     verdict = decide_model_release(gains, settings.recipe.engine_gate.tolerance, LOG_LIKELIHOOD)
+    questions_asked = len(asked.questions) if asked else 0
     registry.log_decision(
         version.name,
         ModelDecision.of_verdict(
@@ -136,18 +118,18 @@ def compare_adapters(
             beside.digest if beside else version.lineage.base_digest,
             dataset,
             gains,
-            len(asked.questions) if asked else 0,
+            questions_asked,
         ),
     )
     return AdapterComparison(
         *names,
         dataset,
-        len(losses[0]),
-        len(asked.questions) if asked else 0,
+        questions_asked,
         figures,
         gains,
         verdict.released,
         verdict.reason,
+        examples=len(losses[0]),
     )
 
 
@@ -172,7 +154,7 @@ def _questions(settings: Settings, version: ModelVersion, named: Path | None) ->
     if Path(version.lineage.dataset).is_absolute():
         return None  # a file of examples
     held = held_out_answers(open_dataset(settings.datasets_folder, version.lineage.dataset))
-    return replace(held, questions=held.questions[:_MOST_ASKED]) if held else None
+    return replace(held, questions=held.questions[:MOST_ASKED]) if held else None
 
 
 def _base_of(settings: Settings, version: ModelVersion) -> Path:

@@ -1,19 +1,32 @@
 """`headwater models compare`: two embedders on one collection, and the verdict that `promote` asks for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
-from orchestration.operations.evaluation import evaluate_in_scratch_index
+import numpy as np
+import numpy.typing as npt
+
+from inference.answering.answer import InvalidQuestion, validate_question
+from inference.engines.generator import EngineConfig
+from orchestration.answer_evaluation.asking import MeasureJournal, measure_answers
+from orchestration.answer_evaluation.evaluation import answers_journal, asked_engine
+from orchestration.answer_evaluation.passages import find_in_scratch_index
+from orchestration.operations.evaluation import evaluate_searches
+from orchestration.operations.scratch_index import open_scratch_index
 from orchestration.settings import Settings
+from orchestration.training.compared import MOST_ASKED, ComparedModels, answer_figures
 from orchestration.training.models import model_registry, settings_with_embedder
+from quality.evaluation.answer_collection import AnswerCollection, AnswerQuestion
+from quality.evaluation.answer_evaluation import evaluate_answers
 from quality.evaluation.beir_collection import BeirCollection, load_beir_collection
 from quality.evaluation.collection_evaluation import MEASURES
 from quality.evaluation.model_gate import RANKING, decide_model_release
 from quality.evaluation.release_gate import ReleaseVerdict
 from quality.evaluation.retrieval_metrics import paired_gain
 from retrieval.embedding.embedding_model import EmbeddingModel
-from training.datasets.held_out import NothingHeldOut, held_out_collection
+from training.datasets.held_out import NothingHeldOut, held_out_collection, known_answers
 from training.datasets.training_set import open_dataset
 from training.jobs.learned import folder_digest
 from training.registry.addresses import embedder_folder
@@ -23,29 +36,18 @@ _COMPARED_MODES = ("hybrid", "vector")
 
 
 @dataclass(frozen=True)
-class ModelComparison:
-    """Two models on one collection.
+class ModelComparison(ComparedModels):
+    """Two embedders on one collection; see `ComparedModels`.
+
+    Figures are those of rankings, by search mode and measure, and those of the answers that the default
+    engine gives from what each of them finds.
 
     Attributes:
-        one: The first model.
-        other: The one that it is compared with.
-        dataset: The collection.
-        queries: Its queries.
-        figures: By model, its figures by search mode and measure.
-        gains: How much the first is above the other, with the ends of the 95% interval.
-        approved: Whether the first may be served instead of the other.
-        reason: Why, in a sentence.
+        queries: The queries of the collection.
         warning: What the figures do not say; None if nothing is known.
     """
 
-    one: str
-    other: str
-    dataset: str
     queries: int
-    figures: dict[str, dict[str, float]]
-    gains: dict[str, dict[str, float]]
-    approved: bool
-    reason: str
     warning: str | None = None
 
 
@@ -53,6 +55,9 @@ def compare_models(
     settings: Settings, one: str, other: str, data: Path | None, split: str, progress: Callable[[str], None]
 ) -> ModelComparison:
     """Measures two models on one collection; where the first is of the registry, the verdict is kept.
+
+    Measured are the rankings of all its queries, and on the whole path the answers that the extractive engine
+    gives to the first of them, those of which an answer is known before the others.
 
     Args:
         settings: The settings of the state folder.
@@ -70,29 +75,30 @@ def compare_models(
         NothingHeldOut: The first model was not made from a training set, or that holds out no questions.
         DatasetHasRemovedDocuments: The training set holds documents that were removed since.
     """
-    collection = load_beir_collection(data, split) if data else _held_out(settings, one)
+    collection, known = (load_beir_collection(data, split), {}) if data else _held_out(settings, one)
+    asked = _asked(collection, known)
+    journal = answers_journal(settings, asked, "")
     split = split if data else "test"
-    values = {}
-    digests = {}
-    for name in (one, other):
-        of_model = settings_with_embedder(settings, name)
-        digests[name] = EmbeddingModel.of(of_model.recipe.embedder, settings.home).digest
-        progress(f"evaluating {name}")
-        evaluation = evaluate_in_scratch_index(of_model, collection, "default", progress)
-        values[name] = {
-            f"{mode} {measure}": evaluation.modes[mode].values[measure]
-            for mode in _COMPARED_MODES
-            for measure in MEASURES
-        }
-    gains = {key: paired_gain(each - values[other][key]) for key, each in values[one].items()}
-    verdict = decide_model_release(gains, settings.recipe.gate.tolerance, RANKING)
+    measured = {
+        name: _measure(settings_with_embedder(settings, name), name, collection, asked, journal, progress)
+        for name in (one, other)
+    }
+    journal.remove()
+    answers = evaluate_answers(asked, {name: each.answers for name, each in measured.items()})
+    of_answers, gains_of_answers = answer_figures(answers, one, other)
+    rankings = measured[other].rankings
+    gains = {key: paired_gain(each - rankings[key]) for key, each in measured[one].rankings.items()}
+    gains |= gains_of_answers
+    verdict = decide_model_release(
+        gains, settings.recipe.gate.tolerance, RANKING, settings.recipe.engine_gate.tolerance
+    )
     registry = model_registry(settings)
     version = next(
         (
             each
             for name in registry.names()
             for each in registry.versions(name)
-            if each.digest == digests[one] or str(registry.path(each)) == str(_path(settings, one))
+            if each.digest == measured[one].digest or str(registry.path(each)) == str(_path(settings, one))
         ),
         None,
     )
@@ -104,32 +110,86 @@ def compare_models(
     if version:
         registry.log_decision(
             version.name,
-            ModelDecision.of_verdict(verdict, version, digests[other], f"{collection.name}/{split}", gains),
+            ModelDecision.of_verdict(
+                *(verdict, version, measured[other].digest, f"{collection.name}/{split}", gains),
+                len(asked.questions),
+            ),
         )
     figures = {
-        name: {key: float(each.mean()) for key, each in measured.items()} for name, measured in values.items()
+        name: {key: float(values.mean()) for key, values in each.rankings.items()} | of_answers[name]
+        for name, each in measured.items()
     }
     return ModelComparison(
         one,
         other,
         collection.name,
-        len(collection.queries),
+        len(asked.questions),
         figures,
         gains,
         verdict.released,
         verdict.reason,
-        warning,
+        queries=len(collection.queries),
+        warning=warning,
     )
 
 
-def _held_out(settings: Settings, one: str) -> BeirCollection:
+@dataclass(frozen=True)
+class _Measured:
+    """An embedder's digest, its rankings of all queries by figure, and the answers to what is asked."""
+
+    digest: str
+    rankings: dict[str, npt.NDArray[np.float64]]
+    answers: list[dict[str, float]]
+
+
+def _measure(
+    settings: Settings,
+    name: str,
+    collection: BeirCollection,
+    asked: AnswerCollection,
+    journal: MeasureJournal,
+    progress: Callable[[str], None],
+) -> _Measured:
+    """Ranks by the embedder of the settings, and answers from what a search with it finds."""
+    model = EmbeddingModel.of(settings.recipe.embedder, settings.home)
+    progress(f"evaluating {name}")
+    with open_scratch_index(settings, collection, "default", progress) as index:
+        evaluation = evaluate_searches(settings, index, collection, "default", progress)
+        found = find_in_scratch_index(settings, index, asked.questions)
+    rankings = {
+        f"{mode} {measure}": evaluation.modes[mode].values[measure]
+        for mode in _COMPARED_MODES
+        for measure in MEASURES
+    }
+    engine = asked_engine(settings, EngineConfig(), model)
+    return _Measured(model.digest, rankings, measure_answers(name, engine, found, journal))
+
+
+def _asked(collection: BeirCollection, known: Mapping[str, tuple[str, ...]]) -> AnswerCollection:
+    """Returns the queries of a collection that are answered: first those of which an answer is known."""
+
+    def questions() -> Iterator[AnswerQuestion]:
+        for name, text in sorted(collection.queries.items(), key=lambda query: query[1] not in known):
+            try:
+                validate_question(text)
+            except InvalidQuestion:
+                continue  # a search takes it, `headwater ask` does not
+            yield AnswerQuestion(text, ideal=known.get(text, ()), gold=tuple(collection.relevant[name]))
+
+    first = tuple(islice(questions(), MOST_ASKED))
+    return AnswerCollection(collection.name, "retrieval", first, collection)
+
+
+def _held_out(settings: Settings, one: str) -> tuple[BeirCollection, dict[str, tuple[str, ...]]]:
+    """Returns the questions that a version's training set holds out, and which answers are known."""
     version = model_registry(settings).find(one)
     if version.lineage.tenant is None:
         raise NothingHeldOut(
             f"{version.address} was trained on the folder {version.lineage.dataset}, not on a tenant's "
             "training set: name a collection with --data"
         )
-    return held_out_collection(open_dataset(settings.datasets_folder, version.lineage.dataset))
+    opened = open_dataset(settings.datasets_folder, version.lineage.dataset)
+    return held_out_collection(opened), known_answers(opened)
 
 
 def _trained_on(version: ModelVersion, data: Path, split: str) -> str | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from quality.evaluation.engine_gate import gain_line, worse_figures
+from quality.evaluation.engine_gate import gain_line, judged_figures, worse_figures
 from quality.evaluation.release_gate import ReleaseVerdict
 
 RANKING = "vector ndcg@10"
@@ -12,7 +12,10 @@ LOG_LIKELIHOOD = "log_likelihood"
 
 
 def decide_model_release(
-    gains: Mapping[str, Mapping[str, float]], tolerance: float, meant: str
+    gains: Mapping[str, Mapping[str, float]],
+    tolerance: float,
+    meant: str,
+    answers_tolerance: float | None = None,
 ) -> ReleaseVerdict:
     """Returns whether a model may be served: better where it was meant to be, and nowhere worse.
 
@@ -22,6 +25,7 @@ def decide_model_release(
             (`quality.evaluation.retrieval_metrics.paired_gain`).
         tolerance: How much worse a figure may be.
         meant: The figure that it was trained for.
+        answers_tolerance: How much worse a figure of answers may be (`judged_figures`); None for as much.
 
     Returns:
         A refusal, with every reason, if the interval of the figure that is meant does not lie above zero, or
@@ -29,7 +33,10 @@ def decide_model_release(
     """
     if meant not in gains:
         return ReleaseVerdict(False, f"{meant} was not measured")
-    worse = worse_figures(gains, tolerance)
+    of_answers = judged_figures(gains)
+    others = {name: gain for name, gain in gains.items() if name not in of_answers}
+    worse = worse_figures(others, tolerance)
+    worse += worse_figures(of_answers, tolerance if answers_tolerance is None else answers_tolerance)
     faults = [f"worse than the live model: {', '.join(worse)}"] if worse else []
     if gains[meant]["low"] <= 0:
         faults.append(f"not better where it was meant to be: {gain_line(meant, gains[meant])}")

@@ -5,15 +5,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_model_assets import write_training_set
+from test_model_assets import instruction_rows, ranked_rows, write_examples
 from test_model_releases import LINEAGE
 from test_train_command import collection
 from tiny_embedders import make_tiny_embedder
 
+from assets.dagster.models import comparison_result
 from orchestration.settings import Settings
 from orchestration.training.comparison import compare_models
-from training.datasets.held_out import NothingHeldOut, held_out_collection
-from training.datasets.training_set import DatasetHasRemovedDocuments, mark_removed_documents, open_dataset
+from training.datasets.held_out import NothingHeldOut, held_out_collection, known_answers
+from training.datasets.training_set import (
+    EMBEDDER_KINDS,
+    DatasetHasRemovedDocuments,
+    mark_removed_documents,
+    open_dataset,
+)
 from training.jobs.learned import folder_digest
 from training.registry.model_card import model_card
 from training.registry.versions import ModelLineage, ModelVersion
@@ -39,22 +45,42 @@ def add_version(settings: Settings, base: Path, lineage: ModelLineage) -> ModelV
 def test_a_version_is_compared_on_what_its_training_set_holds_out(
     settings: Settings, tiny_base: Path
 ) -> None:
-    header = write_training_set(settings, "acme", [])
+    rivers = instruction_rows(["Danube", "Rhine", "Elbe"])
+    texts, instructions = rivers[::2], rivers[1::2]
+    # Of each there are a pair and a list, and of two the answer is known.
+    both = [
+        row | {"example_id": f"{kind} of {row['example_id']}", "kind": kind}
+        for row in instructions
+        for kind in EMBEDDER_KINDS
+    ]
+    rows = [*ranked_rows([]), *texts, *instructions[:2], *both]
+    header = write_examples(settings, "acme", rows)
     lineage = {"dataset": header.address, "dataset_digest": header.digest, "tenant": "acme"}
     version = add_version(settings, tiny_base, LINEAGE.model_copy(update=lineage))
     held_out = held_out_collection(open_dataset(settings.datasets_folder, header.address))
-    assert len(held_out.queries) == header.splits["test"]
+    assert len(held_out.queries) == len(ranked_rows([])) + 3, "a question counts once"
     opened = open_dataset(settings.datasets_folder, header.address)
     untested = {**opened.examples, "test": opened.examples["test"].slice(0, 0)}
     with pytest.raises(NothingHeldOut, match=r"split test of .* add documents"):
         held_out_collection(replace(opened, examples=untested))
     found = compare_models(settings, version.address, str(tiny_base), None, "test", lambda line: None)
-    assert (found.dataset, found.queries) == (header.address, header.splits["test"])
+    assert (found.dataset, found.queries) == (header.address, len(held_out.queries))
     assert found.warning is None
     assert not found.approved  # it is compared with itself
     assert found.gains["vector ndcg@10"]["difference"] == 0
+    # On the whole path: what is known of the answers, and which passages they are to cite.
+    assert known_answers(opened)["What is the Rhine?"] == (instructions[1]["positive"],)
+    assert found.questions == len(held_out.queries)
+    answered = found.figures[version.address]
+    assert answered["token_f1"] > 0.5
+    assert 0 < answered["citation_recall"] < 1
+    assert found.gains["refused"] == {"difference": 0, "low": 0, "high": 0}
     [kept] = settings.training_place.registry.decisions("embedder")
     assert (kept.version, kept.dataset) == (version.version, f"{header.address}/test")
+    assert (kept.questions, kept.gains) == (found.questions, found.gains)
+    shown = comparison_result(settings.training_place.registry, ["embedder"]).metadata
+    assert shown["questions"].value == found.questions
+    assert shown["citation_recall, difference"].value == 0
 
     mark_removed_documents(settings.datasets_folder, header, ["a document"])
     with pytest.raises(DatasetHasRemovedDocuments, match="removed since"):

@@ -257,3 +257,13 @@ def test_of_false_refusals_fewer_are_better() -> None:
         verdict = decide_model_release({LOG_LIKELIHOOD: likelier, figure: worse}, 0.02, LOG_LIKELIHOOD)
         assert f"worse than the live model: {figure} {worse['difference']:+.3f}" in verdict.reason
     assert decide_model_release({LOG_LIKELIHOOD: likelier, "refused": less}, 0.02, LOG_LIKELIHOOD).released
+
+
+def test_answers_have_a_tolerance_of_their_own() -> None:
+    better, less = gain(0.05, 0.02, 0.08), gain(-0.03, -0.05, -0.01)
+    ranked = {RANKING: better, "hybrid ndcg@10": less}
+    answered = {RANKING: better, "citation_recall": less}
+    assert decide_model_release(ranked, 0.04, RANKING, answers_tolerance=0.02).released
+    assert decide_model_release(answered, 0.02, RANKING, answers_tolerance=0.04).released
+    refused = decide_model_release(answered, 0.04, RANKING, answers_tolerance=0.02)
+    assert refused.reason == "worse than the live model: citation_recall -0.030 [-0.050, -0.010]"

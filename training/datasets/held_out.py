@@ -18,13 +18,14 @@ class NothingHeldOut(ValueError):
 def held_out_collection(opened: TrainingSet) -> BeirCollection:
     """Returns the questions of the test split, over the passages of all splits.
 
-    A question's passage is the relevant one; the others are what it competes with.
+    A question's passage is the relevant one; the others are what it competes with. What is asked of several
+    passages, and of one as a pair and as a ranked list, is one question: figures count it once.
 
     Raises:
         NothingHeldOut: The test split has no question with a passage.
     """
     documents: dict[str, BeirDocument] = {}
-    queries: dict[str, str] = {}
+    names: dict[str, str] = {}
     relevant: dict[str, dict[str, int]] = {}
     for split, examples in opened.examples.items():
         for row in examples.to_pylist():
@@ -33,15 +34,25 @@ def held_out_collection(opened: TrainingSet) -> BeirCollection:
             for text in (row["positive"], *row["negatives"], *row["candidates"]):
                 documents[_key(text)] = BeirDocument("", text)
             if split == "test":
-                queries[row["example_id"]] = row["question"]
-                relevant[row["example_id"]] = {_key(row["positive"]): 1}
-    if not queries:
+                name = names.setdefault(row["question"], row["example_id"])
+                relevant.setdefault(name, {})[_key(row["positive"])] = 1
+    if not names:
         raise NothingHeldOut(
             f"the split test of {opened.header.address} has no question with a passage; a hash puts a "
             "tenth of the documents into it: add documents and make a new snapshot "
             f"(`headwater datasets snapshot {opened.header.name}`), or name a collection with --data"
         )
+    queries = {name: question for question, name in names.items()}
     return BeirCollection(opened.header.address, documents, queries, relevant)
+
+
+def known_answers(opened: TrainingSet) -> dict[str, tuple[str, ...]]:
+    """Returns the answers to the questions of the test split of which an instruction has one."""
+    found: dict[str, tuple[str, ...]] = {}
+    for row in opened.examples["test"].to_pylist():
+        if row["kind"] == "instruction" and row["question"]:
+            found[row["question"]] = (*found.get(row["question"], ()), row["positive"])
+    return found
 
 
 def held_out_answers(opened: TrainingSet) -> AnswerCollection | None:

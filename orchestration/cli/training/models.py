@@ -21,6 +21,7 @@ from retrieval.counts import counted
 
 if TYPE_CHECKING:
     from orchestration.settings import Settings
+    from orchestration.training.compared import ComparedModels
     from orchestration.training.generators import ServedAdapter
     from orchestration.training.models import ServedModel
     from training.registry.versions import ModelVersion
@@ -271,8 +272,9 @@ def models_compare_command(
 ) -> None:
     """Measure two models on one collection; the verdict on a version beside the live model is kept.
 
-    Without --data they are measured on the examples that the model's training set holds out. A generator is
-    asked questions too, and approved if its answers are nowhere worse.
+    Without --data they are measured on the examples that the model's training set holds out. Questions are
+    answered too, of embedders from what each finds. Approved is what is better where it was meant to be, and
+    nowhere worse.
 
     Example: `headwater models compare embedder@3 live --data ~/my-questions`
 
@@ -292,17 +294,7 @@ def models_compare_command(
         )
     with quiet_terminal():
         found = compare_models(settings, one, other, path, split, print_progress)
-    if json_:
-        print_json(asdict(found))
-        return
-    rows: list[dict[str, Any]] = [
-        {"figure": name}
-        | {model: f"{values[name]:.3f}" for model, values in found.figures.items()}
-        | {"difference": _interval(gain)}
-        for name, gain in found.gains.items()
-    ]
-    print_table(rows, f"{found.dataset}: {counted(found.queries, 'query', 'queries')}")
-    console.print(f"{'approved' if found.approved else 'refused'}: {found.reason}", markup=False)
+    _print_comparison(found, counted(found.queries, "query", "queries"), json_)
 
 
 @models_app.command("promote")
@@ -358,6 +350,10 @@ def _compare_adapters(
 
     with quiet_terminal():
         found = compare_adapters(settings, one, other, data, questions, print_progress)
+    _print_comparison(found, counted(found.examples, "example"), json_)
+
+
+def _print_comparison(found: "ComparedModels", measured_on: str, json_: bool) -> None:
     if json_:
         print_json(asdict(found))
         return
@@ -369,8 +365,7 @@ def _compare_adapters(
             for model, figures in found.figures.items()
         }
         rows.append({"figure": name} | row | {"gain": _interval(gain) if gain else ""})
-    measured = f"{counted(found.examples, 'example')}, {counted(found.questions, 'question')}"
-    print_table(rows, f"{found.dataset}: {measured}")
+    print_table(rows, f"{found.dataset}: {measured_on}, {counted(found.questions, 'question')} answered")
     console.print(f"{'approved' if found.approved else 'refused'}: {found.reason}", markup=False)
 
 
