@@ -18,6 +18,7 @@ from inference.engines.worker.engine import Workplace
 from orchestration.automation.alerts import FailureAlert
 from orchestration.automation.dead_runs import run_process_tags
 from orchestration.settings import Settings, open_configured_lake, settings_of_next_run
+from orchestration.stepping_down import step_down_adapters
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index
 from retrieval.model_memory import MODEL_MEMORY
@@ -69,6 +70,7 @@ def dagster_resources(settings: Settings) -> dict[str, Any]:
         # Every run needs the lake first: from here on its process is known, and can be found dead.
         if context.run is not None and context.instance is not None:
             context.instance.add_run_tags(context.run.run_id, run_process_tags())
+            step_down_adapters(settings, (context.log or dg.get_dagster_logger()).warning)
         try:
             yield open_configured_lake(settings)
         finally:

@@ -106,8 +106,9 @@ class Settings(BaseSettings):
     """The MLflow server that the registry of models is mirrored to, such as `http://127.0.0.1:5000`; a SQLite
     file in the state folder unless set. Credentials go into MLflow's own variables."""
     live_model_with_removed_documents: Literal["stays", "steps_down"] = "stays"
-    """Whether a promoted embedder that learned from documents which were removed since stays live until
-    another is promoted, or the one before it, or the packaged one, takes over (docs/lineage.md)."""
+    """Whether a promoted model that learned from documents which were removed since stays live until another
+    is promoted, or the one before it takes over, or the packaged embedder, or the base of an adapter
+    (docs/lineage.md)."""
     openlineage_url: str | None = Field(default_factory=lambda: os.environ.get("OPENLINEAGE_URL"))
     """The OpenLineage endpoint that is told of runs, datasets and models, such as `http://127.0.0.1:5000`;
     that of the official client, OPENLINEAGE_URL, unless set. A key goes into OPENLINEAGE_API_KEY."""

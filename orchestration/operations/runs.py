@@ -15,6 +15,7 @@ from orchestration.migrations import state_folder_version
 from orchestration.services.dagster_home import dagster_home_instance
 from orchestration.services.run_texts import run_failures, said_of_check, step_name, stops_run
 from orchestration.settings import Settings, settings_of_next_run
+from orchestration.stepping_down import step_down_adapters
 
 
 class RunFailed(RuntimeError):
@@ -61,6 +62,7 @@ def execute_run(settings: Settings, select: str | None, progress: Callable[[str]
 
     before = settings_of_next_run(settings).recipe.embedder
     outcome = _execute(settings, refresh_job.name, progress, select=select)
+    step_down_adapters(settings, progress)
     if select is not None or outcome.failures or settings_of_next_run(settings).recipe.embedder == before:
         return outcome
     progress(

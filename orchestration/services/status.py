@@ -317,11 +317,13 @@ def _models(settings: Settings, lake: Lake) -> list[str]:
             continue
         what = "nothing is trained from it"
         if each.is_live:
-            what = "it stays live until another is promoted"
-        if each.is_live and each.version.name == EMBEDDER:
-            what += " (HEADWATER_LIVE_MODEL_WITH_REMOVED_DOCUMENTS)"
-            if settings.live_model_with_removed_documents == "steps_down":
-                what = "the next run builds the index without it"
+            what = "it stays live until another is promoted (HEADWATER_LIVE_MODEL_WITH_REMOVED_DOCUMENTS)"
+        if each.is_live and settings.live_model_with_removed_documents == "steps_down":
+            what = (
+                "the next run builds the index without it"
+                if each.version.name == EMBEDDER
+                else "with the next run the version before it answers, or the base, unless a hold keeps it"
+            )
         said.append(f"{each}: {what}")
     return said
 

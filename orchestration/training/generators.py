@@ -29,6 +29,7 @@ from training.generator.job import (
 from training.jobs.job import follow_models
 from training.jobs.plan import GeneratorTraining
 from training.registry.live_adapters import generator_name
+from training.registry.moves import versions_before
 from training.registry.versions import ModelDecision, ModelRegistry, ModelVersion
 
 
@@ -119,13 +120,12 @@ def promote_adapter(
     """
     registry = model_registry(settings)
     version = registry.find(address)
-    registry.open(version)
     live = registry.aliases(version.name).live
     if live == version.version:
         return ServedAdapter(version.name, live, version.lineage.tenant, "it is live already", 0.0)
     _require_base_of_settings(settings, version)
     _require_approval(registry, version, version_beside(registry, version, "live"))
-    return _moved(settings, version.name, live, version, "promoted", reason, progress)
+    return _moved(settings, version.name, live, version, live, "promoted", reason, progress)
 
 
 def roll_back_adapter(
@@ -133,17 +133,27 @@ def roll_back_adapter(
 ) -> ServedAdapter:
     """Has the version answer that did before the live one, or the base where none did.
 
+    One that was gone back from is not gone back to: a second time leads to the one before that.
+
     Raises:
+        UnknownModel: The version before is gone.
+        ModelNotTrusted: Its files are not those that were signed.
         ModelNotPromoted: No version of that name is live.
         ReleaseHeld: Somebody holds what is live.
         LiveModelMoved: Another version went live meanwhile.
     """
     registry = model_registry(settings)
-    aliases = registry.aliases(name)
-    if aliases.live is None:
-        raise ModelNotPromoted(f"no version of {name} answers: the base does")
-    before = registry.find(f"{name}@{aliases.previous}") if aliases.previous is not None else None
-    return _moved(settings, name, aliases.live, before, "rolled_back", reason, progress)
+    live = registry.aliases(name).live
+    if live is None:
+        known = ", ".join(each.address for each in registry.versions(name))
+        raise ModelNotPromoted(
+            f"no version of {name} answers, the base does: there is nothing to go back to; "
+            f"`headwater models promote` has one of {known} answer"
+        )
+    before = versions_before(registry.decisions(name), live)
+    version = registry.find(f"{name}@{before[0]}") if before else None
+    previous = before[1] if len(before) > 1 else None
+    return _moved(settings, name, live, version, previous, "rolled_back", reason, progress)
 
 
 def _moved(
@@ -151,6 +161,7 @@ def _moved(
     name: str,
     live: int | None,
     version: ModelVersion | None,
+    previous: int | None,
     decision: str,
     reason: str,
     progress: Callable[[str], None],
@@ -161,9 +172,11 @@ def _moved(
     if hold is not None:
         raise ReleaseHeld(f"{hold}, and models with it; `headwater hold --off` ends that")
     registry = model_registry(settings)
+    if version:
+        registry.open(version)
     of = version or registry.find(f"{name}@{live}")
     began = time.perf_counter()
-    registry.move_live(name, live, version.version if version else None)
+    registry.move_live(name, live, version.version if version else None, previous)
     about = version.version if version and decision == "promoted" else live
     logged = {"version": about, "decision": decision, "reason": reason.strip()}
     registry.log_decision(name, ModelDecision.model_validate({**logged, "decided_at": datetime.now(UTC)}))

@@ -8,20 +8,23 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from assets.lake.releases import log_live_history, make_release_live
 from assets.lake.tables import EMBEDDINGS
 from assets.ops import releasable_index_state
 from orchestration.operations.runs import execute_run
 from orchestration.settings import Settings, open_configured_lake
-from retrieval.embedding.config import recorded_model_path
+from retrieval.embedding.config import packaged_embedding_model, recorded_model_path
 from retrieval.embedding.embedding_model import EmbeddingModel
+from retrieval.embedding.model_signature import ModelNotTrusted
 from retrieval.index.index import Index
 from retrieval.index.types import IndexRelease, ReleaseHeld
 from retrieval.store.postgres import Postgres
 from training.jobs.job import follow_models
-from training.registry.addresses import embedder_folder
+from training.registry.addresses import PACKAGED_EMBEDDER, embedder_folder, registered_address
 from training.registry.live import follow_live_release
+from training.registry.moves import releases_to_live
 from training.registry.versions import (
     ModelDecision,
     ModelRegistry,
@@ -97,7 +100,7 @@ def promote_model(
     """
     registry = model_registry(settings)
     version = registry.find(address)
-    with_candidate = settings_with_embedder(settings, address)
+    with_candidate = settings_with_embedder(settings, str(registry.open(version)))
     model = EmbeddingModel.of(with_candidate.recipe.embedder, settings.home)
     index = Index(Postgres(settings.home, settings.postgres))
     live = _require_reason_and_live(index, reason)
@@ -119,6 +122,7 @@ def promote_model(
         outcome = execute_run(with_candidate, _INDEX_SELECTION, progress)
         if outcome.failures:
             raise ModelNotPromoted(f"{version.address} is not served: {'; '.join(outcome.failures)}")
+        registry.open(version)  # building took its time
     said = f"{version.address} promoted: {reason.strip()}"
     began = time.perf_counter()
     if kept:
@@ -141,9 +145,13 @@ def roll_back_model(
 ) -> ServedModel:
     """Has the model be served that was before the live one, with the index that was built with it.
 
+    One that was gone back from is not gone back to: a second time leads to the one before that.
+
     Raises:
-        UnknownModel: There is no model of that name.
-        ModelNotPromoted: No release of another model is kept.
+        UnknownModel: There is no model of that name, or its files are gone.
+        ModelNotTrusted: The files of the model before are not those that were signed, or make other vectors.
+        ModelNotPromoted: No release of another model is kept from before.
+        ReleaseHeld: Somebody holds the live release.
         IndexConflict: Another release went live meanwhile.
     """
     registry = model_registry(settings)
@@ -154,24 +162,56 @@ def roll_back_model(
     index = Index(Postgres(settings.home, settings.postgres))
     live = _require_reason_and_live(index, reason)
     releases = {each.release_id: each for each in index.releases()}
-    before = [
-        releases[each.release_id]
-        for each in index.live_history()
-        if each.release_id in releases
-        and releases[each.release_id].details.model_digest != live.details.model_digest
-    ]
+    path = releases_to_live(index.live_history(), registry.decisions(name))
+    before = [releases[each] for each in path if each in releases]
+    before = [each for each in before if each.details.model_digest != live.details.model_digest]
     if not before:
-        raise ModelNotPromoted("no release of another model is kept: there is nothing to go back to")
+        kept = [f"{each.release_id} of {_model_name(settings, each)}" for each in releases.values()]
+        raise ModelNotPromoted(
+            f"no release of another model is kept from before {live.release_id}: there is nothing to go back "
+            f"to; kept are {', '.join(kept)}, which `headwater models promote` or `headwater rollback` serves"
+        )
+    _require_trusted_files(settings, before[-1])
     lake = open_configured_lake(settings)
     began = time.perf_counter()
     made = index.rollback(before[-1].release_id, expected=live.release_id)
     log_live_history(lake, index, "", f"{name} rolled back: {reason.strip()}")
     seconds = time.perf_counter() - began
     version = next(
-        (v for v in registry.versions(name) if str(registry.path(v)) == _embedder_path(settings, live)),
-        None,
+        (v for v in registry.versions(name) if registry.path(v) == _embedder_path(settings, live)), None
     )
     return _decided(settings, index, version, "rolled_back", made, reason, seconds, progress, name)
+
+
+def _require_trusted_files(settings: Settings, release: IndexRelease) -> None:
+    """Returns if the files of a release's model are those that were signed, and make its vectors."""
+    if release.details.embedder.endpoint.url:  # it has no files here
+        return
+    registry = model_registry(settings)
+    embedder = release.details.embedder.model_copy(update={"model": _embedder_path(settings, release)})
+    path = embedder.model_path
+    address = registered_address(path)
+    if not path.is_dir():
+        raise UnknownModel(
+            f"release {release.release_id} is of {address or 'a model'}, and {path} is gone: restore it from "
+            "a backup"
+        )
+    if address and path.is_relative_to(settings.models_folder):
+        registry.open(registry.find(address))
+    digest = EmbeddingModel.of(embedder, settings.home).digest
+    if digest != release.details.model_digest:
+        raise ModelNotTrusted(
+            f"the vectors of release {release.release_id} are of {release.details.model_digest[:16]}, and "
+            f"{path} makes those of {digest[:16]}: restore it from a backup"
+        )
+
+
+def _model_name(settings: Settings, release: IndexRelease) -> str:
+    """Returns what the model of a release is called."""
+    path, endpoint = _embedder_path(settings, release), release.details.embedder.endpoint
+    if path == packaged_embedding_model() and not endpoint.url:
+        return PACKAGED_EMBEDDER
+    return endpoint.model or registered_address(path) or str(path)
 
 
 def _tables(release: IndexRelease) -> dict[str, int]:
@@ -219,6 +259,9 @@ def _decided(
     registry = model_registry(settings)
     if version:
         logged = {"version": version.version, "decision": decision, "reason": reason.strip()}
+        newest = index.live_history()[-1]
+        if newest.release_id == release.release_id:  # and no other move was faster
+            logged |= {"live_since": newest.live_since}
         registry.log_decision(name, ModelDecision.model_validate({**logged, "decided_at": datetime.now(UTC)}))
     follow_live_release(registry, index)
     follow_models(settings.training_place, name, progress)
@@ -227,5 +270,5 @@ def _decided(
     )
 
 
-def _embedder_path(settings: Settings, release: IndexRelease) -> str:
-    return str(recorded_model_path(release.details.embedder.model, settings.models_folder))
+def _embedder_path(settings: Settings, release: IndexRelease) -> Path:
+    return recorded_model_path(release.details.embedder.model, settings.models_folder)

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,12 @@ from orchestration.settings import Settings, open_configured_lake
 from orchestration.tracing.tracer import trace_identity
 from orchestration.training.generators import promote_adapter, roll_back_adapter
 from orchestration.training.models import ModelNotPromoted
+from retrieval.embedding.model_signature import ModelNotTrusted
 from retrieval.index.index import Index
 from retrieval.index.types import ReleaseHeld
 from retrieval.store.postgres import Postgres
 from training.registry.live_adapters import LiveAdapters, generator_name
-from training.registry.versions import LiveModelMoved, ModelDecision, ModelRegistry
+from training.registry.versions import LiveModelMoved, ModelAliases, ModelDecision, ModelRegistry
 
 TENANTS = ("default", "acme", "beta")
 QUESTION = "What is a glacier of ice?"
@@ -135,10 +137,51 @@ def test_each_tenant_is_answered_with_its_live_adapter_and_others_by_the_base_wh
     rolled = roll_back_adapter(settings, "generator-acme", "worse", lambda line: None)
     assert (rolled.version, rolled.tenant) == (1, "acme")
     aliases = registry.aliases("generator-acme")
-    assert (aliases.live, aliases.previous) == (1, 2)
+    assert (aliases.live, aliases.previous) == (1, None)
     assert [each.decision for each in registry.decisions("generator-acme")] == [
         *("approved", "promoted", "approved", "approved", "promoted", "rolled_back"),
     ]
+
+
+def test_a_second_rollback_goes_on_back_and_only_to_files_that_are_those_that_were_signed(
+    settings: Settings,
+) -> None:
+    registry = registry_of(settings)
+    first, second = (registry.version_path("generator-acme", number) for number in (1, 2))
+
+    def promote(number: int) -> None:
+        promote_adapter(settings, f"generator-acme@{number}", "again", lambda line: None)
+
+    def back() -> int | None:
+        return roll_back_adapter(settings, "generator-acme", "worse", lambda line: None).version
+
+    with changed(second), pytest.raises(ModelNotTrusted, match="is not what was signed"):
+        promote(2)
+    assert registry.aliases("generator-acme").live == 1
+    promote(2)
+    assert registry.aliases("generator-acme") == ModelAliases(live=2, previous=1)
+    with changed(first), pytest.raises(ModelNotTrusted, match="is not what was signed"):
+        back()
+    assert registry.aliases("generator-acme") == ModelAliases(live=2, previous=1)
+    assert [back(), back()] == [1, None], "and not to the one that was gone back from"
+    with pytest.raises(
+        ModelNotPromoted, match=r"the base does: .*promote` has one of generator-acme@2, generator-acme@1"
+    ):
+        back()
+    promote(1)
+    assert registry.aliases("generator-acme") == ModelAliases(live=1)
+
+
+@contextmanager
+def changed(version: Path) -> Iterator[None]:
+    """Has the weights of a version be others than those that were signed, for a while."""
+    weights = version / "adapter_model.safetensors"
+    signed = weights.read_bytes()
+    weights.write_bytes(signed[:-1] + bytes([signed[-1] ^ 1]))
+    try:
+        yield
+    finally:
+        weights.write_bytes(signed)
 
 
 def test_an_adapter_for_another_base_and_a_refused_one_are_not_promoted(
@@ -207,7 +250,9 @@ def test_an_adapter_is_measured_beside_its_base_on_the_same_questions(
         assert why in str(CliRunner().invoke(app, command).exception)
 
 
-def test_under_a_hold_no_adapter_is_promoted_or_rolled_back(settings: Settings) -> None:
+def test_under_a_hold_no_adapter_is_promoted_or_rolled_back(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     index = Index(Postgres(settings.home, settings.postgres))
     index.hold(None, "ada", "an audit")
     try:
@@ -217,6 +262,13 @@ def test_under_a_hold_no_adapter_is_promoted_or_rolled_back(settings: Settings) 
         with pytest.raises(ReleaseHeld, match="an audit"):
             promote_adapter(settings, "generator-beta@2", "try", lambda line: None)
         assert registry.aliases("generator-beta").live is None
+        registry.move_live("generator-beta", None, 2)
+        for name in ("generator-beta", "generator-acme"):
+            monkeypatch.setenv("HEADWATER_HOME", str(settings.home))
+            ran = CliRunner().invoke(app, ["models", "rollback", name, "--reason", "try"])
+            assert isinstance(ran.exception, ReleaseHeld)
+            assert "an audit, and models with it; `headwater hold --off`" in str(ran.exception)
+        assert registry.aliases("generator-beta").live == 2
     finally:
         index.end_hold()
 

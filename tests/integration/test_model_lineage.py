@@ -191,6 +191,13 @@ def test_an_answer_leads_through_its_adapter_to_what_that_learned_and_a_document
     assert [node.details for node in nodes(forward, "answers")] == [{"answers": 1, "shown": 1}]
     models = nodes(trace(trained, trained.doc_ids["kites"]).forward, "model")
     assert [node.id for node in models] == ["embedder@2", "embedder@1", "generator-acme@1"]
+    registry.move_live("generator-acme", None, 1)
+    trained.remove("bread")
+    marked = "generator-acme@1 (live) learned from 1 removed document"
+    strict = trained.settings.model_copy(update={"live_model_with_removed_documents": "steps_down"})
+    stays, steps_down = (_models(each, trained.lake)[-1] for each in (trained.settings, strict))
+    assert stays.startswith(f"{marked}: it stays live until another is promoted (HEADWATER_LIVE_MODEL")
+    assert steps_down.startswith(f"{marked}: with the next run the version before it answers, or the base")
 
 
 def test_the_command_traces_a_model_and_names_what_it_does_not_know(

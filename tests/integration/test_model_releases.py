@@ -2,7 +2,6 @@ import re
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 from index_rows import NO_LINEAGE, Chunk, batch, made_with
@@ -13,8 +12,16 @@ from assets.lake.tables import RELEASES
 from orchestration.cli.main import app
 from orchestration.settings import Settings, open_configured_lake
 from orchestration.training import models
-from orchestration.training.models import ModelNotPromoted, model_registry, promote_model, roll_back_model
+from orchestration.training.models import (
+    ModelNotPromoted,
+    ServedModel,
+    model_registry,
+    promote_model,
+    roll_back_model,
+)
 from retrieval.embedding.config import EmbedderConfig
+from retrieval.embedding.embedding_model import EmbeddingModel
+from retrieval.embedding.model_signature import ModelNotTrusted
 from retrieval.index.index import Index
 from retrieval.index.types import IndexConflict, IndexRelease, ReleaseHeld
 from retrieval.store.postgres import Postgres
@@ -51,7 +58,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     made = Settings(home=home)
     index = Index(Postgres(made.home, made.postgres))
     live = None
-    embedders = [("packaged", EmbedderConfig())]
+    embedders = [(packaged_digest(made), EmbedderConfig())]
     embedders += [
         (each.digest, EmbedderConfig(model=registry.path(each))) for each in registry.versions("embedder")
     ]
@@ -65,7 +72,11 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     Postgres(made.home, made.postgres).stop()
 
 
-def decide(settings: Settings, version: int, decision: str, against: str = "packaged") -> None:
+def packaged_digest(settings: Settings) -> str:
+    return EmbeddingModel.of(EmbedderConfig(), settings.home).digest
+
+
+def decide(settings: Settings, version: int, decision: str, against: str | None = None) -> None:
     model_registry(settings).log_decision(
         "embedder",
         ModelDecision.model_validate(
@@ -73,7 +84,7 @@ def decide(settings: Settings, version: int, decision: str, against: str = "pack
                 "version": version,
                 "decision": decision,
                 "reason": "as measured",
-                "against": against,
+                "against": against or packaged_digest(settings),
                 "decided_at": datetime.now(UTC),
             }
         ),
@@ -104,14 +115,14 @@ def test_a_version_goes_live_with_its_index_after_it_was_approved_and_back(setti
     served = promote_model(settings, "embedder@1", "better on rivers", said.append)
     assert (served.version, served.release) == (1, "r2")
     assert live_release(settings).details.model_digest == registry.find("embedder@1").digest
-    assert registry.aliases("embedder") == ModelAliases(live=1, previous=2)
+    assert registry.aliases("embedder") == ModelAliases(live=1)
     assert Settings(home=settings.home).recipe.embedder.model == registry.path(registry.find("embedder@live"))
     again = promote_model(settings, "embedder@1", "again", said.append)
     assert again.reason == "it is live already"
 
     back = roll_back_model(settings, "embedder", "worse on names", said.append)
     assert (back.version, back.release) == (None, "r0")
-    assert registry.aliases("embedder") == ModelAliases(previous=1)
+    assert registry.aliases("embedder") == ModelAliases()
     assert not Settings(home=settings.home).recipe.embedder.model.is_relative_to(settings.home)
     rows = open_configured_lake(settings).query(
         "select release_id, reason from releases order by decided_at desc limit 2",
@@ -122,6 +133,40 @@ def test_a_version_goes_live_with_its_index_after_it_was_approved_and_back(setti
     assert decided == [("promoted", "better on rivers"), ("rolled_back", "worse on names")]
     with pytest.raises(UnknownModel, match="there is no model 'ranker'; there are embedder"):
         roll_back_model(settings, "ranker", "?", said.append)
+
+
+def test_a_second_rollback_goes_on_back_and_a_promotion_after_it_is_like_any(settings: Settings) -> None:
+    index, registry = Index(Postgres(settings.home, settings.postgres)), model_registry(settings)
+    moves = list[ServedModel]()
+    index.rollback("r0")
+    first, second = (registry.find(f"embedder@{number}").digest for number in (1, 2))
+    for version, against in ((1, packaged_digest(settings)), (2, first), (1, second)):
+        decide(settings, version, "approved", against)
+
+    def promote(number: int) -> None:
+        moves.append(promote_model(settings, f"embedder@{number}", "better", lambda line: None))
+        assert (moves[-1].version, registry.aliases("embedder").live) == (number, number)
+
+    def back() -> tuple[int | None, str]:
+        moves.append(roll_back_model(settings, "embedder", "worse", lambda line: None))
+        assert registry.aliases("embedder").live == moves[-1].version
+        return moves[-1].version, moves[-1].release
+
+    promote(1)
+    promote(2)
+    assert registry.aliases("embedder") == ModelAliases(live=2, previous=1)
+    assert back() == (1, "r2")
+    assert registry.aliases("embedder") == ModelAliases(live=1), "it would go back to the packaged one"
+    assert back() == (None, "r0"), "and not to the one that was gone back from"
+    kept = "r2 of embedder@1, r1 of embedder@2, r0 of all-MiniLM-L6-v2"
+    with pytest.raises(ModelNotPromoted, match=f"kept from before r0: .* kept are {kept}, which .*promote"):
+        back()
+    promote(1)
+    promote(2)
+    promote(1)  # by a release that was live before, and still forward
+    assert registry.aliases("embedder") == ModelAliases(live=1, previous=2)
+    assert [back(), back(), back()] == [(2, "r1"), (1, "r2"), (None, "r0")]
+    assert min(each.pointer_seconds for each in moves) < 1, "pointer and record, on a busy machine"
 
 
 def test_of_two_promotions_at_once_one_is_told(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,16 +213,24 @@ def test_aliases_follow_a_plain_rollback_and_a_hold_is_told(
         decide(settings, 1, "approved", registry.find("embedder@2").digest)
         with pytest.raises(ReleaseHeld, match=r"embedder@1 can not go live: r1 is held by .*hold --off"):
             promote_model(settings, "embedder@1", "better", lambda line: None)
+        with pytest.raises(ReleaseHeld, match=r"r1 is held by .*hold --off"):
+            roll_back_model(settings, "embedder", "worse", lambda line: None)
+        assert (live_release(settings).release_id, registry.aliases("embedder").live) == ("r1", 2)
     finally:
         index.end_hold()
 
 
-def test_a_model_whose_files_were_changed_is_not_promoted(settings: Settings, tmp_path: Path) -> None:
-    from retrieval.embedding.model_signature import ModelNotTrusted
-
-    before = live_release(settings).release_id
-    path = model_registry(settings).path(model_registry(settings).find("embedder@1"))
+def test_a_model_whose_files_were_changed_is_not_promoted_nor_gone_back_to(settings: Settings) -> None:
+    registry, before = model_registry(settings), live_release(settings).release_id
+    assert registry.aliases("embedder") == ModelAliases(live=2, previous=1)
+    path = registry.path(registry.find("embedder@1"))
     (path / "README.md").write_text("changed")
     with pytest.raises(ModelNotTrusted, match="is not what was signed"):
         promote_model(settings, "embedder@1", "better", lambda line: None)
+    with pytest.raises(ModelNotTrusted, match="is not what was signed"):
+        roll_back_model(settings, "embedder", "worse", lambda line: None)
+    shutil.rmtree(path)
+    with pytest.raises(UnknownModel, match=r"release r2 is of embedder@1, and .* is gone: restore it"):
+        roll_back_model(settings, "embedder", "worse", lambda line: None)
     assert live_release(settings).release_id == before
+    assert registry.aliases("embedder").live == 2

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from test_model_assets import instruction_rows, write_examples
 from tiny_embedders import make_tiny_embedder
 from typer.testing import CliRunner
 
@@ -12,6 +13,7 @@ from orchestration.training.train import train_embedder_version
 from quality.evaluation.beir_collection import BadBeirCollection
 from training.datasets.training_set import UnknownDataset
 from training.jobs.job import TrainingIsRunning, alone_in
+from training.jobs.learned import NothingToLearnFrom, learned_of_tenant
 from training.jobs.network import UnknownBase
 from training.jobs.plan import EmbedderTraining
 from training.jobs.ranked_lists import TooFewExamples
@@ -76,6 +78,12 @@ def test_training_prints_what_it_made_and_the_same_command_makes_nothing_new(
     assert "judged q19" not in asked  # it is judged in the test split only
     again = CliRunner().invoke(app, command, catch_exceptions=False)
     assert json.loads(again.stdout) == made
+    version = tmp_path / "state" / "models" / "registry" / "embedder" / "1"
+    files = {str(path.relative_to(version)) for path in version.rglob("*") if path.is_file()}
+    assert files == {"model.sig", "model/headwater.json", "model/README.md"} | {
+        f"model/{path.relative_to(tiny_base)}" for path in tiny_base.rglob("*") if path.is_file()
+    }
+    assert {Path(name).suffix for name in files} == {".sig", ".json", ".md", ".safetensors"}, "no pickle"
     listed = CliRunner().invoke(app, ["models", "list", "--json"], catch_exceptions=False)
     assert [row["digest"] for row in json.loads(listed.stdout)] == [made["digest"]]
 
@@ -98,6 +106,10 @@ def test_what_can_not_be_learned_from_is_told(tiny_base: Path, tmp_path: Path) -
         train(tiny)
     with pytest.raises(UnknownDataset, match=r"tenant 'acme' has no training set yet.*--data"):
         train(None)
+    header = write_examples(settings, "acme", instruction_rows(("Danube", "Rhine")))
+    learned = learned_of_tenant(settings.datasets_folder, "acme")
+    with pytest.raises(NothingToLearnFrom, match=f"{header.address} has no questions with passages"):
+        learned.lists()
     with pytest.raises(UnknownBase, match="can not be trained"):
         train(tiny, str(tmp_path))
     for unknown in ("MiniLM", "embedder@3", "no/such/folder"):

@@ -59,6 +59,9 @@ def test_training_registers_a_signed_adapter_and_the_same_command_makes_nothing_
     assert found["decisions"][0]["against"] == found["lineage"]["base_digest"]
     assert json.loads((Path(found["path"]) / "adapter_config.json").read_text())["peft_type"] == "LORA"
     assert "library_name: peft" in (Path(found["path"]) / "README.md").read_text()
+    assert {path.name for path in Path(found["path"]).parent.rglob("*") if path.is_file()} == {
+        *("model.sig", "headwater.json", "README.md", "adapter_config.json", "adapter_model.safetensors")
+    }
     registry = ModelRegistry(tmp_path / "state" / "models")
     config = Path(found["path"]) / "adapter_config.json"
     config.write_text(config.read_text().replace('"r": 16', '"r": 32'))

@@ -16,6 +16,7 @@ from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.embedding.model_signature import MANIFEST, ModelNotTrusted, signature_path
 from training.registry.mlflow_mirror import follow_in_mlflow, local_mlflow_uri
 from training.registry.model_card import model_card
+from training.registry.moves import versions_before
 from training.registry.versions import (
     ModelAliases,
     ModelDecision,
@@ -50,6 +51,10 @@ def copied(base: Path) -> Callable[[Path], None]:
 
 def added(registry: ModelRegistry, base: Path, name: str = "embedder") -> ModelVersion:
     return registry.add(name, LINEAGE, {"validation_ndcg@10": 0.7}, 12.0, copied(base), model_card)
+
+
+def names_of_files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture
@@ -87,9 +92,7 @@ def test_versions_are_numbered_addressed_and_the_same_files_are_one_version(
     assert first.digest in card
     modes = {path.stat().st_mode & 0o777 for path in registry.folder.rglob("*") if path.is_file()}
     assert modes <= {0o600, 0o644}  # what the umask of our processes makes private is not in a test
-    assert {path.suffix for path in registry.path(first).rglob("*") if "model" in path.name} >= {
-        ".safetensors"
-    }
+    assert names_of_files(registry.path(first)) == names_of_files(bases[0]) | {"headwater.json", "README.md"}
 
 
 def test_settings_find_the_registrys_embedder_and_the_promoted_one_is_the_default(
@@ -227,6 +230,31 @@ def test_decisions_are_kept_in_their_order_and_half_a_line_is_passed_over(regist
     with (registry.folder / "registry" / "embedder" / "decisions.jsonl").open("a") as file:
         file.write('{"version": 1, "dec')
     assert registry.decisions("embedder") == [first, second]
+
+
+def test_a_rollback_goes_back_by_what_was_decided_and_never_to_what_was_gone_back_from() -> None:
+    def after(*moves: tuple[str, int], live: int | None) -> list[int]:
+        now = datetime.now(UTC)
+        return versions_before(
+            [
+                ModelDecision.model_validate({**move, "reason": "", "decided_at": now})
+                for decision, version in moves
+                for move in [{"decision": decision, "version": version}]
+            ],
+            live,
+        )
+
+    up = [("promoted", 1), ("approved", 2), ("promoted", 2), ("promoted", 3)]
+    assert after(live=None) == []
+    assert after(*up, live=3) == [2, 1]
+    assert after(*up, ("rolled_back", 3), live=2) == [1]
+    assert after(*up, ("rolled_back", 3), ("rolled_back", 2), live=1) == []
+    assert after(*up, ("rolled_back", 3), ("promoted", 4), live=4) == [2, 1]
+    assert after(*up, ("promoted", 1), live=1) == [3, 2, 1], "by a promotion it goes on"
+    assert after(*up, ("stepped_down", 3), ("stepped_down", 2), live=1) == []
+    assert after(*up, live=2) == [1], "killed before the rollback was recorded"
+    assert after(*up, live=4) == [3, 2, 1], "killed before the promotion was recorded"
+    assert after(*up, live=None) == []
 
 
 def gain(difference: float, low: float, high: float) -> dict[str, float]:

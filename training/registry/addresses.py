@@ -38,6 +38,12 @@ def registered_embedder(models: Path, named: str | None) -> Path | None:
     return registry.path(registry.find(named))
 
 
+def registered_address(folder: Path) -> str | None:
+    """Returns the address of the version whose folder in a registry a path is, also where it is gone."""
+    registry, name, version = folder.parts[-4:-1] if len(folder.parts) > 3 else ("", "", "")
+    return f"{name}@{version}" if registry == "registry" else None
+
+
 def embedder_folder(models: Path, name: str) -> Path:
     """Returns the folder of an embedder: NAME@VERSION, NAME@live, a digest, a model of set-up, or a folder.
 

@@ -3,6 +3,7 @@
 from retrieval.embedding.config import recorded_model_path
 from retrieval.index.index import Index
 from training.registry.addresses import EMBEDDER
+from training.registry.moves import releases_to_live
 from training.registry.versions import ModelAliases, ModelRegistry
 
 
@@ -28,15 +29,17 @@ def live_aliases(registry: ModelRegistry, index: Index) -> ModelAliases | None:
     if not numbers:
         return None
     releases = {
-        each.release_id: str(recorded_model_path(each.details.embedder.model, registry.folder))
+        each.release_id: numbers.get(str(recorded_model_path(each.details.embedder.model, registry.folder)))
         for each in index.releases()
     }
-    lived = [releases[each.release_id] for each in index.live_history() if each.release_id in releases]
-    live = numbers.get(lived[-1]) if lived else None
-    earlier = [numbers[path] for path in lived if path in numbers and numbers[path] != live]
-    newest = max(numbers.values())
+    history = index.live_history()
+    path = releases_to_live(history, registry.decisions(EMBEDDER))
+    lived = [releases[each] for each in path if each in releases]
+    live = lived[-1] if lived else None
+    before = [number for number in lived if number != live]
+    newest, ever = max(numbers.values()), {releases.get(each.release_id) for each in history}
     return ModelAliases(
         live=live,
-        previous=earlier[-1] if earlier else None,
-        candidate=newest if newest not in (live, *earlier) else None,
+        previous=before[-1] if before else None,
+        candidate=newest if newest not in ever else None,
     )

@@ -90,7 +90,7 @@ class ModelVersion(BaseModel, frozen=True):
 
 
 class ModelAliases(BaseModel, frozen=True):
-    """Which versions of a model have a name; None where no version does."""
+    """Which versions of a model have a name; `previous` is what a rollback goes back to. None: no version."""
 
     live: int | None = None
     previous: int | None = None
@@ -108,16 +108,18 @@ class ModelDecision(BaseModel, frozen=True):
         dataset: What it was measured on.
         gains: By figure, the mean `difference` to that model, and its 95% interval from `low` to `high`.
         questions: How many questions both answered for it; None where none were asked for.
+        live_since: When the release that an embedder's move made live went live; None of all else.
         decided_at: When.
     """
 
     version: int
-    decision: Literal["approved", "refused", "promoted", "rolled_back"]
+    decision: Literal["approved", "refused", "promoted", "rolled_back", "stepped_down"]
     reason: str
     against: str | None = None
     dataset: str | None = None
     gains: dict[str, dict[str, float]] = {}
     questions: int | None = None
+    live_since: datetime | None = None
     decided_at: datetime
 
     @classmethod
@@ -325,17 +327,21 @@ class ModelRegistry:
 
     def set_candidate(self, version: ModelVersion) -> None:
         """Names a version `candidate`, unless it is or was live."""
-        known = self.aliases(version.name)
-        if version.version not in (known.live, known.previous):
+        known, decided = self.aliases(version.name), self.decisions(version.name)
+        was_live = {known.live, known.previous} | {e.version for e in decided if e.decision == "promoted"}
+        if version.version not in was_live:
             self.set_aliases(version.name, known.model_copy(update={"candidate": version.version}))
 
-    def move_live(self, name: str, expected: int | None, live: int | None) -> ModelAliases:
+    def move_live(
+        self, name: str, expected: int | None, live: int | None, previous: int | None = None
+    ) -> ModelAliases:
         """Has another version be live, if the one that is expected still is.
 
         Args:
             name: The model.
             expected: The version that is live; None for none.
             live: The one that is to be; None for none.
+            previous: The one that a rollback goes back to from there; None for none.
 
         Raises:
             LiveModelMoved: Another version went live meanwhile; nothing was changed.
@@ -350,7 +356,7 @@ class ModelRegistry:
                     else f"{name} was rolled back meanwhile: try again"
                 )
             candidate = None if known.candidate == live else known.candidate
-            moved = ModelAliases(live=live, previous=expected, candidate=candidate)
+            moved = ModelAliases(live=live, previous=previous, candidate=candidate)
             self.set_aliases(name, moved)
             return moved
 
