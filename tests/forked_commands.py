@@ -27,6 +27,7 @@ def run_forked(
     together: bool = False,
     module: str = "forked_commands",
     timeout_s: int = 600,
+    imported: tuple[str, ...] = _IMPORTED,
 ) -> subprocess.CompletedProcess[str]:
     """Runs a command line until it ends, dies, or is killed by SIGALRM after `timeout_s`.
 
@@ -36,8 +37,9 @@ def run_forked(
         together: Whether `stdout` gets both streams.
         module: The module whose `headwater` is called with the arguments.
         timeout_s: How long it may take.
+        imported: What the process that forks imports; there is one for each such list.
     """
-    asking, answering = _parent()
+    asking, answering = _parent(imported)
     with contextlib.ExitStack() as opened:
         said, errors = (
             opened.enter_context(tempfile.NamedTemporaryFile("r", errors="replace")) for _ in range(2)
@@ -63,10 +65,10 @@ def headwater(arguments: Sequence[str]) -> None:
 
 
 @cache
-def _parent() -> tuple[IO[str], IO[str]]:
-    """The streams of the process that forks; it ends when this one does, and they are closed."""
+def _parent(imported: tuple[str, ...]) -> tuple[IO[str], IO[str]]:
+    """The streams of a process that forks; it ends when this one does, and they are closed."""
     started = subprocess.Popen(
-        [sys.executable, __file__],
+        [sys.executable, __file__, *imported],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (_TESTS.parent, _TESTS)))},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -77,10 +79,11 @@ def _parent() -> tuple[IO[str], IO[str]]:
     return started.stdin, started.stdout
 
 
-def _serve() -> None:
-    for name in _IMPORTED:
+def _serve(imported: Sequence[str]) -> None:
+    for name in imported:
         importlib.import_module(name)
-    importlib.import_module("quality.gx").import_great_expectations()
+    if "quality.gx" in imported:
+        importlib.import_module("quality.gx").import_great_expectations()
     for line in sys.stdin:
         asked = json.loads(line)
         pid = os.fork()
@@ -100,4 +103,4 @@ def _serve() -> None:
 
 
 if __name__ == "__main__":
-    _serve()
+    _serve(sys.argv[1:])

@@ -178,7 +178,8 @@ class ModelRegistry:
         """
         models = self._models(name)
         models.mkdir(mode=0o700, parents=True, exist_ok=True)
-        scratch = models / f".writing-{os.getpid()}"
+        # Of the job, which runs once at a time: what one leaves that is killed, it removes when it goes on.
+        scratch = models / f".writing-{Path(lineage.run_id).name}"
         shutil.rmtree(scratch, ignore_errors=True)
         made = scratch / _MODEL
         made.mkdir(mode=0o700, parents=True)
