@@ -37,6 +37,8 @@ class TrainingConfig(dg.Config):
 
     base: str | None = None
     """What is trained, as the command has it; its default unless given."""
+    dataset: str | None = None
+    """The snapshot that it learns from, NAME or NAME@DIGEST; the newest of the tenant unless given."""
     minutes: float = 15
     """The time that it may take."""
     seed: int = 0
@@ -81,7 +83,7 @@ def embedder_asset(
     require_base_without_removed(lake, training_place.registry, folder)
     version = run_embedder_job(
         training_place,
-        learned_of_tenant(training_place.datasets, context.partition_key),
+        learned_of_tenant(training_place.datasets, context.partition_key, config.dataset),
         folder,
         base,
         EmbedderTraining(minutes=config.minutes, seed=config.seed),
@@ -109,8 +111,8 @@ def generator_asset(
     mark_removed(lake, training_place.datasets)
     version = run_generator_job(
         training_place,
-        written_by_tenant(training_place.datasets, context.partition_key),
-        generator_base(config.base, engine_config.model),
+        written_by_tenant(training_place.datasets, context.partition_key, config.dataset),
+        generator_base(config.base, engine_config.model, training_place.registry),
         GeneratorTraining(minutes=config.minutes, seed=config.seed),
         CODE_VERSION,
         context.log.info,

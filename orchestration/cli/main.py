@@ -26,7 +26,7 @@ from orchestration.cli import (
 )
 from orchestration.cli.sources import source, tenant
 from orchestration.cli.terminal import log
-from orchestration.cli.training import datasets, models
+from orchestration.cli.training import datasets, models, train
 from retrieval.atomic_files import PRIVATE_UMASK
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ app.add_typer(gates.app, name="gates")
 app.add_typer(answers.app, name="answers")
 app.add_typer(releases.engines_app, name="engines")
 app.add_typer(datasets.app, name="datasets")
-app.add_typer(models.train_app, name="train")
+app.add_typer(train.app, name="train")
 app.add_typer(models.models_app, name="models")
 app.add_typer(bench.app, name="bench")
 app.command("evaluate")(evaluate.evaluate_command)

@@ -183,7 +183,8 @@ class ModelWalk:
         if header is None:
             details: dict[str, Any] = {"digest": lineage.dataset_digest}
             if Path(lineage.dataset).is_absolute():
-                return TraceNode("file" if of_generator else "folder", lineage.dataset, details)
+                is_file = of_generator and not Path(lineage.dataset).is_dir()
+                return TraceNode("file" if is_file else "folder", lineage.dataset, details)
             details |= {"tenant": lineage.tenant, "is_kept": False}
             return TraceNode("training_set", lineage.dataset, details)
         return self._dataset_node(header, GENERATOR_KINDS if of_generator else EMBEDDER_KINDS)

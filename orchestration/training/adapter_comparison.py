@@ -10,6 +10,7 @@ from orchestration.answer_evaluation.evaluation import evaluate_adapters
 from orchestration.settings import Settings
 from orchestration.training.compared import MOST_ASKED, ComparedModels, answer_figures
 from orchestration.training.generators import version_beside
+from orchestration.training.judged_answers import held_out_questions, written_by_questions
 from orchestration.training.models import model_registry
 from quality.evaluation.answer_collection import AnswerCollection, load_answer_collection
 from quality.evaluation.answer_evaluation import AnswerEvaluation
@@ -17,7 +18,7 @@ from quality.evaluation.model_gate import LOG_LIKELIHOOD, decide_model_release
 from training.datasets.held_out import NothingHeldOut, held_out_answers
 from training.datasets.training_set import open_dataset
 from training.generator.examples import WrittenExample
-from training.generator.job import likelihood_gains, written_by_file, written_by_tenant
+from training.generator.job import WrittenSource, likelihood_gains, written_by_file, written_by_tenant
 from training.generator.network import AdapterNetwork
 from training.generator.training import token_losses
 from training.jobs.network import UnknownBase
@@ -53,7 +54,8 @@ def compare_adapters(
     """Measures an adapter beside another, or beside its base, and keeps the verdict.
 
     Measured are the losses of examples, and answers to questions from what search finds: those that the
-    version's training set holds out, of which search has the passages of all splits.
+    version's training set holds out, of which search has the passages of all splits, or those that a folder
+    of questions does.
 
     Args:
         settings: The settings of the state folder.
@@ -75,12 +77,13 @@ def compare_adapters(
         UnknownDataset: What it was trained on is gone.
         EngineError: The model fails at a question.
         NothingHeldOut: There is nothing to measure it on.
+        JudgedAnswersChanged: It is not known any more what was held out of its folder.
     """
     registry = model_registry(settings)
     version = registry.find(address)
     beside = version_beside(registry, version, other)
-    examples, dataset = _held_out(settings, version, data)
-    asked = _questions(settings, version, questions)
+    examples, dataset = _held_out(settings, version, data, progress)
+    asked = _questions(settings, version, questions, progress)
     if not examples and asked is None:
         raise NothingHeldOut(
             f"{dataset} holds nothing to measure {version.address} on: name a file of examples with --data, "
@@ -147,13 +150,19 @@ def _answers(
     return evaluate_adapters(over_base, asked, tenant or "default", adapters, progress)
 
 
-def _questions(settings: Settings, version: ModelVersion, named: Path | None) -> AnswerCollection | None:
+def _questions(
+    settings: Settings, version: ModelVersion, named: Path | None, progress: Callable[[str], None]
+) -> AnswerCollection | None:
     """Returns the questions that both are asked; None where there are none."""
     if named:
         return load_answer_collection(named)
-    if Path(version.lineage.dataset).is_absolute():
+    learned = Path(version.lineage.dataset)
+    if learned.is_dir():
+        held = held_out_questions(learned, _of_folder(settings, version, progress))
+    elif learned.is_absolute():
         return None  # a file of examples
-    held = held_out_answers(open_dataset(settings.datasets_folder, version.lineage.dataset))
+    else:
+        held = held_out_answers(open_dataset(settings.datasets_folder, version.lineage.dataset))
     return replace(held, questions=held.questions[:MOST_ASKED]) if held else None
 
 
@@ -168,15 +177,26 @@ def _base_of(settings: Settings, version: ModelVersion) -> Path:
     )
 
 
+def _of_folder(settings: Settings, version: ModelVersion, progress: Callable[[str], None]) -> WrittenSource:
+    """Returns what a version learned of a folder of judged questions."""
+    lineage = version.lineage
+    minutes = float(lineage.settings["minutes"])
+    return written_by_questions(
+        settings, Path(lineage.dataset), lineage.tenant, minutes, progress, lineage.dataset_digest
+    )
+
+
 def _held_out(
-    settings: Settings, version: ModelVersion, data: Path | None
+    settings: Settings, version: ModelVersion, data: Path | None, progress: Callable[[str], None]
 ) -> tuple[list[WrittenExample], str]:
     if data:
         written = written_by_file(data, None)
         every = [*written.splits.train, *written.splits.validation, *written.splits.test]
         return every[:_MOST_COMPARED], written.name
     name = version.lineage.dataset
-    if Path(name).is_file():
+    if Path(name).is_dir():
+        written = _of_folder(settings, version, progress)
+    elif Path(name).is_file():
         written = written_by_file(Path(name), version.lineage.tenant)
     else:
         written = written_by_tenant(settings.datasets_folder, version.lineage.tenant or "default", name)

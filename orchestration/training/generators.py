@@ -15,6 +15,7 @@ from assets.training_sets.snapshots import mark_removed
 from inference.engines.digest import model_files_digest
 from orchestration.openlineage.training_events import told_training
 from orchestration.settings import Settings, open_configured_lake
+from orchestration.training.judged_answers import written_by_questions
 from orchestration.training.models import ModelNotPromoted, model_registry
 from orchestration.training.reported import report_training
 from retrieval.index.index import Index
@@ -56,41 +57,48 @@ def train_generator_version(
     settings: Settings,
     data: Path | None,
     tenant: str | None,
-    base: Path | None,
+    base: str | Path | None,
     training: GeneratorTraining,
     progress: Callable[[str], None],
+    dataset: str | None = None,
 ) -> ModelVersion:
     """Trains an adapter of a generator and registers it, or returns what the same command made before.
 
     What the documents of a tenant teach, only that tenant's adapter learns: one of all tenants is made from a
-    file.
+    file or a folder.
 
     Args:
         settings: The settings of the state folder.
-        data: A file of JSON lines with `prompt` and `response`; None for the tenant's training set.
-        tenant: Whose adapter it is; None for that of all tenants with `data`, and else for `default`.
+        data: A file of JSON lines with `prompt` and `response`, or a folder in BEIR's layout, of which the
+            right answers to the questions of `qrels/train.tsv` are learned (`written_by_questions`); None for
+            the tenant's training set.
+        tenant: Whose adapter it is; None for that of all tenants with `data`, and else for that of `dataset`,
+            or `default`.
         base: A folder or GGUF file; the settings' local model unless given.
         training: The settings of the training.
         progress: Takes a line about what happens.
+        dataset: The training set, NAME or NAME@DIGEST, without `data`; the tenant's newest unless given.
 
     Raises:
         UnknownBase: The base is no model that can be trained, or there is none.
-        UnknownDataset: The tenant has no training set yet.
+        UnknownDataset: The tenant has no training set yet, or the named one is another tenant's.
         DatasetHasRemovedDocuments: The training set holds documents that were removed since.
         InvalidWrittenExamples: A line of the file is no example.
+        BadBeirCollection: The folder is not in that layout.
         TooFewExamples: There are too few examples, or all have one response.
         TrainingIsRunning: The same job runs elsewhere.
         TrainingDiverged: The loss is no number any more.
         CheckpointNotWritten: The disk is full; the checkpoint before is as it was.
     """
-    found = generator_base(base, settings.generator.model)
+    found = generator_base(base, settings.generator.model, settings.training_place.registry)
     if data is None:  # since the last run documents may have been removed
         mark_removed(open_configured_lake(settings), settings.datasets_folder)
-    written = (
-        written_by_file(data, tenant)
-        if data
-        else written_by_tenant(settings.datasets_folder, tenant or "default")
-    )
+    if data is None:
+        written = written_by_tenant(settings.datasets_folder, tenant, dataset)
+    elif data.is_dir():
+        written = written_by_questions(settings, data, tenant, training.minutes, progress)
+    else:
+        written = written_by_file(data, tenant)
     name = generator_name(written.tenant)
     with told_training(settings.openlineage_url, name, written.name, written.digest) as ended_with:
         version = run_generator_job(settings.training_place, written, found, training, CODE_VERSION, progress)
@@ -217,7 +225,8 @@ def _require_approval(registry: ModelRegistry, version: ModelVersion, live: Mode
         )
     if verdicts[-1].decision != "approved":
         raise ModelNotPromoted(f"{version.address} was refused: {verdicts[-1].reason}")
-    learned_from_file = Path(version.lineage.dataset).is_absolute()
+    learned = Path(version.lineage.dataset)
+    learned_from_file = learned.is_absolute() and not learned.is_dir()
     if verdicts[-1].questions is None and not learned_from_file:  # a job measures only what it trains
         raise ModelNotPromoted(
             f"the answers of {version.address} were not measured yet: `headwater models compare "

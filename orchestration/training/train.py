@@ -33,10 +33,11 @@ _RANKINGS = "rankings.parquet"
 def train_embedder_version(
     settings: Settings,
     data: Path | None,
-    tenant: str,
+    tenant: str | None,
     base: str | None,
     training: EmbedderTraining,
     progress: Callable[[str], None],
+    dataset: str | None = None,
 ) -> ModelVersion:
     """Trains an embedder and registers it, or returns the version that the same command made before.
 
@@ -46,17 +47,18 @@ def train_embedder_version(
         settings: The settings of the state folder.
         data: A folder in BEIR's layout: its corpus and the judgements of `qrels/train.tsv` are learned, and
             no others; None to learn from the training set of a tenant.
-        tenant: The tenant, without `data`.
+        tenant: The tenant, without `data`; None for that of `dataset`, or for `default`.
         base: A model's name, address or folder; the packaged all-MiniLM-L6-v2 unless given.
         training: The settings of the training.
         progress: Takes a line about what happens.
+        dataset: The training set, NAME or NAME@DIGEST, without `data`; the tenant's newest unless given.
 
     Raises:
         UnknownBase: The base is no model that can be trained.
         BaseHasRemovedDocuments: The base learned from documents that were removed since.
         DatasetHasRemovedDocuments: The training set holds some.
         BadBeirCollection: The folder is not in that layout.
-        UnknownDataset: The tenant has no training set yet.
+        UnknownDataset: The tenant has no training set yet, or the named one is another tenant's.
         TooFewExamples: There are too few questions.
         TrainingIsRunning: The same job runs elsewhere.
         TrainingDiverged: The loss is no number any more.
@@ -71,7 +73,7 @@ def train_embedder_version(
     learned = (
         _learned_of_folder(settings, data, base_folder, training, progress)
         if data
-        else learned_of_tenant(place.datasets, tenant)
+        else learned_of_tenant(place.datasets, tenant, dataset)
     )
     with told_training(settings.openlineage_url, EMBEDDER, learned.name, learned.digest) as ended_with:
         version = run_embedder_job(place, learned, base_folder, base, training, CODE_VERSION, progress)

@@ -1,7 +1,8 @@
 """Test collections in BEIR's layout: documents, queries, and judgements of which documents are relevant.
 
 `corpus.jsonl` (`_id`, `title`, `text`), `queries.jsonl` (`_id`, `text`), `qrels/SPLIT.tsv` (query-id,
-corpus-id, score, with that header): Thakur et al., "BEIR" (2021), https://github.com/beir-cellar/beir.
+corpus-id, score, with that header): Thakur et al., "BEIR" (2021), https://github.com/beir-cellar/beir. The
+queries may be called `questions.jsonl`.
 """
 
 import json
@@ -48,14 +49,14 @@ class BeirCollection:
 
 
 def load_beir_collection(
-    folder: Path, split: str = "test", queries_file: str = "queries.jsonl"
+    folder: Path, split: str = "test", queries_file: str | None = None
 ) -> BeirCollection:
     """Returns the test collection in a folder with BEIR's layout.
 
     Args:
         folder: The folder.
         split: Which judgements.
-        queries_file: The name of the file of queries.
+        queries_file: The name of the file of queries; that of `queries_file_of` unless given.
 
     Raises:
         BadBeirCollection: A file is missing or not in that layout, an id occurs twice, a judgement names an
@@ -63,7 +64,7 @@ def load_beir_collection(
     """
     if not folder.is_dir():
         raise BadBeirCollection(f"there is no folder {folder}")
-    corpus, asked = folder / "corpus.jsonl", folder / queries_file
+    corpus, asked = folder / "corpus.jsonl", folder / (queries_file or queries_file_of(folder))
     documents = {
         name: BeirDocument(_text(row, "title", where, required=False), _text(row, "text", where))
         for name, row, where in _rows(corpus)
@@ -94,6 +95,12 @@ def load_beir_collection(
     return BeirCollection(
         folder.resolve().name, documents, {query: queries[query] for query in relevant}, relevant
     )
+
+
+def queries_file_of(folder: Path) -> str:
+    """Returns the name of the file of queries: `questions.jsonl` where there is no `queries.jsonl`."""
+    names = ("queries.jsonl", "questions.jsonl")
+    return next((name for name in names if (folder / name).is_file()), names[0])
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:

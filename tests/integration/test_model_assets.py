@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 import pytest
+from job_faults import train_until_killed
 from lake_rows import write
 from tiny_embedders import make_tiny_embedder, tiny_lists
 from tiny_generator import save_tiny_generator
@@ -30,7 +31,7 @@ from orchestration.settings import Settings, open_configured_lake
 from orchestration.training.generators import train_generator_version
 from training.datasets.training_set import EXAMPLE_SCHEMA, SPLITS, DatasetHeader, write_dataset
 from training.jobs.plan import GeneratorTraining
-from training.registry.versions import ModelAliases, ModelDecision
+from training.registry.versions import ModelAliases, ModelDecision, ModelVersion
 
 TENANT = "acme"
 
@@ -117,10 +118,16 @@ def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterIns
 
 
 def materialize(
-    settings: Settings, instance: dg.DagsterInstance, base: Path | None, tenant: str = TENANT
+    settings: Settings,
+    instance: dg.DagsterInstance,
+    base: Path | None,
+    tenant: str = TENANT,
+    dataset: str | None = None,
 ) -> dg.ExecuteInProcessResult:
     """Trains the embedder over a base, or without one the generator over the local model."""
     config: dict[str, object] = {"minutes": 0.1, "seed": 3}
+    if dataset is not None:
+        config["dataset"] = dataset
     if base is not None:
         made, name = [embedder_asset, embedder_compared_asset_check], "embedder"
         config["base"] = str(base)
@@ -238,6 +245,39 @@ def test_a_tenants_adapter_is_a_materialization_and_a_training_by_the_command_li
             assert told.asset_materialization.partition == partition
             assert told.asset_materialization.tags == {"dagster/data_version": version.digest}
             follow_training_tenants(ours, [TENANT])
+    monkeypatch.delenv("DAGSTER_HOME")
+
+    # A snapshot that is no longer the newest is learned where it is named, also by a job that was stopped.
+    other_seed = GeneratorTraining(minutes=0.1, seed=4)
+    said: list[str] = []
+
+    def train(dataset: str | None) -> ModelVersion:
+        return train_generator_version(settings, None, None, None, other_seed, said.append, dataset)
+
+    train_until_killed(lambda: train(header.name))
+    newest = write_examples(settings, TENANT, instruction_rows(rivers[1:]))
+    [again] = materialize(settings, instance, None, dataset=header.address).asset_materializations_for_node(
+        "models__generator"
+    )
+    assert again.metadata["version"].value == version.address
+    assert train(newest.name).lineage.dataset == newest.address
+    stopped = f"a training on {header.address} was stopped: `--dataset {header.address}` goes on with it"
+    assert stopped in said
+    said.clear()
+    resumed = train(header.address)
+    assert (resumed.lineage.dataset, resumed.lineage.tenant) == (header.address, TENANT)
+    assert any("going on" in line for line in said)
+    assert stopped not in said
+    failed = materialize(settings, instance, None, "globex", header.address)
+    assert "is a training set of the tenant 'acme'" in failure_of(failed)
+
+
+def failure_of(result: dg.ExecuteInProcessResult) -> str:
+    """Returns what the step that failed said."""
+    [failed] = [each for each in result.all_node_events if each.is_step_failure]
+    error = failed.step_failure_data.error
+    assert error is not None
+    return str((error.cause or error).message)
 
 
 def test_a_tenant_without_a_training_set_and_one_whose_documents_were_removed_train_nothing(
@@ -251,10 +291,7 @@ def test_a_tenant_without_a_training_set_and_one_whose_documents_were_removed_tr
     ):
         result = materialize(settings, instance, tiny_base, tenant)
         assert not result.success
-        [failed] = [each for each in result.all_node_events if each.is_step_failure]
-        error = failed.step_failure_data.error
-        assert error is not None
-        assert why in str((error.cause or error).message)
+        assert why in failure_of(result)
     assert settings.training_place.registry.versions("embedder") == before
 
 

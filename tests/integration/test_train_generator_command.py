@@ -19,7 +19,7 @@ from training.datasets.training_set import DatasetHasRemovedDocuments, UnknownDa
 from training.jobs.job import TrainingIsRunning, alone_in
 from training.jobs.network import UnknownBase
 from training.jobs.plan import GeneratorTraining
-from training.registry.versions import ModelRegistry
+from training.registry.versions import ModelRegistry, SharedDigest, UnknownModel
 
 TRAINING = GeneratorTraining(minutes=0.1)
 
@@ -85,7 +85,7 @@ def test_an_adapter_is_compared_by_its_losses_and_by_its_answers(
     ]
     monkeypatch.setenv("HEADWATER_HOME", str(settings.home))
     monkeypatch.setenv("HEADWATER_GENERATOR__MAX_NEW_TOKENS", "4")
-    found = compared(made[0].address)
+    found = compared(made[0].digest[:12])
     assert (found["one"], found["other"], found["questions"]) == ("generator-acme@1", "base", len(names))
     assert found["examples"] == len(names) + 1  # of which two ask the same
     assert {"loss", "refused", "token_f1"} <= set(found["figures"]["base"])
@@ -96,6 +96,10 @@ def test_an_adapter_is_compared_by_its_losses_and_by_its_answers(
     # Of two that write at random one is likelier, and none answers better.
     both = [found, compared(made[1].address, made[0].address)]
     assert any(not each["approved"] and "log_likelihood" in each["reason"] for each in both)
+    same = register_random_adapter(registry, tiny_base, digest, "beta", 1)
+    assert same.digest == made[0].digest
+    with pytest.raises(SharedDigest, match="of generator-acme@1 and generator-beta@1: name one of them"):
+        compared(same.digest)
 
 
 def compared(*models: str) -> Any:
@@ -107,7 +111,7 @@ def test_what_can_not_be_trained_is_told(tiny_base: Path, tmp_path: Path) -> Non
     settings = Settings(home=tmp_path / "state")
     data = examples(tmp_path / "mine.jsonl")
 
-    def train(data: Path | None, base: Path | None = tiny_base) -> None:
+    def train(data: Path | None, base: str | Path | None = tiny_base) -> None:
         train_generator_version(settings, data, None, base, TRAINING, lambda line: None)
 
     with pytest.raises(UnknownDataset, match="'default' has no training set yet"):
@@ -120,6 +124,13 @@ def test_what_can_not_be_trained_is_told(tiny_base: Path, tmp_path: Path) -> Non
     with pytest.raises(UnknownBase, match="no model at"):
         train(data, tmp_path / "none")
     train(data)
+    with pytest.raises(UnknownBase, match=rf"generator@1 is an adapter.*--base {tiny_base}"):
+        train(data, "generator@1")
+    with pytest.raises(UnknownModel, match="no model 'generator@2'; there are generator@1"):
+        train(data, "generator@2")
+    both = CliRunner().invoke(app, ["train", "generator", "--data", str(data), "--dataset", "of-acme"])
+    assert both.exit_code == 2
+    assert "--data and --dataset are two" in both.output
     [job] = (tmp_path / "state" / "training").glob("generator-*")
     with alone_in(job), pytest.raises(TrainingIsRunning):
         train(data)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from quality.evaluation.beir_collection import BadBeirCollection, BeirDocument, load_beir_collection
+from training.jobs.learned import folder_digest
 
 CORPUS = [{"_id": "d1", "title": "Copper", "text": "It conducts."}, {"_id": "d2", "text": "Salt."}]
 QUERIES = [{"_id": "q1", "text": "what conducts"}, {"_id": "q2", "text": "unjudged"}]
@@ -34,6 +35,15 @@ def test_a_collection_is_its_documents_and_the_judged_queries(folder: Path) -> N
     }
     assert collection.queries == {"q1": "what conducts"}
     assert collection.relevant == {"q1": {"d1": 2}}
+
+
+def test_queries_may_be_called_questions(folder: Path) -> None:
+    by_queries, digest = load_beir_collection(folder), folder_digest(folder)
+    (folder / "queries.jsonl").rename(folder / "questions.jsonl")
+    assert load_beir_collection(folder) == by_queries
+    assert folder_digest(folder) == digest
+    (folder / "questions.jsonl").write_text(lines([QUERIES[0] | {"text": "what salts"}]))
+    assert folder_digest(folder) != digest
 
 
 def test_line_separators_of_unicode_and_of_windows_are_no_ends_of_rows(folder: Path) -> None:

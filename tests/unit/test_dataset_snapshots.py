@@ -18,6 +18,7 @@ from training.datasets.training_set import (
     UnknownDataset,
     find_dataset,
     mark_removed_documents,
+    open_tenant_dataset,
     snapshot_folder,
     write_dataset,
 )
@@ -84,6 +85,23 @@ def test_the_same_examples_are_the_same_snapshot_and_others_are_another(tmp_path
     assert find_dataset(tmp_path, "acme") == other, "the newest"
     assert find_dataset(tmp_path, first.address) == first
     assert not list(tmp_path.glob("acme/.writing-*"))
+
+
+def test_a_job_learns_a_tenants_newest_snapshot_or_the_one_that_is_named(tmp_path: Path) -> None:
+    first = write_dataset(tmp_path, header(), examples("a"))
+    newest = write_dataset(tmp_path, header(made_at=datetime(2026, 2, 1, tzinfo=UTC)), examples("b"))
+    other = write_dataset(tmp_path, header("mine", tenant="default"), examples("c"))
+
+    def opened(tenant: str | None, address: str | None = None) -> DatasetHeader:
+        return open_tenant_dataset(tmp_path, tenant, address).header
+
+    assert opened("acme") == opened("acme", "acme") == newest
+    assert opened("acme", first.address) == opened(None, first.address) == first
+    assert opened(None) == other, "that of the default tenant"
+    with pytest.raises(UnknownDataset, match=rf"{first.address} is .* 'acme', and 'default' is to learn"):
+        opened("default", first.address)
+    with pytest.raises(UnknownDataset, match="'globex' has no training set yet"):
+        opened("globex")
 
 
 def test_files_are_their_owners_alone(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from quality.evaluation.model_gate import LOG_LIKELIHOOD, RANKING, decide_model_
 from retrieval.embedding.config import EmbedderConfig
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.embedding.model_signature import MANIFEST, ModelNotTrusted, signature_path
+from training.registry.addresses import embedder_folder
 from training.registry.mlflow_mirror import follow_in_mlflow, local_mlflow_uri
 from training.registry.model_card import model_card
 from training.registry.moves import versions_before
@@ -23,6 +24,7 @@ from training.registry.versions import (
     ModelLineage,
     ModelRegistry,
     ModelVersion,
+    SharedDigest,
     UnknownModel,
 )
 
@@ -85,8 +87,9 @@ def test_versions_are_numbered_addressed_and_the_same_files_are_one_version(
         with pytest.raises(UnknownModel, match=why):
             registry.find(address)
     other = added(registry, bases[0], "other")
-    with pytest.raises(UnknownModel, match="digest of embedder@1 and other@1: name one of them"):
-        registry.find(other.digest)
+    for find in (registry.find, lambda digest: embedder_folder(registry.folder, digest)):
+        with pytest.raises(SharedDigest, match="digest of embedder@1 and other@1: name one of them"):
+            find(other.digest)
     card = (registry.open(first) / "README.md").read_text()
     assert "rivers@1234" in card
     assert first.digest in card

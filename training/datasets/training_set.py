@@ -164,19 +164,33 @@ def open_dataset(folder: Path, name: str, removed_allowed: bool = False) -> Trai
     return TrainingSet(header, examples)
 
 
-def open_tenant_dataset(folder: Path, tenant: str) -> TrainingSet:
-    """Returns the newest snapshot of a tenant's training sets; see `open_dataset`.
+def open_tenant_dataset(folder: Path, tenant: str | None, address: str | None = None) -> TrainingSet:
+    """Returns a snapshot of a tenant's training sets; see `open_dataset`.
+
+    Args:
+        folder: The folder of training sets.
+        tenant: The tenant; None for that of the named one, or for `default`.
+        address: NAME for the newest of that name, or NAME@DIGEST; the tenant's newest unless given.
 
     Raises:
-        UnknownDataset: The tenant has none yet.
+        UnknownDataset: The tenant has none yet, or the named one is not there or is another tenant's.
     """
-    header = next((each for each in dataset_headers(folder) if each.tenant == tenant), None)
-    if header is None:
+    if address is not None:
+        header = find_dataset(folder, address)
+        if tenant is not None and header.tenant != tenant:
+            raise UnknownDataset(
+                f"{header.address} is a training set of the tenant {header.tenant!r}, and {tenant!r} is to "
+                f"learn: name one of that tenant's (`headwater datasets list`), or --tenant {header.tenant}"
+            )
+        return open_dataset(folder, f"{header.name}@{header.digest}")
+    tenant = tenant or "default"
+    newest = next((each for each in dataset_headers(folder) if each.tenant == tenant), None)
+    if newest is None:
         raise UnknownDataset(
             f"the tenant {tenant!r} has no training set yet: `headwater datasets snapshot NAME` makes one, "
             "or name examples of yours with --data"
         )
-    return open_dataset(folder, f"{header.name}@{header.digest}")
+    return open_dataset(folder, f"{newest.name}@{newest.digest}")
 
 
 def find_dataset(folder: Path, name: str) -> DatasetHeader:

@@ -16,14 +16,14 @@ import pyarrow as pa
 from pydantic import BaseModel, Field, ValidationError
 
 from inference.prompting.prompt_assembly import NOT_FOUND, PromptConfig, prompt_forms
-from inference.prompting.types import WholePassage
+from inference.prompting.types import Passage, WholePassage
 from retrieval.chunking.sentences import sentence_spans
 from training.datasets.answer_citations import cited_numbers, renumber_citations
 from training.datasets.training_set import ANSWER, SPLITS, Split
 
 PASSAGES = 4
 """In a prompt, at most; of an answer that cites more, those."""
-_REFUSED_OF = 5
+REFUSED_OF = 5
 """One of so many examples is a refusal."""
 _MOST_SENTENCES = 3
 _HELD_OUT_OF = 10
@@ -96,7 +96,12 @@ def read_written_examples(file: Path) -> WrittenSplits:
             f"line {number}", [[{"role": "user", "content": row.prompt}]], [row.response]
         )
         found.setdefault(row.prompt, []).append(example)
-    prompts = sorted(found, key=_hash)
+    return split_by_hash(found)
+
+
+def split_by_hash(found: Mapping[str, Sequence[WrittenExample]]) -> WrittenSplits:
+    """Returns examples, given by their prompts or questions, with those of some of these held out."""
+    prompts = sorted(found, key=text_hash)
     held = max(_FEWEST_HELD_OUT, len(prompts) // _HELD_OUT_OF)
     parts = (prompts[2 * held :], prompts[:held], prompts[held : 2 * held])
     return WrittenSplits(*([each for prompt in part for each in found[prompt]] for part in parts))
@@ -142,7 +147,7 @@ def _others(
     """Returns chunks of other documents that do not hold the answer, drawn by the example's name."""
     drawn: dict[str, WholePassage] = {}
     for turn in range(8 * PASSAGES):
-        each = chunks[_hash(f"{name} {turn}") % len(chunks)]
+        each = chunks[text_hash(f"{name} {turn}") % len(chunks)]
         if each.doc_id != chunk.doc_id and answer not in each.text:
             drawn.setdefault(each.doc_id, each)
         if len(drawn) == PASSAGES:
@@ -153,8 +158,8 @@ def _others(
 def _grounded(
     name: str, question: str, answer: str, chunk: WholePassage, others: Sequence[WholePassage]
 ) -> WrittenExample:
-    refused = len(others) > 1 and _hash(name) % _REFUSED_OF == 0
-    place = _hash(f"{name} place") % (min(len(others), PASSAGES - 1) + 1)
+    refused = len(others) > 1 and text_hash(name) % REFUSED_OF == 0
+    place = text_hash(f"{name} place") % (min(len(others), PASSAGES - 1) + 1)
     passages = list(others[:PASSAGES])
     if not refused:
         passages = [*others[:place], chunk, *others[place : PASSAGES - 1]]
@@ -176,9 +181,7 @@ def _grounded(
     return WrittenExample(name, forms, responses)
 
 
-def answered_example(
-    name: str, question: str, answer: str, passages: Sequence[WholePassage]
-) -> WrittenExample:
+def answered_example(name: str, question: str, answer: str, passages: Sequence[Passage]) -> WrittenExample:
     """Returns an answer with its passages as an example; without forms where no prompt has what it cites.
 
     Args:
@@ -187,7 +190,7 @@ def answered_example(
         answer: The answer, in which [n] is the nth passage, or `NOT_FOUND`.
         passages: The passages; they are put into an order that the name decides.
     """
-    order = sorted(range(len(passages)), key=lambda each: _hash(f"{name} {each}"))
+    order = sorted(range(len(passages)), key=lambda each: text_hash(f"{name} {each}"))
     cited = set(cited_numbers(answer))
     forms, responses = [], []
     for form in prompt_forms(question, [passages[each] for each in order], PromptConfig()):
@@ -214,5 +217,6 @@ def written_digest(examples: Iterable[WrittenExample]) -> str:
     return hashlib.sha256(said.encode("utf-8", "replace")).hexdigest()
 
 
-def _hash(text: str) -> int:
+def text_hash(text: str) -> int:
+    """Returns a number that decides by a text where it stands."""
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "replace")).digest()[:8], "big")

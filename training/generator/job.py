@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from quality.evaluation.model_gate import LOG_LIKELIHOOD, decide_model_release
 from quality.evaluation.retrieval_metrics import paired_gain
-from training.datasets.training_set import GENERATOR_KINDS, open_dataset, open_tenant_dataset
+from training.datasets.training_set import GENERATOR_KINDS, open_tenant_dataset
 from training.generator.examples import WrittenSplits, dataset_examples, read_written_examples
 from training.generator.network import AdapterNetwork
 from training.generator.training import GeneratorOutcome, train_generator
@@ -19,9 +19,10 @@ from training.jobs.job import Base, LearnedSource, Trained, run_job
 from training.jobs.network import UnknownBase
 from training.jobs.plan import GeneratorTraining
 from training.place import TrainingPlace
-from training.registry.live_adapters import generator_name
+from training.registry.addresses import is_address
+from training.registry.live_adapters import generator_name, is_generator
 from training.registry.model_card import adapter_card
-from training.registry.versions import ModelDecision, ModelVersion
+from training.registry.versions import ModelDecision, ModelRegistry, ModelVersion
 
 
 @dataclass(frozen=True)
@@ -46,37 +47,50 @@ def written_by_file(file: Path, tenant: str | None) -> WrittenSource:
     return WrittenSource(str(file.resolve()), digest, tenant, frozenset(), splits)
 
 
-def written_by_tenant(datasets: Path, tenant: str, address: str | None = None) -> WrittenSource:
+def written_by_tenant(datasets: Path, tenant: str | None, address: str | None = None) -> WrittenSource:
     """Returns what a training set of a tenant teaches a generator.
 
     Args:
         datasets: The folder of training sets.
-        tenant: The tenant.
-        address: The snapshot; the tenant's newest unless given.
+        tenant: The tenant; None for that of the named snapshot, or for `default`.
+        address: The snapshot, NAME or NAME@DIGEST; the tenant's newest unless given.
 
     Raises:
-        UnknownDataset: The tenant has none yet, or it is gone.
+        UnknownDataset: The tenant has none yet, or the named one is not there or is another tenant's.
         BrokenDataset: A file of it was changed since it was written.
         DatasetHasRemovedDocuments: It holds documents that were removed since.
     """
-    opened = open_dataset(datasets, address) if address else open_tenant_dataset(datasets, tenant)
+    opened = open_tenant_dataset(datasets, tenant, address)
     header = opened.header
     rows = opened.examples["train"].select(["kind", "doc_ids"]).to_pylist()
     documents = frozenset(each for row in rows if row["kind"] in GENERATOR_KINDS for each in row["doc_ids"])
     splits = dataset_examples(opened.examples)
-    return WrittenSource(header.address, header.digest, tenant, documents, splits)
+    return WrittenSource(header.address, header.digest, header.tenant, documents, splits)
 
 
-def generator_base(named: str | Path | None, local_model: Path | None) -> Path:
+def generator_base(named: str | Path | None, local_model: Path | None, registry: ModelRegistry) -> Path:
     """Returns the absolute path of the model that an adapter is trained over.
 
     Args:
         named: A folder or GGUF file; None for the local model.
         local_model: The local model of the settings; None if they have none.
+        registry: The versions of models, none of which is such a base.
 
     Raises:
-        UnknownBase: Neither is given.
+        UnknownBase: Neither is given, or a version of the registry is named.
+        UnknownModel: An address is named that the registry does not have.
     """
+    if named and is_address(str(named)):
+        version = registry.find(str(named))
+        if not is_generator(version.name):
+            raise UnknownBase(
+                f"{version.address} is an embedder, which writes nothing: name a model's folder or a GGUF "
+                "file"
+            )
+        raise UnknownBase(
+            f"{version.address} is an adapter, and adapters are trained over a whole model: name the one "
+            f"that it was trained over, --base {version.lineage.base}, and have a new one learn all examples"
+        )
     found = Path(named).expanduser() if named else local_model
     if found is None:
         raise UnknownBase(

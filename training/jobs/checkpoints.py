@@ -12,6 +12,8 @@ from safetensors.torch import save_file
 
 from retrieval.atomic_files import atomic_file
 
+_DESCRIBED = "job.json"
+
 
 class Standing(BaseModel):
     """How far a job is.
@@ -63,6 +65,11 @@ class Checkpoints:
     def _best(self) -> Path:
         return self.folder / "best.safetensors"
 
+    @property
+    def begun(self) -> bool:
+        """Whether the job was stopped and can go on."""
+        return self._last.is_file()
+
     def save(self, standing: Standing, tensors: Mapping[str, torch.Tensor]) -> None:
         """Writes a checkpoint in the place of the last one, or leaves that as it was.
 
@@ -110,6 +117,30 @@ class Checkpoints:
 
 
 def describe_job(folder: Path, described: Mapping[str, object]) -> None:
-    """Writes what a job is about into its folder, for people who look there."""
-    with atomic_file(folder / "job.json") as fresh:
+    """Writes what a job is about into its folder."""
+    with atomic_file(folder / _DESCRIBED) as fresh:
         fresh.write_text(json.dumps(dict(described), indent=2, default=str) + "\n", encoding="utf-8")
+
+
+def stopped_on_other_snapshots(folder: Path) -> list[str]:
+    """Returns the snapshots of a training set that jobs which were stopped learn from, sorted.
+
+    They are the jobs that differ from one that was described in nothing but the snapshot.
+
+    Args:
+        folder: The described job's folder, named by model and digest; those of the others are beside it.
+    """
+    this = json.loads((folder / _DESCRIBED).read_bytes())
+    if Path(this["dataset"]).is_absolute():
+        return []  # a file or folder, which has no snapshots
+    found = []
+    for file in folder.parent.glob(f"{folder.name.rpartition('-')[0]}-*/{_DESCRIBED}"):
+        other = json.loads(file.read_bytes())
+        same = _without_snapshot(other) == _without_snapshot(this)
+        if same and other["dataset"] != this["dataset"] and Checkpoints(file.parent).begun:
+            found.append(str(other["dataset"]))
+    return sorted(found)
+
+
+def _without_snapshot(described: dict[str, object]) -> dict[str, object]:
+    return described | {"dataset": str(described["dataset"]).partition("@")[0]}

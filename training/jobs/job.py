@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from training.jobs.checkpoints import Checkpoints, Standing, describe_job
+from training.jobs.checkpoints import Checkpoints, Standing, describe_job, stopped_on_other_snapshots
 from training.jobs.outcomes import JobOutcome, read_job_outcome, training_curves, write_job_outcome
 from training.place import TrainingPlace
 from training.registry.mlflow_mirror import follow_in_mlflow
@@ -114,6 +114,10 @@ def run_job(
         for half_written in folder.glob(".writing-*"):  # by a process that was killed
             shutil.rmtree(half_written)
         describe_job(folder, {"dataset": source.name, "base": base.name, **settings})
+        progress(f"learning from {source.name}")
+        if not Checkpoints(folder).begun:
+            for each in stopped_on_other_snapshots(folder):
+                progress(f"a training on {each} was stopped: `--dataset {each}` goes on with it")
         trained = train(folder)
         standing = trained.standing
         progress(f"ended: {trained.ended}; the best weights are those of step {standing.best_step}")

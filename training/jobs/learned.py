@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from quality.evaluation.beir_collection import queries_file_of
 from training.datasets.training_set import EMBEDDER_KINDS, TrainingSet, open_tenant_dataset
 from training.jobs.job import LearnedSource
 from training.jobs.ranked_lists import RankedLists, RankedQuestion, ranked_lists
@@ -29,28 +30,29 @@ class Learned(LearnedSource):
 def folder_digest(data: Path) -> str:
     """Returns SHA-256 (hex) over what a folder in BEIR's layout teaches: its corpus and its train split."""
     digest = hashlib.sha256()
-    for name in ("corpus.jsonl", "queries.jsonl", "qrels/train.tsv"):
+    for name in ("corpus.jsonl", queries_file_of(data), "qrels/train.tsv"):
         file = data / name
         digest.update(hashlib.sha256(file.read_bytes() if file.is_file() else b"").digest())
     return digest.hexdigest()
 
 
-def learned_of_tenant(datasets: Path, tenant: str) -> Learned:
-    """Returns what the newest training set of a tenant teaches.
+def learned_of_tenant(datasets: Path, tenant: str | None, address: str | None = None) -> Learned:
+    """Returns what a training set of a tenant teaches.
 
     Args:
         datasets: The folder of training sets.
-        tenant: The tenant.
+        tenant: The tenant; None for that of the named snapshot, or for `default`.
+        address: The snapshot, NAME or NAME@DIGEST; the tenant's newest unless given.
 
     Raises:
-        UnknownDataset: The tenant has none yet.
+        UnknownDataset: The tenant has none yet, or the named one is not there or is another tenant's.
         BrokenDataset: A file of it was changed since it was written.
         DatasetHasRemovedDocuments: It holds documents that were removed since.
     """
-    opened = open_tenant_dataset(datasets, tenant)
+    opened = open_tenant_dataset(datasets, tenant, address)
     header = opened.header
     documents = frozenset(doc_id for row in _questions(opened) for doc_id in row["doc_ids"])
-    return Learned(header.address, header.digest, tenant, documents, lambda: _lists(opened))
+    return Learned(header.address, header.digest, header.tenant, documents, lambda: _lists(opened))
 
 
 def _questions(opened: TrainingSet) -> list[dict[str, Any]]:

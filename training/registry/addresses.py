@@ -9,11 +9,16 @@ from retrieval.embedding.config import (
     installable_embedding_models,
     packaged_embedding_model,
 )
-from training.registry.versions import ModelRegistry, UnknownModel
+from training.registry.versions import ModelRegistry, SharedDigest, UnknownModel
 
 EMBEDDER = "embedder"
 PACKAGED_EMBEDDER = "all-MiniLM-L6-v2"
 _ADDRESS = re.compile(r"[A-Za-z0-9_-]+@[A-Za-z0-9]+|[0-9a-f]{64}")
+
+
+def is_address(named: str) -> bool:
+    """Returns whether a name is an address or a digest of the registry, and no path that is there."""
+    return bool(_ADDRESS.fullmatch(named)) and not Path(named).exists()
 
 
 def registered_embedder(models: Path, named: str | None) -> Path | None:
@@ -33,7 +38,7 @@ def registered_embedder(models: Path, named: str | None) -> Path | None:
         live = registry.aliases(EMBEDDER).live
         # Also where its files are gone: what needs the model says so, and the way back stays open.
         return registry.version_path(EMBEDDER, live) if live is not None else None
-    if not _ADDRESS.fullmatch(named) or Path(named).exists():
+    if not is_address(named):
         return None
     return registry.path(registry.find(named))
 
@@ -53,6 +58,7 @@ def embedder_folder(models: Path, name: str) -> Path:
 
     Raises:
         UnknownModel: There is none of that name; the message lists what can be given.
+        SharedDigest: Several versions have a digest that begins so.
         EmbeddingModelNotInstalled: Set-up has not installed the named model.
         ModelNotTrusted: Its files are not those that were signed.
     """
@@ -65,6 +71,8 @@ def embedder_folder(models: Path, name: str) -> Path:
         return folder
     try:
         return registry.open(registry.find(name))
+    except SharedDigest:
+        raise
     except UnknownModel as error:
         of_setup = [
             each if path.is_dir() else f"{each} (after `{embedding_model_command(each)}`)"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from inference.engines.protocol import Adapter, AdapterChoice, EngineError
 from retrieval.embedding.model_signature import ModelNotTrusted
-from training.registry.versions import ModelRegistry, ModelVersion, UnknownModel
+from training.registry.versions import ModelRegistry, ModelVersion, SharedDigest, UnknownModel
 
 GENERATOR = "generator"
 
@@ -25,6 +25,20 @@ def generator_name(tenant: str | None) -> str:
 def is_generator(name: str) -> bool:
     """Returns whether a model's name is that of a generator's adapters."""
     return name == GENERATOR or name.startswith(f"{GENERATOR}-")
+
+
+def means_generator(registry: ModelRegistry, named: str) -> bool:
+    """Returns whether an address, a digest or its beginning means a generator's adapter.
+
+    Raises:
+        SharedDigest: Several versions have a digest that begins so.
+    """
+    try:
+        return is_generator(registry.find(named).name)
+    except SharedDigest:
+        raise
+    except UnknownModel:  # what is called so, is told by what looks for it
+        return is_generator(named.partition("@")[0])
 
 
 def registered_adapter(registry: ModelRegistry, version: ModelVersion) -> Adapter:

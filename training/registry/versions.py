@@ -34,6 +34,10 @@ class UnknownModel(LookupError):
     """There is no such model or version; the message lists those there are."""
 
 
+class SharedDigest(UnknownModel):
+    """Several versions have a digest that begins so; the message names them."""
+
+
 class LiveModelMoved(RuntimeError):
     """Another version went live meanwhile; nothing was changed."""
 
@@ -232,7 +236,8 @@ class ModelRegistry:
         """Returns the version that NAME@VERSION, NAME@live (or another alias) or a digest means.
 
         Raises:
-            UnknownModel: There is none, or several digests begin so.
+            UnknownModel: There is none.
+            SharedDigest: Several digests begin so.
         """
         name, at, wanted = address.partition("@")
         every = [version for each in self.names() for version in self.versions(each)]
@@ -242,7 +247,7 @@ class ModelRegistry:
             number = str(aliases[wanted]) if wanted in aliases else wanted
             found = [each for each in every if each.name == name and str(each.version) == number]
         if len(found) > 1:
-            raise UnknownModel(
+            raise SharedDigest(
                 f"{address!r} is a digest of {' and '.join(each.address for each in found)}: name one of them"
             )
         if not found:

@@ -1,15 +1,14 @@
-"""`headwater train` and `headwater models`: training, versions, and which of them is served."""
+"""`headwater models`: versions of models, and which of them is served."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from orchestration.cli.terminal import (
     Json,
-    Tenant,
     console,
     print_json,
     print_progress,
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from orchestration.training.models import ServedModel
     from training.registry.versions import ModelVersion
 
-train_app = typer.Typer(no_args_is_help=True, help="Train a model on what the lake, or a folder, holds.")
 models_app = typer.Typer(
     no_args_is_help=True, help="Versions of models: what they were made from, and which is served."
 )
@@ -35,116 +33,6 @@ Address = Annotated[
     str, typer.Argument(metavar="NAME@VERSION", help="Or NAME@live, or a digest or its beginning.")
 ]
 Reason = Annotated[str, typer.Option(help="Why, in a sentence; it is recorded.")]
-
-
-@train_app.callback()
-def train_command() -> None:
-    """Train a model on what the lake, or a folder, holds."""
-
-
-@train_app.command("embedder")
-def train_embedder_command(
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="corpus.jsonl, queries.jsonl and qrels/train.tsv (BEIR's layout); no other split is read.",
-        ),
-    ] = None,
-    tenant: Tenant = "default",
-    base: Annotated[
-        str | None,
-        typer.Option(metavar="NAME|PATH", help="What is trained; all-MiniLM-L6-v2 unless given."),
-    ] = None,
-    minutes: Annotated[float, typer.Option(min=0.1, help="The time that it may take.")] = 15,
-    seed: Annotated[int, typer.Option(min=0, help="Decides what comes when.")] = 0,
-    objective: Annotated[
-        Literal["listwise", "contrastive"],
-        typer.Option(help="Learn a teacher's whole list, or only which passage is right (InfoNCE)."),
-    ] = "listwise",
-    json_: Json = False,
-) -> None:
-    """Train the embedder, and register what comes out. Killed, the same command goes on where it ended.
-
-    Without --data it learns from the newest training set of the tenant (`headwater datasets list`).
-
-    Example: `headwater train embedder --data ~/scifact --minutes 15`
-    """
-    from orchestration.training.train import train_embedder_version
-    from training.jobs.plan import EmbedderTraining
-
-    settings = read_command_settings("made")
-    training = EmbedderTraining(minutes=minutes, seed=seed, objective=objective)
-    folder = data.expanduser() if data else None
-    with quiet_terminal():
-        version = train_embedder_version(settings, folder, tenant, base, training, print_progress)
-    if _print_trained(version, json_):
-        return
-    console.print(
-        f"`headwater models compare {version.address} live{'' if version.lineage.tenant else ' --data DIR'}` "
-        "measures it; "
-        f"`headwater models promote {version.address} --reason …` has it served",
-        markup=False,
-    )
-
-
-@train_app.command("generator")
-def train_generator_command(
-    tenant: Annotated[
-        str | None,
-        typer.Option(help="Whose adapter it is; with --data that of all tenants, else `default`."),
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help='JSON lines: {"prompt": "…", "response": "…"}.'),
-    ] = None,
-    base: Annotated[
-        Path | None,
-        typer.Option(metavar="PATH", help="A model's folder or GGUF file; the local generator unless given."),
-    ] = None,
-    minutes: Annotated[float, typer.Option(min=0.1, help="The time that it may take.")] = 15,
-    seed: Annotated[int, typer.Option(min=0, help="Decides what comes when.")] = 0,
-    json_: Json = False,
-) -> None:
-    """Train an adapter (LoRA) of the local generator. Killed, the same command goes on where it ended.
-
-    Without --data it learns from the newest training set of the tenant (`headwater datasets list`): answers
-    that cite their passages, and refusals.
-
-    Example: `headwater train generator --tenant acme --minutes 15`
-    """
-    from orchestration.training.generators import train_generator_version
-    from training.jobs.plan import GeneratorTraining
-
-    settings = read_command_settings("made")
-    training = GeneratorTraining(minutes=minutes, seed=seed)
-    file = data.expanduser() if data else None
-    with quiet_terminal():
-        version = train_generator_version(settings, file, tenant, base, training, print_progress)
-    if not _print_trained(version, json_):
-        console.print(
-            f"`headwater models compare {version.address}` measures its answers; "
-            f"`headwater models promote {version.address} --reason …` has it answer",
-            markup=False,
-        )
-
-
-def _print_trained(version: "ModelVersion", json_: bool) -> bool:
-    """Prints what a training made; returns whether that was as JSON."""
-    if json_:
-        print_json(
-            {
-                "model": version.name,
-                "version": version.version,
-                "digest": version.digest,
-                "dataset": version.lineage.dataset,
-                "metrics": version.metrics,
-                "seconds": round(version.seconds, 1),
-            }
-        )
-    else:
-        _print_version(version)
-    return json_
 
 
 @models_app.command("list")
@@ -206,7 +94,7 @@ def models_show_command(address: Address, json_: Json = False) -> None:
             | {"documents": learned.documents, "removed_documents": learned.removed}
         )
         return
-    _print_version(version)
+    print_version(version)
     said = version.lineage.model_dump(exclude={"settings"}) | version.lineage.settings
     print_table([{"": key, "value": value} for key, value in said.items()])
     if learned.removed:
@@ -281,11 +169,12 @@ def models_compare_command(
     Example: `headwater models compare generator-acme@2 --questions ~/my-questions.jsonl`
     """
     from orchestration.training.comparison import compare_models
-    from training.registry.live_adapters import is_generator
+    from orchestration.training.models import model_registry
+    from training.registry.live_adapters import means_generator
 
     settings = read_command_settings()
     path = data.expanduser() if data else None
-    if is_generator(one.partition("@")[0]):
+    if means_generator(model_registry(settings), one):
         _compare_adapters(settings, one, other, path, questions.expanduser() if questions else None, json_)
         return
     if questions:
@@ -373,7 +262,8 @@ def _interval(gain: Mapping[str, float]) -> str:
     return f"{gain['difference']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
 
 
-def _print_version(version: "ModelVersion") -> None:
+def print_version(version: "ModelVersion") -> None:
+    """Prints the name, digest and figures of a version."""
     console.print(f"{version.address} ({version.digest})", markup=False)
     print_table([{"figure": name, "value": f"{value:.6g}"} for name, value in version.metrics.items()])
 

@@ -1,0 +1,157 @@
+"""What a generator learns from judged questions: the answers to them that cite judged passages alone.
+
+The engine that quotes answers each question from passages of documents that were judged relevant and from
+others that a search finds for it. An answer that cites only the judged ones is right, and is learned with a
+prompt of these passages and others; the response to some prompts, which lack the judged ones, is a refusal.
+"""
+
+from collections import Counter
+from collections.abc import Container, Iterable, Sequence
+from typing import Literal
+
+from pydantic import BaseModel
+
+from inference.answering.answer import InvalidQuestion, answer_prompts, validate_question
+from inference.engines.protocol import Engine, EngineError, EnginePrompt
+from inference.prompting.prompt_assembly import NOT_FOUND
+from inference.prompting.types import Draft, Passage
+from training.datasets.answer_citations import cited_numbers, renumber_citations
+from training.generator.examples import (
+    PASSAGES,
+    REFUSED_OF,
+    WrittenExample,
+    WrittenSplits,
+    answered_example,
+    split_by_hash,
+    text_hash,
+)
+
+_ASKED_PASSAGES = 8
+_JUDGED_PASSAGES = 4
+"""Of the passages that the engine answers from, at most."""
+
+Outcome = Literal["right", "refused", "cites_others", "not_found", "ambiguous", "no_question"]
+_LEFT_OUT: dict[Outcome, str] = {
+    "refused": "refused",
+    "cites_others": "answered from passages that are not judged",
+    "not_found": "whose judged documents no search finds",
+    "ambiguous": "whose answer has numbers in brackets of its own",
+    "no_question": "too long or without words",
+}
+
+
+class LearnedPassage(BaseModel, frozen=True):
+    """A passage as `inference.prompting.types.Passage` has it."""
+
+    text: str
+    title: str | None
+    heading: str | None
+    doc_id: str
+    char_start: int
+    char_end: int
+
+
+class AnsweredQuestion(BaseModel, frozen=True):
+    """A judged question, and what the engine answered.
+
+    Attributes:
+        name: The question's id.
+        question: The question.
+        outcome: Whether the answer is right, and if not, why it is not learned.
+        answer: The right answer, in which [n] is the nth of `cited`; empty without one.
+        cited: The passages that it cites.
+        others: Passages that were found of documents that are not judged, best first.
+    """
+
+    name: str
+    question: str
+    outcome: Outcome
+    answer: str = ""
+    cited: list[LearnedPassage] = []
+    others: list[LearnedPassage] = []
+
+
+def answer_judged_question(
+    name: str, question: str, judged: Container[str], found: Sequence[Passage], engine: Engine
+) -> AnsweredQuestion:
+    """Returns what an engine answers to a judged question, and whether that is right.
+
+    Args:
+        name: The question's id.
+        question: The question.
+        judged: The ids of the documents that are judged relevant.
+        found: Passages that a search found, best first, many more than are answered from.
+        engine: An engine that quotes.
+
+    Raises:
+        EngineError: The engine fails.
+    """
+    right = [each for each in found if each.doc_id in judged][:_JUDGED_PASSAGES]
+    others = [each for each in found if each.doc_id not in judged][: _ASKED_PASSAGES - len(right)]
+    if not right:
+        return AnsweredQuestion(name=name, question=question, outcome="not_found")
+    passages = [each for each in found if each in right or each in others]
+    try:
+        asked = EnginePrompt(validate_question(question), passages)
+    except InvalidQuestion:
+        return AnsweredQuestion(name=name, question=question, outcome="no_question")
+    [reply] = answer_prompts(engine, [asked])
+    if reply.draft is None:
+        raise EngineError(f"at the question {question[:200]!r}: {reply.failure}")
+    outcome = _outcome(reply.draft, passages, judged)
+    if outcome != "right":
+        return AnsweredQuestion(name=name, question=question, outcome=outcome)
+    cited = list(dict.fromkeys(quote.passage for quote in reply.draft.quotes))
+    numbers = {n: cited.index(quote.passage) + 1 for n, quote in enumerate(reply.draft.quotes, 1)}
+    return AnsweredQuestion(
+        name=name,
+        question=question,
+        outcome=outcome,
+        answer=renumber_citations(reply.draft.text, numbers),
+        cited=[_kept(passages[each]) for each in cited],
+        others=[_kept(each) for each in others[:PASSAGES]],
+    )
+
+
+def _outcome(draft: Draft, passages: Sequence[Passage], judged: Container[str]) -> Outcome:
+    if draft.refused:
+        return "refused"
+    if any(passages[quote.passage].doc_id not in judged for quote in draft.quotes):
+        return "cites_others"
+    numbered = cited_numbers(draft.text) == list(range(1, len(draft.quotes) + 1))
+    return "right" if numbered else "ambiguous"
+
+
+def _kept(passage: Passage) -> LearnedPassage:
+    return LearnedPassage(**{name: getattr(passage, name) for name in LearnedPassage.model_fields})
+
+
+def describe_answered(answered: Sequence[AnsweredQuestion]) -> str:
+    """Returns in a sentence how many questions were answered right, and why others are left out."""
+    counts = Counter(each.outcome for each in answered)
+    left_out = [f"{counts[outcome]:,} {why}" for outcome, why in _LEFT_OUT.items() if counts[outcome]]
+    said = f"; left out: {', '.join(left_out)}" if left_out else ""
+    return f"answered right: {counts['right']:,} of {len(answered):,} judged questions{said}"
+
+
+def judged_examples(answered: Iterable[AnsweredQuestion]) -> WrittenSplits:
+    """Returns the right ones of answered questions as examples.
+
+    Hashes of the questions decide which of them are held out, so that equal ones stand on one side.
+    """
+    found: dict[str, list[WrittenExample]] = {}
+    for each in answered:
+        if each.outcome == "right" and (example := _example(each)).forms:
+            found.setdefault(each.question, []).append(example)
+    return split_by_hash(found)
+
+
+def _example(answered: AnsweredQuestion) -> WrittenExample:
+    name, question, others = answered.name, answered.question, answered.others
+    if len(others) > 1 and text_hash(question) % REFUSED_OF == 0:
+        return answered_example(name, question, NOT_FOUND, others[:PASSAGES])
+    with_others = [*answered.cited, *others[: max(PASSAGES - len(answered.cited), 0)]]
+    whole = answered_example(name, question, answered.answer, with_others)
+    # Where not all fit, the passages that answer come alone.
+    alone = answered_example(name, question, answered.answer, answered.cited)
+    return WrittenExample(name, [*whole.forms, *alone.forms], [*whole.responses, *alone.responses])
