@@ -53,6 +53,7 @@ def missing_model_files(settings: Settings) -> list[str]:
         "HEADWATER_GENERATOR__ROUTER_EXAMPLES": generator.router_examples,
         "HEADWATER_GENERATOR__EXTRACTIVE__SCORER": extractive.scorer,
         "HEADWATER_RERANKER__MODEL": settings.reranker.model,
+        "HEADWATER_TRAINING__WORKER_PYTHON": settings.training.worker_python,
     }
     return [
         f"{path}, which {variable} names, is gone: bring it back, or set {variable} to another"

@@ -58,7 +58,7 @@ def dagster_resources(settings: Settings) -> dict[str, Any]:
         ),
         "release_models": models,
         "dataset_requests": DatasetRequests(settings.datasets_folder),
-        "training_place": settings.training_place,
+        "training_place": settings.training_place.launching_by(launch_by_pipes),
         "engine_config": settings.generator,
         "answer_batches": AnswerBatches(settings.batches_dir),
         "alert": FailureAlert(settings.alert_webhook, tuple(settings.alert_command)),

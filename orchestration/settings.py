@@ -24,7 +24,8 @@ from retrieval.embedding.config import embedding_model_command, installable_embe
 from retrieval.redaction import CREDENTIALS_ADVICE, has_credentials, redact_urls
 from retrieval.rerank.reranker import RerankerConfig
 from retrieval.store.postgres import PostgresConfig
-from training.place import TrainingPlace
+from training.job_folder import TrainingWorker
+from training.place import TrainingConfig, TrainingPlace
 from training.registry.addresses import registered_embedder
 from training.registry.versions import ModelRegistry
 
@@ -68,6 +69,8 @@ class Settings(BaseSettings):
     """How each table is made."""
     generator: EngineConfig = EngineConfig()
     """What writes answers; the extractive default unless a model or an endpoint is given."""
+    training: TrainingConfig = TrainingConfig()
+    """Where models are trained; in this process unless another Python is given."""
     reranker: RerankerConfig = RerankerConfig()
     """What reorders the best hits; nothing unless a model or an endpoint is given."""
     model_memory_mb: int | None = Field(default=None, ge=1)
@@ -214,8 +217,10 @@ class Settings(BaseSettings):
     @property
     def training_place(self) -> TrainingPlace:
         """The folders that training reads and writes, and the registry of MLflow that follows."""
+        python = self.training.worker_python
+        worker = TrainingWorker(python.absolute()) if python else None
         return TrainingPlace(
-            self.datasets_folder, self.home / "training", self.models_folder, self.mlflow_uri
+            self.datasets_folder, self.home / "training", self.models_folder, self.mlflow_uri, worker
         )
 
     @property

@@ -1,6 +1,7 @@
 """What can happen to a training's job: it is killed, or the disk is full, at its second checkpoint."""
 
 import errno
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,34 @@ import torch
 
 from training.jobs import checkpoints
 from training.jobs.checkpoints import CheckpointNotWritten, Checkpoints, Standing
+
+_DYING_ONCE = """
+import os, signal, sys
+from pathlib import Path
+from training import worker
+from training.jobs.checkpoints import Checkpoints
+
+died, save, saved = Path({died!r}), Checkpoints.save, []
+
+def dying_save(self, *given):
+    save(self, *given)
+    saved.append(given)
+    if len(saved) == 2 and not died.exists():
+        died.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Checkpoints.save = dying_save
+sys.exit(worker.main(sys.argv[3:]))
+"""
+
+
+def python_that_dies_once(folder: Path, python: Path = Path(sys.executable)) -> Path:
+    """Returns a worker's Python; the first training by it is killed right after its second checkpoint."""
+    (folder / "dying.py").write_text(_DYING_ONCE.format(died=str(folder / "died")))
+    script = folder / "python-that-dies-once"
+    script.write_text(f'#!/bin/sh\nexec "{python}" "{folder / "dying.py"}" "$@"\n')
+    script.chmod(0o700)
+    return script
 
 
 def train_until_killed(train: Callable[[], object]) -> None:

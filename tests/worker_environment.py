@@ -8,13 +8,14 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 NEEDED = ("torch", "transformers", "safetensors", "pyarrow", "dagster-pipes")
+NEEDED_TO_TRAIN = ("peft", "sentence-transformers", "pyarrow", "pydantic", "dagster-pipes")
 
 
-def make_worker_environment(folder: Path) -> Path:
-    """Makes a virtual environment of `NEEDED` and what they depend on, and returns its Python."""
+def make_worker_environment(folder: Path, needed: tuple[str, ...] = NEEDED) -> Path:
+    """Makes a virtual environment of some packages and what they depend on, and returns its Python."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     [packages] = folder.glob("lib/python*/site-packages")
-    for each in _with_dependencies(NEEDED).values():
+    for each in _with_dependencies(needed).values():
         for name in {file.parts[0] for file in each.files or ()} - {"..", "__pycache__"}:
             link = packages / name
             if not link.exists():

@@ -5,8 +5,6 @@ import unicodedata
 from collections.abc import Iterator
 from enum import IntEnum
 
-from icu4py.breakers import SentenceBreaker
-
 
 class TextBoundary(IntEnum):
     """The kind of boundary before a piece of text; a higher value is a better place to divide."""
@@ -124,6 +122,8 @@ def _gaps(text: str) -> Iterator[tuple[int, int]]:
     Sentences are those of Unicode (UAX 29) by ICU, which knows the full stops of all scripts, but none ends
     before a lower-case letter, nor without a space where letters are not ideographic.
     """
+    from icu4py.breakers import SentenceBreaker  # where a worker trains, no text is divided, and ICU is not
+
     has_clauses = not text.isascii() and _CLAUSE_SCRIPTS.search(text) is not None
     position = gap_start = last = 0
     for segment in SentenceBreaker(text, ""):

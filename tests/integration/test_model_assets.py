@@ -1,5 +1,7 @@
 """The assets that train: what they make, what Dagster shows of it, and that no run of the lake makes them."""
 
+import shutil
+import subprocess
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -9,11 +11,12 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 import pytest
-from job_faults import train_until_killed
+from job_faults import python_that_dies_once, train_until_killed
 from lake_rows import write
 from tiny_embedders import make_tiny_embedder, tiny_lists
 from tiny_generator import save_tiny_generator
 from trained_lake import filled_row
+from worker_environment import NEEDED_TO_TRAIN, make_worker_environment
 
 from assets.dagster.models import TRAINING_TENANTS, follow_training_tenants, model_key
 from assets.lake.tables import DOCUMENTS
@@ -31,6 +34,7 @@ from orchestration.settings import Settings, open_configured_lake
 from orchestration.training.generators import train_generator_version
 from training.datasets.training_set import EXAMPLE_SCHEMA, SPLITS, DatasetHeader, write_dataset
 from training.jobs.plan import GeneratorTraining
+from training.place import TrainingConfig
 from training.registry.versions import ModelAliases, ModelDecision, ModelVersion
 
 TENANT = "acme"
@@ -111,6 +115,16 @@ def settings(module_folder: Path) -> Settings:
 
 
 @pytest.fixture(scope="module")
+def rivers(settings: Settings) -> list[str]:
+    """Returns the ids of documents of the lake."""
+    names = [f"river{number}" for number in range(16)]
+    write(
+        open_configured_lake(settings), DOCUMENTS, [filled_row(DOCUMENTS, {"doc_id": each}) for each in names]
+    )
+    return names
+
+
+@pytest.fixture(scope="module")
 def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
     with dg.DagsterInstance.local_temp(str(tmp_path_factory.mktemp("dagster"))) as instance:
         follow_training_tenants(instance, [TENANT, "globex", "initech"])
@@ -123,9 +137,10 @@ def materialize(
     base: Path | None,
     tenant: str = TENANT,
     dataset: str | None = None,
+    seed: int = 3,
 ) -> dg.ExecuteInProcessResult:
     """Trains the embedder over a base, or without one the generator over the local model."""
-    config: dict[str, object] = {"minutes": 0.1, "seed": 3}
+    config: dict[str, object] = {"minutes": 5, "seed": seed}
     if dataset is not None:
         config["dataset"] = dataset
     if base is not None:
@@ -206,11 +221,8 @@ def test_the_verdict_of_a_comparison_is_shown(
 
 
 def test_a_tenants_adapter_is_a_materialization_and_a_training_by_the_command_line_is_one_too(
-    settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, instance: dg.DagsterInstance, rivers: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rivers = [f"river{number}" for number in range(16)]
-    lake = open_configured_lake(settings)
-    write(lake, DOCUMENTS, [filled_row(DOCUMENTS, {"doc_id": each}) for each in rivers])
     header = write_examples(settings, TENANT, instruction_rows(rivers))
     result = materialize(settings, instance, None)
     assert result.success
@@ -227,7 +239,7 @@ def test_a_tenants_adapter_is_a_materialization_and_a_training_by_the_command_li
     assert check.passed == (verdict.decision == "approved")
     assert check.description == f"generator-acme@1: {verdict.decision}: {verdict.reason}"
 
-    training = GeneratorTraining(minutes=0.1, seed=3)
+    training = GeneratorTraining(minutes=5, seed=3)
 
     def train_by_command() -> None:
         assert train_generator_version(settings, None, TENANT, None, training, print) == version
@@ -273,11 +285,64 @@ def test_a_tenants_adapter_is_a_materialization_and_a_training_by_the_command_li
 
 
 def failure_of(result: dg.ExecuteInProcessResult) -> str:
-    """Returns what the step that failed said."""
+    """Returns what the one step said that failed."""
+    assert not result.success
     [failed] = [each for each in result.all_node_events if each.is_step_failure]
     error = failed.step_failure_data.error
     assert error is not None
     return str((error.cause or error).message)
+
+
+TIMED = {"peak_memory_mib", "examples_per_s"}
+"""Figures that differ from one training to the next."""
+
+
+@pytest.mark.slow
+def test_a_worker_with_nothing_but_what_training_needs_makes_the_same_models_also_after_it_was_killed(
+    settings: Settings, instance: dg.DagsterInstance, tiny_base: Path, rivers: list[str], tmp_path: Path
+) -> None:
+    python = make_worker_environment(tmp_path / "environment", NEEDED_TO_TRAIN)
+    for absent in ("dagster", "pyspark", "deltalake", "mlflow", "icu4py"):
+        assert subprocess.run([python, "-c", f"import {absent}"], capture_output=True).returncode == 1, absent
+    there = Settings(
+        home=tmp_path / "state",
+        lake=settings.lake_root,
+        generator=settings.generator,
+        training=TrainingConfig(worker_python=python_that_dies_once(tmp_path, python)),
+    )
+    write_examples(settings, TENANT, ranked_rows([]) + instruction_rows(rivers))
+    shutil.copytree(settings.datasets_folder, there.datasets_folder)
+    (tmp_path / "died").touch()  # the embedder's worker lives
+    for base, name in ((tiny_base, "embedder"), (None, "generator")):
+        assert materialize(settings, instance, base, seed=5).success
+        if name == "generator":
+            (tmp_path / "died").unlink()
+            said = failure_of(materialize(there, instance, base, seed=5))
+            assert "the worker failed" in said
+            assert "The same command goes on from the last checkpoint" in said
+            [worker] = there.training_place.jobs.glob("generator*/worker")
+            left = {each.name for each in worker.iterdir()}
+            assert "checkpoint.safetensors" in left
+            assert "given" not in left
+        result = materialize(there, instance, base, seed=5)
+        [made] = result.asset_materializations_for_node(f"models__{name}")
+        log = "\n".join(each.user_message for each in instance.all_logs(result.run_id))
+        assert ("going on from the checkpoint after step" in log) == (name == "generator")
+        assert "best weights" in log
+        model = str(made.metadata["version"].value).partition("@")[0]
+        one = settings.training_place.registry.versions(model)[0]
+        [other] = there.training_place.registry.versions(one.name)
+        assert other.digest == one.digest
+        assert other.lineage == one.lineage
+        same = {key: value for key, value in one.metrics.items() if key not in TIMED}
+        assert {key: value for key, value in other.metrics.items() if key not in TIMED} == same
+        assert there.training_place.registry.open(other).is_dir()
+        assert made.metadata["worker_steps"].value == one.metrics["steps"]
+        curves = made.metadata["worker_curves"].value
+        assert isinstance(curves, dict)
+        assert len(curves["scores"]) == len(curves["losses"]) > 2
+        assert str(made.metadata["curves"].value).count("data:image/png;base64,") == 2
+    assert list(there.training_place.jobs.glob("*/worker")) == []
 
 
 def test_a_tenant_without_a_training_set_and_one_whose_documents_were_removed_train_nothing(
@@ -289,9 +354,7 @@ def test_a_tenant_without_a_training_set_and_one_whose_documents_were_removed_tr
         ("initech", "the tenant 'initech' has no training set yet"),
         ("globex", "holds documents that were removed since it was made (1)"),
     ):
-        result = materialize(settings, instance, tiny_base, tenant)
-        assert not result.success
-        assert why in failure_of(result)
+        assert why in failure_of(materialize(settings, instance, tiny_base, tenant))
     assert settings.training_place.registry.versions("embedder") == before
 
 

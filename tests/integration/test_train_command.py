@@ -12,7 +12,7 @@ from orchestration.settings import Settings
 from orchestration.training.train import train_embedder_version
 from quality.evaluation.beir_collection import BadBeirCollection
 from training.datasets.training_set import UnknownDataset
-from training.jobs.job import TrainingIsRunning, alone_in
+from training.job_folder import TrainingIsRunning, alone_in
 from training.jobs.learned import NothingToLearnFrom, learned_of_tenant
 from training.jobs.network import UnknownBase
 from training.jobs.plan import EmbedderTraining

@@ -16,7 +16,7 @@ from orchestration.training.generators import train_generator_version
 from retrieval.embedding.model_signature import ModelNotTrusted
 from training.datasets.held_out import NothingHeldOut
 from training.datasets.training_set import DatasetHasRemovedDocuments, UnknownDataset
-from training.jobs.job import TrainingIsRunning, alone_in
+from training.job_folder import TrainingIsRunning, alone_in
 from training.jobs.network import UnknownBase
 from training.jobs.plan import GeneratorTraining
 from training.registry.versions import ModelRegistry, SharedDigest, UnknownModel

@@ -32,6 +32,7 @@ from orchestration.services.status import (
 from orchestration.settings import Settings
 from retrieval.embedding.config import EmbedderConfig
 from retrieval.rerank.reranker import RerankerConfig
+from training.place import TrainingConfig
 
 KEY = asset_key(RAW_DOCUMENTS.name)
 CHECK = dg.AssetCheckSpec(SOURCES_READ, asset=KEY)
@@ -150,9 +151,10 @@ def test_models_that_are_gone_are_named_with_their_settings(tmp_path: Path) -> N
     settings.generator = EngineConfig(model=tmp_path / "llm")
     settings.reranker = RerankerConfig(model=tmp_path / "cross")
     settings.recipe.embedder = EmbedderConfig(model=tmp_path / "small")
+    settings.training = TrainingConfig(worker_python=tmp_path / "python")
     said = missing_model_files(settings)
     assert [sentence.partition(",")[0] for sentence in said] == [
-        str(tmp_path / name) for name in ("small", "llm", "cross")
+        str(tmp_path / name) for name in ("small", "llm", "cross", "python")
     ]
     assert "set HEADWATER_GENERATOR__MODEL to another" in said[1]
 

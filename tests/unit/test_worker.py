@@ -29,7 +29,8 @@ from inference.engines.protocol import EngineError, EnginePrompt
 from inference.engines.torch.decoder import build_generator
 from inference.engines.torch.worker import main
 from inference.engines.worker.answering import WorkerOutcome, answer_prompt_file
-from inference.engines.worker.engine import WorkerEngine, Workplace, launch_worker
+from inference.engines.worker.engine import WorkerEngine, Workplace
+from inference.engines.worker.launch import launch_worker
 from inference.engines.worker.prompt_files import (
     PROMPT_SCHEMA,
     AnswerFile,
@@ -306,8 +307,8 @@ def test_a_worker_that_can_not_work_says_why(folder: Path, tmp_path: Path) -> No
 
 ORPHAN = """
 import os, subprocess, sys, time
-child = subprocess.Popen([sys.executable, "-c", "from inference.engines.torch import worker; import time; "
-                          "worker._end_with_parent(); print('watching', flush=True); time.sleep(60)"],
+child = subprocess.Popen([sys.executable, "-c", "from inference.engines.worker import process; import time; "
+                          "process.end_with_parent(); print('watching', flush=True); time.sleep(60)"],
                          stdout=subprocess.PIPE)
 child.stdout.readline()
 print(child.pid, flush=True)

@@ -4,17 +4,23 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from inference.engines.digest import model_files_digest
+from inference.engines.model_files import check_model_files
+from inference.engines.protocol import EngineError
 from quality.evaluation.model_gate import LOG_LIKELIHOOD, decide_model_release
 from quality.evaluation.retrieval_metrics import paired_gain
 from training.datasets.training_set import GENERATOR_KINDS, open_tenant_dataset
+from training.generator.example_files import generator_outcome_of_json, give_examples
 from training.generator.examples import WrittenSplits, dataset_examples, read_written_examples
 from training.generator.network import AdapterNetwork
 from training.generator.training import GeneratorOutcome, train_generator
+from training.job_folder import TrainingWorker
 from training.jobs.job import Base, LearnedSource, Trained, run_job
 from training.jobs.network import UnknownBase
 from training.jobs.plan import GeneratorTraining
@@ -127,29 +133,44 @@ def run_generator_job(
         TrainingDiverged: The loss is no number any more.
         OutOfMemory: One example does not fit into the memory.
         CheckpointNotWritten: The disk is full; the checkpoint before is as it was.
+        TrainingWorkerFailed: A worker was to train, and did not.
     """
-    network = AdapterNetwork(base, training)
+    trainer = place.worker or AdapterNetwork(base, training)
+    base_digest = _base_digest(base) if isinstance(trainer, TrainingWorker) else trainer.base_digest
 
     def train(folder: Path) -> Trained:
-        outcome = train_generator(network, written.splits, training, folder, progress)
+        if isinstance(trainer, TrainingWorker):
+            give = partial(give_examples, splits=written.splits)
+            made = trainer.train(folder, "generator", training, give, (base, base_digest))
+            outcome, write = generator_outcome_of_json(made.outcome), made.write
+        else:
+            outcome = train_generator(trainer, written.splits, training, folder, progress)
+            write = trainer.save
         gains = likelihood_gains(outcome.before, outcome.after)
         verdict = decide_model_release(gains, 0.0, LOG_LIKELIHOOD)
         progress(f"beside its base on {len(outcome.after)} held-out examples: {verdict.reason}")
 
         def decision(version: ModelVersion) -> ModelDecision:
-            return ModelDecision.of_verdict(
-                verdict, version, network.base_digest, f"{written.name}/test", gains
-            )
+            return ModelDecision.of_verdict(verdict, version, base_digest, f"{written.name}/test", gains)
 
         trained, metrics = outcome.training, _metrics(outcome)
         return Trained(
-            *(trained.standing, trained.ended, metrics, network.save, adapter_card),
+            *(trained.standing, trained.ended, metrics, write, adapter_card),
             figure="validation_likelihood",
             decision=decision,
         )
 
-    name, trained_over = generator_name(written.tenant), Base(str(base), network.base_digest)
+    name, trained_over = generator_name(written.tenant), Base(str(base), base_digest)
     return run_job(place, name, written, trained_over, training, code_version, train, progress)
+
+
+def _base_digest(base: Path) -> str:
+    """Returns the digest of a base that a worker is to train, without loading it."""
+    try:
+        check_model_files(base)
+    except EngineError as error:
+        raise UnknownBase(f"{base} can not be trained: {error}") from error
+    return model_files_digest(base)
 
 
 def likelihood_gains(

@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from retrieval.atomic_files import atomic_file
+from training.job_folder import worker_folder
 
 _DESCRIBED = "job.json"
 
@@ -137,7 +138,8 @@ def stopped_on_other_snapshots(folder: Path) -> list[str]:
     for file in folder.parent.glob(f"{folder.name.rpartition('-')[0]}-*/{_DESCRIBED}"):
         other = json.loads(file.read_bytes())
         same = _without_snapshot(other) == _without_snapshot(this)
-        if same and other["dataset"] != this["dataset"] and Checkpoints(file.parent).begun:
+        begun = Checkpoints(file.parent).begun or Checkpoints(worker_folder(file.parent)).begun
+        if same and other["dataset"] != this["dataset"] and begun:
             found.append(str(other["dataset"]))
     return sorted(found)
 

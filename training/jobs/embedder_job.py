@@ -1,14 +1,17 @@
 """The job that makes a version of the embedder: trains it on what is to be learned, and registers it."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from retrieval.embedding.model_folder import model_folder_digest
+from training.job_folder import TrainingWorker
 from training.jobs.embedder import train_embedder
 from training.jobs.job import Base, Trained, run_job
 from training.jobs.learned import Learned
-from training.jobs.loop import TrainingOutcome
-from training.jobs.network import EmbeddingNetwork
+from training.jobs.list_files import give_lists
+from training.jobs.loop import TrainingOutcome, outcome_of_json
+from training.jobs.network import EmbeddingNetwork, read_base
 from training.jobs.plan import EmbedderTraining
 from training.jobs.ranked_lists import RankedLists, split_validation
 from training.place import TrainingPlace
@@ -48,8 +51,11 @@ def run_embedder_job(
         TrainingIsRunning: The same job runs elsewhere.
         TrainingDiverged: The loss is no number any more.
         CheckpointNotWritten: The disk is full; the checkpoint before is as it was.
+        TrainingWorkerFailed: A worker was to train, and did not.
     """
-    network = EmbeddingNetwork(base)
+    # Read here, so that a base which can not be trained is found before lists are made.
+    trainer = place.worker or EmbeddingNetwork(base)
+    model = read_base(base) if isinstance(trainer, TrainingWorker) else trainer.folder
     name = base_name or PACKAGED_EMBEDDER
 
     def train(folder: Path) -> Trained:
@@ -58,7 +64,13 @@ def run_embedder_job(
             f"training on {len(lists.ids):,} questions and {len(lists.passages):,} passages for at most "
             f"{training.minutes:g} minutes, validating on {len(validation.ids)} questions"
         )
-        outcome = train_embedder(network, lists, validation, training, folder, progress)
+        if isinstance(trainer, TrainingWorker):
+            give = partial(give_lists, base=model, lists=lists, validation=validation)
+            made = trainer.train(folder, "embedder", training, give)
+            outcome, write = outcome_of_json(made.outcome), made.write
+        else:
+            outcome = train_embedder(trainer, lists, validation, training, folder, progress)
+            write = trainer.save
         if outcome.after <= outcome.before:
             progress(
                 f"warning: it may be no better than {name}: the validation says {outcome.after:.4f}, and "
@@ -66,11 +78,11 @@ def run_embedder_job(
             )
         metrics = _metrics(outcome, lists, validation)
         return Trained(
-            *(outcome.standing, outcome.ended, metrics, network.save, model_card),
+            *(outcome.standing, outcome.ended, metrics, write, model_card),
             figure="trained_weights_validation_ndcg@10",
         )
 
-    trained_from = Base(name, model_folder_digest(network.folder, place.registry.folder))
+    trained_from = Base(name, model_folder_digest(model, place.registry.folder))
     return run_job(place, EMBEDDER, learned, trained_from, training, code_version, train, progress)
 
 

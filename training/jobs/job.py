@@ -1,25 +1,20 @@
 """What every training does around its steps: it is alone, goes on where it ended, registers what it made."""
 
-import fcntl
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel
 
+from training.job_folder import alone_in, remove_worker_files
 from training.jobs.checkpoints import Checkpoints, Standing, describe_job, stopped_on_other_snapshots
 from training.jobs.outcomes import JobOutcome, read_job_outcome, training_curves, write_job_outcome
 from training.place import TrainingPlace
 from training.registry.mlflow_mirror import follow_in_mlflow
 from training.registry.versions import ModelDecision, ModelLineage, ModelVersion
-
-
-class TrainingIsRunning(RuntimeError):
-    """The same job runs in another process."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +94,7 @@ def run_job(
 
     Raises:
         TrainingIsRunning: The same job runs elsewhere.
+        TrainingWorkerFailed: What a worker made did not arrive whole.
     """
     registry, settings = place.registry, training.model_dump(exclude_none=True)
     said = json.dumps([source.digest, base.digest, settings], sort_keys=True)
@@ -151,6 +147,7 @@ def run_job(
             ),
         )
         Checkpoints(folder).remove()
+        remove_worker_files(folder)
     follow_models(place, name, progress)
     return version
 
@@ -160,21 +157,3 @@ def follow_models(place: TrainingPlace, name: str, progress: Callable[[str], Non
     fault = follow_in_mlflow(place.registry, name, place.mlflow_uri, training_curves(place.jobs))
     if fault:
         progress(f"warning: {fault}")
-
-
-@contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Keeps a job's folder to this process, until the `with` block ends.
-
-    Raises:
-        TrainingIsRunning: Another process has it.
-    """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise TrainingIsRunning(
-                f"this training runs in another process, in {folder}: wait for it, or end it"
-            ) from None
-        yield

@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import psutil
 import torch
+from pydantic import TypeAdapter
 
 from retrieval.progress import progress_line
 from training.jobs.checkpoints import Checkpoints, Standing
@@ -132,6 +133,17 @@ class TrainingOutcome:
     planned: int
     ended: str
     cut_off: int
+
+
+def outcome_as_json(outcome: TrainingOutcome) -> dict[str, Any]:
+    """Returns what became of a training in plain values, as JSON has them."""
+    said: dict[str, Any] = TypeAdapter(TrainingOutcome).dump_python(outcome)
+    return said
+
+
+def outcome_of_json(said: dict[str, Any]) -> TrainingOutcome:
+    """Returns what became of a training."""
+    return TypeAdapter(TrainingOutcome).validate_python(said)
 
 
 def run_loop(

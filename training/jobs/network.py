@@ -84,10 +84,7 @@ class EmbeddingNetwork:
         transformers.utils.logging.disable_progress_bar()
         transformers.utils.logging.set_verbosity_error()  # it warns of what a saved model never said
 
-        try:
-            self.folder: ModelFolder = read_model_folder(base)
-        except (UnsupportedEmbeddingModel, OSError) as error:
-            raise UnknownBase(f"{base} can not be trained: {error}") from error
+        self.folder = read_base(base)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.module = SentenceTransformer(
             str(base), device=str(self.device), local_files_only=True, trust_remote_code=False
@@ -188,6 +185,18 @@ class EmbeddingNetwork:
         fast = self.device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=fast):
             yield
+
+
+def read_base(base: Path) -> ModelFolder:
+    """Returns the folder of an embedder that is to be trained.
+
+    Raises:
+        UnknownBase: There is no such folder, or the embedder could not run what is in it.
+    """
+    try:
+        return read_model_folder(base)
+    except (UnsupportedEmbeddingModel, OSError) as error:
+        raise UnknownBase(f"{base} can not be trained: {error}") from error
 
 
 def turn_off_dropout(module: torch.nn.Module) -> None:

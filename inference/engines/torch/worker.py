@@ -7,55 +7,17 @@ what is missing.
 
 import argparse
 import logging
-import os
 import sys
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from dagster_pipes import PipesContext, PipesEnvVarParamsLoader, open_dagster_pipes
-
 from inference.engines.generation import InvalidSamplingOption, Quantization, SamplingOptions
 from inference.engines.protocol import EngineError
+from inference.engines.worker.process import worker_process
 from inference.engines.worker.prompt_files import AnswerFile, InvalidPromptFile, read_prompts
-from retrieval.atomic_files import PRIVATE_UMASK
 
 logger = logging.getLogger(__name__)
-
-_OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-_WATCHED_EACH_S = 0.5
-
-
-@contextmanager
-def _log_and_pipes() -> Iterator[PipesContext | None]:
-    """Sends the log to Dagster's run, and yields the connection to it; else to the terminal."""
-    log = logging.getLogger()
-    if not PipesEnvVarParamsLoader().is_dagster_pipes_process():
-        logging.basicConfig(format="%(asctime)s %(message)s", stream=sys.stderr)
-        yield None
-        return
-    with open_dagster_pipes() as context:
-        handlers = list(context.log.handlers)
-        log.handlers += handlers
-        try:
-            yield context
-        finally:
-            log.handlers = [each for each in log.handlers if each not in handlers]
-
-
-def _end_with_parent() -> None:
-    """Ends this process when the one that started it has ended: nobody would read its answers."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_WATCHED_EACH_S)
-        os._exit(1)  # the journal is whole at any time
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
@@ -94,13 +56,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
 def main(words: Sequence[str] | None = None) -> int:
     """Returns 0, or 1 where the model or the prompts can't be used; a failed prompt is a row."""
     given = _arguments(words)
-    os.umask(PRIVATE_UMASK)
-    for name, value in _OFFLINE.items():
-        os.environ.setdefault(name, value)
-    if given.end_with_parent:
-        _end_with_parent()
-    logging.getLogger().setLevel(logging.INFO)
-    with _log_and_pipes() as pipes:
+    with worker_process(given.end_with_parent) as pipes:
         try:
             # Before a model is loaded for nothing.
             next(read_prompts(given.prompts), None)

@@ -2,11 +2,7 @@
 
 import fcntl
 import logging
-import os
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +20,7 @@ from inference.engines.protocol import (
     EngineReply,
     answer_one,
 )
+from inference.engines.worker.launch import Launch, launch_worker, link_packages
 from inference.engines.worker.prompt_files import AnswerFile, WorkerAnswer, WorkerPrompt, write_prompts
 from inference.prompting.cited_reply import generated_draft
 from inference.prompting.prompt_assembly import (
@@ -37,23 +34,6 @@ from inference.prompting.prompt_assembly import (
 from inference.prompting.types import Draft, Passage, TokenUsage
 
 logger = logging.getLogger(__name__)
-
-Launch = Callable[[Sequence[str], Mapping[str, str]], None]
-"""Runs a command with additional environment variables until it ends; raises EngineError where it fails."""
-
-
-def launch_worker(command: Sequence[str], environment: Mapping[str, str]) -> None:
-    """Runs a worker as a process of this one, and shows what it logs.
-
-    Raises:
-        EngineError: It fails, or can't be started.
-    """
-    try:
-        status = subprocess.run(command, env=os.environ | environment, stdout=sys.stderr).returncode
-    except OSError as error:
-        raise EngineError(f"the worker {command[0]} can not be started: {error}") from error
-    if status:
-        raise EngineError(f"the worker ended with status {status}: its log above says why")
 
 
 @dataclass(frozen=True)
@@ -168,11 +148,12 @@ class WorkerEngine:
             *("--max-tokens", str(self._max_new_tokens), "--end-with-parent"),
             *(("--quantization", self._quantization) if self._quantization else ()),
         ]
+        packages = link_packages(self._folder / "packages", (inference, retrieval))
         fault, before = "", -1
         while len(given := self._file.answered()) > before:
             before = len(given)
             try:
-                self._launch(command, {"PYTHONPATH": str(self._packages())})
+                self._launch(command, {"PYTHONPATH": str(packages)})
             except EngineError as error:
                 fault = str(error)
             else:
@@ -205,19 +186,6 @@ class WorkerEngine:
                 logger.info("another process has a worker answer questions: waiting until it has ended")
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
-
-    def _packages(self) -> Path:
-        """Returns a folder with links to the packages of ours that a worker imports.
-
-        The folder that holds them may hold all of this environment, and the worker has its own.
-        """
-        folder = self._folder / "packages"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        for package in (inference, retrieval):
-            [source] = package.__path__
-            (folder / package.__name__).symlink_to(source)
-        return folder
 
 
 @dataclass(frozen=True)
