@@ -204,7 +204,8 @@ class OpenLake:
         Raises:
             InvalidArgument: An argument is not what is said above.
             UnknownStoredAnswer: There is no such answer, or more than one.
-            WriteConflict: Another process wrote a rating meanwhile; nothing was written.
+            InvalidRating: The reason can not be stored.
+            WriteConflict: Other processes wrote ratings all the time; nothing was written.
         """
         from assets.answers.ratings import rate_answer
         from orchestration.settings import open_configured_lake

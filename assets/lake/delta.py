@@ -42,8 +42,10 @@ def register_delta_table(
         schema = pa.schema(table.schema().to_arrow())
         rows = connection.read_parquet(files, union_by_name=True)
         if set(schema.names) != set(rows.columns):  # none of the files has a column that was added since
+            # By names of their own: a variable's could be that of another table of the connection.
             connection.register(f"{name} columns", schema.empty_table())
-            rows = connection.query(f'from "{name} columns" union all by name from rows')
+            rows.create_view(f"{name} files")
+            rows = connection.query(f'from "{name} columns" union all by name from "{name} files"')
         rows.create_view(name)
     else:
         connection.execute("set disabled_optimizers = 'filter_pushdown,join_filter_pushdown'")

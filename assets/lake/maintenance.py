@@ -15,7 +15,7 @@ from assets.columns import Table
 from assets.lake.audits import audited_version
 from assets.lake.lake import FEW_FILES, Lake
 from assets.lake.lineage import CODE_VERSION, commit_properties, write_conflict
-from assets.lake.tables import ANSWERS, TABLES
+from assets.lake.tables import ANSWER_RATINGS, ANSWERS, TABLES
 from retrieval.index.index import IndexRelease
 
 
@@ -34,6 +34,10 @@ class TableMaintenance:
     files_before: int
     files_after: int
     files_removed: int
+
+
+_NOT_FOLLOWED = (ANSWERS.name, ANSWER_RATINGS.name)
+"""Tables that are read whole where they are read: nothing reads their change feeds."""
 
 
 def needed_table_versions(
@@ -61,7 +65,8 @@ def needed_table_versions(
     for read, all_since in ((followers, True), (others, False)):
         for name, version in [pair for inputs in read for pair in inputs.items()]:
             if name in needed:
-                needed[name].update(range(version, newest[name] + 1) if all_since else {version})
+                followed = all_since and name not in _NOT_FOLLOWED
+                needed[name].update(range(version, newest[name] + 1) if followed else {version})
     for name, table in TABLES.items():
         audited = audited_version(lake, name) if table.gated else None
         if audited is not None:

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from assets.dedup.near_texts import near_texts
 from assets.lake.lake import Lake
 from assets.lake.tables import CHUNKS, TRAINING_EXAMPLES
+from assets.training_sets.rated_answers import COMPARED_TEXT
 from inference.prompting.prompt_assembly import NOT_FOUND
 from retrieval.counts import counted
 from training.datasets.config import TrainingSetConfig
@@ -70,8 +71,10 @@ def _query_kinds_balanced(checked: _Checked) -> str | None:
     )
     if not len(pairs):
         return None  # it is too small, and that is said
-    counted = sorted(pairs["query_kind"].value_counts().to_pylist(), key=lambda each: -each["counts"])
-    share = counted[0]["counts"] / len(pairs)
+    # What people asked is of many kinds.
+    made = pairs.filter(pc.not_equal(pairs["query_kind"], "asked"))["query_kind"].value_counts().to_pylist()
+    counted = sorted(made, key=lambda each: -each["counts"])
+    share = counted[0]["counts"] / len(pairs) if counted else 0.0
     if share <= checked.config.max_query_kind_share:
         return None
     return (
@@ -140,10 +143,10 @@ _ROWS = """
     from examples e left join chunks c on c.chunk_id = e.chunk_ids[1]
     where e.tenant = $tenant and e.left_out is null
 """
-_TEXTS = """
+_TEXTS = f"""
     select distinct split, text, example_id from (
         select split, example_id, question as text from rows
-        union all select split, example_id, text from rows where text <> $refusal
+        union all select split, example_id, coalesce({COMPARED_TEXT}, text) from rows where text <> $refusal
         union all select split, example_id, unnest(negatives) from rows where split = 'train'
         union all
         select named.split, named.example_id, c.text

@@ -21,7 +21,7 @@ from assets.dedup.near_texts import near_texts
 from assets.engine.local_relations import LocalRelations
 from assets.lake.tables import TRAINING_EXAMPLES
 from assets.training_sets.mining import MINED_SCHEMA, mine_examples, mining_pool
-from assets.training_sets.rated_answers import define_rated_answers
+from assets.training_sets.rated_answers import COMPARED_TEXT, define_rated_answers
 from assets.training_sets.splits import SPLIT_OF_HASH, split_bounds
 from inference.prompting.prompt_assembly import NOT_FOUND
 from retrieval.progress import Progress
@@ -105,7 +105,7 @@ _DRAFTS = """
     SELECT * FROM {made_drafts}
     UNION ALL
     SELECT a.chunk_id, 'retrieval_pair', 'asked', a.question, NULL
-    FROM {asked} AS a SEMI JOIN {fresh} AS f ON a.doc_id = f.doc_id
+    FROM {asked_questions} AS a SEMI JOIN {fresh} AS f ON a.doc_id = f.doc_id
 """
 _NUMBERED = """
     SELECT row_number() OVER (ORDER BY d.chunk_id, d.kind, d.query_kind, d.question, d.positive) AS draft_no,
@@ -152,7 +152,7 @@ _ALL = f"""
 """
 _TEXTS = f"""
     SELECT tenant, split, question AS text FROM {{rows}} WHERE question IS NOT NULL
-    UNION SELECT tenant, split, positive FROM {{rows}} WHERE positive <> '{NOT_FOUND}'
+    UNION SELECT tenant, split, {COMPARED_TEXT} FROM {{rows}} WHERE positive <> '{NOT_FOUND}'
     UNION SELECT tenant, split, unnest(negatives) FROM {{rows}} WHERE split = 'train'
     UNION SELECT tenant, split, text FROM {{passages}}
     UNION SELECT tenant, 'evaluation', question FROM {{evaluation_questions}}
@@ -162,7 +162,7 @@ _LEFT_OUT = f"""
          WHEN r.kind = 'retrieval_pair' AND r.doc_id IS NOT NULL AND len(r.scores) = 0 THEN '{NEAR_HELD_OUT}'
          WHEN r.split = 'train' AND (
              (r.tenant, r.question) IN (SELECT (tenant, text) FROM {{near}})
-             OR (r.tenant, r.positive) IN (SELECT (tenant, text) FROM {{near}})
+             OR (r.tenant, {COMPARED_TEXT}) IN (SELECT (tenant, text) FROM {{near}})
              OR r.example_id IN (SELECT example_id FROM {{near_rows}})
          ) THEN '{NEAR_HELD_OUT}' END
 """

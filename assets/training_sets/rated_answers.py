@@ -30,13 +30,19 @@ RATED_ANSWER_SCHEMA = pa.schema(
 """`positive` is the answer, in which [n] is the nth of `chunk_ids`, or the refusal that a generator writes.
 Of the chunks, it cites the first `cited`, none in a refusal; the others were found for its question."""
 
+COMPARED_TEXT = r"""
+    CASE WHEN query_kind = 'answer' THEN regexp_replace(positive, '\s*\[\d+\]', '', 'g') ELSE positive END
+"""
+"""SQL for a positive as it is compared with held-out texts: numbers of citations would make it another."""
+
 _GOOD = """
     with rated as (
         select answer_id from ratings
         qualify row_number() over (partition by answer_id order by rated_at desc) = 1 and rating = 'good'
     )
     select a.tenant, a.answer_id, a.question, a.answer, a.refused,
-        coalesce([each.chunk_id for each in a.citations], []) as cited, a.retrieved
+        coalesce([each.chunk_id for each in a.citations], []) as cited, a.retrieved,
+        coalesce([each.quote for each in a.citations], []) as quotes
     from answers as a semi join rated using (answer_id)
     where list_contains(?::varchar[], a.tenant) and nullif(a.access_groups, '') is null
         and a.retrieved is not null and (a.refused or len(a.citations) > 0)
@@ -56,17 +62,23 @@ _NAMED = """
     JOIN {passages} AS p ON r.named = p.chunk_id AND r.tenant = p.tenant
     LEFT JOIN {near_passages} AS n ON p.chunk_id = n.chunk_id
 """
-_HEADS = """
-    SELECT answer_id, arg_min(doc_id, place) AS doc_id, arg_min(split, place) AS split,
-           arg_min(licence, place) AS licence, arg_min(language, place) AS language
-    FROM {named_by_answers} GROUP BY answer_id
+_CITED = """
+    SELECT answer_id, tenant, question, any_value(cited) AS cited, first(doc_id ORDER BY place) AS doc_id,
+           first(split ORDER BY place) AS split, first(language ORDER BY place) AS language,
+           CASE WHEN count(DISTINCT coalesce(licence, '')) FILTER (place <= greatest(cited, 1)) = 1
+               THEN first(licence ORDER BY place) END AS licence,
+           list(DISTINCT chunk_id) FILTER (place <= cited) AS chunk_ids,
+           count(DISTINCT doc_id) FILTER (place <= cited) AS documents
+    FROM {named_by_answers} GROUP BY answer_id, tenant, question
+    HAVING count(*) FILTER (place <= cited) = any_value(cited)
 """
+"""Answers all of whose cited passages are there. One of several licences says none."""
 _ANSWERS = f"""
     SELECT n.answer_id, n.tenant, n.question, n.positive, h.doc_id, h.split, h.licence, h.language,
            list(n.chunk_id ORDER BY n.place)[:greatest(n.cited, {PASSAGES})] AS chunk_ids,
            list(n.doc_id ORDER BY n.place)[:greatest(n.cited, {PASSAGES})] AS doc_ids
     FROM {{named_by_answers}} AS n
-    JOIN {{answer_heads}} AS h ON n.answer_id = h.answer_id AND n.split = h.split
+    JOIN {{cited_by_answers}} AS h ON n.answer_id = h.answer_id AND n.split = h.split
     WHERE n.place <= n.cited OR NOT n.is_near
     GROUP BY n.answer_id, n.tenant, n.question, n.positive, n.cited, h.doc_id, h.split, h.licence, h.language
     HAVING count(*) FILTER (n.place <= n.cited) = n.cited AND (n.cited > 0 OR count(*) > 1)
@@ -74,18 +86,24 @@ _ANSWERS = f"""
 """An answer's split is that of its first passage. All that it cites is there, and in that split; a refusal
 has at least two passages."""
 _ASKED = """
-    SELECT tenant, question, unnest(list(DISTINCT chunk_id)) AS chunk_id, any_value(doc_id) AS doc_id
-    FROM {named_by_answers} WHERE place <= cited
-    GROUP BY tenant, question HAVING count(DISTINCT doc_id) = 1
+    SELECT DISTINCT tenant, question, doc_id, unnest(chunk_ids) AS chunk_id
+    FROM {cited_by_answers} SEMI JOIN (
+        SELECT r.tenant, r.question FROM {rated_answers} AS r
+        LEFT JOIN {cited_by_answers} AS c ON r.answer_id = c.answer_id
+        WHERE r.cited > 0
+        GROUP BY r.tenant, r.question
+        HAVING bool_and(c.documents IS NOT NULL AND c.documents = 1) AND count(DISTINCT c.doc_id) = 1
+    ) USING (tenant, question)
+    WHERE cited > 0
 """
-"""Questions that a passage of one document answers: another that answers too may be no negative."""
+"""Questions that passages of one document answer: another that answers too may be no negative."""
 _ASKED_BEFORE = """
-    SELECT DISTINCT doc_id, question FROM {training_examples}
+    SELECT DISTINCT doc_id, question, chunk_ids[1] AS chunk_id FROM {training_examples}
     WHERE kind = 'retrieval_pair' AND query_kind = 'asked'
 """
 _ASKED_ANEW = """
-    (SELECT doc_id, question FROM {asked} EXCEPT SELECT * FROM {asked_before})
-    UNION (SELECT * FROM {asked_before} EXCEPT SELECT doc_id, question FROM {asked})
+    (SELECT doc_id, question, chunk_id FROM {asked_questions} EXCEPT SELECT * FROM {asked_before})
+    UNION (SELECT * FROM {asked_before} EXCEPT SELECT doc_id, question, chunk_id FROM {asked_questions})
 """
 
 
@@ -102,9 +120,9 @@ def rated_answers(lake: Lake, tenants: Sequence[str]) -> pa.Table:
         answers=lake.delta(ANSWERS.name),
     )
     texts = [
-        NOT_FOUND if refused else cite_by_place(answer or "", cited)
-        for answer, refused, cited in zip(
-            *(rows[name].to_pylist() for name in ("answer", "refused", "cited")), strict=True
+        NOT_FOUND if refused else cite_by_place(answer or "", cited, quotes)
+        for answer, refused, cited, quotes in zip(
+            *(rows[name].to_pylist() for name in ("answer", "refused", "cited", "quotes")), strict=True
         )
     ]
     chunks = [
@@ -125,20 +143,24 @@ def rated_answers(lake: Lake, tenants: Sequence[str]) -> pa.Table:
     return found.filter(pc.and_(pc.is_valid(found["positive"]), pc.invert(personal)))
 
 
-def cite_by_place(answer: str, cited: Sequence[str]) -> str | None:
+def cite_by_place(answer: str, cited: Sequence[str], quotes: Sequence[str] = ()) -> str | None:
     """Returns an answer whose markers name passages by their place, where they named citations by theirs.
 
     Args:
         answer: The answer; [n] is its nth citation.
         cited: The passage of each citation; several may be of one.
+        quotes: The quote of each citation.
 
     Returns:
         The answer, in which [n] is the nth of the distinct passages; None where it cites nothing, or where a
-        number in brackets is no citation, so that it is not known which ones are.
+        number in brackets is no citation or stands in a quote, such as `argv[1]`: which ones are citations is
+        not known then.
     """
     places = {passage: place for place, passage in enumerate(dict.fromkeys(cited), 1)}
     named = cited_numbers(answer)
     if not named or not all(0 < number <= len(cited) for number in named):
+        return None
+    if any(cited_numbers(quote) for quote in quotes):
         return None
     return renumber_citations(answer, {number: places[cited[number - 1]] for number in named})
 
@@ -146,15 +168,15 @@ def cite_by_place(answer: str, cited: Sequence[str]) -> str | None:
 def define_rated_answers(on: LocalRelations) -> None:
     """Defines what examples are made of rated answers, and what changed of them.
 
-    Defines `answers`, an example each; `asked`, questions with a passage that answers; and `asked_anew`, the
-    documents whose questions are no longer those of before.
+    Defines `answers`, an example each; `asked_questions`, questions with a passage that answers; and
+    `asked_anew`, the documents whose questions are no longer those of before.
 
     Args:
         on: The relations `rated_answers`, `passages`, `near_passages` and `training_examples`.
     """
     on.define("named_by_answers", _NAMED)
-    on.define("answer_heads", _HEADS)
+    on.define("cited_by_answers", _CITED)
     on.define("answers", _ANSWERS)
-    on.define("asked", _ASKED)
+    on.define("asked_questions", _ASKED)
     on.define("asked_before", _ASKED_BEFORE)
     on.define("asked_anew", _ASKED_ANEW)

@@ -187,7 +187,8 @@ def _begin_examples(inputs: TrainingInputs, live: IndexRelease) -> tuple[Step, b
         run_id=inputs.run_id,
         config_digest=before if before.startswith(f"{base}-") else full,
     )
-    read = {each.name: lake.version(each.name) for each in (ANSWERS, ANSWER_RATINGS)}
+    rated = (ANSWERS, ANSWER_RATINGS) if len(inputs.rated_answers) else ()
+    read = {each.name: lake.version(each.name) for each in rated}
     lineage = step.lineage.model_copy(update={"config_digest": full, "inputs": step.lineage.inputs | read})
     return replace(step, lineage=lineage), before != full
 

@@ -208,10 +208,11 @@ def answers_rate_command(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Rate a batch by known answers: JSON lines with `question`, and `exact_answer`, `uri` or "
-            '`"answerable": false`, as `evaluate-answers` reads them.',
+            help="Rate a batch by known answers: JSON lines with `question` and `exact_answer`, and "
+            'optionally `uri`, or `"answerable": false`, as `evaluate-answers` reads them.',
         ),
     ] = None,
+    tenant: Annotated[str, typer.Option(help="With `--known`: whose answers are rated.")] = "default",
     json_: Json = False,
 ) -> None:
     """Say whether an answer is good, or have known answers say it of a batch. The newest rating counts.
@@ -220,6 +221,7 @@ def answers_rate_command(
 
     Example: `headwater answers rate 0f3c good`, or `headwater answers rate march --known known.jsonl`
     """
+    from assets.answers.batches import AnswerBatches
     from assets.answers.ratings import rate_answer
     from orchestration.operations.rating import rate_batch_by_file
     from orchestration.settings import open_configured_lake
@@ -227,6 +229,8 @@ def answers_rate_command(
     settings = read_command_settings()
     if (known is None) == (rating is None):
         raise typer.BadParameter("give either good or bad, for an answer, or --known FILE, for a batch")
+    if rating is not None and target in AnswerBatches(settings.batches_dir).names():
+        raise typer.BadParameter(f"{target} is a batch: --known FILE rates its answers by known ones")
     if rating is not None:
         rated = rate_answer(open_configured_lake(settings), target, rating, reason)
         if json_:
@@ -237,13 +241,14 @@ def answers_rate_command(
     if reason is not None:
         raise typer.BadParameter("--reason is for the rating of one answer: known answers say why")
     assert known is not None  # noqa: S101 - one of both is given
-    of_batch = rate_batch_by_file(settings, target, known.expanduser())
+    of_batch = rate_batch_by_file(settings, target, tenant, known.expanduser())
     if json_:
         print_json(asdict(of_batch))
         return
     console.print(
         f"{target}: {of_batch.good:,} good, {of_batch.bad:,} bad; {of_batch.not_judged:,} whose known answer "
-        f"does not decide, {of_batch.unknown:,} whose question is not in {known}",
+        f"does not decide, {of_batch.unknown:,} whose question is not in {known}, "
+        f"{of_batch.by_person:,} that a person has rated, which stay so",
         markup=False,
         soft_wrap=True,
     )

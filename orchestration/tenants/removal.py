@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from assets.lake.maintenance import erase_rows
-from assets.lake.tables import ANSWERS, RAW_DOCUMENTS, TRAINING_SPLITS
+from assets.lake.tables import ANSWER_RATINGS, ANSWERS, RAW_DOCUMENTS, TRAINING_SPLITS
 from assets.sources.source_registry import SourceRegistry
 from orchestration.operations.runs import RunFailed, execute_run
 from orchestration.settings import Settings, open_configured_lake
@@ -21,7 +21,7 @@ class OnlyTenant(ValueError):
     """A tenant has the whole lake: without it there is nothing to release."""
 
 
-_ERASED = (RAW_DOCUMENTS, ANSWERS, TRAINING_SPLITS)
+_ERASED = (RAW_DOCUMENTS, ANSWERS, ANSWER_RATINGS, TRAINING_SPLITS)
 """The tables that keep rows of documents which are gone; a run removes them from all the others."""
 
 

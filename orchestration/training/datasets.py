@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow.compute as pc
+
 from assets.answers.batches import AnswerBatches
 from assets.lake.tables import TRAINING_EXAMPLES
 from assets.sources.source_registry import SourceRegistry
@@ -12,6 +14,7 @@ from assets.training_sets.snapshots import mark_removed, snapshot_training_set
 from assets.training_sets.step import evaluation_questions
 from orchestration.operations.runs import RunFailed, execute_run
 from orchestration.settings import Settings, open_configured_lake
+from retrieval.counts import counted
 from training.datasets.export import ExportFormat, export_dataset
 from training.datasets.requests import DatasetRequests
 from training.datasets.training_set import (
@@ -70,11 +73,17 @@ def make_dataset(
             requests.remove(name)
         raise RunFailed("\n".join(run.failures))
     lake = open_configured_lake(settings)
+    rated = rated_answers(lake, requests.tenants)
     asked = evaluation_questions(
-        SourceRegistry(settings.sources_file),
-        AnswerBatches(settings.batches_dir),
-        rated_answers(lake, requests.tenants),
+        SourceRegistry(settings.sources_file), AnswerBatches(settings.batches_dir), rated
     )
+    if good := pc.sum(pc.equal(rated["tenant"], request.tenant)).as_py():
+        learned = lake.query(
+            "select count(*) as n from e where tenant = ? and answer_id is not null and left_out is null",
+            [request.tenant],
+            e=lake.delta(TRAINING_EXAMPLES.name),
+        )["n"][0]
+        progress(f"{counted(good, 'answer')} rated good, {learned} of them examples")
     return snapshot_training_set(
         lake, settings.datasets_folder, request, asked, settings.recipe.training_sets
     )

@@ -1,10 +1,13 @@
 """Measures of one answer: what it contains, what it cites, and how candidates are ranked. Pure functions."""
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
+
+from retrieval.language.words import UNSPACED
 
 _WORD = re.compile(r"\w+")
 _ARTICLES = frozenset(["a", "an", "the"])
@@ -27,7 +30,13 @@ def answer_words(text: str) -> list[str]:
 
 
 def contains_form(answer: str, form: str) -> bool:
-    """Whether an answer contains the words of a form one after another; a form without a word, verbatim."""
+    """Whether an answer contains the words of a form one after another.
+
+    A form without a word, or in a script that puts no spaces between words, is looked for verbatim.
+    """
+    answer, form = unicodedata.normalize("NFC", answer), unicodedata.normalize("NFC", form)
+    if UNSPACED.search(form):
+        return form.strip().casefold() in answer.casefold()
     wanted = answer_words(form)
     if not wanted:
         return bool(form.strip()) and form.strip().casefold() in answer.casefold()

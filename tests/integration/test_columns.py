@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from deltalake import DeltaTable, Schema
+from deltalake import DeltaTable, Schema, write_deltalake
 from pyspark.sql import SparkSession
 
 from assets.columns import Table, column_comment
 from assets.dagster.metadata import dagster_table_schema
+from assets.engine.local_relations import LocalRelations
 from assets.lake.lake import Lake
 from assets.lake.spark import SparkConfig
 from assets.lake.tables import TABLES
@@ -72,3 +73,21 @@ def test_a_state_folder_of_before_a_column_gets_it_when_it_is_opened(tmp_path: P
     migrate_state_folder(tmp_path, lake)
     assert {field.name for field in lake.delta(table.name).schema().fields} == set(table.schema.names)
     assert json.loads((tmp_path / "state.json").read_text()) == {"version": STATE_VERSION}
+
+
+def test_a_table_whose_files_lack_a_column_is_read_beside_a_relation_of_any_name(tmp_path: Path) -> None:
+    """It was read from the relation `rows`, so that a merge took new rows for known ones."""
+    lake = Lake(tmp_path / "lake", SparkConfig(), tmp_path / "scratch", tmp_path / "docs")
+    table = TABLES["silver.duplicates"]
+    old = pa.schema([field.remove_metadata() for field in table.schema if field.name != "method"])
+    DeltaTable.create(lake.path(table.name), schema=Schema.from_arrow(old))
+    row = {field.name: 1.0 if field.name == "jaccard" else "a" for field in old}
+    write_deltalake(lake.path(table.name), pa.Table.from_pylist([row], old), mode="append")
+    lake.ensure()
+    lake.conform_columns()
+    with LocalRelations() as on:
+        on.add("rows", pa.table({"doc_id": ["b", "c"]}))
+        on.add_stored("target", lake, table.name, lake.version(table.name))
+        assert on.arrow("target").select(["doc_id", "method"]).to_pylist() == [
+            {"doc_id": "a", "method": None}
+        ]

@@ -92,7 +92,7 @@ def test_answers_that_are_right_become_examples_and_one_rated_bad_goes(
     rated = invoke(settings, "answers", "rate", "bridges", "--known", str(file))
     shown = {row["question"]: row["rating"] for row in invoke(settings, "answers", "list")}
     assert rated["good"] + rated["bad"] == len(known)
-    assert rated["unknown"] == 1
+    assert (rated["unknown"], rated["by_person"]) == (1, 0)
     assert rated["good"] == sum(rating == "good" for rating in shown.values()) >= 6
     assert shown[QUESTIONS["Bregenz"]["question"]] == "bad"
     assert shown[QUESTIONS["Kolding"]["question"]] is None
@@ -128,6 +128,10 @@ def test_answers_that_are_right_become_examples_and_one_rated_bad_goes(
         lake.rate(chosen["answer_id"], "bad", "it names the mayor")
     shown_one = invoke(settings, "answers", "show", chosen["answer_id"])
     assert shown_one["rating"]["reason"] == "it names the mayor"
+    # Known answers do not overrule a person, and what they say is not written twice.
+    version = open_configured_lake(settings).version("ops.answer_ratings")
+    assert invoke(settings, "answers", "rate", "bridges", "--known", str(file))["by_person"] == 1
+    assert open_configured_lake(settings).version("ops.answer_ratings") == version
     invoke(settings, "datasets", "snapshot", "bridges")
     assert chosen["question"] not in {row["question"] for row in examples(settings)}
     before = open_configured_lake(settings).version(TRAINING_EXAMPLES.name)
@@ -145,6 +149,11 @@ def test_what_can_not_be_rated_is_said_and_nothing_is_written(settings: Settings
     )
     assert "there is no batch" in invoke(
         settings, "answers", "rate", "tunnels", "--known", str(tmp_path / "none"), code=1
+    )
+    assert "is a batch" in invoke(settings, "answers", "rate", "bridges", "good", code=2)
+    twice = written(tmp_path / "twice.jsonl", [{"question": "When?", "exact_answer": "1801"}] * 2)
+    assert "more than one known answer" in invoke(
+        settings, "answers", "rate", "bridges", "--known", str(twice), code=1
     )
     broken = written(tmp_path / "broken.jsonl", [{"question": "When?", "exact": "1801"}])
     said = invoke(settings, "answers", "rate", "bridges", "--known", str(broken), code=1)

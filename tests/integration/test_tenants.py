@@ -45,8 +45,11 @@ def home(module_folder: Path) -> Iterator[Path]:
             "# acme\n\nThe harbour closes at ten, and not at nine.\n"
         )
         lake.ingest(module_folder / "globex", tenant="globex")
-        lake.ask("When does the harbour close?", tenant="acme")
-        lake.ask("What is the lantern made of?", tenant="globex")
+        for question, tenant in (
+            ("When does the harbour close?", "acme"),
+            ("What is the lantern made of?", "globex"),
+        ):
+            lake.rate(lake.ask(question, tenant=tenant).answer_id, "good", f"{tenant} says so")
     yield lake.settings.home
     Postgres(lake.settings.home, lake.settings.postgres).stop()
 
@@ -140,6 +143,7 @@ def test_a_tenant_goes_in_one_release_also_when_it_was_killed_on_its_way(home: P
         assert lake.search("lantern", tenant="globex") == before
         answers = lake.sql("select tenant, question from gold.answers").to_pylist()
         assert answers == [{"tenant": "globex", "question": "What is the lantern made of?"}]
+        assert lake.sql("select reason from ops.answer_ratings").to_pylist() == [{"reason": "globex says so"}]
         assert lake.sql("select count(*) as n from silver.signatures").to_pylist() == [{"n": 2}]
         said = {each["what"].split(",")[0]: each["until"] for each in done["remaining"]}
         assert said["its chunks in the index"].startswith("9 newer releases; `HEADWATER_RELEASES_KEPT=1")

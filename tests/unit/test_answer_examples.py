@@ -15,6 +15,7 @@ from training.generator.examples import dataset_examples
 
 SPLIT_OF = {"d1": "train", "d2": "train", "d3": "test", "d4": "train"}
 """Each with two chunks, such as d1a and d1b."""
+LICENCES: dict[str, str | None] = {"d1": None, "d2": "MIT", "d3": "MIT", "d4": "MIT"}
 
 
 def rated(answer_id: str, chunk_ids: list[str], cited: int, text: str = "So it is. [1]") -> dict[str, Any]:
@@ -28,18 +29,21 @@ def rated(answer_id: str, chunk_ids: list[str], cited: int, text: str = "So it i
     }
 
 
-def defined(*answers: dict[str, Any], near: tuple[str, ...] = (), before: tuple[str, ...] = ()) -> Any:
+def defined(
+    *answers: dict[str, Any], near: tuple[str, ...] = (), before: tuple[tuple[str, str], ...] = ()
+) -> Any:
     """The examples, the questions with passages, and the documents whose questions changed."""
+    names = ("chunk_id", "doc_id", "tenant", "split", "language", "licence")
     passages = [
-        {"chunk_id": doc_id + place, "doc_id": doc_id, "tenant": "t", "split": split, "licence": "MIT"}
-        | {"language": "en"}
+        dict(zip(names, (doc_id + place, doc_id, "t", split, "en", LICENCES[doc_id]), strict=True))
         for doc_id, split in SPLIT_OF.items()
         for place in "ab"
     ]
     rows = [
         dict.fromkeys(TRAINING_EXAMPLES.schema.names)
         | {"kind": "retrieval_pair", "query_kind": "asked", "doc_id": "d1", "question": question}
-        for question in before
+        | {"chunk_ids": [chunk_id, "d2a"]}
+        for question, chunk_id in before
     ]
     with LocalRelations() as on:
         on.add("rated_answers", pa.Table.from_pylist(list(answers), RATED_ANSWER_SCHEMA))
@@ -49,7 +53,7 @@ def defined(*answers: dict[str, Any], near: tuple[str, ...] = (), before: tuple[
         on.add("training_examples", pa.Table.from_pylist(rows, schema))
         define_rated_answers(on)
         found = {row["answer_id"]: row for row in on.arrow("answers").to_pylist()}
-        asked = {(row["question"], row["chunk_id"]) for row in on.arrow("asked").to_pylist()}
+        asked = {(row["question"], row["chunk_id"]) for row in on.arrow("asked_questions").to_pylist()}
         return found, asked, {row["doc_id"] for row in on.arrow("asked_anew").to_pylist()}
 
 
@@ -77,6 +81,25 @@ def test_an_answer_has_the_split_of_what_it_cites_and_passages_of_that_split() -
     assert anew == {"d1", "d3"}
 
 
+def test_a_question_has_no_pair_where_another_document_answered_it_too() -> None:
+    again = rated("again", ["d2a"], 1) | {"question": "What of one?"}
+    gone = rated("gone", ["d1a", "d9a"], 2)
+    assert not defined(rated("one", ["d1a"], 1), again)[1]
+    assert not defined(gone)[1]
+    assert defined(rated("one", ["d1a", "d1b"], 2))[1] == {("What of one?", "d1a"), ("What of one?", "d1b")}
+
+
+def test_an_example_says_the_licence_of_what_it_cites_if_that_is_one() -> None:
+    found, _, _ = defined(
+        rated("unknown", ["d1a", "d2a"], 1), rated("one", ["d2a", "d4a"], 2), rated("two", ["d2a", "d1a"], 2)
+    )
+    assert {name: row["licence"] for name, row in found.items()} == {
+        "unknown": None,
+        "one": "MIT",
+        "two": None,
+    }
+
+
 def test_a_refusal_needs_passages_and_asks_for_none() -> None:
     found, asked, anew = defined(rated("no", ["d1a", "d2a"], 0), rated("alone", ["d1a", "d3a"], 0))
     assert found.keys() == {"no"}
@@ -86,8 +109,10 @@ def test_a_refusal_needs_passages_and_asks_for_none() -> None:
 
 
 def test_documents_are_mined_again_where_their_questions_changed_alone() -> None:
-    assert defined(rated("one", ["d1a"], 1), before=("What of one?",))[2] == set()
-    assert defined(before=("What of one?",))[2] == {"d1"}
+    before = (("What of one?", "d1a"),)
+    assert defined(rated("one", ["d1a"], 1), before=before)[2] == set()
+    assert defined(before=before)[2] == {"d1"}
+    assert defined(rated("one", ["d1b"], 1), before=before)[2] == {"d1"}
 
 
 def example(example_id: str, **columns: Any) -> dict[str, Any]:

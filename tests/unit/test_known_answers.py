@@ -23,6 +23,16 @@ NOTHING = AnswerQuestion("How heavy?", answerable=False)
         (KNOWN, JudgedAnswer("No document says two years from purchase.", True), False),
         (NOTHING, JudgedAnswer("Nothing found.", True), True),
         (NOTHING, JudgedAnswer("Heavy. [1]", False, ("d1",)), False),
+        (
+            AnswerQuestion("多久?", exact=(("24个月",),)),
+            JudgedAnswer("保修期为24个月。 [1]", False, ("d",)),
+            True,
+        ),
+        (
+            AnswerQuestion("Wo?", exact=(("Zu\u0308rich",),)),
+            JudgedAnswer("In Zürich. [1]", False, ("d",)),
+            True,
+        ),
         (AnswerQuestion("Why?", ideal=("Because.",)), JudgedAnswer("Because. [1]", False, ("d1",)), None),
     ],
 )
@@ -38,6 +48,7 @@ def test_citations_of_one_passage_become_its_place_and_stand_once() -> None:
     assert cite_by_place(quoted, ["a", "a", "b"]) == "It is long [1]. It is wide [2][1]. It is [1] old."
     assert cite_by_place("See [12] there. [1]", ["a"]) is None
     assert cite_by_place("It cites nothing.", ["a"]) is None
+    assert cite_by_place("Use argv[1]. [1]", ["a"], ["Use argv[1]."]) is None
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=8), st.data())
