@@ -36,6 +36,7 @@ from assets.sources.source_registry import SourceRegistry
 from assets.training_sets.rated_answers import rated_answers
 from assets.training_sets.snapshots import mark_removed
 from assets.training_sets.step import TrainingInputs, evaluation_questions, refresh_training_examples
+from assets.training_sets.teachers import TeacherModels
 from inference.answering.query_service import QueryService
 from inference.answering.release_models import ReleaseModels
 from inference.batch.answer_batch import answer_batch
@@ -258,6 +259,7 @@ def training_examples_asset(
     release_models: dg.ResourceParam[ReleaseModels],
     dataset_requests: dg.ResourceParam[DatasetRequests],
     answer_batches: dg.ResourceParam[AnswerBatches],
+    teacher_models: dg.ResourceParam[TeacherModels],
 ) -> Iterator[dg.MaterializeResult]:
     """Makes examples of the documents of tenants for which a training set was asked, and marks old sets."""
     rated = rated_answers(lake, dataset_requests.tenants)
@@ -266,7 +268,9 @@ def training_examples_asset(
     # Where none is asked for any more, the examples go.
     if dataset_requests.tenants or lake.last_commit(TRAINING_EXAMPLES.name) is not None:
         refresh_training_examples(
-            TrainingInputs(lake, recipe, sources, dataset_requests, rated, asked, context.run_id),
+            TrainingInputs(
+                *(lake, recipe, sources, dataset_requests, rated, asked, teacher_models), context.run_id
+            ),
             search_index,
             searcher,
             release_models,

@@ -12,6 +12,7 @@ from assets.dagster.worker_launch import launch_by_pipes
 from assets.engine_releases import answering_engine_config
 from assets.lake.lake import Lake
 from assets.sources.source_registry import SourceRegistry
+from assets.training_sets.teachers import TeacherModels
 from inference.answering.query_service import QueryService
 from inference.answering.release_models import ReleaseModels
 from inference.engines.worker.engine import Workplace
@@ -58,6 +59,7 @@ def dagster_resources(settings: Settings) -> dict[str, Any]:
         ),
         "release_models": models,
         "dataset_requests": DatasetRequests(settings.datasets_folder),
+        "teacher_models": TeacherModels(settings.generator.extractive.scorer, settings.reranker),
         "training_place": settings.training_place.launching_by(launch_by_pipes),
         "engine_config": settings.generator,
         "answer_batches": AnswerBatches(settings.batches_dir),

@@ -23,6 +23,7 @@ from assets.lake.tables import TRAINING_EXAMPLES
 from assets.training_sets.mining import MINED_SCHEMA, mine_examples, mining_pool
 from assets.training_sets.rated_answers import COMPARED_TEXT, define_rated_answers
 from assets.training_sets.splits import SPLIT_OF_HASH, split_bounds
+from assets.training_sets.teachers import ScoreList, define_taught_lists
 from inference.prompting.prompt_assembly import NOT_FOUND
 from retrieval.progress import Progress
 from retrieval.search.bulk_search import LexicalMatrices
@@ -50,6 +51,7 @@ class ExampleSettings:
         evaluation_questions: `tenant` and `question`: nothing near one is trained on.
         model_digest: The model whose vectors are ranked.
         versions: JSON object: table to the version that is read.
+        score_list: Scores the passages of ranked lists; None where the fused ranking does.
     """
 
     config: TrainingSetConfig
@@ -61,6 +63,7 @@ class ExampleSettings:
     evaluation_questions: pa.Table
     model_digest: str
     versions: str
+    score_list: ScoreList | None = None
 
 
 EncodeQuestions = Callable[[Sequence[str]], npt.NDArray[np.float32]]
@@ -118,7 +121,7 @@ _NEW = f"""
     SELECT m.kind, d.query_kind, d.split, m.left_out, d.tenant, d.doc_id, d.question,
            CASE WHEN m.kind = 'ranked_list' THEN coalesce(d.positive, d.text) ELSE d.positive END AS positive,
            m.chunk_ids, m.doc_ids, {_NO_TEXTS} AS negatives, m.scores,
-           CASE WHEN m.kind = 'ranked_list' THEN 'fused' END AS teacher, d.licence, d.language,
+           m.teacher, d.licence, d.language,
            NULL AS answer_id, d.chunk_id AS own
     FROM {{mined}} AS m JOIN {{numbered}} AS d ON m.draft_no = d.draft_no
     UNION ALL
@@ -222,7 +225,8 @@ def define_training_examples(
     )
     on.define("drafts", _DRAFTS)
     on.define("numbered", _NUMBERED)
-    on.add("mined", _mined(on, settings, encode, rank_by_words))
+    on.add("ranked", _mined(on, settings, encode, rank_by_words))
+    define_taught_lists(on, settings.config.teacher, settings.score_list)
     bounds = split_bounds(settings.config)
     on.define("new", _NEW, validation_from=bounds.validation_from, test_from=bounds.test_from)
     on.define("rows", _ALL, versions=settings.versions)

@@ -24,9 +24,10 @@ MINED_SCHEMA = pa.schema(
         ("chunk_ids", pa.list_(pa.string())),
         ("doc_ids", pa.list_(pa.string())),
         ("scores", pa.list_(pa.float64())),
+        ("teacher", pa.string()),
     ]
 )
-"""A retrieval pair of each question, and a ranked list of each that finds its passage."""
+"""A retrieval pair of each question, and a ranked list of each that finds its passage, with its teacher."""
 
 NOT_FOUND = "not_found"
 
@@ -177,6 +178,7 @@ def _table(
             "chunk_ids": pa.ListArray.from_arrays(offsets, pool.chunk_ids.take(places)),
             "doc_ids": pa.ListArray.from_arrays(offsets, pool.doc_ids.take(places)),
             "scores": pa.ListArray.from_arrays(offsets, values),
+            "teacher": pa.array(["fused" if kind == "ranked_list" else None] * len(numbers), pa.string()),
         },
         schema=MINED_SCHEMA,
     )

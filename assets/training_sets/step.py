@@ -28,6 +28,7 @@ from assets.recipe import Recipe
 from assets.sources.source_registry import SourceRegistry
 from assets.training_sets.examples import ExampleSettings, define_training_examples
 from assets.training_sets.splits import define_splits, split_bounds
+from assets.training_sets.teachers import TeacherModels
 from inference.answering.release_models import ReleaseModels
 from quality.evaluation.questions import load_questions
 from retrieval.index.index import Index
@@ -54,6 +55,7 @@ class TrainingInputs:
         requests: The training sets that were asked for.
         rated_answers: Answers that are rated good, of `rated_answers`.
         evaluation_questions: `tenant` and `question`, of `evaluation_questions`.
+        teachers: The models that ranked lists can be taught by.
         run_id: The Dagster run.
     """
 
@@ -63,6 +65,7 @@ class TrainingInputs:
     requests: DatasetRequests
     rated_answers: pa.Table
     evaluation_questions: pa.Table
+    teachers: TeacherModels
     run_id: str
 
 
@@ -108,6 +111,7 @@ def refresh_training_examples(
     Raises:
         NoLiveSnapshot: Nothing is released yet.
         WriteConflict: Another run has written to a table meanwhile; nothing was written to it.
+        RerankError: A reranker is to score the lists, and none is configured, or it fails.
     """
     live = index.live()
     if live is None:
@@ -130,6 +134,7 @@ def refresh_training_examples(
         inputs.evaluation_questions,
         live.details.model_digest,
         json.dumps(step.lineage.inputs, sort_keys=True),
+        inputs.teachers.load(inputs.recipe.training_sets.teacher),
     )
     tables = (DOCUMENTS, CHUNKS, EMBEDDINGS, TRAINING_SPLITS, TRAINING_EXAMPLES)
     with step.relations((DOCUMENTS, CHUNKS), tables, limits=_HERE) as on:
@@ -167,7 +172,8 @@ def _begin_examples(inputs: TrainingInputs, live: IndexRelease) -> tuple[Step, b
     up to it.
     """
     lake = inputs.lake
-    base = config_digest(f"{_ALGORITHM} {live.details.model_digest}", inputs.recipe.training_sets)
+    teacher = inputs.teachers.digest(inputs.recipe.training_sets.teacher)
+    base = config_digest(f"{_ALGORITHM} {live.details.model_digest}{teacher}", inputs.recipe.training_sets)
     stated = json.dumps(
         [
             inputs.requests.digest,

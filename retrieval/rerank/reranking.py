@@ -81,10 +81,11 @@ def rerank_hits(
     """
     began = time.monotonic()
     head = list(hits[: config.candidates])
+    shown = [passage_shown(hit.title, hit.heading, hit.text) for hit in head]
     try:
         scores = _within(
             config.budget_s,
-            lambda deadline: reranker.scores(query, [_shown(hit) for hit in head], deadline) if head else [],
+            lambda deadline: reranker.scores(query, shown, deadline) if head else [],
         )
         if len(scores) != len(head) or not all(map(math.isfinite, scores)):
             raise RerankError(f"{reranker.name} did not give each passage a finite score")
@@ -113,10 +114,10 @@ def search_and_rerank(
     return replace(looked, hits=looked.hits[:k])
 
 
-def _shown(hit: SearchHit) -> str:
-    """Returns a hit's text under its title and headings: a chunk alone often doesn't name its subject."""
-    source = " > ".join(part for part in (hit.title, hit.heading) if part)
-    return f"{source}\n{hit.text}" if source else hit.text
+def passage_shown(title: str | None, heading: str | None, text: str) -> str:
+    """Returns a passage under its title and headings: a chunk alone often doesn't name its subject."""
+    source = " > ".join(part for part in (title, heading) if part)
+    return f"{source}\n{text}" if source else text
 
 
 def _within(budget_s: float, work: Callable[[float], T]) -> T:

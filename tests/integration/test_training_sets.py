@@ -362,6 +362,36 @@ def test_a_training_set_that_is_too_small_is_refused_with_what_helps(settings: S
     assert execute_run(settings, 'key:"gold/training_examples"', print).failures == []
 
 
+def test_another_teacher_scores_the_lists_anew(settings: Settings) -> None:
+    examples = 'key:"gold/training_examples"'
+
+    def taught_by(teacher: str) -> Settings:
+        # Few and short lists: a teacher reads every passage of each.
+        few = {"teacher": teacher, "chunks_per_document": 1, "candidates": 3}
+        sets = settings.recipe.training_sets.model_copy(update=few)
+        recipe = settings.recipe.model_copy(update={"training_sets": sets})
+        return settings.model_copy(update={"recipe": recipe})
+
+    [failure] = execute_run(taught_by("reranker"), examples, print).failures
+    assert "no reranker is configured: set HEADWATER_RERANKER__MODEL" in failure
+    lake = open_configured_lake(settings)
+    query = "select question, teacher, chunk_ids, scores from e where kind = 'ranked_list'"
+    execute_run(taught_by("fused"), examples, print)
+    fused = lake.query(query, e=lake.delta(TRAINING_EXAMPLES.name)).to_pylist()
+    execute_run(taught_by("scorer"), examples, print)
+    scored = lake.query(query, e=lake.delta(TRAINING_EXAMPLES.name)).to_pylist()
+    assert {row["teacher"] for row in fused} == {"fused"}
+    assert {row["teacher"] for row in scored} == {"scorer"}
+    assert all(row["scores"] == sorted(row["scores"], reverse=True) for row in scored)
+
+    def lists(found: list[dict[str, Any]], in_order: bool) -> set[tuple[str, ...]]:
+        order = tuple if in_order else sorted
+        return {(row["question"], *order(row["chunk_ids"])) for row in found}
+
+    assert lists(scored, in_order=False) == lists(fused, in_order=False), "the same candidates"
+    assert lists(scored, in_order=True) != lists(fused, in_order=True)
+
+
 def test_documents_of_a_licence_that_is_not_allowed_are_in_no_training_set(settings: Settings) -> None:
     recipe = settings.recipe.model_copy(
         update={"training": settings.recipe.training.model_copy(update={"licenses": ["MIT"]})}

@@ -1,8 +1,11 @@
 """The settings by which training examples are made, and what a training set must be."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
+
+ListTeacher = Literal["fused", "scorer", "reranker"]
+"""Who scores the passages of ranked lists."""
 
 
 class TrainingSetConfig(BaseModel):
@@ -17,6 +20,9 @@ class TrainingSetConfig(BaseModel):
     """The most hard negatives of a question: passages that rank high and do not answer it."""
     candidates: int = Field(default=16, ge=2)
     """The length of a ranked list."""
+    teacher: ListTeacher = "fused"
+    """Who scores and orders the passages of a ranked list: the fused ranking, which proposes them, the scorer
+    of answers (English), or the configured reranker."""
     positive_ratio: float = Field(default=0.95, gt=0, le=1)
     """A passage with more than this share of the positive's cosine is no negative: it may answer as well
     (Moreira et al., "NV-Retriever", 2407.15831)."""

@@ -1,8 +1,9 @@
 """What the embedder learns from: questions, each with passages and how good a teacher finds each of them.
 
-A teacher ranks passages better than the embedder does alone: here the fused ranking by words and vectors,
-corrected by judgements where there are any. The embedder learns the whole list, not only which passage is
-right (Cao et al., "Learning to Rank: From Pairwise Approach to Listwise Approach", 2007).
+A teacher ranks passages better than the embedder does alone: the fused ranking by words and vectors, or what
+a training set has instead (`training.datasets.config.ListTeacher`), corrected by judgements where there are
+any. The embedder learns the whole list, not only which passage is right (Cao et al., "Learning to Rank: From
+Pairwise Approach to Listwise Approach", 2007).
 """
 
 import hashlib
