@@ -7,9 +7,13 @@ from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
-from retrieval.language.words import UNSPACED
-
 _WORD = re.compile(r"\w+")
+_UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u2fdf\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    "\U00020000-\U0003ffff]"
+)
+"""A character of a script that puts no spaces between words: those of `retrieval.language.words`, which this
+room does not import."""
 _ARTICLES = frozenset(["a", "an", "the"])
 _MARKER = re.compile(r"\s*\[\d{1,3}(?:\s*[,;]\s*\d{1,3})*\]")
 SUPPORTING_SHARE = 0.5
@@ -35,7 +39,7 @@ def contains_form(answer: str, form: str) -> bool:
     A form without a word, or in a script that puts no spaces between words, is looked for verbatim.
     """
     answer, form = unicodedata.normalize("NFC", answer), unicodedata.normalize("NFC", form)
-    if UNSPACED.search(form):
+    if _UNSPACED.search(form):
         return form.strip().casefold() in answer.casefold()
     wanted = answer_words(form)
     if not wanted:
