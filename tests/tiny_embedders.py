@@ -7,8 +7,8 @@ from retrieval.embedding.config import packaged_embedding_model
 from training.jobs.ranked_lists import RankedLists, RankedQuestion, ranked_lists
 
 
-def make_tiny_embedder(folder: Path, seed: int = 0) -> Path:
-    """Writes a model of two narrow layers, with random weights, to a folder."""
+def make_tiny_embedder(folder: Path, seed: int = 0, width: int = 64) -> Path:
+    """Writes a model of two narrow layers, with random weights, to a folder; vectors are `width` long."""
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers import models as modules
@@ -18,7 +18,7 @@ def make_tiny_embedder(folder: Path, seed: int = 0) -> Path:
     bert = BertModel(
         BertConfig(
             vocab_size=30522,
-            hidden_size=64,
+            hidden_size=width,
             num_hidden_layers=2,
             num_attention_heads=2,
             intermediate_size=64,
@@ -29,7 +29,7 @@ def make_tiny_embedder(folder: Path, seed: int = 0) -> Path:
     for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json"):
         shutil.copy(packaged_embedding_model() / name, folder / "bert")
     transformer = modules.Transformer(str(folder / "bert"), max_seq_length=64)
-    pooling = modules.Pooling(64, pooling_mode="mean")
+    pooling = modules.Pooling(width, pooling_mode="mean")
     SentenceTransformer(modules=[transformer, pooling], device="cpu").save(
         str(folder / "model"), create_model_card=False
     )

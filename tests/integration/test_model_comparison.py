@@ -1,16 +1,20 @@
 """Comparing embedders: on a folder, on what a training set holds out, and where the figures say little."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_model_assets import instruction_rows, ranked_rows, write_examples
 from test_model_releases import LINEAGE
 from test_train_command import collection
 from tiny_embedders import make_tiny_embedder
+from typer.testing import CliRunner
 
 from assets.dagster.models import comparison_result
+from orchestration.cli.main import app
 from orchestration.settings import Settings
 from orchestration.training.comparison import compare_models
 from training.datasets.held_out import NothingHeldOut, held_out_collection, known_answers
@@ -22,7 +26,7 @@ from training.datasets.training_set import (
 )
 from training.jobs.learned import folder_digest
 from training.registry.model_card import model_card
-from training.registry.versions import ModelLineage, ModelVersion
+from training.registry.versions import ModelLineage, ModelVersion, UnknownModel
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +37,13 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def settings(module_folder: Path) -> Settings:
     return Settings(home=module_folder / "state")
+
+
+def headwater(settings: Settings, *arguments: str) -> Any:
+    environment = {"HEADWATER_HOME": str(settings.home)}
+    ran = CliRunner().invoke(app, [*arguments, "--json"], env=environment, catch_exceptions=False)
+    assert ran.exit_code == 0, ran.output
+    return json.loads(ran.stdout)
 
 
 def add_version(settings: Settings, base: Path, lineage: ModelLineage) -> ModelVersion:
@@ -99,9 +110,18 @@ def test_a_comparison_on_what_a_version_was_trained_on_warns_and_one_on_its_judg
     assert found.warning is not None
     assert "was trained on this collection's passages and on its other questions" in found.warning
     assert f"warning: {found.warning}" in said
-    learned = compare_models(settings, version.address, str(other), data, "train", said.append)
-    assert not learned.approved
-    assert "learned these very judgements" in learned.reason
+    measured = headwater(settings, "evaluate", str(data), "--embedder", version.address)
+    assert measured["queries"] == found.queries
+    for mode in ("hybrid", "vector"):
+        expected = found.figures[version.address][f"{mode} ndcg@10"]
+        assert measured["modes"][mode]["ndcg@10"] == pytest.approx(expected)
+    with pytest.raises(UnknownModel, match=r"no embedder is called 'embedder@9'.*, or one of .*embedder@2"):
+        headwater(settings, "evaluate", str(data), "--embedder", "embedder@9")
+    learned = headwater(
+        settings, "models", "compare", version.address, str(other), "--data", str(data), "--split", "train"
+    )
+    assert not learned["approved"]
+    assert "learned these very judgements" in learned["reason"]
     assert settings.training_place.registry.decisions("embedder")[-1].decision == "refused"
     with pytest.raises(NothingHeldOut, match=r"was trained on the folder somewhere.*--data"):
         compare_models(settings, version.address, "live", None, "test", said.append)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import dagster as dg
 import pytest
 from index_rows import NO_LINEAGE, Chunk, batch, made_with
 from trained_lake import TrainedLake, make_trained_lake
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 
 from assets.lake.releases import log_live_history
 from assets.model_consistency import ModelDiscrepancy, model_discrepancies
+from assets.models import models_agree_asset_check
 from orchestration.cli.main import app
 from orchestration.operations.doctor import _models
 from orchestration.settings import Settings
@@ -72,6 +74,32 @@ def invoke(made: TrainedLake, *arguments: str) -> tuple[int, list[dict[str, str]
     environment = {"HEADWATER_HOME": str(made.settings.home)}
     done = CliRunner().invoke(app, ["models", "check", "--json", *arguments], env=environment)
     return done.exit_code, json.loads(done.stdout)
+
+
+def test_the_asset_check_warns_of_what_does_not_agree(broken: TrainedLake) -> None:
+    definitions = dg.Definitions(
+        assets=[dg.AssetSpec(dg.AssetKey(["ops", "release"]))],
+        asset_checks=[models_agree_asset_check],
+        resources={
+            "lake": broken.lake,
+            "search_index": Index(Postgres(broken.settings.home, broken.settings.postgres)),
+            "training_place": broken.settings.training_place,
+        },
+    )
+
+    def checked() -> dg.AssetCheckEvaluation:
+        result = definitions.resolve_implicit_global_asset_job_def().execute_in_process()
+        [evaluation] = result.get_asset_check_evaluations()
+        return evaluation
+
+    before = checked()
+    assert (before.passed, before.description) == (True, "2 model versions: all agree")
+    broken.registry.set_aliases("embedder", ModelAliases(live=1, previous=2))
+    after = checked()
+    assert (after.passed, after.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert "embedder@live: the registry has version 1" in str(after.description)
+    assert "models check --mend" in str(after.description)
+    assert after.metadata["discrepancies"].value == len(found(broken)) > 0
 
 
 def test_a_version_whose_files_were_changed_is_named(broken: TrainedLake) -> None:

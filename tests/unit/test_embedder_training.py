@@ -268,6 +268,68 @@ def test_a_listwise_loss_with_one_right_passage_is_that_of_info_nce() -> None:
     assert matryoshka_dimensions(384) == (384, 192, 96)
 
 
+def test_the_loss_is_the_mean_of_those_of_all_matryoshka_lengths() -> None:
+    generator = torch.Generator().manual_seed(1)
+    unit = torch.nn.functional.normalize
+    questions, passages = (unit(torch.randn(count, 256, generator=generator), dim=-1) for count in (3, 5))
+    targets = torch.softmax(torch.randn(3, 5, generator=generator), dim=-1)
+    assert matryoshka_dimensions(256) == (256, 128, 64)
+    expected = [
+        torch.nn.functional.cross_entropy(
+            unit(questions[:, :length], dim=-1) @ unit(passages[:, :length], dim=-1).T / 0.05,
+            targets,
+            reduction="none",
+        )
+        for length in (256, 128, 64)
+    ]
+    losses = listwise_loss(questions, passages, targets, 0.05)
+    assert torch.allclose(losses, sum(expected) / 3, atol=1e-5)  # type: ignore[arg-type]
+    assert not torch.allclose(losses, expected[0], atol=1e-2)
+
+
+def test_vectors_that_are_cut_short_become_better_as_well(tmp_path: Path) -> None:
+    network, lists = EmbeddingNetwork(make_tiny_embedder(tmp_path, width=128)), tiny_lists()
+    train, validation = split_validation(lists, share=0.25, most=8)
+    relevant = np.zeros((len(train.ids), len(train.passages)), dtype=bool)
+    row, column = np.nonzero(train.relevant)
+    relevant[row, train.candidates[row, column]] = True
+
+    def ndcg_by_length() -> dict[int, float]:
+        questions, passages = (
+            network.encode(network.tokenize(texts, question=asked)[0], "embedded")
+            for texts, asked in ((train.questions, True), (train.passages, False))
+        )
+        unit = torch.nn.functional.normalize
+        return {
+            length: float(
+                ndcg_of_scores(
+                    (unit(questions[:, :length]) @ unit(passages[:, :length]).T).numpy(), relevant
+                ).mean()
+            )
+            for length in matryoshka_dimensions(128)
+        }
+
+    before = ndcg_by_length()
+    train_embedder(network, train, validation, TRAINING, tmp_path / "job", lambda line: None)
+    after = ndcg_by_length()
+    assert list(after) == [128, 64]
+    assert all(after[length] > before[length] + 0.2 for length in after), (before, after)
+
+
+def test_products_are_in_bfloat16_where_the_processor_has_instructions_for_it(tiny_base: Path) -> None:
+    network, forms = EmbeddingNetwork(tiny_base), set[torch.dtype]()
+    for layer in network.module.modules():
+        if isinstance(layer, torch.nn.Linear):
+            layer.register_forward_hook(lambda _layer, _given, made: forms.add(made.dtype))
+    texts, _ = network.tokenize(["where is the river"], question=True)
+    vectors = network.forward(texts, np.arange(1))
+    has_instructions = {"avx512_bf16", "amx_bf16", "bf16"} & set(Path("/proc/cpuinfo").read_text().split())
+    fast = has_instructions or network.device.type == "cuda"
+    assert forms == {torch.bfloat16 if fast else torch.float32}
+    assert vectors.dtype == torch.float32
+    assert {each.dtype for _, each in network.named_parameters()} == {torch.float32}
+
+
 @given(st.integers(1, 40), st.integers(0, 2**32))
 @settings(max_examples=30)
 def test_ndcg_is_that_of_ir_measures(passages: int, seed: int) -> None:

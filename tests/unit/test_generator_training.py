@@ -115,6 +115,16 @@ def test_an_adapter_learns_its_responses_and_the_batch_decoder_writes_them(
     assert "not found" not in texts[1]
 
 
+def test_the_base_is_in_bfloat16_where_the_processor_has_instructions_for_it(tiny_base: Path) -> None:
+    network = AdapterNetwork(tiny_base, TRAINING)
+    has_instructions = {"avx512_bf16", "amx_bf16", "bf16"} & set(Path("/proc/cpuinfo").read_text().split())
+    fast = has_instructions or network.device.type == "cuda"
+    trained_names = {name for name, _ in network.named_parameters()}
+    base = {each.dtype for name, each in network.model.named_parameters() if name not in trained_names}
+    assert base == {torch.bfloat16 if fast else torch.float32}
+    assert {each.dtype for _, each in network.named_parameters()} == {torch.float32}
+
+
 def test_a_job_that_was_killed_ends_with_the_same_adapter(tiny_base: Path, tmp_path: Path) -> None:
     whole, _ = trained(tiny_base, tmp_path / "whole")
     train_until_killed(lambda: trained(tiny_base, tmp_path / "killed"))

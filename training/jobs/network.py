@@ -13,6 +13,7 @@ import torch.nn.functional as functional
 import transformers
 from tokenizers import Tokenizer
 
+from inference.engines.causal_model import numeric_form
 from retrieval.embedding.model_folder import ModelFolder, UnsupportedEmbeddingModel, read_model_folder
 from retrieval.embedding.tokenization import load_text_tokenizer
 from retrieval.progress import Progress
@@ -182,7 +183,7 @@ class EmbeddingNetwork:
     @contextlib.contextmanager
     def _bfloat16(self) -> Iterator[None]:
         """Computes in bfloat16 where the processor has instructions for it; else it would be slower."""
-        fast = self.device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        fast = numeric_form(self.device.type) == torch.bfloat16
         with torch.autocast(self.device.type, torch.bfloat16, enabled=fast):
             yield
 
