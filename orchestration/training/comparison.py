@@ -1,7 +1,7 @@
 """`headwater models compare`: two embedders on one collection, and the verdict that `promote` asks for."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from orchestration.operations.scratch_index import open_scratch_index
 from orchestration.settings import Settings
 from orchestration.training.compared import MOST_ASKED, ComparedModels, answer_figures
 from orchestration.training.models import model_registry, settings_with_embedder
-from quality.evaluation.answer_collection import AnswerCollection, AnswerQuestion
+from quality.evaluation.answer_collection import AnswerCollection, AnswerQuestion, expert_answers
 from quality.evaluation.answer_evaluation import evaluate_answers
 from quality.evaluation.beir_collection import BeirCollection, load_beir_collection
 from quality.evaluation.collection_evaluation import MEASURES
@@ -72,10 +72,14 @@ def compare_models(
         UnknownModel: There is no model of a name.
         ModelNotTrusted: A model's files are not those that were signed.
         BadBeirCollection: The folder is not in that layout.
+        BadAnswerCollection: It has a `questions.jsonl`, and a line of that is no question.
         NothingHeldOut: The first model was not made from a training set, or that holds out no questions.
         DatasetHasRemovedDocuments: The training set holds documents that were removed since.
     """
-    collection, known = (load_beir_collection(data, split), {}) if data else _held_out(settings, one)
+    if data:
+        collection, known = load_beir_collection(data, split), expert_answers(data)
+    else:
+        collection, known = _held_out(settings, one)
     asked = _asked(collection, known)
     journal = answers_journal(settings, asked, "")
     split = split if data else "test"
@@ -165,22 +169,23 @@ def _measure(
     return _Measured(model.digest, rankings, measure_answers(name, engine, found, journal))
 
 
-def _asked(collection: BeirCollection, known: Mapping[str, tuple[str, ...]]) -> AnswerCollection:
+def _asked(collection: BeirCollection, known: Mapping[str, AnswerQuestion]) -> AnswerCollection:
     """Returns the queries of a collection that are answered: first those of which an answer is known."""
 
     def questions() -> Iterator[AnswerQuestion]:
-        for name, text in sorted(collection.queries.items(), key=lambda query: query[1] not in known):
+        for name, text in sorted(collection.queries.items(), key=lambda query: query[1].strip() not in known):
             try:
                 validate_question(text)
             except InvalidQuestion:
                 continue  # a search takes it, `headwater ask` does not
-            yield AnswerQuestion(text, ideal=known.get(text, ()), gold=tuple(collection.relevant[name]))
+            question = known.get(text.strip(), AnswerQuestion(text))
+            yield replace(question, text=text, gold=tuple(collection.relevant[name]))
 
     first = tuple(islice(questions(), MOST_ASKED))
     return AnswerCollection(collection.name, "retrieval", first, collection)
 
 
-def _held_out(settings: Settings, one: str) -> tuple[BeirCollection, dict[str, tuple[str, ...]]]:
+def _held_out(settings: Settings, one: str) -> tuple[BeirCollection, dict[str, AnswerQuestion]]:
     """Returns the questions that a version's training set holds out, and which answers are known."""
     version = model_registry(settings).find(one)
     if version.lineage.tenant is None:
@@ -189,7 +194,8 @@ def _held_out(settings: Settings, one: str) -> tuple[BeirCollection, dict[str, t
             "training set: name a collection with --data"
         )
     opened = open_dataset(settings.datasets_folder, version.lineage.dataset)
-    return held_out_collection(opened), known_answers(opened)
+    known = {text: AnswerQuestion(text, ideal=ideal) for text, ideal in known_answers(opened).items()}
+    return held_out_collection(opened), known
 
 
 def _trained_on(version: ModelVersion, data: Path, split: str) -> str | None:

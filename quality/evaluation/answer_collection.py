@@ -105,6 +105,17 @@ def _searched(folder: Path, limit: int | None) -> AnswerCollection:
     return AnswerCollection(collection.name, "retrieval", questions, searched)
 
 
+def expert_answers(folder: Path) -> dict[str, AnswerQuestion]:
+    """Returns the answered questions of a folder's `questions.jsonl` by their text; none without that file.
+
+    Raises:
+        BadAnswerCollection: A line is not as the layout wants it.
+    """
+    file = folder / "questions.jsonl"
+    found = _lines(file, _expert_question, None) if file.is_file() else []
+    return {each.text: each for each in found if each.ideal or each.exact}
+
+
 def _expert_question(row: Mapping[str, Any], where: str) -> AnswerQuestion:
     """A line of BioASQ: `exact_answer` is parts with their forms, or yes or no, which no span holds."""
     exact = row.get("exact_answer")

@@ -106,10 +106,14 @@ def test_a_comparison_on_what_a_version_was_trained_on_warns_and_one_on_its_judg
     lineage = {"dataset": "somewhere", "dataset_digest": folder_digest(data)}
     version = add_version(settings, other, LINEAGE.model_copy(update=lineage))
     said: list[str] = []
+    about = json.loads((data / "queries.jsonl").read_text().splitlines()[-1])  # of the test split
+    about |= {"ideal_answer": "Beside it.", "exact_answer": ["stream", "peak"]}
+    (data / "questions.jsonl").write_text(json.dumps(about) + "\n")
     found = compare_models(settings, version.address, str(other), data, "test", said.append)
     assert found.warning is not None
     assert "was trained on this collection's passages and on its other questions" in found.warning
     assert f"warning: {found.warning}" in said
+    assert {"token_f1", "right", "citation_recall"} <= set(found.gains), "experts' answers are known"
     measured = headwater(settings, "evaluate", str(data), "--embedder", version.address)
     assert measured["queries"] == found.queries
     for mode in ("hybrid", "vector"):
