@@ -13,6 +13,7 @@ from pathlib import Path
 from dagster import AssetMaterialization, DagsterEvent, DagsterEventType
 from openlineage.client.event_v2 import RunState
 
+from assets.dagster.models import MODEL_GROUP
 from assets.lake.commits import find_commits
 from assets.lake.lake import Lake
 from assets.lake.spark import SparkConfig
@@ -123,13 +124,17 @@ class LineageEventHandler(logging.Handler):
         for tag, data_version in (made.tags or {}).items():
             if tag.startswith(_INPUT_VERSION):
                 yield self._of_asset(tag.removeprefix(_INPUT_VERSION), data_version)
-        dataset, digest = made.metadata.get("dataset"), made.metadata.get("dataset_digest")
-        if dataset is not None and digest is not None:
-            yield trained_dataset("datasets", str(dataset.value), str(digest.value))
+        for kind, named in (("datasets", "dataset"), ("models", "base")):
+            told, digest = made.metadata.get(named), made.metadata.get(f"{named}_digest")
+            if told is not None and digest is not None:
+                yield trained_dataset(kind, str(told.value), str(digest.value))
 
     def _output(self, made: AssetMaterialization) -> LineageDataset:
         table = ".".join(made.asset_key.path)
         tags = made.tags or {}
+        address, digest = made.metadata.get("version"), made.metadata.get("digest")
+        if made.asset_key.path[0] == MODEL_GROUP and address is not None and digest is not None:
+            return trained_dataset("models", str(address.value), str(digest.value))
         if table not in TABLES:
             return asset_dataset(made.asset_key.to_user_string(), tags.get("dagster/data_version"))
         rows = made.metadata.get("dagster/row_count")

@@ -58,7 +58,7 @@ class LineageJob:
     Attributes:
         name: The job's name.
         run_id: The run's id, a UUID.
-        kind: What it is: JOB, ASSET or TRAINING.
+        kind: What it is: JOB, ASSET, SNAPSHOT or TRAINING.
         parent: The run that it is a part of, with the name of its job; None for a run by itself.
     """
 

@@ -1,4 +1,4 @@
-"""Tells an OpenLineage endpoint of a training that a command runs, as of the steps of Dagster's runs."""
+"""Tells an OpenLineage endpoint of snapshots and trainings that commands make, as of Dagster's steps."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,15 +7,39 @@ from datetime import UTC, datetime
 from openlineage.client.event_v2 import RunState
 from openlineage.client.uuid import generate_new_uuid
 
+from assets.lake.tables import CHUNKS, TRAINING_EXAMPLES
 from orchestration.openlineage.endpoint import lineage_endpoint
 from orchestration.openlineage.events import (
     LineageDataset,
     LineageJob,
     LineageRecord,
     run_event,
+    table_dataset,
     trained_dataset,
 )
+from training.datasets.training_set import DatasetHeader
 from training.registry.versions import ModelVersion
+
+
+def tell_snapshot(url: str | None, header: DatasetHeader, lake_root: str) -> None:
+    """Tells of a snapshot of a training set: the table's version that it was made of, and its digest.
+
+    Args:
+        url: The endpoint; None to tell nobody.
+        header: The snapshot.
+        lake_root: The lake's folder or URI.
+    """
+    if url is None:
+        return
+    job = LineageJob(f"snapshot.{header.name}", str(generate_new_uuid()), "SNAPSHOT")
+    read = [
+        table_dataset(lake_root, name, header.versions[name])
+        for name in (TRAINING_EXAMPLES.name, CHUNKS.name)
+    ]
+    made = trained_dataset("datasets", header.address, header.digest)
+    for state, written in ((RunState.START, []), (RunState.COMPLETE, [made])):
+        record = LineageRecord(job, state, datetime.now(UTC), read, written)
+        lineage_endpoint(url).send(run_event(record))
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from assets.sources.source_registry import SourceRegistry
 from assets.training_sets.rated_answers import rated_answers
 from assets.training_sets.snapshots import mark_removed, snapshot_training_set
 from assets.training_sets.step import evaluation_questions
+from orchestration.openlineage.training_events import tell_snapshot
 from orchestration.operations.runs import RunFailed, execute_run
 from orchestration.settings import Settings, open_configured_lake
 from retrieval.counts import counted
@@ -84,9 +85,11 @@ def make_dataset(
             e=lake.delta(TRAINING_EXAMPLES.name),
         )["n"][0]
         progress(f"{counted(good, 'answer')} rated good, {learned} of them examples")
-    return snapshot_training_set(
+    header = snapshot_training_set(
         lake, settings.datasets_folder, request, asked, settings.recipe.training_sets
     )
+    tell_snapshot(settings.openlineage_url, header, lake.root)
+    return header
 
 
 def list_datasets(settings: Settings) -> list[DatasetState]:

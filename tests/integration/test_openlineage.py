@@ -21,6 +21,7 @@ from openlineage.client.event_v2 import RunState
 from pydantic import ValidationError
 from test_model_releases import LINEAGE
 
+from assets.dagster.models import model_metadata
 from assets.lake.commits import find_commits
 from assets.sources.source_config import Source
 from assets.sources.source_registry import SourceRegistry
@@ -32,11 +33,12 @@ from orchestration.openlineage.events import (
     step_run_id,
     table_dataset,
 )
-from orchestration.openlineage.training_events import told_training
+from orchestration.openlineage.training_events import tell_snapshot, told_training
 from orchestration.operations.runs import execute_run
 from orchestration.services.dagster_home import dagster_home_instance
 from orchestration.settings import Settings, open_configured_lake
 from retrieval.store.postgres import Postgres
+from training.datasets.training_set import DatasetHeader
 from training.registry.versions import ModelVersion
 
 SECRET = "the patient's name is Ada"
@@ -103,18 +105,20 @@ def broken() -> None:
     raise ValueError(SECRET)
 
 
-def materialize_broken(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> dg.ExecuteInProcessResult:
+def materialize(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, asset: dg.AssetsDefinition = broken
+) -> dg.ExecuteInProcessResult:
     open_configured_lake(settings)
     with dagster_home_instance(settings) as instance:
         monkeypatch.setenv("DAGSTER_HOME", str(settings.dagster_home))
-        return dg.materialize([broken], instance=instance, raise_on_error=False)
+        return dg.materialize([asset], instance=instance, raise_on_error=False)
 
 
 def test_a_step_that_fails_is_told_by_the_class_of_its_error_alone(
     receiver: LineageReceiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = Settings(home=tmp_path / "state", openlineage_url=receiver.url)
-    result = materialize_broken(settings, monkeypatch)
+    result = materialize(settings, monkeypatch)
     failed = [event for event in receiver.events if event["eventType"] == "FAIL"]
     assert len(failed) == 2, "the step and the run"
     step = next(event for event in failed if event["run"]["runId"] != result.run_id)
@@ -132,8 +136,8 @@ def test_an_endpoint_that_is_away_stops_nothing_and_is_told_once(
         url = f"http://127.0.0.1:{bound.getsockname()[1]}"
         settings = Settings(home=tmp_path / "state", openlineage_url=url)
         with caplog.at_level(logging.WARNING, logger="orchestration.openlineage"):
-            materialize_broken(settings, monkeypatch)
-            materialize_broken(settings, monkeypatch)
+            materialize(settings, monkeypatch)
+            materialize(settings, monkeypatch)
             began = time.monotonic()
             with told_training(url, "embedder", "rivers@12", "ab" * 32):
                 pass
@@ -177,6 +181,40 @@ def test_a_training_is_told_with_its_training_set_its_base_and_its_model(receive
     )
     assert failed["run"]["facets"]["errorMessage"]["message"] == "ValueError"
     assert SECRET not in json.dumps(receiver.events)
+
+
+def test_a_snapshot_is_told_with_the_table_that_it_was_made_of(receiver: LineageReceiver) -> None:
+    pins = {"gold.training_examples": 3, "gold.chunks": 2}
+    header = DatasetHeader.model_construct(name="rivers", digest="ab" * 32, versions=pins)
+    tell_snapshot(receiver.url, header, "/lake")
+    tell_snapshot(None, header, "/lake")
+    begun, ended = receiver.of_job("snapshot.rivers")
+    for event in (begun, ended):
+        require_valid_event(event)
+        assert versions(event["inputs"]) == {"gold/training_examples": "3", "gold/chunks": "2"}
+    assert (begun["eventType"], begun["outputs"]) == ("START", [])
+    assert (ended["eventType"], versions(ended["outputs"])) == ("COMPLETE", {"datasets/rivers": "ab" * 32})
+
+
+def test_a_training_by_dagster_is_told_under_the_names_that_a_command_gives(
+    receiver: LineageReceiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lineage = LINEAGE.model_copy(update={"base": "/models/small.gguf"})
+    made = version().model_copy(update={"name": "generator-acme", "lineage": lineage})
+
+    @dg.asset(key=["models", "generator"])
+    def trained() -> dg.MaterializeResult:
+        return dg.MaterializeResult(metadata=model_metadata(made, {}))
+
+    settings = Settings(home=tmp_path / "state", openlineage_url=receiver.url)
+    assert materialize(settings, monkeypatch, trained).success
+    [ended] = [event for event in receiver.events if event["outputs"]]
+    require_valid_event(ended)
+    assert versions(ended["outputs"]) == {"models/generator-acme": "ff" * 32}
+    assert {(each["namespace"], name_of(each)) for each in ended["inputs"]} == {
+        ("headwater", "datasets/rivers"),
+        ("file", "models/small.gguf"),
+    }
 
 
 @pytest.mark.skipif(
