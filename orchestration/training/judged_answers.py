@@ -25,7 +25,8 @@ from training.generator.judged_questions import (
 )
 from training.jobs.learned import folder_digest
 
-_QUESTIONS_PER_MINUTE = 200
+_QUESTIONS_PER_MINUTE = 60
+"""Two cores learn 16 examples a minute (docs/training.md); two of five questions of SciFact make one."""
 _SEARCHED_PASSAGES = 50
 
 

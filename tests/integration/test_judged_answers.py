@@ -59,7 +59,7 @@ def test_right_answers_to_judged_questions_are_learned_compared_and_answered_onc
     monkeypatch.setenv("HEADWATER_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("HEADWATER_GENERATOR__MODEL", str(base))
     monkeypatch.setenv("HEADWATER_GENERATOR__MAX_NEW_TOKENS", "4")
-    command = ("train", "generator", "--data", str(data), "--minutes", "0.2")
+    command = ("train", "generator", "--data", str(data), "--minutes", "0.4")
     made, told = run(*command)
     assert (made["model"], made["version"], made["dataset"]) == ("generator", 1, str(data))
     counts = f"answered right: {len(RIVERS)} of {len(RIVERS) + 2} judged questions; left out: 1 refused, "
@@ -76,7 +76,7 @@ def test_right_answers_to_judged_questions_are_learned_compared_and_answered_onc
 
     said: list[str] = []
     settings = Settings()
-    written = written_by_questions(settings, data, None, 0.2, said.append)
+    written = written_by_questions(settings, data, None, 0.4, said.append)
     assert [line.split(":")[0] for line in said] == ["answered right"]
     parts = written.splits
     assert [len(parts.train), len(parts.validation), len(parts.test)] == [len(RIVERS) - 8, 4, 4]

@@ -26,9 +26,8 @@ from training.generator.examples import (
     text_hash,
 )
 
-_ASKED_PASSAGES = 8
-_JUDGED_PASSAGES = 4
-"""Of the passages that the engine answers from, at most."""
+_JUDGED_PASSAGES = 3
+"""Of the passages that the engine answers from, at most: as many as a prompt has, and one other of them."""
 
 Outcome = Literal["right", "refused", "cites_others", "not_found", "ambiguous", "no_question"]
 _LEFT_OUT: dict[Outcome, str] = {
@@ -87,10 +86,11 @@ def answer_judged_question(
         EngineError: The engine fails.
     """
     right = [each for each in found if each.doc_id in judged][:_JUDGED_PASSAGES]
-    others = [each for each in found if each.doc_id not in judged][: _ASKED_PASSAGES - len(right)]
+    others = [each for each in found if each.doc_id not in judged][:PASSAGES]
     if not right:
         return AnsweredQuestion(name=name, question=question, outcome="not_found")
-    passages = [each for each in found if each in right or each in others]
+    asked_from = [*right, *others[: PASSAGES - len(right)]]
+    passages = [each for each in found if each in asked_from]
     try:
         asked = EnginePrompt(validate_question(question), passages)
     except InvalidQuestion:
@@ -109,7 +109,7 @@ def answer_judged_question(
         outcome=outcome,
         answer=renumber_citations(reply.draft.text, numbers),
         cited=[_kept(passages[each]) for each in cited],
-        others=[_kept(each) for each in others[:PASSAGES]],
+        others=[_kept(each) for each in others],
     )
 
 
@@ -149,7 +149,7 @@ def judged_examples(answered: Iterable[AnsweredQuestion]) -> WrittenSplits:
 def _example(answered: AnsweredQuestion) -> WrittenExample:
     name, question, others = answered.name, answered.question, answered.others
     if len(others) > 1 and text_hash(question) % REFUSED_OF == 0:
-        return answered_example(name, question, NOT_FOUND, others[:PASSAGES])
+        return answered_example(name, question, NOT_FOUND, others)
     with_others = [*answered.cited, *others[: max(PASSAGES - len(answered.cited), 0)]]
     whole = answered_example(name, question, answered.answer, with_others)
     # Where not all fit, the passages that answer come alone.
