@@ -2,6 +2,7 @@
 
 import json
 import pydoc_data.topics
+import shutil
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import yaml
 from lake_rows import write
 from typer.testing import CliRunner
 
+from assets.answers.batches import AnswerBatches
 from assets.dagster.models import TRAINING_TENANTS
 from assets.dedup.minhash import MinHashConfig, shingle_jaccard
 from assets.lake.lake import Lake
@@ -38,6 +40,8 @@ from training.datasets.training_set import DatasetHasRemovedDocuments
 TOPICS = dict(sorted(pydoc_data.topics.topics.items())[:48])
 ASKED = "Boolean operations"
 """The title of a topic, which an evaluation question asks for."""
+COPIED = sorted(TOPICS, key=lambda name: len(TOPICS[name]))[-4:]
+"""The longest topics, of which there are near-duplicates."""
 OWN = {"question": "Which lake is it?", "answer": "The lake of the tests, with documents about Python."}
 
 
@@ -56,6 +60,8 @@ def corpus(module_folder: Path) -> Path:
     for name in [*TOPICS][:10]:
         with (folder / f"{name}.rst").open("a") as file:
             file.write(f"\n\nNotice\n******\n\n{shared}\n")
+    for name in COPIED:
+        (folder / f"copy-{name}.rst").write_text(f"{TOPICS[name]}\nIt is a copy of {name}, made by hand.\n")
     return folder
 
 
@@ -96,6 +102,12 @@ def rows(opened: TrainingSet, kind: str | None = None) -> list[dict[str, Any]]:
 def documents(lake: Lake) -> dict[str, dict[str, Any]]:
     query = "select doc_id, uri, tenant, text, title from d"
     return {row["doc_id"]: row for row in lake.query(query, d=lake.delta("silver.documents")).to_pylist()}
+
+
+def examples(lake: Lake) -> dict[str, dict[str, Any]]:
+    """The rows of the table by their ids."""
+    found = lake.query("select * from e", e=lake.delta(TRAINING_EXAMPLES.name)).to_pylist()
+    return {row["example_id"]: row for row in found}
 
 
 def invoke(settings: Settings, *arguments: str) -> Any:
@@ -152,6 +164,31 @@ def test_a_negative_is_of_another_document_and_not_nearly_as_near_as_the_positiv
         assert row["doc_ids"][0] not in row["doc_ids"][1:]
         assert row["positive"] not in row["negatives"]
         assert all(score <= config.positive_ratio * row["scores"][0] + 1e-6 for score in row["scores"][1:])
+
+
+def test_what_duplicates_say_is_in_no_example_and_so_no_negative(
+    settings: Settings, opened: TrainingSet
+) -> None:
+    lake = open_configured_lake(settings)
+    names = {doc_id: name_of(row["uri"]) for doc_id, row in documents(lake).items()}
+    found = lake.query("select doc_id, canonical_id from d", d=lake.delta("silver.duplicates")).to_pylist()
+    clusters = {frozenset((names[row["doc_id"]], names[row["canonical_id"]])) for row in found}
+    assert clusters >= {frozenset((name, f"copy-{name}")) for name in COPIED}
+    left_out = {row["doc_id"] for row in found if row["doc_id"] != row["canonical_id"]}
+    assert not [row for row in examples(lake).values() if left_out & {*row["doc_ids"]}]
+    pairs = [(row["positive"], each) for row in rows(opened, "retrieval_pair") for each in row["negatives"]]
+    texts = pa.chunked_array([pa.array([text for pair in pairs for text in pair], pa.large_string())])
+    positives = 2 * np.arange(len(pairs))
+    assert shingle_jaccard(texts, positives, positives + 1, MinHashConfig()).max() < 0.8
+
+
+def test_every_example_names_the_versions_of_the_tables_that_it_is_made_of(
+    settings: Settings, opened: TrainingSet
+) -> None:
+    named = {row["versions"] for row in examples(open_configured_lake(settings)).values()}
+    [versions] = map(json.loads, named)
+    assert set(versions) >= {"silver.documents", "gold.chunks", "gold.embeddings", "gold.training_splits"}
+    assert versions.items() <= opened.header.versions.items()
 
 
 def test_a_split_holds_whole_documents_and_training_names_no_held_out_one(opened: TrainingSet) -> None:
@@ -320,23 +357,37 @@ def test_a_foreign_row_is_found_by_the_check_wherever_it_comes_from(
     lake.delta(TRAINING_EXAMPLES.name).restore(version)
 
 
+def test_an_unrated_question_of_a_batch_is_not_trained_on(
+    settings: Settings, opened: TrainingSet, tmp_path: Path
+) -> None:
+    asked = next(row["question"] for row in rows(opened, "retrieval_pair") if row["split"] == "train")
+    (tmp_path / "asked.jsonl").write_text(json.dumps({"id": "1", "question": asked}) + "\n")
+    AnswerBatches(settings.batches_dir).add("asked", tmp_path / "asked.jsonl")
+    try:
+        without = make_dataset(settings, "python", None, None, print)
+        left = [row for row in examples(open_configured_lake(settings)).values() if row["question"] == asked]
+        reasons = {row["left_out"] for row in left if row["split"] == "train"}
+        assert "near_held_out" in reasons
+        assert None not in reasons
+        trained_on = open_dataset(settings.datasets_folder, without.address).examples["train"]
+        assert asked not in trained_on["question"].to_pylist()
+        assert invoke(settings, "datasets", "remove", without.address)["removed"]
+    finally:
+        shutil.rmtree(settings.batches_dir / "asked")
+    assert make_dataset(settings, "python", None, None, print).digest == opened.header.digest
+
+
 def test_a_removed_document_takes_its_examples_along_and_marks_the_snapshot(
     settings: Settings, opened: TrainingSet, corpus: Path
 ) -> None:
     row = next(row for row in rows(opened, "retrieval_pair") if row["split"] == "train" and row["negatives"])
     gone = row["doc_ids"][1]  # a negative's: the question's own examples must be mined anew
     lake = open_configured_lake(settings)
-    before = {
-        each["example_id"]: each
-        for each in lake.query("select * from e", e=lake.delta(TRAINING_EXAMPLES.name)).to_pylist()
-    }
+    before = examples(lake)
     Path(documents(lake)[gone]["uri"].removeprefix("file://")).unlink()
     run = execute_run(settings, None, print)
     assert run.failures == []
-    after = {
-        each["example_id"]: each
-        for each in lake.query("select * from e", e=lake.delta(TRAINING_EXAMPLES.name)).to_pylist()
-    }
+    after = examples(lake)
     assert not [each for each in after.values() if gone in each["doc_ids"]]
     assert row["example_id"] in after
     untouched = [
@@ -352,6 +403,47 @@ def test_a_removed_document_takes_its_examples_along_and_marks_the_snapshot(
     assert not [
         each for each in rows(open_dataset(settings.datasets_folder, "python")) if gone in each["doc_ids"]
     ]
+
+
+def test_a_changed_and_an_added_document_change_no_others_examples(settings: Settings, corpus: Path) -> None:
+    lake = open_configured_lake(settings)
+    before, known = examples(lake), documents(lake)
+    last = lake.query(
+        "select doc_id, max_by(chunk_id, ordinal) as chunk_id from c group by doc_id",
+        c=lake.delta("gold.chunks"),
+    ).to_pylist()
+    naming = {
+        row["doc_id"]: {each["doc_id"] for each in before.values() if row["chunk_id"] in each["chunk_ids"]}
+        for row in last
+    }
+    # Of what ends a document others are reminded too: this one reminds the fewest.
+    changed = min(naming, key=lambda doc_id: (not naming[doc_id], len(naming[doc_id]), doc_id))
+    with Path(known[changed]["uri"].removeprefix("file://")).open("a") as file:
+        file.write("\n\nLevees\n******\n\nA levee is a bank of earth that keeps a river out of a village.\n")
+    (corpus / "orchard.rst").write_text(
+        "Orchards\n********\n\nAn orchard is a field of trees that bear apples, pears or plums. In spring "
+        "the farmer prunes each tree, so that light reaches every branch. Bees carry pollen between "
+        "blossoms, and in autumn the apples are picked by hand or kept in a cool cellar.\n"
+    )
+    assert execute_run(settings, None, print).failures == []
+    after, held = examples(lake), documents(lake)
+    [added] = held.keys() - known.keys()
+    there = set(lake.query("select chunk_id from c", c=lake.delta("gold.chunks"))["chunk_id"].to_pylist())
+    anew = {changed} | {row["doc_id"] for row in before.values() if not there >= {*row["chunk_ids"]}}
+    untouched = [key for key, row in before.items() if row["doc_id"] not in anew]
+    assert len(untouched) > len(before) / 2
+    assert [key for key in untouched if after.get(key) != before[key]] == []
+    assert {after[key]["doc_id"] for key in after.keys() - before.keys()} <= {added, *anew}
+    of_added = [row for row in after.values() if row["doc_id"] == added]
+    assert {"retrieval_pair", "domain_text"} <= {row["kind"] for row in of_added}
+    of_changed = [row for row in after.values() if row["doc_id"] == changed]
+    now = lake.query("select chunk_id, doc_id from c", c=lake.delta("gold.chunks")).to_pylist()
+    of_now = {row["chunk_id"] for row in now if row["doc_id"] == changed}
+    assert of_now == {row["chunk_ids"][0] for row in of_changed if row["kind"] == "domain_text"}
+    assert of_now - {each for row in before.values() for each in row["chunk_ids"]}
+    earlier = json.loads(next(iter(before.values()))["versions"])
+    for key in after.keys() - before.keys():
+        assert json.loads(after[key]["versions"])["gold.chunks"] > earlier["gold.chunks"]
 
 
 def test_a_training_set_that_is_too_small_is_refused_with_what_helps(settings: Settings) -> None:
