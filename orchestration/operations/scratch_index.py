@@ -1,6 +1,7 @@
 """A scratch index of a test collection: built in a server of its own, searched, and removed."""
 
 import contextlib
+import fcntl
 import hashlib
 import shutil
 import tempfile
@@ -36,6 +37,8 @@ from retrieval.store.postgres import Postgres, PostgresConfig
 
 ScratchChunks = Literal["default", "document"]
 _TENANT = "evaluation"
+_PREFIX, _IN_USE = "evaluation-", "in-use"
+"""A scratch server's folder, and the file in it that its process has locked."""
 _LONGEST_CHUNK = 200_000
 """Characters of a document that is one chunk: a text search vector of PostgreSQL holds a megabyte at most."""
 _EMBEDDED_AT_A_TIME = 256
@@ -223,13 +226,25 @@ def _build(postgres: Postgres, model: EmbeddingModel, rows: pa.Table, vectors: "
 def _scratch(home: Path) -> Iterator[Postgres]:
     """An embedded PostgreSQL in a folder that goes with it; never the one that is configured for the lake."""
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="evaluation-", dir=home))
-    postgres = Postgres(folder, PostgresConfig())
-    try:
-        yield postgres
-    finally:
-        postgres.remove()
-        shutil.rmtree(folder, ignore_errors=True)
+    _remove_abandoned(home)
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=home))
+    with (folder / _IN_USE).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        postgres = Postgres(folder, PostgresConfig())
+        try:
+            yield postgres
+        finally:
+            postgres.remove()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_abandoned(home: Path) -> None:
+    """Removes what killed processes left: their folders, and their servers if these still run."""
+    for file in home.glob(f"{_PREFIX}*/{_IN_USE}"):
+        with contextlib.suppress(FileNotFoundError, BlockingIOError), file.open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            Postgres(file.parent, PostgresConfig()).remove()
+            shutil.rmtree(file.parent, ignore_errors=True)
 
 
 class _VectorCache:

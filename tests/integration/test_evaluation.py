@@ -1,5 +1,6 @@
 """`headwater evaluate` on a small collection, through the command line and the real index."""
 
+import fcntl
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from orchestration.operations.scratch_index import open_scratch_index
 from orchestration.settings import Settings
 from quality.evaluation.beir_collection import load_beir_collection
 from retrieval.embedding.embedder import Embedder
+from retrieval.store.postgres import Postgres, PostgresConfig
 
 DOCUMENTS = {
     "copper": ("Copper", "Copper conducts electricity well and resists corrosion in sea water."),
@@ -54,6 +56,27 @@ def home(module_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 def evaluate(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["evaluate", *map(str, arguments)])
+
+
+def test_the_server_and_the_folder_of_a_killed_evaluation_go_with_the_next_one(
+    collection: Path, home: Path
+) -> None:
+    killed = home / "evaluation-killed"
+    killed.mkdir(parents=True)
+    (killed / "in-use").touch()
+    server = Postgres(killed, PostgresConfig()).server
+    assert server
+    server.start()
+    running = home / "evaluation-running"
+    running.mkdir()
+    with (running / "in-use").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert evaluate(collection).exit_code == 0
+        assert not killed.exists()
+        assert not server.running()
+        assert running.exists()
+    assert evaluate(collection).exit_code == 0
+    assert not running.exists()
 
 
 def test_many_queries_are_ranked_at_once_as_a_search_ranks_each(collection: Path, home: Path) -> None:
