@@ -6,7 +6,6 @@ follows. Whatever does not agree is a discrepancy, with the command that mends i
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from assets.lake.lake import Lake
 from assets.lake.releases import unlogged_moves
@@ -129,17 +128,15 @@ def _training_sets(lake: Lake, place: TrainingPlace) -> Iterator[ModelDiscrepanc
     """Yields training sets of versions that are gone or changed, or that are of another state of the lake."""
     headers = {header.digest: header for header in dataset_headers(place.datasets)}
     for version in _versions(place):
-        if version.lineage.tenant is None or Path(version.lineage.dataset).is_absolute():
-            continue  # it learned from a file or a folder
-        header = headers.get(version.lineage.dataset_digest)
-        if header is None:
+        for learned in version.lineage.training_sets:
+            header = headers.get(learned.digest)
+            if header is not None:
+                yield from _training_set(lake, place, version, header)
             # Where a document was removed, its training set has to go: that is no discrepancy.
-            if not learned_version(lake, place.registry, version).removed:
-                found = f"its training set {version.lineage.dataset} is not in {place.datasets}"
+            elif not learned_version(lake, place.registry, version).removed:
+                found = f"its training set {learned.address} is not in {place.datasets}"
                 cure = f"{_BACKUP}; where it was removed on purpose, train again and promote what comes out"
                 yield ModelDiscrepancy(version.address, found, cure)
-            continue
-        yield from _training_set(lake, place, version, header)
 
 
 def _training_set(

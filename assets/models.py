@@ -74,7 +74,7 @@ def embedder_asset(
     """Trains the embedder and registers what comes out; killed, it goes on from its last checkpoint."""
     # Torch takes seconds to import, and the code server needs none.
     from training.jobs.embedder_job import run_embedder_job
-    from training.jobs.learned import learned_of_tenant
+    from training.jobs.learned import learned_of_tenants
     from training.jobs.plan import EmbedderTraining
 
     mark_removed(lake, training_place.datasets)
@@ -83,7 +83,9 @@ def embedder_asset(
     require_base_without_removed(lake, training_place.registry, folder)
     version = run_embedder_job(
         training_place,
-        learned_of_tenant(training_place.datasets, context.partition_key, config.dataset),
+        learned_of_tenants(
+            training_place.datasets, [context.partition_key], [config.dataset] if config.dataset else []
+        ),
         folder,
         base,
         EmbedderTraining(minutes=config.minutes, seed=config.seed),

@@ -6,9 +6,10 @@ from typing import Any
 
 from training.generator.network import AdapterNetwork
 from training.jobs.plan import GeneratorTraining
+from training.registry.lineage import ModelLineage
 from training.registry.live_adapters import generator_name
 from training.registry.model_card import adapter_card
-from training.registry.versions import ModelLineage, ModelRegistry, ModelVersion
+from training.registry.versions import ModelRegistry, ModelVersion
 
 
 def save_random_adapter(base: Path, folder: Path, seed: int) -> Path:

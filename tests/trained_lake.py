@@ -19,8 +19,9 @@ from assets.lake.tables import CHUNKS, DOCUMENTS, RAW_DOCUMENTS
 from orchestration.settings import Settings, open_configured_lake
 from retrieval.chunking.chunker import make_chunk_id
 from training.datasets.training_set import EXAMPLE_SCHEMA, DatasetHeader, write_dataset
+from training.registry.lineage import ModelLineage
 from training.registry.model_card import model_card
-from training.registry.versions import ModelLineage, ModelRegistry, ModelVersion
+from training.registry.versions import ModelRegistry, ModelVersion
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -66,15 +67,15 @@ class TrainedLake:
         return self.registry.add("embedder", lineage, {}, 1.0, copy, model_card, ids)
 
 
-def make_trained_lake(home: Path, names: Sequence[str]) -> TrainedLake:
-    """Makes a lake of a document per name, and a training set of one question about each."""
+def make_trained_lake(home: Path, names: Sequence[str], tenant: str = "acme") -> TrainedLake:
+    """Makes a lake of a document per name, and a training set of one question about each; or adds to one."""
     settings = Settings(home=home)
     lake = open_configured_lake(settings)
     raw, documents, chunks = [], [], []
     for name in names:
         text, uri = _text(name), f"file:///{name}.txt"
-        found, body = doc_id("acme", "docs", uri), text.encode()
-        shared = {"doc_id": found, "tenant": "acme", "source": "docs", "uri": uri}
+        found, body = doc_id(tenant, "docs", uri), text.encode()
+        shared = {"doc_id": found, "tenant": tenant, "source": "docs", "uri": uri}
         shared["content_sha256"] = _sha256(text)
         raw.append(
             shared | {"body": body, "size_bytes": len(body), "media_type": "text/plain", "revision": 1}
@@ -83,9 +84,9 @@ def make_trained_lake(home: Path, names: Sequence[str]) -> TrainedLake:
         chunks.append(
             {
                 **{
-                    "chunk_id": _chunk_id(name),
+                    "chunk_id": _chunk_id(tenant, name),
                     "doc_id": found,
-                    "tenant": "acme",
+                    "tenant": tenant,
                     "text": text,
                     "ordinal": 0,
                 },
@@ -94,11 +95,13 @@ def make_trained_lake(home: Path, names: Sequence[str]) -> TrainedLake:
         )
     for table, rows in ((RAW_DOCUMENTS, raw), (DOCUMENTS, documents), (CHUNKS, chunks)):
         write(lake, table, [filled_row(table, row) for row in rows])
-    ids = {name: doc_id("acme", "docs", f"file:///{name}.txt") for name in names}
-    return TrainedLake(settings, lake, ids, write_snapshot(settings, lake, names))
+    ids = {name: doc_id(tenant, "docs", f"file:///{name}.txt") for name in names}
+    return TrainedLake(settings, lake, ids, write_snapshot(settings, lake, names, tenant))
 
 
-def write_snapshot(settings: Settings, lake: Lake, names: Sequence[str]) -> DatasetHeader:
+def write_snapshot(
+    settings: Settings, lake: Lake, names: Sequence[str], tenant: str = "acme"
+) -> DatasetHeader:
     """Writes a training set of a question about each document, the next as a negative, and of its text."""
     examples = []
     for name, other in zip(names, [*names[1:], names[0]], strict=True):
@@ -107,22 +110,22 @@ def write_snapshot(settings: Settings, lake: Lake, names: Sequence[str]) -> Data
                 **{"example_id": f"about {name}", "kind": "retrieval_pair", "query_kind": "title"},
                 **{"question": f"What is known about {name}?", "positive": _text(name)},
                 **{"negatives": [_text(other)], "candidates": [], "scores": [0.9, 0.1]},
-                "chunk_ids": [_chunk_id(name), _chunk_id(other)],
-                "doc_ids": [doc_id("acme", "docs", f"file:///{each}.txt") for each in (name, other)],
+                "chunk_ids": [_chunk_id(tenant, name), _chunk_id(tenant, other)],
+                "doc_ids": [doc_id(tenant, "docs", f"file:///{each}.txt") for each in (name, other)],
             }
         )
         examples.append(
             {
                 **{"example_id": f"written of {name}", "kind": "domain_text", "positive": _text(name)},
-                **{"negatives": [], "candidates": [], "scores": [], "chunk_ids": [_chunk_id(name)]},
-                "doc_ids": [doc_id("acme", "docs", f"file:///{name}.txt")],
+                **{"negatives": [], "candidates": [], "scores": [], "chunk_ids": [_chunk_id(tenant, name)]},
+                "doc_ids": [doc_id(tenant, "docs", f"file:///{name}.txt")],
             }
         )
     nothing = EXAMPLE_SCHEMA.empty_table()
     described = DatasetHeader(
-        name="acme",
+        name=tenant,
         digest="",
-        tenant="acme",
+        tenant=tenant,
         recipe={},
         versions={"gold.chunks": lake.version(CHUNKS.name)},
         code_version="1",
@@ -150,8 +153,8 @@ def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _chunk_id(name: str) -> str:
-    return make_chunk_id(doc_id("acme", "docs", f"file:///{name}.txt"), _sha256(_text(name)), 0)
+def _chunk_id(tenant: str, name: str) -> str:
+    return make_chunk_id(doc_id(tenant, "docs", f"file:///{name}.txt"), _sha256(_text(name)), 0)
 
 
 def filled_row(table: Table, row: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Tells an OpenLineage endpoint of snapshots and trainings that commands make, as of Dagster's steps."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
@@ -18,6 +18,7 @@ from orchestration.openlineage.events import (
     trained_dataset,
 )
 from training.datasets.training_set import DatasetHeader
+from training.registry.lineage import LearnedDataset
 from training.registry.versions import ModelVersion
 
 
@@ -44,7 +45,11 @@ def tell_snapshot(url: str | None, header: DatasetHeader, lake_root: str) -> Non
 
 @contextmanager
 def told_training(
-    url: str | None, model: str, dataset: str, dataset_digest: str
+    url: str | None,
+    model: str,
+    dataset: str,
+    dataset_digest: str,
+    datasets: Sequence[LearnedDataset] = (),
 ) -> Iterator[Callable[[ModelVersion], None]]:
     """Tells of a training when it begins and when it ends, completed or failed.
 
@@ -53,13 +58,15 @@ def told_training(
         model: The model that is trained.
         dataset: The training set's address, or the path of a folder.
         dataset_digest: The digest of what is learned.
+        datasets: The training sets, where it is several.
 
     Yields:
         A function that takes the version that came out.
     """
     made = list[ModelVersion]()
     job = LineageJob(f"train.{model}", str(generate_new_uuid()), "TRAINING")
-    inputs = [trained_dataset("datasets", dataset, dataset_digest)]
+    learned = [(each.address, each.digest) for each in datasets] or [(dataset, dataset_digest)]
+    inputs = [trained_dataset("datasets", *each) for each in learned]
 
     def tell(state: RunState, error: str | None = None) -> None:
         if url is None:

@@ -107,7 +107,7 @@ class _Holdings:
         registry = ModelRegistry(settings.models_folder)
         for version in (each for name in registry.names() for each in registry.versions(name)):
             lineages = (each.lineage for each in registry.with_bases(version))
-            for tenant in {each.tenant for each in lineages if each.tenant is not None}:
+            for tenant in {tenant for each in lineages for tenant in each.tenants}:
                 self._models[tenant].append(version.address)
         self._asked = defaultdict[str, list[str]](list)
         batches = AnswerBatches(settings.batches_dir)

@@ -98,7 +98,7 @@ class ModelWalk:
         else:
             base_node = self.model_node(base)
             base_node.children = self.from_model(base)
-        return [base_node, self._learned_node(version), self._documents_node(version)]
+        return [base_node, *self._learned_nodes(version), self._documents_node(version)]
 
     def from_dataset(
         self, header: DatasetHeader, kinds: Sequence[ExampleKind] = EXAMPLE_KINDS
@@ -119,7 +119,11 @@ class ModelWalk:
         """Returns the nodes of the versions that learned from a training set."""
         registry = self._trained.registry
         every = (each for name in registry.names() for each in registry.versions(name))
-        return [self.model_node(each) for each in every if each.lineage.dataset_digest == header.digest]
+        return [
+            self.model_node(each)
+            for each in every
+            if header.digest in {learned.digest for learned in each.lineage.training_sets}
+        ]
 
     def made_with_model(self, version: ModelVersion) -> list[TraceNode]:
         """Returns the nodes of the releases that a version served, and of the answers that are its work."""
@@ -170,24 +174,29 @@ class ModelWalk:
                 "digest": version.digest,
                 "aliases": ", ".join(aliases),
                 "dataset": version.lineage.dataset,
-                "tenant": version.lineage.tenant,
+                "tenant": ", ".join(version.lineage.tenants) or None,
                 "made_at": version.made_at.isoformat(timespec="seconds"),
                 "run_id": version.lineage.run_id,
                 "code_version": version.lineage.code_version,
             },
         )
 
-    def _learned_node(self, version: ModelVersion) -> TraceNode:
+    def _learned_nodes(self, version: ModelVersion) -> list[TraceNode]:
         lineage, of_generator = version.lineage, is_generator(version.name)
-        header = self.find_dataset(lineage.dataset_digest)
-        if header is None:
-            details: dict[str, Any] = {"digest": lineage.dataset_digest}
-            if Path(lineage.dataset).is_absolute():
-                is_file = of_generator and not Path(lineage.dataset).is_dir()
-                return TraceNode("file" if is_file else "folder", lineage.dataset, details)
-            details |= {"tenant": lineage.tenant, "is_kept": False}
-            return TraceNode("training_set", lineage.dataset, details)
-        return self._dataset_node(header, GENERATOR_KINDS if of_generator else EMBEDDER_KINDS)
+        if not lineage.training_sets:
+            details = {"digest": lineage.dataset_digest}
+            is_file = of_generator and not Path(lineage.dataset).is_dir()
+            return [TraceNode("file" if is_file else "folder", lineage.dataset, details)]
+        nodes = []
+        for learned in lineage.training_sets:
+            header = self.find_dataset(learned.digest)
+            if header is None:
+                gone = {"digest": learned.digest, "tenant": learned.tenant, "is_kept": False}
+                nodes.append(TraceNode("training_set", learned.address, gone))
+            else:
+                kinds = GENERATOR_KINDS if of_generator else EMBEDDER_KINDS
+                nodes.append(self._dataset_node(header, kinds))
+        return nodes
 
     def _dataset_node(self, header: DatasetHeader, kinds: Sequence[ExampleKind]) -> TraceNode:
         """Returns a node for a training set, with a few of its examples of some kinds."""

@@ -188,14 +188,15 @@ def _asked(collection: BeirCollection, known: Mapping[str, AnswerQuestion]) -> A
 def _held_out(settings: Settings, one: str) -> tuple[BeirCollection, dict[str, AnswerQuestion]]:
     """Returns the questions that a version's training set holds out, and which answers are known."""
     version = model_registry(settings).find(one)
-    if version.lineage.tenant is None:
+    learned = version.lineage.training_sets
+    if not learned:
         raise NothingHeldOut(
             f"{version.address} was trained on the folder {version.lineage.dataset}, not on a tenant's "
             "training set: name a collection with --data"
         )
-    opened = open_dataset(settings.datasets_folder, version.lineage.dataset)
-    known = {text: AnswerQuestion(text, ideal=ideal) for text, ideal in known_answers(opened).items()}
-    return held_out_collection(opened), known
+    opened = [open_dataset(settings.datasets_folder, each.address) for each in learned]
+    known = {text: AnswerQuestion(text, ideal=ideal) for text, ideal in known_answers(*opened).items()}
+    return held_out_collection(*opened), known
 
 
 def _trained_on(version: ModelVersion, data: Path, split: str) -> str | None:

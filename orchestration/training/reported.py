@@ -13,8 +13,9 @@ from training.registry.versions import ModelVersion
 def report_training(settings: Settings, version: ModelVersion, progress: Callable[[str], None]) -> None:
     """Records a materialization of the model's asset, as a run of it would.
 
-    Before Dagster's first run there is nothing that it could be recorded in. A version of a tenant
-    without a partition, or of none, is recorded without one.
+    Before Dagster's first run there is nothing that it could be recorded in. A version that several tenants'
+    documents taught is recorded in the partition of each. Without any tenant that has a partition it is
+    recorded without one.
 
     Args:
         settings: The settings of the state folder.
@@ -28,18 +29,19 @@ def report_training(settings: Settings, version: ModelVersion, progress: Callabl
     from assets.dagster.models import TRAINING_TENANTS, model_key, model_metadata
 
     curves = training_curves(settings.training_place.jobs).get(version.lineage.run_id, {})
-    tenant = version.lineage.tenant
     try:
         with dagster_home_instance(settings) as instance:
-            has_partition = tenant in instance.get_dynamic_partitions(str(TRAINING_TENANTS.name))
-            instance.report_runless_asset_event(
-                dg.AssetMaterialization(
-                    model_key(version.name),
-                    metadata=model_metadata(version, curves),
-                    partition=tenant if has_partition else None,
-                    tags={"dagster/data_version": version.digest},
+            known = instance.get_dynamic_partitions(str(TRAINING_TENANTS.name))
+            partitions: list[str | None] = [*filter(known.__contains__, version.lineage.tenants)]
+            for partition in partitions or [None]:
+                instance.report_runless_asset_event(
+                    dg.AssetMaterialization(
+                        model_key(version.name),
+                        metadata=model_metadata(version, curves),
+                        partition=partition,
+                        tags={"dagster/data_version": version.digest},
+                    )
                 )
-            )
     except SQLAlchemyError as error:
         progress(
             f"warning: the web UI does not show {version.address}, since Dagster's storage took no event "

@@ -1,7 +1,7 @@
 """`headwater train`: what is learned, the teacher that ranks it, and the job that makes a version."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,7 +19,7 @@ from retrieval.atomic_files import atomic_file
 from retrieval.embedding.config import packaged_embedding_model
 from training.jobs.document_questions import document_questions
 from training.jobs.embedder_job import run_embedder_job
-from training.jobs.learned import Learned, folder_digest, learned_of_tenant
+from training.jobs.learned import Learned, folder_digest, learned_of_tenants
 from training.jobs.plan import EmbedderTraining
 from training.jobs.ranked_lists import RankedLists, RankedQuestion, ranked_lists
 from training.registry.addresses import EMBEDDER, embedder_folder
@@ -33,11 +33,11 @@ _RANKINGS = "rankings.parquet"
 def train_embedder_version(
     settings: Settings,
     data: Path | None,
-    tenant: str | None,
+    tenants: Sequence[str],
     base: str | None,
     training: EmbedderTraining,
     progress: Callable[[str], None],
-    dataset: str | None = None,
+    datasets: Sequence[str] = (),
 ) -> ModelVersion:
     """Trains an embedder and registers it, or returns the version that the same command made before.
 
@@ -46,19 +46,19 @@ def train_embedder_version(
     Args:
         settings: The settings of the state folder.
         data: A folder in BEIR's layout: its corpus and the judgements of `qrels/train.tsv` are learned, and
-            no others; None to learn from the training set of a tenant.
-        tenant: The tenant, without `data`; None for that of `dataset`, or for `default`.
+            no others; None to learn from training sets of tenants.
+        tenants: The tenants, without `data`; without any those of `datasets`, or `default`.
         base: A model's name, address or folder; the packaged all-MiniLM-L6-v2 unless given.
         training: The settings of the training.
         progress: Takes a line about what happens.
-        dataset: The training set, NAME or NAME@DIGEST, without `data`; the tenant's newest unless given.
+        datasets: Training sets, NAME or NAME@DIGEST, without `data`; of a tenant without one the newest.
 
     Raises:
         UnknownBase: The base is no model that can be trained.
         BaseHasRemovedDocuments: The base learned from documents that were removed since.
-        DatasetHasRemovedDocuments: The training set holds some.
+        DatasetHasRemovedDocuments: A training set holds some.
         BadBeirCollection: The folder is not in that layout.
-        UnknownDataset: The tenant has no training set yet, or the named one is another tenant's.
+        UnknownDataset: A tenant has no training set yet, or a named one is another tenant's.
         TooFewExamples: There are too few questions.
         TrainingIsRunning: The same job runs elsewhere.
         TrainingDiverged: The loss is no number any more.
@@ -73,9 +73,10 @@ def train_embedder_version(
     learned = (
         _learned_of_folder(settings, data, base_folder, training, progress)
         if data
-        else learned_of_tenant(place.datasets, tenant, dataset)
+        else learned_of_tenants(place.datasets, tenants, datasets)
     )
-    with told_training(settings.openlineage_url, EMBEDDER, learned.name, learned.digest) as ended_with:
+    told = (EMBEDDER, learned.name, learned.digest, learned.datasets)
+    with told_training(settings.openlineage_url, *told) as ended_with:
         version = run_embedder_job(place, learned, base_folder, base, training, CODE_VERSION, progress)
         ended_with(version)
     report_training(settings, version, progress)

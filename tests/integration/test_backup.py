@@ -35,9 +35,10 @@ from retrieval.store.postgres import Postgres, fetch_postgres_value
 from training.datasets.requests import DatasetRequests
 from training.jobs.checkpoints import Standing
 from training.jobs.outcomes import JobOutcome, training_curves, write_job_outcome
+from training.registry.lineage import ModelLineage
 from training.registry.live import follow_live_release
 from training.registry.model_card import model_card
-from training.registry.versions import ModelAliases, ModelLineage, ModelRegistry, ModelVersion
+from training.registry.versions import ModelAliases, ModelRegistry, ModelVersion
 
 STATE_0 = Path(__file__).parent / "state-0.tar.gz"
 """The tables and sources that the first release's code made of `DOCS_0`."""

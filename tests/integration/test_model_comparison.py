@@ -25,8 +25,9 @@ from training.datasets.training_set import (
     open_dataset,
 )
 from training.jobs.learned import folder_digest
+from training.registry.lineage import ModelLineage
 from training.registry.model_card import model_card
-from training.registry.versions import ModelLineage, ModelVersion, UnknownModel
+from training.registry.versions import ModelVersion, UnknownModel
 
 
 @pytest.fixture(scope="module")

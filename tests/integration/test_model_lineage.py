@@ -13,6 +13,7 @@ from trained_lake import NOW, TrainedLake, make_trained_lake, write_snapshot
 from typer.testing import CliRunner
 
 from assets.lake.tables import ANSWERS, DOCUMENTS, RELEASES
+from assets.model_consistency import _training_sets
 from assets.sources.source_config import Source
 from assets.sources.source_registry import SourceRegistry
 from assets.training_sets.learned import (
@@ -25,6 +26,8 @@ from orchestration.cli.main import app
 from orchestration.operations import runs
 from orchestration.services.status import _models
 from orchestration.settings import Settings, settings_of_next_run
+from orchestration.tenants.holdings import show_tenant
+from orchestration.tenants.removal import _remaining
 from orchestration.tracing.models import TrainedFrom
 from orchestration.tracing.nodes import Trace, TraceNode, Untraceable
 from orchestration.tracing.tracer import Tracer
@@ -33,7 +36,7 @@ from orchestration.training.train import train_embedder_version
 from retrieval.embedding.config import packaged_embedding_model
 from retrieval.embedding.quantization import int8_model_digest
 from training.datasets.requests import DatasetRequests
-from training.datasets.training_set import DatasetHasRemovedDocuments
+from training.datasets.training_set import DatasetHasRemovedDocuments, UnknownDataset, snapshot_folder
 from training.jobs.plan import EmbedderTraining
 from training.registry.versions import ModelAliases
 
@@ -331,7 +334,7 @@ def test_what_is_trained_next_leaves_a_removed_document_out(tmp_path: Path) -> N
 
     def train(of: Path | str) -> set[str]:
         training = EmbedderTraining(minutes=0.1)
-        version = train_embedder_version(made.settings, None, "acme", str(of), training, print)
+        version = train_embedder_version(made.settings, None, ["acme"], str(of), training, print)
         return made.registry.learned_documents(version)
 
     assert train(base) == set(made.doc_ids.values())
@@ -349,3 +352,49 @@ def test_what_is_trained_next_leaves_a_removed_document_out(tmp_path: Path) -> N
         (2, 0),
         (1, 1),
     ]
+
+
+def test_one_job_learns_from_several_tenants_and_is_marked_for_what_either_loses(tmp_path: Path) -> None:
+    base = str(make_tiny_embedder(tmp_path / "base"))
+    made = make_trained_lake(tmp_path / "state", [f"thing{number}" for number in range(8)])
+    command = ["train", "embedder", "--base", base, "--minutes", "0.1", "--json"]
+    both = ["--tenant", "globex", "--tenant", "acme"]
+    with pytest.raises(UnknownDataset, match="the tenant 'globex' has no training set yet"):
+        invoke(made, *command, *both)
+    other = make_trained_lake(made.settings.home, [f"river{number}" for number in range(6)], "globex")
+    sets = [made.dataset, other.dataset]
+    addresses = [each.address for each in sets]
+    first = json.loads(invoke(made, *command, *both))
+    assert (first["version"], first["dataset"]) == (1, ", ".join(addresses))
+    named = [option for address in addresses for option in ("--dataset", address)]
+    for same in (["--tenant", "acme", "--tenant", "globex"], named):
+        assert json.loads(invoke(made, *command, *same)) == first
+    version = made.registry.find("embedder@1")
+    assert (version.lineage.tenant, version.lineage.tenants) == (None, ["acme", "globex"])
+    assert [each.digest for each in version.lineage.training_sets] == [each.digest for each in sets]
+    assert made.registry.learned_documents(version) == {*made.doc_ids.values(), *other.doc_ids.values()}
+    assert "of the tenants acme and globex" in (made.registry.path(version) / "README.md").read_text()
+
+    found = trace(made, "embedder@1")
+    assert [node.id for node in nodes(found.backward, "training_set")] == addresses
+    for header, doc in zip(sets, (made.doc_ids["thing1"], other.doc_ids["river1"]), strict=True):
+        for identity in (header.address, doc):
+            assert [node.id for node in nodes(trace(made, identity).forward, "model")] == ["embedder@1"]
+        held = show_tenant(made.settings, header.tenant)
+        assert held.models == ["embedder@1"]
+        left = [each.what for each in _remaining(made.settings, held, [])]
+        assert "models that learned from its documents: embedder@1" in left
+
+    place = made.settings.training_place
+    folder = snapshot_folder(place.datasets, other.dataset)
+    folder.rename(tmp_path / "away")
+    [lacking] = _training_sets(made.lake, place)
+    assert lacking.found.startswith(f"its training set {other.dataset.address} is not in ")
+    (tmp_path / "away").rename(folder)
+    assert marks(made) == {"embedder@1": 0}
+    other.remove("river2")
+    assert marks(made) == {"embedder@1": 1}
+    made.lake.delta(DOCUMENTS.name).delete("tenant = 'globex'")
+    assert marks(made) == {"embedder@1": 6}
+    with pytest.raises(DatasetHasRemovedDocuments, match=other.dataset.address):
+        invoke(made, *command, *both)

@@ -25,9 +25,10 @@ from retrieval.embedding.model_signature import ModelNotTrusted
 from retrieval.index.index import Index
 from retrieval.index.types import IndexConflict, IndexRelease, ReleaseHeld
 from retrieval.store.postgres import Postgres
+from training.registry.lineage import ModelLineage
 from training.registry.live import follow_live_release
 from training.registry.model_card import model_card
-from training.registry.versions import ModelAliases, ModelDecision, ModelLineage, ModelRegistry, UnknownModel
+from training.registry.versions import ModelAliases, ModelDecision, ModelRegistry, UnknownModel
 
 LINEAGE = ModelLineage(
     dataset="rivers@1234",

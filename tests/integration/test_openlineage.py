@@ -39,6 +39,7 @@ from orchestration.services.dagster_home import dagster_home_instance
 from orchestration.settings import Settings, open_configured_lake
 from retrieval.store.postgres import Postgres
 from training.datasets.training_set import DatasetHeader
+from training.registry.lineage import LearnedDataset
 from training.registry.versions import ModelVersion
 
 SECRET = "the patient's name is Ada"
@@ -164,9 +165,13 @@ def test_a_training_is_told_with_its_training_set_its_base_and_its_model(receive
         told_training(receiver.url, "embedder", "/home/me/my-questions", "cd" * 32),
     ):
         raise ValueError(SECRET)
+    both = [LearnedDataset(address=f"{each}@12", digest=each * 64, tenant=each) for each in ("a", "b")]
+    with told_training(receiver.url, "embedder", "a@12, b@12", "ef" * 32, both):
+        pass
     for event in receiver.events:
         require_valid_event(event)
-    begun, ended, _, failed = receiver.of_job("train.embedder")
+    begun, ended, _, failed, of_two, _ = receiver.of_job("train.embedder")
+    assert versions(of_two["inputs"]) == {"datasets/a": "a" * 64, "datasets/b": "b" * 64}
     assert (begun["eventType"], ended["eventType"], failed["eventType"]) == ("START", "COMPLETE", "FAIL")
     assert UUID(begun["run"]["runId"]) == UUID(ended["run"]["runId"])
     assert versions(begun["inputs"]) == {"datasets/rivers": "ab" * 32}

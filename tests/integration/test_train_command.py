@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from test_model_assets import instruction_rows, write_examples
+from test_model_assets import instruction_rows, ranked_rows, write_examples
 from tiny_embedders import make_tiny_embedder
 from typer.testing import CliRunner
 
@@ -11,9 +11,11 @@ from orchestration.cli.main import app
 from orchestration.settings import Settings
 from orchestration.training.train import train_embedder_version
 from quality.evaluation.beir_collection import BadBeirCollection
-from training.datasets.training_set import UnknownDataset
+from training.datasets.held_out import held_out_collection
+from training.datasets.training_set import UnknownDataset, open_dataset
 from training.job_folder import TrainingIsRunning, alone_in
-from training.jobs.learned import NothingToLearnFrom, learned_of_tenant
+from training.jobs.checkpoints import describe_job, stopped_on_other_snapshots
+from training.jobs.learned import NothingToLearnFrom, learned_of_tenants
 from training.jobs.network import UnknownBase
 from training.jobs.plan import EmbedderTraining
 from training.jobs.ranked_lists import TooFewExamples
@@ -92,7 +94,7 @@ def test_what_can_not_be_learned_from_is_told(tiny_base: Path, tmp_path: Path) -
     settings = Settings(home=tmp_path / "state")
 
     def train(data: Path | None, base: str = str(tiny_base)) -> None:
-        train_embedder_version(settings, data, "acme", base, TRAINING, lambda line: None)
+        train_embedder_version(settings, data, ["acme"], base, TRAINING, lambda line: None)
 
     with pytest.raises(BadBeirCollection, match="there is no folder"):
         train(tmp_path / "none")
@@ -107,7 +109,7 @@ def test_what_can_not_be_learned_from_is_told(tiny_base: Path, tmp_path: Path) -
     with pytest.raises(UnknownDataset, match=r"tenant 'acme' has no training set yet.*--data"):
         train(None)
     header = write_examples(settings, "acme", instruction_rows(("Danube", "Rhine")))
-    learned = learned_of_tenant(settings.datasets_folder, "acme")
+    learned = learned_of_tenants(settings.datasets_folder, ["acme"])
     with pytest.raises(NothingToLearnFrom, match=f"{header.address} has no questions with passages"):
         learned.lists()
     with pytest.raises(UnknownBase, match="can not be trained"):
@@ -117,6 +119,49 @@ def test_what_can_not_be_learned_from_is_told(tiny_base: Path, tmp_path: Path) -
             UnknownModel, match=r"folder that is there, or one of all-MiniLM-L6-v2, bge-small"
         ):
             train(tiny, unknown)
+
+
+def test_training_sets_of_several_tenants_are_learned_together_but_for_what_one_is_tested_on(
+    tmp_path: Path,
+) -> None:
+    settings = Settings(home=tmp_path / "state")
+    folder, rows = settings.datasets_folder, ranked_rows(["shared"])
+    own = [
+        row
+        | {key: f"{row[key]} there" for key in ("example_id", "question", "positive")}
+        | {"doc_ids": [who]}
+        for row, who in zip(rows, map(str, range(len(rows))), strict=True)
+    ]
+    acme = write_examples(settings, "acme", rows)
+    globex = write_examples(settings, "globex", [rows[0], *own[1:]])
+    both = learned_of_tenants(folder, ["globex", "acme", "globex"])
+    assert both.tenant is None
+    assert both.name == f"{acme.address}, {globex.address}"
+    assert len(both.lists().ids) == 2 * (len(rows) - 1), "each is tested on the first of the other"
+    assert both.documents == {"shared", *map(str, range(1, len(rows)))}
+    for tenants, addresses in (
+        (["acme", "globex"], []),
+        ([], [globex.address, acme.name]),
+        (["acme", "globex"], [acme.address]),
+    ):
+        same = learned_of_tenants(folder, tenants, addresses)
+        assert (same.name, same.digest, same.datasets) == (both.name, both.digest, both.datasets)
+    one = learned_of_tenants(folder, [], [acme.name, acme.address])
+    assert (one.name, one.digest, one.tenant, one.datasets) == (acme.address, acme.digest, "acme", ())
+    with pytest.raises(UnknownDataset, match=f"{globex.address} is a training set of the tenant 'globex'"):
+        learned_of_tenants(folder, ["acme", "initech"], [globex.address])
+    held = held_out_collection(*(open_dataset(folder, each.address) for each in both.datasets))
+    assert (held.name, len(held.queries)) == (both.name, 2 * len(rows) - 1)
+
+
+def test_a_stopped_job_on_other_snapshots_of_the_same_tenants_is_found(tmp_path: Path) -> None:
+    learned = ["a@11, b@11", "a@22, b@11", "a@22", "a@22, c@11"]
+    for number, dataset in enumerate(learned):
+        folder = tmp_path / f"embedder-{number}"
+        folder.mkdir()
+        describe_job(folder, {"dataset": dataset, "base": "mine", "seed": 0})
+        (folder / "checkpoint.safetensors").touch()
+    assert stopped_on_other_snapshots(tmp_path / "embedder-0") == ["a@22, b@11"]
 
 
 def test_the_same_job_does_not_run_twice_at_once(tiny_base: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from orchestration.services.web_server import build_web_application
 from orchestration.settings import Settings
 from training.place import TrainingPlace
 from training.registry import mlflow_mirror
-from training.registry.versions import ModelLineage
+from training.registry.lineage import ModelLineage
 
 HERE = "http://127.0.0.1:3000"
 API = "/mlflow/ajax-api/2.0/mlflow"

@@ -15,13 +15,13 @@ from retrieval.embedding.config import EmbedderConfig
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.embedding.model_signature import MANIFEST, ModelNotTrusted, signature_path
 from training.registry.addresses import embedder_folder
+from training.registry.lineage import ModelLineage
 from training.registry.mlflow_mirror import follow_in_mlflow, local_mlflow_uri
 from training.registry.model_card import model_card
 from training.registry.moves import versions_before
 from training.registry.versions import (
     ModelAliases,
     ModelDecision,
-    ModelLineage,
     ModelRegistry,
     ModelVersion,
     SharedDigest,

@@ -1,12 +1,14 @@
 """The held-out examples of a training set, as collections that embedders and generators are measured on."""
 
 import hashlib
+from itertools import chain
 
 from quality.evaluation.answer_collection import AnswerCollection, AnswerQuestion
 from quality.evaluation.answer_metrics import strip_citation_markers
 from quality.evaluation.beir_collection import BeirCollection, BeirDocument
 from training.datasets.answer_citations import cited_numbers
 from training.datasets.training_set import ANSWER, TrainingSet
+from training.registry.lineage import BETWEEN_DATASETS
 
 _KINDS = ("ranked_list", "retrieval_pair")
 
@@ -15,8 +17,8 @@ class NothingHeldOut(ValueError):
     """A training set has no held-out questions, or a model has no training set."""
 
 
-def held_out_collection(opened: TrainingSet) -> BeirCollection:
-    """Returns the questions of the test split, over the passages of all splits.
+def held_out_collection(*opened: TrainingSet) -> BeirCollection:
+    """Returns the questions of the test split of training sets, over the passages of all splits.
 
     A question's passage is the relevant one; the others are what it competes with. What is asked of several
     passages, and of one as a pair and as a ranked list, is one question: figures count it once.
@@ -27,7 +29,7 @@ def held_out_collection(opened: TrainingSet) -> BeirCollection:
     documents: dict[str, BeirDocument] = {}
     names: dict[str, str] = {}
     relevant: dict[str, dict[str, int]] = {}
-    for split, examples in opened.examples.items():
+    for split, examples in chain.from_iterable(each.examples.items() for each in opened):
         for row in examples.to_pylist():
             if row["kind"] not in _KINDS or not row["question"]:
                 continue
@@ -36,20 +38,22 @@ def held_out_collection(opened: TrainingSet) -> BeirCollection:
             if split == "test":
                 name = names.setdefault(row["question"], row["example_id"])
                 relevant.setdefault(name, {})[_key(row["positive"])] = 1
+    headers = [each.header for each in opened]
+    address = BETWEEN_DATASETS.join(each.address for each in headers)
     if not names:
         raise NothingHeldOut(
-            f"the split test of {opened.header.address} has no question with a passage; a hash puts a "
+            f"the split test of {address} has no question with a passage; a hash puts a "
             "tenth of the documents into it: add documents and make a new snapshot "
-            f"(`headwater datasets snapshot {opened.header.name}`), or name a collection with --data"
+            f"(`headwater datasets snapshot {headers[0].name}`), or name a collection with --data"
         )
     queries = {name: question for question, name in names.items()}
-    return BeirCollection(opened.header.address, documents, queries, relevant)
+    return BeirCollection(address, documents, queries, relevant)
 
 
-def known_answers(opened: TrainingSet) -> dict[str, tuple[str, ...]]:
-    """Returns the answers to the questions of the test split of which an instruction has one."""
+def known_answers(*opened: TrainingSet) -> dict[str, tuple[str, ...]]:
+    """Returns the answers to the questions of the test splits of which an instruction has one."""
     found: dict[str, tuple[str, ...]] = {}
-    for row in opened.examples["test"].to_pylist():
+    for row in chain.from_iterable(each.examples["test"].to_pylist() for each in opened):
         if row["kind"] == "instruction" and row["question"]:
             found[row["question"]] = (*found.get(row["question"], ()), row["positive"])
     return found

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from retrieval.atomic_files import atomic_file
 from training.job_folder import worker_folder
+from training.registry.lineage import BETWEEN_DATASETS
 
 _DESCRIBED = "job.json"
 
@@ -124,9 +125,9 @@ def describe_job(folder: Path, described: Mapping[str, object]) -> None:
 
 
 def stopped_on_other_snapshots(folder: Path) -> list[str]:
-    """Returns the snapshots of a training set that jobs which were stopped learn from, sorted.
+    """Returns the snapshots of training sets that jobs which were stopped learn from, sorted.
 
-    They are the jobs that differ from one that was described in nothing but the snapshot.
+    They are the jobs that differ from one that was described in nothing but the snapshots.
 
     Args:
         folder: The described job's folder, named by model and digest; those of the others are beside it.
@@ -137,12 +138,13 @@ def stopped_on_other_snapshots(folder: Path) -> list[str]:
     found = []
     for file in folder.parent.glob(f"{folder.name.rpartition('-')[0]}-*/{_DESCRIBED}"):
         other = json.loads(file.read_bytes())
-        same = _without_snapshot(other) == _without_snapshot(this)
+        same = _without_snapshots(other) == _without_snapshots(this)
         begun = Checkpoints(file.parent).begun or Checkpoints(worker_folder(file.parent)).begun
         if same and other["dataset"] != this["dataset"] and begun:
             found.append(str(other["dataset"]))
     return sorted(found)
 
 
-def _without_snapshot(described: dict[str, object]) -> dict[str, object]:
-    return described | {"dataset": str(described["dataset"]).partition("@")[0]}
+def _without_snapshots(described: dict[str, object]) -> dict[str, object]:
+    learned = str(described["dataset"]).split(BETWEEN_DATASETS)
+    return described | {"dataset": [address.partition("@")[0] for address in learned]}

@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -13,8 +13,9 @@ from training.job_folder import alone_in, remove_worker_files
 from training.jobs.checkpoints import Checkpoints, Standing, describe_job, stopped_on_other_snapshots
 from training.jobs.outcomes import JobOutcome, read_job_outcome, training_curves, write_job_outcome
 from training.place import TrainingPlace
+from training.registry.lineage import BETWEEN_DATASETS, LearnedDataset, ModelLineage
 from training.registry.mlflow_mirror import follow_in_mlflow
-from training.registry.versions import ModelDecision, ModelLineage, ModelVersion
+from training.registry.versions import ModelDecision, ModelVersion
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,14 @@ class LearnedSource:
         digest: SHA-256 (hex) of it.
         tenant: Whose it is; None for a file or folder of nobody's.
         documents: The ids of the lake's documents that it is made from.
+        datasets: The training sets, where it is several; `digest` is over all.
     """
 
     name: str
     digest: str
     tenant: str | None
     documents: frozenset[str]
+    datasets: tuple[LearnedDataset, ...] = field(default=(), kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,8 @@ def run_job(
         progress(f"learning from {source.name}")
         if not Checkpoints(folder).begun:
             for each in stopped_on_other_snapshots(folder):
-                progress(f"a training on {each} was stopped: `--dataset {each}` goes on with it")
+                named = " ".join(f"--dataset {address}" for address in each.split(BETWEEN_DATASETS))
+                progress(f"a training on {each} was stopped: `{named}` goes on with it")
         trained = train(folder)
         standing = trained.standing
         progress(f"ended: {trained.ended}; the best weights are those of step {standing.best_step}")
@@ -126,6 +130,7 @@ def run_job(
             run_id=run_id,
             settings=settings,
             tenant=source.tenant,
+            datasets=source.datasets,
         )
         metrics = trained.metrics | {
             "steps": standing.step,

@@ -1,15 +1,16 @@
 """What a job learns: from a training set here; `orchestration` adds what a folder of questions says."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from quality.evaluation.beir_collection import queries_file_of
-from training.datasets.training_set import EMBEDDER_KINDS, TrainingSet, open_tenant_dataset
+from training.datasets.training_set import EMBEDDER_KINDS, TrainingSet, find_dataset, open_tenant_dataset
 from training.jobs.job import LearnedSource
 from training.jobs.ranked_lists import RankedLists, RankedQuestion, ranked_lists
+from training.registry.lineage import BETWEEN_DATASETS, LearnedDataset
 
 
 class NothingToLearnFrom(ValueError):
@@ -36,36 +37,68 @@ def folder_digest(data: Path) -> str:
     return digest.hexdigest()
 
 
-def learned_of_tenant(datasets: Path, tenant: str | None, address: str | None = None) -> Learned:
-    """Returns what a training set of a tenant teaches.
+def learned_of_tenants(datasets: Path, tenants: Sequence[str], addresses: Sequence[str] = ()) -> Learned:
+    """Returns what training sets of some tenants teach together, in whatever order they are named.
+
+    Each question counts alike, so a tenant with more of them has more of the training.
 
     Args:
         datasets: The folder of training sets.
-        tenant: The tenant; None for that of the named snapshot, or for `default`.
-        address: The snapshot, NAME or NAME@DIGEST; the tenant's newest unless given.
+        tenants: The tenants; without any those of the named snapshots, or `default`.
+        addresses: Snapshots, NAME or NAME@DIGEST; of a tenant without one it is the newest.
 
     Raises:
-        UnknownDataset: The tenant has none yet, or the named one is not there or is another tenant's.
-        BrokenDataset: A file of it was changed since it was written.
-        DatasetHasRemovedDocuments: It holds documents that were removed since.
+        UnknownDataset: A tenant has none yet, or a named one is not there or is of none of the tenants.
+        BrokenDataset: A file of one was changed since it was written.
+        DatasetHasRemovedDocuments: One holds documents that were removed since.
     """
-    opened = open_tenant_dataset(datasets, tenant, address)
-    header = opened.header
-    documents = frozenset(doc_id for row in _questions(opened) for doc_id in row["doc_ids"])
-    return Learned(header.address, header.digest, header.tenant, documents, lambda: _lists(opened))
+    whose = {address: find_dataset(datasets, address).tenant for address in addresses}
+    opened = [
+        open_tenant_dataset(datasets, tenant if tenant in tenants else next(iter(tenants), None), address)
+        for address, tenant in whose.items()
+    ]
+    left = {*(tenants or ([] if addresses else ["default"]))}.difference(whose.values())
+    opened += [open_tenant_dataset(datasets, tenant) for tenant in sorted(left)]
+    by_digest = {each.header.digest: each for each in opened}
+    sets = sorted(by_digest.values(), key=lambda each: each.header.address)
+    documents = frozenset(doc_id for row in _questions(sets) for doc_id in row["doc_ids"])
+    parts = [
+        LearnedDataset(address=each.header.address, digest=each.header.digest, tenant=each.header.tenant)
+        for each in sets
+    ]
+    if len(parts) == 1:
+        [one] = parts
+        return Learned(one.address, one.digest, one.tenant, documents, lambda: _lists(sets))
+    return Learned(
+        BETWEEN_DATASETS.join(each.address for each in parts),
+        hashlib.sha256(" ".join(each.digest for each in parts).encode()).hexdigest(),
+        parts[0].tenant if len({each.tenant for each in parts}) == 1 else None,
+        documents,
+        lambda: _lists(sets),
+        datasets=tuple(parts),
+    )
 
 
-def _questions(opened: TrainingSet) -> list[dict[str, Any]]:
-    """Returns the examples of a snapshot that an embedder learns from, in `EXAMPLE_SCHEMA`."""
-    rows = opened.examples["train"].to_pylist()
-    return [row for row in rows if row["kind"] in EMBEDDER_KINDS and row["question"]]
+def _questions(sets: Sequence[TrainingSet]) -> Iterator[dict[str, Any]]:
+    """Yields the examples of snapshots that an embedder learns from, in `EXAMPLE_SCHEMA`.
+
+    Documents of two tenants are never compared, so the same text can be in one's training split and in the
+    other's test split: what any snapshot is tested on, it learns from none.
+    """
+    for one in sets:
+        others = [each.examples["test"].to_pylist() for each in sets if each is not one]
+        tested = {text for rows in others for row in rows for text in (row["question"], row["positive"])}
+        for row in one.examples["train"].to_pylist():
+            is_learned = row["kind"] in EMBEDDER_KINDS and row["question"]
+            if is_learned and tested.isdisjoint((row["question"], row["positive"])):
+                yield row
 
 
-def _lists(opened: TrainingSet) -> RankedLists:
-    """Returns the lists of a snapshot: ranked ones, and pairs as lists of what is right and wrong."""
+def _lists(sets: Sequence[TrainingSet]) -> RankedLists:
+    """Returns the lists of snapshots: ranked ones, and pairs as lists of what is right and wrong."""
     texts: dict[str, str] = {}
     questions = []
-    for row in _questions(opened):
+    for row in _questions(sets):
         passages = row["candidates"] or [row["positive"], *row["negatives"]]
         texts |= {text: text for text in passages} | {row["positive"]: row["positive"]}
         questions.append(
@@ -79,7 +112,6 @@ def _lists(opened: TrainingSet) -> RankedLists:
             )
         )
     if not questions:
-        raise NothingToLearnFrom(
-            f"{opened.header.address} has no questions with passages, of which an embedder learns"
-        )
+        named = BETWEEN_DATASETS.join(each.header.address for each in sets)
+        raise NothingToLearnFrom(f"{named} has no questions with passages, of which an embedder learns")
     return ranked_lists(questions, texts)

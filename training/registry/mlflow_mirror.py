@@ -177,7 +177,7 @@ def _register(
     made_at_ms = int(version.made_at.timestamp() * 1000)
     points = [(key, number, 0) for key, number in version.metrics.items()]
     points += [(key, number, step) for key, curve in curves.items() for step, number in curve]
-    lineage = version.lineage.model_dump(exclude={"settings"}) | version.lineage.settings
+    lineage = version.lineage.model_dump(exclude={"settings", "datasets"}) | version.lineage.settings
     client.log_batch(
         run.info.run_id,
         [Metric(key.replace("@", "_at_"), number, made_at_ms, step) for key, number, step in points],

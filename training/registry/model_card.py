@@ -8,6 +8,8 @@ from training.registry.versions import ModelVersion
 def model_card(version: ModelVersion) -> str:
     """Returns a model card (Mitchell et al., "Model Cards for Model Reporting", 2019)."""
     lineage = version.lineage
+    tenants = lineage.tenants
+    whose = f" of the tenant{'s' if len(tenants) > 1 else ''} {' and '.join(tenants)}" if tenants else ""
     return f"""---
 library_name: sentence-transformers
 pipeline_tag: sentence-similarity
@@ -17,7 +19,7 @@ tags: [sentence-transformers, feature-extraction, headwater]
 # {version.address}
 
 An embedder trained by Headwater from {lineage.base} (digest `{lineage.base_digest}`) on {lineage.dataset}
-(digest `{lineage.dataset_digest}`){f" of the tenant {lineage.tenant}" if lineage.tenant else ""}. Its digest
+(digest `{lineage.dataset_digest}`){whose}. Its digest
 is `{version.digest}`; made at {version.made_at:%Y-%m-%d %H:%M} UTC by job `{lineage.run_id}` of code version
 {lineage.code_version}, in {version.seconds:.0f} s. The terms of the base and of the texts that it learned
 from hold for it.

@@ -24,6 +24,7 @@ from retrieval.embedding.model_signature import (
     signature_path,
 )
 from training.registry.learned_documents import read_learned_documents, write_learned_documents
+from training.registry.lineage import ModelLineage
 
 _MODEL = "model"
 _DECISIONS = "decisions.jsonl"
@@ -40,30 +41,6 @@ class SharedDigest(UnknownModel):
 
 class LiveModelMoved(RuntimeError):
     """Another version went live meanwhile; nothing was changed."""
-
-
-class ModelLineage(BaseModel, frozen=True):
-    """What a model was made from.
-
-    Attributes:
-        dataset: The name of the training set, or the path of the folder.
-        dataset_digest: SHA-256 (hex) of what was learned.
-        base: The path or name of the base.
-        base_digest: The base's digest.
-        code_version: The version of Headwater's code.
-        run_id: The job.
-        settings: The settings of the training.
-        tenant: The tenant whose documents were learned; None for a folder.
-    """
-
-    dataset: str
-    dataset_digest: str
-    base: str
-    base_digest: str
-    code_version: str
-    run_id: str
-    settings: dict[str, float | int | str]
-    tenant: str | None = None
 
 
 class ModelVersion(BaseModel, frozen=True):

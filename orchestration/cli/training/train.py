@@ -45,9 +45,20 @@ def train_embedder_command(
         ),
     ] = None,
     tenant: Annotated[
-        str | None, typer.Option(help="Whose training set; `default` unless given.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            help="Whose training set; `default` unless given. May be repeated: it learns from all of them.",
+            show_default=False,
+        ),
     ] = None,
-    dataset: Dataset = None,
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[@DIGEST]",
+            help="A training set, or one snapshot of it; a tenant's newest unless given. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     base: Annotated[
         str | None,
         typer.Option(metavar="NAME|PATH", help="What is trained; all-MiniLM-L6-v2 unless given."),
@@ -62,10 +73,10 @@ def train_embedder_command(
 ) -> None:
     """Train the embedder, and register what comes out. Killed, the same command goes on where it ended.
 
-    Without --data it learns from a training set of the tenant (`headwater datasets list`), the newest unless
+    Without --data it learns from a training set of each tenant (`headwater datasets list`), the newest unless
     --dataset names another.
 
-    Example: `headwater train embedder --data ~/scifact --minutes 15`
+    Example: `headwater train embedder --tenant acme --tenant globex --minutes 15`
     """
     from orchestration.training.train import train_embedder_version
     from training.jobs.plan import EmbedderTraining
@@ -74,12 +85,14 @@ def train_embedder_command(
     training = EmbedderTraining(minutes=minutes, seed=seed, objective=objective)
     folder = _learned_path(data, dataset)
     with quiet_terminal():
-        version = train_embedder_version(settings, folder, tenant, base, training, print_progress, dataset)
+        version = train_embedder_version(
+            settings, folder, tenant or [], base, training, print_progress, dataset or []
+        )
     if _print_trained(version, json_):
         return
+    asked = "" if version.lineage.training_sets else " --data DIR"
     console.print(
-        f"`headwater models compare {version.address} live{'' if version.lineage.tenant else ' --data DIR'}` "
-        "measures it; "
+        f"`headwater models compare {version.address} live{asked}` measures it; "
         f"`headwater models promote {version.address} --reason …` has it served",
         markup=False,
     )
@@ -132,7 +145,7 @@ def train_generator_command(
         )
 
 
-def _learned_path(data: Path | None, dataset: str | None) -> Path | None:
+def _learned_path(data: Path | None, dataset: list[str] | str | None) -> Path | None:
     if data and dataset:
         raise typer.BadParameter("--data and --dataset are two things to learn from: give one of them")
     return data.expanduser() if data else None
