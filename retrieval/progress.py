@@ -53,7 +53,9 @@ class Progress:
             logger.info("%s", progress_line(self._what, self._done, self.total, now - self._began))
 
 
-def progress_line(what: str, done: int, total: int | None, seconds: float, before: int = 0) -> str:
+def progress_line(
+    what: str, done: int, total: int | None, seconds: float, before: int = 0, until: int | None = None
+) -> str:
     """Returns a line such as "documents parsed: 1,200 of 4,000 (30%), 40/s, about 1 min 10 s left".
 
     Args:
@@ -62,6 +64,7 @@ def progress_line(what: str, done: int, total: int | None, seconds: float, befor
         total: How much there is to do; None while that is not known.
         seconds: The time since the beginning of this process's part.
         before: How much was done before it.
+        until: How much will be done when it ends, where that is less than `total`.
     """
     rate = (done - before) / seconds if seconds > 0 else 0.0
     speed = f", {rate:.3g}/s" if 0 < rate < 100 else f", {rate:,.0f}/s" if rate else ""
@@ -69,7 +72,8 @@ def progress_line(what: str, done: int, total: int | None, seconds: float, befor
         speed = f", {60 * rate:.2g} per minute"
     if not total:
         return f"{what}: {done:,}{speed}"
-    left = f", about {_duration((total - done) / rate)} left" if rate and done < total else ""
+    end = total if until is None else until
+    left = f", about {_duration((end - done) / rate)} left" if rate and done < end else ""
     return f"{what}: {done:,} of {total:,} ({done / total:.0%}){speed}{left}"
 
 

@@ -150,6 +150,19 @@ class TrainingWorker:
     python: Path
     launch: Launch = launch_worker
 
+    def require_python(self) -> None:
+        """Says that the worker can not be started, before anything is prepared for it.
+
+        Raises:
+            TrainingWorkerFailed: There is no such program.
+        """
+        if shutil.which(self.python) is None:
+            raise TrainingWorkerFailed(
+                f"HEADWATER_TRAINING__WORKER_PYTHON is {self.python}, and no program that can be run is "
+                "there: name the Python of an environment with what training needs, or a script that takes "
+                "its arguments"
+            )
+
     def train(
         self,
         job: Path,
@@ -210,7 +223,11 @@ class TrainingWorker:
             fault = str(error)
         result = folder.read_result()
         if result is None:
-            raise TrainingWorkerFailed(f"{fault}. The same command goes on from the last checkpoint")
+            begun = any(folder.path.rglob("*.safetensors"))
+            goes_on = (
+                "from the last checkpoint" if begun else "from the beginning, for it has no checkpoint yet"
+            )
+            raise TrainingWorkerFailed(f"{fault}. The same command goes on {goes_on}")
         if result.failure is not None:
             raise TrainingWorkerFailed(f"the worker: {result.failure}")
         return result

@@ -10,7 +10,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-from assets.answers.stored import StoredAnswer, find_stored_answer, stored_batch
+from assets.answers.stored import StoredAnswer, UnknownStoredAnswer, find_stored_answer, stored_batch
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION, WriteConflict
 from assets.lake.tables import ANSWER_RATINGS, ANSWERS
@@ -114,6 +114,7 @@ def rate_batch(
         canonical: From every URI and doc_id of the tenant the doc_id of the document that stands for it.
 
     Raises:
+        UnknownStoredAnswer: The batch has no answer to the tenant.
         WriteConflict: Other processes wrote ratings all the time; nothing was written.
     """
     by_text = {
@@ -122,6 +123,8 @@ def rate_batch(
     }
     stored = (StoredAnswer.model_validate(row) for row in stored_batch(lake, batch).to_pylist())
     answers = [answer for answer in stored if answer.tenant == tenant]
+    if not answers:
+        raise UnknownStoredAnswer(f"the batch {batch!r} has no answers to the tenant {tenant!r} yet")
     before = newest_ratings(lake, [answer.answer_id for answer in answers])
     counts, reasons, ratings = Counter[str](), Counter[str](), list[AnswerRating]()
     for answer in answers:

@@ -143,6 +143,21 @@ def rated_answers(lake: Lake, tenants: Sequence[str]) -> pa.Table:
     return found.filter(pc.and_(pc.is_valid(found["positive"]), pc.invert(personal)))
 
 
+def count_good_answers(lake: Lake, tenant: str) -> tuple[int, int]:
+    """Returns how many answers of a tenant are rated good, and how many of these users with groups got."""
+    [row] = lake.query(
+        "select count(*) as good, count(nullif(access_groups, '')) as of_groups from answers semi join ("
+        "    select answer_id from ratings"
+        "    qualify row_number() over (partition by answer_id order by rated_at desc) = 1"
+        "    and rating = 'good'"
+        ") using (answer_id) where tenant = ?",
+        [tenant],
+        ratings=lake.delta(ANSWER_RATINGS.name),
+        answers=lake.delta(ANSWERS.name),
+    ).to_pylist()
+    return row["good"], row["of_groups"]
+
+
 def cite_by_place(answer: str, cited: Sequence[str], quotes: Sequence[str] = ()) -> str | None:
     """Returns an answer whose markers name passages by their place, where they named citations by theirs.
 

@@ -28,6 +28,9 @@ from training.datasets.config import ListTeacher
 _LONGEST_LIST_S = 120.0
 """How long a reranker may take for one list: nobody waits for an answer here, but a run does not hang."""
 
+_SCORED_AT_ONCE = 8
+"""Lists."""
+
 _TAUGHT = """
     SELECT r.draft_no, d.question, any_value(r.scores) AS scores,
            list(p.chunk_id ORDER BY r.place) AS chunk_ids, list(p.doc_id ORDER BY r.place) AS doc_ids,
@@ -150,10 +153,16 @@ def define_taught_lists(on: LocalRelations, teacher: ListTeacher, score: ScoreLi
     on.define("mined", _MINED)
 
 
+def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Yields parts that take about a second to score, so that progress is seen."""
+    for first in range(0, batch.num_rows, _SCORED_AT_ONCE):
+        yield batch.slice(first, _SCORED_AT_ONCE)
+
+
 def _taught(
     teacher: ListTeacher, score: ScoreList, batches: Iterator[pa.RecordBatch]
 ) -> Iterator[pa.RecordBatch]:
-    for batch in batches:
+    for batch in (some for each in batches for some in _pieces(each)):
         rows = []
         for row in batch.to_pylist():
             columns = zip(row["texts"], row["titles"], row["headings"], strict=True)

@@ -28,7 +28,7 @@ def rate_batch_by_file(settings: Settings, batch: str, tenant: str, file: Path) 
     AnswerBatches(settings.batches_dir).questions(batch)  # whether there is one
     if not file.is_file():
         raise BadAnswerCollection(
-            f"there is no file of known answers at {file}: write one in each line, such as "
+            f"{file} is no file of known answers: write one in each line, such as "
             '{"question": "…", "exact_answer": "…", "uri": "…"}'
         )
     known = load_answer_collection(file).questions

@@ -4,12 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from assets.answers.batches import AnswerBatches
+from assets.lake.lake import Lake
 from assets.lake.tables import TRAINING_EXAMPLES
 from assets.sources.source_registry import SourceRegistry
-from assets.training_sets.rated_answers import rated_answers
+from assets.training_sets.rated_answers import count_good_answers, rated_answers
 from assets.training_sets.snapshots import mark_removed, snapshot_training_set
 from assets.training_sets.step import evaluation_questions
 from orchestration.openlineage.training_events import tell_snapshot
@@ -78,18 +80,33 @@ def make_dataset(
     asked = evaluation_questions(
         SourceRegistry(settings.sources_file), AnswerBatches(settings.batches_dir), rated
     )
-    if good := pc.sum(pc.equal(rated["tenant"], request.tenant)).as_py():
-        learned = lake.query(
-            "select count(*) as n from e where tenant = ? and answer_id is not null and left_out is null",
-            [request.tenant],
-            e=lake.delta(TRAINING_EXAMPLES.name),
-        )["n"][0]
-        progress(f"{counted(good, 'answer')} rated good, {learned} of them examples")
+    if said := _what_became_of_good_answers(lake, request.tenant, rated):
+        progress(said)
     header = snapshot_training_set(
         lake, settings.datasets_folder, request, asked, settings.recipe.training_sets
     )
     tell_snapshot(settings.openlineage_url, header, lake.root)
     return header
+
+
+def _what_became_of_good_answers(lake: Lake, tenant: str, rated: pa.Table) -> str | None:
+    """Returns how many answers that are rated good became examples, and why not the others; None without."""
+    good, of_groups = count_good_answers(lake, tenant)
+    usable = pc.sum(pc.equal(rated["tenant"], tenant)).as_py() or 0
+    learned = lake.query(
+        "select count(*) as n from e where tenant = ? and answer_id is not null and left_out is null",
+        [tenant],
+        e=lake.delta(TRAINING_EXAMPLES.name),
+    )["n"][0].as_py()
+    reasons = {
+        "given to users with groups": of_groups,
+        "with personal data or a number in brackets, or given again since": good - of_groups - usable,
+        "whose passages changed, lie in several splits, are not for training or near held-out texts": (
+            usable - learned
+        ),
+    }
+    left_out = "".join(f"; {count} {reason}" for reason, count in reasons.items() if count)
+    return f"{counted(good, 'answer')} rated good, {learned} of them examples{left_out}" if good else None
 
 
 def list_datasets(settings: Settings) -> list[DatasetState]:

@@ -90,6 +90,8 @@ def train_generator_version(
         TrainingDiverged: The loss is no number any more.
         CheckpointNotWritten: The disk is full; the checkpoint before is as it was.
     """
+    if (worker := settings.training_place.worker) is not None:
+        worker.require_python()
     found = generator_base(base, settings.generator.model, settings.training_place.registry)
     if data is None:  # since the last run documents may have been removed
         mark_removed(open_configured_lake(settings), settings.datasets_folder)

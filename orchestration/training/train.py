@@ -65,6 +65,8 @@ def train_embedder_version(
         CheckpointNotWritten: The disk is full; the checkpoint before is as it was.
     """
     place = settings.training_place
+    if place.worker is not None:
+        place.worker.require_python()
     base_folder = embedder_folder(place.models, base) if base else packaged_embedding_model()
     if base is not None:
         require_base_without_removed(open_configured_lake(settings), place.registry, base_folder)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from assets.lake.tables import TRAINING_EXAMPLES
 from assets.sources.source_config import Source
@@ -50,13 +50,17 @@ def settings(module_folder: Path) -> Iterator[Settings]:
     Postgres(made.home, made.postgres).remove()
 
 
-def invoke(settings: Settings, *arguments: str, code: int = 0) -> Any:
+def headwater(settings: Settings, *arguments: str) -> Result:
     env = {
         "HEADWATER_HOME": str(settings.home),
         "HEADWATER_RECIPE__TRAINING_SETS__MIN_EXAMPLES": "8",
         "HEADWATER_RECIPE__TRAINING_SETS__MAX_LENGTH_RATIO": "9",
     }
-    done = CliRunner().invoke(app, [*arguments, "--json"], env=env)
+    return CliRunner().invoke(app, [*arguments, "--json"], env=env)
+
+
+def invoke(settings: Settings, *arguments: str, code: int = 0) -> Any:
+    done = headwater(settings, *arguments)
     assert done.exit_code == code, done.output
     return json.loads(done.stdout) if code == 0 else f"{done.output}{done.exception}"
 
@@ -97,7 +101,7 @@ def test_answers_that_are_right_become_examples_and_one_rated_bad_goes(
     assert shown[QUESTIONS["Bregenz"]["question"]] == "bad"
     assert shown[QUESTIONS["Kolding"]["question"]] is None
 
-    invoke(settings, "datasets", "snapshot", "bridges")
+    said = headwater(settings, "datasets", "snapshot", "bridges").output
     found = examples(settings)
     learned = {row["question"]: row for row in found if row["kind"] == "instruction"}
     good = {question for question, rating in shown.items() if rating == "good"}
@@ -110,6 +114,8 @@ def test_answers_that_are_right_become_examples_and_one_rated_bad_goes(
             assert question == QUESTIONS[town_of(row["uri"])]["question"]
             assert "[1]" in row["positive"]
         assert row["answer_id"] == listed[question]["answer_id"]
+    of_good = sum(row["left_out"] is None for row in learned.values())
+    assert f"{rated['good']} answers rated good, {of_good} of them examples" in said
     asked = {row["question"] for row in found if row["kind"] == "retrieval_pair"}
     assert asked == {question for question in good if not listed[question]["refused"]}
     snapshot = open_dataset(settings.datasets_folder, "bridges")
@@ -144,13 +150,17 @@ def test_what_can_not_be_rated_is_said_and_nothing_is_written(settings: Settings
     before = lake.version("ops.answer_ratings")
     assert "there is no answer" in invoke(settings, "answers", "rate", "ffff", "good", code=1)
     assert "good or bad" in invoke(settings, "answers", "rate", "ffff", code=2)
-    assert "no file of known answers" in invoke(
+    assert "is no file of known answers" in invoke(
         settings, "answers", "rate", "bridges", "--known", str(tmp_path / "none"), code=1
     )
     assert "there is no batch" in invoke(
         settings, "answers", "rate", "tunnels", "--known", str(tmp_path / "none"), code=1
     )
     assert "is a batch" in invoke(settings, "answers", "rate", "bridges", "good", code=2)
+    known = written(tmp_path / "known.jsonl", [{"question": "When?", "exact_answer": "1801"}])
+    assert "no answers to the tenant 'ghost'" in invoke(
+        settings, "answers", "rate", "bridges", "--known", str(known), "--tenant", "ghost", code=1
+    )
     twice = written(tmp_path / "twice.jsonl", [{"question": "When?", "exact_answer": "1801"}] * 2)
     assert "more than one known answer" in invoke(
         settings, "answers", "rate", "bridges", "--known", str(twice), code=1

@@ -119,8 +119,10 @@ def _tokenized(
         )
     if len(found.names) < fewest:
         raise TooFewExamples(
-            f"{counted(len(found.names), 'example')} to {what}, and {fewest} are needed at least: give more, "
-            "or take a training set of more documents (`headwater datasets list`)"
+            f"{counted(len(found.names), 'example')} to {what}, and {fewest} are needed at least, beside "
+            "those that are held out (of a file or a folder four to validate on and four to measure on, or a "
+            "tenth each if that is more): give more, or take a training set of more documents (`headwater "
+            "datasets list`)"
         )
     return found
 

@@ -201,7 +201,7 @@ class _Loop:
             self.standing.seconds = earlier_s + time.monotonic() - began
             if time.monotonic() - said > _SAID_EACH_S:
                 said = time.monotonic()
-                self._say_progress(losses, first, said - stepping)
+                self._say_progress(losses, first, said - stepping, every)
             if self.standing.step % every and self.standing.step != planned:
                 continue
             self.standing.losses.append(float(np.mean(losses)))
@@ -313,8 +313,12 @@ class _Loop:
             for name, parameter in self.learner.named_parameters():
                 parameter.copy_(weights[name])
 
-    def _say_progress(self, losses: Sequence[float], first: int, seconds: float) -> None:
-        line = progress_line("steps trained", self.standing.step, self.learner.planned, seconds, first)
+    def _say_progress(self, losses: Sequence[float], first: int, seconds: float, every: int) -> None:
+        step, planned = self.standing.step, self.learner.planned
+        rest_s = self.schedule.minutes * 60 - self.standing.seconds
+        last = step + max(0.0, rest_s) * (step - first) / seconds  # when the minutes are over
+        last = min(planned, max(every, -(-int(last) // every) * every))  # it ends where it validates
+        line = progress_line("steps trained", step, planned, seconds, first, until=last)
         logging.getLogger("retrieval.progress").info("%s, loss %.4f", line, np.mean(losses[-20:] or [np.nan]))
 
 

@@ -71,7 +71,7 @@ def train_embedder_command(
     ] = "listwise",
     json_: Json = False,
 ) -> None:
-    """Train the embedder, and register what comes out. Killed, the same command goes on where it ended.
+    """Train the embedder, and register what comes out. Killed, it goes on from its last validation.
 
     Without --data it learns from a training set of each tenant (`headwater datasets list`), the newest unless
     --dataset names another.
@@ -121,7 +121,7 @@ def train_generator_command(
     seed: Annotated[int, typer.Option(min=0, help="Decides what comes when.")] = 0,
     json_: Json = False,
 ) -> None:
-    """Train an adapter (LoRA) of the local generator. Killed, the same command goes on where it ended.
+    """Train an adapter (LoRA) of the local generator. Killed, it goes on from its last validation.
 
     Without --data it learns from a training set of the tenant (`headwater datasets list`), the newest unless
     --dataset names another: answers that cite their passages, and refusals. Of a folder it learns the answers
