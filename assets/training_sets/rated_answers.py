@@ -113,6 +113,8 @@ def rated_answers(lake: Lake, tenants: Sequence[str]) -> pa.Table:
     Left out are answers to users with groups, whose questions are not everybody's, and those in which
     personal data is found. Of equal answers to one question there is the newest.
     """
+    if not tenants:
+        return RATED_ANSWER_SCHEMA.empty_table()
     rows = lake.query(
         _GOOD,
         [list(tenants)],
