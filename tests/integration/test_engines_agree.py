@@ -32,6 +32,7 @@ LOCAL_ONLY = {
     ("assets/training_sets/examples.py", "_define_near_passages"),
     ("assets/training_sets/examples.py", "_define_near_texts"),
     ("assets/training_sets/examples.py", "_mined"),
+    ("assets/training_sets/rated_answers.py", "define_rated_answers"),
     ("assets/training_sets/teachers.py", "define_taught_lists"),
 }
 """Functions that define relations which Spark has no use for."""
