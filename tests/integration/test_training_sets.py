@@ -468,6 +468,8 @@ def test_another_teacher_scores_the_lists_anew(settings: Settings) -> None:
     assert "no reranker is configured: set HEADWATER_RERANKER__MODEL" in failure
     lake = open_configured_lake(settings)
     query = "select question, teacher, chunk_ids, scores from e where kind = 'ranked_list'"
+    # Lists of before are those of the index as it was when their document was new.
+    execute_run(taught_by("fused"), examples, print)
     fused = lake.query(query, e=lake.delta(TRAINING_EXAMPLES.name)).to_pylist()
     execute_run(taught_by("scorer"), examples, print)
     scored = lake.query(query, e=lake.delta(TRAINING_EXAMPLES.name)).to_pylist()
