@@ -35,11 +35,12 @@ COMPARED_TEXT = r"""
 """
 """SQL for a positive as it is compared with held-out texts: numbers of citations would make it another."""
 
-_GOOD = """
-    with rated as (
-        select answer_id from ratings
-        qualify row_number() over (partition by answer_id order by rated_at desc) = 1 and rating = 'good'
-    )
+_RATED_GOOD = """
+    select answer_id from ratings
+    qualify row_number() over (partition by answer_id order by rated_at desc) = 1 and rating = 'good'
+"""
+_GOOD = f"""
+    with rated as ({_RATED_GOOD})
     select a.tenant, a.answer_id, a.question, a.answer, a.refused,
         coalesce([each.chunk_id for each in a.citations], []) as cited, a.retrieved,
         coalesce([each.quote for each in a.citations], []) as quotes
@@ -148,11 +149,8 @@ def rated_answers(lake: Lake, tenants: Sequence[str]) -> pa.Table:
 def count_good_answers(lake: Lake, tenant: str) -> tuple[int, int]:
     """Returns how many answers of a tenant are rated good, and how many of these users with groups got."""
     [row] = lake.query(
-        "select count(*) as good, count(nullif(access_groups, '')) as of_groups from answers semi join ("
-        "    select answer_id from ratings"
-        "    qualify row_number() over (partition by answer_id order by rated_at desc) = 1"
-        "    and rating = 'good'"
-        ") using (answer_id) where tenant = ?",
+        "select count(*) as good, count(nullif(access_groups, '')) as of_groups from answers "
+        f"semi join ({_RATED_GOOD}) using (answer_id) where tenant = ?",
         [tenant],
         ratings=lake.delta(ANSWER_RATINGS.name),
         answers=lake.delta(ANSWERS.name),

@@ -13,8 +13,7 @@ UNSPACED_SCRIPTS = (
 )
 """The first and last code point of blocks whose scripts are written without spaces between words."""
 
-UNSPACED = re.compile("[" + "".join(f"{chr(first)}-{chr(last)}" for first, last in UNSPACED_SCRIPTS) + "]")
-"""A character of these scripts."""
+_UNSPACED = re.compile("[" + "".join(f"{chr(first)}-{chr(last)}" for first, last in UNSPACED_SCRIPTS) + "]")
 _LAST_OF_BASIC_PLANE = 0xFFFF
 
 
@@ -32,14 +31,14 @@ def split_words(text: str) -> list[str]:
 
 def count_words(text: str) -> int:
     """Returns the number of words: runs between whitespace, or of scripts without spaces ICU's words."""
-    if text.isascii() or not UNSPACED.search(text):
+    if text.isascii() or not _UNSPACED.search(text):
         return len(text.split())
     return len(split_words(text))
 
 
 def first_words(text: str, count: int) -> str:
     """Returns the first words of a text, with what stands between them."""
-    if text.isascii() or not UNSPACED.search(text):
+    if text.isascii() or not _UNSPACED.search(text):
         return " ".join(text.split()[:count])
     words = 0
     end = 0
