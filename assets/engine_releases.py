@@ -1,26 +1,29 @@
 """Engine releases: which engine answers, the decisions about it, and going back to an earlier one.
 
-Until the first decision, the engine that the settings name answers. From then on the newest decision that had
-an engine answer is the pointer: that engine answers, made again from the settings that the decision kept, and
-another one that the settings name is held until it is released. Decisions are appended to
-`ops.engine_releases` under its fencing token, so of two at the same time one is refused.
+Until the first decision, the engine that the settings name answers. From then on the one that the release log
+says is live does, made again from the settings that its decision kept, and another one that the settings name
+is held until it is released. `ops.engine_releases` shows the log's rows about engines to SQL.
 """
 
+import getpass
 import json
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
 import pyarrow as pa
 from pydantic import BaseModel, Field
+from tenacity import retry, retry_if_exception_type, stop_after_attempt
 
 from assets.lake.lake import Lake
-from assets.lake.lineage import CODE_VERSION
+from assets.lake.lineage import CODE_VERSION, WriteConflict
+from assets.lake.releases import decision_columns, missing_rows
 from assets.lake.tables import ENGINE_RELEASES
 from inference.engines.generator import EngineConfig, engine_name
 from inference.engines.protocol import Engine
+from retrieval.index.release_log import GATE, Decision, ReleaseConflict, ReleaseLog
 from retrieval.lineage import Lineage
 from retrieval.redaction import has_credentials
 
@@ -45,6 +48,7 @@ class EngineRelease(BaseModel, frozen=True):
         questions: The questions that it was measured on; None if it was not.
         metrics: What was measured, by the name of the figure.
         gains: By figure, the difference to the engine that answered then, and the ends of its interval.
+        decided_by: `gate`, or the name of a person.
         decided_at: When; set when it is logged.
     """
 
@@ -56,6 +60,7 @@ class EngineRelease(BaseModel, frozen=True):
     questions: str | None = None
     metrics: dict[str, float] = Field(default_factory=dict)
     gains: dict[str, dict[str, float]] = Field(default_factory=dict)
+    decided_by: str | None = None
     decided_at: datetime | None = None
 
     @property
@@ -104,10 +109,15 @@ class EngineStanding:
         )
 
 
-def engine_releases(lake: Lake) -> list[EngineRelease]:
+def engine_releases(log: ReleaseLog) -> list[EngineRelease]:
     """Returns every decision about engines, newest first."""
+    return [_engine_release(each) for each in reversed(log.decisions("engine"))]
+
+
+def stored_engine_releases(lake: Lake) -> list[EngineRelease]:
+    """Returns what `ops.engine_releases` has of `engine_releases`, for who has no database."""
     if lake.version(ENGINE_RELEASES.name) == 0:
-        return []  # nothing is loaded to read nothing: each process asks this before its first answer
+        return []
     rows = lake.query(
         "select * from decisions order by decided_at desc", decisions=lake.delta(ENGINE_RELEASES.name)
     ).to_pylist()
@@ -117,54 +127,101 @@ def engine_releases(lake: Lake) -> list[EngineRelease]:
     ]
 
 
-def engine_standing(lake: Lake, configured: EngineConfig) -> EngineStanding:
-    """Returns which engine answers where the settings name `configured`."""
-    decisions = engine_releases(lake)
+def engine_standing(decisions: Sequence[EngineRelease], configured: EngineConfig) -> EngineStanding:
+    """Returns which engine answers where the settings name `configured`.
+
+    Args:
+        decisions: Every decision about engines, newest first.
+        configured: The engine that the settings name.
+    """
     live = next((each for each in decisions if each.answers), None)
     last = next((each for each in decisions if configured.answers_as(each.config)), None)
     return EngineStanding(configured, live, last)
 
 
-def answering_engine_config(lake: Lake, configured: EngineConfig) -> EngineConfig:
-    """Returns the engine that answers, and logs a warning where it is not the configured one."""
-    standing = engine_standing(lake, configured)
+def answering_engine(log: ReleaseLog, configured: EngineConfig) -> EngineStanding:
+    """Returns which engine answers, and logs a warning where it is not the configured one."""
+    standing = engine_standing(engine_releases(log), configured)
     held = standing.held_because()
     if held:
         logger.warning("%s", held)
-    return standing.answering
+    return standing
 
 
-def log_engine_decision(lake: Lake, decision: EngineRelease, token: int) -> EngineRelease:
-    """Appends a decision; if it is not `held`, the engine answers from now on.
+def log_engine_decision(lake: Lake, log: ReleaseLog, decision: EngineRelease, since: int) -> EngineRelease:
+    """Adds a decision to the release log; if it is not `held`, the engine answers from now on.
 
     Args:
-        lake: The tables.
+        lake: The tables, whose `ops.engine_releases` follows.
+        log: The release log.
         decision: What was decided.
-        token: The fencing token of `ops.engine_releases` when the evaluation began.
+        since: The newest row of the log when the evaluation began.
 
     Returns:
         The decision with its time.
 
     Raises:
-        WriteConflict: Another decision was logged since then; nothing was written.
+        ReleaseHeld: Somebody holds what is live.
+        ReleaseConflict: Another decision about engines was made since then.
     """
-    stamped = decision.model_copy(update={"decided_at": lake.stamp(ENGINE_RELEASES, "decided_at")})
-    encoded = {
-        "config": stamped.config.model_dump_json(),
-        "metrics": json.dumps(stamped.metrics, sort_keys=True),
-        "gains": json.dumps(stamped.gains, sort_keys=True),
-    }
-    lineage = Lineage(
-        run_id=f"{stamped.decision} at {stamped.decided_at:%Y-%m-%dT%H:%M:%S}",
-        asset="ops/engine_releases",
-        code_version=CODE_VERSION,
-        config_digest=stamped.generator_digest,
-        inputs={},
-        fence=token + 1,
+    row = Decision(
+        "engine",
+        "",
+        decision.decision,
+        decision.generator_digest,
+        decision.reason,
+        decision.decided_by or GATE,
+        decision.model_dump_json(),
     )
-    rows = pa.Table.from_pylist([stamped.model_dump() | encoded], ENGINE_RELEASES.schema)
-    lake.append(ENGINE_RELEASES, rows, lineage)
-    return stamped
+    if decision.answers:
+        live = log.live("engine")
+        if live is not None and live.move_id > since:
+            raise ReleaseConflict(f"{live.digest} was {live.decision} meanwhile; decide again")
+        logged = log.move(row, live.digest if live else None)
+    else:
+        logged = log.add_verdict(row, since)
+    project_engine_releases(lake, log)
+    return _engine_release(logged)
+
+
+@retry(retry=retry_if_exception_type(WriteConflict), stop=stop_after_attempt(5), reraise=True)
+def project_engine_releases(lake: Lake, log: ReleaseLog) -> int:
+    """Appends to `ops.engine_releases` the rows of the release log about engines that it lacks.
+
+    Returns:
+        How many they were.
+
+    Raises:
+        WriteConflict: When other writers were faster five times in a row.
+    """
+    token = lake.fencing_token(ENGINE_RELEASES)
+    missing = missing_rows(lake, ENGINE_RELEASES, log.decisions("engine"))
+    rows = []
+    for each in missing:
+        release = _engine_release(each)
+        encoded = {
+            "config": release.config.model_dump_json(),
+            "metrics": json.dumps(release.metrics, sort_keys=True),
+            "gains": json.dumps(release.gains, sort_keys=True),
+        }
+        rows.append(release.model_dump() | encoded | decision_columns(each))
+    if rows:
+        lineage = Lineage(
+            run_id=f"move {missing[-1].move_id} of the release log",
+            asset="ops/engine_releases",
+            code_version=CODE_VERSION,
+            config_digest=missing[-1].digest or "",
+            inputs={},
+            fence=token + 1,
+        )
+        lake.append(ENGINE_RELEASES, pa.Table.from_pylist(rows, ENGINE_RELEASES.schema), lineage)
+    return len(rows)
+
+
+def _engine_release(row: Decision) -> EngineRelease:
+    release = EngineRelease.model_validate_json(row.record)
+    said = {"decision": row.decision, "reason": row.reason}
+    return release.model_copy(update=said | {"decided_by": row.decided_by, "decided_at": row.at})
 
 
 def decided_engine(
@@ -193,6 +250,7 @@ def decided_engine(
         generator_digest=engine.digest,
         decision=decision,
         reason=reason.strip(),
+        decided_by=getpass.getuser() if decision == "promoted" else GATE,
         config=config.with_absolute_paths(),
         questions=questions,
         metrics=dict(metrics or {}),
@@ -200,42 +258,39 @@ def decided_engine(
     )
 
 
-def roll_back_engine(lake: Lake, digest: str | None, reason: str) -> EngineRelease:
+def roll_back_engine(lake: Lake, log: ReleaseLog, digest: str | None, reason: str) -> EngineRelease:
     """Has an earlier engine answer again.
 
     Args:
         lake: The tables.
+        log: The release log.
         digest: The digest of the engine, or its beginning; None for the one that answered before.
         reason: Why, in a sentence.
 
     Raises:
         EngineNotReleasable: No engine, or no other than the live one, answered before; or several have
             digests with that beginning.
-        WriteConflict: Another decision was logged at the same time.
+        ReleaseHeld: Somebody holds what is live.
+        ReleaseConflict: Another decision was made at the same time.
     """
-    token = lake.fencing_token(ENGINE_RELEASES)
-    answered = [each for each in engine_releases(lake) if each.answers]
-    if not answered:
+    live, way = log.live("engine"), log.way_back("engine")
+    if live is None:
         raise EngineNotReleasable(
             "no engine was released yet: `headwater evaluate-answers QUESTIONS --gate` releases one"
         )
-    earlier: dict[str, EngineRelease] = {}  # the newest first
-    for each in answered:
-        other = each.generator_digest != answered[0].generator_digest
-        if other and each.generator_digest.startswith(digest or ""):
-            earlier.setdefault(each.generator_digest, each)
-    if not earlier or (digest is not None and len(earlier) > 1):
-        known = ", ".join(dict.fromkeys(f"{each.generator_digest} ({each.engine})" for each in answered))
+    moves = [each for each in reversed(log.decisions("engine")) if each.moves]
+    among = way if digest is None else moves
+    others = [
+        each for each in among if each.digest != live.digest and str(each.digest).startswith(digest or "")
+    ]
+    if not others or (digest is not None and len({each.digest for each in others}) > 1):
+        names = {each.digest: _engine_release(each).engine for each in moves}
+        known = ", ".join(f"{each} ({name})" for each, name in names.items())
         wanted = f"one engine {digest!r}" if digest else "an engine before the live one"
         raise EngineNotReleasable(f"there is not {wanted} to go back to; there were {known}")
-    before = next(iter(earlier.values()))
-    return log_engine_decision(
-        lake,
-        before.model_copy(
-            update={
-                "decision": "rolled_back",
-                "reason": f"rolled back from {answered[0].engine}: {reason.strip()}",
-            }
-        ),
-        token,
-    )
+    to = next((each for each in way if each.digest == others[0].digest), None)
+    said = f"rolled back from {_engine_release(live).engine}: {reason.strip()}"
+    row = replace(others[0], decision="rolled_back", reason=said, decided_by=getpass.getuser(), at=None)
+    logged = log.move_back(row, to, live.digest) if to else log.move(row, live.digest)
+    project_engine_releases(lake, log)
+    return _engine_release(logged)

@@ -1,27 +1,31 @@
 """What MLflow, the registry, the training sets, the lake and the index say about each other's models.
 
-PostgreSQL's pointer is the truth about what is live, the signed folders about what a version is; the rest
+The release log is the truth about what is live, the signed folders about what a version is; the rest
 follows. Whatever does not agree is a discrepancy, with the command that mends it.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from assets.columns import Table
 from assets.lake.lake import Lake
-from assets.lake.releases import unlogged_moves
+from assets.lake.releases import missing_rows
+from assets.lake.tables import ENGINE_RELEASES, RELEASES
 from assets.training_sets.learned import learned_version
 from retrieval.embedding.config import recorded_model_path
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.embedding.model_signature import ModelNotTrusted
 from retrieval.index.index import Index
+from retrieval.index.release_log import Kind
 from training.datasets.training_set import BrokenDataset, DatasetHeader, dataset_headers, open_dataset
 from training.place import TrainingPlace
 from training.registry.addresses import EMBEDDER
-from training.registry.live import live_aliases
+from training.registry.live import live_versions
 from training.registry.mlflow_mirror import MlflowNotReached, registered_in_mlflow
 from training.registry.versions import ModelVersion
 
 MEND = "`headwater models check --mend`"
+_PROJECTED: dict[Table, Kind] = {RELEASES: "index", ENGINE_RELEASES: "engine"}
 _BACKUP = "restore the state folder from a backup (`headwater restore`)"
 
 
@@ -106,22 +110,24 @@ def _live_release(index: Index, place: TrainingPlace) -> Iterator[ModelDiscrepan
 
 
 def _aliases(index: Index, place: TrainingPlace) -> Iterator[ModelDiscrepancy]:
-    """Yields the names of versions that are not as PostgreSQL's pointer has them."""
-    meant = live_aliases(place.registry, index)
-    if meant is None:
-        return
-    recorded = place.registry.aliases(EMBEDDER).model_dump()
-    for alias, number in meant.model_dump().items():
-        if recorded[alias] != number:
-            found = f"the registry has version {recorded[alias] or 'none'}, and by the live release it is "
-            yield ModelDiscrepancy(f"{EMBEDDER}@{alias}", f"{found}{number or 'none'}", MEND)
+    """Yields the names of versions that are not as the release log has them."""
+    for name, said in live_versions(place.registry, index).items():
+        recorded = place.registry.aliases(name)
+        for alias, kept, meant in (
+            ("live", recorded.live, said.live),
+            ("previous", recorded.previous, said.previous),
+        ):
+            if kept != meant:
+                found = f"the registry has version {kept or 'none'}, and by the release log it is "
+                yield ModelDiscrepancy(f"{name}@{alias}", f"{found}{meant or 'none'}", MEND)
 
 
 def _log(lake: Lake, index: Index) -> Iterator[ModelDiscrepancy]:
-    """Yields changes of the live release that the lake does not know."""
-    for move in unlogged_moves(lake, index):
-        found = f"{move.decision} by PostgreSQL, and ops.releases does not know it"
-        yield ModelDiscrepancy(f"release {move.release.release_id}", found, MEND)
+    """Yields decisions of the release log that the lake does not have."""
+    for table, kind in _PROJECTED.items():
+        for each in missing_rows(lake, table, index.log.decisions(kind)):
+            found = f"{each.decision} by the release log, and {table.name} does not have it"
+            yield ModelDiscrepancy(f"{kind} {each.digest}", found, MEND)
 
 
 def _training_sets(lake: Lake, place: TrainingPlace) -> Iterator[ModelDiscrepancy]:

@@ -19,7 +19,7 @@ from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
 from assets.lake.releases import (
     ReleaseNotApproved,
-    last_stored_verdict,
+    last_verdict,
     log_release_verdict,
     make_release_live,
     prune_releases,
@@ -32,9 +32,10 @@ from assets.sources.source_registry import SourceRegistry
 from quality.evaluation.release_gate import decide_release
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index, IndexPoint, IndexState
+from retrieval.index.types import IndexRecord
 from retrieval.search.searcher import Searcher
 from training.place import TrainingPlace
-from training.registry.live import follow_live_release
+from training.registry.live import follow_release_log
 
 logger = logging.getLogger(__name__)
 
@@ -70,12 +71,14 @@ def retrieval_quality_asset_check(
     searcher: dg.ResourceParam[Searcher],
 ) -> dg.AssetCheckResult:
     """Evaluates the newest state of the index and logs whether it may go live; `ops/release` obeys that."""
-    token = lake.fencing_token(RELEASES)
+    since = search_index.log.newest_move_id()
     state, live = releasable_index_state(search_index, recipe, model), search_index.live()
-    verdict = last_stored_verdict(lake, stored_release_name(state))
+    verdict = last_verdict(search_index.log, stored_release_name(state))
     if verdict is not None and verdict.decision == "approved":
         return dg.AssetCheckResult(
-            passed=True, metadata={**verdict.metrics}, description=_with_hold(verdict.reason, search_index)
+            passed=True,
+            metadata={**IndexRecord.model_validate_json(verdict.record).metrics},
+            description=_with_hold(verdict.reason, search_index),
         )
     pins = state.lineage.inputs
     questions, canonical = candidate_questions(lake, sources, pins), canonical_candidate_documents(lake, pins)
@@ -95,7 +98,16 @@ def retrieval_quality_asset_check(
             before = evaluated(live)
             figures |= metrics_of_live(before)
     decision = decide_release(figures, before, recipe.gate)
-    log_release_verdict(lake, state, decision.released, decision.reason, figures, context.run.run_id, token)
+    log_release_verdict(
+        lake,
+        search_index,
+        state,
+        "approved" if decision.released else "refused",
+        decision.reason,
+        figures,
+        context.run.run_id,
+        since,
+    )
     return dg.AssetCheckResult(
         passed=decision.released,
         description=_with_hold(decision.reason, search_index),
@@ -137,7 +149,7 @@ def release_asset(
     """Makes the newest state of the index the live release, if its evaluation approved it."""
     state = releasable_index_state(search_index, recipe, model)
     live = make_release_live(lake, search_index, state, context.run_id, model)
-    follow_live_release(training_place.registry, search_index)
+    follow_release_log(training_place.registry, search_index)
     prune_releases(search_index, releases_kept)
     hold = search_index.live_hold()
     return dagster_result(

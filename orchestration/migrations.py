@@ -1,49 +1,98 @@
 """Migrations of the state folder: an older one is brought to this version, a newer one is left alone."""
 
+import contextlib
 import json
 import os
 import stat
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from assets.lake.lake import Lake
+from assets.lake.tables import ENGINE_RELEASES
 from retrieval.atomic_files import atomic_file
+from retrieval.index.release_log import Decision, ReleaseLog
+from retrieval.store.postgres import Postgres, PostgresConfig
+from training.registry.live_adapters import AdapterRecord, is_generator
+from training.registry.versions import ModelRegistry
 
 
 def close_state_folder(home: Path) -> None:
     """Removes all access to a state folder and its contents except the owner's; follows no links."""
     for folder, _, files in os.walk(home):
         for path in (Path(folder), *(Path(folder) / name for name in files)):
-            with suppress(FileNotFoundError):  # a service's, which comes and goes
+            with contextlib.suppress(FileNotFoundError):  # a service's, which comes and goes
                 mode = path.lstat().st_mode
                 if not stat.S_ISLNK(mode) and mode & 0o077:
                     path.chmod(stat.S_IMODE(mode) & 0o700)
 
 
-MIGRATIONS: dict[int, Callable[[Path, Lake], None]] = {
+def _adopt_decisions(home: Path, lake: Lake, config: PostgresConfig) -> None:
+    """Adds to the release log what tables and folders said before it; starts PostgreSQL for that."""
+    lake.conform_columns()
+    registry = ModelRegistry(home / "models")
+    adapters = {name: registry.aliases(name) for name in registry.names() if is_generator(name)}
+    engines = lake.query(
+        "select * from t where move_id is null order by decided_at", t=lake.delta(ENGINE_RELEASES.name)
+    ).to_pylist()
+    decisions = list[Decision]()
+    for row in engines:
+        encoded = {name: json.loads(row[name]) for name in ("config", "metrics", "gains")}
+        moves = row["decision"] != "held"
+        before = next((place for place in range(len(decisions), 0, -1) if decisions[place - 1].moves), None)
+        decisions.append(
+            Decision(
+                "engine",
+                "",
+                row["decision"],
+                row["generator_digest"],
+                row["reason"],
+                "",
+                json.dumps(row | encoded, default=str),
+                moves,
+                before if moves else None,
+                at=row["decided_at"],
+            )
+        )
+    for name, aliases in adapters.items():
+        before = None
+        for number in (aliases.previous, aliases.live) if aliases.live else ():
+            if version := registry.version(name, number) if number else None:
+                record = AdapterRecord(version=version.version).model_dump_json()
+                why = "before there was a release log"
+                decisions.append(
+                    Decision("adapter", name, "promoted", version.digest, why, "", record, True, before)
+                )
+                before = len(decisions)
+    if decisions:
+        with contextlib.closing(Postgres(home, config)) as postgres:
+            ReleaseLog(postgres).adopt(decisions)
+
+
+MIGRATIONS: dict[int, Callable[[Path, Lake, PostgresConfig], None]] = {
     # Every column has a comment.
-    3: lambda _, lake: lake.conform_columns(),
+    3: lambda home, lake, postgres: lake.conform_columns(),
     # Only the owner reads it.
-    4: lambda home, _: close_state_folder(home),
+    4: lambda home, lake, postgres: close_state_folder(home),
     # Documents have `text_coverage`.
-    5: lambda _, lake: lake.conform_columns(),
+    5: lambda home, lake, postgres: lake.conform_columns(),
     # Revisions have `source_version`.
-    6: lambda _, lake: lake.conform_columns(),
+    6: lambda home, lake, postgres: lake.conform_columns(),
     # Documents have `training_fit` and its reasons.
-    7: lambda _, lake: lake.conform_columns(),
+    7: lambda home, lake, postgres: lake.conform_columns(),
     # Answers have their place in a batch, their engine's digest, its choice and its cost.
-    8: lambda _, lake: lake.conform_columns(),
+    8: lambda home, lake, postgres: lake.conform_columns(),
     # Comments of columns changed: Delta refuses rows whose columns have others.
-    9: lambda _, lake: lake.conform_columns(),
+    9: lambda home, lake, postgres: lake.conform_columns(),
     # Answers have `passages_left_out`.
-    10: lambda _, lake: lake.conform_columns(),
+    10: lambda home, lake, postgres: lake.conform_columns(),
     # There are `gold.training_splits` and `gold.training_examples`, which `Lake.ensure` has made.
-    11: lambda _, lake: lake.conform_columns(),
+    11: lambda home, lake, postgres: lake.conform_columns(),
     # Answers have the digest of their engine's adapter.
-    12: lambda _, lake: lake.conform_columns(),
+    12: lambda home, lake, postgres: lake.conform_columns(),
     # There is `ops.answer_ratings`, and training examples have the answer that they were made of.
-    13: lambda _, lake: lake.conform_columns(),
+    13: lambda home, lake, postgres: lake.conform_columns(),
+    # The release log says which engine and which adapters answer.
+    14: _adopt_decisions,
 }
 """The step that leads to each version, by version. Each can run again after it was interrupted.
 
@@ -74,12 +123,13 @@ def state_folder_version(home: Path) -> int:
     return version
 
 
-def migrate_state_folder(home: Path, lake: Lake) -> None:
+def migrate_state_folder(home: Path, lake: Lake, postgres: PostgresConfig | None = None) -> None:
     """Runs the migrations that a state folder has not had, in order; a new folder gets the newest version.
 
     Args:
         home: The state folder.
         lake: Its tables; those that are missing are made.
+        postgres: Where its database is; None for the embedded one.
 
     Raises:
         NewerStateFolder: The folder is of a later version; nothing was touched.
@@ -90,6 +140,6 @@ def migrate_state_folder(home: Path, lake: Lake) -> None:
     lake.ensure()
     for number, migrate in sorted(MIGRATIONS.items()):
         if number > version:
-            migrate(home, lake)
+            migrate(home, lake, postgres or PostgresConfig())
             with atomic_file(file) as fresh:
                 fresh.write_text(json.dumps({"version": number}) + "\n")

@@ -275,7 +275,7 @@ def open_configured_lake(settings: Settings) -> Lake:
         settings.data_docs_folder,
         settings.data_docs_url,
     )
-    migrate_state_folder(settings.home, lake)
+    migrate_state_folder(settings.home, lake, settings.postgres)
     if any(settings.answers_dir.glob("journal.*")):
         from assets.answers.journal import AnswerJournal
 

@@ -1,12 +1,11 @@
 """Adapters that learned from removed documents step down, where `live_model_with_removed_documents` says so.
 
-An embedder steps down by another index, which the next run builds (`settings_of_next_run`); an adapter by its
-alias, at once.
+An embedder steps down by another index, which the next run builds (`settings_of_next_run`); an adapter by a
+move in the release log, at once.
 """
 
 import contextlib
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 from assets.lake.lake import Lake
 from assets.training_sets.learned import learned_version
@@ -14,17 +13,12 @@ from orchestration.settings import Settings, open_configured_lake
 from retrieval.counts import counted
 from retrieval.embedding.model_signature import ModelNotTrusted
 from retrieval.index.index import Index
+from retrieval.index.release_log import GATE, Decision, ReleaseConflict, ReleaseHeld
 from retrieval.store.postgres import Postgres
 from training.jobs.job import follow_models
+from training.registry.live import adapter_version, follow_release_log
 from training.registry.live_adapters import is_generator
-from training.registry.moves import versions_before
-from training.registry.versions import (
-    LiveModelMoved,
-    ModelDecision,
-    ModelRegistry,
-    ModelVersion,
-    UnknownModel,
-)
+from training.registry.versions import ModelRegistry, ModelVersion, UnknownModel
 
 
 def step_down_adapters(settings: Settings, progress: Callable[[str], None]) -> None:
@@ -38,51 +32,46 @@ def step_down_adapters(settings: Settings, progress: Callable[[str], None]) -> N
         progress: Takes a line about each adapter that steps down, or is held.
     """
     registry = ModelRegistry(settings.models_folder)
-    live = {name: registry.aliases(name).live for name in registry.names() if is_generator(name)}
-    if settings.live_model_with_removed_documents == "stays" or not any(live.values()):
+    names = [name for name in registry.names() if is_generator(name)]
+    if settings.live_model_with_removed_documents == "stays" or not names:
         return
     lake = open_configured_lake(settings)
-    for name, number in live.items():
-        known = {version.version: version for version in registry.versions(name)}
-        if number in known and (why := _learned_removed(lake, registry, known[number])):
-            postgres = Postgres(settings.home, settings.postgres)
-            with contextlib.closing(postgres):
-                hold = Index(postgres).live_hold()
-            if hold is None:
-                _step_down(settings, registry, lake, known[number], why, progress)
-            else:
-                progress(f"{name}@{number} stays live, though {why}: {hold}")
+    with contextlib.closing(Postgres(settings.home, settings.postgres)) as postgres:
+        index = Index(postgres)
+        for live in index.log.live_of_kind("adapter"):
+            if live.digest is not None and live.subject in names:
+                _look_at(settings, index, registry, lake, live, progress)
 
 
-def _step_down(
+def _look_at(
     settings: Settings,
+    index: Index,
     registry: ModelRegistry,
     lake: Lake,
-    live: ModelVersion,
-    why: str,
+    live: Decision,
     progress: Callable[[str], None],
 ) -> None:
-    passed, taken, previous = {live.version: why}, None, None
-    for number in versions_before(registry.decisions(live.name), live.version):
-        if taken is not None:
-            previous = number
-            break
-        if why_not := _why_not(lake, registry, f"{live.name}@{number}"):
-            passed[number] = why_not
-        else:
-            taken = number
+    name = live.subject
+    version = registry.version(name, adapter_version(live) or 0)
+    why = _learned_removed(lake, registry, version) if version else None
+    if version is None or why is None:
+        return
+    way = index.log.way_back("adapter", name)
+    sound = (each for each in way if each.digest and not _why_not(lake, registry, each))
+    to = next(sound, None)
+    decision = Decision("adapter", name, "stepped_down", None, why, GATE)
     try:
-        registry.move_live(live.name, live.version, taken, previous)
-    except LiveModelMoved as error:  # the next run looks at that one
+        index.log.move_back(decision, to, live.digest)
+    except ReleaseHeld as error:
+        progress(f"{version.address} stays live, though {why}: {error}")
+        return
+    except ReleaseConflict as error:  # the next run looks at that one
         progress(str(error))
         return
-    for number, reason in passed.items():
-        said = {"version": number, "decision": "stepped_down", "reason": reason}
-        decision = ModelDecision.model_validate({**said, "decided_at": datetime.now(UTC)})
-        registry.log_decision(live.name, decision)
-    instead = "the base" if taken is None else f"{live.name}@{taken}"
-    progress(f"{live.address} steps down, since {why}: {instead} answers")
-    follow_models(settings.training_place, live.name, progress)
+    follow_release_log(registry, index)
+    instead = f"{name}@{adapter_version(to)}" if to else "the base"
+    progress(f"{version.address} steps down, since {why}: {instead} answers")
+    follow_models(settings.training_place, name, progress)
 
 
 def _learned_removed(lake: Lake, registry: ModelRegistry, version: ModelVersion) -> str | None:
@@ -90,10 +79,10 @@ def _learned_removed(lake: Lake, registry: ModelRegistry, version: ModelVersion)
     return f"it learned from {counted(len(removed), 'removed document')}" if removed else None
 
 
-def _why_not(lake: Lake, registry: ModelRegistry, address: str) -> str | None:
-    """Returns why a version is not to take over; None where it may."""
+def _why_not(lake: Lake, registry: ModelRegistry, move: Decision) -> str | None:
+    """Returns why the version of a move is not to take over; None where it may."""
     try:
-        version = registry.find(address)
+        version = registry.find(f"{move.subject}@{adapter_version(move)}")
         registry.open(version)
     except (UnknownModel, ModelNotTrusted) as error:
         return str(error)

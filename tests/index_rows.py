@@ -92,7 +92,7 @@ def batch(chunks: Iterable[Chunk]) -> pa.RecordBatch:
 def emptied(postgres: Postgres, config: IndexConfig | None = None) -> Index:
     index = Index(postgres, config)
     with postgres.owner() as connection:
-        connection.execute("UPDATE headwater.live SET release_id = NULL, held_by = NULL")
+        connection.execute("DELETE FROM headwater.release_log")
     index.prune([])
     return index
 

@@ -4,19 +4,31 @@ import pyarrow as pa
 
 from assets.columns import STAMP, Table, column
 
+_LOGGED = (
+    column(
+        "move_id", "Its place in the release log; NULL from before there was one.", pa.int64(), nullable=True
+    ),
+    column("decided_by", "gate, or the person who decided; NULL where it is not known.", nullable=True),
+    column("decided_at", "When; later than every decision before it.", STAMP),
+)
+
 RELEASES = Table(
     "ops.releases",
     pa.schema(
         [
             column("release_id", "Name of the release, such as r1.2: generation and epoch."),
-            column("decision", "What was decided: approved, released, refused or rolled_back."),
+            column(
+                "decision",
+                "approved, refused or undecided: by evaluation or a person; released, promoted or "
+                "rolled_back: live from then on.",
+            ),
             column("reason", "Why, in a sentence.", nullable=True),
             column("generation", "Generation of the index.", pa.int32()),
             column("epoch", "Epoch of that generation.", pa.int64()),
             column("model_digest", "Digest of its embedding model."),
             column("metrics", "JSON object: what was measured, name to number."),
             column("versions", "JSON object: table to the Delta version that the release pins."),
-            column("decided_at", "When; later than every decision before it.", STAMP),
+            *_LOGGED,
         ]
     ),
     key=("release_id", "decided_at"),
@@ -121,7 +133,7 @@ ENGINE_RELEASES = Table(
                 "JSON object: name to what it has more than the engine that answered then, with the ends of "
                 "the 95% interval.",
             ),
-            column("decided_at", "When; later than every decision before it.", STAMP),
+            *_LOGGED,
         ]
     ),
     key=("generator_digest", "decided_at"),

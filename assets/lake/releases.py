@@ -1,72 +1,44 @@
-"""Releases: the release gate's verdicts, making a release live, and the log `ops.releases`.
+"""Releases of the index: the gate's verdicts, making one live, and the table `ops.releases`.
 
-PostgreSQL is the truth about releases: its pointer says what is live and moves by compare-and-swap; its live
-history says what was live before. `ops.releases` follows. The release gate writes its verdict there, since a
-release must be approved before it goes live; moves of the pointer are copied from PostgreSQL afterwards, by
-whoever moved it, or by the next run where that one was killed.
+The release log in PostgreSQL is the truth (`retrieval/index/release_log.py`). `ops.releases` shows its rows
+about the index to SQL and to the web UI; whoever adds a row copies it, or the next run does.
 """
 
+import getpass
 import json
 import logging
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any
 
 import psycopg
 import pyarrow as pa
-from pydantic import BaseModel
 from tenacity import retry, retry_if_exception_type, stop_after_attempt
 
+from assets.columns import Table
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION, WriteConflict
 from assets.lake.tables import RELEASES
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index
+from retrieval.index.release_log import GATE, Decision, ReleaseConflict, ReleaseLog, Verdict
 from retrieval.index.types import (
     IndexConflict,
     IndexPoint,
+    IndexRecord,
     IndexRelease,
     IndexReleaseDetails,
     IndexState,
-    LiveHistoryEntry,
-    UnknownIndexRelease,
 )
 from retrieval.lineage import Lineage
 from retrieval.store.postgres import DatabaseUnavailable
 
 logger = logging.getLogger(__name__)
 
-Decision = Literal["approved", "refused", "released", "rolled_back"]
+_NO_RECORD = "{}"  # of what was decided before there was a log
 
 
 class ReleaseNotApproved(RuntimeError):
     """A state of the index has not passed its evaluation, so it can not go live."""
-
-
-class StoredRelease(BaseModel, frozen=True):
-    """A row of `ops.releases`.
-
-    Attributes:
-        release_id: The release.
-        decision: What was decided about it.
-        reason: Why, in a sentence.
-        generation: Its generation of the index.
-        epoch: The epoch of that generation.
-        model_digest: The embedding model of its vectors.
-        metrics: Its evaluation, by the name of the metric.
-        versions: The version of every table that it was made from.
-    """
-
-    release_id: str
-    decision: Decision
-    reason: str
-    generation: int
-    epoch: int
-    model_digest: str
-    metrics: dict[str, float]
-    versions: dict[str, int]
 
 
 def stored_release_name(point: IndexPoint) -> str:
@@ -74,66 +46,73 @@ def stored_release_name(point: IndexPoint) -> str:
     return f"r{point.generation}.{point.epoch}"
 
 
-def last_stored_verdict(lake: Lake, release_id: str) -> StoredRelease | None:
-    """Returns the release gate's newest verdict on a release, or None if it was not evaluated."""
-    return _newest_verdict(lake, "release_id = ?", [release_id])
-
-
-def newest_stored_verdict(lake: Lake) -> StoredRelease | None:
-    """Returns the release gate's newest verdict on any release, or None if it has given none."""
-    return _newest_verdict(lake, "true", [])
-
-
-def _newest_verdict(lake: Lake, condition: str, values: list[str]) -> StoredRelease | None:
-    rows = lake.query(
-        f"""
-        select * from releases where {condition} and decision in ('approved', 'refused')
-        order by decided_at desc limit 1
-        """,
-        values,
-        releases=lake.delta(RELEASES.name),
-    ).to_pylist()
-    if not rows:
-        return None
-    row = rows[0]
-    read = {"metrics": json.loads(row["metrics"]), "versions": json.loads(row["versions"])}
-    return StoredRelease.model_validate(row | read)
+def last_verdict(log: ReleaseLog, release_id: str | None = None) -> Decision | None:
+    """Returns the newest verdict on a release, or on any; None if there is none."""
+    verdicts = [each for each in log.decisions("index") if not each.moves]
+    return next((each for each in reversed(verdicts) if release_id in (None, each.digest)), None)
 
 
 def log_release_verdict(
     lake: Lake,
+    index: Index,
     state: IndexState,
-    approved: bool,
+    verdict: Verdict,
     reason: str,
     metrics: dict[str, float],
     run_id: str,
-    token: int,
+    since: int,
+    decided_by: str = GATE,
 ) -> None:
-    """Writes the release gate's verdict on a state of the index.
+    """Adds the verdict on a state of the index to the release log.
 
     Args:
         lake: The tables.
+        index: The index.
         state: What was evaluated.
-        approved: Whether it may go live.
+        verdict: Whether it may go live.
         reason: Why, in a sentence.
         metrics: The evaluation.
         run_id: The Dagster run of the gate.
-        token: The fencing token of `ops.releases` when the evaluation began.
+        since: The newest row of the log when the evaluation began.
+        decided_by: Who decided it.
 
     Raises:
-        WriteConflict: Another decision was logged since then; nothing was written.
+        ReleaseConflict: Something else about the index was decided since then; nothing was written.
     """
-    decision = StoredRelease(
-        release_id=stored_release_name(state),
-        decision="approved" if approved else "refused",
-        reason=reason,
+    record = IndexRecord(
         generation=state.generation,
         epoch=state.epoch,
         model_digest=state.model_digest,
         metrics=metrics,
         versions=state.lineage.inputs,
     )
-    _append(lake, decision, run_id, token)
+    name = stored_release_name(state)
+    index.log.add_verdict(
+        Decision("index", "", verdict, name, reason, decided_by, record.model_dump_json()), since
+    )
+    project_releases(lake, index.log, run_id)
+
+
+def approve_release(lake: Lake, index: Index, release_id: str, because: str) -> Decision:
+    """Has a person approve a state of the index that its evaluation did not decide about.
+
+    Raises:
+        ReleaseNotApproved: It was not evaluated, or was refused, or no reason is given.
+        ReleaseConflict: Something else was decided meanwhile.
+    """
+    since = index.log.newest_move_id()
+    verdict = last_verdict(index.log, release_id)
+    if not because.strip():
+        raise ReleaseNotApproved("the reason is empty: say with --because why it is to go live")
+    if verdict is None or verdict.decision == "refused":
+        why = f"it was refused: {verdict.reason}" if verdict else "it was not evaluated"
+        raise ReleaseNotApproved(f"release {release_id} can not be approved: {why}")
+    approved = Decision(
+        "index", "", "approved", release_id, because.strip(), getpass.getuser(), verdict.record
+    )
+    approved = index.log.add_verdict(approved, since)
+    project_releases(lake, index.log)
+    return approved
 
 
 def make_release_live(
@@ -144,11 +123,12 @@ def make_release_live(
     model: EmbeddingModel,
     expected: str | None = None,
     reason: str = "",
+    decided_by: str = GATE,
 ) -> IndexRelease:
-    """Makes an approved state of the index live, and brings the log up to date with what is live.
+    """Makes an approved state of the index live, and brings `ops.releases` up to date.
 
     A state from which a user rolled back does not go live again until the index changes, and none goes live
-    while somebody holds the live release.
+    while somebody holds what is live.
 
     Args:
         lake: The tables.
@@ -158,24 +138,30 @@ def make_release_live(
         model: The embedding model of its vectors.
         expected: The release that must be live; None for any.
         reason: Why, if it is more than that its evaluation approved it.
+        decided_by: Who decided it.
 
     Returns:
         The release that is live now.
 
     Raises:
-        ReleaseNotApproved: When the state was refused, or not evaluated.
-        IndexConflict: When another release went live at the same time.
+        ReleaseNotApproved: When the state was refused, not decided, or not evaluated.
+        ReleaseConflict: When another release went live at the same time.
+        ReleaseHeld: When somebody began to hold what is live at the same time.
     """
-    name, live, verdict = (
-        stored_release_name(state),
-        index.live(),
-        last_stored_verdict(lake, stored_release_name(state)),
-    )
-    if verdict is None or verdict.decision == "refused":
-        why = "it was not evaluated" if verdict is None else f"it was refused: {verdict.reason}"
+    name, live = stored_release_name(state), index.live()
+    verdict = last_verdict(index.log, name)
+    if verdict is None or verdict.decision != "approved":
+        why = "it was not evaluated"
+        if verdict is not None and verdict.decision == "refused":
+            why = f"it was refused: {verdict.reason}"
+        elif verdict is not None:
+            why = (
+                f"it was not decided: {verdict.reason}; `headwater releases approve {name} --because …` has "
+                "a person decide"
+            )
         raise ReleaseNotApproved(f"release {name} can not go live: {why}; what was live stays live")
     if expected is not None and (live is None or live.release_id != expected):
-        raise IndexConflict(
+        raise ReleaseConflict(
             f"{live.release_id if live else 'nothing'} is live, not {expected!r}, which {name!r} was judged "
             "against; judge it again"
         )
@@ -184,19 +170,21 @@ def make_release_live(
         logger.warning("%s is held back: %s; `headwater hold --off` ends that", name, hold)
     elif live is None or all(entry.release_id != name for entry in index.live_history()):
         details = IndexReleaseDetails(
-            metrics=verdict.metrics,
+            metrics=IndexRecord.model_validate_json(verdict.record).metrics,
             versions=state.lineage.inputs,
             model_digest=state.model_digest,
             embedder=model.config,
             run_id=run_id,
         )
-        live = index.release(name, state, live.release_id if live else None, details)
-    log_live_history(lake, index, run_id, reason)
+        live = index.release(
+            name, state, live.release_id if live else None, details, reason or verdict.reason, decided_by
+        )
+    project_releases(lake, index.log, run_id)
     return live
 
 
 def roll_back_release(lake: Lake, index: Index, to: str | None, held_by: str, reason: str) -> IndexRelease:
-    """Makes an earlier release live again and holds it, and brings the log up to date with it.
+    """Makes an earlier release live again and holds it, and brings `ops.releases` up to date.
 
     Args:
         lake: The tables.
@@ -207,19 +195,10 @@ def roll_back_release(lake: Lake, index: Index, to: str | None, held_by: str, re
 
     Raises:
         UnknownIndexRelease: When there is no such release, or none before the live one.
-        ReleaseHeld: When somebody else holds the live release.
+        ReleaseHeld: When somebody else holds what is live.
     """
-    live = index.live()
-    if live is None:
-        raise UnknownIndexRelease("nothing is live yet: run `headwater run`")
-    if to is None:
-        earlier = [each for each in index.releases() if each.released_at < live.released_at]
-        if not earlier:
-            raise UnknownIndexRelease(f"{live.release_id} is the first release: there is none before it")
-        to = earlier[0].release_id
-    restored = index.hold(to, held_by, reason)
-    said = f"rolled back to {restored.release_id}: {reason}" if reason else ""
-    log_live_history(lake, index, run_id="", reason=said)
+    restored = index.hold(to, held_by, reason, back=True)
+    project_releases(lake, index.log)
     return restored
 
 
@@ -240,91 +219,59 @@ def prune_releases(index: Index, releases_kept: int) -> bool:
     return True
 
 
-@retry(retry=retry_if_exception_type(WriteConflict), stop=stop_after_attempt(5), reraise=True)
-def log_live_history(lake: Lake, index: Index, run_id: str, reason: str = "") -> None:
-    """Appends to `ops.releases` every change of the live release that it does not have yet.
+def missing_rows(lake: Lake, table: Table, decisions: Sequence[Decision]) -> list[Decision]:
+    """Returns the decisions that a table lacks, oldest first; those from before the log are not wanted."""
+    rows = lake.query("select move_id, decided_at from t", t=lake.delta(table.name))
+    known = set(zip(rows["move_id"].to_pylist(), rows["decided_at"].to_pylist(), strict=True))
+    return [each for each in decisions if each.record != _NO_RECORD and (each.move_id, each.at) not in known]
 
-    Releases that are no longer kept are left out: what they were made from is no longer known. `reason` is
-    why the last change was made, where a person said it.
+
+@retry(retry=retry_if_exception_type(WriteConflict), stop=stop_after_attempt(5), reraise=True)
+def project_releases(lake: Lake, log: ReleaseLog, run_id: str = "") -> int:
+    """Appends to `ops.releases` the rows of the release log about the index that it lacks.
+
+    Returns:
+        How many they were.
 
     Raises:
         WriteConflict: When other writers were faster five times in a row.
     """
     token = lake.fencing_token(RELEASES)
-    for move in unlogged_moves(lake, index):
-        release, verdict = move.release, last_stored_verdict(lake, move.release.release_id)
-        entry = StoredRelease(
-            release_id=release.release_id,
-            decision=move.decision,
-            reason=reason if reason and move.is_last else move.why or (verdict.reason if verdict else ""),
-            generation=release.generation,
-            epoch=release.epoch,
-            model_digest=release.details.model_digest,
-            metrics=release.details.metrics,
-            versions=release.details.versions,
+    missing = missing_rows(lake, RELEASES, log.decisions("index"))
+    rows = []
+    for each in missing:
+        record = IndexRecord.model_validate_json(each.record)
+        rows.append(decision_columns(each) | {"release_id": each.digest} | index_columns(record))
+    if rows:
+        lineage = Lineage(
+            run_id=run_id,
+            asset="ops/release",
+            code_version=CODE_VERSION,
+            config_digest="",
+            inputs=IndexRecord.model_validate_json(missing[-1].record).versions,
+            fence=token + 1,
         )
-        _append(lake, entry, run_id, token)
-        token += 1
+        lake.append(RELEASES, pa.Table.from_pylist(rows, RELEASES.schema), lineage)
+    return len(rows)
 
 
-@dataclass(frozen=True)
-class LiveMove:
-    """A change of the live release.
-
-    Attributes:
-        release: The release that went live, or that was rolled back from.
-        decision: Which of both.
-        why: Why, as far as the history says it.
-        is_last: Whether it is the newest change.
-    """
-
-    release: IndexRelease
-    decision: Decision
-    why: str
-    is_last: bool
-
-
-def unlogged_moves(lake: Lake, index: Index) -> list[LiveMove]:
-    """Returns the changes of the live release that `ops.releases` lacks, oldest first, of releases kept."""
-    rows = lake.query("select release_id, decision from releases", releases=lake.delta(RELEASES.name))
-    logged = Counter((row["release_id"], row["decision"]) for row in rows.to_pylist())
-    kept = {release.release_id: release for release in index.releases()}
-    moves = list(_moves(index.live_history()))
-    found = []
-    for place, (release_id, decision, why) in enumerate(moves, 1):
-        if logged[release_id, decision] > 0:
-            logged[release_id, decision] -= 1
-        elif release_id in kept:
-            found.append(LiveMove(kept[release_id], decision, why, place == len(moves)))
-    return found
-
-
-def _moves(history: Sequence[LiveHistoryEntry]) -> Iterator[tuple[str, Decision, str]]:
-    """Yields (release, decision, reason) for each move: a release that was live before is gone back to."""
-    seen: set[str] = set()
-    live = ""
-    for entry in history:
-        if entry.release_id not in seen:
-            yield entry.release_id, "released", ""
-        elif entry.release_id != live:
-            yield live, "rolled_back", f"rolled back to {entry.release_id}"
-        seen.add(entry.release_id)
-        live = entry.release_id
-
-
-def _append(lake: Lake, decision: StoredRelease, run_id: str, token: int) -> None:
-    decided_at: datetime = lake.stamp(RELEASES, "decided_at")
-    encoded = {
-        "metrics": json.dumps(decision.metrics, sort_keys=True),
-        "versions": json.dumps(decision.versions, sort_keys=True),
+def decision_columns(decision: Decision) -> dict[str, Any]:
+    """Returns the columns that each table of decisions has."""
+    return {
+        "move_id": decision.move_id,
+        "decision": decision.decision,
+        "reason": decision.reason,
+        "decided_by": decision.decided_by,
+        "decided_at": decision.at,
     }
-    row = decision.model_dump() | encoded | {"decided_at": decided_at}
-    lineage = Lineage(
-        run_id=run_id,
-        asset="ops/release",
-        code_version=CODE_VERSION,
-        config_digest="",
-        inputs=decision.versions,
-        fence=token + 1,
-    )
-    lake.append(RELEASES, pa.Table.from_pylist([row], RELEASES.schema), lineage)
+
+
+def index_columns(record: IndexRecord) -> dict[str, Any]:
+    """Returns the columns of `ops.releases` about a state of the index."""
+    return {
+        "generation": record.generation,
+        "epoch": record.epoch,
+        "model_digest": record.model_digest,
+        "metrics": json.dumps(record.metrics, sort_keys=True),
+        "versions": json.dumps(record.versions, sort_keys=True),
+    }

@@ -7,10 +7,10 @@ from assets.engine_releases import (
     EngineNotReleasable,
     EngineRelease,
     decided_engine,
+    engine_releases,
     engine_standing,
     log_engine_decision,
 )
-from assets.lake.tables import ENGINE_RELEASES
 from inference.engines.generator import EngineConfig, build_engine
 from inference.engines.worker.engine import Workplace
 from orchestration.answer_evaluation.evaluation import asked_engine, evaluate_engines
@@ -19,6 +19,8 @@ from quality.evaluation.answer_collection import AnswerCollection
 from quality.evaluation.answer_evaluation import AnswerEvaluation
 from quality.evaluation.engine_gate import decide_engine_release
 from retrieval.embedding.embedding_model import EmbeddingModel
+from retrieval.index.release_log import ReleaseLog
+from retrieval.store.postgres import Postgres
 
 
 @dataclass(frozen=True)
@@ -53,17 +55,20 @@ def gate_engine(
         EngineNotReleasable: The live engine can't be had as it was released, the configured one can't be
             stored, or neither answers anything.
         EngineError: An engine fails.
-        WriteConflict: Another decision was recorded meanwhile; this one was not.
+        ReleaseHeld: Somebody holds what is live.
+        ReleaseConflict: Another decision was recorded meanwhile; this one was not.
     """
     lake = open_configured_lake(settings)
-    token = lake.fencing_token(ENGINE_RELEASES)
-    live = engine_standing(lake, settings.generator).live
+    log = ReleaseLog(Postgres(settings.home, settings.postgres))
+    since = log.newest_move_id()
+    live = engine_standing(engine_releases(log), settings.generator).live
     model = EmbeddingModel.of(settings.recipe.embedder, settings.home)
     if live is None:
         default = build_engine(EngineConfig(), model.embedder)
         reason = "the default engine, as the first"
-        live = log_engine_decision(lake, decided_engine(default, EngineConfig(), "released", reason), token)
-        token += 1
+        first = decided_engine(default, EngineConfig(), "released", reason)
+        live = log_engine_decision(lake, log, first, since)
+        since = log.newest_move_id()
     asked = asked_engine(settings, settings.generator, model)
     candidate = asked.engine
     if candidate.digest == live.generator_digest:
@@ -95,7 +100,7 @@ def gate_engine(
         {name: mean for name, mean in measured.items() if mean is not None},
         gains,
     )
-    return GatedEngine(log_engine_decision(lake, decision, token), live, evaluation)
+    return GatedEngine(log_engine_decision(lake, log, decision, since), live, evaluation)
 
 
 def promote_engine(settings: Settings, reason: str) -> EngineRelease:
@@ -104,10 +109,13 @@ def promote_engine(settings: Settings, reason: str) -> EngineRelease:
     Raises:
         EngineNotReleasable: It can't be stored, or no reason is given.
         EngineError: It can't be loaded.
-        WriteConflict: Another decision was recorded meanwhile.
+        ReleaseHeld: Somebody holds what is live.
+        ReleaseConflict: Another decision was recorded meanwhile.
     """
     lake = open_configured_lake(settings)
-    token = lake.fencing_token(ENGINE_RELEASES)
+    log = ReleaseLog(Postgres(settings.home, settings.postgres))
+    since = log.newest_move_id()
     model = EmbeddingModel.of(settings.recipe.embedder, settings.home)
     engine = build_engine(settings.generator, model.embedder, Workplace(settings.worker_dir))
-    return log_engine_decision(lake, decided_engine(engine, settings.generator, "promoted", reason), token)
+    decision = decided_engine(engine, settings.generator, "promoted", reason)
+    return log_engine_decision(lake, log, decision, since)

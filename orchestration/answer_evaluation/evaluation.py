@@ -15,6 +15,8 @@ from orchestration.settings import Settings
 from quality.evaluation.answer_collection import AnswerCollection
 from quality.evaluation.answer_evaluation import AnswerEvaluation, UnknownAnswerEngine, evaluate_answers
 from retrieval.embedding.embedding_model import EmbeddingModel
+from retrieval.index.release_log import ReleaseLog
+from retrieval.store.postgres import Postgres
 from training.registry.live_adapters import LiveAdapters, registered_adapter
 
 NO_ADAPTER = "none"
@@ -95,7 +97,8 @@ def _planned_adapter(
         return None
     registry = settings.training_place.registry
     if named is None:
-        live = LiveAdapters(registry).of(tenant)
+        log = ReleaseLog(Postgres(settings.home, settings.postgres))
+        live = LiveAdapters(registry, log).of(tenant)
         return live.adapter if live else None
     adapter = registered_adapter(registry, registry.find(named))
     if model is None:

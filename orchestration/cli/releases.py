@@ -16,7 +16,8 @@ from orchestration.cli.terminal import (
 
 if TYPE_CHECKING:
     from assets.engine_releases import EngineRelease
-    from retrieval.index.types import IndexRelease, ReleaseHold
+    from retrieval.index.release_log import ReleaseHold
+    from retrieval.index.types import IndexRelease
 
 engines_app = typer.Typer(no_args_is_help=True, help="Which engine answers questions, and since when.")
 
@@ -67,12 +68,12 @@ def rollback_command(
     from assets.lake.releases import roll_back_release
     from orchestration.operations.ask import open_ask_service
     from orchestration.settings import open_configured_lake
-    from training.registry.live import follow_live_release
+    from training.registry.live import follow_release_log
 
     settings = read_command_settings()
     index = open_ask_service(settings).index
     made = roll_back_release(open_configured_lake(settings), index, release, getpass.getuser(), reason)
-    follow_live_release(settings.training_place.registry, index)
+    follow_release_log(settings.training_place.registry, index)
     _print_held(made, index.live_hold(), json_)
 
 
@@ -147,11 +148,11 @@ def engines_list_command(json_: Json = False) -> None:
     """
     from assets.engine_releases import engine_releases, engine_standing
     from inference.engines.generator import engine_name
-    from orchestration.settings import open_configured_lake
+    from orchestration.operations.ask import open_ask_service
 
     settings = read_command_settings()
-    lake = open_configured_lake(settings)
-    standing, decisions = engine_standing(lake, settings.generator), engine_releases(lake)
+    decisions = engine_releases(open_ask_service(settings).index.log)
+    standing = engine_standing(decisions, settings.generator)
     answering = engine_name(standing.answering)
     if json_:
         print_json(
@@ -203,9 +204,12 @@ def engines_rollback_command(
     Example: `headwater engines rollback --reason "it refuses too much"`
     """
     from assets.engine_releases import roll_back_engine
+    from orchestration.operations.ask import open_ask_service
     from orchestration.settings import open_configured_lake
 
-    _print_decision(roll_back_engine(open_configured_lake(read_command_settings()), digest, reason), json_)
+    settings = read_command_settings()
+    log = open_ask_service(settings).index.log
+    _print_decision(roll_back_engine(open_configured_lake(settings), log, digest, reason), json_)
 
 
 def _print_decision(decision: "EngineRelease", json_: bool) -> None:

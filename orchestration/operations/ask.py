@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from assets.answers.journal import JOURNAL_ANSWERS, AnswerJournal
-from assets.engine_releases import answering_engine_config
+from assets.engine_releases import answering_engine
 from inference.answering.answer import Answer, AnswerRecord
 from inference.answering.query_service import QueryService, SearchMode
 from inference.answering.release_models import ReleaseModels
@@ -47,17 +47,17 @@ def open_ask_service(settings: Settings, engine: EngineConfig | None = None) -> 
             postgres.close()
 
     postgres = Postgres(settings.home, settings.postgres)
-    model = EmbeddingModel.of(settings.recipe.embedder, settings.home)
+    model, index = EmbeddingModel.of(settings.recipe.embedder, settings.home), Index(postgres)
     return QueryService(
-        Index(postgres),
+        index,
         Searcher(postgres, settings.recipe.search),
         ReleaseModels(model, settings.home),
         settings.reranker,
-        lambda: engine or answering_engine_config(open_configured_lake(settings), settings.generator),
+        lambda: engine or answering_engine(index.log, settings.generator).answering,
         record,
         close,
         Workplace(settings.worker_dir),
-        LiveAdapters(settings.training_place.registry),
+        LiveAdapters(settings.training_place.registry, index.log),
     )
 
 

@@ -12,7 +12,7 @@ import psycopg
 
 from assets.bronze import SOURCES_READ
 from assets.dagster.metadata import asset_key
-from assets.engine_releases import engine_standing
+from assets.engine_releases import engine_releases, engine_standing, stored_engine_releases
 from assets.lake.lake import Lake
 from assets.lake.tables import AUDITS, RAW_DOCUMENTS, RELEASES
 from assets.sources.source_config import Source
@@ -117,10 +117,11 @@ def state_status(settings: Settings) -> StateStatus:
     found = lifecycle.service_statuses(settings)
     problems = service_problems(found, settings)
     problems += [*disk_problems(settings), *missing_model_files(settings)]
-    live = None
+    live, log = None, None
     if any(each.service == POSTGRES and each.healthy for each in found):
         try:
-            live = _live_release(settings)
+            index = Index(Postgres(settings.home, settings.postgres))
+            live, log = _live_release(index), engine_releases(index.log)
         except (DatabaseError, psycopg.Error) as error:
             problems.append(
                 f"PostgreSQL does not say what is live ({error}): `headwater doctor` looks closer"
@@ -135,7 +136,7 @@ def state_status(settings: Settings) -> StateStatus:
     unread = {name: said for name, said in unread.items() if name not in away}
     problems += [*away.values(), *unread.values()]
     lake = open_configured_lake(settings)
-    engines = engine_standing(lake, settings.generator)
+    engines = engine_standing(stored_engine_releases(lake) if log is None else log, settings.generator)
     held = engines.held_because()
     problems += [*_gates_closed(lake), *([held] if held else [])]
     stored = _stored_release(lake)
@@ -228,7 +229,7 @@ def sources_away(sources: list[Source]) -> dict[str, str]:
 def _stored_release(lake: Lake) -> str | None:
     rows = lake.query(
         """
-        select release_id from releases where decision in ('released', 'rolled_back')
+        select release_id from releases where decision in ('released', 'promoted', 'rolled_back')
         order by decided_at desc limit 1
         """,
         releases=lake.delta(RELEASES.name),
@@ -236,8 +237,7 @@ def _stored_release(lake: Lake) -> str | None:
     return rows[0]["release_id"] if rows else None
 
 
-def _live_release(settings: Settings) -> LiveReleaseStatus | None:
-    index = Index(Postgres(settings.home, settings.postgres))
+def _live_release(index: Index) -> LiveReleaseStatus | None:
     release, hold = index.live(), index.live_hold()
     if release is None:
         return None

@@ -12,7 +12,7 @@ from orchestration.settings import Settings, open_configured_lake
 from orchestration.tenants.holdings import TenantHoldings, list_tenants, show_tenant
 from retrieval.counts import counted
 from retrieval.index.index import Index
-from retrieval.index.types import ReleaseHeld
+from retrieval.index.release_log import ReleaseHeld
 from retrieval.store.postgres import Postgres
 from training.datasets.requests import DatasetRequests
 

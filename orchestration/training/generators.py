@@ -1,13 +1,12 @@
 """`headwater train generator`, and which adapters of generators answer.
 
-An adapter answers from the moment that its alias `live` names it. The alias moves by compare and swap in the
-registry's folder, which is the truth about it: no index depends on a generator.
+An adapter answers from the moment that the release log names it. Aliases follow, here and in MLflow.
 """
 
+import getpass
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from assets.lake.lineage import CODE_VERSION
@@ -19,7 +18,7 @@ from orchestration.training.judged_answers import written_by_questions
 from orchestration.training.models import ModelNotPromoted, model_registry
 from orchestration.training.reported import report_training
 from retrieval.index.index import Index
-from retrieval.index.types import ReleaseHeld
+from retrieval.index.release_log import Decision
 from retrieval.store.postgres import Postgres
 from training.generator.job import (
     generator_base,
@@ -29,9 +28,9 @@ from training.generator.job import (
 )
 from training.jobs.job import follow_models
 from training.jobs.plan import GeneratorTraining
-from training.registry.live_adapters import generator_name
-from training.registry.moves import versions_before
-from training.registry.versions import ModelDecision, ModelRegistry, ModelVersion
+from training.registry.live import adapter_version, follow_release_log
+from training.registry.live_adapters import AdapterRecord, generator_name
+from training.registry.versions import ModelRegistry, ModelVersion
 
 
 @dataclass(frozen=True)
@@ -126,16 +125,25 @@ def promote_adapter(
         ModelNotPromoted: It was not compared with what answers, is not better, or is for another base than
             the settings' local model.
         ReleaseHeld: Somebody holds what is live.
-        LiveModelMoved: Another version went live meanwhile.
+        ReleaseConflict: Another version went live meanwhile.
     """
-    registry = model_registry(settings)
+    registry, index = model_registry(settings), Index(Postgres(settings.home, settings.postgres))
     version = registry.find(address)
-    live = registry.aliases(version.name).live
-    if live == version.version:
-        return ServedAdapter(version.name, live, version.lineage.tenant, "it is live already", 0.0)
+    live = index.log.live("adapter", version.name)
+    if live is not None and live.digest == version.digest:
+        said = "it is live already"
+        return ServedAdapter(version.name, version.version, version.lineage.tenant, said, 0.0)
     _require_base_of_settings(settings, version)
     _require_approval(registry, version, version_beside(registry, version, "live"))
-    return _moved(settings, version.name, live, version, live, "promoted", reason, progress)
+    _require_reason(reason)
+    registry.open(version)
+    record = AdapterRecord(version=version.version).model_dump_json()
+    decision = Decision(
+        "adapter", version.name, "promoted", version.digest, reason.strip(), getpass.getuser(), record
+    )
+    began = time.perf_counter()
+    index.log.move(decision, live.digest if live else None)
+    return _served(settings, index, version.name, version, reason, began, progress)
 
 
 def roll_back_adapter(
@@ -150,50 +158,52 @@ def roll_back_adapter(
         ModelNotTrusted: Its files are not those that were signed.
         ModelNotPromoted: No version of that name is live.
         ReleaseHeld: Somebody holds what is live.
-        LiveModelMoved: Another version went live meanwhile.
+        ReleaseConflict: Another version went live meanwhile.
     """
-    registry = model_registry(settings)
-    live = registry.aliases(name).live
-    if live is None:
+    registry, index = model_registry(settings), Index(Postgres(settings.home, settings.postgres))
+    live = index.log.live("adapter", name)
+    if live is None or live.digest is None:
         known = ", ".join(each.address for each in registry.versions(name))
         raise ModelNotPromoted(
             f"no version of {name} answers, the base does: there is nothing to go back to; "
             f"`headwater models promote` has one of {known} answer"
         )
-    before = versions_before(registry.decisions(name), live)
-    version = registry.find(f"{name}@{before[0]}") if before else None
-    previous = before[1] if len(before) > 1 else None
-    return _moved(settings, name, live, version, previous, "rolled_back", reason, progress)
-
-
-def _moved(
-    settings: Settings,
-    name: str,
-    live: int | None,
-    version: ModelVersion | None,
-    previous: int | None,
-    decision: str,
-    reason: str,
-    progress: Callable[[str], None],
-) -> ServedAdapter:
-    if not reason.strip():
-        raise ModelNotPromoted("the reason is empty: say why this model is to answer")
-    hold = Index(Postgres(settings.home, settings.postgres)).live_hold()
-    if hold is not None:
-        raise ReleaseHeld(f"{hold}, and models with it; `headwater hold --off` ends that")
-    registry = model_registry(settings)
+    way = index.log.way_back("adapter", name)
+    to = way[0] if way else None
+    version = registry.find(f"{name}@{adapter_version(to)}") if to and to.digest else None
+    _require_reason(reason)
     if version:
         registry.open(version)
-    of = version or registry.find(f"{name}@{live}")
+    decision = Decision("adapter", name, "rolled_back", None, reason.strip(), getpass.getuser())
     began = time.perf_counter()
-    registry.move_live(name, live, version.version if version else None, previous)
-    about = version.version if version and decision == "promoted" else live
-    logged = {"version": about, "decision": decision, "reason": reason.strip()}
-    registry.log_decision(name, ModelDecision.model_validate({**logged, "decided_at": datetime.now(UTC)}))
+    index.log.move_back(decision, to, live.digest)
+    return _served(settings, index, name, version, reason, began, progress)
+
+
+def _require_reason(reason: str) -> None:
+    if not reason.strip():
+        raise ModelNotPromoted("the reason is empty: say why this model is to answer")
+
+
+def _served(
+    settings: Settings,
+    index: Index,
+    name: str,
+    version: ModelVersion | None,
+    reason: str,
+    began: float,
+    progress: Callable[[str], None],
+) -> ServedAdapter:
+    """Has the registry and MLflow follow the release log, and says which adapter answers."""
+    registry = model_registry(settings)
+    follow_release_log(registry, index)
     seconds = time.perf_counter() - began
     follow_models(settings.training_place, name, progress)
-    number = version.version if version else None
-    return ServedAdapter(name, number, of.lineage.tenant, reason.strip(), round(seconds, 4))
+    newest = next(iter(registry.versions(name)), None)
+    tenant = newest.lineage.tenant if newest else None
+    return ServedAdapter(
+        name, version.version if version else None, tenant, reason.strip(), round(seconds, 4)
+    )
 
 
 def version_beside(registry: ModelRegistry, version: ModelVersion, other: str) -> ModelVersion | None:

@@ -1,16 +1,16 @@
 """`headwater models`: versions of models, and which of them the index is served by.
 
-An embedder is served by the release of the index that was built with it: PostgreSQL's pointer to that release
-is the truth about which is live, and moves by compare and swap. Aliases follow it, here and in MLflow.
+An embedder is served by the release of the index that was built with it: the release log says which is live.
+Aliases follow it, here and in MLflow.
 """
 
+import getpass
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
-from assets.lake.releases import log_live_history, make_release_live
+from assets.lake.releases import make_release_live, project_releases
 from assets.lake.tables import EMBEDDINGS
 from assets.ops import releasable_index_state
 from orchestration.operations.runs import execute_run
@@ -19,18 +19,13 @@ from retrieval.embedding.config import packaged_embedding_model, recorded_model_
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.embedding.model_signature import ModelNotTrusted
 from retrieval.index.index import Index
-from retrieval.index.types import IndexRelease, ReleaseHeld
+from retrieval.index.release_log import ReleaseHeld
+from retrieval.index.types import IndexRelease
 from retrieval.store.postgres import Postgres
 from training.jobs.job import follow_models
 from training.registry.addresses import PACKAGED_EMBEDDER, embedder_folder, registered_address
-from training.registry.live import follow_live_release
-from training.registry.moves import releases_to_live
-from training.registry.versions import (
-    ModelDecision,
-    ModelRegistry,
-    ModelVersion,
-    UnknownModel,
-)
+from training.registry.live import follow_release_log
+from training.registry.versions import ModelRegistry, ModelVersion, UnknownModel
 
 _INDEX_SELECTION = 'key:"gold/embeddings" or key:"serving/index"'
 
@@ -96,7 +91,7 @@ def promote_model(
         ModelNotTrusted: Its files are not those that were signed.
         ModelNotPromoted: It was not compared with the live model, or is not good enough, or its index is not.
         ReleaseHeld: Somebody holds the live release.
-        IndexConflict: Another release went live meanwhile.
+        ReleaseConflict: Another release went live meanwhile.
     """
     registry = model_registry(settings)
     version = registry.find(address)
@@ -124,20 +119,20 @@ def promote_model(
             raise ModelNotPromoted(f"{version.address} is not served: {'; '.join(outcome.failures)}")
         registry.open(version)  # building took its time
     said = f"{version.address} promoted: {reason.strip()}"
-    began = time.perf_counter()
+    began, person = time.perf_counter(), getpass.getuser()
     if kept:
-        made = index.rollback(kept[0].release_id, expected=live.release_id)
-        log_live_history(lake, index, "", said)
+        made = index.promote(kept[0].release_id, live.release_id, said, person)
+        project_releases(lake, index.log)
     else:
         state = releasable_index_state(index, with_candidate.recipe, model)
-        made = make_release_live(lake, index, state, "", model, live.release_id, said)
+        made = make_release_live(lake, index, state, "", model, live.release_id, said, person)
     seconds = time.perf_counter() - began
     if made.details.model_digest != model.digest:
         raise ModelNotPromoted(
             f"the index of {version.address} was live before and is no longer kept: `headwater run` makes "
             "another when documents change"
         )
-    return _decided(settings, index, version, "promoted", made, reason, seconds, progress)
+    return _served(settings, index, version.name, made, reason, seconds, progress)
 
 
 def roll_back_model(
@@ -152,7 +147,7 @@ def roll_back_model(
         ModelNotTrusted: The files of the model before are not those that were signed, or make other vectors.
         ModelNotPromoted: No release of another model is kept from before.
         ReleaseHeld: Somebody holds the live release.
-        IndexConflict: Another release went live meanwhile.
+        ReleaseConflict: Another release went live meanwhile.
     """
     registry = model_registry(settings)
     if name not in registry.names():
@@ -162,25 +157,21 @@ def roll_back_model(
     index = Index(Postgres(settings.home, settings.postgres))
     live = _require_reason_and_live(index, reason)
     releases = {each.release_id: each for each in index.releases()}
-    path = releases_to_live(index.live_history(), registry.decisions(name))
-    before = [releases[each] for each in path if each in releases]
-    before = [each for each in before if each.details.model_digest != live.details.model_digest]
-    if not before:
+    way = [releases[each.digest] for each in index.log.way_back("index") if each.digest in releases]
+    before = next((each for each in way if each.details.model_digest != live.details.model_digest), None)
+    if before is None:
         kept = [f"{each.release_id} of {_model_name(settings, each)}" for each in releases.values()]
         raise ModelNotPromoted(
             f"no release of another model is kept from before {live.release_id}: there is nothing to go back "
             f"to; kept are {', '.join(kept)}, which `headwater models promote` or `headwater rollback` serves"
         )
-    _require_trusted_files(settings, before[-1])
+    _require_trusted_files(settings, before)
     lake = open_configured_lake(settings)
-    began = time.perf_counter()
-    made = index.rollback(before[-1].release_id, expected=live.release_id)
-    log_live_history(lake, index, "", f"{name} rolled back: {reason.strip()}")
+    began, said = time.perf_counter(), f"{name}: {reason.strip()}"
+    made = index.rollback(before.release_id, live.release_id, said, getpass.getuser())
+    project_releases(lake, index.log)
     seconds = time.perf_counter() - began
-    version = next(
-        (v for v in registry.versions(name) if registry.path(v) == _embedder_path(settings, live)), None
-    )
-    return _decided(settings, index, version, "rolled_back", made, reason, seconds, progress, name)
+    return _served(settings, index, name, made, reason, seconds, progress)
 
 
 def _require_trusted_files(settings: Settings, release: IndexRelease) -> None:
@@ -243,31 +234,21 @@ def _require_approval(registry: ModelRegistry, version: ModelVersion, live: Inde
         raise ModelNotPromoted(f"{version.address} was refused: {verdicts[-1].reason}")
 
 
-def _decided(
+def _served(
     settings: Settings,
     index: Index,
-    version: ModelVersion | None,
-    decision: str,
+    name: str,
     release: IndexRelease,
     reason: str,
     seconds: float,
     progress: Callable[[str], None],
-    name: str = "",
 ) -> ServedModel:
-    """Keeps a decision, and has all aliases follow."""
-    name = version.name if version else name
+    """Has the registry and MLflow follow the release log, and says what is served."""
     registry = model_registry(settings)
-    if version:
-        logged = {"version": version.version, "decision": decision, "reason": reason.strip()}
-        newest = index.live_history()[-1]
-        if newest.release_id == release.release_id:  # and no other move was faster
-            logged |= {"live_since": newest.live_since}
-        registry.log_decision(name, ModelDecision.model_validate({**logged, "decided_at": datetime.now(UTC)}))
-    follow_live_release(registry, index)
+    follow_release_log(registry, index)
     follow_models(settings.training_place, name, progress)
-    return ServedModel(
-        name, registry.aliases(name).live, release.release_id, reason.strip(), round(seconds, 4)
-    )
+    live = registry.aliases(name).live
+    return ServedModel(name, live, release.release_id, reason.strip(), round(seconds, 4))
 
 
 def _embedder_path(settings: Settings, release: IndexRelease) -> Path:

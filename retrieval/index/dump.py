@@ -25,7 +25,7 @@ from retrieval.progress import Progress
 from retrieval.store.postgres import DatabaseRow, fetch_postgres_value
 
 _TABLES = (
-    "index_state", "releases", "live", "live_history", "statistics", "quarantine", "scopes", "access_key",
+    "index_state", "releases", "release_log", "statistics", "quarantine", "scopes", "access_key",
 )  # fmt: skip
 """The tables that are no partitions, each after those that it refers to."""
 
@@ -115,7 +115,7 @@ def restore_index(
     for table in (*_TABLES, *PARTITIONED):
         if not dump.columns.get(table) or set(dump.columns[table]) - set(_columns(connection, table)):
             raise InvalidIndexDump(f"{table} of the dump has other columns than headwater.{table}")
-    connection.execute("DELETE FROM headwater.live; DELETE FROM headwater.access_key")
+    connection.execute("DELETE FROM headwater.access_key")
     progress = Progress("files of the index read", len(dump.files()))
     try:
         for table in _TABLES:
@@ -125,6 +125,10 @@ def restore_index(
             "SELECT setval(pg_get_serial_sequence('headwater.index_state', 'generation'), %(last)s) "
             "WHERE %(last)s > 0",
             {"last": dump.last_generation},
+        )
+        connection.execute(
+            "SELECT setval(pg_get_serial_sequence('headwater.release_log', 'move_id'), max(move_id)) "
+            "FROM headwater.release_log HAVING max(move_id) > 0"
         )
         for number, dimension in dump.dimensions.items():
             create_partitions(connection, number)

@@ -25,15 +25,23 @@ from retrieval.index.partitions import read_scope_keys, vacuum_partitions
 from retrieval.index.postings import repack_postings
 from retrieval.index.prune import prune_index
 from retrieval.index.quarantine import read_document_rows, read_quarantined
+from retrieval.index.release_log import (
+    GATE,
+    Decision,
+    ReleaseHold,
+    ReleaseLog,
+    lock_log,
+    move_live,
+    read_hold,
+    read_live,
+    refuse_if_held,
+    write_hold,
+)
 from retrieval.index.releases import (
     insert_index_release,
-    read_hold,
     read_index_releases,
     read_live_history,
-    refuse_if_held,
-    repoint_live,
-    swap_live_pointer,
-    write_hold,
+    return_to,
 )
 from retrieval.index.rows import INDEX_COLUMNS, IndexRowNumbering, QuarantinedChunk
 from retrieval.index.types import (
@@ -43,10 +51,10 @@ from retrieval.index.types import (
     IndexReleaseDetails,
     IndexState,
     LiveHistoryEntry,
-    ReleaseHold,
+    UnknownIndexRelease,
 )
 from retrieval.lineage import Lineage
-from retrieval.store.postgres import DatabaseRow, Postgres, fetch_postgres_value
+from retrieval.store.postgres import DatabaseRow, Postgres
 
 _ROWS_AT_COLUMNS = (
     "chunk_id", "tenant", "doc_id", "uri", "content_sha256", "text_sha256", "language", "ordinal",
@@ -72,6 +80,7 @@ class Index:
     def __init__(self, postgres: Postgres, config: IndexConfig | None = None) -> None:
         self._postgres = postgres
         self._config = config or IndexConfig()
+        self.log = ReleaseLog(postgres)
 
     def state(self, model_digest: str, chunker_digest: str) -> IndexState | None:
         """Returns the newest finished generation of this model and chunker, or None if there is none."""
@@ -200,7 +209,13 @@ class Index:
         )
 
     def release(
-        self, release_id: str, point: IndexPoint, expected: str | None, details: IndexReleaseDetails
+        self,
+        release_id: str,
+        point: IndexPoint,
+        expected: str | None,
+        details: IndexReleaseDetails,
+        reason: str = "",
+        decided_by: str = GATE,
     ) -> IndexRelease:
         """Makes an epoch of the index live under a name, if `expected` is still the live release.
 
@@ -209,73 +224,90 @@ class Index:
             point: The epoch to serve.
             expected: The release that was live when `point` was evaluated; None for the first.
             details: The release's evaluation and origin.
+            reason: Why, in a sentence.
+            decided_by: Who decided it.
 
         Raises:
-            IndexConflict: Another release went live meanwhile.
-            ReleaseHeld: The live release is held.
+            ReleaseConflict: Another release went live meanwhile.
+            ReleaseHeld: What is live is held.
             IndexReleaseExists: The name is taken.
             UnknownIndexRelease: The generation does not exist, or has not reached that epoch.
         """
+        decision = "released" if decided_by == GATE else "promoted"
         with self._postgres.owner() as connection:
-            refuse_if_held(connection)
+            lock_log(connection)
             insert_index_release(connection, release_id, point, details)
-            swap_live_pointer(connection, expected, release_id)
-            return read_index_releases(connection, release_id)[0]
+            made = read_index_releases(connection, release_id)[0]
+            move = Decision("index", "", decision, release_id, reason, decided_by, made.record)
+            move_live(connection, move, expected)
+        return made
 
-    def rollback(self, release_id: str, expected: str | None = None) -> IndexRelease:
-        """Makes an earlier release live again.
-
-        Args:
-            release_id: The release.
-            expected: The release that must be live; None for any.
+    def promote(self, release_id: str, expected: str, reason: str, decided_by: str) -> IndexRelease:
+        """Makes a kept release live that was live before, going on and not back.
 
         Raises:
-            UnknownIndexRelease: There is no such release; lists those there are.
-            IndexConflict: Another release went live at the same time.
-            ReleaseHeld: The live release is held.
+            UnknownIndexRelease: It is no longer kept.
+            ReleaseConflict: `expected` is not the live release.
+            ReleaseHeld: What is live is held.
         """
         with self._postgres.owner() as connection:
-            refuse_if_held(connection)
-            return repoint_live(connection, release_id, expected)
+            kept = read_index_releases(connection, release_id)
+            if not kept:
+                raise UnknownIndexRelease(f"release {release_id!r} is no longer kept")
+            move = Decision("index", "", "promoted", release_id, reason, decided_by, kept[0].record)
+            move_live(connection, move, expected)
+        return kept[0]
 
-    def hold(self, release_id: str | None, held_by: str, reason: str) -> IndexRelease:
-        """Makes an earlier release live again, and holds it: no other goes live until `end_hold`.
+    def rollback(
+        self, release_id: str | None, expected: str | None = None, reason: str = "", decided_by: str = ""
+    ) -> IndexRelease:
+        """Makes an earlier release live again; see `return_to`."""
+        with self._postgres.owner() as connection:
+            lock_log(connection)
+            return return_to(connection, release_id, decided_by, reason, expected)
+
+    def hold(self, release_id: str | None, held_by: str, reason: str, back: bool = False) -> IndexRelease:
+        """Holds what is live, after it went back to an earlier release if asked to: until `end_hold`.
 
         Args:
             release_id: The release; None for the live one, which stays so.
-            held_by: Who holds it. Somebody who holds a release already may choose another one.
+            held_by: Who holds it. Somebody who holds already may choose another release.
             reason: Why, in a sentence; may be empty.
+            back: Whether None means the release before the live one.
 
         Returns:
             The release that is live now.
 
         Raises:
-            UnknownIndexRelease: There is no such release; lists those there are.
-            ReleaseHeld: Somebody else holds the live release.
+            UnknownIndexRelease: There is no such release, or none before; lists those there are.
+            ReleaseHeld: Somebody else holds what is live.
         """
         with self._postgres.owner() as connection:
             refuse_if_held(connection, held_by)
-            made = repoint_live(connection, release_id)
+            live = read_live(connection, "index")
+            chosen = release_id or (None if back or live is None else live.digest)
+            made = return_to(connection, chosen, held_by, reason, held_by=held_by)
             write_hold(connection, held_by, reason)
         return made
 
     def end_hold(self) -> ReleaseHold | None:
-        """Lets releases go live again, whoever held the live one; returns the hold that ended, or None."""
+        """Lets releases go live again, whoever held what is live; returns the hold that ended, or None."""
         with self._postgres.owner() as connection:
+            lock_log(connection)
             hold = read_hold(connection)
-            write_hold(connection, None, None)
+            if hold is not None:
+                write_hold(connection, None, "")
         return hold
 
     def live_hold(self) -> ReleaseHold | None:
-        """Returns who holds the live release, since when and why, or None."""
-        with self._postgres.owner() as connection:
-            return read_hold(connection)
+        """Returns who holds what is live, since when and why, or None."""
+        return self.log.hold()
 
     def live(self) -> IndexRelease | None:
         """Returns the release that searches read, or None before the first."""
         with self._postgres.owner() as connection:
-            name = fetch_postgres_value(connection, "SELECT release_id FROM headwater.live")
-            return read_index_releases(connection, name)[0] if name else None
+            live = read_live(connection, "index")
+            return read_index_releases(connection, live.digest)[0] if live and live.digest else None
 
     def releases(self) -> list[IndexRelease]:
         """Returns every release that can still be served, newest first."""

@@ -7,6 +7,7 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from retrieval.index.partitions import drop_partitions, partition_name
 from retrieval.index.postings import POSTED_COLUMNS, read_chunk_lexemes, remove_postings
+from retrieval.index.release_log import lock_log
 from retrieval.store.postgres import DatabaseRow
 
 
@@ -26,14 +27,14 @@ def prune_index(connection: Connection[DatabaseRow], kept: Collection[tuple[int,
     Raises:
         psycopg.errors.LockNotAvailable: A reader or writer held its lock too long.
     """
+    lock_log(connection)
     # Writers of these generations wait, or find that they were overtaken.
     states = connection.execute(
         "SELECT generation, epoch FROM headwater.index_state WHERE status = 'ready' "
         "ORDER BY generation FOR UPDATE"
     ).fetchall()
     live = connection.execute(
-        "SELECT generation, epoch FROM headwater.live JOIN headwater.releases USING (release_id) "
-        "FOR UPDATE OF live"
+        "SELECT generation, epoch FROM headwater.live JOIN headwater.releases USING (release_id)"
     ).fetchone()
     pairs = {*kept, *([(live[0], live[1])] if live else [])}
     connection.execute(

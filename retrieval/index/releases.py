@@ -1,21 +1,29 @@
 """Releases: names for epochs of the index, which of them is live, and which was live when."""
 
+from dataclasses import replace
+
 import psycopg
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
+from retrieval.index.release_log import (
+    Decision,
+    move_back,
+    move_live,
+    read_decisions,
+    read_live,
+    read_way_back,
+    refuse_if_held,
+)
 from retrieval.index.types import (
-    IndexConflict,
     IndexPoint,
     IndexRelease,
     IndexReleaseDetails,
     IndexReleaseExists,
     LiveHistoryEntry,
-    ReleaseHeld,
-    ReleaseHold,
     UnknownIndexRelease,
 )
-from retrieval.store.postgres import DatabaseRow, fetch_postgres_value
+from retrieval.store.postgres import DatabaseRow
 
 
 def insert_index_release(
@@ -51,68 +59,60 @@ def insert_index_release(
         ) from error
 
 
-def swap_live_pointer(connection: Connection[DatabaseRow], expected: str | None, release_id: str) -> None:
-    """Makes a release live if `expected` is the live release now.
-
-    Raises:
-        IndexConflict: Another release is live.
-    """
-    if not fetch_postgres_value(connection, "SELECT headwater.swap_live(%s, %s)", expected, release_id):
-        live = fetch_postgres_value(connection, "SELECT release_id FROM headwater.live")
-        raise IndexConflict(
-            f"{live!r} is live, not {expected!r}, which {release_id!r} was judged against; judge it again"
-        )
-
-
-def read_hold(connection: Connection[DatabaseRow]) -> ReleaseHold | None:
-    """Returns who holds the live release, or None; the pointer does not move before the transaction ends."""
-    row = connection.execute(
-        "SELECT release_id, held_by, held_because, held_since FROM headwater.live FOR UPDATE"
-    ).fetchone()
-    return None if row is None or row[1] is None else ReleaseHold(*row)
-
-
-def refuse_if_held(connection: Connection[DatabaseRow], held_by: str | None = None) -> None:
-    """Does nothing where the live release is not held, or by nobody but `held_by`.
-
-    Raises:
-        ReleaseHeld: Somebody else holds it.
-    """
-    hold = read_hold(connection)
-    if hold is not None and hold.held_by != held_by:
-        raise ReleaseHeld(f"{hold}; `headwater hold --off` ends that")
-
-
-def write_hold(connection: Connection[DatabaseRow], held_by: str | None, reason: str | None) -> None:
-    """Holds the live release from now on, or ends the hold where both are None."""
-    connection.execute(
-        "UPDATE headwater.live SET held_by = %(by)s, held_because = %(reason)s, "
-        "held_since = CASE WHEN %(by)s::text IS NOT NULL THEN clock_timestamp() END",
-        {"by": held_by, "reason": reason},
-    )
-
-
-def repoint_live(
-    connection: Connection[DatabaseRow], release_id: str | None, expected: str | None = None
+def return_to(
+    connection: Connection[DatabaseRow],
+    release_id: str | None,
+    decided_by: str,
+    reason: str,
+    expected: str | None = None,
+    held_by: str | None = None,
 ) -> IndexRelease:
-    """Makes a kept release live, the live one if None, and returns it.
+    """Makes a kept release live again, and returns it; nothing moves where it is live.
+
+    Args:
+        connection: The owner's connection, in a transaction that has locked the log.
+        release_id: The release; None for the newest kept one on the way back.
+        decided_by: Who decided it.
+        reason: Why, in a sentence; may be empty.
+        expected: The release that must be live; None for any.
+        held_by: Who may move although they hold what is live.
 
     Raises:
-        UnknownIndexRelease: There is no such release; lists those there are.
-        IndexConflict: `expected` is not the live release.
+        UnknownIndexRelease: There is no such release, or none to go back to; lists those there are.
+        ReleaseHeld: Somebody else holds what is live.
+        ReleaseConflict: Another release is live.
     """
     known = {release.release_id: release for release in read_index_releases(connection)}
-    live = fetch_postgres_value(connection, "SELECT release_id FROM headwater.live FOR UPDATE")
-    chosen = release_id or live
-    if chosen is None:
+    live, way = read_live(connection, "index"), read_way_back(connection, "index")
+    if live is None or live.digest is None:
         raise UnknownIndexRelease("nothing is live yet: run `headwater run`")
-    if chosen not in known:
-        names = ", ".join(known) or "none"
-        was_live = any(entry.release_id == chosen for entry in read_live_history(connection))
-        fault = f"release {chosen!r} is no longer kept" if was_live else f"there is no release {chosen!r}"
+    names = ", ".join(known) or "none"
+    if release_id is None:
+        release_id = next((each.digest for each in way if each.digest in known), None)
+        if release_id is None:
+            raise UnknownIndexRelease(
+                f"no release is kept from before {live.digest}: there is nothing to go back to; kept: {names}"
+            )
+    if release_id not in known:
+        was_live = any(each.digest == release_id for each in read_decisions(connection, "index"))
+        fault = (
+            f"release {release_id!r} is no longer kept" if was_live else f"there is no release {release_id!r}"
+        )
         raise UnknownIndexRelease(f"{fault}, so nothing goes back to it; known: {names}")
-    swap_live_pointer(connection, expected or live, chosen)
-    return known[chosen]
+    refuse_if_held(connection, held_by)
+    if release_id == live.digest:
+        return known[release_id]
+    on_the_way = next((each for each in way if each.digest == release_id), None)
+    said = f"rolled back from {live.digest}" + (f": {reason}" if reason else "")
+    made, expected = known[release_id], expected or live.digest
+    decision = Decision("index", "", "rolled_back", release_id, said, decided_by, made.record)
+    if on_the_way:
+        move_back(
+            connection, decision, replace(on_the_way, record=made.record), expected or live.digest, held_by
+        )
+    else:
+        move_live(connection, decision, expected, held_by)
+    return made
 
 
 def read_index_releases(
@@ -133,6 +133,6 @@ def read_index_releases(
 def read_live_history(connection: Connection[DatabaseRow]) -> list[LiveHistoryEntry]:
     """Returns when each release went live, oldest first, also releases that are no longer kept."""
     rows = connection.execute(
-        "SELECT live_since, release_id FROM headwater.live_history ORDER BY live_since"
+        "SELECT at, digest FROM headwater.release_log WHERE kind = 'index' AND moves ORDER BY move_id"
     ).fetchall()
     return [LiveHistoryEntry(*row) for row in rows]

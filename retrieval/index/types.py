@@ -1,7 +1,7 @@
 """The values that the index takes and returns, and its errors."""
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Protocol
 
 from pydantic import BaseModel
@@ -20,10 +20,6 @@ class UnknownIndexRelease(LookupError):
 
 class IndexReleaseExists(ValueError):
     """A release of that name was made before."""
-
-
-class ReleaseHeld(RuntimeError):
-    """Somebody holds the live release, so that no other goes live. Nothing was changed."""
 
 
 class IndexPoint(Protocol):
@@ -98,29 +94,34 @@ class IndexRelease:
     released_at: datetime
     details: IndexReleaseDetails = field(compare=False)
 
+    @property
+    def record(self) -> str:
+        """What the release log keeps of it, as JSON of `IndexRecord`."""
+        return IndexRecord(
+            generation=self.generation,
+            epoch=self.epoch,
+            model_digest=self.details.model_digest,
+            metrics=self.details.metrics,
+            versions=self.details.versions,
+        ).model_dump_json()
 
-@dataclass(frozen=True)
-class ReleaseHold:
-    """The live release is held: no other goes live until the hold ends.
+
+class IndexRecord(BaseModel, frozen=True):
+    """What the release log keeps of a state of the index, with a verdict or a move.
 
     Attributes:
-        release_id: The release that is live, and stays so.
-        held_by: Who holds it.
-        reason: Why, in a sentence; may be empty.
-        held_since: Since when.
+        generation: Its generation.
+        epoch: The epoch of that generation.
+        model_digest: The embedding model of its vectors.
+        metrics: Its evaluation, by the name of the metric.
+        versions: The version of every table that it was made from.
     """
 
-    release_id: str
-    held_by: str
-    reason: str
-    held_since: datetime
-
-    def __str__(self) -> str:
-        """Returns it as a person reads it: what is held, by whom, since when and why."""
-        since = f"{self.held_since.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-        return f"{self.release_id} is held by {self.held_by} since {since}" + (
-            f": {self.reason}" if self.reason else ""
-        )
+    generation: int
+    epoch: int
+    model_digest: str
+    metrics: dict[str, float]
+    versions: dict[str, int]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 --
 -- An index is a *generation*: one embedding model and one chunker. Within it an *epoch* counts its changes. A row
 -- is valid from one epoch to another, so a change never touches what a reader of an older epoch sees. A release
--- is a pair (generation, epoch); going live moves one pointer, and so does going back.
+-- is a pair (generation, epoch); going live adds one row to the release log, and so does going back.
 
 CREATE TABLE IF NOT EXISTS headwater.schema_version (
     version integer PRIMARY KEY,
@@ -26,7 +26,7 @@ BEGIN
 END
 $$;
 
--- Generations, releases and the live pointer. -----------------------------------------------------------------
+-- Generations, releases and what is live. ----------------------------------------------------------------------
 
 CREATE TABLE IF NOT EXISTS headwater.index_state (
     generation integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -51,40 +51,70 @@ CREATE TABLE IF NOT EXISTS headwater.releases (
     details jsonb NOT NULL
 );
 
-CREATE TABLE IF NOT EXISTS headwater.live (
-    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
-    release_id text REFERENCES headwater.releases
+-- The one truth about what is live. A row is a decision: a verdict, a move of what is live, or a hold. Rows are only
+-- added, in the order of `move_id`, by writers that lock the table (retrieval/index/release_log.py).
+CREATE TABLE IF NOT EXISTS headwater.release_log (
+    move_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    kind text NOT NULL CHECK (kind IN ('index', 'engine', 'adapter', 'hold')),
+    -- The name of an adapter's model; empty for what all tenants share.
+    subject text COLLATE "C" NOT NULL,
+    decision text NOT NULL,
+    -- What was decided about. In a move, NULL means that nothing of this subject is live from now on.
+    digest text,
+    -- Whether the digest is live from now on. The newest such row of a kind and subject says what is live.
+    moves boolean NOT NULL,
+    -- In a move: the move to whose state a rollback returns.
+    before bigint REFERENCES headwater.release_log,
+    reason text NOT NULL,
+    decided_by text NOT NULL,
+    -- What was measured, and how what is live can be made again.
+    record jsonb NOT NULL,
+    at timestamptz NOT NULL
 );
-INSERT INTO headwater.live DEFAULT VALUES ON CONFLICT DO NOTHING;
--- While somebody holds the live release, no run moves the pointer.
-ALTER TABLE headwater.live ADD COLUMN IF NOT EXISTS held_by text;
-ALTER TABLE headwater.live ADD COLUMN IF NOT EXISTS held_because text;
-ALTER TABLE headwater.live ADD COLUMN IF NOT EXISTS held_since timestamptz;
+CREATE INDEX IF NOT EXISTS release_log_moves ON headwater.release_log (kind, subject, move_id) WHERE moves;
 
--- What was live since when. A rollback makes an older release live again, so a release's own time does not say it.
--- Entries outlive their releases: a time whose release is gone differs from a time before the first release.
-CREATE TABLE IF NOT EXISTS headwater.live_history (
-    live_since timestamptz NOT NULL DEFAULT clock_timestamp(),
-    release_id text NOT NULL
-);
--- Makes a release live if `expected` still is. Says when in the history, whose times only grow, also where the clock
--- was set back: in it the last entry at or before a time is what was live then.
-CREATE OR REPLACE FUNCTION headwater.swap_live(expected text, next text) RETURNS boolean
-LANGUAGE sql
-AS $$
-    SELECT FROM headwater.live FOR UPDATE;
-    WITH swapped AS (
-        UPDATE headwater.live SET release_id = next WHERE release_id IS NOT DISTINCT FROM expected RETURNING 1
-    ), written AS (
-        INSERT INTO headwater.live_history (live_since, release_id)
-        SELECT greatest(
-            clock_timestamp(),
-            (SELECT max(live_since) FROM headwater.live_history) + interval '1 microsecond'
-        ), next
-        FROM swapped WHERE next IS DISTINCT FROM expected
-    )
-    SELECT EXISTS (SELECT FROM swapped);
+-- Versions before 9 had a pointer and a history of it.
+DO $$
+DECLARE
+    entry record;
+    back record;
+    live_move bigint;
+    live_digest text;
+BEGIN
+    IF (SELECT relkind FROM pg_class WHERE oid = to_regclass('headwater.live')) IS DISTINCT FROM 'r' THEN
+        RETURN;
+    END IF;
+    CREATE TABLE IF NOT EXISTS headwater.live_history (live_since timestamptz NOT NULL, release_id text NOT NULL);
+    FOR entry IN SELECT live_since, release_id FROM headwater.live_history ORDER BY live_since LOOP
+        CONTINUE WHEN entry.release_id = live_digest;
+        WITH RECURSIVE way AS (
+            SELECT move_id, digest, before FROM headwater.release_log WHERE move_id = live_move
+            UNION ALL
+            SELECT l.move_id, l.digest, l.before FROM way JOIN headwater.release_log l ON l.move_id = way.before
+        )
+        SELECT * INTO back FROM way WHERE digest = entry.release_id ORDER BY move_id DESC LIMIT 1;
+        INSERT INTO headwater.release_log
+            (kind, subject, decision, digest, moves, before, reason, decided_by, record, at)
+        VALUES (
+            'index', '', CASE WHEN back.move_id IS NULL THEN 'released' ELSE 'rolled_back' END, entry.release_id, true,
+            CASE WHEN back.move_id IS NULL THEN live_move ELSE back.before END, '', '', '{}', entry.live_since
+        ) RETURNING move_id, digest INTO live_move, live_digest;
+    END LOOP;
+    ALTER TABLE headwater.live ADD COLUMN IF NOT EXISTS held_by text, ADD COLUMN IF NOT EXISTS held_because text,
+        ADD COLUMN IF NOT EXISTS held_since timestamptz;
+    INSERT INTO headwater.release_log (kind, subject, decision, digest, moves, reason, decided_by, record, at)
+        SELECT 'hold', '', 'held', held_by, true, coalesce(held_because, ''), held_by, '{}', held_since
+        FROM headwater.live WHERE held_by IS NOT NULL;
+    DROP FUNCTION IF EXISTS headwater.swap_live(text, text);
+    DROP TABLE headwater.live CASCADE;
+    DROP TABLE headwater.live_history;
+END
 $$;
+
+-- The release that searches read. The reader sees it with the owner's rights, and nothing else of the log.
+CREATE OR REPLACE VIEW headwater.live AS
+    SELECT digest AS release_id FROM headwater.release_log
+    WHERE kind = 'index' AND subject = '' AND moves ORDER BY move_id DESC LIMIT 1;
 
 -- Stored rows. Each generation is a partition: loaded beside the others, attached, and dropped whole. -----------
 
@@ -172,7 +202,8 @@ CREATE TABLE IF NOT EXISTS headwater.quarantine (
 
 -- Statistics keep no samples of any table or partition that holds text.
 SELECT headwater.keep_no_statistics(of) FROM (
-    VALUES ('headwater.statistics'::regclass), ('headwater.quarantine'::regclass) UNION ALL
+    VALUES ('headwater.statistics'::regclass), ('headwater.quarantine'::regclass),
+        ('headwater.release_log'::regclass) UNION ALL
     SELECT inhrelid FROM pg_inherits WHERE inhparent IN (
         'headwater.chunks'::regclass, 'headwater.postings'::regclass, 'headwater.frequencies'::regclass
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from live_models import show_live
 from psycopg.types.json import Jsonb
 from pyspark.sql import SparkSession
 from tiny_embedders import make_tiny_embedder
@@ -36,7 +37,7 @@ from training.datasets.requests import DatasetRequests
 from training.jobs.checkpoints import Standing
 from training.jobs.outcomes import JobOutcome, training_curves, write_job_outcome
 from training.registry.lineage import ModelLineage
-from training.registry.live import follow_live_release
+from training.registry.live import follow_release_log
 from training.registry.model_card import model_card
 from training.registry.versions import ModelAliases, ModelRegistry, ModelVersion
 
@@ -189,7 +190,7 @@ def test_trained_models_are_there_again_and_the_next_is_signed_by_the_same_key(
             "UPDATE headwater.releases SET details = %s WHERE release_id = %s",
             (Jsonb(details.model_dump(mode="json")), before.release_id),
         )
-    registry.set_aliases("embedder", ModelAliases(candidate=1))
+    show_live(registry, "embedder", None)
     writing = registry.folder / "registry" / "embedder" / ".writing-1" / "model" / "headwater.json"
     writing.parent.mkdir(parents=True)
     writing.write_text("half")
@@ -219,7 +220,7 @@ def test_trained_models_are_there_again_and_the_next_is_signed_by_the_same_key(
         found = ReleaseModels(packaged, again.home).model_of(live)
         assert found.digest == version.digest
         assert found.config.model == restored.path(version)
-        assert follow_live_release(restored, Index(Postgres(again.home, again.postgres)))
+        assert follow_release_log(restored, Index(Postgres(again.home, again.postgres)))
         assert restored.aliases("embedder") == ModelAliases(live=1)
         assert restored.open(trained(restored, 1)).parent.name == "2"
         keys = [(folder / "signing-key.pem") for folder in (away, again.models_folder)]

@@ -12,7 +12,7 @@ from assets.dagster.gates import recorded_gate_warnings
 from assets.lake.audits import Unaudited, readable_version, record_audit
 from assets.lake.lake import Lake
 from assets.lake.releases import (
-    last_stored_verdict,
+    last_verdict,
     log_release_verdict,
     roll_back_release,
     stored_release_name,
@@ -62,14 +62,19 @@ def test_the_last_audit_counts(lake: Lake, set_back: Any) -> None:
     assert readable_version(lake, DOCUMENTS) == 1
 
 
-def test_the_last_verdict_counts(lake: Lake, set_back: Any) -> None:
-    state = IndexState(1, 1, "model", "chunker", DIMENSION, NO_LINEAGE)
-    log_release_verdict(lake, state, False, "too low", {}, "before", 0)
-    set_back()
-    log_release_verdict(lake, state, True, "good", {}, "after", 1)
-    seen = last_stored_verdict(lake, stored_release_name(state))
+def test_the_last_verdict_counts(lake: Lake, postgres: Postgres) -> None:
+    state, index = IndexState(1, 1, "model", "chunker", DIMENSION, NO_LINEAGE), Index(postgres)
+    since = index.log.newest_move_id()
+    log_release_verdict(lake, index, state, "refused", "too low", {}, "before", since)
+    with postgres.owner() as connection:  # the clock was ahead until now
+        connection.execute("UPDATE headwater.release_log SET at = at + %s", (AHEAD,))
+    since = index.log.newest_move_id()
+    log_release_verdict(lake, index, state, "approved", "good", {}, "after", since)
+    seen = last_verdict(index.log, stored_release_name(state))
     assert seen is not None
     assert seen.decision == "approved"
+    stored = lake.delta(RELEASES.name).to_pyarrow_table().sort_by("decided_at")
+    assert stored["decision"].to_pylist()[-1] == "approved"
 
 
 def test_stamps_follow_the_clock_when_it_is_right(lake: Lake) -> None:
@@ -97,7 +102,7 @@ def test_rollback_goes_to_the_release_before(lake: Lake, postgres: Postgres) -> 
     index.end_hold()
     index.prune([])
     with postgres.owner() as connection:
-        connection.execute("UPDATE headwater.live SET release_id = NULL, held_by = NULL")
+        connection.execute("DELETE FROM headwater.release_log")
         connection.execute("DELETE FROM headwater.releases WHERE release_id LIKE 'clock %'")
 
 
@@ -108,7 +113,7 @@ def test_what_was_live_at_a_time_is_told_after_the_clock_was_set_back(postgres: 
     index.release("hour 1", state, live.release_id if live else None, NO_DETAILS)
     with postgres.owner() as connection:  # the clock was ahead until now
         connection.execute(
-            "UPDATE headwater.live_history SET live_since = live_since + %s WHERE release_id = 'hour 1'",
+            "UPDATE headwater.release_log SET at = at + %s WHERE digest = 'hour 1'",
             (AHEAD,),
         )
     state = index.apply(state, [batch([Chunk("b", "two")])], [], NO_LINEAGE)
@@ -122,9 +127,8 @@ def test_what_was_live_at_a_time_is_told_after_the_clock_was_set_back(postgres: 
     later = datetime.now(UTC) + 2 * AHEAD
     assert release_as_of(later.isoformat(), index.releases(), history, later).release_id == "hour 3"
     with postgres.owner() as connection:
-        connection.execute("UPDATE headwater.live SET release_id = NULL, held_by = NULL")
-        for table in ("releases", "live_history"):
-            connection.execute(f"DELETE FROM headwater.{table} WHERE release_id LIKE 'hour %'")
+        connection.execute("DELETE FROM headwater.release_log")
+        connection.execute("DELETE FROM headwater.releases WHERE release_id LIKE 'hour %'")
 
 
 def test_what_was_read_again_is_not_stale(lake: Lake, set_back: Any) -> None:

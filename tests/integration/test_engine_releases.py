@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from live_models import log_of
 from small_release import state_with_small_release
 from typer.testing import CliRunner, Result
 
@@ -18,7 +19,6 @@ from assets.engine_releases import (
     engine_releases,
     log_engine_decision,
 )
-from assets.lake.lineage import WriteConflict
 from assets.lake.tables import ENGINE_RELEASES
 from inference.engines.generator import EngineConfig, build_engine
 from inference.engines.protocol import Engine
@@ -26,6 +26,7 @@ from orchestration.cli.main import app
 from orchestration.services.status import state_status
 from orchestration.settings import Settings, open_configured_lake
 from retrieval.embedding.embedding_model import EmbeddingModel
+from retrieval.index.release_log import ReleaseConflict
 
 QUESTIONS = [
     {"question": "Where does the Danube rise?", "exact_answer": "Black Forest"},
@@ -157,18 +158,20 @@ def test_an_engine_answers_once_it_is_released_and_another_is_held(
     assert "there is not one engine 'ffff'" in str(
         headwater("engines", "rollback", "ffff", "--reason", "x").exception
     )
-    decisions = [each.decision for each in reversed(engine_releases(open_configured_lake(settings)))]
+    decisions = [each.decision for each in reversed(engine_releases(log_of(settings)))]
     assert decisions == ["released", "held", "released", "promoted", "rolled_back"]
 
 
 def test_of_two_decisions_at_the_same_time_one_is_refused(settings: Settings) -> None:
     lake = open_configured_lake(settings)
-    token = lake.fencing_token(ENGINE_RELEASES)
-    engine = default_engine(settings)
+    log = log_of(settings)
+    since, engine = log.newest_move_id(), default_engine(settings)
     decision = decided_engine(engine, EngineConfig(), "promoted", "first")
-    log_engine_decision(lake, decision, token)
-    with pytest.raises(WriteConflict):
-        log_engine_decision(lake, decision, token)
+    log_engine_decision(lake, log, decision, since)
+    with pytest.raises(ReleaseConflict):
+        log_engine_decision(lake, log, decision, since)
+    rows = lake.delta(ENGINE_RELEASES.name).to_pyarrow_table()
+    assert rows["move_id"].to_pylist().count(since + 1) == 1
 
 
 def test_what_can_not_be_stored_or_is_not_explained_is_not_released(settings: Settings) -> None:

@@ -27,7 +27,6 @@ POINTS = [
     ("training.jobs.checkpoints:save_file,2,after", True),
     ("training.registry.versions:ModelRegistry.add,1,before", True),
     ("training.registry.versions:sign_model,1,after", True),
-    ("training.registry.versions:ModelRegistry.set_candidate,1,before", True),
     ("training.jobs.job:follow_models,1,before", True),
 ]
 """Where it is killed, in turn on one folder, and whether it goes on from a checkpoint."""
@@ -79,7 +78,7 @@ def test_a_training_that_is_killed_anywhere_ends_with_the_same_model(
     assert registry.aliases("embedder") == ModelAliases(candidate=1)
     # Nothing is half-written, and what only a job needs that goes on is gone.
     files = {path.name for path in (home / "models" / "registry" / "embedder").iterdir()}
-    assert files == {"1", "aliases.json"}
+    assert files == {"1"}
     [job] = [path for path in (home / "training").iterdir() if path.is_dir()]
     assert {path.name for path in job.iterdir()} == {"job.json", "lock", "outcome.json"}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from live_models import log_of, make_adapter_live
 from random_adapters import register_random_adapter
 from tiny_generator import save_tiny_generator
 from typer.testing import CliRunner
@@ -31,10 +32,10 @@ from orchestration.training.generators import promote_adapter, roll_back_adapter
 from orchestration.training.models import ModelNotPromoted
 from retrieval.embedding.model_signature import ModelNotTrusted
 from retrieval.index.index import Index
-from retrieval.index.types import ReleaseHeld
+from retrieval.index.release_log import Decision, ReleaseConflict, ReleaseHeld
 from retrieval.store.postgres import Postgres
 from training.registry.live_adapters import LiveAdapters, generator_name
-from training.registry.versions import LiveModelMoved, ModelAliases, ModelDecision, ModelRegistry
+from training.registry.versions import ModelAliases, ModelDecision, ModelRegistry
 
 TENANTS = ("default", "acme", "beta")
 QUESTION = "What is a glacier of ice?"
@@ -195,13 +196,13 @@ def test_an_adapter_for_another_base_and_a_refused_one_are_not_promoted(
         promote_adapter(settings, version.address, "try", lambda line: None)
     refused = {"version": 1, "decision": "refused", "reason": "not better", "decided_at": datetime.now(UTC)}
     base = registry.find("generator-beta@1").lineage.base_digest
-    registry.move_live("generator-beta", registry.aliases("generator-beta").live, None)
+    make_adapter_live(settings, "generator-beta", None)
     registry.log_decision("generator-beta", ModelDecision.model_validate({**refused, "against": base}))
     with pytest.raises(ModelNotPromoted, match="generator-beta@1 was refused: not better"):
         promote_adapter(settings, "generator-beta@1", "try", lambda line: None)
     # One that is live, and whose base the settings no longer name, fails its tenant's questions alone.
-    registry.move_live("generator-gamma", None, 1)
-    choice = LiveAdapters(registry).of("gamma")
+    make_adapter_live(settings, "generator-gamma", 1)
+    choice = LiveAdapters(registry, log_of(settings)).of("gamma")
     assert choice is not None
     with open_ask_service(settings) as service:
         service._adapters = OneAdapter(choice)
@@ -253,35 +254,35 @@ def test_an_adapter_is_measured_beside_its_base_on_the_same_questions(
 def test_under_a_hold_no_adapter_is_promoted_or_rolled_back(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    index = Index(Postgres(settings.home, settings.postgres))
+    index, registry = Index(Postgres(settings.home, settings.postgres)), registry_of(settings)
+    approve(settings, "generator-beta@1")
+    make_adapter_live(settings, "generator-beta", None)
+    make_adapter_live(settings, "generator-acme", 1)
     index.hold(None, "ada", "an audit")
     try:
-        registry = registry_of(settings)
-        approve(settings, "generator-beta@2")
-        registry.move_live("generator-beta", registry.aliases("generator-beta").live, None)
         with pytest.raises(ReleaseHeld, match="an audit"):
-            promote_adapter(settings, "generator-beta@2", "try", lambda line: None)
+            promote_adapter(settings, "generator-beta@1", "try", lambda line: None)
         assert registry.aliases("generator-beta").live is None
-        registry.move_live("generator-beta", None, 2)
-        for name in ("generator-beta", "generator-acme"):
-            monkeypatch.setenv("HEADWATER_HOME", str(settings.home))
-            ran = CliRunner().invoke(app, ["models", "rollback", name, "--reason", "try"])
-            assert isinstance(ran.exception, ReleaseHeld)
-            assert "an audit, and models with it; `headwater hold --off`" in str(ran.exception)
-        assert registry.aliases("generator-beta").live == 2
+        monkeypatch.setenv("HEADWATER_HOME", str(settings.home))
+        ran = CliRunner().invoke(app, ["models", "rollback", "generator-acme", "--reason", "try"])
+        assert isinstance(ran.exception, ReleaseHeld)
+        assert "an audit; nothing else goes live until `headwater hold --off`" in str(ran.exception)
+        assert registry.aliases("generator-acme").live == 1
     finally:
         index.end_hold()
 
 
 def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(settings: Settings) -> None:
-    registry = registry_of(settings)
-    live = registry.aliases("generator-beta").live
-    told: list[str] = []
+    registry, log, told = registry_of(settings), log_of(settings), list[str]()
+    live = log.live("adapter", "generator-beta")
 
     def move(number: int) -> None:
+        digest = registry.find(f"generator-beta@{number}").digest
         try:
-            registry.move_live("generator-beta", live, number)
-        except LiveModelMoved as error:
+            log.move(
+                Decision("adapter", "generator-beta", "promoted", digest, "", "ada"), live and live.digest
+            )
+        except ReleaseConflict as error:
             told.append(str(error))
 
     threads = [threading.Thread(target=move, args=(number,)) for number in (1, 2)]
@@ -290,7 +291,7 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(settings: Sett
     for thread in threads:
         thread.join()
     assert len(told) == 1
-    assert "went live meanwhile" in told[0]
+    assert "judge it again" in told[0]
 
 
 def test_the_adapter_of_all_tenants_answers_those_without_one_of_their_own(
@@ -299,8 +300,8 @@ def test_the_adapter_of_all_tenants_answers_those_without_one_of_their_own(
     registry, model = registry_of(settings), settings.generator.model
     assert model is not None
     register_random_adapter(registry, model, model_files_digest(model), None, 7)
-    registry.move_live("generator", None, 1)
-    adapters = LiveAdapters(registry)
+    make_adapter_live(settings, "generator", 1)
+    adapters = LiveAdapters(registry, log_of(settings))
     assert [adapters.of(tenant).said for tenant in ("default", "acme")] == [  # type: ignore[union-attr]
         "with generator@1",
         "with generator-acme@1",

@@ -9,10 +9,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from index_rows import NO_LINEAGE, Chunk, batch, made_with
+from live_models import show_live
 from trained_lake import TrainedLake, make_trained_lake
 from typer.testing import CliRunner
 
-from assets.lake.releases import log_live_history
+from assets.lake.releases import project_releases
 from assets.model_consistency import ModelDiscrepancy, model_discrepancies
 from assets.models import models_agree_asset_check
 from orchestration.cli.main import app
@@ -24,7 +25,7 @@ from retrieval.index.types import IndexState
 from retrieval.store.postgres import Postgres
 from training.datasets.training_set import snapshot_folder
 from training.place import TrainingPlace
-from training.registry.live import follow_live_release
+from training.registry.live import follow_release_log
 from training.registry.mlflow_mirror import follow_in_mlflow
 from training.registry.versions import ModelAliases
 
@@ -43,8 +44,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TrainedLak
         embedder = EmbedderConfig(model=made.registry.path(version))
         details = made_with(version.digest).model_copy(update={"embedder": embedder})
         live = index.release(f"r{number}", state, live, details).release_id
-    follow_live_release(made.registry, index)
-    log_live_history(made.lake, index, "")
+    follow_release_log(made.registry, index)
+    project_releases(made.lake, index.log)
     place = made.settings.training_place
     assert follow_in_mlflow(place.registry, "embedder", place.mlflow_uri) is None
     assert model_discrepancies(made.lake, index, place) == []
@@ -94,7 +95,7 @@ def test_the_asset_check_warns_of_what_does_not_agree(broken: TrainedLake) -> No
 
     before = checked()
     assert (before.passed, before.description) == (True, "2 model versions: all agree")
-    broken.registry.set_aliases("embedder", ModelAliases(live=1, previous=2))
+    show_live(broken.registry, "embedder", 1, 2)
     after = checked()
     assert (after.passed, after.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert "embedder@live: the registry has version 1" in str(after.description)
@@ -127,11 +128,11 @@ def test_a_live_release_with_the_vectors_of_another_version_is_named(broken: Tra
 
 
 def test_aliases_that_lag_behind_the_pointer_are_named_and_mended(broken: TrainedLake) -> None:
-    broken.registry.set_aliases("embedder", ModelAliases(live=1))
+    show_live(broken.registry, "embedder", 1)
     code, rows = invoke(broken)
     assert code == 1
     assert {row["about"] for row in rows} == {"embedder@live", "embedder@previous"}
-    assert any("the registry has version 1, and by the live release it is 2" in row["found"] for row in rows)
+    assert any("the registry has version 1, and by the release log it is 2" in row["found"] for row in rows)
     assert all("models check --mend" in row["cure"] for row in rows)
     assert invoke(broken, "--mend") == (0, [])
     assert broken.registry.aliases("embedder") == ModelAliases(live=2, previous=1)
@@ -182,9 +183,9 @@ def test_a_training_set_that_is_gone_changed_or_of_another_lake_is_named(broken:
 def test_a_move_of_the_pointer_that_the_lake_does_not_know_is_named_and_mended(broken: TrainedLake) -> None:
     index = Index(Postgres(broken.settings.home, broken.settings.postgres))
     index.rollback("r0")
-    follow_live_release(broken.registry, index)
+    follow_release_log(broken.registry, index)
     about = {each.about: each.found for each in found(broken)}
-    assert "rolled_back by PostgreSQL, and ops.releases does not know it" in about["release r1"]
+    assert "rolled_back by the release log, and ops.releases does not have it" in about["index r0"]
     assert invoke(broken, "--mend") == (0, [])
     index.rollback("r1")
     assert invoke(broken, "--mend")[0] == 0

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from lake_rows import write
+from live_models import show_live
 from random_adapters import register_random_adapter
 from tiny_embedders import make_tiny_embedder
 from tiny_generator import save_tiny_generator
@@ -38,7 +39,6 @@ from retrieval.embedding.quantization import int8_model_digest
 from training.datasets.requests import DatasetRequests
 from training.datasets.training_set import DatasetHasRemovedDocuments, UnknownDataset, snapshot_folder
 from training.jobs.plan import EmbedderTraining
-from training.registry.versions import ModelAliases
 
 NAMES = ["tides", "bread", "copper", "kites", "moss", "wool"]
 
@@ -50,7 +50,7 @@ def trained(tmp_path: Path) -> TrainedLake:
     first = made.add_model(tmp_path, NAMES[:5])
     made.add_model(tmp_path, [], base=first, dataset=str(tmp_path), dataset_digest="ef" * 32, tenant=None)
     made.add_model(tmp_path, ["wool"])
-    made.registry.set_aliases("embedder", ModelAliases(live=1))
+    show_live(made.registry, "embedder", 1)
     return made
 
 
@@ -194,7 +194,7 @@ def test_an_answer_leads_through_its_adapter_to_what_that_learned_and_a_document
     assert [node.details for node in nodes(forward, "answers")] == [{"answers": 1, "shown": 1}]
     models = nodes(trace(trained, trained.doc_ids["kites"]).forward, "model")
     assert [node.id for node in models] == ["embedder@2", "embedder@1", "generator-acme@1"]
-    registry.move_live("generator-acme", None, 1)
+    show_live(registry, "generator-acme", 1)
     trained.remove("bread")
     marked = "generator-acme@1 (live) learned from 1 removed document"
     strict = trained.settings.model_copy(update={"live_model_with_removed_documents": "steps_down"})
@@ -281,7 +281,7 @@ def test_a_live_version_stays_or_steps_down_to_one_that_learned_from_no_removed_
     trained: TrainedLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry = trained.registry
-    registry.set_aliases("embedder", ModelAliases(live=1, previous=3))
+    show_live(registry, "embedder", 1, 3)
     first, third = (registry.path(registry.find(f"embedder@{number}")) for number in (1, 3))
 
     def embedder(policy: str) -> Path:
@@ -297,10 +297,10 @@ def test_a_live_version_stays_or_steps_down_to_one_that_learned_from_no_removed_
     given = trained.settings.recipe.embedder
     assert embedder_without_removed(trained.lake, registry, given) is given, "no version of the registry"
     replaced = given.model_copy(update={"model": first})
-    registry.set_aliases("embedder", ModelAliases(previous=1))
+    show_live(registry, "embedder", None, 1)
     taken = embedder_without_removed(trained.lake, registry, replaced)
     assert taken.model == packaged_embedding_model(), "also after it was replaced: it does not come back"
-    registry.set_aliases("embedder", ModelAliases(live=1, previous=3))
+    show_live(registry, "embedder", 1, 3)
     monkeypatch.setenv("HEADWATER_RECIPE__EMBEDDER__MODEL", "embedder@live")
     assert embedder("steps_down") == first, "the settings name it"
 

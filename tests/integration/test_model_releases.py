@@ -26,7 +26,7 @@ from retrieval.index.index import Index
 from retrieval.index.types import IndexConflict, IndexRelease, ReleaseHeld
 from retrieval.store.postgres import Postgres
 from training.registry.lineage import ModelLineage
-from training.registry.live import follow_live_release
+from training.registry.live import follow_release_log
 from training.registry.model_card import model_card
 from training.registry.versions import ModelAliases, ModelDecision, ModelRegistry, UnknownModel
 
@@ -197,9 +197,9 @@ def test_aliases_follow_a_plain_rollback_and_a_hold_is_told(
     index, registry = Index(Postgres(settings.home, settings.postgres)), model_registry(settings)
     index.rollback("r0")
     index.rollback("r2")
-    follow_live_release(registry, index)
+    follow_release_log(registry, index)
     assert registry.aliases("embedder").live == 1
-    assert not follow_live_release(registry, index)
+    assert not follow_release_log(registry, index)
     ran = CliRunner().invoke(app, ["rollback", "r1", "--reason", "worse on names"], catch_exceptions=False)
     assert ran.exit_code == 0
     assert registry.aliases("embedder") == ModelAliases(live=2, previous=1)

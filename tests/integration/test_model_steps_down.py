@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from live_models import make_adapter_live, show_live
 from random_adapters import register_random_adapter
 from test_model_releases import LINEAGE
 from tiny_embedders import make_tiny_embedder
@@ -44,13 +45,12 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settin
     ids = {name: doc_id("default", "notes", (corpus / f"{name}.md").as_uri()) for name in NAMES}
     learned = [ids["tides"]]
     registry.add("embedder", LINEAGE, {}, 1.0, lambda folder: copy_into(made, folder), model_card, learned)
-    registry.set_aliases("embedder", ModelAliases(live=1))
+    show_live(registry, "embedder", 1)
     base = save_tiny_generator(tmp_path / "generator")
     for number, name in enumerate(("salt", "bread", "tides"), 1):
         digest = model_files_digest(base)
         register_random_adapter(registry, base, digest, "default", number, [ids[name]])
-        registry.move_live("generator-default", number - 1 or None, number, number - 1 or None)
-        log(registry, "generator-default", number, "promoted")
+        make_adapter_live(Settings(home=home), "generator-default", number)
     settings = Settings(home=home)
     SourceRegistry(settings.sources_file).add(Source(name="notes", location=str(corpus)))
     ingest_and_release(settings, print)

@@ -1,4 +1,4 @@
-"""PostgreSQL says what is live; `ops.releases` follows, also where a process died between the two."""
+"""The release log says what is live; `ops.releases` follows, also where a process died between the two."""
 
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,10 @@ from assets.lake.lake import Lake
 from assets.lake.lineage import WriteConflict
 from assets.lake.releases import (
     ReleaseNotApproved,
-    log_live_history,
+    approve_release,
     log_release_verdict,
     make_release_live,
+    project_releases,
     roll_back_release,
     stored_release_name,
 )
@@ -21,6 +22,7 @@ from assets.lake.tables import RELEASES
 from retrieval.embedding.config import EmbedderConfig
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index
+from retrieval.index.release_log import ReleaseConflict, Verdict
 from retrieval.index.types import IndexState
 from retrieval.store.postgres import Postgres
 
@@ -41,13 +43,14 @@ def model(tmp_path: Path) -> EmbeddingModel:
 def index(postgres: Postgres) -> Index:
     index = emptied(postgres)
     with postgres.owner() as connection:
-        connection.execute("DELETE FROM headwater.live_history; DELETE FROM headwater.releases")
+        connection.execute("DELETE FROM headwater.releases")
     return index
 
 
-def approved(lake: Lake, state: IndexState) -> IndexState:
-    log_release_verdict(lake, state, True, "good", {"ndcg@10": 0.7}, "gate", lake.fencing_token(RELEASES))
-    return state
+def judge(lake: Lake, index: Index, state: IndexState, verdict: Verdict, reason: str) -> str:
+    since = index.log.newest_move_id()
+    log_release_verdict(lake, index, state, verdict, reason, {"ndcg@10": 0.7}, "gate", since)
+    return stored_release_name(state)
 
 
 def log(lake: Lake) -> list[tuple[str, str, str]]:
@@ -55,25 +58,47 @@ def log(lake: Lake) -> list[tuple[str, str, str]]:
     return [(row["release_id"], row["decision"], row["reason"]) for row in rows]
 
 
-def test_only_what_the_gate_approved_goes_live(lake: Lake, index: Index, model: EmbeddingModel) -> None:
+def test_only_what_was_approved_goes_live(lake: Lake, index: Index, model: EmbeddingModel) -> None:
     state = index.build("model", "chunker", DIMENSION, [batch([Chunk("a", "one")])], made_from(chunks=1))
     with pytest.raises(ReleaseNotApproved, match="it was not evaluated"):
         make_release_live(lake, index, state, "run", model)
-    log_release_verdict(lake, state, False, "too low", {}, "gate", 0)
+    since = index.log.newest_move_id()
+    name = judge(lake, index, state, "refused", "too low")
     with pytest.raises(ReleaseNotApproved, match="it was refused: too low"):
         make_release_live(lake, index, state, "run", model)
-    with pytest.raises(WriteConflict):  # an evaluation that began before that verdict
-        log_release_verdict(lake, state, True, "good", {}, "gate", 0)
-    live = make_release_live(lake, index, approved(lake, state), "run", model)
+    with pytest.raises(ReleaseNotApproved, match="it was refused: too low"):
+        approve_release(lake, index, name, "it looks fine")
+    with pytest.raises(ReleaseConflict):  # an evaluation that began before that verdict
+        log_release_verdict(lake, index, state, "approved", "good", {}, "gate", since)
+    judge(lake, index, state, "approved", "good")
+    live = make_release_live(lake, index, state, "run", model)
     assert (live.details.metrics, live.details.versions) == ({"ndcg@10": 0.7}, {"chunks": 1})
 
 
-def test_the_log_follows_the_pointer_where_a_process_died_between_them(
+def test_what_was_not_decided_goes_live_when_a_person_says_why(
+    lake: Lake, index: Index, model: EmbeddingModel
+) -> None:
+    state = index.build("model", "chunker", DIMENSION, [batch([Chunk("a", "one")])], made_from(chunks=1))
+    name = judge(lake, index, state, "undecided", "5 questions of 150")
+    with pytest.raises(ReleaseNotApproved, match=r"not decided: 5 questions of 150; .*releases approve"):
+        make_release_live(lake, index, state, "run", model)
+    with pytest.raises(ReleaseNotApproved, match="the reason is empty"):
+        approve_release(lake, index, name, " ")
+    assert approve_release(lake, index, name, "we read the answers").by_person
+    live = make_release_live(lake, index, state, "run", model)
+    assert (live.release_id, live.details.metrics) == (name, {"ndcg@10": 0.7})
+    assert log(lake)[1:] == [
+        (name, "approved", "we read the answers"),
+        (name, "released", "we read the answers"),
+    ]
+
+
+def test_the_table_follows_where_a_process_died_after_it_moved_what_is_live(
     lake: Lake, index: Index, model: EmbeddingModel
 ) -> None:
     first = index.build("model", "chunker", DIMENSION, [batch([Chunk("a", "one")])], made_from(chunks=1))
-    one, reason = stored_release_name(approved(lake, first)), "good"
-    index.release(one, first, None, made_with("model"))  # and nothing more: the process was killed
+    one, reason = judge(lake, index, first, "approved", "good"), "good"
+    index.release(one, first, None, made_with("model"), reason)  # and nothing more: the process was killed
     assert log(lake) == [(one, "approved", reason)]
     assert make_release_live(lake, index, first, "again", model).release_id == one
     expected = [(one, "approved", reason), (one, "released", reason)]
@@ -82,25 +107,25 @@ def test_the_log_follows_the_pointer_where_a_process_died_between_them(
     assert log(lake) == expected
 
     second = index.apply(first, [batch([Chunk("b", "two")])], [], made_from(chunks=2))
-    two = stored_release_name(approved(lake, second))
+    two = judge(lake, index, second, "approved", reason)
     make_release_live(lake, index, second, "run", model)
     index.hold(one, "ann", "")  # killed as well
-    # What was rolled back from is not made live again by a run, which repairs the log.
+    # What was rolled back from is not made live again by a run, which repairs the table.
     assert make_release_live(lake, index, second, "run", model).release_id == one
     expected += [(two, "approved", reason), (two, "released", reason)]
-    expected += [(two, "rolled_back", f"rolled back to {one}")]
+    expected += [(one, "rolled_back", f"rolled back from {two}")]
     assert log(lake) == expected
     roll_back_release(lake, index, two, "ann", "")
-    assert log(lake) == [*expected, (one, "rolled_back", f"rolled back to {two}")]
-    log_live_history(lake, index, "run")
+    assert log(lake) == [*expected, (two, "rolled_back", f"rolled back from {one}")]
+    assert project_releases(lake, index.log) == 0
     assert len(log(lake)) == 6
 
 
-def test_the_log_is_written_also_where_another_writer_was_faster_once(
+def test_the_table_is_written_also_where_another_writer_was_faster_once(
     lake: Lake, index: Index, model: EmbeddingModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = index.build("model", "chunker", DIMENSION, [batch([Chunk("a", "one")])], made_from(chunks=1))
-    name = stored_release_name(approved(lake, state))
+    name = judge(lake, index, state, "approved", "good")
     append, conflicts = Lake.append, [WriteConflict("another process was faster")]
 
     def overtaken(self: Lake, *args: Any) -> int:

@@ -17,7 +17,7 @@ from orchestration.settings import Settings
 from orchestration.tenants.holdings import list_tenants, show_tenant
 from orchestration.tenants.removal import OnlyTenant, remove_tenant
 from retrieval.index.index import Index
-from retrieval.index.types import ReleaseHeld
+from retrieval.index.release_log import ReleaseHeld
 from retrieval.store.postgres import Postgres
 
 HEADWATER = [sys.executable, "-m", "orchestration.cli.main"]

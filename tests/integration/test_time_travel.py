@@ -48,9 +48,7 @@ def index(postgres: Postgres) -> Index:
     """An index with nothing in it, nothing released and nothing remembered."""
     found = Index(postgres)
     with postgres.owner() as connection:
-        connection.execute(
-            "UPDATE headwater.live SET release_id = NULL, held_by = NULL; DELETE FROM headwater.live_history"
-        )
+        connection.execute("DELETE FROM headwater.release_log")
     found.prune([])
     return found
 
@@ -261,4 +259,4 @@ def test_readers_see_whole_editions_and_never_a_superseded_one(index: Index, pos
 def _leave_nothing(postgres: Postgres) -> Iterator[None]:
     yield
     with postgres.owner() as connection:
-        connection.execute("UPDATE headwater.live SET release_id = NULL, held_by = NULL")
+        connection.execute("DELETE FROM headwater.release_log")

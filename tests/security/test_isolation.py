@@ -208,7 +208,7 @@ NOT_ALLOWED = [
     "SELECT inner_pad FROM headwater.access_key",
     "DO $$ BEGIN PERFORM FROM headwater.access_key; END $$",
     "SELECT * FROM headwater.scopes",
-    "SELECT * FROM headwater.live_history",
+    "SELECT * FROM headwater.release_log",
     "SELECT count(*) FROM headwater.chunks WHERE text >= 'secret of a' AND text < 'secret of z'",
     "SELECT pg_advisory_lock(1214603620)",
     "SELECT pg_try_advisory_xact_lock(1214603621)",

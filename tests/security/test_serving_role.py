@@ -129,7 +129,7 @@ READS = [
     *(f"SELECT * FROM headwater.{table}_g<g> LIMIT 1" for table in ("chunks", "postings", "frequencies")),
     *(
         f"TABLE headwater.{table}"
-        for table in ("live", "releases", "index_state", "live_history", "text_configs")
+        for table in ("live", "releases", "index_state", "release_log", "text_configs")
     ),
     "COPY headwater.chunks TO STDOUT",
     "COPY (SELECT text FROM headwater.chunks) TO STDOUT",

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from live_models import show_live
 from tiny_embedders import make_tiny_embedder
 
 from orchestration.operations.doctor import DoctorCheck, run_doctor
@@ -18,9 +19,7 @@ from training.registry.addresses import embedder_folder
 from training.registry.lineage import ModelLineage
 from training.registry.mlflow_mirror import follow_in_mlflow, local_mlflow_uri
 from training.registry.model_card import model_card
-from training.registry.moves import versions_before
 from training.registry.versions import (
-    ModelAliases,
     ModelDecision,
     ModelRegistry,
     ModelVersion,
@@ -75,7 +74,7 @@ def test_versions_are_numbered_addressed_and_the_same_files_are_one_version(
     assert added(registry, bases[0]) == first
     assert registry.find("embedder@2") == second
     assert registry.find(first.digest) == registry.find(first.digest[:12]) == first
-    registry.set_aliases("embedder", ModelAliases(live=1, candidate=2))
+    show_live(registry, "embedder", 1)
     assert registry.find("embedder@live") == first
     assert registry.find("embedder@candidate") == second
     for address, why in {
@@ -106,7 +105,7 @@ def test_settings_find_the_registrys_embedder_and_the_promoted_one_is_the_defaul
     default = Settings(home=home).recipe.embedder.model
     assert default.name == "model"
     assert not default.is_relative_to(home)
-    registry.set_aliases("embedder", ModelAliases(live=2))
+    show_live(registry, "embedder", 2)
     assert Settings(home=home).recipe.embedder.model == registry.path(second)
     for named in ("embedder@1", registry.find("embedder@1").digest):
         monkeypatch.setenv("HEADWATER_RECIPE__EMBEDDER__MODEL", named)
@@ -157,14 +156,14 @@ def _embedder_row(home: Path) -> DoctorCheck:
 
 
 def test_a_live_model_that_is_gone_or_changed_stops_only_what_needs_it(registry: ModelRegistry) -> None:
-    home, gone = registry.folder.parent, ModelAliases(live=7, previous=1)
-    registry.set_aliases("embedder", gone)
+    home = registry.folder.parent
+    show_live(registry, "embedder", 7, 1)
     missing = registry.version_path("embedder", 7)
     assert Settings(home=home).recipe.embedder.model == missing  # and what lists and goes back still runs
     row = _embedder_row(home)
     assert (row.ok, row.cure) == (False, "`headwater models rollback embedder` serves the one before")
     assert str(missing) in row.found
-    registry.set_aliases("embedder", ModelAliases(live=2))
+    show_live(registry, "embedder", 2)
     weights = registry.version_path("embedder", 2) / "model.safetensors"
     harmed = bytearray(weights.read_bytes())
     harmed[-1] ^= 1
@@ -199,7 +198,7 @@ def test_mlflow_follows_versions_and_aliases(registry: ModelRegistry) -> None:
     uri = local_mlflow_uri(registry.folder)
     curves = {"embedder-1": {"loss": [(10, 2.0), (20, 1.0)]}}
     assert follow_in_mlflow(registry, "embedder", uri, curves) is None
-    registry.set_aliases("embedder", ModelAliases(live=2, previous=1))
+    show_live(registry, "embedder", 2, 1)
     assert follow_in_mlflow(registry, "embedder", uri, curves) is None
     client = MlflowClient(uri, uri)
     assert len(client.search_model_versions("name = 'embedder'")) == 2
@@ -210,7 +209,7 @@ def test_mlflow_follows_versions_and_aliases(registry: ModelRegistry) -> None:
     run = client.get_run(live.run_id)
     assert run.data.params["dataset"] == "rivers@1234"
     assert [point.value for point in client.get_metric_history(live.run_id, "loss")] == [2.0, 1.0]
-    registry.set_aliases("embedder", ModelAliases(live=1))
+    show_live(registry, "embedder", 1)
     assert follow_in_mlflow(registry, "embedder", uri) is None
     aliases = client.get_registered_model("embedder").aliases
     assert {name: str(number) for name, number in aliases.items()} == {"live": "1"}
@@ -227,37 +226,12 @@ def test_an_mlflow_that_can_not_be_reached_is_told_and_registers_later(registry:
 
 def test_decisions_are_kept_in_their_order_and_half_a_line_is_passed_over(registry: ModelRegistry) -> None:
     first = ModelDecision(version=1, decision="approved", reason="Ünder\nall", decided_at=datetime.now(UTC))
-    second = first.model_copy(update={"decision": "promoted"})
+    second = first.model_copy(update={"decision": "refused"})
     registry.log_decision("embedder", first)
     registry.log_decision("embedder", second)
     with (registry.folder / "registry" / "embedder" / "decisions.jsonl").open("a") as file:
         file.write('{"version": 1, "dec')
     assert registry.decisions("embedder") == [first, second]
-
-
-def test_a_rollback_goes_back_by_what_was_decided_and_never_to_what_was_gone_back_from() -> None:
-    def after(*moves: tuple[str, int], live: int | None) -> list[int]:
-        now = datetime.now(UTC)
-        return versions_before(
-            [
-                ModelDecision.model_validate({**move, "reason": "", "decided_at": now})
-                for decision, version in moves
-                for move in [{"decision": decision, "version": version}]
-            ],
-            live,
-        )
-
-    up = [("promoted", 1), ("approved", 2), ("promoted", 2), ("promoted", 3)]
-    assert after(live=None) == []
-    assert after(*up, live=3) == [2, 1]
-    assert after(*up, ("rolled_back", 3), live=2) == [1]
-    assert after(*up, ("rolled_back", 3), ("rolled_back", 2), live=1) == []
-    assert after(*up, ("rolled_back", 3), ("promoted", 4), live=4) == [2, 1]
-    assert after(*up, ("promoted", 1), live=1) == [3, 2, 1], "by a promotion it goes on"
-    assert after(*up, ("stepped_down", 3), ("stepped_down", 2), live=1) == []
-    assert after(*up, live=2) == [1], "killed before the rollback was recorded"
-    assert after(*up, live=4) == [3, 2, 1], "killed before the promotion was recorded"
-    assert after(*up, live=None) == []
 
 
 def gain(difference: float, low: float, high: float) -> dict[str, float]:

@@ -142,7 +142,6 @@ def run_job(
         version = registry.add(
             name, lineage, metrics, standing.seconds, trained.write, trained.card, source.documents
         )
-        registry.set_candidate(version)
         if trained.decision:
             registry.log_decision(name, trained.decision(version))
         write_job_outcome(

@@ -1,45 +1,88 @@
-"""Which version of the embedder is live? Aliases follow PostgreSQL's pointer, whoever moved it."""
+"""Which versions of models are live? The registry's folders show what the release log says."""
 
 from retrieval.embedding.config import recorded_model_path
 from retrieval.index.index import Index
+from retrieval.index.release_log import Decision, ReleaseLog
 from training.registry.addresses import EMBEDDER
-from training.registry.moves import releases_to_live
-from training.registry.versions import ModelAliases, ModelRegistry
+from training.registry.live_adapters import AdapterRecord, is_generator
+from training.registry.versions import LiveVersions, ModelDecision, ModelRegistry
 
 
-def follow_live_release(registry: ModelRegistry, index: Index) -> bool:
-    """Has the aliases of the embedder say what PostgreSQL says about the live release.
+def follow_release_log(registry: ModelRegistry, index: Index) -> list[str]:
+    """Has the aliases of all models say what the release log says.
 
     Settings that name no embedder use the alias `live`: one that lags behind has the next run build an index
     with another model than the one that is served.
 
     Returns:
-        Whether an alias moved.
+        The names of the models whose aliases or moves were not as the log has them.
     """
-    aliases = live_aliases(registry, index)
-    moved = aliases is not None and aliases != registry.aliases(EMBEDDER)
-    if aliases is not None and moved:
-        registry.set_aliases(EMBEDDER, aliases)
-    return moved
+    return registry.project(lambda: live_versions(registry, index))
 
 
-def live_aliases(registry: ModelRegistry, index: Index) -> ModelAliases | None:
-    """Returns the aliases of the embedder by PostgreSQL's pointer and its history; None without a version."""
-    numbers = {str(registry.path(each)): each.version for each in registry.versions(EMBEDDER)}
-    if not numbers:
-        return None
-    releases = {
+def live_versions(registry: ModelRegistry, index: Index) -> dict[str, LiveVersions]:
+    """Returns what the release log says about each model of the registry, by the model's name."""
+    said = {name: _adapters(name, index.log) for name in registry.names() if is_generator(name)}
+    if numbers := {str(registry.path(each)): each.version for each in registry.versions(EMBEDDER)}:
+        said[EMBEDDER] = _embedder(registry, index, numbers)
+    return said
+
+
+def _embedder(registry: ModelRegistry, index: Index, numbers: dict[str, int]) -> LiveVersions:
+    """An embedder is live by the release of the index that was built with it."""
+    of_release = {
         each.release_id: numbers.get(str(recorded_model_path(each.details.embedder.model, registry.folder)))
         for each in index.releases()
     }
-    history = index.live_history()
-    path = releases_to_live(history, registry.decisions(EMBEDDER))
-    lived = [releases[each] for each in path if each in releases]
-    live = lived[-1] if lived else None
-    before = [number for number in lived if number != live]
-    newest, ever = max(numbers.values()), {releases.get(each.release_id) for each in history}
-    return ModelAliases(
+
+    def version(move: Decision) -> int | None:
+        return of_release.get(move.digest or "")
+
+    moves = [each for each in index.log.decisions("index") if each.moves]
+    live = version(moves[-1]) if moves else None
+    way = [each for each in index.log.way_back("index") if each.digest in of_release]
+    changes = list[ModelDecision]()
+    before: int | None = None
+    for each in moves:
+        if (now := version(each)) != before:
+            about = before if each.decision == "rolled_back" or now is None else now
+            changes += _said(each, about)
+        before = now
+    return LiveVersions(
+        move_id=moves[-1].move_id if moves else 0,
         live=live,
-        previous=before[-1] if before else None,
-        candidate=newest if newest not in ever else None,
+        previous=next((version(each) for each in way if version(each) != live), None),
+        was_live=tuple(sorted({number for each in moves if (number := version(each))})),
+        moves=tuple(changes),
     )
+
+
+def _adapters(name: str, log: ReleaseLog) -> LiveVersions:
+    moves = [each for each in log.decisions("adapter", name) if each.moves]
+    versions = [adapter_version(each) for each in moves]
+    way = log.way_back("adapter", name)
+    changes = list[ModelDecision]()
+    for each, now, before in zip(moves, versions, [None, *versions], strict=False):
+        changes += _said(each, now if each.decision == "promoted" else before)
+    return LiveVersions(
+        move_id=moves[-1].move_id if moves else 0,
+        live=versions[-1] if versions else None,
+        previous=adapter_version(way[0]) if way else None,
+        was_live=tuple(sorted({number for number in versions if number})),
+        moves=tuple(changes),
+    )
+
+
+def adapter_version(move: Decision) -> int | None:
+    """Returns the version that a move made live; None for the base."""
+    return AdapterRecord.model_validate_json(move.record).version if move.digest else None
+
+
+def _said(move: Decision, about: int | None) -> list[ModelDecision]:
+    """Returns a move as a decision about the version that it is about, if it is about one."""
+    if about is None or move.at is None:
+        return []
+    said = {"version": about, "decision": move.decision, "reason": move.reason, "decided_by": move.decided_by}
+    if move.decision == "released":  # with a new index, and by the gate alone
+        said["decision"] = "promoted"
+    return [ModelDecision.model_validate({**said, "decided_at": move.at})]

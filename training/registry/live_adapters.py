@@ -4,8 +4,11 @@ import hashlib
 import re
 from dataclasses import dataclass
 
+from pydantic import BaseModel
+
 from inference.engines.protocol import Adapter, AdapterChoice, EngineError
 from retrieval.embedding.model_signature import ModelNotTrusted
+from retrieval.index.release_log import ReleaseLog
 from training.registry.versions import ModelRegistry, ModelVersion, SharedDigest, UnknownModel
 
 GENERATOR = "generator"
@@ -62,36 +65,49 @@ def registered_adapter(registry: ModelRegistry, version: ModelVersion) -> Adapte
     return Adapter(version.address, version.digest, registry.open(version))
 
 
+class AdapterRecord(BaseModel, frozen=True):
+    """What the release log keeps of an adapter that went live: its number in the registry."""
+
+    version: int
+
+
 @dataclass(frozen=True)
 class LiveAdapters:
-    """The adapters that are live, as the registry says at each call.
+    """The adapters that are live, as the release log says at each call.
 
     Attributes:
         registry: The versions of models.
+        log: The release log.
     """
 
     registry: ModelRegistry
+    log: ReleaseLog
 
     def of(self, tenant: str) -> AdapterChoice | None:
         """Returns which adapter answers a tenant's questions; None where no tenant has any.
 
         Raises:
-            EngineError: Its files are not those that were signed.
+            EngineError: Its files are not those that were signed, or it is not the one that went live.
         """
+        live = {each.subject: each for each in self.log.live_of_kind("adapter") if each.digest}
         for name in (generator_name(tenant), GENERATOR):
-            version = self._live(name)
-            if version and version.lineage.tenant in (tenant, None):
+            if name not in live:
+                continue
+            number = AdapterRecord.model_validate_json(live[name].record).version
+            version = self.registry.version(name, number)
+            if version is None:
+                path = self.registry.version_path(name, number)
+                raise EngineError(
+                    f"{name}@{number} is live, and {path} is gone: restore it from a backup, or roll it back"
+                )
+            if version.digest != live[name].digest:
+                raise EngineError(
+                    f"{version.address} has the digest {version.digest[:16]}, and what went live is "
+                    f"{str(live[name].digest)[:16]}: restore its folder from a backup, or promote it again"
+                )
+            if version.lineage.tenant in (tenant, None):
                 try:
                     return AdapterChoice(tenant, registered_adapter(self.registry, version))
                 except ModelNotTrusted as error:
                     raise EngineError(str(error)) from error
-        others = any(self._live(name) for name in self.registry.names() if is_generator(name))
-        return AdapterChoice(tenant, None) if others else None
-
-    def _live(self, name: str) -> ModelVersion | None:
-        if self.registry.aliases(name).live is None:
-            return None
-        try:
-            return self.registry.find(f"{name}@live")
-        except UnknownModel as error:  # its folder is gone
-            raise EngineError(f"{error}: restore {name}'s folder from a backup, or roll it back") from error
+        return AdapterChoice(tenant, None) if live else None

@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from inference.engines.digest import ADAPTER_CONFIG, adapter_digest
 from quality.evaluation.release_gate import ReleaseVerdict
-from retrieval.atomic_files import flush_path
+from retrieval.atomic_files import atomic_file, flush_path
 from retrieval.embedding.model_folder import model_folder_digest, read_model_folder
 from retrieval.embedding.model_signature import (
     MANIFEST,
@@ -37,10 +37,6 @@ class UnknownModel(LookupError):
 
 class SharedDigest(UnknownModel):
     """Several versions have a digest that begins so; the message names them."""
-
-
-class LiveModelMoved(RuntimeError):
-    """Another version went live meanwhile; nothing was changed."""
 
 
 class ModelVersion(BaseModel, frozen=True):
@@ -78,6 +74,24 @@ class ModelAliases(BaseModel, frozen=True):
     candidate: int | None = None
 
 
+class LiveVersions(BaseModel, frozen=True):
+    """What the release log says about a model, as its folder keeps it for who has no database.
+
+    Attributes:
+        move_id: The newest move of the log about the model; 0 where there is none.
+        live: The version that is live; None for none.
+        previous: The version that a rollback goes back to; None for none.
+        was_live: Every version that is, or was, live.
+        moves: The moves, oldest first.
+    """
+
+    move_id: int = 0
+    live: int | None = None
+    previous: int | None = None
+    was_live: tuple[int, ...] = ()
+    moves: tuple["ModelDecision", ...] = ()
+
+
 class ModelDecision(BaseModel, frozen=True):
     """What was decided about a version, or measured.
 
@@ -89,7 +103,7 @@ class ModelDecision(BaseModel, frozen=True):
         dataset: What it was measured on.
         gains: By figure, the mean `difference` to that model, and its 95% interval from `low` to `high`.
         questions: How many questions both answered for it; None where none were asked for.
-        live_since: When the release that an embedder's move made live went live; None of all else.
+        decided_by: The person who decided it; empty for a measurement.
         decided_at: When.
     """
 
@@ -100,7 +114,7 @@ class ModelDecision(BaseModel, frozen=True):
     dataset: str | None = None
     gains: dict[str, dict[str, float]] = {}
     questions: int | None = None
-    live_since: datetime | None = None
+    decided_by: str = ""
     decided_at: datetime
 
     @classmethod
@@ -171,10 +185,9 @@ class ModelRegistry:
                 if known.digest == digest:
                     return known
             while True:
-                numbers = [version.version for version in self.versions(name)]
                 version = ModelVersion(
                     name=name,
-                    version=max(numbers, default=0) + 1,
+                    version=max(self._numbers(name), default=0) + 1,
                     digest=digest,
                     lineage=lineage,
                     metrics=metrics,
@@ -209,6 +222,11 @@ class ModelRegistry:
         found = [ModelVersion.model_validate_json(path.read_bytes()) for path in manifests]
         return sorted(found, key=lambda version: -version.version)
 
+    def version(self, name: str, number: int) -> ModelVersion | None:
+        """Returns a version by its number; None if it is not there."""
+        manifest = self.version_path(name, number) / MANIFEST
+        return ModelVersion.model_validate_json(manifest.read_bytes()) if manifest.is_file() else None
+
     def find(self, address: str) -> ModelVersion:
         """Returns the version that NAME@VERSION, NAME@live (or another alias) or a digest means.
 
@@ -217,12 +235,13 @@ class ModelRegistry:
             SharedDigest: Several digests begin so.
         """
         name, at, wanted = address.partition("@")
-        every = [version for each in self.names() for version in self.versions(each)]
-        found = [version for version in every if version.digest.startswith(address) and len(address) >= 8]
-        if at:
+        if at and name in self.names():
             aliases = self.aliases(name).model_dump()
             number = str(aliases[wanted]) if wanted in aliases else wanted
-            found = [each for each in every if each.name == name and str(each.version) == number]
+            if number.isdecimal() and (version := self.version(name, int(number))) is not None:
+                return version  # the manifests of other versions are not read
+        every = [version for each in self.names() for version in self.versions(each)]
+        found = [version for version in every if version.digest.startswith(address) and len(address) >= 8]
         if len(found) > 1:
             raise SharedDigest(
                 f"{address!r} is a digest of {' and '.join(each.address for each in found)}: name one of them"
@@ -295,62 +314,48 @@ class ModelRegistry:
         return [alias for alias, number in named.items() if number == version.version]
 
     def aliases(self, name: str) -> ModelAliases:
-        """Returns which versions have a name, as the index's releases said last."""
-        file = self._models(name) / _ALIASES
-        return ModelAliases.model_validate_json(file.read_bytes()) if file.is_file() else ModelAliases()
+        """Returns which versions have a name, as the release log said last.
 
-    def set_aliases(self, name: str, aliases: ModelAliases) -> None:
-        """Has versions named so from now on."""
-        models = self._models(name)
-        models.mkdir(mode=0o700, parents=True, exist_ok=True)
-        scratch = models / f".{_ALIASES}-{os.getpid()}"
-        scratch.write_text(aliases.model_dump_json() + "\n")
-        flush_path(scratch)
-        scratch.replace(models / _ALIASES)
+        The candidate is the newest version, if it never was live.
+        """
+        known = self._live_versions(name)
+        newest = max(self._numbers(name), default=None)
+        candidate = None if newest in known.was_live else newest
+        return ModelAliases(live=known.live, previous=known.previous, candidate=candidate)
 
-    def set_candidate(self, version: ModelVersion) -> None:
-        """Names a version `candidate`, unless it is or was live."""
-        known, decided = self.aliases(version.name), self.decisions(version.name)
-        was_live = {known.live, known.previous} | {e.version for e in decided if e.decision == "promoted"}
-        if version.version not in was_live:
-            self.set_aliases(version.name, known.model_copy(update={"candidate": version.version}))
-
-    def move_live(
-        self, name: str, expected: int | None, live: int | None, previous: int | None = None
-    ) -> ModelAliases:
-        """Has another version be live, if the one that is expected still is.
+    def project(self, read: Callable[[], Mapping[str, LiveVersions]]) -> list[str]:
+        """Has the folders of models say what the release log says; two processes do so in turn.
 
         Args:
-            name: The model.
-            expected: The version that is live; None for none.
-            live: The one that is to be; None for none.
-            previous: The one that a rollback goes back to from there; None for none.
+            read: Reads the log, and returns by the model's name what it says.
 
-        Raises:
-            LiveModelMoved: Another version went live meanwhile; nothing was changed.
+        Returns:
+            The names of the models of which something else was said before.
         """
-        with (self._models(name) / ".aliases.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            known = self.aliases(name)
-            if known.live != expected:
-                raise LiveModelMoved(
-                    f"{name}@{known.live} went live meanwhile: compare with it, and try again"
-                    if known.live is not None
-                    else f"{name} was rolled back meanwhile: try again"
-                )
-            candidate = None if known.candidate == live else known.candidate
-            moved = ModelAliases(live=live, previous=previous, candidate=candidate)
-            self.set_aliases(name, moved)
-            return moved
+        lock = self.folder / "registry" / ".lock"
+        if not lock.parent.is_dir():
+            return []
+        with lock.open("w") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            changed = {name: said for name, said in read().items() if said != self._live_versions(name)}
+            for name, said in changed.items():
+                with atomic_file(self._models(name) / _ALIASES) as fresh:
+                    fresh.write_text(said.model_dump_json() + "\n", encoding="utf-8")
+        return list(changed)
+
+    def _live_versions(self, name: str) -> LiveVersions:
+        file = self._models(name) / _ALIASES
+        return LiveVersions.model_validate_json(file.read_bytes()) if file.is_file() else LiveVersions()
 
     def decisions(self, name: str) -> list[ModelDecision]:
-        """Returns what was decided about the versions of a model, oldest first."""
+        """Returns the verdicts on the versions of a model, and its moves by the release log, oldest first."""
         file = self._models(name) / _DECISIONS
         lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-        return [ModelDecision.model_validate_json(line) for line in lines if line.endswith("}")]
+        verdicts = [ModelDecision.model_validate_json(line) for line in lines if line.endswith("}")]
+        return sorted((*verdicts, *self._live_versions(name).moves), key=lambda each: each.decided_at)
 
     def log_decision(self, name: str, decision: ModelDecision) -> None:
-        """Appends a decision; a line is written at once, so that two writers do not mix theirs."""
+        """Appends a verdict; a line is written at once, so that two writers do not mix theirs."""
         file = self._models(name) / _DECISIONS
         descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
@@ -358,6 +363,11 @@ class ModelRegistry:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+    def _numbers(self, name: str) -> list[int]:
+        return [
+            int(path.parent.parent.name) for path in self._models(name).glob(f"[0-9]*/{_MODEL}/{MANIFEST}")
+        ]
 
     def _digest(self, path: Path) -> str:
         if (path / ADAPTER_CONFIG).is_file():
