@@ -9,6 +9,7 @@ from orchestration.cli.terminal import (
     Json,
     console,
     print_json,
+    print_progress,
     print_table,
     quiet_terminal,
     read_command_settings,
@@ -19,17 +20,21 @@ if TYPE_CHECKING:
     from retrieval.index.release_log import ReleaseHold
     from retrieval.index.types import IndexRelease
 
+releases_app = typer.Typer(help="Which release is live, what was decided about it, and by whom.")
 engines_app = typer.Typer(no_args_is_help=True, help="Which engine answers questions, and since when.")
 
 OptionalReason = Annotated[str, typer.Option("--reason", help="Why, in a sentence; status shows it.")]
 Reason = Annotated[str, typer.Option(help="Why, in a sentence; it is recorded.")]
 
 
-def releases_command(json_: Json = False) -> None:
+@releases_app.callback(invoke_without_command=True)
+def releases_command(context: typer.Context, json_: Json = False) -> None:
     """List the releases that are kept, with their metrics and the table versions that they pin.
 
     Example: `headwater releases --json`
     """
+    if context.invoked_subcommand is not None:
+        return
     from orchestration.cli.render import render_release_row
     from orchestration.operations.ask import open_ask_service
 
@@ -52,6 +57,88 @@ def releases_command(json_: Json = False) -> None:
             for each in served
         ]
     )
+
+
+@releases_app.command("log")
+def releases_log_command(
+    most: Annotated[int, typer.Option("--most", min=1, help="How many of the newest are shown.")] = 30,
+    json_: Json = False,
+) -> None:
+    """Show what was decided about the index, the engine and adapters, by whom and why, newest first.
+
+    Example: `headwater releases log --most 5`
+    """
+    from orchestration.operations.ask import open_ask_service
+
+    decisions = open_ask_service(read_command_settings()).index.log.decisions()[::-1][:most]
+    rows = [
+        {
+            "move_id": each.move_id,
+            "at": f"{each.at:%Y-%m-%d %H:%M}",
+            "kind": f"{each.kind} {each.subject}".strip(),
+            "decision": each.decision,
+            "digest": each.digest or "nothing",
+            "decided_by": each.decided_by,
+            "reason": each.reason,
+        }
+        for each in decisions
+    ]
+    if json_:
+        kept = zip(rows, decisions, strict=True)
+        print_json(
+            [
+                row | {"at": each.at.isoformat() if each.at else None, "digest": each.digest}
+                for row, each in kept
+            ]
+        )
+    else:
+        print_table(rows)
+
+
+@releases_app.command("approve")
+def releases_approve_command(
+    release: Annotated[str, typer.Argument(help="A release whose evaluation did not decide.")],
+    because: Annotated[
+        str, typer.Option("--because", help="Why, in a sentence; it is recorded with your name.")
+    ],
+    json_: Json = False,
+) -> None:
+    """Decide that a release may go live which was asked too few questions; the next run makes it live.
+
+    Example: `headwater releases approve r2.1 --because "I read fifty answers"`
+    """
+    from assets.lake.releases import approve_release
+    from orchestration.operations.ask import open_ask_service
+    from orchestration.settings import open_configured_lake
+
+    settings = read_command_settings()
+    index = open_ask_service(settings).index
+    approved = approve_release(open_configured_lake(settings), index, release, because)
+    if json_:
+        print_json({"release": release, "decided_by": approved.decided_by, "reason": approved.reason})
+    else:
+        console.print(
+            f"{release} is approved by {approved.decided_by}: `headwater run` makes it live", markup=False
+        )
+
+
+@releases_app.command("rebuild")
+def releases_rebuild_command(json_: Json = False) -> None:
+    """Have tables, aliases and MLflow say what the release log says, where they lag behind it.
+
+    Example: `headwater releases rebuild`
+    """
+    from orchestration.training.consistency import rebuild_projections
+
+    settings = read_command_settings()
+    with quiet_terminal():
+        behind = rebuild_projections(settings, print_progress)
+    if json_:
+        print_json({"rebuilt": behind})
+    else:
+        console.print(
+            f"rebuilt: {', '.join(behind)}" if behind else "all follow the release log", markup=False
+        )
 
 
 def rollback_command(

@@ -48,8 +48,11 @@ def up_command(
     settings = read_command_settings("made")
     with quiet_terminal():
         from orchestration.settings import open_configured_lake
+        from orchestration.training.consistency import rebuild_projections
 
         open_configured_lake(settings)
+        if any(settings.models_folder.glob("registry/*/*")):  # a process may have died before they followed
+            rebuild_projections(settings, print_progress)
         found = lifecycle.start_services(settings, print_progress, jdbc=jdbc)
     _print_services(found, json_)
     if jdbc and not json_:

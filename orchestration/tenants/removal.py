@@ -12,9 +12,11 @@ from orchestration.settings import Settings, open_configured_lake
 from orchestration.tenants.holdings import TenantHoldings, list_tenants, show_tenant
 from retrieval.counts import counted
 from retrieval.index.index import Index
-from retrieval.index.release_log import ReleaseHeld
+from retrieval.index.release_log import GATE, Decision, ReleaseHeld
 from retrieval.store.postgres import Postgres
 from training.datasets.requests import DatasetRequests
+from training.registry.live import follow_release_log
+from training.registry.live_adapters import generator_name
 
 
 class OnlyTenant(ValueError):
@@ -99,6 +101,7 @@ def remove_tenant(settings: Settings, tenant: str, progress: Callable[[str], Non
     for table in _ERASED:
         erased = erase_rows(lake, table, "tenant", tenant, run_id)
         progress(f"{table.name}: {counted(erased, 'row')} deleted")
+    _take_adapters_down(settings, index, tenant)
     outcome = execute_run(settings, None, progress)
     if outcome.failures:
         again = f"what is live serves {tenant} until `headwater tenant remove {tenant}` has gone on from here"
@@ -106,6 +109,16 @@ def remove_tenant(settings: Settings, tenant: str, progress: Callable[[str], Non
     live = index.live()
     left = list(_remaining(settings, held, [each.release_id for each in index.releases()]))
     return TenantRemoval(held, live.release_id if live else None, outcome.run_id, left)
+
+
+def _take_adapters_down(settings: Settings, index: Index, tenant: str) -> None:
+    """Has the base answer where an adapter of the tenant did."""
+    name = generator_name(tenant)
+    live = index.log.live("adapter", name)
+    if live is not None and live.digest is not None:
+        decision = Decision("adapter", name, "stepped_down", None, "its tenant was removed", GATE)
+        index.log.move_back(decision, None, live.digest)
+        follow_release_log(settings.training_place.registry, index)
 
 
 def _remaining(settings: Settings, held: TenantHoldings, kept: list[str]) -> Iterator[Remainder]:

@@ -318,7 +318,7 @@ def test_release_swaps_only_from_the_expected_one(index: Index) -> None:
     assert index.live() == released
     assert released.details == details
     second = index.apply(first, [], [ROWS[0].chunk_id], NO_LINEAGE)
-    with pytest.raises(IndexConflict, match="'r1' is live, not None"):
+    with pytest.raises(IndexConflict, match="'r1' is live, not 'nothing'"):
         index.release("r2", second, None, NO_DETAILS)
     with pytest.raises(IndexReleaseExists, match="'r1'"):
         index.release("r1", second, "r1", NO_DETAILS)

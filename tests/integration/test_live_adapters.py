@@ -280,7 +280,8 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(settings: Sett
         digest = registry.find(f"generator-beta@{number}").digest
         try:
             log.move(
-                Decision("adapter", "generator-beta", "promoted", digest, "", "ada"), live and live.digest
+                Decision("adapter", "generator-beta", "promoted", digest, "", "ada"),
+                live.digest if live else None,
             )
         except ReleaseConflict as error:
             told.append(str(error))

@@ -23,7 +23,8 @@ from retrieval.embedding.config import EmbedderConfig
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.embedding.model_signature import ModelNotTrusted
 from retrieval.index.index import Index
-from retrieval.index.types import IndexConflict, IndexRelease, ReleaseHeld
+from retrieval.index.release_log import ReleaseConflict, ReleaseHeld
+from retrieval.index.types import IndexRelease
 from retrieval.store.postgres import Postgres
 from training.registry.lineage import ModelLineage
 from training.registry.live import follow_release_log
@@ -183,7 +184,7 @@ def test_of_two_promotions_at_once_one_is_told(settings: Settings, monkeypatch: 
         promote_model(settings, "embedder@2", "it was faster", lambda line: None)
 
     monkeypatch.setattr(models, "_require_approval", slower)
-    with pytest.raises(IndexConflict, match="'r1' is live, not 'r0'"):
+    with pytest.raises(ReleaseConflict, match="'r1' is live, not 'r0'"):
         promote_model(settings, "embedder@1", "it was slower", lambda line: None)
     assert live_release(settings).release_id == "r1"
     assert model_registry(settings).aliases("embedder").live == 2

@@ -230,17 +230,29 @@ def test_a_database_of_the_last_schema_is_brought_to_this_one() -> None:
             rows = [Chunk("a", "river of x", "x"), Chunk("b", "river of y", "y")]
             built = index.build("m", "c", DIMENSION, [batch(rows)], NO_LINEAGE)
             index.release("r1", built, None, NO_DETAILS)
+            index.release("r1b", built, "r1", NO_DETAILS)
             key = mine._access_key()
             with mine.owner() as connection:
                 # Version 4 had no quarantine, and took the clock's word for what was live when. Version 5
                 # listed no scope without groups, and its serving role selected from the tables.
                 connection.execute(
-                    "DROP TABLE headwater.quarantine, headwater.graphs; DROP FUNCTION headwater.swap_live; "
+                    "DROP TABLE headwater.quarantine, headwater.graphs; "
                     "ALTER TABLE headwater.chunks DROP COLUMN scope_key, DROP COLUMN training_fit; "
                     "TRUNCATE headwater.scopes; "
                     "ALTER TABLE headwater.scopes DROP COLUMN scope_key; "
                     "GRANT SELECT ON headwater.chunks, headwater.postings TO headwater_serving; "
                     "UPDATE headwater.schema_version SET version = 4"
+                )
+                # Version 8 had a pointer and its history, in which r1 was gone back to.
+                connection.execute(
+                    "DROP VIEW headwater.live; DROP TABLE headwater.release_log; "
+                    "CREATE TABLE headwater.live (only_row boolean PRIMARY KEY DEFAULT true, "
+                    "release_id text REFERENCES headwater.releases, "
+                    "held_by text, held_because text, held_since timestamptz); "
+                    "CREATE TABLE headwater.live_history (live_since timestamptz, release_id text); "
+                    "INSERT INTO headwater.live VALUES (true, 'r1b', 'ada', 'an audit', now()); "
+                    "INSERT INTO headwater.live_history SELECT now() + n * interval '1 second', name "
+                    "FROM unnest(array['r1', 'r1b', 'r1', 'r1b']) WITH ORDINALITY AS of (name, n)"
                 )
             mine.close()
             hits = Searcher(mine).search("x", "river", None, 9, "lexical")
@@ -253,9 +265,19 @@ def test_a_database_of_the_last_schema_is_brought_to_this_one() -> None:
             ):
                 connection.execute("SELECT text FROM headwater.chunks")
             assert mine._access_key() == key
+            moves = [(each.digest, each.decision) for each in index.log.decisions("index")]
+            assert moves == [
+                ("r1", "released"),
+                ("r1b", "released"),
+                ("r1", "rolled_back"),
+                ("r1b", "released"),
+            ]
+            assert [each.digest for each in index.log.way_back("index")] == ["r1"]
+            hold = index.end_hold()
+            assert (hold and (hold.held_by, hold.reason, hold.release_id)) == ("ada", "an audit", "r1b")
             too_long = Chunk("c", "x" * (MAX_FIELD_BYTES + 1))
             changed = index.apply(built, [batch([too_long])], [rows[1].chunk_id], NO_LINEAGE)
-            assert index.release("r2", changed, "r1", NO_DETAILS).release_id == "r2"
+            assert index.release("r2", changed, "r1b", NO_DETAILS).release_id == "r2"
             assert [chunk.chunk_id for chunk in index.quarantined(changed)] == [too_long.chunk_id]
         finally:
             mine.stop()

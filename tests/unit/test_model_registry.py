@@ -212,7 +212,7 @@ def test_mlflow_follows_versions_and_aliases(registry: ModelRegistry) -> None:
     show_live(registry, "embedder", 1)
     assert follow_in_mlflow(registry, "embedder", uri) is None
     aliases = client.get_registered_model("embedder").aliases
-    assert {name: str(number) for name, number in aliases.items()} == {"live": "1"}
+    assert {name: str(number) for name, number in aliases.items()} == {"live": "1", "candidate": "2"}
 
 
 def test_an_mlflow_that_can_not_be_reached_is_told_and_registers_later(registry: ModelRegistry) -> None:
