@@ -21,8 +21,6 @@ MODULES = {
     for room in ROOMS
     for path in sorted((ROOT / room).rglob("*.py"))
 }
-MOST_LINES = 400
-MOST_MODULES = 14
 
 
 def imported(path: Path) -> set[str]:
@@ -64,25 +62,7 @@ def test_packages_import_each_other_one_way() -> None:
         pytest.fail(" → ".join(reversed(error.args[1])))
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_a_module_is_short_enough_to_hold_one_question(name: str) -> None:
-    assert len(MODULES[name].read_text().splitlines()) <= MOST_LINES
-
-
-def test_a_package_says_which_question_it_answers_and_a_newcomer_oversees_it() -> None:
-    packages = {path.parent for path in MODULES.values()}
-    for folder in packages:
-        modules = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
-        assert len(modules) <= MOST_MODULES, folder
+def test_a_package_says_which_question_it_answers() -> None:
+    for folder in {path.parent for path in MODULES.values()}:
         docstring = ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
         assert docstring, f"{folder} has no docstring"
-
-
-OTHER_SOURCES = [
-    path for room in ROOMS for kind in ("sql", "scala") for path in sorted((ROOT / room).rglob(f"*.{kind}"))
-]
-
-
-@pytest.mark.parametrize("path", OTHER_SOURCES, ids=lambda path: path.name)
-def test_a_file_of_sql_or_scala_is_short_enough_to_hold_one_question(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= MOST_LINES
