@@ -34,7 +34,7 @@ from retrieval.embedding.model_signature import ModelNotTrusted
 from retrieval.index.index import Index
 from retrieval.index.release_log import Decision, ReleaseConflict, ReleaseHeld
 from retrieval.store.postgres import Postgres
-from training.registry.live_adapters import LiveAdapters, generator_name
+from training.registry.live_adapters import AdapterRecord, LiveAdapters, generator_name
 from training.registry.versions import ModelAliases, ModelDecision, ModelRegistry
 
 TENANTS = ("default", "acme", "beta")
@@ -278,11 +278,10 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(settings: Sett
 
     def move(number: int) -> None:
         digest = registry.find(f"generator-beta@{number}").digest
+        record = AdapterRecord(version=number).model_dump_json()
+        decision = Decision("adapter", "generator-beta", "promoted", digest, "", "ada", record)
         try:
-            log.move(
-                Decision("adapter", "generator-beta", "promoted", digest, "", "ada"),
-                live.digest if live else None,
-            )
+            log.move(decision, live.digest if live else None)
         except ReleaseConflict as error:
             told.append(str(error))
 

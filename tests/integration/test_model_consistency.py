@@ -131,7 +131,7 @@ def test_aliases_that_lag_behind_the_pointer_are_named_and_mended(broken: Traine
     show_live(broken.registry, "embedder", 1)
     code, rows = invoke(broken)
     assert code == 1
-    assert {row["about"] for row in rows} == {"embedder@live", "embedder@previous"}
+    assert {row["about"] for row in rows} == {"embedder@live", "embedder@previous", "embedder@candidate"}
     assert any("the registry has version 1, and by the release log it is 2" in row["found"] for row in rows)
     assert all("models check --mend" in row["cure"] for row in rows)
     assert invoke(broken, "--mend") == (0, [])

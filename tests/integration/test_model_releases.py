@@ -130,9 +130,9 @@ def test_a_version_goes_live_with_its_index_after_it_was_approved_and_back(setti
         "select release_id, reason from releases order by decided_at desc limit 2",
         releases=open_configured_lake(settings).delta(RELEASES.name),
     )
-    assert "embedder rolled back: worse on names" in rows["reason"].to_pylist()
+    assert "rolled back from r2: embedder: worse on names" in rows["reason"].to_pylist()
     decided = [(each.decision, each.reason) for each in registry.decisions("embedder")][-2:]
-    assert decided == [("promoted", "better on rivers"), ("rolled_back", "worse on names")]
+    assert decided == [("promoted", "better on rivers"), ("rolled_back", "rolled back from r2: embedder: worse on names")]
     with pytest.raises(UnknownModel, match="there is no model 'ranker'; there are embedder"):
         roll_back_model(settings, "ranker", "?", said.append)
 
