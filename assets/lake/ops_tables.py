@@ -9,13 +9,15 @@ RELEASES = Table(
     pa.schema(
         [
             column("release_id", "Name of the release, such as r1.2: generation and epoch."),
-            column("decision", "What was decided: approved, released, refused or rolled_back."),
+            column("decision", "What was decided: approved, refused, undecided, released or rolled_back."),
             column("reason", "Why, in a sentence.", nullable=True),
             column("generation", "Generation of the index.", pa.int32()),
             column("epoch", "Epoch of that generation.", pa.int64()),
             column("model_digest", "Digest of its embedding model."),
             column("metrics", "JSON object: what was measured, name to number."),
             column("versions", "JSON object: table to the Delta version that the release pins."),
+            column("against", "Release that was live when it was evaluated.", nullable=True),
+            column("questions_digest", "Digest of the questions of its evaluation.", nullable=True),
             column("decided_at", "When; later than every decision before it.", STAMP),
         ]
     ),
@@ -120,6 +122,15 @@ ENGINE_RELEASES = Table(
                 "gains",
                 "JSON object: name to what it has more than the engine that answered then, with the ends of "
                 "the 95% interval.",
+            ),
+            column("against", "Digest of the engine that it was measured beside.", nullable=True),
+            column("questions_digest", "Digest of the questions that it was measured on.", nullable=True),
+            column("outcome", "Verdict of the measuring: released, refused or undecided.", nullable=True),
+            column(
+                "questions_needed",
+                "How many questions it takes to decide; NULL where it is decided.",
+                pa.int64(),
+                nullable=True,
             ),
             column("decided_at", "When; later than every decision before it.", STAMP),
         ]

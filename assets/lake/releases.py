@@ -22,6 +22,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION, WriteConflict
 from assets.lake.tables import RELEASES
+from quality.evaluation.verdict import Verdict
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index
 from retrieval.index.types import (
@@ -38,7 +39,7 @@ from retrieval.store.postgres import DatabaseUnavailable
 
 logger = logging.getLogger(__name__)
 
-Decision = Literal["approved", "refused", "released", "rolled_back"]
+Decision = Literal["approved", "refused", "undecided", "released", "rolled_back"]
 
 
 class ReleaseNotApproved(RuntimeError):
@@ -57,6 +58,8 @@ class StoredRelease(BaseModel, frozen=True):
         model_digest: The embedding model of its vectors.
         metrics: Its evaluation, by the name of the metric.
         versions: The version of every table that it was made from.
+        against: The release that was live when it was evaluated; None before the first, and of moves.
+        questions_digest: The `question_set_digest` of the questions of its evaluation; None of moves.
     """
 
     release_id: str
@@ -67,6 +70,8 @@ class StoredRelease(BaseModel, frozen=True):
     model_digest: str
     metrics: dict[str, float]
     versions: dict[str, int]
+    against: str | None = None
+    questions_digest: str | None = None
 
 
 def stored_release_name(point: IndexPoint) -> str:
@@ -87,7 +92,7 @@ def newest_stored_verdict(lake: Lake) -> StoredRelease | None:
 def _newest_verdict(lake: Lake, condition: str, values: list[str]) -> StoredRelease | None:
     rows = lake.query(
         f"""
-        select * from releases where {condition} and decision in ('approved', 'refused')
+        select * from releases where {condition} and decision in ('approved', 'refused', 'undecided')
         order by decided_at desc limit 1
         """,
         values,
@@ -103,35 +108,39 @@ def _newest_verdict(lake: Lake, condition: str, values: list[str]) -> StoredRele
 def log_release_verdict(
     lake: Lake,
     state: IndexState,
-    approved: bool,
-    reason: str,
+    verdict: Verdict,
     metrics: dict[str, float],
     run_id: str,
     token: int,
+    against: str | None = None,
+    questions_digest: str | None = None,
 ) -> None:
     """Writes the release gate's verdict on a state of the index.
 
     Args:
         lake: The tables.
         state: What was evaluated.
-        approved: Whether it may go live.
-        reason: Why, in a sentence.
+        verdict: The verdict.
         metrics: The evaluation.
         run_id: The Dagster run of the gate.
         token: The fencing token of `ops.releases` when the evaluation began.
+        against: The release that was live; None before the first.
+        questions_digest: The `question_set_digest` of the questions.
 
     Raises:
         WriteConflict: Another decision was logged since then; nothing was written.
     """
     decision = StoredRelease(
         release_id=stored_release_name(state),
-        decision="approved" if approved else "refused",
-        reason=reason,
+        decision="approved" if verdict.outcome == "released" else verdict.outcome,
+        reason=verdict.reason,
         generation=state.generation,
         epoch=state.epoch,
         model_digest=state.model_digest,
         metrics=metrics,
         versions=state.lineage.inputs,
+        against=against,
+        questions_digest=questions_digest,
     )
     _append(lake, decision, run_id, token)
 
@@ -163,7 +172,7 @@ def make_release_live(
         The release that is live now.
 
     Raises:
-        ReleaseNotApproved: When the state was refused, or not evaluated.
+        ReleaseNotApproved: When the state was refused, not decided or not evaluated.
         IndexConflict: When another release went live at the same time.
     """
     name, live, verdict = (
@@ -171,8 +180,10 @@ def make_release_live(
         index.live(),
         last_stored_verdict(lake, stored_release_name(state)),
     )
-    if verdict is None or verdict.decision == "refused":
-        why = "it was not evaluated" if verdict is None else f"it was refused: {verdict.reason}"
+    if verdict is None or verdict.decision != "approved":
+        why = "it was not evaluated" if verdict is None else f"it was {verdict.decision}: {verdict.reason}"
+        if verdict is not None and verdict.decision == "undecided":
+            why = f"{verdict.reason}: `headwater releases approve {name} --because …`"
         raise ReleaseNotApproved(f"release {name} can not go live: {why}; what was live stays live")
     if expected is not None and (live is None or live.release_id != expected):
         raise IndexConflict(

@@ -16,7 +16,7 @@ from inference.engines.digest import model_files_digest
 from orchestration.openlineage.training_events import told_training
 from orchestration.settings import Settings, open_configured_lake
 from orchestration.training.judged_answers import written_by_questions
-from orchestration.training.models import ModelNotPromoted, model_registry
+from orchestration.training.models import ModelNotPromoted, model_registry, require_released
 from orchestration.training.reported import report_training
 from retrieval.index.index import Index
 from retrieval.index.types import ReleaseHeld
@@ -215,25 +215,27 @@ def version_beside(registry: ModelRegistry, version: ModelVersion, other: str) -
 
 def _require_approval(registry: ModelRegistry, version: ModelVersion, live: ModelVersion | None) -> None:
     against = live.digest if live else version.lineage.base_digest
-    verdicts = [
+    decides = registry.deciding_verdict(version, against)
+    if decides is not None:
+        require_released(version, decides.verdict)
+        return
+    by_job = [
         each
         for each in registry.decisions(version.name)
         if each.version == version.version and each.against == against
     ]
-    if not verdicts:
+    if not by_job:
         raise ModelNotPromoted(
             f"{version.address} was not compared with {live.address if live else 'its base'}, which answers: "
             f"`headwater models compare {version.address}` does"
         )
-    if verdicts[-1].decision != "approved":
-        raise ModelNotPromoted(f"{version.address} was refused: {verdicts[-1].reason}")
     learned = Path(version.lineage.dataset)
-    learned_from_file = learned.is_absolute() and not learned.is_dir()
-    if verdicts[-1].questions is None and not learned_from_file:  # a job measures only what it trains
+    if not learned.is_absolute() or learned.is_dir():  # a job measures only what it trains
         raise ModelNotPromoted(
             f"the answers of {version.address} were not measured yet: `headwater models compare "
             f"{version.address}` does"
         )
+    require_released(version, by_job[-1].verdict)
 
 
 def _require_base_of_settings(settings: Settings, version: ModelVersion) -> None:

@@ -15,6 +15,7 @@ from assets.lake.tables import EMBEDDINGS
 from assets.ops import releasable_index_state
 from orchestration.operations.runs import execute_run
 from orchestration.settings import Settings, open_configured_lake
+from quality.evaluation.verdict import Verdict
 from retrieval.embedding.config import packaged_embedding_model, recorded_model_path
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.embedding.model_signature import ModelNotTrusted
@@ -229,18 +230,28 @@ def _require_reason_and_live(index: Index, reason: str) -> IndexRelease:
 
 
 def _require_approval(registry: ModelRegistry, version: ModelVersion, live: IndexRelease) -> None:
-    verdicts = [
-        each
-        for each in registry.decisions(version.name)
-        if each.version == version.version and each.against == live.details.model_digest
-    ]
-    if not verdicts:
+    decides = registry.deciding_verdict(version, live.details.model_digest)
+    if decides is None:
         raise ModelNotPromoted(
             f"{version.address} was not compared with the live model: "
             f"`headwater models compare {version.address} live` does"
         )
-    if verdicts[-1].decision != "approved":
-        raise ModelNotPromoted(f"{version.address} was refused: {verdicts[-1].reason}")
+    require_released(version, decides.verdict)
+
+
+def require_released(version: ModelVersion, verdict: Verdict) -> None:
+    """Returns if a verdict has a version be served.
+
+    Raises:
+        ModelNotPromoted: It was refused, or not decided.
+    """
+    if verdict.outcome == "refused":
+        raise ModelNotPromoted(f"{version.address} was refused: {verdict.reason}")
+    if verdict.outcome == "undecided":
+        raise ModelNotPromoted(
+            f"{version.address} is {verdict.reason}: `headwater models promote {version.address} --reason … "
+            "--because …`"
+        )
 
 
 def _decided(

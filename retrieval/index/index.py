@@ -70,8 +70,7 @@ class Index:
     """
 
     def __init__(self, postgres: Postgres, config: IndexConfig | None = None) -> None:
-        self._postgres = postgres
-        self._config = config or IndexConfig()
+        self._postgres, self._config = postgres, config or IndexConfig()
 
     def state(self, model_digest: str, chunker_digest: str) -> IndexState | None:
         """Returns the newest finished generation of this model and chunker, or None if there is none."""
@@ -84,12 +83,14 @@ class Index:
             ).fetchone()
         return _index_state(row) if row else None
 
-    def newest_state(self) -> IndexState | None:
-        """Returns the newest finished generation of any model and chunker, or None before the first."""
+    def newest_state(self, generation: int | None = None) -> IndexState | None:
+        """Returns the newest finished generation of any model and chunker, or the one named; None without."""
         with self._postgres.owner() as connection:
             row = connection.execute(
                 "SELECT generation, epoch, model_digest, chunker_digest, dimension, lineage "
-                "FROM headwater.index_state WHERE status = 'ready' ORDER BY generation DESC LIMIT 1"
+                "FROM headwater.index_state WHERE status = 'ready' AND generation = coalesce(%s, generation) "
+                "ORDER BY generation DESC LIMIT 1",
+                (generation,),
             ).fetchone()
         return _index_state(row) if row else None
 
@@ -395,6 +396,5 @@ class Index:
 
 
 def _index_state(row: DatabaseRow) -> IndexState:
-    generation, epoch, model_digest, chunker_digest, dimension, lineage = row
-    made_from = Lineage.model_validate(lineage)
-    return IndexState(generation, epoch, model_digest, chunker_digest, dimension, made_from)
+    *of_generation, lineage = row
+    return IndexState(*of_generation, Lineage.model_validate(lineage))

@@ -43,3 +43,16 @@ def live_aliases(registry: ModelRegistry, index: Index) -> ModelAliases | None:
         previous=before[-1] if before else None,
         candidate=newest if newest not in ever else None,
     )
+
+
+def approved_beside(registry: ModelRegistry, digest: str, against: str) -> bool:
+    """Returns whether a version of the embedder was approved by a comparison with another model.
+
+    Args:
+        registry: The versions of models.
+        digest: The digest of the version; one that the registry does not have is not approved.
+        against: The digest of the other model.
+    """
+    found = (each for each in registry.versions(EMBEDDER) if each.digest == digest)
+    verdicts = (registry.deciding_verdict(each, against) for each in found)
+    return any(each is not None and each.verdict.released for each in verdicts)

@@ -1,6 +1,5 @@
 """`headwater models`: versions of models, and which of them is served."""
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -161,8 +160,8 @@ def models_compare_command(
     """Measure two models on one collection; the verdict on a version beside the live model is kept.
 
     Without --data they are measured on the examples that the model's training set holds out. Questions are
-    answered too, of embedders from what each finds. Approved is what is better where it was meant to be, and
-    nowhere worse.
+    answered too, of embedders from what each finds. Approved is what was shown to be better where it was
+    meant to be, and nowhere worse; what the questions are too few to show is not decided.
 
     Example: `headwater models compare embedder@3 live --data ~/my-questions`
 
@@ -244,7 +243,7 @@ def _compare_adapters(
 
 def _print_comparison(found: "ComparedModels", measured_on: str, json_: bool) -> None:
     if json_:
-        print_json(asdict(found))
+        print_json(asdict(found) | {"approved": found.approved})
         return
     rows: list[dict[str, Any]] = []
     for name in dict.fromkeys(name for each in found.figures.values() for name in each):
@@ -253,13 +252,10 @@ def _print_comparison(found: "ComparedModels", measured_on: str, json_: bool) ->
             model: f"{figures[name]:.3f}" if name in figures else ""
             for model, figures in found.figures.items()
         }
-        rows.append({"figure": name} | row | {"gain": _interval(gain) if gain else ""})
-    print_table(rows, f"{found.dataset}: {measured_on}, {counted(found.questions, 'question')} answered")
-    console.print(f"{'approved' if found.approved else 'refused'}: {found.reason}", markup=False)
-
-
-def _interval(gain: Mapping[str, float]) -> str:
-    return f"{gain['difference']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
+        rows.append({"figure": name} | row | {"gain": str(gain or "")})
+    if rows:  # else the verdict was known
+        print_table(rows, f"{found.dataset}: {measured_on}, {counted(found.questions, 'question')} answered")
+    console.print(f"{found.decision.replace('undecided', 'not decided')}: {found.reason}", markup=False)
 
 
 def print_version(version: "ModelVersion") -> None:
