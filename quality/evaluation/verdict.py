@@ -133,7 +133,8 @@ class ComparedFigure:
     def questions_needed(self) -> int | None:
         """How many questions of such a spread tell a mean gain from one that is less by the tolerance.
 
-        They show that one that is as good is no worse, and that one that is better by the tolerance is better. None if the tolerance is zero: no number does.
+        They show that one that is as good is no worse, and that one that is better by the tolerance is
+        better. None if the tolerance is zero: no number does.
         """
         return values_needed(np.concatenate([self.gains, -self.gains]), -self.tolerance)
 
