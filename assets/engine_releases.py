@@ -8,9 +8,9 @@ is held until it is released. `ops.engine_releases` shows the log's rows about e
 import getpass
 import json
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from typing import Literal
 
 import pyarrow as pa
@@ -23,6 +23,7 @@ from assets.lake.releases import decision_columns, missing_rows
 from assets.lake.tables import ENGINE_RELEASES
 from inference.engines.generator import EngineConfig, engine_name
 from inference.engines.protocol import Engine
+from quality.evaluation.verdict import Gain, Outcome, PairVerdict, Verdict
 from retrieval.index.release_log import GATE, Decision, ReleaseConflict, ReleaseLog
 from retrieval.lineage import Lineage
 from retrieval.redaction import has_credentials
@@ -47,7 +48,11 @@ class EngineRelease(BaseModel, frozen=True):
         config: The settings by which it is made again.
         questions: The questions that it was measured on; None if it was not.
         metrics: What was measured, by the name of the figure.
-        gains: By figure, the difference to the engine that answered then, and the ends of its interval.
+        gains: By figure, how much it had more than the engine that answered then.
+        against: The digest of that engine; None if it was not measured.
+        questions_digest: The `question_set_digest` of the questions; None if it was not measured.
+        outcome: The verdict, also where the questions do not decide; None if it was not measured.
+        questions_needed: How many questions it takes to decide; None where it is decided.
         decided_by: `gate`, or the name of a person.
         decided_at: When; set when it is logged.
     """
@@ -59,7 +64,11 @@ class EngineRelease(BaseModel, frozen=True):
     config: EngineConfig
     questions: str | None = None
     metrics: dict[str, float] = Field(default_factory=dict)
-    gains: dict[str, dict[str, float]] = Field(default_factory=dict)
+    gains: dict[str, Gain] = Field(default_factory=dict)
+    against: str | None = None
+    questions_digest: str | None = None
+    outcome: Outcome | None = None
+    questions_needed: int | None = None
     decided_by: str | None = None
     decided_at: datetime | None = None
 
@@ -67,6 +76,21 @@ class EngineRelease(BaseModel, frozen=True):
     def answers(self) -> bool:
         """Whether the decision had the engine answer."""
         return self.decision != "held"
+
+    @property
+    def pair_verdict(self) -> PairVerdict | None:
+        """The verdict on the engine beside the one that answered; None if it was not measured."""
+        if self.against is None or self.questions_digest is None or self.outcome is None:
+            return None
+        return PairVerdict(
+            self.generator_digest,
+            self.against,
+            self.questions_digest,
+            max((each.questions or 0 for each in self.gains.values()), default=0),
+            Verdict(self.outcome, self.reason, self.questions_needed),
+            self.questions or "",
+            self.decided_at or datetime.now(UTC),
+        )
 
 
 @dataclass(frozen=True)
@@ -202,7 +226,7 @@ def project_engine_releases(lake: Lake, log: ReleaseLog) -> int:
         encoded = {
             "config": release.config.model_dump_json(),
             "metrics": json.dumps(release.metrics, sort_keys=True),
-            "gains": json.dumps(release.gains, sort_keys=True),
+            "gains": json.dumps({name: asdict(each) for name, each in release.gains.items()}, sort_keys=True),
         }
         rows.append(release.model_dump() | encoded | decision_columns(each))
     if rows:
@@ -229,9 +253,6 @@ def decided_engine(
     config: EngineConfig,
     decision: EngineDecision,
     reason: str,
-    questions: str | None = None,
-    metrics: Mapping[str, float] | None = None,
-    gains: Mapping[str, Mapping[str, float]] | None = None,
 ) -> EngineRelease:
     """Returns a decision about an engine, to be logged.
 
@@ -252,9 +273,6 @@ def decided_engine(
         reason=reason.strip(),
         decided_by=getpass.getuser() if decision == "promoted" else GATE,
         config=config.with_absolute_paths(),
-        questions=questions,
-        metrics=dict(metrics or {}),
-        gains={name: dict(each) for name, each in (gains or {}).items()},
     )
 
 

@@ -4,9 +4,13 @@ A blocking check on `serving/index` evaluates the newest state of the index and 
 `ops.releases`. `ops/release` makes live only what that verdict approves, also when it is launched on its own.
 """
 
+import contextlib
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 import dagster as dg
+import numpy as np
 
 from assets.dagster.metadata import POLICIES, dagster_result
 from assets.dagster.release_charts import (
@@ -27,15 +31,24 @@ from assets.lake.releases import (
 )
 from assets.lake.tables import RELEASES
 from assets.recipe import Recipe
-from assets.release_evaluation import candidate_questions, canonical_candidate_documents, evaluate_candidate
+from assets.release_evaluation import (
+    MADE_FOR_A_METHOD,
+    candidate_questions,
+    canonical_candidate_documents,
+    evaluate_candidate,
+)
 from assets.sources.source_registry import SourceRegistry
+from inference.answering.release_models import ReleaseModels
 from quality.evaluation.release_gate import decide_release
+from quality.evaluation.release_metrics import ReleaseEvaluation
+from quality.evaluation.verdict import question_set_digest
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index, IndexPoint, IndexState
-from retrieval.index.types import IndexRecord
-from retrieval.search.searcher import Searcher
+from retrieval.index.types import IndexRecord, IndexRelease
+from retrieval.search.searcher import QueryModelMismatch, Searcher
 from training.place import TrainingPlace
-from training.registry.live import follow_release_log
+from training.registry.live import approved_beside, follow_release_log
+from training.registry.versions import ModelRegistry
 
 logger = logging.getLogger(__name__)
 
@@ -69,55 +82,70 @@ def retrieval_quality_asset_check(
     sources: dg.ResourceParam[SourceRegistry],
     search_index: dg.ResourceParam[Index],
     searcher: dg.ResourceParam[Searcher],
+    release_models: dg.ResourceParam[ReleaseModels],
+    training_place: dg.ResourceParam[TrainingPlace],
 ) -> dg.AssetCheckResult:
-    """Evaluates the newest state of the index and logs whether it may go live; `ops/release` obeys that."""
+    """Evaluates the newest state of the index and logs whether it may go live; `ops/release` obeys that.
+
+    Of an embedder that was approved beside the live one it was shown already that it is no worse: here it
+    has to keep to the floors and to the live release's means, as changed documents have.
+    """
     since = search_index.log.newest_move_id()
     state, live = releasable_index_state(search_index, recipe, model), search_index.live()
-    verdict = last_verdict(search_index.log, stored_release_name(state))
-    if verdict is not None and verdict.decision == "approved":
-        return dg.AssetCheckResult(
-            passed=True,
-            metadata={**IndexRecord.model_validate_json(verdict.record).metrics},
-            description=_with_hold(verdict.reason, search_index),
-        )
+    stored = last_verdict(search_index.log, stored_release_name(state))
+    record = IndexRecord.model_validate_json(stored.record) if stored else None
+    if stored and record and stored.decision == "approved":
+        return _checked(True, stored.reason, search_index, record.metrics)
     pins = state.lineage.inputs
-    questions, canonical = candidate_questions(lake, sources, pins), canonical_candidate_documents(lake, pins)
-    groups = search_index.groups()
+    sampled = live is not None and _needs_sample(search_index, state, live, training_place.registry)
+    made = {"most_made": MADE_FOR_A_METHOD} if sampled else {}
+    questions = candidate_questions(lake, sources, pins, **made)
+    digest = question_set_digest((tenant, each) for tenant, asked in questions.items() for each in asked)
+    against = live.release_id if live else None
+    same = record is not None and (record.against, record.questions_digest) == (against, digest)
+    if stored and record and same and stored.decision == "undecided":
+        return _checked(False, stored.reason, search_index, record.metrics)
+    canonical, groups = canonical_candidate_documents(lake, pins), search_index.groups()
 
-    def evaluated(at: IndexPoint) -> dict[str, float]:
+    def evaluated(at: IndexPoint, by: EmbeddingModel) -> ReleaseEvaluation:
         asked = sum(map(len, questions.values()))
         logger.info("%s is asked %s questions, in each mode of search", stored_release_name(at), f"{asked:,}")
-        return evaluate_candidate(questions, canonical, searcher, model, at, groups)
+        return evaluate_candidate(questions, canonical, searcher, by, at, groups)
 
-    figures = evaluated(state) if questions else {}
-    # A live release of another model is judged by what it was released with: its vectors are not these.
+    nothing = ReleaseEvaluation({}, np.empty(0))
+    candidate = evaluated(state, model) if questions else nothing
     before = None
     if live is not None:
-        before = live.details.metrics
-        if live.details.model_digest == model.digest and questions:
-            before = evaluated(live)
-            figures |= metrics_of_live(before)
-    decision = decide_release(figures, before, recipe.gate)
-    log_release_verdict(
-        lake,
-        search_index,
-        state,
-        "approved" if decision.released else "refused",
-        decision.reason,
-        figures,
-        context.run.run_id,
-        since,
-    )
-    return dg.AssetCheckResult(
-        passed=decision.released,
-        description=_with_hold(decision.reason, search_index),
-        metadata={
-            "chart": dagster_evaluation_chart(figures),
-            "release_id": stored_release_name(state),
-            "live": live.release_id if live else "none",
-            **figures,
-        },
-    )
+        before = ReleaseEvaluation(live.details.metrics, np.empty(0))
+        with contextlib.suppress(QueryModelMismatch):  # its model is gone
+            before = evaluated(live, release_models.model_of(live)) if questions else before
+    figures = candidate.metrics
+    if before is not None and len(before.ndcg):
+        figures = figures | metrics_of_live(before.metrics)
+    differences = None
+    if before is not None and sampled:
+        differences = candidate.ndcg - before.ndcg if len(before.ndcg) else before.ndcg
+    verdict = decide_release(candidate.metrics, before.metrics if before else None, recipe.gate, differences)
+    run_id = context.run.run_id
+    log_release_verdict(lake, search_index, state, verdict, figures, run_id, since, against, digest)
+    chart = {"chart": dagster_evaluation_chart(figures)}
+    named = {"release_id": stored_release_name(state), "live": against or "none"}
+    return _checked(verdict.released, verdict.reason, search_index, chart | named | figures)
+
+
+def _needs_sample(index: Index, state: IndexState, live: IndexRelease, registry: ModelRegistry) -> bool:
+    """Returns whether a state is of another embedder or chunker than what is live, and nothing is shown."""
+    of_live = index.newest_state(live.generation)
+    if of_live and (of_live.model_digest, of_live.chunker_digest) == (
+        state.model_digest,
+        state.chunker_digest,
+    ):
+        return False
+    return not approved_beside(registry, state.model_digest, live.details.model_digest)
+
+
+def _checked(passed: bool, reason: str, index: Index, metadata: Mapping[str, Any]) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(passed=passed, description=_with_hold(reason, index), metadata={**metadata})
 
 
 def _with_hold(reason: str, index: Index) -> str:

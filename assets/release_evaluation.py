@@ -9,7 +9,7 @@ from assets.lake.tables import CHUNKS, DOCUMENTS, DUPLICATES, RAW_DOCUMENTS
 from assets.sources.source_registry import SourceRegistry
 from quality.evaluation.known_items import KnownItem, known_item_questions
 from quality.evaluation.questions import Question, load_questions
-from quality.evaluation.release_metrics import release_metrics
+from quality.evaluation.release_metrics import ReleaseEvaluation, release_metrics
 from retrieval.chunking.sentences import sentence_spans
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import IndexPoint
@@ -18,25 +18,34 @@ from retrieval.progress import Progress
 from retrieval.search.query import SearchQuery
 from retrieval.search.searcher import RETRIEVAL_MODES, RetrievalMode, Searcher, SearchHit
 
-_KNOWN_ITEMS_PER_TENANT = 50
+_MADE_PER_TENANT = 50
+MADE_FOR_A_METHOD = 300
+"""Questions made for a tenant to judge another embedder or chunker by: a sample, of which 208 show that it is
+no worse if it is the same at each. Where only documents changed, they are a fixed set of checks."""
 _SAMPLED_PER_QUESTION = 4
 """Documents sampled per known-item question: some chunks hold no sentence."""
 
 
 def candidate_questions(
-    lake: Lake, sources: SourceRegistry, pins: Mapping[str, int]
+    lake: Lake, sources: SourceRegistry, pins: Mapping[str, int], most_made: int = _MADE_PER_TENANT
 ) -> dict[str, list[Question]]:
     """Returns the questions of each tenant: those of its sources, or else some made from its chunks.
 
     A question is left out if all of its documents have left their source, because nothing can answer it. A
     tenant is left out only if its chunks hold neither a sentence nor a heading.
+
+    Args:
+        lake: The tables.
+        sources: The sources, with their questions.
+        pins: The versions of the tables.
+        most_made: The most questions that are made for a tenant.
     """
     questions = _source_questions(lake, sources, pins)
     sampled = sample_candidate_documents(
-        lake, pins[CHUNKS.name], _SAMPLED_PER_QUESTION * _KNOWN_ITEMS_PER_TENANT, except_tenants=questions
+        lake, pins[CHUNKS.name], _SAMPLED_PER_QUESTION * most_made, except_tenants=questions
     )
     for tenant, documents in sampled.items():
-        known_items = known_item_questions(documents, _KNOWN_ITEMS_PER_TENANT, sentence_spans, split_words)
+        known_items = known_item_questions(documents, most_made, sentence_spans, split_words)
         if known_items:
             questions[tenant] = known_items
     return questions
@@ -126,7 +135,7 @@ def evaluate_candidate(
     model: EmbeddingModel,
     at: IndexPoint,
     groups: Mapping[str, Collection[str]],
-) -> dict[str, float]:
+) -> ReleaseEvaluation:
     """Returns the metrics of one state of the index, from asking every question in every search mode.
 
     Args:
@@ -138,7 +147,7 @@ def evaluate_candidate(
         groups: The groups of each tenant; the questions are asked as a user in all of them.
 
     Returns:
-        The metrics that `quality.evaluation.release_metrics.release_metrics` returns.
+        What `quality.evaluation.release_metrics.release_metrics` does.
     """
     texts = list(dict.fromkeys(each.question for asked in questions.values() for each in asked))
     vectors = dict(zip(texts, model.embedder.encode_queries(texts), strict=True))

@@ -25,7 +25,7 @@ def make_adapter_live(settings: Settings, name: str, number: int | None) -> None
     live = index.log.live("adapter", name)
     version = registry.version(name, number) if number else None
     decision = Decision(
-        *("adapter", name, "promoted", version.digest if version else None, "", "ada"),  # type: ignore[arg-type]
+        *("adapter", name, "promoted", version.digest if version else None, "", "ada"),
         record=AdapterRecord(version=number).model_dump_json() if number else "{}",
     )
     index.log.move(decision, live.digest if live else None)

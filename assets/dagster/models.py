@@ -6,8 +6,9 @@ from typing import Any
 import dagster as dg
 
 from assets.dagster.charts import chart_markdown, line_chart
+from quality.evaluation.verdict import Gain
 from training.registry.live_adapters import GENERATOR, is_generator
-from training.registry.versions import ModelDecision, ModelRegistry, ModelVersion
+from training.registry.versions import VERDICTS, ModelDecision, ModelRegistry, ModelVersion
 
 MODEL_GROUP = "models"
 """The group of the assets that train, which no run of the lake makes."""
@@ -76,7 +77,7 @@ def comparison_result(registry: ModelRegistry, names: Sequence[str]) -> dg.Asset
         for address, verdict in verdicts.items()
     ]
     return dg.AssetCheckResult(
-        passed=not any(verdict and verdict.decision == "refused" for verdict in verdicts.values()),
+        passed=not any(verdict and verdict.decision != "approved" for verdict in verdicts.values()),
         severity=dg.AssetCheckSeverity.WARN,
         description="; ".join(said) or "no version was trained yet",
         metadata={
@@ -90,15 +91,17 @@ def comparison_result(registry: ModelRegistry, names: Sequence[str]) -> dg.Asset
 def _verdict(registry: ModelRegistry, version: ModelVersion) -> ModelDecision | None:
     """Returns what was found last of a version."""
     decided = [each for each in registry.decisions(version.name) if each.version == version.version]
-    return next((each for each in reversed(decided) if each.decision in ("approved", "refused")), None)
+    return next((each for each in reversed(decided) if each.decision in VERDICTS), None)
+
+
+def _ends(gain: Gain) -> list[tuple[str, float]]:
+    return [("difference", gain.difference), ("low", gain.low), ("high", gain.high)]
 
 
 def _shown(address: str, verdict: ModelDecision | None) -> dict[str, str | float]:
     if verdict is None:
         return {"version": address}
-    gains = {
-        f"{figure}, {end}": value for figure, gain in verdict.gains.items() for end, value in gain.items()
-    }
+    gains = {f"{name}, {end}": value for name, gain in verdict.gains.items() for end, value in _ends(gain)}
     return {
         "version": address,
         "against": verdict.against or "nothing",

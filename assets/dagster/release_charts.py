@@ -60,7 +60,8 @@ def dagster_release_charts(lake: Lake) -> MetadataValue:
     rows = lake.query(
         f"""
         select release_id, arg_max(metrics, decided_at) as metrics from releases
-        where decision <> 'refused' group by 1 order by min(decided_at) desc limit {_SHOWN_RELEASES}
+        where decision not in ('refused', 'undecided')
+        group by 1 order by min(decided_at) desc limit {_SHOWN_RELEASES}
         """,
         releases=lake.delta(RELEASES.name),
     ).to_pylist()[::-1]

@@ -28,6 +28,8 @@ RELEASES = Table(
             column("model_digest", "Digest of its embedding model."),
             column("metrics", "JSON object: what was measured, name to number."),
             column("versions", "JSON object: table to the Delta version that the release pins."),
+            column("against", "Release that was live when it was evaluated.", nullable=True),
+            column("questions_digest", "Digest of the questions of its evaluation.", nullable=True),
             *_LOGGED,
         ]
     ),
@@ -132,6 +134,15 @@ ENGINE_RELEASES = Table(
                 "gains",
                 "JSON object: name to what it has more than the engine that answered then, with the ends of "
                 "the 95% interval.",
+            ),
+            column("against", "Digest of the engine that it was measured beside.", nullable=True),
+            column("questions_digest", "Digest of the questions that it was measured on.", nullable=True),
+            column("outcome", "Verdict of the measuring: released, refused or undecided.", nullable=True),
+            column(
+                "questions_needed",
+                "How many questions it takes to decide; NULL where it is decided.",
+                pa.int64(),
+                nullable=True,
             ),
             *_LOGGED,
         ]

@@ -18,9 +18,10 @@ from assets.columns import Table
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION, WriteConflict
 from assets.lake.tables import RELEASES
+from quality.evaluation.verdict import Verdict
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index
-from retrieval.index.release_log import GATE, Decision, ReleaseConflict, ReleaseLog, Verdict
+from retrieval.index.release_log import GATE, Decision, ReleaseConflict, ReleaseLog
 from retrieval.index.types import (
     IndexConflict,
     IndexPoint,
@@ -57,11 +58,11 @@ def log_release_verdict(
     index: Index,
     state: IndexState,
     verdict: Verdict,
-    reason: str,
     metrics: dict[str, float],
     run_id: str,
     since: int,
-    decided_by: str = GATE,
+    against: str | None = None,
+    questions_digest: str | None = None,
 ) -> None:
     """Adds the verdict on a state of the index to the release log.
 
@@ -70,11 +71,11 @@ def log_release_verdict(
         index: The index.
         state: What was evaluated.
         verdict: Whether it may go live.
-        reason: Why, in a sentence.
         metrics: The evaluation.
         run_id: The Dagster run of the gate.
         since: The newest row of the log when the evaluation began.
-        decided_by: Who decided it.
+        against: The release that was live; None before the first.
+        questions_digest: The `question_set_digest` of the questions.
 
     Raises:
         ReleaseConflict: Something else about the index was decided since then; nothing was written.
@@ -85,11 +86,12 @@ def log_release_verdict(
         model_digest=state.model_digest,
         metrics=metrics,
         versions=state.lineage.inputs,
+        against=against,
+        questions_digest=questions_digest,
     )
-    name = stored_release_name(state)
-    index.log.add_verdict(
-        Decision("index", "", verdict, name, reason, decided_by, record.model_dump_json()), since
-    )
+    decision = "approved" if verdict.released else verdict.outcome
+    name, said = stored_release_name(state), record.model_dump_json()
+    index.log.add_verdict(Decision("index", "", decision, name, verdict.reason, GATE, said), since)
     project_releases(lake, index.log, run_id)
 
 
@@ -123,7 +125,7 @@ def make_release_live(
     model: EmbeddingModel,
     expected: str | None = None,
     reason: str = "",
-    decided_by: str = GATE,
+    decided_by: str | None = None,
 ) -> IndexRelease:
     """Makes an approved state of the index live, and brings `ops.releases` up to date.
 
@@ -138,7 +140,7 @@ def make_release_live(
         model: The embedding model of its vectors.
         expected: The release that must be live; None for any.
         reason: Why, if it is more than that its evaluation approved it.
-        decided_by: Who decided it.
+        decided_by: Who decided it; who approved it if None.
 
     Returns:
         The release that is live now.
@@ -155,10 +157,7 @@ def make_release_live(
         if verdict is not None and verdict.decision == "refused":
             why = f"it was refused: {verdict.reason}"
         elif verdict is not None:
-            why = (
-                f"it was not decided: {verdict.reason}; `headwater releases approve {name} --because …` has "
-                "a person decide"
-            )
+            why = f"{verdict.reason}; `headwater releases approve {name} --because …` has a person decide"
         raise ReleaseNotApproved(f"release {name} can not go live: {why}; what was live stays live")
     if expected is not None and (live is None or live.release_id != expected):
         raise ReleaseConflict(
@@ -177,7 +176,12 @@ def make_release_live(
             run_id=run_id,
         )
         live = index.release(
-            name, state, live.release_id if live else None, details, reason or verdict.reason, decided_by
+            name,
+            state,
+            live.release_id if live else None,
+            details,
+            reason or verdict.reason,
+            decided_by or verdict.decided_by,
         )
     project_releases(lake, index.log, run_id)
     return live
@@ -274,4 +278,6 @@ def index_columns(record: IndexRecord) -> dict[str, Any]:
         "model_digest": record.model_digest,
         "metrics": json.dumps(record.metrics, sort_keys=True),
         "versions": json.dumps(record.versions, sort_keys=True),
+        "against": record.against,
+        "questions_digest": record.questions_digest,
     }

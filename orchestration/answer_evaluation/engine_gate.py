@@ -18,6 +18,7 @@ from orchestration.settings import Settings, open_configured_lake
 from quality.evaluation.answer_collection import AnswerCollection
 from quality.evaluation.answer_evaluation import AnswerEvaluation
 from quality.evaluation.engine_gate import decide_engine_release
+from quality.evaluation.verdict import deciding_verdict, question_set_digest
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.release_log import ReleaseLog
 from retrieval.store.postgres import Postgres
@@ -30,7 +31,7 @@ class GatedEngine:
     Attributes:
         decision: The decision, as it is recorded.
         live: The engine that it was measured beside; None if it answers already, so that nothing was.
-        evaluation: The evaluation of both; None likewise.
+        evaluation: The evaluation of both; None also if the verdict on these questions was known.
     """
 
     decision: EngineRelease
@@ -41,7 +42,10 @@ class GatedEngine:
 def gate_engine(
     settings: Settings, collection: AnswerCollection, tenant: str, progress: Callable[[str], None]
 ) -> GatedEngine:
-    """Measures the configured engine beside the live one, and has it answer if it is not worse.
+    """Measures the configured engine beside the live one, and has it answer if it is shown to be no worse.
+
+    The first questions that decide about a pair of engines go on deciding about it: they are not asked again,
+    and what others say is kept as information.
 
     Where no engine was released yet, the extractive engine with its default settings is released first.
 
@@ -81,26 +85,40 @@ def gate_engine(
             "nothing can be measured beside it. `headwater engines promote --reason …` has the configured "
             "engine answer"
         )
+    digest = question_set_digest(collection.questions)
+    verdicts = [each.pair_verdict for each in reversed(engine_releases(log))]
+    pair = (candidate.digest, live.generator_digest)
+    deciding = deciding_verdict(filter(None, verdicts), *pair)
+    if deciding and deciding.questions_digest == digest:
+        said = next(each for each in engine_releases(log) if each.pair_verdict == deciding)
+        return GatedEngine(said.model_copy(update={"reason": f"{deciding}: {said.reason}"}), live)
     names = (f"{candidate.name} {candidate.digest}", f"{before.name} {before.digest}")
-    pair = dict(zip(names, (asked, asked_before), strict=True))
-    evaluation = evaluate_engines(settings, model, collection, tenant, pair, progress)
+    asked_engines = dict(zip(names, (asked, asked_before), strict=True))
+    evaluation = evaluate_engines(settings, model, collection, tenant, asked_engines, progress)
     if all(each.mean("refused") == 1.0 for each in evaluation.engines.values()):
         raise EngineNotReleasable(
             f"neither engine answers any question of {collection.name}: ask what the documents answer"
         )
-    gains = evaluation.compare(*names)
-    verdict = decide_engine_release(gains, settings.recipe.engine_gate)
-    measured = {measure: evaluation.engines[names[0]].mean(measure) for measure in gains}
-    decision = decided_engine(
-        candidate,
-        settings.generator,
-        "released" if verdict.released else "held",
-        verdict.reason,
-        f"{collection.name}: {evaluation.questions} questions",
-        {name: mean for name, mean in measured.items() if mean is not None},
-        gains,
+    differences = evaluation.differences(*names)
+    verdict = decide_engine_release(differences, settings.recipe.engine_gate)
+    measured = {measure: evaluation.engines[names[0]].mean(measure) for measure in differences}
+    decided = decided_engine(candidate, settings.generator, "held", verdict.reason).model_copy(
+        update={
+            "questions": f"{collection.name}: {evaluation.questions} questions",
+            "metrics": {name: mean for name, mean in measured.items() if mean is not None},
+            "gains": evaluation.compare(*names),
+            "against": live.generator_digest,
+            "questions_digest": digest,
+            "outcome": verdict.outcome,
+            "questions_needed": verdict.questions_needed,
+        }
     )
-    return GatedEngine(log_engine_decision(lake, log, decision, since), live, evaluation)
+    decides = deciding_verdict(filter(None, [*verdicts, decided.pair_verdict]), *pair)
+    if decides and decides.questions_digest != digest:
+        decided = decided.model_copy(update={"reason": f"{decides.overrules()}; {verdict.reason}"})
+    elif verdict.released:
+        decided = decided.model_copy(update={"decision": "released"})
+    return GatedEngine(log_engine_decision(lake, log, decided, since), live, evaluation)
 
 
 def promote_engine(settings: Settings, reason: str) -> EngineRelease:

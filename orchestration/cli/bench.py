@@ -316,3 +316,20 @@ def bench_search_command(
     with quiet_terminal():
         result = bench_search(settings, chunks, tenants, clients, print_progress)
     _print(result, json_)
+
+
+@app.command("verdicts")
+def bench_verdicts_command(json_: Json = False) -> None:
+    """Measure how often a gate releases simulated candidates whose true difference is known.
+
+    Beside each stands the bound that is promised, and what the rule before it did: release what a bootstrap
+    did not show to be worse.
+
+    Example: `headwater bench verdicts`
+    """
+    from orchestration.bench.verdicts import bench_verdicts
+
+    settings = read_command_settings("made")
+    with quiet_terminal():
+        result = bench_verdicts(settings.recipe.engine_gate.tolerance, print_progress)
+    _print(result, json_)

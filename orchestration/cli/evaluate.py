@@ -1,5 +1,7 @@
 """`headwater evaluate` and `evaluate-answers`: how well a test collection is searched, and answered."""
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,6 +21,7 @@ from retrieval.counts import counted
 
 if TYPE_CHECKING:
     from quality.evaluation.answer_evaluation import AnswerEvaluation
+    from quality.evaluation.verdict import Gain
 
 
 def evaluate_command(
@@ -50,10 +53,10 @@ def evaluate_command(
 
     Example: `headwater evaluate ~/scifact --chunks document --compare hybrid lexical`
     """
+    from orchestration.cli.evaluation_chart import evaluation_svg
     from orchestration.operations.evaluation import evaluate_command_modes, evaluate_in_scratch_index
     from quality.evaluation.beir_collection import load_beir_collection
     from quality.evaluation.collection_evaluation import MEASURES
-    from quality.evaluation.evaluation_chart import evaluation_svg
     from retrieval.search.query import InvalidSearchQuery
 
     settings = read_command_settings("made")
@@ -72,7 +75,7 @@ def evaluate_command(
         result = evaluate_in_scratch_index(settings, collection, chunks, print_progress)
     found: dict[str, Any] = result.to_dict()
     if compare:
-        found["comparison"] = {"a": compare[0], "b": compare[1], **result.compare(*compare)}
+        found["comparison"] = {"a": compare[0], "b": compare[1], **_in_json(result.compare(*compare))}
     if plot:
         plot.expanduser().write_text(evaluation_svg(result), encoding="utf-8")
     if json_:
@@ -88,8 +91,8 @@ def evaluate_command(
     if compare:
         for measure, each in result.compare(*compare).items():
             console.print(
-                f"{measure}: {compare[0]} is {each['difference']:+.4f} above {compare[1]}, "
-                f"95% interval {each['low']:+.4f} to {each['high']:+.4f}",
+                f"{measure}: {compare[0]} is {each.difference:+.4f} above {compare[1]}, "
+                f"95% interval {each.low:+.4f} to {each.high:+.4f}",
                 markup=False,
             )
 
@@ -146,10 +149,10 @@ def evaluate_answers_command(
         evaluate_answers_of_engines,
         plan_engines,
     )
+    from orchestration.cli.evaluation_chart import answers_svg
     from orchestration.operations.demo import demo_answer_collection, has_demo_source
     from quality.evaluation.answer_collection import load_answer_collection
     from quality.evaluation.answer_evaluation import UnknownAnswerEngine
-    from quality.evaluation.evaluation_chart import answers_svg
 
     settings = read_command_settings("made")
     if gate and (engine or compare or adapter):
@@ -177,7 +180,7 @@ def evaluate_answers_command(
             result = evaluate_answers_of_engines(settings, collection, tenant, planned, print_progress)
     found: dict[str, Any] = result.to_dict() if result else {}
     if compare and result:
-        found["comparison"] = {"a": compare[0], "b": compare[1], **result.compare(*compare)}
+        found["comparison"] = {"a": compare[0], "b": compare[1], **_in_json(result.compare(*compare))}
     if gated:
         found["gate"] = gated.decision.model_dump(mode="json")
     if plot and result:
@@ -187,12 +190,17 @@ def evaluate_answers_command(
     else:
         if result:
             _print_answer_evaluation(result, compare)
-        if gated and result:
-            console.print(f"{gated.decision.decision}: {gated.decision.reason}", markup=False)
+        if gated and gated.live:
+            shown = "not decided" if gated.decision.outcome == "undecided" else gated.decision.decision
+            console.print(f"{shown}: {gated.decision.reason}", markup=False)
         elif gated:
             console.print(f"{gated.decision.engine} answers already; nothing was measured", markup=False)
     if gated and not gated.decision.answers:
         raise typer.Exit(1)
+
+
+def _in_json(gains: "Mapping[str, Gain]") -> dict[str, Any]:
+    return {name: asdict(each) for name, each in gains.items()}
 
 
 def _print_answer_evaluation(result: "AnswerEvaluation", compare: tuple[str, str] | None) -> None:
@@ -215,7 +223,7 @@ def _print_answer_evaluation(result: "AnswerEvaluation", compare: tuple[str, str
     if compare:
         for measure, gain in result.compare(*compare).items():
             console.print(
-                f"{measure}: {compare[0]} is {gain['difference']:+.4f} above {compare[1]}, "
-                f"95% interval {gain['low']:+.4f} to {gain['high']:+.4f}",
+                f"{measure}: {compare[0]} is {gain.difference:+.4f} above {compare[1]}, "
+                f"95% interval {gain.low:+.4f} to {gain.high:+.4f}",
                 markup=False,
             )

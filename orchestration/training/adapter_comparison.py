@@ -8,17 +8,25 @@ from inference.engines.digest import model_files_digest
 from inference.engines.protocol import Adapter
 from orchestration.answer_evaluation.evaluation import evaluate_adapters
 from orchestration.settings import Settings
-from orchestration.training.compared import MOST_ASKED, ComparedModels, answer_figures
+from orchestration.training.compared import (
+    MOST_ASKED,
+    ComparedModels,
+    answer_figures,
+    known_decision,
+    log_verdict,
+)
 from orchestration.training.generators import version_beside
 from orchestration.training.judged_answers import held_out_questions, written_by_questions
 from orchestration.training.models import model_registry
 from quality.evaluation.answer_collection import AnswerCollection, load_answer_collection
 from quality.evaluation.answer_evaluation import AnswerEvaluation
-from quality.evaluation.model_gate import LOG_LIKELIHOOD, decide_model_release
+from quality.evaluation.engine_gate import judged_figures
+from quality.evaluation.model_gate import decide_model_release
+from quality.evaluation.verdict import LOG_LIKELIHOOD, paired_gains, question_set_digest
 from training.datasets.held_out import NothingHeldOut, held_out_answers
 from training.datasets.training_set import open_dataset
 from training.generator.examples import WrittenExample
-from training.generator.job import WrittenSource, likelihood_gains, written_by_file, written_by_tenant
+from training.generator.job import WrittenSource, likelihood_differences, written_by_file, written_by_tenant
 from training.generator.network import AdapterNetwork
 from training.generator.training import token_losses
 from training.jobs.network import UnknownBase
@@ -91,48 +99,40 @@ def compare_adapters(
         )
     base = _base_of(settings, version)
     names = (version.address, beside.address if beside else "base")
-    losses = []
-    for name, each in zip(names, (version, beside), strict=True):
-        progress(f"measuring {name}")
-        network = AdapterNetwork(base, GeneratorTraining(), registry.open(each) if each else None)
-        tokenized = network.tokenize(examples)
-        losses.append(token_losses(network, tokenized, "examples measured"))
-        del network  # before a model is loaded that answers
-    gains = likelihood_gains(losses[1], losses[0])
-    figures = {
-        name: {"loss": float(each.mean())} for name, each in zip(names, losses, strict=True) if len(each)
-    }
-    if asked:
-        adapters = {
-            name: registered_adapter(registry, each) if each else None
-            for name, each in zip(names, (version, beside), strict=True)
-        }
-        evaluation = _answers(settings, base, asked, version.lineage.tenant, adapters, progress)
-        answered, gained = answer_figures(evaluation, *names)
-        gains |= gained
-        figures = {name: figures.get(name, {}) | answered[name] for name in names}
-    verdict = decide_model_release(gains, settings.recipe.engine_gate.tolerance, LOG_LIKELIHOOD)
+    against = beside.digest if beside else version.lineage.base_digest
     questions_asked = len(asked.questions) if asked else 0
-    registry.log_decision(
-        version.name,
-        ModelDecision.of_verdict(
-            verdict,
-            version,
-            beside.digest if beside else version.lineage.base_digest,
-            dataset,
-            gains,
-            questions_asked,
-        ),
-    )
+    digest = question_set_digest([*examples, *(asked.questions if asked else ())])
+    figures: dict[str, dict[str, float]] = {}
+    decision = known_decision(registry, version, against, digest)
+    if decision is None:
+        progress(f"{len(examples)} examples are measured and {questions_asked} questions answered with each")
+        losses = []
+        for name, each in zip(names, (version, beside), strict=True):
+            progress(f"measuring {name}")
+            network = AdapterNetwork(base, GeneratorTraining(), registry.open(each) if each else None)
+            losses.append(token_losses(network, network.tokenize(examples), "examples measured"))
+            del network  # before a model is loaded that answers
+        differences = likelihood_differences(losses[1], losses[0])
+        figures = {
+            name: {"loss": float(each.mean())} for name, each in zip(names, losses, strict=True) if len(each)
+        }
+        if asked:
+            adapters = {
+                name: registered_adapter(registry, each) if each else None
+                for name, each in zip(names, (version, beside), strict=True)
+            }
+            evaluation = _answers(settings, base, asked, version.lineage.tenant, adapters, progress)
+            answered = answer_figures(evaluation, *names)
+            differences |= judged_figures(evaluation.differences(*names))
+            figures = {name: figures.get(name, {}) | answered[name] for name in names}
+        verdict = decide_model_release(differences, settings.recipe.engine_gate.tolerance, LOG_LIKELIHOOD)
+        gains, number = paired_gains(differences), version.version
+        decision = ModelDecision.of_verdict(verdict, number, against, dataset, gains, questions_asked, digest)
+        decision = log_verdict(registry, version, decision)
     return AdapterComparison(
-        *names,
-        dataset,
-        questions_asked,
-        figures,
-        gains,
-        verdict.released,
-        verdict.reason,
-        examples=len(losses[0]),
+        *(*names, dataset, questions_asked, figures, decision.gains, decision.decision, decision.reason),
+        decision.questions_needed,
+        examples=len(examples),
     )
 
 

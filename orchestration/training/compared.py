@@ -4,9 +4,12 @@ from dataclasses import dataclass
 
 from quality.evaluation.answer_evaluation import AnswerEvaluation
 from quality.evaluation.engine_gate import judged_figures
+from quality.evaluation.verdict import Gain
+from training.registry.versions import ModelDecision, ModelRegistry, ModelVersion
 
-MOST_ASKED = 50
-"""The most questions that both models answer, where nobody names questions."""
+MOST_ASKED = 300
+"""The most questions that both models answer, where nobody names questions: at a tolerance of 0.02, 208 that
+they answer equally well show that one is no worse."""
 
 
 @dataclass(frozen=True)
@@ -18,11 +21,11 @@ class ComparedModels:
         other: The one that it is compared with.
         dataset: What they were measured on.
         questions: How many questions were answered on the whole path, by both.
-        figures: By model, its figures.
-        gains: How much the first is above the other, with the ends of the 95% interval. Of false refusals
-            (`refused`) less is better.
-        approved: Whether the first may be served instead of the other.
+        figures: By model, its figures; empty if the verdict was known and nothing was measured again.
+        gains: How much the first is above the other. Of false refusals (`refused`) less is better.
+        decision: approved if the first may be served instead of the other, refused, or undecided.
         reason: Why, in a sentence.
+        questions_needed: How many questions it takes to decide; None where it is decided.
     """
 
     one: str
@@ -30,21 +33,43 @@ class ComparedModels:
     dataset: str
     questions: int
     figures: dict[str, dict[str, float]]
-    gains: dict[str, dict[str, float]]
-    approved: bool
+    gains: dict[str, Gain]
+    decision: str
     reason: str
+    questions_needed: int | None
+
+    @property
+    def approved(self) -> bool:
+        """Whether the first may be served instead of the other."""
+        return self.decision == "approved"
 
 
-def answer_figures(
-    answers: AnswerEvaluation, one: str, other: str
-) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
-    """Returns what the answers of two models gave: the figures of each, and the gains of the first.
+def answer_figures(answers: AnswerEvaluation, *names: str) -> dict[str, dict[str, float]]:
+    """Returns the figures of the answers of models: what is better or worse, and both have."""
+    judged = judged_figures(answers.compare(*names))
+    means = {name: {figure: answers.engines[name].mean(figure) for figure in judged} for name in names}
+    return {
+        name: {key: mean for key, mean in each.items() if mean is not None} for name, each in means.items()
+    }
 
-    Both have only what is better or worse (`judged_figures`), and what a question gives of both models.
-    """
-    gains = {name: dict(gain) for name, gain in judged_figures(answers.compare(one, other)).items()}
-    means = {name: {figure: answers.engines[name].mean(figure) for figure in gains} for name in (one, other)}
-    return (
-        {name: {key: mean for key, mean in each.items() if mean is not None} for name, each in means.items()},
-        gains,
-    )
+
+def known_decision(
+    registry: ModelRegistry, version: ModelVersion, against: str, questions_digest: str
+) -> ModelDecision | None:
+    """Returns what was found of a version beside a model on the same questions; None if nothing was."""
+    for each in registry.decisions(version.name):
+        key = (each.version, each.against, each.questions_digest)
+        if key == (version.version, against, questions_digest) and each.pair_verdict(version.digest):
+            when = f"{each.decided_at:%Y-%m-%d %H:%M} UTC"
+            return each.model_copy(update={"reason": f"decided on {each.dataset} at {when}: {each.reason}"})
+    return None
+
+
+def log_verdict(registry: ModelRegistry, version: ModelVersion, decision: ModelDecision) -> ModelDecision:
+    """Keeps what was found of a version; where other questions decide about it, as information only."""
+    found = decision.pair_verdict(version.digest)
+    decides = registry.deciding_verdict(version, found.against) if found else None
+    if found and decides and not decides.gives_way_to(found):
+        decision = decision.model_copy(update={"reason": f"{decides.overrules()}; {decision.reason}"})
+    registry.log_decision(version.name, decision)
+    return decision

@@ -16,15 +16,21 @@ from orchestration.answer_evaluation.passages import find_in_scratch_index
 from orchestration.operations.evaluation import evaluate_searches
 from orchestration.operations.scratch_index import open_scratch_index
 from orchestration.settings import Settings
-from orchestration.training.compared import MOST_ASKED, ComparedModels, answer_figures
+from orchestration.training.compared import (
+    MOST_ASKED,
+    ComparedModels,
+    answer_figures,
+    known_decision,
+    log_verdict,
+)
 from orchestration.training.models import model_registry, settings_with_embedder
 from quality.evaluation.answer_collection import AnswerCollection, AnswerQuestion, expert_answers
 from quality.evaluation.answer_evaluation import evaluate_answers
 from quality.evaluation.beir_collection import BeirCollection, load_beir_collection
 from quality.evaluation.collection_evaluation import MEASURES
+from quality.evaluation.engine_gate import judged_figures
 from quality.evaluation.model_gate import RANKING, decide_model_release
-from quality.evaluation.release_gate import ReleaseVerdict
-from quality.evaluation.retrieval_metrics import paired_gain
+from quality.evaluation.verdict import Verdict, paired_gains, question_set_digest
 from retrieval.embedding.embedding_model import EmbeddingModel
 from training.datasets.held_out import NothingHeldOut, held_out_collection, known_answers
 from training.datasets.training_set import open_dataset
@@ -56,6 +62,8 @@ def compare_models(
 ) -> ModelComparison:
     """Measures two models on one collection; where the first is of the registry, the verdict is kept.
 
+    On questions that a verdict on both was kept of, it is returned again, and nothing is measured.
+
     Measured are the rankings of all its queries, and on the whole path the answers that the extractive engine
     gives to the first of them, those of which an answer is known before the others.
 
@@ -81,73 +89,94 @@ def compare_models(
     else:
         collection, known = _held_out(settings, one)
     asked = _asked(collection, known)
-    journal = answers_journal(settings, asked, "")
     split = split if data else "test"
+    with_model = {name: settings_with_embedder(settings, name) for name in (one, other)}
+    models = {name: EmbeddingModel.of(each.recipe.embedder, each.home) for name, each in with_model.items()}
+    against, registry = models[other].digest, model_registry(settings)
+    version = _version(settings, one, models[one].digest)
+    warning = _trained_on(version, data, split) if version and data else None
+    if warning:
+        progress(f"warning: {warning}")
+    digest = _questions_digest(collection, asked)
+    known_before = known_decision(registry, version, against, digest) if version else None
+    if known_before is not None:
+        return _compared(one, other, collection, {}, known_before, warning)
+    progress(f"{len(asked.questions)} questions are answered with each")
+    journal = answers_journal(settings, asked, "")
     measured = {
-        name: _measure(settings_with_embedder(settings, name), name, collection, asked, journal, progress)
+        name: _measure(with_model[name], models[name], name, collection, asked, journal, progress)
         for name in (one, other)
     }
     journal.remove()
     answers = evaluate_answers(asked, {name: each.answers for name, each in measured.items()})
-    of_answers, gains_of_answers = answer_figures(answers, one, other)
     rankings = measured[other].rankings
-    gains = {key: paired_gain(each - rankings[key]) for key, each in measured[one].rankings.items()}
-    gains |= gains_of_answers
+    differences = {key: each - rankings[key] for key, each in measured[one].rankings.items()}
+    differences |= judged_figures(answers.differences(one, other))
     verdict = decide_model_release(
-        gains, settings.recipe.gate.tolerance, RANKING, settings.recipe.engine_gate.tolerance
+        differences, settings.recipe.gate.tolerance, RANKING, settings.recipe.engine_gate.tolerance
     )
-    registry = model_registry(settings)
-    version = next(
-        (
-            each
-            for name in registry.names()
-            for each in registry.versions(name)
-            if each.digest == measured[one].digest or str(registry.path(each)) == str(_path(settings, one))
-        ),
-        None,
+    learned = warning is not None and split == "train"
+    if learned:
+        verdict = Verdict("refused", warning or "")
+    decision = ModelDecision.of_verdict(
+        verdict,
+        version.version if version else 0,
+        against,
+        f"{collection.name}/{split}",
+        paired_gains(differences),
+        len(asked.questions),
+        None if learned else digest,
     )
-    warning = _trained_on(version, data, split) if version and data else None
-    if warning:
-        progress(f"warning: {warning}")
-    if warning and split == "train":
-        verdict = ReleaseVerdict(False, warning)
     if version:
-        registry.log_decision(
-            version.name,
-            ModelDecision.of_verdict(
-                *(verdict, version, measured[other].digest, f"{collection.name}/{split}", gains),
-                len(asked.questions),
-            ),
-        )
+        decision = log_verdict(registry, version, decision)
+    of_answers = answer_figures(answers, one, other)
     figures = {
         name: {key: float(values.mean()) for key, values in each.rankings.items()} | of_answers[name]
         for name, each in measured.items()
     }
+    return _compared(one, other, collection, figures, decision, warning)
+
+
+def _compared(
+    one: str,
+    other: str,
+    collection: BeirCollection,
+    figures: dict[str, dict[str, float]],
+    decision: ModelDecision,
+    warning: str | None,
+) -> ModelComparison:
     return ModelComparison(
-        one,
-        other,
-        collection.name,
-        len(asked.questions),
-        figures,
-        gains,
-        verdict.released,
-        verdict.reason,
+        *(one, other, collection.name, decision.questions or 0, figures, decision.gains, decision.decision),
+        *(decision.reason, decision.questions_needed),
         queries=len(collection.queries),
         warning=warning,
     )
 
 
+def _questions_digest(collection: BeirCollection, asked: AnswerCollection) -> str:
+    queries = [(text, sorted(collection.relevant[name].items())) for name, text in collection.queries.items()]
+    return question_set_digest([*queries, *asked.questions])
+
+
+def _version(settings: Settings, name: str, digest: str) -> ModelVersion | None:
+    """Returns the version of the registry that a name means; None if it means another model."""
+    registry = model_registry(settings)
+    every = (each for known in registry.names() for each in registry.versions(known))
+    path = str(_path(settings, name))
+    return next((each for each in every if each.digest == digest or str(registry.path(each)) == path), None)
+
+
 @dataclass(frozen=True)
 class _Measured:
-    """An embedder's digest, its rankings of all queries by figure, and the answers to what is asked."""
+    """An embedder's rankings of all queries by figure, and the answers to what is asked."""
 
-    digest: str
     rankings: dict[str, npt.NDArray[np.float64]]
     answers: list[dict[str, float]]
 
 
 def _measure(
     settings: Settings,
+    model: EmbeddingModel,
     name: str,
     collection: BeirCollection,
     asked: AnswerCollection,
@@ -155,7 +184,6 @@ def _measure(
     progress: Callable[[str], None],
 ) -> _Measured:
     """Ranks by the embedder of the settings, and answers from what a search with it finds."""
-    model = EmbeddingModel.of(settings.recipe.embedder, settings.home)
     progress(f"evaluating {name}")
     with open_scratch_index(settings, collection, "default", progress) as index:
         evaluation = evaluate_searches(settings, index, collection, "default", progress)
@@ -166,7 +194,7 @@ def _measure(
         for measure in MEASURES
     }
     engine = asked_engine(settings, EngineConfig(), model)
-    return _Measured(model.digest, rankings, measure_answers(name, engine, found, journal))
+    return _Measured(rankings, measure_answers(name, engine, found, journal))
 
 
 def _asked(collection: BeirCollection, known: Mapping[str, AnswerQuestion]) -> AnswerCollection:

@@ -15,7 +15,7 @@ from inference.engines.digest import model_files_digest
 from orchestration.openlineage.training_events import told_training
 from orchestration.settings import Settings, open_configured_lake
 from orchestration.training.judged_answers import written_by_questions
-from orchestration.training.models import ModelNotPromoted, model_registry
+from orchestration.training.models import ModelNotPromoted, model_registry, released_reason
 from orchestration.training.reported import report_training
 from retrieval.index.index import Index
 from retrieval.index.release_log import Decision
@@ -109,7 +109,11 @@ def train_generator_version(
 
 
 def promote_adapter(
-    settings: Settings, address: str, reason: str, progress: Callable[[str], None]
+    settings: Settings,
+    address: str,
+    reason: str,
+    progress: Callable[[str], None],
+    because: str | None = None,
 ) -> ServedAdapter:
     """Has an adapter answer its tenant's questions, or those of all tenants without one of their own.
 
@@ -118,6 +122,7 @@ def promote_adapter(
         address: The version.
         reason: Why, in a sentence.
         progress: Takes a line about what happens.
+        because: Why a person has it answer though its comparison did not decide; None if nobody does.
 
     Raises:
         UnknownModel: There is no such version.
@@ -134,8 +139,9 @@ def promote_adapter(
         said = "it is live already"
         return ServedAdapter(version.name, version.version, version.lineage.tenant, said, 0.0)
     _require_base_of_settings(settings, version)
-    _require_approval(registry, version, version_beside(registry, version, "live"))
     _require_reason(reason)
+    beside = version_beside(registry, version, "live")
+    reason = _approved_reason(registry, version, beside, reason, because)
     registry.open(version)
     record = AdapterRecord(version=version.version).model_dump_json()
     decision = Decision(
@@ -223,27 +229,34 @@ def version_beside(registry: ModelRegistry, version: ModelVersion, other: str) -
     return registry.find(f"{version.name}@live" if other == "live" else other)
 
 
-def _require_approval(registry: ModelRegistry, version: ModelVersion, live: ModelVersion | None) -> None:
+def _approved_reason(
+    registry: ModelRegistry,
+    version: ModelVersion,
+    live: ModelVersion | None,
+    reason: str,
+    because: str | None,
+) -> str:
     against = live.digest if live else version.lineage.base_digest
-    verdicts = [
+    decides = registry.deciding_verdict(version, against)
+    if decides is not None:
+        return released_reason(version, decides.verdict, reason, because)
+    by_job = [
         each
         for each in registry.decisions(version.name)
         if each.version == version.version and each.against == against
     ]
-    if not verdicts:
+    if not by_job:
         raise ModelNotPromoted(
             f"{version.address} was not compared with {live.address if live else 'its base'}, which answers: "
             f"`headwater models compare {version.address}` does"
         )
-    if verdicts[-1].decision != "approved":
-        raise ModelNotPromoted(f"{version.address} was refused: {verdicts[-1].reason}")
     learned = Path(version.lineage.dataset)
-    learned_from_file = learned.is_absolute() and not learned.is_dir()
-    if verdicts[-1].questions is None and not learned_from_file:  # a job measures only what it trains
+    if not learned.is_absolute() or learned.is_dir():  # a job measures only what it trains
         raise ModelNotPromoted(
             f"the answers of {version.address} were not measured yet: `headwater models compare "
             f"{version.address}` does"
         )
+    return released_reason(version, by_job[-1].verdict, reason, because)
 
 
 def _require_base_of_settings(settings: Settings, version: ModelVersion) -> None:

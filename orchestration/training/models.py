@@ -15,6 +15,7 @@ from assets.lake.tables import EMBEDDINGS
 from assets.ops import releasable_index_state
 from orchestration.operations.runs import execute_run
 from orchestration.settings import Settings, open_configured_lake
+from quality.evaluation.verdict import Verdict
 from retrieval.embedding.config import packaged_embedding_model, recorded_model_path
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.embedding.model_signature import ModelNotTrusted
@@ -73,7 +74,11 @@ def settings_with_embedder(settings: Settings, name: str) -> Settings:
 
 
 def promote_model(
-    settings: Settings, address: str, reason: str, progress: Callable[[str], None]
+    settings: Settings,
+    address: str,
+    reason: str,
+    progress: Callable[[str], None],
+    because: str | None = None,
 ) -> ServedModel:
     """Has a version be served, together with the index that is built with it.
 
@@ -85,6 +90,7 @@ def promote_model(
         address: The version.
         reason: Why, in a sentence.
         progress: Takes a line about what happens.
+        because: Why a person has it served though its comparison did not decide; None if nobody does.
 
     Raises:
         UnknownModel: There is no such version.
@@ -103,7 +109,7 @@ def promote_model(
     if live.details.model_digest == model.digest:
         why = f"it is live already{f', and {hold}' if hold else ''}"
         return ServedModel(version.name, version.version, live.release_id, why, 0.0)
-    _require_approval(registry, version, live)
+    reason = _approved_reason(registry, version, live, reason, because)
     if hold is not None:  # before an index is built, which takes long
         raise ReleaseHeld(f"{version.address} can not go live: {hold}; `headwater hold --off` ends that")
     lake = open_configured_lake(settings)
@@ -219,19 +225,40 @@ def _require_reason_and_live(index: Index, reason: str) -> IndexRelease:
     return live
 
 
-def _require_approval(registry: ModelRegistry, version: ModelVersion, live: IndexRelease) -> None:
-    verdicts = [
-        each
-        for each in registry.decisions(version.name)
-        if each.version == version.version and each.against == live.details.model_digest
-    ]
-    if not verdicts:
+def _approved_reason(
+    registry: ModelRegistry, version: ModelVersion, live: IndexRelease, reason: str, because: str | None
+) -> str:
+    decides = registry.deciding_verdict(version, live.details.model_digest)
+    if decides is None:
         raise ModelNotPromoted(
             f"{version.address} was not compared with the live model: "
             f"`headwater models compare {version.address} live` does"
         )
-    if verdicts[-1].decision != "approved":
-        raise ModelNotPromoted(f"{version.address} was refused: {verdicts[-1].reason}")
+    return released_reason(version, decides.verdict, reason, because)
+
+
+def released_reason(version: ModelVersion, verdict: Verdict, reason: str, because: str | None) -> str:
+    """Returns why a version is served, where a verdict or a person has it served.
+
+    Args:
+        version: The version.
+        verdict: The verdict that decides about it.
+        reason: Why it is served.
+        because: Why a person has it served though the verdict is undecided; None if nobody does.
+
+    Raises:
+        ModelNotPromoted: It was refused, or not decided.
+    """
+    if verdict.outcome == "refused":
+        raise ModelNotPromoted(f"{version.address} was refused: {verdict.reason}")
+    if verdict.outcome == "undecided" and (because or "").strip():
+        return f"{reason.strip()} (not decided by measuring; a person decided: {(because or '').strip()})"
+    if verdict.outcome == "undecided":
+        raise ModelNotPromoted(
+            f"{version.address} is {verdict.reason}: `headwater models promote {version.address} --reason … "
+            "--because …`"
+        )
+    return reason
 
 
 def _served(

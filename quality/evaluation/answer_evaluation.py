@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from quality.betting import interval, student_interval
 from quality.evaluation.answer_collection import AnswerCollection, AnswerQuestion
 from quality.evaluation.answer_metrics import (
     average_precision,
@@ -20,7 +21,7 @@ from quality.evaluation.answer_metrics import (
     token_f1,
 )
 from quality.evaluation.known_items import SentenceSplitter
-from quality.evaluation.retrieval_metrics import paired_bootstrap, paired_gain
+from quality.evaluation.verdict import UNBOUNDED, Gain, paired_gains
 
 ANSWER_MEASURES = (
     "exact_contained",
@@ -80,9 +81,11 @@ class EngineEvaluation:
         return float(given.mean()) if len(given) else None
 
     def interval(self, measure: str) -> tuple[float, float] | None:
-        """Returns the 95% bootstrap interval of `mean`; None if no question gives the measure."""
+        """Returns the 95% interval of `mean`; None if too few questions give the measure."""
         given = _given(self.values[measure])
-        return paired_bootstrap(given) if len(given) else None
+        if measure in UNBOUNDED:
+            return student_interval(given)
+        return interval(given, 0.0, 1.0) if len(given) else None
 
     @property
     def p50_ms(self) -> float | None:
@@ -128,8 +131,8 @@ class AnswerEvaluation:
             },
         }
 
-    def compare(self, one: str, other: str) -> dict[str, dict[str, float]]:
-        """Returns the mean gain of `one` over `other` in each measure, with a paired 95% bootstrap interval.
+    def differences(self, one: str, other: str) -> dict[str, npt.NDArray[np.float64]]:
+        """Returns what `one` has more than `other` of each measure, at each question.
 
         A question that one of them can not give a measure for, such as the citations of a refusal, is left
         out of that measure.
@@ -142,12 +145,13 @@ class AnswerEvaluation:
                 raise UnknownAnswerEngine(
                     f"there is no engine {name!r} to compare; there are {', '.join(self.engines)}"
                 )
-        compared = {}
-        for measure in (*ANSWER_MEASURES, SUPPORTED):
-            differences = _given(self.engines[one].values[measure] - self.engines[other].values[measure])
-            if len(differences):
-                compared[measure] = paired_gain(differences)
-        return compared
+        values, others = self.engines[one].values, self.engines[other].values
+        found = {name: _given(values[name] - others[name]) for name in (*ANSWER_MEASURES, SUPPORTED)}
+        return {name: each for name, each in found.items() if len(each)}
+
+    def compare(self, one: str, other: str) -> dict[str, Gain]:
+        """Returns the mean of `differences` in each measure, with a 95% interval."""
+        return paired_gains(self.differences(one, other))
 
 
 def evaluate_answers(

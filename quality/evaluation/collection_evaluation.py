@@ -8,14 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from ir_measures import RR, R, nDCG
 
+from quality.betting import interval
 from quality.evaluation.beir_collection import BeirCollection
-from quality.evaluation.retrieval_metrics import (
-    SearchFunction,
-    paired_bootstrap,
-    paired_gain,
-    query_metrics,
-    rank_for_evaluation,
-)
+from quality.evaluation.retrieval_metrics import SearchFunction, query_metrics, rank_for_evaluation
+from quality.evaluation.verdict import Gain, paired_gains
 
 MEASURES = {"ndcg@10": nDCG @ 10, "recall@100": R @ 100, "mrr@10": RR @ 10}
 _DEPTH = 100
@@ -42,8 +38,8 @@ class ModeEvaluation:
     p95_ms: float
 
     def interval(self, measure: str) -> tuple[float, float, float]:
-        """Returns the mean of a measure and its 95% bootstrap interval, as `(mean, low, high)`."""
-        return float(self.values[measure].mean()), *paired_bootstrap(self.values[measure])
+        """Returns the mean of a measure and its 95% interval, as `(mean, low, high)`."""
+        return float(self.values[measure].mean()), *interval(self.values[measure], 0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -79,8 +75,8 @@ class CollectionEvaluation:
             "modes": modes,
         }
 
-    def compare(self, one: str, other: str) -> dict[str, dict[str, float]]:
-        """Returns the mean gain of `one` over `other` in each measure, with a paired 95% bootstrap interval.
+    def compare(self, one: str, other: str) -> dict[str, Gain]:
+        """Returns the mean gain of `one` over `other` in each measure, with a paired 95% interval.
 
         Raises:
             UnknownEvaluationMode: There is no such mode.
@@ -91,7 +87,7 @@ class CollectionEvaluation:
                     f"there is no mode {name!r} to compare; there are {', '.join(self.modes)}"
                 )
         values, others = self.modes[one].values, self.modes[other].values
-        return {measure: paired_gain(values[measure] - others[measure]) for measure in MEASURES}
+        return paired_gains({measure: values[measure] - others[measure] for measure in MEASURES})
 
 
 def evaluate_collection(

@@ -1,10 +1,12 @@
 """Decides whether an engine may answer instead of the one that does, from their answers to one set."""
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 from pydantic import BaseModel, Field
 
-from quality.evaluation.release_gate import ReleaseVerdict
+from quality.betting import Values
+from quality.evaluation.verdict import ComparedFigure, Verdict, judge
 
 BETTER_HIGHER = (
     "exact_contained",
@@ -19,58 +21,35 @@ BETTER_HIGHER = (
 BETTER_LOWER = ("refused",)
 """Figures of which less is better: false refusals."""
 
+_Of = TypeVar("_Of")
+
 
 class EngineGate(BaseModel):
     """The limit that the figures of a changed engine must keep to, to answer instead of the one before."""
 
-    tolerance: float = Field(default=0.02, ge=0.0, le=1.0)
-    """How much worse a figure may be, where the 95% interval of the difference lies on the worse side too."""
+    tolerance: float = Field(default=0.02, ge=0.0, lt=1.0)
+    """How much worse a figure may be: it is to be shown that it is not worse by more."""
 
 
-def gain_line(name: str, gain: Mapping[str, float]) -> str:
-    """Returns a figure's difference with its interval, such as `right -0.100 [-0.200, -0.030]`."""
-    return f"{name} {gain['difference']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
-
-
-def worse_figures(gains: Mapping[str, Mapping[str, float]], tolerance: float) -> list[str]:
-    """Returns the figures that are significantly worse, and by more than the tolerance, as `gain_line` does.
-
-    Of a figure more is better, unless it is one of `BETTER_LOWER`.
-
-    Args:
-        gains: By figure, the mean `difference` and the ends `low` and `high` of its 95% interval
-            (`quality.evaluation.retrieval_metrics.paired_gain`).
-        tolerance: How much worse a figure may be.
-    """
-    worse = []
-    for name, gain in gains.items():
-        sign = -1.0 if name in BETTER_LOWER else 1.0
-        best_case = max(sign * gain["low"], sign * gain["high"])
-        if sign * gain["difference"] < -tolerance and best_case < 0:
-            worse.append(gain_line(name, gain))
-    return worse
-
-
-def judged_figures(gains: Mapping[str, Mapping[str, float]]) -> dict[str, Mapping[str, float]]:
+def judged_figures(figures: Mapping[str, _Of]) -> dict[str, _Of]:
     """Returns the figures of answers of which it is known whether more or less is better."""
-    return {name: gains[name] for name in (*BETTER_HIGHER, *BETTER_LOWER) if name in gains}
+    return {name: figures[name] for name in (*BETTER_HIGHER, *BETTER_LOWER) if name in figures}
 
 
-def decide_engine_release(gains: Mapping[str, Mapping[str, float]], gate: EngineGate) -> ReleaseVerdict:
+def compared_figure(name: str, differences: Values, tolerance: float, better: bool = False) -> ComparedFigure:
+    """Returns a figure for the tests, with its sign turned where less is better."""
+    return ComparedFigure(name, -differences if name in BETTER_LOWER else differences, tolerance, better)
+
+
+def decide_engine_release(differences: Mapping[str, Values], gate: EngineGate) -> Verdict:
     """Returns whether a candidate may answer, from what it has more than the engine that answers.
 
     Args:
-        gains: By figure, what it has more over the same questions, as `worse_figures` takes it.
+        differences: By figure, what the candidate has more at each question that gives it of both.
         gate: The tolerance.
-
-    Returns:
-        A refusal if any figure is significantly worse and by more than the tolerance, with every such figure
-        in the reason, or if there is no figure to compare.
     """
-    judged = judged_figures(gains)
+    judged = judged_figures(differences)
     if not judged:
-        return ReleaseVerdict(False, "no figure of the two engines could be compared")
-    if worse := worse_figures(judged, gate.tolerance):
-        return ReleaseVerdict(False, f"worse than the live engine: {', '.join(worse)}")
-    compared = ", ".join(gain_line(name, gain) for name, gain in judged.items())
-    return ReleaseVerdict(True, f"no worse than the live engine: {compared}")
+        return Verdict("undecided", "no figure of the two engines could be compared")
+    figures = [compared_figure(name, each, gate.tolerance) for name, each in judged.items()]
+    return judge(figures, "the live engine")

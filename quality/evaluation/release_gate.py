@@ -2,9 +2,12 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 
 from pydantic import BaseModel, Field
+
+from quality.betting import Values
+from quality.evaluation.verdict import ComparedFigure, Verdict, judge
 
 NDCG = "ndcg@10"
 ANN_RECALL = "ann_recall@10"
@@ -14,7 +17,7 @@ QUESTIONS = "questions"
 class ReleaseGate(BaseModel):
     """The limits that the metrics of a candidate must meet to go live."""
 
-    tolerance: float = Field(default=0.02, ge=0.0, le=1.0)
+    tolerance: float = Field(default=0.02, ge=0.0, lt=1.0)
     """How far a metric may fall below the live release's."""
     floor_ndcg: float = Field(default=0.5, ge=0.0, le=1.0)
     """The least nDCG@10 on the evaluation questions, for any release, the first included."""
@@ -22,28 +25,32 @@ class ReleaseGate(BaseModel):
     """The least recall@10 of the vector index against an exact search, for any release."""
 
 
-@dataclass(frozen=True)
-class ReleaseVerdict:
-    """The release gate's verdict, with the reason as a sentence."""
-
-    released: bool
-    reason: str
-
-
 def decide_release(
-    candidate: Mapping[str, float], live: Mapping[str, float] | None, gate: ReleaseGate
-) -> ReleaseVerdict:
-    """Returns whether a candidate may go live, by comparing its metrics with the floors and the live release.
+    candidate: Mapping[str, float],
+    live: Mapping[str, float] | None,
+    gate: ReleaseGate,
+    differences: Values | None = None,
+) -> Verdict:
+    """Returns whether a candidate may go live, from the floors and from the live release.
+
+    Where the live release was made by the same embedder and chunker, only documents changed, and the
+    questions are a fixed set of checks: an index that lost none of the answers has the same figures, so the
+    means are compared, and a lake with few questions goes on releasing by itself. Another embedder or chunker
+    is another method, of whose figures the questions are a sample: that it is no worse has to be shown, as of
+    an engine.
 
     Args:
         candidate: The candidate's metrics, at least `ndcg@10` and `ann_recall@10`, from 0 to 1; `questions`,
             how many were asked, is said where it is given.
         live: The live release's metrics on the same questions; None before the first release.
         gate: The floors and the tolerance.
+        differences: Of a candidate by another method its nDCG@10 less the live release's at each question,
+            (questions,); empty if the live release could not be asked. None where the method is the same.
 
     Returns:
-        A refusal if any metric is missing, not a number, below its floor, or more than the tolerance below
-        that of the live release; the reason names every such metric.
+        A refusal if any metric is missing, not a number, or below its floor; by the same method also if one
+        is more than the tolerance below that of the live release, and by another one if that is shown of the
+        nDCG. The reason names every such metric.
     """
     floors = {NDCG: gate.floor_ndcg, ANN_RECALL: gate.floor_recall}
     faults: list[str] = []
@@ -54,7 +61,7 @@ def decide_release(
             continue
         if value < floor:
             faults.append(f"{name} is {value:.3f}, below the floor of {floor:.3f}")
-        if live is None:
+        if live is None or differences is not None:
             continue
         before = live.get(name, math.nan)
         if not math.isfinite(before):
@@ -62,9 +69,18 @@ def decide_release(
         elif value < before - gate.tolerance:
             faults.append(f"{name} fell from {before:.3f} to {value:.3f}, more than {gate.tolerance:.3f}")
     if faults:
-        return ReleaseVerdict(False, "; ".join(faults))
+        return Verdict("refused", "; ".join(faults))
     reached = ", ".join(f"{name} {candidate[name]:.3f}" for name in floors)
+    if differences is not None and len(differences):
+        verdict = judge([ComparedFigure(NDCG, differences, gate.tolerance)], "the live release")
+        return replace(verdict, reason=f"{reached}; another embedder or chunker: {verdict.reason}")
+    if differences is not None:
+        return Verdict(
+            "undecided",
+            f"{reached}; another embedder or chunker, and the live release could not be asked the same "
+            "questions. A person decides it with --because",
+        )
     count = candidate.get(QUESTIONS)
     asked = "" if count is None else f" on {count:,.0f} question{'' if count == 1 else 's'}"
     against = "the floors, as the first release" if live is None else "the floors and the live release"
-    return ReleaseVerdict(True, f"{reached}{asked}, against {against}")
+    return Verdict("released", f"{reached}{asked}, against {against}")

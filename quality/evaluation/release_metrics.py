@@ -1,13 +1,14 @@
 """The metrics that the release gate judges: every tenant's questions, asked in every search mode."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from quality.evaluation.questions import Question
-from quality.evaluation.release_gate import ANN_RECALL, QUESTIONS
+from quality.evaluation.release_gate import ANN_RECALL, NDCG, QUESTIONS
 from quality.evaluation.retrieval_metrics import EvaluatedChunk, SearchEvaluation, ann_recall, evaluate_search
 
 _K = 10
@@ -19,12 +20,25 @@ TenantSearch = Callable[[str, str, int], Sequence[EvaluatedChunk]]
 """Takes a tenant, a question and a number of chunks; returns the chunks, best first."""
 
 
+@dataclass(frozen=True)
+class ReleaseEvaluation:
+    """The evaluation of one state of the index.
+
+    Attributes:
+        metrics: Its metrics, by name.
+        ndcg: nDCG@10 of the hybrid search at each question, (questions,) float64, tenant by tenant.
+    """
+
+    metrics: dict[str, float]
+    ndcg: npt.NDArray[np.float64]
+
+
 def release_metrics(
     questions: Mapping[str, Sequence[Question]],
     canonical: Mapping[str, Mapping[str, str]],
     searches: Mapping[str, TenantSearch],
     exact_search: TenantSearch,
-) -> dict[str, float]:
+) -> ReleaseEvaluation:
     """Returns the metrics of one state of the index on every tenant's questions.
 
     Args:
@@ -40,11 +54,14 @@ def release_metrics(
         number.
     """
     figures = {QUESTIONS: float(sum(map(len, questions.values())))}
+    ndcg = np.empty(0)
     for mode, search in searches.items():
         by_tenant = [
             evaluate_search(asked, partial(search, tenant), canonical.get(tenant, {}), _K)
             for tenant, asked in questions.items()
         ]
+        if mode == _JUDGED_MODE:
+            ndcg = np.concatenate([each.values[NDCG] for each in by_tenant])
         suffix = "" if mode == _JUDGED_MODE else f"/{mode}"
         figures |= {name + suffix: value for name, value in _pooled(by_tenant).items()}
     asked_of = [(tenant, each.question) for tenant, asked in questions.items() for each in asked]
@@ -52,7 +69,7 @@ def release_metrics(
         [[hit.chunk_id for hit in search(tenant, question, _K)] for tenant, question in asked_of]
         for search in (searches[_VECTOR_MODE], exact_search)
     )
-    return figures | {ANN_RECALL: ann_recall(near, exact)}
+    return ReleaseEvaluation(figures | {ANN_RECALL: ann_recall(near, exact)}, ndcg)
 
 
 def _pooled(evaluations: Sequence[SearchEvaluation]) -> dict[str, float]:

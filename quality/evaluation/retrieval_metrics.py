@@ -116,31 +116,6 @@ def query_metrics(
     return values
 
 
-def paired_bootstrap(
-    differences: npt.NDArray[np.float64], level: float = 0.95, samples: int = 10_000, seed: int = 0
-) -> tuple[float, float]:
-    """Returns the bootstrap interval of a mean over queries, such as the mean difference of two modes.
-
-    Sakai, "Evaluating Evaluation Metrics based on the Bootstrap" (2006): queries are drawn with replacement,
-    and both modes keep the queries that they share.
-
-    Args:
-        differences: (queries,) one value per query.
-        level: The interval's coverage.
-        samples: How often the queries are drawn.
-        seed: The seed of the draws.
-    """
-    draws = np.random.default_rng(seed).integers(0, len(differences), (samples, len(differences)))
-    low, high = np.quantile(differences[draws].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-def paired_gain(differences: npt.NDArray[np.float64]) -> dict[str, float]:
-    """Returns the mean of paired differences with its bootstrap interval: `difference`, `low` and `high`."""
-    low, high = paired_bootstrap(differences)
-    return {"difference": float(differences.mean()), "low": low, "high": high}
-
-
 def evaluate_search(
     questions: Sequence[Question], search: SearchFunction, canonical: Mapping[str, str], k: int = 10
 ) -> SearchEvaluation:

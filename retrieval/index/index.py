@@ -78,8 +78,7 @@ class Index:
     """
 
     def __init__(self, postgres: Postgres, config: IndexConfig | None = None) -> None:
-        self._postgres = postgres
-        self._config = config or IndexConfig()
+        self._postgres, self._config = postgres, config or IndexConfig()
         self.log = ReleaseLog(postgres)
 
     def state(self, model_digest: str, chunker_digest: str) -> IndexState | None:
@@ -93,12 +92,14 @@ class Index:
             ).fetchone()
         return _index_state(row) if row else None
 
-    def newest_state(self) -> IndexState | None:
-        """Returns the newest finished generation of any model and chunker, or None before the first."""
+    def newest_state(self, generation: int | None = None) -> IndexState | None:
+        """Returns the newest finished generation of any model and chunker, or the one named; None without."""
         with self._postgres.owner() as connection:
             row = connection.execute(
                 "SELECT generation, epoch, model_digest, chunker_digest, dimension, lineage "
-                "FROM headwater.index_state WHERE status = 'ready' ORDER BY generation DESC LIMIT 1"
+                "FROM headwater.index_state WHERE status = 'ready' AND generation = coalesce(%s, generation) "
+                "ORDER BY generation DESC LIMIT 1",
+                (generation,),
             ).fetchone()
         return _index_state(row) if row else None
 

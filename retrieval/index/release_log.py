@@ -17,8 +17,6 @@ from retrieval.index.types import IndexConflict
 from retrieval.store.postgres import DatabaseRow, Postgres
 
 Kind = Literal["index", "engine", "adapter", "hold"]
-Verdict = Literal["approved", "refused", "undecided"]
-Move = Literal["released", "promoted", "rolled_back", "stepped_down"]
 
 GATE = "gate"
 """Who decided what a measurement decided; a person's decision has the person's name."""
@@ -65,7 +63,8 @@ class Decision:
     Attributes:
         kind: What it is about: the index, the engine, an adapter of the engine's model, or a hold of all.
         subject: The name of an adapter's model; empty for what all tenants share.
-        decision: A `Verdict` or a `Move`; `held` or `hold_ended`.
+        decision: A verdict: `approved`, `refused`, `undecided` or, of an engine, `held`; a move: `released`,
+            `promoted`, `rolled_back` or `stepped_down`; of a hold, `held` or `hold_ended`.
         digest: What was decided about: a release of the index, the digest of an engine or adapter, who holds;
             in a move None where nothing is live from now on.
         reason: Why, in a sentence.

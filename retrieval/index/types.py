@@ -115,6 +115,8 @@ class IndexRecord(BaseModel, frozen=True):
         model_digest: The embedding model of its vectors.
         metrics: Its evaluation, by the name of the metric.
         versions: The version of every table that it was made from.
+        against: The release that was live when it was evaluated; None before the first, and of moves.
+        questions_digest: The digest of the questions of its evaluation; None of moves.
     """
 
     generation: int
@@ -122,6 +124,8 @@ class IndexRecord(BaseModel, frozen=True):
     model_digest: str
     metrics: dict[str, float]
     versions: dict[str, int]
+    against: str | None = None
+    questions_digest: str | None = None
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from assets.lake.spark import SparkConfig
 from assets.lake.tables import AUDITS, DOCUMENTS, RAW_DOCUMENTS, RELEASES
 from assets.sources.revisions import STATE, stale_source_files
 from assets.sources.source_schemas import SOURCE_LISTING_SCHEMA
+from quality.evaluation.verdict import Verdict
 from retrieval.index.index import Index
 from retrieval.index.types import IndexState
 from retrieval.lineage import Lineage
@@ -65,11 +66,11 @@ def test_the_last_audit_counts(lake: Lake, set_back: Any) -> None:
 def test_the_last_verdict_counts(lake: Lake, postgres: Postgres) -> None:
     state, index = IndexState(1, 1, "model", "chunker", DIMENSION, NO_LINEAGE), Index(postgres)
     since = index.log.newest_move_id()
-    log_release_verdict(lake, index, state, "refused", "too low", {}, "before", since)
+    log_release_verdict(lake, index, state, Verdict("refused", "too low"), {}, "before", since)
     with postgres.owner() as connection:  # the clock was ahead until now
         connection.execute("UPDATE headwater.release_log SET at = at + %s", (AHEAD,))
     since = index.log.newest_move_id()
-    log_release_verdict(lake, index, state, "approved", "good", {}, "after", since)
+    log_release_verdict(lake, index, state, Verdict("released", "good"), {}, "after", since)
     seen = last_verdict(index.log, stored_release_name(state))
     assert seen is not None
     assert seen.decision == "approved"

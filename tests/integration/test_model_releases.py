@@ -2,6 +2,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from index_rows import NO_LINEAGE, Chunk, batch, made_with
@@ -132,7 +133,10 @@ def test_a_version_goes_live_with_its_index_after_it_was_approved_and_back(setti
     )
     assert "rolled back from r2: embedder: worse on names" in rows["reason"].to_pylist()
     decided = [(each.decision, each.reason) for each in registry.decisions("embedder")][-2:]
-    assert decided == [("promoted", "better on rivers"), ("rolled_back", "rolled back from r2: embedder: worse on names")]
+    assert decided == [
+        ("promoted", "better on rivers"),
+        ("rolled_back", "rolled back from r2: embedder: worse on names"),
+    ]
     with pytest.raises(UnknownModel, match="there is no model 'ranker'; there are embedder"):
         roll_back_model(settings, "ranker", "?", said.append)
 
@@ -176,14 +180,15 @@ def test_of_two_promotions_at_once_one_is_told(settings: Settings, monkeypatch: 
     index.rollback("r0")
     decide(settings, 1, "approved")
     decide(settings, 2, "approved")
-    checked = models._require_approval
+    checked = models._approved_reason
 
-    def slower(*given: object) -> None:
-        checked(*given)  # type: ignore[arg-type]
-        monkeypatch.setattr(models, "_require_approval", checked)
+    def slower(*given: Any) -> str:
+        reason = checked(*given)
+        monkeypatch.setattr(models, "_approved_reason", checked)
         promote_model(settings, "embedder@2", "it was faster", lambda line: None)
+        return reason
 
-    monkeypatch.setattr(models, "_require_approval", slower)
+    monkeypatch.setattr(models, "_approved_reason", slower)
     with pytest.raises(ReleaseConflict, match="'r1' is live, not 'r0'"):
         promote_model(settings, "embedder@1", "it was slower", lambda line: None)
     assert live_release(settings).release_id == "r1"

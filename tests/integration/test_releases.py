@@ -19,10 +19,11 @@ from assets.lake.releases import (
 )
 from assets.lake.spark import SparkConfig
 from assets.lake.tables import RELEASES
+from quality.evaluation.verdict import Outcome, Verdict
 from retrieval.embedding.config import EmbedderConfig
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index
-from retrieval.index.release_log import ReleaseConflict, Verdict
+from retrieval.index.release_log import ReleaseConflict
 from retrieval.index.types import IndexState
 from retrieval.store.postgres import Postgres
 
@@ -47,9 +48,9 @@ def index(postgres: Postgres) -> Index:
     return index
 
 
-def judge(lake: Lake, index: Index, state: IndexState, verdict: Verdict, reason: str) -> str:
-    since = index.log.newest_move_id()
-    log_release_verdict(lake, index, state, verdict, reason, {"ndcg@10": 0.7}, "gate", since)
+def judge(lake: Lake, index: Index, state: IndexState, outcome: Outcome, reason: str) -> str:
+    since, verdict = index.log.newest_move_id(), Verdict(outcome, reason)
+    log_release_verdict(lake, index, state, verdict, {"ndcg@10": 0.7}, "gate", since)
     return stored_release_name(state)
 
 
@@ -69,8 +70,8 @@ def test_only_what_was_approved_goes_live(lake: Lake, index: Index, model: Embed
     with pytest.raises(ReleaseNotApproved, match="it was refused: too low"):
         approve_release(lake, index, name, "it looks fine")
     with pytest.raises(ReleaseConflict):  # an evaluation that began before that verdict
-        log_release_verdict(lake, index, state, "approved", "good", {}, "gate", since)
-    judge(lake, index, state, "approved", "good")
+        log_release_verdict(lake, index, state, Verdict("released", "good"), {}, "gate", since)
+    judge(lake, index, state, "released", "good")
     live = make_release_live(lake, index, state, "run", model)
     assert (live.details.metrics, live.details.versions) == ({"ndcg@10": 0.7}, {"chunks": 1})
 
@@ -80,7 +81,7 @@ def test_what_was_not_decided_goes_live_when_a_person_says_why(
 ) -> None:
     state = index.build("model", "chunker", DIMENSION, [batch([Chunk("a", "one")])], made_from(chunks=1))
     name = judge(lake, index, state, "undecided", "5 questions of 150")
-    with pytest.raises(ReleaseNotApproved, match=r"not decided: 5 questions of 150; .*releases approve"):
+    with pytest.raises(ReleaseNotApproved, match=r"5 questions of 150; .*releases approve"):
         make_release_live(lake, index, state, "run", model)
     with pytest.raises(ReleaseNotApproved, match="the reason is empty"):
         approve_release(lake, index, name, " ")
@@ -89,7 +90,7 @@ def test_what_was_not_decided_goes_live_when_a_person_says_why(
     assert (live.release_id, live.details.metrics) == (name, {"ndcg@10": 0.7})
     assert log(lake)[1:] == [
         (name, "approved", "we read the answers"),
-        (name, "released", "we read the answers"),
+        (name, "promoted", "we read the answers"),
     ]
 
 
@@ -97,7 +98,7 @@ def test_the_table_follows_where_a_process_died_after_it_moved_what_is_live(
     lake: Lake, index: Index, model: EmbeddingModel
 ) -> None:
     first = index.build("model", "chunker", DIMENSION, [batch([Chunk("a", "one")])], made_from(chunks=1))
-    one, reason = judge(lake, index, first, "approved", "good"), "good"
+    one, reason = judge(lake, index, first, "released", "good"), "good"
     index.release(one, first, None, made_with("model"), reason)  # and nothing more: the process was killed
     assert log(lake) == [(one, "approved", reason)]
     assert make_release_live(lake, index, first, "again", model).release_id == one
@@ -107,7 +108,7 @@ def test_the_table_follows_where_a_process_died_after_it_moved_what_is_live(
     assert log(lake) == expected
 
     second = index.apply(first, [batch([Chunk("b", "two")])], [], made_from(chunks=2))
-    two = judge(lake, index, second, "approved", reason)
+    two = judge(lake, index, second, "released", reason)
     make_release_live(lake, index, second, "run", model)
     index.hold(one, "ann", "")  # killed as well
     # What was rolled back from is not made live again by a run, which repairs the table.
@@ -125,7 +126,7 @@ def test_the_table_is_written_also_where_another_writer_was_faster_once(
     lake: Lake, index: Index, model: EmbeddingModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = index.build("model", "chunker", DIMENSION, [batch([Chunk("a", "one")])], made_from(chunks=1))
-    name = judge(lake, index, state, "approved", "good")
+    name = judge(lake, index, state, "released", "good")
     append, conflicts = Lake.append, [WriteConflict("another process was faster")]
 
     def overtaken(self: Lake, *args: Any) -> int:

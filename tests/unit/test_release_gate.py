@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,6 +36,25 @@ def test_a_candidate_goes_live_only_when_every_figure_holds(
     decision = decide_release(candidate, live, GATE)
     assert decision.released is released
     assert reason in decision.reason
+
+
+def test_another_method_has_to_show_that_it_is_no_worse() -> None:
+    few, many = np.zeros(50), np.zeros(300)
+    assert decide_release(metrics(0.7), metrics(0.7), GATE).released, (
+        "by the same method any number of questions"
+    )
+    undecided = decide_release(metrics(0.7), metrics(0.7), GATE, few)
+    assert undecided.outcome == "undecided"
+    assert "50 questions, about 208 needed" in undecided.reason
+    assert "another embedder or chunker" in undecided.reason
+    assert decide_release(metrics(0.7), metrics(0.7), GATE, many).released
+    assert decide_release(metrics(0.4), metrics(0.4), GATE, many).outcome == "refused", "the floors stay"
+    assert decide_release(metrics(0.6), metrics(0.9), GATE, many - 0.3).outcome == "refused"
+    # Its vectors are others, and so is the exact search that those of the live release are compared with.
+    assert decide_release(metrics(0.7, 0.95), metrics(0.7, 1.0), GATE, many).released
+    gone = decide_release(metrics(0.7), {}, GATE, few[:0])
+    assert gone.outcome == "undecided"
+    assert "could not be asked" in gone.reason
 
 
 def test_every_fault_is_named() -> None:

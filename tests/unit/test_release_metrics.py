@@ -33,12 +33,14 @@ def test_every_question_counts_alike_whatever_its_tenant() -> None:
     def right_for_the_small_tenant(tenant: str, question: str, k: int) -> list[Found]:
         return right(tenant, question, k) if tenant == "small" else wrong(tenant, question, k)
 
-    figures = release_metrics(
+    found = release_metrics(
         {"large": [Question("a", ("a",))] * 3, "small": [Question("b", ("b",))]},
         CANONICAL,
         {"hybrid": right_for_the_small_tenant, "vector": right, "lexical": wrong},
         right_for_the_small_tenant,
     )
+    figures = found.metrics
+    assert found.ndcg.tolist() == [0, 0, 0, 1]
     assert figures["questions"] == 4
     assert figures["ndcg@10"] == figures["recall@10"] == figures["rr@10"] == pytest.approx(1 / 4)
     assert figures["ndcg@10/vector"] == 1
@@ -56,7 +58,7 @@ def test_p95_is_a_percentile_over_all_searches_and_no_mean_of_percentiles() -> N
         CANONICAL,
         {"hybrid": slow_for_the_small_tenant, "vector": right},
         right,
-    )
+    ).metrics
     # One search in ten is slow, so the slow ones begin at the 90th percentile; the mean of both tenants' 95th
     # percentiles, weighted by their questions, would be a tenth of that.
     assert figures["p95_ms"] >= 200

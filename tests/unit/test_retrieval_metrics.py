@@ -2,7 +2,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import pytest
 from ir_measures import RR, R, nDCG
 
@@ -10,7 +9,6 @@ from quality.evaluation.questions import Question
 from quality.evaluation.retrieval_metrics import (
     ann_recall,
     evaluate_search,
-    paired_bootstrap,
     query_metrics,
     rank_for_evaluation,
 )
@@ -89,16 +87,3 @@ def test_graded_judgements_and_depth_count_as_the_metrics_define() -> None:
     assert values["ndcg"] == pytest.approx([(1 + 2 * second) / (2 + second), second, 0.0])
     assert values["recall"] == pytest.approx([0.5, 0.0, 0.0])
     assert values["mrr"] == pytest.approx([1.0, 0.5, 0.0])
-
-
-def test_the_bootstrap_interval_holds_the_mean_and_narrows_with_more_queries() -> None:
-    rng = np.random.default_rng(1)
-    few, many = rng.normal(0.1, 1, 30), rng.normal(0.1, 1, 3000)
-    for values in (few, many):
-        low, high = paired_bootstrap(values)
-        half_width = 1.96 * values.std() / math.sqrt(len(values))
-        assert (low, high) == pytest.approx(
-            (values.mean() - half_width, values.mean() + half_width), abs=half_width / 5
-        )
-    assert paired_bootstrap(np.zeros(10)) == (0.0, 0.0)
-    assert paired_bootstrap(few) == paired_bootstrap(few)

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from inference.engines.digest import model_files_digest
 from inference.engines.model_files import check_model_files
 from inference.engines.protocol import EngineError
-from quality.evaluation.model_gate import LOG_LIKELIHOOD, decide_model_release
-from quality.evaluation.retrieval_metrics import paired_gain
+from quality.evaluation.model_gate import decide_model_release
+from quality.evaluation.verdict import LOG_LIKELIHOOD, paired_gains
 from training.datasets.training_set import GENERATOR_KINDS, open_tenant_dataset
 from training.generator.example_files import generator_outcome_of_json, give_examples
 from training.generator.examples import WrittenSplits, dataset_examples, read_written_examples
@@ -146,12 +146,14 @@ def run_generator_job(
         else:
             outcome = train_generator(trainer, written.splits, training, folder, progress)
             write = trainer.save
-        gains = likelihood_gains(outcome.before, outcome.after)
-        verdict = decide_model_release(gains, 0.0, LOG_LIKELIHOOD)
+        differences = likelihood_differences(outcome.before, outcome.after)
+        gains, verdict = paired_gains(differences), decide_model_release(differences, 0.0, LOG_LIKELIHOOD)
         progress(f"beside its base on {len(outcome.after)} held-out examples: {verdict.reason}")
 
         def decision(version: ModelVersion) -> ModelDecision:
-            return ModelDecision.of_verdict(verdict, version, base_digest, f"{written.name}/test", gains)
+            return ModelDecision.of_verdict(
+                verdict, version.version, base_digest, f"{written.name}/test", gains
+            )
 
         trained, metrics = outcome.training, _metrics(outcome)
         return Trained(
@@ -173,16 +175,16 @@ def _base_digest(base: Path) -> str:
     return model_files_digest(base)
 
 
-def likelihood_gains(
+def likelihood_differences(
     before: npt.NDArray[np.float64], after: npt.NDArray[np.float64]
-) -> dict[str, dict[str, float]]:
-    """Returns how much likelier held-out responses are, as `paired_gain` has it; empty without examples.
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Returns how much likelier each held-out response is; empty without examples.
 
     Args:
         before: The loss of each example by the model that it would replace, in nats a token.
         after: The same by the candidate.
     """
-    return {LOG_LIKELIHOOD: paired_gain(before - after)} if len(before) else {}
+    return {LOG_LIKELIHOOD: before - after} if len(before) else {}
 
 
 def _metrics(outcome: GeneratorOutcome) -> dict[str, float]:

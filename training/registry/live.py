@@ -86,3 +86,16 @@ def _said(move: Decision, about: int | None) -> list[ModelDecision]:
     if move.decision == "released":  # with a new index, and by the gate alone
         said["decision"] = "promoted"
     return [ModelDecision.model_validate({**said, "decided_at": move.at})]
+
+
+def approved_beside(registry: ModelRegistry, digest: str, against: str) -> bool:
+    """Returns whether a version of the embedder was approved by a comparison with another model.
+
+    Args:
+        registry: The versions of models.
+        digest: The digest of the version; one that the registry does not have is not approved.
+        against: The digest of the other model.
+    """
+    found = (each for each in registry.versions(EMBEDDER) if each.digest == digest)
+    verdicts = (registry.deciding_verdict(each, against) for each in found)
+    return any(each is not None and each.verdict.released for each in verdicts)

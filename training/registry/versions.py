@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import BaseModel
 
 from inference.engines.digest import ADAPTER_CONFIG, adapter_digest
-from quality.evaluation.release_gate import ReleaseVerdict
+from quality.evaluation.verdict import Gain, Outcome, PairVerdict, Verdict, deciding_verdict
 from retrieval.atomic_files import atomic_file, flush_path
 from retrieval.embedding.model_folder import model_folder_digest, read_model_folder
 from retrieval.embedding.model_signature import (
@@ -29,6 +29,8 @@ from training.registry.lineage import ModelLineage
 _MODEL = "model"
 _DECISIONS = "decisions.jsonl"
 _ALIASES = "aliases.json"
+VERDICTS: dict[str, Outcome] = {"approved": "released", "refused": "refused", "undecided": "undecided"}
+"""What a gate decides about a version, and what of the verdict that is; all else is a move."""
 
 
 class UnknownModel(LookupError):
@@ -101,43 +103,64 @@ class ModelDecision(BaseModel, frozen=True):
         reason: Why, in a sentence.
         against: The digest of the model that it was compared with; None without one.
         dataset: What it was measured on.
-        gains: By figure, the mean `difference` to that model, and its 95% interval from `low` to `high`.
+        gains: By figure, how much it has more than that model.
         questions: How many questions both answered for it; None where none were asked for.
+        questions_digest: The `question_set_digest` of all that both were measured on; None where that alone
+            does not decide.
+        questions_needed: How many it takes to decide; None where it is decided.
         decided_by: The person who decided it; empty for a measurement.
         decided_at: When.
     """
 
     version: int
-    decision: Literal["approved", "refused", "promoted", "rolled_back", "stepped_down"]
+    decision: Literal["approved", "refused", "undecided", "promoted", "rolled_back", "stepped_down"]
     reason: str
     against: str | None = None
     dataset: str | None = None
-    gains: dict[str, dict[str, float]] = {}
+    gains: dict[str, Gain] = {}
     questions: int | None = None
+    questions_digest: str | None = None
+    questions_needed: int | None = None
     decided_by: str = ""
     decided_at: datetime
 
     @classmethod
     def of_verdict(
         cls,
-        verdict: ReleaseVerdict,
-        version: ModelVersion,
+        verdict: Verdict,
+        version: int,
         against: str,
         dataset: str,
-        gains: dict[str, dict[str, float]],
+        gains: dict[str, Gain],
         questions: int | None = None,
+        questions_digest: str | None = None,
     ) -> "ModelDecision":
         """Returns what a gate decided now about a version that was measured; see the attributes."""
         return cls(
-            version=version.version,
-            decision="approved" if verdict.released else "refused",
+            version=version,
+            decision="approved" if verdict.outcome == "released" else verdict.outcome,
             reason=verdict.reason,
             against=against,
             dataset=dataset,
             gains=gains,
             questions=questions,
+            questions_digest=questions_digest,
+            questions_needed=verdict.questions_needed,
             decided_at=datetime.now(UTC),
         )
+
+    @property
+    def verdict(self) -> Verdict:
+        """What a gate decided; the outcome of a move, which is none, is undecided."""
+        return Verdict(VERDICTS.get(self.decision, "undecided"), self.reason, self.questions_needed)
+
+    def pair_verdict(self, digest: str) -> PairVerdict | None:
+        """Returns the verdict on the version, whose digest is given; None if this is none that decides."""
+        if self.decision not in VERDICTS or self.against is None or self.questions_digest is None:
+            return None
+        asked = max((each.questions or 0 for each in self.gains.values()), default=0)
+        pair = (digest, self.against, self.questions_digest)
+        return PairVerdict(*pair, asked, self.verdict, self.dataset or "", self.decided_at)
 
 
 @dataclass(frozen=True)
@@ -353,6 +376,12 @@ class ModelRegistry:
         lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
         verdicts = [ModelDecision.model_validate_json(line) for line in lines if line.endswith("}")]
         return sorted((*verdicts, *self._live_versions(name).moves), key=lambda each: each.decided_at)
+
+    def deciding_verdict(self, version: ModelVersion, against: str) -> PairVerdict | None:
+        """Returns the verdict that decides about a version beside a model; None if it was not compared."""
+        of_version = (each for each in self.decisions(version.name) if each.version == version.version)
+        verdicts = (each.pair_verdict(version.digest) for each in of_version)
+        return deciding_verdict(filter(None, verdicts), version.digest, against)
 
     def log_decision(self, name: str, decision: ModelDecision) -> None:
         """Appends a verdict; a line is written at once, so that two writers do not mix theirs."""

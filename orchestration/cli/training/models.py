@@ -1,6 +1,5 @@
 """`headwater models`: versions of models, and which of them is served."""
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -161,8 +160,8 @@ def models_compare_command(
     """Measure two models on one collection; the verdict on a version beside the live model is kept.
 
     Without --data they are measured on the examples that the model's training set holds out. Questions are
-    answered too, of embedders from what each finds. Approved is what is better where it was meant to be, and
-    nowhere worse.
+    answered too, of embedders from what each finds. Approved is what was shown to be better where it was
+    meant to be, and nowhere worse; what the questions are too few to show is not decided.
 
     Example: `headwater models compare embedder@3 live --data ~/my-questions`
 
@@ -187,7 +186,15 @@ def models_compare_command(
 
 
 @models_app.command("promote")
-def models_promote_command(address: Address, reason: Reason, json_: Json = False) -> None:
+def models_promote_command(
+    address: Address,
+    reason: Reason,
+    because: Annotated[
+        str | None,
+        typer.Option("--because", help="Why, where its comparison did not decide: a person then decides."),
+    ] = None,
+    json_: Json = False,
+) -> None:
     """Have a version be served, after it was compared with the live one.
 
     An embedder is served with the index that is built with it; a generator's adapter answers its tenant.
@@ -202,9 +209,11 @@ def models_promote_command(address: Address, reason: Reason, json_: Json = False
         if is_generator(model_registry(settings).find(address).name):
             from orchestration.training.generators import promote_adapter
 
-            served: ServedModel | ServedAdapter = promote_adapter(settings, address, reason, print_progress)
+            served: ServedModel | ServedAdapter = promote_adapter(
+                settings, address, reason, print_progress, because
+            )
         else:
-            served = promote_model(settings, address, reason, print_progress)
+            served = promote_model(settings, address, reason, print_progress, because)
     _print_served(served, json_)
 
 
@@ -244,7 +253,7 @@ def _compare_adapters(
 
 def _print_comparison(found: "ComparedModels", measured_on: str, json_: bool) -> None:
     if json_:
-        print_json(asdict(found))
+        print_json(asdict(found) | {"approved": found.approved})
         return
     rows: list[dict[str, Any]] = []
     for name in dict.fromkeys(name for each in found.figures.values() for name in each):
@@ -253,13 +262,10 @@ def _print_comparison(found: "ComparedModels", measured_on: str, json_: bool) ->
             model: f"{figures[name]:.3f}" if name in figures else ""
             for model, figures in found.figures.items()
         }
-        rows.append({"figure": name} | row | {"gain": _interval(gain) if gain else ""})
-    print_table(rows, f"{found.dataset}: {measured_on}, {counted(found.questions, 'question')} answered")
-    console.print(f"{'approved' if found.approved else 'refused'}: {found.reason}", markup=False)
-
-
-def _interval(gain: Mapping[str, float]) -> str:
-    return f"{gain['difference']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
+        rows.append({"figure": name} | row | {"gain": str(gain or "")})
+    if rows:  # else the verdict was known
+        print_table(rows, f"{found.dataset}: {measured_on}, {counted(found.questions, 'question')} answered")
+    console.print(f"{found.decision.replace('undecided', 'not decided')}: {found.reason}", markup=False)
 
 
 def print_version(version: "ModelVersion") -> None:
