@@ -1,10 +1,12 @@
 """The release log says what is live; `ops.releases` follows, also where a process died between the two."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from index_rows import DIMENSION, Chunk, batch, emptied, made_from, made_with
+from typer.testing import CliRunner
 
 from assets.lake.lake import Lake
 from assets.lake.lineage import WriteConflict
@@ -19,6 +21,8 @@ from assets.lake.releases import (
 )
 from assets.lake.spark import SparkConfig
 from assets.lake.tables import RELEASES
+from orchestration.cli.main import app
+from orchestration.settings import Settings, open_configured_lake
 from quality.evaluation.verdict import Outcome, Verdict
 from retrieval.embedding.config import EmbedderConfig
 from retrieval.embedding.embedding_model import EmbeddingModel
@@ -138,3 +142,23 @@ def test_the_table_is_written_also_where_another_writer_was_faster_once(
     assert make_release_live(lake, index, state, "run", model).release_id == name
     assert conflicts == []
     assert log(lake) == [(name, "approved", "good"), (name, "released", "good")]
+
+
+def test_the_command_line_shows_who_decided_what_and_has_all_follow(
+    small_release: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADWATER_HOME", str(small_release.home))
+
+    def invoke(*arguments: str) -> Any:
+        return json.loads(CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False).stdout)
+
+    newest, *_ = shown = invoke("releases", "log")
+    assert {each["kind"] for each in shown} == {"index"}
+    assert (newest["decision"], newest["digest"]) == ("released", invoke("releases")[0]["release"])
+    assert invoke("releases", "log", "--most", "1") == shown[:1]
+    lake = open_configured_lake(small_release)
+    lake.delta(RELEASES.name).delete(f"move_id = {newest['move_id']}")
+    assert invoke("releases", "rebuild") == {"rebuilt": ["ops.releases: 1 rows"]}
+    assert invoke("releases", "rebuild") == {"rebuilt": []}
+    refused = CliRunner().invoke(app, ["releases", "approve", "r9.9", "--because", "why not"])
+    assert isinstance(refused.exception, ReleaseNotApproved)
