@@ -1,5 +1,6 @@
 """Random decoders of a few thousand weights, of each family that the batch decoder reads; a tokenizer."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -50,23 +51,28 @@ _YARN = {
     "factor": 4.0,
     "original_max_position_embeddings": 128,
 }
-CONFIGS: dict[str, Any] = {
-    "llama": lambda: LlamaConfig(**_SIZES),
-    "llama tied, with biases and llama3 positions": lambda: LlamaConfig(
-        **_SIZES, tie_word_embeddings=True, attention_bias=True, mlp_bias=True, rope_parameters=_LLAMA3
+_QWEN2 = {"num_attention_heads": 4, "hidden_size": 64}
+CONFIGS: dict[str, Callable[..., Any]] = {
+    "llama": lambda **sizes: LlamaConfig(**_SIZES | sizes),
+    "llama tied, with biases and llama3 positions": lambda **sizes: LlamaConfig(
+        **_SIZES | sizes,
+        tie_word_embeddings=True,
+        attention_bias=True,
+        mlp_bias=True,
+        rope_parameters=_LLAMA3,
     ),
-    "mistral with a window": lambda: MistralConfig(**_SIZES, sliding_window=24),
-    "qwen2": lambda: Qwen2Config(**{**_SIZES, "num_attention_heads": 4, "hidden_size": 64}),
-    "qwen2 with windows": lambda: Qwen2Config(
-        **{**_SIZES, "num_attention_heads": 4, "hidden_size": 64},
+    "mistral with a window": lambda **sizes: MistralConfig(**_SIZES | sizes, sliding_window=24),
+    "qwen2": lambda **sizes: Qwen2Config(**_SIZES | _QWEN2 | sizes),
+    "qwen2 with windows": lambda **sizes: Qwen2Config(
+        **_SIZES | _QWEN2 | sizes,
         hidden_act="relu",
         use_sliding_window=True,
         sliding_window=20,
         max_window_layers=1,
     ),
-    "qwen3 with yarn": lambda: Qwen3Config(**_SIZES, rope_parameters=_YARN),
-    "gemma3": lambda: Gemma3TextConfig(
-        **{**_SIZES, "hidden_size": 96, "num_hidden_layers": 4},
+    "qwen3 with yarn": lambda **sizes: Qwen3Config(**_SIZES | sizes, rope_parameters=_YARN),
+    "gemma3": lambda **sizes: Gemma3TextConfig(
+        **_SIZES | {"hidden_size": 96, "num_hidden_layers": 4} | sizes,
         sliding_window=24,
         layer_types=["sliding_attention", "full_attention"] * 2,
         query_pre_attn_scalar=24,
@@ -75,10 +81,10 @@ CONFIGS: dict[str, Any] = {
 }
 
 
-def tiny_decoder(name: str = "llama", dtype: torch.dtype = torch.float32) -> Any:
-    """Returns a random model of transformers, the same at each call."""
+def tiny_decoder(name: str = "llama", dtype: torch.dtype = torch.float32, **sizes: int) -> Any:
+    """Returns a random model of transformers, the same at each call; `sizes` are of its configuration."""
     torch.manual_seed(7)
-    model = AutoModelForCausalLM.from_config(CONFIGS[name]()).eval()
+    model = AutoModelForCausalLM.from_config(CONFIGS[name](**sizes)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 1:  # norms and biases that are all alike would hide where they are left out

@@ -60,9 +60,8 @@ class CausalModel:
 
     @cached_property
     def end_token_ids(self) -> frozenset[int]:
-        """The tokens that end a text."""
-        ends = self.model.generation_config.eos_token_id
-        return frozenset(ends if isinstance(ends, list) else [ends])
+        """The tokens that end a text: all that its generation settings, configuration and tokenizer name."""
+        return frozenset(self.model.generation_config.eos_token_id)
 
     @cached_property
     def _control(self) -> re.Pattern[str]:
@@ -243,10 +242,9 @@ def _load_model(path: Path, dtype: torch.dtype | None) -> Any:
                 f"{path}: the weights {name} hold NaN or infinity in {str(weights.dtype)[6:]}: fetch the "
                 "model again"
             )
+    ends = _token_ids(model.generation_config.eos_token_id) | _token_ids(model.config.eos_token_id)
     # Sampling options that come with a model would change answers unseen.
-    ends = model.generation_config.eos_token_id
-    ends = model.config.eos_token_id if ends is None else ends
-    model.generation_config = GenerationConfig(eos_token_id=ends)
+    model.generation_config = GenerationConfig(eos_token_id=sorted(ends))
     try:
         return model.to(device).eval()
     except torch.OutOfMemoryError as error:
@@ -254,10 +252,10 @@ def _load_model(path: Path, dtype: torch.dtype | None) -> Any:
 
 
 def _load_tokenizer(path: Path, model: Any) -> Any:
-    folder, options = _source(path)
+    folder, source = _source(path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, **options
+            folder, local_files_only=True, trust_remote_code=False, **source
         )
     except Exception as error:
         raise InvalidModel(f"{path} has no tokenizer that can be read: {error}") from error
@@ -272,13 +270,20 @@ def _load_tokenizer(path: Path, model: Any) -> Any:
         )
     if not tokenizer.chat_template:
         raise InvalidModel(f"{path} has no chat template: use a model tuned to follow instructions")
-    ends = model.generation_config
-    if ends.eos_token_id is None:
-        ends.eos_token_id = tokenizer.eos_token_id
-    if ends.eos_token_id is None:
+    options = model.generation_config
+    # Each of the three is incomplete in some model: one that ends with a token nobody knows writes on and on.
+    ends = _token_ids(options.eos_token_id) | _token_ids(tokenizer.eos_token_id)
+    options.eos_token_id = sorted(each for each in ends if 0 <= each < rows)
+    if not options.eos_token_id:
         raise InvalidModel(f"{path} names no token that ends a text (eos_token_id): fetch the whole model")
-    ends.pad_token_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    options.pad_token_id = next(
+        each for each in (tokenizer.pad_token_id, *options.eos_token_id) if each is not None
+    )
     return tokenizer
+
+
+def _token_ids(said: int | list[int] | None) -> set[int]:
+    return set(said if isinstance(said, list) else [] if said is None else [said])
 
 
 def _source(path: Path) -> tuple[Path, dict[str, str]]:

@@ -167,6 +167,35 @@ def test_a_bound_on_pages(tmp_path: Path, site: WebSite) -> None:
     assert states(settings, site).keys() == {"/0", "/1", "/2"}
 
 
+def test_a_page_that_was_not_seen_is_kept_and_one_that_was_not_named_is_deleted(
+    tmp_path: Path, site: WebSite
+) -> None:
+    site.pages = {
+        "/sitemap.xml": site.index("/1.xml", "/2.xml"),
+        "/1.xml": site.sitemap("/a", "/b"),
+        "/2.xml": site.sitemap("/c", "/d"),
+        **{path: page(path) for path in ("/a", "/b", "/c", "/d", "/new")},
+    }
+    settings = added(tmp_path, site.url, SitemapOptions(max_pages=4, pages_per_second=100))
+    assert read_sources(settings).failure is None
+    second, all_there = site.pages.pop("/2.xml"), dict.fromkeys(("/a", "/b", "/c", "/d"), "there")
+    assert read_sources(settings).failure is None
+    assert states(settings, site) == all_there  # the index names a sitemap that is not there
+    [source] = SourceRegistry(settings.sources_file).list()
+    lake = open_configured_lake(settings)
+    preview = preview_sitemap(source, lake.query(STATE, raw=lake.delta("bronze.raw_documents")))
+    assert (preview.listing.num_rows, preview.read.num_rows) == (4, 2)
+    site.pages |= {"/1.xml": site.sitemap("/new", "/a", "/b"), "/2.xml": second}
+    assert read_sources(settings).failure is None
+    assert states(settings, site) == all_there | {"/new": "there"}  # /d is beyond the bound
+    del site.pages["/a"]
+    assert read_sources(settings).failure is None
+    assert states(settings, site) == all_there | {"/new": "there", "/a": "gone"}  # its server says so
+    site.pages["/1.xml"] = site.sitemap("/new")
+    assert read_sources(settings).failure is None  # all is seen, and /b is not among it
+    assert states(settings, site) == all_there | {"/new": "there", "/a": "gone", "/b": "gone"}
+
+
 def test_a_hostile_site_is_only_asked_for_its_own_pages(
     tmp_path: Path, site: WebSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:

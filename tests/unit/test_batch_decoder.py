@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from tiny_decoders import CONFIGS, END, SMALL, byte_tokenizer, random_prompts, tiny_decoder
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -94,6 +96,46 @@ def test_a_prompt_has_the_same_tokens_in_any_batch_order_and_neighbourhood() -> 
     assert len({generation.token_ids.tobytes() for generation in whole}) > 150
     for order in (np.random.default_rng(1).permutation(200), np.arange(200)[::-1], np.arange(40, 57), [3]):
         for place, generation in zip(order, completed(decoder, [requests[at] for at in order]), strict=True):
+            assert_same(generation, whole[place])
+
+
+@pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.slow)])
+@settings(max_examples=4, deadline=None)
+@given(
+    name=st.sampled_from(sorted(CONFIGS)),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    shape=st.sampled_from([(2, 3, 16), (3, 3, 64), (1, 4, 256), (1, 1, 16), (5, 5, 80)]),
+    seed=st.integers(0, 1 << 30),
+)
+@example(name="qwen2", dtype=torch.float32, shape=(2, 7, 128), seed=0)
+@example(name="llama", dtype=torch.float32, shape=(8, 4, 128), seed=0)
+@example(name="qwen2", dtype=torch.float32, shape=(2, 6, 128), seed=0)
+@example(name="llama", dtype=torch.float32, shape=(2, 3, 16), seed=0)
+def test_neighbours_change_no_bit_whatever_the_family_and_the_shape_of_its_heads(
+    threads: int, name: str, dtype: torch.dtype, shape: tuple[int, int, int], seed: int
+) -> None:
+    """Shapes: key heads, query heads of each, a head's length. Texts end before and after 256 and 512."""
+    torch.set_num_threads(threads)
+    kv_heads, group, head_dim = shape
+    model = tiny_decoder(
+        *(name, dtype),
+        num_key_value_heads=kv_heads,
+        num_attention_heads=kv_heads * group,
+        head_dim=head_dim,
+        hidden_size=kv_heads * group * 8,
+        max_position_embeddings=2048,
+    )
+    decoder = BatchDecoder(model, byte_tokenizer(), frozenset({END}), geometry=Geometry(16, 64, 2))
+    random = np.random.default_rng(seed)
+    lengths = [240, 250, 505, 600, *random.integers(1, 300, 4)]
+    requests = [
+        GenerationRequest(random.integers(0, 256, length), SamplingOptions(max_tokens=1 + at % 7, logprobs=2))
+        for at, length in enumerate(lengths)
+    ]
+    whole = completed(decoder, requests)
+    for company in ([1], [2, 0], [5, 1, 4]):
+        beside = completed(decoder, [requests[at] for at in company])
+        for place, generation in zip(company, beside, strict=True):
             assert_same(generation, whole[place])
 
 

@@ -210,6 +210,30 @@ def test_sampling_options_that_come_with_a_model_do_not_count(sound_model: Path,
     assert open_causal_model(folder).end_token_ids == {102, 103}
 
 
+@pytest.mark.parametrize(
+    "names_none", ["generation_config.json", "config.json", "tokenizer_config.json", None]
+)
+def test_a_text_ends_with_every_token_that_any_of_its_files_says_ends_one(
+    sound_model: Path, tmp_path: Path, names_none: str | None
+) -> None:
+    folder = shutil.copytree(sound_model, tmp_path / "model")
+    said: dict[str, object] = {
+        "generation_config.json": [103, 104, 10**6],  # one beyond the vocabulary ends nothing
+        "config.json": 105,
+        "tokenizer_config.json": "[SEP]",
+    }
+    ends = {"generation_config.json": {103, 104}, "config.json": {105}, "tokenizer_config.json": {102}}
+    for name, value in said.items():
+        file = folder / name
+        settings = json.loads(file.read_text())
+        key = "eos_token" if name == "tokenizer_config.json" else "eos_token_id"
+        file.write_text(json.dumps(settings | {key: None if name == names_none else value}))
+    expected = set[int]().union(*(each for name, each in ends.items() if name != names_none))
+    model = open_causal_model(folder)
+    assert model.end_token_ids == expected
+    assert model.model.generation_config.eos_token_id == sorted(expected)  # transformers' `generate` too
+
+
 def test_instructions_go_to_the_question_where_the_template_has_no_place_for_them(
     sound_model: Path, tmp_path: Path
 ) -> None:

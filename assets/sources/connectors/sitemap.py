@@ -8,7 +8,7 @@ import contextlib
 import logging
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
@@ -49,12 +49,20 @@ class _Site:
         client: Asks the site.
         robots: What robots are asked to leave alone.
         pages: The URLs of its pages, in the order of the sitemaps.
+        seen_whole: Whether these are all that its sitemaps name: none was missing, nor cut short.
     """
 
     source: Source
     client: WebClient
     robots: Protego
     pages: list[str] = field(default_factory=list)
+    seen_whole: bool = True
+
+    def unseen(self, known: Mapping[str, KnownDocument]) -> list[ListedFile]:
+        """Returns the known pages that were not named, which is no sign that they are gone."""
+        if self.seen_whole:
+            return []
+        return [_listed_as(url, known[url]) for url in known.keys() - set(self.pages)]
 
 
 def read_sitemap(
@@ -63,7 +71,8 @@ def read_sitemap(
     """Asks a website for the pages that its sitemaps name, and reads those that have changed.
 
     A page that the server says is gone (404, 410), or that no sitemap names any more, is not in the listing.
-    One that could not be got, for the server was too slow or failed, is, and keeps its document.
+    One that could not be got, for the server was too slow or failed, is, and keeps its document; so does one
+    that is not named where the sitemaps were not seen whole.
 
     Args:
         source: The source.
@@ -121,6 +130,7 @@ def read_sitemap(
                 yield from contents
 
         spool.write(documents())
+        listed += site.unseen(known)
     if failed and len(failed) == len(site.pages):
         raise SourceUnreachable(
             f"source {source.name}: of its {counted(len(failed), 'page')} none could be fetched "
@@ -144,8 +154,9 @@ def preview_sitemap(source: Source, state: pa.Table) -> ConnectorPreview:
     """
     known = known_documents(state)
     with _opened(source) as site:
-        listing = source_listing_table(_listed_as(url, known.get(url)) for url in site.pages)
-    return ConnectorPreview(listing, listing)
+        pages = [_listed_as(url, known.get(url)) for url in site.pages]
+        unseen = site.unseen(known)
+    return ConnectorPreview(source_listing_table(pages + unseen), source_listing_table(pages))
 
 
 def check_sitemap(source: Source) -> None:
@@ -211,7 +222,12 @@ def _read_sitemaps(site: _Site, max_pages: int, one_page: bool) -> None:
         url = waiting.popleft()
         page = site.client.get(url, max_bytes=MAX_SITEMAP_BYTES)
         if page.status in _GONE and url not in first:
-            logger.warning("source %s: its index names %s, which is not there", site.source.name, url)
+            site.seen_whole = False
+            logger.warning(
+                "source %s: its index names %s, which is not there; no document that is not named is deleted",
+                site.source.name,
+                url,
+            )
             continue
         if page.status != 200:
             raise PageUnreachable(f"{url}: HTTP {page.status}")
@@ -238,8 +254,10 @@ def _read_sitemaps(site: _Site, max_pages: int, one_page: bool) -> None:
         if pages and one_page:
             return
         if len(pages) > max_pages:
+            site.seen_whole = False
             logger.warning(
-                "source %s: its sitemaps name more than %d pages, of which the first are taken: --max-pages",
+                "source %s: its sitemaps name more than %d pages, of which the first are taken; no document "
+                "that is not named is deleted: --max-pages",
                 site.source.name,
                 max_pages,
             )

@@ -12,9 +12,13 @@ from torch.nn.attention.flex_attention import flex_attention
 
 from inference.engines.torch.model import Decoder
 
-_MASK_STEP = 64
-"""Attention reads this many keys more or none: what is masked adds exact zeros, so neighbours that are longer
-change no bit, and fewer lengths are fewer kernels."""
+_KEY_BLOCK = 512
+"""Torch's attention on a CPU sums over blocks of so many keys, one after the other: a block that is masked as
+a whole adds exact zeros. A shorter one is summed in another order: no step cuts one short by the others."""
+
+_ROW_STEP = 8
+"""On a CPU each thread's scratch memory lies right behind another's, and products round by where their
+numbers lie: with a multiple of so many rows, each thread's begins at a multiple of 64 bytes."""
 
 
 class KvCache:
@@ -106,33 +110,35 @@ class ChunkAttention:
 class StepAttention:
     """Attention of one token of each slot to the text of its slot, by SDPA with a mask.
 
-    The mask is as long as the longest text in any slot asks for; the others' masked keys add exact zeros.
-    Rows after the slots' attend to nothing.
+    Where slots have room for more than a block of keys, whole blocks are read, as many as the longest text in
+    any slot asks for; the others' are masked and add exact zeros. Rows after the slots' attend to nothing.
     """
 
     def __init__(self, cache: KvCache, decoder: Decoder, positions: npt.NDArray[np.int64]) -> None:
         self._cache, self._decoder = cache, decoder
         slots = positions[: cache.slots]
-        self._end = min(cache.slot_tokens, (int(slots.max()) // _MASK_STEP + 1) * _MASK_STEP)
+        self._end = min(cache.slot_tokens, (int(slots.max()) // _KEY_BLOCK + 1) * _KEY_BLOCK)
         self._positions = torch.from_numpy(slots).to(decoder.device)
         self._slots = torch.arange(cache.slots, device=decoder.device)
-        last = self._positions[:, None, None, None]
+        self._more_rows = -decoder.group % _ROW_STEP
+        rows, last = decoder.group + self._more_rows, self._positions[:, None, None, None]
         self._masks = {
-            window: _additive_mask(last, self._end, window, decoder.dtype).expand(-1, -1, decoder.group, -1)
+            window: _additive_mask(last, self._end, window, decoder.dtype).expand(-1, -1, rows, -1)
             for window in set(decoder.windows)
         }
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """See `Attend`."""
         keys, values = self._cache.write(layer, self._slots, self._positions, key, value)
+        # The heads that share a key stand as rows: each key is read once for all of them.
+        rows = query[: self._cache.slots].unflatten(1, (-1, self._decoder.group))
         attended = F.scaled_dot_product_attention(
-            # The heads that share a key stand as rows: each key is read once for all of them.
-            query[: self._cache.slots].unflatten(1, (-1, self._decoder.group)),
+            F.pad(rows, (0, 0, 0, self._more_rows)),
             keys[:, :, : self._end],
             values[:, :, : self._end],
             attn_mask=self._masks[self._decoder.windows[layer]],
             scale=self._decoder.attention_scale,
-        ).flatten(1)
+        )[:, :, : self._decoder.group].flatten(1)
         return F.pad(attended, (0, 0, 0, len(query) - len(attended)))
 
 
