@@ -18,19 +18,17 @@ from orchestration.operations.scratch_index import open_scratch_index
 from orchestration.settings import Settings
 from orchestration.training.compared import MOST_ASKED, ComparedModels, answer_figures
 from orchestration.training.models import model_registry, settings_with_embedder
+from orchestration.training.unlearned import embedder_version, unlearned_collection
 from quality.evaluation.answer_collection import AnswerCollection, AnswerQuestion, expert_answers
 from quality.evaluation.answer_evaluation import evaluate_answers
 from quality.evaluation.beir_collection import BeirCollection, load_beir_collection
 from quality.evaluation.collection_evaluation import MEASURES
 from quality.evaluation.model_gate import RANKING, decide_model_release
-from quality.evaluation.release_gate import ReleaseVerdict
 from quality.evaluation.retrieval_metrics import paired_gain
 from retrieval.embedding.embedding_model import EmbeddingModel
 from training.datasets.held_out import NothingHeldOut, held_out_collection, known_answers
 from training.datasets.training_set import open_dataset
-from training.jobs.learned import folder_digest
-from training.registry.addresses import embedder_folder
-from training.registry.versions import ModelDecision, ModelVersion
+from training.registry.versions import ModelDecision
 
 _COMPARED_MODES = ("hybrid", "vector")
 
@@ -43,12 +41,10 @@ class ModelComparison(ComparedModels):
     engine gives from what each of them finds.
 
     Attributes:
-        queries: The queries of the collection.
-        warning: What the figures do not say; None if nothing is known.
+        queries: The queries of the collection that neither learned from.
     """
 
     queries: int
-    warning: str | None = None
 
 
 def compare_models(
@@ -73,13 +69,17 @@ def compare_models(
         ModelNotTrusted: A model's files are not those that were signed.
         BadBeirCollection: The folder is not in that layout.
         BadAnswerCollection: It has a `questions.jsonl`, and a line of that is no question.
-        NothingHeldOut: The first model was not made from a training set, or that holds out no questions.
+        NothingHeldOut: The first model was not made from a training set, that holds out no questions, or one
+            of the two learned from all of them.
         DatasetHasRemovedDocuments: The training set holds documents that were removed since.
     """
     if data:
         collection, known = load_beir_collection(data, split), expert_answers(data)
     else:
         collection, known = _held_out(settings, one)
+    registry = model_registry(settings)
+    versions = {name: embedder_version(settings_with_embedder(settings, name)) for name in (one, other)}
+    collection = unlearned_collection(registry, [*versions[one], *versions[other]], collection, progress)
     asked = _asked(collection, known)
     journal = answers_journal(settings, asked, "")
     split = split if data else "test"
@@ -96,22 +96,7 @@ def compare_models(
     verdict = decide_model_release(
         gains, settings.recipe.gate.tolerance, RANKING, settings.recipe.engine_gate.tolerance
     )
-    registry = model_registry(settings)
-    version = next(
-        (
-            each
-            for name in registry.names()
-            for each in registry.versions(name)
-            if each.digest == measured[one].digest or str(registry.path(each)) == str(_path(settings, one))
-        ),
-        None,
-    )
-    warning = _trained_on(version, data, split) if version and data else None
-    if warning:
-        progress(f"warning: {warning}")
-    if warning and split == "train":
-        verdict = ReleaseVerdict(False, warning)
-    if version:
+    for version in versions[one]:
         registry.log_decision(
             version.name,
             ModelDecision.of_verdict(
@@ -133,7 +118,6 @@ def compare_models(
         verdict.released,
         verdict.reason,
         queries=len(collection.queries),
-        warning=warning,
     )
 
 
@@ -197,22 +181,3 @@ def _held_out(settings: Settings, one: str) -> tuple[BeirCollection, dict[str, A
     opened = [open_dataset(settings.datasets_folder, each.address) for each in learned]
     known = {text: AnswerQuestion(text, ideal=ideal) for text, ideal in known_answers(*opened).items()}
     return held_out_collection(*opened), known
-
-
-def _trained_on(version: ModelVersion, data: Path, split: str) -> str | None:
-    """Returns a warning if a version was trained on the collection that it is measured on."""
-    lineage = version.lineage
-    if lineage.dataset != str(data.resolve()) and lineage.dataset_digest != folder_digest(data):
-        return None
-    if split == "train":
-        return (
-            f"{version.address} learned these very judgements, so its figures say nothing: give --split test"
-        )
-    return (
-        f"{version.address} was trained on this collection's passages and on its other questions: elsewhere "
-        "it may be worse, so compare it there too"
-    )
-
-
-def _path(settings: Settings, name: str) -> Path | None:
-    return None if name == "live" else embedder_folder(settings.models_folder, name)

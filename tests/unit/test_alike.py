@@ -40,7 +40,7 @@ def test_a_template_that_all_prompts_have_makes_none_of_them_alike() -> None:
     template = "You answer from the passages below, and cite each by its number. Answer in one sentence. "
     asked = [f"{template}Question: {each}" for each in OTHERS]
     subjects = ["ledger", "harbour", "glacier", "violin", "turbine", "orchard", "comet", "saddle", "lantern"]
-    asked += [f"{template}Question: Who invented the {each}, and when?" for each in subjects]
+    asked += [f"{template}Question: Who built the {each}?" for each in subjects]
     assert len({*clusters(asked)}) == len(asked)
     learned = fingerprints(asked[:-1])
     assert not learned.holds(asked[-1:]).any()

@@ -13,7 +13,7 @@ A fingerprint is made of hashes alone, so that what a model learned from is know
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,18 +26,20 @@ ALIKE = 0.6
 
 _CHARS = 4
 _VALUES = 128
-_BAND = 4
-"""Values of a band; two texts of similarity 0.6 share one of the 32 bands with a probability of 0.99."""
 _COMMON_SHARE = 0.1
 _FEWEST_COMMON = 10
 """Questions that a gram must stand in, beside the share, to be left out as common."""
 _MOST_OF_BAND = 16
 """Questions of one band that another is compared with: those that all share it are nearly equal."""
+_BLOCK_CHARS = 2_000_000
 _SIGNS = re.compile(r"[\s!-/:-@\[-`{-~\u00a1-\u00bf\u2000-\u206f\u3000-\u303f]+")
 _FACTORS = np.array(
     [0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x27D4EB2F165667C5], np.uint64
 )
-_MULTIPLIERS, _ADDENDS = np.random.default_rng(0).integers(1, 1 << 63, (2, _VALUES), np.uint64) | np.uint64(1)
+_MULTIPLIERS, _ADDENDS = np.frombuffer(
+    hashlib.shake_256(b"headwater").digest(2 * _VALUES * 8), "<u8"
+).reshape(2, _VALUES) | np.uint64(1)
+"""Kept with every model: another number would make all fingerprints others."""
 
 Grams = npt.NDArray[np.uint32]
 
@@ -60,7 +62,7 @@ class Fingerprints:
         """Returns which texts are one of these, or alike; (texts,) bool."""
         known = {each.tobytes() for each in self.digests}
         found = np.array([text_digest(each) in known for each in texts], bool)
-        signatures = _signatures(*_grams(texts), self.common)
+        signatures = _signatures(texts, self.common)
         ours, theirs = _candidates(signatures, self.signatures)
         similar = _similarity(signatures[ours], self.signatures[theirs]) >= ALIKE
         found[ours[similar]] = True
@@ -71,37 +73,88 @@ def fingerprints(texts: Iterable[str]) -> Fingerprints:
     """Returns the fingerprints of the distinct ones of some texts, in an order that tells nothing of them."""
     by_digest = {text_digest(each): each for each in texts}
     digests = sorted(by_digest)
-    grams, starts = _grams([by_digest[each] for each in digests])
-    common = _common(grams, starts)
-    return Fingerprints(
-        np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32), _signatures(grams, starts, common), common
-    )
+    common, signatures = _signed([by_digest[each] for each in digests])
+    return Fingerprints(np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32), signatures, common)
 
 
-def clusters(texts: Sequence[str]) -> npt.NDArray[np.intp]:
-    """Returns a number for each text; those that are alike, or alike to ones that are, have the same."""
+def clusters(
+    texts: Sequence[str], documents: Sequence[Collection[str]] | None = None
+) -> npt.NDArray[np.intp]:
+    """Returns a number for each text, the same for those that may not be on two sides of a split.
+
+    These are texts that are alike or are about one document, and those to which others connect them.
+
+    Args:
+        texts: The texts; their order decides nothing.
+        documents: The names of the documents that each is about.
+    """
     digests = [text_digest(each) for each in texts]
     by_digest = dict(zip(digests, texts, strict=True))
-    distinct = sorted(by_digest)  # whatever the order that they are given in
-    grams, starts = _grams([by_digest[each] for each in distinct])
-    signatures = _signatures(grams, starts, _common(grams, starts))
+    distinct = {each: place for place, each in enumerate(sorted(by_digest))}
+    _, signatures = _signed([by_digest[each] for each in distinct])
     left, right = _neighbours(signatures)
     similar = _similarity(signatures[left], signatures[right]) >= ALIKE
-    labels = connected(len(distinct), left[similar], right[similar])
-    label_of = dict(zip(distinct, labels, strict=True))
-    return np.array([label_of[each] for each in digests], np.intp)
+    own = [distinct[each] for each in digests]
+    place = {
+        name: len(distinct) + at for at, name in enumerate({n for each in documents or () for n in each})
+    }
+    about = [(own[row], place[name]) for row, each in enumerate(documents or ()) for name in each]
+    edges = np.array(about, np.intp).reshape(-1, 2)
+    left, right = np.concatenate([left[similar], edges[:, 0]]), np.concatenate([right[similar], edges[:, 1]])
+    count = len(distinct) + len(place)
+    graph = coo_array((np.ones(len(left), np.bool_), (left, right)), (count, count))
+    labels: npt.NDArray[np.intp] = connected_components(graph, directed=False)[1][own].astype(np.intp)
+    return labels
 
 
-def connected(count: int, left: npt.NDArray[np.intp], right: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-    """Returns the connected component of each of `count` nodes, from edges between them."""
-    edges = coo_array((np.ones(len(left), np.bool_), (left, right)), (count, count))
-    return connected_components(edges, directed=False)[1].astype(np.intp)
+def held_out(texts: Sequence[str], labels: npt.NDArray[np.intp], wanted: int) -> npt.NDArray[np.intp]:
+    """Returns the places of texts to hold out: whole clusters in the order of hashes, until there are enough.
+
+    A cluster with which there would be more than twice as many as are wanted is none of them.
+
+    Args:
+        texts: The texts.
+        labels: The cluster of each, from `clusters`.
+        wanted: How many distinct texts, about.
+    """
+    members: dict[int, list[int]] = {}
+    for row, label in enumerate(labels.tolist()):
+        members.setdefault(label, []).append(row)
+    said = [text_digest(each) for each in texts]
+    chosen: list[int] = []
+    found: set[bytes] = set()
+    for rows in sorted(members.values(), key=lambda rows: min(said[row] for row in rows)):
+        if len(found) >= wanted:
+            break
+        more = {said[row] for row in rows}
+        if len(found) + len(more) <= 2 * wanted:
+            found |= more
+            chosen += rows
+    return np.array(sorted(chosen), np.intp)
 
 
 def text_digest(text: str) -> bytes:
     """Returns SHA-256 of a text, the same whatever its case and white space."""
     same = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
     return hashlib.sha256(same.encode("utf-8", "replace")).digest()
+
+
+def _signed(texts: Sequence[str]) -> tuple[Grams, npt.NDArray[np.uint8]]:
+    """Returns the grams that are common in some texts, and the signatures of the texts without them."""
+    values, counts = np.empty(0, np.uint32), np.empty(0, np.intp)
+    for block in _blocks(texts):
+        of_block = np.unique_counts(_grams(block)[0])
+        values, places = np.unique(np.concatenate([values, of_block.values]), return_inverse=True)
+        counts = np.bincount(places, np.concatenate([counts, of_block.counts])).astype(np.intp)
+    common = values[counts > max(_COMMON_SHARE * len(texts), _FEWEST_COMMON)]
+    return common, _signatures(texts, common)
+
+
+def _blocks(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Yields texts, so many at once that their grams take some tens of megabytes."""
+    ends = np.cumsum([len(each) for each in texts]) // _BLOCK_CHARS
+    for rows in np.split(np.arange(len(texts)), np.flatnonzero(np.diff(ends)) + 1):
+        yield [texts[row] for row in rows]
 
 
 def _grams(texts: Sequence[str]) -> tuple[Grams, npt.NDArray[np.intp]]:
@@ -121,27 +174,28 @@ def _grams(texts: Sequence[str]) -> tuple[Grams, npt.NDArray[np.intp]]:
     return keys.astype(np.uint32), starts
 
 
-def _common(grams: Grams, starts: npt.NDArray[np.intp]) -> Grams:
-    values, counts = np.unique(grams, return_counts=True)
-    return values[counts > max(_COMMON_SHARE * (len(starts) - 1), _FEWEST_COMMON)]
-
-
-def _signatures(grams: Grams, starts: npt.NDArray[np.intp], common: Grams) -> npt.NDArray[np.uint8]:
-    kept = ~np.isin(grams, common)
-    starts = np.concatenate([[0], np.cumsum(kept)])[starts]
-    values = grams[kept].astype(np.uint64)
-    found = np.zeros((len(starts) - 1, _VALUES), np.uint8)
-    rows = np.flatnonzero(starts[1:] > starts[:-1])
-    if len(rows):
-        for place in range(_VALUES):
+def _signatures(texts: Sequence[str], common: Grams) -> npt.NDArray[np.uint8]:
+    parts = [np.zeros((0, _VALUES), np.uint8)]
+    for block in _blocks(texts):
+        grams, starts = _grams(block)
+        kept = ~np.isin(grams, common)
+        starts = np.concatenate([[0], np.cumsum(kept)])[starts]
+        values = grams[kept].astype(np.uint64)
+        found = np.zeros((len(block), _VALUES), np.uint8)
+        rows = np.flatnonzero(starts[1:] > starts[:-1])
+        for place in range(_VALUES if len(rows) else 0):
             hashed = (values * _MULTIPLIERS[place] + _ADDENDS[place]) >> np.uint64(32)
             least = np.minimum.reduceat(hashed, starts[rows])
             found[rows, place] = (least * np.uint64(0x9E3779B1) >> np.uint64(16)).astype(np.uint8)
-    return found
+        parts.append(found)
+    return np.concatenate(parts)
 
 
 def _bands(signatures: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.intp]]:
-    """Returns the bands of all signatures that are not empty, sorted, and whose each is."""
+    """Returns the bands of all signatures that are not empty, sorted, and whose each is.
+
+    A band is four values: two texts of similarity 0.6 share one of their 32 with a probability of 0.99.
+    """
     rows = np.flatnonzero(signatures.any(axis=1))
     bands = np.ascontiguousarray(signatures[rows]).view(np.uint32).astype(np.uint64)
     bands |= np.arange(bands.shape[1], dtype=np.uint64) << np.uint64(32)
