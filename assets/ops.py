@@ -5,6 +5,7 @@ A blocking check on `serving/index` evaluates the newest state of the index and 
 """
 
 import logging
+from functools import partial
 
 import dagster as dg
 
@@ -34,6 +35,7 @@ from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index, IndexPoint, IndexState
 from retrieval.search.searcher import Searcher
 from training.place import TrainingPlace
+from training.registry.addresses import questions_learned
 from training.registry.live import follow_live_release
 
 logger = logging.getLogger(__name__)
@@ -68,6 +70,7 @@ def retrieval_quality_asset_check(
     sources: dg.ResourceParam[SourceRegistry],
     search_index: dg.ResourceParam[Index],
     searcher: dg.ResourceParam[Searcher],
+    training_place: dg.ResourceParam[TrainingPlace],
 ) -> dg.AssetCheckResult:
     """Evaluates the newest state of the index and logs whether it may go live; `ops/release` obeys that."""
     token = lake.fencing_token(RELEASES)
@@ -78,7 +81,9 @@ def retrieval_quality_asset_check(
             passed=True, metadata={**verdict.metrics}, description=_with_hold(verdict.reason, search_index)
         )
     pins = state.lineage.inputs
-    questions, canonical = candidate_questions(lake, sources, pins), canonical_candidate_documents(lake, pins)
+    is_learned = partial(questions_learned, training_place.registry, recipe.embedder)
+    questions = candidate_questions(lake, sources, pins, is_learned)
+    canonical = canonical_candidate_documents(lake, pins)
     groups = search_index.groups()
 
     def evaluated(at: IndexPoint) -> dict[str, float]:

@@ -1,8 +1,11 @@
 """Evaluates a state of the index on every tenant's questions, for the release gate."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from assets.lake.lake import Lake
 from assets.lake.tables import CHUNKS, DOCUMENTS, DUPLICATES, RAW_DOCUMENTS
@@ -18,28 +21,45 @@ from retrieval.progress import Progress
 from retrieval.search.query import SearchQuery
 from retrieval.search.searcher import RETRIEVAL_MODES, RetrievalMode, Searcher, SearchHit
 
+IsLearned = Callable[[Sequence[str]], npt.NDArray[np.bool_]]
+"""Takes questions; returns for each whether a model learned from it; (questions,)."""
+
 _KNOWN_ITEMS_PER_TENANT = 50
 _SAMPLED_PER_QUESTION = 4
 """Documents sampled per known-item question: some chunks hold no sentence."""
 
 
 def candidate_questions(
-    lake: Lake, sources: SourceRegistry, pins: Mapping[str, int]
+    lake: Lake, sources: SourceRegistry, pins: Mapping[str, int], is_learned: IsLearned
 ) -> dict[str, list[Question]]:
     """Returns the questions of each tenant: those of its sources, or else some made from its chunks.
 
-    A question is left out if all of its documents have left their source, because nothing can answer it. A
-    tenant is left out only if its chunks hold neither a sentence nor a heading.
+    A question is left out if all of its documents have left their source, because nothing can answer it, and
+    if the model learned from it. A tenant is left out only if nothing else can be asked of its chunks.
+
+    Args:
+        lake: The tables.
+        sources: The sources, with their files of questions.
+        pins: The versions of the tables.
+        is_learned: Whether the model learned from questions, or nearly the same.
     """
-    questions = _source_questions(lake, sources, pins)
+    of_sources = _source_questions(lake, sources, pins)
+    questions = {
+        tenant: left for tenant, asked in of_sources.items() if (left := _unlearned(asked, is_learned))
+    }
     sampled = sample_candidate_documents(
         lake, pins[CHUNKS.name], _SAMPLED_PER_QUESTION * _KNOWN_ITEMS_PER_TENANT, except_tenants=questions
     )
     for tenant, documents in sampled.items():
-        known_items = known_item_questions(documents, _KNOWN_ITEMS_PER_TENANT, sentence_spans, split_words)
-        if known_items:
+        made = known_item_questions(documents, len(documents), sentence_spans, split_words)
+        if known_items := _unlearned(made, is_learned)[:_KNOWN_ITEMS_PER_TENANT]:
             questions[tenant] = known_items
     return questions
+
+
+def _unlearned(asked: Sequence[Question], is_learned: IsLearned) -> list[Question]:
+    learned = is_learned([each.question for each in asked])
+    return [each for each, known in zip(asked, learned, strict=True) if not known]
 
 
 def _source_questions(

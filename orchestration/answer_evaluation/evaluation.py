@@ -12,7 +12,7 @@ from inference.engines.worker.engine import Workplace
 from orchestration.answer_evaluation.asking import AskedEngine, MeasureJournal, measure_answers
 from orchestration.answer_evaluation.passages import find_passages
 from orchestration.settings import Settings
-from orchestration.training.unlearned import embedder_version, unlearned_questions
+from orchestration.training.unlearned import searching_versions, unlearned_questions
 from quality.evaluation.answer_collection import AnswerCollection
 from quality.evaluation.answer_evaluation import AnswerEvaluation, UnknownAnswerEngine, evaluate_answers
 from retrieval.embedding.embedding_model import EmbeddingModel
@@ -210,7 +210,7 @@ def evaluate_engines(
     """
     registry = settings.training_place.registry
     adapters = {each.adapter.address for each in engines.values() if each.adapter}
-    versions = [*embedder_version(settings), *map(registry.find, sorted(adapters))]
+    versions = [*searching_versions(settings), *map(registry.find, sorted(adapters))]
     collection = unlearned_questions(registry, versions, collection, progress)
     found = find_passages(settings, model.digest, collection, tenant, progress)
     journal = answers_journal(settings, collection, tenant)

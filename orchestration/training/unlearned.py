@@ -15,17 +15,16 @@ from retrieval.counts import counted
 from training.datasets.alike import text_digest
 from training.datasets.held_out import NothingHeldOut
 from training.generator.examples import WrittenExample
+from training.registry.addresses import embedder_version
 from training.registry.learned_texts import read_learned_passages, read_learned_questions
 from training.registry.versions import ModelRegistry, ModelVersion
 
 _Asked = TypeVar("_Asked")
 
 
-def embedder_version(settings: Settings) -> list[ModelVersion]:
+def searching_versions(settings: Settings) -> list[ModelVersion]:
     """Returns the version of the embedder that the settings search by; none if it is not of the registry."""
-    if settings.recipe.embedder.endpoint.url:
-        return []
-    version = settings.training_place.registry.version_at(settings.recipe.embedder.model_path)
+    version = embedder_version(settings.training_place.registry, settings.recipe.embedder)
     return [version] if version else []
 
 

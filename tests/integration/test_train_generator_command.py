@@ -106,6 +106,13 @@ def test_an_adapter_is_compared_by_its_losses_and_by_its_answers(
     # Of two that write at random one is likelier, and none answers better.
     both = [found, compared(made[1].address, made[0].address)]
     assert any(not each["approved"] and "log_likelihood" in each["reason"] for each in both)
+    asked = ["what is the rhine"]
+    learned = register_random_adapter(
+        registry, tiny_base, digest, "acme", 3, questions=asked, dataset=header.address
+    )
+    for pair in ((learned.address, "base"), (made[0].address, learned.address)):
+        found = compared(*pair)
+        assert (found["questions"], found["examples"]) == (len(names) - 1, len(names))
     same = register_random_adapter(registry, tiny_base, digest, "beta", 1)
     assert same.digest == made[0].digest
     with pytest.raises(SharedDigest, match="of generator-acme@1 and generator-beta@1: name one of them"):
