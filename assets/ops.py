@@ -7,6 +7,7 @@ A blocking check on `serving/index` evaluates the newest state of the index and 
 import contextlib
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -33,6 +34,7 @@ from assets.lake.tables import RELEASES
 from assets.recipe import Recipe
 from assets.release_evaluation import (
     MADE_FOR_A_METHOD,
+    MADE_PER_TENANT,
     candidate_questions,
     canonical_candidate_documents,
     evaluate_candidate,
@@ -47,6 +49,7 @@ from retrieval.index.index import Index, IndexPoint, IndexState
 from retrieval.index.types import IndexRecord, IndexRelease
 from retrieval.search.searcher import QueryModelMismatch, Searcher
 from training.place import TrainingPlace
+from training.registry.addresses import questions_learned
 from training.registry.live import approved_beside, follow_release_log
 from training.registry.versions import ModelRegistry
 
@@ -98,8 +101,9 @@ def retrieval_quality_asset_check(
         return _checked(True, stored.reason, search_index, record.metrics)
     pins = state.lineage.inputs
     sampled = live is not None and _needs_sample(search_index, state, live, training_place.registry)
-    made = {"most_made": MADE_FOR_A_METHOD} if sampled else {}
-    questions = candidate_questions(lake, sources, pins, **made)
+    is_learned = partial(questions_learned, training_place.registry, recipe.embedder)
+    most_made = MADE_FOR_A_METHOD if sampled else MADE_PER_TENANT
+    questions = candidate_questions(lake, sources, pins, is_learned, most_made)
     digest = question_set_digest((tenant, each) for tenant, asked in questions.items() for each in asked)
     against = live.release_id if live else None
     same = record is not None and (record.against, record.questions_digest) == (against, digest)

@@ -1,8 +1,11 @@
 """Evaluates a state of the index on every tenant's questions, for the release gate."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from assets.lake.lake import Lake
 from assets.lake.tables import CHUNKS, DOCUMENTS, DUPLICATES, RAW_DOCUMENTS
@@ -18,37 +21,52 @@ from retrieval.progress import Progress
 from retrieval.search.query import SearchQuery
 from retrieval.search.searcher import RETRIEVAL_MODES, RetrievalMode, Searcher, SearchHit
 
-_MADE_PER_TENANT = 50
+MADE_PER_TENANT = 50
 MADE_FOR_A_METHOD = 300
 """Questions made for a tenant to judge another embedder or chunker by: a sample, of which 208 show that it is
 no worse if it is the same at each. Where only documents changed, they are a fixed set of checks."""
+IsLearned = Callable[[Sequence[str]], npt.NDArray[np.bool_]]
+"""Takes questions; returns for each whether a model learned from it; (questions,)."""
 _SAMPLED_PER_QUESTION = 4
 """Documents sampled per known-item question: some chunks hold no sentence."""
 
 
 def candidate_questions(
-    lake: Lake, sources: SourceRegistry, pins: Mapping[str, int], most_made: int = _MADE_PER_TENANT
+    lake: Lake,
+    sources: SourceRegistry,
+    pins: Mapping[str, int],
+    is_learned: IsLearned,
+    most_made: int = MADE_PER_TENANT,
 ) -> dict[str, list[Question]]:
     """Returns the questions of each tenant: those of its sources, or else some made from its chunks.
 
-    A question is left out if all of its documents have left their source, because nothing can answer it. A
-    tenant is left out only if its chunks hold neither a sentence nor a heading.
+    A question is left out if all of its documents have left their source, because nothing can answer it, and
+    if the model learned from it. A tenant is left out only if nothing else can be asked of its chunks.
 
     Args:
         lake: The tables.
-        sources: The sources, with their questions.
+        sources: The sources, with their files of questions.
         pins: The versions of the tables.
+        is_learned: Whether the model learned from questions, or nearly the same.
         most_made: The most questions that are made for a tenant.
     """
-    questions = _source_questions(lake, sources, pins)
+    of_sources = _source_questions(lake, sources, pins)
+    questions = {
+        tenant: left for tenant, asked in of_sources.items() if (left := _unlearned(asked, is_learned))
+    }
     sampled = sample_candidate_documents(
         lake, pins[CHUNKS.name], _SAMPLED_PER_QUESTION * most_made, except_tenants=questions
     )
     for tenant, documents in sampled.items():
-        known_items = known_item_questions(documents, most_made, sentence_spans, split_words)
-        if known_items:
+        made = known_item_questions(documents, len(documents), sentence_spans, split_words)
+        if known_items := _unlearned(made, is_learned)[:most_made]:
             questions[tenant] = known_items
     return questions
+
+
+def _unlearned(asked: Sequence[Question], is_learned: IsLearned) -> list[Question]:
+    learned = is_learned([each.question for each in asked])
+    return [each for each, known in zip(asked, learned, strict=True) if not known]
 
 
 def _source_questions(

@@ -6,6 +6,7 @@ from typing import Any
 
 from training.generator.network import AdapterNetwork
 from training.jobs.plan import GeneratorTraining
+from training.registry.learned_texts import LearnedTexts
 from training.registry.lineage import ModelLineage
 from training.registry.live_adapters import generator_name
 from training.registry.model_card import adapter_card
@@ -33,9 +34,10 @@ def register_random_adapter(
     tenant: str | None,
     seed: int,
     learned: Collection[str] = (),
+    questions: Collection[str] = (),
     **changed: Any,
 ) -> ModelVersion:
-    """Adds a version of a tenant's adapter, or of that of all tenants, which learned from documents."""
+    """Adds a version of a tenant's adapter, or of that of all tenants, which learned from texts."""
     lineage = ModelLineage(
         dataset="mine@1234",
         dataset_digest="ab" * 32,
@@ -57,5 +59,5 @@ def register_random_adapter(
         1.0,
         write,
         adapter_card,
-        learned,
+        LearnedTexts(documents=learned, questions=questions),
     )

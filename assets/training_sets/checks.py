@@ -12,6 +12,7 @@ from assets.lake.tables import CHUNKS, TRAINING_EXAMPLES
 from assets.training_sets.rated_answers import COMPARED_TEXT
 from inference.prompting.prompt_assembly import NOT_FOUND
 from retrieval.counts import counted
+from training.datasets.alike import fingerprints
 from training.datasets.config import TrainingSetConfig
 
 _FEWEST_COMPARED = 20
@@ -108,13 +109,18 @@ def _nothing_held_out(checked: _Checked) -> str | None:
     train, held_out = checked.texts.filter(is_train), checked.texts.filter(pc.invert(is_train))
     others = pa.chunked_array([*held_out["text"].chunks, *checked.evaluation.chunks], pa.string())
     near = near_texts(train["text"], others, checked.config.near_jaccard)
-    ids = pc.unique(train["example_id"].filter(pa.array(near))).to_pylist()
+    asked = checked.rows.filter(pc.is_valid(checked.rows["question"]))
+    is_learned = pc.equal(asked["split"], "train")
+    learned, tested = asked.filter(is_learned), asked.filter(pc.invert(is_learned))
+    known = fingerprints([*tested["question"].to_pylist(), *checked.evaluation.to_pylist()])
+    alike = learned["example_id"].filter(pa.array(known.holds(learned["question"].to_pylist())))
+    ids = {*train["example_id"].filter(pa.array(near)).to_pylist(), *alike.to_pylist()}
     if not ids:
         return None
     shown = ", ".join(sorted(ids)[:_SHOWN_IDS])
     return (
         f"{counted(len(ids), 'example')} to train on within Jaccard {checked.config.near_jaccard:g} of a "
-        f"held-out text or an evaluation question, such as {shown}"
+        f"held-out text or an evaluation question, or with a question that is alike, such as {shown}"
     )
 
 

@@ -28,6 +28,7 @@ from inference.prompting.prompt_assembly import NOT_FOUND
 from retrieval.progress import Progress
 from retrieval.search.bulk_search import LexicalMatrices
 from retrieval.search.searcher import SearchConfig
+from training.datasets.alike import fingerprints
 from training.datasets.config import TrainingSetConfig
 from training.datasets.drafts import DRAFT_SCHEMA, draft_batches
 from training.datasets.training_set import ANSWER
@@ -116,10 +117,27 @@ _NUMBERED = """
     FROM {drafts} AS d JOIN {passages} AS p ON d.chunk_id = p.chunk_id
     LEFT JOIN {near_passages} AS n ON d.chunk_id = n.chunk_id
 """
+_RANKED = r"""
+    SELECT r.* FROM {proposed} AS r JOIN {numbered} AS d ON r.draft_no = d.draft_no
+    WHERE d.query_kind <> 'claim'
+    UNION ALL
+    SELECT r.draft_no, r.kind, r.left_out, list(r.chunk_id ORDER BY r.place), list(r.doc_id ORDER BY r.place),
+           list(r.score ORDER BY r.place), r.teacher
+    FROM (
+        SELECT draft_no, kind, left_out, teacher, unnest(chunk_ids) AS chunk_id, unnest(doc_ids) AS doc_id,
+               unnest(scores) AS score, generate_subscripts(chunk_ids, 1) AS place FROM {proposed}
+    ) AS r
+    JOIN {numbered} AS d ON r.draft_no = d.draft_no JOIN {passages} AS p ON r.chunk_id = p.chunk_id
+    WHERE d.query_kind = 'claim' AND (
+        r.chunk_id = d.chunk_id OR NOT contains(regexp_replace(p.text, '\s+', ' ', 'g'), d.question)
+    )
+    GROUP BY r.draft_no, r.kind, r.left_out, r.teacher
+"""
+"""What was mined, but for other passages in which a claim stands word for word: they are no worse answers."""
 _NO_TEXTS, _NO_SCORES = "[]::varchar[]", "[]::double[]"
 _NEW = f"""
     SELECT m.kind, d.query_kind, d.split, m.left_out, d.tenant, d.doc_id, d.question,
-           CASE WHEN m.kind = 'ranked_list' THEN coalesce(d.positive, d.text) ELSE d.positive END AS positive,
+           CASE WHEN m.kind = 'ranked_list' THEN d.text ELSE d.positive END AS positive,
            m.chunk_ids, m.doc_ids, {_NO_TEXTS} AS negatives, m.scores,
            m.teacher, d.licence, d.language,
            NULL AS answer_id, d.chunk_id AS own
@@ -160,8 +178,14 @@ _TEXTS = f"""
     UNION SELECT tenant, split, text FROM {{passages}}
     UNION SELECT tenant, 'evaluation', question FROM {{evaluation_questions}}
 """
+_ASKED_TEXTS = """
+    SELECT tenant, split, question AS text FROM {rows} WHERE question IS NOT NULL
+    UNION SELECT tenant, 'evaluation', question FROM {evaluation_questions}
+"""
 _LEFT_OUT = f"""
     CASE WHEN r.left_out = 'not_found' THEN r.left_out
+         WHEN (r.tenant, r.split, r.question) IN (SELECT (tenant, split, text) FROM {{near_questions}})
+             THEN '{NEAR_HELD_OUT}'
          WHEN r.kind = 'retrieval_pair' AND r.doc_id IS NOT NULL AND len(r.scores) = 0 THEN '{NEAR_HELD_OUT}'
          WHEN r.split = 'train' AND (
              (r.tenant, r.question) IN (SELECT (tenant, text) FROM {{near}})
@@ -225,7 +249,8 @@ def define_training_examples(
     )
     on.define("drafts", _DRAFTS)
     on.define("numbered", _NUMBERED)
-    on.add("ranked", _mined(on, settings, encode, rank_by_words))
+    on.add("proposed", _mined(on, settings, encode, rank_by_words))
+    on.define("ranked", _RANKED)
     define_taught_lists(on, settings.config.teacher, settings.score_list)
     bounds = split_bounds(settings.config)
     on.define("new", _NEW, validation_from=bounds.validation_from, test_from=bounds.test_from)
@@ -249,9 +274,30 @@ def _define_near_passages(on: LocalRelations, settings: ExampleSettings) -> None
 
 
 def _define_near_texts(on: LocalRelations, settings: ExampleSettings) -> None:
-    """Defines `near`: tenant and text of every text for training that is near a held-out one."""
+    """Defines `near`, texts for training that are near a held-out one, and `near_questions`."""
     on.define("texts", _TEXTS)
     on.add("near", _near(on, "texts", settings).select(["tenant", "text"]))
+    on.define("asked_texts", _ASKED_TEXTS)
+    on.add("near_questions", _near_questions(on.arrow("asked_texts"), settings.tenants))
+
+
+def _near_questions(asked: pa.Table, tenants: Sequence[str]) -> pa.Table:
+    """Returns the questions that are alike to one of the same tenant that is held out from their split.
+
+    From training all others are held out, and from validation those of tests and evaluations.
+    """
+    parts = [asked.slice(0, 0)]
+    for tenant in tenants:
+        of_tenant = asked.filter(pc.equal(asked["tenant"], tenant))
+        for split, others in (
+            ("train", ["validation", "test", "evaluation"]),
+            ("validation", ["test", "evaluation"]),
+        ):
+            mine = of_tenant.filter(pc.equal(of_tenant["split"], split))
+            held = of_tenant.filter(pc.is_in(of_tenant["split"], pa.array(others)))
+            alike = fingerprints(held["text"].to_pylist()).holds(mine["text"].to_pylist())
+            parts.append(mine.filter(pa.array(alike)))
+    return pa.concat_tables(parts)
 
 
 def _near(on: LocalRelations, name: str, settings: ExampleSettings) -> pa.Table:

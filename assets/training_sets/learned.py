@@ -89,8 +89,7 @@ def require_base_without_removed(lake: Lake, registry: ModelRegistry, base: Path
     Raises:
         BaseHasRemovedDocuments: It is one.
     """
-    every = [version for name in registry.names() for version in registry.versions(name)]
-    version = next((each for each in every if registry.path(each).resolve() == base.resolve()), None)
+    version = registry.version_at(base)
     if version is None:
         return
     learned = learned_version(lake, registry, version)

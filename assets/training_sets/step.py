@@ -37,7 +37,7 @@ from retrieval.search.searcher import Searcher
 from retrieval.search.snapshot import NoLiveSnapshot
 from training.datasets.requests import DatasetRequests
 
-_ALGORITHM = "training examples 1"
+_ALGORITHM = "training examples 2"
 _HERE = LocalLimits(change_bytes=sys.maxsize)
 """Mining is matrix products over all of a tenant's vectors, so it runs in this process whatever the size."""
 

@@ -12,6 +12,7 @@ from inference.engines.worker.engine import Workplace
 from orchestration.answer_evaluation.asking import AskedEngine, MeasureJournal, measure_answers
 from orchestration.answer_evaluation.passages import find_passages
 from orchestration.settings import Settings
+from orchestration.training.unlearned import searching_versions, unlearned_questions
 from quality.evaluation.answer_collection import AnswerCollection
 from quality.evaluation.answer_evaluation import AnswerEvaluation, UnknownAnswerEngine, evaluate_answers
 from retrieval.embedding.embedding_model import EmbeddingModel
@@ -193,6 +194,8 @@ def evaluate_engines(
 ) -> AnswerEvaluation:
     """Returns the evaluation of engines on a collection, all of them from the same passages.
 
+    What one of their adapters, or the embedder, learned from is left out.
+
     One that was stopped goes on where it was when it is run again.
 
     Args:
@@ -206,7 +209,12 @@ def evaluate_engines(
     Raises:
         NoLiveSnapshot: The questions are to the lake, and nothing is released.
         EngineError: An engine fails.
+        NothingHeldOut: One of them learned from all questions.
     """
+    registry = settings.training_place.registry
+    adapters = {each.adapter.address for each in engines.values() if each.adapter}
+    versions = [*searching_versions(settings), *map(registry.find, sorted(adapters))]
+    collection = unlearned_questions(registry, versions, collection, progress)
     found = find_passages(settings, model.digest, collection, tenant, progress)
     journal = answers_journal(settings, collection, tenant)
     measured = {}

@@ -6,6 +6,7 @@ from functools import partial
 from inference.answering.query_service import SearchMode
 from orchestration.operations.scratch_index import ScratchChunks, ScratchIndex, open_scratch_index
 from orchestration.settings import Settings
+from orchestration.training.unlearned import searching_versions, unlearned_collection
 from quality.evaluation.beir_collection import BeirCollection
 from quality.evaluation.collection_evaluation import CollectionEvaluation, evaluate_collection
 from quality.evaluation.retrieval_metrics import CHUNKS_PER_DOCUMENT, EvaluatedChunk, SearchFunction
@@ -25,10 +26,15 @@ def evaluate_in_scratch_index(
 ) -> CollectionEvaluation:
     """Indexes a collection in a scratch server, and returns the evaluation of every search mode on it.
 
+    Queries that the embedder learned from are left out.
+
     Raises:
         EvaluateRefused: A document is too long to be one chunk.
         RerankError: The configured reranker's folder is not one.
+        NothingHeldOut: The embedder learned from all queries.
     """
+    learned = searching_versions(settings)
+    collection = unlearned_collection(settings.training_place.registry, learned, collection, progress)
     with open_scratch_index(settings, collection, chunks, progress) as index:
         return evaluate_searches(settings, index, collection, chunks, progress)
 

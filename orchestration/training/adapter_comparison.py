@@ -18,6 +18,7 @@ from orchestration.training.compared import (
 from orchestration.training.generators import version_beside
 from orchestration.training.judged_answers import held_out_questions, written_by_questions
 from orchestration.training.models import model_registry
+from orchestration.training.unlearned import unlearned_examples
 from quality.evaluation.answer_collection import AnswerCollection, load_answer_collection
 from quality.evaluation.answer_evaluation import AnswerEvaluation
 from quality.evaluation.engine_gate import judged_figures
@@ -70,8 +71,8 @@ def compare_adapters(
         address: The version.
         other: `live` for the version of its name that answers, or the base where none does; `base`, or
             another version.
-        data: A file of JSON lines with `prompt` and `response`, all of which are measured; None for the
-            held-out examples of what the version was trained on.
+        data: A file of JSON lines with `prompt` and `response`, of which those are measured that neither
+            learned; None for the held-out examples of what the version was trained on.
         questions: Questions in a form that `headwater evaluate-answers` takes, those of a file to the lake's
             documents of the version's tenant; None for those that its training set holds out.
         progress: Takes a line about what happens.
@@ -84,13 +85,15 @@ def compare_adapters(
         BadAnswerCollection: The questions can not be read.
         UnknownDataset: What it was trained on is gone.
         EngineError: The model fails at a question.
-        NothingHeldOut: There is nothing to measure it on.
+        NothingHeldOut: There is nothing to measure it on that neither learned.
         JudgedAnswersChanged: It is not known any more what was held out of its folder.
     """
     registry = model_registry(settings)
     version = registry.find(address)
     beside = version_beside(registry, version, other)
     examples, dataset = _held_out(settings, version, data, progress)
+    compared = [version, beside] if beside else [version]
+    examples = unlearned_examples(registry, compared, examples, dataset, progress)[:_MOST_COMPARED]
     asked = _questions(settings, version, questions, progress)
     if not examples and asked is None:
         raise NothingHeldOut(
@@ -122,7 +125,7 @@ def compare_adapters(
                 for name, each in zip(names, (version, beside), strict=True)
             }
             evaluation = _answers(settings, base, asked, version.lineage.tenant, adapters, progress)
-            answered = answer_figures(evaluation, *names)
+            answered, questions_asked = answer_figures(evaluation, *names), evaluation.questions
             differences |= judged_figures(evaluation.differences(*names))
             figures = {name: figures.get(name, {}) | answered[name] for name in names}
         verdict = decide_model_release(differences, settings.recipe.engine_gate.tolerance, LOG_LIKELIHOOD)
@@ -192,7 +195,7 @@ def _held_out(
     if data:
         written = written_by_file(data, None)
         every = [*written.splits.train, *written.splits.validation, *written.splits.test]
-        return every[:_MOST_COMPARED], written.name
+        return every, written.name
     name = version.lineage.dataset
     if Path(name).is_dir():
         written = _of_folder(settings, version, progress)
@@ -200,4 +203,4 @@ def _held_out(
         written = written_by_file(Path(name), version.lineage.tenant)
     else:
         written = written_by_tenant(settings.datasets_folder, version.lineage.tenant or "default", name)
-    return written.splits.test[:_MOST_COMPARED], f"{name}/test"
+    return written.splits.test, f"{name}/test"

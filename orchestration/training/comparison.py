@@ -24,19 +24,18 @@ from orchestration.training.compared import (
     log_verdict,
 )
 from orchestration.training.models import model_registry, settings_with_embedder
+from orchestration.training.unlearned import searching_versions, unlearned_collection
 from quality.evaluation.answer_collection import AnswerCollection, AnswerQuestion, expert_answers
 from quality.evaluation.answer_evaluation import evaluate_answers
 from quality.evaluation.beir_collection import BeirCollection, load_beir_collection
 from quality.evaluation.collection_evaluation import MEASURES
 from quality.evaluation.engine_gate import judged_figures
 from quality.evaluation.model_gate import RANKING, decide_model_release
-from quality.evaluation.verdict import Verdict, paired_gains, question_set_digest
+from quality.evaluation.verdict import paired_gains, question_set_digest
 from retrieval.embedding.embedding_model import EmbeddingModel
 from training.datasets.held_out import NothingHeldOut, held_out_collection, known_answers
 from training.datasets.training_set import open_dataset
-from training.jobs.learned import folder_digest
-from training.registry.addresses import embedder_folder
-from training.registry.versions import ModelDecision, ModelVersion
+from training.registry.versions import ModelDecision
 
 _COMPARED_MODES = ("hybrid", "vector")
 
@@ -49,12 +48,10 @@ class ModelComparison(ComparedModels):
     engine gives from what each of them finds.
 
     Attributes:
-        queries: The queries of the collection.
-        warning: What the figures do not say; None if nothing is known.
+        queries: The queries of the collection that neither learned from.
     """
 
     queries: int
-    warning: str | None = None
 
 
 def compare_models(
@@ -81,26 +78,25 @@ def compare_models(
         ModelNotTrusted: A model's files are not those that were signed.
         BadBeirCollection: The folder is not in that layout.
         BadAnswerCollection: It has a `questions.jsonl`, and a line of that is no question.
-        NothingHeldOut: The first model was not made from a training set, or that holds out no questions.
+        NothingHeldOut: The first model was not made from a training set, that holds out no questions, or one
+            of the two learned from all of them.
         DatasetHasRemovedDocuments: The training set holds documents that were removed since.
     """
     if data:
         collection, known = load_beir_collection(data, split), expert_answers(data)
     else:
         collection, known = _held_out(settings, one)
-    asked = _asked(collection, known)
-    split = split if data else "test"
+    registry, split = model_registry(settings), split if data else "test"
     with_model = {name: settings_with_embedder(settings, name) for name in (one, other)}
+    versions = {name: searching_versions(each) for name, each in with_model.items()}
+    collection = unlearned_collection(registry, [*versions[one], *versions[other]], collection, progress)
+    asked = _asked(collection, known)
     models = {name: EmbeddingModel.of(each.recipe.embedder, each.home) for name, each in with_model.items()}
-    against, registry = models[other].digest, model_registry(settings)
-    version = _version(settings, one, models[one].digest)
-    warning = _trained_on(version, data, split) if version and data else None
-    if warning:
-        progress(f"warning: {warning}")
+    against, version = models[other].digest, next(iter(versions[one]), None)
     digest = _questions_digest(collection, asked)
     known_before = known_decision(registry, version, against, digest) if version else None
     if known_before is not None:
-        return _compared(one, other, collection, {}, known_before, warning)
+        return _compared(one, other, collection, {}, known_before)
     progress(f"{len(asked.questions)} questions are answered with each")
     journal = answers_journal(settings, asked, "")
     measured = {
@@ -115,9 +111,6 @@ def compare_models(
     verdict = decide_model_release(
         differences, settings.recipe.gate.tolerance, RANKING, settings.recipe.engine_gate.tolerance
     )
-    learned = warning is not None and split == "train"
-    if learned:
-        verdict = Verdict("refused", warning or "")
     decision = ModelDecision.of_verdict(
         verdict,
         version.version if version else 0,
@@ -125,7 +118,7 @@ def compare_models(
         f"{collection.name}/{split}",
         paired_gains(differences),
         len(asked.questions),
-        None if learned else digest,
+        digest,
     )
     if version:
         decision = log_verdict(registry, version, decision)
@@ -134,7 +127,7 @@ def compare_models(
         name: {key: float(values.mean()) for key, values in each.rankings.items()} | of_answers[name]
         for name, each in measured.items()
     }
-    return _compared(one, other, collection, figures, decision, warning)
+    return _compared(one, other, collection, figures, decision)
 
 
 def _compared(
@@ -143,27 +136,17 @@ def _compared(
     collection: BeirCollection,
     figures: dict[str, dict[str, float]],
     decision: ModelDecision,
-    warning: str | None,
 ) -> ModelComparison:
     return ModelComparison(
         *(one, other, collection.name, decision.questions or 0, figures, decision.gains, decision.decision),
         *(decision.reason, decision.questions_needed),
         queries=len(collection.queries),
-        warning=warning,
     )
 
 
 def _questions_digest(collection: BeirCollection, asked: AnswerCollection) -> str:
     queries = [(text, sorted(collection.relevant[name].items())) for name, text in collection.queries.items()]
     return question_set_digest([*queries, *asked.questions])
-
-
-def _version(settings: Settings, name: str, digest: str) -> ModelVersion | None:
-    """Returns the version of the registry that a name means; None if it means another model."""
-    registry = model_registry(settings)
-    every = (each for known in registry.names() for each in registry.versions(known))
-    path = str(_path(settings, name))
-    return next((each for each in every if each.digest == digest or str(registry.path(each)) == path), None)
 
 
 @dataclass(frozen=True)
@@ -225,22 +208,3 @@ def _held_out(settings: Settings, one: str) -> tuple[BeirCollection, dict[str, A
     opened = [open_dataset(settings.datasets_folder, each.address) for each in learned]
     known = {text: AnswerQuestion(text, ideal=ideal) for text, ideal in known_answers(*opened).items()}
     return held_out_collection(*opened), known
-
-
-def _trained_on(version: ModelVersion, data: Path, split: str) -> str | None:
-    """Returns a warning if a version was trained on the collection that it is measured on."""
-    lineage = version.lineage
-    if lineage.dataset != str(data.resolve()) and lineage.dataset_digest != folder_digest(data):
-        return None
-    if split == "train":
-        return (
-            f"{version.address} learned these very judgements, so its figures say nothing: give --split test"
-        )
-    return (
-        f"{version.address} was trained on this collection's passages and on its other questions: elsewhere "
-        "it may be worse, so compare it there too"
-    )
-
-
-def _path(settings: Settings, name: str) -> Path | None:
-    return None if name == "live" else embedder_folder(settings.models_folder, name)

@@ -93,7 +93,11 @@ def written_by_questions(
                 answering.advance()
     every = [answered[name] for name in chosen]
     progress(describe_answered(every))
-    return WrittenSource(str(data.resolve()), digest, tenant, frozenset(), judged_examples(every))
+    splits = judged_examples(every)
+    names = {each.name for each in (*splits.train, *splits.validation)}
+    prompted = (part for each in every if each.name in names for part in (*each.cited, *each.others))
+    passages = frozenset(each.text for each in prompted)
+    return WrittenSource(str(data.resolve()), digest, tenant, frozenset(), splits, passages=passages)
 
 
 def held_out_questions(data: Path, source: WrittenSource) -> AnswerCollection | None:

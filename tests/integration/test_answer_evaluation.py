@@ -7,6 +7,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from test_model_releases import LINEAGE
+from tiny_embedders import make_tiny_embedder
 from typer.testing import CliRunner, Result
 
 from assets.answers.journal import AnswerJournal
@@ -23,6 +25,10 @@ from quality.evaluation.answer_evaluation import (
     measure_answer,
 )
 from retrieval.chunking.sentences import sentence_spans
+from training.datasets.held_out import NothingHeldOut
+from training.registry.learned_texts import LearnedTexts
+from training.registry.model_card import model_card
+from training.registry.versions import ModelRegistry
 
 PASSAGES = {
     "danube": "The Danube rises in the Black Forest in Germany.",
@@ -146,6 +152,31 @@ def test_an_evaluation_that_was_stopped_asks_only_what_is_missing(
     for figures in (whole, again):
         del figures["engines"]["extractive"]["p50_ms"]
     assert again == whole
+
+
+def test_questions_that_the_embedder_learned_from_judge_no_answer(
+    searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = ModelRegistry(tmp_path / "state" / "models")
+    for seed, asked in enumerate(
+        (["where does the danube rise"], ["Where's the Danube rise?", "What's bread baked from?"])
+    ):
+
+        def write_model(folder: Path, seed: int = seed) -> None:
+            make_tiny_embedder(folder, seed)
+
+        registry.add("embedder", LINEAGE, {}, 1.0, write_model, model_card, LearnedTexts(questions=asked))
+    monkeypatch.setenv("HEADWATER_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("HEADWATER_RECIPE__EMBEDDER__MODEL", "embedder@1")
+    done = evaluate(searched, "--json")
+    assert figures_of(done)["questions"] == 1
+    said = " ".join(done.stderr.split())
+    assert "embedder@1 learned from 1 of the 2 questions of searched, or from nearly the same" in said
+    monkeypatch.setenv("HEADWATER_RECIPE__EMBEDDER__MODEL", "embedder@2")
+    for gate in ([], ["--gate"]):
+        refused = evaluate(searched, *gate)
+        assert isinstance(refused.exception, NothingHeldOut)
+        assert "embedder@2 learned from 2 of the 2 questions" in str(refused.exception)
 
 
 def test_sentences_are_ranked_by_the_engines_scorer(tmp_path: Path, home: Path) -> None:

@@ -24,7 +24,7 @@ from training.datasets.training_set import (
     mark_removed_documents,
     open_dataset,
 )
-from training.jobs.learned import folder_digest
+from training.registry.learned_texts import LearnedTexts
 from training.registry.lineage import ModelLineage
 from training.registry.model_card import model_card
 from training.registry.versions import ModelVersion, UnknownModel
@@ -47,11 +47,11 @@ def headwater(settings: Settings, *arguments: str) -> Any:
     return json.loads(ran.stdout)
 
 
-def add_version(settings: Settings, base: Path, lineage: ModelLineage) -> ModelVersion:
+def add_version(settings: Settings, base: Path, lineage: ModelLineage, learned: LearnedTexts) -> ModelVersion:
     def write(folder: Path) -> None:
         shutil.copytree(base, folder, dirs_exist_ok=True)
 
-    return settings.training_place.registry.add("embedder", lineage, {}, 1.0, write, model_card)
+    return settings.training_place.registry.add("embedder", lineage, {}, 1.0, write, model_card, learned)
 
 
 def test_a_version_is_compared_on_what_its_training_set_holds_out(
@@ -68,7 +68,8 @@ def test_a_version_is_compared_on_what_its_training_set_holds_out(
     rows = [*ranked_rows([]), *texts, *instructions[:2], *both]
     header = write_examples(settings, "acme", rows)
     lineage = {"dataset": header.address, "dataset_digest": header.digest, "tenant": "acme"}
-    version = add_version(settings, tiny_base, LINEAGE.model_copy(update=lineage))
+    nothing = LearnedTexts()
+    version = add_version(settings, tiny_base, LINEAGE.model_copy(update=lineage), nothing)
     held_out = held_out_collection(open_dataset(settings.datasets_folder, header.address))
     assert len(held_out.queries) == len(ranked_rows([])) + 3, "a question counts once"
     opened = open_dataset(settings.datasets_folder, header.address)
@@ -77,7 +78,6 @@ def test_a_version_is_compared_on_what_its_training_set_holds_out(
         held_out_collection(replace(opened, examples=untested))
     found = compare_models(settings, version.address, str(tiny_base), None, "test", lambda line: None)
     assert (found.dataset, found.queries) == (header.address, len(held_out.queries))
-    assert found.warning is None
     assert not found.approved  # it is compared with itself
     assert found.gains["vector ndcg@10"]["difference"] == 0
     # On the whole path: what is known of the answers, and which passages they are to cite.
@@ -99,21 +99,31 @@ def test_a_version_is_compared_on_what_its_training_set_holds_out(
         compare_models(settings, version.address, "live", None, "test", lambda line: None)
 
 
-def test_a_comparison_on_what_a_version_was_trained_on_warns_and_one_on_its_judgements_does_not_count(
+def test_no_embedder_is_judged_by_what_it_or_the_other_learned_from(
     settings: Settings, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     data = collection(tmp_path_factory.mktemp("data") / "rivers", 12)
+    queries = [json.loads(line) for line in (data / "queries.jsonl").read_text().splitlines()]
+    header = "query-id\tcorpus-id\tscore\n"
+    (data / "qrels" / "both.tsv").write_text(f"{header}q4\td4\t1\nq11\td11\t1\n")
     other = make_tiny_embedder(tmp_path_factory.mktemp("other"), seed=1)
-    lineage = {"dataset": "somewhere", "dataset_digest": folder_digest(data)}
-    version = add_version(settings, other, LINEAGE.model_copy(update=lineage))
+    learned = LearnedTexts(
+        questions=[each["text"] for each in queries[:11]],
+        passages=[json.loads(line)["text"] for line in (data / "corpus.jsonl").read_text().splitlines()],
+    )
+    lineage = {"dataset": "somewhere", "tenant": None}
+    version = add_version(settings, other, LINEAGE.model_copy(update=lineage), learned)
     said: list[str] = []
-    about = json.loads((data / "queries.jsonl").read_text().splitlines()[-1])  # of the test split
-    about |= {"ideal_answer": "Beside it.", "exact_answer": ["stream", "peak"]}
+    about = queries[-1] | {"ideal_answer": "Beside it.", "exact_answer": ["stream", "peak"]}
     (data / "questions.jsonl").write_text(json.dumps(about) + "\n")
     found = compare_models(settings, version.address, str(other), data, "test", said.append)
-    assert found.warning is not None
-    assert "was trained on this collection's passages and on its other questions" in found.warning
-    assert f"warning: {found.warning}" in said
+    assert found.queries == 1
+    assert any(
+        line.startswith(
+            f"warning: 1 of 1 question of rivers are about documents that {version.address} learned"
+        )
+        for line in said
+    )
     assert {"token_f1", "right", "citation_recall"} <= set(found.gains), "experts' answers are known"
     measured = headwater(settings, "evaluate", str(data), "--embedder", version.address)
     assert measured["queries"] == found.queries
@@ -122,11 +132,23 @@ def test_a_comparison_on_what_a_version_was_trained_on_warns_and_one_on_its_judg
         assert measured["modes"][mode]["ndcg@10"] == pytest.approx(expected)
     with pytest.raises(UnknownModel, match=r"no embedder is called 'embedder@9'.*, or one of .*embedder@2"):
         headwater(settings, "evaluate", str(data), "--embedder", "embedder@9")
-    learned = headwater(
-        settings, "models", "compare", version.address, str(other), "--data", str(data), "--split", "train"
-    )
-    assert not learned["approved"]
-    assert "learned these very judgements" in learned["reason"]
-    assert settings.training_place.registry.decisions("embedder")[-1].decision == "refused"
+
+    # A copy of the folder elsewhere, which asks it in other words: it is the questions that count.
+    copied = data.parent / "copied"
+    shutil.copytree(data, copied)
+    asked = [
+        each | {"text": each["text"].replace("where says that", "where's it said that")} for each in queries
+    ]
+    (copied / "queries.jsonl").write_text("\n".join(map(json.dumps, asked)) + "\n")
+    for candidate, beside in ((version.address, str(other)), (str(other), version.address)):
+        said.clear()
+        assert compare_models(settings, candidate, beside, copied, "both", said.append).queries == 1
+        assert any(
+            "learned from 1 of the 2 questions of copied, or from nearly the same" in line for line in said
+        )
+    decisions = len(settings.training_place.registry.decisions("embedder"))
+    with pytest.raises(NothingHeldOut, match=r"learned from 11 of the 11 questions of copied.*--data"):
+        compare_models(settings, version.address, str(other), copied, "train", said.append)
+    assert len(settings.training_place.registry.decisions("embedder")) == decisions
     with pytest.raises(NothingHeldOut, match=r"was trained on the folder somewhere.*--data"):
         compare_models(settings, version.address, "live", None, "test", said.append)

@@ -24,6 +24,7 @@ from orchestration.stepping_down import step_down_adapters
 from orchestration.training.models import ModelNotPromoted, promote_model, roll_back_model
 from retrieval.index.index import Index
 from retrieval.store.postgres import Postgres
+from training.registry.learned_texts import LearnedTexts
 from training.registry.model_card import model_card
 from training.registry.versions import ModelAliases, ModelDecision, ModelRegistry
 
@@ -44,7 +45,15 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settin
     made = make_tiny_embedder(tmp_path / "base")
     ids = {name: doc_id("default", "notes", (corpus / f"{name}.md").as_uri()) for name in NAMES}
     learned = [ids["tides"]]
-    registry.add("embedder", LINEAGE, {}, 1.0, lambda folder: copy_into(made, folder), model_card, learned)
+    registry.add(
+        "embedder",
+        LINEAGE,
+        {},
+        1.0,
+        lambda folder: copy_into(made, folder),
+        model_card,
+        LearnedTexts(learned),
+    )
     show_live(registry, "embedder", 1)
     base = save_tiny_generator(tmp_path / "generator")
     for number, name in enumerate(("salt", "bread", "tides"), 1):

@@ -4,6 +4,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 from lake_rows import write
 from test_gx import chunk, document
@@ -60,8 +62,27 @@ def registry(tmp_path: Path, uris: Sequence[str]) -> SourceRegistry:
     return sources
 
 
+def none(questions: Sequence[str]) -> npt.NDArray[np.bool_]:
+    return np.zeros(len(questions), bool)
+
+
+def test_what_a_model_learned_from_is_not_asked_of_it(
+    lake: Lake, pins: dict[str, int], tmp_path: Path
+) -> None:
+    sources = registry(tmp_path, ["file:///asked"])
+    every = candidate_questions(lake, sources, pins, none)
+    learned = {each.question for asked in every.values() for each in asked[::2]}
+
+    def is_learned(questions: Sequence[str]) -> npt.NDArray[np.bool_]:
+        return np.array([each in learned for each in questions], bool)
+
+    left = candidate_questions(lake, sources, pins, is_learned)
+    assert {tenant: len(asked) for tenant, asked in left.items()} == {"asked": 3, "large": 50, "small": 1}
+    assert learned.isdisjoint(each.question for asked in left.values() for each in asked)
+
+
 def test_tenants_without_questions_are_asked_too(lake: Lake, pins: dict[str, int], tmp_path: Path) -> None:
-    asked = candidate_questions(lake, registry(tmp_path, ["file:///asked", "file:///gone"]), pins)
+    asked = candidate_questions(lake, registry(tmp_path, ["file:///asked", "file:///gone"]), pins, none)
     assert [each.question for each in asked["asked"]] == ["What of file:///asked?"]
     assert {tenant: len(questions) for tenant, questions in asked.items()} == {
         "asked": 1,
@@ -77,14 +98,14 @@ def test_a_question_names_its_document_by_uri_or_by_id(
     sources = registry(tmp_path, ["file:///gone"])
     by_id = [{"question": f"What of {name}?", "doc_id": name} for name in ("asked-0", "gone-0")]
     (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, by_id)))
-    asked = candidate_questions(lake, sources, pins)
+    asked = candidate_questions(lake, sources, pins, none)
     assert [(each.question, each.expected) for each in asked["asked"]] == [("What of asked-0?", ("asked-0",))]
 
 
 def test_a_tenant_whose_questions_can_not_be_answered_is_asked_for_its_chunks(
     lake: Lake, pins: dict[str, int], tmp_path: Path
 ) -> None:
-    asked = candidate_questions(lake, registry(tmp_path, ["file:///gone"]), pins)
+    asked = candidate_questions(lake, registry(tmp_path, ["file:///gone"]), pins, none)
     assert sorted(each.expected for each in asked["asked"]) == [("asked-0",), ("asked-1",), ("asked-2",)]
 
 

@@ -82,10 +82,13 @@ def test_training_prints_what_it_made_and_the_same_command_makes_nothing_new(
     assert json.loads(again.stdout) == made
     version = tmp_path / "state" / "models" / "registry" / "embedder" / "1"
     files = {str(path.relative_to(version)) for path in version.rglob("*") if path.is_file()}
-    assert files == {"model.sig", "model/headwater.json", "model/README.md"} | {
+    learned = {f"model/learned_{kind}.parquet" for kind in ("questions", "passages")}
+    assert files == {"model.sig", "model/headwater.json", "model/README.md"} | learned | {
         f"model/{path.relative_to(tiny_base)}" for path in tiny_base.rglob("*") if path.is_file()
     }
-    assert {Path(name).suffix for name in files} == {".sig", ".json", ".md", ".safetensors"}, "no pickle"
+    assert {Path(name).suffix for name in files} == {".sig", ".json", ".md", ".safetensors", ".parquet"}, (
+        "no pickle"
+    )
     listed = CliRunner().invoke(app, ["models", "list", "--json"], catch_exceptions=False)
     assert [row["digest"] for row in json.loads(listed.stdout)] == [made["digest"]]
 

@@ -50,6 +50,15 @@ def test_training_registers_a_signed_adapter_and_the_same_command_makes_nothing_
     (tmp_path / "none.jsonl").write_text("\n")
     with pytest.raises(NothingHeldOut, match=r"none\.jsonl\S* holds nothing to measure generator@1 on"):
         compare_adapters(Settings(), "generator@1", "base", tmp_path / "none.jsonl", None, print)
+    # On its own file it is measured on what it did not learn, and on no more.
+    measured = compare_adapters(Settings(), "generator@1", "base", data, None, print)
+    assert (measured.examples, measured.questions) == (4, 0)
+    rows = [{"prompt": f"What of {n}", "response": f"river {n}"} for n in range(30)]
+    (tmp_path / "nearly.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert (
+        compare_adapters(Settings(), "generator@1", "base", tmp_path / "nearly.jsonl", None, print).examples
+        == 4
+    )
     of_tenant = [*command, "--tenant", "acme", "--json"]
     other = json.loads(CliRunner().invoke(app, of_tenant, catch_exceptions=False).stdout)
     assert (other["model"], other["version"]) == ("generator-acme", 1)
@@ -60,7 +69,8 @@ def test_training_registers_a_signed_adapter_and_the_same_command_makes_nothing_
     assert json.loads((Path(found["path"]) / "adapter_config.json").read_text())["peft_type"] == "LORA"
     assert "library_name: peft" in (Path(found["path"]) / "README.md").read_text()
     assert {path.name for path in Path(found["path"]).parent.rglob("*") if path.is_file()} == {
-        *("model.sig", "headwater.json", "README.md", "adapter_config.json", "adapter_model.safetensors")
+        *("model.sig", "headwater.json", "README.md", "adapter_config.json", "adapter_model.safetensors"),
+        "learned_questions.parquet",
     }
     registry = ModelRegistry(tmp_path / "state" / "models")
     config = Path(found["path"]) / "adapter_config.json"
@@ -96,6 +106,13 @@ def test_an_adapter_is_compared_by_its_losses_and_by_its_answers(
     # Of two that write at random one is likelier, and none answers better.
     both = [found, compared(made[1].address, made[0].address)]
     assert any(not each["approved"] and "log_likelihood" in each["reason"] for each in both)
+    asked = ["what is the rhine"]
+    learned = register_random_adapter(
+        registry, tiny_base, digest, "acme", 3, questions=asked, dataset=header.address
+    )
+    for pair in ((learned.address, "base"), (made[0].address, learned.address)):
+        found = compared(*pair)
+        assert (found["questions"], found["examples"]) == (len(names) - 1, len(names))
     same = register_random_adapter(registry, tiny_base, digest, "beta", 1)
     assert same.digest == made[0].digest
     with pytest.raises(SharedDigest, match="of generator-acme@1 and generator-beta@1: name one of them"):

@@ -34,8 +34,17 @@ from orchestration.tracing.tracer import trace_identity
 from orchestration.training.datasets import list_datasets, make_dataset
 from retrieval.store.postgres import Postgres
 from training.datasets import TrainingSet, open_dataset
+from training.datasets.alike import fingerprints
+from training.datasets.held_out import held_out_collection
 from training.datasets.requests import DatasetRequests
-from training.datasets.training_set import DatasetHasRemovedDocuments
+from training.datasets.training_set import (
+    SPLITS,
+    DatasetHasRemovedDocuments,
+    Split,
+    chunk_texts,
+    relevant_passages,
+)
+from training.jobs.learned import learned_of_tenants
 
 TOPICS = dict(sorted(pydoc_data.topics.topics.items())[:48])
 ASKED = "Boolean operations"
@@ -217,6 +226,51 @@ def test_nothing_to_train_on_is_near_a_held_out_text_or_an_evaluation_question(o
         others = np.arange(len(right)) + len(left)
         jaccard = shingle_jaccard(both, np.full(len(right), place), others, MinHashConfig())
         assert jaccard.max() < 0.8, (left[place], right[int(jaccard.argmax())])
+
+
+def test_no_question_is_alike_on_two_sides_of_a_split(opened: TrainingSet) -> None:
+    asked = {
+        split: {row["question"] for row in rows(opened) if row["split"] == split and row["question"]}
+        for split in SPLITS
+    }
+    held_from: dict[Split, list[Split]] = {"train": ["validation", "test"], "validation": ["test"]}
+    for split, others in held_from.items():
+        held = fingerprints([ASKED, *(each for other in others for each in asked[other])])
+        assert not held.holds(sorted(asked[split])).any()
+
+
+def test_the_chunk_that_a_claim_stands_in_is_relevant_and_nothing_that_holds_it_is_negative(
+    settings: Settings, opened: TrainingSet
+) -> None:
+    chunks = chunk_texts(opened)
+    claims = [row for row in rows(opened) if row["query_kind"] == "claim"]
+    assert {row["kind"] for row in claims} == {"retrieval_pair", "ranked_list"}
+    held_out, tested = held_out_collection(opened), 0
+    names = {text: name for name, text in held_out.queries.items()}
+    for row in claims:
+        if row["kind"] == "retrieval_pair":
+            source, others = chunks[row["chunk_ids"][0]], row["negatives"]
+            assert relevant_passages(row, chunks) == [row["positive"], source]
+            assert row["positive"] != source
+        else:
+            source, others = row["positive"], [each for each in row["candidates"] if each != row["positive"]]
+            assert source in row["candidates"]
+        assert row["question"] in " ".join(source.split())
+        assert not [each for each in others if row["question"] in " ".join(each.split())]
+        if row["split"] == "test":
+            tested += 1
+            relevant = held_out.relevant[names[row["question"]]]
+            assert source in {held_out.documents[each].text for each in relevant}
+    assert tested
+    lists = learned_of_tenants(settings.datasets_folder, ["default"]).lists()
+    for row in np.flatnonzero([each == "claim" for each in query_kinds(opened, lists.ids)]):
+        right = [lists.passages[each] for each in lists.candidates[row][lists.relevant[row]]]
+        assert any(lists.questions[row] in " ".join(each.split()) for each in right)
+
+
+def query_kinds(opened: TrainingSet, ids: list[str]) -> list[str]:
+    kinds = {row["example_id"]: row["query_kind"] for row in rows(opened)}
+    return [kinds[each] for each in ids]
 
 
 def test_what_is_left_out_stays_in_the_table_with_the_reason(settings: Settings) -> None:

@@ -201,11 +201,23 @@ def test_a_loss_that_is_no_number_names_the_step_and_the_examples(tiny_base: Pat
 def test_passages_longer_than_the_model_reads_are_told_and_their_beginnings_learned(
     tiny_base: Path, tmp_path: Path
 ) -> None:
-    texts = {f"p{n}": f"passage {n} " + "and so on " * (200 if n < 3 else 1) for n in range(10)}
+    words = [
+        "harbour",
+        "violin",
+        "glacier",
+        "turbine",
+        "orchard",
+        "comet",
+        "saddle",
+        "lantern",
+        "pepper",
+        "oar",
+    ]
+    texts = {f"p{n}": f"{word} " + "and so on " * (200 if n < 3 else 1) for n, word in enumerate(words)}
     lists = ranked_lists(
         [
-            RankedQuestion(f"q{n}", f"passage {n}", [f"p{n}", "p0"], [0.9, 0.1], [f"p{n}"], True)
-            for n in range(10)
+            RankedQuestion(f"q{n}", word, [f"p{n}", "p0"], [0.9, 0.1], [f"p{n}"], True)
+            for n, word in enumerate(words)
         ],
         texts,
     )
@@ -224,6 +236,41 @@ def test_a_base_that_is_none_is_named(tmp_path: Path, kind: str) -> None:
         (folder / "model.bin").write_bytes(b"x")
     with pytest.raises(UnknownBase, match=r"base can not be trained: .*modules\.json"):
         EmbeddingNetwork(folder)
+
+
+def test_no_document_and_no_question_in_other_words_is_on_both_sides_of_early_stopping() -> None:
+    words = [
+        a + b for a in ("gal", "mor", "tis", "ven", "lup", "rak") for b in ("ado", "ine", "usk", "oph", "emy")
+    ]
+    texts = {
+        f"{word} {part}": f"{word} {part} {word[::-1]} of part {part}" for word in words for part in "ab"
+    }
+    texts |= {f"{word} copy": f"{texts[f'{word} a']}." for word in words[:10]}
+    documents = {key: key if key.endswith("copy") else key.split()[0] for key in texts}
+    asked = {f"{key} title": (f"{key.split()[0]} {key[-1]}{key[-1]}{key[-1]}{key[-1]}", key) for key in texts}
+    asked |= {f"{word} may": (f"May a guest use the {word} without a key?", f"{word} a") for word in words}
+    asked |= {f"{word} can": (f"Can a guest use the {word} without a key?", f"{word} b") for word in words}
+    lists = ranked_lists(
+        [
+            RankedQuestion(name, question, [key], [1.0], [key], name.endswith("can"))
+            for name, (question, key) in asked.items()
+        ],
+        texts,
+        documents,
+    )
+    train, validation = split_validation(lists, share=0.25, most=8)
+    assert {each.split()[0] for each in train.ids}.isdisjoint(each.split()[0] for each in validation.ids)
+    assert 4 <= len(validation.ids) <= 16
+    assert all(each.endswith("can") for each in validation.ids), "judged questions, where there are enough"
+    turned = lists.rows(np.arange(len(lists.ids))[::-1])
+    assert set(split_validation(turned, share=0.25, most=8)[1].ids) == set(validation.ids)
+    one = ranked_lists(
+        [RankedQuestion(f"q{n}", f"{word}?", [word], [1.0], [word], True) for n, word in enumerate(words)],
+        {word: word for word in words},
+        dict.fromkeys(words, "the only document"),
+    )
+    with pytest.raises(TooFewExamples, match="give questions about other documents"):
+        split_validation(one, share=0.25, most=8)
 
 
 def test_too_few_questions_are_refused() -> None:

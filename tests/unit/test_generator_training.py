@@ -67,6 +67,7 @@ def examples(
     return [
         WrittenExample(
             f"e{number}",
+            f"what of {word} {number}?",
             [[{"role": "user", "content": f"what of {word} {number}?"}]],
             [f"{word} is good" if number % 4 else NOT_FOUND],
         )
@@ -219,7 +220,9 @@ def test_a_batch_of_like_or_unlike_lengths_has_the_losses_that_each_example_has_
     tiny_base: Path,
 ) -> None:
     network = AdapterNetwork(tiny_base, TRAINING)
-    found = network.tokenize([*examples(4), WrittenExample("long", examples(1)[0].forms, ["peak " * 40])])
+    found = network.tokenize(
+        [*examples(4), WrittenExample("long", "long?", examples(1)[0].forms, ["peak " * 40])]
+    )
     with torch.no_grad():
         together = network.losses(found, np.arange(5))
         alone = torch.cat([network.losses(found, np.array([row])) for row in range(5)])
@@ -244,7 +247,9 @@ def test_a_batch_is_no_wider_than_what_the_model_reads(tmp_path: Path) -> None:
     tokenizer.chat_template = "{{ messages[0]['content'] }}"
     tokenizer.save_pretrained(tmp_path)
     network = AdapterNetwork(tmp_path, TRAINING)
-    found = network.tokenize([WrittenExample("x", [[{"role": "user", "content": "x" * 50}]], ["y" * 30])])
+    found = network.tokenize(
+        [WrittenExample("x", "x?", [[{"role": "user", "content": "x" * 50}]], ["y" * 30])]
+    )
     assert 64 < found.lengths[0] < 100
     assert torch.isfinite(network.losses(found, np.arange(1))).all()
 
@@ -257,7 +262,7 @@ def test_a_batch_is_no_wider_than_what_the_model_reads(tmp_path: Path) -> None:
         (WrittenSplits(examples(20), examples(2), []), "2 examples to validate on"),
         (
             WrittenSplits(
-                [WrittenExample("x", each.forms, ["yes"]) for each in examples(20)], examples(8), []
+                [WrittenExample("x", "x?", each.forms, ["yes"]) for each in examples(20)], examples(8), []
             ),
             "the same response",
         ),
@@ -273,7 +278,7 @@ def test_too_few_examples_or_one_kind_of_response_are_told(
 def test_examples_longer_than_the_model_are_left_out_and_counted(tiny_base: Path, tmp_path: Path) -> None:
     said: list[str] = []
     given = replace(splits(), test=[])
-    given.train.append(WrittenExample("long", given.train[0].forms, ["peak " * 400]))
+    given.train.append(WrittenExample("long", "long?", given.train[0].forms, ["peak " * 400]))
     outcome = train_generator(AdapterNetwork(tiny_base, TRAINING), given, TRAINING, tmp_path, said.append)
     assert outcome.training.cut_off == 1
     assert "1 of 33 examples to train on are longer than the 256 tokens" in " ".join(said)
@@ -289,7 +294,7 @@ def test_an_unknown_base_is_named(tmp_path: Path) -> None:
 
 def test_a_control_token_in_a_response_is_text(tiny_base: Path) -> None:
     network = AdapterNetwork(tiny_base, TRAINING)
-    found = network.tokenize([WrittenExample("x", examples(1)[0].forms, ["peak [SEP] is good"])])
+    found = network.tokenize([WrittenExample("x", "x?", examples(1)[0].forms, ["peak [SEP] is good"])])
     assert list(found.ids[0][-found.responses[0] :]).count(102) == 1
     assert found.ids[0][-1] == 102
 
@@ -311,6 +316,23 @@ def test_a_files_examples_are_split_by_their_prompts_and_a_bad_line_is_named(tmp
         read_written_examples(file)
     with pytest.raises(InvalidWrittenExamples, match=r"none\.jsonl"):
         read_written_examples(tmp_path / "none.jsonl")
+
+
+def test_prompts_of_a_file_that_ask_nearly_the_same_are_on_one_side(tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    words = [
+        a + b for a in ("gal", "mor", "tis", "ven", "lup", "rak") for b in ("ado", "ine", "usk", "oph", "emy")
+    ]
+    asked = ["What is the default {} of the server?", "What's the default {} of the server?"]
+    rows = [{"prompt": each.format(word), "response": word} for each in asked for word in words]
+    file.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    found = read_written_examples(file)
+    sides = [{each.responses[0] for each in part} for part in (found.train, found.validation, found.test)]
+    assert sum(map(len, sides)) == len(words), "each word is on one side, in both wordings"
+    assert [len(part) for part in (found.validation, found.test)] == [6, 6]
+    file.write_text("\n".join(map(json.dumps, rows[::-1])) + "\n")
+    again = read_written_examples(file)
+    assert {each.question for each in again.test} == {each.question for each in found.test}
 
 
 def test_a_training_sets_instructions_cite_their_chunk_or_refuse() -> None:

@@ -78,6 +78,20 @@ def test_equal_questions_are_held_out_together_and_so_whatever_else_is_asked() -
     assert {each.name for each in again.validation} == held[0]
 
 
+def test_questions_whose_answers_cite_one_document_are_held_out_together() -> None:
+    asked = [answered(number) for number in range(40)]
+    same = [
+        each.model_copy(update={"name": f"{each.name} also", "question": f"And {each.name}?"})
+        for each in asked
+    ]
+    splits = judged_examples([*asked, *same])
+    sides = [
+        {each.name.split()[0] for each in part} for part in (splits.train, splits.validation, splits.test)
+    ]
+    assert sum(map(len, sides)) == 40
+    assert [len(part) for part in (splits.validation, splits.test)] == [8, 8]
+
+
 class _Quoting:
     """An engine that quotes the first words of some passages."""
 

@@ -97,7 +97,8 @@ def test_versions_are_numbered_addressed_and_the_same_files_are_one_version(
     assert first.digest in card
     modes = {path.stat().st_mode & 0o777 for path in registry.folder.rglob("*") if path.is_file()}
     assert modes <= {0o600, 0o644}  # what the umask of our processes makes private is not in a test
-    assert names_of_files(registry.path(first)) == names_of_files(bases[0]) | {"headwater.json", "README.md"}
+    beside = {"headwater.json", "README.md", "learned_questions.parquet"}
+    assert names_of_files(registry.path(first)) == names_of_files(bases[0]) | beside
 
 
 def test_settings_find_the_registrys_embedder_and_the_promoted_one_is_the_default(

@@ -28,7 +28,12 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def examples(count: int, first: int = 0) -> list[WrittenExample]:
     return [
-        WrittenExample(f"e{number}", [[{"role": "user", "content": f"Say {number}."}]], [f"It is {number}."])
+        WrittenExample(
+            f"e{number}",
+            f"Say {number}.",
+            [[{"role": "user", "content": f"Say {number}."}]],
+            [f"It is {number}."],
+        )
         for number in range(first, first + count)
     ]
 

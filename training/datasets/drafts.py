@@ -7,7 +7,9 @@ Questions are of several kinds, because a model tuned on one kind is known to ge
 * `natural`: what a sentence answers that defines something ("X is a …") or states a purpose ("To do X, …"),
   or a heading that asks;
 * `claim`: one of the chunk's sentences. Its positive is the rest of the chunk without that sentence, so that
-  the same words are not the answer (the inverse cloze task: Lee, Chang and Toutanova, 1906.00300).
+  the same words are not all that is learned (the inverse cloze task: Lee, Chang and Toutanova, 1906.00300).
+
+Relevant to a question is the chunk that it was made of, by its id, whatever part of it is the positive.
 
 Instructions are definitions, pairs of question and answer that stand in the text, and sections by their
 heading. The rules for sentences are for English; texts in other languages get titles, keywords and claims.

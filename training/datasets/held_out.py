@@ -7,7 +7,7 @@ from quality.evaluation.answer_collection import AnswerCollection, AnswerQuestio
 from quality.evaluation.answer_metrics import strip_citation_markers
 from quality.evaluation.beir_collection import BeirCollection, BeirDocument
 from training.datasets.answer_citations import cited_numbers
-from training.datasets.training_set import ANSWER, TrainingSet
+from training.datasets.training_set import ANSWER, TrainingSet, chunk_texts, relevant_passages
 from training.registry.lineage import BETWEEN_DATASETS
 
 _KINDS = ("ranked_list", "retrieval_pair")
@@ -20,8 +20,9 @@ class NothingHeldOut(ValueError):
 def held_out_collection(*opened: TrainingSet) -> BeirCollection:
     """Returns the questions of the test split of training sets, over the passages of all splits.
 
-    A question's passage is the relevant one; the others are what it competes with. What is asked of several
-    passages, and of one as a pair and as a ranked list, is one question: figures count it once.
+    The chunk that a question was made of is the relevant one, also where a pair has only a part of it; the
+    others are what it competes with. What is asked of several chunks, and of one as a pair and as a ranked
+    list, is one question: figures count it once.
 
     Raises:
         NothingHeldOut: The test split has no question with a passage.
@@ -29,15 +30,17 @@ def held_out_collection(*opened: TrainingSet) -> BeirCollection:
     documents: dict[str, BeirDocument] = {}
     names: dict[str, str] = {}
     relevant: dict[str, dict[str, int]] = {}
+    chunks = chunk_texts(*opened)
     for split, examples in chain.from_iterable(each.examples.items() for each in opened):
         for row in examples.to_pylist():
             if row["kind"] not in _KINDS or not row["question"]:
                 continue
-            for text in (row["positive"], *row["negatives"], *row["candidates"]):
+            source = relevant_passages(row, chunks)[-1:]
+            for text in (*source, *row["negatives"], *row["candidates"]):
                 documents[_key(text)] = BeirDocument("", text)
-            if split == "test":
+            if split == "test" and source:
                 name = names.setdefault(row["question"], row["example_id"])
-                relevant.setdefault(name, {})[_key(row["positive"])] = 1
+                relevant.setdefault(name, {})[_key(source[0])] = 1
     headers = [each.header for each in opened]
     address = BETWEEN_DATASETS.join(each.address for each in headers)
     if not names:
@@ -66,12 +69,7 @@ def held_out_answers(opened: TrainingSet) -> AnswerCollection | None:
     an answer cites. What is asked of several chunks, such as those of one section, is one question. Refusals
     are left out: what a test asks of these passages, other passages of the lake may answer.
     """
-    chunks = {
-        row["chunk_ids"][0]: row["positive"]
-        for examples in opened.examples.values()
-        for row in examples.to_pylist()
-        if row["kind"] == "domain_text" and row["chunk_ids"]
-    }
+    chunks = chunk_texts(opened)
     answers: dict[str, dict[str, None]] = {}
     gold: dict[str, dict[str, int]] = {}
     for row in opened.examples["test"].to_pylist():

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel
 
@@ -52,9 +53,9 @@ EXAMPLE_SCHEMA = pa.schema(
 `positive` is the passage that answers the question, the answer of an instruction, or the text itself of
 `domain_text`. A `retrieval_pair` has `negatives`, and `scores` are the cosines of the positive and of each
 negative to the question. A `ranked_list` has `candidates`, best first by the `teacher`, whose scores are
-`scores`; the positive is one of them. `chunk_ids` and `doc_ids` are those of the positive and the negatives,
-or of the candidates, in their order; they are empty for an example that the user gave. In the positive of an
-`ANSWER`, [n] is the nth of them.
+`scores`; the positive, the chunk that the question was made of, is one of them. `chunk_ids` and `doc_ids` are
+those of the positive and the negatives, or of the candidates, in their order; they are empty for an example
+that the user gave. In the positive of an `ANSWER`, [n] is the nth of them.
 """
 
 _HEADER = "header.json"
@@ -279,6 +280,30 @@ def write_dataset(
     scratch.rename(target)
     flush_path(target.parent)
     return header
+
+
+def chunk_texts(*opened: TrainingSet) -> dict[str, str]:
+    """Returns the texts of the chunks that snapshots hold, by their ids."""
+    return {
+        row["chunk_ids"][0]: row["positive"]
+        for each in opened
+        for examples in each.examples.values()
+        for row in examples.filter(pc.equal(examples["kind"], "domain_text")).to_pylist()
+        if row["chunk_ids"]
+    }
+
+
+def relevant_passages(row: Mapping[str, Any], chunks: Mapping[str, str]) -> list[str]:
+    """Returns the passages that answer an example's question: its source chunk, and what the pair has of it.
+
+    Args:
+        row: A retrieval pair or a ranked list, in `EXAMPLE_SCHEMA`.
+        chunks: Of `chunk_texts`.
+    """
+    if row["kind"] == "ranked_list":  # one of an older version may have a part of a chunk as its positive
+        return [row["positive"]] if row["positive"] in row["candidates"] else []
+    source = chunks.get(row["chunk_ids"][0], row["positive"]) if row["chunk_ids"] else row["positive"]
+    return list(dict.fromkeys([row["positive"], source]))
 
 
 def _file_digest(file: Path) -> str:

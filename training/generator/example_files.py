@@ -19,6 +19,7 @@ _SCHEMA = pa.schema(
     [
         ("split", pa.string()),
         ("name", pa.string()),
+        ("question", pa.string()),
         ("forms", pa.list_(pa.list_(_MESSAGE))),
         ("responses", pa.list_(pa.string())),
     ]

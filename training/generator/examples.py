@@ -8,16 +8,18 @@ its own citations and passages: those that were found for its question, in an or
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, Field, ValidationError
 
 from inference.prompting.prompt_assembly import NOT_FOUND, PromptConfig, prompt_forms
 from inference.prompting.types import Passage, WholePassage
 from retrieval.chunking.sentences import sentence_spans
+from training.datasets.alike import clusters, held_out
 from training.datasets.answer_citations import cited_numbers, renumber_citations
 from training.datasets.training_set import ANSWER, SPLITS, Split
 
@@ -41,11 +43,13 @@ class WrittenExample:
 
     Attributes:
         name: Its id, for messages.
+        question: The question that it answers, or the whole prompt where nothing says which that is.
         forms: The prompt, as chat messages, in one or more forms, the longest first.
         responses: The response to each form.
     """
 
     name: str
+    question: str
     forms: Sequence[Sequence[Mapping[str, str]]]
     responses: Sequence[str]
 
@@ -67,12 +71,12 @@ class _Row(BaseModel, extra="forbid"):
 def read_written_examples(file: Path) -> WrittenSplits:
     """Returns the examples of a file of JSON lines with `prompt` and `response`.
 
-    Hashes of the prompts decide which of them are held out, so that equal prompts stand on one side.
+    Prompts that are alike stand on one side, and hashes decide which are held out (`split_examples`).
 
     Raises:
         InvalidWrittenExamples: It can not be read; the message names the line.
     """
-    found: dict[str, list[WrittenExample]] = {}
+    found: list[WrittenExample] = []
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -92,19 +96,29 @@ def read_written_examples(file: Path) -> WrittenSplits:
                 f"{file}, line {number}: {place + ': ' if place else ''}{said['msg']}; a line is "
                 '{"prompt": "…", "response": "…"}'
             ) from error
-        example = WrittenExample(
-            f"line {number}", [[{"role": "user", "content": row.prompt}]], [row.response]
-        )
-        found.setdefault(row.prompt, []).append(example)
-    return split_by_hash(found)
+        said = [{"role": "user", "content": row.prompt}]
+        found.append(WrittenExample(f"line {number}", row.prompt, [said], [row.response]))
+    return split_examples(found)
 
 
-def split_by_hash(found: Mapping[str, Sequence[WrittenExample]]) -> WrittenSplits:
-    """Returns examples, given by their prompts or questions, with those of some of these held out."""
-    prompts = sorted(found, key=text_hash)
-    held = max(_FEWEST_HELD_OUT, len(prompts) // _HELD_OUT_OF)
-    parts = (prompts[2 * held :], prompts[:held], prompts[held : 2 * held])
-    return WrittenSplits(*([each for prompt in part for each in found[prompt]] for part in parts))
+def split_examples(
+    examples: Sequence[WrittenExample], documents: Sequence[Collection[str]] | None = None
+) -> WrittenSplits:
+    """Returns examples with some held out: those that are alike, or of one document, stand on one side.
+
+    Args:
+        examples: The examples; hashes of their questions decide, and not their order.
+        documents: The names of the documents that each is about.
+    """
+    questions = [each.question for each in examples]
+    labels = clusters(questions, documents)
+    held = max(_FEWEST_HELD_OUT, len(set(questions)) // _HELD_OUT_OF)
+    parts, left = list[list[WrittenExample]](), np.arange(len(examples))
+    for _ in range(2):
+        rows = held_out([questions[row] for row in left], labels[left], held)
+        parts.append([examples[row] for row in left[rows]])
+        left = np.delete(left, rows)
+    return WrittenSplits([examples[row] for row in left], *parts)
 
 
 def dataset_examples(splits: Mapping[Split, pa.Table]) -> WrittenSplits:
@@ -134,7 +148,8 @@ def _of_split(rows: pa.Table) -> list[WrittenExample]:
         if not question:
             continue
         if chunk is None:  # the user's own, which no passage answers
-            found.append(WrittenExample(name, [[{"role": "user", "content": question}]], [answer]))
+            asked = [{"role": "user", "content": question}]
+            found.append(WrittenExample(name, question, [asked], [answer]))
             continue
         others = _others(name, chunk, answer, [chunks[each] for each in order])
         found.append(_grounded(name, question, answer, chunk, others))
@@ -178,7 +193,7 @@ def _grounded(
         if alone:
             forms.append(alone.messages)
             responses.append(_cited(answer, 1))
-    return WrittenExample(name, forms, responses)
+    return WrittenExample(name, question, forms, responses)
 
 
 def answered_example(name: str, question: str, answer: str, passages: Sequence[Passage]) -> WrittenExample:
@@ -202,7 +217,7 @@ def answered_example(name: str, question: str, answer: str, passages: Sequence[P
         if cited <= numbers.keys():
             forms.append(form.messages)
             responses.append(renumber_citations(answer, numbers))
-    return WrittenExample(name, forms, responses)
+    return WrittenExample(name, question, forms, responses)
 
 
 def _cited(answer: str, number: int) -> str:

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from training.jobs.network import UnknownBase
 from training.jobs.plan import GeneratorTraining
 from training.place import TrainingPlace
 from training.registry.addresses import is_address
+from training.registry.learned_texts import LearnedTexts
 from training.registry.live_adapters import generator_name, is_generator
 from training.registry.model_card import adapter_card
 from training.registry.versions import ModelDecision, ModelRegistry, ModelVersion
@@ -37,9 +38,17 @@ class WrittenSource(LearnedSource):
 
     Attributes:
         splits: The examples.
+        passages: Texts of the passages of their prompts, where they are a folder's.
     """
 
     splits: WrittenSplits
+    passages: frozenset[str] = field(default=frozenset(), kw_only=True)
+
+    @property
+    def texts(self) -> LearnedTexts:
+        """What is kept of the texts with the model."""
+        learned = [*self.splits.train, *self.splits.validation]
+        return LearnedTexts(self.documents, [each.question for each in learned], self.passages)
 
 
 def written_by_file(file: Path, tenant: str | None) -> WrittenSource:
@@ -157,7 +166,7 @@ def run_generator_job(
 
         trained, metrics = outcome.training, _metrics(outcome)
         return Trained(
-            *(trained.standing, trained.ended, metrics, write, adapter_card),
+            *(trained.standing, trained.ended, metrics, written.texts, write, adapter_card),
             figure="validation_likelihood",
             decision=decision,
         )

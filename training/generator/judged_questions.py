@@ -22,7 +22,7 @@ from training.generator.examples import (
     WrittenExample,
     WrittenSplits,
     answered_example,
-    split_by_hash,
+    split_examples,
     text_hash,
 )
 
@@ -137,13 +137,11 @@ def describe_answered(answered: Sequence[AnsweredQuestion]) -> str:
 def judged_examples(answered: Iterable[AnsweredQuestion]) -> WrittenSplits:
     """Returns the right ones of answered questions as examples.
 
-    Hashes of the questions decide which of them are held out, so that equal ones stand on one side.
+    Questions that are alike, or whose answers cite one document, stand on one side.
     """
-    found: dict[str, list[WrittenExample]] = {}
-    for each in answered:
-        if each.outcome == "right" and (example := _example(each)).forms:
-            found.setdefault(each.question, []).append(example)
-    return split_by_hash(found)
+    right = [(each, _example(each)) for each in answered if each.outcome == "right"]
+    found = [(example, {cited.doc_id for cited in each.cited}) for each, example in right if example.forms]
+    return split_examples([example for example, _ in found], [documents for _, documents in found])
 
 
 def _example(answered: AnsweredQuestion) -> WrittenExample:
@@ -154,4 +152,4 @@ def _example(answered: AnsweredQuestion) -> WrittenExample:
     whole = answered_example(name, question, answered.answer, with_others)
     # Where not all fit, the passages that answer come alone.
     alone = answered_example(name, question, answered.answer, answered.cited)
-    return WrittenExample(name, [*whole.forms, *alone.forms], [*whole.responses, *alone.responses])
+    return WrittenExample(name, question, [*whole.forms, *alone.forms], [*whole.responses, *alone.responses])

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from retrieval.embedding.model_folder import model_folder_digest
 from training.job_folder import TrainingWorker
 from training.jobs.embedder import train_embedder
@@ -13,9 +15,10 @@ from training.jobs.list_files import give_lists
 from training.jobs.loop import TrainingOutcome, outcome_of_json
 from training.jobs.network import EmbeddingNetwork, read_base
 from training.jobs.plan import EmbedderTraining
-from training.jobs.ranked_lists import RankedLists, split_validation
+from training.jobs.ranked_lists import NOTHING, RankedLists, split_validation
 from training.place import TrainingPlace
 from training.registry.addresses import EMBEDDER, PACKAGED_EMBEDDER
+from training.registry.learned_texts import LearnedTexts
 from training.registry.model_card import model_card
 from training.registry.versions import ModelVersion
 
@@ -78,12 +81,24 @@ def run_embedder_job(
             )
         metrics = _metrics(outcome, lists, validation)
         return Trained(
-            *(outcome.standing, outcome.ended, metrics, write, model_card),
+            *(outcome.standing, outcome.ended, metrics, _learned(learned, lists, validation)),
+            *(write, model_card),
             figure="trained_weights_validation_ndcg@10",
         )
 
     trained_from = Base(name, model_folder_digest(model, place.registry.folder))
     return run_job(place, EMBEDDER, learned, trained_from, training, code_version, train, progress)
+
+
+def _learned(source: Learned, train: RankedLists, validation: RankedLists) -> LearnedTexts:
+    """Returns what is kept of the texts: questions, and passages where no id of the lake names them."""
+    parts = (train, validation)
+    named = np.unique(np.concatenate([each.candidates[each.candidates != NOTHING] for each in parts]))
+    return LearnedTexts(
+        source.documents,
+        [*train.questions, *validation.questions],
+        [] if source.documents else [train.passages[each] for each in named],
+    )
 
 
 def _metrics(outcome: TrainingOutcome, train: RankedLists, validation: RankedLists) -> dict[str, float]:

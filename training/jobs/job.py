@@ -13,6 +13,7 @@ from training.job_folder import alone_in, remove_worker_files
 from training.jobs.checkpoints import Checkpoints, Standing, describe_job, stopped_on_other_snapshots
 from training.jobs.outcomes import JobOutcome, read_job_outcome, training_curves, write_job_outcome
 from training.place import TrainingPlace
+from training.registry.learned_texts import LearnedTexts
 from training.registry.lineage import BETWEEN_DATASETS, LearnedDataset, ModelLineage
 from training.registry.mlflow_mirror import follow_in_mlflow
 from training.registry.versions import ModelDecision, ModelVersion
@@ -58,6 +59,7 @@ class Trained:
         standing: How far it came, with its curves.
         ended: Why it ended.
         metrics: Its figures, by name.
+        learned: What it learned from, validations included, by which its best step was chosen.
         write: Writes the model's files into a folder.
         card: Returns the model card of the version, in Markdown.
         figure: The name of the validations' figure.
@@ -67,6 +69,7 @@ class Trained:
     standing: Standing
     ended: str
     metrics: dict[str, float]
+    learned: LearnedTexts
     write: Callable[[Path], None]
     card: Callable[[ModelVersion], str]
     figure: str
@@ -140,7 +143,7 @@ def run_job(
             "peak_memory_mib": standing.peak_bytes / (1 << 20),
         }
         version = registry.add(
-            name, lineage, metrics, standing.seconds, trained.write, trained.card, source.documents
+            name, lineage, metrics, standing.seconds, trained.write, trained.card, trained.learned
         )
         if trained.decision:
             registry.log_decision(name, trained.decision(version))

@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from quality.evaluation.beir_collection import queries_file_of
-from training.datasets.training_set import EMBEDDER_KINDS, TrainingSet, find_dataset, open_tenant_dataset
+from training.datasets.alike import fingerprints
+from training.datasets.training_set import (
+    EMBEDDER_KINDS,
+    TrainingSet,
+    chunk_texts,
+    find_dataset,
+    open_tenant_dataset,
+    relevant_passages,
+)
 from training.jobs.job import LearnedSource
 from training.jobs.ranked_lists import RankedLists, RankedQuestion, ranked_lists
 from training.registry.lineage import BETWEEN_DATASETS, LearnedDataset
@@ -83,35 +91,52 @@ def _questions(sets: Sequence[TrainingSet]) -> Iterator[dict[str, Any]]:
     """Yields the examples of snapshots that an embedder learns from, in `EXAMPLE_SCHEMA`.
 
     Documents of two tenants are never compared, so the same text can be in one's training split and in the
-    other's test split: what any snapshot is tested on, it learns from none.
+    other's test split: what any snapshot is tested on, or is asked nearly so, it learns from none.
     """
     for one in sets:
-        others = [each.examples["test"].to_pylist() for each in sets if each is not one]
-        tested = {text for rows in others for row in rows for text in (row["question"], row["positive"])}
-        for row in one.examples["train"].to_pylist():
-            is_learned = row["kind"] in EMBEDDER_KINDS and row["question"]
-            if is_learned and tested.isdisjoint((row["question"], row["positive"])):
-                yield row
+        tested = [row for each in sets if each is not one for row in each.examples["test"].to_pylist()]
+        texts = {text for row in tested for text in (row["question"], row["positive"])}
+        rows = [
+            row
+            for row in one.examples["train"].to_pylist()
+            if row["kind"] in EMBEDDER_KINDS and row["question"]
+        ]
+        asked = fingerprints(row["question"] for row in tested if row["question"])
+        alike = asked.holds([row["question"] for row in rows])
+        yield from (
+            row for row, near in zip(rows, alike, strict=True) if not near and row["positive"] not in texts
+        )
 
 
 def _lists(sets: Sequence[TrainingSet]) -> RankedLists:
-    """Returns the lists of snapshots: ranked ones, and pairs as lists of what is right and wrong."""
+    """Returns the lists of snapshots: ranked ones, and pairs as lists of what is right and wrong.
+
+    Right is the chunk that a question was made of, whatever part of it a pair has as its positive.
+    """
+    chunks = chunk_texts(*sets)
     texts: dict[str, str] = {}
+    documents: dict[str, str] = {}
     questions = []
     for row in _questions(sets):
-        passages = row["candidates"] or [row["positive"], *row["negatives"]]
-        texts |= {text: text for text in passages} | {row["positive"]: row["positive"]}
+        relevant = relevant_passages(row, chunks)
+        passages, doc_ids, scores = row["candidates"], row["doc_ids"], row["scores"]
+        if row["kind"] == "retrieval_pair":
+            passages = [*relevant, *row["negatives"]]
+            doc_ids = doc_ids[:1] * len(relevant) + doc_ids[1:]
+            scores = scores[:1] * len(relevant) + scores[1:]
+        texts |= {text: text for text in passages}
+        documents |= dict(zip(passages, doc_ids, strict=False))  # an example of the user's names none
         questions.append(
             RankedQuestion(
                 name=row["example_id"],
                 question=row["question"],
                 passages=passages,
-                scores=row["scores"],
-                relevant=[row["positive"]],
+                scores=scores or [0.0] * len(passages),
+                relevant=relevant,
                 judged=False,
             )
         )
     if not questions:
         named = BETWEEN_DATASETS.join(each.header.address for each in sets)
         raise NothingToLearnFrom(f"{named} has no questions with passages, of which an embedder learns")
-    return ranked_lists(questions, texts)
+    return ranked_lists(questions, texts, documents)

@@ -71,4 +71,5 @@ def _lists(rows: pa.Table, passages: list[str]) -> RankedLists:
         matrix("relevant", np.bool_),
         passages,
         matrix("judged", np.bool_),
+        [],
     )

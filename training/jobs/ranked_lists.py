@@ -6,14 +6,14 @@ any. The embedder learns the whole list, not only which passage is right (Cao et
 Pairwise Approach to Listwise Approach", 2007).
 """
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from retrieval.counts import counted
+from training.datasets.alike import clusters, held_out
 
 NOTHING = -1
 """Fills up lists that are shorter than the longest."""
@@ -40,6 +40,7 @@ class RankedLists:
         relevant: Which candidates are judged to be right, (questions, longest list) bool.
         passages: The texts that all lists choose from.
         judged: Whether people judged the question; else it was made from its passage. (questions,) bool.
+        documents: The name of each passage's document; empty once they are split.
     """
 
     ids: list[str]
@@ -49,6 +50,7 @@ class RankedLists:
     relevant: npt.NDArray[np.bool_]
     passages: list[str]
     judged: npt.NDArray[np.bool_]
+    documents: list[str]
 
     def rows(self, chosen: npt.NDArray[np.intp]) -> "RankedLists":
         """Returns some of the questions; the passages stay."""
@@ -60,6 +62,7 @@ class RankedLists:
             self.relevant[chosen],
             self.passages,
             self.judged[chosen],
+            self.documents,
         )
 
 
@@ -84,12 +87,15 @@ class RankedQuestion:
     judged: bool
 
 
-def ranked_lists(questions: Sequence[RankedQuestion], texts: dict[str, str]) -> RankedLists:
+def ranked_lists(
+    questions: Sequence[RankedQuestion], texts: dict[str, str], documents: Mapping[str, str] | None = None
+) -> RankedLists:
     """Returns lists as arrays.
 
     Args:
         questions: The questions, each with at least one passage.
         texts: The texts of passages by key.
+        documents: The names of their documents by key; a passage without one is a document by itself.
     """
     place = {key: row for row, key in enumerate(texts)}
     # One that the teacher did not find is worth no more than the last that it did.
@@ -115,6 +121,7 @@ def ranked_lists(questions: Sequence[RankedQuestion], texts: dict[str, str]) -> 
         relevant,
         list(texts.values()),
         np.array([each.judged for each in questions], dtype=bool),
+        [(documents or {}).get(key, key) for key in texts],
     )
 
 
@@ -152,32 +159,46 @@ def split_validation(
 ) -> tuple[RankedLists, RankedLists]:
     """Returns the lists to train on, and those to validate on: of judged questions, if there are enough.
 
-    A hash of the question decides, so the split does not depend on the order.
+    Questions that are alike, or about one document or nearly equal ones, are on one side; hashes decide on
+    which, so the split does not depend on the order.
 
     Args:
         lists: All lists.
-        share: The share of the questions to validate on.
-        most: The most of them.
+        share: The share of the questions to validate on, about.
+        most: The most that are wanted; clusters are taken whole, so there may be up to twice as many.
         least: The fewest questions on either side.
 
     Raises:
-        TooFewExamples: There are fewer than twice `least` questions with a right passage.
+        TooFewExamples: There are fewer than twice `least` questions with a right passage, or too few that
+            are about other documents than the others.
     """
     usable = np.flatnonzero(lists.relevant.any(axis=1))
     judged = usable[lists.judged[usable]]
-    pool = judged if len(judged) >= 2 * least else usable
-    if len(pool) < 2 * least:
+    if len(usable) < 2 * least:
         raise TooFewExamples(
-            f"{counted(len(pool), 'question')} with a passage that answers, and training needs {2 * least} "
+            f"{counted(len(usable), 'question')} with a passage that answers, and training needs {2 * least} "
             "at least: some are kept to validate on"
         )
-    order = sorted(pool, key=lambda row: hashlib.sha256(lists.questions[row].encode()).digest())
-    held = np.array(order[: min(max(least, int(len(pool) * share)), most, len(pool) - least)])
-    # The same words are not learned where they are validated on.
-    words = {lists.questions[row] for row in held}
-    kept = np.array([row for row in range(len(lists.ids)) if lists.questions[row] not in words])
-    if len(kept) < least:
-        raise TooFewExamples(
-            f"{counted(len(kept), 'question')} left to train on, and training needs {least} at least"
-        )
-    return lists.rows(kept), lists.rows(np.sort(held))
+    labels = clusters(lists.questions, _documents_asked(lists))
+    for pool in (judged, usable):
+        wanted = min(max(least, int(len(pool) * share)), most, len(pool) - least)
+        held = pool[held_out([lists.questions[row] for row in pool], labels[pool], wanted)]
+        kept = np.flatnonzero(~np.isin(labels, labels[held]))
+        if min(len(held), len(kept)) >= least:
+            return lists.rows(kept), lists.rows(held)
+    raise TooFewExamples(
+        f"{counted(len(usable), 'question')} are about so few documents, or so much alike, that {least} can "
+        "not be kept to validate on: give questions about other documents"
+    )
+
+
+def _documents_asked(lists: RankedLists) -> list[set[str]]:
+    """Returns the documents of each question's right passages, nearly equal ones by one more name."""
+    rows, columns = np.nonzero(lists.relevant)
+    right = lists.candidates[rows, columns]
+    asked = np.unique(right)
+    near = dict(zip(asked.tolist(), clusters([lists.passages[each] for each in asked]).tolist(), strict=True))
+    found: list[set[str]] = [set() for _ in lists.ids]
+    for row, passage in zip(rows.tolist(), right.tolist(), strict=True):
+        found[row] |= {lists.documents[passage], f"alike {near[passage]}"}
+    return found

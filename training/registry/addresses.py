@@ -1,7 +1,11 @@
 """Addresses of models in settings: NAME@VERSION, NAME@live and digests stand for folders of the registry."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from retrieval.embedding.config import (
     EmbedderConfig,
@@ -9,7 +13,7 @@ from retrieval.embedding.config import (
     installable_embedding_models,
     packaged_embedding_model,
 )
-from training.registry.versions import ModelRegistry, SharedDigest, UnknownModel
+from training.registry.versions import ModelRegistry, ModelVersion, SharedDigest, UnknownModel
 
 EMBEDDER = "embedder"
 PACKAGED_EMBEDDER = "all-MiniLM-L6-v2"
@@ -41,6 +45,19 @@ def registered_embedder(models: Path, named: str | None) -> Path | None:
     if not is_address(named):
         return None
     return registry.path(registry.find(named))
+
+
+def embedder_version(registry: ModelRegistry, embedder: EmbedderConfig) -> ModelVersion | None:
+    """Returns the version that an embedder is; None if it is not of the registry."""
+    return None if embedder.endpoint.url else registry.version_at(embedder.model_path)
+
+
+def questions_learned(
+    registry: ModelRegistry, embedder: EmbedderConfig, questions: Sequence[str]
+) -> npt.NDArray[np.bool_]:
+    """Returns which questions an embedder learned from, or nearly the same; (questions,)."""
+    version = embedder_version(registry, embedder)
+    return registry.learned_questions(version, questions) if version else np.zeros(len(questions), bool)
 
 
 def registered_address(folder: Path) -> str | None:

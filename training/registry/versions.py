@@ -4,12 +4,14 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel
 
 from inference.engines.digest import ADAPTER_CONFIG, adapter_digest
@@ -23,7 +25,12 @@ from retrieval.embedding.model_signature import (
     sign_model,
     signature_path,
 )
-from training.registry.learned_documents import read_learned_documents, write_learned_documents
+from training.registry.learned_texts import (
+    LearnedTexts,
+    read_learned_documents,
+    read_learned_questions,
+    write_learned_texts,
+)
 from training.registry.lineage import ModelLineage
 
 _MODEL = "model"
@@ -31,6 +38,7 @@ _DECISIONS = "decisions.jsonl"
 _ALIASES = "aliases.json"
 VERDICTS: dict[str, Outcome] = {"approved": "released", "refused": "refused", "undecided": "undecided"}
 """What a gate decides about a version, and what of the verdict that is; all else is a move."""
+_NOTHING_LEARNED = LearnedTexts()
 
 
 class UnknownModel(LookupError):
@@ -181,7 +189,7 @@ class ModelRegistry:
         seconds: float,
         write: Callable[[Path], None],
         card: Callable[[ModelVersion], str],
-        learned: Collection[str] = (),
+        learned: LearnedTexts = _NOTHING_LEARNED,
     ) -> ModelVersion:
         """Adds a version, or returns the one that has the same files already.
 
@@ -192,7 +200,7 @@ class ModelRegistry:
             seconds: The time that the job took.
             write: Writes the model's files into a folder.
             card: Returns the model card of the version, in Markdown.
-            learned: The ids of the lake's documents that it learned from.
+            learned: What it learned from.
         """
         models = self._models(name)
         models.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -219,7 +227,7 @@ class ModelRegistry:
                 )
                 (made / MANIFEST).write_text(version.model_dump_json(indent=2) + "\n", encoding="utf-8")
                 (made / "README.md").write_text(card(version), encoding="utf-8")
-                write_learned_documents(made, learned)
+                write_learned_texts(made, learned)
                 for path in made.rglob("*"):
                     path.chmod(0o700 if path.is_dir() else 0o600)
                     flush_path(path)
@@ -330,6 +338,23 @@ class ModelRegistry:
         return {
             found for each in self.with_bases(version) for found in read_learned_documents(self.path(each))
         }
+
+    def learned_questions(self, version: ModelVersion, questions: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """Returns which questions a version, or one below it, learned from, or nearly the same; (questions,).
+
+        A version that was made before its questions were kept is taken to have learned none.
+        """
+        found = np.zeros(len(questions), bool)
+        for each in self.with_bases(version):
+            learned = read_learned_questions(self.path(each))
+            if learned is not None:
+                found |= learned.holds(questions)
+        return found
+
+    def version_at(self, folder: Path) -> ModelVersion | None:
+        """Returns the version whose files a folder has; None for another folder."""
+        every = (each for name in self.names() for each in self.versions(name))
+        return next((each for each in every if self.path(each).resolve() == folder.resolve()), None)
 
     def aliases_of(self, version: ModelVersion) -> list[str]:
         """Returns the names that a version has, such as `live`."""

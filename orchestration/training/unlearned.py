@@ -1,0 +1,132 @@
+"""What models are measured on: nothing that one of them learned from, word for word or nearly."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from operator import itemgetter
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from orchestration.settings import Settings
+from quality.evaluation.answer_collection import AnswerCollection
+from quality.evaluation.beir_collection import BeirCollection
+from retrieval.counts import counted
+from training.datasets.alike import text_digest
+from training.datasets.held_out import NothingHeldOut
+from training.generator.examples import WrittenExample
+from training.registry.addresses import embedder_version
+from training.registry.learned_texts import read_learned_passages, read_learned_questions
+from training.registry.versions import ModelRegistry, ModelVersion
+
+_Asked = TypeVar("_Asked")
+
+
+def searching_versions(settings: Settings) -> list[ModelVersion]:
+    """Returns the version of the embedder that the settings search by; none if it is not of the registry."""
+    version = embedder_version(settings.training_place.registry, settings.recipe.embedder)
+    return [version] if version else []
+
+
+def unlearned_collection(
+    registry: ModelRegistry,
+    versions: Iterable[ModelVersion],
+    collection: BeirCollection,
+    progress: Callable[[str], None],
+) -> BeirCollection:
+    """Returns a collection without the queries that a version, or one below it, learned from.
+
+    How many are left out is said, and of how many of the others a relevant document was learned.
+
+    Raises:
+        NothingHeldOut: None is left.
+    """
+    versions = list(versions)
+    asked = [*collection.queries.items()]
+    kept = dict(_unlearned(registry, versions, asked, itemgetter(1), collection.name, progress))
+    learned = {each for one in _files(registry, versions) for each in read_learned_passages(one)}
+    about = 0
+    if learned:
+        known = {
+            key
+            for key, each in collection.documents.items()
+            if text_digest(f"{each.title}\n\n{each.text}".strip()) in learned
+        }
+        about = sum(not known.isdisjoint(collection.relevant[name]) for name in kept)
+    if about:
+        progress(
+            f"warning: {about} of {counted(len(kept), 'question')} of {collection.name} are about documents "
+            f"that {_named(versions)} learned from: elsewhere it may be worse, so compare it there too"
+        )
+    return replace(collection, queries=kept, relevant={name: collection.relevant[name] for name in kept})
+
+
+def unlearned_questions(
+    registry: ModelRegistry,
+    versions: Iterable[ModelVersion],
+    asked: AnswerCollection,
+    progress: Callable[[str], None],
+) -> AnswerCollection:
+    """Returns questions without those that a version, or one below it, learned from; how many is said.
+
+    Raises:
+        NothingHeldOut: None is left.
+    """
+    kept = _unlearned(registry, versions, asked.questions, lambda each: each.text, asked.name, progress)
+    return replace(asked, questions=tuple(kept))
+
+
+def unlearned_examples(
+    registry: ModelRegistry,
+    versions: Iterable[ModelVersion],
+    examples: Sequence[WrittenExample],
+    name: str,
+    progress: Callable[[str], None],
+) -> list[WrittenExample]:
+    """Returns examples without those that a version, or one below it, learned from; how many is said.
+
+    Raises:
+        NothingHeldOut: None is left.
+    """
+    return _unlearned(registry, versions, examples, lambda each: each.question, name, progress)
+
+
+def _unlearned(
+    registry: ModelRegistry,
+    versions: Iterable[ModelVersion],
+    asked: Sequence[_Asked],
+    text_of: Callable[[_Asked], str],
+    name: str,
+    progress: Callable[[str], None],
+) -> list[_Asked]:
+    texts = [text_of(each) for each in asked]
+    learned, by = np.zeros(len(asked), bool), list[ModelVersion]()
+    for version in versions:
+        found = registry.learned_questions(version, texts)
+        learned |= found
+        if found.any():
+            by.append(version)
+        for folder in _files(registry, [version]):
+            if read_learned_questions(folder) is None:
+                progress(
+                    f"warning: which questions {version.address} learned from is not known, since "
+                    f"{folder} was made by an older Headwater: train it again to have them left out"
+                )
+    if not learned.any():
+        return list(asked)
+    said = f"{_named(by)} learned from {int(learned.sum())} of the {len(asked)} questions of {name}"
+    if learned.all():
+        raise NothingHeldOut(
+            f"{said}, or from nearly the same, so they say nothing about it: name questions that it did not "
+            "learn from (--data or --questions of `models compare`, another file of `evaluate-answers`)"
+        )
+    progress(f"{said}, or from nearly the same: they are left out")
+    return [each for each, is_learned in zip(asked, learned, strict=True) if not is_learned]
+
+
+def _files(registry: ModelRegistry, versions: Iterable[ModelVersion]) -> list[Path]:
+    return [registry.path(each) for version in versions for each in registry.with_bases(version)]
+
+
+def _named(versions: Sequence[ModelVersion]) -> str:
+    return " and ".join(dict.fromkeys(each.address for each in versions))
