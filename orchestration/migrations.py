@@ -44,6 +44,8 @@ MIGRATIONS: dict[int, Callable[[Path, Lake], None]] = {
     12: lambda _, lake: lake.conform_columns(),
     # There is `ops.answer_ratings`, and training examples have the answer that they were made of.
     13: lambda _, lake: lake.conform_columns(),
+    # Answers have their outcome, and the digest of the settings that their passages were retrieved by.
+    14: lambda _, lake: lake.conform_columns(),
 }
 """The step that leads to each version, by version. Each can run again after it was interrupted.
 

@@ -129,6 +129,7 @@ def _append(lake: Lake, records: list[AnswerRecord], run_id: str) -> None:
             "question": record.question,
             "answer": record.answer.answer,
             "refused": record.answer.refused,
+            "outcome": record.answer.outcome,
             "engine": record.answer.engine,
             "citations": [asdict(citation) for citation in record.answer.citations],
             "release_id": record.answer.release,

@@ -29,7 +29,7 @@ class BatchOutcome:
     Attributes:
         name: The name of the batch.
         questions: How many questions it has.
-        answered: How many of them have an answer now; a refusal is one.
+        answered: How many of them have an answer now, or the reason why there is none, such as a refusal.
         computed: How many of these this run answered; the others had been answered before.
         failed: The questions without an answer.
         shards: How many shards this run committed.
@@ -122,8 +122,8 @@ def answer_batch(
         ]
         for reply in answer_prompts(service.engine, asked):
             each, passages = prompts[reply.index]
-            if reply.draft is None:
-                failed.append(FailedQuestion(each.question.id, reply.failure or "no reason given"))
+            if reply.failure is not None:
+                failed.append(FailedQuestion(each.question.id, reply.failure))
             else:
                 with keeping:
                     keep(_record(each, passages, reply, service))

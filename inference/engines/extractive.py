@@ -151,7 +151,7 @@ class ExtractiveEngine:
             for unit in answer_units(passages[index].text)
         ]
         if not units:
-            return Draft("The passages found hold no text.", refused=True)
+            return Draft("The passages found hold no text.", outcome="refused")
         texts = [unit.text_of(passages[index].text) for index, unit in units]
         headings = [(passages[index].heading or "").rpartition(" > ")[2] for index, _ in units]
         usable = np.array(
@@ -234,7 +234,7 @@ def _refusal(missing: Sequence[MissingName]) -> Draft:
     """A refusal that says what was found instead, where the question names what was not."""
     instead = describe_missing(missing)
     told = f": {instead}" if instead else ""
-    return Draft(f"Nothing found in the documents answers this question{told}.", refused=True)
+    return Draft(f"Nothing found in the documents answers this question{told}.", outcome="refused")
 
 
 def _quoted(passages: Sequence[Passage], chosen: Sequence[tuple[int, AnswerUnit]]) -> Draft:

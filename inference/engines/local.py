@@ -17,7 +17,7 @@ from inference.engines.generation import (
 )
 from inference.engines.protocol import EngineError, EnginePrompt, EngineReply, answer_one
 from inference.engines.torch.decoder import KV_MEMORY_BYTES, build_generator
-from inference.prompting.cited_reply import generated_draft
+from inference.prompting.generated_reply import generated_draft
 from inference.prompting.prompt_assembly import (
     PROMPT_INSTRUCTIONS,
     PassageCounts,
@@ -106,7 +106,7 @@ class LocalEngine:
                 yield from self._answer_many(loaded, prompts)
         except ModelMemoryError as error:
             for index in range(len(prompts)):
-                yield EngineReply(index, None, self.name, self.digest, str(error))
+                yield EngineReply.failed(index, self, str(error))
 
     def _answer_many(self, loaded: "_Loaded", prompts: Sequence[EnginePrompt]) -> Iterator[EngineReply]:
         asked: list[tuple[int, PromptForm]] = []
@@ -116,13 +116,15 @@ class LocalEngine:
             try:
                 form, request = self._request(loaded.model, prompt, counts.get(prompt.sharing_key or ""))
             except EngineError as error:
-                yield EngineReply(index, None, self.name, self.digest, str(error))
+                yield EngineReply.failed(index, self, str(error))
             else:
                 asked.append((index, form))
                 requests.append(request)
         for generation in loaded.generator.generate(requests):
             index, form = asked[generation.index]
-            yield self._reply(index, form, requests[generation.index], generation, prompts[index])
+            yield self._reply(
+                index, form, loaded.model, requests[generation.index], generation, prompts[index]
+            )
 
     def _request(
         self, model: CausalModel, prompt: EnginePrompt, counts: PassageCounts | None
@@ -152,12 +154,14 @@ class LocalEngine:
         self,
         index: int,
         form: PromptForm,
+        model: CausalModel,
         request: GenerationRequest,
         generation: Generation,
         prompt: EnginePrompt,
     ) -> EngineReply:
         if generation.failure is not None:
-            return EngineReply(index, None, self.name, self.digest, generation.failure)
+            return EngineReply.failed(index, self, generation.failure)
         usage = TokenUsage(len(request.prompt), len(generation.token_ids))
-        draft = generated_draft(generation.text, form, prompt.passages, usage)
+        reply = model.reply_text(generation.text)
+        draft = generated_draft(reply, generation.finish_reason, form, prompt.passages, usage)
         return EngineReply(index, draft, self.name, self.digest, adapted=prompt.adapted)

@@ -382,11 +382,11 @@ def test_a_quote_that_is_not_in_its_document_is_found(settings: Settings) -> Non
 
 def test_what_differs_from_the_answers_before_is_said() -> None:
     limits = AnswerLimits(max_refused=0.5)
-    before = AnswerFigures(100, 0.1, 20.0, 0.9)
+    before = AnswerFigures(100, 0.1, 20.0, 0.9, 0.0)
     assert beyond_limits([before], limits) == []
-    assert beyond_limits([AnswerFigures(100, 0.2, 25.0, 0.85), before], limits) == []
-    assert len(beyond_limits([AnswerFigures(100, 0.6, 40.0, 0.7), before], limits)) == 4
-    nothing = AnswerFigures(100, 1.0, math.nan, math.nan)
+    assert beyond_limits([AnswerFigures(100, 0.2, 25.0, 0.85, 0.1), before], limits) == []
+    assert len(beyond_limits([AnswerFigures(100, 0.6, 40.0, 0.7, 0.3), before], limits)) == 5
+    nothing = AnswerFigures(100, 1.0, math.nan, math.nan, 0.0)
     assert len(beyond_limits([nothing, before], AnswerLimits())) == 1
     assert len(beyond_limits([before, nothing], AnswerLimits())) == 1
 

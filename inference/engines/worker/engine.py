@@ -22,7 +22,7 @@ from inference.engines.protocol import (
 )
 from inference.engines.worker.launch import Launch, launch_worker, link_packages
 from inference.engines.worker.prompt_files import AnswerFile, WorkerAnswer, WorkerPrompt, write_prompts
-from inference.prompting.cited_reply import generated_draft
+from inference.prompting.generated_reply import generated_draft
 from inference.prompting.prompt_assembly import (
     PROMPT_INSTRUCTIONS,
     PassageCounts,
@@ -163,7 +163,7 @@ class WorkerEngine:
 
     def _reply(self, index: int, asked: "_Asked", answer: WorkerAnswer | None) -> EngineReply:
         if answer is None:
-            failure: str | None = (
+            failure = (
                 f"no passage fits into {self._context.max_tokens} tokens: set "
                 "HEADWATER_GENERATOR__CONTEXT__MAX_TOKENS higher"
             )
@@ -171,9 +171,10 @@ class WorkerEngine:
             failure = answer.failure or "the worker wrote no text"
         else:
             usage = TokenUsage(answer.prompt_tokens or 0, answer.completion_tokens or 0)
-            draft = generated_draft(answer.text, asked.forms[answer.form], asked.passages, usage)
+            form = asked.forms[answer.form]
+            draft = generated_draft(answer.text, answer.finish_reason, form, asked.passages, usage)
             return EngineReply(index, draft, self.name, self.digest, adapted=asked.adapted)
-        return EngineReply(index, None, self.name, self.digest, failure)
+        return EngineReply.failed(index, self, failure)
 
     @contextmanager
     def _held(self) -> Iterator[None]:
