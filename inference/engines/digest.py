@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from inference.engines.code_digest import code_digest
+from inference.engines.protocol import EngineChanged
+
 if TYPE_CHECKING:  # a worker's environment need not have pydantic
     from pydantic import BaseModel
 
@@ -16,20 +19,69 @@ _READ_BYTES = 1 << 20
 
 
 def engine_digest(name: str, *settings: "BaseModel | str | int") -> str:
-    """Returns 16 hex digits of a hash over an engine's name, settings, prompt and the digest of its model."""
+    """Returns 16 hex digits of a hash over an engine's name, the code, and what else decides its answers.
+
+    Args:
+        name: The engine's name.
+        settings: Its settings, its prompt and the digests of its models.
+    """
     parts = [each if isinstance(each, str | int) else each.model_dump(mode="json") for each in settings]
-    return hashlib.sha256(json.dumps([name, *parts], sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([name, code_digest(), *parts], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def model_files_digest(path: Path) -> str:
     """Returns the hex SHA-256 over the files of a model: one file, or all of a folder with their names."""
-    files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
-    return _files_digest(path, files)
+    return _files_digest(path, _files(path))
+
+
+class ModelFiles:
+    """The files of a model as an engine was made of them, which nobody may replace while it answers.
+
+    Attributes:
+        digest: `model_files_digest` of them.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Reads them all.
+
+        Args:
+            path: A file or a folder.
+        """
+        self._path = path
+        self._state = _state(path)
+        self.digest = model_files_digest(path)
+
+    def require_unchanged(self) -> None:
+        """Returns if they are the same; they are read again only where sizes, times or inodes differ.
+
+        Raises:
+            EngineChanged: They are not.
+        """
+        try:
+            state = _state(self._path)
+            found = self.digest if state == self._state else model_files_digest(self._path)
+        except OSError as error:
+            raise EngineChanged(f"{self._path} can not be read any more: {error}; put it back") from error
+        if found != self.digest:
+            raise EngineChanged(
+                f"the files of {self._path} were replaced while it answers: {self.digest[:16]} was loaded, "
+                f"and {found[:16]} is there now; put back what was there, or start again with another engine"
+            )
+        self._state = state
 
 
 def adapter_digest(folder: Path) -> str:
     """Returns the hex SHA-256 over the two files of an adapter, with their names."""
     return _files_digest(folder, [folder / ADAPTER_CONFIG, folder / ADAPTER_WEIGHTS])
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+
+
+def _state(path: Path) -> list[tuple[str, int, int, int]]:
+    stats = [(str(file), file.stat()) for file in _files(path)]
+    return [(name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in stats]
 
 
 def _files_digest(path: Path, files: Sequence[Path]) -> str:

@@ -54,6 +54,8 @@ RIVERS = [
 class WordEncoder:
     """Unit vectors of word counts: sentences that share words are near."""
 
+    digest = "words"
+
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         vectors = np.zeros((len(texts), 512), dtype=np.float32)
         for row, text in enumerate(texts):
@@ -617,7 +619,7 @@ def test_of_engines_that_do_not_answer_the_best_outcome_stands_and_what_all_took
     def draft(outcome: Outcome, cost: float | None = None) -> Draft:
         return Draft(outcome, outcome=outcome, usage=TokenUsage(10, 1, cost))
 
-    stands = {
+    stands: dict[str, Outcome] = {
         "refused answered": "answered",
         "truncated answered": "answered",
         "filtered answered": "answered",
