@@ -339,9 +339,9 @@ def require_approved(engine: Engine, approved: str | None) -> None:
     """
     if approved not in (None, engine.digest):
         raise EngineChanged(
-            f"{engine.name} was approved to answer as {approved}, and is {engine.digest} now: the files of its "
-            "model, the embedder or Headwater itself have changed, so it does not answer. Put back what was "
-            "approved, or measure what is there by `headwater evaluate-answers QUESTIONS` and have the "
+            f"{engine.name} was approved to answer as {approved}, and is {engine.digest} now: the files of "
+            "its model, the embedder or Headwater itself have changed, so it does not answer. Put back what "
+            "was approved, or measure what is there by `headwater evaluate-answers QUESTIONS` and have the "
             "configured engine answer by `headwater engines promote --reason …`"
         )
 
