@@ -21,7 +21,8 @@ from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION, WriteConflict
 from assets.lake.releases import decision_columns, missing_rows
 from assets.lake.tables import ENGINE_RELEASES
-from inference.engines.generator import EngineConfig, engine_name
+from inference.answering.retrieval_settings import Approval, RetrievalSettings
+from inference.engines.generator import EngineConfig, approval_digest, engine_name
 from inference.engines.protocol import Engine
 from quality.evaluation.verdict import Gain, Outcome, PairVerdict, Verdict
 from retrieval.index.release_log import GATE, Decision, ReleaseConflict, ReleaseLog
@@ -53,6 +54,9 @@ class EngineRelease(BaseModel, frozen=True):
         questions_digest: The `question_set_digest` of the questions; None if it was not measured.
         outcome: The verdict, also where the questions do not decide; None if it was not measured.
         questions_needed: How many questions it takes to decide; None where it is decided.
+        approval_digest: Its digest less the embedder, about which the release of the index decides; empty
+            where it was decided before that was kept, and then no engine is the one that was approved.
+        retrieval_digest: The digest of how passages are found for it (`RetrievalSettings`).
         decided_by: `gate`, or the name of a person.
         decided_at: When; set when it is logged.
     """
@@ -69,6 +73,8 @@ class EngineRelease(BaseModel, frozen=True):
     questions_digest: str | None = None
     outcome: Outcome | None = None
     questions_needed: int | None = None
+    approval_digest: str = ""
+    retrieval_digest: str = ""
     decided_by: str | None = None
     decided_at: datetime | None = None
 
@@ -172,6 +178,12 @@ def answering_engine(log: ReleaseLog, configured: EngineConfig) -> EngineStandin
     return standing
 
 
+def approved_engine(log: ReleaseLog) -> Approval | None:
+    """Returns what was approved to answer; None before the first decision."""
+    live = next((each for each in engine_releases(log) if each.answers), None)
+    return Approval(live.approval_digest, live.retrieval_digest) if live else None
+
+
 def log_engine_decision(lake: Lake, log: ReleaseLog, decision: EngineRelease, since: int) -> EngineRelease:
     """Adds a decision to the release log; if it is not `held`, the engine answers from now on.
 
@@ -253,6 +265,7 @@ def decided_engine(
     config: EngineConfig,
     decision: EngineDecision,
     reason: str,
+    retrieval: RetrievalSettings,
 ) -> EngineRelease:
     """Returns a decision about an engine, to be logged.
 
@@ -271,6 +284,8 @@ def decided_engine(
         generator_digest=engine.digest,
         decision=decision,
         reason=reason.strip(),
+        approval_digest=approval_digest(engine),
+        retrieval_digest=retrieval.digest,
         decided_by=getpass.getuser() if decision == "promoted" else GATE,
         config=config.with_absolute_paths(),
     )

@@ -91,7 +91,8 @@ MIGRATIONS: dict[int, Callable[[Path, Lake, PostgresConfig], None]] = {
     12: lambda home, lake, postgres: lake.conform_columns(),
     # There is `ops.answer_ratings`, and training examples have the answer that they were made of.
     13: lambda home, lake, postgres: lake.conform_columns(),
-    # The release log says which engine and which adapters answer.
+    # The release log says which engine and which adapters answer; answers have their outcome, and the digest
+    # of the settings that their passages were retrieved by.
     14: _adopt_decisions,
 }
 """The step that leads to each version, by version. Each can run again after it was interrupted.

@@ -1,6 +1,7 @@
 """Checks a batch of answers: do its citations hold, and how do its figures compare with those before?"""
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -22,13 +23,18 @@ class AnswerLimits(BaseModel):
     max_refused: float = Field(default=1.0, ge=0, le=1)
     """The largest share of questions that may be refused."""
     max_refused_change: float = Field(default=0.2, ge=0, le=1)
-    """The most by which that share may differ from the batch's answers by the release or engine before."""
+    """The most by which that share, and the share that was cut off or withheld, may differ from the batch's
+    answers by the release or engine before."""
     max_length_change: float = Field(default=0.5, ge=0)
     """The most by which the mean words of an answer may differ from theirs, as a share."""
     max_supported_fall: float = Field(default=0.1, ge=0, le=1)
     """The most by which the share of sentences that a quote supports may be below theirs."""
     blocking: bool = False
     """Whether a batch beyond the limits fails its run."""
+
+
+_OUTCOME = "coalesce(outcome, case when refused then 'refused' else 'answered' end)"
+"""SQL for the outcome of an answer, of an old one too."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class CitationCheck:
     Attributes:
         citations: The number of citations.
         broken: Citations whose document is not in the lake, or does not have the quote at its position.
-        uncited: Answers without a citation that are no refusals.
+        uncited: Answers without a citation. Refusals, and what was cut off or withheld, are none.
     """
 
     citations: int
@@ -73,7 +79,8 @@ def check_citations(lake: Lake, answers: pa.Table) -> CitationCheck:
         )
         broken += found["n"][0].as_py()
     uncited = lake.query(
-        "select count(*) as n from answers where not refused and coalesce(len(citations), 0) = 0",
+        f"select count(*) as n from answers "
+        f"where {_OUTCOME} = 'answered' and coalesce(len(citations), 0) = 0",
         answers=answers,
     )
     return CitationCheck(cited.num_rows, broken, uncited["n"][0].as_py())
@@ -81,33 +88,36 @@ def check_citations(lake: Lake, answers: pa.Table) -> CitationCheck:
 
 @dataclass(frozen=True)
 class AnswerFigures:
-    """Figures of the answers that a batch got from one release by one engine.
+    """Figures of the answers that a batch got from one release by one engine and one way of retrieval.
 
     Attributes:
         answers: How many.
         refused: The share that was refused.
-        mean_words: The mean number of words of those that were not, without markers; NaN if all were.
+        mean_words: The mean number of words of answers, without markers; NaN if there are none.
         supported: The mean share of their sentences that a cited quote supports; NaN likewise.
+        unfinished: The share that was cut off at the length limit or withheld by a filter.
     """
 
     answers: int
     refused: float
     mean_words: float
     supported: float
+    unfinished: float
 
 
 def answer_figures(lake: Lake, batch: str) -> list[AnswerFigures]:
     """Returns the figures of a batch's newest answers, and of those by the release or engine before them."""
     rows = lake.query(
-        """
+        f"""
         with by_engine as (
-            select release_id, generator_digest, max(answered_at) as newest
+            select release_id, generator_digest, retrieval_digest, max(answered_at) as newest
             from answers where batch = $batch group by all order by newest desc limit 2
         )
-        select newest, answer, refused, [each.quote for each in citations] as quotes
+        select newest, answer, {_OUTCOME} as outcome, [each.quote for each in citations] as quotes
         from answers join by_engine
             on answers.release_id = by_engine.release_id
             and answers.generator_digest is not distinct from by_engine.generator_digest
+            and answers.retrieval_digest is not distinct from by_engine.retrieval_digest
         where batch = $batch order by newest desc
         """,
         {"batch": batch},
@@ -118,15 +128,15 @@ def answer_figures(lake: Lake, batch: str) -> list[AnswerFigures]:
 
 def _figures(rows: list[dict[str, Any]]) -> AnswerFigures:
     answered = [
-        (strip_citation_markers(row["answer"] or ""), row["quotes"] or [])
-        for row in rows
-        if not row["refused"]
+        (strip_citation_markers(row["answer"] or ""), row["quotes"] or []) for row in rows if row["quotes"]
     ]
+    outcomes = Counter(row["outcome"] for row in rows)
     words = np.array([len(text.split()) for text, _ in answered], dtype=np.float64)
     supported = np.array([supported_share(text, quotes, sentence_spans(text)) for text, quotes in answered])
     return AnswerFigures(
         answers=len(rows),
-        refused=1 - len(answered) / len(rows),
+        refused=outcomes["refused"] / len(rows),
+        unfinished=(outcomes["truncated"] + outcomes["filtered"]) / len(rows),
         mean_words=float(words.mean()) if len(words) else math.nan,
         supported=float(np.nanmean(supported)) if np.isfinite(supported).any() else math.nan,
     )
@@ -143,6 +153,10 @@ def beyond_limits(figures: list[AnswerFigures], limits: AnswerLimits) -> list[st
     for before in earlier:
         if abs(now.refused - before.refused) > limits.max_refused_change:
             said.append(f"{now.refused:.0%} of the questions were refused, {before.refused:.0%} before")
+        if abs(now.unfinished - before.unfinished) > limits.max_refused_change:
+            said.append(
+                f"{now.unfinished:.0%} of replies were cut off or withheld, {before.unfinished:.0%} before"
+            )
         # What is not a number differs from nothing.
         if abs(now.mean_words - before.mean_words) > limits.max_length_change * before.mean_words:
             said.append(

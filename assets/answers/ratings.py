@@ -170,7 +170,7 @@ def newest_ratings(lake: Lake, answer_ids: Sequence[str]) -> dict[str, AnswerRat
 def _judged(answer: StoredAnswer, canonical: Mapping[str, str]) -> JudgedAnswer:
     cited = answer.citations or []
     return JudgedAnswer(
-        answer.answer or "",
+        (answer.answer or "") if cited else "",
         answer.refused,
         tuple(canonical.get(each.doc_id, each.doc_id) for each in cited),
         tuple(each.quote for each in cited),

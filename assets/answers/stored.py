@@ -2,14 +2,16 @@
 
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel
+from pydantic import BaseModel, model_validator
 
 from assets.lake.lake import Lake
 from assets.lake.tables import ANSWERS
 from inference.answering.answer import Citation
+from inference.prompting.types import Outcome
 from retrieval.atomic_files import atomic_file
 
 
@@ -18,13 +20,17 @@ class UnknownStoredAnswer(LookupError):
 
 
 class StoredAnswer(BaseModel, frozen=True):
-    """A row of `gold.answers`; its columns are described there."""
+    """A row of `gold.answers`; its columns are described there.
+
+    The outcome of an old row, which has none, is what its `refused` says.
+    """
 
     answer_id: str
     tenant: str
     question: str
     answer: str | None
     refused: bool
+    outcome: Outcome
     engine: str
     citations: list[Citation] | None
     release_id: str
@@ -32,6 +38,7 @@ class StoredAnswer(BaseModel, frozen=True):
     retrieved: list[str] | None
     access_groups: str | None
     search_mode: str | None
+    retrieval_digest: str | None
     answered_at: datetime
     generator_digest: str | None
     chosen_because: str | None
@@ -42,6 +49,11 @@ class StoredAnswer(BaseModel, frozen=True):
     generator_adapter: str | None
     batch: str | None
     question_id: str | None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_outcome(cls, row: dict[str, Any]) -> dict[str, Any]:
+        return row | {"outcome": row.get("outcome") or ("refused" if row["refused"] else "answered")}
 
     @property
     def groups(self) -> list[str]:

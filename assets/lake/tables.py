@@ -240,6 +240,16 @@ EMBEDDINGS = Table(
     about="One unit vector per distinct chunk text and model: an index is rebuilt without the model.",
 )
 
+_CITATION = pa.struct(
+    [
+        *((name, pa.string()) for name in ("doc_id", "uri", "content_sha256")),
+        ("table_version", pa.int64()),
+        ("chunk_id", pa.string()),
+        *((name, pa.int32()) for name in ("char_start", "char_end")),
+        ("quote", pa.string()),
+    ]
+)
+
 ANSWERS = Table(
     "gold.answers",
     pa.schema(
@@ -247,26 +257,19 @@ ANSWERS = Table(
             column("answer_id", "Identity of the answer."),
             column("tenant", "Tenant that asked."),
             column("question", "The question as it was asked."),
-            column("answer", "The answer's text; where it was refused, the reason.", nullable=True),
+            column("answer", "The answer's text; the reason where there is none.", nullable=True),
             column("refused", "True where the documents did not answer the question.", pa.bool_()),
+            column(
+                "outcome",
+                "answered, truncated (cut off at the length limit), refused or filtered (withheld by the "
+                "service); NULL in rows of before it was told, of which `refused` tells.",
+                nullable=True,
+            ),
             column("engine", "Engine that wrote the answer."),
             column(
                 "citations",
                 "Verbatim quotes that the answer stands on, and where each is.",
-                pa.list_(
-                    pa.struct(
-                        [
-                            ("doc_id", pa.string()),
-                            ("uri", pa.string()),
-                            ("content_sha256", pa.string()),
-                            ("table_version", pa.int64()),
-                            ("chunk_id", pa.string()),
-                            ("char_start", pa.int32()),
-                            ("char_end", pa.int32()),
-                            ("quote", pa.string()),
-                        ]
-                    )
-                ),
+                pa.list_(_CITATION),
                 nullable=True,
             ),
             column("release_id", "Release that was searched."),
@@ -279,6 +282,7 @@ ANSWERS = Table(
             ),
             _GROUPS,
             column("search_mode", "How they were retrieved: hybrid or reranked.", nullable=True),
+            column("retrieval_digest", "Digest of the settings that they were retrieved by.", nullable=True),
             column("answered_at", "When the answer was given.", STAMP),
             column("chosen_because", "Why this engine wrote it, where there was a choice.", nullable=True),
             column("prompt_tokens", "Tokens that the engine read.", pa.int64(), nullable=True),
@@ -292,7 +296,7 @@ ANSWERS = Table(
             ),
             column(
                 "generator_digest",
-                "Digest of the engine: its model, its prompt and its parameters.",
+                "Digest of the engine: its model, its prompt, its parameters and its code.",
                 nullable=True,
             ),
             column(

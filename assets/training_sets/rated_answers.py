@@ -47,6 +47,7 @@ _GOOD = f"""
     from answers as a semi join rated using (answer_id)
     where list_contains(?::varchar[], a.tenant) and nullif(a.access_groups, '') is null
         and a.retrieved is not null and (a.refused or len(a.citations) > 0)
+        and coalesce(a.outcome, 'answered') in ('answered', 'refused')
     qualify row_number() over (
         partition by a.tenant, a.question, a.refused, case when not a.refused then a.answer end
         order by a.answered_at desc, a.answer_id

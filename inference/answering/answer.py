@@ -4,10 +4,12 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
+
+from pydantic import AliasChoices, BeforeValidator, Field
 
 from inference.engines.protocol import AdapterChoice, Engine, EngineError, EnginePrompt, EngineReply
-from inference.prompting.types import Draft, Passage, TokenUsage
+from inference.prompting.types import Draft, Outcome, Passage, TokenUsage
 from retrieval.search.query import is_encodable
 
 MAX_QUESTION_CHARS = 4000
@@ -81,19 +83,27 @@ class Citation:
     quote: str
 
 
+def _outcome_of(recorded: object) -> object:
+    """Returns an outcome, also of a journal of a Headwater that knew only `refused`."""
+    if isinstance(recorded, bool):
+        return "refused" if recorded else "answered"
+    return recorded
+
+
 @dataclass(frozen=True)
 class Answer:
     """An answer with its citations.
 
     Attributes:
         answer_id: The id of the answer: 32 hex digits, new for each answer that a person asks for.
-        answer: The text, with `[n]` for the n-th citation; if refused, the reason why there is no answer.
-        refused: True if the evidence was too weak; then there are no citations.
+        answer: The text, with `[n]` for the n-th citation; the reason where there is no answer.
+        outcome: What the engine made of the question; never `failed`. Only what was answered or truncated has
+            citations.
         citations: The citations, in the order of their numbers.
         release: The release that was searched.
         model_digest: The digest of the embedding model that was used for retrieval.
         engine: The engine that wrote the answer.
-        generator_digest: The digest of the engine: its model, its prompt and its parameters.
+        generator_digest: The digest of the engine: its models, its prompt, its parameters and its code.
         because: What each engine that was asked did, such as `extractive refused; endpoint answered`.
         usage: The tokens that it took; None where the engine does not count them.
         passages_left_out: How many of the retrieved passages the engine did not read, for lack of room.
@@ -102,7 +112,9 @@ class Answer:
 
     answer_id: str
     answer: str
-    refused: bool
+    outcome: Annotated[
+        Outcome, BeforeValidator(_outcome_of), Field(validation_alias=AliasChoices("outcome", "refused"))
+    ]
     citations: tuple[Citation, ...]
     release: str
     model_digest: str
@@ -113,8 +125,17 @@ class Answer:
     passages_left_out: int = 0
     generator_adapter: str | None = None
 
+    @property
+    def refused(self) -> bool:
+        """Whether the engine said that the documents do not answer the question."""
+        return self.outcome == "refused"
+
     def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON object of `headwater ask --json`, with `passages_left_out` where there are any."""
+        """Returns the JSON object of `headwater ask --json`.
+
+        It has `outcome` where a reply was cut off or withheld, and `passages_left_out` where there are any.
+        """
+        unfinished = {} if self.outcome in ("answered", "refused") else {"outcome": self.outcome}
         left_out = {"passages_left_out": self.passages_left_out} if self.passages_left_out else {}
         return {
             "answer_id": self.answer_id,
@@ -123,6 +144,7 @@ class Answer:
             "citations": [asdict(citation) for citation in self.citations],
             "release": self.release,
             "model_digest": self.model_digest,
+            **unfinished,
             **left_out,
         }
 
@@ -134,7 +156,8 @@ class BatchPlace:
     Attributes:
         batch: The name of the batch.
         question_id: The question's id in it.
-        answer_id: The id that its answer gets: the same for the same question, release and engine.
+        answer_id: The id that its answer gets: the same for the same question, release, engine
+            and settings of retrieval.
     """
 
     batch: str
@@ -156,6 +179,8 @@ class AnswerRecord:
         versions: The version of every table that the release was made from.
         answered_at: The time, in UTC.
         place: The question's place in a batch; None for a question by itself.
+        retrieval_digest: The digest of the settings that they were retrieved by; None in the journal of an
+            older version.
     """
 
     answer: Answer
@@ -167,6 +192,7 @@ class AnswerRecord:
     versions: dict[str, int]
     answered_at: datetime
     place: BatchPlace | None = None
+    retrieval_digest: str | None = None
 
 
 def validate_question(question: str) -> str:
@@ -190,7 +216,7 @@ def validate_question(question: str) -> str:
     return question
 
 
-_NO_EVIDENCE = Draft("Nothing found in the documents speaks to this question.", refused=True)
+_NO_EVIDENCE = Draft("Nothing found in the documents speaks to this question.", outcome="refused")
 
 
 def answer_prompts(engine: Engine, prompts: Sequence[EnginePrompt]) -> Iterator[EngineReply]:
@@ -247,18 +273,18 @@ def cited_answer(
         EngineError: The engine failed.
     """
     draft = reply.draft
-    if draft is None:
+    if reply.failure is not None:
         raise EngineError(reply.failure)
     return Answer(
         answer_id=answer_id or uuid.uuid4().hex,
         answer=_refusal(draft.text, hits) if draft.refused else draft.text,
-        refused=draft.refused,
+        outcome=draft.outcome,
         citations=tuple(_citations(draft, hits, release)),
         release=release.release_id,
         model_digest=release.model_digest,
         engine=reply.engine,
         generator_digest=reply.digest,
-        because=reply.because or reply.outcome,
+        because=reply.because or reply.said,
         usage=draft.usage,
         passages_left_out=draft.passages_left_out,
         generator_adapter=reply.adapted.adapter.digest if reply.adapted and reply.adapted.adapter else None,

@@ -21,11 +21,13 @@ from inference.engines.digest import model_name
 from inference.engines.generation import Generation, GenerationRequest, Quantization, SamplingOptions
 from inference.engines.model_files import InvalidModel, check_model_files
 from inference.engines.torch.linear import check_quantization
+from inference.prompting.thoughts import THOUGHT
 from retrieval.model_memory import weights_bytes
 
 Message = Mapping[str, str]
 
 _PROBE = "Is water wet?"
+_PROBED = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": _PROBE}]
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +91,16 @@ class CausalModel:
         except ChatTemplateError as error:
             raise InvalidModel(f"the chat template of {self.path} fails: {error}") from error
         return np.array(self.tokenizer(text, add_special_tokens=False)["input_ids"], np.int64)
+
+    @cached_property
+    def _begins_thinking(self) -> bool:
+        """Whether the chat template writes the mark before a thought, so that the model does not."""
+        shown = _PROBED if self.takes_system_message else without_system_message(_PROBED)
+        return self.template.write(shown).rstrip().endswith(THOUGHT)
+
+    def reply_text(self, text: str) -> str:
+        """Returns what the model wrote, with the mark before a thought where its prompt ended with it."""
+        return f"{THOUGHT}{text}" if self._begins_thinking else text
 
     def first_fitting(
         self, forms: Iterable[Sequence[Message]], max_tokens: int
@@ -313,10 +325,9 @@ def _read_template(path: Path, tokenizer: Any) -> ChatTemplate:
 
 def _probe_template(path: Path, template: ChatTemplate) -> bool:
     """Returns whether the chat template takes instructions; some raise an error at them."""
-    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": _PROBE}]
     fault: object = "it leaves the question out"
     for takes_system_message in (True, False):
-        shown = messages if takes_system_message else without_system_message(messages)
+        shown = _PROBED if takes_system_message else without_system_message(_PROBED)
         try:
             text = template.write(shown)
         except ChatTemplateError as error:

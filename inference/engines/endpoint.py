@@ -14,7 +14,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
 from inference.engines.digest import engine_digest
 from inference.engines.price import TokenPrice
 from inference.engines.protocol import EngineError, EnginePrompt, EngineReply, answer_each
-from inference.prompting.cited_reply import generated_draft
+from inference.prompting.generated_reply import generated_draft
 from inference.prompting.prompt_assembly import (
     PROMPT_INSTRUCTIONS,
     PromptConfig,
@@ -38,7 +38,7 @@ _CURES = {
     404: "; check the base URL and the model's name",
     413: "; ask for fewer passages",
 }
-
+_FILTERED = "content_filter"
 
 _NOT_FROM_ENVIRONMENT = dict.fromkeys(("OpenAI-Organization", "OpenAI-Project"), openai.Omit())
 """The client takes these from OpenAI's variables, and they are no other service's business."""
@@ -93,7 +93,7 @@ class OpenAIEngine:
 
     @property
     def digest(self) -> str:
-        """A digest of the address, the model's name, the prompt and the parameters.
+        """A digest of the address, the model's name, the prompt, the parameters and the code.
 
         What a service runs under that name can change without a word; no digest tells.
         """
@@ -118,16 +118,25 @@ class OpenAIEngine:
                 f"no passage fits into {self._context.max_tokens} tokens: set "
                 "HEADWATER_GENERATOR__CONTEXT__MAX_TOKENS higher"
             )
-        completion = self._complete(form.messages)
         try:
-            reply = completion.choices[0].message.content
+            completion = self._complete(form.messages)
+        except _FilteredPrompt:
+            return generated_draft("", _FILTERED, form, passages, None)
+        try:
+            choice = completion.choices[0]
+            reply, refusal = choice.message.content, getattr(choice.message, "refusal", None)
             if not isinstance(reply, str | None):
                 raise TypeError
         except (LookupError, TypeError, AttributeError) as error:
             raise EngineError(
                 f"{self._shown_url} did not answer in OpenAI's chat form: check the base URL"
             ) from error
-        return generated_draft(reply or "", form, passages, self._usage(completion))
+        finish_reason = _FILTERED if refusal else getattr(choice, "finish_reason", None)
+        usage = self._usage(completion)
+        draft = generated_draft(reply or "", finish_reason, form, passages, usage)
+        if draft.outcome == "failed":
+            raise EngineError(f"{self.name} at {self._shown_url}: {draft.text}", usage)
+        return draft
 
     def _complete(self, messages: list[dict[str, str]]) -> ChatCompletion:
         key = self._key()
@@ -152,6 +161,8 @@ class OpenAIEngine:
                 )
         except openai.APIStatusError as error:
             status = error.status_code
+            if error.code == _FILTERED:
+                raise _FilteredPrompt from None
             fault = f"HTTP {status} {_without(key, error.response.text).strip()[:200]!r}"
             if _may_answer_later(status):
                 raise self._unanswered(fault) from None
@@ -202,6 +213,10 @@ class OpenAIEngine:
         if not 0 <= read <= _MAX_PROMPT_TOKENS or not 0 <= written <= self._max_new_tokens:
             return None
         return TokenUsage(read, written, self._price.cost_usd(read, written))
+
+
+class _FilteredPrompt(Exception):
+    """The service's filter withheld the prompt from its model, as Azure's does with HTTP 400."""
 
 
 class _BoundedClient(openai.DefaultHttpxClient):

@@ -34,6 +34,11 @@ from retrieval.language.words import count_words
 class ExtractiveEncoder(Protocol):
     """An object that turns texts into unit vectors, such as `retrieval.embedding.embedder.Embedder`."""
 
+    @property
+    def digest(self) -> str:
+        """What identifies the vectors."""
+        ...
+
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Returns the unit vectors of documents' texts: float32 of shape (texts, dimension)."""
         ...
@@ -136,8 +141,15 @@ class ExtractiveEngine:
 
     @cached_property
     def digest(self) -> str:
-        """A digest of the settings and the scorer; the encoder is the release's, which each answer names."""
-        return engine_digest(self.name, self._config, self._reader.digest if self._reader else "")
+        """A digest of the settings, the encoder and the scorer with the model that it reads."""
+        return engine_digest(self.name, self.settings_digest, self._encoder.digest)
+
+    @cached_property
+    def settings_digest(self) -> str:
+        """The digest less the encoder."""
+        # The weights of a scorer decide, and not where they are.
+        settings = self._config.model_copy(update={"scorer": None})
+        return engine_digest(self.name, settings, self._reader.digest if self._reader else "")
 
     def answer_many(self, prompts: Sequence[EnginePrompt]) -> Iterator[EngineReply]:
         """Yields a reply to each prompt, in order."""
@@ -151,7 +163,7 @@ class ExtractiveEngine:
             for unit in answer_units(passages[index].text)
         ]
         if not units:
-            return Draft("The passages found hold no text.", refused=True)
+            return Draft("The passages found hold no text.", outcome="refused")
         texts = [unit.text_of(passages[index].text) for index, unit in units]
         headings = [(passages[index].heading or "").rpartition(" > ")[2] for index, _ in units]
         usable = np.array(
@@ -234,7 +246,7 @@ def _refusal(missing: Sequence[MissingName]) -> Draft:
     """A refusal that says what was found instead, where the question names what was not."""
     instead = describe_missing(missing)
     told = f": {instead}" if instead else ""
-    return Draft(f"Nothing found in the documents answers this question{told}.", refused=True)
+    return Draft(f"Nothing found in the documents answers this question{told}.", outcome="refused")
 
 
 def _quoted(passages: Sequence[Passage], chosen: Sequence[tuple[int, AnswerUnit]]) -> Draft:

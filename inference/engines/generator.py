@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, Field, model_validator
 
-from inference.engines.digest import model_files_digest, model_name
+from inference.engines.digest import engine_digest, model_files_digest, model_name
 from inference.engines.extractive import ExtractiveConfig, ExtractiveEncoder, ExtractiveEngine
 from inference.engines.generation import Quantization
 from inference.engines.price import TokenPrice
@@ -137,7 +137,7 @@ def build_engine(
 
     Args:
         config: The configuration.
-        encoder: The embedder of the extractive engine.
+        encoder: The embedder of the extractive engine and of the router; it is part of their digest.
         workplace: Where a worker works; needed where the configuration names one.
 
     Raises:
@@ -148,9 +148,16 @@ def build_engine(
         return tiers[0]
     if config.router_examples is None:
         return TieredEngine(tiers)
-    return TieredEngine(
-        tiers, _route(config, encoder, config.router_examples), model_files_digest(config.router_examples)
-    )
+    examples = config.router_examples
+    route = _route(config, encoder, examples)
+    return TieredEngine(tiers, route, model_files_digest(examples), encoder.digest)
+
+
+def approval_digest(engine: Engine) -> str:
+    """Returns the digest of an engine less the embedder, about which the release of the index decides."""
+    if isinstance(engine, TieredEngine):
+        return engine_digest("tiers", engine.route_digest, *map(approval_digest, engine.tiers))
+    return engine.settings_digest if isinstance(engine, ExtractiveEngine) else engine.digest
 
 
 def _route(config: EngineConfig, encoder: ExtractiveEncoder, file: Path) -> Route:

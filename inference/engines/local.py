@@ -7,7 +7,7 @@ from pathlib import Path
 
 from inference.engines.adapter_files import require_base
 from inference.engines.causal_model import CausalModel, causal_model_bytes, open_causal_model
-from inference.engines.digest import engine_digest, model_files_digest, model_name
+from inference.engines.digest import ModelFiles, engine_digest, model_name
 from inference.engines.generation import (
     Generation,
     GenerationRequest,
@@ -17,7 +17,7 @@ from inference.engines.generation import (
 )
 from inference.engines.protocol import EngineError, EnginePrompt, EngineReply, answer_one
 from inference.engines.torch.decoder import KV_MEMORY_BYTES, build_generator
-from inference.prompting.cited_reply import generated_draft
+from inference.prompting.generated_reply import generated_draft
 from inference.prompting.prompt_assembly import (
     PROMPT_INSTRUCTIONS,
     PassageCounts,
@@ -77,18 +77,15 @@ class LocalEngine:
         except ModelMemoryError as error:
             raise EngineError(str(error)) from error
         self._path = path
+        self._files = ModelFiles(path)
         self._max_new_tokens = max_new_tokens
         self._context = context or PromptConfig()
         self.name = f"local:{model_name(path)}"
 
     @cached_property
-    def _model_digest(self) -> str:
-        return model_files_digest(self._path)
-
-    @cached_property
     def digest(self) -> str:
         """A digest of the model's files, its numeric form, what generates, the prompt and the parameters."""
-        model, form = self._model_digest, self._form
+        model, form = self._files.digest, self._form
         return engine_digest("local", model, form, PROMPT_INSTRUCTIONS, self._context, self._max_new_tokens)
 
     def answer(self, question: str, passages: Sequence[Passage]) -> Draft:
@@ -100,13 +97,18 @@ class LocalEngine:
         return answer_one(self, question, passages)
 
     def answer_many(self, prompts: Sequence[EnginePrompt]) -> Iterator[EngineReply]:
-        """Yields a reply to each prompt as soon as it is ready, in any order; a failed one fails alone."""
+        """Yields a reply to each prompt as soon as it is ready, in any order; a failed one fails alone.
+
+        Raises:
+            EngineChanged: The model's files were replaced since it was loaded.
+        """
+        self._files.require_unchanged()  # what needs memory may have had it unloaded, to be loaded again here
         try:
             with self._loaded.in_use() as loaded:
                 yield from self._answer_many(loaded, prompts)
         except ModelMemoryError as error:
             for index in range(len(prompts)):
-                yield EngineReply(index, None, self.name, self.digest, str(error))
+                yield EngineReply.failed(index, self, str(error))
 
     def _answer_many(self, loaded: "_Loaded", prompts: Sequence[EnginePrompt]) -> Iterator[EngineReply]:
         asked: list[tuple[int, PromptForm]] = []
@@ -116,13 +118,15 @@ class LocalEngine:
             try:
                 form, request = self._request(loaded.model, prompt, counts.get(prompt.sharing_key or ""))
             except EngineError as error:
-                yield EngineReply(index, None, self.name, self.digest, str(error))
+                yield EngineReply.failed(index, self, str(error))
             else:
                 asked.append((index, form))
                 requests.append(request)
         for generation in loaded.generator.generate(requests):
             index, form = asked[generation.index]
-            yield self._reply(index, form, requests[generation.index], generation, prompts[index])
+            yield self._reply(
+                index, form, loaded.model, requests[generation.index], generation, prompts[index]
+            )
 
     def _request(
         self, model: CausalModel, prompt: EnginePrompt, counts: PassageCounts | None
@@ -144,7 +148,7 @@ class LocalEngine:
         options = SamplingOptions(max_tokens=self._max_new_tokens)
         adapter = prompt.adapted.adapter if prompt.adapted else None
         if adapter:
-            require_base(adapter.folder, self._path, self._model_digest)
+            require_base(adapter.folder, self._path, self._files.digest)
         folder = adapter.folder if adapter else None
         return forms[number], GenerationRequest(ids, options, prompt.sharing_key, folder)
 
@@ -152,12 +156,14 @@ class LocalEngine:
         self,
         index: int,
         form: PromptForm,
+        model: CausalModel,
         request: GenerationRequest,
         generation: Generation,
         prompt: EnginePrompt,
     ) -> EngineReply:
         if generation.failure is not None:
-            return EngineReply(index, None, self.name, self.digest, generation.failure)
+            return EngineReply.failed(index, self, generation.failure)
         usage = TokenUsage(len(request.prompt), len(generation.token_ids))
-        draft = generated_draft(generation.text, form, prompt.passages, usage)
+        reply = model.reply_text(generation.text)
+        draft = generated_draft(reply, generation.finish_reason, form, prompt.passages, usage)
         return EngineReply(index, draft, self.name, self.digest, adapted=prompt.adapted)

@@ -6,11 +6,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from inference.prompting.types import Draft, Passage
+from inference.prompting.types import Draft, Passage, TokenUsage
 
 
 class EngineError(RuntimeError):
-    """An engine could not answer; the message names the engine, the cause and the remedy."""
+    """An engine could not answer; the message names the engine, the cause and the remedy.
+
+    Attributes:
+        usage: The tokens that it took all the same; None where it took none, or does not count them.
+    """
+
+    def __init__(self, message: str, usage: TokenUsage | None = None) -> None:
+        super().__init__(message)
+        self.usage = usage
+
+
+class EngineChanged(EngineError):
+    """An engine is not the one that was approved, or not the one that was loaded: it does not answer."""
 
 
 @dataclass(frozen=True)
@@ -84,29 +96,39 @@ class EngineReply:
 
     Attributes:
         index: Which prompt, from 0.
-        draft: The draft of an answer; None if the engine failed.
+        draft: What the engine made of it.
         engine: The name of the engine that replied.
         digest: Its digest.
-        failure: Why it failed; None if it did not.
         because: What each engine that was asked did, where there were several.
         adapted: Which adapter it had; None for an engine that has none.
     """
 
     index: int
-    draft: Draft | None
+    draft: Draft
     engine: str
     digest: str
-    failure: str | None = None
     because: str | None = None
     adapted: AdapterChoice | None = None
 
     @property
-    def outcome(self) -> str:
+    def failure(self) -> str | None:
+        """Why the engine failed; None if it did not."""
+        return self.draft.text if self.draft.outcome == "failed" else None
+
+    @property
+    def said(self) -> str:
         """What the engine did, in one line, such as `extractive refused`."""
-        if self.draft is None:
-            return f"{self.engine} failed: {' '.join((self.failure or 'no reason given').split())}"
-        said = f"{self.engine} {'refused' if self.draft.refused else 'answered'}"
+        said = f"{self.engine} {self.draft.outcome}"
+        if self.failure is not None:
+            return f"{said}: {' '.join(self.failure.split())}"
         return f"{said} {self.adapted.said}" if self.adapted else said
+
+    @classmethod
+    def failed(
+        cls, index: int, engine: "Engine", reason: str, usage: TokenUsage | None = None
+    ) -> "EngineReply":
+        """Returns the reply of an engine that failed at a prompt."""
+        return cls(index, Draft(reason, outcome="failed", usage=usage), engine.name, engine.digest)
 
 
 class Engine(Protocol):
@@ -119,13 +141,11 @@ class Engine(Protocol):
 
     @property
     def digest(self) -> str:
-        """A digest of what decides its answers: its model, its prompt and its parameters."""
+        """A digest of what decides its answers: its models, its prompt, its parameters and the code."""
         ...
 
     def answer(self, question: str, passages: Sequence[Passage]) -> Draft:
-        """Returns a draft of an answer from the passages, which are best first and not empty.
-
-        The draft is a refusal if the passages do not answer the question.
+        """Returns what it makes of the passages, which are best first and not empty.
 
         Raises:
             EngineError: The engine fails.
@@ -133,19 +153,23 @@ class Engine(Protocol):
         ...
 
     def answer_many(self, prompts: Sequence[EnginePrompt]) -> Iterator[EngineReply]:
-        """Yields a reply to each prompt as soon as it is ready, in any order; a failed one fails alone."""
+        """Yields a reply to each prompt as soon as it is ready, in any order; a failed one fails alone.
+
+        Raises:
+            EngineChanged: The files of its model were replaced since it was loaded.
+        """
         ...
 
 
 def answer_one(engine: Engine, question: str, passages: Sequence[Passage]) -> Draft:
-    """Returns the draft of an engine that answers many prompts at once, asked for one.
+    """Returns what an engine that answers many prompts at once makes of one.
 
     Raises:
         EngineError: The engine fails.
     """
     [reply] = engine.answer_many([EnginePrompt(question, passages)])
-    if reply.draft is None:
-        raise EngineError(reply.failure)
+    if reply.failure is not None:
+        raise EngineError(reply.failure, reply.draft.usage)
     return reply.draft
 
 
@@ -163,7 +187,7 @@ def answer_each(engine: Engine, prompts: Sequence[EnginePrompt], at_once: int = 
         try:
             draft = engine.answer(prompt.question, prompt.passages)
         except EngineError as error:
-            return EngineReply(index, None, engine.name, engine.digest, str(error))
+            return EngineReply.failed(index, engine, str(error), error.usage)
         return EngineReply(index, draft, engine.name, engine.digest)
 
     if at_once == 1:

@@ -3,10 +3,9 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 
-from inference.prompting.prompt_assembly import PromptForm, PromptPassage
-from inference.prompting.types import Draft, Passage, Quote, TokenUsage
+from inference.prompting.prompt_assembly import PromptPassage
+from inference.prompting.types import Draft, Passage, Quote
 from retrieval.chunking.sentences import sentence_spans
 
 _MARKER = re.compile(r"\s*\[(\d{1,3}(?:\s*[,;]\s*\d{1,3})*)\]")
@@ -49,7 +48,7 @@ def parse_cited_reply(reply: str, context: Sequence[PromptPassage], passages: Se
     """
     reply = reply.encode("utf-8", "replace").decode()  # a service may send half a character
     if not reply.strip() or _REFUSALS.match(reply):
-        return Draft("The passages found do not hold an answer.", refused=True)
+        return Draft("The passages found do not hold an answer.", outcome="refused")
     claims, rest = _claims(reply)
     numbers: dict[Quote, int] = {}
     parts: list[str] = []
@@ -67,17 +66,9 @@ def parse_cited_reply(reply: str, context: Sequence[PromptPassage], passages: Se
     if not numbers:
         return Draft(
             "The generator wrote an answer that the passages found do not support, so it is withheld.",
-            refused=True,
+            outcome="refused",
         )
     return Draft("".join(parts).strip(), tuple(numbers))
-
-
-def generated_draft(
-    reply: str, form: PromptForm, passages: Sequence[Passage], usage: TokenUsage | None
-) -> Draft:
-    """Returns `parse_cited_reply` of a model's reply to a prompt, with what it took and did not read."""
-    draft = parse_cited_reply(reply, form.context, passages)
-    return replace(draft, usage=usage, passages_left_out=form.passages_left_out)
 
 
 def _claims(reply: str) -> tuple[list[tuple[str, list[int]]], str]:

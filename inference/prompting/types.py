@@ -1,7 +1,15 @@
 """The values that engines take and return: passages, quotes of passages, and drafts of answers."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
+
+Outcome = Literal["answered", "truncated", "refused", "filtered", "failed"]
+"""What an engine made of a question, from the most to the least that whoever asked has of it.
+
+`answered`; `truncated`: the reply was cut off at its length limit, and the answer is what was complete;
+`refused`: the engine says that the passages hold no answer, or they support nothing that it wrote;
+`filtered`: a service withheld the reply; `failed`: no reply came, or an empty one.
+"""
 
 
 class Passage(Protocol):
@@ -67,15 +75,25 @@ class TokenUsage:
     completion_tokens: int
     cost_usd: float | None = None
 
+    def __add__(self, other: "TokenUsage") -> "TokenUsage":
+        """Returns what both took together; what has no price adds nothing to the price of the other."""
+        costs = [each for each in (self.cost_usd, other.cost_usd) if each is not None]
+        return TokenUsage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            sum(costs) if costs else None,
+        )
+
 
 @dataclass(frozen=True)
 class Draft:
-    """A draft of an answer, as an engine writes it from a question and passages.
+    """What an engine makes of a question and passages: a draft of an answer, or the reason why there is none.
 
     Attributes:
         text: The answer, with `[n]` after what the n-th quote supports; or the reason why there is no answer.
-        quotes: The quotes that support the answer, in the order of their numbers.
-        refused: True if the evidence is too weak; then there are no quotes.
+        quotes: The quotes that support the answer, in the order of their numbers. Only what was answered or
+            truncated has any.
+        outcome: Which of them it is.
         usage: The tokens that it took; None where the engine does not count them.
         passages_left_out: How many of the passages the generator did not read, because its prompt had no room
             for them; those that repeat another one do not count.
@@ -83,9 +101,14 @@ class Draft:
 
     text: str
     quotes: tuple[Quote, ...] = ()
-    refused: bool = False
+    outcome: Outcome = "answered"
     usage: TokenUsage | None = None
     passages_left_out: int = 0
+
+    @property
+    def refused(self) -> bool:
+        """Whether the engine says that the passages hold no answer."""
+        return self.outcome == "refused"
 
 
 @dataclass(frozen=True)

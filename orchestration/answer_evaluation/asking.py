@@ -142,13 +142,17 @@ def _answered(
     ]
     for reply in answer_prompts(asked.engine, prompts):
         place = prompted[reply.index]
-        if reply.draft is None:
+        # A reply that took tokens and is empty is what the engine is like; without one, it was not to be had.
+        if reply.failure is not None and reply.draft.usage is None:
             raise EngineError(f"at the question {found.questions[place].text[:200]!r}: {reply.failure}")
+        if reply.failure is not None:
+            yield place, JudgedAnswer("", False)
+            continue
         answer = cited_answer(reply, found.passages[place], found.release)
         yield (
             place,
             JudgedAnswer(
-                answer.answer,
+                answer.answer if answer.citations else "",
                 answer.refused,
                 tuple(each.doc_id for each in answer.citations),
                 tuple(each.quote for each in answer.citations),

@@ -11,9 +11,10 @@ from assets.engine_releases import (
     engine_standing,
     log_engine_decision,
 )
-from inference.engines.generator import EngineConfig, build_engine
+from inference.answering.retrieval_settings import RetrievalSettings
+from inference.engines.generator import EngineConfig, approval_digest, build_engine
 from inference.engines.worker.engine import Workplace
-from orchestration.answer_evaluation.evaluation import asked_engine, evaluate_engines
+from orchestration.answer_evaluation.evaluation import evaluate_engines, serving_engine
 from orchestration.settings import Settings, open_configured_lake
 from quality.evaluation.answer_collection import AnswerCollection
 from quality.evaluation.answer_evaluation import AnswerEvaluation
@@ -47,6 +48,8 @@ def gate_engine(
     The first questions that decide about a pair of engines go on deciding about it: they are not asked again,
     and what others say is kept as information.
 
+    A local model is asked with the adapter that answers the tenant's questions, as it is when it serves.
+
     Where no engine was released yet, the extractive engine with its default settings is released first.
 
     Args:
@@ -67,23 +70,24 @@ def gate_engine(
     since = log.newest_move_id()
     live = engine_standing(engine_releases(log), settings.generator).live
     model = EmbeddingModel.of(settings.recipe.embedder, settings.home)
+    retrieval = RetrievalSettings(settings.recipe.search, settings.reranker)
     if live is None:
         default = build_engine(EngineConfig(), model.embedder)
         reason = "the default engine, as the first"
-        first = decided_engine(default, EngineConfig(), "released", reason)
+        first = decided_engine(default, EngineConfig(), "released", reason, retrieval)
         live = log_engine_decision(lake, log, first, since)
         since = log.newest_move_id()
-    asked = asked_engine(settings, settings.generator, model)
+    asked = serving_engine(settings, settings.generator, model, tenant)
     candidate = asked.engine
-    if candidate.digest == live.generator_digest:
+    if (approval_digest(candidate), retrieval.digest) == (live.approval_digest, live.retrieval_digest):
         return GatedEngine(live)
-    asked_before = asked_engine(settings, live.config, model)
+    asked_before = serving_engine(settings, live.config, model, tenant)
     before = asked_before.engine
-    if before.digest != live.generator_digest:
+    if (approval_digest(before), retrieval.digest) != (live.approval_digest, live.retrieval_digest):
         raise EngineNotReleasable(
-            f"{live.engine} is not what was released: its model's files, or Headwater, have changed, and "
-            "nothing can be measured beside it. `headwater engines promote --reason …` has the configured "
-            "engine answer"
+            f"{live.engine} is not what was released: its model's files, how passages are found for it, or "
+            "Headwater have changed, and nothing can be measured beside it. `headwater engines promote "
+            "--reason …` has the configured engine answer"
         )
     digest = question_set_digest(collection.questions)
     verdicts = [each.pair_verdict for each in reversed(engine_releases(log))]
@@ -102,7 +106,7 @@ def gate_engine(
     differences = evaluation.differences(*names)
     verdict = decide_engine_release(differences, settings.recipe.engine_gate)
     measured = {measure: evaluation.engines[names[0]].mean(measure) for measure in differences}
-    decided = decided_engine(candidate, settings.generator, "held", verdict.reason).model_copy(
+    decided = decided_engine(candidate, settings.generator, "held", verdict.reason, retrieval).model_copy(
         update={
             "questions": f"{collection.name}: {evaluation.questions} questions",
             "metrics": {name: mean for name, mean in measured.items() if mean is not None},
@@ -135,5 +139,11 @@ def promote_engine(settings: Settings, reason: str) -> EngineRelease:
     since = log.newest_move_id()
     model = EmbeddingModel.of(settings.recipe.embedder, settings.home)
     engine = build_engine(settings.generator, model.embedder, Workplace(settings.worker_dir))
-    decision = decided_engine(engine, settings.generator, "promoted", reason)
+    decision = decided_engine(
+        engine,
+        settings.generator,
+        "promoted",
+        reason,
+        RetrievalSettings(settings.recipe.search, settings.reranker),
+    )
     return log_engine_decision(lake, log, decision, since)

@@ -26,8 +26,9 @@ app = typer.Typer(
 
 _SHOWN_FAILURES = 20
 _SHOWN_FACTS = (
-    *("answered_at", "tenant", "access_groups", "batch", "question_id", "search_mode", "engine"),
-    *("generator_digest", "chosen_because", "prompt_tokens", "completion_tokens", "cost_usd"),
+    *("answered_at", "tenant", "access_groups", "batch", "question_id", "outcome", "search_mode"),
+    *("retrieval_digest", "engine", "generator_digest", "chosen_because", "prompt_tokens"),
+    *("completion_tokens", "cost_usd"),
 )
 """The facts about an answer that are printed where there are any."""
 
@@ -150,7 +151,7 @@ def answers_list_command(
     from assets.answers.stored import recent_stored_answers
     from orchestration.settings import open_configured_lake
 
-    shown = ("answer_id", "answered_at", "tenant", "question", "release_id", "refused")
+    shown = ("answer_id", "answered_at", "tenant", "question", "release_id", "refused", "outcome")
     lake = open_configured_lake(read_command_settings())
     found = recent_stored_answers(lake, limit, tenant, batch)
     ratings = newest_ratings(lake, [answer.answer_id for answer in found])

@@ -200,6 +200,8 @@ def render_answer(question: str, answer: dict[str, Any]) -> RenderableType:
     for number, citation in enumerate(answer["citations"], 1):
         body.append(f"\n\n[{number}] ", style="bold")
         body.append(f"{citation['uri']}  chars {citation['char_start']}–{citation['char_end']}", style="cyan")
+    if answer.get("outcome") == "truncated" and answer["citations"]:
+        body.append("\n\nthe reply was cut off at its length limit: this is what was complete")
     if left_out := answer.get("passages_left_out"):
         body.append(f"\n\n{left_out} of the passages found had no room in the prompt and were not read")
     footer = f"answer {answer['answer_id']} · release {answer['release']}"

@@ -10,9 +10,9 @@ from inference.answering.answer import Answer, answer_prompts, cited_answer
 from inference.answering.query_service import (
     QueryService,
     QueryServiceResult,
-    SearchMode,
     answered_release,
 )
+from inference.answering.retrieval_settings import SearchMode
 from inference.engines.protocol import EnginePrompt
 from retrieval.index.types import IndexRelease, UnknownIndexRelease
 from retrieval.progress import Progress
@@ -210,8 +210,8 @@ def replay_batch(lake: Lake, service: QueryService, name: str) -> BatchReplay:
         ]
         for reply in answer_prompts(service.engine, prompts):
             answer, release, found = asked[reply.index]
-            if reply.draft is None:
-                differs(answer, reply.failure or "the engine failed")
+            if reply.failure is not None:
+                differs(answer, reply.failure)
             else:
                 now = cited_answer(reply, found.hits, answered_release(release))
                 differs(answer, *_differences(answer, now, [hit.chunk_id for hit in found.hits]))
@@ -224,7 +224,7 @@ def _differences(stored: StoredAnswer, now: Answer, retrieved: list[str]) -> lis
         "engine": (stored.engine, stored.generator_digest, stored.generator_adapter)
         == (now.engine, now.generator_digest, now.generator_adapter),
         "passages": stored.retrieved == retrieved,
-        "answer": (stored.answer, stored.refused) == (now.answer, now.refused),
+        "answer": (stored.answer, stored.outcome) == (now.answer, now.outcome),
         "citations": (stored.citations or []) == list(now.citations),
     }
     return [name for name, is_same in same.items() if not is_same]

@@ -48,8 +48,9 @@ class JudgedAnswer:
     """What an engine gave to a question.
 
     Attributes:
-        text: The answer, with citation markers; the reason if it was refused.
-        refused: Whether the engine refused.
+        text: The answer, with citation markers; empty where there is none.
+        refused: Whether the engine refused. Where it did not and there is no text, its reply was cut off,
+            withheld or empty.
         cited: The names of the cited passages: ids or URIs, as in `AnswerQuestion.gold`.
         quotes: The quoted texts.
         scores: The score of each candidate; None where the question has none or the engine gives none.
@@ -196,7 +197,6 @@ def measure_answer(
     if not question.answerable:
         return {"refused_on_negative": float(answer.refused)}
     row["refused"] = float(answer.refused)
-    # The words of a refusal are no answer, and it cites nothing.
     text = "" if answer.refused else strip_citation_markers(answer.text)
     if question.exact:
         row["exact_contained"] = float(contains_any_part(text, question.exact))
@@ -205,7 +205,7 @@ def measure_answer(
         row["token_f1"] = token_f1(text, question.ideal)
     if question.gold:
         row["citation_recall"] = citation_recall(answer.cited, question.gold)
-    if answer.refused:
+    if not text:
         return row
     row["words"] = float(len(text.split()))
     row[SUPPORTED] = supported_share(text, answer.quotes, sentences(text))

@@ -20,12 +20,14 @@ def judge_by_known_answer(question: AnswerQuestion, answer: JudgedAnswer) -> Ans
 
     Right is a refusal where nothing answers the question, and else an answer that holds an accepted form of
     every part of the exact answer and, where documents that answer are known, cites one of them. An ideal
-    answer decides nothing: other words may be as good.
+    answer decides nothing: other words may be as good. A reply that was cut off or withheld is neither.
 
     Args:
         question: The question with what is known.
         answer: The answer; `cited` names documents as `question.gold` does.
     """
+    if not answer.refused and not answer.text:
+        return None
     if not question.answerable:
         said = "it refuses what nothing answers" if answer.refused else "it answers what nothing answers"
         return AnswerVerdict(answer.refused, said)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -219,6 +220,7 @@ def test_engines_are_compared_question_by_question(tmp_path: Path) -> None:
     engines = {
         "sure": JudgedAnswer("Yes. [1]", False, quotes=("Yes.",)),
         "shy": JudgedAnswer("Yes is not said.", refused=True),
+        "cut": JudgedAnswer("", refused=False),
     }
     measured = {
         name: [measure_answer(question, answer, sentence_spans) for question in collection.questions]
@@ -228,3 +230,7 @@ def test_engines_are_compared_question_by_question(tmp_path: Path) -> None:
     assert result.compare("sure", "shy")["right"] == {"difference": 1.0, "low": 1.0, "high": 1.0}
     assert result.compare("sure", "shy")["refused"]["difference"] == -1.0
     assert "words" not in result.compare("sure", "shy")  # a refusal has none
+    cut = result.engines["cut"]
+    assert [cut.mean(name) for name in ("refused", "right", "words", "supported")] == [0.0, 0.0, None, None]
+    unanswerable = replace(collection.questions[0], exact=(), answerable=False)
+    assert measure_answer(unanswerable, engines["cut"], sentence_spans) == {"refused_on_negative": 0.0}

@@ -103,7 +103,7 @@ def test_each_tenant_is_answered_with_its_live_adapter_and_others_by_the_base_wh
 ) -> None:
     before = batch(settings, "before", tmp_path)
     assert {row["generator_adapter"] for row in before.values()} == {None}
-    assert before["acme"]["chosen_because"] == "local:generator refused"
+    assert before["acme"]["chosen_because"] == "local:generator truncated"
     registry = registry_of(settings)
     with pytest.raises(ModelNotPromoted, match=r"not compared with its base, .*models compare"):
         promote_adapter(settings, "generator-acme@1", "first", lambda line: None)
@@ -118,7 +118,7 @@ def test_each_tenant_is_answered_with_its_live_adapter_and_others_by_the_base_wh
         "acme": registry.find("generator-acme@1").digest,
         "beta": registry.find("generator-beta@2").digest,
     }
-    assert after["acme"]["chosen_because"] == "local:generator refused with generator-acme@1"
+    assert after["acme"]["chosen_because"] == "local:generator truncated with generator-acme@1"
     assert after["default"]["chosen_because"].endswith("by the base: the tenant default has no adapter")
     [engine] = [
         node

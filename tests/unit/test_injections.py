@@ -52,7 +52,7 @@ def test_what_was_demanded_and_answered_is_counted() -> None:
     assert (right.obeyed, right.unquoted, right.right) == (False, False, True)
     obeyed = judge_injection(row, Draft(str(row.demanded)))
     assert (obeyed.obeyed, obeyed.unquoted, obeyed.right) == (True, True, False)
-    to_refuse, refusal = next(row for row in ROWS if row.demanded is None), Draft("", refused=True)
+    to_refuse, refusal = next(row for row in ROWS if row.demanded is None), Draft("", outcome="refused")
     assert judge_injection(to_refuse, refusal).obeyed
     assert not judge_injection(to_refuse, refusal, refuses_anyway=True).obeyed
     assert len(ROWS) == 30

@@ -106,7 +106,7 @@ class _Quoting:
     def answer(self, question: str, passages: Sequence[Passage]) -> Draft:
         text = " ".join(f"{passages[each].text} [{n}]" for n, each in enumerate(self._quoted, 1))
         quotes = tuple(Quote(each, 0, len(passages[each].text)) for each in self._quoted)
-        return Draft(text, quotes, refused=not quotes)
+        return Draft(text, quotes, outcome="answered" if quotes else "refused")
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,8 @@ NOTHING = AnswerQuestion("How heavy?", answerable=False)
         (KNOWN, JudgedAnswer("Two years. [1]", False, ("d1",)), False),
         (KNOWN, JudgedAnswer("No document says two years from purchase.", True), False),
         (NOTHING, JudgedAnswer("Nothing found.", True), True),
+        (NOTHING, JudgedAnswer("", False), None),
+        (KNOWN, JudgedAnswer("", False), None),
         (NOTHING, JudgedAnswer("Heavy. [1]", False, ("d1",)), False),
         (
             AnswerQuestion("多久?", exact=(("24个月",),)),

@@ -96,7 +96,7 @@ def answer_judged_question(
     except InvalidQuestion:
         return AnsweredQuestion(name=name, question=question, outcome="no_question")
     [reply] = answer_prompts(engine, [asked])
-    if reply.draft is None:
+    if reply.failure is not None:
         raise EngineError(f"at the question {question[:200]!r}: {reply.failure}")
     outcome = _outcome(reply.draft, passages, judged)
     if outcome != "right":

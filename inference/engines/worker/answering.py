@@ -90,7 +90,7 @@ def answer_prompt_file(
         computed = 0
         for generation in generator.generate(requests):
             place = asked[generation.index]
-            answers[place] = answer = _finished(answers[place], generation)
+            answers[place] = answer = _finished(answers[place], generation, model, requests[generation.index])
             if answer.failure is None:
                 file.add(answer)
                 computed += 1
@@ -143,14 +143,16 @@ def _prepare(
     return WorkerAnswer(prompt.prompt_id, digest, form, prompt_tokens=len(ids)), request
 
 
-def _finished(answer: WorkerAnswer, generation: Generation) -> WorkerAnswer:
+def _finished(
+    answer: WorkerAnswer, generation: Generation, model: CausalModel, request: GenerationRequest
+) -> WorkerAnswer:
     if generation.failure is not None:
         return WorkerAnswer(answer.prompt_id, answer.prompt_sha256, failure=generation.failure)
     return WorkerAnswer(
         answer.prompt_id,
         answer.prompt_sha256,
         answer.form,
-        generation.text,
+        generation.text if request.options.json_schema else model.reply_text(generation.text),
         generation.finish_reason,
         answer.prompt_tokens,
         len(generation.token_ids),
