@@ -18,8 +18,9 @@ from inference.answering.answer import (
     validate_question,
 )
 from inference.answering.release_models import ReleaseModels
-from inference.answering.retrieval_settings import Approval, RetrievalSettings, SearchMode
-from inference.engines.generator import EngineConfig, approval_digest, build_engine
+from inference.answering.retrieval_settings import Approval, LiveRelease, RetrievalSettings, SearchMode
+from inference.engines.code_digest import code_digest
+from inference.engines.generator import EngineConfig, approval_digest, build_engine, engine_name
 from inference.engines.protocol import AdapterChoice, Engine, EngineChanged, TenantAdapters
 from inference.engines.worker.engine import Workplace
 from retrieval.index.index import Index, IndexRelease
@@ -110,6 +111,26 @@ class QueryService:
         if release is None:
             raise NoLiveSnapshot("nothing is released yet: `headwater demo`, or `headwater ingest PATH`")
         return release
+
+    def live_record(self, tenant: str) -> LiveRelease:
+        """Returns all that can change an answer to a tenant's questions now.
+
+        Raises:
+            NoLiveSnapshot: There is no live release yet.
+            EngineError: The adapter's files are not those that were signed.
+        """
+        release, approved = self.live_release(), self._approved()
+        choice = self.adapter_of(tenant)
+        return LiveRelease(
+            tenant,
+            release.release_id,
+            release.details.model_digest,
+            engine_name(self.engine_config),
+            approved.engine if approved else None,
+            choice.adapter.digest if choice and choice.adapter else None,
+            self.retrieval.digest,
+            code_digest(),
+        )
 
     @cached_property
     def engine(self) -> Engine:

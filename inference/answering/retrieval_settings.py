@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Literal
 
@@ -28,6 +28,36 @@ class Approval:
 
     engine: str
     retrieval: str
+
+
+@dataclass(frozen=True)
+class LiveRelease:
+    """All that can change an answer to a tenant's questions, as it is live: one record.
+
+    Attributes:
+        tenant: The tenant.
+        release: The release of the index.
+        embedder: The digest of its embedding model.
+        engine: The name of the engine that answers.
+        engine_digest: Its digest less the embedder, as it was approved; None before the first decision.
+        adapter: The digest of the adapter that a local model answers with; None without one.
+        retrieval: The digest of how passages are found.
+        code: The digest of the code.
+    """
+
+    tenant: str
+    release: str
+    embedder: str
+    engine: str
+    engine_digest: str | None
+    adapter: str | None
+    retrieval: str
+    code: str
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits of a hash over all of it."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """`headwater releases`, `rollback`, `hold`, `engines`: what is served, what answers, going back, staying."""
 
 import getpass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -57,6 +58,25 @@ def releases_command(context: typer.Context, json_: Json = False) -> None:
             for each in served
         ]
     )
+
+
+@releases_app.command("show")
+def releases_show_command(
+    tenant: Annotated[str, typer.Option(help="Whose questions.")] = "default", json_: Json = False
+) -> None:
+    """Show all that can change an answer to a tenant's questions, as it is live now, in one record.
+
+    Example: `headwater releases show --tenant acme`
+    """
+    from orchestration.operations.ask import open_ask_service
+
+    live = open_ask_service(read_command_settings()).live_record(tenant)
+    if json_:
+        print_json(asdict(live) | {"digest": live.digest})
+    else:
+        print_table(
+            [{"": name, "value": value or "none"} for name, value in asdict(live).items()], live.digest
+        )
 
 
 @releases_app.command("log")

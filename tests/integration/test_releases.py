@@ -156,6 +156,9 @@ def test_the_command_line_shows_who_decided_what_and_has_all_follow(
     assert {each["kind"] for each in shown} == {"index"}
     assert (newest["decision"], newest["digest"]) == ("released", invoke("releases")[0]["release"])
     assert invoke("releases", "log", "--most", "1") == shown[:1]
+    live = invoke("releases", "show", "--tenant", "acme")
+    assert (live["release"], live["engine"], live["engine_digest"]) == ("live", "extractive", None)
+    assert live["digest"] != invoke("releases", "show", "--tenant", "beta")["digest"]
     lake = open_configured_lake(small_release)
     lake.delta(RELEASES.name).delete(f"move_id = {newest['move_id']}")
     assert invoke("releases", "rebuild") == {"rebuilt": ["ops.releases: 1 rows"]}
