@@ -19,7 +19,7 @@ from inference.answering.answer import (
 )
 from inference.answering.release_models import ReleaseModels
 from inference.answering.retrieval_settings import Approval, LiveRelease, RetrievalSettings, SearchMode
-from inference.engines.code_digest import code_digest
+from inference.engines.digest import code_digest
 from inference.engines.generator import EngineConfig, approval_digest, build_engine, engine_name
 from inference.engines.protocol import AdapterChoice, Engine, EngineChanged, TenantAdapters
 from inference.engines.worker.engine import Workplace

@@ -70,6 +70,7 @@ class LiveReleaseStatus:
         released_at: In ISO 8601.
         age_h: Hours since it went live.
         ndcg_at_10: Its measured nDCG@10.
+        decided_by: `gate`, or the person who had it go live.
         held: Who holds it, since when and why, so that no other goes live; None if nobody does.
     """
 
@@ -77,6 +78,7 @@ class LiveReleaseStatus:
     released_at: str
     age_h: float
     ndcg_at_10: float
+    decided_by: str
     held: str | None
 
     def to_dict(self) -> dict[str, str | float | None]:
@@ -238,7 +240,7 @@ def _stored_release(lake: Lake) -> str | None:
 
 
 def _live_release(index: Index) -> LiveReleaseStatus | None:
-    release, hold = index.live(), index.live_hold()
+    release, hold, move = index.live(), index.live_hold(), index.log.live("index")
     if release is None:
         return None
     age = datetime.now(UTC) - release.released_at
@@ -247,6 +249,7 @@ def _live_release(index: Index) -> LiveReleaseStatus | None:
         released_at=release.released_at.isoformat(timespec="seconds"),
         age_h=round(age.total_seconds() / 3600, 1),
         ndcg_at_10=round(release.details.metrics["ndcg@10"], 3),
+        decided_by=move.decided_by if move else "",
         held=str(hold) if hold else None,
     )
 
