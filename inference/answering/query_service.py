@@ -115,9 +115,11 @@ class QueryService:
     def live_record(self, tenant: str) -> LiveRelease:
         """Returns all that can change an answer to a tenant's questions now.
 
+        Before the first decision about engines, the configured one is loaded for its digest.
+
         Raises:
             NoLiveSnapshot: There is no live release yet.
-            EngineError: The adapter's files are not those that were signed.
+            EngineError: The adapter's files are not those that were signed, or the engine can't be loaded.
         """
         release, approved = self.live_release(), self._approved()
         choice = self.adapter_of(tenant)
@@ -126,7 +128,7 @@ class QueryService:
             release.release_id,
             release.details.model_digest,
             engine_name(self.engine_config),
-            approved.engine if approved else None,
+            approved.engine if approved else approval_digest(self.engine),
             choice.adapter.digest if choice and choice.adapter else None,
             self.retrieval.digest,
             code_digest(),

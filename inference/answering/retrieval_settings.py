@@ -39,7 +39,7 @@ class LiveRelease:
         release: The release of the index.
         embedder: The digest of its embedding model.
         engine: The name of the engine that answers.
-        engine_digest: Its digest less the embedder, as it was approved; None before the first decision.
+        engine_digest: Its digest less the embedder, as it was approved.
         adapter: The digest of the adapter that a local model answers with; None without one.
         retrieval: The digest of how passages are found.
         code: The digest of the code.
@@ -49,7 +49,7 @@ class LiveRelease:
     release: str
     embedder: str
     engine: str
-    engine_digest: str | None
+    engine_digest: str
     adapter: str | None
     retrieval: str
     code: str
