@@ -396,5 +396,5 @@ class Index:
 
 
 def _index_state(row: DatabaseRow) -> IndexState:
-    *of_generation, lineage = row
-    return IndexState(*of_generation, Lineage.model_validate(lineage))
+    generation, epoch, model, chunker, dimension, lineage = row
+    return IndexState(generation, epoch, model, chunker, dimension, Lineage.model_validate(lineage))

@@ -21,6 +21,7 @@ from assets.lake.spark import SparkConfig
 from assets.lake.tables import AUDITS, DOCUMENTS, RAW_DOCUMENTS, RELEASES
 from assets.sources.revisions import STATE, stale_source_files
 from assets.sources.source_schemas import SOURCE_LISTING_SCHEMA
+from quality.evaluation.verdict import Verdict
 from retrieval.index.index import Index
 from retrieval.index.types import IndexState
 from retrieval.lineage import Lineage
@@ -64,9 +65,9 @@ def test_the_last_audit_counts(lake: Lake, set_back: Any) -> None:
 
 def test_the_last_verdict_counts(lake: Lake, set_back: Any) -> None:
     state = IndexState(1, 1, "model", "chunker", DIMENSION, NO_LINEAGE)
-    log_release_verdict(lake, state, False, "too low", {}, "before", 0)
+    log_release_verdict(lake, state, Verdict("refused", "too low"), {}, "before", 0)
     set_back()
-    log_release_verdict(lake, state, True, "good", {}, "after", 1)
+    log_release_verdict(lake, state, Verdict("released", "good"), {}, "after", 1)
     seen = last_stored_verdict(lake, stored_release_name(state))
     assert seen is not None
     assert seen.decision == "approved"

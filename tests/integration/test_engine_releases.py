@@ -27,13 +27,18 @@ from orchestration.services.status import state_status
 from orchestration.settings import Settings, open_configured_lake
 from retrieval.embedding.embedding_model import EmbeddingModel
 
-QUESTIONS = [
+ASKED = [
     {"question": "Where does the Danube rise?", "exact_answer": "Black Forest"},
     {"question": "In which country does the Danube rise?", "exact_answer": "Germany"},
     {"question": "What is bread baked from?", "exact_answer": "flour"},
     {"question": "With what is bread baked, beside flour?", "exact_answer": "salt"},
     {"question": "Where do rivers rise?", "exact_answer": "hills"},
     {"question": "Where do rivers end?", "exact_answer": "sea"},
+]
+QUESTIONS = [
+    row | {"question": f"{row['question']} I ask for {number} friends."}
+    for number in range(50)
+    for row in ASKED
 ]
 
 
@@ -93,9 +98,9 @@ def headwater(*arguments: str) -> Result:
     return CliRunner().invoke(app, arguments)
 
 
-def gate(folder: Path) -> Result:
+def gate(folder: Path, questions: list[dict[str, str]] = QUESTIONS) -> Result:
     file = folder / "questions.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
+    file.write_text("".join(json.dumps(row) + "\n" for row in questions))
     return headwater("evaluate-answers", str(file), "--tenant", "acme", "--gate", "--json")
 
 
@@ -122,7 +127,11 @@ def test_an_engine_answers_once_it_is_released_and_another_is_held(
     found = json.loads(done.stdout)
     assert done.exit_code == 1
     assert found["gate"]["decision"] == "held"
-    assert "refused +1.000" in found["gate"]["reason"]
+    assert "not refused -1.000" in found["gate"]["reason"]
+    assert found["gate"]["outcome"] == "refused"
+    again = gate(tmp_path)  # the same questions decide it: neither engine is asked again
+    assert (again.exit_code, list(json.loads(again.stdout))) == (1, ["gate"])
+    assert "decided on questions: 300 questions" in json.loads(again.stdout)["gate"]["reason"]
     assert len(found["engines"]) == 2
     assert answering_engine(settings) == "extractive"
     listed = json.loads(headwater("engines", "list", "--json").stdout)

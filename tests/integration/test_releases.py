@@ -10,6 +10,7 @@ from assets.lake.lake import Lake
 from assets.lake.lineage import WriteConflict
 from assets.lake.releases import (
     ReleaseNotApproved,
+    last_stored_verdict,
     log_live_history,
     log_release_verdict,
     make_release_live,
@@ -18,6 +19,7 @@ from assets.lake.releases import (
 )
 from assets.lake.spark import SparkConfig
 from assets.lake.tables import RELEASES
+from quality.evaluation.verdict import Verdict
 from retrieval.embedding.config import EmbedderConfig
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index
@@ -46,7 +48,8 @@ def index(postgres: Postgres) -> Index:
 
 
 def approved(lake: Lake, state: IndexState) -> IndexState:
-    log_release_verdict(lake, state, True, "good", {"ndcg@10": 0.7}, "gate", lake.fencing_token(RELEASES))
+    token = lake.fencing_token(RELEASES)
+    log_release_verdict(lake, state, Verdict("released", "good"), {"ndcg@10": 0.7}, "gate", token)
     return state
 
 
@@ -59,11 +62,19 @@ def test_only_what_the_gate_approved_goes_live(lake: Lake, index: Index, model: 
     state = index.build("model", "chunker", DIMENSION, [batch([Chunk("a", "one")])], made_from(chunks=1))
     with pytest.raises(ReleaseNotApproved, match="it was not evaluated"):
         make_release_live(lake, index, state, "run", model)
-    log_release_verdict(lake, state, False, "too low", {}, "gate", 0)
+    log_release_verdict(lake, state, Verdict("refused", "too low"), {}, "gate", 0)
     with pytest.raises(ReleaseNotApproved, match="it was refused: too low"):
         make_release_live(lake, index, state, "run", model)
+    name = stored_release_name(state)
+    undecided = Verdict("undecided", "not decided: too few", 208)
+    log_release_verdict(lake, state, undecided, {}, "gate", 1, "r0.1", "0123456789abcdef")
+    with pytest.raises(ReleaseNotApproved, match=f"not decided: too few: .* approve {name} --because"):
+        make_release_live(lake, index, state, "run", model)
+    kept = last_stored_verdict(lake, name)
+    assert kept is not None
+    assert (kept.decision, kept.against, kept.questions_digest) == ("undecided", "r0.1", "0123456789abcdef")
     with pytest.raises(WriteConflict):  # an evaluation that began before that verdict
-        log_release_verdict(lake, state, True, "good", {}, "gate", 0)
+        log_release_verdict(lake, state, Verdict("released", "good"), {}, "gate", 0)
     live = make_release_live(lake, index, approved(lake, state), "run", model)
     assert (live.details.metrics, live.details.versions) == ({"ndcg@10": 0.7}, {"chunks": 1})
 
