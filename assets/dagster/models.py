@@ -71,7 +71,7 @@ def comparison_result(registry: ModelRegistry, names: Sequence[str]) -> dg.Asset
     newest = [versions[0] for name in names if (versions := registry.versions(name))]
     verdicts = {version.address: _verdict(registry, version) for version in newest}
     said = [
-        f"{address}: {verdict.decision}: {verdict.reason}"
+        f"{address}: {verdict.decision.replace('undecided', 'not decided')}: {verdict.reason}"
         if verdict
         else f"{address} is not compared yet: `headwater models compare {address} live` does"
         for address, verdict in verdicts.items()

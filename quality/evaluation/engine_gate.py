@@ -37,8 +37,10 @@ def judged_figures(figures: Mapping[str, _Of]) -> dict[str, _Of]:
 
 
 def compared_figure(name: str, differences: Values, tolerance: float, better: bool = False) -> ComparedFigure:
-    """Returns a figure for the tests, with its sign turned where less is better."""
-    return ComparedFigure(name, -differences if name in BETTER_LOWER else differences, tolerance, better)
+    """Returns a figure for the tests; where less is better, the share that is not so."""
+    if name in BETTER_LOWER:
+        return ComparedFigure(f"not {name}", -differences, tolerance, better)
+    return ComparedFigure(name, differences, tolerance, better)
 
 
 def decide_engine_release(differences: Mapping[str, Values], gate: EngineGate) -> Verdict:

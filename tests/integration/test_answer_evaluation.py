@@ -101,7 +101,8 @@ def test_passages_are_searched_in_a_scratch_index_and_cited(
     assert figures["words"] >= 8
     assert found["supported"] == {"extractive": 1.0}
     assert figures["map"] is figures["refused_on_negative"] is None
-    assert found["intervals"]["extractive"]["right"] == [1.0, 1.0]
+    low, high = found["intervals"]["extractive"]["right"]
+    assert low < 0.5 < high == 1, "two questions show little"
     texts = [each.text for each in ElementTree.parse(picture).getroot().iter() if each.tag.endswith("text")]
     assert {"searched: 2 questions", "right", "extractive"} <= set(texts)
     assert [path.name for path in home.iterdir()] == ["evaluations"]
@@ -227,8 +228,10 @@ def test_engines_are_compared_question_by_question(tmp_path: Path) -> None:
         for name, answer in engines.items()
     }
     result = evaluate_answers(collection, measured)
-    assert result.compare("sure", "shy")["right"] == {"difference": 1.0, "low": 1.0, "high": 1.0}
-    assert result.compare("sure", "shy")["refused"]["difference"] == -1.0
+    right = result.compare("sure", "shy")["right"]
+    assert (right.difference, right.high, right.questions) == (1, 1, 8)
+    assert 0 < right.low < 0.9, "eight questions do not show that it is always so"
+    assert result.compare("sure", "shy")["refused"].difference == -1
     assert "words" not in result.compare("sure", "shy")  # a refusal has none
     cut = result.engines["cut"]
     assert [cut.mean(name) for name in ("refused", "right", "words", "supported")] == [0.0, 0.0, None, None]

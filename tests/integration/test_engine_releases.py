@@ -37,13 +37,18 @@ from retrieval.rerank.reranker import RerankerConfig
 from retrieval.search.searcher import SearchConfig
 
 RETRIEVAL = RetrievalSettings(SearchConfig(), RerankerConfig())
-QUESTIONS = [
+ASKED = [
     {"question": "Where does the Danube rise?", "exact_answer": "Black Forest"},
     {"question": "In which country does the Danube rise?", "exact_answer": "Germany"},
     {"question": "What is bread baked from?", "exact_answer": "flour"},
     {"question": "With what is bread baked, beside flour?", "exact_answer": "salt"},
     {"question": "Where do rivers rise?", "exact_answer": "hills"},
     {"question": "Where do rivers end?", "exact_answer": "sea"},
+]
+QUESTIONS = [
+    row | {"question": f"{row['question']} I ask for {number} friends."}
+    for number in range(50)
+    for row in ASKED
 ]
 
 
@@ -106,9 +111,9 @@ def headwater(*arguments: str) -> Result:
     return CliRunner().invoke(app, arguments)
 
 
-def gate(folder: Path) -> Result:
+def gate(folder: Path, questions: list[dict[str, str]] = QUESTIONS) -> Result:
     file = folder / "questions.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
+    file.write_text("".join(json.dumps(row) + "\n" for row in questions))
     return headwater("evaluate-answers", str(file), "--tenant", "acme", "--gate", "--json")
 
 
@@ -135,7 +140,11 @@ def test_an_engine_answers_once_it_is_released_and_another_is_held(
     found = json.loads(done.stdout)
     assert done.exit_code == 1
     assert found["gate"]["decision"] == "held"
-    assert "refused +1.000" in found["gate"]["reason"]
+    assert "not refused -1.000" in found["gate"]["reason"]
+    assert found["gate"]["outcome"] == "refused"
+    again = gate(tmp_path)  # the same questions decide it: neither engine is asked again
+    assert (again.exit_code, list(json.loads(again.stdout))) == (1, ["gate"])
+    assert "decided on questions: 300 questions" in json.loads(again.stdout)["gate"]["reason"]
     assert len(found["engines"]) == 2
     assert answering_engine(settings) == "extractive"
     listed = json.loads(headwater("engines", "list", "--json").stdout)

@@ -178,6 +178,7 @@ def test_its_aliases_follow_a_promotion_and_the_way_back(trained: Trained, serve
         live = index.release(f"r{number}", state, live, details).release_id
     index.rollback("r0")
     approved = {"version": 1, "decision": "approved", "reason": "as measured", "against": packaged}
+    approved |= {"questions_digest": "0123456789abcdef"}
     trained.registry.log_decision(
         "embedder", ModelDecision.model_validate(approved | {"decided_at": datetime.now(UTC)})
     )

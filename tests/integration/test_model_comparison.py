@@ -79,17 +79,32 @@ def test_a_version_is_compared_on_what_its_training_set_holds_out(
     found = compare_models(settings, version.address, str(tiny_base), None, "test", lambda line: None)
     assert (found.dataset, found.queries) == (header.address, len(held_out.queries))
     assert not found.approved  # it is compared with itself
-    assert found.gains["vector ndcg@10"]["difference"] == 0
+    assert found.decision == "undecided"
+    assert found.questions_needed
+    assert f"about {found.questions_needed:,} needed" in found.reason
+    assert found.gains["vector ndcg@10"].difference == 0
     # On the whole path: what is known of the answers, and which passages they are to cite.
     assert known_answers(opened)["What is the Rhine?"] == (instructions[1]["positive"],)
     assert found.questions == len(held_out.queries)
     answered = found.figures[version.address]
     assert answered["token_f1"] > 0.5
     assert 0 < answered["citation_recall"] < 1
-    assert found.gains["refused"] == {"difference": 0, "low": 0, "high": 0}
+    refused = found.gains["refused"]
+    assert refused.difference == 0
+    assert refused.low == -refused.high < -0.1, "a few questions show little"
     [kept] = settings.training_place.registry.decisions("embedder")
     assert (kept.version, kept.dataset) == (version.version, f"{header.address}/test")
     assert (kept.questions, kept.gains) == (found.questions, found.gains)
+    assert kept.questions_digest
+    assert kept.questions_needed == found.questions_needed
+    # The same questions are not asked again.
+    said: list[str] = []
+    again = compare_models(settings, version.address, str(tiny_base), None, "test", said.append)
+    assert again.reason.startswith(f"decided on {header.address}/test at ")
+    assert again.reason.endswith(found.reason)
+    assert (again.decision, again.gains, again.figures) == (found.decision, found.gains, {})
+    assert not any("evaluating" in line for line in said)
+    assert len(settings.training_place.registry.decisions("embedder")) == 1
     shown = comparison_result(settings.training_place.registry, ["embedder"]).metadata
     assert shown["questions"].value == found.questions
     assert shown["citation_recall, difference"].value == 0

@@ -88,6 +88,9 @@ def decide(settings: Settings, version: int, decision: str, against: str | None 
                 "decision": decision,
                 "reason": "as measured",
                 "against": against or packaged_digest(settings),
+                "gains": {"vector ndcg@10": {"difference": 0.1, "low": 0.0, "high": 0.2, "questions": 300}},
+                "questions_digest": decision,
+                "questions_needed": 208 if decision == "undecided" else None,
                 "decided_at": datetime.now(UTC),
             }
         ),
@@ -107,8 +110,8 @@ def test_a_version_goes_live_with_its_index_after_it_was_approved_and_back(setti
     decide(settings, 1, "approved", against="another model")
     with pytest.raises(ModelNotPromoted, match="was not compared"):
         promote_model(settings, "embedder@1", "better", said.append)
-    decide(settings, 1, "refused")
-    with pytest.raises(ModelNotPromoted, match="embedder@1 was refused: as measured"):
+    decide(settings, 1, "undecided")
+    with pytest.raises(ModelNotPromoted, match=r"embedder@1 is as measured: .*--because"):
         promote_model(settings, "embedder@1", "better", said.append)
     decide(settings, 1, "approved")
     with pytest.raises(ModelNotPromoted, match="the reason is empty"):

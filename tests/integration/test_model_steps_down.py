@@ -74,6 +74,7 @@ def copy_into(made: Path, folder: Path) -> None:
 def log(registry: ModelRegistry, name: str, version: int, decision: str, against: str | None = None) -> None:
     """Keeps a decision about a version, as the commands do."""
     said = {"version": version, "decision": decision, "reason": "", "against": against}
+    said |= {"questions_digest": "0123456789abcdef"}
     decided = ModelDecision.model_validate({**said, "decided_at": datetime.now(UTC)})
     registry.log_decision(name, decided)
 
