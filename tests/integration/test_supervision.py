@@ -198,7 +198,8 @@ def test_killed_with_the_keeper_of_the_supervisor_a_service_is_back(started: Sta
 def test_killed_with_supervisor_and_keeper_it_stays_dead_and_up_takes_over(started: Started) -> None:
     settings = started.settings
     keeper = psutil.Process(of(settings, "supervisor").pid)
-    pids = [keeper.children()[0].pid, keeper.pid, *(of(settings, name).pid for name in ("daemon", "code"))]
+    [supervisor] = [each for each in keeper.children() if each.cmdline()[-1].endswith(".supervisor")]
+    pids = [supervisor.pid, keeper.pid, *(of(settings, name).pid for name in ("daemon", "code"))]
     for pid in pids:
         os.kill(pid or 0, signal.SIGKILL)
     wait_for(lambda: of(settings, "code").pid is None)

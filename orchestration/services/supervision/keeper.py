@@ -4,6 +4,7 @@ It waits, and knows the standard library alone, so there is little that it can d
 itself, the supervisor takes its place and starts another supervisor: see `supervisor.main`.
 """
 
+import os
 import signal
 import subprocess
 import sys
@@ -24,16 +25,16 @@ def main() -> None:
         begun_s = time.monotonic()
         with subprocess.Popen(_SUPERVISOR) as supervisor:
             try:
-                status = supervisor.wait()
+                pid = 0
+                while pid != supervisor.pid:  # services are its children too, where it was a supervisor once
+                    pid, status = os.wait()
+                supervisor.returncode = os.waitstatus_to_exitcode(status)
             finally:
                 supervisor.terminate()
         lived_s = time.monotonic() - begun_s
         wait_s = 0.0 if lived_s > _LONGEST_WAIT_S else min(max(2 * wait_s, 1.0), _LONGEST_WAIT_S)
-        print(
-            f"the supervisor ended with {status} after {lived_s:.0f} s: it is started again in {wait_s:g} s",
-            file=sys.stderr,
-            flush=True,
-        )
+        said = f"the supervisor ended with {supervisor.returncode} after {lived_s:.0f} s"
+        print(f"{said}: it is started again in {wait_s:g} s", file=sys.stderr, flush=True)
         time.sleep(wait_s)
 
 
