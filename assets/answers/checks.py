@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, Field
 
-from assets.lake.lake import Lake
+from assets.lake.lake import Lake, VersionNotKept
 from assets.lake.tables import ANSWERS, DOCUMENTS
 from quality.evaluation.answer_metrics import strip_citation_markers, supported_share
 from retrieval.chunking.sentences import sentence_spans
@@ -39,17 +39,19 @@ _OUTCOME = "coalesce(outcome, case when refused then 'refused' else 'answered' e
 
 @dataclass(frozen=True)
 class CitationCheck:
-    """How many citations there are, and how many of them do not hold.
+    """How many citations there are, how many of them do not hold, and of how many nobody can tell.
 
     Attributes:
         citations: The number of citations.
         broken: Citations whose document is not in the lake, or does not have the quote at its position.
         uncited: Answers without a citation. Refusals, and what was cut off or withheld, are none.
+        unverifiable: Citations whose version of the documents is no longer kept: neither broken nor verified.
     """
 
     citations: int
     broken: int
     uncited: int
+    unverifiable: int
 
 
 def check_citations(lake: Lake, answers: pa.Table) -> CitationCheck:
@@ -60,12 +62,16 @@ def check_citations(lake: Lake, answers: pa.Table) -> CitationCheck:
         answers: Rows of `gold.answers`.
     """
     cited = lake.query("select unnest(citations, recursive := true) from answers", answers=answers)
-    versions = lake.query("select distinct table_version as v from cited", cited=cited)["v"].to_pylist()
-    broken = 0
-    for version in versions:
+    versions = lake.query("select table_version as v, count(*) as n from cited group by all", cited=cited)
+    broken = unverifiable = 0
+    for version, citations in zip(versions["v"].to_pylist(), versions["n"].to_pylist(), strict=True):
         try:
-            documents = lake.delta(DOCUMENTS.name, version)
-        except KeyError:  # a version whose files are no longer kept: nothing can be compared with it
+            documents = lake.kept(DOCUMENTS.name, version)
+        except VersionNotKept:
+            unverifiable += citations
+            continue
+        except KeyError:  # there never was such a version
+            broken += citations
             continue
         found = lake.query(
             """
@@ -83,7 +89,7 @@ def check_citations(lake: Lake, answers: pa.Table) -> CitationCheck:
         f"where {_OUTCOME} = 'answered' and coalesce(len(citations), 0) = 0",
         answers=answers,
     )
-    return CitationCheck(cited.num_rows, broken, uncited["n"][0].as_py())
+    return CitationCheck(cited.num_rows, broken, uncited["n"][0].as_py(), unverifiable)
 
 
 @dataclass(frozen=True)

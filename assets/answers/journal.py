@@ -44,6 +44,8 @@ class AnswerJournal:
         self._file = folder / "journal.jsonl"
         # There while a commit is being made: after a crash, some of the journal may be in the table already.
         self._committing = folder / "committing"
+        # The end of the lines that this process has seen, and how many they are.
+        self._size = self._count = 0
 
     def add(self, record: AnswerRecord) -> int:
         """Adds an answer to the journal durably: it survives a crash of this process or the machine.
@@ -52,16 +54,24 @@ class AnswerJournal:
             How many answers the journal holds now.
         """
         with self._locked():
-            lines = self._lines()
-            with self._file.open("r+b" if self._file.exists() else "w+b") as file:
-                end = sum(map(len, lines))
-                file.truncate(end)  # a line that a killed process began
-                file.seek(end)
-                file.write(_RECORD.dump_json(record) + b"\n")
+            with self._file.open("a+b") as file:
+                file.seek(max(self._size - 1, 0))
+                if self._size and file.read(1) != b"\n":
+                    self._size = self._count = 0  # it was committed meanwhile
+                is_unknown = not self._size
+                file.seek(self._size)
+                added = file.read()  # by other processes, since this one looked
+                whole = added[: added.rfind(b"\n") + 1]
+                file.truncate(self._size + len(whole))  # without a line that a killed process began
+                line = _RECORD.dump_json(record) + b"\n"
+                file.write(line)
                 file.flush()
                 os.fsync(file.fileno())
-            flush_path(self._folder)  # else a power cut can lose a new file
-        return len(lines) + 1
+            if is_unknown:
+                flush_path(self._folder)  # else a power cut can lose a new file
+            self._size += len(whole) + len(line)
+            self._count += whole.count(b"\n") + 1
+        return self._count
 
     def is_empty(self) -> bool:
         """True if the journal has no answers."""

@@ -12,6 +12,7 @@ from assets.dagster.metadata import asset_key, dagster_result
 from assets.lake.lake import Lake
 from assets.lake.tables import ANSWERS
 from inference.batch.answer_batch import BatchOutcome
+from retrieval.counts import counted
 
 _CITATIONS_HOLD = "citations_hold"
 _WITHIN_LIMITS = "within_limits"
@@ -62,6 +63,12 @@ def answers_result(lake: Lake, limits: AnswerLimits, outcome: BatchOutcome) -> d
             passed=citations.broken == 0 and citations.uncited == 0,
             check_name=_CITATIONS_HOLD,
             metadata=asdict(citations),
+            description=(
+                f"{citations.unverifiable:,} of {counted(citations.citations, 'citation')} can not be "
+                "verified: the version of silver.documents that they name is no longer kept"
+                if citations.unverifiable
+                else None
+            ),
         ),
         dg.AssetCheckResult(
             passed=not beyond,

@@ -48,6 +48,10 @@ _MAINTENANCE = {"OPTIMIZE", "VACUUM START", "VACUUM END", "ADD COLUMN", "UPDATE 
 """Operations that change no row."""
 
 
+class VersionNotKept(KeyError):
+    """A table had that version, and its log or files of it are no longer kept."""
+
+
 class Lake:
     """The Delta tables of one state folder.
 
@@ -127,6 +131,7 @@ class Lake:
 
         Raises:
             KeyError: The lake has no such table or version.
+            VersionNotKept: It had that version.
         """
         try:
             return DeltaTable(self.path(name), version=version)
@@ -136,8 +141,24 @@ class Lake:
             if version is None:
                 raise
             newest = DeltaTable(self.path(name)).version()
-            why = f"the newest is {newest}" if version > newest else "it is no longer kept"
-            raise KeyError(f"{name} has no version {version}: {why}") from error
+            if version > newest:
+                raise KeyError(f"{name} has no version {version}: the newest is {newest}") from error
+            raise VersionNotKept(f"{name} has no version {version}: it is no longer kept") from error
+
+    def kept(self, name: str, version: int) -> DeltaTable:
+        """Returns a table at a version of which every file is there; of each, no more than the end is read.
+
+        Raises:
+            KeyError, VersionNotKept: As `delta`; VACUUM deletes files of a version and leaves its log.
+        """
+        table = self.delta(name, version)
+        try:
+            self.query("select count(*) from t", t=table)
+        except (duckdb.IOException, pa.ArrowInvalid, OSError) as error:
+            if "not found" not in str(error) and "No files found" not in str(error):
+                raise
+            raise VersionNotKept(f"{name} has no version {version}: it is no longer kept") from error
+        return table
 
     def version(self, name: str) -> int:
         """Returns the number of a table's newest version."""

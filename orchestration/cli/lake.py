@@ -14,6 +14,7 @@ from orchestration.cli.terminal import (
     quiet_terminal,
     read_command_settings,
 )
+from retrieval.counts import counted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -99,7 +100,12 @@ def trace_command(
         print_json(found.to_dict())
     else:
         console.print(render_trace(found))
-        if verify and found.verified is None:
+        if found.unverifiable:
+            console.print(
+                f"{counted(found.unverifiable, 'citation')} can not be verified: the tables' versions that "
+                "they are from are no longer kept"
+            )
+        elif verify and found.verified is None:
             console.print("nothing to verify: no hash or span in this trace")
     if found.verified is False:
         raise RuntimeError(

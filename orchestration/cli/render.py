@@ -236,6 +236,8 @@ def _grow(branch: Tree, node: TraceNode) -> None:
     label.append(" ".join(f"{key}={_short(str(value))}" for key, value in details.items()), style="dim")
     for name, holds in node.checks.items():
         label.append(f" {'✓' if holds else '✗'} {name}", style="green" if holds else "bold red")
+    if node.unverifiable:
+        label.append(f" not verifiable: {node.unverifiable}", style="yellow")
     if "quote" in node.details:
         label.append(f"\n“{' '.join(node.details['quote'].split())}”", style="italic")
     grown = branch.add(label)

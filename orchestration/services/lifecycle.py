@@ -7,7 +7,6 @@ one code server, so the definitions are loaded once, and its runs stop with it.
 """
 
 import json
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -31,6 +30,7 @@ from orchestration.services.processes import (
     stop_process_group,
     wait_until_healthy,
 )
+from orchestration.services.supervision import keeper
 from orchestration.services.supervision.questions import postgres_answers
 from orchestration.services.supervision.service_definitions import (
     ANSWER_S,
@@ -166,10 +166,9 @@ def _start_supervisor(settings: "Settings") -> None:
         return
     stop_process_group(service_pid_file(settings, SUPERVISOR))  # one that hangs
     log = service_log(settings, SUPERVISOR)
-    command = (sys.executable, "-m", "orchestration.services.supervision.supervisor")
     size_bytes = log.stat().st_size if log.is_file() else 0
     started = start_process(
-        command, service_pid_file(settings, SUPERVISOR), log, service_environment(settings)
+        keeper.COMMAND, service_pid_file(settings, SUPERVISOR), log, service_environment(settings)
     )
     wait_until_healthy(
         lambda: read_supervisor_report(settings) is not None, started, log, _SUPERVISOR_STARTS_S, size_bytes

@@ -138,8 +138,13 @@ def start_process(
             start_new_session=True,
             umask=PRIVATE_UMASK,
         )
-    born_s = started_since_boot_s(psutil.Process(process.pid))
-    started = StartedProcess(process.pid, born_s, _folder_identity(pid_file))
+    return write_pid_file(pid_file, process.pid)
+
+
+def write_pid_file(pid_file: Path, pid: int) -> StartedProcess:
+    """Has a pid file name a process, which leads its process group, and returns what it says."""
+    born_s = started_since_boot_s(psutil.Process(pid))
+    started = StartedProcess(pid, born_s, _folder_identity(pid_file))
     with atomic_file(pid_file) as fresh:
         fresh.write_text(json.dumps(asdict(started)))
     return started

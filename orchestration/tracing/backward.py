@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from assets.lake.lake import VersionNotKept
 from orchestration.tracing.nodes import TraceNode
 from orchestration.tracing.reader import TraceReader
 from orchestration.tracing.verify import TraceVerifier
@@ -81,17 +82,20 @@ class BackwardWalk:
     def _citation_node(self, citation: dict[str, Any], pins: dict[str, int]) -> TraceNode:
         details = {key: value for key, value in citation.items() if key != "chunk_id"}
         node = TraceNode("citation", citation["chunk_id"], details)
-        version = pins.get("gold.chunks")
-        chunks = self._reader.rows("gold.chunks", "chunk_id = ?", citation["chunk_id"], version)
-        if chunks:
-            node.children = [self.chunk_node(chunks[0], pins)]
-        else:
-            node.checks["chunk_is_stored"] = False
-        if self._verifier:
-            documents = self._reader.rows(
-                "silver.documents", "doc_id = ?", citation["doc_id"], citation["table_version"]
-            )
-            node.checks |= self._verifier.citation_checks(citation, documents)
+        try:
+            if self._verifier:
+                documents = self._reader.rows(
+                    "silver.documents", "doc_id = ?", citation["doc_id"], citation["table_version"]
+                )
+                node.checks = self._verifier.citation_checks(citation, documents)
+            version = pins.get("gold.chunks")
+            chunks = self._reader.rows("gold.chunks", "chunk_id = ?", citation["chunk_id"], version)
+            if chunks:
+                node.children = [self.chunk_node(chunks[0], pins)]
+            else:
+                node.checks["chunk_is_stored"] = False
+        except VersionNotKept as error:
+            node.unverifiable = error.args[0]
         return node
 
     def _document_node(self, document: dict[str, Any], pins: dict[str, int]) -> TraceNode:

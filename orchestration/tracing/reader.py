@@ -28,7 +28,11 @@ class TraceReader:
         self._commit = cache(self._find_commit)
 
     def rows(self, table: str, where: str, value: Any, version: int | None = None) -> list[dict[str, Any]]:
-        """Returns the rows of a table for which a condition holds of its one parameter `?`."""
+        """Returns the rows of a table for which a condition holds of its one parameter `?`.
+
+        Raises:
+            VersionNotKept: The table's version is no longer kept.
+        """
         return self.lake.query(
             f"select * from t where {where}", [value], t=self._table(table, version)
         ).to_pylist()
@@ -119,7 +123,7 @@ class TraceReader:
         return [self.commit_node(commit) for commit in commits if commit is not None]
 
     def _open(self, table: str, version: int | None) -> DeltaTable:
-        return self.lake.delta(table, version)
+        return self.lake.delta(table) if version is None else self.lake.kept(table, version)
 
     def _find_commit(self, table: str, run_id: str) -> Commit | None:
         return next(iter(find_commits(self.lake, table, run_id)), None)

@@ -110,7 +110,10 @@ class Tracer:
                 nodes = [*backward, *forward]
                 checked = self._verified and any(node.has_checks() for node in nodes)
                 verified = all(node.holds() for node in nodes) if checked else None
-                return Trace(identity, kind, backward, forward, verified)
+                unverifiable = sum(node.unverifiable_nodes() for node in nodes)
+                if unverifiable and verified:
+                    verified = None
+                return Trace(identity, kind, backward, forward, verified, unverifiable)
         return None
 
     # One method per kind of id; each returns None where nothing of that kind has the id.

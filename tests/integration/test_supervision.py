@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 from free_ports import free_ports
 from typer.testing import CliRunner, Result
@@ -185,10 +186,22 @@ def test_what_is_stopped_answers_nothing_though_its_process_runs(started: Starte
     wait_for(lambda: problems(settings) == "")
 
 
-def test_killed_with_its_supervisor_it_stays_dead_and_up_takes_over(started: Started) -> None:
+def test_killed_with_the_keeper_of_the_supervisor_a_service_is_back(started: Started) -> None:
     settings = started.settings
-    for name in ("supervisor", "daemon", "code"):
-        os.kill(of(settings, name).pid or 0, signal.SIGKILL)
+    before = {name: of(settings, name).pid for name in ("supervisor", "daemon", "code")}
+    for pid in before.values():
+        os.kill(pid or 0, signal.SIGKILL)
+    wait_for(lambda: not {of(settings, name).pid for name in before} & {None, *before.values()})
+    wait_for(lambda: problems(settings) == "")
+
+
+def test_killed_with_supervisor_and_keeper_it_stays_dead_and_up_takes_over(started: Started) -> None:
+    settings = started.settings
+    keeper = psutil.Process(of(settings, "supervisor").pid)
+    [supervisor] = [each for each in keeper.children() if each.cmdline()[-1].endswith(".supervisor")]
+    pids = [supervisor.pid, keeper.pid, *(of(settings, name).pid for name in ("daemon", "code"))]
+    for pid in pids:
+        os.kill(pid or 0, signal.SIGKILL)
     wait_for(lambda: of(settings, "code").pid is None)
     said = problems(settings)
     assert "the supervisor does not run, so no service that dies is started again: `headwater up`" in said

@@ -2,19 +2,27 @@
 
 import hashlib
 import shutil
+from datetime import UTC, datetime
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 from lake_rows import write
+from rich.console import Console
 
+from assets.answers.checks import CitationCheck, check_citations
+from assets.columns import Table
 from assets.lake.commits import find_commits, last_commit_until, lineage_table, table_commits
 from assets.lake.ids import doc_id
 from assets.lake.lake import Lake
 from assets.lake.spark import SparkConfig
-from assets.lake.tables import DUPLICATES
+from assets.lake.tables import ANSWERS, DOCUMENTS, DUPLICATES, RELEASES
 from assets.parsing.sandbox import ParserLimits
+from orchestration.cli.render import render_trace
+from orchestration.tracing.tracer import Tracer
 from orchestration.tracing.verify import TraceVerifier, traced_text_sha256
 
 HTML = b"<html><head><title>Tides</title></head><body><p>The moon pulls the water.</p></body></html>"
@@ -114,3 +122,53 @@ def test_the_newest_commits_are_found_without_the_whole_log(
     last = lake.last_commit(DUPLICATES.name)
     assert last is not None
     assert last.lineage.inputs == lake.inputs_of(DUPLICATES.name, 45) == {"silver.documents": 44}
+
+
+def stored(table: Table, rows: list[dict[str, Any]]) -> pa.Table:
+    """Rows of a table, with zeros and empty texts in the columns that must have something."""
+    blank = {
+        each.name: {pa.string(): "x", pa.bool_(): False}.get(each.type, 0)
+        for each in table.schema
+        if not each.nullable
+    }
+    return pa.Table.from_pylist([blank | row for row in rows], table.schema)
+
+
+def citation(version: int, quote: str = "The moon") -> dict[str, Any]:
+    place = {"chunk_id": "c" * 64, "char_start": 0, "char_end": len(quote)}
+    named = {"doc_id": "d" * 64, "uri": "file:///x", "content_sha256": "0" * 64, "table_version": version}
+    return {**named, **place, "quote": quote}
+
+
+def test_a_citation_of_a_vacuumed_version_is_neither_broken_nor_verified(lake: Lake) -> None:
+    told = [{"doc_id": "d" * 64, **document("The moon pulls the water."), "content_sha256": "0" * 64}]
+    documents = stored(DOCUMENTS, told)
+    for _ in range(2):
+        write_deltalake(lake.path(DOCUMENTS.name), documents, mode="overwrite")
+    newest = lake.version(DOCUMENTS.name)
+    lake.delta(DOCUMENTS.name).vacuum(0, dry_run=False, enforce_retention_duration=False)
+    cited = {
+        "gone": citation(newest - 1),
+        "there": citation(newest),
+        "wrong": citation(newest, "The sun!"),
+        "never": citation(newest + 10),
+    }
+    rows = [
+        {
+            **{"answer_id": name, "question": "Why?", "answer": "[1]", "refused": False, "engine": "e"},
+            **{"tenant": "acme", "release_id": "r", "citations": [each]},
+            "answered_at": datetime.now(UTC),
+        }
+        for name, each in cited.items()
+    ]
+    answers = stored(ANSWERS, rows)
+    assert check_citations(lake, answers) == CitationCheck(citations=4, broken=2, uncited=0, unverifiable=1)
+    write_deltalake(lake.path(ANSWERS.name), answers, mode="append")
+    release = {"release_id": "r", "versions": "{}", "metrics": "{}", "decided_at": datetime.now(UTC)}
+    write_deltalake(lake.path(RELEASES.name), stored(RELEASES, [release]), mode="append")
+    trace = Tracer(lake, lambda _: [], TraceVerifier(ParserLimits())).trace("gone")
+    assert (trace.verified, trace.unverifiable) == (None, 1)
+    shown = StringIO()
+    Console(file=shown, width=200).print(render_trace(trace))
+    assert f"silver.documents has no version {newest - 1}: it is no longer kept" in shown.getvalue()
+    assert Tracer(lake, lambda _: [], TraceVerifier(ParserLimits())).trace("wrong").verified is False

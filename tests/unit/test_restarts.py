@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sqlite3
 import sys
 import threading
 import time
@@ -30,7 +31,7 @@ from orchestration.services.processes import (
     stop_process_group,
 )
 from orchestration.services.status import service_problem
-from orchestration.services.supervision import service_definitions, supervisor
+from orchestration.services.supervision import keeper, service_definitions, supervisor
 from orchestration.services.supervision.liveness import ASK_EVERY_S, MOST_UNANSWERED, Question
 from orchestration.services.supervision.questions import port_answers
 from orchestration.services.supervision.restart_budget import MOST_RESTARTS, WINDOW_S, RestartBudget
@@ -351,3 +352,89 @@ def test_a_report_counts_while_its_supervisor_lives_and_looks(
     psutil.Process(started.pid).kill()
     psutil.Process(started.pid).wait()
     assert read_supervisor_report(settings) is None
+
+
+@pytest.fixture
+def locked(settings: Settings) -> Iterator[None]:
+    """Every SQLite database of Dagster's, held by somebody who lets nobody read either."""
+    with dg.DagsterInstance.from_config(str(settings.dagster_home)) as instance:
+        instance.get_daemon_heartbeats()
+        instance.get_runs_count()
+    held = [sqlite3.connect(file) for file in settings.dagster_home.rglob("*.db")]
+    assert held
+    for each in held:
+        each.execute("PRAGMA locking_mode = EXCLUSIVE")
+        each.execute("BEGIN EXCLUSIVE")
+    yield
+    for each in held:
+        each.close()
+
+
+@pytest.mark.usefixtures("locked")
+def test_what_looks_after_services_lives_while_dagsters_storage_is_locked(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = Service("web", SLEEPING, "", lambda: True, lambda _: True, timeout_s=1)
+    watched, pid_file = supervised(settings, service, monkeypatch)
+    try:
+        for _ in range(2):
+            clock.now_s += 10
+            watched.look()
+        first = pid(pid_file)
+        os.kill(first, signal.SIGKILL)
+        psutil.wait_procs([psutil.Process(first)], timeout=10)
+        watched.look()
+        assert pid(pid_file) != first
+        assert reported(settings).restarts == {"web": 1}
+        assert reported(settings).looked_s == clock.now_s
+    finally:
+        stop_process_group(pid_file, 0.5)
+    assert [each.message for each in caplog.records if each.exc_info] == [
+        "looking after the daemon's heartbeats failed; trying again"
+    ]
+
+
+@pytest.mark.usefixtures("locked")
+def test_a_daemon_that_ends_while_its_storage_is_locked_is_not_given_up_for_that(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    service = Service("daemon", SLEEPING, "", lambda: True, lambda _: True, timeout_s=1)
+    watched, pid_file = supervised(settings, service, monkeypatch)
+    os.kill(pid(pid_file), signal.SIGKILL)
+    psutil.wait_procs([psutil.Process(pid(pid_file))], timeout=10)
+    clock.now_s += 1
+    watched.look()
+    assert (reported(settings).given_up, reported(settings).restarts) == ({}, {})
+
+
+def test_supervisor_and_keeper_bring_each_other_back_after_kill_9_and_stop_together(
+    settings: Settings,
+) -> None:
+    pid_file = service_pid_file(settings, SUPERVISOR)
+    environment = service_definitions.service_environment(settings) | {
+        "HEADWATER_POSTGRES__URL": "postgresql://127.0.0.1:9/none"
+    }
+    start_process(keeper.COMMAND, pid_file, settings.home / "logs" / "supervisor.log", environment)
+
+    def supervisor_pid(but: int = 0) -> int:
+        """Waits until a supervisor other than one reports to the keeper of the pid file."""
+        for _ in range(600):
+            time.sleep(0.1)
+            kept = [each.pid for each in psutil.Process(pid(pid_file)).children()]
+            if read_supervisor_report(settings) and kept and but not in (*kept, pid(pid_file)):
+                return kept[0]
+        raise AssertionError((settings.home / "logs" / "supervisor.log").read_text())
+
+    try:
+        first, its_keeper = supervisor_pid(), pid(pid_file)
+        os.kill(first, signal.SIGKILL)
+        second = supervisor_pid(but=first)
+        assert pid(pid_file) == its_keeper
+        os.kill(its_keeper, signal.SIGKILL)
+        while pid(pid_file) == its_keeper:
+            time.sleep(0.05)
+        assert pid(pid_file) == second  # which is the keeper now
+        third = supervisor_pid(but=its_keeper)
+    finally:
+        assert stop_process_group(pid_file)
+    assert not psutil.pid_exists(third)

@@ -30,7 +30,7 @@ _LONGEST_SOCKET = 100
 _PATH_PREFIX = "HEADWATER_WEB_PATH_PREFIX"
 
 SUPERVISOR = "supervisor"
-"""The name of the process that starts services again, and of its pid file and log."""
+"""The name of what starts services again, and of its log and its pid file, which names its keeper."""
 CODE = "code"
 """The name of the code server among the services."""
 POSTGRES = "postgres"
@@ -73,7 +73,7 @@ class SupervisorReport(BaseModel):
     """What the supervisor last saw.
 
     Attributes:
-        pid: Its own pid.
+        pid: Its process group, which is the pid of its keeper.
         looked_s: When, on the machine's monotonic clock, which nobody sets.
         daemon_beats: Whether the daemon's heartbeats go on.
         restarts: How often each service was started again, by name.

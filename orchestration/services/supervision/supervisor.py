@@ -1,8 +1,8 @@
-"""The supervisor of a state folder's services: `python -m orchestration.services.supervision.supervisor`.
+"""The supervisor of a state folder's services, which its keeper starts.
 
 It starts a service again whose process has ended, or runs and does not answer, unless that happens again and
 again, and writes down what it saw for `headwater status`. A service that has a pid file is meant to run:
-`headwater up` writes them, `headwater down` stops the supervisor and then removes them.
+`headwater up` writes them, `headwater down` stops keeper and supervisor and then removes them.
 """
 
 import contextlib
@@ -12,16 +12,18 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from orchestration.services.dagster_home import DaemonBeats
 from orchestration.services.processes import (
-    ServiceError,
     read_pid_file,
     running_process,
     start_process,
     stop_process_group,
+    write_pid_file,
 )
+from orchestration.services.supervision import keeper
 from orchestration.services.supervision.definitions import DefinitionFiles
 from orchestration.services.supervision.liveness import MOST_UNANSWERED, Liveness
 from orchestration.services.supervision.questions import postgres_answers
@@ -34,6 +36,7 @@ from orchestration.services.supervision.restart_budget import (
 from orchestration.services.supervision.service_definitions import (
     CODE,
     POSTGRES,
+    SUPERVISOR,
     Service,
     SupervisorReport,
     service_definitions,
@@ -44,7 +47,6 @@ from orchestration.services.supervision.service_definitions import (
 )
 from retrieval.atomic_files import PRIVATE_UMASK, atomic_file
 from retrieval.store.postgres import Postgres
-from retrieval.store.server_data import EmbeddedServerError
 
 if TYPE_CHECKING:
     from orchestration.settings import Settings
@@ -76,49 +78,69 @@ class Supervisor:
         self._hangs = {name: RestartBudget(HANGS_WINDOW_S) for name in self._liveness}
         self._given_up: dict[str, str] = {}
         self._definitions = DefinitionFiles(settings)
-        self._beats = DaemonBeats(settings.dagster_home, works=True)
+        self._faults: dict[str, str] = {}
+        self._beats: DaemonBeats | None = None
         self._daemon_beats = True
         self._beats_read_s = self._reported_s = time.monotonic()
         self._reported: SupervisorReport | None = None
 
     def run(self, stop: threading.Event) -> None:
-        """Looks after the services until it is told to stop."""
+        """Looks after the services until it is told to stop, or its keeper is gone."""
         # The services use the database, so it does not stop itself while they run.
         with self._server.used() if self._server else contextlib.nullcontext():
-            while not stop.is_set():
-                try:
-                    self.look()
-                except (OSError, ServiceError, EmbeddedServerError):
-                    logger.exception("looking after the services failed; trying again")
+            while not stop.is_set() and _keeper_lives():
+                self.look()
                 stop.wait(_LOOK_S)
 
     def look(self) -> None:
-        """Looks at each service once, and starts those again that ended."""
+        """Looks at each service once, and starts those again that ended; whatever fails is tried again."""
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:  # children that ended stay in the table until asked for
                 pass
         for service in self._services:
-            started = read_pid_file(service_pid_file(self._settings, service.name))
-            if started is None:
-                continue
-            if running_process(started) is not None:
-                if self._hangs_too_long(service.name, started.pid):
-                    self._end(service)
-                elif service.name == CODE and self._definitions.outdated(time.monotonic()):
-                    logger.warning(
-                        "what the definitions are made from has changed: %s is started again", CODE
-                    )
-                    self._definitions.load()
-                    self._restart(service)
-            elif self._may_restart(service.name):
+            with self._surviving(service.name):
+                self._look_at(service)
+        with self._surviving(POSTGRES):
+            self._look_at_postgres()
+        with self._surviving("the daemon's heartbeats"):
+            self._read_beats()
+        with self._surviving("the report"):
+            self._report()
+
+    @contextlib.contextmanager
+    def _surviving(self, what: str) -> Iterator[None]:
+        """Logs what the look at one service raises, once, and goes on: the others are looked after."""
+        try:
+            yield
+        except Exception as error:
+            if self._faults.get(what) != (fault := str(error)):
+                logger.exception("looking after %s failed; trying again", what)
+            self._faults[what] = fault
+        else:
+            self._faults.pop(what, None)
+
+    def _look_at(self, service: Service) -> None:
+        started = read_pid_file(service_pid_file(self._settings, service.name))
+        if started is None:
+            return
+        if running_process(started) is not None:
+            if self._hangs_too_long(service.name, started.pid):
+                self._end(service)
+            elif service.name == CODE and self._definitions.outdated(time.monotonic()):
+                logger.warning("what the definitions are made from has changed: %s is started again", CODE)
+                self._definitions.load()
                 self._restart(service)
-        if self._server is not None:
-            server = self._server.pid()
-            if server is not None and self._hangs_too_long(POSTGRES, server):
-                os.kill(server, signal.SIGKILL)  # what is stopped ends by no other signal
-            elif not self._server.running() and self._may_restart(POSTGRES):
-                self._server.start()
-        self._report()
+        elif self._may_restart(service.name):
+            self._restart(service)
+
+    def _look_at_postgres(self) -> None:
+        if self._server is None:
+            return
+        server = self._server.pid()
+        if server is not None and self._hangs_too_long(POSTGRES, server):
+            os.kill(server, signal.SIGKILL)  # what is stopped ends by no other signal
+        elif not self._server.running() and self._may_restart(POSTGRES):
+            self._server.start()
 
     def _hangs_too_long(self, name: str, pid: int) -> bool:
         """Returns whether a process is to be ended, because it has not answered for long."""
@@ -137,10 +159,10 @@ class Supervisor:
         if name in self._given_up:
             return False
         if budget.due(now_s):
+            if name == "daemon":  # first: while Dagster's storage can not be read, a daemon could do nothing
+                self._beats, self._daemon_beats = DaemonBeats(self._settings.dagster_home), False
             budget.take(now_s)
             logger.warning("%s ended: it is started again", name)
-            if name == "daemon":
-                self._beats, self._daemon_beats = DaemonBeats(self._settings.dagster_home), False
             self._report()  # before it is there, so that nobody takes it for the one before
             return True
         if budget.spent(now_s):
@@ -162,12 +184,17 @@ class Supervisor:
         environment = service_environment(self._settings)
         start_process(service.command, pid_file, service_log(self._settings, service.name), environment)
 
-    def _report(self) -> None:
+    def _read_beats(self) -> None:
         now_s = time.monotonic()
         if now_s - self._beats_read_s >= (_BEATS_S if self._daemon_beats else 2 * _LOOK_S):
-            self._daemon_beats, self._beats_read_s = self._beats.beating(), now_s
+            self._beats_read_s = now_s
+            self._beats = self._beats or DaemonBeats(self._settings.dagster_home, works=True)
+            self._daemon_beats = self._beats.beating()
+
+    def _report(self) -> None:
+        now_s = time.monotonic()
         report = SupervisorReport(
-            pid=os.getpid(),
+            pid=os.getpgrp(),
             looked_s=now_s,
             daemon_beats=self._daemon_beats,
             restarts={name: budget.total for name, budget in self._budgets.items() if budget.total},
@@ -186,6 +213,11 @@ class Supervisor:
         return address is None or postgres_answers(address, timeout_s)
 
 
+def _keeper_lives() -> bool:
+    """Returns whether its parent is its keeper, which leads the process group."""
+    return os.getppid() == os.getpgrp()
+
+
 def main() -> None:
     """Looks after the services of the state folder that the environment names, until SIGTERM."""
     from orchestration.settings import Settings
@@ -195,7 +227,12 @@ def main() -> None:
     stop = threading.Event()
     # What was begun is finished: a process without its pid file would be nobody's.
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    Supervisor(Settings()).run(stop)
+    settings = Settings()
+    Supervisor(settings).run(stop)
+    if not stop.is_set():  # the keeper was killed
+        os.setsid()
+        write_pid_file(service_pid_file(settings, SUPERVISOR), os.getpid())
+        os.execv(keeper.COMMAND[0], keeper.COMMAND)  # noqa: S606 - there is nothing for a shell to do
 
 
 if __name__ == "__main__":
