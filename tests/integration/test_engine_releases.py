@@ -68,8 +68,10 @@ class Chat(ThreadingHTTPServer):
             def do_POST(self) -> None:
                 prompt = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"][1]
                 content = "NOT FOUND" if chat.refuses else _best_passage(prompt["content"])
-                choice = {"message": {"content": None if chat.filters else content}}
-                choice["finish_reason"] = "content_filter" if chat.filters else "stop"
+                choice = {
+                    "message": {"content": None if chat.filters else content},
+                    "finish_reason": "content_filter" if chat.filters else "stop",
+                }
                 body = json.dumps({"choices": [choice]}).encode()
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(body)))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from assets.lake.lake import Lake
@@ -111,7 +112,9 @@ def test_the_gate_asks_in_the_language_and_finds(
     lake = open_configured_lake(settings)
     service = open_ask_service(settings)
     pins = service.live_release().details.versions
-    asked = candidate_questions(lake, SourceRegistry(settings.sources_file), pins)[language]
+    asked = candidate_questions(
+        lake, SourceRegistry(settings.sources_file), pins, lambda texts: np.zeros(len(texts), np.bool_)
+    )[language]
     canonical = canonical_candidate_documents(lake, pins)[language]
     assert len(asked) == 30
     assert detect_language(" ".join(each.question for each in asked)) == language

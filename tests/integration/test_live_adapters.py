@@ -257,7 +257,7 @@ def test_an_adapter_is_measured_beside_its_base_on_the_same_questions(
 def test_the_gate_on_engines_asks_a_local_model_with_the_adapter_that_answers_the_tenant(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    live = LiveAdapters(registry_of(settings)).of("acme")
+    live = LiveAdapters(registry_of(settings), log_of(settings)).of("acme")
     assert live is not None
     assert live.adapter is not None
     asked: list[tuple[str, Adapter | None]] = []

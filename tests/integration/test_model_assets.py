@@ -237,8 +237,8 @@ def test_a_tenants_adapter_is_a_materialization_and_a_training_by_the_command_li
     [check] = result.get_asset_check_evaluations()
     [verdict] = settings.training_place.registry.decisions(version.name)
     assert check.passed == (verdict.decision == "approved")
-    said = verdict.decision.replace("undecided", "not decided")
-    assert check.description == f"generator-acme@1: {said}: {verdict.reason}"
+    decided = verdict.decision.replace("undecided", "not decided")
+    assert check.description == f"generator-acme@1: {decided}: {verdict.reason}"
 
     training = GeneratorTraining(minutes=5, seed=3)
 

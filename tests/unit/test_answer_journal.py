@@ -11,7 +11,7 @@ from assets.answers.journal import AnswerJournal
 from inference.answering.answer import Answer, AnswerRecord
 
 RECORD = AnswerRecord(
-    answer=Answer("0", "Ice. [1]", False, (), "release", "digest", "extractive"),
+    answer=Answer("0", "Ice. [1]", "answered", (), "release", "digest", "extractive"),
     question="What is a glacier?",
     tenant="acme",
     groups=(),
