@@ -27,7 +27,7 @@ _Of = TypeVar("_Of")
 class EngineGate(BaseModel):
     """The limit that the figures of a changed engine must keep to, to answer instead of the one before."""
 
-    tolerance: float = Field(default=0.02, ge=0.0, lt=1.0)
+    tolerance: float = Field(default=0.02, ge=0.0, le=1.0)
     """How much worse a figure may be: it is to be shown that it is not worse by more."""
 
 

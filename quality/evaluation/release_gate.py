@@ -17,7 +17,7 @@ QUESTIONS = "questions"
 class ReleaseGate(BaseModel):
     """The limits that the metrics of a candidate must meet to go live."""
 
-    tolerance: float = Field(default=0.02, ge=0.0, lt=1.0)
+    tolerance: float = Field(default=0.02, ge=0.0, le=1.0)
     """How far a metric may fall below the live release's."""
     floor_ndcg: float = Field(default=0.5, ge=0.0, le=1.0)
     """The least nDCG@10 on the evaluation questions, for any release, the first included."""

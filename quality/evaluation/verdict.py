@@ -122,7 +122,7 @@ class ComparedFigure:
     @property
     def passes(self) -> bool:
         """Whether the mean gain was shown to be above the margin."""
-        return p_value(self.gains, self.margin) <= ALPHA
+        return self.margin <= -1 or p_value(self.gains, self.margin) <= ALPHA
 
     @property
     def p_of_loss(self) -> float:
@@ -136,7 +136,7 @@ class ComparedFigure:
         They show that one that is as good is no worse, and that one that is better by the tolerance is
         better. None if the tolerance is zero: no number does.
         """
-        return values_needed(np.concatenate([self.gains, -self.gains]), -self.tolerance)
+        return values_needed(np.concatenate([self.gains, -self.gains]), -min(self.tolerance, 0.99))
 
     def __str__(self) -> str:
         """Returns the mean gain, and the bound that decides, such as `right -0.100 (at least -0.300)`."""

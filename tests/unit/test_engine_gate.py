@@ -28,6 +28,7 @@ def test_what_is_shown_to_be_no_worse_is_released_and_what_chance_explains_is_no
     assert decide_engine_release({"right": answers(0, 300, 0)}, GATE).released
     assert decide_engine_release({"right": np.full(3000, -0.015)}, GATE).released
     assert decide_engine_release({"refused": answers(50, 50, 0)}, GATE).released
+    assert decide_engine_release({"right": answers(5, 0, 0)}, EngineGate(tolerance=1.0)).released
     assert decide_engine_release({"words": np.full(300, -50.0), "right": answers(0, 300, 0)}, GATE).released
 
 
