@@ -134,6 +134,12 @@ def answering_engine_config(lake: Lake, configured: EngineConfig) -> EngineConfi
     return standing.answering
 
 
+def approved_engine_digest(lake: Lake, configured: EngineConfig) -> str | None:
+    """Returns the digest of the engine that was approved to answer; None before the first decision."""
+    live = engine_standing(lake, configured).live
+    return live.generator_digest if live else None
+
+
 def log_engine_decision(lake: Lake, decision: EngineRelease, token: int) -> EngineRelease:
     """Appends a decision; if it is not `held`, the engine answers from now on.
 

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
 from inference.answering.answer import Answer
-from inference.answering.query_service import SearchMode
+from inference.answering.retrieval_settings import SearchMode
 from orchestration.operations.ask import ask_release, open_ask_service, search_release
 from orchestration.settings import Settings
 from orchestration.state_folder import make_state_folder, require_state_folder

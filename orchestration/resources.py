@@ -9,7 +9,7 @@ import dagster as dg
 from assets.answers.batches import AnswerBatches
 from assets.answers.journal import AnswerJournal
 from assets.dagster.worker_launch import launch_by_pipes
-from assets.engine_releases import answering_engine_config
+from assets.engine_releases import answering_engine_config, approved_engine_digest
 from assets.lake.lake import Lake
 from assets.sources.source_registry import SourceRegistry
 from assets.training_sets.teachers import TeacherModels
@@ -52,6 +52,7 @@ def dagster_resources(settings: Settings) -> dict[str, Any]:
             models,
             settings.reranker,
             lambda: answering_engine_config(open_configured_lake(settings), settings.generator),
+            lambda: approved_engine_digest(open_configured_lake(settings), settings.generator),
             record=AnswerJournal(settings.answers_dir).add,
             close=lambda: None,  # the journal is committed when the lake is opened
             workplace=Workplace(settings.worker_dir, launch_by_pipes),

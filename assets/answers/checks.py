@@ -88,7 +88,7 @@ def check_citations(lake: Lake, answers: pa.Table) -> CitationCheck:
 
 @dataclass(frozen=True)
 class AnswerFigures:
-    """Figures of the answers that a batch got from one release by one engine.
+    """Figures of the answers that a batch got from one release by one engine and one way of retrieval.
 
     Attributes:
         answers: How many.
@@ -110,13 +110,14 @@ def answer_figures(lake: Lake, batch: str) -> list[AnswerFigures]:
     rows = lake.query(
         f"""
         with by_engine as (
-            select release_id, generator_digest, max(answered_at) as newest
+            select release_id, generator_digest, retrieval_digest, max(answered_at) as newest
             from answers where batch = $batch group by all order by newest desc limit 2
         )
         select newest, answer, {_OUTCOME} as outcome, [each.quote for each in citations] as quotes
         from answers join by_engine
             on answers.release_id = by_engine.release_id
             and answers.generator_digest is not distinct from by_engine.generator_digest
+            and answers.retrieval_digest is not distinct from by_engine.retrieval_digest
         where batch = $batch order by newest desc
         """,
         {"batch": batch},

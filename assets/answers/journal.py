@@ -137,6 +137,7 @@ def _append(lake: Lake, records: list[AnswerRecord], run_id: str) -> None:
             "retrieved": list(record.retrieved),
             "access_groups": encode_access_groups(record.groups),
             "search_mode": record.search_mode,
+            "retrieval_digest": record.retrieval_digest,
             "answered_at": record.answered_at,
             "generator_digest": record.answer.generator_digest,
             "chosen_because": record.answer.because,

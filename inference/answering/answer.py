@@ -103,7 +103,7 @@ class Answer:
         release: The release that was searched.
         model_digest: The digest of the embedding model that was used for retrieval.
         engine: The engine that wrote the answer.
-        generator_digest: The digest of the engine: its model, its prompt and its parameters.
+        generator_digest: The digest of the engine: its models, its prompt, its parameters and its code.
         because: What each engine that was asked did, such as `extractive refused; endpoint answered`.
         usage: The tokens that it took; None where the engine does not count them.
         passages_left_out: How many of the retrieved passages the engine did not read, for lack of room.
@@ -156,7 +156,8 @@ class BatchPlace:
     Attributes:
         batch: The name of the batch.
         question_id: The question's id in it.
-        answer_id: The id that its answer gets: the same for the same question, release and engine.
+        answer_id: The id that its answer gets: the same for the same question, release, engine
+            and settings of retrieval.
     """
 
     batch: str
@@ -178,6 +179,8 @@ class AnswerRecord:
         versions: The version of every table that the release was made from.
         answered_at: The time, in UTC.
         place: The question's place in a batch; None for a question by itself.
+        retrieval_digest: The digest of the settings that they were retrieved by; None in the journal of an
+            older version.
     """
 
     answer: Answer
@@ -189,6 +192,7 @@ class AnswerRecord:
     versions: dict[str, int]
     answered_at: datetime
     place: BatchPlace | None = None
+    retrieval_digest: str | None = None
 
 
 def validate_question(question: str) -> str:

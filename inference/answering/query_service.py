@@ -5,7 +5,6 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +18,9 @@ from inference.answering.answer import (
     validate_question,
 )
 from inference.answering.release_models import ReleaseModels
+from inference.answering.retrieval_settings import RetrievalSettings, SearchMode
 from inference.engines.generator import EngineConfig, build_engine
-from inference.engines.protocol import AdapterChoice, Engine, TenantAdapters
+from inference.engines.protocol import AdapterChoice, Engine, EngineChanged, TenantAdapters
 from inference.engines.worker.engine import Workplace
 from retrieval.index.index import Index, IndexRelease
 from retrieval.rerank.reranker import Reranker, RerankerConfig
@@ -32,11 +32,6 @@ from retrieval.search.snapshot import NoLiveSnapshot
 from retrieval.search.vector_search import VectorSearchPlan
 
 logger = logging.getLogger(__name__)
-
-SearchMode = RetrievalMode | Literal["reranked"]
-
-PASSAGES_PER_QUESTION = 10
-"""How many chunks are retrieved for a question."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +56,8 @@ class QueryService:
         models: The embedding models of releases.
         reranker: The reranker's configuration.
         generator: Returns the configuration of the engine that answers; called at the first question.
+        approved: Returns the digest of the engine that was approved to answer, or None where nothing was
+            decided yet; called after the engine was loaded.
         record: A function that stores an answer; it is called before the answer is returned.
         close: A function that is called when the service is closed; it commits what was recorded.
         workplace: Where a worker works, for engines that are one.
@@ -74,6 +71,7 @@ class QueryService:
         models: ReleaseModels,
         reranker: RerankerConfig,
         generator: Callable[[], EngineConfig],
+        approved: Callable[[], str | None],
         record: Callable[[AnswerRecord], object],
         close: Callable[[], object],
         workplace: Workplace,
@@ -82,8 +80,9 @@ class QueryService:
         self.index = index
         self._searcher = searcher
         self._models = models
-        self._reranker_config = reranker
+        self.retrieval = RetrievalSettings(searcher.config, reranker)
         self._generator = generator
+        self._approved = approved
         self._record = record
         self._close = close
         self._workplace = workplace
@@ -112,19 +111,20 @@ class QueryService:
             raise NoLiveSnapshot("nothing is released yet: `headwater demo`, or `headwater ingest PATH`")
         return release
 
-    @property
-    def default_mode(self) -> SearchMode:
-        """The search mode for questions: `reranked` if a reranker is configured, else `hybrid`."""
-        return "reranked" if self._reranker_config.configured else "hybrid"
-
     @cached_property
     def engine(self) -> Engine:
         """The engine that writes answers; a local model is loaded here, once.
 
+        The extractive engine has the embedder in use, also where an earlier release is asked: passages are
+        found by the release's own embedder, and the engine stays the one that was approved.
+
         Raises:
             EngineError: The local model can't be loaded.
+            EngineChanged: It is not the engine that was approved.
         """
-        return build_engine(self.engine_config, self._models.current.embedder, self._workplace)
+        engine = build_engine(self.engine_config, self._models.current.embedder, self._workplace)
+        require_approved(engine, self._approved())
+        return engine
 
     @cached_property
     def engine_config(self) -> EngineConfig:
@@ -141,7 +141,7 @@ class QueryService:
 
     @cached_property
     def _reranker(self) -> Reranker:
-        return build_reranker(self._reranker_config)
+        return build_reranker(self.retrieval.reranker)
 
     def release_as_of(self, moment: str) -> IndexRelease:
         """Returns the release that has this name, or that was live at this time.
@@ -208,7 +208,7 @@ class QueryService:
 
         if reranker is None:
             return first_stage(k)
-        reranked = search_and_rerank(first_stage, query.words, k, reranker, self._reranker_config)
+        reranked = search_and_rerank(first_stage, query.words, k, reranker, self.retrieval.reranker)
         on_reranked(reranked)
         if reranked.fallback_reason:
             logger.warning("not reranked, the fused order stands: %s", reranked.fallback_reason)
@@ -251,8 +251,8 @@ class QueryService:
         outcomes: list[RerankedHits] = []
         hits = self.search(
             SearchQuery.plain(question),
-            PASSAGES_PER_QUESTION,
-            mode := mode or self.default_mode,
+            self.retrieval.passages_per_question,
+            mode := mode or self.retrieval.mode,
             tenant,
             at,
             groups,
@@ -281,7 +281,8 @@ class QueryService:
         Raises:
             InvalidQuestion: The question is empty or too long.
             NoLiveSnapshot: There is no live release.
-            EngineError: The configured engine fails.
+            EngineError: The engine fails.
+            EngineChanged: It is not the one that was approved; it is not asked.
         """
         question = validate_question(question)
         release = at or self.live_release()
@@ -319,9 +320,29 @@ class QueryService:
             groups=tuple(groups),
             retrieved=tuple(hit.chunk_id for hit in passages.hits),
             search_mode=passages.mode,
+            retrieval_digest=self.retrieval.digest,
             versions=release.details.versions,
             answered_at=datetime.now(UTC),
             place=place,
+        )
+
+
+def require_approved(engine: Engine, approved: str | None) -> None:
+    """Returns if an engine is the one that was approved, or nothing was decided yet.
+
+    Args:
+        engine: The engine, as it is now.
+        approved: The digest of the one that was approved.
+
+    Raises:
+        EngineChanged: It is another one: its model's files, its embedder or the code have changed.
+    """
+    if approved not in (None, engine.digest):
+        raise EngineChanged(
+            f"{engine.name} was approved to answer as {approved}, and is {engine.digest} now: the files of "
+            "its model, the embedder or Headwater itself have changed, so it does not answer. Put back what "
+            "was approved, or measure what is there by `headwater evaluate-answers QUESTIONS` and have the "
+            "configured engine answer by `headwater engines promote --reason …`"
         )
 
 

@@ -89,8 +89,9 @@ def answer_batch(
 ) -> BatchOutcome:
     """Answers the questions of a batch that have no answer yet.
 
-    A question's answer has an id that is a hash of the batch, the question, the release and the engine, so a
-    run that follows a killed one, or one over the same release, computes only what is missing.
+    A question's answer has an id that is a hash of the batch, the question, the release, the engine and the
+    settings of retrieval, so a run that follows a killed one, or one over the same release, computes only
+    what is missing.
 
     Args:
         name: The name of the batch.
@@ -102,7 +103,8 @@ def answer_batch(
 
     Raises:
         NoLiveSnapshot: Nothing is released yet.
-        EngineError: The engine can not be loaded.
+        EngineError: The engine can not be loaded, or is not the one that was approved.
+        RerankError: There is no reranker where one is configured.
     """
     began = time.monotonic()
     planned, failed = _plan(name, questions.questions, service)
@@ -183,16 +185,19 @@ def _plan(
         generator = service.engine.digest
         if adapted and adapted.adapter:
             generator = f"{generator} {adapted.adapter.digest}"
-        place = BatchPlace(name, question.id, _answer_id(name, question, release, generator))
+        answer_id = _answer_id(name, question, release, generator, service.retrieval.digest)
+        place = BatchPlace(name, question.id, answer_id)
         planned.append(_Planned(question, release, place, adapted))
     return planned, failed
 
 
-def _answer_id(name: str, question: BatchQuestion, release: IndexRelease, generator_digest: str) -> str:
+def _answer_id(
+    name: str, question: BatchQuestion, release: IndexRelease, generator: str, retrieval: str
+) -> str:
     """Returns the id of a question's answer: 32 hex digits."""
     asked = question.model_dump(mode="json", exclude={"as_of"})
     model = release.details.model_digest
-    key = json.dumps([name, asked, release.release_id, model, generator_digest], sort_keys=True)
+    key = json.dumps([name, asked, release.release_id, model, generator, retrieval], sort_keys=True)
     return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
@@ -230,7 +235,7 @@ def _retrieve(
             return FailedQuestion(question.id, str(error))
 
     # A reranker has a time limit, and uses all cores by itself.
-    with ThreadPoolExecutor(1 if service.default_mode == "reranked" else _SEARCHES_AT_ONCE) as threads:
+    with ThreadPoolExecutor(1 if service.retrieval.mode == "reranked" else _SEARCHES_AT_ONCE) as threads:
         found = list(zip(shard, threads.map(searched, range(len(shard))), strict=True))
     return (
         [(each, result) for each, result in found if isinstance(result, QueryServiceResult)],

@@ -93,7 +93,7 @@ class OpenAIEngine:
 
     @property
     def digest(self) -> str:
-        """A digest of the address, the model's name, the prompt and the parameters.
+        """A digest of the address, the model's name, the prompt, the parameters and the code.
 
         What a service runs under that name can change without a word; no digest tells.
         """

@@ -34,6 +34,11 @@ from retrieval.language.words import count_words
 class ExtractiveEncoder(Protocol):
     """An object that turns texts into unit vectors, such as `retrieval.embedding.embedder.Embedder`."""
 
+    @property
+    def digest(self) -> str:
+        """What identifies the vectors."""
+        ...
+
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Returns the unit vectors of documents' texts: float32 of shape (texts, dimension)."""
         ...
@@ -136,8 +141,11 @@ class ExtractiveEngine:
 
     @cached_property
     def digest(self) -> str:
-        """A digest of the settings and the scorer; the encoder is the release's, which each answer names."""
-        return engine_digest(self.name, self._config, self._reader.digest if self._reader else "")
+        """A digest of the settings, the encoder and the scorer with the model that it reads."""
+        # The weights of a scorer decide, and not where they are.
+        settings = self._config.model_copy(update={"scorer": None})
+        scorer = self._reader.digest if self._reader else ""
+        return engine_digest(self.name, settings, self._encoder.digest, scorer)
 
     def answer_many(self, prompts: Sequence[EnginePrompt]) -> Iterator[EngineReply]:
         """Yields a reply to each prompt, in order."""

@@ -137,7 +137,7 @@ def build_engine(
 
     Args:
         config: The configuration.
-        encoder: The embedder of the extractive engine.
+        encoder: The embedder of the extractive engine and of the router; it is part of their digest.
         workplace: Where a worker works; needed where the configuration names one.
 
     Raises:
@@ -148,9 +148,8 @@ def build_engine(
         return tiers[0]
     if config.router_examples is None:
         return TieredEngine(tiers)
-    return TieredEngine(
-        tiers, _route(config, encoder, config.router_examples), model_files_digest(config.router_examples)
-    )
+    decides = f"{model_files_digest(config.router_examples)} {encoder.digest}"
+    return TieredEngine(tiers, _route(config, encoder, config.router_examples), decides)
 
 
 def _route(config: EngineConfig, encoder: ExtractiveEncoder, file: Path) -> Route:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from inference.engines.adapter_files import require_base
 from inference.engines.causal_model import CausalModel, causal_model_bytes, open_causal_model
-from inference.engines.digest import engine_digest, model_files_digest, model_name
+from inference.engines.digest import ModelFiles, engine_digest, model_name
 from inference.engines.generation import (
     Generation,
     GenerationRequest,
@@ -77,18 +77,15 @@ class LocalEngine:
         except ModelMemoryError as error:
             raise EngineError(str(error)) from error
         self._path = path
+        self._files = ModelFiles(path)
         self._max_new_tokens = max_new_tokens
         self._context = context or PromptConfig()
         self.name = f"local:{model_name(path)}"
 
     @cached_property
-    def _model_digest(self) -> str:
-        return model_files_digest(self._path)
-
-    @cached_property
     def digest(self) -> str:
         """A digest of the model's files, its numeric form, what generates, the prompt and the parameters."""
-        model, form = self._model_digest, self._form
+        model, form = self._files.digest, self._form
         return engine_digest("local", model, form, PROMPT_INSTRUCTIONS, self._context, self._max_new_tokens)
 
     def answer(self, question: str, passages: Sequence[Passage]) -> Draft:
@@ -100,7 +97,12 @@ class LocalEngine:
         return answer_one(self, question, passages)
 
     def answer_many(self, prompts: Sequence[EnginePrompt]) -> Iterator[EngineReply]:
-        """Yields a reply to each prompt as soon as it is ready, in any order; a failed one fails alone."""
+        """Yields a reply to each prompt as soon as it is ready, in any order; a failed one fails alone.
+
+        Raises:
+            EngineChanged: The model's files were replaced since it was loaded.
+        """
+        self._files.require_unchanged()  # what needs memory may have had it unloaded, to be loaded again here
         try:
             with self._loaded.in_use() as loaded:
                 yield from self._answer_many(loaded, prompts)
@@ -146,7 +148,7 @@ class LocalEngine:
         options = SamplingOptions(max_tokens=self._max_new_tokens)
         adapter = prompt.adapted.adapter if prompt.adapted else None
         if adapter:
-            require_base(adapter.folder, self._path, self._model_digest)
+            require_base(adapter.folder, self._path, self._files.digest)
         folder = adapter.folder if adapter else None
         return forms[number], GenerationRequest(ids, options, prompt.sharing_key, folder)
 

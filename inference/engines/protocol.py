@@ -21,6 +21,10 @@ class EngineError(RuntimeError):
         self.usage = usage
 
 
+class EngineChanged(EngineError):
+    """An engine is not the one that was approved, or not the one that was loaded: it does not answer."""
+
+
 @dataclass(frozen=True)
 class Adapter:
     """A low-rank adapter of a local model.
@@ -137,7 +141,7 @@ class Engine(Protocol):
 
     @property
     def digest(self) -> str:
-        """A digest of what decides its answers: its model, its prompt and its parameters."""
+        """A digest of what decides its answers: its models, its prompt, its parameters and the code."""
         ...
 
     def answer(self, question: str, passages: Sequence[Passage]) -> Draft:
@@ -149,7 +153,11 @@ class Engine(Protocol):
         ...
 
     def answer_many(self, prompts: Sequence[EnginePrompt]) -> Iterator[EngineReply]:
-        """Yields a reply to each prompt as soon as it is ready, in any order; a failed one fails alone."""
+        """Yields a reply to each prompt as soon as it is ready, in any order; a failed one fails alone.
+
+        Raises:
+            EngineChanged: The files of its model were replaced since it was loaded.
+        """
         ...
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from inference.scoring.answer_scorer import PACKAGED_ANSWER_SCORER, load_answer_scorer
 from inference.scoring.answer_type import holds_asked_type
 from inference.scoring.missing_names import share_of_names
-from retrieval.embedding.token_states import TokenEncoder
+from retrieval.embedding.token_states import TokenEncoder, token_encoder_digest
 from retrieval.language.identification import NO_LANGUAGE, UNDETERMINED, detect_language
 
 _LANGUAGES = {"en", UNDETERMINED, NO_LANGUAGE}
@@ -57,14 +57,12 @@ class AnswerReader:
         Raises:
             BadAnswerScorer: The weights can not be loaded.
         """
-        path = weights or PACKAGED_ANSWER_SCORER
-        self._scorer = load_answer_scorer(path)
-        self._path = path
+        self._scorer = load_answer_scorer(weights or PACKAGED_ANSWER_SCORER)
 
     @cached_property
     def digest(self) -> str:
-        """Hex SHA-256 of the weights."""
-        return hashlib.sha256(self._path.read_bytes()).hexdigest()
+        """Hex SHA-256 of the weights and of the model whose token states they read."""
+        return hashlib.sha256(f"{self._scorer.digest} {token_encoder_digest()}".encode()).hexdigest()
 
     @cached_property
     def _encoder(self) -> TokenEncoder:

@@ -5,13 +5,14 @@ states lies a network of about 120 thousand weights whose attention spans both: 
 (2020), for late interaction; MacAvaney et al., "PreTTR" (2020), for layers that join texts encoded apart.
 """
 
+import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import load_file
+from safetensors.numpy import load
 
 from retrieval.embedding.token_states import TokenStates
 
@@ -41,7 +42,11 @@ class BadAnswerScorer(ValueError):
 
 
 class AnswerScorer:
-    """A scorer, loaded from a safetensors file of its weights."""
+    """A scorer, loaded from a safetensors file of its weights.
+
+    Attributes:
+        digest: Hex SHA-256 of the file.
+    """
 
     def __init__(self, path: Path = PACKAGED_ANSWER_SCORER) -> None:
         """Loads the weights.
@@ -50,8 +55,10 @@ class AnswerScorer:
             BadAnswerScorer: The file is missing or holds something else.
         """
         try:
+            content = path.read_bytes()
+            self.digest = hashlib.sha256(content).hexdigest()
             self._weights: dict[str, _Floats] = {
-                name: values.astype(np.float32) for name, values in load_file(path).items()
+                name: values.astype(np.float32) for name, values in load(content).items()
             }
             self._layers = 1 + max(
                 int(name.split(".")[1]) for name in self._weights if name.startswith("layers.")

@@ -13,7 +13,7 @@ from assets.engine_releases import (
 from assets.lake.tables import ENGINE_RELEASES
 from inference.engines.generator import EngineConfig, build_engine
 from inference.engines.worker.engine import Workplace
-from orchestration.answer_evaluation.evaluation import asked_engine, evaluate_engines
+from orchestration.answer_evaluation.evaluation import evaluate_engines, serving_engine
 from orchestration.settings import Settings, open_configured_lake
 from quality.evaluation.answer_collection import AnswerCollection
 from quality.evaluation.answer_evaluation import AnswerEvaluation
@@ -41,6 +41,8 @@ def gate_engine(
 ) -> GatedEngine:
     """Measures the configured engine beside the live one, and has it answer if it is not worse.
 
+    A local model is asked with the adapter that answers the tenant's questions, as it is when it serves.
+
     Where no engine was released yet, the extractive engine with its default settings is released first.
 
     Args:
@@ -64,11 +66,11 @@ def gate_engine(
         reason = "the default engine, as the first"
         live = log_engine_decision(lake, decided_engine(default, EngineConfig(), "released", reason), token)
         token += 1
-    asked = asked_engine(settings, settings.generator, model)
+    asked = serving_engine(settings, settings.generator, model, tenant)
     candidate = asked.engine
     if candidate.digest == live.generator_digest:
         return GatedEngine(live)
-    asked_before = asked_engine(settings, live.config, model)
+    asked_before = serving_engine(settings, live.config, model, tenant)
     before = asked_before.engine
     if before.digest != live.generator_digest:
         raise EngineNotReleasable(

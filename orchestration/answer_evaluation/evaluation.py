@@ -180,6 +180,19 @@ def asked_engine(settings: Settings, config: EngineConfig, model: EmbeddingModel
     return AskedEngine(engine, 1 if config.order == ["extractive"] else config.shard_questions)
 
 
+def serving_engine(
+    settings: Settings, config: EngineConfig, model: EmbeddingModel, tenant: str
+) -> AskedEngine:
+    """Returns the engine of a configuration as it answers a tenant's questions: with the live adapter.
+
+    Raises:
+        EngineError: It can't be loaded, or the adapter's files are not those that were signed.
+    """
+    asked = asked_engine(settings, config, model)
+    live = LiveAdapters(settings.training_place.registry).of(tenant) if "local" in config.order else None
+    return replace(asked, adapter=live.adapter if live else None)
+
+
 def evaluate_engines(
     settings: Settings,
     model: EmbeddingModel,

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from assets.release_evaluation import canonical_candidate_documents
 from inference.answering.answer import AnsweredRelease, CitablePassage, validate_question
-from inference.answering.query_service import PASSAGES_PER_QUESTION, answered_release
+from inference.answering.query_service import answered_release
+from inference.answering.retrieval_settings import PASSAGES_PER_QUESTION
 from orchestration.operations.ask import open_ask_service
 from orchestration.operations.scratch_index import ScratchIndex, open_scratch_index
 from orchestration.settings import Settings, open_configured_lake

@@ -4,10 +4,11 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from assets.answers.journal import JOURNAL_ANSWERS, AnswerJournal
-from assets.engine_releases import answering_engine_config
+from assets.engine_releases import answering_engine_config, approved_engine_digest
 from inference.answering.answer import Answer, AnswerRecord
-from inference.answering.query_service import QueryService, SearchMode
+from inference.answering.query_service import QueryService
 from inference.answering.release_models import ReleaseModels
+from inference.answering.retrieval_settings import SearchMode
 from inference.engines.generator import EngineConfig
 from inference.engines.worker.engine import Workplace
 from orchestration.settings import Settings, open_configured_lake
@@ -28,7 +29,7 @@ def open_ask_service(settings: Settings, engine: EngineConfig | None = None) -> 
 
     Args:
         settings: The settings of the state folder.
-        engine: The engine that answers; the live one if None.
+        engine: The engine that answers, approved or not; the live one if None.
     """
     journal = AnswerJournal(settings.answers_dir)
 
@@ -54,6 +55,9 @@ def open_ask_service(settings: Settings, engine: EngineConfig | None = None) -> 
         ReleaseModels(model, settings.home),
         settings.reranker,
         lambda: engine or answering_engine_config(open_configured_lake(settings), settings.generator),
+        lambda: (
+            None if engine else approved_engine_digest(open_configured_lake(settings), settings.generator)
+        ),
         record,
         close,
         Workplace(settings.worker_dir),
@@ -108,7 +112,7 @@ def search_release(
     """
     plans: list[VectorSearchPlan] = []
     looks: list[RerankedHits] = []
-    mode = mode or service.default_mode
+    mode = mode or service.retrieval.mode
     at = service.release_as_of(as_of) if as_of is not None else None
     asked = replace(SearchQuery.parse(query), fit_only=fit_only)
     hits = service.search(asked, k, mode, tenant, at, groups, plans.append, looks.append)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from inference.answering.query_service import SearchMode
+from inference.answering.retrieval_settings import SearchMode
 from orchestration.operations.scratch_index import ScratchChunks, ScratchIndex, open_scratch_index
 from orchestration.settings import Settings
 from quality.evaluation.beir_collection import BeirCollection

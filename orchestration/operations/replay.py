@@ -10,9 +10,9 @@ from inference.answering.answer import Answer, answer_prompts, cited_answer
 from inference.answering.query_service import (
     QueryService,
     QueryServiceResult,
-    SearchMode,
     answered_release,
 )
+from inference.answering.retrieval_settings import SearchMode
 from inference.engines.protocol import EnginePrompt
 from retrieval.index.types import IndexRelease, UnknownIndexRelease
 from retrieval.progress import Progress

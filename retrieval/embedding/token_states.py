@@ -55,6 +55,12 @@ class TokenStates:
         return np.diff(self.offsets)
 
 
+def token_encoder_digest(cache: Path = DEFAULT_MODEL_CACHE) -> str:
+    """Returns the digest of the model that `TokenEncoder` reads with, which need not be loaded."""
+    folder = read_model_folder(EmbedderConfig(model=packaged_embedding_model()).model_path)
+    return converted_digest(folder, cache, "none")
+
+
 class TokenEncoder:
     """Reads texts with the packaged embedder, whatever embedder a lake has. Several threads may use it."""
 

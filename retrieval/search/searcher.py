@@ -88,11 +88,14 @@ class Searcher:
     Args:
         postgres: The serving database.
         config: The settings of searches.
+
+    Attributes:
+        config: The same.
     """
 
     def __init__(self, postgres: Postgres, config: SearchConfig | None = None) -> None:
         self._postgres = postgres
-        self._config = config or SearchConfig()
+        self.config = config or SearchConfig()
 
     def search(
         self,
@@ -135,15 +138,15 @@ class Searcher:
         with self._postgres.serving(tenant, groups) as connection:
             snapshot = read_snapshot(connection, at)
             if mode == "lexical":
-                bm25 = Bm25Search(connection, snapshot, query, self._config)
+                bm25 = Bm25Search(connection, snapshot, query, self.config)
                 return _hits(connection, snapshot, bm25.filled(k))
             vector = _halves(query_vector, snapshot, model_digest)
-            depth = k if mode == "vector" else max(k, self._config.candidates)
+            depth = k if mode == "vector" else max(k, self.config.candidates)
             near, plan = self._nearest(connection, snapshot, query, vector, depth)
             on_plan(plan)
             best = near
             if mode == "hybrid":
-                bm25 = Bm25Search(connection, snapshot, query, self._config)
+                bm25 = Bm25Search(connection, snapshot, query, self.config)
                 ranking = bm25.best(depth, also=[c.chunk_no for c in near], vector=vector)
                 best = self._fused(ranking, near)[:k]
             return _hits(connection, snapshot, best)
@@ -154,11 +157,11 @@ class Searcher:
         It reads as the owner: it is for making tables of the lake, never for answering a user.
         """
         with self._postgres.owner() as connection:
-            return read_lexical_matrices(connection, at, tenant, questions, self._config)
+            return read_lexical_matrices(connection, at, tenant, questions, self.config)
 
     def _fused(self, lexical: LexicalRanking, nearest: list[SearchCandidate]) -> list[SearchCandidate]:
         """Fuses both rankings; scores are standardised by the candidates that every search looks at."""
-        most = self._config.candidates
+        most = self.config.candidates
         words = lexical.scores | {c.chunk_no: c.score for c in lexical.best}
         near = lexical.similarities | {c.chunk_no: c.score for c in nearest}
         sample = {c.chunk_no: c for c in (*lexical.best[:most], *nearest[:most])}
@@ -167,7 +170,7 @@ class Searcher:
             candidates,
             np.array([words.get(c.chunk_no, 0.0) for c in candidates], np.float64),
             np.array([near[c.chunk_no] for c in candidates], np.float64),
-            self._config.vector_weight,
+            self.config.vector_weight,
             len(sample),
         )
 
@@ -180,7 +183,7 @@ class Searcher:
         depth: int,
     ) -> tuple[list[SearchCandidate], VectorSearchPlan]:
         """Returns the `depth` nearest chunks that meet the query's filters, or fewer if not enough do."""
-        config, fit_only = self._config, query.fit_only
+        config, fit_only = self.config, query.fit_only
         found, plan = search_nearest_vectors(connection, snapshot, vector, depth, config, fit_only)
         if not query.restricted:
             return found, plan
@@ -213,7 +216,7 @@ class Searcher:
             return _hits(connection, snapshot, search_all_vectors(connection, snapshot, vector, k))
 
     def _check(self, query: SearchQuery, query_vector: object, k: int, mode: str) -> None:
-        config = self._config
+        config = self.config
         if mode not in RETRIEVAL_MODES:
             raise InvalidSearchQuery(f"there is no mode {mode!r}; there are {', '.join(RETRIEVAL_MODES)}")
         if not isinstance(k, int) or not 1 <= k <= config.max_k:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from cross_encoders import save_cross_encoder
 from deltalake import write_deltalake
 from dying_worker import dying_python
 from tiny_generator import save_tiny_generator
@@ -33,6 +35,7 @@ from assets.answers.stored import stored_batch
 from assets.lake.tables import ANSWERS
 from assets.sources.source_config import Source
 from assets.sources.source_registry import SourceRegistry
+from inference.answering.retrieval_settings import RetrievalSettings
 from inference.batch.answer_batch import BatchOutcome
 from inference.engines.generator import EngineConfig
 from orchestration.cli.main import app
@@ -40,6 +43,8 @@ from orchestration.operations.ingest import ingest_and_release
 from orchestration.operations.runs import RunFailed, execute_answers_run
 from orchestration.settings import Settings, open_configured_lake
 from retrieval.index.index import Index
+from retrieval.rerank.reranker import RerankerConfig
+from retrieval.search.searcher import SearchConfig
 from retrieval.store.postgres import Postgres
 
 TOPICS = {
@@ -259,6 +264,28 @@ def test_a_batch_killed_anywhere_is_complete_and_none_is_doubled(settings: Setti
     assert outcome.computed < 12
     run(settings, "whole", file)
     assert batch_rows(settings, "killed") == batch_rows(settings, "whole")
+
+
+def test_a_batch_is_answered_anew_where_passages_are_found_otherwise(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_lines(tmp_path / "q.jsonl", QUESTIONS[:2])
+    reranker = RerankerConfig(model=save_cross_encoder(tmp_path / "cross-encoder"), budget_s=60)
+    reranked = settings.model_copy(update={"reranker": reranker})
+    fewer = settings.model_copy(update={"reranker": reranker.model_copy(update={"candidates": 3})})
+    recipe = settings.recipe.model_copy(update={"search": SearchConfig(vector_weight=0.2)})
+    weighted = settings.model_copy(update={"recipe": recipe})
+    for changed in (settings, reranked, fewer, weighted):
+        assert [run(changed, "found", file).computed for _ in range(2)] == [2, 0]
+    save_cross_encoder(tmp_path / "cross-encoder", hidden_size=48)  # in its place
+    assert [run(reranked, "found", file).computed for _ in range(2)] == [2, 0]
+    monkeypatch.setattr(
+        "inference.answering.query_service.RetrievalSettings",
+        partial(RetrievalSettings, passages_per_question=4),
+    )
+    assert [run(settings, "found", file).computed for _ in range(2)] == [2, 0]
+    told = {row["retrieval_digest"] for row in batch_rows(settings, "found")}
+    assert len(told) == 6
 
 
 WORKER_POINTS = [

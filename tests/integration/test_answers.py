@@ -209,6 +209,27 @@ def test_the_engine_is_built_once_for_all_questions(
     assert len(built) == 1
 
 
+def test_an_answer_of_an_earlier_release_names_its_embedder_and_the_engine_its_own(
+    settings: Settings, tmp_path: Path
+) -> None:
+    shutil.copytree(packaged_embedding_model(), tmp_path / "next")
+    with (tmp_path / "next" / "config.json").open("a") as file:
+        file.write(" ")  # another digest
+    recipe = settings.recipe.model_copy(update={"embedder": EmbedderConfig(model=tmp_path / "next")})
+    with open_ask_service(settings) as service:
+        before = service.ask(QUESTION, "acme")
+        release = service.live_release()
+    with open_ask_service(settings.model_copy(update={"recipe": recipe})) as service:
+        after = service.ask(QUESTION, "acme", service.release_as_of(release.release_id))
+    assert before.model_digest == after.model_digest == release.details.model_digest
+    assert before.model_digest != EmbeddingModel.of(recipe.embedder, settings.home).digest
+    engines = {
+        build_engine(EngineConfig(), EmbeddingModel.of(each, settings.home).embedder).digest
+        for each in (settings.recipe.embedder, recipe.embedder)
+    }
+    assert {before.generator_digest, after.generator_digest} == engines
+
+
 def test_models_of_earlier_releases_are_loaded_once_and_few_are_kept(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

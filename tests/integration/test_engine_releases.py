@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,7 +12,8 @@ import pytest
 from small_release import state_with_small_release
 from typer.testing import CliRunner, Result
 
-from assets.answers.stored import recent_stored_answers
+from assets.answers.batches import AnswerBatches
+from assets.answers.stored import find_stored_answer, recent_stored_answers
 from assets.engine_releases import (
     EngineNotReleasable,
     decided_engine,
@@ -21,8 +23,11 @@ from assets.engine_releases import (
 from assets.lake.lineage import WriteConflict
 from assets.lake.tables import ENGINE_RELEASES
 from inference.engines.generator import EngineConfig, build_engine
-from inference.engines.protocol import Engine
+from inference.engines.protocol import Engine, EngineChanged
+from inference.scoring.answer_scorer import PACKAGED_ANSWER_SCORER, load_answer_scorer
 from orchestration.cli.main import app
+from orchestration.operations.ask import open_ask_service
+from orchestration.operations.runs import execute_answers_run
 from orchestration.services.status import state_status
 from orchestration.settings import Settings, open_configured_lake
 from retrieval.embedding.embedding_model import EmbeddingModel
@@ -41,6 +46,7 @@ class Chat(ThreadingHTTPServer):
     """A service that answers with the passage that shares most words with the question, or not at all."""
 
     refuses = False
+    filters = False
 
     def __init__(self) -> None:
         chat = self
@@ -52,7 +58,9 @@ class Chat(ThreadingHTTPServer):
             def do_POST(self) -> None:
                 prompt = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"][1]
                 content = "NOT FOUND" if chat.refuses else _best_passage(prompt["content"])
-                body = json.dumps({"choices": [{"message": {"content": content}}]}).encode()
+                choice: dict[str, object] = {"message": {"content": None if chat.filters else content}}
+                choice["finish_reason"] = "content_filter" if chat.filters else "stop"
+                body = json.dumps({"choices": [choice]}).encode()
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
@@ -159,6 +167,76 @@ def test_an_engine_answers_once_it_is_released_and_another_is_held(
     )
     decisions = [each.decision for each in reversed(engine_releases(open_configured_lake(settings)))]
     assert decisions == ["released", "held", "released", "promoted", "rolled_back"]
+
+
+def test_an_approved_engine_that_is_another_now_does_not_answer_until_a_person_has_it_answer(
+    settings: Settings, chat: Chat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer = tmp_path / "mine.safetensors"
+    shutil.copy(PACKAGED_ANSWER_SCORER, scorer)
+    monkeypatch.setenv("HEADWATER_GENERATOR__EXTRACTIVE__SCORER", str(scorer))
+
+    def refused(digest: str) -> None:
+        asked = headwater("ask", "Where does the Danube rise?", "--tenant", "acme")
+        assert isinstance(asked.exception, EngineChanged)
+        told = str(asked.exception)
+        assert f"extractive was approved to answer as {digest}, and is " in told
+        assert "`headwater engines promote --reason …`" in told
+        AnswerBatches(settings.batches_dir).add("stale", write_questions(tmp_path))
+        found = execute_answers_run(Settings(home=settings.home), "stale", lambda line: None)
+        assert any("was approved to answer as" in failure for failure in found.failures)
+
+    def promoted() -> str:
+        done = headwater("engines", "promote", "--reason", "a test", "--json")
+        assert done.exit_code == 0, done.output
+        assert answering_engine(settings) == "extractive"
+        return str(engine_releases(open_configured_lake(settings))[0].generator_digest)
+
+    first = promoted()
+    content = bytearray(scorer.read_bytes())
+    content[-1] ^= 1
+    scorer.write_bytes(content)  # replaced in place
+    load_answer_scorer.cache_clear()  # as in the next process
+    refused(first)
+    second = promoted()
+    assert second != first
+    with monkeypatch.context() as upgraded:
+        upgraded.setattr("inference.engines.digest.code_digest", lambda: "of the next version")
+        refused(second)
+        configure(monkeypatch, chat, "new")
+        gated = gate(tmp_path).exception
+        assert isinstance(gated, EngineNotReleasable)
+        assert "is not what was released" in str(gated)
+    monkeypatch.delenv("HEADWATER_GENERATOR__ENDPOINT")
+    monkeypatch.delenv("HEADWATER_GENERATOR__ENDPOINT_MODEL")
+    assert answering_engine(settings) == "extractive"
+
+
+def write_questions(folder: Path) -> Path:
+    file = folder / "batch.jsonl"
+    file.write_text(json.dumps({"id": "1", "question": "Where do rivers rise?", "tenant": "acme"}) + "\n")
+    return file
+
+
+def test_what_a_service_withholds_is_no_refusal(
+    settings: Settings, chat: Chat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(monkeypatch, chat, "filtered")
+    chat.filters = True
+    file = tmp_path / "questions.jsonl"
+    rows = [*QUESTIONS, {"question": "What is the capital of Peru?", "answerable": False}]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = headwater(
+        "evaluate-answers", str(file), "--tenant", "acme", "--engine", "openai:filtered", "--json"
+    )
+    assert done.exit_code == 0, done.output
+    figures = json.loads(done.stdout)["engines"]["openai:filtered"]
+    assert [figures[name] for name in ("refused", "refused_on_negative", "right", "words")] == [0, 0, 0, None]
+    with open_ask_service(settings, Settings(home=settings.home).generator) as service:
+        answer = service.ask("Where does the Danube rise?", "acme")
+    stored = find_stored_answer(open_configured_lake(settings), answer.answer_id)
+    assert (stored.outcome, stored.refused, stored.citations) == ("filtered", False, [])
+    assert "content filter withheld" in headwater("answers", "show", answer.answer_id).stdout
 
 
 def test_of_two_decisions_at_the_same_time_one_is_refused(settings: Settings) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,8 +19,10 @@ from assets.sources.source_config import Source
 from assets.sources.source_registry import SourceRegistry
 from inference.engines.digest import model_files_digest
 from inference.engines.generator import EngineConfig
-from inference.engines.protocol import AdapterChoice, EngineError
+from inference.engines.local import LocalEngine
+from inference.engines.protocol import Adapter, AdapterChoice, EngineError, EnginePrompt, EngineReply
 from inference.prompting.prompt_assembly import PromptConfig
+from orchestration.answer_evaluation.engine_gate import gate_engine, promote_engine
 from orchestration.cli.main import app
 from orchestration.operations.ask import open_ask_service
 from orchestration.operations.ingest import ingest_and_release
@@ -29,6 +31,7 @@ from orchestration.settings import Settings, open_configured_lake
 from orchestration.tracing.tracer import trace_identity
 from orchestration.training.generators import promote_adapter, roll_back_adapter
 from orchestration.training.models import ModelNotPromoted
+from quality.evaluation.answer_collection import load_answer_collection
 from retrieval.embedding.model_signature import ModelNotTrusted
 from retrieval.index.index import Index
 from retrieval.index.types import ReleaseHeld
@@ -59,8 +62,6 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     for tenant in ("acme", "beta"):
         for seed in (1, 2):
             register_random_adapter(registry, model, digest, tenant, seed + len(tenant))
-    from orchestration.answer_evaluation.engine_gate import promote_engine
-
     promote_engine(settings, "a test")
     yield settings
     Postgres(settings.home, settings.postgres).stop()
@@ -102,7 +103,7 @@ def test_each_tenant_is_answered_with_its_live_adapter_and_others_by_the_base_wh
 ) -> None:
     before = batch(settings, "before", tmp_path)
     assert {row["generator_adapter"] for row in before.values()} == {None}
-    assert before["acme"]["chosen_because"] == "local:generator refused"
+    assert before["acme"]["chosen_because"] == "local:generator truncated"
     registry = registry_of(settings)
     with pytest.raises(ModelNotPromoted, match=r"not compared with its base, .*models compare"):
         promote_adapter(settings, "generator-acme@1", "first", lambda line: None)
@@ -117,7 +118,7 @@ def test_each_tenant_is_answered_with_its_live_adapter_and_others_by_the_base_wh
         "acme": registry.find("generator-acme@1").digest,
         "beta": registry.find("generator-beta@2").digest,
     }
-    assert after["acme"]["chosen_because"] == "local:generator refused with generator-acme@1"
+    assert after["acme"]["chosen_because"] == "local:generator truncated with generator-acme@1"
     assert after["default"]["chosen_because"].endswith("by the base: the tenant default has no adapter")
     [engine] = [
         node
@@ -248,6 +249,32 @@ def test_an_adapter_is_measured_beside_its_base_on_the_same_questions(
     for named, why in ((of_other.address, "trained over the base"), ("none@1", "no model 'none@1'")):
         command = ["evaluate-answers", str(file), "--adapter", named]
         assert why in str(CliRunner().invoke(app, command).exception)
+
+
+def test_the_gate_on_engines_asks_a_local_model_with_the_adapter_that_answers_the_tenant(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = LiveAdapters(registry_of(settings)).of("acme")
+    assert live is not None
+    assert live.adapter is not None
+    asked: list[tuple[str, Adapter | None]] = []
+    answer_many = LocalEngine.answer_many
+
+    def watched(engine: LocalEngine, prompts: Sequence[EnginePrompt]) -> Iterator[EngineReply]:
+        asked.extend((engine.digest, each.adapted.adapter if each.adapted else None) for each in prompts)
+        return answer_many(engine, prompts)
+
+    monkeypatch.setattr(LocalEngine, "answer_many", watched)
+    file = tmp_path / "mine.jsonl"
+    file.write_text(json.dumps({"question": QUESTION, "exact_answer": "ice"}) + "\n")
+    longer = settings.model_copy(
+        update={"generator": settings.generator.model_copy(update={"max_new_tokens": 5})}
+    )
+    gated = gate_engine(longer, load_answer_collection(file), "acme", lambda line: None)
+    assert gated.evaluation is not None
+    assert len({digest for digest, _ in asked}) == 2
+    assert {adapter for _, adapter in asked} == {live.adapter}
+    promote_engine(settings, "as it was")
 
 
 def test_under_a_hold_no_adapter_is_promoted_or_rolled_back(

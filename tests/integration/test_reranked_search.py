@@ -8,7 +8,7 @@ import pytest
 from cross_encoders import save_cross_encoder
 from small_release import TEXTS
 
-from inference.answering.query_service import SearchMode
+from inference.answering.retrieval_settings import SearchMode
 from orchestration.operations.ask import open_ask_service
 from orchestration.settings import Settings
 from retrieval.rerank.reranker import RerankerConfig
@@ -26,7 +26,7 @@ def cross_encoder(module_folder: Path) -> Path:
 
 def asked(settings: Settings, mode: SearchMode | None, **options: Any) -> list[tuple[str, int, float]]:
     service = open_ask_service(settings.model_copy(update={"reranker": RerankerConfig(**options)}))
-    hits = service.search("Where does the Danube rise?", 2, mode or service.default_mode, "acme")
+    hits = service.search("Where does the Danube rise?", 2, mode or service.retrieval.mode, "acme")
     return [(hit.text, hit.rank, round(hit.score, 4)) for hit in hits]
 
 

@@ -194,7 +194,7 @@ def test_a_local_model_and_a_worker_answer_each_prompt_with_its_adapter(tmp_path
     worked = sorted(worker.answer_many(prompts), key=lambda reply: reply.index)
     for replies, name in ((local, "local:generator"), (worked, "worker:generator")):
         assert [reply.failure for reply in replies] == [None] * 4
-        assert [reply.outcome.removeprefix(f"{name} refused").strip() for reply in replies] == [
+        assert [reply.said.removeprefix(f"{name} truncated").strip() for reply in replies] == [
             "with generator-1@1",
             "with generator-2@1",
             "by the base: the tenant gamma has no adapter",

@@ -2,7 +2,10 @@ import contextlib
 import importlib.util
 import json
 import logging
+import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 import traceback
@@ -18,18 +21,25 @@ import pytest
 from pydantic import ValidationError
 from tiny_generator import save_tiny_generator
 
+from inference.answering.query_service import require_approved
+from inference.engines.digest import ModelFiles, code_digest
 from inference.engines.endpoint import OpenAIEngine
 from inference.engines.extractive import ExtractiveConfig, ExtractiveEngine
 from inference.engines.generation import Generation
 from inference.engines.generator import EngineConfig, build_engine, engine_name
+from inference.engines.local import LocalEngine
 from inference.engines.price import TokenPrice
-from inference.engines.protocol import EngineError, EnginePrompt, EngineReply, answer_each
+from inference.engines.protocol import EngineChanged, EngineError, EnginePrompt, EngineReply, answer_each
 from inference.engines.tiers import TieredEngine
 from inference.engines.torch.decoder import BatchDecoder
+from inference.engines.worker.engine import WorkerEngine, Workplace
 from inference.prompting.thoughts import without_thoughts
 from inference.prompting.types import Draft, Outcome, TokenUsage
+from inference.scoring.answer_scorer import PACKAGED_ANSWER_SCORER
 from retrieval.embedding.config import EmbedderConfig
 from retrieval.embedding.embedder import Embedder
+
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass
@@ -53,6 +63,8 @@ RIVERS = [
 
 class WordEncoder:
     """Unit vectors of word counts: sentences that share words are near."""
+
+    digest = "words"
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         vectors = np.zeros((len(texts), 512), dtype=np.float32)
@@ -617,7 +629,7 @@ def test_of_engines_that_do_not_answer_the_best_outcome_stands_and_what_all_took
     def draft(outcome: Outcome, cost: float | None = None) -> Draft:
         return Draft(outcome, outcome=outcome, usage=TokenUsage(10, 1, cost))
 
-    stands = {
+    stands: dict[str, Outcome] = {
         "refused answered": "answered",
         "truncated answered": "answered",
         "filtered answered": "answered",
@@ -758,6 +770,128 @@ def test_a_local_model_answers_many_prompts_at_once_and_each_as_it_does_alone(ti
     assert replies[6].draft == replies[0].draft
     for index, prompt in enumerate(prompts):
         assert replies[index].draft == engine.answer(prompt.question, prompt.passages)
+
+
+def changed(file: Path) -> None:
+    """Changes the last byte of a file, in place."""
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_a_models_folder_that_is_replaced_in_place_is_another_engine(tmp_path: Path, name: str) -> None:
+    folder = save_tiny_generator(tmp_path / "generator")
+    engine = LocalEngine(folder, 4)
+    before, prompts = engine.digest, [EnginePrompt(QUESTION, RIVERS)]
+    (folder / name).touch()  # the same bytes at another time
+    assert [reply.failure for reply in engine.answer_many(prompts)] == [None]
+    changed(folder / name)
+    with pytest.raises(EngineChanged, match=f"{folder} were replaced while it answers: .* start again"):
+        list(
+            TieredEngine([Scripted("cheap", {QUESTION: Draft("", outcome="refused")}), engine]).answer_many(
+                prompts
+            )
+        )
+    assert engine.digest == before, "it is the engine that was loaded"
+    worker = WorkerEngine(Path(sys.executable), folder, Workplace(tmp_path / "work", never_launched), 4)
+    assert (worker.digest, ModelFiles(folder).digest != before) == (worker.digest, True)
+    changed(folder / name)
+    with pytest.raises(EngineChanged, match="were replaced"):
+        list(worker.answer_many(prompts))
+    assert LocalEngine(folder, 4).digest == before
+    shutil.rmtree(folder)
+    with pytest.raises(EngineChanged):
+        list(engine.answer_many(prompts))
+
+
+def never_launched(*_: object) -> None:
+    raise AssertionError("no worker is started")
+
+
+def test_the_digest_of_the_extractive_engine_has_all_that_decides_its_quotes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def digest(scorer: Path | None = None, encoder: str = "words", **options: Any) -> str:
+        embedder = WordEncoder()
+        embedder.digest = encoder
+        return build_engine(
+            EngineConfig(extractive=ExtractiveConfig(scorer=scorer, **options)), embedder
+        ).digest
+
+    own, elsewhere, other = (tmp_path / f"{name}.safetensors" for name in ("own", "elsewhere", "other"))
+    for file in (own, elsewhere, other):
+        shutil.copy(PACKAGED_ANSWER_SCORER, file)
+    changed(other)
+    assert digest() == digest(own) == digest(elsewhere)
+    assert len({digest(), digest(other), digest(encoder="other"), digest(sentences=2)}) == 4
+    before = digest()
+    monkeypatch.setattr("inference.scoring.answer_reader.token_encoder_digest", lambda: "another model")
+    assert digest() != before
+
+
+def code_digest_of(root: Path) -> str:
+    command = "from inference.engines.digest import code_digest; print(code_digest(), end='')"
+    ran = subprocess.run(
+        [sys.executable, "-c", command],
+        cwd=root,
+        env={"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def test_another_version_of_the_code_is_another_engine_and_training_is_no_part_of_it(tmp_path: Path) -> None:
+    for name in ("inference", "retrieval"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    assert code_digest_of(tmp_path) == code_digest()
+    with (tmp_path / "inference/scoring/training/train.py").open("a") as file:
+        file.write("# changed")
+    assert code_digest_of(tmp_path) == code_digest()
+    for module in (
+        *("inference/prompting/prompt_assembly.py", "inference/engines/torch/sampler.py"),
+        *(
+            "inference/scoring/answer_units.py",
+            "retrieval/chunking/sentences.py",
+            "retrieval/search/fusion.py",
+        ),
+    ):
+        before = code_digest_of(tmp_path)
+        with (tmp_path / module).open("a") as file:
+            file.write("# changed")
+        assert code_digest_of(tmp_path) != before, module
+
+
+def test_every_engine_is_another_one_where_the_code_is(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint: dict[str, Any] = {"endpoint": "http://127.0.0.1:9", "endpoint_model": "m"}
+    configs = [
+        EngineConfig(),
+        EngineConfig(model=tiny_model),
+        EngineConfig(model=tiny_model, worker_python=Path(sys.executable)),
+        EngineConfig(**endpoint),
+        EngineConfig(**endpoint, tiers=["extractive", "endpoint"]),
+    ]
+    at = Workplace(tmp_path)
+    before = [build_engine(each, WordEncoder(), at).digest for each in configs]
+    assert len(set(before)) == len(configs)
+    assert [build_engine(each, WordEncoder(), at).digest for each in configs] == before
+    monkeypatch.setattr("inference.engines.digest.code_digest", lambda: "the next version")
+    after = [build_engine(each, WordEncoder(), at).digest for each in configs]
+    assert not set(before) & set(after)
+
+
+def test_only_the_engine_that_was_approved_answers() -> None:
+    engine = Scripted("local:m", {})
+    require_approved(engine, None)
+    require_approved(engine, engine.digest)
+    with pytest.raises(
+        EngineChanged, match=r"local:m was approved .* as old, and is digest of local:m now.*promote"
+    ):
+        require_approved(engine, "old")
 
 
 @pytest.mark.slow

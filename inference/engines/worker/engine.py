@@ -10,7 +10,7 @@ from pathlib import Path
 
 import inference
 import retrieval
-from inference.engines.digest import engine_digest, model_files_digest, model_name
+from inference.engines.digest import ModelFiles, engine_digest, model_name
 from inference.engines.generation import Quantization
 from inference.engines.protocol import (
     Adapter,
@@ -89,12 +89,16 @@ class WorkerEngine:
         self.name = f"worker:{model_name(model)}"
 
     @cached_property
+    def _files(self) -> ModelFiles:
+        return ModelFiles(self._model)
+
+    @cached_property
     def digest(self) -> str:
         """A digest of the model's files, the prompt and the parameters.
 
         It is needed before a worker has said what it computes on, so it leaves the numeric form out.
         """
-        model = model_files_digest(self._model)
+        model = self._files.digest
         form = ["worker", self._quantization] if self._quantization else ["worker"]
         return engine_digest(*form, model, PROMPT_INSTRUCTIONS, self._context, self._max_new_tokens)
 
@@ -107,9 +111,14 @@ class WorkerEngine:
         return answer_one(self, question, passages)
 
     def answer_many(self, prompts: Sequence[EnginePrompt]) -> Iterator[EngineReply]:
-        """Yields the replies when the worker has ended; a killed one is started again while it gets on."""
+        """Yields the replies when the worker has ended; a killed one is started again while it gets on.
+
+        Raises:
+            EngineChanged: The model's files were replaced since their digest was taken.
+        """
         if not prompts:
             return
+        self._files.require_unchanged()
         with self._held():
             counts = count_passages((each.sharing_key, each.passages) for each in prompts)
             asked = [
@@ -117,6 +126,7 @@ class WorkerEngine:
                 for each in prompts
             ]
             answers = self._answers({each.prompt_id: each for each in asked if each.forms})
+            self._files.require_unchanged()
             for index, each in enumerate(asked):
                 yield self._reply(index, each, answers.get(each.prompt_id))
             self._file.remove()
