@@ -195,7 +195,7 @@ def statement(cursor: Any, query: Any, *_: Any, **__: Any) -> str | None:
     text = query if isinstance(query, str) else query.as_string(cursor)
     words = " ".join(line for line in text.split("\n") if not line.startswith("--"))
     words = " ".join(words.split()).replace('"', "")
-    if not _WRITES.match(words) and "swap_live(" not in words:
+    if not _WRITES.match(words):
         return f"query {words[:2000]}" if os.environ.get("EFFECTS_QUERIES") else None
     _wrote.add(id(cursor.connection))
     return f"sql {words[:70]}"

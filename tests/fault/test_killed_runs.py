@@ -57,14 +57,16 @@ FIRST_INDEX = [
     ("sql UPDATE headwater.index_state SET status = 'ready'", "after"),
     ("sql VACUUM", "inside"),
 ]
+# The first rows of the release log that a run adds are the gate's verdict; where that is there, the release.
 RELEASE = [
+    ("sql INSERT INTO headwater.release_log", "before"),
+    ("sql INSERT INTO headwater.release_log", "inside"),
     ("append ops/releases", "before"),
-    ("append ops/releases", "inside"),
     ("sql INSERT INTO headwater.releases", "before"),
     ("sql INSERT INTO headwater.releases", "inside"),
-    ("swap_live", "before"),
-    ("swap_live", "inside"),
-    ("swap_live", "after"),
+    ("sql INSERT INTO headwater.release_log", "before"),
+    ("sql INSERT INTO headwater.release_log", "inside"),
+    ("sql INSERT INTO headwater.release_log", "after"),
     ("sql commit", "inside"),
     ("append ops/releases", "inside"),
     ("sql DELETE FROM headwater.releases", "before"),
@@ -138,15 +140,15 @@ def kill(
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_first_run_killed_three_times(states: States, report: Report) -> None:
-    """Inside a MERGE, before the index, and when the pointer has moved and the lake does not say so yet."""
+    """Inside a MERGE, before the index, and when a release is live and the lake does not say so yet."""
     home = states.copy(states.not_indexed, "thrice")
-    for effect, moment in (("swap_live", "before"), ("sql commit", "after")):
+    for effect, moment in (("sql INSERT INTO headwater.releases", "before"), ("sql commit", "after")):
         died = headwater(home, "run", driver=("kill", effect, moment))
         assert died.returncode == KILLED, died.stdout[-2000:]
     again = headwater(home, "run")
     assert again.returncode == 0, again.stdout[-3000:]
     wrong = differences(home, states.first_end)
-    fault = "killed inside `gold/chunks`, before `initdb`, before `swap_live`, and after its commit"
+    fault = "killed inside `gold/chunks`, before `initdb`, before `headwater.releases`, and after its commit"
     report.add("first run, killed in turn", fault, "", wrong)
     assert not wrong
     stop(home)

@@ -138,7 +138,7 @@ def test_rows_that_are_none_are_refused_whoever_signed_them(
         program = bodies | {name: b"COPY (SELECT 1) TO PROGRAM 'touch /tmp/owned';"}
         refused(write(tmp_path / "1.tar", signed(program, secret)), key, "do not fit the index's tables")
     manifest = json.loads(bodies[MANIFEST])
-    manifest["index"]["columns"]["live"] = ["release_id) FROM PROGRAM 'id'; --"]
+    manifest["index"]["columns"]["releases"] = ["release_id) FROM PROGRAM 'id'; --"]
     named = bodies | {MANIFEST: json.dumps(manifest).encode()}
     refused(write(tmp_path / "2.tar", signed(named, secret)), key, "other columns")
 
@@ -149,8 +149,8 @@ def test_a_functions_body_is_ours_whatever_was_backed_up(settings: Settings, mod
     with source.owner() as connection:
         ours = connection.execute(FUNCTIONS).fetchall()
         connection.execute(
-            "CREATE OR REPLACE FUNCTION headwater.swap_live(expected text, next text) RETURNS boolean "
-            "LANGUAGE sql AS 'SELECT true'; "
+            "CREATE OR REPLACE FUNCTION headwater.unspaced() RETURNS text[] "
+            "LANGUAGE sql AS 'SELECT NULL::text[]'; "
             "CREATE FUNCTION headwater.mine() RETURNS integer LANGUAGE sql AS 'SELECT 1'; "
             "CREATE TABLE headwater.strange AS SELECT 1 AS one"
         )

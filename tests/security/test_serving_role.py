@@ -142,7 +142,7 @@ READS = [
     "SELECT headwater.visible_scopes()",
     "SELECT headwater.terms('en', 'copper', true)",
     "SELECT headwater_search.chunk_posting(<g>, 'victim', 'copper', 600)",
-    "SELECT headwater.swap_live('r1', 'r1')",
+    "INSERT INTO headwater.release_log DEFAULT VALUES",
     "SELECT headwater.keep_no_statistics('headwater.chunks')",
 ]
 CATALOGUES = [
