@@ -13,7 +13,6 @@ from pydantic import BaseModel, Field
 from assets.lake.lake import Lake
 from assets.lake.tables import ANSWERS, DOCUMENTS
 from quality.evaluation.answer_metrics import strip_citation_markers, supported_share
-from retrieval.chunking.sentences import sentence_spans
 
 
 class AnswerLimits(BaseModel):
@@ -117,13 +116,9 @@ def answer_figures(lake: Lake, batch: str) -> list[AnswerFigures]:
 
 
 def _figures(rows: list[dict[str, Any]]) -> AnswerFigures:
-    answered = [
-        (strip_citation_markers(row["answer"] or ""), row["quotes"] or [])
-        for row in rows
-        if not row["refused"]
-    ]
-    words = np.array([len(text.split()) for text, _ in answered], dtype=np.float64)
-    supported = np.array([supported_share(text, quotes, sentence_spans(text)) for text, quotes in answered])
+    answered = [(row["answer"] or "", row["quotes"] or []) for row in rows if not row["refused"]]
+    words = np.array([len(strip_citation_markers(text).split()) for text, _ in answered], dtype=np.float64)
+    supported = np.array([supported_share(text, quotes) for text, quotes in answered])
     return AnswerFigures(
         answers=len(rows),
         refused=1 - len(answered) / len(rows),

@@ -19,7 +19,6 @@ from quality.evaluation.answer_metrics import (
     supported_share,
     token_f1,
 )
-from quality.evaluation.known_items import SentenceSplitter
 from quality.evaluation.retrieval_metrics import paired_bootstrap, paired_gain
 
 ANSWER_MEASURES = (
@@ -172,15 +171,12 @@ def evaluate_answers(
     return AnswerEvaluation(collection.name, collection.kind, asked, evaluated)
 
 
-def measure_answer(
-    question: AnswerQuestion, answer: JudgedAnswer, sentences: SentenceSplitter
-) -> dict[str, float]:
+def measure_answer(question: AnswerQuestion, answer: JudgedAnswer) -> dict[str, float]:
     """Returns the measures that a question gives of its answer, of `ANSWER_MEASURES` and `SUPPORTED`.
 
     Args:
         question: The question.
         answer: The answer.
-        sentences: Splits an answer into the sentences whose support is measured.
     """
     row: dict[str, float] = {}
     if question.candidates:
@@ -204,7 +200,7 @@ def measure_answer(
     if answer.refused:
         return row
     row["words"] = float(len(text.split()))
-    row[SUPPORTED] = supported_share(text, answer.quotes, sentences(text))
+    row[SUPPORTED] = supported_share(answer.text, answer.quotes)
     if question.gold:
         row["citation_precision"] = citation_precision(answer.cited, question.gold)
     return row

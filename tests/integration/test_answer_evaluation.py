@@ -22,7 +22,6 @@ from quality.evaluation.answer_evaluation import (
     evaluate_answers,
     measure_answer,
 )
-from retrieval.chunking.sentences import sentence_spans
 
 PASSAGES = {
     "danube": "The Danube rises in the Black Forest in Germany.",
@@ -190,7 +189,7 @@ def test_engines_are_compared_question_by_question(tmp_path: Path) -> None:
         "shy": JudgedAnswer("Yes is not said.", refused=True),
     }
     measured = {
-        name: [measure_answer(question, answer, sentence_spans) for question in collection.questions]
+        name: [measure_answer(question, answer) for question in collection.questions]
         for name, answer in engines.items()
     }
     result = evaluate_answers(collection, measured)
