@@ -14,7 +14,6 @@ from pydantic import BaseModel, Field
 from assets.lake.lake import Lake, VersionNotKept
 from assets.lake.tables import ANSWERS, DOCUMENTS
 from quality.evaluation.answer_metrics import strip_citation_markers, supported_share
-from retrieval.chunking.sentences import sentence_spans
 
 
 class AnswerLimits(BaseModel):
@@ -133,12 +132,10 @@ def answer_figures(lake: Lake, batch: str) -> list[AnswerFigures]:
 
 
 def _figures(rows: list[dict[str, Any]]) -> AnswerFigures:
-    answered = [
-        (strip_citation_markers(row["answer"] or ""), row["quotes"] or []) for row in rows if row["quotes"]
-    ]
+    answered = [(row["answer"] or "", row["quotes"] or []) for row in rows if row["quotes"]]
     outcomes = Counter(row["outcome"] for row in rows)
-    words = np.array([len(text.split()) for text, _ in answered], dtype=np.float64)
-    supported = np.array([supported_share(text, quotes, sentence_spans(text)) for text, quotes in answered])
+    words = np.array([len(strip_citation_markers(text).split()) for text, _ in answered], dtype=np.float64)
+    supported = np.array([supported_share(text, quotes) for text, quotes in answered])
     return AnswerFigures(
         answers=len(rows),
         refused=outcomes["refused"] / len(rows),

@@ -6,7 +6,8 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.language.words import UNSPACED_SCRIPTS, word_starts
+from retrieval.language.scripts import UNSPACED_SCRIPTS
+from retrieval.language.words import word_starts
 
 WordHashes = npt.NDArray[np.uint64]
 TokenIndex = npt.NDArray[np.intp]

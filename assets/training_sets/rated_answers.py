@@ -13,6 +13,7 @@ from assets.engine.local_relations import LocalRelations
 from assets.lake.lake import Lake
 from assets.lake.tables import ANSWER_RATINGS, ANSWERS
 from inference.prompting.prompt_assembly import NOT_FOUND
+from quality.evaluation.answer_metrics import supported_share
 from quality.pii import count_pii
 from training.datasets.answer_citations import cited_numbers, renumber_citations
 from training.generator.examples import PASSAGES
@@ -112,8 +113,9 @@ _ASKED_ANEW = """
 def rated_answers(lake: Lake, tenants: Sequence[str]) -> pa.Table:
     """Returns the answers of some tenants whose newest rating is good, in `RATED_ANSWER_SCHEMA`.
 
-    Left out are answers to users with groups, whose questions are not everybody's, and those in which
-    personal data is found. Of equal answers to one question there is the newest.
+    Left out are answers to users with groups, whose questions are not everybody's, those in which personal
+    data is found, and those with a sentence that none of their quotes supports. Of equal answers to one
+    question there is the newest.
     """
     if not tenants:
         return RATED_ANSWER_SCHEMA.empty_table()
@@ -124,7 +126,7 @@ def rated_answers(lake: Lake, tenants: Sequence[str]) -> pa.Table:
         answers=lake.delta(ANSWERS.name),
     )
     texts = [
-        NOT_FOUND if refused else cite_by_place(answer or "", cited, quotes)
+        NOT_FOUND if refused else _supported(answer or "", cited, quotes)
         for answer, refused, cited, quotes in zip(
             *(rows[name].to_pylist() for name in ("answer", "refused", "cited", "quotes")), strict=True
         )
@@ -145,6 +147,10 @@ def rated_answers(lake: Lake, tenants: Sequence[str]) -> pa.Table:
     said = (f"{question}\n{text}" for question, text in zip(rows["question"].to_pylist(), texts, strict=True))
     personal = pa.array(count_pii(said) > 0)
     return found.filter(pc.and_(pc.is_valid(found["positive"]), pc.invert(personal)))
+
+
+def _supported(answer: str, cited: Sequence[str], quotes: Sequence[str]) -> str | None:
+    return None if supported_share(answer, quotes) < 1 else cite_by_place(answer, cited, quotes)
 
 
 def count_good_answers(lake: Lake, tenant: str) -> tuple[int, int]:

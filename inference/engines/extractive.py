@@ -14,7 +14,6 @@ from pydantic import BaseModel, Field
 from inference.engines.digest import engine_digest
 from inference.engines.protocol import EnginePrompt, EngineReply, answer_each
 from inference.engines.word_evidence import compare_by_words
-from inference.prompting.cited_reply import reply_content_words
 from inference.prompting.prompt_assembly import distinct_passages
 from inference.prompting.types import Draft, Passage, Quote
 from inference.scoring.answer_reader import AnswerReader, ReadCandidates
@@ -29,6 +28,7 @@ from inference.scoring.missing_names import (
 )
 from retrieval.language.identification import NO_LANGUAGE, UNDETERMINED, detect_language, in_language_of
 from retrieval.language.words import count_words
+from retrieval.support.statement import content_words
 
 
 class ExtractiveEncoder(Protocol):
@@ -348,7 +348,7 @@ class _Evidence:
 
 
 def _asked_words(question: str, text: str) -> frozenset[str]:
-    asked, held = ({word[:_STEM_LETTERS] for word in reply_content_words(each)} for each in (question, text))
+    asked, held = ({word[:_STEM_LETTERS] for word in content_words(each)} for each in (question, text))
     return frozenset(asked & held)
 
 

@@ -1,12 +1,12 @@
 """Checks the citations in a model's reply: each becomes a quote that supports the claim, or is removed."""
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 
 from inference.prompting.prompt_assembly import PromptPassage
 from inference.prompting.types import Draft, Passage, Quote
 from retrieval.chunking.sentences import sentence_spans
+from retrieval.support.agreement import support
 
 _MARKER = re.compile(r"\s*\[(\d{1,3}(?:\s*[,;]\s*\d{1,3})*)\]")
 _WORD = re.compile(r"\w+")
@@ -20,24 +20,12 @@ _REFUSALS = re.compile(
 
 _BARE_ANSWER = re.compile(r"\W*(?:yes|no)\W*", re.I)  # what follows it says why, and must be supported
 
-# Words that any English sentence may have, so they support nothing.
-_STOP_WORDS = frozenset(
-    _WORD.findall(
-        "a an and are as at be been but by can did do does for from had has have how i if in into is it its "
-        "may not of on or s so such t than that the their then there these they this those to was we were "
-        "what when where which who why will with would you your"
-    )
-)
-
-_MIN_SUPPORT = 0.5
-"""A sentence supports a claim when it has at least this share of the claim's content words."""
-
 
 def parse_cited_reply(reply: str, context: Sequence[PromptPassage], passages: Sequence[Passage]) -> Draft:
     """Returns a model's reply as a draft in which every citation is a verbatim sentence that supports it.
 
     Markers `[n]` cite passages for the words since the markers before. Of these, a sentence is kept if one of
-    the passages has a sentence with at least half of its content words, which is quoted. All else is left
+    the passages has a sentence that supports it (`retrieval.support`), which is quoted. All else is left
     out, and so are addresses that are not in the quote: a passage may have ordered the model to write them.
     A reply of which nothing is left is replaced by a refusal.
 
@@ -122,19 +110,12 @@ def _link_words(address: re.Match[str]) -> str:
 
 def _supporting_quote(claim: str, shown: PromptPassage, passages: Sequence[Passage]) -> Quote | None:
     """Returns the sentence of a passage's chunks that supports a claim best, or None."""
-    wanted = reply_content_words(claim)
-    if not wanted:
-        return None
-    best: tuple[float, Quote] | None = None
+    best: tuple[float, Quote | None] = (0.0, None)
     for index in shown.members:
-        for start, end in sentence_spans(passages[index].text):
-            held = reply_content_words(passages[index].text[start:end])
-            support = sum((wanted & held).values()) / sum(wanted.values())
-            if support >= _MIN_SUPPORT and (best is None or support > best[0]):
-                best = support, Quote(index, start, end)
-    return best[1] if best else None
-
-
-def reply_content_words(text: str) -> Counter[str]:
-    """Returns the content words of a text (without stop words), in lower case, with their counts."""
-    return Counter(word for word in _WORD.findall(text.lower()) if word not in _STOP_WORDS)
+        passage = passages[index]
+        named = f"{passage.title or ''}. {passage.heading or ''}"
+        for start, end in sentence_spans(passage.text):
+            share = support(claim, passage.text[start:end], named)
+            if share > best[0]:
+                best = share, Quote(index, start, end)
+    return best[1]

@@ -17,7 +17,6 @@ from inference.answering.answer import answer_prompts, cited_answer, validate_qu
 from inference.engines.protocol import Adapter, AdapterChoice, Engine, EngineError, EnginePrompt
 from orchestration.answer_evaluation.passages import FoundPassages
 from quality.evaluation.answer_evaluation import JudgedAnswer, measure_answer
-from retrieval.chunking.sentences import sentence_spans
 from retrieval.progress import Progress
 
 
@@ -113,7 +112,7 @@ def measure_answers(
         places = missing[first : first + asked.at_once]
         began = time.perf_counter()
         for place, judged in _answered(asked, found, places):
-            rows[place] = measure_answer(found.questions[place], judged, sentence_spans)
+            rows[place] = measure_answer(found.questions[place], judged)
             journal.add(keys[place], rows[place])
             progress.advance()
         share = (time.perf_counter() - began) / len(places)

@@ -20,7 +20,6 @@ from quality.evaluation.answer_metrics import (
     supported_share,
     token_f1,
 )
-from quality.evaluation.known_items import SentenceSplitter
 from quality.evaluation.verdict import UNBOUNDED, Gain, paired_gains
 
 ANSWER_MEASURES = (
@@ -177,15 +176,12 @@ def evaluate_answers(
     return AnswerEvaluation(collection.name, collection.kind, asked, evaluated)
 
 
-def measure_answer(
-    question: AnswerQuestion, answer: JudgedAnswer, sentences: SentenceSplitter
-) -> dict[str, float]:
+def measure_answer(question: AnswerQuestion, answer: JudgedAnswer) -> dict[str, float]:
     """Returns the measures that a question gives of its answer, of `ANSWER_MEASURES` and `SUPPORTED`.
 
     Args:
         question: The question.
         answer: The answer.
-        sentences: Splits an answer into the sentences whose support is measured.
     """
     row: dict[str, float] = {}
     if question.candidates:
@@ -208,7 +204,7 @@ def measure_answer(
     if not text:
         return row
     row["words"] = float(len(text.split()))
-    row[SUPPORTED] = supported_share(text, answer.quotes, sentences(text))
+    row[SUPPORTED] = supported_share(answer.text, answer.quotes)
     if question.gold:
         row["citation_precision"] = citation_precision(answer.cited, question.gold)
     return row

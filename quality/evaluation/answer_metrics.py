@@ -7,17 +7,14 @@ from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
+from retrieval.chunking.sentences import sentence_spans
+from retrieval.language.scripts import UNSPACED
+from retrieval.support.agreement import supports
+from retrieval.support.statement import content_words
+
 _WORD = re.compile(r"\w+")
-_UNSPACED = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u2fdf\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-    "\U00020000-\U0003ffff]"
-)
-"""A character of a script that puts no spaces between words: those of `retrieval.language.words`, which this
-room does not import."""
 _ARTICLES = frozenset(["a", "an", "the"])
 _MARKER = re.compile(r"\s*\[\d{1,3}(?:\s*[,;]\s*\d{1,3})*\]")
-SUPPORTING_SHARE = 0.5
-"""A quote supports a sentence that has at least this share of its distinct words in it."""
 
 
 def strip_citation_markers(answer: str) -> str:
@@ -39,7 +36,7 @@ def contains_form(answer: str, form: str) -> bool:
     A form without a word, or in a script that puts no spaces between words, is looked for verbatim.
     """
     answer, form = unicodedata.normalize("NFC", answer), unicodedata.normalize("NFC", form)
-    if _UNSPACED.search(form):
+    if UNSPACED.search(form):
         return form.strip().casefold() in answer.casefold()
     wanted = answer_words(form)
     if not wanted:
@@ -84,21 +81,28 @@ def citation_recall(cited: Collection[str], gold: Collection[str]) -> float:
     return len(set(cited) & wanted) / len(wanted) if wanted else float("nan")
 
 
-def supported_share(answer: str, quotes: Sequence[str], sentences: Sequence[tuple[int, int]]) -> float:
-    """Returns the share of an answer's sentences of whose distinct words a quote has half; NaN without any.
+def supported_share(answer: str, quotes: Sequence[str]) -> float:
+    """Returns the share of an answer's sentences that one of its quotes supports; NaN without any.
+
+    Sentences without a content word, such as "Yes.", are not counted.
 
     Args:
-        answer: The answer without citation markers.
+        answer: The answer, with citation markers.
         quotes: The quotes that it cites.
-        sentences: The spans of its sentences.
     """
-    held = [set(answer_words(quote)) for quote in quotes]
-    supported = []
-    for start, end in sentences:
-        words = set(answer_words(answer[start:end]))
-        if words:
-            supported.append(any(len(words & each) >= SUPPORTING_SHARE * len(words) for each in held))
+    spans = [span for quote in quotes for span in {quote: None, **dict.fromkeys(_sentences(quote))}]
+    said = [
+        sentence
+        for claim in _MARKER.split(answer)
+        for sentence in _sentences(claim)
+        if content_words(sentence)
+    ]
+    supported = [any(supports(sentence, span) for span in spans) for sentence in said]
     return sum(supported) / len(supported) if supported else float("nan")
+
+
+def _sentences(text: str) -> list[str]:
+    return [text[start:end] for start, end in sentence_spans(text)]
 
 
 def average_precision(scores: Sequence[float], relevant: Sequence[bool]) -> float:

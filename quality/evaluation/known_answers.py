@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from quality.evaluation.answer_collection import AnswerQuestion
 from quality.evaluation.answer_evaluation import JudgedAnswer
-from quality.evaluation.answer_metrics import contains_every_part, strip_citation_markers
+from quality.evaluation.answer_metrics import contains_every_part, strip_citation_markers, supported_share
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,9 @@ def judge_by_known_answer(question: AnswerQuestion, answer: JudgedAnswer) -> Ans
     """Returns whether an answer is right; None where what is known does not decide.
 
     Right is a refusal where nothing answers the question, and else an answer that holds an accepted form of
-    every part of the exact answer and, where documents that answer are known, cites one of them. An ideal
-    answer decides nothing: other words may be as good. A reply that was cut off or withheld is neither.
+    every part of the exact answer, has quotes that support each of its sentences and, where documents that
+    answer are known, cites one of them. An ideal answer decides nothing: other words may be as good. A reply
+    that was cut off or withheld is neither.
 
     Args:
         question: The question with what is known.
@@ -39,4 +40,6 @@ def judge_by_known_answer(question: AnswerQuestion, answer: JudgedAnswer) -> Ans
         return AnswerVerdict(False, "it lacks a part of the known answer")
     if question.gold and not set(answer.cited) & set(question.gold):
         return AnswerVerdict(False, "it cites none of the documents that are known to answer")
+    if supported_share(answer.text, answer.quotes) < 1:
+        return AnswerVerdict(False, "it says what no quote of it supports")
     return AnswerVerdict(True, "it holds every part of the known answer")

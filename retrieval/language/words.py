@@ -1,19 +1,11 @@
 """Finds the words of a text, also in scripts that put no spaces between them."""
 
-import re
-
 import numpy as np
 import numpy.typing as npt
 from icu4py.breakers import WordBreaker
 
-UNSPACED_SCRIPTS = (
-    *((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF)),  # Thai and Lao, Burmese, Khmer
-    *((0x2E80, 0x2FDF), (0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF)),  # CJK
-    (0x20000, 0x3FFFF),  # CJK beyond the basic plane
-)
-"""The first and last code point of blocks whose scripts are written without spaces between words."""
+from retrieval.language.scripts import UNSPACED
 
-_UNSPACED = re.compile("[" + "".join(f"{chr(first)}-{chr(last)}" for first, last in UNSPACED_SCRIPTS) + "]")
 _LAST_OF_BASIC_PLANE = 0xFFFF
 
 
@@ -31,14 +23,14 @@ def split_words(text: str) -> list[str]:
 
 def count_words(text: str) -> int:
     """Returns the number of words: runs between whitespace, or of scripts without spaces ICU's words."""
-    if text.isascii() or not _UNSPACED.search(text):
+    if text.isascii() or not UNSPACED.search(text):
         return len(text.split())
     return len(split_words(text))
 
 
 def first_words(text: str, count: int) -> str:
     """Returns the first words of a text, with what stands between them."""
-    if text.isascii() or not _UNSPACED.search(text):
+    if text.isascii() or not UNSPACED.search(text):
         return " ".join(text.split()[:count])
     words = 0
     end = 0

@@ -25,7 +25,6 @@ from quality.evaluation.answer_evaluation import (
     evaluate_answers,
     measure_answer,
 )
-from retrieval.chunking.sentences import sentence_spans
 from training.datasets.held_out import NothingHeldOut
 from training.registry.learned_texts import LearnedTexts
 from training.registry.model_card import model_card
@@ -224,7 +223,7 @@ def test_engines_are_compared_question_by_question(tmp_path: Path) -> None:
         "cut": JudgedAnswer("", refused=False),
     }
     measured = {
-        name: [measure_answer(question, answer, sentence_spans) for question in collection.questions]
+        name: [measure_answer(question, answer) for question in collection.questions]
         for name, answer in engines.items()
     }
     result = evaluate_answers(collection, measured)

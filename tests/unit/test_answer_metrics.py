@@ -18,7 +18,6 @@ from quality.evaluation.answer_metrics import (
     supported_share,
     token_f1,
 )
-from retrieval.chunking.sentences import sentence_spans
 
 TEXTS = st.text(alphabet="ab c,.-7é[1]\n", max_size=40)
 RANKED = st.lists(st.tuples(st.floats(-1, 1), st.booleans()), min_size=1, max_size=30).filter(
@@ -69,13 +68,14 @@ def test_citations_are_counted_once_each() -> None:
     assert math.isnan(citation_recall(["a"], []))
 
 
-def test_a_sentence_is_supported_by_one_quote_with_half_of_its_words() -> None:
-    answer = "The Danube rises in Germany. Bread is baked from flour."
-    spans = sentence_spans(answer)
-    assert supported_share(answer, ["The Danube rises in the Black Forest."], spans) == 0.5
-    assert supported_share(answer, [answer], spans) == 1.0
-    assert supported_share(answer, [], spans) == 0.0
-    assert math.isnan(supported_share("", [], []))
+def test_each_sentence_of_an_answer_is_supported_by_one_quote() -> None:
+    answer = "The Danube rises in Germany. [1] Bread is baked from flour. [2]"
+    quotes = ["In Germany the Danube rises.", "Bread is made of rye."]
+    assert supported_share(answer, quotes) == 0.5
+    assert supported_share(answer, ["Bread is baked from flour. The Danube rises in Germany."]) == 1.0
+    assert supported_share(answer, []) == 0.0
+    assert supported_share("Yes. The limit is 900 jobs [1].", ["The limit is 500 jobs."]) == 0.0
+    assert math.isnan(supported_share("", []))
 
 
 def test_markers_are_no_words_of_the_answer() -> None:

@@ -11,14 +11,16 @@ from quality.evaluation.known_answers import judge_by_known_answer
 from training.datasets.answer_citations import cited_numbers, renumber_citations
 
 KNOWN = AnswerQuestion("How long?", exact=(("24 months", "two years"), ("purchase",)), gold=("d1",))
+LASTS = ("The warranty lasts two years from purchase.",)
 NOTHING = AnswerQuestion("How heavy?", answerable=False)
 
 
 @pytest.mark.parametrize(
     ("question", "answer", "right"),
     [
-        (KNOWN, JudgedAnswer("Two years from purchase. [1]", False, ("d1",)), True),
-        (KNOWN, JudgedAnswer("Two years from purchase. [1]", False, ("d2",)), False),
+        (KNOWN, JudgedAnswer("Two years from purchase. [1]", False, ("d1",), LASTS), True),
+        (KNOWN, JudgedAnswer("Two years from purchase. [1]", False, ("d2",), LASTS), False),
+        (KNOWN, JudgedAnswer("Not two years from purchase. [1]", False, ("d1",), LASTS), False),
         (KNOWN, JudgedAnswer("Two years. [1]", False, ("d1",)), False),
         (KNOWN, JudgedAnswer("No document says two years from purchase.", True), False),
         (NOTHING, JudgedAnswer("Nothing found.", True), True),
@@ -27,12 +29,12 @@ NOTHING = AnswerQuestion("How heavy?", answerable=False)
         (NOTHING, JudgedAnswer("Heavy. [1]", False, ("d1",)), False),
         (
             AnswerQuestion("多久?", exact=(("24个月",),)),
-            JudgedAnswer("保修期为24个月。 [1]", False, ("d",)),
+            JudgedAnswer("保修期为24个月。 [1]", False, ("d",), ("保修期为24个月。",)),
             True,
         ),
         (
             AnswerQuestion("Wo?", exact=(("Zu\u0308rich",),)),
-            JudgedAnswer("In Zürich. [1]", False, ("d",)),
+            JudgedAnswer("In Zürich. [1]", False, ("d",), ("Es liegt in Zürich.",)),
             True,
         ),
         (AnswerQuestion("Why?", ideal=("Because.",)), JudgedAnswer("Because. [1]", False, ("d1",)), None),

@@ -12,7 +12,7 @@ ALLOWED = {
     "orchestration": set(ROOMS),
     "assets": {"assets", "training", "quality", "retrieval", "inference"},
     "training": {"training", "quality", "retrieval", "inference"},
-    "quality": {"quality"},
+    "quality": {"quality", "retrieval"},
     "retrieval": {"retrieval"},
     "inference": {"inference", "retrieval"},
 }

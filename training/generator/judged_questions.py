@@ -15,6 +15,7 @@ from inference.answering.answer import InvalidQuestion, answer_prompts, validate
 from inference.engines.protocol import Engine, EngineError, EnginePrompt
 from inference.prompting.prompt_assembly import NOT_FOUND
 from inference.prompting.types import Draft, Passage
+from quality.evaluation.answer_metrics import supported_share
 from training.datasets.answer_citations import cited_numbers, renumber_citations
 from training.generator.examples import (
     PASSAGES,
@@ -29,10 +30,11 @@ from training.generator.examples import (
 _JUDGED_PASSAGES = 3
 """Of the passages that the engine answers from, at most: as many as a prompt has, and one other of them."""
 
-Outcome = Literal["right", "refused", "cites_others", "not_found", "ambiguous", "no_question"]
+Outcome = Literal["right", "refused", "cites_others", "unsupported", "not_found", "ambiguous", "no_question"]
 _LEFT_OUT: dict[Outcome, str] = {
     "refused": "refused",
     "cites_others": "answered from passages that are not judged",
+    "unsupported": "answered with what no quote supports",
     "not_found": "whose judged documents no search finds",
     "ambiguous": "whose answer has numbers in brackets of its own",
     "no_question": "too long or without words",
@@ -118,6 +120,9 @@ def _outcome(draft: Draft, passages: Sequence[Passage], judged: Container[str]) 
         return "refused"
     if any(passages[quote.passage].doc_id not in judged for quote in draft.quotes):
         return "cites_others"
+    quotes = [passages[quote.passage].text[quote.start : quote.end] for quote in draft.quotes]
+    if supported_share(draft.text, quotes) < 1:
+        return "unsupported"
     numbered = cited_numbers(draft.text) == list(range(1, len(draft.quotes) + 1))
     return "right" if numbered else "ambiguous"
 
