@@ -20,7 +20,7 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _READ_BYTES = 1 << 20
 _DECIDING = {
     inference: ("answering", "engines", "engines/torch", "engines/worker", "prompting", "routing", "scoring"),
-    retrieval: ("chunking/sentences.py", "embedding", "language", "rerank", "search"),
+    retrieval: ("chunking/sentences.py", "embedding", "language", "rerank", "search", "support"),
 }
 """Modules, and folders of them, by the package that they are in."""
 

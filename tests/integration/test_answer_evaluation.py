@@ -235,4 +235,4 @@ def test_engines_are_compared_question_by_question(tmp_path: Path) -> None:
     cut = result.engines["cut"]
     assert [cut.mean(name) for name in ("refused", "right", "words", "supported")] == [0.0, 0.0, None, None]
     unanswerable = replace(collection.questions[0], exact=(), answerable=False)
-    assert measure_answer(unanswerable, engines["cut"], sentence_spans) == {"refused_on_negative": 0.0}
+    assert measure_answer(unanswerable, engines["cut"]) == {"refused_on_negative": 0.0}
