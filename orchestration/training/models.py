@@ -10,7 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from assets.lake.releases import make_release_live, project_releases
+from assets.lake.lake import Lake
+from assets.lake.releases import (
+    approve_release,
+    last_verdict,
+    make_release_live,
+    project_releases,
+    stored_release_name,
+)
 from assets.lake.tables import EMBEDDINGS
 from assets.ops import releasable_index_state
 from orchestration.operations.runs import execute_run
@@ -121,7 +128,7 @@ def promote_model(
     if not kept:
         progress(f"building the index with {version.address}, beside the live one")
         outcome = execute_run(with_candidate, _INDEX_SELECTION, progress)
-        if outcome.failures:
+        if outcome.failures and not _approved_by_person(lake, index, with_candidate, model, because):
             raise ModelNotPromoted(f"{version.address} is not served: {'; '.join(outcome.failures)}")
         registry.open(version)  # building took its time
     said = f"{version.address} promoted: {reason.strip()}"
@@ -139,6 +146,18 @@ def promote_model(
             "another when documents change"
         )
     return _served(settings, index, version.name, made, reason, seconds, progress)
+
+
+def _approved_by_person(
+    lake: Lake, index: Index, settings: Settings, model: EmbeddingModel, because: str | None
+) -> bool:
+    """Has a person approve the index of a model where its gate did not decide; returns whether that was so."""
+    state = index.state(model.digest, settings.recipe.chunker_digest(model))
+    verdict = last_verdict(index.log, stored_release_name(state)) if state else None
+    if because is None or state is None or verdict is None or verdict.decision != "undecided":
+        return False
+    approve_release(lake, index, stored_release_name(state), because)
+    return True
 
 
 def roll_back_model(
