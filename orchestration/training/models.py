@@ -151,7 +151,7 @@ def promote_model(
 def _approved_by_person(
     lake: Lake, index: Index, settings: Settings, model: EmbeddingModel, because: str | None
 ) -> bool:
-    """Has a person approve the index of a model where its gate did not decide; returns whether that was so."""
+    """Has a person approve the index of a model where its gate did not decide; returns whether it was so."""
     state = index.state(model.digest, settings.recipe.chunker_digest(model))
     verdict = last_verdict(index.log, stored_release_name(state)) if state else None
     if because is None or state is None or verdict is None or verdict.decision != "undecided":
