@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field, ValidationError
 from inference.prompting.prompt_assembly import NOT_FOUND, PromptConfig, prompt_forms
 from inference.prompting.types import Passage, WholePassage
 from retrieval.chunking.sentences import sentence_spans
-from training.datasets.alike import clusters, held_out
+from training.datasets.alike import clusters, held_out, sharing
 from training.datasets.answer_citations import cited_numbers, renumber_citations
 from training.datasets.training_set import ANSWER, SPLITS, Split
 
@@ -111,7 +111,9 @@ def split_examples(
         documents: The names of the documents that each is about.
     """
     questions = [each.question for each in examples]
-    labels = clusters(questions, documents)
+    labels = clusters(questions)
+    if documents is not None:
+        labels = sharing([{f"alike {a}", *names} for a, names in zip(labels, documents, strict=True)])
     held = max(_FEWEST_HELD_OUT, len(set(questions)) // _HELD_OUT_OF)
     parts, left = list[list[WrittenExample]](), np.arange(len(examples))
     for _ in range(2):
