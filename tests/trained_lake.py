@@ -19,6 +19,7 @@ from assets.lake.tables import CHUNKS, DOCUMENTS, RAW_DOCUMENTS
 from orchestration.settings import Settings, open_configured_lake
 from retrieval.chunking.chunker import make_chunk_id
 from training.datasets.training_set import EXAMPLE_SCHEMA, DatasetHeader, write_dataset
+from training.registry.learned_texts import LearnedTexts
 from training.registry.lineage import ModelLineage
 from training.registry.model_card import model_card
 from training.registry.versions import ModelRegistry, ModelVersion
@@ -64,7 +65,7 @@ class TrainedLake:
             shutil.copytree(made, target, dirs_exist_ok=True)
 
         ids = [self.doc_ids[name] for name in learned]
-        return self.registry.add("embedder", lineage, {}, 1.0, copy, model_card, ids)
+        return self.registry.add("embedder", lineage, {}, 1.0, copy, model_card, LearnedTexts(ids))
 
 
 def make_trained_lake(home: Path, names: Sequence[str], tenant: str = "acme") -> TrainedLake:

@@ -12,7 +12,7 @@ from orchestration.training.compared import MOST_ASKED, ComparedModels, answer_f
 from orchestration.training.generators import version_beside
 from orchestration.training.judged_answers import held_out_questions, written_by_questions
 from orchestration.training.models import model_registry
-from orchestration.training.unlearned import unlearned_examples
+from orchestration.unlearned import unlearned_examples
 from quality.evaluation.answer_collection import AnswerCollection, load_answer_collection
 from quality.evaluation.answer_evaluation import AnswerEvaluation
 from quality.evaluation.model_gate import LOG_LIKELIHOOD, decide_model_release

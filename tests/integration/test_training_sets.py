@@ -264,9 +264,11 @@ def test_the_chunk_that_a_claim_stands_in_is_relevant_and_nothing_that_holds_it_
             assert source in {held_out.documents[each].text for each in relevant}
     assert tested
     lists = learned_of_tenants(settings.datasets_folder, ["default"]).lists()
-    for row in np.flatnonzero([each == "claim" for each in query_kinds(opened, lists.ids)]):
-        right = [lists.passages[each] for each in lists.candidates[row][lists.relevant[row]]]
-        assert any(lists.questions[row] in " ".join(each.split()) for each in right)
+    of_claims = np.flatnonzero([each == "claim" for each in query_kinds(opened, lists.ids)]).tolist()
+    assert of_claims
+    for at in of_claims:
+        right = [lists.passages[each] for each in lists.candidates[at][lists.relevant[at]]]
+        assert any(lists.questions[at] in " ".join(each.split()) for each in right)
 
 
 def query_kinds(opened: TrainingSet, ids: list[str]) -> list[str]:

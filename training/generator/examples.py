@@ -96,8 +96,8 @@ def read_written_examples(file: Path) -> WrittenSplits:
                 f"{file}, line {number}: {place + ': ' if place else ''}{said['msg']}; a line is "
                 '{"prompt": "…", "response": "…"}'
             ) from error
-        said = [{"role": "user", "content": row.prompt}]
-        found.append(WrittenExample(f"line {number}", row.prompt, [said], [row.response]))
+        asked = [{"role": "user", "content": row.prompt}]
+        found.append(WrittenExample(f"line {number}", row.prompt, [asked], [row.response]))
     return split_examples(found)
 
 
@@ -118,9 +118,9 @@ def split_examples(
     parts, left = list[list[WrittenExample]](), np.arange(len(examples))
     for _ in range(2):
         rows = held_out([questions[row] for row in left], labels[left], held)
-        parts.append([examples[row] for row in left[rows]])
+        parts.append([examples[row] for row in left[rows].tolist()])
         left = np.delete(left, rows)
-    return WrittenSplits([examples[row] for row in left], *parts)
+    return WrittenSplits([examples[row] for row in left.tolist()], *parts)
 
 
 def dataset_examples(splits: Mapping[Split, pa.Table]) -> WrittenSplits:
