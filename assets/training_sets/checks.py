@@ -10,9 +10,9 @@ from assets.dedup.near_texts import near_texts
 from assets.lake.lake import Lake
 from assets.lake.tables import CHUNKS, TRAINING_EXAMPLES
 from assets.training_sets.rated_answers import COMPARED_TEXT
+from assets.training_sets.splits import near_questions
 from inference.prompting.prompt_assembly import NOT_FOUND
 from retrieval.counts import counted
-from training.datasets.alike import fingerprints
 from training.datasets.config import TrainingSetConfig
 
 _FEWEST_COMPARED = 20
@@ -42,12 +42,14 @@ class _Checked:
     Attributes:
         rows: Rows of `gold.training_examples` with `text`, the positive's, and `words`, the number of them.
         texts: `split`, `text` and `example_id` of every text of every example.
+        asked: `split` and `text` of every question of the tenant, also of those that are left out.
         foreign: The example_ids that name a chunk which the tenant has not.
         evaluation: The tenant's evaluation questions.
     """
 
     rows: pa.Table
     texts: pa.Table
+    asked: pa.Table
     foreign: list[str]
     evaluation: pa.ChunkedArray
     config: TrainingSetConfig
@@ -109,12 +111,12 @@ def _nothing_held_out(checked: _Checked) -> str | None:
     train, held_out = checked.texts.filter(is_train), checked.texts.filter(pc.invert(is_train))
     others = pa.chunked_array([*held_out["text"].chunks, *checked.evaluation.chunks], pa.string())
     near = near_texts(train["text"], others, checked.config.near_jaccard)
-    asked = checked.rows.filter(pc.is_valid(checked.rows["question"]))
-    is_learned = pc.equal(asked["split"], "train")
-    learned, tested = asked.filter(is_learned), asked.filter(pc.invert(is_learned))
-    known = fingerprints([*tested["question"].to_pylist(), *checked.evaluation.to_pylist()])
-    alike = learned["example_id"].filter(pa.array(known.holds(learned["question"].to_pylist())))
-    ids = {*train["example_id"].filter(pa.array(near)).to_pylist(), *alike.to_pylist()}
+    alike = {(each["split"], each["text"]) for each in near_questions(checked.asked).to_pylist()}
+    named = zip(
+        *(checked.rows[each].to_pylist() for each in ("split", "question", "example_id")), strict=True
+    )
+    ids = {*train["example_id"].filter(pa.array(near)).to_pylist()}
+    ids |= {example_id for split, question, example_id in named if (split, question) in alike}
     if not ids:
         return None
     shown = ", ".join(sorted(ids)[:_SHOWN_IDS])
@@ -162,6 +164,10 @@ _TEXTS = f"""
 """
 """What is trained on, and what is held out: a held-out question's negatives are passages to train on, and all
 refusals are one text."""
+_ASKED = """
+    select split, question as text from examples where tenant = $tenant and question is not null
+    union select 'evaluation', question from evaluation
+"""
 _FOREIGN = """
     select distinct example_id from (select example_id, tenant, unnest(chunk_ids) as chunk_id from rows) named
     anti join chunks on named.chunk_id = chunks.chunk_id and named.tenant = chunks.tenant order by 1
@@ -187,6 +193,7 @@ def training_set_faults(
     checked = _Checked(
         rows,
         lake.query(_TEXTS, {"refusal": NOT_FOUND}, rows=rows, chunks=chunks),
+        lake.query(_ASKED, {"tenant": tenant}, examples=examples, evaluation=asked),
         lake.query(_FOREIGN, rows=rows, chunks=chunks)["example_id"].to_pylist(),
         asked["question"],
         config,

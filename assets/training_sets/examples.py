@@ -22,13 +22,12 @@ from assets.engine.local_relations import LocalRelations
 from assets.lake.tables import TRAINING_EXAMPLES
 from assets.training_sets.mining import MINED_SCHEMA, mine_examples, mining_pool
 from assets.training_sets.rated_answers import COMPARED_TEXT, define_rated_answers
-from assets.training_sets.splits import SPLIT_OF_HASH, split_bounds
+from assets.training_sets.splits import SPLIT_OF_HASH, near_questions, split_bounds
 from assets.training_sets.teachers import ScoreList, define_taught_lists
 from inference.prompting.prompt_assembly import NOT_FOUND
 from retrieval.progress import Progress
 from retrieval.search.bulk_search import LexicalMatrices
 from retrieval.search.searcher import SearchConfig
-from training.datasets.alike import fingerprints
 from training.datasets.config import TrainingSetConfig
 from training.datasets.drafts import DRAFT_SCHEMA, draft_batches
 from training.datasets.training_set import ANSWER
@@ -278,26 +277,9 @@ def _define_near_texts(on: LocalRelations, settings: ExampleSettings) -> None:
     on.define("texts", _TEXTS)
     on.add("near", _near(on, "texts", settings).select(["tenant", "text"]))
     on.define("asked_texts", _ASKED_TEXTS)
-    on.add("near_questions", _near_questions(on.arrow("asked_texts"), settings.tenants))
-
-
-def _near_questions(asked: pa.Table, tenants: Sequence[str]) -> pa.Table:
-    """Returns the questions that are alike to one of the same tenant that is held out from their split.
-
-    From training all others are held out, and from validation those of tests and evaluations.
-    """
-    parts = [asked.slice(0, 0)]
-    for tenant in tenants:
-        of_tenant = asked.filter(pc.equal(asked["tenant"], tenant))
-        for split, others in (
-            ("train", ["validation", "test", "evaluation"]),
-            ("validation", ["test", "evaluation"]),
-        ):
-            mine = of_tenant.filter(pc.equal(of_tenant["split"], split))
-            held = of_tenant.filter(pc.is_in(of_tenant["split"], pa.array(others)))
-            alike = fingerprints(held["text"].to_pylist()).holds(mine["text"].to_pylist())
-            parts.append(mine.filter(pa.array(alike)))
-    return pa.concat_tables(parts)
+    asked = on.arrow("asked_texts")
+    of_tenants = (near_questions(asked.filter(pc.equal(asked["tenant"], each))) for each in settings.tenants)
+    on.add("near_questions", pa.concat_tables([asked.slice(0, 0), *of_tenants]))
 
 
 def _near(on: LocalRelations, name: str, settings: ExampleSettings) -> pa.Table:

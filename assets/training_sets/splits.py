@@ -7,7 +7,11 @@ on makes all of them training documents; and one that training was stopped by ma
 
 from typing import NamedTuple
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from assets.engine.relations import Relations
+from training.datasets.alike import alike_to
 from training.datasets.config import TrainingSetConfig
 
 _HEX_DIGITS = 8
@@ -61,6 +65,21 @@ def define_splits(on: Relations, config: TrainingSetConfig) -> None:
     on.define("clusters", _CLUSTERS)
     bounds = split_bounds(config)
     on.define("splits", _ROWS, validation_from=bounds.validation_from, test_from=bounds.test_from)
+
+
+def near_questions(asked: pa.Table) -> pa.Table:
+    """Returns the questions of a tenant that are alike to one that is held out from their split.
+
+    From training all others are held out, and from validation those of tests and evaluations.
+
+    Args:
+        asked: `split`, which may be `evaluation`, and `text`.
+    """
+    texts = asked["text"].to_pylist()
+    tested = pc.is_in(asked["split"], pa.array(["test", "evaluation"])).to_numpy()
+    learned, validated = (pc.equal(asked["split"], each).to_numpy() for each in ("train", "validation"))
+    near = (learned & alike_to(texts, ~learned)) | (validated & alike_to(texts, tested))
+    return asked.filter(pa.array(near))
 
 
 def _hexadecimal(share: float) -> str:

@@ -12,7 +12,7 @@ from inference.engines.worker.engine import Workplace
 from orchestration.answer_evaluation.asking import AskedEngine, MeasureJournal, measure_answers
 from orchestration.answer_evaluation.passages import find_passages
 from orchestration.settings import Settings
-from orchestration.training.unlearned import searching_versions, unlearned_questions
+from orchestration.unlearned import searching_versions, unlearned_questions
 from quality.evaluation.answer_collection import AnswerCollection
 from quality.evaluation.answer_evaluation import AnswerEvaluation, UnknownAnswerEngine, evaluate_answers
 from retrieval.embedding.embedding_model import EmbeddingModel

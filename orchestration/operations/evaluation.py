@@ -6,7 +6,7 @@ from functools import partial
 from inference.answering.retrieval_settings import SearchMode
 from orchestration.operations.scratch_index import ScratchChunks, ScratchIndex, open_scratch_index
 from orchestration.settings import Settings
-from orchestration.training.unlearned import searching_versions, unlearned_collection
+from orchestration.unlearned import searching_versions, unlearned_collection
 from quality.evaluation.beir_collection import BeirCollection
 from quality.evaluation.collection_evaluation import CollectionEvaluation, evaluate_collection
 from quality.evaluation.retrieval_metrics import CHUNKS_PER_DOCUMENT, EvaluatedChunk, SearchFunction

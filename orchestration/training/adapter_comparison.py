@@ -18,7 +18,7 @@ from orchestration.training.compared import (
 from orchestration.training.generators import version_beside
 from orchestration.training.judged_answers import held_out_questions, written_by_questions
 from orchestration.training.models import model_registry
-from orchestration.training.unlearned import unlearned_examples
+from orchestration.unlearned import unlearned_examples
 from quality.evaluation.answer_collection import AnswerCollection, load_answer_collection
 from quality.evaluation.answer_evaluation import AnswerEvaluation
 from quality.evaluation.engine_gate import judged_figures

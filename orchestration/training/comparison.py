@@ -24,7 +24,7 @@ from orchestration.training.compared import (
     log_verdict,
 )
 from orchestration.training.models import model_registry, settings_with_embedder
-from orchestration.training.unlearned import searching_versions, unlearned_collection
+from orchestration.unlearned import searching_versions, unlearned_collection
 from quality.evaluation.answer_collection import AnswerCollection, AnswerQuestion, expert_answers
 from quality.evaluation.answer_evaluation import evaluate_answers
 from quality.evaluation.beir_collection import BeirCollection, load_beir_collection

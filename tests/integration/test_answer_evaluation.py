@@ -1,6 +1,7 @@
 """`headwater evaluate-answers` on each layout, through the command line and the real engine."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -164,7 +165,7 @@ def test_questions_that_the_embedder_learned_from_judge_no_answer(
     ):
 
         def write_model(folder: Path, seed: int = seed) -> None:
-            make_tiny_embedder(folder, seed)
+            shutil.copytree(make_tiny_embedder(tmp_path / f"base{seed}", seed), folder, dirs_exist_ok=True)
 
         registry.add("embedder", LINEAGE, {}, 1.0, write_model, model_card, LearnedTexts(questions=asked))
     monkeypatch.setenv("HEADWATER_HOME", str(tmp_path / "state"))

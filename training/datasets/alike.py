@@ -77,33 +77,44 @@ def fingerprints(texts: Iterable[str]) -> Fingerprints:
     return Fingerprints(np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32), signatures, common)
 
 
-def clusters(
-    texts: Sequence[str], documents: Sequence[Collection[str]] | None = None
-) -> npt.NDArray[np.intp]:
-    """Returns a number for each text, the same for those that may not be on two sides of a split.
-
-    These are texts that are alike or are about one document, and those to which others connect them.
-
-    Args:
-        texts: The texts; their order decides nothing.
-        documents: The names of the documents that each is about.
-    """
+def clusters(texts: Sequence[str]) -> npt.NDArray[np.intp]:
+    """Returns a number for each text; those that are alike, or alike to ones that are, have the same."""
     digests = [text_digest(each) for each in texts]
     by_digest = dict(zip(digests, texts, strict=True))
-    distinct = {each: place for place, each in enumerate(sorted(by_digest))}
+    distinct = {each: place for place, each in enumerate(sorted(by_digest))}  # whatever their order
     _, signatures = _signed([by_digest[each] for each in distinct])
     left, right = _neighbours(signatures)
     similar = _similarity(signatures[left], signatures[right]) >= ALIKE
-    own = [distinct[each] for each in digests]
+    labels = _components(len(distinct), left[similar], right[similar])
+    return labels[[distinct[each] for each in digests]]
+
+
+def alike_to(texts: Sequence[str], chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Returns which of some texts are among the chosen ones of them, or alike to one; (texts,)."""
+    every = fingerprints(texts)
+    place = {digest.tobytes(): at for at, digest in enumerate(every.digests)}
+    own = np.array([place[text_digest(each)] for each in texts], np.intp)
+    rows = np.unique(own[chosen])
+    ours, theirs = _candidates(every.signatures, every.signatures[rows])
+    similar = _similarity(every.signatures[ours], every.signatures[rows[theirs]]) >= ALIKE
+    found = np.zeros(len(place), bool)
+    found[rows] = found[ours[similar]] = True
+    return found[own]
+
+
+def sharing(names: Sequence[Collection[str]]) -> npt.NDArray[np.intp]:
+    """Returns a number for each set of names; those that share a name, also by others, have the same."""
     place = {
-        name: len(distinct) + at for at, name in enumerate({n for each in documents or () for n in each})
+        name: len(names) + at for at, name in enumerate(dict.fromkeys(n for each in names for n in each))
     }
-    about = [(own[row], place[name]) for row, each in enumerate(documents or ()) for name in each]
-    edges = np.array(about, np.intp).reshape(-1, 2)
-    left, right = np.concatenate([left[similar], edges[:, 0]]), np.concatenate([right[similar], edges[:, 1]])
-    count = len(distinct) + len(place)
+    edges = [(row, place[name]) for row, each in enumerate(names) for name in each]
+    left, right = np.array(edges, np.intp).reshape(-1, 2).T
+    return _components(len(names) + len(place), left, right)[: len(names)]
+
+
+def _components(count: int, left: npt.NDArray[np.intp], right: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
     graph = coo_array((np.ones(len(left), np.bool_), (left, right)), (count, count))
-    labels: npt.NDArray[np.intp] = connected_components(graph, directed=False)[1][own].astype(np.intp)
+    labels: npt.NDArray[np.intp] = connected_components(graph, directed=False)[1].astype(np.intp)
     return labels
 
 
@@ -114,7 +125,7 @@ def held_out(texts: Sequence[str], labels: npt.NDArray[np.intp], wanted: int) ->
 
     Args:
         texts: The texts.
-        labels: The cluster of each, from `clusters`.
+        labels: The cluster of each, from `clusters` or `sharing`.
         wanted: How many distinct texts, about.
     """
     members: dict[int, list[int]] = {}

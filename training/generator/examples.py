@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field, ValidationError
 from inference.prompting.prompt_assembly import NOT_FOUND, PromptConfig, prompt_forms
 from inference.prompting.types import Passage, WholePassage
 from retrieval.chunking.sentences import sentence_spans
-from training.datasets.alike import clusters, held_out
+from training.datasets.alike import clusters, held_out, sharing
 from training.datasets.answer_citations import cited_numbers, renumber_citations
 from training.datasets.training_set import ANSWER, SPLITS, Split
 
@@ -96,8 +96,8 @@ def read_written_examples(file: Path) -> WrittenSplits:
                 f"{file}, line {number}: {place + ': ' if place else ''}{said['msg']}; a line is "
                 '{"prompt": "…", "response": "…"}'
             ) from error
-        said = [{"role": "user", "content": row.prompt}]
-        found.append(WrittenExample(f"line {number}", row.prompt, [said], [row.response]))
+        asked = [{"role": "user", "content": row.prompt}]
+        found.append(WrittenExample(f"line {number}", row.prompt, [asked], [row.response]))
     return split_examples(found)
 
 
@@ -111,14 +111,16 @@ def split_examples(
         documents: The names of the documents that each is about.
     """
     questions = [each.question for each in examples]
-    labels = clusters(questions, documents)
+    labels = clusters(questions)
+    if documents is not None:
+        labels = sharing([{f"alike {a}", *names} for a, names in zip(labels, documents, strict=True)])
     held = max(_FEWEST_HELD_OUT, len(set(questions)) // _HELD_OUT_OF)
     parts, left = list[list[WrittenExample]](), np.arange(len(examples))
     for _ in range(2):
         rows = held_out([questions[row] for row in left], labels[left], held)
-        parts.append([examples[row] for row in left[rows]])
+        parts.append([examples[row] for row in left[rows].tolist()])
         left = np.delete(left, rows)
-    return WrittenSplits([examples[row] for row in left], *parts)
+    return WrittenSplits([examples[row] for row in left.tolist()], *parts)
 
 
 def dataset_examples(splits: Mapping[Split, pa.Table]) -> WrittenSplits:

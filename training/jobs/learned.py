@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from quality.evaluation.beir_collection import queries_file_of
-from training.datasets.alike import fingerprints
+from training.datasets.alike import alike_to
 from training.datasets.training_set import (
     EMBEDDER_KINDS,
     TrainingSet,
@@ -101,8 +103,8 @@ def _questions(sets: Sequence[TrainingSet]) -> Iterator[dict[str, Any]]:
             for row in one.examples["train"].to_pylist()
             if row["kind"] in EMBEDDER_KINDS and row["question"]
         ]
-        asked = fingerprints(row["question"] for row in tested if row["question"])
-        alike = asked.holds([row["question"] for row in rows])
+        asked = [row["question"] for row in rows] + [row["question"] for row in tested if row["question"]]
+        alike = alike_to(asked, np.arange(len(asked)) >= len(rows))[: len(rows)]
         yield from (
             row for row, near in zip(rows, alike, strict=True) if not near and row["positive"] not in texts
         )

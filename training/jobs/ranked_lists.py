@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval.counts import counted
-from training.datasets.alike import clusters, held_out
+from training.datasets.alike import alike_to, held_out, sharing
 
 NOTHING = -1
 """Fills up lists that are shorter than the longest."""
@@ -159,8 +159,9 @@ def split_validation(
 ) -> tuple[RankedLists, RankedLists]:
     """Returns the lists to train on, and those to validate on: of judged questions, if there are enough.
 
-    Questions that are alike, or about one document or nearly equal ones, are on one side; hashes decide on
-    which, so the split does not depend on the order.
+    Questions about one document are on one side; hashes decide on which, so the split does not depend on the
+    order. On neither are those of the others that are alike to a question that is validated on, or whose
+    right passage is nearly one of those documents': many documents have the same heading or licence.
 
     Args:
         lists: All lists.
@@ -179,26 +180,23 @@ def split_validation(
             f"{counted(len(usable), 'question')} with a passage that answers, and training needs {2 * least} "
             "at least: some are kept to validate on"
         )
-    labels = clusters(lists.questions, _documents_asked(lists))
+    rows, columns = np.nonzero(lists.relevant)
+    right = lists.candidates[rows, columns]
+    documents: list[set[str]] = [set() for _ in lists.ids]
+    for row, passage in zip(rows.tolist(), right.tolist(), strict=True):
+        documents[row].add(lists.documents[passage])
+    labels = sharing(documents)
     for pool in (judged, usable):
         wanted = min(max(least, int(len(pool) * share)), most, len(pool) - least)
         held = pool[held_out([lists.questions[row] for row in pool], labels[pool], wanted)]
-        kept = np.flatnonzero(~np.isin(labels, labels[held]))
+        every = np.arange(len(lists.ids))
+        is_held = np.isin(labels, labels[held])
+        near = rows[alike_to([lists.passages[each] for each in right], is_held[rows])]
+        is_held |= np.isin(every, near)
+        kept = np.flatnonzero(~(is_held | alike_to(lists.questions, np.isin(every, held))))
         if min(len(held), len(kept)) >= least:
             return lists.rows(kept), lists.rows(held)
     raise TooFewExamples(
         f"{counted(len(usable), 'question')} are about so few documents, or so much alike, that {least} can "
         "not be kept to validate on: give questions about other documents"
     )
-
-
-def _documents_asked(lists: RankedLists) -> list[set[str]]:
-    """Returns the documents of each question's right passages, nearly equal ones by one more name."""
-    rows, columns = np.nonzero(lists.relevant)
-    right = lists.candidates[rows, columns]
-    asked = np.unique(right)
-    near = dict(zip(asked.tolist(), clusters([lists.passages[each] for each in asked]).tolist(), strict=True))
-    found: list[set[str]] = [set() for _ in lists.ids]
-    for row, passage in zip(rows.tolist(), right.tolist(), strict=True):
-        found[row] |= {lists.documents[passage], f"alike {near[passage]}"}
-    return found

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from inference.engines.digest import ADAPTER_CONFIG, adapter_digest
 from quality.evaluation.verdict import Gain, Outcome, PairVerdict, Verdict, deciding_verdict
@@ -352,9 +352,13 @@ class ModelRegistry:
         return found
 
     def version_at(self, folder: Path) -> ModelVersion | None:
-        """Returns the version whose files a folder has; None for another folder."""
-        every = (each for name in self.names() for each in self.versions(name))
-        return next((each for each in every if self.path(each).resolve() == folder.resolve()), None)
+        """Returns the version whose files a folder has, or has a copy of; None for another folder."""
+        try:
+            said = ModelVersion.model_validate_json((folder / MANIFEST).read_bytes())
+        except (OSError, ValidationError):
+            return None
+        found = (each for each in self.versions(said.name) if each.digest == said.digest)
+        return next(found, None)
 
     def aliases_of(self, version: ModelVersion) -> list[str]:
         """Returns the names that a version has, such as `live`."""
