@@ -185,7 +185,9 @@ class ExtractiveEngine:
             return _refusal(missing)
         # A passage without a title is cut out of its page, and need not name what the page is about.
         best = int(judged.scores.argmax())
-        if unit_titles[best] and self._tells_names(question) and (absent := absent_name(question, shown)):
+        found_in = passages[units[best][0]].text
+        told = unit_titles[best] and self._tells_names(question) and self._tells_names(found_in)
+        if told and (absent := absent_name(question, shown)):
             return _refusal(missing or [MissingName(absent, None)])
         on_subject = names_held(titled, shown)
         evidence = [
@@ -201,9 +203,9 @@ class ExtractiveEngine:
         return _quoted(passages, [units[i] for i in chosen])
 
     @staticmethod
-    def _tells_names(question: str) -> bool:
-        """Whether capitals tell names: German has them on every noun."""
-        return detect_language(question) in ("en", UNDETERMINED, NO_LANGUAGE)
+    def _tells_names(text: str) -> bool:
+        """Whether capitals tell names: German has them on every noun, and other languages other names."""
+        return detect_language(text) in ("en", UNDETERMINED, NO_LANGUAGE)
 
     def _judge(
         self,

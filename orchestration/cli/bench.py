@@ -333,3 +333,31 @@ def bench_verdicts_command(json_: Json = False) -> None:
     with quiet_terminal():
         result = bench_verdicts(settings.recipe.engine_gate.tolerance, print_progress)
     _print(result, json_)
+
+
+@app.command("support")
+def bench_support_command(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of text files, each of one kind of text.")],
+    paraphrases: Annotated[
+        Path | None, typer.Option(help="A file of {a, b, label, source} lines; `equivalent` ones are true.")
+    ] = None,
+    tuned: Annotated[
+        bool, typer.Option("--tuned", help="The half of the documents that rules were tuned on.")
+    ] = False,
+    limit: Annotated[int, typer.Option(min=1, help="The most sentences of a folder.")] = 400,
+    json_: Json = False,
+) -> None:
+    """Alter and restate sentences of texts, and count which of them pass as supported by their passage.
+
+    Example: `headwater bench support ~/texts/manuals ~/texts/licences --json`
+    """
+    from orchestration.bench.support.measuring import bench_support
+
+    with quiet_terminal():
+        result = bench_support(
+            [folder.expanduser() for folder in folders],
+            paraphrases and paraphrases.expanduser(),
+            "tuned" if tuned else "kept",
+            limit,
+        )
+    _print(result, json_)
