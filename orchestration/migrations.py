@@ -68,31 +68,15 @@ def _adopt_decisions(home: Path, lake: Lake, config: PostgresConfig) -> None:
             ReleaseLog(postgres).adopt(decisions)
 
 
+def _conform_columns(_: Path, lake: Lake, __: PostgresConfig) -> None:
+    lake.conform_columns()
+
+
 MIGRATIONS: dict[int, Callable[[Path, Lake, PostgresConfig], None]] = {
-    # Every column has a comment.
-    3: lambda home, lake, postgres: lake.conform_columns(),
+    **dict.fromkeys(range(3, 14), _conform_columns),
     # Only the owner reads it.
-    4: lambda home, lake, postgres: close_state_folder(home),
-    # Documents have `text_coverage`.
-    5: lambda home, lake, postgres: lake.conform_columns(),
-    # Revisions have `source_version`.
-    6: lambda home, lake, postgres: lake.conform_columns(),
-    # Documents have `training_fit` and its reasons.
-    7: lambda home, lake, postgres: lake.conform_columns(),
-    # Answers have their place in a batch, their engine's digest, its choice and its cost.
-    8: lambda home, lake, postgres: lake.conform_columns(),
-    # Comments of columns changed: Delta refuses rows whose columns have others.
-    9: lambda home, lake, postgres: lake.conform_columns(),
-    # Answers have `passages_left_out`.
-    10: lambda home, lake, postgres: lake.conform_columns(),
-    # There are `gold.training_splits` and `gold.training_examples`, which `Lake.ensure` has made.
-    11: lambda home, lake, postgres: lake.conform_columns(),
-    # Answers have the digest of their engine's adapter.
-    12: lambda home, lake, postgres: lake.conform_columns(),
-    # There is `ops.answer_ratings`, and training examples have the answer that they were made of.
-    13: lambda home, lake, postgres: lake.conform_columns(),
-    # The release log says which engine and which adapters answer; answers have their outcome, and the digest
-    # of the settings that their passages were retrieved by.
+    4: lambda home, _, __: close_state_folder(home),
+    # The release log says which engine and which adapters answer.
     14: _adopt_decisions,
 }
 """The step that leads to each version, by version. Each can run again after it was interrupted.

@@ -28,20 +28,6 @@ def count_words(text: str) -> int:
     return len(split_words(text))
 
 
-def first_words(text: str, count: int) -> str:
-    """Returns the first words of a text, with what stands between them."""
-    if text.isascii() or not UNSPACED.search(text):
-        return " ".join(text.split()[:count])
-    words = 0
-    end = 0
-    for word in WordBreaker(text, ""):
-        words += any(map(str.isalnum, word))
-        if words > count:
-            break
-        end += len(word)
-    return text[:end].rstrip()
-
-
 def word_starts(codes: npt.NDArray[np.uint32]) -> npt.NDArray[np.intp]:
     """Returns the indices at which ICU's segments begin in characters of scripts without spaces.
 

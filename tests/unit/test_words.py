@@ -10,7 +10,7 @@ from retrieval.embedding.config import packaged_embedding_model
 from retrieval.embedding.model_folder import read_model_folder
 from retrieval.embedding.tokenization import has_words_of, load_text_tokenizer
 from retrieval.language.identification import detect_language, in_language_of
-from retrieval.language.words import count_words, first_words, split_words, word_starts
+from retrieval.language.words import count_words, split_words, word_starts
 
 RIGHTS = {
     "en": "Everyone has the right to education. Education shall be free, at least in the elementary stages.",
@@ -45,12 +45,6 @@ def test_words_are_found_in_every_script(text: str, words: list[str]) -> None:
 @pytest.mark.parametrize(("language", "least", "most"), [("en", 16, 16), ("zh", 12, 25), ("th", 12, 25)])
 def test_a_sentence_has_as_many_words_with_and_without_spaces(language: str, least: int, most: int) -> None:
     assert least <= count_words(RIGHTS[language]) <= most
-
-
-def test_the_beginning_of_a_text_ends_with_a_word() -> None:
-    assert first_words("One two three four", 3) == "One two three"
-    assert first_words("人人都有受教育的权利。", 3) == "人人都有受"
-    assert first_words("人人。", 3) == "人人。"
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))

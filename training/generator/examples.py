@@ -7,8 +7,7 @@ its own citations and passages: those that were found for its question, in an or
 """
 
 import hashlib
-import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -226,12 +225,6 @@ def _cited(answer: str, number: int) -> str:
     """Returns the first sentences of an answer, each with the number of its passage."""
     spans = sentence_spans(answer)[:_MOST_SENTENCES]
     return " ".join(f"{' '.join(answer[start:end].split())} [{number}]" for start, end in spans)
-
-
-def written_digest(examples: Iterable[WrittenExample]) -> str:
-    """Returns the hex SHA-256 of examples."""
-    said = json.dumps([[each.name, each.forms, each.responses] for each in examples])
-    return hashlib.sha256(said.encode("utf-8", "replace")).hexdigest()
 
 
 def text_hash(text: str) -> int:
