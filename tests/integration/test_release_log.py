@@ -7,9 +7,11 @@ inside its transaction, after it, or before another table, alias or MLflow follo
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from unittest.mock import patch
 
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -23,6 +25,7 @@ from tiny_generator import save_tiny_generator
 from assets.engine_releases import (
     EngineNotReleasable,
     EngineRelease,
+    engine_releases,
     log_engine_decision,
     project_engine_releases,
     roll_back_engine,
@@ -42,6 +45,7 @@ from retrieval.index.release_log import (
     Kind,
     ReleaseConflict,
     ReleaseHeld,
+    ReleaseLog,
     insert_decision,
 )
 from retrieval.index.types import IndexState, UnknownIndexRelease
@@ -395,3 +399,44 @@ def test_promote_hold_roll_back_remove_and_kill_in_any_order(place: Place) -> No
         ),
     )
     assert STEPS["taken"] > 200
+
+
+def test_what_was_decided_before_there_was_a_log_is_adopted(tmp_path: Path) -> None:
+    """As a state folder of version 13 has it: rows without `move_id`, and aliases that were the truth."""
+    home = tmp_path / "state"
+    config = Settings(home=home)
+    lake, registry = open_configured_lake(config), config.training_place.registry
+    base = save_tiny_generator(tmp_path / "generator")
+    versions = [
+        register_random_adapter(registry, base, "ab" * 32, "acme", seed, dataset="/mine.jsonl")
+        for seed in (1, 2)
+    ]
+    aliases = registry.folder / "registry" / "generator-acme" / "aliases.json"
+    aliases.write_text('{"live": 2, "previous": 1, "candidate": null}')
+    rows = [
+        {"engine": engine, "generator_digest": f"{engine} digest", "decision": decision, "reason": "measured"}
+        | {"config": EngineConfig().model_dump_json(), "metrics": "{}", "gains": "{}"}
+        | {"decided_at": datetime(2026, 1, day, tzinfo=UTC)}
+        for day, (engine, decision) in enumerate(
+            [("extractive", "released"), ("openai:a", "held"), ("openai:b", "promoted")], 1
+        )
+    ]
+    old = pa.Table.from_pylist(rows, ENGINE_RELEASES.schema)
+    lake.append(ENGINE_RELEASES, old, NO_LINEAGE)
+    (home / "state.json").write_text('{"version": 13}\n')
+    open_configured_lake(config)
+    postgres = Postgres(home, config.postgres)
+    try:
+        log = ReleaseLog(postgres)
+        assert [each.decision for each in engine_releases(log)] == ["promoted", "held", "released"]
+        assert [each.digest for each in log.way_back("engine")] == ["extractive digest"]
+        live = log.live("adapter", "generator-acme")
+        assert live is not None
+        assert live.digest == versions[1].digest
+        assert [each.digest for each in log.way_back("adapter", "generator-acme")] == [versions[0].digest]
+        (home / "state.json").write_text('{"version": 13}\n')  # killed before it was written
+        open_configured_lake(config)
+        assert len(log.decisions()) == 5
+        assert roll_back_engine(lake, log, None, "worse").engine == "extractive"
+    finally:
+        postgres.remove()
