@@ -84,35 +84,21 @@ def releases_log_command(
     most: Annotated[int, typer.Option("--most", min=1, help="How many of the newest are shown.")] = 30,
     json_: Json = False,
 ) -> None:
-    """Show what was decided about the index, the engine and adapters, by whom and why, newest first.
+    """Show every decision about index, engine and adapters, and every hold: who, when and why, newest first.
 
     Example: `headwater releases log --most 5`
     """
     from orchestration.operations.ask import open_ask_service
 
     decisions = open_ask_service(read_command_settings()).index.log.decisions()[::-1][:most]
-    rows = [
-        {
-            "move_id": each.move_id,
-            "at": f"{each.at:%Y-%m-%d %H:%M}",
-            "kind": f"{each.kind} {each.subject}".strip(),
-            "decision": each.decision,
-            "digest": each.digest or "nothing",
-            "decided_by": each.decided_by,
-            "reason": each.reason,
-        }
-        for each in decisions
-    ]
+    told = ("move_id", "at", "kind", "subject", "decision", "digest", "decided_by", "reason")
+    rows = [{name: getattr(each, name) for name in told} for each in decisions]
     if json_:
-        kept = zip(rows, decisions, strict=True)
-        print_json(
-            [
-                row | {"at": each.at.isoformat() if each.at else None, "digest": each.digest}
-                for row, each in kept
-            ]
-        )
+        print_json([row | {"at": row["at"].isoformat()} for row in rows])
     else:
-        print_table(rows)
+        print_table(
+            [row | {"at": f"{row['at']:%Y-%m-%d %H:%M}", "digest": row["digest"] or ""} for row in rows]
+        )
 
 
 @releases_app.command("approve")
@@ -200,7 +186,7 @@ def hold_command(
         made = index.hold(None, getpass.getuser(), reason)
         _print_held(made, index.live_hold(), json_)
         return
-    ended, live = index.end_hold(), index.live()
+    ended, live = index.end_hold(getpass.getuser()), index.live()
     newest = next(iter(index.releases()), None)
     if json_:
         print_json(

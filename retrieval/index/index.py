@@ -288,16 +288,16 @@ class Index:
             live = read_live(connection, "index")
             chosen = release_id or (None if back or live is None else live.digest)
             made = return_to(connection, chosen, held_by, reason, held_by=held_by)
-            write_hold(connection, held_by, reason)
+            write_hold(connection, held_by, reason, held_by)
         return made
 
-    def end_hold(self) -> ReleaseHold | None:
+    def end_hold(self, ended_by: str = "") -> ReleaseHold | None:
         """Lets releases go live again, whoever held what is live; returns the hold that ended, or None."""
         with self._postgres.owner() as connection:
             lock_log(connection)
             hold = read_hold(connection)
             if hold is not None:
-                write_hold(connection, None, "")
+                write_hold(connection, None, "", ended_by)
         return hold
 
     def live_hold(self) -> ReleaseHold | None:

@@ -106,10 +106,9 @@ def lock_log(connection: Connection[DatabaseRow]) -> None:
 def read_decisions(
     connection: Connection[DatabaseRow], kind: Kind | None = None, subject: str | None = None
 ) -> list[Decision]:
-    """Returns the verdicts and moves, oldest first: all, or those of a kind and a subject."""
+    """Returns the rows of the log, oldest first: all, or those of a kind and a subject."""
     rows = connection.execute(
-        f"SELECT {_COLUMNS} FROM headwater.release_log WHERE kind <> 'hold' "
-        "AND (%(kind)s::text IS NULL OR kind = %(kind)s) "
+        f"SELECT {_COLUMNS} FROM headwater.release_log WHERE (%(kind)s::text IS NULL OR kind = %(kind)s) "
         "AND (%(subject)s::text IS NULL OR subject = %(subject)s) ORDER BY move_id",
         {"kind": kind, "subject": subject},
     )
@@ -167,10 +166,12 @@ def refuse_if_held(connection: Connection[DatabaseRow], held_by: str | None = No
         raise ReleaseHeld(f"{hold}; nothing else goes live until `headwater hold --off`")
 
 
-def write_hold(connection: Connection[DatabaseRow], held_by: str | None, reason: str) -> None:
+def write_hold(
+    connection: Connection[DatabaseRow], held_by: str | None, reason: str, decided_by: str
+) -> None:
     """Holds what is live from now on, or ends the hold where `held_by` is None; the log is locked."""
     decision = "held" if held_by else "hold_ended"
-    insert_decision(connection, Decision("hold", "", decision, held_by, reason, held_by or "", moves=True))
+    insert_decision(connection, Decision("hold", "", decision, held_by, reason, decided_by, moves=True))
 
 
 def insert_decision(connection: Connection[DatabaseRow], decision: Decision) -> Decision:
@@ -262,7 +263,7 @@ class ReleaseLog:
         self._postgres = postgres
 
     def decisions(self, kind: Kind | None = None, subject: str | None = None) -> list[Decision]:
-        """Returns the verdicts and moves, oldest first: all, or those of a kind and a subject."""
+        """Returns the rows of the log, oldest first: all, or those of a kind and a subject."""
         with self._postgres.owner() as connection:
             return read_decisions(connection, kind, subject)
 
