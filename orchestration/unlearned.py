@@ -12,7 +12,7 @@ from orchestration.settings import Settings
 from quality.evaluation.answer_collection import AnswerCollection
 from quality.evaluation.beir_collection import BeirCollection
 from retrieval.counts import counted
-from training.datasets.alike import text_digest
+from training.alike import text_digest
 from training.datasets.held_out import NothingHeldOut
 from training.generator.examples import WrittenExample
 from training.registry.addresses import embedder_version

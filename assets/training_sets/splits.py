@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from assets.engine.relations import Relations
-from training.datasets.alike import alike_to
+from training.alike import alike_to
 from training.datasets.config import TrainingSetConfig
 
 _HEX_DIGITS = 8

@@ -175,10 +175,9 @@ def test_questions_that_the_embedder_learned_from_judge_no_answer(
     said = " ".join(done.stderr.split())
     assert "embedder@1 learned from 1 of the 2 questions of searched, or from nearly the same" in said
     monkeypatch.setenv("HEADWATER_RECIPE__EMBEDDER__MODEL", "embedder@2")
-    for gate in ([], ["--gate"]):
-        refused = evaluate(searched, *gate)
-        assert isinstance(refused.exception, NothingHeldOut)
-        assert "embedder@2 learned from 2 of the 2 questions" in str(refused.exception)
+    refused = evaluate(searched)
+    assert isinstance(refused.exception, NothingHeldOut)
+    assert "embedder@2 learned from 2 of the 2 questions" in str(refused.exception)
 
 
 def test_sentences_are_ranked_by_the_engines_scorer(tmp_path: Path, home: Path) -> None:

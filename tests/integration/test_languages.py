@@ -112,9 +112,8 @@ def test_the_gate_asks_in_the_language_and_finds(
     lake = open_configured_lake(settings)
     service = open_ask_service(settings)
     pins = service.live_release().details.versions
-    asked = candidate_questions(
-        lake, SourceRegistry(settings.sources_file), pins, lambda texts: np.zeros(len(texts), np.bool_)
-    )[language]
+    sources = SourceRegistry(settings.sources_file)
+    asked = candidate_questions(lake, sources, pins, lambda each: np.zeros(len(each), bool))[language]
     canonical = canonical_candidate_documents(lake, pins)[language]
     assert len(asked) == 30
     assert detect_language(" ".join(each.question for each in asked)) == language

@@ -33,8 +33,8 @@ from orchestration.tracing.nodes import TraceNode
 from orchestration.tracing.tracer import trace_identity
 from orchestration.training.datasets import list_datasets, make_dataset
 from retrieval.store.postgres import Postgres
+from training.alike import alike_to
 from training.datasets import TrainingSet, open_dataset
-from training.datasets.alike import alike_to
 from training.datasets.held_out import held_out_collection
 from training.datasets.requests import DatasetRequests
 from training.datasets.training_set import (

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.datasets.alike import clusters, fingerprints
+from training.alike import clusters, fingerprints
 
 OTHERS = [
     "How long are access logs kept before they are removed?",

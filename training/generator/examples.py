@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field, ValidationError
 from inference.prompting.prompt_assembly import NOT_FOUND, PromptConfig, prompt_forms
 from inference.prompting.types import Passage, WholePassage
 from retrieval.chunking.sentences import sentence_spans
-from training.datasets.alike import clusters, held_out, sharing
+from training.alike import clusters, held_out, sharing
 from training.datasets.answer_citations import cited_numbers, renumber_citations
 from training.datasets.training_set import ANSWER, SPLITS, Split
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from quality.evaluation.beir_collection import queries_file_of
-from training.datasets.alike import alike_to
+from training.alike import alike_to
 from training.datasets.training_set import (
     EMBEDDER_KINDS,
     TrainingSet,

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval.counts import counted
-from training.datasets.alike import alike_to, held_out, sharing
+from training.alike import alike_to, held_out, sharing
 
 NOTHING = -1
 """Fills up lists that are shorter than the longest."""

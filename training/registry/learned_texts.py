@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from training.datasets.alike import Fingerprints, fingerprints, text_digest
+from training.alike import Fingerprints, fingerprints, text_digest
 
 _DOCUMENTS = "learned_documents.parquet"
 _QUESTIONS = "learned_questions.parquet"
