@@ -229,6 +229,19 @@ def test_a_refusal_says_what_was_found_instead() -> None:
     )
 
 
+def test_names_that_a_text_in_another_language_lacks_veto_nothing() -> None:
+    engine = ExtractiveEngine(WordEncoder())
+    german = Passage(
+        "Der Server lauscht nach der Installation auf dem Port 8080 und nicht auf 80.", title="Buch"
+    )
+    english = Passage(
+        "The server listens after the installation on the port 8080 and not on 80.", title="Book"
+    )
+    question = "is the server port in Germany 8080 after der Installation auf dem Port"
+    assert not engine.answer(question, [german]).refused
+    assert engine.answer("is the server in Germany on the port 8080 after installation", [english]).refused
+
+
 def test_a_scorer_that_can_not_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "mine.safetensors").write_bytes(b"nothing")
     with pytest.raises(EngineError, match=r"mine\.safetensors does not hold an answer scorer.*SCORER"):
