@@ -44,9 +44,9 @@ def test_what_is_pruned_while_it_is_promoted_is_not_live(index: Index) -> None:
         pruned.join(0.5)  # waits where the promotion has locked the log
         return found
 
-    with patch("retrieval.index.index.read_index_releases", read):
-        with contextlib.suppress(UnknownIndexRelease):
-            index.promote("r1", "r2", "better", "ada")
+    reading = patch("retrieval.index.index.read_index_releases", read)
+    with reading, contextlib.suppress(UnknownIndexRelease):
+        index.promote("r1", "r2", "better", "ada")
     pruned.join()
     live = index.live()
     assert live is not None
