@@ -140,7 +140,9 @@ def promote_adapter(
         return ServedAdapter(version.name, version.version, version.lineage.tenant, said, 0.0)
     _require_base_of_settings(settings, version)
     _require_reason(reason)
-    beside = version_beside(registry, version, "live")
+    # By the log: aliases lag behind it where a process died between the two.
+    number = adapter_version(live) if live else None
+    beside = registry.find(f"{version.name}@{number}") if number else None
     reason = _approved_reason(registry, version, beside, reason, because)
     registry.open(version)
     record = AdapterRecord(version=version.version).model_dump_json()

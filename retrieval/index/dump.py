@@ -23,11 +23,15 @@ from retrieval.index.partitions import (
 )
 from retrieval.progress import Progress
 from retrieval.store.postgres import DatabaseRow, fetch_postgres_value
+from retrieval.store.schema import log_pointer_tables, restore_pointer_tables
 
 _TABLES = (
     "index_state", "releases", "release_log", "statistics", "quarantine", "scopes", "access_key",
 )  # fmt: skip
 """The tables that are no partitions, each after those that it refers to."""
+
+_BEFORE_LOG = ("live", "live_history")
+"""What a dump of a schema before version 9 has in place of `release_log`."""
 
 _ROWS = {"index_state": "WHERE status <> 'building'"}
 _PIECE_BYTES = 1 << 20
@@ -112,13 +116,18 @@ def restore_index(
     Raises:
         InvalidIndexDump: The files do not hold rows of these tables.
     """
-    for table in (*_TABLES, *PARTITIONED):
+    before_log = "release_log" not in dump.columns and "live" in dump.columns
+    tables = [each for each in _TABLES if not (before_log and each == "release_log")]
+    if before_log:
+        tables += _BEFORE_LOG
+        restore_pointer_tables(connection)
+    for table in (*tables, *PARTITIONED):
         if not dump.columns.get(table) or set(dump.columns[table]) - set(_columns(connection, table)):
             raise InvalidIndexDump(f"{table} of the dump has other columns than headwater.{table}")
     connection.execute("DELETE FROM headwater.access_key")
     progress = Progress("files of the index read", len(dump.files()))
     try:
-        for table in _TABLES:
+        for table in tables:
             _insert(connection, table, dump.columns[table], folder / f"{table}.copy")
             progress.advance()
         connection.execute(
@@ -130,6 +139,8 @@ def restore_index(
             "SELECT setval(pg_get_serial_sequence('headwater.release_log', 'move_id'), max(move_id)) "
             "FROM headwater.release_log HAVING max(move_id) > 0"
         )
+        if before_log:
+            log_pointer_tables(connection)
         for number, dimension in dump.dimensions.items():
             create_partitions(connection, number)
             for table in PARTITIONED:

@@ -41,6 +41,7 @@ from retrieval.index.releases import (
     insert_index_release,
     read_index_releases,
     read_live_history,
+    read_live_release,
     return_to,
 )
 from retrieval.index.rows import INDEX_COLUMNS, IndexRowNumbering, QuarantinedChunk
@@ -252,6 +253,7 @@ class Index:
             ReleaseHeld: What is live is held.
         """
         with self._postgres.owner() as connection:
+            lock_log(connection)  # so that it is not pruned before it is live
             kept = read_index_releases(connection, release_id)
             if not kept:
                 raise UnknownIndexRelease(f"release {release_id!r} is no longer kept")
@@ -307,8 +309,7 @@ class Index:
     def live(self) -> IndexRelease | None:
         """Returns the release that searches read, or None before the first."""
         with self._postgres.owner() as connection:
-            live = read_live(connection, "index")
-            return read_index_releases(connection, live.digest)[0] if live and live.digest else None
+            return read_live_release(connection)
 
     def releases(self) -> list[IndexRelease]:
         """Returns every release that can still be served, newest first."""

@@ -25,6 +25,8 @@ from retrieval.index.types import (
 )
 from retrieval.store.postgres import DatabaseRow
 
+_COLUMNS = "release_id, generation, epoch, released_at, details"
+
 
 def insert_index_release(
     connection: Connection[DatabaseRow], release_id: str, point: IndexPoint, details: IndexReleaseDetails
@@ -120,14 +122,24 @@ def read_index_releases(
 ) -> list[IndexRelease]:
     """Returns the releases that can still be served, newest first, or only the one of that name."""
     rows = connection.execute(
-        "SELECT release_id, generation, epoch, released_at, details FROM headwater.releases "
+        f"SELECT {_COLUMNS} FROM headwater.releases "
         "WHERE %(name)s::text IS NULL OR release_id = %(name)s ORDER BY released_at DESC, release_id",
         {"name": release_id},
     ).fetchall()
-    return [
-        IndexRelease(name, generation, epoch, released_at, IndexReleaseDetails.model_validate(details))
-        for name, generation, epoch, released_at, details in rows
-    ]
+    return [_index_release(row) for row in rows]
+
+
+def read_live_release(connection: Connection[DatabaseRow]) -> IndexRelease | None:
+    """Returns the release that is live, or None; one statement, so that no move comes between."""
+    row = connection.execute(
+        f"SELECT {_COLUMNS} FROM headwater.live JOIN headwater.releases USING (release_id)"
+    ).fetchone()
+    return _index_release(row) if row else None
+
+
+def _index_release(row: DatabaseRow) -> IndexRelease:
+    name, generation, epoch, released_at, details = row
+    return IndexRelease(name, generation, epoch, released_at, IndexReleaseDetails.model_validate(details))
 
 
 def read_live_history(connection: Connection[DatabaseRow]) -> list[LiveHistoryEntry]:

@@ -67,6 +67,22 @@ def apply_schema(connection: Connection[Any]) -> None:
         connection.execute("INSERT INTO headwater.schema_version (version) VALUES (%s)", (SCHEMA_VERSION,))
 
 
+def restore_pointer_tables(connection: Connection[Any]) -> None:
+    """Makes the tables that said what is live before schema version 9, for the rows of an older backup."""
+    connection.execute(
+        "DROP VIEW headwater.live; "
+        "CREATE TABLE headwater.live (only_row boolean, release_id text, held_by text, held_because text, "
+        "held_since timestamptz); "
+        "CREATE TABLE headwater.live_history (live_since timestamptz NOT NULL, release_id text NOT NULL)"
+    )
+
+
+def log_pointer_tables(connection: Connection[Any]) -> None:
+    """Has the release log say what these tables say, which go, as the migration to version 9 does."""
+    connection.execute((resources.files("retrieval.store") / "tables.sql").read_bytes())
+    connection.execute("GRANT SELECT ON headwater.live TO headwater_reader")
+
+
 def _schema_version(connection: Connection[Any]) -> int | None:
     """Returns the version that the database has, None where it has no schema yet."""
     row = connection.execute("SELECT to_regclass('headwater.schema_version')").fetchone()

@@ -430,3 +430,49 @@ def test_postings_are_found_through_their_index_under_row_level_security(
     assert "lexeme = ANY" in condition
     assert plan.count("  InitPlan") == 1  # the tenant is looked up once, not once a row
     assert "_g" + str(state.generation) in plan
+
+
+def test_a_dump_of_a_schema_without_a_release_log_is_restored_with_what_was_live(module_folder: Path) -> None:
+    """As a backup has it that an earlier version made: the one there is when the upgrade goes wrong."""
+    folders = [module_folder / name for name in ("before the log", "restored", "older dump")]
+    for folder in folders:
+        folder.mkdir()
+    old, new = (Postgres(folder, PostgresConfig(server=SMALL)) for folder in folders[:2])
+    try:
+        index = Index(old)
+        built = index.build("m", "c", DIMENSION, [batch([Chunk("a", "river of x", "x")])], NO_LINEAGE)
+        index.release("r1", built, None, NO_DETAILS)
+        index.release("r2", built, "r1", NO_DETAILS)
+        dump = index.dump(folders[2])
+        (folders[2] / "release_log.copy").unlink()
+        columns = {name: each for name, each in dump.columns.items() if name != "release_log"}
+        with old.owner() as connection:
+            connection.execute(
+                "CREATE TEMPORARY TABLE live (only_row, release_id, held_by, held_because, held_since) AS "
+                "SELECT true, 'r2', 'ada', 'an audit', now(); "
+                "CREATE TEMPORARY TABLE live_history (live_since, release_id) AS "
+                "SELECT now() + n * interval '1 second', name "
+                "FROM unnest(array['r1', 'r2']) WITH ORDINALITY AS of (name, n)"
+            )
+            for table in ("live", "live_history"):
+                rows = connection.execute(f"SELECT * FROM {table}")
+                columns[table] = tuple(each.name for each in rows.description or ())
+                with (
+                    (folders[2] / f"{table}.copy").open("wb") as file,
+                    connection.cursor() as cursor,
+                    cursor.copy(f"COPY {table} TO STDOUT WITH (FORMAT binary)") as stream,
+                ):
+                    file.writelines(stream)
+        restored = Index(new)
+        restored.restore(folders[2], dump.model_copy(update={"columns": columns}))
+        live, hold = restored.live(), restored.live_hold()
+        assert live is not None
+        assert (live.release_id, hold and (hold.held_by, hold.reason)) == ("r2", ("ada", "an audit"))
+        assert [each.digest for each in restored.log.way_back("index")] == ["r1"]
+        restored.end_hold()
+        assert restored.rollback(None).release_id == "r1"
+        hits = Searcher(new).search("x", "river", None, 9, "lexical")
+        assert [hit.text for hit in hits] == ["river of x"]
+    finally:
+        old.remove()
+        new.remove()
