@@ -26,6 +26,7 @@ from inference.answering.retrieval_settings import RetrievalSettings
 from inference.engines.generator import EngineConfig, build_engine
 from inference.engines.protocol import Engine, EngineChanged
 from inference.scoring.answer_scorer import PACKAGED_ANSWER_SCORER, load_answer_scorer
+from orchestration.answer_evaluation.engine_gate import promote_engine
 from orchestration.cli.main import app
 from orchestration.operations.ask import open_ask_service
 from orchestration.operations.runs import execute_answers_run
@@ -232,6 +233,25 @@ def write_questions(folder: Path) -> Path:
     file = folder / "batch.jsonl"
     file.write_text(json.dumps({"id": "1", "question": "Where do rivers rise?", "tenant": "acme"}) + "\n")
     return file
+
+
+def test_a_service_that_read_its_settings_before_another_engine_was_released_goes_on_with_that_one(
+    settings: Settings,
+) -> None:
+    for sentences in (4, 3):  # the second while the first is being loaded
+        extractive = settings.generator.extractive.model_copy(update={"sentences": sentences})
+        config = settings.generator.model_copy(update={"extractive": extractive})
+        changed = settings.model_copy(update={"generator": config})
+        if sentences == 4:
+            promote_engine(changed, "a test")
+            service = open_ask_service(changed)
+            assert service.engine_config.extractive.sentences == 4
+    with service:
+        promote_engine(changed, "a test")
+        with pytest.raises(EngineChanged):
+            service.ask("Where does the Danube rise?", "acme")
+        service.ask("Where does the Danube rise?", "acme")
+        assert service.engine_config.extractive.sentences == 3
 
 
 def test_what_a_service_withholds_is_no_refusal(
