@@ -21,6 +21,9 @@ Kind = Literal["index", "engine", "adapter", "hold"]
 GATE = "gate"
 """Who decided what a measurement decided; a person's decision has the person's name."""
 
+NO_RECORD = "{}"
+"""The record of what was decided before there was a log, and of what has nothing live."""
+
 _COLUMNS = "move_id, kind, subject, decision, digest, moves, before, reason, decided_by, record::text, at"
 
 
@@ -83,7 +86,7 @@ class Decision:
     digest: str | None
     reason: str
     decided_by: str
-    record: str = "{}"
+    record: str = NO_RECORD
     moves: bool = False
     before: int | None = None
     move_id: int = 0
