@@ -39,6 +39,8 @@ def _adopt_decisions(home: Path, lake: Lake, config: PostgresConfig) -> None:
         encoded = {name: json.loads(row[name]) for name in ("config", "metrics", "gains")}
         moves = row["decision"] != "held"
         before = next((place for place in range(len(decisions), 0, -1) if decisions[place - 1].moves), None)
+        if row["decision"] == "rolled_back":  # the next rollback goes on back from the engine returned to
+            before = _before_return(decisions, before, row["generator_digest"])
         decisions.append(
             Decision(
                 "engine",
@@ -66,6 +68,17 @@ def _adopt_decisions(home: Path, lake: Lake, config: PostgresConfig) -> None:
     if decisions:
         with contextlib.closing(Postgres(home, config)) as postgres:
             ReleaseLog(postgres).adopt(decisions)
+
+
+def _before_return(decisions: list[Decision], live: int | None, digest: str) -> int | None:
+    """Returns what comes before the move, on the way back from the live one, that has a digest be live."""
+    place = live
+    while place is not None:
+        move = decisions[place - 1]
+        if move.digest == digest:
+            return move.before
+        place = move.before
+    return live
 
 
 MIGRATIONS: dict[int, Callable[[Path, Lake, PostgresConfig], None]] = {

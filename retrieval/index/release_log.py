@@ -77,7 +77,8 @@ class Decision:
         before: In a move, the `move_id` of the move to whose state a rollback returns; None where nothing was
             live before.
         move_id: Its place in the log, from 1.
-        at: When; later than every row before it, also where the clock was set back. None until it is logged.
+        at: When; later than every row before it, also where the clock was set back, but for what was decided
+            before there was a log. None until it is logged.
     """
 
     kind: Kind
@@ -184,7 +185,7 @@ def insert_decision(connection: Connection[DatabaseRow], decision: Decision) -> 
             (kind, subject, decision, digest, moves, before, reason, decided_by, record, at)
         SELECT %(kind)s, %(subject)s, %(decision)s, %(digest)s, %(moves)s, %(before)s, %(reason)s,
             %(decided_by)s, %(record)s::jsonb,
-            greatest(coalesce(%(at)s, clock_timestamp()), max(at) + interval '1 microsecond')
+            coalesce(%(at)s, greatest(clock_timestamp(), max(at) + interval '1 microsecond'))
         FROM headwater.release_log RETURNING move_id, at
         """,
         asdict(decision),
