@@ -223,13 +223,8 @@ def prune_releases(index: Index, releases_kept: int) -> bool:
 
 def missing_rows(lake: Lake, table: Table, decisions: Sequence[Decision]) -> list[Decision]:
     """Returns the decisions that a table lacks, oldest first; those from before the log are not wanted."""
-    rows = lake.query("select move_id, decided_at from t", t=lake.delta(table.name))
-    known = set(zip(rows["move_id"].to_pylist(), rows["decided_at"].to_pylist(), strict=True))
-    return [
-        each
-        for each in decisions
-        if each.record != NO_RECORD and not known & {(each.move_id, each.at), (None, each.at)}
-    ]
+    known = set(lake.query("select decided_at from t", t=lake.delta(table.name))["decided_at"].to_pylist())
+    return [each for each in decisions if each.record != NO_RECORD and each.at not in known]
 
 
 @retry(retry=retry_if_exception_type(WriteConflict), stop=stop_after_attempt(5), reraise=True)

@@ -7,7 +7,13 @@ from pathlib import Path
 import pyarrow as pa
 from index_rows import DIMENSION, NO_DETAILS, NO_LINEAGE, Chunk, batch
 
-from assets.engine_releases import EngineRelease, project_engine_releases, roll_back_engine
+from assets.engine_releases import (
+    EngineRelease,
+    adopt_engine_releases,
+    engine_releases,
+    project_engine_releases,
+    roll_back_engine,
+)
 from assets.lake.lineage import CODE_VERSION
 from assets.lake.tables import ENGINE_RELEASES
 from inference.engines.generator import EngineConfig
@@ -49,6 +55,16 @@ def test_engines_of_before_the_log_are_adopted_once_with_their_times_and_way_bac
             (row["generator_digest"], row["decision"], row["decided_at"]) for row in rows
         ]
         assert project_engine_releases(lake, index.log) == 0  # the table has them
+        lost = index.log.live("engine")
+        with postgres.owner() as connection:  # as where PostgreSQL was lost; a run adopts them then
+            connection.execute("DELETE FROM headwater.release_log")
+        adopt_engine_releases(lake, index.log)
+        found = index.log.live("engine")
+        assert found is not None
+        assert lost is not None
+        assert (found.digest, found.at) == (lost.digest, lost.at)
+        assert engine_releases(index.log)[0].config == EngineConfig()
+        assert project_engine_releases(lake, index.log) == 0
         assert roll_back_engine(lake, index.log, None, "worse").generator_digest == "e0"
     finally:
         postgres.remove()
