@@ -168,6 +168,13 @@ def test_an_engine_answers_once_it_is_released_and_another_is_held(
     assert answering_engine(settings) == "openai:good"
     again = gate(tmp_path)
     assert (again.exit_code, list(json.loads(again.stdout))) == (0, ["gate"])
+    # Gone back from, it is not said to answer because it was released once.
+    assert headwater("engines", "rollback", "--reason", "worse by hand").exit_code == 0
+    again = gate(tmp_path)
+    found = json.loads(again.stdout)["gate"]
+    assert (again.exit_code, found["decision"], found["outcome"]) == (1, "held", "released")
+    assert "extractive was rolled_back since: `headwater engines promote" in found["reason"]
+    assert headwater("engines", "promote", "--reason", "better after all").exit_code == 0
 
     # Without its settings it goes on answering, until a person has another answer.
     monkeypatch.delenv("HEADWATER_GENERATOR__ENDPOINT")
@@ -183,7 +190,8 @@ def test_an_engine_answers_once_it_is_released_and_another_is_held(
         headwater("engines", "rollback", "ffff", "--reason", "x").exception
     )
     decisions = [each.decision for each in reversed(engine_releases(log_of(settings)))]
-    assert decisions == ["released", "held", "released", "promoted", "rolled_back"]
+    gone_back_from = ["rolled_back", "promoted"]
+    assert decisions == ["released", "held", "released", *gone_back_from, "promoted", "rolled_back"]
 
 
 def test_an_approved_engine_that_is_another_now_does_not_answer_until_a_person_has_it_answer(
