@@ -116,7 +116,7 @@ def test_a_version_that_was_live_is_no_candidate_where_its_release_is_no_longer_
     for seed in (0, 1):
         made = make_tiny_embedder(tmp_path / "base", seed)
         write = partial(shutil.copytree, made, dirs_exist_ok=True)
-        registry.add("embedder", LINEAGE, {}, 1.0, write, model_card)  # type: ignore[arg-type]
+        registry.add("embedder", LINEAGE, {}, 1.0, write, model_card)
     state = index.newest_state()
     assert state is not None
     releases = dict[int, str]()
@@ -126,7 +126,7 @@ def test_a_version_that_was_live_is_no_candidate_where_its_release_is_no_longer_
         embedder = EmbedderConfig(model=registry.path(version))
         details = made_with(version.digest).model_copy(update={"embedder": embedder})
         live = index.live()
-        index.release(releases[version.version], state, live and live.release_id, details)
+        index.release(releases[version.version], state, live.release_id if live else None, details)
     index.rollback(releases[1])
     follow_release_log(registry, index)
     said, moves = registry.aliases("embedder"), registry.decisions("embedder")
