@@ -220,6 +220,51 @@ def log_engine_decision(lake: Lake, log: ReleaseLog, decision: EngineRelease, si
     return _engine_release(logged)
 
 
+def adopt_engine_releases(lake: Lake, log: ReleaseLog) -> None:
+    """Adds the rows of `ops.engine_releases` to a release log that has no decision about engines.
+
+    So of before there was a log, and where PostgreSQL was lost: what was not approved does not answer then.
+    """
+    if log.live("engine") is not None:
+        return
+    engines = lake.query(
+        "select * from t order by decided_at", t=lake.delta(ENGINE_RELEASES.name)
+    ).to_pylist()
+    decisions = list[Decision]()
+    for row in engines:
+        encoded = {name: json.loads(row[name]) for name in ("config", "metrics", "gains")}
+        moves = row["decision"] != "held"
+        before = next((place for place in range(len(decisions), 0, -1) if decisions[place - 1].moves), None)
+        if row["decision"] == "rolled_back":  # the next rollback goes on back from the engine returned to
+            before = _before_return(decisions, before, row["generator_digest"])
+        decisions.append(
+            Decision(
+                "engine",
+                "",
+                row["decision"],
+                row["generator_digest"],
+                row["reason"],
+                row["decided_by"] or "",
+                json.dumps(row | encoded, default=str),
+                moves,
+                before if moves else None,
+                at=row["decided_at"],
+            )
+        )
+    log.adopt(decisions)
+
+
+def _before_return(decisions: list[Decision], live: int | None, digest: str) -> int | None:
+    """Returns what comes before the move, on the way back from the live one, that has a digest be live."""
+    place = live
+    while place is not None:
+        move = decisions[place - 1]
+        if move.digest == digest:
+            return move.before
+        place = move.before
+    return live
+
+
 @retry(retry=retry_if_exception_type(WriteConflict), stop=stop_after_attempt(5), reraise=True)
 def project_engine_releases(lake: Lake, log: ReleaseLog) -> int:
     """Appends to `ops.engine_releases` the rows of the release log about engines that it lacks.

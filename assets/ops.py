@@ -20,6 +20,7 @@ from assets.dagster.release_charts import (
     metrics_of_live,
 )
 from assets.dagster.retry import retry_asset
+from assets.engine_releases import adopt_engine_releases
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
 from assets.lake.releases import (
@@ -180,6 +181,7 @@ def release_asset(
 ) -> dg.MaterializeResult:
     """Makes the newest state of the index the live release, if its evaluation approved it."""
     state = releasable_index_state(search_index, recipe, model)
+    adopt_engine_releases(lake, search_index.log)  # before anything can be asked, where PostgreSQL was lost
     live = make_release_live(lake, search_index, state, context.run_id, model)
     follow_release_log(training_place.registry, search_index)
     prune_releases(search_index, releases_kept)

@@ -7,6 +7,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+from assets.engine_releases import adopt_engine_releases
 from assets.lake.lake import Lake
 from assets.lake.tables import ENGINE_RELEASES
 from retrieval.atomic_files import atomic_file
@@ -31,28 +32,7 @@ def _adopt_decisions(home: Path, lake: Lake, config: PostgresConfig) -> None:
     lake.conform_columns()
     registry = ModelRegistry(home / "models")
     adapters = {name: registry.aliases(name) for name in registry.names() if is_generator(name)}
-    engines = lake.query(
-        "select * from t where move_id is null order by decided_at", t=lake.delta(ENGINE_RELEASES.name)
-    ).to_pylist()
     decisions = list[Decision]()
-    for row in engines:
-        encoded = {name: json.loads(row[name]) for name in ("config", "metrics", "gains")}
-        moves = row["decision"] != "held"
-        before = next((place for place in range(len(decisions), 0, -1) if decisions[place - 1].moves), None)
-        decisions.append(
-            Decision(
-                "engine",
-                "",
-                row["decision"],
-                row["generator_digest"],
-                row["reason"],
-                "",
-                json.dumps(row | encoded, default=str),
-                moves,
-                before if moves else None,
-                at=row["decided_at"],
-            )
-        )
     for name, aliases in adapters.items():
         before = None
         for number in (aliases.previous, aliases.live) if aliases.live else ():
@@ -63,9 +43,12 @@ def _adopt_decisions(home: Path, lake: Lake, config: PostgresConfig) -> None:
                     Decision("adapter", name, "promoted", version.digest, why, "", record, True, before)
                 )
                 before = len(decisions)
-    if decisions:
+    engines = lake.query("select 1 from t limit 1", t=lake.delta(ENGINE_RELEASES.name))
+    if decisions or len(engines):
         with contextlib.closing(Postgres(home, config)) as postgres:
-            ReleaseLog(postgres).adopt(decisions)
+            log = ReleaseLog(postgres)
+            log.adopt(decisions)
+            adopt_engine_releases(lake, log)
 
 
 def _conform_columns(_: Path, lake: Lake, __: PostgresConfig) -> None:

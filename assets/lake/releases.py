@@ -21,7 +21,7 @@ from assets.lake.tables import RELEASES
 from quality.evaluation.verdict import Verdict
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index
-from retrieval.index.release_log import GATE, Decision, ReleaseConflict, ReleaseLog
+from retrieval.index.release_log import GATE, NO_RECORD, Decision, ReleaseConflict, ReleaseLog
 from retrieval.index.types import (
     IndexConflict,
     IndexPoint,
@@ -34,8 +34,6 @@ from retrieval.lineage import Lineage
 from retrieval.store.postgres import DatabaseUnavailable
 
 logger = logging.getLogger(__name__)
-
-_NO_RECORD = "{}"  # of what was decided before there was a log
 
 
 class ReleaseNotApproved(RuntimeError):
@@ -225,9 +223,8 @@ def prune_releases(index: Index, releases_kept: int) -> bool:
 
 def missing_rows(lake: Lake, table: Table, decisions: Sequence[Decision]) -> list[Decision]:
     """Returns the decisions that a table lacks, oldest first; those from before the log are not wanted."""
-    rows = lake.query("select move_id, decided_at from t", t=lake.delta(table.name))
-    known = set(zip(rows["move_id"].to_pylist(), rows["decided_at"].to_pylist(), strict=True))
-    return [each for each in decisions if each.record != _NO_RECORD and (each.move_id, each.at) not in known]
+    known = set(lake.query("select decided_at from t", t=lake.delta(table.name))["decided_at"].to_pylist())
+    return [each for each in decisions if each.record != NO_RECORD and each.at not in known]
 
 
 @retry(retry=retry_if_exception_type(WriteConflict), stop=stop_after_attempt(5), reraise=True)

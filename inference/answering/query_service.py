@@ -146,7 +146,12 @@ class QueryService:
             EngineChanged: It is not the engine that was approved.
         """
         engine = build_engine(self.engine_config, self._models.current.embedder, self._workplace)
-        require_approved(engine, self.retrieval, self._approved())
+        try:
+            require_approved(engine, self.retrieval, self._approved())
+        except EngineChanged:
+            # Another may have been released since the configuration was read: the next question has it.
+            self.__dict__.pop("engine_config", None)
+            raise
         return engine
 
     @cached_property

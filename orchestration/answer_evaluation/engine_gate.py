@@ -95,7 +95,13 @@ def gate_engine(
     deciding = deciding_verdict(filter(None, verdicts), *pair)
     if deciding and deciding.questions_digest == digest:
         said = next(each for each in engine_releases(log) if each.pair_verdict == deciding)
-        return GatedEngine(said.model_copy(update={"reason": f"{deciding}: {said.reason}"}), live)
+        reason = f"{deciding}: {said.reason}"
+        if said.answers:
+            reason += (
+                f"; by that it answered, and {live.engine} was {live.decision} since: "
+                "`headwater engines promote --reason …` has it answer again"
+            )
+        return GatedEngine(said.model_copy(update={"decision": "held", "reason": reason}), live)
     names = (f"{candidate.name} {candidate.digest}", f"{before.name} {before.digest}")
     asked_engines = dict(zip(names, (asked, asked_before), strict=True))
     evaluation = evaluate_engines(settings, model, collection, tenant, asked_engines, progress)

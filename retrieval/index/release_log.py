@@ -21,6 +21,9 @@ Kind = Literal["index", "engine", "adapter", "hold"]
 GATE = "gate"
 """Who decided what a measurement decided; a person's decision has the person's name."""
 
+NO_RECORD = "{}"
+"""The record of what was decided before there was a log, and of what has nothing live."""
+
 _COLUMNS = "move_id, kind, subject, decision, digest, moves, before, reason, decided_by, record::text, at"
 
 
@@ -74,7 +77,8 @@ class Decision:
         before: In a move, the `move_id` of the move to whose state a rollback returns; None where nothing was
             live before.
         move_id: Its place in the log, from 1.
-        at: When; later than every row before it, also where the clock was set back. None until it is logged.
+        at: When; later than every row before it, also where the clock was set back, but for what was decided
+            before there was a log. None until it is logged.
     """
 
     kind: Kind
@@ -83,7 +87,7 @@ class Decision:
     digest: str | None
     reason: str
     decided_by: str
-    record: str = "{}"
+    record: str = NO_RECORD
     moves: bool = False
     before: int | None = None
     move_id: int = 0
@@ -182,7 +186,7 @@ def insert_decision(connection: Connection[DatabaseRow], decision: Decision) -> 
             (kind, subject, decision, digest, moves, before, reason, decided_by, record, at)
         SELECT %(kind)s, %(subject)s, %(decision)s, %(digest)s, %(moves)s, %(before)s, %(reason)s,
             %(decided_by)s, %(record)s::jsonb,
-            greatest(coalesce(%(at)s, clock_timestamp()), max(at) + interval '1 microsecond')
+            coalesce(%(at)s, greatest(clock_timestamp(), max(at) + interval '1 microsecond'))
         FROM headwater.release_log RETURNING move_id, at
         """,
         asdict(decision),

@@ -26,6 +26,7 @@ from inference.answering.retrieval_settings import RetrievalSettings
 from inference.engines.generator import EngineConfig, build_engine
 from inference.engines.protocol import Engine, EngineChanged
 from inference.scoring.answer_scorer import PACKAGED_ANSWER_SCORER, load_answer_scorer
+from orchestration.answer_evaluation.engine_gate import promote_engine
 from orchestration.cli.main import app
 from orchestration.operations.ask import open_ask_service
 from orchestration.operations.runs import execute_answers_run
@@ -167,6 +168,13 @@ def test_an_engine_answers_once_it_is_released_and_another_is_held(
     assert answering_engine(settings) == "openai:good"
     again = gate(tmp_path)
     assert (again.exit_code, list(json.loads(again.stdout))) == (0, ["gate"])
+    # Gone back from, it is not said to answer because it was released once.
+    assert headwater("engines", "rollback", "--reason", "worse by hand").exit_code == 0
+    again = gate(tmp_path)
+    found = json.loads(again.stdout)["gate"]
+    assert (again.exit_code, found["decision"], found["outcome"]) == (1, "held", "released")
+    assert "extractive was rolled_back since: `headwater engines promote" in found["reason"]
+    assert headwater("engines", "promote", "--reason", "better after all").exit_code == 0
 
     # Without its settings it goes on answering, until a person has another answer.
     monkeypatch.delenv("HEADWATER_GENERATOR__ENDPOINT")
@@ -182,7 +190,8 @@ def test_an_engine_answers_once_it_is_released_and_another_is_held(
         headwater("engines", "rollback", "ffff", "--reason", "x").exception
     )
     decisions = [each.decision for each in reversed(engine_releases(log_of(settings)))]
-    assert decisions == ["released", "held", "released", "promoted", "rolled_back"]
+    gone_back_from = ["rolled_back", "promoted"]
+    assert decisions == ["released", "held", "released", *gone_back_from, "promoted", "rolled_back"]
 
 
 def test_an_approved_engine_that_is_another_now_does_not_answer_until_a_person_has_it_answer(
@@ -232,6 +241,25 @@ def write_questions(folder: Path) -> Path:
     file = folder / "batch.jsonl"
     file.write_text(json.dumps({"id": "1", "question": "Where do rivers rise?", "tenant": "acme"}) + "\n")
     return file
+
+
+def test_a_service_that_read_its_settings_before_another_engine_was_released_goes_on_with_that_one(
+    settings: Settings,
+) -> None:
+    for sentences in (4, 3):  # the second while the first is being loaded
+        extractive = settings.generator.extractive.model_copy(update={"sentences": sentences})
+        config = settings.generator.model_copy(update={"extractive": extractive})
+        changed = settings.model_copy(update={"generator": config})
+        if sentences == 4:
+            promote_engine(changed, "a test")
+            service = open_ask_service(changed)
+            assert service.engine_config.extractive.sentences == 4
+    with service:
+        promote_engine(changed, "a test")
+        with pytest.raises(EngineChanged):
+            service.ask("Where does the Danube rise?", "acme")
+        service.ask("Where does the Danube rise?", "acme")
+        assert service.engine_config.extractive.sentences == 3
 
 
 def test_what_a_service_withholds_is_no_refusal(

@@ -1,16 +1,20 @@
 """What goes live and what is pruned at the same time, and what a process that died left behind it."""
 
 import contextlib
+import shutil
 import threading
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import psycopg
 import pytest
-from index_rows import DIMENSION, NO_DETAILS, NO_LINEAGE, Chunk, batch, emptied
+from index_rows import DIMENSION, NO_DETAILS, NO_LINEAGE, Chunk, batch, emptied, made_with
 from random_adapters import register_random_adapter
+from test_model_releases import LINEAGE
+from tiny_embedders import make_tiny_embedder
 from tiny_generator import save_tiny_generator
 
 from inference.engines.digest import model_files_digest
@@ -18,10 +22,13 @@ from inference.engines.generator import EngineConfig
 from orchestration.settings import Settings
 from orchestration.training.generators import promote_adapter
 from orchestration.training.models import ModelNotPromoted
+from retrieval.embedding.config import EmbedderConfig
 from retrieval.index.index import Index
 from retrieval.index.releases import read_index_releases
 from retrieval.index.types import UnknownIndexRelease
 from retrieval.store.postgres import Postgres
+from training.registry.live import follow_release_log
+from training.registry.model_card import model_card
 from training.registry.versions import ModelDecision, ModelRegistry
 
 
@@ -100,3 +107,32 @@ def test_an_adapter_is_promoted_beside_what_the_log_says_is_live_where_aliases_l
             promote_adapter(settings, "generator-acme@2", "second", lambda line: None)
     finally:
         Postgres(settings.home, settings.postgres).remove()
+
+
+def test_a_version_that_was_live_is_no_candidate_where_its_release_is_no_longer_kept(
+    index: Index, tmp_path: Path
+) -> None:
+    registry = ModelRegistry(tmp_path / "models")
+    for seed in (0, 1):
+        made = make_tiny_embedder(tmp_path / "base", seed)
+        write = partial(shutil.copytree, made, dirs_exist_ok=True)
+        registry.add("embedder", LINEAGE, {}, 1.0, write, model_card)
+    state = index.newest_state()
+    assert state is not None
+    releases = dict[int, str]()
+    for version in reversed(registry.versions("embedder")):
+        state = index.apply(state, [batch([Chunk("c", f"text {version.version}")])], [], NO_LINEAGE)
+        releases[version.version] = f"r1.{state.epoch}"
+        embedder = EmbedderConfig(model=registry.path(version))
+        details = made_with(version.digest).model_copy(update={"embedder": embedder})
+        live = index.live()
+        index.release(releases[version.version], state, live.release_id if live else None, details)
+    index.rollback(releases[1])
+    follow_release_log(registry, index)
+    said, moves = registry.aliases("embedder"), registry.decisions("embedder")
+    assert (said.live, said.candidate) == (1, None)
+    index.prune([])
+    assert releases[2] not in {each.release_id for each in index.releases()}
+    follow_release_log(registry, index)
+    assert registry.aliases("embedder") == said
+    assert registry.decisions("embedder") == moves

@@ -1,11 +1,14 @@
 """Which versions of models are live? The registry's folders show what the release log says."""
 
+from collections.abc import Sequence
+
 from retrieval.embedding.config import recorded_model_path
 from retrieval.index.index import Index
-from retrieval.index.release_log import Decision, ReleaseLog
+from retrieval.index.release_log import NO_RECORD, Decision, ReleaseLog
+from retrieval.index.types import IndexRecord
 from training.registry.addresses import EMBEDDER
 from training.registry.live_adapters import AdapterRecord, is_generator
-from training.registry.versions import LiveVersions, ModelDecision, ModelRegistry
+from training.registry.versions import LiveVersions, ModelDecision, ModelRegistry, ModelVersion
 
 
 def follow_release_log(registry: ModelRegistry, index: Index) -> list[str]:
@@ -23,20 +26,27 @@ def follow_release_log(registry: ModelRegistry, index: Index) -> list[str]:
 def live_versions(registry: ModelRegistry, index: Index) -> dict[str, LiveVersions]:
     """Returns what the release log says about each model of the registry, by the model's name."""
     said = {name: _adapters(name, index.log) for name in registry.names() if is_generator(name)}
-    if numbers := {str(registry.path(each)): each.version for each in registry.versions(EMBEDDER)}:
-        said[EMBEDDER] = _embedder(registry, index, numbers)
+    if versions := registry.versions(EMBEDDER):
+        said[EMBEDDER] = _embedder(registry, index, versions)
     return said
 
 
-def _embedder(registry: ModelRegistry, index: Index, numbers: dict[str, int]) -> LiveVersions:
-    """An embedder is live by the release of the index that was built with it."""
+def _embedder(registry: ModelRegistry, index: Index, versions: Sequence[ModelVersion]) -> LiveVersions:
+    """An embedder is live by the release of the index that was built with it.
+
+    Of a release that is no longer kept, the log's record has the digest of its model.
+    """
+    numbers = {str(registry.path(each)): each.version for each in versions}
+    of_digest = {each.digest: each.version for each in versions}
     of_release = {
         each.release_id: numbers.get(str(recorded_model_path(each.details.embedder.model, registry.folder)))
         for each in index.releases()
     }
 
     def version(move: Decision) -> int | None:
-        return of_release.get(move.digest or "")
+        if move.digest in of_release or move.record == NO_RECORD:
+            return of_release.get(move.digest or "")
+        return of_digest.get(IndexRecord.model_validate_json(move.record).model_digest)
 
     moves = [each for each in index.log.decisions("index") if each.moves]
     live = version(moves[-1]) if moves else None
