@@ -231,7 +231,8 @@ class _Reader:
     def _quantity(self, place: int, begins: bool) -> int:
         """Reads a number with its unit; returns how many tokens it has, 0 where there is none."""
         token = self.tokens[place]
-        values, unit, taken = (), None, 0
+        values: tuple[float, ...] = ()
+        unit, taken = None, 0
         found = _QUANTITY.match(token)
         if found:
             values = _readings(found[1])

@@ -226,8 +226,8 @@ def _number_written_otherwise(sentence: str, chance: random.Random, names: Seque
             return _replaced(sentence, found, digits.replace(",", chance.choice(("", " "))))
         if re.fullmatch(r"[1-9]\d{4,}", digits):
             return _replaced(sentence, found, f"{int(digits):,}")
-    if found := _NUMBER_WORD.search(sentence):
-        return _replaced(sentence, found, str(NUMBER_WORDS[found[0].lower()]))
+    if word := _NUMBER_WORD.search(sentence):
+        return _replaced(sentence, word, str(NUMBER_WORDS[word[0].lower()]))
     return None
 
 
