@@ -54,7 +54,7 @@ class EngineRelease(BaseModel, frozen=True):
         questions_digest: The `question_set_digest` of the questions; None if it was not measured.
         outcome: The verdict, also where the questions do not decide; None if it was not measured.
         questions_needed: How many questions it takes to decide; None where it is decided.
-        approval_digest: Its digest less the embedder, about which the release of the index decides; empty
+        approval_digest: Its digest less the embedder, about which the release of the index decides; None
             where it was decided before that was kept, and then no engine is the one that was approved.
         retrieval_digest: The digest of how passages are found for it (`RetrievalSettings`).
         decided_by: `gate`, or the name of a person.
@@ -73,8 +73,8 @@ class EngineRelease(BaseModel, frozen=True):
     questions_digest: str | None = None
     outcome: Outcome | None = None
     questions_needed: int | None = None
-    approval_digest: str = ""
-    retrieval_digest: str = ""
+    approval_digest: str | None = None
+    retrieval_digest: str | None = None
     decided_by: str | None = None
     decided_at: datetime | None = None
 

@@ -20,7 +20,7 @@ from assets.dagster.release_charts import (
     metrics_of_live,
 )
 from assets.dagster.retry import retry_asset
-from assets.engine_releases import adopt_engine_releases
+from assets.engine_releases import adopt_engine_releases, project_engine_releases
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
 from assets.lake.releases import (
@@ -51,7 +51,7 @@ from retrieval.index.types import IndexRecord, IndexRelease
 from retrieval.search.searcher import QueryModelMismatch, Searcher
 from training.place import TrainingPlace
 from training.registry.addresses import questions_learned
-from training.registry.live import approved_beside, follow_release_log
+from training.registry.live import adopt_live_adapters, approved_beside, follow_release_log
 from training.registry.versions import ModelRegistry
 
 logger = logging.getLogger(__name__)
@@ -181,8 +181,11 @@ def release_asset(
 ) -> dg.MaterializeResult:
     """Makes the newest state of the index the live release, if its evaluation approved it."""
     state = releasable_index_state(search_index, recipe, model)
-    adopt_engine_releases(lake, search_index.log)  # before anything can be asked, where PostgreSQL was lost
+    # Before anything can be asked, where PostgreSQL was lost.
+    adopt_engine_releases(lake, search_index.log)
+    adopt_live_adapters(training_place.registry, search_index.log)
     live = make_release_live(lake, search_index, state, context.run_id, model)
+    project_engine_releases(lake, search_index.log)
     follow_release_log(training_place.registry, search_index)
     prune_releases(search_index, releases_kept)
     hold = search_index.live_hold()

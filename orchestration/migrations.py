@@ -11,9 +11,10 @@ from assets.engine_releases import adopt_engine_releases
 from assets.lake.lake import Lake
 from assets.lake.tables import ENGINE_RELEASES
 from retrieval.atomic_files import atomic_file
-from retrieval.index.release_log import Decision, ReleaseLog
+from retrieval.index.release_log import ReleaseLog
 from retrieval.store.postgres import Postgres, PostgresConfig
-from training.registry.live_adapters import AdapterRecord, is_generator
+from training.registry.live import adopt_live_adapters
+from training.registry.live_adapters import is_generator
 from training.registry.versions import ModelRegistry
 
 
@@ -31,23 +32,12 @@ def _adopt_decisions(home: Path, lake: Lake, config: PostgresConfig) -> None:
     """Adds to the release log what tables and folders said before it; starts PostgreSQL for that."""
     lake.conform_columns()
     registry = ModelRegistry(home / "models")
-    adapters = {name: registry.aliases(name) for name in registry.names() if is_generator(name)}
-    decisions = list[Decision]()
-    for name, aliases in adapters.items():
-        before = None
-        for number in (aliases.previous, aliases.live) if aliases.live else ():
-            if version := registry.version(name, number) if number else None:
-                record = AdapterRecord(version=version.version).model_dump_json()
-                why = "before there was a release log"
-                decisions.append(
-                    Decision("adapter", name, "promoted", version.digest, why, "", record, True, before)
-                )
-                before = len(decisions)
+    adapters = any(registry.aliases(name).live for name in registry.names() if is_generator(name))
     engines = lake.query("select 1 from t limit 1", t=lake.delta(ENGINE_RELEASES.name))
-    if decisions or len(engines):
+    if adapters or len(engines):
         with contextlib.closing(Postgres(home, config)) as postgres:
             log = ReleaseLog(postgres)
-            log.adopt(decisions)
+            adopt_live_adapters(registry, log)
             adopt_engine_releases(lake, log)
 
 

@@ -144,6 +144,16 @@ ENGINE_RELEASES = Table(
                 pa.int64(),
                 nullable=True,
             ),
+            column(
+                "approval_digest",
+                "Digest of the engine less the embedder, without which it does not answer; NULL: unknown.",
+                nullable=True,
+            ),
+            column(
+                "retrieval_digest",
+                "Digest of how passages are found for it; NULL where unknown.",
+                nullable=True,
+            ),
             *_LOGGED,
         ]
     ),

@@ -128,7 +128,7 @@ class QueryService:
             release.release_id,
             release.details.model_digest,
             engine_name(self.engine_config),
-            approved.engine if approved else approval_digest(self.engine),
+            (approved and approved.engine) or approval_digest(self.engine),
             choice.adapter.digest if choice and choice.adapter else None,
             self.retrieval.digest,
             code_digest(),

@@ -22,12 +22,13 @@ class Approval:
     """What was approved to answer.
 
     Attributes:
-        engine: The digest of the engine less the embedder (`approval_digest`).
-        retrieval: The digest of the settings by which it was given its passages.
+        engine: The digest of the engine less the embedder (`approval_digest`); None where it is not known,
+            and then nothing is what was approved.
+        retrieval: The digest of the settings by which it was given its passages; None likewise.
     """
 
-    engine: str
-    retrieval: str
+    engine: str | None
+    retrieval: str | None
 
 
 @dataclass(frozen=True)

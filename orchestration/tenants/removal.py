@@ -15,6 +15,7 @@ from retrieval.index.index import Index
 from retrieval.index.release_log import GATE, Decision, ReleaseHeld
 from retrieval.store.postgres import Postgres
 from training.datasets.requests import DatasetRequests
+from training.jobs.job import follow_models
 from training.registry.live import follow_release_log
 from training.registry.live_adapters import generator_name
 
@@ -90,6 +91,7 @@ def remove_tenant(settings: Settings, tenant: str, progress: Callable[[str], Non
             f"{hold}: no release without {tenant} can go live; `headwater hold --off` ends that. Nothing was "
             "removed"
         )
+    _take_adapters_down(settings, index, tenant, progress)  # which a hold refuses, before anything is removed
     sources = SourceRegistry(settings.sources_file)
     for source in held.sources:
         sources.remove(source)
@@ -101,7 +103,6 @@ def remove_tenant(settings: Settings, tenant: str, progress: Callable[[str], Non
     for table in _ERASED:
         erased = erase_rows(lake, table, "tenant", tenant, run_id)
         progress(f"{table.name}: {counted(erased, 'row')} deleted")
-    _take_adapters_down(settings, index, tenant)
     outcome = execute_run(settings, None, progress)
     if outcome.failures:
         again = f"what is live serves {tenant} until `headwater tenant remove {tenant}` has gone on from here"
@@ -111,7 +112,9 @@ def remove_tenant(settings: Settings, tenant: str, progress: Callable[[str], Non
     return TenantRemoval(held, live.release_id if live else None, outcome.run_id, left)
 
 
-def _take_adapters_down(settings: Settings, index: Index, tenant: str) -> None:
+def _take_adapters_down(
+    settings: Settings, index: Index, tenant: str, progress: Callable[[str], None]
+) -> None:
     """Has the base answer where an adapter of the tenant did."""
     name = generator_name(tenant)
     live = index.log.live("adapter", name)
@@ -119,6 +122,7 @@ def _take_adapters_down(settings: Settings, index: Index, tenant: str) -> None:
         decision = Decision("adapter", name, "stepped_down", None, "its tenant was removed", GATE)
         index.log.move_back(decision, None, live.digest)
         follow_release_log(settings.training_place.registry, index)
+        follow_models(settings.training_place, name, progress)
 
 
 def _remaining(settings: Settings, held: TenantHoldings, kept: list[str]) -> Iterator[Remainder]:

@@ -128,7 +128,8 @@ def promote_model(
     if not kept:
         progress(f"building the index with {version.address}, beside the live one")
         outcome = execute_run(with_candidate, _INDEX_SELECTION, progress)
-        if outcome.failures and not _approved_by_person(lake, index, with_candidate, model, because):
+        decided = _approved_by_person(lake, index, with_candidate, model, outcome.run_id, because)
+        if outcome.failures and not decided:
             raise ModelNotPromoted(f"{version.address} is not served: {'; '.join(outcome.failures)}")
         registry.open(version)  # building took its time
     said = f"{version.address} promoted: {reason.strip()}"
@@ -149,12 +150,14 @@ def promote_model(
 
 
 def _approved_by_person(
-    lake: Lake, index: Index, settings: Settings, model: EmbeddingModel, because: str | None
+    lake: Lake, index: Index, settings: Settings, model: EmbeddingModel, run_id: str, because: str | None
 ) -> bool:
-    """Has a person approve the index of a model where its gate did not decide; returns whether it was so."""
+    """Has a person approve a run's index about which its gate did not decide; returns whether it was so."""
     state = index.state(model.digest, settings.recipe.chunker_digest(model))
     verdict = last_verdict(index.log, stored_release_name(state)) if state else None
     if because is None or state is None or verdict is None or verdict.decision != "undecided":
+        return False
+    if state.lineage.run_id != run_id:  # the run failed before it made an index: this one is of before
         return False
     approve_release(lake, index, stored_release_name(state), because)
     return True

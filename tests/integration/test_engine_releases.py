@@ -215,7 +215,7 @@ def test_an_approved_engine_that_is_another_now_does_not_answer_until_a_person_h
         done = headwater("engines", "promote", "--reason", "a test", "--json")
         assert done.exit_code == 0, done.output
         assert answering_engine(settings) == "extractive"
-        return engine_releases(log_of(settings))[0].approval_digest
+        return str(engine_releases(log_of(settings))[0].approval_digest)
 
     first = promoted()
     content = bytearray(scorer.read_bytes())

@@ -130,6 +130,8 @@ def machine(place: Place) -> type[RuleBasedStateMachine]:
                 connection.execute("DELETE FROM headwater.release_log; DELETE FROM headwater.releases")
             for table in (RELEASES, ENGINE_RELEASES):
                 lake.delta(table.name).delete()
+            for aliases in place.registry.folder.glob("registry/*/aliases.json"):
+                aliases.unlink()
             self.ways: dict[tuple[Kind, str], list[str]] = {}
             self.held_by: str | None = None
             self.embedders: dict[str, int | None] = {}
@@ -314,7 +316,7 @@ def machine(place: Place) -> type[RuleBasedStateMachine]:
                 def moved() -> None:
                     way[:] = [""]
 
-                self.attempt(kill, lambda: _take_adapters_down(place.settings, index, tenant), moved)
+                self.attempt(kill, lambda: _take_adapters_down(place.settings, index, tenant, print), moved)
 
         @rule(kind=st.sampled_from(["index", "engine"]))
         def move_beside_what_is_no_longer_live(self, kind: Kind) -> None:

@@ -23,6 +23,28 @@ def follow_release_log(registry: ModelRegistry, index: Index) -> list[str]:
     return registry.project(lambda: live_versions(registry, index))
 
 
+def adopt_live_adapters(registry: ModelRegistry, log: ReleaseLog) -> None:
+    """Adds the adapters that the folders show as live to a release log that knows none of their model.
+
+    So of before there was a log, and where PostgreSQL was lost.
+    """
+    decisions = list[Decision]()
+    for name in filter(is_generator, registry.names()):
+        aliases, before = registry.aliases(name), None
+        for number in (aliases.previous, aliases.live) if aliases.live else ():
+            if version := registry.version(name, number) if number else None:
+                record, why = (
+                    AdapterRecord(version=version.version).model_dump_json(),
+                    "adopted from its folder",
+                )
+                decisions.append(
+                    Decision("adapter", name, "promoted", version.digest, why, "", record, True, before)
+                )
+                before = len(decisions)
+    if decisions:
+        log.adopt(decisions)
+
+
 def live_versions(registry: ModelRegistry, index: Index) -> dict[str, LiveVersions]:
     """Returns what the release log says about each model of the registry, by the model's name."""
     said = {name: _adapters(name, index.log) for name in registry.names() if is_generator(name)}

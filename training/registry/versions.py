@@ -378,6 +378,8 @@ class ModelRegistry:
     def project(self, read: Callable[[], Mapping[str, LiveVersions]]) -> list[str]:
         """Has the folders of models say what the release log says; two processes do so in turn.
 
+        A folder that knows of moves keeps them where the log knows of none: then its database was lost.
+
         Args:
             read: Reads the log, and returns by the model's name what it says.
 
@@ -389,7 +391,12 @@ class ModelRegistry:
             return []
         with lock.open("w") as held:
             fcntl.flock(held, fcntl.LOCK_EX)
-            changed = {name: said for name, said in read().items() if said != self._live_versions(name)}
+            known = {name: (said, self._live_versions(name)) for name, said in read().items()}
+            changed = {
+                name: said
+                for name, (said, before) in known.items()
+                if said != before and (said.move_id or not before.move_id)
+            }
             for name, said in changed.items():
                 with atomic_file(self._models(name) / _ALIASES) as fresh:
                     fresh.write_text(said.model_dump_json() + "\n", encoding="utf-8")

@@ -226,8 +226,9 @@ def _number_written_otherwise(sentence: str, chance: random.Random, names: Seque
             return _replaced(sentence, found, digits.replace(",", chance.choice(("", " "))))
         if re.fullmatch(r"[1-9]\d{4,}", digits):
             return _replaced(sentence, found, f"{int(digits):,}")
-    word = _NUMBER_WORD.search(sentence)
-    return _replaced(sentence, word, str(NUMBER_WORDS[word[0].lower()])) if word else None
+    if word := _NUMBER_WORD.search(sentence):
+        return _replaced(sentence, word, str(NUMBER_WORDS[word[0].lower()]))
+    return None
 
 
 def _unit_written_otherwise(sentence: str, chance: random.Random, names: Sequence[str]) -> str | None:
