@@ -131,8 +131,9 @@ def test_training_sets_of_several_tenants_are_learned_together_but_for_what_one_
     folder, rows = settings.datasets_folder, ranked_rows(["shared"])
     own = [
         row
-        | {key: f"{row[key]} there" for key in ("example_id", "question", "positive")}
-        | {"doc_ids": [who]}
+        | {key: f"{row[key]} there" for key in ("example_id", "positive")}
+        | {"candidates": [f"{each} there" for each in row["candidates"]]}
+        | {"question": row["question"][::-1], "doc_ids": [who]}
         for row, who in zip(rows, map(str, range(len(rows))), strict=True)
     ]
     acme = write_examples(settings, "acme", rows)
@@ -149,6 +150,9 @@ def test_training_sets_of_several_tenants_are_learned_together_but_for_what_one_
     ):
         same = learned_of_tenants(folder, tenants, addresses)
         assert (same.name, same.digest, same.datasets) == (both.name, both.digest, both.datasets)
+    nearly = [row | {"question": f"{row['question']}?"} for row in own[1:]]
+    write_examples(settings, "initrode", nearly)
+    assert len(learned_of_tenants(folder, ["globex", "initrode"]).lists().ids) == 1, "and on what is alike"
     one = learned_of_tenants(folder, [], [acme.name, acme.address])
     assert (one.name, one.digest, one.tenant, one.datasets) == (acme.address, acme.digest, "acme", ())
     with pytest.raises(UnknownDataset, match=f"{globex.address} is a training set of the tenant 'globex'"):
