@@ -93,11 +93,6 @@ class Decision:
     move_id: int = 0
     at: datetime | None = None
 
-    @property
-    def by_person(self) -> bool:
-        """Whether a person decided it, and no measurement."""
-        return self.decided_by not in (GATE, "")
-
 
 def lock_log(connection: Connection[DatabaseRow]) -> None:
     """Lets nobody else write to the log before the transaction ends; reading goes on.

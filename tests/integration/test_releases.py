@@ -1,5 +1,6 @@
 """The release log says what is live; `ops.releases` follows, also where a process died between the two."""
 
+import getpass
 import json
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,8 @@ def test_what_was_not_decided_goes_live_when_a_person_says_why(
         make_release_live(lake, index, state, "run", model)
     with pytest.raises(ReleaseNotApproved, match="the reason is empty"):
         approve_release(lake, index, name, " ")
-    assert approve_release(lake, index, name, "we read the answers").by_person
+    approved = approve_release(lake, index, name, "we read the answers")
+    assert approved.decided_by == getpass.getuser()
     live = make_release_live(lake, index, state, "run", model)
     assert (live.release_id, live.details.metrics) == (name, {"ndcg@10": 0.7})
     assert log(lake)[1:] == [
