@@ -12,7 +12,8 @@ from training.registry.versions import LiveVersions, ModelRegistry
 def show_live(registry: ModelRegistry, name: str, live: int | None, previous: int | None = None) -> None:
     """Has the registry's folder say that a version is live, whatever a release log says."""
     was_live = tuple(sorted(number for number in (live, previous) if number))
-    registry.project(lambda: {name: LiveVersions(live=live, previous=previous, was_live=was_live)})
+    said = LiveVersions(move_id=1, live=live, previous=previous, was_live=was_live)
+    registry.project(lambda: {name: said})
 
 
 def log_of(settings: Settings) -> ReleaseLog:

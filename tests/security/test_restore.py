@@ -149,8 +149,8 @@ def test_a_functions_body_is_ours_whatever_was_backed_up(settings: Settings, mod
     with source.owner() as connection:
         ours = connection.execute(FUNCTIONS).fetchall()
         connection.execute(
-            "CREATE OR REPLACE FUNCTION headwater.unspaced() RETURNS text "
-            "LANGUAGE sql AS 'SELECT NULL::text'; "
+            "CREATE OR REPLACE FUNCTION headwater.keep_no_statistics(of regclass) RETURNS void "
+            "LANGUAGE plpgsql AS 'BEGIN END'; "
             "CREATE FUNCTION headwater.mine() RETURNS integer LANGUAGE sql AS 'SELECT 1'; "
             "CREATE TABLE headwater.strange AS SELECT 1 AS one"
         )
