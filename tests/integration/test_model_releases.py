@@ -137,7 +137,7 @@ def test_a_version_goes_live_with_its_index_after_it_was_approved_and_back(setti
     assert "rolled back from r2: embedder: worse on names" in rows["reason"].to_pylist()
     decided = [(each.decision, each.reason) for each in registry.decisions("embedder")][-2:]
     assert decided == [
-        ("promoted", "better on rivers"),
+        ("promoted", "embedder@1 promoted: better on rivers"),
         ("rolled_back", "rolled back from r2: embedder: worse on names"),
     ]
     with pytest.raises(UnknownModel, match="there is no model 'ranker'; there are embedder"):
