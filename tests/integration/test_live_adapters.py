@@ -284,13 +284,13 @@ def test_under_a_hold_no_adapter_is_promoted_or_rolled_back(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index, registry = Index(Postgres(settings.home, settings.postgres)), registry_of(settings)
-    approve(settings, "generator-beta@1")
+    approve(settings, "generator-beta@2")
     make_adapter_live(settings, "generator-beta", None)
     make_adapter_live(settings, "generator-acme", 1)
     index.hold(None, "ada", "an audit")
     try:
         with pytest.raises(ReleaseHeld, match="an audit"):
-            promote_adapter(settings, "generator-beta@1", "try", lambda line: None)
+            promote_adapter(settings, "generator-beta@2", "try", lambda line: None)
         assert registry.aliases("generator-beta").live is None
         monkeypatch.setenv("HEADWATER_HOME", str(settings.home))
         ran = CliRunner().invoke(app, ["models", "rollback", "generator-acme", "--reason", "try"])
