@@ -491,7 +491,7 @@ def test_a_changed_and_an_added_document_change_no_others_examples(settings: Set
     anew = {changed} | {row["doc_id"] for row in before.values() if not there >= {*row["chunk_ids"]}}
     untouched = [key for key, row in before.items() if row["doc_id"] not in anew]
     assert len(untouched) > len(before) / 2
-    # Whether a question is alike to a held-out one depends on what all documents are asked; nothing else does.
+    # Whether a question is alike to a held-out one depends on what all documents are asked, and nothing else.
     marks = {row["left_out"] for key in untouched for row in (before[key], after[key])}
     assert marks <= {None, "near_held_out", "not_found"}
     same = {
