@@ -11,15 +11,13 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
-import pyarrow as pa
 from pydantic import BaseModel, Field
-from tenacity import retry, retry_if_exception_type, stop_after_attempt
 
 from assets.lake.lake import Lake
-from assets.lake.lineage import CODE_VERSION, WriteConflict
-from assets.lake.releases import decision_columns, missing_rows
+from assets.lake.lineage import CODE_VERSION
+from assets.lake.releases import append_missing
 from assets.lake.tables import ENGINE_RELEASES
 from inference.answering.retrieval_settings import Approval, RetrievalSettings
 from inference.engines.generator import EngineConfig, approval_digest, engine_name
@@ -265,38 +263,27 @@ def _before_return(decisions: list[Decision], live: int | None, digest: str) -> 
     return live
 
 
-@retry(retry=retry_if_exception_type(WriteConflict), stop=stop_after_attempt(5), reraise=True)
 def project_engine_releases(lake: Lake, log: ReleaseLog) -> int:
-    """Appends to `ops.engine_releases` the rows of the release log about engines that it lacks.
+    """Appends to `ops.engine_releases` the log's rows about engines; see `append_missing`."""
 
-    Returns:
-        How many they were.
-
-    Raises:
-        WriteConflict: When other writers were faster five times in a row.
-    """
-    token = lake.fencing_token(ENGINE_RELEASES)
-    missing = missing_rows(lake, ENGINE_RELEASES, log.decisions("engine"))
-    rows = []
-    for each in missing:
-        release = _engine_release(each)
-        encoded = {
+    def columns(decision: Decision) -> dict[str, Any]:
+        release = _engine_release(decision)
+        return release.model_dump() | {
             "config": release.config.model_dump_json(),
             "metrics": json.dumps(release.metrics, sort_keys=True),
             "gains": json.dumps({name: asdict(each) for name, each in release.gains.items()}, sort_keys=True),
         }
-        rows.append(release.model_dump() | encoded | decision_columns(each))
-    if rows:
-        lineage = Lineage(
-            run_id=f"move {missing[-1].move_id} of the release log",
+
+    def lineage(newest: Decision) -> Lineage:
+        return Lineage(
+            run_id=f"move {newest.move_id} of the release log",
             asset="ops/engine_releases",
             code_version=CODE_VERSION,
-            config_digest=missing[-1].digest or "",
+            config_digest=newest.digest or "",
             inputs={},
-            fence=token + 1,
         )
-        lake.append(ENGINE_RELEASES, pa.Table.from_pylist(rows, ENGINE_RELEASES.schema), lineage)
-    return len(rows)
+
+    return append_missing(lake, ENGINE_RELEASES, log.decisions("engine"), columns, lineage)
 
 
 def _engine_release(row: Decision) -> EngineRelease:

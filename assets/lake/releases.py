@@ -7,7 +7,7 @@ about the index to SQL and to the web UI; whoever adds a row copies it, or the n
 import getpass
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
@@ -228,8 +228,21 @@ def missing_rows(lake: Lake, table: Table, decisions: Sequence[Decision]) -> lis
 
 
 @retry(retry=retry_if_exception_type(WriteConflict), stop=stop_after_attempt(5), reraise=True)
-def project_releases(lake: Lake, log: ReleaseLog, run_id: str = "") -> int:
-    """Appends to `ops.releases` the rows of the release log about the index that it lacks.
+def append_missing(
+    lake: Lake,
+    table: Table,
+    decisions: Sequence[Decision],
+    columns: Callable[[Decision], dict[str, Any]],
+    lineage: Callable[[Decision], Lineage],
+) -> int:
+    """Appends to a table of decisions those that it lacks.
+
+    Args:
+        lake: The tables.
+        table: The table.
+        decisions: The decisions that belong there, oldest first.
+        columns: Returns the table's own columns, without `decision_columns`.
+        lineage: Returns the lineage of a commit whose last row is a decision; the fence is set here.
 
     Returns:
         How many they were.
@@ -237,23 +250,32 @@ def project_releases(lake: Lake, log: ReleaseLog, run_id: str = "") -> int:
     Raises:
         WriteConflict: When other writers were faster five times in a row.
     """
-    token = lake.fencing_token(RELEASES)
-    missing = missing_rows(lake, RELEASES, log.decisions("index"))
-    rows = []
-    for each in missing:
-        record = IndexRecord.model_validate_json(each.record)
-        rows.append(decision_columns(each) | {"release_id": each.digest} | index_columns(record))
-    if rows:
-        lineage = Lineage(
+    token = lake.fencing_token(table)
+    missing = missing_rows(lake, table, decisions)
+    if missing:
+        rows = [columns(each) | decision_columns(each) for each in missing]
+        fenced = lineage(missing[-1]).model_copy(update={"fence": token + 1})
+        lake.append(table, pa.Table.from_pylist(rows, table.schema), fenced)
+    return len(missing)
+
+
+def project_releases(lake: Lake, log: ReleaseLog, run_id: str = "") -> int:
+    """Appends to `ops.releases` the rows of the release log about the index; see `append_missing`."""
+
+    def columns(decision: Decision) -> dict[str, Any]:
+        record = IndexRecord.model_validate_json(decision.record)
+        return {"release_id": decision.digest} | index_columns(record)
+
+    def lineage(newest: Decision) -> Lineage:
+        return Lineage(
             run_id=run_id,
             asset="ops/release",
             code_version=CODE_VERSION,
             config_digest="",
-            inputs=IndexRecord.model_validate_json(missing[-1].record).versions,
-            fence=token + 1,
+            inputs=IndexRecord.model_validate_json(newest.record).versions,
         )
-        lake.append(RELEASES, pa.Table.from_pylist(rows, RELEASES.schema), lineage)
-    return len(rows)
+
+    return append_missing(lake, RELEASES, log.decisions("index"), columns, lineage)
 
 
 def decision_columns(decision: Decision) -> dict[str, Any]:
