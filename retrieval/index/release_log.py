@@ -97,8 +97,10 @@ class Decision:
 def lock_log(connection: Connection[DatabaseRow]) -> None:
     """Lets nobody else write to the log before the transaction ends; reading goes on.
 
-    Whoever locks rows of releases or generations too locks the log first.
+    Whoever locks rows of releases or generations too locks the log first. PostgreSQL ends the transaction of
+    a process that is suspended for half a minute, so that it does not block all others.
     """
+    connection.execute("SET LOCAL idle_in_transaction_session_timeout = '30s'")
     connection.execute("LOCK TABLE headwater.release_log IN SHARE ROW EXCLUSIVE MODE")
 
 

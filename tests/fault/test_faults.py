@@ -30,6 +30,7 @@ REFUSED = (
     "another run has written since",
     "another build of the index is running",
     "the change was worked out",
+    "idle-in-transaction timeout",
 )
 """What a run says that was overtaken, or came while another one had its turn."""
 
@@ -85,7 +86,7 @@ def ends(states: States, run: str) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("run", "effect"),
     [
-        ("tables made", "append ops/releases"),
+        ("tables made", "sql INSERT INTO headwater.release_log"),
         pytest.param("changed", "append bronze/raw_documents", marks=full_only),
         pytest.param("changed", "silver/documents", marks=full_only),
         pytest.param("changed", "gold/embeddings", marks=full_only),
@@ -109,6 +110,26 @@ def test_a_step_that_outlives_its_run_worker(states: States, report: Report, run
     assert orphan.returncode == 1
     assert refused, said[-3000:]
     assert plain(said), said[-3000:]
+    stop(home)
+
+
+@full_only
+def test_a_step_that_outlives_its_run_worker_copies_no_decision_twice(states: States, report: Report) -> None:
+    """Its decision is in the log, and the next run has copied it to `ops.releases` before it wakes up."""
+    home = states.copy(states.not_indexed, "orphan")
+    effect = "append ops/releases"
+    with begun(home, "run", driver=("stop", effect, "before")) as orphan:
+        wait_for_standstill(orphan)
+        end_its_run(home)
+        other = headwater(home, "run")
+        assert other.returncode == 0, other.stdout[-3000:]
+        orphan.send_signal(signal.SIGCONT)
+        said = orphan.communicate(timeout=300)[0]
+    wrong = differences(home, states.first_end)
+    cause, remark = "run worker dead, its step alive until after the next run", "the decision is copied once"
+    report.add("tables made", cause, f"before `{effect}`", wrong, remark)
+    assert not wrong
+    assert orphan.returncode == 0 or plain(said), said[-3000:]
     stop(home)
 
 

@@ -389,7 +389,7 @@ def test_what_looks_after_services_lives_while_dagsters_storage_is_locked(
         assert reported(settings).looked_s == clock.now_s
     finally:
         stop_process_group(pid_file, 0.5)
-    assert [each.message for each in caplog.records if each.exc_info] == [
+    assert [each.getMessage() for each in caplog.records if each.exc_info] == [
         "looking after the daemon's heartbeats failed; trying again"
     ]
 
