@@ -20,7 +20,7 @@ WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STATE = $(abspath $(or $(HEADWATER_HOME),.headwater))
-ROOMS := orchestration assets training quality retrieval inference
+ROOMS := orchestration assets training quality retrieval inference common
 LOCKED_EXTRAS := dev ocr train serve gpu
 
 # uv where the machine has one that works (a version manager's shim may not), else one inside the environment.

@@ -25,7 +25,6 @@ from assets.dagster.sources import (
     sources_state_digest,
 )
 from assets.engine.step import begin_step, open_relations
-from assets.lake.ids import config_digest
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
 from assets.lake.tables import RAW_DOCUMENTS
@@ -53,7 +52,8 @@ from assets.sources.source_reader import (
     source_state_digest,
 )
 from assets.sources.source_registry import SourceRegistry
-from retrieval.progress import Progress
+from common.ids import config_digest
+from common.progress import Progress
 
 logger = logging.getLogger(__name__)
 

@@ -19,13 +19,13 @@ from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
 from assets.lake.releases import append_missing
 from assets.lake.tables import ENGINE_RELEASES
+from common.lineage import Lineage
+from common.redaction import has_credentials
 from inference.answering.retrieval_settings import Approval, RetrievalSettings
 from inference.engines.generator import EngineConfig, approval_digest, engine_name
 from inference.engines.protocol import Engine
 from quality.evaluation.verdict import Gain, Outcome, PairVerdict, Verdict
 from retrieval.index.release_log import GATE, Decision, ReleaseConflict, ReleaseLog
-from retrieval.lineage import Lineage
-from retrieval.redaction import has_credentials
 
 logger = logging.getLogger(__name__)
 

@@ -37,6 +37,7 @@ from assets.training_sets.rated_answers import rated_answers
 from assets.training_sets.snapshots import mark_removed
 from assets.training_sets.step import TrainingInputs, evaluation_questions, refresh_training_examples
 from assets.training_sets.teachers import TeacherModels
+from common.progress import Progress
 from inference.answering.query_service import QueryService
 from inference.answering.release_models import ReleaseModels
 from inference.batch.answer_batch import answer_batch
@@ -45,7 +46,6 @@ from retrieval.embedding.batches import EMBEDDING_COLUMNS, embed_batches
 from retrieval.embedding.config import EmbeddingFault
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index
-from retrieval.progress import Progress
 from retrieval.search.searcher import Searcher
 from training.datasets.requests import DatasetRequests
 

@@ -7,10 +7,10 @@ from pydantic import BaseModel
 
 from assets.answers.checks import AnswerLimits
 from assets.dedup.minhash import MinHashConfig
-from assets.lake.ids import config_digest
 from assets.parsing.sandbox import ParserLimits
 from assets.text.readability import ReadabilityThresholds
 from assets.text.training_fit import TrainingThresholds
+from common.ids import config_digest
 from quality.drift import DriftConfig
 from quality.evaluation.engine_gate import EngineGate
 from quality.evaluation.release_gate import ReleaseGate

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from assets.lake.lake import Lake
 from assets.lake.tables import CHUNKS, DOCUMENTS, DUPLICATES, RAW_DOCUMENTS
 from assets.sources.source_registry import SourceRegistry
+from common.progress import Progress
 from quality.evaluation.known_items import KnownItem, known_item_questions
 from quality.evaluation.questions import Question, load_questions
 from quality.evaluation.release_metrics import ReleaseEvaluation, release_metrics
@@ -17,7 +18,6 @@ from retrieval.chunking.sentences import sentence_spans
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import IndexPoint
 from retrieval.language.words import split_words
-from retrieval.progress import Progress
 from retrieval.search.query import SearchQuery
 from retrieval.search.searcher import RETRIEVAL_MODES, RetrievalMode, Searcher, SearchHit
 

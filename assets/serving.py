@@ -15,11 +15,11 @@ from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
 from assets.lake.tables import CHUNKS, DOCUMENTS, EMBEDDINGS, RELEASES
 from assets.recipe import Recipe
-from retrieval.counts import counted
+from common.counts import counted
+from common.lineage import Lineage
+from common.progress import Progress
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index, IndexState
-from retrieval.lineage import Lineage
-from retrieval.progress import Progress
 
 logger = logging.getLogger(__name__)
 

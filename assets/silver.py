@@ -20,7 +20,6 @@ from assets.engine.local_relations import LocalRelations
 from assets.engine.relations import IS_DELETED, Relations
 from assets.engine.step import begin_step
 from assets.lake.audits import readable_version
-from assets.lake.ids import config_digest
 from assets.lake.lake import Lake
 from assets.lake.quarantine_decisions import quarantine_decisions_version
 from assets.lake.tables import (
@@ -37,8 +36,9 @@ from assets.sources.revisions import IS_ARCHIVE, define_latest_revisions
 from assets.sources.source_registry import SourceRegistry
 from assets.text.license import license_unfit_reason
 from assets.text.training_fit import TrainingThresholds, training_unfit_sql
+from common.ids import config_digest
+from common.progress import Progress
 from retrieval.access import SCOPE_SQL
-from retrieval.progress import Progress
 
 LOCAL_DOCUMENTS = 2_000_000
 """Documents up to which this process compares all with all: their bands take 0.3 kB each."""

@@ -6,7 +6,7 @@
 >>> print(answer.answer)
 The warranty lasts for twenty-four months from the day of purchase. [1]
 
-Nothing is printed: progress goes to the loggers `orchestration.api` and `retrieval.progress` at level INFO,
+Nothing is printed: progress goes to the loggers `orchestration.api` and `common.progress` at level INFO,
 warnings to those of their modules. Errors are those of the command line; each says what helps.
 """
 
@@ -19,14 +19,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
+from common.model_memory import MODEL_MEMORY
+from common.redaction import redact_urls
 from inference.answering.answer import Answer
 from inference.answering.retrieval_settings import SearchMode
 from orchestration.operations.ask import ask_release, open_ask_service, search_release
 from orchestration.settings import Settings
 from orchestration.state_folder import make_state_folder, require_state_folder
 from orchestration.tracing.nodes import Trace
-from retrieval.model_memory import MODEL_MEMORY
-from retrieval.redaction import redact_urls
 from retrieval.search.searcher import RETRIEVAL_MODES, SearchHit
 
 if TYPE_CHECKING:

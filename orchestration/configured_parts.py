@@ -11,11 +11,11 @@ from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
 from assets.lake.tables import TABLES
+from common.redaction import redact_urls
 from inference.engines.generator import EngineConfig
 from inference.engines.protocol import EngineError
 from orchestration.settings import Settings
 from retrieval.embedding.config import EmbeddingModelNotInstalled
-from retrieval.redaction import redact_urls
 from retrieval.rerank.reranker import RerankError
 from retrieval.rerank.reranking import build_reranker
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from assets.engine_releases import adopt_engine_releases
 from assets.lake.lake import Lake
 from assets.lake.tables import ENGINE_RELEASES
-from retrieval.atomic_files import atomic_file
+from common.atomic_files import atomic_file
 from retrieval.index.release_log import ReleaseLog
 from retrieval.store.postgres import Postgres, PostgresConfig
 from training.registry.live import adopt_live_adapters

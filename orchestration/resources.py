@@ -13,6 +13,7 @@ from assets.engine_releases import answering_engine, approved_engine
 from assets.lake.lake import Lake
 from assets.sources.source_registry import SourceRegistry
 from assets.training_sets.teachers import TeacherModels
+from common.model_memory import MODEL_MEMORY
 from inference.answering.query_service import QueryService
 from inference.answering.release_models import ReleaseModels
 from inference.engines.worker.engine import Workplace
@@ -22,7 +23,6 @@ from orchestration.settings import Settings, open_configured_lake, settings_of_n
 from orchestration.stepping_down import step_down_adapters
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index
-from retrieval.model_memory import MODEL_MEMORY
 from retrieval.search.searcher import Searcher
 from retrieval.store.postgres import Postgres
 from training.datasets.requests import DatasetRequests

@@ -17,11 +17,11 @@ from assets.lake.lake import Lake
 from assets.lake.lineage import WriteConflict
 from assets.lake.spark import SparkConfig
 from assets.recipe import Recipe
+from common.redaction import CREDENTIALS_ADVICE, has_credentials, redact_urls
 from inference.engines.generator import EngineConfig
 from orchestration.migrations import migrate_state_folder
 from orchestration.state_folder import default_state_folder
 from retrieval.embedding.config import embedding_model_command, installable_embedding_models
-from retrieval.redaction import CREDENTIALS_ADVICE, has_credentials, redact_urls
 from retrieval.rerank.reranker import RerankerConfig
 from retrieval.store.postgres import PostgresConfig
 from training.job_folder import TrainingWorker

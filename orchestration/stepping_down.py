@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from assets.lake.lake import Lake
 from assets.training_sets.learned import learned_version
+from common.counts import counted
 from orchestration.settings import Settings, open_configured_lake
-from retrieval.counts import counted
 from retrieval.embedding.model_signature import ModelNotTrusted
 from retrieval.index.index import Index
 from retrieval.index.release_log import GATE, Decision, ReleaseConflict, ReleaseHeld

@@ -8,10 +8,10 @@ from typing import TypeVar
 
 import numpy as np
 
+from common.counts import counted
 from orchestration.settings import Settings
 from quality.evaluation.answer_collection import AnswerCollection
 from quality.evaluation.beir_collection import BeirCollection
-from retrieval.counts import counted
 from training.alike import text_digest
 from training.datasets.held_out import NothingHeldOut
 from training.generator.examples import WrittenExample

@@ -15,7 +15,7 @@ from assets.engine.local_relations import LocalRelations
 from assets.engine.relations import BatchFunction, Relations, StepOutput
 from assets.engine.spark_relations import SparkRelations
 from assets.lake.lake import Lake
-from retrieval.progress import Progress
+from common.progress import Progress
 
 ROOT = Path(__file__).parents[1]
 

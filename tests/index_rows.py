@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 from psycopg import Connection
 
+from common.lineage import Lineage
 from retrieval.access import access_token
 from retrieval.embedding.config import EmbedderConfig
 from retrieval.index.index import Index, IndexConfig
 from retrieval.index.types import IndexReleaseDetails
-from retrieval.lineage import Lineage
 from retrieval.search.searcher import SearchHit
 from retrieval.store.postgres import Postgres
 

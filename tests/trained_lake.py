@@ -13,9 +13,9 @@ from lake_rows import write
 from tiny_embedders import make_tiny_embedder
 
 from assets.columns import Table
-from assets.lake.ids import doc_id
 from assets.lake.lake import Lake
 from assets.lake.tables import CHUNKS, DOCUMENTS, RAW_DOCUMENTS
+from common.ids import doc_id
 from orchestration.settings import Settings, open_configured_lake
 from retrieval.chunking.chunker import make_chunk_id
 from training.datasets.training_set import EXAMPLE_SCHEMA, DatasetHeader, write_dataset

@@ -10,14 +10,15 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+import common
 import inference
 import quality
 import retrieval
 import training
+from common.atomic_files import atomic_file
 from inference.engines.digest import model_files_digest
 from inference.engines.protocol import EngineError
 from inference.engines.worker.launch import Launch, launch_worker, link_packages
-from retrieval.atomic_files import atomic_file
 
 
 class TrainingIsRunning(RuntimeError):
@@ -215,7 +216,7 @@ class TrainingWorker:
 
     def _launched(self, folder: WorkerFolder) -> JobResult:
         command = [str(self.python), "-m", "training.worker", str(folder.path), "--end-with-parent"]
-        packages = link_packages(folder.path / "packages", (training, inference, quality, retrieval))
+        packages = link_packages(folder.path / "packages", (training, inference, quality, retrieval, common))
         fault = "the worker ended without a result"
         try:
             self.launch(command, {"PYTHONPATH": str(packages)})

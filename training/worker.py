@@ -121,7 +121,12 @@ def main(words: Sequence[str] | None = None) -> int:
                 result = _train(folder)
         except (ImportError, MemoryError, OSError, RuntimeError, ValueError) as error:
             # Its own errors are of these classes, and name the cure; a fault of the program is told in full.
-            expected = type(error).__module__.partition(".")[0] in ("training", "inference", "retrieval")
+            expected = type(error).__module__.partition(".")[0] in (
+                "training",
+                "inference",
+                "retrieval",
+                "common",
+            )
             said = str(error)
             if isinstance(error, ImportError):
                 said = (

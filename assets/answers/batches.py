@@ -13,9 +13,9 @@ from deltalake import DeltaTable
 from pydantic import TypeAdapter
 
 from assets.answers.journal import AnswerJournal
+from common.atomic_files import atomic_file
 from inference.batch.answer_batch import BatchOutcome
 from inference.batch.question_set import QuestionSet, read_question_set
-from retrieval.atomic_files import atomic_file
 
 _OUTCOME = TypeAdapter(BatchOutcome)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")

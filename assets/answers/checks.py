@@ -13,7 +13,8 @@ from pydantic import BaseModel, Field
 
 from assets.lake.lake import Lake, VersionNotKept
 from assets.lake.tables import ANSWERS, DOCUMENTS
-from quality.evaluation.answer_metrics import strip_citation_markers, supported_share
+from common.citation_markers import strip_citation_markers
+from quality.evaluation.answer_metrics import supported_share
 
 
 class AnswerLimits(BaseModel):

@@ -19,10 +19,10 @@ from pydantic import TypeAdapter, ValidationError
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
 from assets.lake.tables import ANSWERS
+from common.atomic_files import flush_path
+from common.lineage import Lineage
 from inference.answering.answer import AnswerRecord
 from retrieval.access import encode_access_groups
-from retrieval.atomic_files import flush_path
-from retrieval.lineage import Lineage
 
 logger = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ from assets.answers.stored import StoredAnswer, UnknownStoredAnswer, find_stored
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION, WriteConflict
 from assets.lake.tables import ANSWER_RATINGS, ANSWERS
+from common.lineage import Lineage
 from quality.evaluation.answer_collection import AnswerQuestion
 from quality.evaluation.answer_evaluation import JudgedAnswer
 from quality.evaluation.known_answers import judge_by_known_answer
-from retrieval.lineage import Lineage
 from retrieval.search.query import is_encodable
 
 _ATTEMPTS = 8

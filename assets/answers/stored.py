@@ -10,9 +10,9 @@ from pydantic import BaseModel, model_validator
 
 from assets.lake.lake import Lake
 from assets.lake.tables import ANSWERS
+from common.atomic_files import atomic_file
 from inference.answering.answer import Citation
 from inference.prompting.types import Outcome
-from retrieval.atomic_files import atomic_file
 
 
 class UnknownStoredAnswer(LookupError):

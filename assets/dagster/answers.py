@@ -11,8 +11,8 @@ from assets.answers.stored import stored_batch
 from assets.dagster.metadata import asset_key, dagster_result
 from assets.lake.lake import Lake
 from assets.lake.tables import ANSWERS
+from common.counts import counted
 from inference.batch.answer_batch import BatchOutcome
-from retrieval.counts import counted
 
 _CITATIONS_HOLD = "citations_hold"
 _WITHIN_LIMITS = "within_limits"

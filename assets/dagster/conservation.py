@@ -8,7 +8,7 @@ from assets.dagster.metadata import asset_key
 from assets.lake.lake import Lake
 from assets.lake.tables import DOCUMENTS, DUPLICATES, QUARANTINE, RAW_DOCUMENTS
 from assets.sources.revisions import IS_ARCHIVE
-from retrieval.counts import counted
+from common.counts import counted
 
 
 @dataclass(frozen=True)

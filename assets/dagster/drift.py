@@ -18,16 +18,16 @@ import pyarrow as pa
 from assets.columns import Table
 from assets.dagster.charts import chart_markdown, line_chart
 from assets.dagster.metadata import asset_key
-from assets.lake.ids import config_digest
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
 from assets.lake.tables import CHUNKS, DOCUMENTS, DRIFT, EMBEDDINGS
 from assets.recipe import Recipe
 from assets.text.signals import QUALITY_SIGNALS
+from common.counts import counted
+from common.ids import config_digest
+from common.lineage import Lineage
 from quality.drift import DriftConfig, DriftFinding, centroid_drift, column_drift
-from retrieval.counts import counted
 from retrieval.embedding.embedding_model import EmbeddingModel
-from retrieval.lineage import Lineage
 
 _CATEGORIES = ("language", "source")
 _BINNED = ("char_count",)

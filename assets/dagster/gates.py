@@ -19,6 +19,8 @@ from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
 from assets.lake.tables import AUDITS, DOCUMENTS, TABLES
 from assets.recipe import Recipe
+from common.counts import counted
+from common.progress import Progress, polled_progress
 from quality.checked_rows import failing_rows_in_duckdb
 from quality.data_docs import data_docs_page
 from quality.expectations import Expectation
@@ -26,9 +28,7 @@ from quality.gate import ExpectationResult, gate_verdict
 from quality.gx import run_gate_suite, validate_with_gx
 from quality.suites import SUITES, Suite
 from quality.user_suites import UserSuite, suites_digest
-from retrieval.counts import counted
 from retrieval.embedding.embedding_model import EmbeddingModel
-from retrieval.progress import Progress, polled_progress
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from assets.dagster.charts import bar_chart, chart_markdown, line_chart
 from assets.dagster.metadata import document_funnel
 from assets.lake.lake import Lake
 from assets.lake.tables import RELEASES
+from common.counts import counted
 from quality.evaluation.release_gate import NDCG
-from retrieval.counts import counted
 
 _MODES = {"fused": "", "vector": "/vector", "lexical": "/lexical"}
 _MEASURES = (NDCG, "recall@10", "rr@10")

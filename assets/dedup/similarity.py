@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from assets.dedup.minhash import MinHashConfig, shingle_jaccard
 from assets.engine.local_relations import LocalRelations
 from assets.engine.relations import Relations
-from retrieval.progress import Progress
+from common.progress import Progress
 
 PAIRS_PER_FETCH = 100_000
 """Pairs whose texts this process holds at once while it compares them."""

@@ -15,7 +15,7 @@ from assets.engine.relations import IS_DELETED, BatchFunction, Relations, StepOu
 from assets.lake.delta import register_delta_table
 from assets.lake.lake import Lake
 from assets.lake.lineage import commit_properties, write_conflict
-from retrieval.progress import Progress, polled_progress
+from common.progress import Progress, polled_progress
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from assets.columns import Table
 from assets.lake.lake import Lake
-from retrieval.lineage import Lineage
-from retrieval.progress import Progress
+from common.lineage import Lineage
+from common.progress import Progress
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

@@ -21,7 +21,7 @@ from assets.engine.relations import IS_DELETED, BatchFunction, Relations, StepOu
 from assets.lake.delta import without_views_for_delta
 from assets.lake.lake import Lake
 from assets.lake.lineage import fencing_writer_id
-from retrieval.progress import Progress, polled_progress
+from common.progress import Progress, polled_progress
 
 _ROWS_PER_TASK = 16
 """Rows of a task that calls a slow function: about a second, after which they are counted."""

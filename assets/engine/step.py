@@ -22,7 +22,7 @@ from assets.engine.relations import IS_DELETED, Relations, StepOutput
 from assets.lake.delta import delta_bytes, delta_rows
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
-from retrieval.lineage import Lineage
+from common.lineage import Lineage
 
 logger = logging.getLogger(__name__)
 

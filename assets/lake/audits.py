@@ -7,7 +7,7 @@ from assets.columns import Table
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
 from assets.lake.tables import AUDITS
-from retrieval.lineage import Lineage
+from common.lineage import Lineage
 
 
 class Unaudited(RuntimeError):

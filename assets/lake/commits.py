@@ -12,8 +12,8 @@ from assets.columns import column
 from assets.lake.lake import Lake
 from assets.lake.lineage import Commit
 from assets.lake.tables import TABLES
-from retrieval.atomic_files import atomic_file
-from retrieval.lineage import Lineage
+from common.atomic_files import atomic_file
+from common.lineage import Lineage
 
 LINEAGE_SCHEMA = pa.schema(
     [

@@ -22,7 +22,7 @@ from assets.columns import Table
 from assets.lake.delta import delta_files, delta_hadoop_path, register_delta_table
 from assets.lake.lineage import Commit, commit_properties, fencing_writer_id, write_conflict
 from assets.lake.tables import TABLES
-from retrieval.lineage import Lineage
+from common.lineage import Lineage
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

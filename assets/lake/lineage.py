@@ -10,14 +10,14 @@ from typing import Any
 from deltalake import CommitProperties, Transaction
 
 from assets.columns import Table
-from retrieval.lineage import Lineage
+from common.lineage import Lineage
 
 
 def _code_version() -> str:
     """Returns the package version and a digest of the code that makes rows."""
     rooms = [
         Path(__file__).parents[2] / room
-        for room in ("assets", "training", "quality", "retrieval", "inference")
+        for room in ("assets", "training", "quality", "retrieval", "inference", "common")
     ]
     files = sorted(path for room in rooms for path in room.rglob("*") if path.suffix in (".py", ".sql"))
     digest = hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()

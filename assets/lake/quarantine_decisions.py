@@ -9,7 +9,7 @@ import pyarrow as pa
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
 from assets.lake.tables import QUARANTINE_DECISIONS
-from retrieval.lineage import Lineage
+from common.lineage import Lineage
 
 QuarantineDecision = Literal["release", "rerun"]
 

@@ -18,6 +18,7 @@ from assets.columns import Table
 from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION, WriteConflict
 from assets.lake.tables import RELEASES
+from common.lineage import Lineage
 from quality.evaluation.verdict import Verdict
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index
@@ -30,7 +31,6 @@ from retrieval.index.types import (
     IndexReleaseDetails,
     IndexState,
 )
-from retrieval.lineage import Lineage
 from retrieval.store.postgres import DatabaseUnavailable
 
 logger = logging.getLogger(__name__)

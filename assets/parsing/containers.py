@@ -21,7 +21,7 @@ from assets.parsing.content_type import (
 from assets.parsing.formats.mail.mailbox import mailbox_messages
 from assets.parsing.formats.mail.message import mail_attachments
 from assets.parsing.formats.zip_package import unpacked_bytes_limit
-from retrieval.counts import counted
+from common.counts import counted
 
 MAX_MEMBERS = 10_000
 """The most files inside one file that are read. As many more are named in the quarantine, then their rest."""

@@ -17,7 +17,7 @@ from assets.parsing.sandbox import ParserLimits, SandboxedParser, sandboxed_pars
 from assets.text.normalization import NORMALIZER_VERSION, collapse_whitespace
 from assets.text.readability import ReadabilityThresholds, find_unreadable
 from assets.text.signals import quality_signals
-from retrieval.counts import counted
+from common.counts import counted
 from retrieval.language.identification import detect_language
 
 PARSER_VERSION = f"16+normalizer.{NORMALIZER_VERSION}"

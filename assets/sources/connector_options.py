@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from retrieval.redaction import has_credentials, redact_urls
+from common.redaction import has_credentials, redact_urls
 
 LOGIN_ADVICE = (
     "a URL with a user or a password in it is refused, for it would be stored with every document: give it "

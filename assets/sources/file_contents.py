@@ -16,7 +16,7 @@ from assets.parsing.content_type import (
 from assets.parsing.formats.zip_package import MAX_UNPACK_RATIO
 from assets.parsing.sandbox import ParserLimits, sandboxed_parser
 from assets.sources.source_schemas import ListedFile, SourceContent
-from retrieval.counts import counted
+from common.counts import counted
 
 _MIN_LIMIT_BYTES = 64 << 20
 _COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")

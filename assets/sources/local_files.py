@@ -35,8 +35,8 @@ from assets.sources.source_schemas import (
     source_content_batches,
     source_uri_to_path,
 )
-from retrieval.counts import counted
-from retrieval.progress import Progress
+from common.counts import counted
+from common.progress import Progress
 
 MAX_SOURCE_FILE_BYTES = 256 * 1024 * 1024
 """A larger file is quarantined unread: Arrow and Spark hold a document as one value, in several copies."""

@@ -10,14 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from assets.engine.relations import Relations
-from assets.lake.ids import DOC_ID_SQL, doc_id
 from assets.lake.lake import Lake
 from assets.lake.tables import RAW_DOCUMENTS
 from assets.parsing.content_type import ARCHIVES
 from assets.sources.source_config import Source, SourceShrunk
 from assets.sources.source_reader import spark_errors_of_source
 from assets.sources.source_schemas import UNREACHABLE_FILE_ERRORS
-from retrieval.counts import counted
+from common.counts import counted
+from common.ids import DOC_ID_SQL, doc_id
 
 STATE = """
     select doc_id, revision, tenant, source, uri, title, media_type, content_sha256, size_bytes,

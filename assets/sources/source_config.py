@@ -19,8 +19,8 @@ from assets.sources.connector_options import (
     sql_location,
 )
 from assets.text.license import SpdxLicense
+from common.redaction import CREDENTIALS_ADVICE, has_credentials
 from retrieval.access import encode_access_groups
-from retrieval.redaction import CREDENTIALS_ADVICE, has_credentials
 
 PYTHON_ENVIRONMENT = "python-environment"
 """The location of the demo's corpus: what is installed beside Headwater."""

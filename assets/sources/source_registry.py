@@ -17,7 +17,7 @@ from assets.sources.source_config import (
     UnknownSource,
     is_system_source,
 )
-from retrieval.atomic_files import atomic_file
+from common.atomic_files import atomic_file
 
 
 class SourceRegistry:

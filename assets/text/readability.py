@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 
 from assets.text.damage import damaged_char_ratio
-from retrieval.counts import counted
+from common.counts import counted
 
 
 class ReadabilityThresholds(BaseModel):

@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.language.scripts import UNSPACED_SCRIPTS
+from common.scripts import UNSPACED_SCRIPTS
 from retrieval.language.words import word_starts
 
 WordHashes = npt.NDArray[np.uint64]

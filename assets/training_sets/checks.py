@@ -11,8 +11,8 @@ from assets.lake.lake import Lake
 from assets.lake.tables import CHUNKS, TRAINING_EXAMPLES
 from assets.training_sets.rated_answers import COMPARED_TEXT
 from assets.training_sets.splits import near_questions
+from common.counts import counted
 from inference.prompting.prompt_assembly import NOT_FOUND
-from retrieval.counts import counted
 from training.datasets.config import TrainingSetConfig
 
 _FEWEST_COMPARED = 20

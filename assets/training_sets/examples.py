@@ -24,8 +24,8 @@ from assets.training_sets.mining import MINED_SCHEMA, mine_examples, mining_pool
 from assets.training_sets.rated_answers import COMPARED_TEXT, define_rated_answers
 from assets.training_sets.splits import SPLIT_OF_HASH, near_questions, split_bounds
 from assets.training_sets.teachers import ScoreList, define_taught_lists
+from common.progress import Progress
 from inference.prompting.prompt_assembly import NOT_FOUND
-from retrieval.progress import Progress
 from retrieval.search.bulk_search import LexicalMatrices
 from retrieval.search.searcher import SearchConfig
 from training.datasets.config import TrainingSetConfig

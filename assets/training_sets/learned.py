@@ -11,7 +11,7 @@ from pathlib import Path
 from assets.lake.lake import Lake
 from assets.lake.tables import RAW_DOCUMENTS
 from assets.training_sets.snapshots import documents_no_longer_held
-from retrieval.counts import counted
+from common.counts import counted
 from retrieval.embedding.config import EmbedderConfig, packaged_embedding_model
 from training.registry.versions import ModelRegistry, ModelVersion
 

@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 from assets.engine.local_relations import LocalRelations
 from assets.lake.lake import Lake
 from assets.lake.tables import ANSWER_RATINGS, ANSWERS
+from common.citation_markers import cited_numbers, renumber_citations
 from inference.prompting.prompt_assembly import NOT_FOUND
 from quality.evaluation.answer_metrics import supported_share
 from quality.pii import count_pii
-from training.datasets.answer_citations import cited_numbers, renumber_citations
 from training.generator.examples import PASSAGES
 
 RATED_ANSWER_SCHEMA = pa.schema(

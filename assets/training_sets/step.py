@@ -12,7 +12,6 @@ from assets.answers.batches import AnswerBatches
 from assets.engine.limits import LocalLimits
 from assets.engine.local_relations import LocalRelations
 from assets.engine.step import Step, begin_step
-from assets.lake.ids import config_digest
 from assets.lake.lake import Lake
 from assets.lake.tables import (
     ANSWER_RATINGS,
@@ -29,6 +28,7 @@ from assets.sources.source_registry import SourceRegistry
 from assets.training_sets.examples import ExampleSettings, define_training_examples
 from assets.training_sets.splits import define_splits, split_bounds
 from assets.training_sets.teachers import TeacherModels
+from common.ids import config_digest
 from inference.answering.release_models import ReleaseModels
 from quality.evaluation.questions import load_questions
 from retrieval.index.index import Index

@@ -17,10 +17,10 @@ import pyarrow as pa
 
 from assets.engine.local_relations import LocalRelations
 from assets.training_sets.mining import MINED_SCHEMA
+from common.progress import Progress
 from inference.engines.digest import model_files_digest
 from inference.scoring.answer_reader import AnswerReader
 from inference.scoring.passage_scores import passage_scores
-from retrieval.progress import Progress
 from retrieval.rerank.reranker import Reranker, RerankerConfig, RerankError
 from retrieval.rerank.reranking import build_reranker, passage_shown
 from training.datasets.config import ListTeacher

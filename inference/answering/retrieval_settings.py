@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Literal
 
+from common.redaction import redact_urls
 from inference.engines.digest import model_files_digest
-from retrieval.redaction import redact_urls
 from retrieval.rerank.reranker import RerankerConfig, RerankError
 from retrieval.search.searcher import RetrievalMode, SearchConfig
 

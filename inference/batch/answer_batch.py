@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from common.progress import Progress
 from inference.answering.answer import AnswerRecord, BatchPlace, answer_prompts, cited_answer
 from inference.answering.query_service import QueryService, QueryServiceResult, answered_release
 from inference.batch.question_set import BatchQuestion, FailedQuestion, QuestionSet
 from inference.engines.protocol import AdapterChoice, EngineError, EnginePrompt, EngineReply
 from retrieval.index.types import IndexRelease, UnknownIndexRelease
-from retrieval.progress import Progress
 from retrieval.search.as_of import InvalidAsOf
 from retrieval.search.query import InvalidSearchQuery
 from retrieval.search.searcher import QueryModelMismatch

@@ -16,13 +16,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig
 from transformers.utils.logging import disable_progress_bar
 
+from common.model_memory import weights_bytes
 from inference.engines.chat_template import ChatTemplate, ChatTemplateError, without_system_message
 from inference.engines.digest import model_name
 from inference.engines.generation import Generation, GenerationRequest, Quantization, SamplingOptions
 from inference.engines.model_files import InvalidModel, check_model_files
 from inference.engines.torch.linear import check_quantization
 from inference.prompting.thoughts import THOUGHT
-from retrieval.model_memory import weights_bytes
 
 Message = Mapping[str, str]
 

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import common
 import inference
 import retrieval
 from inference.engines.protocol import EngineChanged
@@ -20,6 +21,7 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _READ_BYTES = 1 << 20
 _DECIDING = {
     inference: ("answering", "engines", "engines/torch", "engines/worker", "prompting", "routing", "scoring"),
+    common: ("citation_markers.py", "scripts.py"),
     retrieval: ("chunking/sentences.py", "embedding", "language", "rerank", "search", "support"),
 }
 """Modules, and folders of them, by the package that they are in."""

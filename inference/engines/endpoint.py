@@ -11,6 +11,7 @@ import openai
 from circuitbreaker import CircuitBreaker
 from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
 
+from common.redaction import redact_urls
 from inference.engines.digest import engine_digest
 from inference.engines.price import TokenPrice
 from inference.engines.protocol import EngineError, EnginePrompt, EngineReply, answer_each
@@ -21,7 +22,6 @@ from inference.prompting.prompt_assembly import (
     prompt_forms,
 )
 from inference.prompting.types import Draft, Passage, TokenUsage
-from retrieval.redaction import redact_urls
 
 ATTEMPTS = 4
 """How often a request is sent where the service is busy, broken or away; the client waits, with jitter."""

@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, Field, model_validator
 
+from common.redaction import redact_urls
 from inference.engines.digest import engine_digest, model_files_digest, model_name
 from inference.engines.extractive import ExtractiveConfig, ExtractiveEncoder, ExtractiveEngine
 from inference.engines.generation import Quantization
@@ -17,7 +18,6 @@ from inference.prompting.prompt_assembly import PromptConfig
 from inference.routing.question_router import InvalidRouterExamples, QuestionRouter, read_scored_questions
 from inference.scoring.answer_reader import AnswerReader
 from inference.scoring.answer_scorer import BadAnswerScorer
-from retrieval.redaction import redact_urls
 
 Tier = Literal["extractive", "local", "endpoint"]
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from common.model_memory import MODEL_MEMORY, ModelMemoryError
 from inference.engines.adapter_files import require_base
 from inference.engines.causal_model import CausalModel, causal_model_bytes, open_causal_model
 from inference.engines.digest import ModelFiles, engine_digest, model_name
@@ -27,7 +28,6 @@ from inference.prompting.prompt_assembly import (
     prompt_forms,
 )
 from inference.prompting.types import Draft, Passage, TokenUsage
-from retrieval.model_memory import MODEL_MEMORY, ModelMemoryError
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,12 @@
 import re
 from collections.abc import Sequence
 
+from common.citation_markers import CITATION_MARKER
 from inference.prompting.prompt_assembly import PromptPassage
 from inference.prompting.types import Draft, Passage, Quote
 from retrieval.chunking.sentences import sentence_spans
 from retrieval.support.agreement import support
 
-_MARKER = re.compile(r"\s*\[(\d{1,3}(?:\s*[,;]\s*\d{1,3})*)\]")
 _WORD = re.compile(r"\w+")
 _CLOSING = re.compile(r"[^\w\s(\[{‘“]*")  # what closes the sentence before: "." or ".)"
 _ADDRESS = re.compile(
@@ -63,7 +63,7 @@ def _claims(reply: str) -> tuple[list[tuple[str, list[int]]], str]:
     """Returns the words before each group of markers with the numbers cited, and what is after the last."""
     claims: list[tuple[str, list[int]]] = []
     position = 0
-    for marker in _MARKER.finditer(reply):
+    for marker in CITATION_MARKER.finditer(reply):
         words = reply[position : marker.start()]
         if _WORD.search(words) or not claims:
             claims.append((words, []))

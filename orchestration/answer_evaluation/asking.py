@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from assets.lake.lineage import CODE_VERSION
+from common.progress import Progress
 from inference.answering.answer import answer_prompts, cited_answer, validate_question
 from inference.engines.protocol import Adapter, AdapterChoice, Engine, EngineError, EnginePrompt
 from orchestration.answer_evaluation.passages import FoundPassages
 from quality.evaluation.answer_evaluation import JudgedAnswer, measure_answer
-from retrieval.progress import Progress
 
 
 @runtime_checkable

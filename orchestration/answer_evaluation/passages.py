@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from assets.release_evaluation import canonical_candidate_documents
+from common.progress import Progress
 from inference.answering.answer import AnsweredRelease, CitablePassage, validate_question
 from inference.answering.query_service import answered_release
 from inference.answering.retrieval_settings import PASSAGES_PER_QUESTION
@@ -13,7 +14,6 @@ from orchestration.operations.ask import open_ask_service
 from orchestration.operations.scratch_index import ScratchIndex, open_scratch_index
 from orchestration.settings import Settings, open_configured_lake
 from quality.evaluation.answer_collection import AnswerCollection, AnswerQuestion
-from retrieval.progress import Progress
 
 
 @dataclass(frozen=True)

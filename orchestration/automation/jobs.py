@@ -11,8 +11,8 @@ from assets.lake.lake import Lake
 from assets.lake.maintenance import compact_and_vacuum, needed_table_versions
 from assets.lake.releases import prune_releases
 from assets.lake.tables import TABLES
+from common.progress import Progress
 from retrieval.index.index import Index
-from retrieval.progress import Progress
 
 _ANSWERS = dg.AssetSelection.assets(answers_asset)
 # `bronze/raw_documents` reads every source by itself.

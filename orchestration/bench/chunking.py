@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from common.atomic_files import atomic_file
 from orchestration.bench.report import BenchResult
 from orchestration.settings import Settings
-from retrieval.atomic_files import atomic_file
 from retrieval.chunking.chunker import ChunkerConfig, load_chunk_tokenizer, split_into_chunks
 from retrieval.embedding.embedding_model import EmbeddingModel, TextEmbedder
 

@@ -32,8 +32,8 @@ from assets.lake.lineage import CODE_VERSION
 from assets.lake.spark import SparkConfig
 from assets.lake.tables import DOCUMENTS, DUPLICATES, SIGNATURES
 from assets.recipe import Recipe
+from common.lineage import Lineage
 from orchestration.bench.report import BenchedProcess, run_benched
-from retrieval.lineage import Lineage
 
 _CHUNK_DOCUMENTS = 100_000
 _COPY_EVERY = 20

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from common.progress import Progress
 from inference.engines.generator import build_engine
 from inference.engines.worker.engine import Workplace
 from inference.prompting.cited_reply import parse_cited_reply
@@ -16,7 +17,6 @@ from orchestration.answer_evaluation.evaluation import answer_engine_configs
 from orchestration.bench.report import BenchResult
 from orchestration.settings import Settings
 from retrieval.embedding.embedding_model import EmbeddingModel
-from retrieval.progress import Progress
 
 Answer = Callable[[str, Sequence[Passage]], Draft]
 

@@ -15,12 +15,12 @@ import numpy as np
 import pyarrow as pa
 
 from assets.dedup.minhash import MinHashConfig, signature_batches
-from assets.lake.ids import doc_id
 from assets.lake.tables import DOCUMENTS, DUPLICATES, TABLES
 from assets.recipe import Recipe
 from assets.sources.environment_corpus import list_environment_corpus, read_environment_corpus
 from assets.sources.source_config import PYTHON_ENVIRONMENT
 from assets.text.signals import QUALITY_SIGNALS
+from common.ids import doc_id
 from orchestration.bench.defects import (
     DOCUMENT_DEFECTS,
     TABLE_DEFECTS,

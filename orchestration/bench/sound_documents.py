@@ -12,7 +12,6 @@ from random import Random
 import numpy as np
 import pyarrow as pa
 
-from assets.lake.ids import doc_id
 from assets.lake.lake import Lake
 from assets.parsing.parse import PARSED_DOCUMENT_SCHEMA, parse_document_batches
 from assets.parsing.sandbox import ParserLimits
@@ -20,6 +19,8 @@ from assets.recipe import Recipe
 from assets.sources.local_files import list_local_files, read_local_file_batches
 from assets.sources.source_config import Source
 from assets.text.training_fit import training_unfit_sql
+from common.ids import doc_id
+from common.lineage import Lineage
 from orchestration.bench.defects import Row
 from orchestration.bench.report import BenchResult
 from retrieval.chunking.chunker import chunk_document_batches
@@ -27,7 +28,6 @@ from retrieval.chunking.sentences import sentence_spans
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index
 from retrieval.index.rows import INDEX_COLUMNS
-from retrieval.lineage import Lineage
 from retrieval.search.query import SearchQuery
 from retrieval.search.searcher import Searcher
 from retrieval.store.postgres import Postgres, PostgresConfig

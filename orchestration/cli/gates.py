@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from common.counts import counted
 from orchestration.cli.terminal import (
     Json,
     console,
@@ -15,7 +16,6 @@ from orchestration.cli.terminal import (
     quiet_terminal,
     read_command_settings,
 )
-from retrieval.counts import counted
 
 app = typer.Typer(no_args_is_help=True, help="Gates of tables, and suites of your own in them.")
 

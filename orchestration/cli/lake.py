@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from common.counts import counted
 from orchestration.cli.terminal import (
     Json,
     console,
@@ -14,7 +15,6 @@ from orchestration.cli.terminal import (
     quiet_terminal,
     read_command_settings,
 )
-from retrieval.counts import counted
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from common.atomic_files import PRIVATE_UMASK
 from orchestration.cli import (
     answers,
     bench,
@@ -27,7 +28,6 @@ from orchestration.cli import (
 from orchestration.cli.sources import source, tenant
 from orchestration.cli.terminal import log
 from orchestration.cli.training import datasets, models, train
-from retrieval.atomic_files import PRIVATE_UMASK
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -42,7 +42,7 @@ app = typer.Typer(
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 _CODE = Path(__file__).parents[2]
-_ROOMS = ("orchestration", "assets", "training", "quality", "retrieval", "inference")
+_ROOMS = ("orchestration", "assets", "training", "quality", "retrieval", "inference", "common")
 _FULL_BYTES = 1 << 20
 """A disk with less room counts as full."""
 
@@ -112,7 +112,7 @@ def _fault(fault: "ErrorDetails") -> str:
 
 def _without_secrets(text: str) -> str:
     """Returns a text without the secrets of the settings and the credentials of URLs."""
-    from retrieval.redaction import redact_secrets
+    from common.redaction import redact_secrets
 
     secrets: list[str] = []
     with suppress(Exception):  # the settings may be what is wrong

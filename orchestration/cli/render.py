@@ -9,9 +9,9 @@ from rich.panel import Panel
 from rich.text import Text
 from rich.tree import Tree
 
+from common.counts import counted
 from orchestration.preview.run_preview import RunPreview
 from orchestration.tracing.nodes import Trace, TraceNode
-from retrieval.counts import counted
 from retrieval.index.types import IndexRelease
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from common.counts import counted
 from orchestration.cli.terminal import (
     AsOf,
     Groups,
@@ -17,7 +18,6 @@ from orchestration.cli.terminal import (
     read_command_settings,
     shortened,
 )
-from retrieval.counts import counted
 
 _SHOWN_CHARS = 160
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from common.counts import counted
 from orchestration.cli.terminal import (
     Json,
     console,
@@ -16,7 +17,6 @@ from orchestration.cli.terminal import (
     quiet_terminal,
     read_command_settings,
 )
-from retrieval.counts import counted
 
 if TYPE_CHECKING:
     pass

@@ -125,10 +125,10 @@ def read_command_settings(folder: Literal["needed", "made", "optional"] = "neede
     from pydantic import ValidationError
     from pydantic_settings import SettingsError
 
+    from common.model_memory import MODEL_MEMORY
+    from common.redaction import redact_urls
     from orchestration.settings import Settings, unknown_setting_variables
     from orchestration.state_folder import make_state_folder, require_state_folder
-    from retrieval.model_memory import MODEL_MEMORY
-    from retrieval.redaction import redact_urls
 
     try:
         settings = Settings()
@@ -174,7 +174,7 @@ def quiet_terminal() -> Iterator[None]:
 
 def print_progress(line: str) -> None:
     """Prints a line about progress on standard error; a terminal shows below it what comes until the next."""
-    from retrieval.redaction import redact_urls
+    from common.redaction import redact_urls
 
     with _progress.begun_anew():
         log.print(redact_urls(line), style="dim", markup=False)
@@ -192,7 +192,7 @@ def _straight_to_terminal() -> Iterator[None]:
 
 
 class _ProgressDisplay(logging.Handler):
-    """Shows records of `retrieval.progress` on standard error.
+    """Shows records of `common.progress` on standard error.
 
     On a terminal that is one line, which is replaced, with the time since the last line that stays; elsewhere
     it is a line per record.
@@ -206,7 +206,7 @@ class _ProgressDisplay(logging.Handler):
     @contextmanager
     def shown(self) -> Iterator[None]:
         """Shows progress until the `with` block ends."""
-        logger = logging.getLogger("retrieval.progress")
+        logger = logging.getLogger("common.progress")
         logger.setLevel(logging.INFO)
         logger.addHandler(self)
         self._shown = log.is_terminal and not log.is_dumb_terminal

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from common.atomic_files import atomic_folder
 from orchestration.environment.jars import fetch_jars
-from retrieval.atomic_files import atomic_folder
 from retrieval.embedding.config import DEFAULT_MODEL_CACHE, EmbedderConfig
 
 if TYPE_CHECKING:

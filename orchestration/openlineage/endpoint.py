@@ -8,7 +8,7 @@ from functools import cache
 from openlineage.client.event_v2 import RunEvent
 from openlineage.client.transport.http import ApiKeyTokenProvider, HttpConfig, HttpTransport, TokenProvider
 
-from retrieval.redaction import redact_urls
+from common.redaction import redact_urls
 
 logger = logging.getLogger(__name__)
 

@@ -28,13 +28,13 @@ from pydantic import BaseModel
 
 from assets.lake.lake import Lake
 from assets.lake.tables import CHUNKS
+from common.atomic_files import atomic_file
+from common.counts import counted
+from common.progress import Progress
 from orchestration.migrations import STATE_VERSION
 from orchestration.settings import Settings, open_configured_lake
-from retrieval.atomic_files import atomic_file
-from retrieval.counts import counted
 from retrieval.index.dump import IndexDump, InvalidIndexDump
 from retrieval.index.index import Index
-from retrieval.progress import Progress
 from retrieval.store.postgres import Postgres
 
 BACKUP_KEY_FILE = "backup.key"

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from common.progress import Progress
 from inference.answering.retrieval_settings import SearchMode
 from orchestration.operations.scratch_index import ScratchChunks, ScratchIndex, open_scratch_index
 from orchestration.settings import Settings
@@ -10,7 +11,6 @@ from orchestration.unlearned import searching_versions, unlearned_collection
 from quality.evaluation.beir_collection import BeirCollection
 from quality.evaluation.collection_evaluation import CollectionEvaluation, evaluate_collection
 from quality.evaluation.retrieval_metrics import CHUNKS_PER_DOCUMENT, EvaluatedChunk, SearchFunction
-from retrieval.progress import Progress
 from retrieval.search.searcher import RETRIEVAL_MODES
 
 RERANKED: SearchMode = "reranked"

@@ -6,6 +6,7 @@ from typing import Any
 
 from assets.answers.stored import StoredAnswer, find_stored_answer, stored_batch
 from assets.lake.lake import Lake
+from common.progress import Progress
 from inference.answering.answer import Answer, answer_prompts, cited_answer
 from inference.answering.query_service import (
     QueryService,
@@ -15,7 +16,6 @@ from inference.answering.query_service import (
 from inference.answering.retrieval_settings import SearchMode
 from inference.engines.protocol import EnginePrompt
 from retrieval.index.types import IndexRelease, UnknownIndexRelease
-from retrieval.progress import Progress
 from retrieval.search.searcher import SearchHit
 
 

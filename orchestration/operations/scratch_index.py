@@ -18,17 +18,17 @@ import pyarrow.parquet as pq
 
 from assets.lake.lineage import CODE_VERSION
 from assets.text.normalization import normalize_text
+from common.atomic_files import atomic_file
+from common.counts import counted
+from common.lineage import Lineage
+from common.progress import Progress
 from orchestration.settings import Settings
 from quality.evaluation.beir_collection import BeirCollection
-from retrieval.atomic_files import atomic_file
 from retrieval.chunking.chunker import Chunk, load_chunk_tokenizer, make_chunk_id, split_into_chunks
-from retrieval.counts import counted
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.index.index import Index, IndexState
 from retrieval.index.rows import INDEX_COLUMNS
 from retrieval.language.identification import detect_language
-from retrieval.lineage import Lineage
-from retrieval.progress import Progress
 from retrieval.rerank.reranking import RerankedHits, build_reranker, search_and_rerank
 from retrieval.search.bulk_search import rank_in_bulk
 from retrieval.search.query import SearchQuery

@@ -23,9 +23,9 @@ from assets.sources.revisions import (
 )
 from assets.sources.source_config import CONNECTED_KINDS, Source, SourceError
 from assets.sources.source_reader import list_local_source, list_source, preview_connected_source
+from common.counts import counted
 from orchestration.preview.measured_rates import RunRates, run_rates, stored_sizes
 from orchestration.settings import Settings
-from retrieval.counts import counted
 from retrieval.embedding.embedding_model import EmbeddingModel
 
 

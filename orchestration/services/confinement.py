@@ -6,7 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
-_PACKAGES = ("orchestration", "assets", "training", "quality", "retrieval", "inference")
+_PACKAGES = ("orchestration", "assets", "training", "quality", "retrieval", "inference", "common")
 _SYSTEM = (
     *("/usr", "/lib", "/lib64", "/bin", "/proc", "/sys", "/dev/urandom", "/dev/random", "/dev/zero"),
     *("/etc/ld.so.cache", "/etc/localtime", "/etc/timezone", "/etc/ssl", "/etc/pki", "/etc/alternatives"),

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.atomic_files import atomic_file
 from orchestration.services.logs import run_log_settings
-from retrieval.atomic_files import atomic_file
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -47,6 +47,7 @@ def dagster_home_settings(
                 "retrieval",
                 "inference",
                 "orchestration",
+                "common",
             ],
             "python_log_level": "INFO",
             **followed,

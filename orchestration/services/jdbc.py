@@ -15,11 +15,11 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from assets.lake.spark import REVEALED, NoSparkSession, SparkConfig
+from common.atomic_files import PRIVATE_UMASK, atomic_file
 from orchestration.environment.spark_guard import require_spark_guard
 from orchestration.services.confinement import confined_environment
 from orchestration.services.processes import is_port_free, port_holder
 from orchestration.settings import Settings
-from retrieval.atomic_files import PRIVATE_UMASK, atomic_file
 
 logger = logging.getLogger(__name__)
 

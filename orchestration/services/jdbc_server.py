@@ -23,11 +23,11 @@ from assets.lake.commits import LINEAGE_SCHEMA, table_commits
 from assets.lake.lake import Lake
 from assets.lake.spark import SparkConfig, spark_session
 from assets.lake.tables import LAYERS, TABLES
+from common.atomic_files import PRIVATE_UMASK
 from orchestration.services.confinement import program_files
 from orchestration.services.jdbc import JdbcServerConfig
 from orchestration.services.landlock import restrict_process_files
 from orchestration.services.logs import JsonLogFormatter
-from retrieval.atomic_files import PRIVATE_UMASK
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

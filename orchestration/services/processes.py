@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil
 
-from retrieval.atomic_files import PRIVATE_UMASK, atomic_file
+from common.atomic_files import PRIVATE_UMASK, atomic_file
 
 _TICK_S = 0.02
 """Start times are counted in ticks of a hundredth of a second."""

@@ -18,6 +18,7 @@ from assets.lake.tables import AUDITS, RAW_DOCUMENTS, RELEASES
 from assets.sources.source_config import Source
 from assets.sources.source_registry import SourceRegistry
 from assets.training_sets.learned import learned_versions
+from common.redaction import redact_urls
 from inference.engines.generator import engine_name
 from orchestration.configured_parts import missing_model_files
 from orchestration.services import lifecycle
@@ -27,7 +28,6 @@ from orchestration.services.supervision.liveness import ASK_EVERY_S, MOST_UNANSW
 from orchestration.services.supervision.service_definitions import POSTGRES, SUPERVISOR, service_log
 from orchestration.settings import Settings, open_configured_lake
 from retrieval.index.index import Index
-from retrieval.redaction import redact_urls
 from retrieval.store.postgres import DatabaseError, Postgres
 from training.registry.addresses import EMBEDDER
 from training.registry.versions import ModelRegistry

@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 from assets.lake.maintenance import erase_rows
 from assets.lake.tables import ANSWER_RATINGS, ANSWERS, RAW_DOCUMENTS, TRAINING_SPLITS
 from assets.sources.source_registry import SourceRegistry
+from common.counts import counted
 from orchestration.operations.runs import RunFailed, execute_run
 from orchestration.settings import Settings, open_configured_lake
 from orchestration.tenants.holdings import TenantHoldings, list_tenants, show_tenant
-from retrieval.counts import counted
 from retrieval.index.index import Index
 from retrieval.index.release_log import GATE, Decision, ReleaseHeld
 from retrieval.store.postgres import Postgres

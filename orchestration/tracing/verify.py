@@ -4,9 +4,9 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from assets.lake.ids import doc_id
 from assets.parsing.blocks import ExtractionError
 from assets.parsing.sandbox import ParserLimits, sandboxed_parser
+from common.ids import doc_id
 from retrieval.chunking.chunker import make_chunk_id
 
 

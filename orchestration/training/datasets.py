@@ -14,10 +14,10 @@ from assets.sources.source_registry import SourceRegistry
 from assets.training_sets.rated_answers import count_good_answers, rated_answers
 from assets.training_sets.snapshots import mark_removed, snapshot_training_set
 from assets.training_sets.step import evaluation_questions
+from common.counts import counted
 from orchestration.openlineage.training_events import tell_snapshot
 from orchestration.operations.runs import RunFailed, execute_run
 from orchestration.settings import Settings, open_configured_lake
-from retrieval.counts import counted
 from training.datasets.export import ExportFormat, export_dataset
 from training.datasets.requests import DatasetRequests
 from training.datasets.training_set import (

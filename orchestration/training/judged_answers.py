@@ -6,15 +6,15 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from common.counts import counted
+from common.progress import Progress
 from inference.engines.generator import build_engine
 from orchestration.answer_evaluation.evaluation import answer_engine_configs
 from orchestration.operations.scratch_index import open_scratch_index
 from orchestration.settings import Settings
 from quality.evaluation.answer_collection import AnswerCollection, AnswerQuestion
 from quality.evaluation.beir_collection import BeirCollection, load_beir_collection
-from retrieval.counts import counted
 from retrieval.embedding.embedding_model import EmbeddingModel
-from retrieval.progress import Progress
 from training.generator.examples import text_hash
 from training.generator.job import WrittenSource
 from training.generator.judged_questions import (

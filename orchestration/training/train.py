@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 from assets.lake.lineage import CODE_VERSION
 from assets.training_sets.learned import require_base_without_removed
 from assets.training_sets.snapshots import mark_removed
+from common.atomic_files import atomic_file
 from orchestration.openlineage.training_events import told_training
 from orchestration.operations.scratch_index import open_scratch_index
 from orchestration.settings import Settings, open_configured_lake
 from orchestration.training.reported import report_training
 from quality.evaluation.beir_collection import BeirCollection, load_beir_collection
-from retrieval.atomic_files import atomic_file
 from retrieval.embedding.config import packaged_embedding_model
 from training.jobs.document_questions import document_questions
 from training.jobs.embedder_job import run_embedder_job

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from common.citation_markers import strip_citation_markers
 from quality.betting import interval, student_interval
 from quality.evaluation.answer_collection import AnswerCollection, AnswerQuestion
 from quality.evaluation.answer_metrics import (
@@ -16,7 +17,6 @@ from quality.evaluation.answer_metrics import (
     contains_any_part,
     contains_every_part,
     reciprocal_rank,
-    strip_citation_markers,
     supported_share,
     token_f1,
 )

@@ -7,19 +7,14 @@ from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
+from common.citation_markers import split_at_citation_markers
+from common.scripts import UNSPACED
 from retrieval.chunking.sentences import sentence_spans
-from retrieval.language.scripts import UNSPACED
 from retrieval.support.agreement import supports
 from retrieval.support.statement import content_words
 
 _WORD = re.compile(r"\w+")
 _ARTICLES = frozenset(["a", "an", "the"])
-_MARKER = re.compile(r"\s*\[\d{1,3}(?:\s*[,;]\s*\d{1,3})*\]")
-
-
-def strip_citation_markers(answer: str) -> str:
-    """Returns an answer without its markers such as `[1]`."""
-    return _MARKER.sub("", answer)
 
 
 def answer_words(text: str) -> list[str]:
@@ -93,7 +88,7 @@ def supported_share(answer: str, quotes: Sequence[str]) -> float:
     spans = [span for quote in quotes for span in {quote: None, **dict.fromkeys(_sentences(quote))}]
     said = [
         sentence
-        for claim in _MARKER.split(answer)
+        for claim in split_at_citation_markers(answer)
         for sentence in _sentences(claim)
         if content_words(sentence)
     ]

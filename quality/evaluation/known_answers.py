@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+from common.citation_markers import strip_citation_markers
 from quality.evaluation.answer_collection import AnswerQuestion
 from quality.evaluation.answer_evaluation import JudgedAnswer
-from quality.evaluation.answer_metrics import contains_every_part, strip_citation_markers, supported_share
+from quality.evaluation.answer_metrics import contains_every_part, supported_share
 
 
 @dataclass(frozen=True)

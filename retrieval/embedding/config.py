@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from retrieval.redaction import has_credentials
+from common.redaction import has_credentials
 
 DEFAULT_MODEL_CACHE = Path(sys.prefix) / "share" / "headwater" / "models"
 """Where set-up puts converted models: in the environment, shared by every state folder."""

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-from retrieval.atomic_files import atomic_folder
+from common.atomic_files import atomic_folder
 from retrieval.embedding.model_folder import DenseLayer, ModelFolder, Pooling, UnsupportedEmbeddingModel
 from retrieval.embedding.tokenization import load_text_tokenizer
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from tokenizers import Encoding
 
-from retrieval.atomic_files import atomic_folder
+from common.atomic_files import atomic_folder
+from common.model_memory import MODEL_MEMORY
 from retrieval.embedding.config import (
     DEFAULT_MODEL_CACHE,
     EmbedderConfig,
@@ -29,7 +30,6 @@ from retrieval.embedding.model_folder import (
 )
 from retrieval.embedding.quantization import calibration_texts, int8_model_digest
 from retrieval.embedding.tokenization import has_words_of, load_text_tokenizer, probe_texts
-from retrieval.model_memory import MODEL_MEMORY
 
 if TYPE_CHECKING:
     import openvino

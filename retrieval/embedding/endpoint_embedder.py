@@ -10,6 +10,7 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 
+from common.http_retry import HTTP_ATTEMPTS, HttpUnanswered, http_attempts, raise_if_unanswered
 from retrieval.embedding.config import EmbedderConfig, EmbeddingFault
 from retrieval.embedding.endpoint_identity import (
     PROBES,
@@ -17,7 +18,6 @@ from retrieval.embedding.endpoint_identity import (
     read_identity,
     store_identity,
 )
-from retrieval.http_retry import HTTP_ATTEMPTS, HttpUnanswered, http_attempts, raise_if_unanswered
 
 _FIRST_WAIT_S = 0.5
 _LARGEST_REPLY_BYTES = 64 << 20

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pydantic import BaseModel
 from tokenizers import Tokenizer
 
-from retrieval.atomic_files import atomic_file
+from common.atomic_files import atomic_file
 from retrieval.embedding.config import EmbedderConfig, EmbeddingFault
 from retrieval.embedding.model_folder import read_model_folder
 

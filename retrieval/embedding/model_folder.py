@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from retrieval.atomic_files import atomic_file
+from common.atomic_files import atomic_file
 
 
 class UnsupportedEmbeddingModel(ValueError):

@@ -8,7 +8,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from retrieval.atomic_files import atomic_file
+from common.atomic_files import atomic_file
 from retrieval.embedding.model_folder import write_model_cache
 
 MANIFEST = "headwater.json"

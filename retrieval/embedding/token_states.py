@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from common.model_memory import MODEL_MEMORY
 from retrieval.embedding.config import DEFAULT_MODEL_CACHE, EmbedderConfig, packaged_embedding_model
 from retrieval.embedding.embedder import (
     Embedder,
@@ -17,7 +18,6 @@ from retrieval.embedding.embedder import (
 )
 from retrieval.embedding.model_folder import read_model_folder
 from retrieval.embedding.tokenization import has_words_of, load_text_tokenizer
-from retrieval.model_memory import MODEL_MEMORY
 
 if TYPE_CHECKING:
     import openvino

@@ -9,6 +9,7 @@ from psycopg import Connection
 from psycopg.sql import SQL
 from psycopg.types.json import Jsonb
 
+from common.lineage import Lineage
 from retrieval.index.binary_copy import InvalidIndexBatch
 from retrieval.index.hnsw_graph import HnswGraphConfig, create_hnsw_graphs
 from retrieval.index.partitions import (
@@ -26,7 +27,6 @@ from retrieval.index.postings import fill_postings
 from retrieval.index.quarantine import quarantine_chunks
 from retrieval.index.rows import IndexRowNumbering, numbered_index_rows
 from retrieval.index.types import IndexConflict
-from retrieval.lineage import Lineage
 from retrieval.store.postgres import DatabaseRow, fetch_postgres_value
 
 INDEX_VERSION = 4

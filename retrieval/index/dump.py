@@ -12,6 +12,7 @@ from psycopg import Connection, sql
 from psycopg.sql import SQL, Identifier
 from pydantic import BaseModel
 
+from common.progress import Progress
 from retrieval.index.hnsw_graph import HnswGraphConfig, create_hnsw_graphs
 from retrieval.index.partitions import (
     PARTITIONED,
@@ -21,7 +22,6 @@ from retrieval.index.partitions import (
     create_posting_indexes,
     partition_name,
 )
-from retrieval.progress import Progress
 from retrieval.store.postgres import DatabaseRow, fetch_postgres_value
 from retrieval.store.schema import log_pointer_tables, restore_pointer_tables
 

@@ -13,8 +13,8 @@ from psycopg import Connection
 from psycopg.sql import SQL, Composed, Identifier, Literal
 from pydantic import BaseModel, Field
 
+from common.progress import Progress, polled_progress
 from retrieval.index.partitions import partition_name
-from retrieval.progress import Progress, polled_progress
 from retrieval.store.postgres import DatabaseRow
 
 _EMPTY_GRAPH_BYTES = 1 << 20

@@ -16,6 +16,7 @@ from psycopg.sql import SQL, Identifier, Literal
 from psycopg.types.json import Jsonb
 from pydantic import Field
 
+from common.lineage import Lineage
 from retrieval.access import SCOPE_TENANT_SQL
 from retrieval.index.apply import lock_index_state, merge_staged_changes, stage_index_changes
 from retrieval.index.build import INDEX_VERSION, begin_generation, exclusive_index_build, load_generation
@@ -54,7 +55,6 @@ from retrieval.index.types import (
     LiveHistoryEntry,
     UnknownIndexRelease,
 )
-from retrieval.lineage import Lineage
 from retrieval.store.postgres import DatabaseRow, Postgres
 
 _ROWS_AT_COLUMNS = (

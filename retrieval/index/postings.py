@@ -10,8 +10,8 @@ whether it is valid. `remove_postings` removes the postings of chunks that no ke
 from psycopg import Connection, sql
 from psycopg.sql import SQL, Identifier, Literal
 
+from common.progress import Progress
 from retrieval.index.partitions import partition_name
-from retrieval.progress import Progress
 from retrieval.store.postgres import DatabaseRow, fetch_postgres_value
 
 POSTINGS_PER_BLOCK = 120

@@ -6,8 +6,8 @@ from typing import Protocol
 
 from pydantic import BaseModel
 
+from common.lineage import Lineage
 from retrieval.embedding.config import EmbedderConfig
-from retrieval.lineage import Lineage
 
 
 class IndexConflict(RuntimeError):

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 from icu4py.breakers import WordBreaker
 
-from retrieval.language.scripts import UNSPACED
+from common.scripts import UNSPACED
 
 _LAST_OF_BASIC_PLANE = 0xFFFF
 

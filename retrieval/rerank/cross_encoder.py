@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from retrieval.model_memory import MODEL_MEMORY, weights_bytes
+from common.model_memory import MODEL_MEMORY, weights_bytes
 from retrieval.rerank.reranker import RerankError
 
 _MOST_TOKENS = 512

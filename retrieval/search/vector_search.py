@@ -12,7 +12,7 @@ from pgvector import HalfVector
 from psycopg import Connection
 from pydantic import BaseModel, Field
 
-from retrieval.counts import counted
+from common.counts import counted
 from retrieval.search.fusion import SearchCandidate, ranking_key
 from retrieval.search.snapshot import SearchedScope, Snapshot
 from retrieval.store.postgres import DatabaseRow

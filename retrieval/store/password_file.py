@@ -12,7 +12,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from pathlib import Path
 
-from retrieval.atomic_files import atomic_file
+from common.atomic_files import atomic_file
 
 _ITERATIONS = 4096
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
-from retrieval.language.scripts import UNSPACED
+from common.scripts import UNSPACED
 from retrieval.support.lexicon import (
     ADVERBS,
     ENGLISH_WORDS,

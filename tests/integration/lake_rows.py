@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from assets.columns import Table
 from assets.lake.lake import Lake
-from retrieval.lineage import Lineage
+from common.lineage import Lineage
 
 
 def write(lake: Lake, table: Table, rows: list[dict], **inputs: int) -> int:

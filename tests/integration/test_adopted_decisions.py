@@ -16,10 +16,10 @@ from assets.engine_releases import (
 )
 from assets.lake.lineage import CODE_VERSION
 from assets.lake.tables import ENGINE_RELEASES
+from common.lineage import Lineage
 from inference.engines.generator import EngineConfig
 from orchestration.settings import Settings, open_configured_lake
 from retrieval.index.index import Index
-from retrieval.lineage import Lineage
 from retrieval.store.postgres import Postgres
 
 

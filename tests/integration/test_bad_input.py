@@ -12,12 +12,12 @@ import pytest
 from pyspark.sql import SparkSession
 
 from assets.engine.spark_relations import SparkRelations
-from assets.lake.ids import doc_id
 from assets.parsing.sandbox import ParserLimits
 from assets.sources.local_files import list_local_files
 from assets.sources.revisions import define_revisions
 from assets.sources.source_config import Source, SourceShrunk
 from assets.sources.source_reader import list_source, read_source
+from common.ids import doc_id
 from inference.answering.answer import MAX_QUESTION_CHARS, InvalidQuestion, validate_question
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)

@@ -21,10 +21,10 @@ from assets.lake.spark import SparkConfig
 from assets.lake.tables import AUDITS, DOCUMENTS, RAW_DOCUMENTS, RELEASES
 from assets.sources.revisions import STATE, stale_source_files
 from assets.sources.source_schemas import SOURCE_LISTING_SCHEMA
+from common.lineage import Lineage
 from quality.evaluation.verdict import Verdict
 from retrieval.index.index import Index
 from retrieval.index.types import IndexState
-from retrieval.lineage import Lineage
 from retrieval.search.as_of import release_as_of
 from retrieval.store.postgres import Postgres
 

@@ -17,7 +17,7 @@ from assets.lake.lake import Lake
 from assets.lake.lineage import WriteConflict
 from assets.lake.spark import SparkConfig
 from assets.lake.tables import DOCUMENTS, DUPLICATES, SIGNATURES, TABLES
-from retrieval.lineage import Lineage
+from common.lineage import Lineage
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ from assets.lake.lake import FEW_FILES, Lake
 from assets.lake.maintenance import compact_and_vacuum, erase_rows, needed_table_versions
 from assets.lake.spark import SparkConfig
 from assets.lake.tables import ANSWERS, CHUNKS, DOCUMENTS, DUPLICATES, SIGNATURES
+from common.lineage import Lineage
 from retrieval.index import hnsw_graph
 from retrieval.index.index import IndexConfig
 from retrieval.index.types import IndexRelease
-from retrieval.lineage import Lineage
 from retrieval.search.searcher import SearchConfig, Searcher
 from retrieval.store.postgres import Postgres
 

@@ -12,10 +12,10 @@ from test_model_releases import LINEAGE
 from tiny_embedders import make_tiny_embedder
 from tiny_generator import save_tiny_generator
 
-from assets.lake.ids import doc_id
 from assets.lake.tables import DOCUMENTS
 from assets.sources.source_config import Source
 from assets.sources.source_registry import SourceRegistry
+from common.ids import doc_id
 from inference.engines.digest import model_files_digest
 from orchestration.operations.ingest import ingest_and_release, summarize_run
 from orchestration.operations.runs import execute_run

@@ -5,12 +5,12 @@ from datetime import UTC, datetime, timedelta
 import pyarrow as pa
 
 from assets.engine.relations import Relations
-from assets.lake.ids import doc_id
 from assets.lake.lake import Lake
 from assets.lake.tables import RAW_DOCUMENTS
 from assets.sources.revisions import STATE, define_revisions, tombstones
 from assets.sources.source_config import Source
 from assets.sources.source_schemas import ListedFile, SourceContent, source_content_batch
+from common.ids import doc_id
 
 THEN, NOW = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 2, tzinfo=UTC)
 SOURCE = Source(name="docs", location="/docs", tenant="acmé")

@@ -16,11 +16,11 @@ from rich.console import Console
 from assets.answers.checks import CitationCheck, check_citations
 from assets.columns import Table
 from assets.lake.commits import find_commits, last_commit_until, lineage_table, table_commits
-from assets.lake.ids import doc_id
 from assets.lake.lake import Lake
 from assets.lake.spark import SparkConfig
 from assets.lake.tables import ANSWERS, DOCUMENTS, DUPLICATES, RELEASES
 from assets.parsing.sandbox import ParserLimits
+from common.ids import doc_id
 from orchestration.cli.render import render_trace
 from orchestration.tracing.tracer import Tracer
 from orchestration.tracing.verify import TraceVerifier, traced_text_sha256

@@ -14,8 +14,8 @@ from pydantic import SecretStr, ValidationError
 
 from assets.lake.spark import REVEALED, SparkConfig
 from assets.sources.source_config import Source
+from common.redaction import has_credentials, redact_secrets, redact_urls
 from orchestration.settings import Settings, secret_setting_values
-from retrieval.redaction import has_credentials, redact_secrets, redact_urls
 from retrieval.store.postgres import PostgresConfig
 
 ROOT = Path(__file__).parents[2]

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ir_measures import AP, RR, calc_aggregate
 
+from common.citation_markers import strip_citation_markers
 from quality.evaluation.answer_metrics import (
     answer_words,
     average_precision,
@@ -14,7 +15,6 @@ from quality.evaluation.answer_metrics import (
     contains_every_part,
     contains_form,
     reciprocal_rank,
-    strip_citation_markers,
     supported_share,
     token_f1,
 )

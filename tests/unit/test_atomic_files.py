@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from common.atomic_files import atomic_file
 from orchestration.services.dagster_home import write_dagster_home
-from retrieval.atomic_files import atomic_file
 
 
 def test_readers_see_one_writers_whole_text(tmp_path: Path) -> None:

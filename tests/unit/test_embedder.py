@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from assets.lake.tables import EMBEDDINGS
+from common.model_memory import ModelMemory
 from retrieval.embedding.batches import EMBEDDING_COLUMNS, embed_batches
 from retrieval.embedding.config import (
     EmbedderConfig,
@@ -22,7 +23,6 @@ from retrieval.embedding.config import (
 from retrieval.embedding.embedder import Embedder, EmbedderNotPrepared, QuantizationLoss
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.embedding.model_folder import UnsupportedEmbeddingModel, model_folder_digest, read_model_folder
-from retrieval.model_memory import ModelMemory
 
 PROJECT = Path(__file__).parents[2]
 
@@ -217,7 +217,7 @@ def refuse_to_write(monkeypatch: pytest.MonkeyPatch, code: int) -> list[Path]:
         tried.append(dir)
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr("retrieval.atomic_files.tempfile.TemporaryDirectory", refuse)
+    monkeypatch.setattr("common.atomic_files.tempfile.TemporaryDirectory", refuse)
     return tried
 
 

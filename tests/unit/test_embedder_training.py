@@ -101,7 +101,7 @@ def test_the_first_time_left_does_not_count_what_came_before_the_steps(
     monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr(loop._Loop, "_begin", slow_begin)
     monkeypatch.setattr(loop._Loop, "_step", second_of_step)
-    with caplog.at_level("INFO", "retrieval.progress"):
+    with caplog.at_level("INFO", "common.progress"):
         trained(tiny_base, tmp_path)
     first = next(line for line in caplog.messages if "steps trained" in line)
     assert first.startswith(f"steps trained: 6 of 40 (15%), 1/s, about {left} left, loss ")

@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assets.training_sets.rated_answers import cite_by_place
+from common.citation_markers import cited_numbers, renumber_citations
 from quality.evaluation.answer_collection import AnswerQuestion
 from quality.evaluation.answer_evaluation import JudgedAnswer
 from quality.evaluation.known_answers import judge_by_known_answer
-from training.datasets.answer_citations import cited_numbers, renumber_citations
 
 KNOWN = AnswerQuestion("How long?", exact=(("24 months", "two years"), ("purchase",)), gold=("d1",))
 LASTS = ("The warranty lasts two years from purchase.",)

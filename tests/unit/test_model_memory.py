@@ -15,9 +15,9 @@ from test_engines import RIVERS
 from tiny_generator import save_tiny_generator
 from transformers import BertForSequenceClassification
 
+from common.model_memory import MODEL_MEMORY, ModelMemory, ModelMemoryError, weights_bytes
 from inference.engines.local import LocalEngine
 from inference.engines.protocol import EngineError, EnginePrompt
-from retrieval.model_memory import MODEL_MEMORY, ModelMemory, ModelMemoryError, weights_bytes
 from retrieval.rerank.reranker import RerankerConfig, RerankError
 from retrieval.rerank.reranking import build_reranker
 
@@ -159,7 +159,7 @@ _RESIDENT = """
 import sys, time
 from pathlib import Path
 import psutil, torch
-from retrieval.model_memory import MODEL_MEMORY
+from common.model_memory import MODEL_MEMORY
 from retrieval.rerank.cross_encoder import CrossEncoderReranker
 
 folder = Path(sys.argv[2])

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.progress import Progress, polled_progress, progress_line
+from common.progress import Progress, polled_progress, progress_line
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_a_count_that_stands_still_is_said_once(
 ) -> None:
     clock = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    caplog.set_level(logging.INFO, "retrieval.progress")
+    caplog.set_level(logging.INFO, "common.progress")
     progress = Progress("tasks", 6)
     for second in range(60):
         clock[0] = float(second)
@@ -67,7 +67,7 @@ def test_short_work_says_nothing_and_long_work_says_little(
 ) -> None:
     clock = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    caplog.set_level(logging.INFO, "retrieval.progress")
+    caplog.set_level(logging.INFO, "common.progress")
     progress = Progress("rows", 10_000)
     for step in range(10_000):
         clock[0] = step / 100
@@ -84,7 +84,7 @@ def test_short_work_says_nothing_and_long_work_says_little(
 def test_work_elsewhere_is_asked_until_it_ends_and_its_faults_are_not_ours(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("retrieval.progress._POLLED_EACH_S", 0.001)
+    monkeypatch.setattr("common.progress._POLLED_EACH_S", 0.001)
     asked: list[float] = []
 
     def poll() -> None:
@@ -102,7 +102,7 @@ def test_work_elsewhere_is_asked_until_it_ends_and_its_faults_are_not_ours(
 _COMMAND = """
 import time
 from orchestration.cli.terminal import print_progress, quiet_terminal
-from retrieval import progress
+from common import progress
 progress._FIRST_S = progress._INTERVAL_S = 0
 with quiet_terminal():
     print_progress("silver …")

@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("orchestration", "assets", "training", "quality", "retrieval", "inference")
+ROOMS = ("orchestration", "assets", "training", "quality", "retrieval", "inference", "common")
 ALLOWED = {
     "orchestration": set(ROOMS),
-    "assets": {"assets", "training", "quality", "retrieval", "inference"},
-    "training": {"training", "quality", "retrieval", "inference"},
-    "quality": {"quality", "retrieval"},
-    "retrieval": {"retrieval"},
-    "inference": {"inference", "retrieval"},
+    "assets": {"assets", "training", "quality", "retrieval", "inference", "common"},
+    "training": {"training", "quality", "retrieval", "inference", "common"},
+    "quality": {"quality", "retrieval", "common"},
+    "retrieval": {"retrieval", "common"},
+    "inference": {"inference", "retrieval", "common"},
+    "common": {"common"},
 }
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path

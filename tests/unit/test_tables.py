@@ -8,8 +8,8 @@ import pyarrow as pa
 from assets.columns import Table, column_comment
 from assets.dedup.minhash import SIGNATURE_SCHEMA
 from assets.engine.local_relations import LocalRelations
-from assets.lake.ids import DOC_ID_SQL, doc_id
 from assets.lake.tables import CHUNKS, EMBEDDINGS, SIGNATURES, TABLES
+from common.ids import DOC_ID_SQL, doc_id
 from orchestration.migrations import STATE_VERSION
 from quality.suites import SUITES
 from retrieval.access import SCOPE_SQL, encode_scopes

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from retrieval.counts import counted
+from common.counts import counted
 from training.datasets.training_set import EXAMPLE_SCHEMA, SPLITS, DatasetHeader, Split
 
 _HUB_LICENCES = {

@@ -3,10 +3,9 @@
 import hashlib
 from itertools import chain
 
+from common.citation_markers import cited_numbers, strip_citation_markers
 from quality.evaluation.answer_collection import AnswerCollection, AnswerQuestion
-from quality.evaluation.answer_metrics import strip_citation_markers
 from quality.evaluation.beir_collection import BeirCollection, BeirDocument
-from training.datasets.answer_citations import cited_numbers
 from training.datasets.training_set import ANSWER, TrainingSet, chunk_texts, relevant_passages
 from training.registry.lineage import BETWEEN_DATASETS
 

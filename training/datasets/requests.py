@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from common.atomic_files import atomic_file
 from retrieval.access import checked_tenant
-from retrieval.atomic_files import atomic_file
 from training.datasets.training_set import (
     UnknownDataset,
     dataset_headers,

@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, Field, ValidationError
 
+from common.citation_markers import cited_numbers, renumber_citations
 from inference.prompting.prompt_assembly import NOT_FOUND, PromptConfig, prompt_forms
 from inference.prompting.types import Passage, WholePassage
 from retrieval.chunking.sentences import sentence_spans
 from training.alike import clusters, held_out, sharing
-from training.datasets.answer_citations import cited_numbers, renumber_citations
 from training.datasets.training_set import ANSWER, SPLITS, Split
 
 PASSAGES = 4

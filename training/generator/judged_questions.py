@@ -11,12 +11,12 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from common.citation_markers import cited_numbers, renumber_citations
 from inference.answering.answer import InvalidQuestion, answer_prompts, validate_question
 from inference.engines.protocol import Engine, EngineError, EnginePrompt
 from inference.prompting.prompt_assembly import NOT_FOUND
 from inference.prompting.types import Draft, Passage
 from quality.evaluation.answer_metrics import supported_share
-from training.datasets.answer_citations import cited_numbers, renumber_citations
 from training.generator.examples import (
     PASSAGES,
     REFUSED_OF,

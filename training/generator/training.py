@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from retrieval.counts import counted
-from retrieval.progress import Progress
+from common.counts import counted
+from common.progress import Progress
 from training.generator.examples import WrittenExample, WrittenSplits
 from training.generator.network import AdapterNetwork, TokenizedExamples
 from training.jobs.loop import TrainingDiverged, TrainingOutcome, run_loop

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from retrieval.atomic_files import atomic_file
+from common.atomic_files import atomic_file
 from training.job_folder import worker_folder
 from training.registry.lineage import BETWEEN_DATASETS
 

@@ -16,7 +16,7 @@ import psutil
 import torch
 from pydantic import TypeAdapter
 
-from retrieval.progress import progress_line
+from common.progress import progress_line
 from training.jobs.checkpoints import Checkpoints, Standing
 
 _WARM_UP_STEPS = 30
@@ -319,7 +319,7 @@ class _Loop:
         last = step + max(0.0, rest_s) * (step - first) / seconds  # when the minutes are over
         last = min(planned, max(every, -(-int(last) // every) * every))  # it ends where it validates
         line = progress_line("steps trained", step, planned, seconds, first, until=last)
-        logging.getLogger("retrieval.progress").info("%s, loss %.4f", line, np.mean(losses[-20:] or [np.nan]))
+        logging.getLogger("common.progress").info("%s, loss %.4f", line, np.mean(losses[-20:] or [np.nan]))
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

@@ -13,10 +13,10 @@ import torch.nn.functional as functional
 import transformers
 from tokenizers import Tokenizer
 
+from common.progress import Progress
 from inference.engines.causal_model import numeric_form
 from retrieval.embedding.model_folder import ModelFolder, UnsupportedEmbeddingModel, read_model_folder
 from retrieval.embedding.tokenization import load_text_tokenizer
-from retrieval.progress import Progress
 
 _WIDTH_STEP = 8
 """Batches are as wide as a multiple of this: fewer shapes, and tiles of matrix units are filled."""

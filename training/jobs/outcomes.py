@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from retrieval.atomic_files import atomic_file
+from common.atomic_files import atomic_file
 from training.jobs.checkpoints import Standing
 
 _OUTCOME = "outcome.json"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.counts import counted
+from common.counts import counted
 from training.alike import alike_to, held_out, sharing
 
 NOTHING = -1

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 
+from common.atomic_files import atomic_file, flush_path
 from inference.engines.digest import ADAPTER_CONFIG, adapter_digest
 from quality.evaluation.verdict import Gain, Outcome, PairVerdict, Verdict, deciding_verdict
-from retrieval.atomic_files import atomic_file, flush_path
 from retrieval.embedding.model_folder import model_folder_digest, read_model_folder
 from retrieval.embedding.model_signature import (
     MANIFEST,

@@ -34,7 +34,7 @@ from assets.sources.source_schemas import (
     source_content_batch,
     source_listing_table,
 )
-from retrieval.redaction import redact_secrets
+from common.redaction import redact_secrets
 
 MAX_MEMORY_BYTES = 6 << 30
 """The largest address space of the process that reads a repository; its packs are mapped into it."""

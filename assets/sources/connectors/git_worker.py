@@ -29,7 +29,7 @@ from assets.sources.connectors.git_history import BranchCommit, FileVersion, fil
 from assets.sources.connectors.git_protocol import GIT_FILE_SCHEMA, GitFault, GitRequest
 from assets.sources.source_config import compile_source_glob
 from assets.sources.source_schemas import UNREACHABLE
-from retrieval.counts import counted
+from common.counts import counted
 
 MAX_FETCHED_BYTES = 16 << 30
 """The largest file that is written: a pack of what was fetched."""

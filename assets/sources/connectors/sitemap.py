@@ -26,8 +26,8 @@ from assets.sources.connectors.web_client import PageRefused, PageUnreachable, W
 from assets.sources.file_contents import source_file_contents
 from assets.sources.source_config import Source, SourceEmpty, SourceUnreachable
 from assets.sources.source_schemas import UNREACHABLE, ListedFile, SourceContent, source_listing_table
-from retrieval.counts import counted
-from retrieval.progress import Progress
+from common.counts import counted
+from common.progress import Progress
 
 logger = logging.getLogger(__name__)
 

@@ -30,7 +30,7 @@ from assets.sources.connectors.reading import ConnectorPreview, ConnectorReading
 from assets.sources.local_files import MAX_SOURCE_FILE_BYTES, source_too_large_error
 from assets.sources.source_config import Source, SourceEmpty, SourceUnreachable, UnreadableTabularFile
 from assets.sources.source_schemas import ListedFile, SourceContent, source_listing_table
-from retrieval.redaction import redact_secrets
+from common.redaction import redact_secrets
 
 _CONNECT_TIMEOUT_S = 20
 _FETCHED_ROWS = 500

@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from common.progress import Progress
 from inference.engines.adapter_files import require_base
 from inference.engines.causal_model import CausalModel
 from inference.engines.digest import adapter_digest, model_files_digest
@@ -17,7 +18,6 @@ from inference.engines.generation import (
 )
 from inference.engines.protocol import EngineError
 from inference.engines.worker.prompt_files import AnswerFile, WorkerAnswer, WorkerPrompt, read_prompts
-from retrieval.progress import Progress
 
 logger = logging.getLogger(__name__)
 

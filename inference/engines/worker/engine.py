@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import common
 import inference
 import retrieval
 from inference.engines.digest import ModelFiles, engine_digest, model_name
@@ -158,7 +159,7 @@ class WorkerEngine:
             *("--max-tokens", str(self._max_new_tokens), "--end-with-parent"),
             *(("--quantization", self._quantization) if self._quantization else ()),
         ]
-        packages = link_packages(self._folder / "packages", (inference, retrieval))
+        packages = link_packages(self._folder / "packages", (inference, retrieval, common))
         fault, before = "", -1
         while len(given := self._file.answered()) > before:
             before = len(given)

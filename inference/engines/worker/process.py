@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from dagster_pipes import PipesContext, PipesEnvVarParamsLoader, open_dagster_pipes
 
-from retrieval.atomic_files import PRIVATE_UMASK
+from common.atomic_files import PRIVATE_UMASK
 
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 _WATCHED_EACH_S = 0.5

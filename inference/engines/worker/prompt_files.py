@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from retrieval.atomic_files import atomic_file
+from common.atomic_files import atomic_file
 
 logger = logging.getLogger(__name__)
 

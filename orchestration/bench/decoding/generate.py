@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from common.progress import Progress
 from inference.engines.causal_model import CausalModel, open_causal_model
 from inference.engines.generation import GenerationRequest, SamplingOptions
 from inference.engines.torch.batch import Geometry
@@ -19,7 +20,6 @@ from orchestration.bench.decoding.prompts import Tokens, quoting_prompts
 from orchestration.bench.memory import peak_memory
 from orchestration.bench.report import BenchResult
 from orchestration.settings import Settings
-from retrieval.progress import Progress
 
 _GENERATE_BATCH = 16
 _WARM_UP_TOKENS = 2

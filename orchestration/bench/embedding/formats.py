@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch._inductor.exc import InductorError
 
+from common.progress import Progress
 from inference.engines.generation import Quantization
 from inference.engines.torch.linear import UnavailableQuantization, build_linear, check_quantization
 from orchestration.bench.embedding.collection import Encode, TextEncoder, Vectors, ndcg, prose
@@ -24,7 +25,6 @@ from retrieval.embedding.embedder import Embedder, effective_prompts
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.embedding.model_folder import read_model_folder
 from retrieval.embedding.tokenization import load_text_tokenizer
-from retrieval.progress import Progress
 
 _LEAST_TEXTS = 64
 """Fewer texts at once are embedded several times: one text takes a few milliseconds."""

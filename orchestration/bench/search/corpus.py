@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from assets.sources.environment_corpus import list_environment_corpus, read_environment_corpus
-from retrieval.atomic_files import atomic_file
+from common.atomic_files import atomic_file
 from retrieval.embedding.config import EmbedderConfig
 from retrieval.embedding.embedder import Embedder
 

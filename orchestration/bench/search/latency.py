@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 
+from common.lineage import Lineage
 from orchestration.bench.report import BenchResult, bench_machine_description
 from orchestration.bench.search import floors as search_floors
 from orchestration.bench.search.corpus import BenchCorpus, BenchQuery, bench_chunk_id
@@ -21,7 +22,6 @@ from orchestration.bench.search.line_chart import BenchLine, bench_chart_svg
 from retrieval.embedding.config import EmbedderConfig
 from retrieval.index.index import Index, IndexState
 from retrieval.index.types import IndexReleaseDetails
-from retrieval.lineage import Lineage
 from retrieval.search.searcher import RetrievalMode, Searcher
 from retrieval.store.postgres import Postgres, PostgresConfig, fetch_postgres_value
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from common.counts import counted
 from orchestration.cli.terminal import (
     Json,
     console,
@@ -14,7 +15,6 @@ from orchestration.cli.terminal import (
     quiet_terminal,
     read_command_settings,
 )
-from retrieval.counts import counted
 
 if TYPE_CHECKING:
     from orchestration.training.datasets import DatasetState

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from common.atomic_files import PRIVATE_UMASK, atomic_file
 from orchestration.services.dagster_home import DaemonBeats
 from orchestration.services.processes import (
     read_pid_file,
@@ -45,7 +46,6 @@ from orchestration.services.supervision.service_definitions import (
     service_pid_file,
     supervisor_report_file,
 )
-from retrieval.atomic_files import PRIVATE_UMASK, atomic_file
 from retrieval.store.postgres import Postgres
 
 if TYPE_CHECKING:
