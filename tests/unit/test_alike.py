@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.alike import clusters, fingerprints
+from training.alike import alike_to, clusters, fingerprints, questions_alike_to
 
 OTHERS = [
     "How long are access logs kept before they are removed?",
@@ -34,6 +34,24 @@ def test_near_duplicates_are_one_cluster_and_known_by_their_fingerprints(one: st
         True,
         False,
     ]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Describe PWMScan", "What is PWMScan?"),
+        ("Which receptor is inhibited by bimagrumab?", "Which receptors does bimagrumab block?"),
+        ("BCL-2 promotes the apoptotic effects of c-Myc.",
+         "BCL-2 activation antagonizes the apoptotic effects of c-Myc."),
+    ],
+)  # fmt: skip
+def test_what_asks_the_same_in_other_words_is_found_by_vectors(one: str, other: str) -> None:
+    asked = [one, *OTHERS, other, "What is error 125?", "What is error 126?"]
+    labels = clusters(asked)
+    assert labels[0] == labels[4]
+    assert len({*labels[:4]}) == 4
+    chosen = np.arange(len(asked)) == 4
+    assert questions_alike_to(asked, chosen).tolist() == [True, False, False, False, True, False, False]
 
 
 def test_a_template_that_all_prompts_have_makes_none_of_them_alike() -> None:
@@ -64,6 +82,7 @@ def test_many_questions_take_no_square_of_the_time() -> None:
     words = np.array(["".join(each) for each in letters[random.integers(26, size=(4000, 7))]])
     asked = [" ".join(each) for each in words[random.integers(4000, size=(30_000, 8))]]
     began = time.process_time()
-    assert len({*clusters([*asked, *(f"{each}!" for each in asked[:100])])}) == len(asked)
+    repeated = [*asked, *(f"{each}!" for each in asked[:100])]
+    assert alike_to(repeated, np.arange(len(repeated)) < 100).sum() == 200
     assert fingerprints(asked).holds([f"{each} now" for each in asked[:1000]]).all()
     assert time.process_time() - began < 60

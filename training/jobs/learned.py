@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from quality.evaluation.beir_collection import queries_file_of
-from training.alike import alike_to
+from training.alike import questions_alike_to
 from training.datasets.training_set import (
     EMBEDDER_KINDS,
     TrainingSet,
@@ -104,7 +104,7 @@ def _questions(sets: Sequence[TrainingSet]) -> Iterator[dict[str, Any]]:
             if row["kind"] in EMBEDDER_KINDS and row["question"]
         ]
         asked = [row["question"] for row in rows] + [row["question"] for row in tested if row["question"]]
-        alike = alike_to(asked, np.arange(len(asked)) >= len(rows))[: len(rows)]
+        alike = questions_alike_to(asked, np.arange(len(asked)) >= len(rows))[: len(rows)]
         yield from (
             row for row, near in zip(rows, alike, strict=True) if not near and row["positive"] not in texts
         )

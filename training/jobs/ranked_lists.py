@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from common.counts import counted
-from training.alike import alike_to, held_out, sharing
+from training.alike import alike_to, held_out, questions_alike_to, sharing
 
 NOTHING = -1
 """Fills up lists that are shorter than the longest."""
@@ -193,7 +193,7 @@ def split_validation(
         is_held = np.isin(labels, labels[held])
         near = rows[alike_to([lists.passages[each] for each in right], is_held[rows])]
         is_held |= np.isin(every, near)
-        kept = np.flatnonzero(~(is_held | alike_to(lists.questions, np.isin(every, held))))
+        kept = np.flatnonzero(~(is_held | questions_alike_to(lists.questions, np.isin(every, held))))
         if min(len(held), len(kept)) >= least:
             return lists.rows(kept), lists.rows(held)
     raise TooFewExamples(
