@@ -87,50 +87,77 @@ class Fingerprints:
         return found
 
 
+@dataclass(frozen=True)
+class _DistinctTexts:
+    """The distinct ones of some texts, in the order of their digests, which tells nothing of them.
+
+    Attributes:
+        signatures: As in `Fingerprints`, and so is `common`.
+        places: Of each of the texts, which distinct one it is; (all texts,).
+    """
+
+    texts: Sequence[str]
+    digests: Sequence[bytes]
+    signatures: npt.NDArray[np.uint8]
+    common: Grams
+    places: npt.NDArray[np.intp]
+
+
+def _distinct_texts(texts: Iterable[str]) -> _DistinctTexts:
+    by_digest: dict[bytes, str] = {}
+    own = []
+    for text in texts:
+        own.append(text_digest(text))
+        by_digest[own[-1]] = text
+    digests = sorted(by_digest)
+    distinct = [by_digest[each] for each in digests]
+    common, signatures = _signed(distinct)
+    place = {digest: at for at, digest in enumerate(digests)}
+    places = np.array([place[each] for each in own], np.intp)
+    return _DistinctTexts(distinct, digests, signatures, common, places)
+
+
 def fingerprints(texts: Iterable[str]) -> Fingerprints:
     """Returns the fingerprints of the distinct ones of some texts, in an order that tells nothing of them."""
-    by_digest = {text_digest(each): each for each in texts}
-    digests = sorted(by_digest)
-    common, signatures = _signed([by_digest[each] for each in digests])
-    return Fingerprints(np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32), signatures, common)
+    found = _distinct_texts(texts)
+    digests = np.frombuffer(b"".join(found.digests), np.uint8).reshape(-1, 32)
+    return Fingerprints(digests, found.signatures, found.common)
 
 
 def clusters(questions: Sequence[str]) -> npt.NDArray[np.intp]:
     """Returns a number for each question; those alike by grams or vectors, or by way of others, share it."""
-    digests = [text_digest(each) for each in questions]
-    by_digest = dict(zip(digests, questions, strict=True))
-    distinct = {each: place for place, each in enumerate(sorted(by_digest))}  # whatever their order
-    texts = [by_digest[each] for each in distinct]
-    _, signatures = _signed(texts)
+    distinct = _distinct_texts(questions)
+    signatures = distinct.signatures
     left, right = _neighbours(signatures)
     similar = _similarity(signatures[left], signatures[right]) >= ALIKE
-    rows = np.arange(len(texts))
-    near_left, near_right = _near_pairs(texts, signatures, rows, rows)
+    rows = np.arange(len(signatures))
+    near_left, near_right = _near_pairs(distinct, rows, rows)
     left, right = np.append(left[similar], near_left), np.append(right[similar], near_right)
-    labels = _components(len(distinct), left, right)
-    return labels[[distinct[each] for each in digests]]
+    return _components(len(rows), left, right)[distinct.places]
 
 
 def alike_to(texts: Sequence[str], chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """Returns which of some texts are among the chosen ones of them, or alike to one by grams; (texts,)."""
-    every = fingerprints(texts)
-    place = {digest.tobytes(): at for at, digest in enumerate(every.digests)}
-    own = np.array([place[text_digest(each)] for each in texts], np.intp)
-    rows = np.unique(own[chosen])
-    ours, theirs = _candidates(every.signatures, every.signatures[rows])
-    similar = _similarity(every.signatures[ours], every.signatures[rows[theirs]]) >= ALIKE
-    found = np.zeros(len(place), bool)
-    found[rows] = found[ours[similar]] = True
-    return found[own]
+    distinct = _distinct_texts(texts)
+    rows = np.unique(distinct.places[chosen])
+    return _alike_by_grams(distinct.signatures, rows)[distinct.places]
 
 
 def questions_alike_to(questions: Sequence[str], chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """Returns which questions are chosen, or alike to one that is, by grams or vectors; (questions,)."""
-    found = alike_to(questions, chosen)
-    left = np.flatnonzero(~found)
-    _, signatures = _signed(questions)
-    near, _ = _near_pairs(questions, signatures, left, np.flatnonzero(chosen))
+    distinct = _distinct_texts(questions)
+    rows = np.unique(distinct.places[chosen])
+    found = _alike_by_grams(distinct.signatures, rows)
+    near, _ = _near_pairs(distinct, np.flatnonzero(~found), rows)
     found[near] = True
+    return found[distinct.places]
+
+
+def _alike_by_grams(signatures: npt.NDArray[np.uint8], chosen: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+    ours, theirs = _candidates(signatures, signatures[chosen])
+    similar = _similarity(signatures[ours], signatures[chosen[theirs]]) >= ALIKE
+    found = np.zeros(len(signatures), bool)
+    found[chosen] = found[ours[similar]] = True
     return found
 
 
@@ -140,26 +167,24 @@ def _embedder() -> Embedder:
 
 
 def _near_pairs(
-    questions: Sequence[str],
-    signatures: npt.NDArray[np.uint8],
-    ours: npt.NDArray[np.intp],
-    theirs: npt.NDArray[np.intp],
+    questions: _DistinctTexts, ours: npt.NDArray[np.intp], theirs: npt.NDArray[np.intp]
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Returns the places of pairs of ours and theirs that are alike by their vectors."""
     pairs = [np.zeros((0, 2), np.intp)]
     if len(ours) and len(theirs):
         rows = np.union1d(ours, theirs)
-        vectors = _embedder().encode([questions[row] for row in rows])
-        at = np.zeros(len(questions), np.intp)
+        vectors = _embedder().encode([questions.texts[row] for row in rows])
+        at = np.zeros(len(questions.texts), np.intp)
         at[rows] = np.arange(len(rows))
         for block in np.array_split(ours, len(ours) * len(theirs) // _BLOCK_COSINES + 1):
             near = np.argwhere(vectors[at[block]] @ vectors[at[theirs]].T >= ALIKE_COSINE)
             found = np.column_stack([block[near[:, 0]], theirs[near[:, 1]]])
             found = found[found[:, 0] != found[:, 1]]
-            similar = _similarity(signatures[found[:, 0]], signatures[found[:, 1]]) >= LEAST_ALIKE
+            left, right = questions.signatures[found[:, 0]], questions.signatures[found[:, 1]]
+            similar = _similarity(left, right) >= LEAST_ALIKE
             pairs.append(found[similar])
-    left, right = np.concatenate(pairs).T
-    return left, right
+    both = np.concatenate(pairs)
+    return both[:, 0], both[:, 1]
 
 
 def sharing(names: Sequence[Collection[str]]) -> npt.NDArray[np.intp]:

@@ -11,14 +11,12 @@ from deltalake import CommitProperties, Transaction
 
 from assets.columns import Table
 from common.lineage import Lineage
+from common.rooms import ROOMS
 
 
 def _code_version() -> str:
     """Returns the package version and a digest of the code that makes rows."""
-    rooms = [
-        Path(__file__).parents[2] / room
-        for room in ("assets", "training", "quality", "retrieval", "inference", "common")
-    ]
+    rooms = [Path(__file__).parents[2] / room for room in ROOMS if room != "orchestration"]
     files = sorted(path for room in rooms for path in room.rglob("*") if path.suffix in (".py", ".sql"))
     digest = hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
     return f"{version('headwater')}+{digest[:12]}"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from common.atomic_files import PRIVATE_UMASK
+from common.rooms import ROOMS
 from orchestration.cli import (
     answers,
     bench,
@@ -42,7 +43,6 @@ app = typer.Typer(
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 _CODE = Path(__file__).parents[2]
-_ROOMS = ("orchestration", "assets", "training", "quality", "retrieval", "inference", "common")
 _FULL_BYTES = 1 << 20
 """A disk with less room counts as full."""
 
@@ -136,12 +136,12 @@ def _is_expected(error: Exception) -> bool:
     """
     from pydantic import ValidationError
 
-    if isinstance(error, ValidationError) or type(error).__module__.partition(".")[0] in _ROOMS:
+    if isinstance(error, ValidationError) or type(error).__module__.partition(".")[0] in ROOMS:
         return True
     if isinstance(error, ModuleNotFoundError) and _missing_package_advice(error):
         return True
     last = traceback.extract_tb(error.__traceback__)[-1]
-    ours = any(Path(last.filename).is_relative_to(_CODE / room) for room in _ROOMS)
+    ours = any(Path(last.filename).is_relative_to(_CODE / room) for room in ROOMS)
     return ours and (last.line or "").startswith("raise ")
 
 

@@ -6,7 +6,8 @@ import shutil
 import sys
 from pathlib import Path
 
-_PACKAGES = ("orchestration", "assets", "training", "quality", "retrieval", "inference", "common")
+from common.rooms import ROOMS
+
 _SYSTEM = (
     *("/usr", "/lib", "/lib64", "/bin", "/proc", "/sys", "/dev/urandom", "/dev/random", "/dev/zero"),
     *("/etc/ld.so.cache", "/etc/localtime", "/etc/timezone", "/etc/ssl", "/etc/pki", "/etc/alternatives"),
@@ -30,7 +31,7 @@ def program_files() -> list[Path]:
         path = Path(java).resolve()
         homes.append(str(path if path.is_dir() else path.parents[1]))
     homes += [part for part in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if part]
-    for package in _PACKAGES:  # found now: the folder that they lie in can not be listed afterwards
+    for package in ROOMS:  # found now: the folder that they lie in can not be listed afterwards
         homes += importlib.import_module(package).__path__
     # Where packages of Python lie that are in no environment.
     homes += [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.atomic_files import atomic_file
+from common.rooms import ROOMS
 from orchestration.services.logs import run_log_settings
 
 if TYPE_CHECKING:
@@ -40,15 +41,7 @@ def dagster_home_settings(
     return {
         "python_logs": {
             # What our own modules log during a run is part of the run's log.
-            "managed_python_loggers": [
-                "assets",
-                "quality",
-                "training",
-                "retrieval",
-                "inference",
-                "orchestration",
-                "common",
-            ],
+            "managed_python_loggers": list(ROOMS),
             "python_log_level": "INFO",
             **followed,
         },

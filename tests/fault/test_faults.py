@@ -73,6 +73,18 @@ def end_its_run(home: Path) -> None:
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
+def outlive_its_run_worker(home: Path, effect: str) -> tuple[int, str]:
+    """The exit code and output of a run that was suspended at an effect until another had gone through."""
+    with begun(home, "run", driver=("stop", effect, "before")) as orphan:
+        wait_for_standstill(orphan)
+        end_its_run(home)
+        other = headwater(home, "run")
+        assert other.returncode == 0, other.stdout[-3000:]
+        orphan.send_signal(signal.SIGCONT)
+        said = orphan.communicate(timeout=300)[0]
+    return orphan.returncode, said
+
+
 def behind(states: States, run: str) -> Path:
     return {"tables made": states.not_indexed, "changed": states.behind, "index behind": states.index_behind}[
         run
@@ -95,19 +107,13 @@ def ends(states: States, run: str) -> dict[str, object]:
 def test_a_step_that_outlives_its_run_worker(states: States, report: Report, run: str, effect: str) -> None:
     """Its run was ended and another one went through; then it wants to write."""
     home = states.copy(behind(states, run), "orphan")
-    with begun(home, "run", driver=("stop", effect, "before")) as orphan:
-        wait_for_standstill(orphan)
-        end_its_run(home)
-        other = headwater(home, "run")
-        assert other.returncode == 0, other.stdout[-3000:]
-        orphan.send_signal(signal.SIGCONT)
-        said = orphan.communicate(timeout=300)[0]
+    code, said = outlive_its_run_worker(home, effect)
     wrong = differences(home, ends(states, run))
     refused = any(each in said for each in REFUSED)
     report.add(run, "run worker dead, its step alive until after the next run", f"before `{effect}`", wrong,
                "the step is refused")  # fmt: skip
     assert not wrong
-    assert orphan.returncode == 1
+    assert code == 1
     assert refused, said[-3000:]
     assert plain(said), said[-3000:]
     stop(home)
@@ -118,18 +124,12 @@ def test_a_step_that_outlives_its_run_worker_copies_no_decision_twice(states: St
     """Its decision is in the log, and the next run has copied it to `ops.releases` before it wakes up."""
     home = states.copy(states.not_indexed, "orphan")
     effect = "append ops/releases"
-    with begun(home, "run", driver=("stop", effect, "before")) as orphan:
-        wait_for_standstill(orphan)
-        end_its_run(home)
-        other = headwater(home, "run")
-        assert other.returncode == 0, other.stdout[-3000:]
-        orphan.send_signal(signal.SIGCONT)
-        said = orphan.communicate(timeout=300)[0]
+    code, said = outlive_its_run_worker(home, effect)
     wrong = differences(home, states.first_end)
     cause, remark = "run worker dead, its step alive until after the next run", "the decision is copied once"
     report.add("tables made", cause, f"before `{effect}`", wrong, remark)
     assert not wrong
-    assert orphan.returncode == 0 or plain(said), said[-3000:]
+    assert code == 0 or plain(said), said[-3000:]
     stop(home)
 
 

@@ -23,6 +23,7 @@ from assets.sources.source_config import Source, SourceUnreachable
 from assets.sources.source_reader import read_source
 from assets.sources.source_registry import SourceRegistry
 from assets.sources.source_schemas import ListedFile
+from common.rooms import ROOMS
 from orchestration.cli.lake import render_nested_columns
 from orchestration.cli.terminal import escape_terminal_controls
 from orchestration.operations.runs import execute_run
@@ -145,7 +146,7 @@ def test_attachments_are_parsed_within_the_bounds_that_were_set(tmp_path: Path, 
 def test_no_model_is_loaded_with_its_own_code() -> None:
     loaders = {"from_pretrained", "SentenceTransformer", "CrossEncoder"}
     loading = []
-    for room in ("orchestration", "assets", "training", "quality", "retrieval", "inference"):
+    for room in ROOMS:
         for path in (ROOT / room).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Call):

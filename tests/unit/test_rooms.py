@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from common.rooms import ROOMS
+
 ROOT = Path(__file__).parents[2]
-ROOMS = ("orchestration", "assets", "training", "quality", "retrieval", "inference", "common")
 ALLOWED = {
     "orchestration": set(ROOMS),
     "assets": {"assets", "training", "quality", "retrieval", "inference", "common"},
