@@ -38,7 +38,7 @@ help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
 
 setup: $(VENV)/.ready $(EXTRAS:%=$(VENV)/.installed-%)  ## the environment in .venv: packages, Delta jars, the default embedder
-	@$(BIN)/python -m compileall -q $(ROOMS)
+	@$(BIN)/python -m compileall -q $(ROOMS) packages
 
 demo: setup  ## lake, index and cited, traced answers from the software installed here
 	$(BIN)/headwater demo

@@ -1,6 +1,7 @@
 """The lineage in a table's commits, and the fencing token by which a writer that was overtaken is refused."""
 
 import hashlib
+import importlib
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
@@ -11,13 +12,16 @@ from deltalake import CommitProperties, Transaction
 
 from assets.columns import Table
 from common.lineage import Lineage
-from common.rooms import ROOMS
+from common.rooms import ROOMS, STANDALONE
 
 
 def _code_version() -> str:
     """Returns the package version and a digest of the code that makes rows."""
-    rooms = [Path(__file__).parents[2] / room for room in ROOMS if room != "orchestration"]
-    files = sorted(path for room in rooms for path in room.rglob("*") if path.suffix in (".py", ".sql"))
+    names = [name for name in (*ROOMS, *STANDALONE) if name != "orchestration"]
+    folders = [Path(folder) for name in names for folder in importlib.import_module(name).__path__]
+    files = [
+        path for folder in folders for path in sorted(folder.rglob("*")) if path.suffix in (".py", ".sql")
+    ]
     digest = hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
     return f"{version('headwater')}+{digest[:12]}"
 

@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from manpage_text import is_manual_page
+
 from assets.parsing.blocks import ExtractionError
 from assets.parsing.decoding import (
     CONTROL_CHARACTERS,
@@ -19,7 +21,6 @@ from assets.parsing.decoding import (
 )
 from assets.parsing.formats.data.records import is_plainly_delimited
 from assets.parsing.formats.mail.mailbox import is_mailbox
-from assets.parsing.formats.roff.page import is_manual_page
 from assets.parsing.formats.zip_package import OLE_SIGNATURE, exceeds_zip_part_limit
 from assets.parsing.markup import HTML, XML, is_html_fragment, markup_media_type
 from assets.parsing.signatures import binary_media_type

@@ -19,6 +19,7 @@ from assets.parsing.formats.data.sheets import read_spreadsheet
 from assets.parsing.formats.data.xml import read_xml
 from assets.parsing.formats.html.page import read_html
 from assets.parsing.formats.mail.message import read_eml, read_msg
+from assets.parsing.formats.manual_page import read_manual_page
 from assets.parsing.formats.marked.markdown import read_markdown
 from assets.parsing.formats.marked.notebook import read_notebook
 from assets.parsing.formats.marked.org import read_org
@@ -31,7 +32,6 @@ from assets.parsing.formats.office.pptx import read_pptx
 from assets.parsing.formats.office.rtf import read_rtf
 from assets.parsing.formats.paged.pdf import read_pdf
 from assets.parsing.formats.paged.picture import PICTURES, Pixels, read_picture
-from assets.parsing.formats.roff.page import read_manual_page
 from assets.parsing.source_end import source_end
 from assets.text.damage import SourceEnd
 

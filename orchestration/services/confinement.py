@@ -6,7 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from common.rooms import ROOMS
+from common.rooms import ROOMS, STANDALONE
 
 _SYSTEM = (
     *("/usr", "/lib", "/lib64", "/bin", "/proc", "/sys", "/dev/urandom", "/dev/random", "/dev/zero"),
@@ -31,7 +31,8 @@ def program_files() -> list[Path]:
         path = Path(java).resolve()
         homes.append(str(path if path.is_dir() else path.parents[1]))
     homes += [part for part in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if part]
-    for package in ROOMS:  # found now: the folder that they lie in can not be listed afterwards
+    # Found now: their parent folder cannot be listed later.
+    for package in (*ROOMS, *STANDALONE):
         homes += importlib.import_module(package).__path__
     # Where packages of Python lie that are in no environment.
     homes += [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]

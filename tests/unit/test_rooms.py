@@ -52,6 +52,12 @@ def test_a_room_imports_only_what_is_below_it(room: str) -> None:
     assert wrong == {}
 
 
+def test_a_standalone_package_imports_nothing_of_headwater() -> None:
+    files = sorted((ROOT / "packages").glob("*/src/**/*.py"))
+    assert files
+    assert {path.name: imported(path) for path in files if imported(path)} == {}
+
+
 def test_packages_import_each_other_one_way() -> None:
     below: dict[str, set[str]] = {}
     for name, path in MODULES.items():

@@ -1,13 +1,12 @@
-"""Reads pages written with the macros of mdoc(7)."""
+"""Reads the macros of mdoc(7)."""
 
 import re
 from collections.abc import Iterable, Iterator
 
-from assets.parsing.formats.lines import format_table_row
-from assets.parsing.formats.roff.man import IGNORED
-from assets.parsing.formats.roff.requests import RoffLine
-from assets.parsing.formats.roff.table import read_table
-from assets.parsing.formats.roff.writer import PageWriter
+from manpage_text.lines import RoffLine
+from manpage_text.man import IGNORED
+from manpage_text.table import read_table
+from manpage_text.writer import PageWriter, table_row
 
 _CLOSING, _OPENING = frozenset(".,:;)]?!"), frozenset("([")
 _ENCLOSURES = {
@@ -21,16 +20,15 @@ _SYSTEMS = {
     **{"Dx": "DragonFly", "At": "AT&T UNIX"},
 }
 _WORDS = frozenset(
-    re.findall(
-        r"\S+",
+    (
         "Ad An Ar Cd Cm Dv Em Er Ev Fa Fd Fl Fn Fo Fc Fr Ft Ic In Lb Li Lk Ms Mt Nd Nm No Ns Pa Pf Ap St Sx"
-        " Sy Tn Ta Va Vt Xo Xc Xr Es Eo Ec Hf Ot",
-    )
+        " Sy Tn Ta Va Vt Xo Xc Xr Es Eo Ec Hf Ot"
+    ).split()
 )
 _INLINE = _WORDS | _ENCLOSURES.keys() | _BEGINS.keys() | _ENDS.keys() | _SYSTEMS.keys()
-_BLOCKS = frozenset("Dd Dt Os Sh Ss Pp Lp Bl El It Bd Ed D1 Dl Rs Re Bk Ek Sm Rv Ex Bt Ud Fo Fc".split())  # noqa: SIM905
+_BLOCKS = frozenset("Dd Dt Os Sh Ss Pp Lp Bl El It Bd Ed D1 Dl Rs Re Bk Ek Sm Rv Ex Bt Ud Fo Fc".split())
 MDOC_MACROS = _INLINE | _BLOCKS
-"""Macros whose meaning is known here; in a reference there are those of one letter after a `%` as well."""
+"""Macros that `read_mdoc` understands, apart from those of references, `%A` to `%V`."""
 _MARKED = {"-bullet": "•", "-dash": "-", "-hyphen": "-", "-item": "", "-enum": ""}
 _VERBATIM = ("-literal", "-unfilled")
 _STANDARD_EXIT = "utility exits 0 on success, and >0 if an error occurs."
@@ -39,33 +37,31 @@ _STANDARD_RETURN = (
     " errno is set to indicate the error."
 )
 _NO_SPACE = "\0"
-"""Stands in a rendered line where no space is."""
+"""Marks a place in a rendered line where no space is printed."""
 _TIGHT = re.compile(f" ?{_NO_SPACE}[ {_NO_SPACE}]*")
 
 
-def read_mdoc(lines: Iterable[RoffLine]) -> PageWriter:
-    """Returns the text of a page; arguments of macros that are not known are text."""
-    return _Reader().read(iter(lines))
+def read_mdoc(lines: Iterator[RoffLine], page: PageWriter) -> None:
+    """Writes the text of a page; the arguments of unknown macros are text."""
+    _Reader(page).read(lines)
 
 
 class _Reader:
-    def __init__(self) -> None:
-        self._page = PageWriter()
+    def __init__(self, page: PageWriter) -> None:
+        self._page = page
         self._name = ""
         self._lists: list[tuple[str, int]] = []
         self._head: list[str] | None = None
         self._reference: list[str] | None = None
         self._arguments: list[str] | None = None
 
-    def read(self, lines: Iterator[RoffLine]) -> PageWriter:
+    def read(self, lines: Iterator[RoffLine]) -> None:
         for line in lines:
             if line.macro == "TS":
-                for text in read_table(lines):
-                    self._page.block(text)
+                self._page.table(*read_table(lines))
             else:
                 self._line(line)
         self._end_head()
-        return self._page
 
     def _line(self, line: RoffLine) -> None:
         page, name, arguments = self._page, line.macro, line.arguments
@@ -86,9 +82,8 @@ class _Reader:
             self._end_head()
             page.gap()
             page.push(step=0)
-            self._lists.append(
-                (next((each for each in arguments if each in _MARKED or each == "-column"), ""), 0)
-            )
+            kinds = (each for each in arguments if each in _MARKED or each == "-column")
+            self._lists.append((next(kinds, ""), 0))
         elif name == "El":
             self._end_head()
             if self._lists:
@@ -139,7 +134,7 @@ class _Reader:
         elif kind == "-column":
             cells = self._inline(line, cells=True).split("\t")
             self._page.line()
-            self._page.text(format_table_row(cells))
+            self._page.text(table_row(cells))
             self._page.line()
         else:
             self._head = []
@@ -148,14 +143,14 @@ class _Reader:
                 self._end_head()
 
     def _end_head(self) -> None:
-        """Ends the term of an item."""
+        """Ends an item's term."""
         if self._head is not None:
             term = _spaced(self._head)
             self._head = None
             self._page.item(term or "•")
 
     def _add(self, text: str) -> None:
-        """Adds rendered words to the paragraph, or to the term of an item that goes on."""
+        """Adds rendered words to the paragraph, or to the term that is not yet complete."""
         if self._head is not None:
             self._head.append(text)
             return
@@ -166,7 +161,7 @@ class _Reader:
             self._page.glue()
 
     def _inline(self, line: RoffLine, cells: bool = False) -> str:
-        """The words of a line with macros in it, with the sign for no space where it may begin or end so."""
+        """Renders a line with macros in it; it may begin or end with `_NO_SPACE`."""
         given = list(zip(line.arguments, line.quoted, strict=True))
         if line.macro not in ("It", "Sh", "Ss", "D1", "Dl"):
             given.insert(0, (line.macro, False))
@@ -198,7 +193,7 @@ class _Reader:
         return _spaced([*parts, *closing[::-1], *ending])
 
     def _word(self, name: str, words: list[str]) -> list[str]:
-        """What a macro and its words are rendered as."""
+        """Renders a macro and its words."""
         first = words[0] if words else ""
         rest = [_punctuated(each) for each in words[1:]]
         everything = [_punctuated(each) for each in words]
@@ -258,6 +253,6 @@ def _punctuated(word: str) -> str:
 
 
 def _spaced(parts: Iterable[str]) -> str:
-    """The parts with spaces between them where nothing forbids it; the sign for that stays at the ends."""
+    """Joins parts by spaces, except at `_NO_SPACE`, which stays only at the ends."""
     text = _TIGHT.sub(_NO_SPACE, " ".join(part for part in parts if part))
     return text[:1] + text[1:-1].replace(_NO_SPACE, "") + text[-1:] if len(text) > 1 else text

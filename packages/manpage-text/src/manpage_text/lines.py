@@ -1,10 +1,10 @@
-"""The lines of a manual page: which of them are text, and which name a macro with arguments."""
+"""Splits a page into text and macros with arguments; evaluates conditions, strings and definitions."""
 
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from assets.parsing.formats.roff.characters import plain_text
+from manpage_text.characters import plain_text
 
 _CONTROL = re.compile(
     r"[.'][ \t]*(?P<name>(?:if|ie|el)(?![a-zA-Z])|(?:\\[({\[|&]|[^\s\\])*)(?P<rest>.*)", re.DOTALL
@@ -27,7 +27,7 @@ _DEFINITIONS = ("de", "de1", "am", "am1", "dei", "ami")
 _MOST_STRINGS, _LONGEST_STRING = 1_000, 200
 _MOST_EXPANDED_LINES = 20_000
 _MOST_CONDITIONS = 20
-"""Before one request in a line."""
+"""Conditions in front of one request."""
 _LONGEST_EXPANDED_LINE = 2_000
 _MOST_ARGUMENTS = 2_000
 
@@ -37,9 +37,9 @@ class RoffLine:
     """A line of a manual page.
 
     Attributes:
-        macro: The macro's or request's name; empty for a line of text.
-        arguments: The arguments, plain; of a line of text the text alone.
-        quoted: Of each argument whether it was in quotation marks or begins with an escape: no macro's name.
+        macro: The name of the macro or request; empty for text.
+        arguments: The arguments without escapes; for text, the text alone.
+        quoted: For each argument, whether it is quoted or starts with an escape, so that it names no macro.
     """
 
     macro: str
@@ -53,18 +53,14 @@ class RoffLine:
 
 
 class RoffReader:
-    """Reads the lines of a page: conditions are decided as for a terminal, definitions are taken out.
+    """Reads the lines of a page as groff does for a terminal.
 
-    A macro that the page itself defines is replaced by its lines once, and macros in these are not: no page
-    grows by more than twenty thousand lines. Files that a page includes are not read.
+    A macro that the page defines is expanded once, without the macros in its body, so a page grows by at most
+    20,000 lines. Included files are not read.
     """
 
     def __init__(self, known_macros: frozenset[str]) -> None:
-        """Makes a reader of pages.
-
-        Args:
-            known_macros: Those whose meaning is known: a page's own definition of them does not count.
-        """
+        """Ignores a page's own definitions of `known_macros`."""
         self._known = known_macros
         self._macros: dict[str, list[str]] = {}
         self._aliases: dict[str, str] = {}
@@ -82,7 +78,7 @@ class RoffReader:
             place += 1
             if not line:
                 yield RoffLine("", ("",))
-            # What a true condition guards goes on being read: its braces are left out.
+            # What follows a true condition is read as a line of its own, without braces.
             for _ in range(_MOST_CONDITIONS):
                 if not line:
                     break
@@ -126,7 +122,7 @@ class RoffReader:
                 break
 
     def _request(self, name: str, rest: str, is_page: bool) -> Iterator[RoffLine]:
-        """Yields what a control line stands for."""
+        """Yields the lines of a macro or request."""
         if name.startswith("\\}") or not name:
             return
         if name in ("ds", "as", "ds1", "as1"):
@@ -154,7 +150,7 @@ class RoffReader:
             yield RoffLine("\\c", ())
 
     def _define(self, name: str, words: list[str], lines: Sequence[str], place: int) -> int:
-        """Takes in a definition; returns the place after it."""
+        """Records a definition; returns the place after it."""
         ends = words[0:1] if name == "ig" else words[1:2]
         end = re.compile(rf"[.'][ \t]*{re.escape(ends[0] if ends else '.')}(?:\s|$)")
         last = next((each for each in range(place, len(lines)) if end.match(lines[each])), None)
@@ -165,7 +161,7 @@ class RoffReader:
         return last + 1
 
     def _holds(self, found: "re.Match[str] | None") -> bool:
-        """Whether a condition holds where a page is shown on a terminal by groff."""
+        """Whether a condition holds for groff on a terminal."""
         if found is None:
             return False
         if found["mode"]:
@@ -185,7 +181,7 @@ class RoffReader:
 
 
 def _joined_lines(source: str) -> list[str]:
-    """The lines of a source; one that ends in a backslash goes on in the next."""
+    """The lines of a source; a backslash at the end of one joins the next."""
     lines: list[str] = []
     parts: list[str] = []
     for line in source.replace("\r\n", "\n").split("\n"):
@@ -201,7 +197,7 @@ def _joined_lines(source: str) -> list[str]:
 
 
 def _after_block(rest: str, lines: Sequence[str], place: int) -> int:
-    """The place after what a condition guards: its line, or the lines to the closing brace."""
+    """The place after the line, or the block in braces, that a condition guards."""
     depth = rest.count("\\{") - rest.count("\\}")
     while depth > 0 and place < len(lines):
         depth += lines[place].count("\\{") - lines[place].count("\\}")

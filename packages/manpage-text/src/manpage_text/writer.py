@@ -1,30 +1,30 @@
-"""Writes the text of a manual page: paragraphs in one line, items below their terms, code in its lines."""
+"""Collects the text of a page: a paragraph on one line, an item below its term, code as it is."""
 
 import re
 
-from assets.parsing.blocks import TextBlock
+from manpage_text.blocks import Block, TableFormat
 
 _STEP = 2
-"""By how many spaces what belongs to a term or an item is indented."""
+"""Spaces by which the text of an item is indented."""
 _CODE_INDENT = " " * 4
 _LONGEST_TERM = 90
-"""In characters, of all terms that share a text."""
+"""Characters of all terms that share one text."""
 _DEEPEST = 20
 _BULLET = re.compile(r"[•○□·*o‣–—-]")
 _NUMBER = re.compile(r"[(\[]?(\d{1,3}|[a-zA-Z]|[ivx]{1,5})[.)\]]")
 
 
 class PageWriter:
-    """What was read of a page, as blocks.
+    """Builds the blocks of a page.
 
     Attributes:
         verbatim: Whether lines are kept as they are, as in code.
     """
 
-    def __init__(self) -> None:
-        """Begins an empty page."""
+    def __init__(self, headed_table: TableFormat) -> None:
         self.verbatim = False
-        self._blocks: list[TextBlock] = []
+        self._headed_table = headed_table
+        self._blocks: list[Block] = []
         self._lines: list[str] = []
         self._words: list[str] = []
         self._terms: list[str] = []
@@ -35,14 +35,14 @@ class PageWriter:
         self._outer: list[tuple[int, bool]] = []
 
     def heading(self, text: str, level: int) -> None:
-        """Begins a section; all lists and code end."""
+        """Starts a section, which ends all lists and code."""
         self.finish()
         if text.strip():
-            self._blocks.append(TextBlock(text, level))
+            self._blocks.append(Block(text, level))
         self._base, self._in_item, self._outer, self.verbatim = 0, False, [], False
 
     def text(self, text: str) -> None:
-        """Adds words to the paragraph, or a line to code; words after a space begin a line."""
+        """Adds words to the paragraph, or a line to code; words after a leading space start a new line."""
         if self.verbatim:
             self.line()
             self._add_lines([text], _CODE_INDENT)
@@ -64,14 +64,15 @@ class PageWriter:
         self._glued, self._space = False, _space_after(text)
 
     def glue(self) -> None:
-        """Has the next words follow without a space, or with the one that the last words end in."""
+        """Joins the next words to the last ones, without a space unless those end in one."""
         self._glued = True
 
-    def block(self, text: str) -> None:
-        """Adds lines, such as a table's, as a paragraph of its own."""
-        self.gap()
-        self._add_lines(text.split("\n"))
-        self.gap()
+    def table(self, rows: list[list[str]], headed: bool) -> None:
+        """Adds a table as one paragraph, or several."""
+        for text in (self._headed_table if headed else table_lines)(rows):
+            self.gap()
+            self._add_lines(text.split("\n"))
+            self.gap()
 
     def line(self) -> None:
         """Ends a line."""
@@ -87,17 +88,17 @@ class PageWriter:
         self._gap = True
 
     def paragraph(self, hangs: bool = False) -> None:
-        """Ends a paragraph, and the item that it is in.
+        """Ends a paragraph, and its item.
 
         Args:
-            hangs: Whether what follows the next paragraph may be set below it, as below a term.
+            hangs: Whether the next paragraph can turn out to be the term of the item that follows it.
         """
         self.gap()
         self._put_terms()
         self._in_item, self._marker, self._hangs = False, "", hangs
 
     def item(self, term: str) -> None:
-        """Begins an item with a term, a bullet or a number; terms without text between them share it."""
+        """Starts an item with a term, a bullet or a number; consecutive terms share one text."""
         if self._hangs and not term:
             term = "".join(self._words[1:])
             self._words = []
@@ -113,7 +114,7 @@ class PageWriter:
         self._in_item = not self._terms
 
     def push(self, step: int = _STEP) -> None:
-        """Begins what is set deeper, at least as deep as the text of the item that it is in."""
+        """Indents what follows, at least to the text of the current item."""
         self.line()
         self._put_terms()
         if len(self._outer) < _DEEPEST:
@@ -121,18 +122,18 @@ class PageWriter:
             self._base, self._in_item = self._indent + (0 if self._in_item else step), False
 
     def pop(self) -> None:
-        """Ends what is set deeper."""
+        """Ends the last indentation."""
         self.line()
         self._put_terms()
         if self._outer:
             self._base, self._in_item = self._outer.pop()
 
-    def finish(self) -> list[TextBlock]:
-        """Ends the page, and returns its blocks."""
+    def finish(self) -> list[Block]:
+        """Returns the blocks of the page."""
         self.line()
         self._put_terms()
         if any(map(str.strip, self._lines)):
-            self._blocks.append(TextBlock("\n".join(self._lines).rstrip()))
+            self._blocks.append(Block("\n".join(self._lines).rstrip()))
         self._lines, self._gap, self._marker = [], False, ""
         return self._blocks
 
@@ -141,7 +142,7 @@ class PageWriter:
         return self._base + (_STEP if self._in_item else 0)
 
     def _put_terms(self) -> None:
-        """Writes the terms that wait for their text, which is set deeper."""
+        """Writes the terms whose text comes next."""
         if self._terms:
             line = ", ".join(self._terms)
             self._terms = []
@@ -154,15 +155,25 @@ class PageWriter:
             self._lines.append("")
         self._gap = False
         indent = " " * self._indent + deeper
-        if self._marker:
-            lines = [
-                " " * (self._indent - _STEP) + self._marker + lines[0],
-                *(indent + each for each in lines[1:]),
-            ]
-            self._marker = ""
-        else:
-            lines = [indent + each for each in lines]
-        self._lines += map(str.rstrip, lines)
+        first = " " * (self._indent - _STEP) + self._marker if self._marker else indent
+        self._marker = ""
+        self._lines.append((first + lines[0]).rstrip())
+        self._lines += [(indent + each).rstrip() for each in lines[1:]]
+
+
+def table_lines(rows: list[list[str]]) -> list[str]:
+    """Returns a table as one text with a line for each row."""
+    return ["\n".join(filter(None, map(table_row, rows)))]
+
+
+def table_row(cells: list[str]) -> str:
+    """Returns cells joined by ` | `; the only cell with text stands alone."""
+    texts = [" ".join(cell.split()) for cell in cells]
+    if sum(map(bool, texts)) == 1:
+        return "".join(texts)
+    while texts and not texts[-1]:
+        texts.pop()
+    return " | ".join(texts)
 
 
 def _space_after(text: str) -> str:
@@ -170,7 +181,7 @@ def _space_after(text: str) -> str:
 
 
 def _marker(term: str) -> str:
-    """The beginning of an item's line for a bullet or a number; nothing for a term."""
+    """Returns how the line of a bullet or a number starts; `""` for a term."""
     if _BULLET.fullmatch(term):
         return "- "
     number = _NUMBER.fullmatch(term)

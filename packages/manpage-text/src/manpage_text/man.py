@@ -1,11 +1,10 @@
-"""Reads pages written with the macros of man(7), and those that pod2man, docutils and asciidoc add."""
+"""Reads the macros of man(7), and those that pod2man, docutils and asciidoc add."""
 
-import re
-from collections.abc import Iterable
+from collections.abc import Iterator
 
-from assets.parsing.formats.roff.requests import RoffLine
-from assets.parsing.formats.roff.table import read_table
-from assets.parsing.formats.roff.writer import PageWriter
+from manpage_text.lines import RoffLine
+from manpage_text.table import read_table
+from manpage_text.writer import PageWriter
 
 _FONTS = {"B", "I", "R", "SM", "SB", "CW", "C", "L", "Q"}
 _MIXED = {"BI", "BR", "IB", "IR", "RB", "RI", "LR", "RL", "CR", "RC"}
@@ -19,30 +18,26 @@ MAN_MACROS = frozenset(
     | {"TH", "SH", "SS", "TP", "TQ", "IP", "RS", "RE", "INDENT", "UNINDENT", "UR", "UE", "MT", "ME", "SY"}
     | {"YS", "OP", "MR", "PD", "DT", "UC", "AT", "IX", "TS", "TE", "EQ", "EN", "URL", "MTO", "LINKSTYLE"}
 )  # fmt: skip
-"""Macros and requests whose meaning is known here."""
-# Those of troff(7) and of printers' macros that say nothing to a reader.
+"""Macros and requests that `read_man` understands."""
 IGNORED = frozenset(
-    re.findall(
-        r"\S+",
-        "ad af am as bd box boxa break c2 cc cf ch char color continue cp cs cu da dei device devicem di"
-        " do ds dt ec ecr ecs el em eo ev evc ex fam fc fchar fcolor fl fp fschar fspecial ft fzoom gcolor"
-        " hc hcode hla hlm hpf hpfa hpfcode hw hy hym hys in it itc kern lc length lf lg linetabs ll ls lt"
-        " mc mk mso na ne nh nm nn nr nroff ns nx open opena os output pc pi pl pm pn pnr po ps psbb pso"
-        " ptr pvs rchar rd return rfschar rj rm rn rnn rr rs rt schar shc shift sizes so spreadwarn ss"
-        " stringdown stringup sty substring sv sy ta tag taga tc ti tkf tl tm tm1 tmc tr trf trin trnt"
-        " troff uf ul vpt vs warn warnscale wh write writec writem PD DT UC AT IX LINKSTYLE TH",
-    )
+    (
+        "ad af am as bd box boxa break c2 cc cf ch char color continue cp cs cu da dei device devicem di do"
+        " ds dt ec ecr ecs el em eo ev evc ex fam fc fchar fcolor fl fp fschar fspecial ft fzoom gcolor hc"
+        " hcode hla hlm hpf hpfa hpfcode hw hy hym hys in it itc kern lc length lf lg linetabs ll ls lt mc"
+        " mk mso na ne nh nm nn nr nroff ns nx open opena os output pc pi pl pm pn pnr po ps psbb pso ptr"
+        " pvs rchar rd return rfschar rj rm rn rnn rr rs rt schar shc shift sizes so spreadwarn ss"
+        " stringdown stringup sty substring sv sy ta tag taga tc ti tkf tl tm tm1 tmc tr trf trin trnt troff"
+        " uf ul vpt vs warn warnscale wh write writec writem PD DT UC AT IX LINKSTYLE TH"
+    ).split()
 )
-"""Requests without text for a reader."""
+"""Requests of troff(7) and macros that print nothing."""
 
 
-def read_man(lines: Iterable[RoffLine]) -> PageWriter:
-    """Returns the text of a page; arguments of macros that are not known are text."""
-    page = PageWriter()
+def read_man(lines: Iterator[RoffLine], page: PageWriter) -> None:
+    """Writes the text of a page; the arguments of unknown macros are text."""
     waits_for_term = False
     link = ""
-    each = iter(lines)
-    for line in each:
+    for line in lines:
         name, arguments = line.macro, line.arguments
         if not name and not line.text.strip() and not page.verbatim:
             page.gap()
@@ -58,8 +53,8 @@ def read_man(lines: Iterable[RoffLine]) -> PageWriter:
         elif name in IGNORED and name not in _BREAKS:
             pass
         elif name in ("SH", "SS"):
-            heading = line.text or _next_text(each)
-            page.heading(heading, 1 if name == "SH" else 2)
+            heading = line if line.text else next(lines, line)
+            page.heading(heading.text, 1 if name == "SH" else 2)
             waits_for_term = False
         elif name in ("TP", "TQ"):
             waits_for_term = True
@@ -74,16 +69,14 @@ def read_man(lines: Iterable[RoffLine]) -> PageWriter:
         elif name in _VERBATIM or name in _VERBATIM_ENDS:
             page.gap()
             page.verbatim = name in _VERBATIM
-        elif name in _GAPS or name in _BREAKS:
-            if name in _GAPS and page.verbatim:
-                page.text("")
-            elif name in _GAPS:
-                page.gap()
-            else:
-                page.line()
+        elif name in _GAPS and page.verbatim:
+            page.text("")
+        elif name in _GAPS:
+            page.gap()
+        elif name in _BREAKS or name == "YS":
+            page.line()
         elif name == "TS":
-            for text in read_table(each):
-                page.block(text)
+            page.table(*read_table(lines))
         elif name in ("UR", "MT"):
             link = line.text
         elif name in ("UE", "ME"):
@@ -97,14 +90,5 @@ def read_man(lines: Iterable[RoffLine]) -> PageWriter:
         elif name == "SY":
             page.line()
             page.text(line.text)
-        elif name == "YS":
-            page.line()
         elif name not in ("EQ", "EN", "TE"):
             page.text(line.text)
-    return page
-
-
-def _next_text(lines: Iterable[RoffLine]) -> str:
-    """The text of the next line, which is the heading where the macro has none."""
-    line = next(iter(lines), None)
-    return line.text if line else ""

@@ -1,10 +1,9 @@
-"""Reads the tables of manual pages, which are written for tbl(1)."""
+"""Reads tables written for tbl(1)."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-from assets.parsing.formats.lines import format_headed_table, format_table_row
-from assets.parsing.formats.roff.requests import RoffLine
+from manpage_text.lines import RoffLine
 
 _SEPARATOR = re.compile(r"tab\s*\(?\s*(\S)")
 _RULE = re.compile(r"[_=\s]*|\.?[_=]")
@@ -12,20 +11,12 @@ _MIXED_FONTS = re.compile(r"[BIRLC]{2}")
 _MOST_ROWS = 100_000
 
 
-def read_table(lines: Iterable[RoffLine]) -> list[str]:
-    """Returns a table's rows, up to its end, as texts of lines; a rule below the first row is a header's.
+def read_table(lines: Iterator[RoffLine]) -> tuple[list[list[str]], bool]:
+    """Returns a table's cells by row, and whether the first row is a header: ruled off, or alone in bold.
 
     Args:
-        lines: The lines after the one that begins the table; they are consumed up to the one that ends it.
+        lines: The lines after `.TS`; those up to `.TE` are consumed.
     """
-    rows, ruled = _rows(iter(lines))
-    if ruled and len(rows) > 1:
-        return format_headed_table(rows)
-    return ["\n".join(filter(None, map(format_table_row, rows)))]
-
-
-def _rows(lines: Iterator[RoffLine]) -> tuple[list[list[str]], bool]:
-    """The rows of a table, and whether a rule stands below the first one, or it alone is bold."""
     rows: list[list[str]] = []
     separator, in_format, in_cell = "\t", True, False
     formats: list[str] = []
@@ -44,8 +35,8 @@ def _rows(lines: Iterator[RoffLine]) -> tuple[list[list[str]], bool]:
             continue
         elif in_format:
             if text.rstrip().endswith(";"):
-                found = _SEPARATOR.search(text)
-                separator = found[1] if found else separator
+                if found := _SEPARATOR.search(text):
+                    separator = found[1]
                 continue
             formats += text.rstrip(". ").split(",")
             in_format = not text.rstrip().endswith(".")
@@ -65,11 +56,11 @@ def _rows(lines: Iterator[RoffLine]) -> tuple[list[list[str]], bool]:
     if in_cell:
         rows[-1][-1] = " ".join(cell)
     bold = [bool(re.search(r"[bB]", each)) for each in formats]
-    return rows, ruled or (len(bold) > 1 and bold[0] and not all(bold))
+    return rows, len(rows) > 1 and (ruled or (len(bold) > 1 and bold[0] and not all(bold)))
 
 
 def _add_cells(row: list[str], cells: list[str]) -> bool:
-    """Adds cells to a row; returns whether the last one is a block of text that goes on."""
+    """Adds cells to a row; returns whether the last one is a text block of several lines."""
     begins = cells[-1].strip() == "T{"
     row += [each for each in cells if each.strip() not in (r"\^", "^")][: len(cells)]
     if begins:

@@ -1,4 +1,4 @@
-"""The escapes of roff: which characters they stand for, and which ones only set type (groff_char(7))."""
+"""Replaces the escapes of roff: characters (groff_char(7)), strings, and those that only set type."""
 
 import re
 import unicodedata
@@ -52,11 +52,11 @@ _LAST_CODE_POINT = 0x10FFFF
 
 
 def plain_text(source: str, strings: Mapping[str, str]) -> str:
-    """Returns a text of roff source as a reader sees it, without fonts and movements.
+    """Returns roff source as it is printed, without fonts and movements.
 
     Args:
         source: A text line or an argument.
-        strings: The strings that the page defined, already plain; those that mdoc defines are known.
+        strings: The strings that the page defined, already plain; those of mdoc(7) are built in.
     """
     if "\\" not in source:
         return source
@@ -67,7 +67,7 @@ def plain_text(source: str, strings: Mapping[str, str]) -> str:
             return strings.get(name, _SPECIAL.get(name, ""))
         name = found["two"] or found["long"] or found["quoted"]
         if name is not None:
-            return special_character(name)
+            return _special_character(name)
         if found["code"]:
             return _character(int(found["code"]))
         if found["kept"]:
@@ -81,8 +81,8 @@ def plain_text(source: str, strings: Mapping[str, str]) -> str:
     return _ESCAPE.sub(shown, source)
 
 
-def special_character(name: str) -> str:
-    r"""Returns the character of a name, as in `\(em`, `\[u2014]`, `\[:a]`; nothing for an unknown one."""
+def _special_character(name: str) -> str:
+    r"""Returns the character of a name, as in `\(em`, `\[u2014]` or `\[:a]`; `""` if unknown."""
     if name in _SPECIAL:
         return _SPECIAL[name]
     if found := _UNICODE.fullmatch(name):
