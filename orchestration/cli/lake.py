@@ -10,6 +10,7 @@ from common.counts import counted
 from orchestration.cli.terminal import (
     Json,
     console,
+    json_default,
     print_json,
     print_table,
     quiet_terminal,
@@ -58,7 +59,7 @@ def render_nested_columns(table: "pa.Table") -> "pa.Table":
             values = [
                 None
                 if value is None
-                else json.dumps(_json_value(value, field.type), ensure_ascii=False, default=str)
+                else json.dumps(_json_value(value, field.type), ensure_ascii=False, default=json_default)
                 for value in table[position].to_pylist()
             ]
             table = table.set_column(position, field.name, pa.array(values, pa.string()))

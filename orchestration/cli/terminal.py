@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -263,9 +264,16 @@ _progress = _ProgressDisplay()
 
 def print_json(value: Any) -> None:
     """Prints a value as JSON; a number that JSON has no form for is "NaN", "Infinity" or "-Infinity"."""
-    text = json.dumps(_finite(value), ensure_ascii=False, default=str, indent=2, allow_nan=False)
+    text = json.dumps(_finite(value), ensure_ascii=False, default=json_default, indent=2, allow_nan=False)
     # JSON escapes C0 itself; a terminal takes C1 for commands too.
     sys.stdout.write(_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
+
+
+def json_default(value: Any) -> int | str:
+    """Returns a value that JSON has no form for: an integer of a DECIMAL, as of sums, if 64 bits hold it."""
+    if isinstance(value, Decimal) and value.as_tuple().exponent == 0 and -(1 << 63) <= value < 1 << 63:
+        return int(value)
+    return str(value)
 
 
 def _finite(value: Any) -> Any:

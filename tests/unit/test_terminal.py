@@ -1,13 +1,15 @@
 """What is printed: whole where it is no terminal, and on one cut, said to be, with ids that can be copied."""
 
 import io
+import json
 import subprocess
 import sys
 
+import duckdb
 import pytest
 
 from orchestration.cli import terminal
-from orchestration.cli.terminal import print_table, shortened
+from orchestration.cli.terminal import print_json, print_table, shortened
 
 ID = "0123456789abcdef" * 4
 LONG = "word " * 200
@@ -52,6 +54,26 @@ def test_a_terminal_keeps_a_table_where_ids_fit(monkeypatch: pytest.MonkeyPatch)
 def test_a_text_that_is_cut_shows_it() -> None:
     assert shortened("a" * 160, 160) == "a" * 160
     assert shortened("a" * 161, 160) == "a" * 159 + "…"
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("sum(1)", 1),
+        ("sum(9223372036854775807)", 9223372036854775807),
+        ("-9223372036854775808::hugeint", -9223372036854775808),
+        ("sum(9223372036854775807) + 1", "9223372036854775808"),
+        ("sum(0)", 0),
+        ("3::decimal(38, 0)", 3),
+        ("3.10::decimal(10, 2)", "3.10"),
+        ("[sum(2)]", [2]),
+    ],
+)
+def test_integers_of_sums_are_numbers_in_json(
+    column: str, value: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_json(duckdb.sql(f"select {column} as x").to_arrow_table().to_pylist())
+    assert json.loads(capsys.readouterr().out) == [{"x": value}]
 
 
 def test_what_a_document_says_is_no_markup(monkeypatch: pytest.MonkeyPatch) -> None:
