@@ -25,7 +25,6 @@ def bar_chart(title: str, values: Mapping[str, float], limit: float | None = Non
 
     Args:
         title: The chart's title: what the bars measure.
-        values: The value of each bar by its name.
         limit: A line is drawn at this value, and bars beyond it are red; None for no line.
     """
     figure, axes = _figure(title)
@@ -121,7 +120,6 @@ def written_out(value: float, place: float = 0) -> str:
     """Returns a number with four digits or more, never with an exponent: 12,290 and 0.00012.
 
     Args:
-        value: The number.
         place: Where matplotlib, which calls this for its axes, writes it.
     """
     if not np.isfinite(value) or abs(value) >= 1000 or value == round(value):

@@ -67,7 +67,6 @@ def column_sources(table: Table, inputs: Collection[Table]) -> dict[str, tuple[s
     """Returns by each column that is made from others their names, as `layer.table.column`.
 
     Args:
-        table: The table.
         inputs: The tables that it is made from; of several with the column, the first counts.
     """
     declared = _MADE_FROM.get(table.name, {})

@@ -91,10 +91,8 @@ def compare_newest_drift_window(
     together with it, because otherwise the next batch would let it pass.
 
     Args:
-        lake: The lake with the tables.
         table: `silver.documents` or `gold.embeddings`.
         config: Thresholds, and whether drift blocks.
-        run_id: The id of the Dagster run.
         model_digest: For `gold.embeddings`, the digest of the model whose vectors are compared.
     """
     until = lake.version(table.name)

@@ -63,7 +63,6 @@ def build_gate_checks(suite: Suite, added: Sequence[UserSuite] = ()) -> dg.Asset
 
     Args:
         suite: Headwater's suite of the table.
-        added: The suites that users added to the table.
     """
     expectations = _all_expectations(suite, added)
 
@@ -189,13 +188,9 @@ def run_version_gate(
     """Validates one version of a table against its suites, and records the gate's verdict.
 
     Args:
-        lake: The lake with the tables.
         suite: Headwater's suite of the table.
-        version: The version to validate.
         parameters: A value for each of the suite's parameters.
-        run_id: The id of the Dagster run.
         also_failed: The names of other failed checks that close the gate for this version.
-        added: The suites that users added to the table.
 
     Returns:
         One result per expectation: those of the suite in its order, then those of the added suites.

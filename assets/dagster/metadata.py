@@ -176,8 +176,6 @@ def dagster_result(
     """Returns the Dagster result of an asset, with the table's state after the step as metadata.
 
     Args:
-        lake: The lake with the table.
-        table: The table.
         key: The asset's key, if it differs from the table's name.
         **extra: Further metadata by name.
     """
@@ -245,7 +243,6 @@ def dagster_table_schema(
     """Returns the columns of a table as the web UI lists them: name, type, comment and constraints.
 
     Args:
-        table: The table.
         sources: From which columns a column is made, of `column_sources`; they are named after its comment,
             since the open web UI draws no lineage of columns.
     """

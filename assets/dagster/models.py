@@ -36,7 +36,6 @@ def model_metadata(
     """Returns what Dagster shows of a training: what was made, from what, its figures and its curves.
 
     Args:
-        version: The version.
         curves: The values of each figure by step, by the figure's name.
     """
     charts = [
@@ -65,7 +64,6 @@ def comparison_result(registry: ModelRegistry, names: Sequence[str]) -> dg.Asset
     Without a version or a verdict it passes: what is not compared can not be served.
 
     Args:
-        registry: The versions.
         names: The models of one asset. Of several, the metadata's names begin with a version's address.
     """
     newest = [versions[0] for name in names if (versions := registry.versions(name))]

@@ -58,7 +58,6 @@ def define_components_in_rounds(on: Relations, name: str, edges: str) -> None:
 
     Args:
         on: The relations, among them the edges.
-        name: The name of the relation to define.
         edges: The name of the relation with the edges, as two string columns, `left_id` and `right_id`.
     """
     # A star is rows (node, parent), parent < node.

@@ -66,7 +66,6 @@ def find_duplicates(
       silver.duplicates has one of these doc_ids and is not in `found_duplicates`, it is obsolete.
 
     Args:
-        on: The relations.
         config: Threshold and bucket limit; the other settings must be those that made the signatures.
         scope: An SQL expression over `documents` for who may read a document; only documents with an equal
             value are compared.

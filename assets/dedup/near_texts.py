@@ -22,12 +22,10 @@ def near_texts(texts: pa.ChunkedArray, others: pa.ChunkedArray, jaccard: float) 
     so that it is near only what has the same words.
 
     Args:
-        texts: n texts.
         others: The texts that they are compared with.
-        jaccard: The least similarity.
 
     Returns:
-        bool of shape (n,).
+        bool of shape (len(texts),).
     """
     near = np.zeros(len(texts), bool)
     # Each text once: boilerplate is the same in many places.

@@ -34,7 +34,6 @@ def define_similarities(on: Relations, name: str, pairs: str, config: MinHashCon
 
     Args:
         on: The relations, among them the pairs, and `documents` with doc_id and text.
-        name: The name of the relation to define.
         pairs: The name of the relation with the pairs.
         config: Shingle length.
     """

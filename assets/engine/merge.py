@@ -11,7 +11,6 @@ def merge_rows(on: Relations, output: StepOutput, rows: str, scope: str | None =
     A small relation is merged in this process, also if Spark has computed it.
 
     Args:
-        on: The relations.
         output: The table to write.
         rows: The name of the relation with the rows that the scope must hold, in the table's columns (the
             run's id is added). Rows of the table that are in the scope and not in this relation are deleted.

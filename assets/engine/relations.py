@@ -129,7 +129,6 @@ class Relations(ABC):
         """Merges rows into the output by the table's key in one commit; rows with `is_deleted` are deleted.
 
         Args:
-            output: The table.
             name: A relation with the table's columns and `is_deleted`. Rows where it is false are updated or
                 inserted.
 

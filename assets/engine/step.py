@@ -125,7 +125,6 @@ class Step(StepOutput):
         """Defines `replaced_documents`: the changed or deleted rows of an input, as they were last consumed.
 
         Args:
-            on: The relations, with the changes of the input.
             table: The input, such as `silver.documents`. The step must not be a rebuild.
         """
         on.define(f"replaced_{relation_name(table)}", _first_of_each_key(table, _EARLIEST_PRE_IMAGES))
@@ -144,7 +143,6 @@ class Step(StepOutput):
         """Makes the output's rows within a scope equal to those of a relation, in one commit.
 
         Args:
-            on: The relations.
             rows: As in `merge_rows`.
             scope: As in `merge_rows`; in a rebuild the scope is the whole output.
 
@@ -157,7 +155,6 @@ class Step(StepOutput):
         """Appends the rows of a query to the output in one commit; none where a few files gave no row.
 
         Args:
-            on: The relations.
             query: SQL over the relations; its result has the output's columns.
             read_bytes: The size of the files from which the rows are read.
             always: Whether there is a commit without rows too, for its lineage says something new.
@@ -251,10 +248,8 @@ def begin_step(
     """Begins a step: takes a fencing token for a table, and finds which versions of its inputs are new.
 
     Args:
-        lake: The lake with the tables.
         table: The table to write.
         inputs: The inputs by name, each with the newest version that may be read.
-        run_id: The id of the Dagster run.
         config_digest: A digest of the settings that decide the output. If the last commit has another one,
             the step is a rebuild.
     """

@@ -19,7 +19,6 @@ class TableAudit(BaseModel, frozen=True):
 
     Attributes:
         table: `layer.table`.
-        version: The version.
         passed: Whether consumers may read it.
         failed: The names of the expectations that failed; if the version passed, only warnings.
         run_id: The Dagster run of the gate.

@@ -29,9 +29,6 @@ def register_delta_table(
     as views, and Arrow can not compare those with the plain strings of a filter that is handed down to it.
 
     Args:
-        connection: To DuckDB.
-        name: The table's name there.
-        table: The table.
         read_files: Whether DuckDB may read files; if not, delta-rs and Arrow read a local lake's too.
     """
     if isinstance(table, pa.Table):

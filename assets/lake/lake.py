@@ -341,8 +341,6 @@ class Lake:
         """Appends a few rows without a JVM; without rows it writes only a commit.
 
         Args:
-            table: The table.
-            rows: The rows to append.
             lineage: The lineage that the commit carries.
             since: The table's version when the fencing token was taken, if the lineage has one.
 

@@ -50,7 +50,6 @@ def needed_table_versions(
     that their answers can still be traced.
 
     Args:
-        lake: The tables.
         releases: The releases that are kept.
         consumed: For each further consumer, such as the index, the versions of the tables that it last read.
     """
@@ -86,7 +85,6 @@ def compact_and_vacuum(
     its compacted form too (`Lake.settled_version`).
 
     Args:
-        lake: The lake with the table.
         name: `layer.table`.
         needed: The versions whose files are kept, whatever their age.
         retention_days: How long the files of other versions are kept.
@@ -141,9 +139,6 @@ def erase_rows(lake: Lake, table: Table, column: str, value: str, run_id: str) -
 
     Args:
         lake: The lake with the table.
-        table: The table.
-        column: The column.
-        value: The value.
         run_id: What the commit's lineage names as its run.
 
     Raises:

@@ -66,7 +66,6 @@ def log_release_verdict(
 
     Args:
         lake: The tables.
-        index: The index.
         state: What was evaluated.
         verdict: Whether it may go live.
         metrics: The evaluation.
@@ -132,8 +131,6 @@ def make_release_live(
 
     Args:
         lake: The tables.
-        index: The index.
-        state: The state.
         run_id: The run that makes it live; empty for none.
         model: The embedding model of its vectors.
         expected: The release that must be live; None for any.
@@ -190,7 +187,6 @@ def roll_back_release(lake: Lake, index: Index, to: str | None, held_by: str, re
 
     Args:
         lake: The tables.
-        index: The index.
         to: The release; None for the one before the live one.
         held_by: Who holds it from now on.
         reason: Why, in a sentence; may be empty.
@@ -238,8 +234,6 @@ def append_missing(
     """Appends to a table of decisions those that it lacks.
 
     Args:
-        lake: The tables.
-        table: The table.
         decisions: The decisions that belong there, oldest first.
         columns: Returns the table's own columns, without `decision_columns`.
         lineage: Returns the lineage of a commit whose last row is a decision; the fence is set here.

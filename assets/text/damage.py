@@ -65,7 +65,6 @@ def markup_line_ratio(text: str, line_count: int) -> float:
     """Returns the share of lines with an HTML tag, which is high for a page that was read as plain text.
 
     Args:
-        text: The text.
         line_count: The number of its lines that have a word.
     """
     if "<" not in text:
@@ -120,7 +119,6 @@ def detect_cut_off(text: str, end: SourceEnd = SourceEnd.UNKNOWN) -> int:
 
     Args:
         text: Normalised text.
-        end: What its source says about its end.
     """
     if end in (SourceEnd.WHOLE, SourceEnd.TORN):
         return int(end is SourceEnd.TORN)

@@ -115,7 +115,6 @@ def hash_text_segments(values: WordHashes, starts: TokenIndex) -> WordHashes:
     """Returns a polynomial hash modulo 2**64 of each segment of values, such as the characters of each word.
 
     Args:
-        values: The values of all segments.
         starts: The index of the first value of each segment.
     """
     lengths = np.diff(starts, append=len(values))

@@ -26,7 +26,6 @@ class TrainingSetFault:
 
     Attributes:
         check: The name of the check, one of `TRAINING_SET_CHECKS`.
-        tenant: The tenant.
         reason: What was found and what helps, in a sentence.
     """
 
@@ -182,7 +181,6 @@ def training_set_faults(
     Args:
         lake: The tables.
         version: The version of `gold.training_examples`.
-        tenant: The tenant.
         evaluation_questions: `tenant` and `question`.
         config: What a training set must be.
     """

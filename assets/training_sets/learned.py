@@ -25,7 +25,6 @@ class LearnedVersion:
     """A model version, and what it learned from.
 
     Attributes:
-        version: The version.
         aliases: The names that it has, such as `live`.
         documents: How many of the lake's documents it, or what it was trained from, learned from.
         removed: The ids of those that the lake has no more, sorted.
@@ -106,8 +105,6 @@ def embedder_without_removed(lake: Lake, registry: ModelRegistry, live: Embedder
 
     Args:
         lake: The tables.
-        registry: The versions of models.
-        live: The embedder of the live version.
 
     Returns:
         `live` itself, unless its version learned from removed documents.

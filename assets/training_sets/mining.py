@@ -37,7 +37,6 @@ class MiningPool:
     """The passages that are mined among.
 
     Attributes:
-        chunk_ids: Their ids.
         doc_ids: The ids of their documents.
         documents: A number for each one's document, int64.
         texts: A number for each one's text, int64.
@@ -99,7 +98,6 @@ def mine_examples(
         question_vectors: Their unit vectors, float32 of shape (questions, dimension).
         config: How many negatives and candidates.
         candidates: How many passages each of the two rankings proposes.
-        vector_weight: The weight of the vector ranking.
     """
     own = pc.index_in(questions["chunk_id"], pool.chunk_ids)
     there = own.is_valid().to_numpy()

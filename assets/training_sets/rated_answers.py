@@ -171,7 +171,6 @@ def cite_by_place(answer: str, cited: Sequence[str], quotes: Sequence[str] = ())
     Args:
         answer: The answer; [n] is its nth citation.
         cited: The passage of each citation; several may be of one.
-        quotes: The quote of each citation.
 
     Returns:
         The answer, in which [n] is the nth of the distinct passages; None where it cites nothing, or where a

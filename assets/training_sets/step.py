@@ -56,7 +56,6 @@ class TrainingInputs:
         rated_answers: Answers that are rated good, of `rated_answers`.
         evaluation_questions: `tenant` and `question`, of `evaluation_questions`.
         teachers: The models that ranked lists can be taught by.
-        run_id: The Dagster run.
     """
 
     lake: Lake
