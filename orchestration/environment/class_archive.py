@@ -85,7 +85,8 @@ def load_classes_to_archive(archive: Path, scratch: Path) -> None:
     from pyspark import SparkContext
 
     config = SparkConfig(driver_memory="1g")
-    options = f'{spark_java_options(config)} "-XX:ArchiveClassesAtExit={archive}"'
+    # It ends before the optimising compiler would pay.
+    options = f'{spark_java_options(config)} "-XX:ArchiveClassesAtExit={archive}" -XX:TieredStopAtLevel=1'
     config.conf["spark.driver.extraJavaOptions"] = SecretStr(options)
     spark = spark_session(config, scratch / "spark")
     table = str(scratch / "table")

@@ -8,11 +8,12 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 from assets.lake.spark import JARS
 from orchestration.environment import jars
 from orchestration.environment.class_archive import make_class_archive
-from orchestration.environment.java import UnsupportedJava, require_java
+from orchestration.environment.java import JavaInstallation, UnsupportedJava, require_java
 from orchestration.environment.spark_guard import SparkGuardError, compile_spark_guard
 
 _QUIET_LIBRARIES = {"TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
@@ -21,18 +22,20 @@ _QUIET_LIBRARIES = {"TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
 
 @contextlib.contextmanager
 def _step(title: str) -> Iterator[None]:
-    print(f"{title} ... ", end="", file=sys.stderr, flush=True)
+    """Prints how long a step took, as one line, since another thread prints its own."""
     began_s = time.monotonic()
     try:
         yield
     except BaseException:
-        print("failed", file=sys.stderr)
+        print(f"{title} ... failed", file=sys.stderr)
         raise
-    print(f"{time.monotonic() - began_s:.1f} s", file=sys.stderr)
+    print(f"{title} ... {time.monotonic() - began_s:.1f} s", file=sys.stderr)
 
 
 def prepare_environment() -> None:
     """Adds the Delta jars, the guard, the embedder, compiled kernels and the class archive where missing.
+
+    What Java does takes place while this process prepares the embedder and the kernels.
 
     Raises:
         UnsupportedJava: There is no Java that Spark runs on.
@@ -40,25 +43,31 @@ def prepare_environment() -> None:
         SparkGuardError: The guard could not be compiled.
     """
     java = require_java()
+    os.environ |= _QUIET_LIBRARIES
+    with ThreadPoolExecutor(1) as jvm:
+        prepared = jvm.submit(_prepare_spark, java)
+        with _step("Default embedder, converted for OpenVINO"):
+            from retrieval.embedding.config import EmbedderConfig
+            from retrieval.embedding.embedder import Embedder
+
+            Embedder.prepare(EmbedderConfig())
+        with _step("MinHash kernels, compiled"):
+            from assets.dedup.minhash import compile_minhash_kernels
+
+            compile_minhash_kernels()
+        prepared.result()
+
+
+def _prepare_spark(java: JavaInstallation) -> None:
     if jars.jar_faults(JARS):
         with _step(f"Delta jars ({jars.DELTA_PACKAGE})"):
             jars.fetch_jars(JARS)
     with _step("Spark's guard, compiled"):
         compile_spark_guard(java)
-    with _step("Default embedder, converted for OpenVINO"):
-        os.environ |= _QUIET_LIBRARIES
-        from retrieval.embedding.config import EmbedderConfig
-        from retrieval.embedding.embedder import Embedder
-
-        Embedder.prepare(EmbedderConfig())
-    with _step("MinHash kernels, compiled"):
-        from assets.dedup.minhash import compile_minhash_kernels
-
-        compile_minhash_kernels()
     with _step("Java class archive, so that Spark starts faster"):
         made = make_class_archive(java)
     if not made:
-        print("  this Java can not make one: Spark works, and starts slower", file=sys.stderr)
+        print("  this Java cannot make one: Spark works, and starts slower", file=sys.stderr)
 
 
 def prepare_bge() -> None:
