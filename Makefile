@@ -67,8 +67,8 @@ dev: setup $(VENV)/.installed-dev  ## Dagster's development server on http://127
 	$(BIN)/python -m orchestration.services.dagster_home $(STATE)/dagster
 	umask 077; DAGSTER_HOME=$(STATE)/dagster $(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1
 
-bench: setup $(VENV)/.installed-dev  ## one benchmark, BENCH=dedupe unless told
-	$(BIN)/headwater bench $(BENCH)
+bench: setup $(VENV)/.installed-dev  ## one of the benchmarks beside the alternatives, BENCH=dedupe unless told
+	$(BIN)/python -m benchmarks $(BENCH)
 
 # Each lock is held to those before it, so that any extras fit together.
 docs: $(VENV)/.installed-dev  ## the documentation as a site, in build/docs; opens from the folder

@@ -74,7 +74,7 @@ class ExtractiveConfig(BaseModel):
     words: int = Field(default=70, ge=1)
     """The most words of all units together; the first is quoted whatever its length."""
     scorer: Path | None = None
-    """Weights of a scorer of your own, by `python -m inference.scoring.training.train`; the packaged ones
+    """Weights of a scorer of your own, by `python -m tools.scorer_training.train`; the packaged ones
     unless set."""
     min_answerability: float = -2.8
     """The least log-odds, by the scorer, that a unit holds an answer, as the mean of the three best; below it

@@ -10,8 +10,8 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 
 NEIGHBOURS = 60
-"""How many similar questions an estimate is the mean of. On `headwater bench router`'s questions 30 cost more
-for the same quality, and 120 changed nothing."""
+"""How many similar questions an estimate is the mean of. On the questions of `python -m benchmarks router`,
+30 cost more for the same quality, and 120 changed nothing."""
 
 _COST_WEIGHTS = np.concatenate([[0.0], np.geomspace(1e-4, 10.0, 121)])
 _ROWS_AT_ONCE = 1024

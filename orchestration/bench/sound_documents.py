@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +22,6 @@ from assets.sources.source_config import Source
 from assets.text.training_fit import training_unfit_sql
 from common.ids import doc_id
 from common.lineage import Lineage
-from orchestration.bench.defects import Row
 from orchestration.bench.report import BenchResult
 from retrieval.chunking.chunker import chunk_document_batches
 from retrieval.chunking.sentences import sentence_spans
@@ -43,6 +43,7 @@ _WITHOUT_TEXT = ("unsupported_media_type", "no_text", "encrypted", "empty")
 """What documents without a text to read are quarantined for: they are not among those that count as sound."""
 _TENANT = "bench"
 
+Row = dict[str, Any]
 PARSER_COLUMNS = pa.schema(
     [
         *((name, pa.string()) for name in ("doc_id", "tenant", "source", "uri", "title", "media_type")),

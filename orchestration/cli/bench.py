@@ -1,4 +1,4 @@
-"""`headwater bench`: Headwater and the alternatives, measured in the same run."""
+"""`headwater bench`: what a user measures on their own machine, model and documents."""
 
 import sys
 from collections.abc import Callable
@@ -19,10 +19,13 @@ from orchestration.cli.terminal import (
 if TYPE_CHECKING:
     from orchestration.bench.report import BenchResult, BenchTable
 
-app = typer.Typer(no_args_is_help=True, help="Measure Headwater and the alternatives in the same run.")
+app = typer.Typer(
+    no_args_is_help=True, help="Measure Headwater on this machine, with your models and documents."
+)
 
 
-def _print(result: "BenchResult | BenchTable[Any]", json_: bool) -> None:
+def print_bench(result: "BenchResult | BenchTable[Any]", json_: bool) -> None:
+    """Prints what a bench measured, as a table or as JSON."""
     if json_:
         sys.stdout.write(result.to_json() + "\n")
     else:
@@ -53,61 +56,7 @@ def bench_answers_command(
     with quiet_terminal():
         collection = load_answer_collection(questions.expanduser()) if questions else demo_answer_collection()
         result = bench_answers(settings, collection.questions[:limit], tenant, print_progress)
-    _print(result, json_)
-
-
-@app.command("chunking")
-def bench_chunking_command(
-    data: Annotated[Path, typer.Option(help="A folder in the layout of chunking_evaluation.")],
-    json_: Json = False,
-) -> None:
-    """Compare Headwater's chunker with a recursive splitter of equal sizes, by the recall of answers' spans.
-
-    Example: `headwater bench chunking --data ~/chunking-eval`
-    """
-    from orchestration.bench.chunking import bench_chunking
-
-    settings = read_command_settings("made")
-    with quiet_terminal():
-        result = bench_chunking(settings, data)
-    _print(result, json_)
-
-
-@app.command("dedupe")
-def bench_dedupe_command(
-    rows: Annotated[int, typer.Option(min=10_000, help="Documents in the largest lake.")] = 100_000,
-    json_: Json = False,
-) -> None:
-    """Compare deduplication with datasketch, and measure adding 1% to lakes of several sizes.
-
-    Example: `headwater bench dedupe --json`
-    """
-    from orchestration.bench.dedupe import bench_dedupe
-
-    with quiet_terminal():
-        result = bench_dedupe(largest=rows)
-    _print(result, json_)
-
-
-@app.command("documents")
-def bench_documents_command(
-    folder: Annotated[Path, typer.Argument(help="The documents, in files.")],
-    llama_index: Annotated[
-        Path | None,
-        typer.Option(help="The Python of an environment with LlamaIndex, which is measured beside it."),
-    ] = None,
-    json_: Json = False,
-) -> None:
-    """Measure the ingest of a folder, first and unchanged, per step, beside LlamaIndex with our embedder.
-
-    Example: `headwater bench documents ~/docs --llama-index ~/llama-index/bin/python`
-    """
-    from orchestration.bench.ingest import bench_documents
-
-    settings = read_command_settings("made")
-    with quiet_terminal():
-        result = bench_documents(settings, folder.expanduser(), llama_index and llama_index.expanduser())
-    _print(result, json_)
+    print_bench(result, json_)
 
 
 @app.command("embed")
@@ -136,7 +85,7 @@ def bench_embed_command(
             result = bench_embedder_formats(settings, batches, folder)
         else:
             result = bench_embedding(settings, folder)
-    _print(result, json_)
+    print_bench(result, json_)
 
 
 @app.command("generate")
@@ -180,7 +129,7 @@ def bench_generate_command(
             result = bench_adapters(path, adapters, prompts, max_tokens)
         else:
             result = bench_generate(path, prompts, skews, max_tokens)
-    _print(result, json_)
+    print_bench(result, json_)
 
 
 N = TypeVar("N", int, float)
@@ -197,125 +146,27 @@ def _numbers(text: str, kind: Callable[[str], N], option: str) -> list[N]:
     return numbers
 
 
-@app.command("html")
-def bench_html_command(
-    data: Annotated[
-        Path,
-        typer.Option(help="A folder of documentation, or of articles as in Scrapinghub's benchmark."),
-    ],
-    pages: Annotated[int, typer.Option(min=1, help="How many pages of each maker to read.")] = 200,
-    json_: Json = False,
-) -> None:
-    """Compare how much of the main content of web pages is kept, and how fast, by Headwater and trafilatura.
-
-    Example: `headwater bench html --data /usr/share/doc/python3.11/html`
-    """
-    from orchestration.bench.html import bench_html
-
-    with quiet_terminal():
-        result = bench_html(data.expanduser(), pages)
-    _print(result, json_)
-
-
-@app.command("ingest")
-def bench_ingest_command(
-    data: Annotated[Path | None, typer.Option(help="A folder of files to ingest as well.")] = None,
-    rows: Annotated[int, typer.Option(min=10_000, help="Documents in the larger lake.")] = 100_000,
-    json_: Json = False,
-) -> None:
-    """Measure the seconds per stage from the source to chunks, for lakes of two sizes.
-
-    Example: `headwater bench ingest --data ~/medquad --rows 1000000 --json`
-    """
-    from orchestration.bench.ingest import bench_ingest
-
-    with quiet_terminal():
-        result = bench_ingest(data, rows)
-    _print(result, json_)
-
-
-@app.command("injections")
-def bench_injections_command(
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many passages.")] = None,
-    json_: Json = False,
-) -> None:
-    """Count how often the configured engines do what 30 injected passages order them to.
-
-    Beside them is a model that obeys every order, whose replies are checked as any generator's.
-
-    Example: `HEADWATER_GENERATOR__MODEL=~/models/qwen headwater bench injections`
-    """
-    from orchestration.bench.injections import bench_injections
-
-    settings = read_command_settings("made")
-    with quiet_terminal():
-        result = bench_injections(settings, limit)
-    _print(result, json_)
-
-
 @app.command("quality")
 def bench_quality_command(
     sound: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="A folder of sound documents, or a JSONL file of rows with a text: judge these instead."
+        list[Path],
+        typer.Argument(
+            metavar="SOUND", help="Folders of sound documents, or JSONL files of rows with a text."
         ),
-    ] = None,
-    json_: Json = False,
-) -> None:
-    """Measure how many injected defects are found, and how many sound documents are quarantined or unfit.
-
-    With `--sound`, which can be repeated, it names each document of yours that is, with the reason, and says
-    whether a search for one of its sentences finds it.
-
-    Example: `headwater bench quality --sound ~/handbook`
-    """
-    from orchestration.bench.quality import bench_quality
-    from orchestration.bench.sound_documents import bench_sound_documents
-
-    with quiet_terminal():
-        result = bench_sound_documents(sound, print_progress) if sound else bench_quality()
-    _print(result, json_)
-
-
-@app.command("router")
-def bench_router_command(
-    data: Annotated[
-        Path, typer.Option(help="A folder with questions.jsonl (`text`, `scores`) and models.json (prices).")
     ],
     json_: Json = False,
 ) -> None:
-    """Measure what answering as well as the best model costs, with each question routed to one of many.
+    """Measure how many of your sound documents are quarantined, or unfit for training.
 
-    Example: `headwater bench router --data ~/router`
+    It names each such document with the reason, and says whether a search for one of its sentences finds it.
+
+    Example: `headwater bench quality ~/handbook`
     """
-    from orchestration.bench.router import bench_router
+    from orchestration.bench.sound_documents import bench_sound_documents
 
-    settings = read_command_settings("made")
     with quiet_terminal():
-        result = bench_router(settings, data.expanduser())
-    _print(result, json_)
-
-
-@app.command("search")
-def bench_search_command(
-    chunks: Annotated[int, typer.Option(min=1000, help="How many chunks the index holds.")] = 100_000,
-    tenants: Annotated[
-        int, typer.Option(min=1, help="How many tenants share them; the first has half.")
-    ] = 100,
-    clients: Annotated[int, typer.Option(min=1, help="How many clients search at once.")] = 8,
-    json_: Json = False,
-) -> None:
-    """Compare latency, recall and throughput of each search mode with bm25s and faiss.
-
-    Example: `headwater bench search --chunks 10000 --tenants 20 --clients 4`
-    """
-    from orchestration.bench.search.latency import bench_search
-
-    settings = read_command_settings("made")
-    with quiet_terminal():
-        result = bench_search(settings, chunks, tenants, clients, print_progress)
-    _print(result, json_)
+        result = bench_sound_documents(sound, print_progress)
+    print_bench(result, json_)
 
 
 @app.command("verdicts")
@@ -332,7 +183,7 @@ def bench_verdicts_command(json_: Json = False) -> None:
     settings = read_command_settings("made")
     with quiet_terminal():
         result = bench_verdicts(settings.recipe.engine_gate.tolerance, print_progress)
-    _print(result, json_)
+    print_bench(result, json_)
 
 
 @app.command("support")
@@ -360,4 +211,4 @@ def bench_support_command(
             "tuned" if tuned else "kept",
             limit,
         )
-    _print(result, json_)
+    print_bench(result, json_)

@@ -48,7 +48,12 @@ _FULL_BYTES = 1 << 20
 
 
 def main() -> None:
-    """Runs the command line: an error is one message and exit code 1, never a traceback."""
+    """Runs `headwater`."""
+    run_commands(app)
+
+
+def run_commands(commands: typer.Typer) -> None:
+    """Runs a command line: an error is one message and exit code 1, never a traceback."""
     os.umask(PRIVATE_UMASK)
     atexit.register(_end_quietly)
     # Processes of Python that this one starts do not import from the folder that it is called in.
@@ -59,7 +64,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # a locale without a character, an argument that is no text
             stream.reconfigure(errors="backslashreplace")
     try:
-        app()
+        commands()
     except Exception as error:
         log.print(f"[bold red]error:[/] {_message(error)}", soft_wrap=True)
         _keep_traceback(told=not _is_expected(error))

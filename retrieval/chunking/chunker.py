@@ -61,7 +61,7 @@ class ChunkerConfig(BaseModel):
     """The most tokens per chunk, without the tokenizer's special ones; the model reads 254.
 
     Smaller chunks find more in the same number of characters and cost more rows: chunks that fill 5,000
-    characters hold 80% of the relevant ones at 240 tokens and 81% at 160 (`headwater bench chunking`,
+    characters hold 80% of the relevant ones at 240 tokens and 81% at 160 (`python -m benchmarks chunking`,
     docs/context.md)."""
     min_tokens: int = Field(default=64, ge=1)
     """A chunk ends before a new heading or paragraph only when it has at least this many tokens."""

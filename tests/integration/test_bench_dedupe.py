@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.bench import dedupe_lake
+from benchmarks import dedupe_lake
 
 _DOCUMENTS = 2_000
 

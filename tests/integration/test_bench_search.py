@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from orchestration.bench.search import floors, latency
-from orchestration.bench.search.corpus import BenchCorpus
-from orchestration.bench.search.line_chart import BenchLine, bench_chart_svg
+from benchmarks.search import floors, latency
+from benchmarks.search.corpus import BenchCorpus
+from benchmarks.search.line_chart import BenchLine, bench_chart_svg
 from orchestration.settings import Settings
 from retrieval.index.binary_copy import copied_vectors
 

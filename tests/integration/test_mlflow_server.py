@@ -208,8 +208,7 @@ from retrieval.embedding.embedding_model import EmbeddingModel
 
 released, trained = map(Path, sys.argv[1:])
 for module in pkgutil.walk_packages(inference.__path__, "inference."):
-    if not module.name.startswith("inference.scoring.training"):
-        importlib.import_module(module.name)
+    importlib.import_module(module.name)
 with open_lake(released) as lake:
     answer = lake.ask("Where does the Danube rise?", tenant="acme")
 assert "Black Forest" in answer.answer, answer

@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 
 from inference.scoring.answer_reader import AnswerReader
 from inference.scoring.answer_scorer import PACKAGED_ANSWER_SCORER, AnswerScorer, BadAnswerScorer
-from inference.scoring.training.network import AnswerNetwork, pair_batch
-from inference.scoring.training.train import (
+from retrieval.embedding.config import EmbedderConfig
+from retrieval.embedding.embedder import Embedder
+from retrieval.embedding.token_states import MAX_TOKENS, TokenEncoder
+from tools.scorer_training.network import AnswerNetwork, pair_batch
+from tools.scorer_training.train import (
     TrainingConfig,
     group_losses,
     token_rarity,
     train_answer_scorer,
 )
-from retrieval.embedding.config import EmbedderConfig
-from retrieval.embedding.embedder import Embedder
-from retrieval.embedding.token_states import MAX_TOKENS, TokenEncoder
 
 TEXTS = [
     "Where does the Danube rise?",
@@ -111,7 +111,7 @@ def test_an_interrupted_training_ends_as_one_that_was_not(
         (tmp_path / f"{number}.xml").write_text(subject)
     config = TrainingConfig(questions=16, held_out_questions=8, epochs=1, batch_questions=4)
     whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
-    monkeypatch.setattr("inference.scoring.training.train._CHECKPOINT_STEPS", 1)
+    monkeypatch.setattr("tools.scorer_training.train._CHECKPOINT_STEPS", 1)
     found = train_answer_scorer(tmp_path, [], whole, tmp_path / "work", config)
     assert "fact" in found
     trained = 0
@@ -123,11 +123,11 @@ def test_an_interrupted_training_ends_as_one_that_was_not(
             raise KeyboardInterrupt
         return group_losses(network, *arguments)
 
-    monkeypatch.setattr("inference.scoring.training.train.group_losses", interrupted)
+    monkeypatch.setattr("tools.scorer_training.train.group_losses", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train_answer_scorer(tmp_path, [], parts, tmp_path / "other", config)
     assert not parts.exists()
-    monkeypatch.setattr("inference.scoring.training.train.group_losses", group_losses)
+    monkeypatch.setattr("tools.scorer_training.train.group_losses", group_losses)
     assert train_answer_scorer(tmp_path, [], parts, tmp_path / "other", config) == found
     assert whole.read_bytes() == parts.read_bytes()
     AnswerScorer(whole)
@@ -138,7 +138,7 @@ def test_an_interrupted_training_ends_as_one_that_was_not(
 def test_an_invented_question_is_not_answered_by_the_sentences_that_are_said_not_to(seed: int) -> None:
     import random
 
-    from inference.scoring.training.synthetic_facts import invent_asked_fact
+    from tools.scorer_training.synthetic_facts import invent_asked_fact
 
     asked = invent_asked_fact(random.Random(seed))
     assert asked == invent_asked_fact(random.Random(seed))

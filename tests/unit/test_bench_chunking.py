@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestration.bench import chunking
+from benchmarks import chunking
 from orchestration.settings import Settings
 from retrieval.embedding.config import packaged_embedding_model
 

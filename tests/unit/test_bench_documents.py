@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.bench.ingest import LLAMA_INDEX, NoLlamaIndex, bench_documents
+from benchmarks.ingest import LLAMA_INDEX, NoLlamaIndex, bench_documents
 from orchestration.settings import Settings
 
 

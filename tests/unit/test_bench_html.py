@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.bench.html import NoBenchHtmlPages, bench_html
+from benchmarks.html import NoBenchHtmlPages, bench_html
 
 PROSE = "The sink takes every byte that it is given and keeps none of them at all. " * 6
 LISTING = "".join(f"<div><span>pub fn take_{n}</span>(<a>&amp;self</a>) -&gt; u8</div>" for n in range(40))

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from orchestration.bench.defects import (
+from benchmarks.defects import (
     DOCUMENT_DEFECTS,
     TABLE_DEFECTS,
     BenchDocument,
@@ -14,7 +14,7 @@ from orchestration.bench.defects import (
     Rows,
     inject_near_duplicate,
 )
-from orchestration.bench.quality import _found_by
+from benchmarks.quality import _found_by
 
 PARAGRAPH = (
     "The naïve reader takes its settings from a file that stands beside the program, and a setting that is\n"

@@ -859,12 +859,9 @@ def code_digest_of(root: Path) -> str:
     return ran.stdout
 
 
-def test_another_version_of_the_code_is_another_engine_and_training_is_no_part_of_it(tmp_path: Path) -> None:
+def test_another_version_of_the_code_is_another_engine(tmp_path: Path) -> None:
     for name in ("inference", "retrieval"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    assert code_digest_of(tmp_path) == code_digest()
-    with (tmp_path / "inference/scoring/training/train.py").open("a") as file:
-        file.write("# changed")
     assert code_digest_of(tmp_path) == code_digest()
     for module in (
         *("inference/prompting/prompt_assembly.py", "inference/engines/torch/sampler.py"),

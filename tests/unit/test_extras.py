@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from benchmarks.__main__ import app
 from orchestration.cli import main
 from orchestration.environment.extras import missing_package_advice
 
@@ -31,10 +32,10 @@ def test_a_bench_without_its_extra_says_how_to_get_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "datasketch", None)
-    monkeypatch.delitem(sys.modules, "orchestration.bench.dedupe", raising=False)
-    monkeypatch.setattr(sys, "argv", ["headwater", "bench", "dedupe"])
+    monkeypatch.delitem(sys.modules, "benchmarks.dedupe", raising=False)
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "dedupe"])
     with pytest.raises(SystemExit) as ended:
-        main.main()
+        main.run_commands(app)
     assert ended.value.code == 1
     said = capsys.readouterr()
     assert said.out == ""

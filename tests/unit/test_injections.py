@@ -4,15 +4,15 @@ import re
 
 import pytest
 
-from inference.engines.extractive import ExtractiveEngine
-from inference.prompting.types import Draft
-from orchestration.bench.injections import (
+from benchmarks.injections import (
     InjectedPassage,
     answer_obediently,
     found_passages,
     judge_injection,
     read_injected_passages,
 )
+from inference.engines.extractive import ExtractiveEngine
+from inference.prompting.types import Draft
 from retrieval.embedding.config import EmbedderConfig
 from retrieval.embedding.embedder import Embedder
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from inference.scoring.training import documentation_questions
-from inference.scoring.training.documentation_questions import (
+from tools.scorer_training import documentation_questions
+from tools.scorer_training.documentation_questions import (
     ChangedDocumentation,
     ask_heading,
     read_documentation,

@@ -20,8 +20,7 @@ from assets.recipe import Recipe
 from assets.sources.environment_corpus import list_environment_corpus, read_environment_corpus
 from assets.sources.source_config import PYTHON_ENVIRONMENT
 from assets.text.signals import QUALITY_SIGNALS
-from common.ids import doc_id
-from orchestration.bench.defects import (
+from benchmarks.defects import (
     DOCUMENT_DEFECTS,
     TABLE_DEFECTS,
     BenchDocument,
@@ -30,6 +29,7 @@ from orchestration.bench.defects import (
     Rows,
     inject_near_duplicate,
 )
+from common.ids import doc_id
 from orchestration.bench.report import BenchResult
 from orchestration.bench.sound_documents import PARSER_COLUMNS, judge_documents
 from quality.gate import gate_verdict

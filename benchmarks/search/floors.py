@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from orchestration.bench.search.corpus import BenchCorpus, BenchQuery
+from benchmarks.search.corpus import BenchCorpus, BenchQuery
 from retrieval.index.binary_copy import copied_vectors
 from retrieval.index.index import IndexConfig
 from retrieval.search.searcher import SearchConfig

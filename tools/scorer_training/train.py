@@ -1,4 +1,4 @@
-"""Trains the answer scorer: `python -m inference.scoring.training.train --medquad DIR --out FILE`.
+"""Trains the answer scorer: `python -m tools.scorer_training.train --medquad DIR --out FILE`.
 
 It can be interrupted: token states and checkpoints are kept in the working folder, and the same call goes on
 from them. What the packaged weights were trained on is in `inference/scoring/ANSWER_SCORER.md`.
@@ -22,20 +22,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from inference.scoring.training.documentation_questions import (
+from retrieval.embedding.token_states import TokenEncoder, TokenStates
+from tools.scorer_training.documentation_questions import (
     DocumentedProgram,
     ask_heading,
     read_documentation,
 )
-from inference.scoring.training.medquad_questions import (
+from tools.scorer_training.medquad_questions import (
     MedQuadDocument,
     ask_cloze,
     ask_section,
     read_medquad,
 )
-from inference.scoring.training.network import AnswerNetwork, pair_batch
-from inference.scoring.training.synthetic_facts import AskedFact, invent_asked_fact
-from retrieval.embedding.token_states import TokenEncoder, TokenStates
+from tools.scorer_training.network import AnswerNetwork, pair_batch
+from tools.scorer_training.synthetic_facts import AskedFact, invent_asked_fact
 
 _HELD_OUT_SHARE = 0.1
 _CHECKPOINT_STEPS = 250

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from inference.scoring.training.synthetic_facts import AskedFact
 from retrieval.chunking.sentences import sentence_spans
+from tools.scorer_training.synthetic_facts import AskedFact
 
 _FORMS = {
     "information": ("What is {s}?", "What is (are) {s} ?", "{s}", "Describe {s}."),

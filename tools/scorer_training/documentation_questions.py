@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from inference.scoring.training.synthetic_facts import AskedFact
 from retrieval.chunking.sentences import sentence_spans
+from tools.scorer_training.synthetic_facts import AskedFact
 
 _FILES = re.compile(r"(?:METADATA|README[\w.-]*|NEWS[\w.-]*|FAQ[\w.-]*|[\w.-]+\.(?:md|rst|txt))$")
 _NO_PROSE = re.compile(r"licen[cs]e|copying|notice|stoplist|top_level|requires|headwater", re.I)

@@ -1,6 +1,6 @@
 """Measures deduplication in a lake for `bench dedupe`: of all documents, and of a batch that is added.
 
-`python -m orchestration.bench.dedupe_lake FOLDER` runs the assets `silver/signatures` and `silver/duplicates`
+`python -m benchmarks.dedupe_lake FOLDER` runs the assets `silver/signatures` and `silver/duplicates`
 over the lake in a folder and prints their times and counts. It is a separate process, so that the times
 include a cold start.
 """
@@ -46,6 +46,7 @@ _WRITTEN = """
            make_timestamptz(1700000000000000 + number) as first_seen_at
     from texts order by number
 """
+_CHECKOUT = Path(__file__).parents[1]
 
 
 class BenchedAssets(BaseModel):
@@ -262,7 +263,7 @@ def _pass(lake: Lake) -> None:
 
 
 def _run_assets_apart(folder: Path) -> tuple[BenchedProcess, BenchedAssets]:
-    done = run_benched("orchestration.bench.dedupe_lake", str(folder))
+    done = run_benched("benchmarks.dedupe_lake", str(folder), PYTHONPATH=str(_CHECKOUT))
     return done, BenchedAssets.model_validate_json(done.output.splitlines()[-1])
 
 

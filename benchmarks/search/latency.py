@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 
+from benchmarks.search import floors as search_floors
+from benchmarks.search.corpus import BenchCorpus, BenchQuery, bench_chunk_id
+from benchmarks.search.line_chart import BenchLine, bench_chart_svg
 from common.lineage import Lineage
 from orchestration.bench.report import BenchResult, bench_machine_description
-from orchestration.bench.search import floors as search_floors
-from orchestration.bench.search.corpus import BenchCorpus, BenchQuery, bench_chunk_id
-from orchestration.bench.search.line_chart import BenchLine, bench_chart_svg
 from retrieval.embedding.config import EmbedderConfig
 from retrieval.index.index import Index, IndexState
 from retrieval.index.types import IndexReleaseDetails

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from assets.sources.source_config import Source
 from assets.sources.source_registry import SourceRegistry
-from orchestration.bench.dedupe import bench_prose
+from benchmarks.dedupe import bench_prose
 from orchestration.bench.report import BenchedProcess, BenchResult, measure_process, run_benched
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ LLAMA_INDEX = (
     "llama-index-readers-file==0.7.0",
     "llama-index-embeddings-huggingface==0.8.0",
 )
-_LLAMA_INDEX_PROGRAM = Path(__file__).parent / "beside" / "llama_index_ingest.py"
+_LLAMA_INDEX_PROGRAM = Path(__file__).with_name("llama_index_ingest.py")
 """The packages of the environment beside ours, and the program that runs in it."""
 
 

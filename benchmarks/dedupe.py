@@ -19,7 +19,7 @@ from assets.dedup.minhash import (
     minhash_signatures,
     shingle_jaccard,
 )
-from orchestration.bench.dedupe_lake import (
+from benchmarks.dedupe_lake import (
     BenchedDedupe,
     bench_added_documents,
     bench_vocabulary,
