@@ -2,18 +2,23 @@
 
 import hashlib
 import json
-import sys
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
-from tokenizers import Encoding
 
 from common.atomic_files import atomic_folder
 from common.model_memory import MODEL_MEMORY
+from retrieval.embedding.compiled_model import (
+    FAST_FORMS,
+    Batching,
+    NumericForm,
+    compile_form,
+    least_cosine,
+    run_compiled,
+)
 from retrieval.embedding.config import (
     DEFAULT_MODEL_CACHE,
     EmbedderConfig,
@@ -34,39 +39,11 @@ from retrieval.embedding.tokenization import has_words_of, load_text_tokenizer, 
 if TYPE_CHECKING:
     import openvino
 
-# OpenVINO reports its use to its makers unless this package is absent; it looks when it is imported.
-# Recorded as absent before that, nothing is sent and no consent file is written.
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-
-NumericForm = Literal["f32", "bf16", "f16", "int8"]
-
-# By speed; a form is tried where OpenVINO says that the processor has instructions for it.
-_FAST_FORMS: tuple[tuple[NumericForm, str], ...] = (("bf16", "BF16"), ("f16", "FP16"))
-
 _WIDE_INTEGERS = "WINOGRAD"
 """How OpenVINO says that a processor has AVX-512. Without it its int8 kernels are slower than float32."""
 
 _WINDOW = 4096
 """Texts tokenised at a time, which bounds the memory for their tokens."""
-
-_PROBE_TOKENS = 4096
-"""Tokens per batch of the texts on which numeric forms are compared."""
-
-_LENGTH_STEP = 8
-"""Batch widths are multiples of this, because OpenVINO prepares its kernels anew for each new shape."""
-
-
-@dataclass(frozen=True)
-class _Batching:
-    """How texts are put into batches: the token that fills them up, their most tokens, their widest row."""
-
-    pad_id: int
-    batch_tokens: int
-    max_width: int
-
-    @classmethod
-    def of(cls, folder: ModelFolder, batch_tokens: int = _PROBE_TOKENS) -> "_Batching":
-        return cls(folder.pad_id, batch_tokens, folder.max_tokens)
 
 
 class QuantizationLoss(RuntimeError):
@@ -117,7 +94,7 @@ class Embedder:
         self.tokenizer_path = folder.tokenizer_path
         self._prompts = effective_prompts(folder, config)
         self._folder = folder
-        self._batching = _Batching.of(folder, config.batch_tokens)
+        self._batching = Batching.of(folder, config.batch_tokens)
         self._tokenizer = load_text_tokenizer(folder)
         converted = converted_model_path(cache, converted_digest(folder, cache, config.quantization))
         if not converted.is_file():
@@ -189,7 +166,7 @@ class Embedder:
             for first in range(0, len(texts), _WINDOW):
                 some = [prompt + text for text in texts[first : first + _WINDOW]]
                 encodings = self._tokenizer.encode_batch_fast(some)
-                _run(model, encodings, self._batching, vectors[first : first + _WINDOW])
+                run_compiled(model, encodings, self._batching, vectors[first : first + _WINDOW])
         wrong = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
         if len(wrong):
             raise EmbeddingFault(
@@ -208,7 +185,7 @@ class Embedder:
 
         core = openvino.Core()
         has = set(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-        forms: list[NumericForm] = [form for form, capability in _FAST_FORMS if capability in has]
+        forms: list[NumericForm] = [form for form, capability in FAST_FORMS if capability in has]
         least = config.min_cosine
         if config.quantization == "int8":
             # Not bfloat16 alone: it has fewer steps than the integers that it would have to hold.
@@ -246,19 +223,6 @@ def _quantize(folder: ModelFolder, floats: Path, target: Path, config: EmbedderC
                 f"{folder.path} in int8 makes vectors of cosine {cosine:.3f} to its own, and "
                 f"{config.min_int8_cosine} is wanted: leave quantization at none"
             )
-
-
-def least_cosine(
-    folder: ModelFolder, dimension: int, model: "openvino.CompiledModel", exact: "openvino.CompiledModel"
-) -> float:
-    """Returns the least cosine between two models' vectors of `probe_texts`."""
-    encodings = load_text_tokenizer(folder).encode_batch_fast(probe_texts())
-    vectors = []
-    for compiled in (model, exact):
-        out = np.empty((len(encodings), dimension), dtype=np.float32)
-        _run(compiled, encodings, _Batching.of(folder), out)
-        vectors.append(out)
-    return float((vectors[0] * vectors[1]).sum(axis=1).min())
 
 
 @dataclass(frozen=True)
@@ -324,66 +288,3 @@ def _compile(converted: Path, form: NumericForm, threads: int | None) -> "openvi
     import openvino
 
     return compile_form(openvino.Core(), converted, form, threads)
-
-
-def compile_form(
-    core: "openvino.Core", converted: Path, form: NumericForm, threads: int | None
-) -> "openvino.CompiledModel":
-    """Returns a converted model compiled in a numeric form; `threads` is None for all of the machine's."""
-    # The form is always named: left alone, OpenVINO takes bfloat16 wherever the processor has it. Its own
-    # transformation to int8 is for int8 alone: without it the quantised steps are rounded to in float32.
-    has = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    around = next((fast for fast, capability in _FAST_FORMS if capability in has), "f32")
-    options: dict[str, str | int | bool] = {
-        "PERFORMANCE_HINT": "THROUGHPUT",
-        "INFERENCE_PRECISION_HINT": around if form == "int8" else form,
-        "LP_TRANSFORMS_MODE": "YES" if form == "int8" else "NO",
-        # Each process would pin its threads to the machine's first cores: Spark's workers to the same one.
-        "ENABLE_CPU_PINNING": False,
-    }
-    if threads is not None:
-        options["INFERENCE_NUM_THREADS"] = threads
-    return core.compile_model(str(converted), "CPU", options)
-
-
-def _run(
-    model: "openvino.CompiledModel", encodings: list[Encoding], batching: _Batching, out: np.ndarray
-) -> None:
-    """Runs the model over tokenised texts, in batches of like length, into the rows of `out`.
-
-    Where the rows are shorter than the model's vectors, these are truncated and brought to length 1 again.
-    """
-    # As many requests as run side by side, each on threads of its own. They are of this call: a request holds
-    # its inputs and is not shared.
-    count: int = model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
-    running: deque[tuple[openvino.InferRequest, np.ndarray]] = deque()
-
-    def finish_first() -> "openvino.InferRequest":
-        request, rows = running.popleft()
-        request.wait()
-        found = request.get_output_tensor(0).data
-        if out.shape[1] < found.shape[1]:
-            found = found[:, : out.shape[1]]
-            found = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
-        out[rows] = found
-        return request
-
-    lengths = np.fromiter((len(encoding) for encoding in encodings), dtype=np.int64, count=len(encodings))
-    order = np.argsort(lengths, kind="stable")[::-1]  # longest first, so that memory is at its peak at once
-    first = 0
-    while first < len(order):
-        longest = max(1, int(lengths[order[first]]))
-        # Not beyond the longest that the model reads: it may have no position for it.
-        width = min(-(-longest // _LENGTH_STEP) * _LENGTH_STEP, batching.max_width)
-        rows = order[first : first + max(1, batching.batch_tokens // width)]
-        ids = np.full((len(rows), width), batching.pad_id, dtype=np.int64)
-        mask = np.zeros((len(rows), width), dtype=np.int64)
-        for row, index in enumerate(rows):
-            ids[row, : lengths[index]] = encodings[index].ids
-            mask[row, : lengths[index]] = 1
-        request = finish_first() if len(running) == count else model.create_infer_request()
-        request.start_async({"input_ids": ids, "attention_mask": mask})
-        running.append((request, rows))
-        first += len(rows)
-    while running:
-        finish_first()

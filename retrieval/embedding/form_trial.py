@@ -9,10 +9,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from retrieval.embedding.embedder import NumericForm
+from retrieval.embedding.compiled_model import NumericForm, compile_form, least_cosine
+from retrieval.embedding.model_folder import read_model_folder
 
 _MODULE = "retrieval.embedding.form_trial"
 FAILED = -1.0
@@ -48,11 +48,8 @@ def tried_cosine(model_path: Path, converted: Path, form: str, dimension: int, t
         return FAILED
 
 
-def _main(model_path: str, converted: str, form: "NumericForm", dimension: str, threads: str) -> None:
+def _main(model_path: str, converted: str, form: NumericForm, dimension: str, threads: str) -> None:
     import openvino
-
-    from retrieval.embedding.embedder import compile_form, least_cosine
-    from retrieval.embedding.model_folder import read_model_folder
 
     core = openvino.Core()
     tried = compile_form(core, Path(converted), form, int(threads) or None)

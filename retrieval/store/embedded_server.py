@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +23,6 @@ from typing import Any
 import psutil
 from psycopg.conninfo import make_conninfo
 
-from retrieval.store.idle_stop import server_users_file, start_idle_watch
 from retrieval.store.password_file import make_password_file, read_role_password, scram_verifier
 from retrieval.store.server_config import EmbeddedServerConfig
 from retrieval.store.server_data import (
@@ -36,6 +36,7 @@ from retrieval.store.server_data import (
     reachable_postgres_programs,
     remove_server_data,
 )
+from retrieval.store.server_use import shared_use
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,8 @@ _ADMINISTRATOR = "postgres"
 _ACCESS_RULES = "local all all scram-sha-256\n"
 """All of `pg_hba.conf`: over the socket, with a password; over a network nobody."""
 
+_ROOT = Path(__file__).parents[2]
+_IDLE_STOP_MODULE = "retrieval.store.idle_stop"
 _STOP_TIMEOUT_S = 60
 # A Unix socket's address holds 107 bytes; the socket's own name takes 14 of them.
 _LONGEST_SOCKET_FOLDER = 90
@@ -107,7 +110,7 @@ class EmbeddedServer:
                 self._end_stale_lock()
                 self._configure()
                 self._start()
-                start_idle_watch(self.place, self.config.idle_stop_s)
+                self._start_idle_watch()
             elif not self._wait_until_ready(running.pid, self.running):
                 raise EmbeddedServerError(f"PostgreSQL ended while it was starting; see {self.log}")
             return self._conninfo()
@@ -149,11 +152,8 @@ class EmbeddedServer:
         It waits for a server that is just stopping itself, so that `start` finds it ended.
         """
         self.place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with server_users_file(self.place).open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_SH)
-            os.utime(file.fileno())  # that somebody came is seen, also by who looks later
+        with shared_use(self.place):
             yield
-            os.utime(file.fileno())
 
     def settle(self) -> None:
         """Records the new path of a state folder that was moved; `start` does this too."""
@@ -350,6 +350,23 @@ class EmbeddedServer:
             return self.log.read_bytes()[said_before:].decode(errors="replace")
 
         self._repeat_while_in_use(attempt, f"PostgreSQL did not start; its log {self.log} ends")
+
+    def _start_idle_watch(self) -> None:
+        """Starts the process that stops the server; where that fails, it runs until it is stopped."""
+        try:
+            subprocess.Popen(
+                [sys.executable, "-m", _IDLE_STOP_MODULE, str(self.place), str(self.config.idle_stop_s)],
+                # What lies in its working folder is no module of it, and no setting is in its environment.
+                env={"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(_ROOT), "PYTHONSAFEPATH": "1"},
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                umask=0o077,
+            )
+        except OSError as error:
+            logger.warning("PostgreSQL will not stop by itself when nobody uses it: %s", error)
 
     def _child_lives(self) -> bool:
         return self._child is not None and self._child.poll() is None

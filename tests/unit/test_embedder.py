@@ -382,14 +382,14 @@ def test_the_steps_of_an_int8_model_are_the_same_without_int8_instructions() -> 
     """The packaged model, as a machine without AVX-512 runs it, beside how this machine does."""
     import openvino
 
-    from retrieval.embedding import embedder as module
+    from retrieval.embedding.compiled_model import compile_form
 
     config = EmbedderConfig(quantization="int8")
     path = Embedder.prepare(config)
     embedder = Embedder(config)
     expected = Embedder(EmbedderConfig()).encode(TEXTS)
     vectors = embedder.encode(TEXTS)
-    plain = module.compile_form(openvino.Core(), path, "f32", None)
+    plain = compile_form(openvino.Core(), path, "f32", None)
     embedder._model = ModelMemory().model("the plain form", 0, lambda: plain)
     elsewhere = embedder.encode(TEXTS)
     assert (vectors * elsewhere).sum(axis=1).min() >= 0.997
@@ -431,7 +431,7 @@ def test_a_vector_that_is_no_number_is_an_error_and_no_row(
         arguments[-1][:] = 1.0
         arguments[-1][1] = np.inf
 
-    monkeypatch.setattr(module, "_run", overflow)
+    monkeypatch.setattr(module, "run_compiled", overflow)
     with pytest.raises(EmbeddingFault, match=r"no number of 'second'.*MIN_COSINE=1"):
         tiny.encode(["first", "second"])
 

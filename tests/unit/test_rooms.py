@@ -1,4 +1,4 @@
-"""Dependencies point one way, between the rooms and between the packages inside them."""
+"""Dependencies point one way: between the rooms, the packages inside them, and their files."""
 
 import ast
 from graphlib import CycleError, TopologicalSorter
@@ -23,17 +23,26 @@ MODULES = {
     for room in ROOMS
     for path in sorted((ROOT / room).rglob("*.py"))
 }
+TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
 
 
-def imported(path: Path) -> set[str]:
-    """The modules of ours that a file imports, by full name."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
-    return found & MODULES.keys()
+def imported(tree: ast.AST, running: bool = False) -> set[str]:
+    """The modules of ours that code imports, also inside functions; `running` skips those of types."""
+    if running and isinstance(tree, ast.If) and "TYPE_CHECKING" in ast.unparse(tree.test):
+        tree = ast.Module(tree.orelse, [])
+    if isinstance(tree, ast.Import):
+        return {alias.name for alias in tree.names} & MODULES.keys()
+    if isinstance(tree, ast.ImportFrom):
+        full = {f"{tree.module}.{alias.name}" for alias in tree.names} & MODULES.keys()
+        return full or {str(tree.module)} & MODULES.keys()
+    return set().union(*(imported(child, running) for child in ast.iter_child_nodes(tree)))
+
+
+def assert_no_circle(needs: dict[str, set[str]]) -> None:
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as error:
+        pytest.fail(" → ".join(reversed(error.args[1])))
 
 
 def package(module: str) -> str:
@@ -45,9 +54,9 @@ def package(module: str) -> str:
 def test_a_room_imports_only_what_is_below_it(room: str) -> None:
     wrong = {
         name: others
-        for name, path in MODULES.items()
+        for name, tree in TREES.items()
         if name.split(".")[0] == room
-        and (others := {each.split(".")[0] for each in imported(path)} - ALLOWED[room])
+        and (others := {each.split(".")[0] for each in imported(tree)} - ALLOWED[room])
     }
     assert wrong == {}
 
@@ -55,19 +64,20 @@ def test_a_room_imports_only_what_is_below_it(room: str) -> None:
 def test_a_standalone_package_imports_nothing_of_headwater() -> None:
     files = sorted((ROOT / "packages").glob("*/src/**/*.py"))
     assert files
-    assert {path.name: imported(path) for path in files if imported(path)} == {}
+    assert set().union(*(imported(ast.parse(path.read_text())) for path in files)) == set()
 
 
 def test_packages_import_each_other_one_way() -> None:
     below: dict[str, set[str]] = {}
-    for name, path in MODULES.items():
+    for name, tree in TREES.items():
         if name not in ROOMS:
-            needs = {package(each) for each in imported(path) if each not in ROOMS}
+            needs = {package(each) for each in imported(tree) if each not in ROOMS}
             below.setdefault(package(name), set()).update(needs - {package(name)})
-    try:
-        TopologicalSorter(below).prepare()
-    except CycleError as error:
-        pytest.fail(" → ".join(reversed(error.args[1])))
+    assert_no_circle(below)
+
+
+def test_files_import_each_other_one_way() -> None:
+    assert_no_circle({name: imported(tree, running=True) - {name} for name, tree in TREES.items()})
 
 
 def test_a_package_says_which_question_it_answers() -> None:
