@@ -160,7 +160,7 @@ def models_agree_asset_check(
     description="What `headwater models compare` found of the newest version, beside the model that is live.",
 )
 def embedder_compared_asset_check(training_place: dg.ResourceParam[TrainingPlace]) -> dg.AssetCheckResult:
-    """Shows the newest verdict on the newest version; without one it passes, and says how to get one."""
+    """Shows the newest verdict on the newest version; without one it warns, and says how to get one."""
     return comparison_result(training_place.registry, [EMBEDDER])
 
 
@@ -171,6 +171,6 @@ def embedder_compared_asset_check(training_place: dg.ResourceParam[TrainingPlace
     "answers.",
 )
 def generator_compared_asset_check(training_place: dg.ResourceParam[TrainingPlace]) -> dg.AssetCheckResult:
-    """Shows the newest verdict on the newest version of each adapter; it passes if none was refused."""
+    """Shows the newest verdict on the newest version of each adapter; it passes if all were approved."""
     registry = training_place.registry
     return comparison_result(registry, [name for name in registry.names() if is_generator(name)])

@@ -61,7 +61,7 @@ def model_metadata(
 def comparison_result(registry: ModelRegistry, names: Sequence[str]) -> dg.AssetCheckResult:
     """Returns the newest verdict on the newest version of each model, beside the one that was live.
 
-    Without a version or a verdict it passes: what is not compared can not be served.
+    It passes where each was approved: not where one was not compared, or not decided, or none was trained.
 
     Args:
         names: The models of one asset. Of several, the metadata's names begin with a version's address.
@@ -75,7 +75,7 @@ def comparison_result(registry: ModelRegistry, names: Sequence[str]) -> dg.Asset
         for address, verdict in verdicts.items()
     ]
     return dg.AssetCheckResult(
-        passed=not any(verdict and verdict.decision != "approved" for verdict in verdicts.values()),
+        passed=bool(verdicts) and all(each and each.decision == "approved" for each in verdicts.values()),
         severity=dg.AssetCheckSeverity.WARN,
         description="; ".join(said) or "no version was trained yet",
         metadata={

@@ -22,7 +22,7 @@ class ComparedModels:
         dataset: What they were measured on.
         questions: How many questions were answered on the whole path, by both.
         figures: By model, its figures; empty if the verdict was known and nothing was measured again.
-        gains: How much the first is above the other. Of false refusals (`refused`) less is better.
+        gains: How much the first is above the other.
         decision: approved if the first may be served instead of the other, refused, or undecided.
         reason: Why, in a sentence.
         questions_needed: How many questions it takes to decide; None where it is decided.

@@ -17,6 +17,7 @@ from orchestration.settings import Settings, open_configured_lake
 from orchestration.training.judged_answers import written_by_questions
 from orchestration.training.models import ModelNotPromoted, model_registry, released_reason
 from orchestration.training.reported import report_training
+from quality.evaluation.verdict import Verdict
 from retrieval.index.index import Index
 from retrieval.index.release_log import Decision
 from retrieval.store.postgres import Postgres
@@ -252,13 +253,11 @@ def _approved_reason(
             f"{version.address} was not compared with {live.address if live else 'its base'}, which answers: "
             f"`headwater models compare {version.address}` does"
         )
-    learned = Path(version.lineage.dataset)
-    if not learned.is_absolute() or learned.is_dir():  # a job measures only what it trains
-        raise ModelNotPromoted(
-            f"the answers of {version.address} were not measured yet: `headwater models compare "
-            f"{version.address}` does"
-        )
-    return released_reason(version, by_job[-1].verdict, reason, because)
+    verdict = by_job[-1].verdict
+    if verdict.outcome != "refused":  # a job measures only what it trains
+        compare = f"`headwater models compare {version.address}`"
+        verdict = Verdict("undecided", f"not decided: its answers were not measured yet: {compare} does")
+    return released_reason(version, verdict, reason, because)
 
 
 def _require_base_of_settings(settings: Settings, version: ModelVersion) -> None:

@@ -34,8 +34,11 @@ ANSWER_MEASURES = (
     "map",
     "mrr",
 )
+ANSWERED = "answered"
+"""Whether a question that has an answer got one: no refusal, and no reply that was cut, withheld or empty."""
 SUPPORTED = "supported"
-"""The share of an answer's sentences that a quote supports. It is no figure of the contract of `--json`."""
+"""The share of an answer's sentences that a quote supports."""
+_ALL = (*ANSWER_MEASURES, ANSWERED, SUPPORTED)
 
 
 class UnknownAnswerEngine(ValueError):
@@ -67,8 +70,8 @@ class EngineEvaluation:
     """The evaluation of one engine on a collection.
 
     Attributes:
-        values: Each of `ANSWER_MEASURES` and `SUPPORTED` per question, (questions,) float64; NaN where a
-            question can not give it.
+        values: Each of `ANSWER_MEASURES`, `ANSWERED` and `SUPPORTED` per question, (questions,) float64; NaN
+            where a question cannot give it.
         milliseconds: The time of each answer, (questions,) float64; NaN where it is not known.
     """
 
@@ -124,7 +127,8 @@ class AnswerEvaluation:
                 name: {measure: each.mean(measure) for measure in ANSWER_MEASURES} | {"p50_ms": each.p50_ms}
                 for name, each in self.engines.items()
             },
-            "supported": {name: each.mean(SUPPORTED) for name, each in self.engines.items()},
+            ANSWERED: {name: each.mean(ANSWERED) for name, each in self.engines.items()},
+            SUPPORTED: {name: each.mean(SUPPORTED) for name, each in self.engines.items()},
             "intervals": {
                 name: {measure: each.interval(measure) for measure in ANSWER_MEASURES}
                 for name, each in self.engines.items()
@@ -146,7 +150,7 @@ class AnswerEvaluation:
                     f"there is no engine {name!r} to compare; there are {', '.join(self.engines)}"
                 )
         values, others = self.engines[one].values, self.engines[other].values
-        found = {name: _given(values[name] - others[name]) for name in (*ANSWER_MEASURES, SUPPORTED)}
+        found = {name: _given(values[name] - others[name]) for name in _ALL}
         return {name: each for name, each in found.items() if len(each)}
 
     def compare(self, one: str, other: str) -> dict[str, Gain]:
@@ -168,7 +172,7 @@ def evaluate_answers(
     for name, rows in measured.items():
         values = {
             measure: np.array([row.get(measure, np.nan) for row in rows], dtype=np.float64)
-            for measure in (*ANSWER_MEASURES, SUPPORTED, "milliseconds")
+            for measure in (*_ALL, "milliseconds")
         }
         milliseconds = values.pop("milliseconds")
         evaluated[name] = EngineEvaluation(values, milliseconds)
@@ -177,7 +181,7 @@ def evaluate_answers(
 
 
 def measure_answer(question: AnswerQuestion, answer: JudgedAnswer) -> dict[str, float]:
-    """Returns the measures that a question gives of its answer, of `ANSWER_MEASURES` and `SUPPORTED`.
+    """Returns the measures that a question gives of its answer: `ANSWER_MEASURES`, `ANSWERED`, `SUPPORTED`.
 
     Args:
         question: The question.
@@ -194,6 +198,7 @@ def measure_answer(question: AnswerQuestion, answer: JudgedAnswer) -> dict[str, 
         return {"refused_on_negative": float(answer.refused)}
     row["refused"] = float(answer.refused)
     text = "" if answer.refused else strip_citation_markers(answer.text)
+    row[ANSWERED] = float(bool(text))
     if question.exact:
         row["exact_contained"] = float(contains_any_part(text, question.exact))
         row["right"] = float(contains_every_part(text, question.exact))

@@ -6,20 +6,13 @@ from typing import TypeVar
 from pydantic import BaseModel, Field
 
 from quality.betting import Values
+from quality.evaluation.answer_evaluation import ANSWERED, SUPPORTED
 from quality.evaluation.verdict import ComparedFigure, Verdict, judge
 
-BETTER_HIGHER = (
-    "exact_contained",
-    "right",
-    "token_f1",
-    "citation_precision",
-    "citation_recall",
-    "supported",
-    "refused_on_negative",
-)
-"""Figures of which more is better."""
-BETTER_LOWER = ("refused",)
-"""Figures of which less is better: false refusals."""
+OF_RIGHT_ANSWERS = ("exact_contained", "right", "token_f1", "citation_precision", "citation_recall")
+"""Figures that tell a right answer from a wrong one."""
+JUDGED = (*OF_RIGHT_ANSWERS, ANSWERED, SUPPORTED, "refused_on_negative")
+"""Figures that a gate judges; more is better."""
 
 _Of = TypeVar("_Of")
 
@@ -32,15 +25,22 @@ class EngineGate(BaseModel):
 
 
 def judged_figures(figures: Mapping[str, _Of]) -> dict[str, _Of]:
-    """Returns the figures of answers of which it is known whether more or less is better."""
-    return {name: figures[name] for name in (*BETTER_HIGHER, *BETTER_LOWER) if name in figures}
+    """Returns the figures of answers that a gate judges."""
+    return {name: figures[name] for name in JUDGED if name in figures}
 
 
-def compared_figure(name: str, differences: Values, tolerance: float, better: bool = False) -> ComparedFigure:
-    """Returns a figure for the tests; where less is better, the share that is not so."""
-    if name in BETTER_LOWER:
-        return ComparedFigure(f"not {name}", -differences, tolerance, better)
-    return ComparedFigure(name, differences, tolerance, better)
+def undecided_without_right_answers(figures: Mapping[str, Values]) -> Verdict | None:
+    """Returns that nothing is decided where no figure tells right answers from wrong ones; None if one does.
+
+    An engine that answers every question with any quotation is as good as the live one in all other figures.
+    """
+    if not set(OF_RIGHT_ANSWERS).isdisjoint(figures):
+        return None
+    return Verdict(
+        "undecided",
+        "not decided: no question that both answered says what a right answer is; give questions with "
+        "`exact_answer`, `ideal_answer` or the documents that answer them",
+    )
 
 
 def decide_engine_release(differences: Mapping[str, Values], gate: EngineGate) -> Verdict:
@@ -50,8 +50,7 @@ def decide_engine_release(differences: Mapping[str, Values], gate: EngineGate) -
         differences: By figure, what the candidate has more at each question that gives it of both.
         gate: The tolerance.
     """
-    judged = judged_figures(differences)
-    if not judged:
-        return Verdict("undecided", "no figure of the two engines could be compared")
-    figures = [compared_figure(name, each, gate.tolerance) for name, each in judged.items()]
-    return judge(figures, "the live engine")
+    figures = [
+        ComparedFigure(name, each, gate.tolerance) for name, each in judged_figures(differences).items()
+    ]
+    return undecided_without_right_answers(differences) or judge(figures, "the live engine")

@@ -147,9 +147,13 @@ def judge(figures: Sequence[ComparedFigure], beside: str) -> Verdict:
     """Returns whether a candidate may go live, from all figures that count.
 
     Args:
-        figures: The figures; at least one.
+        figures: The figures.
         beside: What is live, such as `the live engine`.
     """
+    unknown = [each.name for each in figures if np.isnan(each.gains).any()]
+    if unknown or not figures:
+        said = f"{', '.join(unknown)} is not a number at some question" if unknown else "nothing was compared"
+        return Verdict("undecided", f"not decided beside {beside}: {said}")
     worse = [f"{each.name} {each.gains.mean():+.3f}" for each in _rejected_by_holm(figures)]
     if worse:
         return Verdict("refused", f"worse than {beside}: {', '.join(worse)}")

@@ -53,7 +53,7 @@ def evaluate(*arguments: object) -> Result:
 def figures_of(done: Result) -> dict[str, Any]:
     assert done.exit_code == 0, done.output
     found: dict[str, Any] = json.loads(done.stdout)
-    assert set(found) == {"dataset", "kind", "questions", "engines", "supported", "intervals"}
+    assert set(found) == {"dataset", "kind", "questions", "engines", "answered", "supported", "intervals"}
     for engine in found["engines"].values():
         assert set(engine) == FIGURES
         assert all(value is None or isinstance(value, float) for value in engine.values())

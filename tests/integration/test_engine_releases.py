@@ -143,7 +143,7 @@ def test_an_engine_answers_once_it_is_released_and_another_is_held(
     found = json.loads(done.stdout)
     assert done.exit_code == 1
     assert found["gate"]["decision"] == "held"
-    assert "not refused -1.000" in found["gate"]["reason"]
+    assert "answered -1.000" in found["gate"]["reason"]
     assert found["gate"]["outcome"] == "refused"
     again = gate(tmp_path)  # the same questions decide it: neither engine is asked again
     assert (again.exit_code, list(json.loads(again.stdout))) == (1, ["gate"])

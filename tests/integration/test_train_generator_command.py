@@ -99,8 +99,8 @@ def test_an_adapter_is_compared_by_its_losses_and_by_its_answers(
     found = compared(made[0].digest[:12])
     assert (found["one"], found["other"], found["questions"]) == ("generator-acme@1", "base", len(names))
     assert found["examples"] == len(names) + 1  # of which two ask the same
-    assert {"loss", "refused", "token_f1"} <= set(found["figures"]["base"])
-    assert {"log_likelihood", "refused", "token_f1", "citation_recall"} == set(found["gains"])
+    assert {"loss", "answered", "token_f1"} <= set(found["figures"]["base"])
+    assert {"log_likelihood", "answered", "token_f1", "citation_recall"} == set(found["gains"])
     [kept] = registry.decisions("generator-acme")
     assert (kept.questions, kept.against) == (len(names), digest)
     assert {name: asdict(each) for name, each in kept.gains.items()} == found["gains"]

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.engines.generator import EngineConfig
-from quality.evaluation.engine_gate import BETTER_HIGHER, BETTER_LOWER, EngineGate, decide_engine_release
+from quality.evaluation.engine_gate import JUDGED, EngineGate, decide_engine_release
 
 GATE = EngineGate(tolerance=0.02)
 
@@ -15,19 +15,18 @@ def answers(lost: int, same: int, won: int) -> np.ndarray:
 
 
 def test_what_is_shown_to_be_worse_is_refused_and_named() -> None:
-    refused = decide_engine_release({"right": answers(40, 60, 0), "refused": answers(0, 100, 0)}, GATE)
+    refused = decide_engine_release({"right": answers(40, 60, 0), "answered": answers(0, 100, 0)}, GATE)
     assert refused.outcome == "refused"
     assert "right -0.400" in refused.reason
-    assert "refused" not in refused.reason
-    more_refusals = decide_engine_release({"refused": answers(0, 60, 40)}, GATE)
-    assert more_refusals.outcome == "refused"
+    assert "answered" not in refused.reason
+    fewer = decide_engine_release({"answered": answers(40, 60, 0), "right": answers(0, 100, 0)}, GATE)
+    assert fewer.outcome == "refused"
 
 
 def test_what_is_shown_to_be_no_worse_is_released_and_what_chance_explains_is_not_decided() -> None:
     assert decide_engine_release({"right": answers(5, 90, 5)}, GATE).outcome == "undecided"
     assert decide_engine_release({"right": answers(0, 300, 0)}, GATE).released
     assert decide_engine_release({"right": np.full(3000, -0.015)}, GATE).released
-    assert decide_engine_release({"refused": answers(50, 50, 0)}, GATE).released
     assert decide_engine_release({"right": answers(5, 0, 0)}, EngineGate(tolerance=1.0)).released
     assert decide_engine_release({"words": np.full(300, -50.0), "right": answers(0, 300, 0)}, GATE).released
 
@@ -37,13 +36,28 @@ def test_nothing_measured_is_no_release() -> None:
     assert not decide_engine_release({"words": np.ones(300)}, GATE).released
 
 
+def test_what_says_nothing_of_right_answers_releases_nobody() -> None:
+    quotes_anything = {"answered": answers(0, 300, 0), "supported": answers(0, 300, 0)}
+    refuses_all = {"refused_on_negative": answers(0, 0, 300)}
+    for differences in (quotes_anything, refuses_all):
+        assert decide_engine_release(differences, GATE).outcome == "undecided"
+    assert decide_engine_release(quotes_anything | {"citation_recall": answers(0, 300, 0)}, GATE).released
+
+
+def test_a_figure_that_is_not_a_number_decides_nothing() -> None:
+    differences = {"right": np.append(np.ones(300), np.nan), "answered": answers(0, 300, 0)}
+    verdict = decide_engine_release(differences, GATE)
+    assert (verdict.outcome, verdict.questions_needed) == ("undecided", None)
+
+
 @given(
-    st.sampled_from([*BETTER_HIGHER, *BETTER_LOWER]),
+    st.sampled_from(JUDGED),
     st.lists(st.floats(-1, 1), min_size=1, max_size=50).map(np.array),
 )
 def test_of_two_engines_one_at_most_is_refused(figure: str, differences: np.ndarray) -> None:
-    forth = decide_engine_release({figure: differences}, GATE)
-    back = decide_engine_release({figure: -differences}, GATE)
+    same = {"right": np.zeros(len(differences))}
+    forth = decide_engine_release(same | {figure: differences}, GATE)
+    back = decide_engine_release(same | {figure: -differences}, GATE)
     assert forth.outcome != "refused" or back.outcome != "refused"
 
 

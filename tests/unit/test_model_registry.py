@@ -266,13 +266,17 @@ def test_a_model_must_be_better_where_it_was_meant_to_be_and_nowhere_worse() -> 
         assert re.search(why, verdict.reason), verdict.reason
 
 
-def test_of_false_refusals_fewer_are_better() -> None:
-    likelier, more, less = shifted(0.2), shifted(0.3), shifted(-0.3)
-    for figure, worse in (("refused", more), ("refused_on_negative", less), ("right", less)):
-        verdict = decide_model_release({LOG_LIKELIHOOD: likelier, figure: worse}, 0.02, LOG_LIKELIHOOD)
-        said = "not refused" if figure == "refused" else figure
-        assert verdict.reason == f"worse than the live model: {said} -0.300"
-    assert decide_model_release({LOG_LIKELIHOOD: likelier, "refused": less}, 0.02, LOG_LIKELIHOOD).released
+def test_likelier_responses_alone_have_no_generator_answer() -> None:
+    likelier, less = shifted(0.2), shifted(-0.3)
+    for figure in ("answered", "refused_on_negative", "right"):
+        verdict = decide_model_release({LOG_LIKELIHOOD: likelier, figure: less}, 0.02, LOG_LIKELIHOOD)
+        assert verdict.reason == f"worse than the live model: {figure} -0.300"
+    assert decide_model_release({LOG_LIKELIHOOD: less}, 0.02, LOG_LIKELIHOOD).outcome == "refused"
+    unmeasured = [{LOG_LIKELIHOOD: likelier}, {LOG_LIKELIHOOD: likelier, "answered": likelier}]
+    for differences in unmeasured:
+        assert decide_model_release(differences, 0.02, LOG_LIKELIHOOD).outcome == "undecided"
+    measured = {LOG_LIKELIHOOD: likelier, "answered": likelier, "right": likelier}
+    assert decide_model_release(measured, 0.02, LOG_LIKELIHOOD).released
 
 
 def test_answers_have_a_tolerance_of_their_own() -> None:

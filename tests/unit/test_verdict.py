@@ -65,7 +65,7 @@ def test_ties_only_are_released_at_the_number_that_is_said() -> None:
 
 
 def test_a_set_needs_what_its_scarcest_figure_lacks() -> None:
-    by_itself = decide_engine_release({"refused_on_negative": np.zeros(10)}, GATE).questions_needed or 0
+    by_itself = decide_engine_release({"right": np.zeros(10)}, GATE).questions_needed or 0
     verdict = decide_engine_release({"right": np.zeros(300), "refused_on_negative": np.zeros(10)}, GATE)
     assert verdict.questions_needed == 300 + by_itself - 10
     assert "right" not in verdict.reason, "that is shown"
