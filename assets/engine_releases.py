@@ -8,7 +8,7 @@ is held until it is released. `ops.engine_releases` shows the log's rows about e
 import getpass
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -55,6 +55,7 @@ class EngineRelease(BaseModel, frozen=True):
         approval_digest: Its digest less the embedder, about which the release of the index decides; None
             where it was decided before that was kept, and then no engine is the one that was approved.
         retrieval_digest: The digest of how passages are found for it (`RetrievalSettings`).
+        pair_digest: The `pair_digest` of the two engines as they were asked; None if it was not measured.
         decided_by: `gate`, or the name of a person.
         decided_at: When; set when it is logged.
     """
@@ -73,6 +74,7 @@ class EngineRelease(BaseModel, frozen=True):
     questions_needed: int | None = None
     approval_digest: str | None = None
     retrieval_digest: str | None = None
+    pair_digest: str | None = None
     decided_by: str | None = None
     decided_at: datetime | None = None
 
@@ -82,13 +84,16 @@ class EngineRelease(BaseModel, frozen=True):
         return self.decision != "held"
 
     @property
+    def approval(self) -> Approval:
+        """What the decision had answer."""
+        return Approval(self.approval_digest, self.retrieval_digest)
+
+    @property
     def pair_verdict(self) -> PairVerdict | None:
-        """The verdict on the engine beside the one that answered; None if it was not measured."""
-        if self.against is None or self.questions_digest is None or self.outcome is None:
+        """The verdict on the two engines as they were asked; None if it was not measured."""
+        if self.pair_digest is None or self.questions_digest is None or self.outcome is None:
             return None
         return PairVerdict(
-            self.generator_digest,
-            self.against,
             self.questions_digest,
             max((each.questions or 0 for each in self.gains.values()), default=0),
             Verdict(self.outcome, self.reason, self.questions_needed),
@@ -178,8 +183,8 @@ def answering_engine(log: ReleaseLog, configured: EngineConfig) -> EngineStandin
 
 def approved_engine(log: ReleaseLog) -> Approval | None:
     """Returns what was approved to answer; None before the first decision."""
-    live = next((each for each in engine_releases(log) if each.answers), None)
-    return Approval(live.approval_digest, live.retrieval_digest) if live else None
+    live = log.live("engine")
+    return _engine_release(live).approval if live else None
 
 
 def log_engine_decision(lake: Lake, log: ReleaseLog, decision: EngineRelease, since: int) -> EngineRelease:
@@ -323,7 +328,13 @@ def decided_engine(
     )
 
 
-def roll_back_engine(lake: Lake, log: ReleaseLog, digest: str | None, reason: str) -> EngineRelease:
+def roll_back_engine(
+    lake: Lake,
+    log: ReleaseLog,
+    digest: str | None,
+    reason: str,
+    require_unchanged: Callable[[EngineRelease], None],
+) -> EngineRelease:
     """Has an earlier engine answer again.
 
     Args:
@@ -331,6 +342,7 @@ def roll_back_engine(lake: Lake, log: ReleaseLog, digest: str | None, reason: st
         log: The release log.
         digest: The digest of the engine, or its beginning; None for the one that answered before.
         reason: Why, in a sentence.
+        require_unchanged: Raises an error if that engine, made again, is not what it was.
 
     Raises:
         EngineNotReleasable: No engine, or no other than the live one, answered before; or several have
@@ -354,6 +366,7 @@ def roll_back_engine(lake: Lake, log: ReleaseLog, digest: str | None, reason: st
         wanted = f"one engine {digest!r}" if digest else "an engine before the live one"
         raise EngineNotReleasable(f"there is not {wanted} to go back to; there were {known}")
     to = next((each for each in way if each.digest == others[0].digest), None)
+    require_unchanged(_engine_release(to or others[0]))
     said = f"rolled back from {_engine_release(live).engine}: {reason.strip()}"
     row = replace(others[0], decision="rolled_back", reason=said, decided_by=getpass.getuser(), at=None)
     logged = log.move_back(row, to, live.digest) if to else log.move(row, live.digest)

@@ -25,7 +25,6 @@ from assets.lake.lake import Lake
 from assets.lake.lineage import CODE_VERSION
 from assets.lake.releases import (
     ReleaseNotApproved,
-    last_verdict,
     log_release_verdict,
     make_release_live,
     prune_releases,
@@ -96,7 +95,7 @@ def retrieval_quality_asset_check(
     """
     since = search_index.log.newest_move_id()
     state, live = releasable_index_state(search_index, recipe, model), search_index.live()
-    stored = last_verdict(search_index.log, stored_release_name(state))
+    stored = search_index.log.newest_verdict("index", stored_release_name(state))
     record = IndexRecord.model_validate_json(stored.record) if stored else None
     if stored and record and stored.decision == "approved":
         return _checked(True, stored.reason, search_index, record.metrics)

@@ -51,6 +51,7 @@ MIGRATIONS: dict[int, Callable[[Path, Lake, PostgresConfig], None]] = {
     4: lambda home, _, __: close_state_folder(home),
     # The release log says which engine and which adapters answer.
     14: _adopt_decisions,
+    15: _conform_columns,
 }
 """The step that leads to each version, by version. Each can run again after it was interrupted.
 

@@ -16,8 +16,8 @@ from training.alike import text_digest
 from training.datasets.held_out import NothingHeldOut
 from training.generator.examples import WrittenExample
 from training.registry.addresses import embedder_version
-from training.registry.learned_texts import read_learned_passages, read_learned_questions
-from training.registry.versions import ModelRegistry, ModelVersion
+from training.registry.learned_texts import read_learned_passages
+from training.registry.versions import LearnedQuestionsUnknown, ModelRegistry, ModelVersion
 
 _Asked = TypeVar("_Asked")
 
@@ -39,7 +39,7 @@ def unlearned_collection(
     How many are left out is said, and of how many of the others a relevant document was learned.
 
     Raises:
-        NothingHeldOut: None is left.
+        NothingHeldOut: None is left, or it is not known which questions a version learned from.
     """
     versions = list(versions)
     asked = [*collection.queries.items()]
@@ -70,7 +70,7 @@ def unlearned_questions(
     """Returns questions without those that a version, or one below it, learned from; how many is said.
 
     Raises:
-        NothingHeldOut: None is left.
+        NothingHeldOut: None is left, or it is not known which questions a version learned from.
     """
     kept = _unlearned(registry, versions, asked.questions, lambda each: each.text, asked.name, progress)
     return replace(asked, questions=tuple(kept))
@@ -86,7 +86,7 @@ def unlearned_examples(
     """Returns examples without those that a version, or one below it, learned from; how many is said.
 
     Raises:
-        NothingHeldOut: None is left.
+        NothingHeldOut: None is left, or it is not known which questions a version learned from.
     """
     return _unlearned(registry, versions, examples, lambda each: each.question, name, progress)
 
@@ -102,16 +102,13 @@ def _unlearned(
     texts = [text_of(each) for each in asked]
     learned, by = np.zeros(len(asked), bool), list[ModelVersion]()
     for version in versions:
-        found = registry.learned_questions(version, texts)
+        try:
+            found = registry.learned_questions(version, texts)
+        except LearnedQuestionsUnknown as error:
+            raise NothingHeldOut(str(error)) from error
         learned |= found
         if found.any():
             by.append(version)
-        for folder in _files(registry, [version]):
-            if read_learned_questions(folder) is None:
-                progress(
-                    f"warning: which questions {version.address} learned from is not known, since "
-                    f"{folder} was made by an older Headwater: train it again to have them left out"
-                )
     if not learned.any():
         return list(asked)
     said = f"{_named(by)} learned from {int(learned.sum())} of the {len(asked)} questions of {name}"

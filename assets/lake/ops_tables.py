@@ -154,6 +154,12 @@ ENGINE_RELEASES = Table(
                 "Digest of how passages are found for it; NULL where unknown.",
                 nullable=True,
             ),
+            column(
+                "pair_digest",
+                "Digest of both engines as they were asked, with their adapters, and how passages were "
+                "found: the first verdict on it decides.",
+                nullable=True,
+            ),
             *_LOGGED,
         ]
     ),

@@ -45,12 +45,6 @@ def stored_release_name(point: IndexPoint) -> str:
     return f"r{point.generation}.{point.epoch}"
 
 
-def last_verdict(log: ReleaseLog, release_id: str | None = None) -> Decision | None:
-    """Returns the newest verdict on a release, or on any; None if there is none."""
-    verdicts = [each for each in log.decisions("index") if not each.moves]
-    return next((each for each in reversed(verdicts) if release_id in (None, each.digest)), None)
-
-
 def log_release_verdict(
     lake: Lake,
     index: Index,
@@ -100,7 +94,7 @@ def approve_release(lake: Lake, index: Index, release_id: str, because: str) -> 
         ReleaseConflict: Something else was decided meanwhile.
     """
     since = index.log.newest_move_id()
-    verdict = last_verdict(index.log, release_id)
+    verdict = index.log.newest_verdict("index", release_id)
     if not because.strip():
         raise ReleaseNotApproved("the reason is empty: say with --because why it is to go live")
     if verdict is None or verdict.decision == "refused":
@@ -146,7 +140,7 @@ def make_release_live(
         ReleaseHeld: When somebody began to hold what is live at the same time.
     """
     name, live = stored_release_name(state), index.live()
-    verdict = last_verdict(index.log, name)
+    verdict = index.log.newest_verdict("index", name)
     if verdict is None or verdict.decision != "approved":
         why = "it was not evaluated"
         if verdict is not None and verdict.decision == "refused":

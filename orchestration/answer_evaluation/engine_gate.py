@@ -1,5 +1,7 @@
-"""`headwater evaluate-answers --gate`, `engines promote`: which engine answers, by measure or by a person."""
+"""Which engine answers: by measure (`evaluate-answers --gate`), or by a person (`engines promote`)."""
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,10 +12,13 @@ from assets.engine_releases import (
     engine_releases,
     engine_standing,
     log_engine_decision,
+    roll_back_engine,
 )
+from inference.answering.query_service import require_approved
 from inference.answering.retrieval_settings import RetrievalSettings
 from inference.engines.generator import EngineConfig, approval_digest, build_engine
 from inference.engines.worker.engine import Workplace
+from orchestration.answer_evaluation.asking import AskedEngine
 from orchestration.answer_evaluation.evaluation import evaluate_engines, serving_engine
 from orchestration.settings import Settings, open_configured_lake
 from quality.evaluation.answer_collection import AnswerCollection
@@ -89,12 +94,14 @@ def gate_engine(
             "Headwater have changed, and nothing can be measured beside it. `headwater engines promote "
             "--reason …` has the configured engine answer"
         )
-    digest = question_set_digest(collection.questions)
-    verdicts = [each.pair_verdict for each in reversed(engine_releases(log))]
-    pair = (candidate.digest, live.generator_digest)
-    deciding = deciding_verdict(filter(None, verdicts), *pair)
+    of_lake = collection.kind == "questions"  # each tenant's documents answer them otherwise
+    digest = question_set_digest([tenant if of_lake else "", *collection.questions])
+    pair = pair_digest(asked, asked_before, retrieval)
+    of_pair = [each for each in reversed(engine_releases(log)) if each.pair_digest == pair]
+    verdicts = [each.pair_verdict for each in of_pair]
+    deciding = deciding_verdict(filter(None, verdicts))
     if deciding and deciding.questions_digest == digest:
-        said = next(each for each in engine_releases(log) if each.pair_verdict == deciding)
+        said = of_pair[verdicts.index(deciding)]
         reason = f"{deciding}: {said.reason}"
         if said.answers:
             reason += (
@@ -121,14 +128,21 @@ def gate_engine(
             "questions_digest": digest,
             "outcome": verdict.outcome,
             "questions_needed": verdict.questions_needed,
+            "pair_digest": pair,
         }
     )
-    decides = deciding_verdict(filter(None, [*verdicts, decided.pair_verdict]), *pair)
+    decides = deciding_verdict(filter(None, [*verdicts, decided.pair_verdict]))
     if decides and decides.questions_digest != digest:
         decided = decided.model_copy(update={"reason": f"{decides.overrules()}; {verdict.reason}"})
     elif verdict.released:
         decided = decided.model_copy(update={"decision": "released"})
     return GatedEngine(log_engine_decision(lake, log, decided, since), live, evaluation)
+
+
+def pair_digest(candidate: AskedEngine, live: AskedEngine, retrieval: RetrievalSettings) -> str:
+    """Returns a digest of two engines as they are asked, in 16 hex digits: another is another measurement."""
+    asked = [(each.engine.digest, each.adapter.digest if each.adapter else "") for each in (candidate, live)]
+    return hashlib.sha256(json.dumps([*asked, retrieval.digest]).encode()).hexdigest()[:16]
 
 
 def promote_engine(settings: Settings, reason: str) -> EngineRelease:
@@ -153,3 +167,30 @@ def promote_engine(settings: Settings, reason: str) -> EngineRelease:
         RetrievalSettings(settings.recipe.search, settings.reranker),
     )
     return log_engine_decision(lake, log, decision, since)
+
+
+def return_to_engine(settings: Settings, digest: str | None, reason: str) -> EngineRelease:
+    """Has an earlier engine answer again; it is made again to know that it is what it was.
+
+    Args:
+        settings: The settings.
+        digest: The digest of the engine, or its beginning; None for the one that answered before.
+        reason: Why, in a sentence.
+
+    Raises:
+        EngineNotReleasable: No engine, or no other than the live one, answered before; or several have
+            digests with that beginning.
+        EngineChanged: Its model's files, its settings, how passages are found, or Headwater have changed.
+        EngineError: It can't be loaded.
+        ReleaseHeld: Somebody holds what is live.
+        ReleaseConflict: Another decision was made at the same time.
+    """
+    model = EmbeddingModel.of(settings.recipe.embedder, settings.home)
+    retrieval = RetrievalSettings(settings.recipe.search, settings.reranker)
+
+    def require_unchanged(release: EngineRelease) -> None:
+        engine = build_engine(release.config, model.embedder, Workplace(settings.worker_dir))
+        require_approved(engine, retrieval, release.approval)
+
+    lake, log = open_configured_lake(settings), ReleaseLog(Postgres(settings.home, settings.postgres))
+    return roll_back_engine(lake, log, digest, reason, require_unchanged)

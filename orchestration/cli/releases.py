@@ -296,13 +296,12 @@ def engines_rollback_command(
 
     Example: `headwater engines rollback --reason "it refuses too much"`
     """
-    from assets.engine_releases import roll_back_engine
-    from orchestration.operations.ask import open_ask_service
-    from orchestration.settings import open_configured_lake
+    from orchestration.answer_evaluation.engine_gate import return_to_engine
 
     settings = read_command_settings()
-    log = open_ask_service(settings).index.log
-    _print_decision(roll_back_engine(open_configured_lake(settings), log, digest, reason), json_)
+    with quiet_terminal():
+        decision = return_to_engine(settings, digest, reason)
+    _print_decision(decision, json_)
 
 
 def _print_decision(decision: "EngineRelease", json_: bool) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from assets.dagster.metadata import document_funnel
-from assets.lake.releases import last_verdict
 from assets.lake.tables import CHUNKS
 from assets.sources.source_config import Source, SourceError
 from assets.sources.source_reader import list_local_source
@@ -146,7 +145,7 @@ def summarize_run(settings: Settings, outcome: RunOutcome) -> RunSummary:
     if not any(step.startswith(_RELEASING) for step in outcome.seconds):
         return summary
     index = Index(Postgres(settings.home, settings.postgres))
-    newest, live, hold = last_verdict(index.log), index.live(), index.live_hold()
+    newest, live, hold = index.log.newest_verdict("index"), index.live(), index.live_hold()
     if newest is not None:
         summary = replace(summary, verdict=f"{newest.digest} {newest.decision}: {newest.reason}")
     if live is None:

@@ -59,7 +59,7 @@ def known_decision(
     """Returns what was found of a version beside a model on the same questions; None if nothing was."""
     for each in registry.decisions(version.name):
         key = (each.version, each.against, each.questions_digest)
-        if key == (version.version, against, questions_digest) and each.pair_verdict(version.digest):
+        if key == (version.version, against, questions_digest) and each.pair_verdict:
             when = f"{each.decided_at:%Y-%m-%d %H:%M} UTC"
             return each.model_copy(update={"reason": f"decided on {each.dataset} at {when}: {each.reason}"})
     return None
@@ -67,8 +67,8 @@ def known_decision(
 
 def log_verdict(registry: ModelRegistry, version: ModelVersion, decision: ModelDecision) -> ModelDecision:
     """Keeps what was found of a version; where other questions decide about it, as information only."""
-    found = decision.pair_verdict(version.digest)
-    decides = registry.deciding_verdict(version, found.against) if found else None
+    found = decision.pair_verdict
+    decides = registry.deciding_verdict(version, decision.against) if found and decision.against else None
     if found and decides and not decides.gives_way_to(found):
         decision = decision.model_copy(update={"reason": f"{decides.overrules()}; {decision.reason}"})
     registry.log_decision(version.name, decision)

@@ -13,7 +13,6 @@ from pathlib import Path
 from assets.lake.lake import Lake
 from assets.lake.releases import (
     approve_release,
-    last_verdict,
     make_release_live,
     project_releases,
     stored_release_name,
@@ -154,7 +153,7 @@ def _approved_by_person(
 ) -> bool:
     """Has a person approve a run's index about which its gate did not decide; returns whether it was so."""
     state = index.state(model.digest, settings.recipe.chunker_digest(model))
-    verdict = last_verdict(index.log, stored_release_name(state)) if state else None
+    verdict = index.log.newest_verdict("index", stored_release_name(state)) if state else None
     if because is None or state is None or verdict is None or verdict.decision != "undecided":
         return False
     if state.lineage.run_id != run_id:  # the run failed before it made an index: this one is of before

@@ -198,8 +198,6 @@ class PairVerdict:
     """A verdict on a candidate beside what was live, on one set of questions.
 
     Attributes:
-        candidate: The digest of the candidate.
-        against: The digest of what was live.
         questions_digest: The `question_set_digest` of the questions.
         asked: How many questions there were.
         verdict: The verdict.
@@ -207,8 +205,6 @@ class PairVerdict:
         decided_at: When.
     """
 
-    candidate: str
-    against: str
     questions_digest: str
     asked: int
     verdict: Verdict
@@ -233,22 +229,19 @@ class PairVerdict:
         return f"does not decide: it was not {self}, {why}"
 
 
-def deciding_verdict(verdicts: Iterable[PairVerdict], candidate: str, against: str) -> PairVerdict | None:
-    """Returns which of the verdicts on a pair decides; None if there is none.
+def deciding_verdict(verdicts: Iterable[PairVerdict]) -> PairVerdict | None:
+    """Returns which of the verdicts on one pair decides; None if there is none.
 
     The first one does, whatever comparisons on other questions say later: trying sets of questions until one
     releases would make the promise void. Only one that is undecided for want of questions gives way, to the
     first one after it on as many as it said are needed.
 
     Args:
-        verdicts: All verdicts, oldest first.
-        candidate: The digest of the candidate.
-        against: The digest of what is live.
+        verdicts: All verdicts on a candidate beside what is live, oldest first.
     """
     deciding: PairVerdict | None = None
     for each in verdicts:
-        of_pair = (each.candidate, each.against) == (candidate, against)
-        if of_pair and (deciding is None or deciding.gives_way_to(each)):
+        if deciding is None or deciding.gives_way_to(each):
             deciding = each
     return deciding
 

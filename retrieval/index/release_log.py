@@ -273,6 +273,16 @@ class ReleaseLog:
         with self._postgres.owner() as connection:
             return read_live(connection, kind, subject)
 
+    def newest_verdict(self, kind: Kind, digest: str | None = None) -> Decision | None:
+        """Returns the newest verdict on a digest, or on any of the kind; None if there is none."""
+        with self._postgres.owner() as connection:
+            row = connection.execute(
+                f"SELECT {_COLUMNS} FROM headwater.release_log WHERE kind = %(kind)s AND NOT moves "
+                "AND (%(digest)s::text IS NULL OR digest = %(digest)s) ORDER BY move_id DESC LIMIT 1",
+                {"kind": kind, "digest": digest},
+            ).fetchone()
+        return _decision(row) if row else None
+
     def live_of_kind(self, kind: Kind) -> list[Decision]:
         """Returns the newest move of each subject; its digest is None where nothing is live."""
         with self._postgres.owner() as connection:

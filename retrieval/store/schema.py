@@ -7,7 +7,7 @@ from psycopg import Connection
 
 from retrieval.access import new_access_key
 
-SCHEMA_VERSION = 9
+SCHEMA_VERSION = 10
 """Raised with every change of the SQL files that an existing database has to take over."""
 
 OLDEST_SCHEMA_VERSION = 4

@@ -72,6 +72,7 @@ CREATE TABLE IF NOT EXISTS headwater.release_log (
     at timestamptz NOT NULL
 );
 CREATE INDEX IF NOT EXISTS release_log_moves ON headwater.release_log (kind, subject, move_id) WHERE moves;
+CREATE INDEX IF NOT EXISTS release_log_verdicts ON headwater.release_log (kind, digest, move_id) WHERE NOT moves;
 
 -- Versions before 9 had a pointer and a history of it.
 DO $$

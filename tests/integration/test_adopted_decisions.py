@@ -65,6 +65,6 @@ def test_engines_of_before_the_log_are_adopted_once_with_their_times_and_way_bac
         assert (found.digest, found.at) == (lost.digest, lost.at)
         assert engine_releases(index.log)[0].config == EngineConfig()
         assert project_engine_releases(lake, index.log) == 0
-        assert roll_back_engine(lake, index.log, None, "worse").generator_digest == "e0"
+        assert roll_back_engine(lake, index.log, None, "worse", lambda _: None).generator_digest == "e0"
     finally:
         postgres.remove()

@@ -12,7 +12,6 @@ from assets.dagster.gates import recorded_gate_warnings
 from assets.lake.audits import Unaudited, readable_version, record_audit
 from assets.lake.lake import Lake
 from assets.lake.releases import (
-    last_verdict,
     log_release_verdict,
     roll_back_release,
     stored_release_name,
@@ -71,7 +70,7 @@ def test_the_last_verdict_counts(lake: Lake, postgres: Postgres) -> None:
         connection.execute("UPDATE headwater.release_log SET at = at + %s", (AHEAD,))
     since = index.log.newest_move_id()
     log_release_verdict(lake, index, state, Verdict("released", "good"), {}, "after", since)
-    seen = last_verdict(index.log, stored_release_name(state))
+    seen = index.log.newest_verdict("index", stored_release_name(state))
     assert seen is not None
     assert seen.decision == "approved"
     stored = lake.delta(RELEASES.name).to_pyarrow_table().sort_by("decided_at")

@@ -225,6 +225,9 @@ def test_an_approved_engine_that_is_another_now_does_not_answer_until_a_person_h
     refused(first)
     second = promoted()
     assert second != first
+    back = headwater("engines", "rollback", "--reason", "the first was better")
+    assert isinstance(back.exception, EngineChanged), "its scorer is there no more"
+    assert engine_releases(log_of(settings))[0].approval_digest == second
     with monkeypatch.context() as upgraded:
         upgraded.setattr("inference.engines.digest.code_digest", lambda: "of the next version")
         refused(second)

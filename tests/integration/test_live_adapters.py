@@ -273,10 +273,19 @@ def test_the_gate_on_engines_asks_a_local_model_with_the_adapter_that_answers_th
     longer = settings.model_copy(
         update={"generator": settings.generator.model_copy(update={"max_new_tokens": 5})}
     )
-    gated = gate_engine(longer, load_answer_collection(file), "acme", lambda line: None)
-    assert gated.evaluation is not None
+
+    def measured(tenant: str) -> bool:
+        gated = gate_engine(longer, load_answer_collection(file), tenant, lambda line: None)
+        return gated.evaluation is not None
+
+    assert measured("acme")
     assert len({digest for digest, _ in asked}) == 2
     assert {adapter for _, adapter in asked} == {live.adapter}
+    assert not measured("acme"), "the first verdict decides"
+    make_adapter_live(settings, "generator-acme", None)
+    assert measured("acme"), "another adapter is another measurement"
+    make_adapter_live(settings, "generator-acme", registry_of(settings).find(live.adapter.address).version)
+    assert not measured("acme")
     promote_engine(settings, "as it was")
 
 

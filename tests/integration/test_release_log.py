@@ -281,10 +281,10 @@ def machine(place: Place) -> type[RuleBasedStateMachine]:
                 def moved() -> None:
                     del way[back + 1 :]
 
-                self.attempt(kill, lambda: roll_back_engine(lake, log, None, "worse"), moved)
+                self.attempt(kill, lambda: roll_back_engine(lake, log, None, "worse", lambda _: None), moved)
             elif self.held_by is None:
                 with pytest.raises(EngineNotReleasable):
-                    roll_back_engine(lake, log, None, "worse")
+                    roll_back_engine(lake, log, None, "worse", lambda _: None)
 
         @rule(tenant=st.sampled_from(TENANTS), number=st.integers(1, 3), kill=kills)
         def promote_adapter(self, tenant: str, number: int, kill: str | None) -> None:
@@ -439,6 +439,6 @@ def test_what_was_decided_before_there_was_a_log_is_adopted(tmp_path: Path) -> N
         (home / "state.json").write_text('{"version": 13}\n')  # killed before it was written
         open_configured_lake(config)
         assert len(log.decisions()) == 5
-        assert roll_back_engine(lake, log, None, "worse").engine == "extractive"
+        assert roll_back_engine(lake, log, None, "worse", lambda _: None).engine == "extractive"
     finally:
         postgres.remove()

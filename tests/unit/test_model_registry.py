@@ -13,16 +13,20 @@ from tiny_embedders import make_tiny_embedder
 
 from orchestration.operations.doctor import DoctorCheck, run_doctor
 from orchestration.settings import Settings
+from orchestration.unlearned import unlearned_questions
+from quality.evaluation.answer_collection import AnswerCollection, AnswerQuestion
 from quality.evaluation.model_gate import RANKING, decide_model_release
 from quality.evaluation.verdict import LOG_LIKELIHOOD
 from retrieval.embedding.config import EmbedderConfig
 from retrieval.embedding.embedding_model import EmbeddingModel
 from retrieval.embedding.model_signature import MANIFEST, ModelNotTrusted, signature_path
+from training.datasets.held_out import NothingHeldOut
 from training.registry.addresses import embedder_folder
 from training.registry.lineage import ModelLineage
 from training.registry.mlflow_mirror import follow_in_mlflow, local_mlflow_uri
 from training.registry.model_card import model_card
 from training.registry.versions import (
+    LearnedQuestionsUnknown,
     ModelDecision,
     ModelRegistry,
     ModelVersion,
@@ -99,6 +103,19 @@ def test_versions_are_numbered_addressed_and_the_same_files_are_one_version(
     assert modes <= {0o600, 0o644}  # what the umask of our processes makes private is not in a test
     beside = {"headwater.json", "README.md", "learned_questions.parquet"}
     assert names_of_files(registry.path(first)) == names_of_files(bases[0]) | beside
+
+
+def test_a_version_that_does_not_say_what_it_learned_from_is_judged_by_nothing(
+    registry: ModelRegistry,
+) -> None:
+    version = registry.find("embedder@1")
+    assert not registry.learned_questions(version, ["Where does the Danube rise?"]).any()
+    (registry.path(version) / "learned_questions.parquet").unlink()  # as an older Headwater made it
+    with pytest.raises(LearnedQuestionsUnknown, match="embedder@1"):
+        registry.learned_questions(version, ["Where does the Danube rise?"])
+    collection = AnswerCollection("asked", "questions", (AnswerQuestion("Where does the Danube rise?"),))
+    with pytest.raises(NothingHeldOut, match="embedder@1"):
+        unlearned_questions(registry, [version], collection, lambda line: None)
 
 
 def test_settings_find_the_registrys_embedder_and_the_promoted_one_is_the_default(

@@ -128,34 +128,33 @@ def test_figures_without_ends_have_students_interval() -> None:
     assert far.gains.tolist() == [-1, 1]
 
 
-def pair(number: int, outcome: str, asked: int, needed: int | None = None, of: str = "new") -> PairVerdict:
+def pair(number: int, outcome: str, asked: int, needed: int | None = None) -> PairVerdict:
     verdict = Verdict(outcome, "", needed)  # type: ignore[arg-type]
-    return PairVerdict(
-        of, "live", f"set {number}", asked, verdict, "questions", datetime(2026, 1, number, tzinfo=UTC)
-    )
+    at = datetime(2026, 1, number, tzinfo=UTC)
+    return PairVerdict(f"set {number}", asked, verdict, "questions", at)
 
 
 @pytest.mark.parametrize("first", ["released", "refused"])
 def test_what_is_decided_stays_decided(first: str) -> None:
-    verdicts = [pair(1, "released", 9, of="other"), pair(2, first, 300), pair(3, "released", 900)]
-    decides = deciding_verdict(verdicts, "new", "live")
-    assert decides == verdicts[1]
+    verdicts = [pair(2, first, 300), pair(3, "released", 900)]
+    decides = deciding_verdict(verdicts)
+    assert decides == verdicts[0]
     assert (
         decides.overrules()
         == f"does not decide: it was {first}, decided on questions (set 2) at 2026-01-02 00:00 UTC"
     )
-    assert deciding_verdict(verdicts, "new", "another") is None
+    assert deciding_verdict([]) is None
 
 
 def test_too_few_questions_give_way_to_as_many_as_are_needed_and_to_no_other_set() -> None:
     few = pair(1, "undecided", 50, 208)
     tries = [few, *(pair(n, "released", 49 + n) for n in range(2, 9))]
-    assert deciding_verdict(tries, "new", "live") == few
+    assert deciding_verdict(tries) == few
     assert "208 questions are needed" in few.overrules()
     enough = pair(9, "refused", 208)
-    assert deciding_verdict([*tries, enough, pair(10, "released", 900)], "new", "live") == enough
+    assert deciding_verdict([*tries, enough, pair(10, "released", 900)]) == enough
     unclear = pair(9, "undecided", 208)
-    assert deciding_verdict([*tries, unclear, pair(10, "released", 900)], "new", "live") == unclear
+    assert deciding_verdict([*tries, unclear, pair(10, "released", 900)]) == unclear
 
 
 @given(st.lists(st.tuples(st.sampled_from(["released", "refused", "undecided"]), st.integers(1, 400))))
@@ -163,7 +162,7 @@ def test_a_decision_never_changes_by_what_comes_later(found: list[tuple[str, int
     verdicts = [
         pair(n % 28 + 1, said, asked, 208 if asked < 208 else None) for n, (said, asked) in enumerate(found)
     ]
-    decided = [deciding_verdict(verdicts[:end], "new", "live") for end in range(1, len(verdicts) + 1)]
+    decided = [deciding_verdict(verdicts[:end]) for end in range(1, len(verdicts) + 1)]
     for before, after in pairwise(decided):
         assert before is not None
         assert after is before or before.verdict.questions_needed is not None

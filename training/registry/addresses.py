@@ -55,7 +55,11 @@ def embedder_version(registry: ModelRegistry, embedder: EmbedderConfig) -> Model
 def questions_learned(
     registry: ModelRegistry, embedder: EmbedderConfig, questions: Sequence[str]
 ) -> npt.NDArray[np.bool_]:
-    """Returns which questions an embedder learned from, or nearly the same; (questions,)."""
+    """Returns which questions an embedder learned from, or nearly the same; (questions,).
+
+    Raises:
+        LearnedQuestionsUnknown: It, or one below it, was made before its questions were kept.
+    """
     version = embedder_version(registry, embedder)
     return registry.learned_questions(version, questions) if version else np.zeros(len(questions), bool)
 

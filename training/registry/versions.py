@@ -41,6 +41,10 @@ VERDICTS: dict[str, Outcome] = {"approved": "released", "refused": "refused", "u
 _NOTHING_LEARNED = LearnedTexts()
 
 
+class LearnedQuestionsUnknown(ValueError):
+    """An older Headwater made a version, and kept nothing of which questions it learned from."""
+
+
 class UnknownModel(LookupError):
     """There is no such model or version; the message lists those there are."""
 
@@ -162,13 +166,13 @@ class ModelDecision(BaseModel, frozen=True):
         """What a gate decided; the outcome of a move, which is none, is undecided."""
         return Verdict(VERDICTS.get(self.decision, "undecided"), self.reason, self.questions_needed)
 
-    def pair_verdict(self, digest: str) -> PairVerdict | None:
-        """Returns the verdict on the version, whose digest is given; None if this is none that decides."""
+    @property
+    def pair_verdict(self) -> PairVerdict | None:
+        """The verdict on the version beside `against`; None if this is none that decides."""
         if self.decision not in VERDICTS or self.against is None or self.questions_digest is None:
             return None
         asked = max((each.questions or 0 for each in self.gains.values()), default=0)
-        pair = (digest, self.against, self.questions_digest)
-        return PairVerdict(*pair, asked, self.verdict, self.dataset or "", self.decided_at)
+        return PairVerdict(self.questions_digest, asked, self.verdict, self.dataset or "", self.decided_at)
 
 
 @dataclass(frozen=True)
@@ -342,13 +346,18 @@ class ModelRegistry:
     def learned_questions(self, version: ModelVersion, questions: Sequence[str]) -> npt.NDArray[np.bool_]:
         """Returns which questions a version, or one below it, learned from, or nearly the same; (questions,).
 
-        A version that was made before its questions were kept is taken to have learned none.
+        Raises:
+            LearnedQuestionsUnknown: One of them was made before its questions were kept.
         """
         found = np.zeros(len(questions), bool)
         for each in self.with_bases(version):
             learned = read_learned_questions(self.path(each))
-            if learned is not None:
-                found |= learned.holds(questions)
+            if learned is None:
+                raise LearnedQuestionsUnknown(
+                    f"which questions {each.address} learned from is not known, since an older Headwater "
+                    "made it, and nothing is judged by what it learned: train it again (`headwater train`)"
+                )
+            found |= learned.holds(questions)
         return found
 
     def version_at(self, folder: Path) -> ModelVersion | None:
@@ -415,9 +424,9 @@ class ModelRegistry:
 
     def deciding_verdict(self, version: ModelVersion, against: str) -> PairVerdict | None:
         """Returns the verdict that decides about a version beside a model; None if it was not compared."""
-        of_version = (each for each in self.decisions(version.name) if each.version == version.version)
-        verdicts = (each.pair_verdict(version.digest) for each in of_version)
-        return deciding_verdict(filter(None, verdicts), version.digest, against)
+        pair = (version.version, against)
+        of_pair = (each for each in self.decisions(version.name) if (each.version, each.against) == pair)
+        return deciding_verdict(filter(None, (each.pair_verdict for each in of_pair)))
 
     def log_decision(self, name: str, decision: ModelDecision) -> None:
         """Appends a verdict; a line is written at once, so that two writers do not mix theirs."""
