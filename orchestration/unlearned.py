@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from common.counts import counted
 from orchestration.settings import Settings
@@ -16,7 +17,7 @@ from training.alike import text_digest
 from training.datasets.held_out import NothingHeldOut
 from training.generator.examples import WrittenExample
 from training.registry.addresses import embedder_version
-from training.registry.learned_texts import read_learned_passages
+from training.registry.learned_texts import read_fingerprints, read_learned_passages, scorer_questions_file
 from training.registry.versions import LearnedQuestionsUnknown, ModelRegistry, ModelVersion
 
 _Asked = TypeVar("_Asked")
@@ -66,13 +67,19 @@ def unlearned_questions(
     versions: Iterable[ModelVersion],
     asked: AnswerCollection,
     progress: Callable[[str], None],
+    scorers: Iterable[Path] = (),
 ) -> AnswerCollection:
-    """Returns questions without those that a version, or one below it, learned from; how many is said.
+    """Returns questions without those that a version, or one below it, or a scorer learned from.
+
+    How many are left out is said. What a scorer of your own learned from is known where its training kept it
+    beside its weights.
 
     Raises:
         NothingHeldOut: None is left, or it is not known which questions a version learned from.
     """
-    kept = _unlearned(registry, versions, asked.questions, lambda each: each.text, asked.name, progress)
+    kept = _unlearned(
+        registry, versions, asked.questions, lambda each: each.text, asked.name, progress, scorers
+    )
     return replace(asked, questions=tuple(kept))
 
 
@@ -98,20 +105,23 @@ def _unlearned(
     text_of: Callable[[_Asked], str],
     name: str,
     progress: Callable[[str], None],
+    scorers: Iterable[Path] = (),
 ) -> list[_Asked]:
     texts = [text_of(each) for each in asked]
-    learned, by = np.zeros(len(asked), bool), list[ModelVersion]()
+    learned_by = dict[str, npt.NDArray[np.bool_]]()
     for version in versions:
         try:
-            found = registry.learned_questions(version, texts)
+            learned_by[version.address] = registry.learned_questions(version, texts)
         except LearnedQuestionsUnknown as error:
             raise NothingHeldOut(str(error)) from error
-        learned |= found
-        if found.any():
-            by.append(version)
+    for scorer in scorers:
+        if questions := read_fingerprints(scorer_questions_file(scorer)):
+            learned_by[f"the scorer {scorer.stem}"] = questions.holds(texts)
+    learned = np.any([np.zeros(len(asked), bool), *learned_by.values()], axis=0)
+    by = " and ".join(each for each, found in learned_by.items() if found.any())
     if not learned.any():
         return list(asked)
-    said = f"{_named(by)} learned from {int(learned.sum())} of the {len(asked)} questions of {name}"
+    said = f"{by} learned from {int(learned.sum())} of the {len(asked)} questions of {name}"
     if learned.all():
         raise NothingHeldOut(
             f"{said}, or from nearly the same, so they say nothing about it: name questions that it did not "

@@ -37,11 +37,13 @@ class AskedEngine:
         engine: The engine.
         at_once: How many questions it is given at once.
         adapter: The adapter that its local model answers with; None for the base alone.
+        scorer: The weights of the scorer by which it chooses sentences; None where it chooses none.
     """
 
     engine: Engine
     at_once: int
     adapter: Adapter | None = None
+    scorer: Path | None = None
 
 
 class MeasureJournal:

@@ -9,6 +9,7 @@ from inference.engines.digest import model_files_digest
 from inference.engines.generator import EngineConfig, Tier, build_engine, engine_name
 from inference.engines.protocol import Adapter, EngineError
 from inference.engines.worker.engine import Workplace
+from inference.scoring.answer_scorer import PACKAGED_ANSWER_SCORER
 from orchestration.answer_evaluation.asking import AskedEngine, MeasureJournal, measure_answers
 from orchestration.answer_evaluation.passages import find_passages
 from orchestration.settings import Settings
@@ -181,7 +182,9 @@ def asked_engine(settings: Settings, config: EngineConfig, model: EmbeddingModel
     """
     engine = build_engine(config, model.embedder, Workplace(settings.worker_dir))
     # What answers one after the other is asked so: then the time of each is known.
-    return AskedEngine(engine, 1 if config.order == ["extractive"] else config.shard_questions)
+    at_once = 1 if config.order == ["extractive"] else config.shard_questions
+    scorer = config.extractive.scorer or PACKAGED_ANSWER_SCORER
+    return AskedEngine(engine, at_once, scorer=scorer if "extractive" in config.order else None)
 
 
 def serving_engine(
@@ -210,7 +213,7 @@ def evaluate_engines(
 ) -> AnswerEvaluation:
     """Returns the evaluation of engines on a collection, all of them from the same passages.
 
-    What one of their adapters, or the embedder, learned from is left out.
+    What one of their adapters or scorers, or the embedder, learned from is left out.
 
     One that was stopped goes on where it was when it is run again.
 
@@ -230,7 +233,8 @@ def evaluate_engines(
     registry = settings.training_place.registry
     adapters = {each.adapter.address for each in engines.values() if each.adapter}
     versions = [*searching_versions(settings), *map(registry.find, sorted(adapters))]
-    collection = unlearned_questions(registry, versions, collection, progress)
+    scorers = {each.scorer for each in engines.values() if each.scorer}
+    collection = unlearned_questions(registry, versions, collection, progress, sorted(scorers))
     found = find_passages(settings, model.digest, collection, tenant, progress)
     journal = answers_journal(settings, collection, tenant)
     measured = {}

@@ -180,6 +180,17 @@ def test_questions_that_the_embedder_learned_from_judge_no_answer(
     assert "embedder@2 learned from 2 of the 2 questions" in str(refused.exception)
 
 
+def test_questions_that_the_scorer_learned_from_judge_no_answer(tmp_path: Path, home: Path) -> None:
+    rows = [
+        {"text": text, "answer": [["eyelids"]], "positive": ["It is a spasm of the eyelids."], "negative": []}
+        for text in ("What is blepharospasm?", "Of what is it a spasm?")  # MedQuAD has the first
+    ]
+    write(tmp_path / "given" / "questions.jsonl", rows)
+    done = evaluate(tmp_path / "given", "--json")
+    assert "the scorer answer_scorer learned from 1 of the 2 questions" in " ".join(done.stderr.split())
+    assert figures_of(done)["questions"] == 1
+
+
 def test_sentences_are_ranked_by_the_engines_scorer(tmp_path: Path, home: Path) -> None:
     rows = [
         {"question": "Where does the Danube rise ?", "sentence": text, "label": int(name == "danube")}

@@ -36,6 +36,8 @@ from tools.scorer_training.medquad_questions import (
 )
 from tools.scorer_training.network import AnswerNetwork, pair_batch
 from tools.scorer_training.synthetic_facts import AskedFact, invent_asked_fact
+from training.alike import fingerprints
+from training.registry.learned_texts import scorer_questions_file, write_fingerprints
 
 _HELD_OUT_SHARE = 0.1
 _CHECKPOINT_STEPS = 250
@@ -226,7 +228,9 @@ def train_answer_scorer(
     work: Path,
     config: TrainingConfig,
 ) -> dict[str, dict[str, float]]:
-    """Trains a scorer and writes its weights; returns how it does on held-out questions, by kind.
+    """Trains a scorer and writes its weights, and beside them hashes of the questions that it learned from.
+
+    Returns how it does on held-out questions, by kind.
 
     The same texts and configuration give the same file, byte for byte, on one machine.
 
@@ -244,7 +248,7 @@ def train_answer_scorer(
     rng.shuffle(documents)
     rng.shuffle(programs)
     encoder = TokenEncoder(threads=torch.get_num_threads())
-    parts = []
+    asked_of_parts, parts = [], []
     for part, (first, last, count) in enumerate(
         (
             (2 * _HELD_OUT_SHARE, 1.0, config.questions),
@@ -259,6 +263,7 @@ def train_answer_scorer(
             programs[int(len(programs) * first) : int(len(programs) * last)],
             config.seed + part,
         )
+        asked_of_parts.append(asked)
         parts.append(build_training_set(asked, encoder, work, _print))
     data, calibration, held_out = parts
     rarity = token_rarity(data.states, encoder.vocabulary_size)
@@ -331,6 +336,8 @@ def train_answer_scorer(
     save_file(
         weights | {"idf": torch.from_numpy(rarity).half()}, out, metadata={"training": json.dumps(told)}
     )
+    learned = {fact.question for asked in asked_of_parts[:2] for _, fact in asked}
+    write_fingerprints(scorer_questions_file(out), fingerprints(sorted(learned)))
     return found
 
 

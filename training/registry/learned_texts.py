@@ -40,22 +40,31 @@ class LearnedTexts:
 
 def write_learned_texts(model: Path, learned: LearnedTexts) -> None:
     """Writes hashes of what a model learned from into its folder."""
-    found = fingerprints(learned.questions)
-    columns = {
-        "digest": [each.tobytes() for each in found.digests],
-        "signature": [each.tobytes() for each in found.signatures],
-    }
-    schema = pa.schema(
-        [(name, pa.binary(32 if name == "digest" else found.signatures.shape[1])) for name in columns],
-        {_COMMON: found.common.astype("<u4").tobytes()},
-    )
-    pq.write_table(pa.table(columns, schema), model / _QUESTIONS, compression="zstd")
+    write_fingerprints(model / _QUESTIONS, fingerprints(learned.questions))
     if learned.documents:
         rows = pa.table({"doc_id": sorted(set(learned.documents))}, _DOCUMENT_SCHEMA)
         pq.write_table(rows, model / _DOCUMENTS, compression="zstd")
     if learned.passages:
         digests = sorted({text_digest(each) for each in learned.passages})
         pq.write_table(pa.table({"digest": digests}, _PASSAGE_SCHEMA), model / _PASSAGES, compression="zstd")
+
+
+def write_fingerprints(file: Path, of_questions: Fingerprints) -> None:
+    """Writes fingerprints of questions into a file of their own."""
+    columns = {
+        "digest": [each.tobytes() for each in of_questions.digests],
+        "signature": [each.tobytes() for each in of_questions.signatures],
+    }
+    schema = pa.schema(
+        [(name, pa.binary(32 if name == "digest" else of_questions.signatures.shape[1])) for name in columns],
+        {_COMMON: of_questions.common.astype("<u4").tobytes()},
+    )
+    pq.write_table(pa.table(columns, schema), file, compression="zstd")
+
+
+def scorer_questions_file(weights: Path) -> Path:
+    """Returns where the training of an answer scorer keeps which questions it learned from."""
+    return weights.with_suffix(".learned_questions.parquet")
 
 
 def read_learned_documents(model: Path) -> set[str]:
@@ -68,7 +77,11 @@ def read_learned_documents(model: Path) -> set[str]:
 
 def read_learned_questions(model: Path) -> Fingerprints | None:
     """Returns the questions that a model learned from; None for one that was made before they were kept."""
-    file = model / _QUESTIONS
+    return read_fingerprints(model / _QUESTIONS)
+
+
+def read_fingerprints(file: Path) -> Fingerprints | None:
+    """Returns the fingerprints of questions in a file; None where it is not there."""
     if not file.is_file():
         return None
     rows = pq.read_table(file)
