@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import dagster as dg
-import numpy as np
 
 from assets.dagster.metadata import POLICIES, dagster_result
 from assets.dagster.release_charts import (
@@ -38,6 +37,7 @@ from assets.release_evaluation import (
     candidate_questions,
     canonical_candidate_documents,
     evaluate_candidate,
+    tenants_without_questions,
 )
 from assets.sources.source_registry import SourceRegistry
 from inference.answering.release_models import ReleaseModels
@@ -116,24 +116,25 @@ def retrieval_quality_asset_check(
         logger.info("%s is asked %s questions, in each mode of search", stored_release_name(at), f"{asked:,}")
         return evaluate_candidate(questions, canonical, searcher, by, at, groups)
 
-    nothing = ReleaseEvaluation({}, np.empty(0))
+    nothing = ReleaseEvaluation({}, {})
     candidate = evaluated(state, model) if questions else nothing
     before = None
     if live is not None:
-        before = ReleaseEvaluation(live.details.metrics, np.empty(0))
+        before = ReleaseEvaluation(live.details.metrics, {})
         with contextlib.suppress(QueryModelMismatch):  # its model is gone
             before = evaluated(live, release_models.model_of(live)) if questions else before
     figures = candidate.metrics
-    if before is not None and len(before.ndcg):
+    if before is not None and before.ndcg:
         figures = figures | metrics_of_live(before.metrics)
-    differences = None
-    if before is not None and sampled:
-        differences = candidate.ndcg - before.ndcg if len(before.ndcg) else before.ndcg
-    verdict = decide_release(candidate.metrics, before.metrics if before else None, recipe.gate, differences)
+    gains = candidate.gains_over(before) if before else {}
+    live_metrics = before.metrics if before else None
+    verdict = decide_release(candidate.metrics, live_metrics, recipe.gate, gains, sampled)
     run_id = context.run.run_id
     log_release_verdict(lake, search_index, state, verdict, figures, run_id, since, against, digest)
     chart = {"chart": dagster_evaluation_chart(figures)}
     named = {"release_id": stored_release_name(state), "live": against or "none"}
+    if unasked := tenants_without_questions(lake, pins, questions):
+        named["tenants_without_questions"] = ", ".join(unasked)
     return _checked(verdict.released, verdict.reason, search_index, chart | named | figures)
 
 

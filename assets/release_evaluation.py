@@ -64,6 +64,16 @@ def candidate_questions(
     return questions
 
 
+def tenants_without_questions(lake: Lake, pins: Mapping[str, int], asked: Collection[str]) -> list[str]:
+    """Returns the tenants whose documents are in the index and of whom nothing is asked, sorted."""
+    tenants = lake.query(
+        "select distinct tenant from chunks where not list_contains($asked::varchar[], tenant) order by 1",
+        {"asked": list(asked)},
+        chunks=lake.delta(CHUNKS.name, pins[CHUNKS.name]),
+    )
+    return [str(each) for each in tenants["tenant"].to_pylist()]
+
+
 def _unlearned(asked: Sequence[Question], is_learned: IsLearned) -> list[Question]:
     learned = is_learned([each.question for each in asked])
     return [each for each, known in zip(asked, learned, strict=True) if not known]

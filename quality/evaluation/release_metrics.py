@@ -26,11 +26,15 @@ class ReleaseEvaluation:
 
     Attributes:
         metrics: Its metrics, by name.
-        ndcg: nDCG@10 of the hybrid search at each question, (questions,) float64, tenant by tenant.
+        ndcg: By tenant, nDCG@10 of the hybrid search at each of its questions, (questions,) float64.
     """
 
     metrics: dict[str, float]
-    ndcg: npt.NDArray[np.float64]
+    ndcg: dict[str, npt.NDArray[np.float64]]
+
+    def gains_over(self, live: "ReleaseEvaluation") -> dict[str, npt.NDArray[np.float64]]:
+        """Returns by tenant what its nDCG has more than the live release's at each question."""
+        return {tenant: each - live.ndcg[tenant] for tenant, each in self.ndcg.items() if tenant in live.ndcg}
 
 
 def release_metrics(
@@ -54,14 +58,14 @@ def release_metrics(
         number.
     """
     figures = {QUESTIONS: float(sum(map(len, questions.values())))}
-    ndcg = np.empty(0)
+    ndcg = dict[str, npt.NDArray[np.float64]]()
     for mode, search in searches.items():
         by_tenant = [
             evaluate_search(asked, partial(search, tenant), canonical.get(tenant, {}), _K)
             for tenant, asked in questions.items()
         ]
         if mode == _JUDGED_MODE:
-            ndcg = np.concatenate([each.values[NDCG] for each in by_tenant])
+            ndcg = {tenant: each.values[NDCG] for tenant, each in zip(questions, by_tenant, strict=True)}
         suffix = "" if mode == _JUDGED_MODE else f"/{mode}"
         figures |= {name + suffix: value for name, value in _pooled(by_tenant).items()}
     asked_of = [(tenant, each.question) for tenant, asked in questions.items() for each in asked]

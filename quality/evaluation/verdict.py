@@ -154,7 +154,7 @@ def judge(figures: Sequence[ComparedFigure], beside: str) -> Verdict:
     if unknown or not figures:
         said = f"{', '.join(unknown)} is not a number at some question" if unknown else "nothing was compared"
         return Verdict("undecided", f"not decided beside {beside}: {said}")
-    worse = [f"{each.name} {each.gains.mean():+.3f}" for each in _rejected_by_holm(figures)]
+    worse = [f"{each.name} {each.gains.mean():+.3f}" for each in shown_worse(figures)]
     if worse:
         return Verdict("refused", f"worse than {beside}: {', '.join(worse)}")
     not_shown = [each for each in figures if not each.passes]
@@ -182,7 +182,7 @@ def judge(figures: Sequence[ComparedFigure], beside: str) -> Verdict:
     )
 
 
-def _rejected_by_holm(figures: Sequence[ComparedFigure]) -> list[ComparedFigure]:
+def shown_worse(figures: Sequence[ComparedFigure]) -> list[ComparedFigure]:
     """Returns the figures that were shown to be worse than allowed, corrected for their number."""
     rejected = []
     by_evidence = sorted(((each.p_of_loss, number) for number, each in enumerate(figures)))

@@ -13,7 +13,11 @@ from test_gx import chunk, document
 from assets.lake.lake import Lake
 from assets.lake.spark import SparkConfig
 from assets.lake.tables import CHUNKS, RAW_DOCUMENTS
-from assets.release_evaluation import candidate_questions, sample_candidate_documents
+from assets.release_evaluation import (
+    candidate_questions,
+    sample_candidate_documents,
+    tenants_without_questions,
+)
 from assets.sources.source_config import Source
 from assets.sources.source_registry import SourceRegistry
 
@@ -90,6 +94,9 @@ def test_tenants_without_questions_are_asked_too(lake: Lake, pins: dict[str, int
         "small": 2,
     }
     assert all("large" in each.question for each in asked["large"])
+    assert tenants_without_questions(lake, pins, asked) == []
+    del asked["small"]
+    assert tenants_without_questions(lake, pins, asked) == ["small"]
 
 
 def test_a_question_names_its_document_by_uri_or_by_id(

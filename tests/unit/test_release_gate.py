@@ -39,22 +39,36 @@ def test_a_candidate_goes_live_only_when_every_figure_holds(
 
 
 def test_another_method_has_to_show_that_it_is_no_worse() -> None:
-    few, many = np.zeros(50), np.zeros(300)
-    assert decide_release(metrics(0.7), metrics(0.7), GATE).released, (
+    few, many = {"acme": np.zeros(50)}, {"acme": np.zeros(200), "beta": np.zeros(100)}
+    assert decide_release(metrics(0.7), metrics(0.7), GATE, few).released, (
         "by the same method any number of questions"
     )
-    undecided = decide_release(metrics(0.7), metrics(0.7), GATE, few)
+    undecided = decide_release(metrics(0.7), metrics(0.7), GATE, few, another_method=True)
     assert undecided.outcome == "undecided"
     assert "50 questions, about 208 needed" in undecided.reason
     assert "another embedder or chunker" in undecided.reason
-    assert decide_release(metrics(0.7), metrics(0.7), GATE, many).released
-    assert decide_release(metrics(0.4), metrics(0.4), GATE, many).outcome == "refused", "the floors stay"
-    assert decide_release(metrics(0.6), metrics(0.9), GATE, many - 0.3).outcome == "refused"
+    assert decide_release(metrics(0.7), metrics(0.7), GATE, many, another_method=True).released
+    below = decide_release(metrics(0.4), metrics(0.4), GATE, many, another_method=True)
+    assert below.outcome == "refused", "the floors stay"
+    worse = {tenant: each - 0.3 for tenant, each in many.items()}
+    assert decide_release(metrics(0.6), metrics(0.9), GATE, worse, another_method=True).outcome == "refused"
     # Its vectors are others, and so is the exact search that those of the live release are compared with.
-    assert decide_release(metrics(0.7, 0.95), metrics(0.7, 1.0), GATE, many).released
-    gone = decide_release(metrics(0.7), {}, GATE, few[:0])
+    recall = decide_release(metrics(0.7, 0.95), metrics(0.7, 1.0), GATE, many, another_method=True)
+    assert recall.released
+    gone = decide_release(metrics(0.7), {}, GATE, {}, another_method=True)
     assert gone.outcome == "undecided"
     assert "could not be asked" in gone.reason
+
+
+@pytest.mark.parametrize("another_method", [False, True])
+def test_a_tenant_that_loses_its_answers_is_not_hidden_by_the_others(another_method: bool) -> None:
+    gains = {"big": np.zeros(3000), "small": -np.ones(10)}
+    verdict = decide_release(metrics(0.7), metrics(0.7), GATE, gains, another_method)
+    assert verdict.outcome == "refused"
+    assert "ndcg@10 of tenant small fell by 1.000" in verdict.reason
+    assert "big" not in verdict.reason
+    of_one = gains | {"small": np.array([0.0, 0, 0, -1])}
+    assert decide_release(metrics(0.7), metrics(0.7), GATE, of_one, another_method).released, "by chance"
 
 
 def test_every_fault_is_named() -> None:
