@@ -305,8 +305,9 @@ def _mined(
     for tenant in settings.tenants:
         on.define(
             "asked",
-            "SELECT draft_no, chunk_id, question, language, split = 'train' AS is_train FROM {numbered} "
-            "WHERE tenant = {tenant} AND kind = 'retrieval_pair' AND NOT is_near ORDER BY draft_no",
+            "SELECT draft_no, chunk_id, question, positive, language, split = 'train' AS is_train "
+            "FROM {numbered} WHERE tenant = {tenant} AND kind = 'retrieval_pair' AND NOT is_near "
+            "ORDER BY draft_no",
             tenant=tenant,
         )
         asked = on.arrow("asked")
@@ -325,7 +326,7 @@ def _mined(
             on.define(
                 "pool",
                 f"""
-                SELECT p.chunk_id, p.doc_id, p.text_sha256, e.vector
+                SELECT p.chunk_id, p.doc_id, p.text, p.text_sha256, e.vector
                 FROM {{passages}} AS p JOIN {{embeddings}} AS e ON p.tenant = e.tenant
                     AND p.text_sha256 = e.text_sha256 AND e.model_digest = {{model}}
                 ANTI JOIN {{near_passages}} AS n ON p.chunk_id = n.chunk_id

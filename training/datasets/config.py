@@ -31,7 +31,8 @@ class TrainingSetConfig(BaseModel):
     test_share: float = Field(default=0.1, ge=0, lt=1)
     """The share whose examples are for tests."""
     near_jaccard: float = Field(default=0.8, gt=0, le=1)
-    """The Jaccard similarity from which a text of the training split counts as one of the held-out ones."""
+    """The Jaccard similarity from which a text of the training split counts as one of the held-out ones, and
+    a passage is no negative of a question about the other."""
     min_examples: int = Field(default=50, ge=1)
     """The least questions with a passage that the training split has."""
     max_query_kind_share: float = Field(default=0.8, gt=0, le=1)
